@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+from pydantic.fields import FieldInfo
+from rich.markup import escape
+
+from pipelines.cli.settings import FLAGS
+from pipelines.settings.config import FIELDS
 
 INPUT, JOB, MODELS, NETWORK, OUTPUT = "Input", "Job", "Models", "Network and training", "Output"
 
@@ -23,8 +28,33 @@ def local_path(text: str | Path) -> Path:
     return Path(text)
 
 
+def option_of(key: str, *short: str, metavar: str, panel: str) -> Any:
+    """Return the option that sets a setting; its help text and default are the description and default there.
+
+    Args:
+        key: name of the setting, such as ``network.hidden``; `FLAGS` names its option.
+        short: short names of the option, such as ``-o``.
+        metavar: placeholder of the value in the help text.
+        panel: heading that the option is listed under.
+    """
+    return field_option(FIELDS[key], FLAGS[key], *short, metavar=metavar, panel=panel)
+
+
+def field_option(field: FieldInfo, *names: str, metavar: str, panel: str) -> Any:
+    """Return an option for a field of a configuration; see `option_of`."""
+    text = field.description or ""
+    has_default = field.default not in (None, "")
+    return typer.Option(
+        *names,
+        metavar=metavar,
+        help=escape(f"{text[0].upper()}{text[1:]}."),
+        show_default=str(field.default).removesuffix(".0") if has_default else False,
+        rich_help_panel=panel,
+    )
+
+
 # The annotations are written with Optional, because typer evaluates them at run time and does not support
-# `X | None` in a string. Each `show_default` repeats the default of the job file; a test compares them.
+# `X | None` in a string.
 Data = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Argument(
@@ -66,69 +96,35 @@ Set = Annotated[
 ]
 Store = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(
-        "--tracking-uri",
-        metavar="URI",
-        help="MLflow store that runs and models are in: sqlite:///FILE or http://HOST:PORT.",
-        show_default="sqlite:///mlflow.db",
-        rich_help_panel=MODELS,
-    ),
+    option_of("mlflow.tracking_uri", metavar="URI", panel=MODELS),
 ]
 Output = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FOLDER",
-        help="Folder that results are written to; s3://BUCKET/PREFIX is possible, too.",
-        show_default="out",
-        rich_help_panel=OUTPUT,
-    ),
+    option_of("output.folder", "-o", metavar="FOLDER", panel=OUTPUT),
 ]
 Freq = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(
-        metavar="DURATION",
-        help="Length of a window: 30s, 15m, 1h, 1d, 1mo, 1q, 1y, or 1w-sun for weeks that begin on Sundays.",
-        show_default="1h",
-        rich_help_panel=INPUT,
-    ),
+    option_of("windows.freq", metavar="DURATION", panel=INPUT),
 ]
 Cell = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(
-        metavar="CELL",
-        help="Recurrent cell of the network: lstm, gru or rnn.",
-        show_default="lstm",
-        rich_help_panel=NETWORK,
-    ),
+    option_of("network.cell", metavar="CELL", panel=NETWORK),
 ]
 Hidden = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(
-        metavar="N", help="Number of units in each hidden layer.", show_default="64", rich_help_panel=NETWORK
-    ),
+    option_of("network.hidden", metavar="N", panel=NETWORK),
 ]
 Seed = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(
-        metavar="N",
-        help="Seed of the random numbers; the same seed, data and machine give the same weights.",
-        show_default="0",
-        rich_help_panel=NETWORK,
-    ),
+    option_of("training.seed", metavar="N", panel=NETWORK),
 ]
 Start = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(
-        metavar="TIME",
-        help="Read only rows from this time on: 2013-09-01 or 2013-09-01T05:00Z (UTC unless it has a zone).",
-        rich_help_panel=INPUT,
-    ),
+    option_of("data.start", metavar="TIME", panel=INPUT),
 ]
 End = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(metavar="TIME", help="Read only rows before this time.", rich_help_panel=INPUT),
+    option_of("data.end", metavar="TIME", panel=INPUT),
 ]
 Json = Annotated[
     bool,
@@ -156,43 +152,19 @@ States = Annotated[
 ]
 Shards = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(
-        metavar="N",
-        help="Number of shards (groups of series stepped together); forecasts do not depend on it.",
-        show_default="8",
-        rich_help_panel=JOB,
-    ),
+    option_of("jobs.shards", metavar="N", panel=JOB),
 ]
 Runner = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(
-        "--runner",
-        metavar="ENGINE",
-        help="Engine that runs the job: in-process, prism, flink, or auto, which runs a backfill in process "
-        "and a stream on Prism if it is installed.",
-        show_default="auto",
-        rich_help_panel=JOB,
-    ),
+    option_of("jobs.runner", metavar="ENGINE", panel=JOB),
 ]
 FlinkMaster = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(
-        "--flink-master",
-        metavar="MASTER",
-        help="Run on Flink: \\[local] starts a Flink for this job, HOST:PORT names a session cluster.",
-        show_default="[local]",
-        rich_help_panel=JOB,
-    ),
+    option_of("jobs.flink_master", metavar="MASTER", panel=JOB),
 ]
 Format = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(
-        "--format",
-        metavar="FORMAT",
-        help="Format of the forecast files: parquet or jsonl.",
-        show_default="parquet",
-        rich_help_panel=OUTPUT,
-    ),
+    option_of("output.format", metavar="FORMAT", panel=OUTPUT),
 ]
 SkipBad = Annotated[
     Optional[bool],  # noqa: UP045
@@ -215,34 +187,35 @@ MetricsPort = Annotated[
     ),
 ]
 
+Speed = Annotated[
+    Optional[float],  # noqa: UP045
+    option_of("stream.speed", metavar="FACTOR", panel=INPUT),
+]
+Horizon = Annotated[
+    Optional[int],  # noqa: UP045
+    option_of("network.horizon", metavar="N", panel=NETWORK),
+]
+Epochs = Annotated[
+    Optional[int],  # noqa: UP045
+    option_of("training.epochs", metavar="N", panel=NETWORK),
+]
+Register = Annotated[
+    Optional[str],  # noqa: UP045
+    option_of("mlflow.model", metavar="MODEL", panel=MODELS),
+]
 Origin = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(
-        "--source",
-        metavar="SOURCE",
-        help="Source of the rows: replay (files, as if their rows arrived now), watch (a folder) or kafka.",
-        show_default="replay",
-        rich_help_panel=INPUT,
-    ),
+    option_of("stream.source", metavar="SOURCE", panel=INPUT),
 ]
 Bootstrap = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(
-        metavar="HOST:PORT",
-        help="Addresses of the Kafka brokers; the login is set in \\[kafka.options] of the job file.",
-        show_default="localhost:9092",
-        rich_help_panel=INPUT,
-    ),
+    option_of("kafka.bootstrap", metavar="HOST:PORT", panel=INPUT),
 ]
 FromTopic = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--topic", metavar="TOPIC", help="Kafka topic to read.", rich_help_panel=INPUT),
+    option_of("kafka.topic", metavar="TOPIC", panel=INPUT),
 ]
 ToTopic = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(
-        metavar="TOPIC",
-        help="Kafka topic that forecasts are sent to, instead of files.",
-        rich_help_panel=OUTPUT,
-    ),
+    option_of("kafka.to_topic", metavar="TOPIC", panel=OUTPUT),
 ]

@@ -11,7 +11,7 @@ import typer
 from forecaster import durable
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.cli.settings import assignments, load_settings
+from pipelines.cli.settings import assignments, load_settings, written_with_set
 from pipelines.storage import location
 from schemas.errors import ConfigError, EngineError, OutputError
 
@@ -56,8 +56,8 @@ def init(
             raise ConfigError(f"--example {example}: no such example; choose {' or '.join(_EXAMPLES)}")
         data = path.parent / f"{example}.parquet"
         overrides = {"data.paths": [str(data)], **_EXAMPLES[example]}
-    load_settings(None, settings)  # called only for its errors, which name the options that the user typed
-    text = commented_toml(load_config(None, overrides | assignments(settings)))
+    assigned = assignments(settings)
+    text = commented_toml(load_config(None, overrides | assigned, written_with_set(assigned)))
     for file in filter(None, (path, data)):
         if file.exists() and not force:
             raise ConfigError(f"{file} already exists: name another file, or give --force to replace it")

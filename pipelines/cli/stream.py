@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -25,16 +25,7 @@ def stream(
             rich_help_panel=o.INPUT,
         ),
     ] = False,
-    speed: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(
-            metavar="FACTOR",
-            help="Replay so many seconds of event time per second, such as 3600 for an hour a second; 0 is "
-            "as fast as possible.",
-            show_default="0",
-            rich_help_panel=o.INPUT,
-        ),
-    ] = None,
+    speed: o.Speed = None,
     source: o.Origin = None,
     bootstrap: o.Bootstrap = None,
     topic: o.FromTopic = None,

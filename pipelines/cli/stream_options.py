@@ -96,6 +96,4 @@ def check_options_have_effect(job: JobConfig, typed: Iterable[str]) -> None:
 
 def _option(key: str) -> str:
     """Return the option that sets a setting on the command line."""
-    if key == "data.skip_bad_files":
-        return "--skip-bad-files"
     return FLAGS.get(key, f"--set {key}")

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-import polars as pl
 
 from forecaster.evaluation.metrics import COVERAGE, Tally
 from forecaster.evaluation.rolling import FanSample, Split, normalised, rolled, tally, training_scale
@@ -100,7 +99,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     tables = read_tables(config.covariates)
     loaded = load_observations(config, progress.rows)
     found = aggregate(loaded.rows, config.windows)
-    windows, split = _split_rows(job, found.windows)
+    windows, split = windows_and_split(job, found.windows)
     tags = {"statecast.cell": config.network.cell, "statecast.job": "evaluate"}
     with registry.start_run(job.name, job.params(), tags) as run:
 
@@ -158,18 +157,13 @@ def _replay(
     return tallies
 
 
-def windows_and_split(job: RollingJob, rows: pl.DataFrame) -> tuple[Windows, Split]:
-    """Return the windows of ``rows``, normalized if the job sets ``normalize``, and the training/test split.
+def windows_and_split(job: RollingJob, windows: Windows) -> tuple[Windows, Split]:
+    """Return the windows, normalized if the job sets ``normalize``, and the training/test split.
 
     Raises:
         ConfigError: the test rows overlap the training rows, or are too few for the horizon.
         DataError: the history is shorter than the rows that the job names.
     """
-    return _split_rows(job, aggregate(rows, job.run_config.windows).windows)
-
-
-def _split_rows(job: RollingJob, windows: Windows) -> tuple[Windows, Split]:
-    """Return what `windows_and_split` returns, from windows instead of rows."""
     config = job.run_config
     length = len(windows.values)
     if job.train_rows >= length:

@@ -25,7 +25,8 @@ class JobsConfig(Settings):
         default=8,
         ge=1,
         le=65_536,
-        description="number of groups of series that are stepped together; forecasts do not depend on it",
+        description="number of shards, the groups of series that are stepped together; forecasts "
+        "do not depend on it",
     )
     windows_per_step: int = Field(
         default=32,
@@ -35,12 +36,13 @@ class JobsConfig(Settings):
     )
     runner: Literal["auto", "in-process", "prism", "flink"] = Field(
         default="auto",
-        description="the engine; auto: a backfill runs in process, a stream on Prism if it is installed, "
-        "else in process",
+        description="engine that runs the job: in-process, prism, flink, or auto, which runs a "
+        "backfill in process and a stream on Prism if it is installed",
     )
     flink_master: Annotated[str, address_or("[local]")] = Field(
         default="[local]",
-        description="flink: [local] starts a Flink for the job, HOST:PORT names a session cluster",
+        description="Flink that the job runs on: [local] starts one for the job, HOST:PORT names a "
+        "session cluster",
     )
     flink_workers: Annotated[str, address_or("")] = Field(
         default="",
@@ -60,13 +62,15 @@ class StreamConfig(Settings):
 
     source: Literal["replay", "watch", "kafka"] = Field(
         default="replay",
-        description="replay: files, as if their rows arrived now; watch: files of a folder; kafka: a topic",
+        description="source of the rows: replay (files, as if their rows arrived now), watch (new "
+        "files of a folder) or kafka (a topic)",
     )
     speed: float = Field(
         default=0.0,
         ge=0,
         allow_inf_nan=False,
-        description="replay: seconds of event time per second; 0 is as fast as possible",
+        description="seconds of event time that a replay reads per second, such as 3600 for an "
+        "hour a second; 0 is as fast as possible",
     )
     snapshot_every_s: float = Field(
         default=30.0,
@@ -87,10 +91,12 @@ class OutputConfig(Settings):
     """The folder of the results, and the format of forecast files."""
 
     folder: Name = Field(
-        default="out", description="folder for forecasts, states, scores and quarantined rows"
+        default="out",
+        description="folder that forecasts, states and quarantined rows are written to; "
+        "s3://BUCKET/PREFIX is possible, too",
     )
     format: Literal["parquet", "jsonl"] = Field(
-        default="parquet", description="forecasts as parquet or jsonl files"
+        default="parquet", description="format of the forecast files: parquet or jsonl"
     )
 
 
@@ -125,10 +131,13 @@ class JobConfig(Settings):
                 yield f"{name}.{key}", field, getattr(section, key)
 
 
-def is_secret(field: FieldInfo) -> bool:
+def _is_secret(field: FieldInfo) -> bool:
     """Return whether a setting has one of the types that mask secrets in their text."""
     return any(kind in (SecretUrl, SecretOption) for kind in (field.annotation, *get_args(field.annotation)))
 
 
-SECRET_SETTINGS: Final = tuple(key for key, field, _ in JobConfig().entries() if is_secret(field))
+FIELDS: Final = {key: field for key, field, _ in JobConfig().entries()}
+"""The field of each setting, by dotted name."""
+
+SECRET_SETTINGS: Final = tuple(key for key, field in FIELDS.items() if _is_secret(field))
 """The settings that may hold a secret."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from forecaster.setting_types import LocalPath, Settings
+from forecaster.setting_types import LocalPath, Settings, SettingsConflict
 from forecaster.time.window_config import Duration
 from pipelines.settings.setting_types import Encoding, Time, TimeFormat
 
@@ -70,9 +70,11 @@ class DataConfig(ColumnsConfig):
         default=(), description="files or folders: CSV, Parquet or JSON lines"
     )
     start: Time | None = Field(
-        default=None, description="only rows from this time on (UTC unless it has a zone)"
+        default=None,
+        description="read only rows from this time on, such as 2013-09-01 or 2013-09-01T05:00Z "
+        "(UTC unless it has a zone)",
     )
-    end: Time | None = Field(default=None, description="only rows before this time")
+    end: Time | None = Field(default=None, description="read only rows before this time")
     batch_rows: int = Field(default=200_000, ge=1, le=100_000_000, description="rows read at a time")
     skip_bad_files: bool | None = Field(
         default=None,
@@ -100,5 +102,5 @@ class DataConfig(ColumnsConfig):
     @model_validator(mode="after")
     def _check_order_of_bounds(self) -> DataConfig:
         if self.start and self.end and self.start >= self.end:
-            raise ValueError("data.end must be later than data.start")
+            raise SettingsConflict("{} must be later than {}", "data.end", "data.start")
         return self

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from forecaster.setting_types import LocalPath, Settings
+from forecaster.setting_types import LocalPath, Settings, SettingsConflict
 from pipelines.settings.setting_types import Name, Time
 from schemas.secrets import SecretOption, SecretUrl
 
@@ -18,8 +18,12 @@ _SECRET = re.compile(r"passw|passphrase|secret|token|user\.info|key\.pem|jaas|oa
 class KafkaConfig(Settings):
     """The topic that a stream reads, and the topics that it sends to."""
 
-    bootstrap: Name = Field(default="localhost:9092", description="host:port of brokers, with commas between")
-    topic: str = Field(default="", description="topic whose messages are rows")
+    bootstrap: Name = Field(
+        default="localhost:9092",
+        description="addresses of the Kafka brokers, HOST:PORT with commas between; a login is set "
+        "in kafka.options",
+    )
+    topic: str = Field(default="", description="Kafka topic to read; its messages are rows")
     decoder: Name = Field(
         default="json",
         description="format of messages: json, avro, arrow, or module:function of your own decoder; [data] "
@@ -60,7 +64,10 @@ class KafkaConfig(Settings):
         default="statecast",
         description="consumer group under which the broker shows how far the stream has read",
     )
-    to_topic: str = Field(default="", description='topic to send forecasts to; "": write files')
+    to_topic: str = Field(
+        default="",
+        description="Kafka topic that forecasts are sent to; without one, they are written to files",
+    )
     to_format: Literal["json", "avro", "arrow"] = Field(
         default="json",
         description="format of sent forecasts: one a message (json, avro), or many a message (arrow)",
@@ -80,12 +87,16 @@ class KafkaConfig(Settings):
     def _check_options_and_topics(self) -> KafkaConfig:
         for name, value in self.options.items():
             if _SECRET.search(name) and not value.get_secret_value().startswith("$"):
-                raise ValueError(f"kafka.options: {name} must be $NAME, the name of an environment variable")
+                raise SettingsConflict(
+                    "{}: {} must be $NAME, the name of an environment variable", "kafka.options", name
+                )
         if self.to_format == "avro" and self.to_topic and not self.registry.get_secret_value():
-            raise ValueError("kafka.to_format = avro needs kafka.registry")
+            raise SettingsConflict("{} = avro needs {}", "kafka.to_format", "kafka.registry")
         for name in ("to_late", "to_quarantine"):
             if getattr(self, name) and not self.to_topic:
-                raise ValueError(
-                    f"kafka.{name} needs kafka.to_topic: without it, all rows are written to files"
+                raise SettingsConflict(
+                    "{} needs {}: without it, all rows are written to files",
+                    f"kafka.{name}",
+                    "kafka.to_topic",
                 )
         return self

@@ -13,6 +13,7 @@ import pytest
 
 from forecaster.arrays import Floats
 from forecaster.evaluation.rolling import rolled
+from forecaster.time.windows import aggregate
 from forecaster.training.train import train
 from pipelines.jobs.rolling import RollingJob, windows_and_split
 from pipelines.settings.job_file import load_config
@@ -50,7 +51,8 @@ def forecasts(path: Path, history: Floats, normalize: Normalize) -> tuple[dict[s
     small = {"network.hidden": 4, "network.layers": 1, "network.horizon": HORIZON, "training.epochs": 1}
     config = load_config(None, {"data.paths": [str(path)], "data.layout": "wide", **small})
     job = RollingJob(config, (1, HORIZON), TRAIN_ROWS, FIRST, STOP, normalize)
-    windows, split = windows_and_split(job, load_observations(config).rows)
+    read = aggregate(load_observations(config).rows, job.run_config.windows)
+    windows, split = windows_and_split(job, read.windows)
     learned_from = windows.between(windows.start, windows.start + TRAIN_ROWS)
     run_config = job.run_config
     trained = train(learned_from, run_config.network, run_config.training, run_config.windows)

@@ -36,11 +36,9 @@ def test_help_imports_no_slow_package() -> None:
         "apache_beam",
         "matplotlib",
         "mlflow",
-        "numpy",
         "pandas",
         "pandera",
         "polars",
-        "pydantic",
         "torch",
     }
     assert not imported & heavy

@@ -173,9 +173,9 @@ def test_unusable_bounds_of_the_test_rows_are_refused(
     tmp_path: Path, changes: dict[str, int], message: str
 ) -> None:
     with pytest.raises((ConfigError, DataError), match=message):
-        windows_and_split(replace(job(tmp_path), **changes), rows_of(history()))  # type: ignore[arg-type]
+        windows_and_split(replace(job(tmp_path), **changes), history())  # type: ignore[arg-type]
 
 
 def test_without_bounds_all_rows_after_training_are_scored(tmp_path: Path) -> None:
-    _, split = windows_and_split(replace(job(tmp_path), first=None, stop=None), rows_of(history()))
+    _, split = windows_and_split(replace(job(tmp_path), first=None, stop=None), history())
     assert (split.first, split.stop) == (96, 150)
