@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.against FOLDER`` runs each phase of `benchmarks.throughput` in both checkouts, one
 right after the other, in an order that alternates from round to round. So other work on the machine affects
-both alike. FOLDER needs an environment of its own (``make setup`` there). A ratio is the median over the rounds of
-(rate here / rate there). It takes about ten minutes on two cores. The last line of standard output is one
-JSON object.
+both alike. FOLDER needs an environment of its own (``make setup`` there). A ratio is the median over the
+rounds of (rate here / rate there). It takes about ten minutes on two cores. The last line of standard
+output is one JSON object.
 """
 
 from __future__ import annotations
