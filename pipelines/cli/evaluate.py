@@ -79,7 +79,7 @@ def evaluate(
 
 
 def _test_bounds(test_rows: str | None, test_from: int | None) -> tuple[int | None, int | None]:
-    """Return the first test row and one past the last; None stands for the default of each.
+    """Return the first test row and one past the last; None where the default applies.
 
     Raises:
         ConfigError: both options are given, or --test-rows is not A:B.

@@ -104,10 +104,10 @@ def evaluate_folders(
     unit, words = _unit(windows, job, own, train_end, version)
     all_errors = _at_common_keys(by_label | _baseline_errors(own, windows, job.windows))
     table = [score(label, part, unit) for label, part in all_errors.items()]
-    errors = {label: all_errors[label] for label in by_label}
+    shown = {label: all_errors[label] for label in by_label}
     gaps = window_notices(windows.filled, job.windows)
     notices = (*loaded.notices, *loaded.skipped, *lost, *gaps)
-    return FolderEvaluation(pl.concat(table), errors, words, freq, notices)
+    return FolderEvaluation(pl.concat(table), shown, words, freq, notices)
 
 
 def write_evaluation(

@@ -71,7 +71,7 @@ def _line(
     written: Mapping[str, str],
     source: str,
 ) -> str:
-    """Return the errors of one place as a line; several are those of alternative types.
+    """Return the errors of one place as a line; a setting of several types has an error for each type.
 
     ``source`` precedes the name of a setting that is not in ``written``.
     """
