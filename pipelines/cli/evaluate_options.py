@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,7 +12,7 @@ from pipelines.cli import options as o
 ROLLING, FOLDERS = "Rolling evaluation", "Existing forecasts"
 
 MoreData = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--data",
         metavar="FILE",
@@ -21,7 +21,7 @@ MoreData = Annotated[
     ),
 ]
 TrainRows = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         min=1,
         metavar="N",
@@ -30,7 +30,7 @@ TrainRows = Annotated[
     ),
 ]
 TestRows = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         metavar="A:B",
         help="Evaluate the forecasts whose target windows are all in [A, B), counted from 0.",
@@ -39,7 +39,7 @@ TestRows = Annotated[
     ),
 ]
 TestFrom = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         min=1,
         metavar="A",
@@ -48,7 +48,7 @@ TestFrom = Annotated[
     ),
 ]
 Horizons = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         metavar="H,H,...",
         help="Horizons to evaluate; the network forecasts up to the largest. Errors at H are means over "
@@ -58,7 +58,7 @@ Horizons = Annotated[
     ),
 ]
 Normalize = Annotated[
-    Optional[Literal["none", "train"]],  # noqa: UP045
+    Literal["none", "train"] | None,
     typer.Option(
         help="train scales each series to mean 0 and standard deviation 1 on its training rows, so that "
         "errors can be compared across series; none leaves the values unchanged.",
@@ -67,7 +67,7 @@ Normalize = Annotated[
     ),
 ]
 Quantiles = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         metavar="Q,Q,...",
         help="Quantile levels to forecast; msis scores the interval of the outermost two.",
@@ -76,7 +76,7 @@ Quantiles = Annotated[
     ),
 ]
 RunName = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--name",
         metavar="NAME",
@@ -86,7 +86,7 @@ RunName = Annotated[
     ),
 ]
 Forecasts = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--forecasts",
         "-f",
@@ -97,7 +97,7 @@ Forecasts = Annotated[
     ),
 ]
 TrainEnd = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         metavar="TIME",
         help="Divide errors by each series' scale (MASE), which is computed from rows before this time.",
@@ -106,7 +106,7 @@ TrainEnd = Annotated[
     ),
 ]
 Report = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(
         parser=o.local_path,
         metavar="FILE",

@@ -132,7 +132,7 @@ def _label_config(settings: list[str], **options: object) -> LabelConfig:
 
 
 def _job_of(job: JobConfig) -> JobConfig:
-    """Return the settings of the job with the experiment ``statecast-labels``, unless the environment names another."""
+    """Return the job with the experiment ``statecast-labels``, unless the environment names an experiment."""
     if "experiment" in job.mlflow.model_fields_set:
         return job
     mlflow = job.mlflow.model_copy(update={"experiment": "statecast-labels"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ def _option_of(name: str, *, metavar: str) -> Any:
 
 
 Data = Annotated[
-    Optional[list[Path]],  # noqa: UP045
+    list[Path] | None,
     typer.Argument(
         parser=o.local_path,
         help="Files or folders of long CSV, Parquet or JSON lines: a row holds a series, a time, one or "
@@ -31,7 +31,7 @@ Label = Annotated[
     typer.Option("--label", metavar="COLUMN", help="Column that holds the labels.", rich_help_panel=o.INPUT),
 ]
 Value = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--value",
         metavar="COLUMN",
@@ -68,7 +68,7 @@ Split = Annotated[
     ),
 ]
 Freq = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         metavar="DURATION",
         help="Length of a step if labels are per step, such as 15m; by default the usual one.",
@@ -77,7 +77,7 @@ Freq = Annotated[
     ),
 ]
 Example = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         metavar="NAME",
         help="Write example data into this folder and train on it: vowels (a label for each sequence, "
@@ -85,32 +85,14 @@ Example = Annotated[
         rich_help_panel=o.INPUT,
     ),
 ]
-Cell = Annotated[
-    Optional[str],  # noqa: UP045
-    _option_of("cell", metavar="CELL"),
-]
-Hidden = Annotated[
-    Optional[int],  # noqa: UP045
-    _option_of("hidden", metavar="N"),
-]
-Layers = Annotated[
-    Optional[int],  # noqa: UP045
-    _option_of("layers", metavar="N"),
-]
-Scaling = Annotated[
-    Optional[str],  # noqa: UP045
-    _option_of("scaling", metavar="KIND"),
-]
-Epochs = Annotated[
-    Optional[int],  # noqa: UP045
-    _option_of("epochs", metavar="N"),
-]
-Seed = Annotated[
-    Optional[int],  # noqa: UP045
-    _option_of("seed", metavar="N"),
-]
+Cell = Annotated[str | None, _option_of("cell", metavar="CELL")]
+Hidden = Annotated[int | None, _option_of("hidden", metavar="N")]
+Layers = Annotated[int | None, _option_of("layers", metavar="N")]
+Scaling = Annotated[str | None, _option_of("scaling", metavar="KIND")]
+Epochs = Annotated[int | None, _option_of("epochs", metavar="N")]
+Seed = Annotated[int | None, _option_of("seed", metavar="N")]
 Set = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--set",
         "-s",
@@ -121,7 +103,7 @@ Set = Annotated[
     ),
 ]
 RunName = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--name",
         metavar="NAME",
@@ -131,7 +113,7 @@ RunName = Annotated[
     ),
 ]
 Output = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(
         "--output",
         "-o",

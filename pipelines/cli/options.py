@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from pydantic.fields import FieldInfo
@@ -53,10 +53,8 @@ def field_option(field: FieldInfo, *names: str, metavar: str, panel: str) -> Any
     )
 
 
-# The annotations are written with Optional, because typer evaluates them at run time and does not support
-# `X | None` in a string.
 Data = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Argument(
         help="Files or folders of CSV, Parquet or JSON lines, long (series_id, timestamp, value) or wide (a "
         "time column, and one column for each series).",
@@ -74,7 +72,7 @@ Wide = Annotated[
     ),
 ]
 Config = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(
         "--config",
         "-c",
@@ -85,7 +83,7 @@ Config = Annotated[
     ),
 ]
 Set = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--set",
         "-s",
@@ -94,44 +92,20 @@ Set = Annotated[
         rich_help_panel=JOB,
     ),
 ]
-Store = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("mlflow.tracking_uri", metavar="URI", panel=MODELS),
-]
-Output = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("output.folder", "-o", metavar="FOLDER", panel=OUTPUT),
-]
-Freq = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("windows.freq", metavar="DURATION", panel=INPUT),
-]
-Cell = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("network.cell", metavar="CELL", panel=NETWORK),
-]
-Hidden = Annotated[
-    Optional[int],  # noqa: UP045
-    option_of("network.hidden", metavar="N", panel=NETWORK),
-]
-Seed = Annotated[
-    Optional[int],  # noqa: UP045
-    option_of("training.seed", metavar="N", panel=NETWORK),
-]
-Start = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("data.start", metavar="TIME", panel=INPUT),
-]
-End = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("data.end", metavar="TIME", panel=INPUT),
-]
+Store = Annotated[str | None, option_of("mlflow.tracking_uri", metavar="URI", panel=MODELS)]
+Output = Annotated[str | None, option_of("output.folder", "-o", metavar="FOLDER", panel=OUTPUT)]
+Freq = Annotated[str | None, option_of("windows.freq", metavar="DURATION", panel=INPUT)]
+Cell = Annotated[str | None, option_of("network.cell", metavar="CELL", panel=NETWORK)]
+Hidden = Annotated[int | None, option_of("network.hidden", metavar="N", panel=NETWORK)]
+Seed = Annotated[int | None, option_of("training.seed", metavar="N", panel=NETWORK)]
+Start = Annotated[str | None, option_of("data.start", metavar="TIME", panel=INPUT)]
+End = Annotated[str | None, option_of("data.end", metavar="TIME", panel=INPUT)]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON object and nothing else on stdout.", rich_help_panel=OUTPUT),
 ]
 Model = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--model",
         "-m",
@@ -142,7 +116,7 @@ Model = Annotated[
     ),
 ]
 States = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--state",
         metavar="FOLDER",
@@ -150,24 +124,12 @@ States = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
-Shards = Annotated[
-    Optional[int],  # noqa: UP045
-    option_of("jobs.shards", metavar="N", panel=JOB),
-]
-Runner = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("jobs.runner", metavar="ENGINE", panel=JOB),
-]
-FlinkMaster = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("jobs.flink_master", metavar="MASTER", panel=JOB),
-]
-Format = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("output.format", metavar="FORMAT", panel=OUTPUT),
-]
+Shards = Annotated[int | None, option_of("jobs.shards", metavar="N", panel=JOB)]
+Runner = Annotated[str | None, option_of("jobs.runner", metavar="ENGINE", panel=JOB)]
+FlinkMaster = Annotated[str | None, option_of("jobs.flink_master", metavar="MASTER", panel=JOB)]
+Format = Annotated[str | None, option_of("output.format", metavar="FORMAT", panel=OUTPUT)]
 SkipBad = Annotated[
-    Optional[bool],  # noqa: UP045
+    bool | None,
     typer.Option(
         "--skip-bad-files/--stop-on-bad-files",
         help="Quarantine files that cannot be read and continue, or stop at the first such file.",
@@ -176,7 +138,7 @@ SkipBad = Annotated[
     ),
 ]
 MetricsPort = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--metrics-port",
         metavar="[HOST:]PORT",
@@ -187,35 +149,11 @@ MetricsPort = Annotated[
     ),
 ]
 
-Speed = Annotated[
-    Optional[float],  # noqa: UP045
-    option_of("stream.speed", metavar="FACTOR", panel=INPUT),
-]
-Horizon = Annotated[
-    Optional[int],  # noqa: UP045
-    option_of("network.horizon", metavar="N", panel=NETWORK),
-]
-Epochs = Annotated[
-    Optional[int],  # noqa: UP045
-    option_of("training.epochs", metavar="N", panel=NETWORK),
-]
-Register = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("mlflow.model", metavar="MODEL", panel=MODELS),
-]
-Origin = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("stream.source", metavar="SOURCE", panel=INPUT),
-]
-Bootstrap = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("kafka.bootstrap", metavar="HOST:PORT", panel=INPUT),
-]
-FromTopic = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("kafka.topic", metavar="TOPIC", panel=INPUT),
-]
-ToTopic = Annotated[
-    Optional[str],  # noqa: UP045
-    option_of("kafka.to_topic", metavar="TOPIC", panel=OUTPUT),
-]
+Speed = Annotated[float | None, option_of("stream.speed", metavar="FACTOR", panel=INPUT)]
+Horizon = Annotated[int | None, option_of("network.horizon", metavar="N", panel=NETWORK)]
+Epochs = Annotated[int | None, option_of("training.epochs", metavar="N", panel=NETWORK)]
+Register = Annotated[str | None, option_of("mlflow.model", metavar="MODEL", panel=MODELS)]
+Origin = Annotated[str | None, option_of("stream.source", metavar="SOURCE", panel=INPUT)]
+Bootstrap = Annotated[str | None, option_of("kafka.bootstrap", metavar="HOST:PORT", panel=INPUT)]
+FromTopic = Annotated[str | None, option_of("kafka.topic", metavar="TOPIC", panel=INPUT)]
+ToTopic = Annotated[str | None, option_of("kafka.to_topic", metavar="TOPIC", panel=OUTPUT)]

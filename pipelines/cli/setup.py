@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -32,7 +32,7 @@ def init(
         Path, typer.Argument(parser=o.local_path, metavar="PATH", help="Job file to write.")
     ] = Path("statecast.toml"),
     example: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="NAME",
             help="Write example data beside the job file, with the settings for it: weather (18 hourly "

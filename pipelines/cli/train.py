@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,7 +32,7 @@ def train(
     epochs: o.Epochs = None,
     seed: o.Seed = None,
     name: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--name",
             metavar="NAME",
@@ -43,7 +43,7 @@ def train(
     ] = None,
     register: o.Register = None,
     sweep: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--sweep",
             metavar="N",
@@ -54,7 +54,7 @@ def train(
         ),
     ] = None,
     save_state: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--save-state",
             metavar="FOLDER",
