@@ -9,7 +9,7 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
-from pipelines.cli.settings import FLAGS
+from pipelines.cli.settings import flag_of
 from pipelines.settings.config import FIELDS
 
 INPUT, JOB, MODELS, NETWORK, OUTPUT = "Input", "Job", "Models", "Network and training", "Output"
@@ -32,12 +32,12 @@ def option_of(key: str, *short: str, metavar: str, panel: str) -> Any:
     """Return the option that sets a setting; its help text and default are the description and default there.
 
     Args:
-        key: name of the setting, such as ``network.hidden``; `FLAGS` names its option.
+        key: name of the setting, such as ``network.hidden``.
         short: short names of the option, such as ``-o``.
         metavar: placeholder of the value in the help text.
         panel: heading that the option is listed under.
     """
-    return field_option(FIELDS[key], FLAGS[key], *short, metavar=metavar, panel=panel)
+    return field_option(FIELDS[key], flag_of(key), *short, metavar=metavar, panel=panel)
 
 
 def field_option(field: FieldInfo, *names: str, metavar: str, panel: str) -> Any:

@@ -13,34 +13,13 @@ if TYPE_CHECKING:
     from pipelines.cli.console import Out
     from pipelines.settings.config import JobConfig
 
-FLAGS = {
+_FLAGS = {
     "data.paths": "DATA",
     "data.layout": "--wide",
-    "data.start": "--start",
-    "data.end": "--end",
-    "data.skip_bad_files": "--skip-bad-files",
-    "windows.freq": "--freq",
-    "covariates.known": "--known",
-    "network.cell": "--cell",
-    "network.hidden": "--hidden",
-    "network.horizon": "--horizon",
-    "network.quantiles": "--quantiles",
-    "training.epochs": "--epochs",
-    "training.seed": "--seed",
-    "jobs.shards": "--shards",
-    "jobs.runner": "--runner",
-    "jobs.flink_master": "--flink-master",
-    "stream.speed": "--speed",
-    "stream.source": "--source",
-    "kafka.bootstrap": "--bootstrap",
-    "kafka.topic": "--topic",
-    "kafka.to_topic": "--to-topic",
-    "output.format": "--format",
     "output.folder": "--output",
     "mlflow.model": "--register",
-    "mlflow.tracking_uri": "--tracking-uri",
 }
-"""Setting -> the argument or option that sets it."""
+"""Setting -> the argument or option that sets it, where the option does not have the name of the setting."""
 
 ENVIRONMENT = {
     "mlflow.tracking_uri": "MLFLOW_TRACKING_URI",
@@ -70,9 +49,14 @@ def load_settings(config: Path | None, settings: list[str] | None, **named: Any)
     options = {name.replace("__", ".", 1): value for name, value in named.items() if value is not None}
     written = {key: f"{ENVIRONMENT[key]} " for key in around}
     written |= written_with_set(assigned)
-    written |= {key: f"{FLAGS[key]} " for key in options}
+    written |= {key: f"{flag_of(key)} " for key in options}
     values = _with_experiment_name(around) | _with_experiment_name(assigned) | options
     return load_config(config, values, written)
+
+
+def flag_of(key: str) -> str:
+    """Return the option that sets a setting, such as ``--to-topic`` for ``kafka.to_topic``."""
+    return _FLAGS.get(key) or "--" + key.partition(".")[2].replace("_", "-")
 
 
 def written_with_set(settings: Iterable[str]) -> dict[str, str]:

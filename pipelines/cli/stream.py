@@ -9,7 +9,7 @@ import typer
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, silence_workers
 from pipelines.cli.forecast_job import check_start_table, load_job_model, print_end, show_and_serve
-from pipelines.cli.settings import assignments, input_files, load_settings, paths
+from pipelines.cli.settings import assignments, flag_of, input_files, load_settings, paths
 from pipelines.cli.stream_ends import output_topics, source_of
 from pipelines.cli.stream_options import check_options_have_effect, check_single_source, check_stream
 from pipelines.storage import location
@@ -111,10 +111,11 @@ def stream(
     }  # fmt: skip
     job = load_settings(config, settings, **options)
     named = [name.replace("__", ".", 1) for name, value in options.items() if value is not None]
+    typed = {key: f"--set {key}" for key in assignments(settings)} | {key: flag_of(key) for key in named}
     job, out = with_absolute_paths(job), Out(as_json)
     folder, start_from = location(job.output.folder), None if state is None else location(state)
     check_stream(job, data, resume, fresh)
-    check_options_have_effect(job, [*named, *assignments(settings)])
+    check_options_have_effect(job, typed)
     engine, why = choose_engine(job.jobs, beam_options)
     files = [] if job.stream.source != "replay" else input_files(job, out)
     forecaster = load_job_model(job, model, out)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pipelines.cli.settings import FLAGS
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,32 +67,25 @@ def check_stream(job: JobConfig, data: list[str] | None, resume: bool, fresh: bo
         )
 
 
-def check_options_have_effect(job: JobConfig, typed: Iterable[str]) -> None:
+def check_options_have_effect(job: JobConfig, typed: Mapping[str, str]) -> None:
     """Check that every setting given on the command line has an effect.
 
     Args:
         job: settings of a stream.
-        typed: names of the settings that options set, such as ``kafka.topic``.
+        typed: for each setting that was given, such as ``kafka.topic``, the option that gave it.
 
     Raises:
         ConfigError: a setting has no effect; the message names its option.
     """
     source, has_topic = job.stream.source, bool(job.kafka.to_topic)
-    for key in typed:
+    for key, option in typed.items():
         sources = _SOURCES.get(key, (source,))
         if source not in sources:
             needs = " or ".join(f"--source {name}" for name in sources)
-            raise ConfigError(
-                f"{_option(key)} has no effect with --source {source}: leave it out, or use {needs}"
-            )
+            raise ConfigError(f"{option} has no effect with --source {source}: leave it out, or use {needs}")
         if key in _TO_TOPIC and not has_topic:
-            raise ConfigError(f"{_option(key)} has no effect without --to-topic: leave it out, or add that")
+            raise ConfigError(f"{option} has no effect without --to-topic: leave it out, or add that")
         if key == "output.format" and has_topic:
-            raise ConfigError("--format has no effect with --to-topic: leave it out, or use kafka.to_format")
+            raise ConfigError(f"{option} has no effect with --to-topic: leave it out, or use kafka.to_format")
         if key == "kafka.bootstrap" and source != "kafka" and not has_topic:
-            raise ConfigError("--bootstrap has no effect without --source kafka or --to-topic: leave it out")
-
-
-def _option(key: str) -> str:
-    """Return the option that sets a setting on the command line."""
-    return FLAGS.get(key, f"--set {key}")
+            raise ConfigError(f"{option} has no effect without --source kafka or --to-topic: leave it out")

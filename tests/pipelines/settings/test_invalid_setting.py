@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from forecaster.labelling.config import LabelConfig
-from pipelines.cli.settings import FLAGS, load_settings
-from pipelines.settings.config import FIELDS, SECRET_SETTINGS
+from pipelines.cli.settings import load_settings
+from pipelines.settings.config import SECRET_SETTINGS
 from pipelines.settings.invalid_setting import describe
 from pipelines.settings.job_file import load_config
 from schemas.errors import ConfigError
@@ -61,7 +61,3 @@ def test_an_invalid_secret_is_never_shown(key: str, value: object) -> None:
         load_config(None, {key: value})
     assert "s3cret" not in str(caught.value)
     assert "= ***: " in str(caught.value)
-
-
-def test_every_flag_belongs_to_an_existing_setting() -> None:
-    assert FLAGS.keys() <= FIELDS.keys()
