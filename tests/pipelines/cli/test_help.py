@@ -68,12 +68,8 @@ def test_every_command_prints_its_help(command: str, capsys: pytest.CaptureFixtu
 
 def test_options_have_the_help_and_default_of_their_settings() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    shown = {
-        option: param.show_default
-        for name in ("train", "stream")
-        for param in commands[name].params
-        for option in param.opts
-    }
+    params = [*commands["train"].params, *commands["stream"].params]
+    shown = {option: param.show_default for param in params for option in param.opts}
     defaults = {
         "--freq": "1h", "--cell": "lstm", "--epochs": "12", "--register": "statecast", "--speed": "0",
         "--flink-master": "[local]", "--tracking-uri": "sqlite:///mlflow.db", "--topic": False,
