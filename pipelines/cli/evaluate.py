@@ -20,7 +20,7 @@ from schemas.errors import ConfigError
 from schemas.numbers_as_text import text_of
 
 if TYPE_CHECKING:
-    from forecaster.reports.html import Table as ReportTable
+    from forecaster.reports.html import ReportTable
     from pipelines.jobs.rolling import RollingJob
     from pipelines.settings.config import JobConfig
 

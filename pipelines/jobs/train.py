@@ -14,7 +14,7 @@ import polars as pl
 from forecaster.covariates.encoding import Tables
 from forecaster.evaluation.baselines import persistence, seasonal_naive
 from forecaster.evaluation.gradients import gradient_norms
-from forecaster.evaluation.scores import calibration, errors, fans, matched, score, series_scale
+from forecaster.evaluation.scores import calibration, errors, fans, keep_common, score, series_scale
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Run
 from forecaster.registry.store import check_model_name
@@ -276,7 +276,7 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.D
     table = [score(forecaster.network_config.cell, own, unit)]
     for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
         naive = baseline(windows, config, horizon).filter(pl.col("issued_at") >= own["issued_at"].min())
-        table.append(score(label, matched(own, errors(naive, windows, config)), unit))
+        table.append(score(label, keep_common(own, errors(naive, windows, config)), unit))
     return own, pl.concat(table)
 
 
