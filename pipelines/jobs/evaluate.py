@@ -17,7 +17,7 @@ from forecaster.evaluation.scores import (
     calibration,
     errors,
     fans,
-    matched,
+    keep_common,
     score,
     series_scale,
     series_without_scale,
@@ -178,7 +178,7 @@ def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) 
     issued = pl.col("issued_at").is_between(own["issued_at"].min(), own["issued_at"].max())
     horizon = int(own["horizon"].max())  # type: ignore[arg-type]
     found = {
-        label: matched(own, errors(baseline(windows, config, horizon).filter(issued), windows, config))
+        label: keep_common(own, errors(baseline(windows, config, horizon).filter(issued), windows, config))
         for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive))
     }
     return {label: part for label, part in found.items() if len(part)}
@@ -186,8 +186,8 @@ def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) 
 
 def _at_common_keys(by_label: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     """Reduce the errors of every model to the series, issue times and horizons that all models have."""
-    common = reduce(lambda one, other: matched(other, one), by_label.values())
-    return {label: matched(common, part) for label, part in by_label.items()}
+    common = reduce(lambda one, other: keep_common(other, one), by_label.values())
+    return {label: keep_common(common, part) for label, part in by_label.items()}
 
 
 def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:

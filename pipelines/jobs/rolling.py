@@ -11,7 +11,14 @@ from typing import Literal
 import numpy as np
 
 from forecaster.evaluation.metrics import COVERAGE, Tally
-from forecaster.evaluation.rolling import FanSample, Split, normalised, rolled, tally, training_scale
+from forecaster.evaluation.rolling import (
+    FanSample,
+    Split,
+    normalised,
+    rolling_forecasts,
+    tally,
+    training_scale,
+)
 from forecaster.model import Forecaster
 from forecaster.reports import plots
 from forecaster.threads import compute_threads
@@ -151,7 +158,7 @@ def _replay(
 ) -> dict[str, Tally]:
     """Replay all windows; return the errors of each member in the test rows, and fill ``fans``."""
     tallies: dict[str, Tally] = {}
-    for block in rolled(forecaster, windows, split, on_windows):
+    for block in rolling_forecasts(forecaster, windows, split, on_windows):
         tally(tallies, block)
         fans.add(block)
     return tallies

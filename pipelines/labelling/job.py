@@ -16,7 +16,7 @@ from forecaster.labelling import plots as label_plots
 from forecaster.labelling import scores as judge
 from forecaster.labelling.config import LabelConfig
 from forecaster.labelling.model import Labeller
-from forecaster.labelling.sequences import TEST, UNKNOWN, VALIDATION, Sequences, gather
+from forecaster.labelling.sequences import TEST, UNKNOWN, VALIDATION, Sequences, build_sequences
 from forecaster.labelling.training import Epoch, TrainedLabeller, train_labeller
 from forecaster.registry.registry import Run
 from forecaster.shards.counts import by_kind
@@ -113,7 +113,7 @@ def run_labelling(
     read = read_labelled(paths, columns, on_rows)
     rows = len(read.rows) + len(read.quarantined)
     quarantine.check_share(by_kind(read.quarantined), rows, max_quarantined, read.quarantined)
-    gathered = gather(read.rows, read.channels, freq_s)
+    gathered = build_sequences(read.rows, read.channels, freq_s)
     sequences = gathered.sequences
     with registry.start_run(name, config.model_dump(), {"statecast.cell": config.cell}) as run:
 
@@ -257,7 +257,7 @@ def write_labels(
     predicted label); and a probability for each class, such as ``p_normal``.
     """
     classes = pl.Series(labeller.task.classes)
-    is_present = sequences.there() if sequences.is_per_step else np.ones(len(sequences.series_ids), bool)
+    is_present = sequences.step_mask() if sequences.is_per_step else np.ones(len(sequences.series_ids), bool)
     shown = probabilities[is_present]
     given = sequences.labels[is_present]
     frame = pl.DataFrame(

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from forecaster.shards.counts import Counts
-from forecaster.shards.lateness import newest
+from forecaster.shards.lateness import largest_watermark
 from forecaster.shards.shard import Shard
 from forecaster.state import State
 from forecaster.time.windows import ORIGIN, PARTITION
@@ -109,8 +109,13 @@ class StateTable:
         for name in dict.fromkeys(name for shard in self.shards for name in shard.offsets):
             stands = [(s.offsets.get(name, 0), s.watermarks.get(name)) for s in self._followers(name)]
             least, *others = sorted({offset for offset, _ in stands})
+<<<<<<< HEAD
             there_us = newest(us for offset, us in stands if offset == least)
             found[name] = PartitionProgress(least, there_us, tuple(others), newest(us for _, us in stands))
+=======
+            there_us = largest_watermark(us for offset, us in stands if offset == least)
+            found[name] = Reached(least, there_us, tuple(others), largest_watermark(us for _, us in stands))
+>>>>>>> 1b88d0b241bc5592a778d946170f78e35dfa267e
         return found
 
     def _followers(self, partition: str) -> list[Shard]:

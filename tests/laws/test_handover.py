@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
-from forecaster.shards.sharding import announced, empty_batch, hand_over_shards, reshard
+from forecaster.shards.sharding import add_partitions, empty_batch, hand_over_shards, reshard
 from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
@@ -95,7 +95,9 @@ def assert_same_as_one_job(
     # Each partition begins with the watermark that it had in the first job.
     reached = dict.fromkeys(logs.partitions, 0) | {batch.partition: batch.stop for batch in order[:at]}
     begins = dict.fromkeys(reached, 0) if is_new_log else reached
-    second_shards = [announced(shard, begins) for shard in hand_over_shards(reshard(first.shards, shards[1]))]
+    second_shards = [
+        add_partitions(shard, begins) for shard in hand_over_shards(reshard(first.shards, shards[1]))
+    ]
     watermarks = [
         replace(empty_batch(name, begin), watermark_us=first.shards[0].watermarks[name])
         for name, begin in begins.items()

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from forecaster.arrays import Floats
-from forecaster.evaluation.rolling import rolled
+from forecaster.evaluation.rolling import rolling_forecasts
 from forecaster.time.windows import aggregate
 from forecaster.training.train import train
 from pipelines.jobs.rolling import RollingJob, windows_and_split
@@ -56,7 +56,7 @@ def forecasts(path: Path, history: Floats, normalize: Normalize) -> tuple[dict[s
     learned_from = windows.between(windows.start, windows.start + TRAIN_ROWS)
     run_config = job.run_config
     trained = train(learned_from, run_config.network, run_config.training, run_config.windows)
-    blocks = list(rolled(trained.forecaster, windows, split))
+    blocks = list(rolling_forecasts(trained.forecaster, windows, split))
     members = {
         name: np.concatenate([block.members[name].values for block in blocks], axis=1)
         for name in blocks[0].members

@@ -15,7 +15,7 @@ from forecaster.model import Forecaster
 from forecaster.shards import snapshot
 from forecaster.shards.batch import Batch
 from forecaster.shards.shard import Shard
-from forecaster.shards.sharding import announced
+from forecaster.shards.sharding import add_partitions
 from pipelines.settings.kafka import Broker
 from pipelines.sources.base import Position, Positions
 from pipelines.sources.files.tables import Columns
@@ -105,7 +105,7 @@ def read(
 def with_partitions(shard: Shard, places: Positions) -> Shard:
     """Return the shard after the partitions of ``places`` have been announced to the shard."""
     owners = {name: place.shard for name, place in places.items() if place.shard is not None}
-    return announced(shard, {name: place.offset for name, place in places.items()}, owners)
+    return add_partitions(shard, {name: place.offset for name, place in places.items()}, owners)
 
 
 def resume(
