@@ -22,7 +22,7 @@ from forecaster.covariates.lookup import Covariates
 from forecaster.profile import Profile
 from forecaster.state import State
 from forecaster.time.window_config import WindowConfig
-from forecaster.weights import config_of_blob, packed, read, version_of, weights_of_blob
+from forecaster.weights import config_of_blob, read, to_blob, version_of, weights_of_blob
 from schemas.errors import ModelError
 
 FILE_NAME = "forecaster.safetensors"
@@ -129,7 +129,7 @@ class Forecaster:
 
     def to_bytes(self) -> bytes:
         """Return weights, settings and profile as one safetensors blob, for files and for workers."""
-        return packed(self._config_json(), self.network, self.profile.to_tensors())
+        return to_blob(self._config_json(), self.network, self.profile.to_tensors())
 
     @staticmethod
     def from_bytes(data: bytes) -> Forecaster:

@@ -14,10 +14,10 @@ from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.profile import Profile
 from forecaster.shards import snapshot
+from tests.comparisons import assert_same_scores
 from tests.fleets import SHORT_WEEK, forecaster
 from tests.folds import Ran, fold, fold_on
 from tests.partitions import LONG_GAP, Logs, all_logs, cut
-from tests.same import assert_same_scores
 
 
 def model_with_profile() -> Forecaster:
