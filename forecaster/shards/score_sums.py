@@ -9,7 +9,7 @@ import numpy as np
 
 from forecaster.forecasts import Forecasts
 
-_PARTS: Final = 1_000_000
+PARTS: Final = 1_000_000
 """Errors are summed as whole numbers of millionths of a unit, so sums do not depend on their order."""
 
 
@@ -47,17 +47,17 @@ class ScoreSums(NamedTuple):
     @property
     def mase(self) -> float | None:
         """Mean absolute error of the median in units; None without forecasts."""
-        return self.absolute / _PARTS / self.count if self.count else None
+        return self.absolute / PARTS / self.count if self.count else None
 
     @property
     def bias(self) -> float | None:
         """Mean error of the median (actual less forecast) in units; None without forecasts."""
-        return self.signed / _PARTS / self.count if self.count else None
+        return self.signed / PARTS / self.count if self.count else None
 
     @property
     def pinball_loss(self) -> float | None:
         """Mean pinball loss in units; None without intervals."""
-        return self.pinball / _PARTS / self.intervals if self.intervals else None
+        return self.pinball / PARTS / self.intervals if self.intervals else None
 
     @property
     def coverage(self) -> float | None:
@@ -126,5 +126,5 @@ def scores_of(forecasts: Forecasts) -> Scores:
 
 def _sum(part: np.ndarray) -> np.ndarray:
     """Return the sums of ``[T, S, K]`` by horizon, ``[K]`` int64, in millionths of a unit."""
-    millionths = np.rint(np.nan_to_num(part) * _PARTS).astype(np.int64)
+    millionths = np.rint(np.nan_to_num(part) * PARTS).astype(np.int64)
     return np.asarray(millionths.sum(axis=(0, 1)))

@@ -51,7 +51,7 @@ class ShardWorker:
         self._writer, self._snapshots, self._turns = writer, snapshots, turns
         self._forecaster = forecaster_of(settings.forecaster, settings.covariates)
         self._output = ShardOutput(settings, number, self._forecaster.version, guard, topics)
-        self._publisher = NumbersPublisher(settings.output)
+        self._publisher = NumbersPublisher(settings.output, lambda version: self._forecaster.profile)
         self._snapshot_writer = SnapshotWriter(settings, number, self._output, self._publisher, guard)
         self._shard = _open_shard(settings, number, self._forecaster, self._output)
 
@@ -123,7 +123,7 @@ class ShardWorker:
         if batch.snapshot and batch.ends:
             self._snapshots.wait()  # an older snapshot must not replace this one
             self._snapshot_writer.write(shard, self._output.take_unsynced())
-        self._publisher.publish(shard)
+        self._publisher.publish(shard, is_last=batch.ends)
         if batch.ends:  # last, because the engine may be stopped once all shards have ended
             mark_shard_ended(self._settings, shard.number)
 
