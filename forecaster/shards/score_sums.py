@@ -94,14 +94,14 @@ def add_scores(one: Scores, other: Scores) -> Scores:
 def scores_since(now: Scores, before: Scores) -> Scores:
     """Return the sums over the forecasts that were scored after ``before``.
 
-    A version of which no forecast was scored since then is absent.
+    A version and a horizon of which no forecast was scored since then are absent.
     """
     found: dict[str, dict[int, ScoreSums]] = {}
     for version, by_horizon in now.items():
         earlier = before.get(version, {})
-        new = {horizon: sums.minus(earlier.get(horizon, ScoreSums())) for horizon, sums in by_horizon.items()}
-        if any(sums.count > 0 for sums in new.values()):
-            found[version] = new
+        new = {h: sums.minus(earlier.get(h, ScoreSums())) for h, sums in by_horizon.items()}
+        if scored := {h: sums for h, sums in new.items() if sums.count > 0}:
+            found[version] = scored
     return found
 
 

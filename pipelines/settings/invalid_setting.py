@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from forecaster.setting_types import SettingsConflict
+from pipelines.settings.alert_config import LIST, describe_alert
 from pipelines.settings.config import SECRET_SETTINGS
 from schemas.masking import MASK
 
@@ -49,10 +50,12 @@ def describe(
         path: the job file; None without one.
     """
     errors: dict[tuple[str, int | None], list[ErrorDetails]] = {}
+    if (first := error.errors()[0])["loc"][:1] == (LIST,):
+        return describe_alert(first, f"{path}: " if path else "option ")
     for one in error.errors():
         errors.setdefault(_place(one, settings), []).append(one)
-    place, first = next(iter(errors.items()))
-    line = _line(place, first, settings, written, f"{path}: " if path else "option ")
+    place, same_place = next(iter(errors.items()))
+    line = _line(place, same_place, settings, written, f"{path}: " if path else "option ")
     return line + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
 
 

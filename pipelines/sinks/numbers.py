@@ -86,6 +86,7 @@ class JobNumbers:
         snapshot_at_s: wall clock of the oldest of the shards' last snapshots; 0 while a shard has none.
         snapshot_ms: longest duration of the shards' last snapshots.
         drift: drift of each input of the model over all shards, by name.
+        shards: number of shards that have published.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -99,6 +100,7 @@ class JobNumbers:
     snapshot_at_s: float = 0.0
     snapshot_ms: float = 0.0
     drift: Mapping[str, InputDrift] = field(default_factory=dict)
+    shards: int = 0
 
     @staticmethod
     def of(shards: Sequence[ShardNumbers], window_latency: Histogram | None = None) -> JobNumbers:
@@ -117,6 +119,7 @@ class JobNumbers:
             snapshot_at_s=min(s.snapshot_at_s for s in shards),
             snapshot_ms=max(s.snapshot_ms for s in shards),
             drift=_added(shard.drift for shard in shards),
+            shards=len(shards),
         )
 
     def watermark_lag_s(self, now_s: float) -> float | None:
