@@ -103,7 +103,8 @@ class ProductionRuns:
         self._thread.join(_END_LIMIT_S)
         left = len(self._waiting) + self._dropped
         if left:
-            self._say(f"{left} batches of scores were not logged to the run {RUN_NAME} in MLflow")
+            batches = "1 batch of scores was" if left == 1 else f"{left} batches of scores were"
+            self._say(f"{batches} not logged to the run {RUN_NAME} in MLflow")
 
     def _queue_batch(self) -> None:
         """Queue what was scored since the last batch, as a batch for each model version."""
