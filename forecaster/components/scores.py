@@ -65,9 +65,10 @@ class Scores:
         if not block.out.scores.shape[-1]:
             return own, block
         residual = block.residuals[:, scored_places(self.horizon)]  # [T, K, S]
-        error, pinball, inside = residual, np.full(residual.shape, np.nan), np.full(residual.shape, np.nan)
         if len(self.levels) > 1:
             error, pinball, inside = self._of_quantiles(residual, block.bands)
+        else:
+            error, pinball, inside = residual, *np.full((2, *residual.shape), np.nan)
         unit = block.unit[:, None]
         with np.errstate(over="ignore"):  # a quotient too large for float64 is clipped as well
             scaled = (np.clip(part / unit, -_LARGEST, _LARGEST) for part in (error, pinball))

@@ -109,13 +109,13 @@ def scores_of(forecasts: Forecasts) -> Scores:
     """Return the sums over the earlier forecasts whose actuals are in the windows of ``forecasts``."""
     if forecasts.scores is None:
         return {}
-    error, pinball, inside = forecasts.scores
-    count, intervals = ((~np.isnan(part)).sum(axis=(0, 1)) for part in (error, inside))
+    known = ~np.isnan(forecasts.scores)
+    count, _, intervals = known.sum(axis=(1, 2))
     if not count.any():
         return {}
+    error, pinball, inside = np.where(known, forecasts.scores, 0.0)
     absolute, signed, losses = (_sum(part) for part in (np.abs(error), error, pinball))
-    within = np.nansum(inside, axis=(0, 1))
-    rows = zip(count, absolute, signed, intervals, losses, within, strict=True)
+    rows = zip(count, absolute, signed, intervals, losses, inside.sum(axis=(0, 1)), strict=True)
     by_horizon = {
         horizon: ScoreSums(*map(int, row))
         for horizon, row in zip(forecasts.scored_horizons, rows, strict=True)
@@ -126,5 +126,4 @@ def scores_of(forecasts: Forecasts) -> Scores:
 
 def _sum(part: np.ndarray) -> np.ndarray:
     """Return the sums of ``[T, S, K]`` by horizon, ``[K]`` int64, in millionths of a unit."""
-    millionths = np.rint(np.nan_to_num(part) * PARTS).astype(np.int64)
-    return np.asarray(millionths.sum(axis=(0, 1)))
+    return np.asarray(np.rint(part * PARTS).astype(np.int64).sum(axis=(0, 1)))
