@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import cold_start, demo, evaluate, jobs, label, models, setup, state, train
+from pipelines.cli import cold_start, demo, evaluate, forecast, jobs, label, models, setup, state, train
 from pipelines.cli.console import error_console
 from pipelines.workers import process
 from schemas.errors import OutputError, StatecastError
@@ -37,6 +37,7 @@ app = typer.Typer(
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
+    "forecast": forecast.forecast,
     "init": setup.init,
     "train": train.train,
     "backfill": jobs.backfill,
