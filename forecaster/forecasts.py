@@ -131,8 +131,8 @@ def flat(frame: pl.DataFrame, freq: Frequency) -> pl.DataFrame:
 
     Returns:
         ``series_id``; ``timestamp``, the start of the target window (UTC); ``horizon`` (windows ahead, from
-        1); ``forecast``, the median; and one column per other quantile, such as ``q05`` and ``q95``. Sorted by
-        series, issue time and horizon.
+        1); ``forecast``, the median; and one column per other quantile, such as ``q05`` and ``q95``.
+        Rows are sorted by series, issue time and horizon.
     """
     rows = frame.select("series_id", "issued_at", "forecast").explode("forecast").unnest("forecast")
     rows = rows.sort("series_id", "issued_at", "horizon", maintain_order=True)

@@ -8,6 +8,7 @@ import polars as pl
 
 from forecaster.evaluation.baselines import persistence, seasonal_naive
 from forecaster.evaluation.scores import errors, keep_common, score, series_scale
+from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows
@@ -62,4 +63,4 @@ def score_beside_baselines(
     for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
         naive = baseline(windows, config, horizon).filter(pl.col("issued_at") >= own["issued_at"].min())
         table.append(score(label, keep_common(own, errors(naive, windows, config)), unit))
-    return own, pl.concat(table)
+    return pl.concat(table)

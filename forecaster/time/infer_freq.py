@@ -10,7 +10,7 @@ from forecaster.time.frequency import DAY_S, WEEK_S, WEEKDAYS, Frequency
 from schemas.errors import DataError
 
 _US = 1_000_000
-_USUAL_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 180, 300, 360, 600, 720, 900, 1200, 1800)
+_USUAL_S: tuple[int, ...] = (1, 2, 5, 10, 15, 20, 30, 60, 120, 180, 300, 360, 600, 720, 900, 1200, 1800)
 _USUAL_S += (3600, 7200, 10_800, 14_400, 21_600, 28_800, 43_200, DAY_S)
 _CALENDAR_DAYS = {1: (28, 31), 3: (89, 92), 12: (365, 366)}
 _MOST = 0.9  # a share from which on nearly all steps agree

@@ -14,7 +14,19 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import backfill, cold_start, demo, evaluate, label, models, setup, state, stream, train
+from pipelines.cli import (
+    backfill,
+    cold_start,
+    demo,
+    evaluate,
+    forecast,
+    label,
+    models,
+    setup,
+    state,
+    stream,
+    train,
+)
 from pipelines.cli.console import error_console
 from pipelines.workers import process
 from schemas.errors import OutputError, StatecastError

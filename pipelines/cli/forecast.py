@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ _SHOWN_ROWS = 24
 def forecast(
     data: o.Data = None,
     horizon: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             min=1,
             max=1024,
@@ -33,7 +33,7 @@ def forecast(
         ),
     ] = None,
     freq: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="DURATION",
             help="Length of a window: 15m, 1h, 1d, 1w-sun, 1mo.",
@@ -46,7 +46,7 @@ def forecast(
     end: o.End = None,
     skip_bad_files: o.SkipBad = None,
     quantiles: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="Q,Q,...",
             help="Quantile levels to forecast beside the median.",
@@ -55,7 +55,7 @@ def forecast(
         ),
     ] = None,
     model: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--model",
             "-m",
@@ -67,7 +67,7 @@ def forecast(
     ] = None,
     tracking_uri: o.Store = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--output",
             "-o",
