@@ -58,9 +58,7 @@ def describe(
 
 def _place(error: ErrorDetails) -> tuple[str, int | None]:
     """Return the setting of an error, and the index in its value if the value is a list."""
-    parts = error[
-        "loc"
-    ]  # section, setting, then an index or a type; the first alone if there are no sections
+    parts = error["loc"]  # section and setting, then the index of an element or the name of a type
     return ".".join(map(str, parts[:2])), next((part for part in parts if isinstance(part, int)), None)
 
 
