@@ -17,6 +17,7 @@ import typer
 from pipelines.cli import (
     backfill,
     cold_start,
+    dashboard,
     demo,
     evaluate,
     forecast,
@@ -57,6 +58,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "cold-start": cold_start.cold_start,
     "evaluate": evaluate.evaluate,
     "label": label.label,
+    "dashboard": dashboard.dashboard,
     "promote": models.promote,
     "ui": models.ui,
     "doctor": setup.doctor,

@@ -21,6 +21,7 @@ from pipelines.storage.replaced_parts import (
 from pipelines.storage.write_whole import (
     Target,
     make_folder,
+    open_parts,
     remove_temporaries,
     remove_tree,
     source_of,
@@ -46,6 +47,7 @@ __all__ = [
     "location",
     "make_folder",
     "markers",
+    "open_parts",
     "output_errors",
     "read_consistently",
     "remove_temporaries",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 from forecaster import durable
 from pipelines.storage.remote import Location, Remote
@@ -88,6 +88,15 @@ def source_of(path: Location) -> Path | BytesIO:
         OSError: an object cannot be read.
     """
     return BytesIO(path.read_bytes()) if isinstance(path, Remote) else path
+
+
+def open_parts(path: Location) -> AbstractContextManager[IO[bytes]]:
+    """Open a file to read parts of it; of an object, only these parts are requested.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    return path.open_parts() if isinstance(path, Remote) else path.open("rb")
 
 
 def written_ns(path: Location) -> int:
