@@ -1,4 +1,4 @@
-"""Keep what was read from files, and read a file again only after it was written again."""
+"""Keep the contents of files, and read a file again only after a job has written it again."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SILENT_WINDOWS: Final = 3
 
 
 def numbers_of(published: Sequence[ShardNumbers], shards: Sequence[ShardSeries]) -> JobNumbers:
-    """Return the numbers of a job: those that its shards publish, or else those in its snapshots.
+    """Return the numbers that the shards of a job publish, or else the numbers in its snapshots.
 
     A finished backfill has snapshots only, without latencies.
     """

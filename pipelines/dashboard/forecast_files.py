@@ -82,6 +82,11 @@ class ForecastFiles:
         self._alarms: ChangedFiles[pl.DataFrame] = ChangedFiles(_read_alarms)
         self._one = lru_cache(maxsize=256)(_read_one)
 
+    @property
+    def errors(self) -> list[str]:
+        """One line for each file whose alarms could not be read by the last call of `alarms`."""
+        return self._alarms.errors
+
     def newest_first(self) -> list[ForecastFile]:
         """Return the forecast files, sorted by their last window, the newest first."""
         if not self._is_current():

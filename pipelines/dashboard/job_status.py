@@ -49,7 +49,7 @@ def job_status(output: Location) -> JobStatus:
     process = _process(output / markers.LOCK)
     if process is None:
         return JobStatus("not running", _end_text(output))
-    if not psutil.pid_exists(process):
+    if not _is_running(process, output / markers.LOCK):
         text = f"its process {process} has ended without a last snapshot; --resume continues a stream"
         return JobStatus("not running", text)
     what = "a backfill" if (output / markers.BACKFILL).is_dir() else "a job"
@@ -68,6 +68,14 @@ def _status_in_store(output: Remote) -> JobStatus:
 
 def _end_text(output: Location) -> str:
     return "the job has ended" if any(output.glob(markers.ENDED_SHARDS)) else "no job is running here"
+
+
+def _is_running(process: int, lock: Path) -> bool:
+    """Return whether a process runs that began before its lock file; a later one has only the same number."""
+    try:
+        return psutil.Process(process).create_time() <= lock.stat().st_mtime + 1
+    except (psutil.Error, OSError):
+        return False
 
 
 def _process(lock: Path) -> int | None:

@@ -1,7 +1,8 @@
-"""Serve the page of an output folder over HTTP; all of its files come from this machine."""
+"""Serve the page of an output folder over HTTP; this machine holds all files of the page."""
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ def make_app(view: OutputView, host: str = "127.0.0.1") -> FastAPI:
     """
     # Without the pages of the API, because they load their scripts from another machine.
     app = FastAPI(title="Statecast", docs_url=None, redoc_url=None, openapi_url=None)
-    hosts = ["*"] if host in _EVERY_ADDRESS else ["127.0.0.1", "localhost", "[::1]", host]
+    hosts = ["*"] if host in _EVERY_ADDRESS else ["127.0.0.1", "localhost", "[::1]", "::1", host]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
 
     @app.middleware("http")
@@ -94,7 +95,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family, backlog=64)
     except OSError as error:
-        reason = error.strerror or error
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
         raise ConfigError(
             f"--port {port}: {host} cannot be listened on ({reason}): choose another port"
         ) from error

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecaster.model import Forecaster
 from forecaster.time.windows import Windows
 from pipelines.dashboard.output_view import OutputView
 from pipelines.dashboard.server import listening, make_app, server_of
@@ -47,9 +48,11 @@ def write_rows(file: Path, windows: Windows) -> Path:
     return file
 
 
-def backfill(file: Path, output: Location, shards: int = 2, ring: int = RING) -> None:
+def backfill(
+    file: Path, output: Location, shards: int = 2, ring: int = RING, model: Forecaster | None = None
+) -> None:
     """Run a backfill of a file with a small model."""
-    model = forecaster(ring=ring)
+    model = model or forecaster(ring=ring)
     run_backfill(BackfillJob(model, (str(file),), Input(Columns()), output, shards, max_quarantined=1))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecaster import Forecaster, NetworkConfig, WindowConfig
 from pipelines.dashboard import output_view
 from pipelines.dashboard.output_view import OutputView, check_output
 from pipelines.sinks.files import read_forecasts, read_quarantine
@@ -45,7 +46,7 @@ def forecast_values(output: Path, series_id: str, window: int) -> Any:
 
 
 @pytest.mark.parametrize("series_id", IDS[:3])
-def test_values_are_those_in_the_ring(finished: Path, series_id: str) -> None:
+def test_values_are_the_values_of_the_ring(finished: Path, series_id: str) -> None:
     found = OutputView(finished).series(series_id)
     assert found["time"] == start_texts(range(WINDOWS - RING, WINDOWS))
     expected = fleet().values[-RING:, IDS.index(series_id)]
@@ -69,7 +70,7 @@ def test_fans_are_the_newest_forecast_and_earlier_ones_by_a_horizon(finished: Pa
         assert fan["quantiles"]["q50"] == forecast_values(finished, "Gate 10", last)
 
 
-def test_alarms_are_those_in_the_forecast_files(finished: Path) -> None:
+def test_alarms_are_the_alarms_of_the_forecast_files(finished: Path) -> None:
     view = OutputView(finished)
     alarms = read_forecasts(finished).filter("alarm")
     raised = view.fleet()["alarms"]
@@ -93,7 +94,7 @@ def test_rows_are_the_counts_of_the_job(finished: Path) -> None:
     assert shown["closed_until"] == start_texts(range(WINDOWS, WINDOWS + 1))[0]
 
 
-def test_scores_are_those_of_the_counts(finished: Path) -> None:
+def test_scores_are_computed_from_the_counts(finished: Path) -> None:
     shown = OutputView(finished).fleet()["versions"]
     scores = state_table.read(finished / "state", series=False).counts.scores
     expected = [
@@ -127,7 +128,8 @@ def test_an_unknown_series_is_a_note(finished: Path) -> None:
 
 
 def test_a_model_without_a_ring_is_a_note(rows: Path, tmp_path: Path) -> None:
-    backfill(rows, tmp_path / "out", ring=0)
+    network = NetworkConfig(hidden=4, layers=1, horizon=3, lags=(), ring=0)
+    backfill(rows, tmp_path / "out", model=Forecaster.untrained(network, WindowConfig()))
     found = OutputView(tmp_path / "out").series("yard")
     assert found["value"] == []
     assert "network.ring = 0" in found["notes"][0]
@@ -240,6 +242,8 @@ def test_the_status_follows_the_process_of_the_lock(output: Path) -> None:
     assert view.fleet()["status"] == "running"
     (output / BACKFILL).mkdir()
     assert "a backfill is writing" in view.fleet()["status_text"]
+    os.utime(lock, (1, 1))  # the process with this number began later, so it is not the job
+    assert view.fleet()["status"] == "not running"
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
     lock.write_text(json.dumps({"pid": ended.pid, "since": "now"}))

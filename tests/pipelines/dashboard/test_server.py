@@ -72,7 +72,7 @@ def test_a_bug_is_one_line_without_a_stack_trace(finished: Path, monkeypatch: py
     ("folder", "line"),
     [("none", "none: no such folder"), (".", ".: not an output folder"), ("s3:x://a/b", "not a store")],
 )
-def test_a_folder_that_is_no_output_is_one_error_line(
+def test_a_folder_without_output_is_one_error_line(
     folder: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
