@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from forecaster.registry.run import Run
 
 RUN_NAME: Final = "production"
-VERSION_TAG: Final = "statecast.model_version"
+VERSION_TAG: Final = "model_version"
+"""The tag that registered versions have, too, so that a search finds the runs of a version."""
 
 _MOST_BATCHES = 1_000
 _RETRY_S = 30.0

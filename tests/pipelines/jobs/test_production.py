@@ -116,7 +116,7 @@ def test_batches_hold_what_was_scored_since_the_batch_before(tmp_path: Path) -> 
     assert (first["production/pinball_h1"], first["production/coverage_h1"]) == (1.0, 1.0)
     assert first["production/drift_value"] == pytest.approx(0.0)
     (tags,) = store.tags.values()
-    assert tags == {"statecast.model_version": "lstm-1", "statecast.output": str(tmp_path)}
+    assert tags == {"model_version": "lstm-1", "statecast.output": str(tmp_path)}
     assert store.ended == ["production-0"]
     assert not job.lines
 
@@ -127,7 +127,7 @@ def test_each_model_version_has_a_run_of_its_own(tmp_path: Path) -> None:
     job.take(numbers(10, "lstm-1"))
     job.take(numbers(10, "lstm-1", "gru-2"))
     job.runs.close()
-    versions = {tags["statecast.model_version"]: len(store.points[run]) for run, tags in store.tags.items()}
+    versions = {tags["model_version"]: len(store.points[run]) for run, tags in store.tags.items()}
     assert versions == {"lstm-1": 1, "gru-2": 1}
 
 
