@@ -18,9 +18,11 @@ import polars as pl
 from forecaster.covariates.encoding import SERIES, TIME, Column, Features, Table, Tables
 from forecaster.covariates.lookup import Covariates
 from forecaster.model import Forecaster
+from forecaster.shards.apply import apply
 from forecaster.shards.batch import Batch
-from forecaster.shards.shard import Shard, apply
-from forecaster.stepping import advance_in_place, windows_per_call
+from forecaster.shards.shard import Shard
+from forecaster.step_block import windows_per_call
+from forecaster.stepping import advance_in_place
 from forecaster.threads import compute_threads
 from forecaster.time.window_config import WindowConfig
 from schemas import cells, observations, quarantine

@@ -92,8 +92,8 @@ def test_held_out_rows_change_no_bit_of_the_weights(monkeypatch: pytest.MonkeyPa
             seen.append({name: weight.clone() for name, weight in module.state_dict().items()})
             yield loss
 
-    epochs = fitting._epochs
-    monkeypatch.setattr(fitting, "_epochs", record_weights)
+    epochs = fitting.run_epochs
+    monkeypatch.setattr(fitting, "run_epochs", record_weights)
     trained = [
         train(Windows(tuple("abcdef"), START, v), network, training, window_config) for v in (values, other)
     ]
