@@ -149,7 +149,8 @@ class TrainingBatch:
         # Average the changes of all windows: a series may be constant before the held-out windows.
         changes = np.abs(self.ahead[:, :, 0] - self.block.last)
         change = np.nansum(changes, axis=0) / np.maximum((~np.isnan(changes)).sum(axis=0), 1)
-        return np.divide(1.0, change, out=np.zeros_like(change), where=change > 0)
+        per_change: Floats = np.divide(1.0, change, out=np.zeros_like(change), where=change > 0)
+        return per_change
 
     def _forecast_rows(self, windows: range, every: int, rng: np.random.Generator | None) -> range:
         """Return the rows of a segment from which the network forecasts, see `segments`."""

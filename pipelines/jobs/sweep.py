@@ -23,7 +23,8 @@ from forecaster.registry.registry import Registry, Run
 from forecaster.registry.store import check_model_name
 from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows
-from forecaster.training.train import Epoch, held_out_from, loss_of, train
+from forecaster.training.epochs import Epoch
+from forecaster.training.train import held_out_from, loss_of, train
 from pipelines.jobs.registry import open_registry
 from pipelines.jobs.train import TrainOutcome, learn, read
 from pipelines.settings.config import JobConfig
