@@ -41,8 +41,8 @@ class LabelOutcome:
         background: label of ordinary steps; empty for sequences.
         series, steps: number of series, and number of steps of the longest series.
         freq_s: seconds between two steps; 0 for sequences.
-        judged: the part that was scored: ``test``, or ``validation`` if there is no test part.
-        scores: scores on the part ``judged``, by name.
+        scored_part: the part that was scored: ``test``, or ``validation`` if there is no test part.
+        scores: scores on the part ``scored_part``, by name.
         kinds: for steps, rows of ``label, found, of``: for each kind of anomaly, how many of its ``of``
             anomalies were found at one false alarm per series and week.
         history: epochs, see `forecaster.labelling.training.TrainedLabeller`.
@@ -60,7 +60,7 @@ class LabelOutcome:
     series: int
     steps: int
     freq_s: int
-    judged: str
+    scored_part: str
     scores: dict[str, float]
     kinds: list[dict[str, Any]]
     history: list[Epoch]
@@ -73,7 +73,8 @@ class LabelOutcome:
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
-        return {k: v for k, v in vars(self).items() if k != "history"} | {"epochs": self.history}
+        found = {"judged" if key == "scored_part" else key: value for key, value in vars(self).items()}
+        return {"epochs": found.pop("history"), **found}
 
 
 @compute_threads(1)
@@ -144,7 +145,7 @@ def run_labelling(
         series=len(sequences.series_ids),
         steps=len(sequences.values),
         freq_s=task.freq_s,
-        judged="test" if part == TEST else "validation",
+        scored_part="test" if part == TEST else "validation",
         scores=found.scores,
         kinds=found.kinds.to_dicts(),
         history=trained.history,

@@ -9,10 +9,10 @@ from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import largest_watermark, smallest_watermark
 
-Reached = TypeVar("Reached")
+Place = TypeVar("Place")
 
 
-class Step(NamedTuple, Generic[Reached]):
+class Step(NamedTuple, Generic[Place]):
     """The result of one read: ``Step[int]`` of a `Source`, ``Step[Positions]`` of a `Log`.
 
     Attributes:
@@ -23,7 +23,7 @@ class Step(NamedTuple, Generic[Reached]):
     """
 
     batches: tuple[Batch, ...]
-    reached: Reached
+    reached: Place
     wait_s: float = 0.0
 
 

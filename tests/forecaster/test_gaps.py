@@ -27,9 +27,9 @@ from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows, observed
 from forecaster.training.batches import fleet_of
 from forecaster.training.train import train
+from tests.comparisons import assert_same, assert_same_live_series, by_key, scales_of_rows
 from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of
 from tests.folds import Arrival, run_shards
-from tests.same import assert_same, assert_same_live_series, by_key, scales_of_rows
 
 IN_1900 = datetime(1900, 1, 1, tzinfo=UTC)
 YEARS = 23 * 365 * 24

@@ -30,10 +30,7 @@ from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas.forecasts import IDENTITY
-from tests.fleets import HOUR, HOUR_US, SHORT_WEEK, START, forecaster, rows_of, scales
-from tests.folds import Arrival, batches_of, fold, fold_on
-from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
-from tests.same import (
+from tests.comparisons import (
     YOUNG,
     assert_same,
     assert_same_frames,
@@ -42,6 +39,9 @@ from tests.same import (
     by_key,
     nested,
 )
+from tests.fleets import HOUR, HOUR_US, SHORT_WEEK, START, forecaster, rows_of, scales
+from tests.folds import Arrival, batches_of, fold, fold_on
+from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
 
 MODEL = forecaster(allowed_lateness="2h")
 ALL_ROWS = Input(Columns())

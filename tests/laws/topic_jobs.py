@@ -62,7 +62,7 @@ def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any
 
 def places_to_resume(source: KafkaSource, shards: list[Shard]) -> Positions:
     """Return the position from which a job with these shards resumes each partition."""
-    reached = StateTable(tuple(shards)).reached()
+    reached = StateTable(tuple(shards)).progress_by_partition()
     return source.begin({name: Position(*found) for name, found in reached.items()})
 
 

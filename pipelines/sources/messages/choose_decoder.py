@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pipelines.settings.config import Columns
+from pipelines.settings.data_config import Columns
 from pipelines.sources.messages.as_arrow import arrow_decoder
 from pipelines.sources.messages.as_json import json_decoder
 from pipelines.sources.messages.base import MESSAGE, Decoder, Messages
