@@ -122,7 +122,7 @@ class Covariates:
         They are 0 in a window for which the table has no row.
         """
         if not len(self.windows):
-            return np.zeros((*at.shape, self.by_window.shape[2]), np.float32)
+            return np.zeros((*at.shape, _width(self.features.known)), np.float32)
         others = self.by_window.shape[1] - 1
         place = np.array([self.places.get(name, others) for name in series_ids]) if self.places else 0
         row = np.minimum(np.searchsorted(self.windows, at), len(self.windows) - 1)

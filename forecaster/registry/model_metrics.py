@@ -7,7 +7,7 @@ value and its actual.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlflow.models
@@ -21,20 +21,18 @@ from schemas.forecasts import quantile_column
 SCALE = "scale"
 """Column of an evaluation table: the scale of the row's series, by which MASE divides errors."""
 
-_BY_ROW = ("predictions", "targets", "metrics")  # MLflow passes these three to every metric
-
 
 def evaluate_forecasts(
-    errors: pl.DataFrame, scale: Mapping[str, float], prefix: str = ""
+    errors: pl.DataFrame, scale: Mapping[str, float], group: str = "forecast"
 ) -> dict[str, float]:
-    """Score forecasts with `mlflow.models.evaluate`, and return the metrics by name.
+    """Score forecasts with `mlflow.models.evaluate`, and return the metrics of `forecast_metrics` by name.
 
-    MLflow logs them to the active run, or to a new run if none is active.
+    MLflow logs the metrics and the table to the active run, or to a new run if none is active.
 
     Args:
         errors: forecasts with their actuals, the result of `forecaster.errors`.
         scale: the scale of each series, the result of `forecaster.series_scale`.
-        prefix: is put before every name, such as ``"production/"``.
+        group: first part of the metrics' names.
 
     Raises:
         DataError: ``errors`` has no row, or a series in it has no scale.
@@ -45,8 +43,7 @@ def evaluate_forecasts(
         data=table.to_pandas(),
         targets="observed",
         predictions="q50",
-        extra_metrics=forecast_metrics(levels),
-        evaluator_config={"metric_prefix": prefix},
+        extra_metrics=[forecast_metrics(levels, group)],
     )
     return {name: float(value) for name, value in result.metrics.items()}
 
@@ -72,42 +69,40 @@ def evaluation_table(errors: pl.DataFrame, scale: Mapping[str, float]) -> pl.Dat
     return errors.select("series_id", "observed", own, *quantiles)
 
 
-def forecast_metrics(levels: Sequence[float]) -> list[EvaluationMetric]:
-    """Return the metrics ``mase``, ``wql`` and, with an interval, ``coverage_`` with its percent.
+def forecast_metrics(levels: Sequence[float], group: str = "forecast") -> EvaluationMetric:
+    """Return the metrics ``mase``, ``wql`` and, with an interval, ``coverage_90`` as one metric of MLflow.
 
-    The table that MLflow evaluates needs the columns of `evaluation_table`.
+    Their names begin with ``group`` and a slash. MASE and coverage are means over series of each series'
+    mean. The percent in the name of the coverage is that of the outermost quantiles. The table that MLflow
+    evaluates needs the columns of `evaluation_table`.
 
     Args:
         levels: quantile levels, rising, with 0.5 among them.
+        group: first part of the names.
     """
-    columns = [quantile_column(level) for level in levels]
+    quantiles = [quantile_column(level) for level in levels]
+    columns = ["series_id", SCALE, *quantiles]
 
-    def mase(frame: pl.DataFrame) -> float:
-        error = (pl.col("targets") - pl.col("predictions")).abs() / pl.col(SCALE)
-        return _mean_over_series(frame, error)
+    def eval_fn(predictions: Any, targets: Any, metrics: Any, *more: Any) -> MetricValue:
+        own = dict(zip(columns, more, strict=True))
+        frame = pl.DataFrame({"point": predictions, "actual": targets, **own})
+        actual = pl.col("actual")
+        found = {
+            "mase": _mean_over_series(frame, (actual - pl.col("point")).abs() / pl.col(SCALE)),
+            "wql": _weighted_quantile_loss(frame, dict(zip(quantiles, levels, strict=True))),
+        }
+        if len(levels) > 1:
+            inside = actual.is_between(pl.col(quantiles[0]), pl.col(quantiles[-1]))
+            percent = round(100 * (levels[-1] - levels[0]))
+            found[f"coverage_{percent}"] = _mean_over_series(frame, inside.cast(pl.Float64))
+        return MetricValue(aggregate_results=found)
 
-    def wql(frame: pl.DataFrame) -> float:
-        misses = [pl.col("targets") - pl.col(name) for name in columns]
-        pinball = [
-            pl.max_horizontal(miss * level, miss * (level - 1)).sum()
-            for miss, level in zip(misses, levels, strict=True)
-        ]
-        size = pl.col("targets").abs().sum()
-        return float(frame.select(2 * pl.mean_horizontal(pinball) / size).item())
-
-    def coverage(frame: pl.DataFrame) -> float:
-        inside = pl.col("targets").is_between(pl.col(columns[0]), pl.col(columns[-1]))
-        return _mean_over_series(frame, inside.cast(pl.Float64))
-
-    made = [
-        _metric("mase", mase, ("series_id", SCALE), greater_is_better=False),
-        _metric("wql", wql, columns, greater_is_better=False),
-    ]
-    if len(levels) > 1:
-        percent = round(100 * (levels[-1] - levels[0]))
-        bounds = ("series_id", columns[0], columns[-1])
-        made.append(_metric(f"coverage_{percent}", coverage, bounds, greater_is_better=True))
-    return made
+    # MLflow passes the columns of the table that the parameters of a metric's function name.
+    names = ("predictions", "targets", "metrics", *columns)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+    eval_fn.__signature__ = signature  # type: ignore[attr-defined]
+    return make_metric(eval_fn=eval_fn, greater_is_better=False, name=group)
 
 
 def _mean_over_series(frame: pl.DataFrame, error: pl.Expr) -> float:
@@ -115,18 +110,11 @@ def _mean_over_series(frame: pl.DataFrame, error: pl.Expr) -> float:
     return float(frame.group_by("series_id").agg(error.mean().alias("mean"))["mean"].mean())  # type: ignore[arg-type]
 
 
-def _metric(
-    name: str, compute: Callable[[pl.DataFrame], float], columns: Sequence[str], *, greater_is_better: bool
-) -> EvaluationMetric:
-    """Return a metric of MLflow that reads ``columns`` of the table in addition to forecasts and actuals."""
-
-    def eval_fn(predictions: Any, targets: Any, metrics: Any, *more: Any) -> MetricValue:
-        own = dict(zip(columns, more, strict=True))
-        frame = pl.DataFrame({"predictions": predictions, "targets": targets, **own})
-        return MetricValue(aggregate_results={"": compute(frame)})
-
-    # MLflow passes the columns of the table that the parameters of a metric's function name.
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    named = [inspect.Parameter(parameter, kind) for parameter in (*_BY_ROW, *columns)]
-    eval_fn.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
-    return make_metric(eval_fn=eval_fn, greater_is_better=greater_is_better, name=name)
+def _weighted_quantile_loss(frame: pl.DataFrame, levels: Mapping[str, float]) -> float:
+    """Return twice the pinball loss over the sum of absolute actuals, averaged over levels by column."""
+    misses = {name: pl.col("actual") - pl.col(name) for name in levels}
+    pinball = [
+        pl.max_horizontal(misses[name] * level, misses[name] * (level - 1)).sum()
+        for name, level in levels.items()
+    ]
+    return float(frame.select(2 * pl.mean_horizontal(pinball) / pl.col("actual").abs().sum()).item())

@@ -91,7 +91,7 @@ def test_serving_reads_covariates_from_the_history() -> None:
         ),
         (
             covariate_history().with_columns(price=pl.lit("dear")),
-            "the history: row 1: column price: 'dear' is not a number",
+            "the history: row 1: column price: 'dear' is not a finite number",
         ),
         (
             covariate_history().with_columns(heat=pl.lit("warm")),

@@ -53,7 +53,7 @@ def test_mlflow_metrics_equal_the_measures_of_an_evaluation() -> None:
     tally.add(actuals, quantiles, np.ones(actuals.shape, bool))
     expected = tally.measures(1, np.array([1.0, 4.0]))
     with mlflow.start_run() as run:
-        found = evaluate_forecasts(frame, SCALE, "production/")
+        found = evaluate_forecasts(frame, SCALE, "production")
     assert found == pytest.approx(
         {
             "production/mase": expected.mase,
@@ -68,11 +68,13 @@ def test_series_count_equally_in_mase_and_coverage() -> None:
     few, many = evaluate_forecasts(errors(), SCALE), errors()
     ten_times = pl.concat([many.filter(series_id="a")] * 10 + [many.filter(series_id="b")])
     more = evaluate_forecasts(ten_times, SCALE)
-    assert (more["mase"], more["coverage_90"]) == pytest.approx((few["mase"], few["coverage_90"]))
+    assert (more["forecast/mase"], more["forecast/coverage_90"]) == pytest.approx(
+        (few["forecast/mase"], few["forecast/coverage_90"])
+    )
 
 
 def test_point_forecasts_have_no_coverage() -> None:
-    assert sorted(evaluate_forecasts(errors().drop("q5", "q95"), SCALE)) == ["mase", "wql"]
+    assert sorted(evaluate_forecasts(errors().drop("q5", "q95"), SCALE)) == ["forecast/mase", "forecast/wql"]
 
 
 def test_an_evaluation_table_needs_rows_and_scales() -> None:
