@@ -162,7 +162,7 @@ def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.Dat
 
 
 def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
-    """Return a shard that continues a state, whose series are first stepped to the newest clock."""
+    """Return a shard that continues a state, after stepping all its series to the newest clock."""
     shard = Shard.cold(0, 1, forecaster.initial_state() if state is None else state, ["history"])
     if state is None or not len(state):
         return shard
@@ -179,7 +179,7 @@ def _check_open(windows: Ints, closed_through: int | None) -> None:
         others = f" (and {int(is_closed.sum()) - 1:,} more rows)" if is_closed.sum() > 1 else ""
         raise DataError(
             f"the history: row {int(is_closed.argmax()) + 1}: the state has closed its window{others}: "
-            "send only rows after those of the request that returned the state"
+            "send only rows of later windows"
         )
 
 
@@ -193,7 +193,10 @@ def _read_state(forecaster: Forecaster, text: object) -> State:
         state = State.from_bytes(base64.b64decode(cast("str", text), validate=True))
         state = rewarm(forecaster, state)
         if _layout(state) != _layout(forecaster.new_series_state(state.series_ids, 0)):
-            raise ModelError("its arrays are not those of this model")
+            raise ModelError("its arrays do not fit this model")
+        oldest = state.clock[live(state)].min(initial=state.clock.max(initial=0))
+        if state.clock.max(initial=0) - oldest > forecaster.window_config.max_gap:
+            raise ModelError("its series end too far apart in time")
         return state
     except StatecastError as error:
         reason = str(error)

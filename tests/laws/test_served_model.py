@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from forecaster import Forecaster, NetworkConfig, WindowConfig
 from forecaster.serving import ServedForecaster
@@ -53,7 +51,7 @@ def test_a_served_history_gives_every_digit_of_a_backfill(backfilled: pl.DataFra
     assert answer["issued_at"].to_list() == backfilled["issued_at"].to_list()
 
 
-@given(st.lists(st.integers(1, HOURS - 1), min_size=1, max_size=3, unique=True).map(sorted))
+@pytest.mark.parametrize("cuts", [[1], [37, 250], [64, 99, 160], [HOURS - 1]], ids=str)
 def test_served_requests_with_a_state_give_the_forecasts_of_a_backfill(
     backfilled: pl.DataFrame, cuts: list[int]
 ) -> None:
