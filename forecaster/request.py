@@ -107,7 +107,7 @@ def _one_row_of_lists_as_rows(table: Any) -> Any:
 
     MLflow makes such a frame of a request by columns (``inputs``) in which every cell is text.
     """
-    if len(table) != 1 or not all(isinstance(cell, list) for cell in table.iloc[0]):
+    if len(table) != 1 or not all(isinstance(cell, (list, np.ndarray)) for cell in table.iloc[0]):
         return table
     if len({len(cell) for cell in table.iloc[0]}) > 1:
         raise DataError("the history: its columns have different lengths: give each row all columns")

@@ -102,7 +102,8 @@ def forecast_metrics(levels: Sequence[float], group: str = "forecast") -> Evalua
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
     eval_fn.__signature__ = signature  # type: ignore[attr-defined]
-    return make_metric(eval_fn=eval_fn, greater_is_better=False, name=group)
+    metric: EvaluationMetric = make_metric(eval_fn=eval_fn, greater_is_better=False, name=group)
+    return metric
 
 
 def _mean_over_series(frame: pl.DataFrame, error: pl.Expr) -> float:

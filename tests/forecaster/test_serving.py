@@ -4,7 +4,6 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pytest
 
@@ -57,7 +56,8 @@ def test_serving_refuses_a_missing_or_mistyped_column() -> None:
         served.predict(history().with_columns(series_id=pl.concat_list("series_id")))
     with pytest.raises(DataError, match="column value holds Boolean: give one number"):
         served.predict(history().with_columns(value=pl.lit(True)))
-    twice = pd.concat([history().to_pandas(), history().select("value").to_pandas()], axis=1)
+    columns = ["series_id", "timestamp", "value", "value"]
+    twice = history().with_columns(more="value").to_pandas().set_axis(columns, axis=1)
     with pytest.raises(DataError, match="more than one column 'value'"):
         served.predict(twice)
 
@@ -213,7 +213,7 @@ def test_serving_reads_cells_of_mixed_types_from_pandas() -> None:
 
 def test_serving_reads_one_row_of_lists_as_a_row_for_each_item() -> None:
     texts = history().with_columns(pl.col("timestamp").dt.to_string(), pl.col("value").cast(pl.String))
-    by_column = pd.DataFrame([texts.to_dict(as_series=False)])
+    by_column = texts.select(pl.all().implode()).to_pandas()
     expected = ServedForecaster(forecaster()).predict(history())
     assert ServedForecaster(forecaster()).predict(by_column).equals(expected.to_pandas())
     with pytest.raises(DataError, match="columns have different lengths"):

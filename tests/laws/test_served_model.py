@@ -55,7 +55,7 @@ def test_a_served_history_gives_every_digit_of_a_backfill(backfilled: pl.DataFra
 def test_served_requests_with_a_state_give_the_forecasts_of_a_backfill(
     backfilled: pl.DataFrame, cuts: list[int]
 ) -> None:
-    served, state, begin = ServedForecaster(MODEL), "", rows()["timestamp"].min()
+    served, state, begin = ServedForecaster(MODEL), "", rows()["timestamp"].to_list()[0]
     hour = (pl.col("timestamp") - begin).dt.total_hours()
     answer: Any = None
     for first, stop in zip([0, *cuts], [*cuts, HOURS], strict=True):
