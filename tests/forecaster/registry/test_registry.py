@@ -279,9 +279,7 @@ def test_model_versions_and_runs_are_listed_newest_first(
     assert store.runs()["started"].is_sorted(descending=True)
 
 
-def test_the_served_model_answers_as_its_signature_says(
-    store: Registry, store_dir: Path, first_run: str
-) -> None:
+def test_a_served_model_answers_as_its_signature(store: Registry, store_dir: Path, first_run: str) -> None:
     import mlflow
 
     folder = next((store_dir / "mlartifacts" / "models").rglob("MLmodel")).parent
