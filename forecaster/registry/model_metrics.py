@@ -15,6 +15,7 @@ import polars as pl
 from mlflow.metrics import MetricValue
 from mlflow.models import EvaluationMetric, make_metric
 
+from forecaster import warning_filters
 from schemas.errors import DataError
 from schemas.forecasts import quantile_column
 
@@ -37,6 +38,7 @@ def evaluate_forecasts(
     Raises:
         DataError: ``errors`` has no row, or a series in it has no scale.
     """
+    warning_filters.ignore(module=r"mlflow\b")  # they are about MLflow's own use of pandas
     table = evaluation_table(errors, scale)
     levels = sorted(float(name[1:]) / 100 for name in table.columns if name[:1] == "q")
     result = mlflow.models.evaluate(
