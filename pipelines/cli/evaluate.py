@@ -14,8 +14,7 @@ from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
 from pipelines.cli.settings import bounds, input_files, load_settings, parse_whole_numbers, paths
 from pipelines.cli.stores import store_line
-from pipelines.sinks.folder import check_folder
-from pipelines.storage import location
+from pipelines.storage import check_folder, location
 from schemas.errors import ConfigError
 from schemas.numbers_as_text import text_of
 

@@ -14,8 +14,7 @@ from pipelines.cli.console import Out, show_outcome, silence_workers
 from pipelines.cli.settings import assignments, input_files, load_settings, paths
 from pipelines.cli.stream_ends import output_topics, source_of
 from pipelines.cli.unused_options import check_options_have_effect, check_single_source
-from pipelines.sinks.folder import check_folder
-from pipelines.storage import Location, location
+from pipelines.storage import Location, check_folder, location
 from schemas.errors import ConfigError, StatecastError
 
 if TYPE_CHECKING:

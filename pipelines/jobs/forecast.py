@@ -21,16 +21,14 @@ from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
 from pipelines.sinks.files import PARTS, read_quarantine
-from pipelines.sinks.folder import locked, prepare_folder
 from pipelines.sinks.numbers import JobNumbers, JobReader
-from pipelines.sinks.replace_output import complete_replacement, replace_parts
 from pipelines.sources import folder, kafka, replay
 from pipelines.sources.base import Log, Position, Positions, as_log
 from pipelines.sources.files.row_notices import Notes, read_notices
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from pipelines.state.first_table import write_first_table
-from pipelines.storage import Location, markers
+from pipelines.storage import Location, complete_replacement, locked, markers, replace_parts, store_of
 from pipelines.workers import process
 from pipelines.workers.ownership import read_owner, take_ownership
 from pipelines.workers.step_settings import StepSettings, encode_covariates
@@ -127,7 +125,7 @@ def run_stream(
     began_s = time.monotonic()
     with locked(job.output) as held:
         complete_replacement(job.output / markers.BACKFILL, job.output)
-        prepare_folder(job.output, *PARTS)
+        store_of(job.output).prepare(PARTS)
         job.stop_file.unlink(missing_ok=True)
         take = _with_lock_check(held.check, on_progress)
         with stop_on_signal(job.stop_file):
@@ -199,7 +197,7 @@ def _backfill_once(
 ) -> RunResult:
     settings, before = _settings_of(job, hidden, resumed=False), read_owner(hidden)
     complete_replacement(hidden, job.output)
-    prepare_folder(hidden, *PARTS)
+    store_of(hidden).prepare(PARTS)
     # Take the folder over before the table is written: a worker of a lost run could still write to the table.
     take_ownership(settings, confirm)
     windows = job.forecaster.window_config

@@ -18,14 +18,12 @@ import pyarrow.parquet as pq
 
 from forecaster.shards import snapshot
 from forecaster.shards.shard import Shard
-from pipelines import storage
-from pipelines.storage import Location, OwnedFile, Target, make_folder, output_errors, write_whole
+from pipelines.storage import Location, OwnedFile, Target, make_folder, output_errors, store_of, write_whole
 from schemas.errors import DataError, ModelError, one_line
 
 NAME: Final = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 """File name of a snapshot: the number of the shard, and the number of shards."""
 
-_SECOND_NS = 10**9
 _CHECKSUM: Final = b"statecast.checksum"
 _PLACEHOLDER: Final = b"00000000"  # replaced once the checksum is computed
 # The key and value in Parquet's footer. Two bytes before the value encode its type and its length.
@@ -146,15 +144,8 @@ def read_shard(folder: Location, number: int, of: int) -> Shard:
 
 
 def written_ns(folder: Location, number: int, of: int) -> int:
-    """Return when the snapshot of a shard was written, in nanoseconds since 1970.
-
-    An object store gives times in whole seconds. This function returns the end of that second, so that no
-    file written before the snapshot appears to be newer.
-    """
-    name = _file_name(number, of)
-    if isinstance(folder, Path):
-        return storage.written_ns(folder / name)
-    return max(storage.written_ns(path) // _SECOND_NS + 1 for path in folder.glob(name)) * _SECOND_NS
+    """Return when the snapshot of a shard was written, in nanoseconds since 1970; see `written_before_ns`."""
+    return store_of(folder / _file_name(number, of)).written_before_ns()
 
 
 def _file_name(number: int, of: int) -> str:

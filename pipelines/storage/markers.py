@@ -98,7 +98,7 @@ def new_table(name: str) -> str:
 
 
 def old_table(name: str) -> str:
-    """Return the name to which the earlier state table ``name`` is moved, on a disk, before it is removed."""
+    """Return the name to which earlier versions moved a state table, on a disk, while they replaced it."""
     return f".{name}.old"
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.sinks.folder import locked
 from pipelines.state import snapshot_file
 from pipelines.state.snapshot_file import write_shard
-from pipelines.storage import Remote, lease, write_text
+from pipelines.storage import Remote, lease, locked, write_text
 from pipelines.workers.ownership import is_owned_by_another_run, read_owner, take_ownership
 from pipelines.workers.step_settings import StepSettings
 from schemas.errors import OutputError

@@ -17,14 +17,12 @@ from pipelines.storage import (
     Remote,
     location,
     make_folder,
-    read_consistently,
-    remove_tree,
     source_of,
+    store_of,
     sync,
     write_text,
     write_to,
     write_whole,
-    written_ns,
 )
 from pipelines.storage.journal import MERGED_AT
 from schemas.errors import ConfigError, OutputError
@@ -40,7 +38,7 @@ def test_written_files_are_read_back(place: Location) -> None:
     with file.open("rb") as opened:
         assert opened.read() == file.read_bytes()
     (listed,) = place.glob("a.*")
-    assert written_ns(listed) > 1_000_000_000 * 10**9
+    assert store_of(listed).written_ns() > 1_000_000_000 * 10**9
     sync([file])
 
 
@@ -77,8 +75,8 @@ def test_remove_tree_removes_one_folder_and_not_its_neighbours(place: Location) 
     for name in ("tree", "tree2"):
         make_folder(place / name / "below")
         write_text(place / name / "below" / "x", "x")
-    remove_tree(place / "tree")
-    remove_tree(place / "nowhere")
+    store_of(place / "tree").remove_tree()
+    store_of(place / "nowhere").remove_tree()
     assert list((place / "tree" / "below").glob("*")) == []
     assert [path.name for path in (place / "tree2" / "below").glob("*")] == ["x"]
 
@@ -148,7 +146,7 @@ def test_parts_replaced_during_a_reading_are_read_again(s3: Remote) -> None:
             write_text(s3 / ".state.new.json", '{"id": "1", "parts": ["state"]}')
         return (folder / "x").read_text()
 
-    assert read_consistently(s3 / "state", read) == "new"
+    assert store_of(s3 / "state").read_consistently(read) == "new"
     assert seen == ["state", "hidden"]
 
 
@@ -177,7 +175,7 @@ def test_an_unusable_url_is_refused_in_one_line(url: str, line: str) -> None:
 
 
 def test_writing_to_a_missing_bucket_raises_one_line(bucket: Remote) -> None:
-    from pipelines.sinks.folder import check_folder, locked
+    from pipelines.storage import check_folder, locked
 
     nowhere = Remote("s3://no-such-bucket/out")
     line = "s3://no-such-bucket/out: cannot write here .*bucket does not exist.*: name another folder"
@@ -192,7 +190,7 @@ def test_writing_to_s3_without_credentials_raises_one_line(
 ) -> None:
     import s3fs
 
-    from pipelines.sinks.folder import check_folder
+    from pipelines.storage import check_folder
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
