@@ -27,6 +27,11 @@ class OwnedFile:
         self._store = store_of(path)
         self._seen = self._store.version()
 
+    @property
+    def has_version(self) -> bool:
+        """Whether the store refuses to replace the file at another version than the one seen last."""
+        return bool(self._seen)
+
     def write(self, write: Callable[[Target], object], is_ours: Callable[[], bool]) -> bool:
         """Replace the file as its owner; on return it survives a loss of power.
 
