@@ -54,7 +54,7 @@ def demo(
                 f"{output} is not empty, and no demo wrote it: name another folder with --output"
             )
         shutil.rmtree(output)
-    store_of(output).prepare(())
+    store_of(output).prepare()
     marker.touch()
     out.say(f"streams run {why}; loading torch, Beam and MLflow ...")
     from pipelines.examples.demo import CELLS, run_demo

@@ -27,6 +27,7 @@ from pipelines.storage import (
     Location,
     locked,
     make_folder,
+    markers,
     output_errors,
     store_of,
     write_whole,
@@ -128,7 +129,7 @@ def _locked_if_of_job(folder: Location, *, is_new: bool = False) -> Iterator[Non
     A folder called ``state`` belongs to the output folder above it. A table elsewhere needs no lock.
     """
     output = folder.absolute().parent
-    if folder.name == state_table.FOLDER and (is_new or store_of(output).was_locked()):
+    if folder.name == state_table.FOLDER and (is_new or any(output.glob(markers.ANY_LOCK))):
         with locked(output):
             yield
     else:

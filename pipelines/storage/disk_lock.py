@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
 
 from pipelines.storage import markers
-from pipelines.storage.output_errors import cannot_write
 from schemas.errors import OutputError
+
+_TRIED_FOR_S: Final = 0.2
+_TRIED_EVERY_S: Final = 0.02
 
 
 @contextmanager
@@ -29,70 +33,48 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
         OutputError: another job, in this process or another one, holds the lock, or the folder cannot be
             written to.
     """
-    is_new = not folder.exists()
-    lock = _acquire(folder, prepare)
+    is_new, path = not folder.exists(), folder / markers.LOCK
+    # Without a fallback, because a lock that is only a file would outlive a killed process.
+    lock = FileLock(path, mode=0o644, fallback_to_soft=False)
+    _acquire(lock, folder, prepare)
     try:
+        since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        path.write_text(json.dumps({"pid": os.getpid(), "since": since}))
         yield
     finally:
-        # Remove the file before the lock is released, so that another job's file is never removed; see
-        # `_is_current`.
+        # Remove the file before the lock is released, so that another job's file is never removed: FileLock
+        # takes no lock on a removed file.
         with suppress(OSError):
-            (folder / markers.LOCK).unlink()
+            path.unlink()
         if is_new:
             with suppress(OSError):  # not empty: the job has written output
                 folder.rmdir()
-        os.close(lock)
+        lock.release()
 
 
-def _acquire(folder: Path, prepare: Callable[[], None]) -> int:
-    path = folder / markers.LOCK
+def _acquire(lock: FileLock, folder: Path, prepare: Callable[[], None]) -> None:
     while True:
         prepare()
         try:
-            # O_CLOEXEC, because a child process would hold the lock after the job has ended.
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            # Try more than once, because the previous job may remove the file between opening and locking.
+            lock.acquire(timeout=_TRIED_FOR_S, poll_interval=_TRIED_EVERY_S)
         except FileNotFoundError:
             continue  # the previous job has just removed its empty folder
-        except OSError as error:
-            raise cannot_write(folder, error) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_current(lock, path):
-                os.ftruncate(lock, 0)
-                os.write(lock, json.dumps({"pid": os.getpid(), "since": _now()}).encode())
-                return lock
-        except BlockingIOError as error:
-            holder = _holder(lock)
-            os.close(lock)
+        except Timeout as error:
+            holder = _holder(folder / markers.LOCK)
             raise OutputError(
                 f"{folder}: {holder} is writing here: wait for its end, or name another folder"
             ) from error
         except OSError as error:
-            os.close(lock)
             raise OutputError(
                 f"{folder}: cannot be locked ({error.strerror}): name another folder"
             ) from error
-        os.close(lock)
+        return
 
 
-def _is_current(lock: int, path: Path) -> bool:
-    """Return whether the locked file is still the one at ``path``.
-
-    The previous job may have removed it between the opening and the locking.
-    """
+def _holder(path: Path) -> str:
     try:
-        return os.path.samestat(os.fstat(lock), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _holder(lock: int) -> str:
-    try:
-        record = json.loads(os.pread(lock, 1000, 0))
+        record = json.loads(path.read_bytes())
         return f"another job, process {record['pid']} since {record['since']},"
-    except (ValueError, KeyError, TypeError):  # the other job has not yet written its process id
+    except (OSError, ValueError, KeyError, TypeError):  # the other job has not yet written its process id
         return "another job"
-
-
-def _now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,4 +1,4 @@
-"""Files and folders at any location: written complete or not at all, locked, and replaced together."""
+"""Short forms of the operations of `Store` that most callers need; `Store` documents them."""
 
 from __future__ import annotations
 
@@ -26,44 +26,19 @@ def write_whole(
     kept: bool = False,
     is_ours: Callable[[], bool] | None = None,
 ) -> bool:
-    """Write a file so that it appears complete, or not at all.
-
-    On a disk `forecaster.durable.write_whole` writes it. In an object store the file is put with one request.
-
-    Args:
-        path: path of the file; its folder exists.
-        write: writes the content to the path or buffer that it is given.
-        kept: whether the file survives a loss of power once this function has returned. Use False for files
-            that are synced together later, and for files that no other file depends on. Objects in a store
-            are always durable.
-        is_ours: called after the content is written; returns whether the folder still belongs to this run.
-
-    Returns:
-        Whether the file is in place; False if ``is_ours`` returned False.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    return store_of(path).write_whole(write, kept=kept, is_ours=is_ours)
+    """Write a file so that it appears complete, or not at all; return whether it is in place."""
+    return store_of(path).write_whole(write, kept=kept, is_ours=is_ours) is not None
 
 
 def write_text(
     path: Location, text: str, *, kept: bool = False, is_ours: Callable[[], bool] | None = None
 ) -> bool:
-    """Write a text file so that it appears complete, or not at all; see `write_whole`.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write a text file as `write_whole` does."""
     return write_whole(path, partial(write_to, data=text.encode()), kept=kept, is_ours=is_ours)
 
 
 def write_to(target: Target, data: bytes) -> None:
-    """Write ``data`` to ``target``.
-
-    With ``data`` bound, this is the ``write`` function that `write_whole` needs for a file whose content is
-    already in memory.
-    """
+    """Write ``data`` to ``target``: with ``data`` bound, a ``write`` function for `write_whole`."""
     if isinstance(target, Path):
         target.write_bytes(data)
     else:
@@ -71,72 +46,34 @@ def write_to(target: Target, data: bytes) -> None:
 
 
 def source_of(path: Location) -> Target:
-    """Return the file as a path or buffer, which readers of file formats accept.
-
-    Raises:
-        OSError: an object cannot be read.
-    """
+    """Return a file as a path or buffer, which readers of file formats accept."""
     return store_of(path).source()
 
 
 def sync(files: Iterable[Location]) -> None:
-    """Wait until files, and their names in their folders, are on the disk; objects in a store always are.
-
-    Raises:
-        OSError: the disk reports an error, or a file is missing.
-    """
+    """Wait until files, and their names in their folders, survive a loss of power."""
     files = list(files)
     for path in (*files, *{path.parent for path in files}):
         store_of(path).sync()
 
 
 def make_folder(folder: Location) -> None:
-    """Create a folder and its parents durably; do nothing in an object store, which has no folders.
-
-    Raises:
-        OSError: a folder cannot be created.
-    """
+    """Create a folder and its parents durably, if the store has folders."""
     store_of(folder).make_folder()
 
 
 def check_folder(folder: Location) -> int | None:
-    """Check that a folder exists or can be created, and can be written to; create nothing.
-
-    Returns:
-        Free bytes on its disk; None for an object store.
-
-    Raises:
-        OutputError: the folder cannot be created or written to.
-    """
-    store = store_of(folder)
-    store.check_writable()
-    return store.free_bytes()
+    """Check that a folder can be written to, and return the free bytes on its disk; create nothing."""
+    return store_of(folder).check_writable()
 
 
 def locked(folder: Location) -> AbstractContextManager[Held]:
-    """Create an output folder, and lock it against other jobs while the block runs.
-
-    Jobs in this process are locked out, too. On a disk the kernel holds the lock, and releases it when the
-    process ends, however it ends. If this function created the folder and it is empty at the end, the folder
-    is removed. In an object store the lock is a lease; see `pipelines.storage.lease`.
-
-    Returns:
-        A context manager that yields a check, which raises `OutputError` if the lock was lost, as a lease can
-        be.
-
-    Raises:
-        OutputError: another job holds the lock, or the folder cannot be written to.
-    """
+    """Create an output folder, and lock it against other jobs in a ``with`` block."""
     return store_of(folder).locked()
 
 
 def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> None:
-    """Move ``parts`` from ``hidden`` into ``output``, replace existing parts there, and remove ``hidden``.
-
-    Args:
-        hidden: folder in ``output`` that contains all of the parts.
-        output: output folder.
-        parts: names of folders.
+    """Move ``parts`` from a hidden folder in ``output`` to ``output``, and remove the hidden folder.
 
     Raises:
         OutputError: a part cannot be moved. The output is unchanged, or in an object store possibly new as a

@@ -89,11 +89,6 @@ def check_writable(folder: Remote) -> None:
     _list_locks(folder)
 
 
-def was_leased(folder: Remote) -> bool:
-    """Return whether a job has ever held the lease of an output."""
-    return any(folder.glob(markers.LEASES))
-
-
 def _acquire(folder: Remote) -> Remote:
     now_s, locks = _list_locks(folder)
     if locks and (who := _holder(locks[-1], now_s)):

@@ -20,6 +20,9 @@ LOCK: Final = ".lock"
 LEASES: Final = ".lock-*"
 """In an object store: pattern of the numbered leases. The job with the highest number holds the output."""
 
+ANY_LOCK: Final = ".lock*"
+"""Pattern of the file `LOCK` of a running job, and of the leases of all jobs so far."""
+
 _LEASE_PREFIX: Final = ".lock-"
 _LEASE: Final = re.compile(re.escape(_LEASE_PREFIX) + r"\d{6,}")
 

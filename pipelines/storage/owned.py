@@ -47,7 +47,7 @@ class OwnedFile:
         Raises:
             OSError: the file cannot be written.
         """
-        version = self._store.write_owned(write, self._seen, is_ours)
+        version = self._store.write_whole(write, kept=True, is_ours=is_ours, seen=self._seen)
         if version is None:
             return False
         self._seen = version

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, UnsupportedOperation
 from pathlib import Path
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import ClassVar, Protocol, TypeAlias, TypeVar
 
 from pipelines.storage.remote import Location
 
@@ -40,152 +39,119 @@ class Held:
         self.check()
 
 
-class Store(ABC):
+class Store(Protocol):
     """One file or folder, on a disk (`DiskStore`) or in an object store (`ObjectStore`).
 
-    `pipelines.storage.store_of` returns the store of a location. A location itself has what paths and objects
-    have in common: names, ``exists``, ``glob``, ``read_bytes``, ``unlink``. Every method raises `OSError` if
-    the disk or the store refuses it, except where its docstring names another error.
+    `pipelines.storage.store_of` returns the store of a location. The location itself has the operations that
+    are the same for both: ``/``, ``name``, ``exists``, ``glob``, ``read_bytes``, ``unlink``. A method raises
+    `OSError` if the disk or the store refuses it, except where its docstring names another error.
+
+    Attributes:
+        bills_requests: whether each request costs money, so that requests are made seldom.
+        can_append: whether `append` and `remove_incomplete_line` can be called.
+        on_disk: the path on a disk, for code that cannot work without one, such as an engine's log; None in
+            an object store.
     """
 
-    has_folders: ClassVar[bool]
-    """Whether a file can be written only into a folder that exists."""
-
     bills_requests: ClassVar[bool]
-    """Whether each request costs money, so that requests are made seldom."""
-
     can_append: ClassVar[bool]
-    """Whether `append` and `remove_incomplete_line` can be called."""
+    on_disk: Path | None
 
-    @property
-    @abstractmethod
-    def on_disk(self) -> Path | None:
-        """The path on a disk, for code that needs one, such as another program; None in an object store."""
-
-    # --- files ---------------------------------------------------------------------------------------------
-
-    @abstractmethod
     def write_whole(
         self,
         write: Callable[[Target], object],
         *,
         kept: bool = False,
         is_ours: Callable[[], bool] | None = None,
-    ) -> bool:
-        """Write the file so that it appears complete, or not at all; see `pipelines.storage.write_whole`."""
-
-    @abstractmethod
-    def version(self) -> str:
-        """Return the version of the file, for `write_owned`; "" if there is no file, or files have none."""
-
-    @abstractmethod
-    def write_owned(
-        self, write: Callable[[Target], object], seen: str, is_ours: Callable[[], bool]
+        seen: str | None = None,
     ) -> str | None:
-        """Replace the file if it still has the version ``seen``; see `pipelines.storage.OwnedFile`.
+        """Write the file so that it appears complete, or not at all.
+
+        Args:
+            write: writes the content to the path or buffer that it is given.
+            kept: whether the file survives a loss of power once this method has returned. Use False for files
+                that are synced together later, and for files that no other file depends on. Objects in a
+                store are always durable.
+            is_ours: called after the content is written; returns whether the run still owns the folder.
+            seen: the version to replace; None for any version. If the file has another version, ``is_ours``
+                is called again, and the file is replaced at that version.
 
         Returns:
-            The new version; None if ``is_ours`` returned False.
+            The new version, "" if it is unknown; None if ``is_ours`` returned False.
         """
 
-    @abstractmethod
+    def version(self) -> str:
+        """Return the version of the file, for `write_whole`; "" if there is no file, or files have none."""
+
+    def append(self, data: bytes) -> None:
+        """Append to the file, which is created if needed, durably; if this raises, the file is unchanged."""
+        raise UnsupportedOperation
+
+    def remove_incomplete_line(self) -> None:
+        """Remove the incomplete last line that a crash during `append` may leave."""
+        raise UnsupportedOperation
+
     def source(self) -> Target:
         """Return the file as a path or buffer, which readers of file formats accept."""
 
-    @abstractmethod
     def written_ns(self) -> int:
         """Return when the file was written, in nanoseconds since 1970; for an object, the listed time."""
 
-    @abstractmethod
     def written_before_ns(self) -> int:
-        """Return a time such that files with a later or the same time were written after this file.
+        """Return a time in nanoseconds since 1970 before which no later file has been written.
 
         An object store gives times in whole seconds, so there this is the end of the second.
         """
 
-    @abstractmethod
     def sync(self) -> None:
         """Wait until the file, or the list of names in the folder, survives a loss of power."""
 
-    def append(self, data: bytes) -> None:
-        """Append to the file, and create it and its folder if needed; on return the data are durable.
-
-        If this raises, the file is unchanged.
-        """
-        raise NotImplementedError
-
-    def remove_incomplete_line(self) -> None:
-        """Remove the incomplete last line that a crash during `append` may leave."""
-        raise NotImplementedError
-
-    # --- folders -------------------------------------------------------------------------------------------
-
-    @abstractmethod
     def make_folder(self) -> None:
         """Create the folder and its parents durably, if the store has folders."""
 
-    @abstractmethod
-    def prepare(self, parts: Iterable[str]) -> None:
+    def remove_tree(self) -> None:
+        """Remove the folder and its content as far as possible; errors are ignored."""
+
+    def check_writable(self) -> int | None:
+        """Check that the folder exists or can be created, and can be written to; create nothing.
+
+        Returns:
+            Free bytes on its disk; None for an object store.
+
+        Raises:
+            OutputError: the folder cannot be created or written to.
+        """
+
+    def prepare(self, parts: Iterable[str] = ()) -> None:
         """Create an output folder and the folders ``parts`` in it, and remove incomplete files.
 
         Raises:
             OutputError: the folder cannot be written to.
         """
 
-    @abstractmethod
-    def remove_tree(self) -> None:
-        """Remove the folder and its content as far as possible; errors are ignored."""
-
-    @abstractmethod
-    def free_bytes(self) -> int | None:
-        """Return the free bytes on the disk; None in an object store."""
-
-    @abstractmethod
-    def check_writable(self) -> None:
-        """Check that the folder exists or can be created, and can be written to; create nothing.
+    def locked(self) -> AbstractContextManager[Held]:
+        """Create an output folder, and lock it against other jobs, also of this process, in a ``with`` block.
 
         Raises:
-            OutputError: the folder cannot be created or written to.
+            OutputError: on entry, if another job holds the lock, or the folder cannot be written to.
         """
 
-    @abstractmethod
     def copy_beside(self, name: str, never_change: Callable[[str], bool]) -> Location:
-        """Copy the files of the folder, except hidden ones, durably into a new folder beside it.
+        """Copy the files of the folder, except hidden ones, durably into the new folder ``name`` beside it.
 
-        Args:
-            name: name of the new folder.
-            never_change: returns from its name whether a file is never changed, so that a hard link suffices.
+        ``never_change`` returns from its name whether a file is never changed, so that a link suffices.
         """
 
-    # --- outputs -------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def locked(self) -> AbstractContextManager[Held]:
-        """Lock the output folder against other jobs; see `pipelines.storage.locked`."""
-
-    @abstractmethod
-    def was_locked(self) -> bool:
-        """Return whether a job holds the lock of the output folder, or, in an object store, ever held it."""
-
-    @abstractmethod
     def replace_parts(self, hidden: str, parts: Sequence[str]) -> None:
-        """Replace folders of the output by those in its hidden folder; see `pipelines.storage.replace_parts`.
+        """Replace the folders ``parts`` in this one by those in its folder ``hidden``: all, or none."""
 
-        Args:
-            hidden: name of the hidden folder, which is in this folder.
-            parts: names of the folders.
-        """
-
-    @abstractmethod
     def complete_replacement(self, hidden: str) -> None:
         """Complete a `replace_parts` that was killed; remove a hidden folder that is incomplete."""
 
-    @abstractmethod
     def read_consistently(self, read: Callable[[Location], T]) -> T:
         """Read a part of an output that a job may be replacing now; return its old or its new content.
 
-        Args:
-            read: reads the part at the location that it is given, and returns the content.
+        ``read`` reads the part at the location that it is given, and returns the content.
 
         Raises:
             StatecastError: raised by ``read``.

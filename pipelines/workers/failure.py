@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -70,7 +71,7 @@ def _error_files(output: Location) -> list[Location]:
 
 
 def _is_full(folder: Location) -> bool:
+    disk = store_of(folder).on_disk
     with suppress(OSError):
-        free_bytes = store_of(folder).free_bytes()
-        return free_bytes is not None and free_bytes < _FULL_BYTES
+        return disk is not None and shutil.disk_usage(disk).free < _FULL_BYTES
     return False

@@ -62,7 +62,7 @@ def is_owned_by_another_run(settings: StepSettings) -> bool:
     except FileNotFoundError:
         # The hidden folder of a backfill is gone: the backfill ended, or another run began it again. A write
         # to the disk then fails by itself, but a write to a store would succeed and must be prevented.
-        return not store_of(settings.output).has_folders
+        return store_of(settings.output).on_disk is None
     except OSError:
         return False
 

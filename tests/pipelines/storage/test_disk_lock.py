@@ -66,7 +66,7 @@ def test_prepare_accepts_a_prepared_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["file", "file/out", "dangling", "/proc/out", "/dev/null/out"])
 @pytest.mark.parametrize(
     "use",
-    [check_folder, lambda folder: store_of(folder).prepare(()), lambda folder: locked(folder).__enter__()],
+    [check_folder, lambda folder: store_of(folder).prepare(), lambda folder: locked(folder).__enter__()],
 )
 def test_an_unwritable_folder_is_refused_in_one_line(tmp_path: Path, place: str, use: object) -> None:
     (tmp_path / "file").write_text("")
@@ -151,6 +151,6 @@ def test_locked_locks_again_if_the_lock_file_was_deleted(
 
     monkeypatch.setattr(fcntl, "flock", flock_a_deleted_file)
     with locked(tmp_path):
+        assert len(locked_files) == 2
         with pytest.raises(OutputError, match="another job"), locked(tmp_path):
             pass
-        assert len(locked_files) == 3
