@@ -158,6 +158,7 @@ CHANGES_FILES = {
     "pipelines/sources/reader.py",  # creates a file of which only the existence matters
     "pipelines/sources/files/sorted_runs.py",  # writes sorted pieces, which the next start writes again
     "pipelines/state/state_file.py",  # writes to a temporary folder
+    "pipelines/storage/journal.py",  # puts objects, which a store replaces atomically
     "pipelines/storage/disk_lock.py",  # writes the lock file of an output folder
     "pipelines/storage/disk_store.py",  # appends records, and copies complete files
     "pipelines/storage/files.py",  # its writer is called by `write_whole`
