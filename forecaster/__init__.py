@@ -5,13 +5,15 @@ Letters in docstrings: T windows, S series, L layers, H hidden width, N horizon,
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from schemas.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
     from forecaster.evaluation.baselines import persistence, seasonal_naive
     from forecaster.evaluation.scores import calibration, errors, score, series_scale
+    from forecaster.forecast_frame import forecast
     from forecaster.forecasts import Forecasts
     from forecaster.model import Forecaster
     from forecaster.registry.registry import Registry
@@ -45,6 +47,7 @@ _MODULE_OF = {
     "apply": "shards.shard",
     "calibration": "evaluation.scores",
     "errors": "evaluation.scores",
+    "forecast": "forecast_frame",
     "persistence": "evaluation.baselines",
     "rewarm": "rewarming",
     "score": "evaluation.scores",
@@ -73,6 +76,7 @@ __all__ = [
     "apply",
     "calibration",
     "errors",
+    "forecast",
     "persistence",
     "rewarm",
     "score",
@@ -81,14 +85,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the module of a public name when the name is first used.
-
-    Importing torch takes two seconds and MLflow five, and not every program needs both.
-    """
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    globals()[name] = value  # store the value, so that the next use of the name does not import again
-    return value
+__getattr__ = lazy_names(__name__, _MODULE_OF)

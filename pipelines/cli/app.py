@@ -14,7 +14,19 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import cold_start, demo, evaluate, jobs, label, models, setup, state, train
+from pipelines.cli import (
+    backfill,
+    cold_start,
+    demo,
+    evaluate,
+    forecast,
+    label,
+    models,
+    setup,
+    state,
+    stream,
+    train,
+)
 from pipelines.cli.console import error_console
 from pipelines.workers import process
 from schemas.errors import OutputError, StatecastError
@@ -37,10 +49,11 @@ app = typer.Typer(
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
+    "forecast": forecast.forecast,
     "init": setup.init,
     "train": train.train,
-    "backfill": jobs.backfill,
-    "stream": jobs.stream,
+    "backfill": backfill.backfill,
+    "stream": stream.stream,
     "cold-start": cold_start.cold_start,
     "evaluate": evaluate.evaluate,
     "label": label.label,

@@ -18,7 +18,7 @@ from pipelines.workers.shard_output import ShardOutput
 from pipelines.workers.snapshot_writer import SnapshotWriter
 from pipelines.workers.step_settings import StepSettings
 from schemas.errors import OutputError
-from tests.shards import some
+from tests.shards import shards_after_five_windows
 from tests.stores import keys
 
 
@@ -128,7 +128,7 @@ def test_a_suspended_job_does_not_become_owner_again(s3: Remote, monkeypatch: py
 
 def test_a_suspended_job_does_not_overwrite_newer_snapshots(s3: Remote) -> None:
     folder = s3 / "state"
-    (start,), (newer,), (late,) = some(1, 2), some(1, 4), some(1, 3)
+    (start,), (newer,), (late,) = (shards_after_five_windows(1, closed) for closed in (2, 4, 3))
     write_shard(folder, start)
     first, second = run_in(s3, "first"), run_in(s3, "second")
     take_ownership(first)
@@ -154,7 +154,10 @@ def snapshot_writer(settings: StepSettings) -> SnapshotWriter:
 
 @pytest.mark.parametrize("shard", range(2))
 def test_a_suspended_job_overwrites_no_snapshot_before_its_successors_first(s3: Remote, shard: int) -> None:
-    (start,), late = some(1, 2), (*some(1, 2), *some(1, 3))[shard]
+    (start,), late = (
+        shards_after_five_windows(1, 2),
+        (*shards_after_five_windows(1, 2), *shards_after_five_windows(1, 3))[shard],
+    )
     write_shard(s3 / "state", start)
     take_ownership(run_in(s3, "first"))
     snapshot_writer(run_in(s3, "first")).take_over()
@@ -167,7 +170,7 @@ def test_a_suspended_job_overwrites_no_snapshot_before_its_successors_first(s3: 
 
 
 def test_a_snapshot_taken_over_keeps_the_time_when_it_was_written(s3: Remote) -> None:
-    write_shard(s3 / "state", some(1, 2)[0])
+    write_shard(s3 / "state", shards_after_five_windows(1, 2)[0])
     written_ns = []
     for job in ("first", "second", "third"):
         take_ownership(run_in(s3, job))

@@ -15,8 +15,11 @@ from pipelines.storage import (
     Location,
     OwnedFile,
     Remote,
+    check_folder,
     location,
+    locked,
     make_folder,
+    markers,
     source_of,
     store_of,
     sync,
@@ -259,3 +262,59 @@ def test_a_large_object_is_replaced_only_at_its_version(s3: Remote) -> None:
 def test_replacing_in_a_missing_bucket_raises_an_error(s3: Remote) -> None:
     with pytest.raises(OSError, match="bucket"):
         Remote("s3://no-such-bucket/out/mark").replace(b"", "")
+
+
+# --- operations on output folders --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["state", "old-state"])
+def test_replaced_parts_are_the_new_ones(place: Location, name: str) -> None:
+    hidden = f".{name}.new"
+    for folder, file in ((place / name, "old"), (place / hidden / name, "new")):
+        make_folder(folder)
+        write_text(folder / file, file)
+    store_of(place).replace_parts(hidden, [name])
+    assert [path.name for path in (place / name).glob("*")] == ["new"]
+    assert not any((place / hidden / name).glob("*"))
+
+
+def test_an_interrupted_replacement_of_a_table_named_like_an_old_part_is_completed(tmp_path: Path) -> None:
+    hidden = tmp_path / ".old-state.new"
+    write_text_in(hidden / "old-state" / "x", "new")
+    write_text_in(hidden / "old-old-state" / "x", "old")
+    write_text(hidden / "complete", "")
+    store_of(tmp_path).complete_replacement(hidden.name)
+    assert (tmp_path / "old-state" / "x").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["old-state"]
+
+
+def write_text_in(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
+def test_a_replacement_without_its_marker_keeps_the_old_parts(place: Location) -> None:
+    for folder, file in ((place / "state", "old"), (place / ".state.new" / "state", "new")):
+        make_folder(folder)
+        write_text(folder / file, file)
+    store_of(place).complete_replacement(".state.new")
+    assert [path.name for path in (place / "state").glob("*")] == ["old"]
+    assert not any((place / ".state.new" / "state").glob("*"))
+
+
+def test_copy_beside_copies_all_files_except_hidden_ones(place: Location) -> None:
+    make_folder(place / "state")
+    for name in ("a", "b", ".c"):
+        write_text(place / "state" / name, name)
+    copy = store_of(place / "state").copy_beside("copy", lambda name: name == "b")
+    assert copy == place / "copy"
+    assert {path.name: path.read_text() for path in copy.glob("*")} == {"a": "a", "b": "b"}
+
+
+def test_only_one_job_at_a_time_holds_the_lock(place: Location) -> None:
+    for _ in range(2):
+        with locked(place):
+            assert any(place.glob(markers.ANY_LOCK))
+            with pytest.raises(OutputError, match="another job, process"), locked(place):
+                pass
+    assert check_folder(place) is None or isinstance(place, Path)
