@@ -13,17 +13,20 @@ if TYPE_CHECKING:
     from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
     from forecaster.evaluation.baselines import persistence, seasonal_naive
     from forecaster.evaluation.scores import calibration, errors, score, series_scale
+    from forecaster.forecast_frame import forecast
     from forecaster.forecasts import Forecasts
     from forecaster.model import Forecaster
     from forecaster.registry.registry import Registry
     from forecaster.rewarming import rewarm
+    from forecaster.shards.apply import apply
     from forecaster.shards.batch import Batch
     from forecaster.shards.counts import Counts
-    from forecaster.shards.shard import Output, Shard, apply
+    from forecaster.shards.shard import Output, Shard
     from forecaster.state import State
     from forecaster.stepping import advance
+    from forecaster.time.aggregation import aggregate
     from forecaster.time.window_config import WindowConfig
-    from forecaster.time.windows import Windows, aggregate
+    from forecaster.time.windows import Windows
     from forecaster.training.train import Trained, train
 
 _MODULE_OF = {
@@ -42,10 +45,11 @@ _MODULE_OF = {
     "WindowConfig": "time.window_config",
     "Windows": "time.windows",
     "advance": "stepping",
-    "aggregate": "time.windows",
-    "apply": "shards.shard",
+    "aggregate": "time.aggregation",
+    "apply": "shards.apply",
     "calibration": "evaluation.scores",
     "errors": "evaluation.scores",
+    "forecast": "forecast_frame",
     "persistence": "evaluation.baselines",
     "rewarm": "rewarming",
     "score": "evaluation.scores",
@@ -74,6 +78,7 @@ __all__ = [
     "apply",
     "calibration",
     "errors",
+    "forecast",
     "persistence",
     "rewarm",
     "score",

@@ -49,22 +49,21 @@ def describe(
             the user wrote it, such as ``--horizon `` or ``--set network.horizon=``.
         path: the job file; None without one.
     """
+    first_error = error.errors()[0]
+    if first_error["loc"][:1] == (LIST,):
+        return describe_alert(first_error, f"{path}: " if path else "option ")
     errors: dict[tuple[str, int | None], list[ErrorDetails]] = {}
-    if (first := error.errors()[0])["loc"][:1] == (LIST,):
-        return describe_alert(first, f"{path}: " if path else "option ")
     for one in error.errors():
-        errors.setdefault(_place(one, settings), []).append(one)
-    place, same_place = next(iter(errors.items()))
-    line = _line(place, same_place, settings, written, f"{path}: " if path else "option ")
+        errors.setdefault(_place(one), []).append(one)
+    place, first = next(iter(errors.items()))
+    line = _line(place, first, settings, written, f"{path}: " if path else "option ")
     return line + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
 
 
-def _place(error: ErrorDetails, settings: Collection[str]) -> tuple[str, int | None]:
+def _place(error: ErrorDetails) -> tuple[str, int | None]:
     """Return the setting of an error, and the index in its value if the value is a list."""
-    parts = error["loc"]  # empty for a conflict of settings that are in no section
-    is_name = bool(parts) and parts[0] in settings
-    key = ".".join(map(str, parts[: 1 if is_name else 2]))
-    return key, next((part for part in parts if isinstance(part, int)), None)
+    parts = error["loc"]  # section and setting, then the index of an element or the name of a type
+    return ".".join(map(str, parts[:2])), next((part for part in parts if isinstance(part, int)), None)
 
 
 def _line(
@@ -78,17 +77,14 @@ def _line(
 
     ``source`` precedes the name of a setting that is not in ``written``.
     """
-
-    def name_of(key: str) -> str:
-        return written[key].rstrip(" =") if key in written else key
-
     (key, index), error = place, errors[0]
+    names = {setting: before.rstrip(" =") for setting, before in written.items()}
     conflict = error.get("ctx", {}).get("error")
     if isinstance(conflict, SettingsConflict):
-        is_written = any(key in written for key in conflict.settings)
-        return ("" if is_written else source) + conflict.message(name_of)
+        is_written = any(setting in names for setting in conflict.settings)
+        return ("" if is_written else source) + conflict.message(lambda setting: names.get(setting, setting))
     if error["type"] == "extra_forbidden":
-        return no_such_setting(name_of(key) if key in written else source + key, key, settings)
+        return no_such_setting(names.get(key, source + key), key, settings)
     before = written.get(key, f"{source}{key} = ")
     if index is not None and before.endswith(("=", "= ")):  # an element of a list in TOML
         name = before.rstrip(" =")
