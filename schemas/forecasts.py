@@ -40,7 +40,7 @@ class Forecast(pa.DataFrameModel):
     forecast: pl.List
 
     class Config:
-        """Exactly these columns; identities are unique."""
+        """Exactly these columns; no two rows have equal values in the columns of `IDENTITY`."""
 
         strict = True
         unique = list(IDENTITY)  # noqa: RUF012 - pandera's own form

@@ -78,7 +78,7 @@ class QuarantinedRow(pa.DataFrameModel):
 
 
 def empty(offset: bool = False) -> pl.DataFrame:
-    """Return an empty frame of quarantined rows, with a column ``offset`` (Int64) if asked for."""
+    """Return an empty frame of quarantined rows; if ``offset`` is True, with a column ``offset`` (Int64)."""
     return pl.DataFrame(schema=SCHEMA | ({"offset": pl.Int64()} if offset else {}))
 
 

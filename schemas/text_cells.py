@@ -99,7 +99,7 @@ def _times(cells: pl.Series) -> pl.Series:
     ticks = cells.to_physical().cast(pl.Int64)
     unit = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
     most = _YEARS_D if unit == "days" else min(_YEARS_S * _TICKS[unit], 2**63 - 1)
-    # The smallest int64 has no absolute value, so compare with the lower limit, too.
+    # Compare with the lower limit, too, because abs() of the smallest int64 overflows and stays negative.
     outside = (ticks.abs() > most) | (ticks < -most)
     if not outside.any():
         return cells.cast(pl.String)
