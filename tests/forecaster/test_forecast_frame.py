@@ -88,7 +88,7 @@ def test_forecast_trains_a_model_on_the_frame_and_forecasts_it() -> None:
     assert np.abs(found["forecast"].to_numpy() - expected).max() < 1.5
 
 
-def test_the_backtest_scores_weights_trained_without_the_held_out_windows() -> None:
+def test_the_backtest_scores_weights_trained_without_its_windows() -> None:
     windows, training = waves(200, (200, 200)), TrainingConfig(epochs=1, segment=16)
     found = train_and_forecast(windows, WindowConfig(), TINY, training)
     trained = train(windows, TINY, training)
@@ -97,7 +97,7 @@ def test_the_backtest_scores_weights_trained_without_the_held_out_windows() -> N
     assert found.scores.equals(expected)
 
 
-def test_a_fleet_too_short_for_a_backtest_is_forecast_without_scores() -> None:
+def test_a_fleet_too_short_for_a_backtest_has_no_scores() -> None:
     found = forecast_with(forecaster(), waves(1, (1,)))
     assert found.scores.is_empty()
     assert len(found.forecasts) == 3

@@ -64,7 +64,7 @@ def assert_same_state_tables(one: Location, other: Location) -> None:
 
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
-def test_handing_a_log_over_to_a_second_job_equals_one_job(
+def test_handing_a_log_over_equals_one_job(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
     assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=False)

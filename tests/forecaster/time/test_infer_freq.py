@@ -78,7 +78,7 @@ def test_irregular_rows_get_the_nearest_usual_frequency_with_a_reason() -> None:
     assert "irregular" in found.reason
 
 
-def test_the_reason_for_a_frequency_gives_the_share_of_regular_rows() -> None:
+def test_infer_freq_reports_the_share_of_regular_rows() -> None:
     times = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=k) for k in range(101) if k != 50]
     assert infer_freq(rows_at(times)) == ("1h", "99% of the rows follow the row before after 1h")
 

@@ -164,7 +164,7 @@ def test_a_row_within_the_allowed_lateness_is_used(observed: Windows, tmp_path: 
 
 
 @pytest.mark.prism
-def test_a_fleet_forecasts_a_log_by_the_watermark_of_the_log(
+def test_a_fleet_forecasts_a_log_by_its_watermark(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows_of(observed).write_parquet(tmp_path / "rows.parquet")

@@ -119,9 +119,7 @@ def test_step_counts_as_timestamps_are_refused_before_training(
 
 
 @pytest.mark.parametrize("first", ["float", "int", "category"])
-def test_a_series_keeps_its_state_if_its_id_column_changes_type(
-    command: Command, tmp_path: Path, first: str
-) -> None:
+def test_a_series_id_of_another_type_keeps_its_state(command: Command, tmp_path: Path, first: str) -> None:
     rows = [(7 + i, t, v) for i in range(2) for _, t, v in values(1)]
     frame = pl.DataFrame(rows, ["unique_id", "ds", "y"], orient="row")
     history = frame.filter(pl.col("ds") < START + timedelta(hours=40))

@@ -223,7 +223,7 @@ def test_one_consumer_serves_a_job_until_forget_closes_it(tmp_path: Path) -> Non
     assert opened[1].closed
 
 
-def test_watermarks_of_a_journal_with_a_torn_last_line_are_read(tmp_path: Path) -> None:
+def test_watermarks_are_read_despite_a_torn_last_line(tmp_path: Path) -> None:
     path = tmp_path / "kafka.jsonl"
     made = Decisions(path)
     for offset, us in ((3, 10), (3, 20), (7, 15), (9, 40)):

@@ -153,7 +153,7 @@ def snapshot_writer(settings: StepSettings) -> SnapshotWriter:
 
 
 @pytest.mark.parametrize("shard", range(2))
-def test_a_suspended_job_overwrites_no_snapshot_that_a_successor_took_over(s3: Remote, shard: int) -> None:
+def test_a_suspended_job_cannot_overwrite_a_snapshot_taken_over(s3: Remote, shard: int) -> None:
     (start,), late = (
         shards_after_five_windows(1, 2),
         (*shards_after_five_windows(1, 2), *shards_after_five_windows(1, 3))[shard],

@@ -237,7 +237,7 @@ def test_a_background_snapshot_keeps_the_copied_state(
     assert most == [1] * settings.shards  # never two copies of shards in memory at once
 
 
-def test_background_snapshots_are_written_before_the_last_snapshot_of_a_shard(
+def test_a_shard_writes_no_snapshot_after_its_end_marker(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, free, after_its_end = threading.Event(), threading.Event(), list[bool]()

@@ -39,7 +39,7 @@ def test_each_row_of_a_well_formed_file_is_one_line(rows: list[list[str]], slowl
 
 
 @given(st.text('a,"\n\r', max_size=200))
-def test_restore_returns_any_text_as_it_was_before_row_per_line(text: str) -> None:
+def test_restore_reverses_row_per_line_for_any_text(text: str) -> None:
     text = "x,y\n" + text
     found, stream = read(text, 2)
     assert stream.restore(found) == text
