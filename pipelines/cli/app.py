@@ -14,7 +14,20 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import cold_start, demo, evaluate, jobs, label, models, setup, state, train
+from pipelines.cli import (
+    cold_start,
+    compare,
+    demo,
+    evaluate,
+    jobs,
+    label,
+    models,
+    promote,
+    retrain,
+    setup,
+    state,
+    train,
+)
 from pipelines.cli.console import error_console
 from pipelines.workers import process
 from schemas.errors import OutputError, StatecastError
@@ -32,7 +45,8 @@ app = typer.Typer(
     epilog="Start with [bold]statecast demo[/bold], or with your own series: [bold]statecast init[/bold], "
     "then [bold]statecast train -c statecast.toml[/bold]. Every command takes --help.\n\n"
     "Exit codes: 0 done, 1 a bug, 2 a setting, 3 an input file, 4 a model or store, 5 an engine, "
-    "6 an output folder, 130 Ctrl-C, 143 SIGTERM. STATECAST_LOG=INFO shows the log lines of all libraries.",
+    "6 an output folder, 7 a refused promotion, 130 Ctrl-C, 143 SIGTERM. "
+    "STATECAST_LOG=INFO shows the log lines of all libraries.",
 )
 
 _COMMANDS: dict[str, Callable[..., None]] = {
@@ -44,7 +58,10 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "cold-start": cold_start.cold_start,
     "evaluate": evaluate.evaluate,
     "label": label.label,
-    "promote": models.promote,
+    "compare": compare.compare,
+    "promote": promote.promote,
+    "rollback": promote.rollback,
+    "retrain": retrain.retrain,
     "ui": models.ui,
     "doctor": setup.doctor,
 }

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from forecaster.config import CovariatesConfig, NetworkConfig, OnlineConfig, TrainingConfig
+from forecaster.evaluation.gate import GateConfig
 from forecaster.setting_types import LocalPath, Settings
 from forecaster.time.window_config import Duration, WindowConfig
 from pipelines.settings.mlflow_config import MlflowConfig
@@ -335,6 +336,7 @@ class JobConfig(Settings):
     jobs: JobsConfig = Field(default_factory=JobsConfig)
     stream: StreamConfig = Field(default_factory=StreamConfig)
     kafka: KafkaConfig = Field(default_factory=KafkaConfig)
+    gate: GateConfig = Field(default_factory=GateConfig)
     mlflow: MlflowConfig = Field(default_factory=MlflowConfig)
     output: OutputConfig = Field(default_factory=OutputConfig)
 
