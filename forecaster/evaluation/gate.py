@@ -15,7 +15,7 @@ from pydantic import Field
 from forecaster.setting_types import Settings
 
 if TYPE_CHECKING:
-    from forecaster.evaluation.comparison import Comparison
+    from forecaster.evaluation.paired_comparison import PairedComparison
 
 _ROUNDING = 1e-9
 
@@ -107,7 +107,7 @@ class Decision:
         return {"promote": self.promote, "checks": [vars(check) for check in self.checks]}
 
 
-def decide(comparison: Comparison, gate: GateConfig) -> Decision:
+def decide(comparison: PairedComparison, gate: GateConfig) -> Decision:
     """Check a comparison against every limit of the gate.
 
     Two identical models have an improvement of 0 with an interval from 0 to 0, which never exceeds the
@@ -124,7 +124,7 @@ def decide(comparison: Comparison, gate: GateConfig) -> Decision:
     )
 
 
-def _evidence(comparison: Comparison, gate: GateConfig) -> Check:
+def _evidence(comparison: PairedComparison, gate: GateConfig) -> Check:
     found, least = comparison.blocks, gate.least_blocks
     return Check(
         "evidence",
@@ -134,7 +134,7 @@ def _evidence(comparison: Comparison, gate: GateConfig) -> Check:
     )
 
 
-def _improvement(comparison: Comparison, gate: GateConfig) -> Check:
+def _improvement(comparison: PairedComparison, gate: GateConfig) -> Check:
     share, low, high = comparison.overall
     return Check(
         "improvement",
@@ -144,7 +144,7 @@ def _improvement(comparison: Comparison, gate: GateConfig) -> Check:
     )
 
 
-def _coverage(comparison: Comparison, gate: GateConfig) -> Check:
+def _coverage(comparison: PairedComparison, gate: GateConfig) -> Check:
     if comparison.interval is None or comparison.coverage is None:
         return Check("coverage", True, "the models have no interval in common, so no coverage is checked")
     low, high = comparison.interval
@@ -157,7 +157,7 @@ def _coverage(comparison: Comparison, gate: GateConfig) -> Check:
     )
 
 
-def _classes(comparison: Comparison, gate: GateConfig) -> Iterator[Check]:
+def _classes(comparison: PairedComparison, gate: GateConfig) -> Iterator[Check]:
     for name, found in comparison.by_class.items():
         yield Check(
             f"class {name}",
@@ -167,7 +167,7 @@ def _classes(comparison: Comparison, gate: GateConfig) -> Iterator[Check]:
         )
 
 
-def _costs(comparison: Comparison, gate: GateConfig) -> Iterator[Check]:
+def _costs(comparison: PairedComparison, gate: GateConfig) -> Iterator[Check]:
     old, new = comparison.costs
     for name, field, what, most in (
         ("state size", "state_bytes", "the state of a series is", gate.times_larger),

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from forecaster.covariates.encoding import SERIES, Table
-from forecaster.evaluation.comparison import Comparison, check_comparable, compare, limits_of
+from forecaster.evaluation.paired_comparison import PairedComparison, check_comparable, compare, limits_of
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Registry, Run
 from forecaster.reports import plots
@@ -72,7 +72,7 @@ class Compared:
     """
 
     refs: tuple[str, str]
-    comparison: Comparison = field(repr=False)
+    comparison: PairedComparison = field(repr=False)
     scored: tuple[datetime, datetime]
     run_id: str
     notices: tuple[str, ...]
@@ -263,7 +263,7 @@ def _classes(config: JobConfig, windows: Windows) -> list[str] | None:
     return found
 
 
-def log_comparison(run: Run, found: Comparison) -> None:
+def log_comparison(run: Run, found: PairedComparison) -> None:
     """Log a comparison: numbers, curves by horizon, tables and pictures."""
     final = {"improvement": found.overall.share}
     final |= {"improvement_low": found.overall.low, "improvement_high": found.overall.high}
@@ -288,7 +288,7 @@ def _metric_name(text: str) -> str:
     return re.sub(r"[^\w./ -]", "_", text)
 
 
-def labelled_improvements(found: Comparison) -> dict[str, tuple[float, float, float]]:
+def labelled_improvements(found: PairedComparison) -> dict[str, tuple[float, float, float]]:
     """Return all improvements of a comparison by label: overall, by class, and by horizon."""
     series = found.series_by_class
     return {
@@ -298,7 +298,7 @@ def labelled_improvements(found: Comparison) -> dict[str, tuple[float, float, fl
     }
 
 
-def improvements_frame(found: Comparison) -> pl.DataFrame:
+def improvements_frame(found: PairedComparison) -> pl.DataFrame:
     """Return one row for each improvement of a comparison: ``what, improvement, low, high``."""
     rows = [(label, *one) for label, one in labelled_improvements(found).items()]
     return pl.DataFrame(rows, ["what", "improvement", "low", "high"], orient="row")

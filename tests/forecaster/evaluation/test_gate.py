@@ -11,8 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from forecaster.evaluation.bootstrap import Improvement
-from forecaster.evaluation.comparison import Comparison, Cost
 from forecaster.evaluation.gate import GateConfig, decide
+from forecaster.evaluation.paired_comparison import Cost, PairedComparison
 
 SHARES = st.floats(-1, 1)
 COSTS = st.builds(Cost, st.floats(1, 1e6), st.integers(1, 10**9), st.floats(1e-3, 1e3))
@@ -29,10 +29,10 @@ def improvements(draw: st.DrawFn) -> Improvement:
 
 
 @st.composite
-def comparisons(draw: st.DrawFn) -> Comparison:
+def comparisons(draw: st.DrawFn) -> PairedComparison:
     coverage = draw(st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)))
     names = draw(st.lists(st.sampled_from(["smooth", "lumpy", "erratic"]), unique=True))
-    return Comparison(
+    return PairedComparison(
         "lstm-1",
         "lstm-2",
         pl.DataFrame(),
@@ -59,7 +59,7 @@ GATES = st.builds(
     least_blocks=st.integers(2, 20),
 )
 
-PASSING = Comparison(
+PASSING = PairedComparison(
     "lstm-1",
     "lstm-2",
     pl.DataFrame(),
@@ -76,7 +76,7 @@ PASSING = Comparison(
 )
 
 
-def inside_every_limit(found: Comparison, gate: GateConfig) -> bool:
+def inside_every_limit(found: PairedComparison, gate: GateConfig) -> bool:
     old, new = found.costs
     covers = found.coverage is None or abs(found.coverage[1] - 0.9) <= gate.coverage_error + 2e-9
     return (
@@ -91,18 +91,18 @@ def inside_every_limit(found: Comparison, gate: GateConfig) -> bool:
 
 
 @given(comparisons(), GATES)
-def test_no_challenger_outside_a_limit_is_promoted(found: Comparison, gate: GateConfig) -> None:
+def test_no_challenger_outside_a_limit_is_promoted(found: PairedComparison, gate: GateConfig) -> None:
     assert not decide(found, gate).promote or inside_every_limit(found, gate)
 
 
 @given(comparisons(), GATES)
-def test_two_identical_models_are_never_promoted(found: Comparison, gate: GateConfig) -> None:
+def test_two_identical_models_are_never_promoted(found: PairedComparison, gate: GateConfig) -> None:
     same = replace(found, overall=improvement(0.0), by_class=dict.fromkeys(found.by_class, improvement(0.0)))
     assert not decide(same, gate).promote
 
 
 @given(comparisons(), GATES)
-def test_a_decision_gives_the_reason_of_every_failed_check(found: Comparison, gate: GateConfig) -> None:
+def test_a_decision_gives_the_reason_of_every_failed_check(found: PairedComparison, gate: GateConfig) -> None:
     decision = decide(found, gate)
     assert decision.promote == all(check.passed for check in decision.checks)
     failed = [check.reason for check in decision.checks if not check.passed]
@@ -112,7 +112,7 @@ def test_a_decision_gives_the_reason_of_every_failed_check(found: Comparison, ga
 
 @given(comparisons(), GATES, st.data())
 def test_a_better_challenger_passes_wherever_a_worse_one_passes(
-    found: Comparison, gate: GateConfig, data: st.DataObject
+    found: PairedComparison, gate: GateConfig, data: st.DataObject
 ) -> None:
     if not inside_every_limit(found, gate):
         found = replace(PASSING, coverage=(0.7, data.draw(st.floats(0.85, 0.95))))

@@ -11,8 +11,8 @@ from polars.testing import assert_frame_equal
 
 from forecaster.config import OnlineConfig
 from forecaster.evaluation.baselines import seasonal_naive
-from forecaster.evaluation.comparison import Comparison, compare
 from forecaster.evaluation.demand_classes import demand_classes
+from forecaster.evaluation.paired_comparison import PairedComparison, compare
 from forecaster.evaluation.scores import errors, matched, series_scale
 from forecaster.model import Forecaster
 from forecaster.stepping import advance
@@ -35,7 +35,7 @@ def history(rows: int = 120) -> Windows:
 
 
 @pytest.fixture(scope="module")
-def compared() -> Comparison:
+def compared() -> PairedComparison:
     return compare(CHAMPION, CHALLENGER, history(), FIRST)
 
 
@@ -49,7 +49,7 @@ def own_errors(model: Forecaster, windows: Windows) -> pl.DataFrame:
     return errors(scored, windows, model.window_config)
 
 
-def test_scores_equal_those_of_forecasts_made_by_advance(compared: Comparison) -> None:
+def test_scores_equal_those_of_forecasts_made_by_advance(compared: PairedComparison) -> None:
     windows, config = history(), CHAMPION.window_config
     scale = series_scale(windows.rows(0, FIRST), config)
     naive = errors(seasonal_naive(windows, config, 3), windows, config)
@@ -95,7 +95,7 @@ def test_identical_models_have_no_improvement_and_equal_scores() -> None:
     assert champion.equals(challenger)
 
 
-def test_exchanging_the_models_exchanges_their_scores(compared: Comparison) -> None:
+def test_exchanging_the_models_exchanges_their_scores(compared: PairedComparison) -> None:
     exchanged = compare(CHALLENGER, CHAMPION, history(), FIRST)
     for one, other in (("champion", "challenger"), ("challenger", "champion"), ("persistence",) * 2):
         rows = compared.scores.filter(pl.col("model") == one).drop("model")
@@ -138,7 +138,7 @@ def test_windows_without_an_actual_are_refused() -> None:
         compare(CHAMPION, CHALLENGER, windows, FIRST)
 
 
-def test_the_series_are_grouped_by_demand_class_or_by_given_classes(compared: Comparison) -> None:
+def test_the_series_are_grouped_by_demand_class_or_by_given_classes(compared: PairedComparison) -> None:
     assert compared.series_by_class == {"intermittent": 1, "smooth": 2}
     given = compare(CHAMPION, CHALLENGER, history(), FIRST, classes=["a", "b", "a"])
     assert given.series_by_class == {"a": 2, "b": 1}

@@ -49,7 +49,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """The result of a comparison.
 
     Attributes:
@@ -145,7 +145,7 @@ def compare(
     classes: Sequence[str] | None = None,
     confidence: float = 0.9,
     on_windows: Callable[[int], None] = lambda windows: None,
-) -> Comparison:
+) -> PairedComparison:
     """Step both models through ``windows``, and score the forecasts issued from row ``first - 1`` on.
 
     Args:
@@ -193,7 +193,7 @@ def compare(
         )
     length = losses.block_length()
     overall, by_horizon, by_class = losses.improvements(length, confidence)
-    return Comparison(
+    return PairedComparison(
         champion=champion.version,
         challenger=challenger.version,
         scores=losses.scores(),
