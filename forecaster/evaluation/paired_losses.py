@@ -140,7 +140,7 @@ class PairedLosses:
         return old, new
 
     def scores(self) -> pl.DataFrame:
-        """Return the scores of both models and of the baselines, see `paired_comparison.PairedComparison.scores`."""
+        """Return the scores of both models and of the baselines, as in `PairedComparison.scores`."""
         count = self.count.sum(axis=0)
         mase = _ratio(self._absolute, count)
         columns: dict[str, Any] = {

@@ -60,10 +60,12 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
     for move in moves:
         if not versions and move.before is not None:
             versions.append(move.before)
-        if move.is_rollback and move.after in versions:
-            del versions[_last(versions, move.after) + 1 :]
-        else:
+        if not move.is_rollback:
             versions.append(move.after)
+        elif move.after in versions:
+            del versions[_last(versions, move.after) + 1 :]
+        else:  # the moves before it are no longer recorded
+            versions = [move.after]
     if current not in versions:  # the alias was moved without a record
         versions.append(current)
     place = _last(versions, current)
