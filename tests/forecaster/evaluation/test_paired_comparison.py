@@ -28,7 +28,7 @@ CHALLENGER = replace(CHAMPION, online_config=OnlineConfig(experts=()))
 def history(rows: int = 120) -> Windows:
     """Return three series: complete, with missing values, and mostly 0."""
     rng = np.random.default_rng(0)
-    values = 10 + rng.normal(size=(rows, 3)).cumsum(axis=0)
+    values = 100 + rng.normal(size=(rows, 3)).cumsum(axis=0)
     values[rng.random(rows) < 0.2, 1] = np.nan
     values[:, 2] = np.where(rng.random(rows) < 0.3, 5.0, 0.0)
     return Windows(("full", "gaps", "zeros"), START, values)
