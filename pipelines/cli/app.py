@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import cold_start, demo, evaluate, jobs, label, models, setup, state, train
+from pipelines.cli import cold_start, demo, evaluate, jobs, label, models, register, setup, state, train, ui
 from pipelines.cli.console import error_console
 from pipelines.workers import process
 from schemas.errors import OutputError, StatecastError
@@ -44,8 +44,10 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "cold-start": cold_start.cold_start,
     "evaluate": evaluate.evaluate,
     "label": label.label,
+    "register": register.register,
+    "sync": register.sync,
     "promote": models.promote,
-    "ui": models.ui,
+    "ui": ui.ui,
     "doctor": setup.doctor,
 }
 _TABLES: dict[str, Callable[..., None]] = {
