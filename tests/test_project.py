@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.registry.store import ui_environment
+from forecaster.registry.ui import ui_environment
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -150,7 +150,7 @@ def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
 CHANGES_FILES = {
     "forecaster/durable.py",  # implements the crash-safe writes
     "forecaster/registry/run.py",  # writes to a temporary folder, from which MLflow copies
-    "forecaster/registry/store.py",  # opens a database to check whether it is writable
+    "forecaster/registry/store_checks.py",  # opens a database to check whether it is writable
     "pipelines/runners/engine.py",  # opens the log of an engine
     "pipelines/runners/prism_binary.py",  # writes to a temporary folder
     "pipelines/sinks/files.py",  # its writers are called by `write_whole`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from forecaster import warning_filters
 from schemas.errors import ModelError
 
+_DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""Python module of a database's driver -> the package that has it."""
 REFUSALS = (MlflowException, SQLAlchemyError)
 
 for _name in ("mlflow", "alembic", "sqlalchemy"):
@@ -32,13 +35,30 @@ def store_errors(tracking_uri: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        package = _DRIVERS.get(str(error.name), error.name or str(error))
         raise ModelError(
-            f"the MLflow store {tracking_uri} needs one more package: install {error.name or error}"
+            f"the MLflow store {tracking_uri} needs one more package: install it with pip install {package}"
         ) from error
     except REFUSALS as error:
         lines = str(getattr(error, "orig", None) or error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__
-        raise ModelError(f"the MLflow store {tracking_uri} reports an error: {reason}") from error
+        raise ModelError(_explained(tracking_uri, reason)) from error
+
+
+def _explained(tracking_uri: str, reason: str) -> str:
+    """Return the line for an error of the store, with the remedy if it is known."""
+    status = re.search(r"error code (401|403)\b|\b(UNAUTHENTICATED|PERMISSION_DENIED)\b", reason)
+    if status is None:
+        return f"the MLflow store {tracking_uri} reports an error: {reason}"
+    if status[1] == "403" or status[2] == "PERMISSION_DENIED":
+        return (
+            f"the MLflow server {tracking_uri} does not permit this (403): ask its owner for the permission, "
+            "or log in as another user with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return (
+        f"the MLflow server {tracking_uri} does not accept the login (401): set MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    )
 
 
 @contextmanager

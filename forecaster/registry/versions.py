@@ -51,6 +51,20 @@ class Promotion(NamedTuple):
     version: Version
 
 
+class Sent(NamedTuple):
+    """An unsent run that is now in MLflow.
+
+    Attributes:
+        run_id: the run.
+        version: the version that it registered; None if it trained no model.
+        notices: one line for each part that the store refused.
+    """
+
+    run_id: str
+    version: Version | None
+    notices: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class RunOverview:
     """Overview of a run.
@@ -89,8 +103,12 @@ def versions_frame(versions: Sequence[Version]) -> pl.DataFrame:
 
 
 def runs_frame(runs: Sequence[RunOverview]) -> pl.DataFrame:
-    """Return one row per run: ``name, run_id, status, cell, started, seconds`` and validation metrics."""
-    names = sorted({name for run in runs for name in run.metrics if name.startswith("validation")})
+    """Return one row per run: ``name, run_id, status, cell, started, seconds`` and its metrics.
+
+    The metrics are those of the groups ``backtest`` and ``sweep`` and of the validation, without curves by
+    horizon.
+    """
+    names = sorted({name for run in runs for name in run.metrics if _is_final(name)})
     return pl.DataFrame(
         {
             "name": pl.Series([run.name for run in runs], dtype=pl.String),
@@ -102,6 +120,11 @@ def runs_frame(runs: Sequence[RunOverview]) -> pl.DataFrame:
             **{name: pl.Series([run.metrics.get(name) for run in runs], dtype=pl.Float64) for name in names},
         }
     )
+
+
+def _is_final(name: str) -> bool:
+    """Return whether a metric is one by which runs are compared."""
+    return name.endswith("_validation") or (name.startswith("backtest/") and "_by_" not in name)
 
 
 def version_of(found: ModelVersion, aliases: Mapping[str, object]) -> Version:

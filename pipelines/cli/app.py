@@ -21,12 +21,13 @@ from pipelines.cli import (
     evaluate,
     jobs,
     label,
-    models,
     promote,
+    register,
     retrain,
     setup,
     state,
     train,
+    ui,
 )
 from pipelines.cli.console import error_console
 from pipelines.workers import process
@@ -62,7 +63,9 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "promote": promote.promote,
     "rollback": promote.rollback,
     "retrain": retrain.retrain,
-    "ui": models.ui,
+    "register": register.register,
+    "sync": register.sync,
+    "ui": ui.ui,
     "doctor": setup.doctor,
 }
 _TABLES: dict[str, Callable[..., None]] = {

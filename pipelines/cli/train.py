@@ -13,7 +13,7 @@ from pipelines.cli.settings import input_files, load_settings, paths
 from pipelines.cli.stores import store_line
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import Location, location
-from schemas.errors import OutputError
+from schemas.errors import DataError, OutputError
 
 if TYPE_CHECKING:
     from pipelines.jobs.train import TrainOutcome
@@ -112,20 +112,27 @@ def train(
         windows__freq=freq, mlflow__model=register, mlflow__tracking_uri=tracking_uri,
     )  # fmt: skip
     out = Out(as_json)
-    from forecaster.registry.store import check_model_name
+    from forecaster.registry.references import check_model_name
     from pipelines.cli.preflight import check_store
 
     check_model_name(job.mlflow.model)
     check_store(job.mlflow)
     table = None if save_state is None else _new_table(save_state)
-    input_files(job)
+    name = name or (job.network.cell if sweep is None else f"{job.network.cell}-sweep")
+    try:
+        input_files(job)
+    except DataError as error:
+        from pipelines.jobs.train import log_failed_run
+
+        log_failed_run(job, name, error)
+        raise
     with out.progress("loading torch and MLflow", "packages"):
         from forecaster.training.train import loss_of
         from pipelines.cli.sweep import max_epochs, run_sweep_command
         from pipelines.jobs.train import run_training
 
     if sweep is not None:
-        swept = run_sweep_command(job, name or f"{job.network.cell}-sweep", sweep, table, out)
+        swept = run_sweep_command(job, name, sweep, table, out)
         _print_outcome(out, job, swept.trained, table)
         out.result(swept.as_json())
         return
@@ -135,7 +142,7 @@ def train(
     ):
         trained = run_training(
             job,
-            name or job.network.cell,
+            name,
             rows.add,
             lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}"),
             table,

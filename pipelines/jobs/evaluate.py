@@ -22,13 +22,14 @@ from forecaster.evaluation.scores import (
     series_scale,
     series_without_scale,
 )
-from forecaster.registry.registry import Registry
+from forecaster.evaluation.skill import PERSISTENCE, SEASONAL_NAIVE, BaselineComparison
 from forecaster.reports import plots
 from forecaster.reports.html import Picture, error_table, write_report
 from forecaster.time.frequency import Frequency
 from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import MICROSECONDS, Windows, aggregate
+from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig, time_of
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files.load_all import load_observations
@@ -47,6 +48,8 @@ class Judged:
     Attributes:
         scores: scores by model and horizon (``schemas.scores``), with the baselines last.
         errors: errors by model, see `forecaster.evaluation.scores.errors`.
+        comparisons: the errors and scores of each model beside the baselines.
+        rows: number of observed windows of each series.
         unit: description of the unit of the errors.
         freq: length of a window.
         notices: lines that the user should see.
@@ -54,6 +57,8 @@ class Judged:
 
     scores: pl.DataFrame
     errors: Mapping[str, pl.DataFrame]
+    comparisons: Mapping[str, BaselineComparison]
+    rows: Mapping[str, int]
     unit: str
     freq: Frequency
     notices: tuple[str, ...]
@@ -102,10 +107,22 @@ def evaluate_folders(
     version = str(forecasts.sort("issued_at")["model_version"][0])
     unit, words = _unit(windows, job, own, train_end, version)
     all_errors = _at_common_keys(by_label | _baseline_errors(own, windows, job.windows))
-    table = [score(label, part, unit) for label, part in all_errors.items()]
-    judged = {label: all_errors[label] for label in by_label}
+    scores = pl.concat([score(label, part, unit) for label, part in all_errors.items()])
+    baselines = {label: part for label, part in all_errors.items() if label not in by_label}
     gaps = window_notices(windows.filled, job.windows)
-    return Judged(pl.concat(table), judged, words, freq, (*loaded.notices, *loaded.skipped, *lost, *gaps))
+    counts = (~np.isnan(windows.values)).sum(axis=0).tolist()
+    return Judged(
+        scores,
+        {label: all_errors[label] for label in by_label},
+        {
+            label: BaselineComparison(label, {label: all_errors[label], **baselines}, unit, scores)
+            for label in by_label
+        },
+        dict(zip(windows.series_ids, counts, strict=True)),
+        words,
+        freq,
+        (*loaded.notices, *loaded.skipped, *lost, *gaps),
+    )
 
 
 def write_evaluation(
@@ -177,7 +194,7 @@ def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) 
     horizon = int(own["horizon"].max())  # type: ignore[arg-type]
     found = {
         label: matched(own, errors(baseline(windows, config, horizon).filter(issued), windows, config))
-        for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive))
+        for label, baseline in ((PERSISTENCE, persistence), (SEASONAL_NAIVE, seasonal_naive))
     }
     return {label: part for label, part in found.items() if len(part)}
 
@@ -232,7 +249,7 @@ def _unit(
     series = set(own["series_id"].unique())
     if len(before.values) and not series.intersection(series_without_scale(before, config)):
         return series_scale(before, config), f"{_UNIT} before {where}"
-    registry = Registry(job.mlflow.tracking_uri, job.mlflow.experiment)
+    registry = open_registry(job.mlflow)
     trained = registry.training_scale(version) if train_end is None else None
     if trained is not None and series <= trained.keys():
         return trained, f"{_UNIT} that {version} was trained on"

@@ -14,8 +14,8 @@ from polars.testing import assert_frame_equal
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows, observed
 from pipelines.jobs import evaluate
+from pipelines.jobs.backtest import backtest
 from pipelines.jobs.evaluate import evaluate_folders
-from pipelines.jobs.train import backtest
 from pipelines.settings.config import JobConfig
 from tests.fleets import START, forecaster, rows_of
 
@@ -43,12 +43,15 @@ def assert_every_window_counts(scores: pl.DataFrame) -> None:
 
 
 def test_a_backtest_scores_windows_without_events() -> None:
-    _, scores = backtest(EVENTS, events(), SPLIT)
+    found = backtest(EVENTS, events(), SPLIT)
+    assert found is not None
+    scores = found.comparison.scores
     assert_every_window_counts(scores)
     same = forecaster(aggregate="sum")
-    _, expected = backtest(same, observed(events(), EVENTS.window_config), SPLIT)
+    other = backtest(same, observed(events(), EVENTS.window_config), SPLIT)
+    assert other is not None
     order = ["model", "horizon"]
-    assert_frame_equal(scores.sort(order), expected.sort(order), rel_tol=1e-5)
+    assert_frame_equal(scores.sort(order), other.comparison.scores.sort(order), rel_tol=1e-5)
 
 
 def test_an_evaluation_scores_windows_without_events(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_a_sweep_logs_a_child_run_for_every_trial(folder: Path, swept: SweepOutc
     assert [run.info.run_name for run in children] == ["waves-1", "waves-2", "waves-3", "waves-4"]
     assert [run.info.run_id for run in children] == [trial.run_id for trial in swept.trials]
     for run, trial in zip(children, swept.trials, strict=True):
-        assert run.data.metrics["rolling_validation_skill"] == trial.skill
+        assert run.data.metrics["sweep/skill_validation"] == trial.skill
         for name, value in trial.settings.items():
             assert run.data.params[name] == str(value)
     assert sorted(trials_of(folder, swept.trained.run_id)["trial"].to_list()) == [1, 2, 3, 4]
