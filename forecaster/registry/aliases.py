@@ -51,6 +51,17 @@ class Move:
     is_rollback: bool = False
 
 
+def training_tags(until: datetime, parent: Version | None = None) -> dict[str, str]:
+    """Return the tags of a version that record its training, for `Run.log_model`.
+
+    Args:
+        until: end of the last window that the weights have learned from.
+        parent: the version whose weights the training started from; None for random weights.
+    """
+    tags = {_TRAINED_UNTIL: until.isoformat()}
+    return tags if parent is None else {**tags, _PARENT: f"{parent} = {parent.model_version}"}
+
+
 def previous_version(moves: Sequence[Move], current: int) -> int | None:
     """Return the version that an alias pointed to before ``current``; None if the moves do not contain it.
 
@@ -199,22 +210,6 @@ class Aliases:
             head = described.partition(_DECISION)[0].strip()
             decision = f"{_DECISION}{datetime.now(UTC):%Y-%m-%d %H:%M} UTC.** {masked(text)}"
             client.update_model_version(version.name, number, f"{head}\n\n{decision}".strip())
-
-    def record_training(self, version: Version, until: datetime, parent: Version | None = None) -> None:
-        """Record until when the weights of a version have learned, and the version that they started from.
-
-        Args:
-            version: the version.
-            until: end of the last window that the weights have learned from.
-            parent: the version whose weights the training started from; None for random weights.
-        """
-        tags = {_TRAINED_UNTIL: until.isoformat()}
-        if parent is not None:
-            tags[_PARENT] = f"{parent} = {parent.model_version}"
-        with self._connection.errors():
-            client = self._connection.client()
-            for key, value in tags.items():
-                client.set_model_version_tag(version.name, str(version.number), key, value)
 
     def trained_until(self, ref: str) -> datetime | None:
         """Return the end of the last window that the weights have learned from; None if it is unknown."""

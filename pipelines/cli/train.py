@@ -97,8 +97,9 @@ def train(
 
     Logs the settings, the losses by epoch, how far back gradients reach, the data set, plots, and a backtest
     on the last tenth of the windows beside persistence and seasonal naive. The network is then trained over
-    all windows and registered. The first version of a model becomes its champion; statecast promote makes a
-    later version the champion.
+    all windows and registered. If the model has no champion yet, a version that is better
+    than persistence in its backtest becomes the champion, and any other version the challenger; statecast
+    promote makes a later version the champion.
 
     With --sweep, the first trial has the job's own settings; the others vary network.hidden, layers and
     halflife, and training.learning_rate, weight_decay, dropout and segment. Ctrl-C keeps the trials so far.

@@ -8,17 +8,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from forecaster.config import TrainingConfig
+from forecaster.registry.aliases import training_tags
 from forecaster.registry.registry import Registry, Run, Version
 from forecaster.time.windows import MICROSECONDS, Windows
 from forecaster.training.train import Epoch, Trained, held_out_from, train
 from pipelines.jobs.compare import Contender, RecentData, comparing_on, contender, read_recent
+from pipelines.jobs.first_version import CHALLENGER, CHAMPION
 from pipelines.jobs.promotion import Gated, decide_in, version_in_use
 from pipelines.jobs.registry import log_job_file, open_registry, run_tags, training_params
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from schemas.errors import DataError
 
-CHALLENGER, CHAMPION = "challenger", "champion"
 _SHARE = 3  # fine-tuning takes a third of the epochs, and a third of the learning rate, of a training
 
 
@@ -195,12 +196,10 @@ def _register(
     if trained.forecaster.version == parent.model_version:
         run.log_tags({"statecast.outcome": "no epoch was better than the weights of the parent"})
         return None
-    run.log_model(trained.forecaster, parent.name, data.rows.head(5))
-    version = run.registered()
     until_us = int(config.windows.frequency.end_us(learned.stop - 1))
-    registry.aliases.record_training(
-        version, datetime.fromtimestamp(until_us / MICROSECONDS, UTC), parent=parent
-    )
+    tags = training_tags(datetime.fromtimestamp(until_us / MICROSECONDS, UTC), parent)
+    run.log_model(trained.forecaster, parent.name, data.rows.head(5), tags)
+    version = run.registered()
     registry.promote(str(version), CHALLENGER, f"retrained from {parent}")
     return version
 

@@ -16,6 +16,7 @@ from forecaster.evaluation.gradients import gradient_norms
 from forecaster.evaluation.scores import series_scale
 from forecaster.evaluation.skill import PERSISTENCE, SEASONAL_NAIVE
 from forecaster.model import Forecaster
+from forecaster.registry.aliases import training_tags
 from forecaster.registry.references import check_model_name
 from forecaster.registry.registry import Run
 from forecaster.registry.versions import Version
@@ -29,6 +30,7 @@ from forecaster.time.notices import window_notices
 from forecaster.time.windows import Windows, aggregate
 from forecaster.training.train import Epoch, Trained, train
 from pipelines.jobs.backtest import Backtest, backtest_of, log_backtest
+from pipelines.jobs.first_version import challenger_notice, first_alias, learned_until
 from pipelines.jobs.registry import log_job_file, open_registry, run_tags, training_params
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
@@ -185,16 +187,20 @@ def learn(
         on_epoch(epoch)
 
     trained = train(windows, config.network, config.training, config.windows, log, config.online, data.tables)
-    run.log_model(trained.forecaster, config.mlflow.model, loaded.rows.head(5))
+    tags = training_tags(learned_until(windows, trained, config))
+    run.log_model(trained.forecaster, config.mlflow.model, loaded.rows.head(5), tags)
     if states is not None:
         write_states(states, trained.forecaster, windows, config.jobs.shards)
     found = _log_results(run, trained, windows, config)
+    alias, why = first_alias(found)
+    run.name_first_version(config.mlflow.model, alias, why)
+    version = run.registered()
     quarantined = len(loaded.quarantined)
     lost = replaced.notice(len(data.replaced), "replaced.parquet among the run's files")
     gaps = window_notices(windows.filled, config.windows)
     return TrainOutcome(
         run_id=run.run_id,
-        version=run.registered(),
+        version=version,
         history=trained.history,
         refit_history=trained.refit_history,
         scores=pl.DataFrame() if found is None else found.comparison.scores,
@@ -212,6 +218,7 @@ def learn(
             *lost,
             *gaps,
             *run.notices,
+            *challenger_notice(version, alias, why),
         ),
     )
 
