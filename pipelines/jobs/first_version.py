@@ -30,10 +30,8 @@ def challenger_notice(version: Version, alias: str, why: str) -> list[str]:
     """Return a notice if a version became the challenger although its model has no champion."""
     if alias != CHALLENGER or alias not in version.aliases:
         return []
-    return [
-        f"{version} is the challenger, and the model has no champion: {why}; statecast promote {version} makes "
-        "it the champion"
-    ]
+    line = f"{version} is the challenger, and the model has no champion: {why}"
+    return [f"{line}; statecast promote {version} makes it the champion"]
 
 
 def learned_until(windows: Windows, trained: Trained, config: JobConfig) -> datetime:
