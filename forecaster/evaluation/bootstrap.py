@@ -108,7 +108,7 @@ def improvements(
         for starts in drawn:  # add block by block: all blocks of all resamples would not fit into memory
             total += by_start[starts]
         sums.append(total)
-    resampled = shares(*sums, scale=len(drawn) * length / times)
+    resampled = shares(sums[0], sums[1], len(drawn) * length / times)
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     share = shares(champion.sum(axis=0), challenger.sum(axis=0), 1.0)
     return [Improvement(*map(float, found)) for found in zip(share, low, high, strict=True)]
@@ -119,4 +119,5 @@ def _circular_sums(losses: Floats, length: int) -> Floats:
     times = len(losses)
     wrapped = np.concatenate([losses, losses[: min(length, times) - 1]])
     sums = np.concatenate([np.zeros((1, losses.shape[1])), np.cumsum(wrapped, axis=0)])
-    return sums[min(length, times) : min(length, times) + times] - sums[:times]
+    found: Floats = sums[min(length, times) : min(length, times) + times] - sums[:times]
+    return found

@@ -20,7 +20,7 @@ def first_alias(found: Backtest | None) -> tuple[str, str]:
     """
     gain = None if found is None else found.comparison.skill()
     if gain is None:
-        return CHALLENGER, "it has no backtest: the data are too short, or training.backtest is 0"
+        return CHALLENGER, "it has no backtest, since the data are too short or training.backtest is 0"
     if gain <= 0:
         return CHALLENGER, f"it is not better than persistence in its backtest (skill {gain:+.1%})"
     return CHAMPION, f"it is the first version that is better than persistence (skill {gain:+.1%})"
