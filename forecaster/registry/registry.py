@@ -152,6 +152,7 @@ class Registry:
             forecaster = Forecaster.load(folder)
             with self.start_run(folder.resolve().name, {}, {"statecast.job": "register"}) as run:
                 run.log_model(forecaster, model_name, example_rows(forecaster))
+                run.name_first_version(model_name, "challenger", "it was registered without a backtest")
             return Sent(run.run_id, run.version, ())
         run = Run(self._connection, Outbox.read(folder))
         run.send()

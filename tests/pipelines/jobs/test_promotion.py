@@ -93,8 +93,8 @@ def test_a_first_version_without_a_backtest_is_the_challenger(short_model: Train
     assert short_model.version.aliases == ("challenger",)
     (line,) = [line for line in short_model.notices if "challenger" in line]
     assert line == (
-        "waves/1 is the challenger, and the model has no champion: it has no backtest, since the data are too "
-        "short or training.backtest is 0; statecast promote waves/1 makes it the champion"
+        "waves/1 is the challenger, and the model has no champion: it has no backtest, since the data are "
+        "too short or training.backtest is 0; statecast promote waves/1 makes it the champion"
     )
 
 
