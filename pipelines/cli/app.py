@@ -14,7 +14,20 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import cold_start, demo, evaluate, jobs, label, models, register, setup, state, train, ui
+from pipelines.cli import (
+    backfill,
+    cold_start,
+    demo,
+    evaluate,
+    label,
+    models,
+    register,
+    setup,
+    state,
+    stream,
+    train,
+    ui,
+)
 from pipelines.cli.console import error_console
 from pipelines.workers import process
 from schemas.errors import OutputError, StatecastError
@@ -39,8 +52,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "init": setup.init,
     "train": train.train,
-    "backfill": jobs.backfill,
-    "stream": jobs.stream,
+    "backfill": backfill.backfill,
+    "stream": stream.stream,
     "cold-start": cold_start.cold_start,
     "evaluate": evaluate.evaluate,
     "label": label.label,
