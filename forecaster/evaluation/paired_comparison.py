@@ -169,9 +169,8 @@ def compare(
     filled = last_values(actuals)
     known = ~np.isnan(actuals[:first])
     classes = demand_classes(actuals[:first]) if classes is None else classes
-    losses = PairedLosses(
-        training_scale(windows, first, config), known.any(axis=0), classes, levels, horizon, len(split.issues)
-    )
+    scale, issues = training_scale(windows, first, config), len(split.issue_rows)
+    losses = PairedLosses(scale, known.any(axis=0), classes, levels, horizon, issues)
     replays = [_Replay.begin(model, windows, levels, horizon) for model in (champion, challenger)]
     size = max(1, _BLOCK_CELLS // max(len(windows.series_ids) * horizon, 1))
     for rows in blocks(split, size, np.flatnonzero(np.diff(windows.index) > 1) + 1):
@@ -179,12 +178,12 @@ def compare(
         # The order alternates, so that neither model always finds the caches as the other one left them.
         order = replays if rows.start % 2 else replays[::-1]
         stepped = {id(replay): replay.step(block) for replay in order}
-        if rows.start >= split.issues.start:
+        if rows.start >= split.issue_rows.start:
             points = baseline_points(windows, filled, at, config, horizon)
             truth = values_ahead(actuals, windows.index, at, horizon)
             forecasts = [stepped[id(replay)] for replay in replays]
             baselines = [points[name] for name in BASELINES]
-            losses.add(rows.start - split.issues.start, truth, forecasts, baselines)
+            losses.add(rows.start - split.issue_rows.start, truth, forecasts, baselines)
         on_windows(len(rows))
     if not losses.count.sum():
         raise DataError(
@@ -203,7 +202,7 @@ def compare(
         series_by_class=losses.series_by_class,
         interval=losses.interval,
         coverage=losses.coverage(),
-        issues=len(split.issues),
+        issues=len(split.issue_rows),
         block=length,
         confidence=confidence,
         costs=(replays[0].cost, replays[1].cost),

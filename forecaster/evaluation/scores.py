@@ -124,7 +124,7 @@ def unit_of(scale: Scale) -> pl.Expr:
     )
 
 
-def matched(errors: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+def keep_common(errors: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of ``others`` whose series, issue time and horizon are in ``errors``.
 
     So two models are compared on the same forecasts.

@@ -96,7 +96,7 @@ class Outbox:
 
     def file(self, entry: Entry) -> Path:
         """Return the path of the file of an entry of the kind ``file``."""
-        return self.make_folder() / "files" / entry["path"]
+        return self.make_folder() / "files" / str(entry["path"])
 
     @property
     def model(self) -> Path:

@@ -15,17 +15,18 @@ from typing import Annotated
 import typer
 
 from pipelines.cli import (
+    backfill,
     cold_start,
     compare,
     demo,
     evaluate,
-    jobs,
     label,
     promote,
     register,
     retrain,
     setup,
     state,
+    stream,
     train,
     ui,
 )
@@ -54,8 +55,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "init": setup.init,
     "train": train.train,
-    "backfill": jobs.backfill,
-    "stream": jobs.stream,
+    "backfill": backfill.backfill,
+    "stream": stream.stream,
     "cold-start": cold_start.cold_start,
     "evaluate": evaluate.evaluate,
     "label": label.label,

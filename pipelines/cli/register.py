@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,7 +27,7 @@ def register(
         ),
     ],
     name: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--register",
             metavar="MODEL",

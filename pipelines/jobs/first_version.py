@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from forecaster.evaluation.backtest import Backtest
 from forecaster.registry.versions import Version
 from forecaster.time.windows import MICROSECONDS, Windows
 from forecaster.training.train import Trained, held_out_from
-from pipelines.jobs.backtest import Backtest
 from pipelines.settings.config import JobConfig
 
 CHAMPION, CHALLENGER = "champion", "challenger"

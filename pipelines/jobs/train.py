@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from forecaster.covariates.encoding import Tables
+from forecaster.evaluation.backtest import Backtest
 from forecaster.evaluation.gradients import gradient_norms
 from forecaster.evaluation.scores import series_scale
 from forecaster.evaluation.skill import PERSISTENCE, SEASONAL_NAIVE
@@ -29,7 +30,7 @@ from forecaster.threads import compute_threads
 from forecaster.time.notices import window_notices
 from forecaster.time.windows import Windows, aggregate
 from forecaster.training.train import Epoch, Trained, train
-from pipelines.jobs.backtest import Backtest, backtest_of, log_backtest
+from pipelines.jobs.backtest_log import backtest_of, log_backtest
 from pipelines.jobs.first_version import challenger_notice, first_alias, learned_until
 from pipelines.jobs.registry import log_job_file, open_registry, run_tags, training_params
 from pipelines.settings.config import JobConfig

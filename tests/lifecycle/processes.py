@@ -44,7 +44,8 @@ class Desk:
         )
         if ended.returncode != code:
             raise SystemExit(
-                f"statecast {arguments[0]} ended with exit code {ended.returncode} and not {code}: {ended.stderr}"
+                f"statecast {arguments[0]} ended with exit code {ended.returncode} and not {code}: "
+                f"{ended.stderr}"
             )
         found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
         return found

@@ -129,11 +129,11 @@ def test_series_with_hostile_names_are_trained_and_plotted(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "broken",
     [
-        "backtest.plots.fan_figure",
+        "backtest_log.plots.fan_figure",
         "train.plots.loss_figure",
         "train.gradient_norms",
-        "backtest.backtest",
-        "backtest.log_comparison",
+        "backtest_log.backtest",
+        "backtest_log.log_comparison",
     ],
 )
 def test_a_failure_after_training_does_not_lose_the_model(
