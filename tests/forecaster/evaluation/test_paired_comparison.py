@@ -13,7 +13,7 @@ from forecaster.config import OnlineConfig
 from forecaster.evaluation.baselines import seasonal_naive
 from forecaster.evaluation.demand_classes import demand_classes
 from forecaster.evaluation.paired_comparison import PairedComparison, compare
-from forecaster.evaluation.scores import errors, matched, series_scale
+from forecaster.evaluation.scores import errors, keep_common, series_scale
 from forecaster.model import Forecaster
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows
@@ -56,7 +56,7 @@ def test_scores_equal_those_of_forecasts_made_by_advance(compared: PairedCompari
     champion, challenger = (own_errors(model, windows) for model in (CHAMPION, CHALLENGER))
     for name, found in (("champion", champion), ("challenger", challenger)):
         unit = pl.col("series_id").replace_strict(scale, return_dtype=pl.Float64)
-        rows = matched(naive, found).with_columns(unit=unit)
+        rows = keep_common(naive, found).with_columns(unit=unit)
         quantiles = {"q5": 0.05, "q50": 0.5, "q95": 0.95}
         miss = {level: pl.col("observed") - pl.col(q) for q, level in quantiles.items()}
         pinball = pl.mean_horizontal(
