@@ -60,7 +60,9 @@ def retrain(
     With --gate, the last windows decide at once whether the new version becomes the champion; a refusal gives
     one line and exit code 7.
 
-    Example for cron, every Sunday at 3: 0 3 * * 0 cd /srv/weather && statecast retrain weather recent/ --gate
+    A line for cron, every Sunday at 3: 0 3 * * 0 cd /srv/weather && statecast retrain weather recent --gate
+
+    Example: statecast retrain weather recent.parquet --gate
     """
     job = load_settings(
         config, settings, data__paths=paths(data), data__start=start, data__end=end,

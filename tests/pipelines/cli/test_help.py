@@ -18,7 +18,10 @@ COMMANDS = (
     "stream",
     "cold-start",
     "evaluate",
+    "compare",
     "promote",
+    "rollback",
+    "retrain",
     "ui",
     "doctor",
 )

@@ -22,8 +22,20 @@ TINY = (
 )
 
 COMMANDS = {
-    "train": [f"train rows.csv -c job.toml {TINY} --register tiny --save-state states"],
-    "promote": ["promote tiny/1 -c job.toml --alias other", "promote tiny/7 -c job.toml"],
+    "train": [
+        f"train rows.csv -c job.toml {TINY} --register tiny --save-state states",
+        f"train rows.csv -c job.toml {TINY} --register tiny --seed 1",
+    ],
+    "promote": [
+        "promote tiny/1 -c job.toml --alias other",
+        "promote tiny/2 -c job.toml --alias other",
+        "promote tiny/1 -c job.toml",
+        "promote tiny/7 -c job.toml",
+        "promote tiny/1 rows.csv -c job.toml --if-better",
+    ],
+    "compare": ["compare tiny/1 tiny/1 rows.csv -c job.toml", "compare tiny/1 tiny/7 rows.csv -c job.toml"],
+    "retrain": ["retrain tiny rows.csv -c job.toml --json"],
+    "rollback": ["rollback tiny -c job.toml --alias other"],
     "backfill": [
         "backfill rows.csv -c job.toml -m tiny -o past --json",
         "backfill no.csv -c job.toml -m tiny",
