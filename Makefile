@@ -56,7 +56,7 @@ chaos: setup  ## streams killed at random moments (KILLS=20 SEED=1) against the 
 long-run: setup  ## float32 against float64 over 100,000 windows of every component (minutes)
 	@LONG_RUN_WINDOWS=100000 $(BIN)/python -m pytest tests/laws/test_long_run.py
 
-lifecycle: setup  ## a model from training to rollback while a stream runs; writes lifecycle.html. Last line: one JSON object
+lifecycle: setup  ## a model from training to rollback while a stream runs; writes build/lifecycle.html. Last line: one JSON object
 	@$(BIN)/python -m tests.lifecycle
 
 upgrade-test: setup  ## Beam upgraded and taken back beneath a stream (BEAM=2.76.0 is the other version)

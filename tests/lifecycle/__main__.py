@@ -74,7 +74,7 @@ def follows_alias() -> bool:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.lifecycle", description=__doc__)
-    parser.add_argument("--page", type=Path, default=Path("lifecycle.html"), help="the page to write")
+    parser.add_argument("--page", type=Path, default=Path("build/lifecycle.html"), help="the page to write")
     parser.add_argument("--keep", type=Path, help="work in this folder and keep it")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="statecast-lifecycle-") as temporary:
