@@ -123,8 +123,8 @@ def rollback(
 ) -> None:
     """Point the alias of a model at the version that it pointed to before.
 
-    The last 20 moves of an alias are tags of the registered model: who moved it, when, from which version to
-    which, and why. Two rollbacks in a row take two promotions back. A stream that follows the alias changes
+    The last 20 moves of an alias are tags of the registered model, with the user, the time, both versions and
+    the reason. Two rollbacks in a row take two promotions back. A stream that follows the alias changes
     back to the earlier version as it changed to the later one.
 
     Example: statecast rollback weather --why "coverage fell"

@@ -103,8 +103,8 @@ def run_retraining(
     new version with the champion.
 
     Args:
-        config: data, covariates, training, gate and MLflow store; network, windows and experts are those of
-            the model.
+        config: data, covariates, training, gate and MLflow store; network, windows and experts are
+            taken from the model.
         ref: a registered model: ``NAME`` (its champion), ``NAME@ALIAS`` or ``NAME/3``.
         gate: whether to compare the new version with the champion, and to promote it if it passes.
         epochs: number of epochs; by default a third of ``training.epochs``.
