@@ -26,7 +26,7 @@ _LEAST_LOSS = 1e-6  # losses below this share of the error of seasonal naive cou
 
 
 class Improvement(NamedTuple):
-    """By which share of its own loss a champion is worse than a challenger; negative if it is better.
+    """The share by which the loss of a challenger is smaller than that of a champion; negative if larger.
 
     Attributes:
         share: 1 minus the ratio of the challenger's mean loss to the champion's.
@@ -88,7 +88,7 @@ def improvements(
     Args:
         champion: ``[T, K]`` sums of the champion's losses at each issue time, in units of the error of
             seasonal naive.
-        challenger: ``[T, K]``, those of the challenger.
+        challenger: ``[T, K]`` sums of the challenger's losses.
         count: ``[T, K]`` number of losses in each sum.
         length: issue times in a block.
         confidence: share of resamples inside the interval.

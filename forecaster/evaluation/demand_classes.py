@@ -1,7 +1,7 @@
-"""Classes of series by how regular their values are, to see where one model is better than another.
+"""Classes of series by the regularity of their values.
 
-The classes are those of Syntetos, Boylan & Croston 2005, "On the categorization of demand patterns", with
-their limits: the mean distance of two values that are not 0 (1.32 windows) and the squared coefficient of
+The classes and their limits are from Syntetos, Boylan & Croston 2005, "On the categorization of demand
+patterns": the mean distance of two values that are not 0 (1.32 windows) and the squared coefficient of
 variation of these values (0.49).
 
 Letters: T windows, S series.
