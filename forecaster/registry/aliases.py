@@ -168,9 +168,8 @@ class Aliases:
         with self._connection.errors():
             tags = self._connection.existing().get_registered_model(name).tags
         prefix = _prefix(alias)
-        # A longer alias can begin with the same letters, so the rest must be the number of the tag.
-        own = [key for key in tags if key.startswith(prefix) and key.removeprefix(prefix).isdigit()]
-        return sorted((Move(**json.loads(tags[key])) for key in own), key=lambda move: move.number)
+        found = (Move(**json.loads(value)) for key, value in tags.items() if key.startswith(prefix))
+        return sorted(found, key=lambda move: move.number)
 
     def rollback(self, name: str, alias: str, why: str = "") -> Promotion:
         """Point an alias at the version that it pointed to before.

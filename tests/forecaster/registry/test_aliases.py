@@ -84,7 +84,7 @@ def test_the_history_of_an_alias_is_bounded(store: Registry) -> None:
         store.promote(f"weather/{number % 3 + 1}", "busy")
     moves = store.aliases.moves("weather", "busy")
     assert [one.number for one in moves] == list(range(4, MOST_MOVES + 4))
-    store.promote("weather/1", "busy.too")
+    store.promote("weather/1", "busy-too")
     assert store.aliases.moves("weather", "busy") == moves
 
 

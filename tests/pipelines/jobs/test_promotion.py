@@ -36,8 +36,8 @@ def config(folder: Path, data: str, **sections: Any) -> JobConfig:
         "data": {"paths": [str(folder / data)]},
         "network": {"hidden": 8, "layers": 1, "horizon": 3, "lags": [1, 2, 3], "ring": 24, "linear": False},
         "online": {"experts": [], "alarms_per_week": 0},
-        "training": {"epochs": 6, "segment": 24},
-        "gate": {"times_slower": 100},
+        "training": {"epochs": 6, "segment": 24, "learning_rate": 0.02},
+        "gate": {"times_slower": 100, "coverage_error": 0.2},
         "mlflow": {
             "tracking_uri": f"sqlite:///{folder}/runs.db",
             "model": "waves",
@@ -75,7 +75,7 @@ def champion(folder: Path, short_model: TrainOutcome) -> TrainOutcome:
 
 @pytest.fixture(scope="module")
 def retrained(folder: Path, champion: TrainOutcome) -> Retrained:
-    return run_retraining(config(folder, "new.parquet"), "waves", gate=True, epochs=8)
+    return run_retraining(config(folder, "new.parquet"), "waves", gate=True, epochs=40)
 
 
 def registry(folder: Path) -> Registry:
@@ -158,7 +158,7 @@ def test_the_champion_is_never_promoted_against_itself(folder: Path, retrained: 
 def test_a_comparison_scores_no_window_that_a_model_was_trained_on(
     folder: Path, retrained: Retrained
 ) -> None:
-    with pytest.raises(DataError, match=r"0 windows lie after .*, until when waves/3 was trained"):
+    with pytest.raises(DataError, match=r"0 windows lie after .*, until when waves/2 was trained"):
         run_compare(config(folder, "old.parquet"), "waves/2", "waves/3")
 
 
