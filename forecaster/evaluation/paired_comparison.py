@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecaster.arrays import Floats
+from forecaster.arrays import Bools, Floats
 from forecaster.evaluation.baselines import baseline_points, last_values
 from forecaster.evaluation.bootstrap import Improvement
 from forecaster.evaluation.demand_classes import demand_classes
@@ -167,10 +167,10 @@ def compare(
     split = Split(first, first, len(windows.values), horizon)
     actuals = observed(windows, config).values
     filled = last_values(actuals)
-    known = ~np.isnan(actuals[:first])
+    is_scored: Bools = (~np.isnan(actuals[:first])).any(axis=0)
     classes = demand_classes(actuals[:first]) if classes is None else classes
     scale, issues = training_scale(windows, first, config), len(split.issue_rows)
-    losses = PairedLosses(scale, known.any(axis=0), classes, levels, horizon, issues)
+    losses = PairedLosses(scale, is_scored, classes, levels, horizon, issues)
     replays = [_Replay.begin(model, windows, levels, horizon) for model in (champion, challenger)]
     size = max(1, _BLOCK_CELLS // max(len(windows.series_ids) * horizon, 1))
     for rows in blocks(split, size, np.flatnonzero(np.diff(windows.index) > 1) + 1):

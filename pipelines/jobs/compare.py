@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from forecaster.covariates.encoding import SERIES, Table
+from forecaster.evaluation.bootstrap import Improvement
 from forecaster.evaluation.paired_comparison import PairedComparison, check_comparable, compare, limits_of
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Registry, Run
@@ -288,13 +289,13 @@ def _metric_name(text: str) -> str:
     return re.sub(r"[^\w./ -]", "_", text)
 
 
-def labelled_improvements(found: PairedComparison) -> dict[str, tuple[float, float, float]]:
+def labelled_improvements(found: PairedComparison) -> dict[str, Improvement]:
     """Return all improvements of a comparison by label: overall, by class, and by horizon."""
     series = found.series_by_class
     return {
-        "all": tuple(found.overall),
-        **{f"{name} ({series[name]:,} series)": tuple(one) for name, one in found.by_class.items()},
-        **{f"horizon {horizon}": tuple(one) for horizon, one in found.by_horizon.items()},
+        "all": found.overall,
+        **{f"{name} ({series[name]:,} series)": one for name, one in found.by_class.items()},
+        **{f"horizon {horizon}": one for horizon, one in found.by_horizon.items()},
     }
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
-from forecaster.reports.html import Picture, Table, write_report
+from forecaster.reports.html import Picture, ReportTable, write_report
 from forecaster.reports.improvement_plot import improvement_figure
 from forecaster.reports.plots import PALETTE, _canvas, _legend
 from pipelines.sinks.files import read_forecasts
@@ -63,14 +63,14 @@ def _text(value: object) -> str:
     return "not measured" if value is None else str(value)
 
 
-def _scores(decision: dict[str, Any]) -> Table:
+def _scores(decision: dict[str, Any]) -> ReportTable:
     """Return the table of the MASE by horizon of the champion, the challenger and the baselines."""
     scores = pl.DataFrame(decision["comparison"]["scores"])
     models = scores["model"].unique(maintain_order=True).to_list()
     wide = scores.pivot("model", index="horizon", values="mase").sort("horizon")
     rows = [(str(row["horizon"]), [row[model] for model in models]) for row in wide.to_dicts()]
     title = f"MASE by horizon: {decision['version']} as challenger"
-    return Table(title, ["horizon", *models], rows)
+    return ReportTable(title, ["horizon", *models], rows)
 
 
 def _errors(output: Path) -> pl.DataFrame:

@@ -106,7 +106,7 @@ def test_a_decision_replaces_the_earlier_one_in_the_description(store: Registry)
     version = store.aliases.find("weather/1")
     for text in ("Refused: worse.", "Replaces weather/2, from https://me:secret@host."):
         store.aliases.write_decision(version, text)
-    described = client.get_model_version("weather", "1").description
+    described = str(client.get_model_version("weather", "1").description)
     assert described.startswith("an LSTM\n\n**Decision of ")
     assert "Refused" not in described
     assert described.endswith("Replaces weather/2, from https://***@host.")

@@ -128,7 +128,7 @@ def test_the_decision_and_every_check_are_in_the_description(folder: Path, retra
 
     assert retrained.gated is not None
     client = mlflow.MlflowClient(registry(folder).tracking_uri)
-    described = client.get_model_version("waves", "3").description
+    described = str(client.get_model_version("waves", "3").description)
     assert "Replaces waves/2 as champion, by run" in described
     for check in retrained.gated.decision.checks:
         assert check.reason in described
