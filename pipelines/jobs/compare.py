@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from forecaster.config import CovariatesConfig
 from forecaster.covariates.encoding import SERIES, Table
 from forecaster.evaluation.bootstrap import Improvement
 from forecaster.evaluation.paired_comparison import PairedComparison, check_comparable, compare, limits_of
@@ -190,7 +191,7 @@ def _compare(
 ) -> Compared:
     """Compare two models, and log the comparison in ``run``."""
     windows = data.windows
-    champion, challenger = (with_tables(one.forecaster, config.covariates) for one in contenders)
+    champion, challenger = _with_own_tables([one.forecaster for one in contenders], config.covariates)
     absent = [line for model in (champion, challenger) for line in missing_tables(model, config.covariates)]
     first, unknown = first_scored_row(config, windows, contenders)
     classes = _classes(config, windows)
@@ -201,6 +202,30 @@ def _compare(
     log_comparison(run, found)
     lines = (*data.notices, *dict.fromkeys(absent), *unknown, *found.notices, *run.notices)
     return Compared((contenders[0].ref, contenders[1].ref), found, (start, end), run.run_id, lines)
+
+
+def _with_own_tables(models: Sequence[Forecaster], config: CovariatesConfig) -> list[Forecaster]:
+    """Return two models, each with those tables of a job that it was trained with.
+
+    Raises:
+        ConfigError: the job names a table of known covariates or a column that neither was trained with.
+    """
+    features = [model.covariates.features for model in models]
+    known = config.known if any(one.known for one in features) else ""
+    observed = {name for one in features for name in one.observed}
+    if known != config.known or not observed.issuperset(config.observed):
+        with_tables(models[0], config)  # raises the error
+    return [
+        with_tables(
+            model,
+            CovariatesConfig(
+                known=config.known if one.known else "",
+                static=config.static if one.static else "",
+                observed=tuple(name for name in config.observed if name in one.observed),
+            ),
+        )
+        for model, one in zip(models, features, strict=True)
+    ]
 
 
 def first_scored_row(

@@ -109,7 +109,8 @@ def decide_in(
     registry.aliases.write_decision(version, f"{verb} {current} as {alias}, by run {run.run_id}:\n\n{checks}")
     if not decision.promote:
         return gated
-    if registry.aliases.pointed_to(version.name, alias) != current:
+    in_use = registry.aliases.pointed_to(version.name, alias)
+    if in_use is None or in_use.number != current.number:
         raise ModelError(
             f"{version.name}@{alias} was moved during the comparison with {current}: compare again"
         )
