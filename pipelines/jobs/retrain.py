@@ -48,7 +48,7 @@ class Retrained:
         run_id: MLflow run.
         trained: the training.
         gated: the decision of the gate; None if it was not requested, or there is no new version.
-        notices: lines that the user should see.
+        notices: lines that the user should see, besides the notices of ``gated``.
     """
 
     parent: Version
@@ -141,8 +141,9 @@ def run_retraining(
     gated = None
     if version is not None and gate:
         gated = _gate(registry, config, version, data, progress.windows)
-    notices = (*data.notices, *run.notices, *(() if gated is None else gated.compared.notices))
-    return Retrained(parent, version, run.run_id, trained, gated, tuple(dict.fromkeys(notices)))
+    # The comparison of the gate repeats the notices about the data.
+    notices = (*(data.notices if gated is None else ()), *run.notices)
+    return Retrained(parent, version, run.run_id, trained, gated, notices)
 
 
 def _learned_windows(config: JobConfig, windows: Windows) -> Windows:
