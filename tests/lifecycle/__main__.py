@@ -2,7 +2,8 @@
 
 Model A is trained on a history and a stream starts with it. The data change. B is retrained on the newer
 rows, and the gate lets it in. C, trained on noise, is refused at the gate. A rollback returns to A. The
-stream runs all the time, and every window must be forecast. The run writes a page that shows what happened;
+stream runs all the time, and every window must be forecast. If streams can follow an alias, this one changes
+to B, refuses a D that does not fit, and changes back. The run writes a page that shows what happened;
 the last line of the output is one JSON object.
 """
 
@@ -19,9 +20,9 @@ from typing import Any
 from forecaster.registry.registry import Registry
 from pipelines.settings.config import FIELDS
 from tests.lifecycle import inputs
-from tests.lifecycle.outcome import Outcome, measure
+from tests.lifecycle.outcome import Outcome, Streamed, measure
 from tests.lifecycle.page import write_page
-from tests.lifecycle.processes import Desk
+from tests.lifecycle.processes import Desk, Stream
 
 MODEL = "fleet"
 _DAYS_BEFORE_RETRAINING, _DAYS_BETWEEN = 40, 10
@@ -100,22 +101,27 @@ def run(folder: Path) -> tuple[Life, Outcome]:
         life.add("A stream runs with A; the data have changed since the history.")
         before = stream.latency()
         _retrain(desk, life)
+        if follows_alias():
+            stream.wait_for_version(life.gated[0]["comparison"]["challenger"])
+            life.add("The running stream has changed to B.")
         stream.wait_for_days(_DAYS_BETWEEN)
         during = stream.latency()
         _refuse(desk, life, noise)
-        stream.wait_for_days(_DAYS_BETWEEN)
-        moved = desk.run("rollback", MODEL, "--why", "the last step of the life")
-        life.add(f"A rollback returned to {moved['version']}.")
+        if follows_alias():
+            _break(desk, life, history, stream)
+        _roll_back(desk, life, stream)
         stream.wait_for_days(_DAYS_BETWEEN)
         ended = stream.stop()
     finally:
         stream.kill()
     registry = Registry(f"sqlite:///{folder}/mlflow.db", unsent=folder / "unsent")
     versions = [f"{MODEL}/{move.after}" for move in registry.aliases.moves(MODEL, "champion")]
-    outcome = measure(
-        folder / "live", stream.days, ended, before, during, versions, life.refused, follows_alias()
-    )
-    return life, outcome
+    streamed = Streamed(folder / "live", stream.days, ended, before, during)
+    always = None
+    if follows_alias():
+        desk.run("backfill", str(history), "incoming", "--model", f"{MODEL}/2", "--output", "always")
+        always = folder / "always"
+    return life, measure(streamed, versions, life.refused, always)
 
 
 def _retrain(desk: Desk, life: Life) -> None:
@@ -136,6 +142,27 @@ def _refuse(desk: Desk, life: Life, noise: Path) -> None:
     life.gated.append(refused)
     life.refused.append(f"{MODEL}/{number}")
     life.add(f"C was trained on noise and refused at the gate: {refused['reason']}.")
+
+
+def _break(desk: Desk, life: Life, history: Path, stream: Stream) -> None:
+    """Train D with another horizon, and promote it without the gate; the stream must refuse it."""
+    trained = desk.run("train", str(history), "--name", "D", "--epochs", "1", "--horizon", "2")
+    version = f"{MODEL}/{trained['version']['number']}"
+    desk.run("promote", version, "--why", "a mistake")
+    stream.wait_for_refusal(version)
+    life.refused.append(version)
+    life.add("D has another horizon and was promoted by mistake; the stream refused it and kept B.")
+    desk.run("rollback", MODEL, "--why", "the stream refused D")
+    life.add("A rollback returned to B.")
+
+
+def _roll_back(desk: Desk, life: Life, stream: Stream) -> None:
+    """Return to A; a stream that follows the alias changes back."""
+    moved = desk.run("rollback", MODEL, "--why", "the last step of the life")
+    life.add(f"A rollback returned to A, {moved['version']}.")
+    if follows_alias():
+        stream.wait_for_version(moved["model_version"])
+        life.add("The running stream has changed back to A.")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from tests.lifecycle import inputs
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
-_DAY_S = 0.4  # seconds between two days of the stream
+_FIRST_DAYS = 40  # put quickly, because the retraining waits for them
+_FAST_S, _SLOW_S = 0.1, 0.7  # seconds between two days of the stream
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Desk:
 
 
 class Stream:
-    """A running stream, and the thread that puts a new file into its folder every 0.4 seconds."""
+    """A running stream, and the thread that puts the file of a new day into its folder again and again."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
         self._folder, self._process = folder, process
@@ -72,7 +73,9 @@ class Stream:
         self._feeder.start()
 
     def _feed(self) -> None:
-        while not self._is_stopping.wait(_DAY_S):
+        while not self._is_stopping.wait(
+            _FAST_S if self.days < inputs.HISTORY_DAYS + _FIRST_DAYS else _SLOW_S
+        ):
             inputs.put_day(self._folder / "incoming", self.days)
             self.days += 1
 
@@ -80,6 +83,17 @@ class Stream:
         """Wait until the stream has read ``more`` further days."""
         wanted = (self.days - inputs.HISTORY_DAYS + more) * 24 * inputs.SERIES
         self._wait(lambda: self._numbers().counts.rows_in >= wanted)
+
+    def wait_for_version(self, model_version: str) -> None:
+        """Wait until every shard has a model version."""
+        self._wait(lambda: self._numbers().model_versions == (model_version,))
+
+    def wait_for_refusal(self, version: str) -> None:
+        """Wait until the stream has reported that it refuses a version."""
+        self._wait(lambda: f"{version} " in self._log() and "is refused" in self._log())
+
+    def _log(self) -> str:
+        return (self._folder / "stream.log").read_text()
 
     def latency(self) -> Histogram:
         """Return the latencies of all batches so far."""
