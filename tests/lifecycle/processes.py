@@ -73,9 +73,8 @@ class Stream:
         self._feeder.start()
 
     def _feed(self) -> None:
-        while not self._is_stopping.wait(
-            _FAST_S if self.days < inputs.HISTORY_DAYS + _FIRST_DAYS else _SLOW_S
-        ):
+        first_days = inputs.HISTORY_DAYS + _FIRST_DAYS
+        while not self._is_stopping.wait(_FAST_S if self.days < first_days else _SLOW_S):
             inputs.put_day(self._folder / "incoming", self.days)
             self.days += 1
 

@@ -36,7 +36,7 @@ def config(folder: Path, data: str, **sections: Any) -> JobConfig:
         "data": {"paths": [str(folder / data)]},
         "network": {"hidden": 8, "layers": 1, "horizon": 3, "lags": [1, 2, 3], "ring": 24, "linear": False},
         "online": {"experts": [], "alarms_per_week": 0},
-        "training": {"epochs": 6, "segment": 24, "learning_rate": 0.02},
+        "training": {"epochs": 6, "segment": 24, "learning_rate": 0.02, "backtest": 0.2},
         "gate": {"times_slower": 100, "coverage_error": 0.2},
         "mlflow": {
             "tracking_uri": f"sqlite:///{folder}/runs.db",
@@ -117,7 +117,7 @@ def test_a_retrained_version_is_a_child_and_passes_the_gate(
     aliases = registry(folder).aliases
     assert str(aliases.pointed_to("waves", "champion")) == str(aliases.pointed_to("waves", "challenger"))
     assert aliases.moves("waves", "champion")[-1].why == retrained.gated.line
-    learned_us = HOUR.start_us(START + HOURS + HOURS * 9 // 10)
+    learned_us = HOUR.start_us(START + HOURS + HOURS * 8 // 10)
     assert aliases.trained_until(str(retrained.version)) == datetime.fromtimestamp(learned_us / 1e6, UTC)
     # No scored forecast has a target among the windows that the new version has learned from.
     assert retrained.gated.compared.scored[0].timestamp() * 1e6 == learned_us
