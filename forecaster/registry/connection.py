@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import mlflow
-from mlflow.entities import LifecycleStage
+from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from pydantic import SecretStr
 
@@ -91,13 +91,17 @@ class Connection:
             known = client.get_experiment_by_name(self.experiment)
             assert known is not None
             store_view(client, known.experiment_id)
-        if known.lifecycle_stage != LifecycleStage.ACTIVE:
+        return self._active(known)
+
+    def _active(self, experiment: Experiment) -> str:
+        """Return the id of an experiment; raise ModelError if the experiment was deleted."""
+        if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
             raise ModelError(
-                f"the experiment {self.experiment} in {self.runs} was deleted: restore it with mlflow "
-                f"experiments restore --experiment-id {known.experiment_id}, or name another with "
+                f"the experiment {experiment.name} in {self.runs} was deleted: restore it with mlflow "
+                f"experiments restore --experiment-id {experiment.experiment_id}, or name another with "
                 "mlflow.experiment"
             )
-        return str(known.experiment_id)
+        return str(experiment.experiment_id)
 
     def _artifact_place(self) -> str | None:
         """Return the address for the files of a new experiment; None if the server decides.
@@ -121,13 +125,14 @@ class Connection:
         """Return the id of the experiment; None if no run has created it yet.
 
         Raises:
-            ModelError: the store does not exist, no experiment has the given id, or it was deleted.
+            ModelError: the store does not exist, no experiment has the given id, or the experiment was
+                deleted.
         """
         client = self.existing()
         if self._given_id:
             return self._existing_experiment(self._given_id)
         found = client.get_experiment_by_name(self.experiment)
-        return None if found is None else str(found.experiment_id)
+        return None if found is None else self._active(found)
 
     def _existing_experiment(self, experiment_id: str) -> str:
         """Return ``experiment_id``, after checking that the experiment exists.

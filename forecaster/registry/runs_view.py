@@ -56,6 +56,16 @@ _BARS = (
     "test/skill_vs_persistence",
     "time/train_s",
 )
+VARIED = (
+    "network.hidden",
+    "network.layers",
+    "network.halflife",
+    "training.learning_rate",
+    "training.weight_decay",
+    "training.dropout",
+    "training.segment",
+)
+"""The parameters that the trials of a sweep vary."""
 _SECTIONS = ("backtest", "epoch", "gradient", "sweep", "test", "time", "Model metrics", "System metrics")
 
 
@@ -79,6 +89,11 @@ def view() -> dict[str, Any]:
         # Without a deleted chart of its own, MLflow would draw each further metric once more.
         charts += [_line(metric, "", (metric,)) | {"deleted": True} for metric in metrics[1:]]
     charts += [_card("BAR", metric) for metric in _BARS]
+    charts.append(
+        _card("PARALLEL", "sweep/trials")
+        | {"displayName": "Settings and skill of the trials", "showAllRuns": True}
+        | {"selectedParams": list(VARIED), "selectedMetrics": ["sweep/skill_validation"]}
+    )
     return {
         "orderByKey": f"metrics.`{SKILL}`",
         "orderByAsc": False,

@@ -13,6 +13,7 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LoggedModelInput,
     LoggedModelOutput,
     Metric,
     Param,
@@ -60,6 +61,7 @@ class Sender:
             "tags": self._send_tags,
             "file": self._send_file,
             "dataset": self._send_dataset,
+            "input_model": self._send_input_model,
             "model": self._send_model,
             "description": self._send_description,
             "end": self._send_end,
@@ -170,6 +172,10 @@ class Sender:
         data = DatasetInput(Dataset(**entry["dataset"]), tags)
         self._connection.client().log_inputs(self._run_id, [data])
         self._outbox.run["dataset"] = (data.dataset.name, data.dataset.digest)
+
+    def _send_input_model(self, entry: Entry) -> None:
+        model = LoggedModelInput(self._outbox.run["model_id"])
+        self._connection.client().log_inputs(self._run_id, models=[model])
 
     def _send_model(self, entry: Entry) -> None:
         """Log the model, and register it; steps that an earlier attempt completed are not repeated."""
