@@ -86,8 +86,8 @@ def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, 
 def runs_frame(runs: Sequence[RunOverview]) -> pl.DataFrame:
     """Return one row per run: ``name, run_id, status, job, cell, started, seconds`` and its metrics.
 
-    The metrics are those of the groups ``backtest`` and ``test`` and of the validation, without curves by
-    horizon.
+    There is one column for each metric of the groups ``backtest`` and ``test`` and of the validation, but
+    none for curves by horizon.
     """
     return pl.DataFrame(
         {

@@ -100,7 +100,7 @@ class Registry:
         Args:
             name: name of the MLflow run in overviews.
             params: settings, see `Run.log_params`.
-            tags: tags in addition to those of the user, the commit, the versions and the machine.
+            tags: tags in addition to the tags about user, commit, versions and machine.
             parent: the MLflow run to which the new one belongs; MLflow shows the new one below it. Such a run
                 can start while the store is away.
             model_version: `Forecaster.version` of a registered model that the run evaluates; metrics with
@@ -125,7 +125,7 @@ class Registry:
 
     @contextmanager
     def reopen(self, run_id: str) -> Iterator[Run]:
-        """Log later results about the model of a run that has ended, whose status does not change.
+        """Log later results to a run that has ended; the status of the run does not change.
 
         Raises:
             ModelError: the run does not exist, or the store is away.

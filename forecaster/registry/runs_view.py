@@ -1,8 +1,7 @@
 """The view of an experiment's runs that MLflow's pages open: its columns, its order and its charts.
 
-MLflow keeps a shared view as JSON in a tag of the experiment. The names of its fields are those of
-``ExperimentPageUIState``, ``ExperimentPageSearchFacetsState`` and ``RunsChartsCardConfig`` in the source of
-MLflow's pages.
+MLflow keeps a shared view as JSON in a tag of the experiment. The source of MLflow's pages defines
+its fields as ``ExperimentPageUIState``, ``ExperimentPageSearchFacetsState`` and ``RunsChartsCardConfig``.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def view() -> dict[str, Any]:
     charts: list[dict[str, Any]] = []
     for title, metrics in _LINES.items():
         charts.append(_line(metrics[0], title, metrics))
-        # Without a deleted chart of its own, MLflow would draw each further metric once more.
+        # These metrics are lines of the chart above. A deleted chart keeps MLflow from drawing one more.
         charts += [_line(metric, "", (metric,)) | {"deleted": True} for metric in metrics[1:]]
     charts += [_card("BAR", metric) for metric in _BARS]
     charts.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from mlflow.entities import (
     RunTag,
 )
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from forecaster.model import Forecaster
 from forecaster.registry.connection import Connection
@@ -38,7 +40,7 @@ _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE",
 
 
 class Sender:
-    """Sends the entries of one outbox, and keeps those that the store does not take.
+    """Sends the entries of one outbox, and keeps each entry that the store does not take.
 
     Attributes:
         reason: why the last entry was not sent; empty after all were sent.
@@ -68,7 +70,7 @@ class Sender:
         }
 
     def send(self, *, now: bool = False) -> None:
-        """Send all entries, and write those that remain to the disk.
+        """Send all entries, and write the remaining entries to the disk.
 
         A store that was away is tried again after 30 s, or at once with ``now``.
 
@@ -196,6 +198,9 @@ class Sender:
             made = client.create_model_version(name, source, self._run_id, tags, model_id=logged.model_id)
             run["version"] = str(made.version)
             self._outbox.save()
+        # MLflow's list of models shows a model as registered by this tag, which its client does not set.
+        versions = json.dumps([{"name": name, "version": run["version"]}])
+        client.set_logged_model_tags(run["model_id"], {MLFLOW_MODEL_VERSIONS: versions})
         if run["version"] == "1":
             client.set_registered_model_alias(name, DEFAULT_ALIAS, "1")
         found = client.get_model_version(name, run["version"])

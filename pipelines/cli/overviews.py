@@ -39,7 +39,7 @@ def runs(
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
-    """List the runs of the experiment, those with the highest skill first.
+    """List the runs of the experiment, the highest skill first.
 
     The skill is 1 minus the ratio of the run's MASE to that of persistence in the backtest, averaged over the
     horizons 1, 3, 6, 12 and 24. A horizon that the model does not forecast counts as 0, so models with

@@ -203,10 +203,9 @@ def score_figures(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: Fan
 
 
 def log_evaluation(run: Run, evaluated: Evaluated) -> None:
-    """Log the scores of the first member as metrics, those of all members as tables, and the pictures.
+    """Log the scores of the first member as metrics, the scores of all members as tables, and the pictures.
 
-    The curves by horizon have those of the baselines beside them, and the numbers are those of the largest
-    horizon.
+    The curves of the baselines by horizon are logged, too. The numbers are the scores at the largest horizon.
     """
     first, last = evaluated.by_step["model"][0], evaluated.scores["horizon"].max()
     names = {"seasonal_naive": SEASONAL_NAIVE}

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.cli import app
 from pipelines.cli.app import run
+from tests.fleets import forecaster
 from tests.pipelines.cli.conftest import write_series
 from tests.servers import Server, basic, mlflow_server
 
@@ -23,6 +24,10 @@ TINY = (
 
 COMMANDS = {
     "train": [f"train rows.csv -c job.toml {TINY} --register tiny --save-state states"],
+    "runs": ["runs -c job.toml --json"],
+    "models": ["models -c job.toml"],
+    "register": ["register saved -c job.toml --register saved", "register nowhere -c job.toml"],
+    "sync": ["sync -c job.toml"],
     "promote": ["promote tiny/1 -c job.toml --alias other", "promote tiny/7 -c job.toml"],
     "backfill": [
         "backfill rows.csv -c job.toml -m tiny -o past --json",
@@ -49,6 +54,7 @@ COMMANDS = {
 }
 REFUSED = [
     "promote tiny/1 --tracking-uri ftp://U@host",
+    "promote tiny/1 --tracking-uri U@host",
     "promote tiny/1 --tracking-uri http://U@",
     "promote tiny/1 --tracking-uri http://U@127.0.0.1:9",
     "promote tiny/1 --tracking-uri http://U@127.0.0.1:x",
@@ -79,6 +85,7 @@ def folder_and_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
         labels = [
             f"s{k},2013-01-{day:02},{k + day / 9},{'ab'[k % 2]}" for k in range(12) for day in range(1, 6)
         ]
+        forecaster().save(folder / "saved")
         (folder / "labels.csv").write_text("\n".join(["series_id,time,x,label", *labels]))
         (folder / "job.toml").write_text(
             f'[mlflow]\ntracking_uri = "{uri}"\n[kafka]\nregistry = "{uri}"\n'
