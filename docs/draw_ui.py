@@ -6,7 +6,6 @@ It needs chromium and chromedriver. Run: statecast demo && python -m docs.draw_u
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -49,7 +48,7 @@ def main(uri: str) -> None:
             page.wait_for("against persistence")
             page.picture(IMAGES / "ui-version.png")
         finally:
-            ui.send_signal(signal.SIGINT)
+            ui.terminate()
 
 
 if __name__ == "__main__":

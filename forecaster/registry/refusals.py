@@ -16,7 +16,7 @@ from forecaster import warning_filters
 from schemas.errors import ModelError, one_line
 from schemas.masking import masked
 
-_DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+_DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Python module of a database's driver -> the package that has it."""
 REFUSALS = (MlflowException, SQLAlchemyError)
 

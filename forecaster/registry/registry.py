@@ -30,6 +30,7 @@ from forecaster.registry.runs_view import runs_page, store_view
 from forecaster.registry.served_model import example_rows
 from forecaster.registry.ui import ui_command, ui_environment
 from forecaster.registry.versions import (
+    MODEL_TAG,
     SCALE_FILE,
     Promotion,
     Sent,
@@ -111,8 +112,10 @@ class Registry:
                 take.
         """
         run = begin_run(self._connection, self._unsent, name, tags or {}, self._run_id, parent)
-        if model_version and (found := find_weights(self._connection, model_version)) is not None:
-            run.link_model(str(found.model_id))
+        if model_version:
+            found = find_weights(self._connection, model_version)
+            if found is not None and MODEL_TAG in found.tags:
+                run.link_model(found.tags[MODEL_TAG])
         run.log_params(params)
         try:
             with monitored(run, self.tracking_uri) if self._system_metrics else nullcontext():

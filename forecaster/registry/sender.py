@@ -29,7 +29,7 @@ from forecaster.registry.outbox import Entry, Outbox
 from forecaster.registry.references import DEFAULT_ALIAS
 from forecaster.registry.refusals import ignore_existing
 from forecaster.registry.served_model import save
-from forecaster.registry.versions import VERSION_TAG, Version, version_of
+from forecaster.registry.versions import MODEL_TAG, VERSION_TAG, Version, version_of
 from schemas.errors import ModelError, one_line
 from schemas.masking import masked
 
@@ -195,7 +195,8 @@ class Sender:
             # Use models:/ID only with a server: for a database, MLflow would look it up in its global store.
             remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
             source = f"models:/{logged.model_id}" if remote else logged.artifact_location
-            made = client.create_model_version(name, source, self._run_id, tags, model_id=logged.model_id)
+            linked = tags | {MODEL_TAG: run["model_id"]}
+            made = client.create_model_version(name, source, self._run_id, linked, model_id=logged.model_id)
             run["version"] = str(made.version)
             self._outbox.save()
         # MLflow's list of models shows a model as registered by this tag, which its client does not set.

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 VERSION_TAG = "model_version"
+MODEL_TAG = "statecast.logged_model"
+"""Tag of a registered version with the id of its logged model, which MLflow's databases do not store."""
 SCALE_FILE = "series_scale.parquet"
 """File of a training run with the unit of each series' errors on the training rows."""
 UTC_TIME = pl.Datetime("us", "UTC")

@@ -30,7 +30,7 @@ def outcome(folder: Path) -> TrainOutcome:
 
 @pytest.fixture
 def client(folder: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{folder}/runs.db")
+    return MlflowClient(f"sqlite:///{folder}/runs.db", f"sqlite:///{folder}/runs.db")
 
 
 @pytest.fixture
@@ -121,7 +121,8 @@ def test_model_version_run_and_data_are_linked_both_ways(
     assert scores["backtest/wql"].dataset_name == data.name
     assert scores["backtest/wql"].dataset_digest == data.digest
     version = client.get_model_version("waves", "1")
-    assert (version.model_id, version.run_id) == (model.model_id, run.info.run_id)
+    assert version.tags["statecast.logged_model"] == model.model_id
+    assert version.run_id == run.info.run_id
     assert version.description is not None
     for part in (
         "LSTM",
