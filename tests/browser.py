@@ -49,7 +49,8 @@ class Browser:
 
     def wait_for(self, *parts: str) -> str:
         """Wait until the visible text contains all parts, and return the text; fail after a timeout."""
-        return self.wait_until(lambda: self.text, lambda text: all(part in text for part in parts))
+        found: str = self.wait_until(lambda: self.text, lambda text: all(part in text for part in parts))
+        return found
 
     def wait_until(self, read: Callable[[], Any], is_right: Callable[[Any], bool]) -> Any:
         """Wait until a value of the page is right, and return it; fail after a timeout."""

@@ -108,8 +108,7 @@ class Registry:
                 ``of_model`` are linked to it.
 
         Raises:
-            ModelError: the store reports an error; or at the end, a model was trained that the store did not
-                take.
+            ModelError: the store reports an error.
         """
         run = begin_run(self._connection, self._unsent, name, tags or {}, self._run_id, parent)
         if model_version:
