@@ -20,7 +20,7 @@ from forecaster.model import FILE_NAME, Forecaster
 from forecaster.registry import lookup, outbox
 from forecaster.registry.begin_run import begin_run, monitored
 from forecaster.registry.connection import Connection
-from forecaster.registry.killed_runs import mark_killed_runs
+from forecaster.registry.killed_runs import PROCESS_TAG, check_not_running, mark_killed_runs
 from forecaster.registry.lookup import find_run, find_version, find_weights, model_of_run, versions_of
 from forecaster.registry.outbox import Outbox
 from forecaster.registry.overview import models_frame, models_of, runs_frame, runs_of
@@ -149,14 +149,17 @@ class Registry:
             model_name: the registered model of a saved forecaster; an unsent run has its own.
 
         Raises:
-            ModelError: the folder holds neither, or the store does not take everything.
+            ModelError: the folder holds neither, another process still writes the run, or the store does not
+                take everything.
         """
         if (folder / FILE_NAME).is_file():
             forecaster = Forecaster.load(folder)
             with self.start_run(folder.resolve().name, {}, {"statecast.job": "register"}) as run:
                 run.log_model(forecaster, model_name, example_rows(forecaster))
             return Sent(run.run_id, run.version, ())
-        run = Run(self._connection, Outbox.read(folder))
+        box = Outbox.read(folder)
+        check_not_running(box.run.get("tags", {}).get(PROCESS_TAG, ""), folder)
+        run = Run(self._connection, box)
         run.send()
         return Sent(run.run_id, run.version, tuple(run.notices))
 
@@ -291,8 +294,5 @@ class Registry:
         return runs_page(address, experiment_id)
 
     def is_registered(self, reference: Reference) -> bool:
-        """Return True if the store has the model or run that the reference names.
-
-        Return False if the reference can only mean a folder, or the store does not exist.
-        """
+        """Return whether the store has the model or run that a reference names."""
         return lookup.is_registered(self._connection, reference)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +33,6 @@ from schemas.errors import ModelError, one_line
 from schemas.masking import masked
 
 EXAMPLE = "example.parquet"
-_RETRY_S = 30.0  # the time until a store that was away is tried again
 _MOST_PARAMS, _MOST_METRICS = 100, 1000  # MLflow accepts at most so many in one request
 _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
 
@@ -72,12 +70,19 @@ class Sender:
     def send(self, *, now: bool = False) -> None:
         """Send all entries, and write the remaining entries to the disk.
 
-        A store that was away is tried again after 30 s, or at once with ``now``.
+        A store that was away is tried again after a while (`Connection.mark_away`), or at once with ``now``.
 
         Raises:
             OSError: the entries cannot be written to the disk.
         """
-        if now or time.monotonic() >= self._connection.retry_s:
+        connection = self._connection
+        if connection.is_away and (now or connection.may_retry):
+            self.reason = self._probe()
+            if self.reason:
+                connection.mark_away()
+            else:
+                connection.mark_present()
+        if not connection.is_away:
             self._send_all()
         self._outbox.save()
 
@@ -100,9 +105,9 @@ class Sender:
                 kept.append(entry)
                 self.reason = self.reason or one_line(error)
                 # The place of the files can be at fault alone: then the other entries are sent.
-                if entry["kind"] in ("model", "file") and self._answers():
+                if entry["kind"] in ("model", "file") and not self._probe():
                     continue
-                self._connection.retry_s = time.monotonic() + _RETRY_S
+                self._connection.mark_away()
                 kept += waiting[number + 1 :]
                 break
         self._outbox.entries = kept
@@ -118,7 +123,7 @@ class Sender:
                     )
             except ModelError as error:
                 self.reason = one_line(error)
-                self._connection.retry_s = time.monotonic() + _RETRY_S
+                self._connection.mark_away()
                 return False
             run["run_id"], run["experiment_id"] = made.info.run_id, made.info.experiment_id
         return True
@@ -128,13 +133,13 @@ class Sender:
         is_about_model = entry.get("of_model") or entry["kind"] in ("description", "end")
         return bool(is_about_model) and any(one["kind"] == "model" for one in kept)
 
-    def _answers(self) -> bool:
-        """Return whether the store of runs answers."""
+    def _probe(self) -> str:
+        """Return why the store of runs does not answer; empty if it answers."""
         try:
             self._connection.runs.check()
-        except ModelError:
-            return False
-        return True
+        except ModelError as error:
+            return one_line(error)
+        return ""
 
     @property
     def _run_id(self) -> str:
