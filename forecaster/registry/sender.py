@@ -83,16 +83,21 @@ class Sender:
             else:
                 connection.mark_present()
         if not connection.is_away:
-            self._send_all()
+            self._send_all(now)
         self._outbox.save()
 
-    def _send_all(self) -> None:
+    def _send_all(self, now: bool) -> None:
+        """Send all entries in their order; keep each one that the store does not take.
+
+        Args:
+            now: whether files that the store did not take before are tried again, which can take long.
+        """
         self.reason, waiting = "", self._outbox.entries
         if not waiting or not self._create_run():
             return
         kept: list[Entry] = []
         for number, entry in enumerate(waiting):
-            if self._waits(entry, kept):
+            if self._waits(entry, kept) or (entry.get("is_put_off") and not now):
                 kept.append(entry)
                 continue
             try:
@@ -106,6 +111,7 @@ class Sender:
                 self.reason = self.reason or one_line(error)
                 # The place of the files can be at fault alone: then the other entries are sent.
                 if entry["kind"] in ("model", "file") and not self._probe():
+                    entry["is_put_off"] = True
                     continue
                 self._connection.mark_away()
                 kept += waiting[number + 1 :]
