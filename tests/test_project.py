@@ -149,7 +149,7 @@ def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
 # All other modules must call `forecaster.durable` or `pipelines.storage`: no crash may leave half a file.
 CHANGES_FILES = {
     "forecaster/durable.py",  # implements the crash-safe writes
-    "forecaster/registry/run.py",  # writes to a temporary folder, from which MLflow copies
+    "forecaster/registry/run.py",  # its writers are called by `write_whole`
     "forecaster/registry/store_checks.py",  # opens a database to check whether it is writable
     "pipelines/runners/engine.py",  # opens the log of an engine
     "pipelines/runners/prism_binary.py",  # writes to a temporary folder

@@ -44,17 +44,19 @@ class BaselineComparison:
     def metrics(self) -> dict[str, float]:
         """Return the numbers by which models are compared, by name.
 
-        Returns:
-            ``mase_h1`` and ``mase_h24``; ``skill_vs_persistence`` and ``skill_vs_seasonal_naive``; ``wql``,
-            ``coverage_90`` and ``width_90`` (`distribution_measures`). A number that does not apply is
-            absent.
+        They are those of `errors_and_skill`, and ``wql``, ``coverage_90`` and ``width_90``
+        (`distribution_measures`). A number that does not apply is absent.
         """
+        return self.errors_and_skill() | distribution_measures(self.errors[self.label], self.scale)
+
+    def errors_and_skill(self) -> dict[str, float]:
+        """Return ``mase_h1``, ``mase_h24``, ``skill_vs_persistence`` and ``skill_vs_seasonal_naive``."""
         own = {row["horizon"]: row["mae"] for row in self._scores_of(self.label)}
         found = {f"mase_h{h}": own[h] for h in SHOWN_HORIZONS if own.get(h) is not None}
         for baseline in (PERSISTENCE, SEASONAL_NAIVE):
             if (gain := self.skill(baseline)) is not None:
                 found[f"skill_vs_{_word(baseline)}"] = gain
-        return found | distribution_measures(self.errors[self.label], self.scale)
+        return found
 
     def curves(self) -> dict[int, dict[str, float]]:
         """Return the MASE of the model and of each baseline, and the model's coverage, by horizon."""

@@ -1,4 +1,4 @@
-"""Begin a run in MLflow, with the tags that say where it comes from, and log the use of the machine."""
+"""Begin a run in MLflow with tags about its origin, and log the use of the machine."""
 
 from __future__ import annotations
 

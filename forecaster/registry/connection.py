@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from time import monotonic
 
 import mlflow
-from mlflow.entities import LifecycleStage
+from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from pydantic import SecretStr
 
@@ -16,6 +17,8 @@ from forecaster.registry.runs_view import store_view
 from forecaster.registry.store import Store, registry_of
 from schemas.errors import ModelError
 
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 30.0, 600.0
+
 
 class Connection:
     """The two stores, MLflow's client for both, and the experiment.
@@ -24,7 +27,6 @@ class Connection:
         runs: the store of runs.
         models: the store of registered models, which can be the same.
         experiment: name of the experiment of new runs.
-        retry_s: time, as of `time.monotonic`, before which a store that was away is not tried again.
 
     Args:
         tracking_uri, registry_uri, experiment, experiment_id, artifacts: see
@@ -48,8 +50,30 @@ class Connection:
             store.check()
         self.experiment = experiment
         self._given_id, self._artifacts = experiment_id, artifacts
-        self.retry_s = 0.0
+        self._retry_s, self._wait_s = 0.0, 0.0
         self._client: mlflow.MlflowClient | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store did not take the last entry that was sent."""
+        return self._wait_s > 0
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether a store that is away may be tried again."""
+        return monotonic() >= self._retry_s
+
+    def mark_away(self) -> None:
+        """Wait before the store is tried again: 30 s at first, then twice as long each time, up to 10 min.
+
+        A store that accepts connections and does not answer delays each try by seconds.
+        """
+        self._wait_s = min(max(2 * self._wait_s, _FIRST_WAIT_S), _LONGEST_WAIT_S)
+        self._retry_s = monotonic() + self._wait_s
+
+    def mark_present(self) -> None:
+        """Try the store at once the next time."""
+        self._retry_s, self._wait_s = 0.0, 0.0
 
     def client(self) -> mlflow.MlflowClient:
         """Return MLflow's client; the first call creates a missing SQLite store."""
@@ -91,13 +115,17 @@ class Connection:
             known = client.get_experiment_by_name(self.experiment)
             assert known is not None
             store_view(client, known.experiment_id)
-        if known.lifecycle_stage != LifecycleStage.ACTIVE:
+        return self._active(known)
+
+    def _active(self, experiment: Experiment) -> str:
+        """Return the id of an experiment; raise ModelError if the experiment was deleted."""
+        if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
             raise ModelError(
-                f"the experiment {self.experiment} in {self.runs} was deleted: restore it with mlflow "
-                f"experiments restore --experiment-id {known.experiment_id}, or name another with "
+                f"the experiment {experiment.name} in {self.runs} was deleted: restore it with mlflow "
+                f"experiments restore --experiment-id {experiment.experiment_id}, or name another with "
                 "mlflow.experiment"
             )
-        return str(known.experiment_id)
+        return str(experiment.experiment_id)
 
     def _artifact_place(self) -> str | None:
         """Return the address for the files of a new experiment; None if the server decides.
@@ -121,13 +149,14 @@ class Connection:
         """Return the id of the experiment; None if no run has created it yet.
 
         Raises:
-            ModelError: the store does not exist, no experiment has the given id, or it was deleted.
+            ModelError: the store does not exist, no experiment has the given id, or the experiment was
+                deleted.
         """
         client = self.existing()
         if self._given_id:
             return self._existing_experiment(self._given_id)
         found = client.get_experiment_by_name(self.experiment)
-        return None if found is None else str(found.experiment_id)
+        return None if found is None else self._active(found)
 
     def _existing_experiment(self, experiment_id: str) -> str:
         """Return ``experiment_id``, after checking that the experiment exists.

@@ -9,6 +9,8 @@ from pathlib import Path
 import mlflow
 import psutil
 
+from schemas.errors import ModelError
+
 PROCESS_TAG = "statecast.process"
 HOST_TAG = "statecast.host"
 _OF_HOST = "pid:[4026531836]"  # Linux gives the first namespace of a machine always this number
@@ -37,6 +39,25 @@ def mark_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> int:
         client.set_tag(run_id, "mlflow.note.content", _NOTE)
         client.set_terminated(run_id, "KILLED")
     return len(dead)
+
+
+def check_not_running(tag: str, folder: Path) -> None:
+    """Check that no other process writes the unsent run in ``folder``.
+
+    Args:
+        tag: `process_tag` of the process that began the run.
+        folder: the folder, for the message.
+
+    Raises:
+        ModelError: the process still runs.
+    """
+    parts = tag.split()
+    if len(parts) != 4 or parts[:2] != [_boot(), _namespace()] or parts[2] == str(os.getpid()):
+        return
+    if not _is_dead(tag):
+        raise ModelError(
+            f"{folder}: process {parts[2]} still writes this run: send the run when it has ended"
+        )
 
 
 def _is_dead(tag: str) -> bool:

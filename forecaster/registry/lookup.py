@@ -10,11 +10,12 @@ from mlflow.exceptions import MlflowException
 
 from forecaster.registry.connection import Connection
 from forecaster.registry.references import Reference
-from forecaster.registry.versions import Version, version_of
+from forecaster.registry.versions import VERSION_TAG, Version, version_of
 from schemas.errors import ModelError
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as RunEntity
+    from mlflow.entities.model_registry import ModelVersion
 
 
 def is_registered(connection: Connection, reference: Reference) -> bool:
@@ -72,6 +73,21 @@ def versions_of(connection: Connection, name: str) -> list[Version]:
     # Read the aliases separately: in database stores, the results of a search have none.
     aliases = client.get_registered_model(name).aliases
     return [version_of(version, aliases) for version in found]
+
+
+def find_weights(connection: Connection, model_version: str) -> ModelVersion | None:
+    """Return MLflow's record of the version with certain weights; None if the store has none.
+
+    Args:
+        connection: the stores.
+        model_version: `Forecaster.version`.
+    """
+    if not (connection.runs.exists() and connection.models.exists()):
+        return None
+    with connection.errors():
+        tag = f"tags.`{VERSION_TAG}` = '{model_version}'"
+        found = connection.client().search_model_versions(tag, max_results=1)
+    return found[0] if found else None
 
 
 def find_run(connection: Connection, run_id: str) -> RunEntity:

@@ -1,4 +1,4 @@
-"""Where a run comes from: the commit of the working folder, versions of the software, and the machine."""
+"""The origin of a run: the commit of the working folder, the versions of the software, and the machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GIT_TIMEOUT_S = 10.0
 
 
 def provenance() -> dict[str, str]:
-    """Return the tags that say where a run comes from; a tag that does not apply is absent."""
+    """Return the tags about the origin of a run; a tag that does not apply is absent."""
     return _git_tags(Path.cwd()) | {
         **{
             f"statecast.{name}_version": found for name in ("statecast", "torch") if (found := _version(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,9 +13,10 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
 
 from forecaster import warning_filters
-from schemas.errors import ModelError
+from schemas.errors import ModelError, one_line
+from schemas.masking import masked
 
-_DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+_DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Python module of a database's driver -> the package that has it."""
 REFUSALS = (MlflowException, SQLAlchemyError)
 
@@ -72,3 +74,12 @@ def ignore_existing() -> Iterator[None]:
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error as one line: its class, if the error is a bug, and its message."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if type(error).__module__.startswith("schemas."):
+        return masked(one_line(error))
+    return masked(one_line(traceback.format_exception_only(error)[-1]))

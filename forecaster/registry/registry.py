@@ -21,22 +21,21 @@ from forecaster.registry import lookup, outbox
 from forecaster.registry.aliases import Aliases
 from forecaster.registry.begin_run import begin_run, monitored
 from forecaster.registry.connection import Connection
-from forecaster.registry.killed_runs import mark_killed_runs
-from forecaster.registry.lookup import find_run, find_version, model_of_run, versions_of
+from forecaster.registry.killed_runs import PROCESS_TAG, check_not_running, mark_killed_runs
+from forecaster.registry.lookup import find_run, find_version, find_weights, model_of_run, versions_of
 from forecaster.registry.outbox import Outbox
+from forecaster.registry.overview import models_frame, models_of, runs_frame, runs_of
 from forecaster.registry.references import DEFAULT_ALIAS, Reference, check_alias
 from forecaster.registry.run import Run
 from forecaster.registry.runs_view import runs_page, store_view
 from forecaster.registry.served_model import example_rows
 from forecaster.registry.ui import ui_command, ui_environment
 from forecaster.registry.versions import (
+    MODEL_TAG,
     SCALE_FILE,
-    VERSION_TAG,
     Promotion,
     Sent,
     Version,
-    run_overview,
-    runs_frame,
     versions_frame,
 )
 from schemas.errors import ModelError
@@ -93,6 +92,7 @@ class Registry:
         params: Mapping[str, object],
         tags: Mapping[str, str] | None = None,
         parent: Run | None = None,
+        model_version: str = "",
     ) -> Iterator[Run]:
         """Start an MLflow run to log to, and end it at the end of the ``with`` block.
 
@@ -103,15 +103,20 @@ class Registry:
         Args:
             name: name of the MLflow run in overviews.
             params: settings, see `Run.log_params`.
-            tags: tags in addition to those of the user, the commit, the versions and the machine.
+            tags: tags in addition to the tags about user, commit, versions and machine.
             parent: the MLflow run to which the new one belongs; MLflow shows the new one below it. Such a run
                 can start while the store is away.
+            model_version: `Forecaster.version` of a registered model that the run evaluates; metrics with
+                ``of_model`` are linked to it.
 
         Raises:
-            ModelError: the store reports an error; or at the end, a model was trained that the store did not
-                take.
+            ModelError: the store reports an error.
         """
         run = begin_run(self._connection, self._unsent, name, tags or {}, self._run_id, parent)
+        if model_version:
+            found = find_weights(self._connection, model_version)
+            if found is not None and MODEL_TAG in found.tags:
+                run.link_model(found.tags[MODEL_TAG])
         run.log_params(params)
         try:
             with monitored(run, self.tracking_uri) if self._system_metrics else nullcontext():
@@ -124,7 +129,7 @@ class Registry:
 
     @contextmanager
     def reopen(self, run_id: str) -> Iterator[Run]:
-        """Log later results about the model of a run that has ended, whose status does not change.
+        """Log later results to a run that has ended; the status of the run does not change.
 
         Raises:
             ModelError: the run does not exist, or the store is away.
@@ -146,7 +151,8 @@ class Registry:
             model_name: the registered model of a saved forecaster; an unsent run has its own.
 
         Raises:
-            ModelError: the folder holds neither, or the store does not take everything.
+            ModelError: the folder holds neither, another process still writes the run, or the store does not
+                take everything.
         """
         if (folder / FILE_NAME).is_file():
             forecaster = Forecaster.load(folder)
@@ -154,7 +160,9 @@ class Registry:
                 run.log_model(forecaster, model_name, example_rows(forecaster))
                 run.name_first_version(model_name, "challenger", "it was registered without a backtest")
             return Sent(run.run_id, run.version, ())
-        run = Run(self._connection, Outbox.read(folder))
+        box = Outbox.read(folder)
+        check_not_running(box.run.get("tags", {}).get(PROCESS_TAG, ""), folder)
+        run = Run(self._connection, box)
         run.send()
         return Sent(run.run_id, run.version, tuple(run.notices))
 
@@ -233,12 +241,11 @@ class Registry:
         """
         try:
             with self._connection.errors(), tempfile.TemporaryDirectory() as folder:
-                client = self._connection.existing()
-                tag = f"tags.`{VERSION_TAG}` = '{model_version}'"
-                found = client.search_model_versions(tag, max_results=1)
-                if not found or not found[0].run_id:
+                found = find_weights(self._connection, model_version)
+                if found is None or not found.run_id:
                     return None
-                file = client.download_artifacts(found[0].run_id, SCALE_FILE, folder)
+                client = self._connection.existing()
+                file = client.download_artifacts(found.run_id, SCALE_FILE, folder)
                 return dict(pl.read_parquet(file).select("series_id", "scale").rows())
         except (ModelError, MlflowException, OSError):
             return None
@@ -247,35 +254,42 @@ class Registry:
         """Return the newest runs of the experiment, newest first.
 
         Returns:
-            ``name, run_id, status, cell: String, started: Datetime("us", "UTC"), seconds: Float64`` (null
-            while the run lasts) and a Float64 column with the last value of each backtest or validation
-            metric of any run.
+            ``name, run_id, status, job, cell: String, started: Datetime("us", "UTC"), seconds: Float64``
+            (null while the run lasts) and a Float64 column with the last value of each backtest or
+            validation metric of any run.
         """
         with self._connection.errors():
-            client = self._connection.existing()
-            experiment_id = self._connection.existing_experiment_id()
-            ids = [] if experiment_id is None else [experiment_id]
-            order = ["attributes.start_time DESC"]
-            found = client.search_runs(ids, max_results=limit, order_by=order) if ids else []
-        return runs_frame([run_overview(run) for run in found])
+            return runs_frame(runs_of(self._connection, limit))
+
+    def models(self) -> pl.DataFrame:
+        """Return all registered versions, by name and the newest first, with the metrics of their runs.
+
+        Returns:
+            The columns of `versions`, ``description: String``, and a Float64 column for each backtest or
+            validation metric of any run.
+        """
+        with self._connection.errors():
+            return models_frame(*models_of(self._connection))
 
     def prepare_page(self, address: str) -> str:
         """Store the view of the runs in the experiment, and return the URL of its page.
 
-        Runs of processes of this host that died are marked as KILLED.
+        If no run has created the experiment, the experiment that was changed last is shown. Runs of processes
+        of this host that died are marked as KILLED.
 
         Args:
             address: the address of the server that shows the page.
         """
         with self._connection.errors():
-            client, experiment_id = self._connection.client(), self._connection.experiment_id()
+            client = self._connection.client()
+            experiment_id = self._connection.existing_experiment_id()
+            if experiment_id is None:
+                found = client.search_experiments(max_results=1, order_by=["last_update_time DESC"])
+                experiment_id = found[0].experiment_id if found else self._connection.experiment_id()
             store_view(client, experiment_id)
             mark_killed_runs(client, experiment_id)
         return runs_page(address, experiment_id)
 
     def is_registered(self, reference: Reference) -> bool:
-        """Return True if the store has the model or run that the reference names.
-
-        Return False if the reference can only mean a folder, or the store does not exist.
-        """
+        """Return whether the store has the model or run that a reference names."""
         return lookup.is_registered(self._connection, reference)

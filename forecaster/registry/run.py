@@ -6,7 +6,6 @@ What MLflow does not take at once waits in the outbox of the run (`forecaster.re
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -25,9 +24,10 @@ from forecaster.registry.datasets import described
 from forecaster.registry.metric_names import epoch_metric
 from forecaster.registry.outbox import Entry, Outbox
 from forecaster.registry.references import check_model_name
+from forecaster.registry.refusals import reason_of
 from forecaster.registry.sender import EXAMPLE, Sender
 from forecaster.registry.versions import SCALE_FILE, Version
-from schemas.errors import ModelError, one_line
+from schemas.errors import ModelError
 from schemas.masking import masked
 
 if TYPE_CHECKING:
@@ -219,6 +219,11 @@ class Run:
         """
         self._log({"kind": "first_alias", "name": model_name, "alias": alias, "why": why})
 
+    def link_model(self, model_id: str) -> None:
+        """Link a model that another run has logged, as an input: this run evaluates it."""
+        self._outbox.run["model_id"] = model_id
+        self._log({"kind": "input_model"})
+
     def describe_version(self, model_name: str, text: str) -> None:
         """Set the description of the version that the run registered."""
         self._log({"kind": "description", "name": model_name, "text": masked(text)})
@@ -268,7 +273,7 @@ class Run:
                 self._connection.client().set_terminated(self.run_id, "FAILED")
             return
         if error is not None:
-            line = _reason(error)
+            line = reason_of(error)
             tags = {"statecast.error": line, "mlflow.note.content": line}
             self._outbox.add({"kind": "tags", "values": tags})
         self._outbox.add({"kind": "end", "status": status, "ended_ms": _now_ms()})
@@ -308,12 +313,3 @@ class Run:
 
 def _now_ms() -> int:
     return int(datetime.now(UTC).timestamp() * 1000)
-
-
-def _reason(error: BaseException) -> str:
-    """Return an error as one line: its class, if the error is a bug, and its message."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    if type(error).__module__.startswith("schemas."):
-        return masked(one_line(error))
-    return masked(one_line(traceback.format_exception_only(error)[-1]))

@@ -1,8 +1,7 @@
 """The view of an experiment's runs that MLflow's pages open: its columns, its order and its charts.
 
-MLflow keeps a shared view as JSON in a tag of the experiment. The names of its fields are those of
-``ExperimentPageUIState``, ``ExperimentPageSearchFacetsState`` and ``RunsChartsCardConfig`` in the source of
-MLflow's pages.
+MLflow keeps a shared view as JSON in a tag of the experiment. The source of MLflow's pages defines
+its fields as ``ExperimentPageUIState``, ``ExperimentPageSearchFacetsState`` and ``RunsChartsCardConfig``.
 """
 
 from __future__ import annotations
@@ -56,6 +55,16 @@ _BARS = (
     "test/skill_vs_persistence",
     "time/train_s",
 )
+VARIED = (
+    "network.hidden",
+    "network.layers",
+    "network.halflife",
+    "training.learning_rate",
+    "training.weight_decay",
+    "training.dropout",
+    "training.segment",
+)
+"""The parameters that the trials of a sweep vary."""
 _SECTIONS = ("backtest", "epoch", "gradient", "sweep", "test", "time", "Model metrics", "System metrics")
 
 
@@ -76,9 +85,14 @@ def view() -> dict[str, Any]:
     charts: list[dict[str, Any]] = []
     for title, metrics in _LINES.items():
         charts.append(_line(metrics[0], title, metrics))
-        # Without a deleted chart of its own, MLflow would draw each further metric once more.
+        # These metrics are lines of the chart above. A deleted chart keeps MLflow from drawing one more.
         charts += [_line(metric, "", (metric,)) | {"deleted": True} for metric in metrics[1:]]
     charts += [_card("BAR", metric) for metric in _BARS]
+    charts.append(
+        _card("PARALLEL", "sweep/trials")
+        | {"displayName": "Settings and skill of the trials", "showAllRuns": True}
+        | {"selectedParams": list(VARIED), "selectedMetrics": ["sweep/skill_validation"]}
+    )
     return {
         "orderByKey": f"metrics.`{SKILL}`",
         "orderByAsc": False,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,12 +13,14 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LoggedModelInput,
     LoggedModelOutput,
     Metric,
     Param,
     RunTag,
 )
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from forecaster.model import Forecaster
 from forecaster.registry.aliases import Aliases
@@ -27,18 +29,17 @@ from forecaster.registry.outbox import Entry, Outbox
 from forecaster.registry.references import DEFAULT_ALIAS
 from forecaster.registry.refusals import ignore_existing
 from forecaster.registry.served_model import save
-from forecaster.registry.versions import VERSION_TAG, Version, version_of
+from forecaster.registry.versions import MODEL_TAG, VERSION_TAG, Version, version_of
 from schemas.errors import ModelError, one_line
 from schemas.masking import masked
 
 EXAMPLE = "example.parquet"
-_RETRY_S = 30.0  # the time until a store that was away is tried again
 _MOST_PARAMS, _MOST_METRICS = 100, 1000  # MLflow accepts at most so many in one request
 _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
 
 
 class Sender:
-    """Sends the entries of one outbox, and keeps those that the store does not take.
+    """Sends the entries of one outbox, and keeps each entry that the store does not take.
 
     Attributes:
         reason: why the last entry was not sent; empty after all were sent.
@@ -61,6 +62,7 @@ class Sender:
             "tags": self._send_tags,
             "file": self._send_file,
             "dataset": self._send_dataset,
+            "input_model": self._send_input_model,
             "model": self._send_model,
             "first_alias": self._send_first_alias,
             "description": self._send_description,
@@ -68,24 +70,36 @@ class Sender:
         }
 
     def send(self, *, now: bool = False) -> None:
-        """Send all entries, and write those that remain to the disk.
+        """Send all entries, and write the remaining entries to the disk.
 
-        A store that was away is tried again after 30 s, or at once with ``now``.
+        A store that was away is tried again after a while (`Connection.mark_away`), or at once with ``now``.
 
         Raises:
             OSError: the entries cannot be written to the disk.
         """
-        if now or time.monotonic() >= self._connection.retry_s:
-            self._send_all()
+        connection = self._connection
+        if connection.is_away and (now or connection.may_retry):
+            self.reason = self._probe()
+            if self.reason:
+                connection.mark_away()
+            else:
+                connection.mark_present()
+        if not connection.is_away:
+            self._send_all(now)
         self._outbox.save()
 
-    def _send_all(self) -> None:
+    def _send_all(self, now: bool) -> None:
+        """Send all entries in their order; keep each one that the store does not take.
+
+        Args:
+            now: whether files that the store did not take before are tried again, which can take long.
+        """
         self.reason, waiting = "", self._outbox.entries
         if not waiting or not self._create_run():
             return
         kept: list[Entry] = []
         for number, entry in enumerate(waiting):
-            if self._waits(entry, kept):
+            if self._waits(entry, kept) or (entry.get("is_put_off") and not now):
                 kept.append(entry)
                 continue
             try:
@@ -98,9 +112,10 @@ class Sender:
                 kept.append(entry)
                 self.reason = self.reason or one_line(error)
                 # The place of the files can be at fault alone: then the other entries are sent.
-                if entry["kind"] in ("model", "file") and self._answers():
+                if entry["kind"] in ("model", "file") and not self._probe():
+                    entry["is_put_off"] = True
                     continue
-                self._connection.retry_s = time.monotonic() + _RETRY_S
+                self._connection.mark_away()
                 kept += waiting[number + 1 :]
                 break
         self._outbox.entries = kept
@@ -116,7 +131,7 @@ class Sender:
                     )
             except ModelError as error:
                 self.reason = one_line(error)
-                self._connection.retry_s = time.monotonic() + _RETRY_S
+                self._connection.mark_away()
                 return False
             run["run_id"], run["experiment_id"] = made.info.run_id, made.info.experiment_id
         return True
@@ -126,13 +141,13 @@ class Sender:
         is_about_model = entry.get("of_model") or entry["kind"] in ("first_alias", "description", "end")
         return bool(is_about_model) and any(one["kind"] == "model" for one in kept)
 
-    def _answers(self) -> bool:
-        """Return whether the store of runs answers."""
+    def _probe(self) -> str:
+        """Return why the store of runs does not answer; empty if it answers."""
         try:
             self._connection.runs.check()
-        except ModelError:
-            return False
-        return True
+        except ModelError as error:
+            return one_line(error)
+        return ""
 
     @property
     def _run_id(self) -> str:
@@ -173,6 +188,10 @@ class Sender:
         self._connection.client().log_inputs(self._run_id, [data])
         self._outbox.run["dataset"] = (data.dataset.name, data.dataset.digest)
 
+    def _send_input_model(self, entry: Entry) -> None:
+        model = LoggedModelInput(self._outbox.run["model_id"])
+        self._connection.client().log_inputs(self._run_id, models=[model])
+
     def _send_model(self, entry: Entry) -> None:
         """Log the model, and register it; steps that an earlier attempt completed are not repeated."""
         run, client = self._outbox.run, self._connection.client()
@@ -189,9 +208,13 @@ class Sender:
             # Use models:/ID only with a server: for a database, MLflow would look it up in its global store.
             remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
             source = f"models:/{logged.model_id}" if remote else logged.artifact_location
-            made = client.create_model_version(name, source, self._run_id, tags, model_id=logged.model_id)
+            linked = tags | {MODEL_TAG: run["model_id"]}
+            made = client.create_model_version(name, source, self._run_id, linked, model_id=logged.model_id)
             run["version"] = str(made.version)
             self._outbox.save()
+        # MLflow's list of models shows a model as registered by this tag, which its client does not set.
+        versions = json.dumps([{"name": name, "version": run["version"]}])
+        client.set_logged_model_tags(run["model_id"], {MLFLOW_MODEL_VERSIONS: versions})
         found = client.get_model_version(name, run["version"])
         self.version = version_of(found, client.get_registered_model(name).aliases)
 

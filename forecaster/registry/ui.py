@@ -1,6 +1,6 @@
 """The command that serves MLflow's pages for a store.
 
-This module does not import MLflow: the pages are served by a process of their own.
+This module does not import MLflow: another process serves the pages.
 """
 
 from __future__ import annotations

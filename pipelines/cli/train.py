@@ -10,7 +10,7 @@ import typer
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
 from pipelines.cli.settings import input_files, load_settings, paths
-from pipelines.cli.stores import store_line
+from pipelines.cli.stores import store_line, ui_line
 from pipelines.sinks.folder import check_folder
 from pipelines.storage import Location, location
 from schemas.errors import DataError, OutputError
@@ -148,7 +148,7 @@ def _print_outcome(out: Out, job: JobConfig, trained: TrainOutcome, table: Locat
         f"registered {version.name}/{version.number}{aliases} = {version.model_version}, run {trained.run_id}"
     )
     out.say(store_line(job.mlflow))
-    out.say(f"look at the run: statecast ui --tracking-uri {job.mlflow.tracking_uri}")
+    out.say(f"look at the run: {ui_line(job.mlflow)}")
     if not version.aliases:
         out.say(f"make it the version that jobs load: statecast promote {version.name}/{version.number}")
     if table is not None:

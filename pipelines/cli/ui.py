@@ -21,6 +21,7 @@ from pipelines.cli.console import Out
 from pipelines.cli.settings import load_settings
 from pipelines.cli.stores import store_line
 from schemas.errors import ConfigError, ModelError
+from schemas.masking import split_login
 
 if TYPE_CHECKING:
     from pipelines.settings.mlflow_config import MlflowConfig
@@ -57,7 +58,8 @@ def ui(
 
     store = Store.parse(job.mlflow.tracking_uri)
     if store.uri.startswith("http"):
-        url = _prepared_page(job.mlflow, store.uri, out)
+        public, _ = split_login(store.uri)
+        url = _prepared_page(job.mlflow, public, out)
         out.say(f"training runs: {url}")
         out.result({"url": url})
         _open(url, browser and not as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial, reduce
 from pathlib import Path
@@ -50,6 +50,8 @@ class FolderEvaluation:
         scores: scores by model and horizon (``schemas.scores``), with the baselines last.
         errors: errors by model, see `forecaster.evaluation.scores.errors`.
         comparisons: the errors and scores of each model beside the baselines.
+        versions: model version by label.
+        observations: the observations that the forecasts were compared with.
         rows: number of observed windows of each series.
         unit: description of the unit of the errors.
         freq: length of a window.
@@ -59,6 +61,8 @@ class FolderEvaluation:
     scores: pl.DataFrame
     errors: Mapping[str, pl.DataFrame]
     comparisons: Mapping[str, BaselineComparison]
+    versions: Mapping[str, str]
+    observations: pl.DataFrame = field(repr=False)
     rows: Mapping[str, int]
     unit: str
     freq: Frequency
@@ -98,7 +102,8 @@ def evaluate_folders(
     loaded = load_observations(job.model_copy(update={"covariates": CovariatesConfig()}), on_rows)
     found = aggregate(loaded.rows, job.windows)
     windows, lost = found.windows, replaced.notice(len(found.replaced), "in the input, where they stay")
-    by_label = {label: errors(part, windows, job.windows) for label, part in _by_label(forecasts).items()}
+    parts = _by_label(forecasts)
+    by_label = {label: errors(part, windows, job.windows) for label, part in parts.items()}
     if not all(len(part) for part in by_label.values()):
         raise DataError(
             f"{job.data.paths[0]}: holds no actual of any forecast; name files with observations of the "
@@ -119,6 +124,8 @@ def evaluate_folders(
             label: BaselineComparison(label, {label: all_errors[label], **baselines}, unit, scores)
             for label in by_label
         },
+        {label: str(part["model_version"][0]) for label, part in parts.items()},
+        loaded.rows,
         dict(zip(windows.series_ids, counts, strict=True)),
         words,
         freq,

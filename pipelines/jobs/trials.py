@@ -52,7 +52,7 @@ def best_of(trials: list[Trial]) -> Trial | None:
 def trials_frame(trials: list[Trial], config: JobConfig) -> pl.DataFrame:
     """Return a row for each trial, the best first: ``trial, ended, skill, seconds, run_id`` and settings.
 
-    The settings are all those that some trial has changed; ``config`` has their values in the first trial.
+    The settings are all settings that some trial has changed; ``config`` has their values in the first trial.
     """
     names = list(dict.fromkeys(name for trial in trials for name in trial.settings))
     own = config.flat()

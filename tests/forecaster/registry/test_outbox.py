@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from forecaster.registry import outbox
+from forecaster.registry.killed_runs import process_tag
 from forecaster.registry.outbox import Outbox, unsent
 from forecaster.registry.registry import Registry, Run
 from schemas.errors import DataError, ModelError
@@ -39,7 +42,7 @@ def away(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             patched.setattr(MlflowClient, name, fail)
         patched.setattr(type(registry._connection.runs), "check", fail_check)
         yield
-    registry._connection.retry_s = 0.0
+    registry._connection.mark_present()
 
 
 def fail_check(store: object) -> None:
@@ -143,13 +146,17 @@ def test_a_refused_metric_is_a_notice_and_blocks_nothing(
 def test_files_that_cannot_be_stored_leave_metrics_and_status_complete(
     store: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tries = []
+
     def full(*arguments: Any, **named: Any) -> Any:
+        tries.append(arguments)
         raise OSError(28, "No space left on device")
 
     with store.start_run("full", {}) as run, monkeypatch.context() as patched:
         patched.setattr(MlflowClient, "log_artifact", full)
         run.log_frame(history(3), "scores.json")
         run.log_metrics({"a": 1.0})
+        assert len(tries) == 1  # the file is not tried again for each metric
         run.end("FINISHED")
     assert any("No space left" in line and "statecast sync" in line for line in run.notices)
     entity = client(store).get_run(run.run_id)
@@ -168,6 +175,37 @@ def test_the_outbox_drops_points_beyond_its_bound(tmp_path: Path, monkeypatch: p
     box.save()
     assert box.folder is not None
     assert Outbox.read(box.folder).dropped == 4
+
+
+def test_a_store_that_is_away_is_tried_again_after_a_while(
+    store: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = store._connection
+    clock = [1000.0]
+    monkeypatch.setattr("forecaster.registry.connection.monotonic", lambda: clock[0])
+    tries = []
+    with store.start_run("retried", {}) as run, away(store, monkeypatch):
+        run.log_metrics({"a": 1.0})
+        monkeypatch.setattr(type(connection.runs), "check", lambda _: tries.append(clock[0]) or fail_check(_))
+        for clock[0] in (1010.0, 1031.0, 1060.0, 1092.0, 1100.0):
+            run.log_metrics({"a": 1.0})
+        assert tries == [1031.0, 1092.0]  # after 30 s, then after 60 s
+        monkeypatch.undo()
+    assert client(store).get_run(run.run_id).data.metrics == {"a": 1.0}
+
+
+def test_a_run_that_another_process_still_writes_is_not_sent(
+    store: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, folder = log_everything(store, monkeypatch)
+    file = folder / "run.json"
+    own = process_tag()
+    parent = [*own.split()[:2], str(os.getppid()), f"{psutil.Process(os.getppid()).create_time():.2f}"]
+    file.write_text(file.read_text().replace(own, " ".join(parent)))
+    with pytest.raises(ModelError, match=f"process {os.getppid()} still writes"):
+        store.send(folder, "unused")
+    file.write_text(file.read_text().replace(" ".join(parent), own))
+    store.send(folder, "unused")
 
 
 def test_a_failed_run_says_why_as_tag_and_note(store: Registry) -> None:

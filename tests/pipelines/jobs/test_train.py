@@ -180,11 +180,11 @@ def test_a_model_that_cannot_be_registered_is_saved_locally(
     kept = Registry(job(folder).mlflow.tracking_uri).load(str(outcome.version))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "train", FakeTraining(kept, outcome))
-    monkeypatch.setattr("forecaster.registry.run.save", full)
-    with pytest.raises(ModelError, match=r"was trained and cannot be registered: .*No space left") as caught:
+    monkeypatch.setattr("forecaster.registry.sender.save", full)
+    with pytest.raises(ModelError, match=r"was trained, and the MLflow store .*No space left") as caught:
         run_training(job(folder), "full")
-    saved = Path(str(caught.value).rpartition("--model ")[2])
-    assert saved.parent == tmp_path
+    saved = Path(str(caught.value).rpartition("--model ")[2].partition(" ")[0])
+    assert saved.parent.parent == tmp_path / "statecast-unsent"
     assert Forecaster.load(saved).version == kept.version
 
 
