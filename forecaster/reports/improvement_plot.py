@@ -40,6 +40,6 @@ def improvement_figure(improvements: Mapping[str, tuple[float, float, float]], c
     axes.plot(share, at, "o", color=PALETTE[0], markersize=6)
     axes.set_yticks(at, [plain(label) for label in rows])
     axes.tick_params(axis="y", labelcolor=INK)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     return figure

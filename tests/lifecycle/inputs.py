@@ -14,7 +14,7 @@ SERIES = 12
 HISTORY_DAYS = 60
 HORIZON = 6
 SCALE = 3 * 2**0.5 / 2  # roughly the standard deviation of the wave, in which differences are given
-_START = datetime(2025, 1, 1, tzinfo=UTC)
+_START = datetime(2015, 1, 1, tzinfo=UTC)
 _HOUR_US = 3_600_000_000
 
 
