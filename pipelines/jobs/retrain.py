@@ -198,8 +198,10 @@ def _register(
         run.log_tags({"statecast.outcome": "no epoch was better than the weights of the parent"})
         return None
     until_us = int(config.windows.frequency.end_us(learned.stop - 1))
-    tags = training_tags(datetime.fromtimestamp(until_us / MICROSECONDS, UTC), parent)
-    run.log_model(trained.forecaster, parent.name, data.rows.head(5), tags)
+    until = datetime.fromtimestamp(until_us / MICROSECONDS, UTC)
+    run.log_model(trained.forecaster, parent.name, data.rows.head(5), training_tags(until, parent))
+    text = f"retrained from {parent} on {len(learned.series_ids):,} series, on rows until {until:%Y-%m-%d %H:%M}"
+    run.describe_version(parent.name, f"{text} UTC")
     version = run.registered()
     registry.promote(str(version), CHALLENGER, f"retrained from {parent}")
     return version

@@ -129,6 +129,7 @@ def test_the_decision_and_every_check_are_in_the_description(folder: Path, retra
     assert retrained.gated is not None
     client = mlflow.MlflowClient(registry(folder).tracking_uri)
     described = str(client.get_model_version("waves", "3").description)
+    assert described.startswith("retrained from waves/2 on 4 series, on rows until 2013-02-06 00:00 UTC; ")
     assert "Replaces waves/2 as champion, by run" in described
     for check in retrained.gated.decision.checks:
         assert check.reason in described
