@@ -200,8 +200,8 @@ def _register(
     until_us = int(config.windows.frequency.end_us(learned.stop - 1))
     until = datetime.fromtimestamp(until_us / MICROSECONDS, UTC)
     run.log_model(trained.forecaster, parent.name, data.rows.head(5), training_tags(until, parent))
-    text = f"retrained from {parent} on {len(learned.series_ids):,} series, on rows until {until:%Y-%m-%d %H:%M}"
-    run.describe_version(parent.name, f"{text} UTC")
+    span = f"{len(learned.series_ids):,} series, on rows until {until:%Y-%m-%d %H:%M} UTC"
+    run.describe_version(parent.name, f"retrained from {parent} on {span}")
     version = run.registered()
     registry.promote(str(version), CHALLENGER, f"retrained from {parent}")
     return version
