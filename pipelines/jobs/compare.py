@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,14 +13,12 @@ import polars as pl
 
 from forecaster.config import CovariatesConfig
 from forecaster.covariates.encoding import SERIES, Table
-from forecaster.evaluation.bootstrap import Improvement
 from forecaster.evaluation.paired_comparison import PairedComparison, check_comparable, compare, limits_of
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Registry, Run
-from forecaster.reports import plots
-from forecaster.reports.improvement_plot import improvement_figure
 from forecaster.time.notices import window_notices
 from forecaster.time.windows import MICROSECONDS, Windows, aggregate
+from pipelines.jobs.comparison_log import log_comparison
 from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import missing_tables, read_tables, with_tables
@@ -31,7 +27,6 @@ from schemas import cells, replaced
 from schemas.errors import ConfigError, DataError
 
 _MOST_CLASSES = 40
-_MEASURES = ("skill", "mase", "wql", "coverage", "width")
 
 
 @dataclass(frozen=True)
@@ -287,44 +282,3 @@ def _classes(config: JobConfig, windows: Windows) -> list[str] | None:
             "choose another column"
         )
     return found
-
-
-def log_comparison(run: Run, found: PairedComparison) -> None:
-    """Log a comparison: numbers, curves by horizon, tables and pictures."""
-    final = {"improvement": found.overall.share}
-    final |= {"improvement_low": found.overall.low, "improvement_high": found.overall.high}
-    final |= {f"improvement_{name}": improvement.share for name, improvement in found.by_class.items()}
-    for name, cost in zip(("champion", "challenger"), found.costs, strict=True):
-        final |= {f"{measure}_{name}": value for measure, value in vars(cost).items()}
-    run.log_metrics({f"compare/{_metric_name(name)}": value for name, value in final.items()})
-    for row in found.scores.to_dicts():
-        model = row["model"].replace(" ", "_")
-        points = {f"compare/{name}_by_horizon_{model}": row[name] for name in _MEASURES}
-        run.log_points({name: value for name, value in points.items() if value is not None}, row["horizon"])
-    run.log_frame(found.scores, "compare/scores.json")
-    run.log_frame(improvements_frame(found), "compare/improvements.json")
-    drawn = found.scores.rename({"mase": "mae"}).drop_nulls("mae")
-    run.log_figure(partial(plots.error_by_horizon_figure, drawn), "plots/error_by_horizon.png")
-    draw = partial(improvement_figure, labelled_improvements(found), found.confidence)
-    run.log_figure(draw, "plots/improvement.png")
-
-
-def _metric_name(text: str) -> str:
-    """Return a text with the characters that MLflow does not accept in the name of a metric replaced."""
-    return re.sub(r"[^\w./ -]", "_", text)
-
-
-def labelled_improvements(found: PairedComparison) -> dict[str, Improvement]:
-    """Return all improvements of a comparison by label: overall, by class, and by horizon."""
-    series = found.series_by_class
-    return {
-        "all": found.overall,
-        **{f"{name} ({series[name]:,} series)": one for name, one in found.by_class.items()},
-        **{f"horizon {horizon}": one for horizon, one in found.by_horizon.items()},
-    }
-
-
-def improvements_frame(found: PairedComparison) -> pl.DataFrame:
-    """Return one row for each improvement of a comparison: ``what, improvement, low, high``."""
-    rows = [(label, *one) for label, one in labelled_improvements(found).items()]
-    return pl.DataFrame(rows, ["what", "improvement", "low", "high"], orient="row")
