@@ -173,15 +173,16 @@ def compare(
     losses = PairedLosses(scale, is_scored, classes, levels, horizon, issues)
     replays = [_Replay.begin(model, windows, levels, horizon) for model in (champion, challenger)]
     size = max(1, _BLOCK_CELLS // max(len(windows.series_ids) * horizon, 1))
-    for rows in blocks(split, size, np.flatnonzero(np.diff(windows.index) > 1) + 1):
+    breaks = np.flatnonzero(np.diff(windows.index) > 1) + 1
+    for number, rows in enumerate(blocks(split, size, breaks)):
         block, at = windows.rows(rows.start, rows.stop), np.arange(rows.start, rows.stop)
-        # The order alternates, so that neither model always finds the caches as the other one left them.
-        order = replays if rows.start % 2 else replays[::-1]
-        stepped = {id(replay): replay.step(block) for replay in order}
+        # The models take turns to be first: the second one finds the values of the block in the caches.
+        first_is_champion = number % 2 == 0
+        stepped = [replay.step(block) for replay in (replays if first_is_champion else replays[::-1])]
         if rows.start >= split.issue_rows.start:
             points = baseline_points(windows, filled, at, config, horizon)
             truth = values_ahead(actuals, windows.index, at, horizon)
-            forecasts = [stepped[id(replay)] for replay in replays]
+            forecasts = stepped if first_is_champion else stepped[::-1]
             baselines = [points[name] for name in BASELINES]
             losses.add(rows.start - split.issue_rows.start, truth, forecasts, baselines)
         on_windows(len(rows))
