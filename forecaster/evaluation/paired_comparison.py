@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecaster.arrays import Bools, Floats
+from forecaster.arrays import Floats
 from forecaster.evaluation.baselines import baseline_points, last_values
 from forecaster.evaluation.bootstrap import Improvement
 from forecaster.evaluation.demand_classes import demand_classes
@@ -167,7 +167,7 @@ def compare(
     split = Split(first, first, len(windows.values), horizon)
     actuals = observed(windows, config).values
     filled = last_values(actuals)
-    is_scored: Bools = (~np.isnan(actuals[:first])).any(axis=0)
+    is_scored = np.asarray((~np.isnan(actuals[:first])).any(axis=0))
     classes = demand_classes(actuals[:first]) if classes is None else classes
     scale, issues = training_scale(windows, first, config), len(split.issue_rows)
     losses = PairedLosses(scale, is_scored, classes, levels, horizon, issues)

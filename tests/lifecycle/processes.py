@@ -85,7 +85,7 @@ class Stream:
 
     def wait_for_version(self, model_version: str) -> None:
         """Wait until every shard has a model version."""
-        self._wait(lambda: self._numbers().model_versions == (model_version,))
+        self._wait(lambda: self._numbers().as_json(0.0).get("model_versions") == [model_version])
 
     def wait_for_refusal(self, version: str) -> None:
         """Wait until the stream has reported that it refuses a version."""

@@ -37,7 +37,7 @@ def config(folder: Path, data: str, **sections: Any) -> JobConfig:
         "network": {"hidden": 8, "layers": 1, "horizon": 3, "lags": [1, 2, 3], "ring": 24, "linear": False},
         "online": {"experts": [], "alarms_per_week": 0},
         "training": {"epochs": 6, "segment": 24, "learning_rate": 0.02, "backtest": 0.2},
-        "gate": {"times_slower": 100, "coverage_error": 0.2},
+        "gate": {"times_slower": 100, "coverage_error": 0.2, "least_blocks": 2},
         "mlflow": {
             "tracking_uri": f"sqlite:///{folder}/runs.db",
             "model": "waves",
