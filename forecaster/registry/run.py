@@ -107,8 +107,7 @@ class Run:
     def notice_on_error(self, what: str) -> Iterator[None]:
         """Turn any error of the block into a line of ``notices``: that ``what`` is missing, and why.
 
-        Use it for everything that is computed about a trained model, so that such an error does not lose the
-        training.
+        Use it for everything that is computed after a training: such an error must not lose the model.
         """
         try:
             yield
