@@ -183,7 +183,12 @@ def test_a_store_that_is_away_is_tried_again_after_a_while(
     connection = store._connection
     clock = [1000.0]
     monkeypatch.setattr("forecaster.registry.connection.monotonic", lambda: clock[0])
-    tries = []
+    tries: list[float] = []
+
+    def probe(address: object) -> None:
+        tries.append(clock[0])
+        raise ModelError("no MLflow server answers")
+
     with store.start_run("retried", {}) as run, away(store, monkeypatch):
         run.log_metrics({"a": 1.0})
         monkeypatch.setattr(type(connection.runs), "check", lambda _: tries.append(clock[0]) or fail_check(_))
