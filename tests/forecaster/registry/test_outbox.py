@@ -191,7 +191,7 @@ def test_a_store_that_is_away_is_tried_again_after_a_while(
 
     with store.start_run("retried", {}) as run, away(store, monkeypatch):
         run.log_metrics({"a": 1.0})
-        monkeypatch.setattr(type(connection.runs), "check", lambda _: tries.append(clock[0]) or fail_check(_))
+        monkeypatch.setattr(type(connection.runs), "check", probe)
         for clock[0] in (1010.0, 1031.0, 1060.0, 1092.0, 1100.0):
             run.log_metrics({"a": 1.0})
         assert tries == [1031.0, 1092.0]  # after 30 s, then after 60 s
