@@ -18,7 +18,7 @@ PERSISTENCE, SEASONAL_NAIVE = "persistence", "seasonal naive"
 SKILL_HORIZONS = (1, 3, 6, 12, 24)
 """The horizons of the skill: fixed, so that models with different horizons can be compared."""
 SHOWN_HORIZONS = (1, 24)
-"""The horizons whose MASE is a metric of its own."""
+"""The horizons that have a separate metric for their MASE."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class BaselineComparison:
 
     Attributes:
         label: label of the model.
-        errors: errors by label: those of the model, and of each baseline that has any.
+        errors: errors of the model and of each baseline that has any, by label.
         scale: scale of each series, by which its errors are divided.
         scores: scores of the model and the baselines, and possibly of other models; ``mae`` is a MASE.
     """
@@ -44,8 +44,8 @@ class BaselineComparison:
     def metrics(self) -> dict[str, float]:
         """Return the numbers by which models are compared, by name.
 
-        They are those of `errors_and_skill`, and ``wql``, ``coverage_90`` and ``width_90``
-        (`distribution_measures`). A number that does not apply is absent.
+        They are the numbers of `errors_and_skill`, and ``wql``, ``coverage_90`` and ``width_90`` of
+        `distribution_measures`. A number that does not apply is absent.
         """
         return self.errors_and_skill() | distribution_measures(self.errors[self.label], self.scale)
 

@@ -112,6 +112,8 @@ class Outbox:
             name = re.sub(r"[^\w.-]+", "-", self.run["name"])[:80] or "run"
             key = self.run.get("run_id", "")[:8] or secrets.token_hex(4)
             folder = self.parent.absolute() / f"{name}-{key}"
+            if folder.exists():  # an earlier outbox of the same run
+                folder = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
             try:
                 durable.make_folder(folder)
             except OSError:

@@ -26,6 +26,7 @@ from forecaster.registry.lookup import find_run, find_version, find_weights, mod
 from forecaster.registry.outbox import Outbox
 from forecaster.registry.overview import models_frame, models_of, runs_frame, runs_of
 from forecaster.registry.references import DEFAULT_ALIAS, Reference, check_alias
+from forecaster.registry.refusals import REFUSALS
 from forecaster.registry.run import Run
 from forecaster.registry.runs_view import runs_page, store_view
 from forecaster.registry.served_model import example_rows
@@ -272,10 +273,9 @@ class Registry:
             return models_frame(*models_of(self._connection))
 
     def prepare_page(self, address: str) -> str:
-        """Store the view of the runs in the experiment, and return the URL of its page.
+        """Store the view of the runs in the experiment, mark killed runs, and return the URL of its page.
 
-        If no run has created the experiment, the experiment that was changed last is shown. Runs of processes
-        of this host that died are marked as KILLED.
+        If no run has created the experiment, the experiment that was changed last is shown.
 
         Args:
             address: the address of the server that shows the page.
@@ -286,8 +286,9 @@ class Registry:
             if experiment_id is None:
                 found = client.search_experiments(max_results=1, order_by=["last_update_time DESC"])
                 experiment_id = found[0].experiment_id if found else self._connection.experiment_id()
-            store_view(client, experiment_id)
-            mark_killed_runs(client, experiment_id)
+            with suppress(*REFUSALS):  # a user who may only read can open the page, too
+                store_view(client, experiment_id)
+                mark_killed_runs(client, experiment_id)
         return runs_page(address, experiment_id)
 
     def is_registered(self, reference: Reference) -> bool:

@@ -26,7 +26,7 @@ from forecaster.registry.outbox import Entry, Outbox
 from forecaster.registry.references import check_model_name
 from forecaster.registry.refusals import reason_of
 from forecaster.registry.sender import EXAMPLE, Sender
-from forecaster.registry.versions import SCALE_FILE, Version
+from forecaster.registry.versions import Version
 from schemas.errors import ModelError
 from schemas.masking import masked
 
@@ -107,8 +107,7 @@ class Run:
     def notice_on_error(self, what: str) -> Iterator[None]:
         """Turn any error of the block into a line of ``notices``: that ``what`` is missing, and why.
 
-        Use it for everything that is computed about a trained model, so that such an error does not lose the
-        training.
+        Use it for everything that is computed after a training: such an error must not lose the model.
         """
         try:
             yield
@@ -128,11 +127,6 @@ class Run:
         with self.notice_on_error(path):
             figure = draw()
             self._log_written(path, lambda file: figure.savefig(file, format="png"))
-
-    def log_scale(self, scale: Mapping[str, float]) -> None:
-        """Store the scale of each series, computed from its training windows by `series_scale`."""
-        frame = pl.DataFrame({"series_id": list(scale), "scale": list(scale.values())})
-        self.log_frame(frame.cast({"series_id": pl.String, "scale": pl.Float64}), SCALE_FILE)
 
     def log_file(self, file: Path, path: str = "") -> None:
         """Store a file among the run's files, in their folder ``path``."""
@@ -306,9 +300,16 @@ class Run:
         self._log(entry)
 
     def _log(self, entry: Entry) -> None:
-        """Add an entry to the outbox, and send what is unsent."""
+        """Add an entry to the outbox, and send what is unsent.
+
+        A full disk adds a notice and does not stop a training: the entries stay in memory.
+        """
         self._outbox.add(entry)
-        self._sender.send()
+        try:
+            self._sender.send()
+        except OSError as error:
+            line = f"what is unsent of the run cannot be written to {outbox.FOLDER} ({error.strerror})"
+            self.notices += [line] if line not in self.notices else []
 
 
 def _now_ms() -> int:

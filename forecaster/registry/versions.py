@@ -20,6 +20,12 @@ SCALE_FILE = "series_scale.parquet"
 UTC_TIME = pl.Datetime("us", "UTC")
 
 
+def scale_frame(scale: Mapping[str, float]) -> pl.DataFrame:
+    """Return the content of `SCALE_FILE`; ``scale`` has the scale of each series."""
+    frame = pl.DataFrame({"series_id": list(scale), "scale": list(scale.values())})
+    return frame.cast({"series_id": pl.String, "scale": pl.Float64})
+
+
 @dataclass(frozen=True)
 class Version:
     """A registered version of a model.

@@ -20,7 +20,7 @@ from forecaster.model import Forecaster
 from forecaster.registry.aliases import training_tags
 from forecaster.registry.references import check_model_name
 from forecaster.registry.registry import Run
-from forecaster.registry.versions import Version
+from forecaster.registry.versions import SCALE_FILE, Version, scale_frame
 from forecaster.reports import plots
 from forecaster.reports.gradient_plot import gradient_figure
 from forecaster.shards.shard import Shard
@@ -235,7 +235,7 @@ def _log_results(run: Run, trained: Trained, windows: Windows, config: JobConfig
     with run.notice_on_error("the description of the version"):
         run.describe_version(config.mlflow.model, description(trained.forecaster, windows, found))
     with run.notice_on_error("the scale of each series"):
-        run.log_scale(series_scale(windows, config.windows))
+        run.log_frame(scale_frame(series_scale(windows, config.windows)), SCALE_FILE)
     run.log_figure(lambda: plots.loss_figure(trained.history), "plots/loss.png")
     with run.notice_on_error("the gradients"):
         _log_gradients(run, trained.forecaster, windows, config)

@@ -183,10 +183,15 @@ def test_a_store_that_is_away_is_tried_again_after_a_while(
     connection = store._connection
     clock = [1000.0]
     monkeypatch.setattr("forecaster.registry.connection.monotonic", lambda: clock[0])
-    tries = []
+    tries: list[float] = []
+
+    def probe(address: object) -> None:
+        tries.append(clock[0])
+        raise ModelError("no MLflow server answers")
+
     with store.start_run("retried", {}) as run, away(store, monkeypatch):
         run.log_metrics({"a": 1.0})
-        monkeypatch.setattr(type(connection.runs), "check", lambda _: tries.append(clock[0]) or fail_check(_))
+        monkeypatch.setattr(type(connection.runs), "check", probe)
         for clock[0] in (1010.0, 1031.0, 1060.0, 1092.0, 1100.0):
             run.log_metrics({"a": 1.0})
         assert tries == [1031.0, 1092.0]  # after 30 s, then after 60 s
@@ -206,6 +211,27 @@ def test_a_run_that_another_process_still_writes_is_not_sent(
         store.send(folder, "unused")
     file.write_text(file.read_text().replace(" ".join(parent), own))
     store.send(folder, "unused")
+
+
+def test_a_full_disk_does_not_stop_a_run(store: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with store.start_run("full disk", {}) as run, away(store, monkeypatch):
+        with monkeypatch.context() as patched:
+            patched.setattr("forecaster.durable.write_bytes", full)
+            run.log_metrics({"a": 1.0})
+            run.log_metrics({"b": 1.0})
+        store._connection.mark_present()
+    assert len([line for line in run.notices if "No space left on device" in line]) == 1
+    for folder in unsent(Path(store._unsent)):
+        store.send(folder, "unused")
+    assert client(store).get_run(run.run_id).data.metrics == {"a": 1.0, "b": 1.0}
+
+
+def test_two_outboxes_of_one_run_have_separate_folders(tmp_path: Path) -> None:
+    boxes = [Outbox(tmp_path, {"name": "same", "run_id": "0" * 32}) for _ in range(2)]
+    assert len({box.make_folder() for box in boxes}) == 2
 
 
 def test_a_failed_run_says_why_as_tag_and_note(store: Registry) -> None:

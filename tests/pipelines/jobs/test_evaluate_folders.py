@@ -102,7 +102,7 @@ def test_an_evaluation_is_logged_as_a_run_linked_to_its_version(
     assert list(runs) == [model.version]
     client = MlflowClient(uri, uri)
     run = client.get_run(runs[model.version])
-    assert run.data.params["evaluate.issued_from"].startswith("2013-01-02")
+    assert run.data.params["evaluate.issued_from"].startswith("2013-01-01 22:00:00")
     assert run.data.metrics["test/skill_vs_persistence"] < 1
     assert len([name for name in run.data.metrics if "_by_" not in name]) <= 12
     assert {file.path for file in client.list_artifacts(run.info.run_id, "test")} == {

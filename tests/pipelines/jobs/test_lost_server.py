@@ -35,7 +35,7 @@ def free_port() -> int:
 
 @contextmanager
 def server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run an MLflow server as a process group of its own, which is killed at the end."""
+    """Run an MLflow server in a separate process group, which is killed at the end."""
     uri = f"sqlite:///{folder}/server.db"
     with open(folder / "server.log", "ab") as log:
         process = subprocess.Popen(
