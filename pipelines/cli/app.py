@@ -19,6 +19,7 @@ from pipelines.cli import (
     cold_start,
     demo,
     evaluate,
+    forecast,
     label,
     models,
     overviews,
@@ -27,7 +28,6 @@ from pipelines.cli import (
     state,
     stream,
     train,
-    ui,
 )
 from pipelines.cli.console import error_console
 from pipelines.workers import process
@@ -51,6 +51,7 @@ app = typer.Typer(
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
+    "forecast": forecast.forecast,
     "init": setup.init,
     "train": train.train,
     "backfill": backfill.backfill,
