@@ -28,6 +28,7 @@ from pipelines.cli import (
     state,
     stream,
     train,
+    ui,
 )
 from pipelines.cli.console import error_console
 from pipelines.workers import process
