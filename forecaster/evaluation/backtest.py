@@ -1,9 +1,9 @@
-"""A backtest: the forecasts of a model on windows that it was not trained on, scored beside the baselines."""
+"""A backtest: the forecasts of a model on the last windows of its data, scored beside the baselines."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import polars as pl
 from forecaster.evaluation.baselines import persistence, seasonal_naive
 from forecaster.evaluation.scores import errors, keep_common, score, series_scale
 from forecaster.evaluation.skill import PERSISTENCE, SEASONAL_NAIVE, BaselineComparison
+from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows
@@ -38,30 +39,55 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> Backtest |
     """Step a forecaster through ``windows`` and score the forecasts that it issues from row ``first`` on.
 
     Returns:
-        The scores of the forecaster and the baselines; None if no forecast has an actual. Errors are divided
-        by the scale of each series in the rows before ``first``
-        (`forecaster.evaluation.scores.series_scale`).
+        The scores of the forecaster and the baselines (see `score_beside_baselines`); None if no forecast has
+        an actual.
     """
-    began_s = time.monotonic()
-    config, horizon = forecaster.window_config, forecaster.network_config.horizon
-    state, parts = forecaster.initial_state(), []
-    rows = len(windows.values)
-    for start in [*range(0, first, _BLOCK), *range(first, rows, _BLOCK)]:
-        stop = min(start + _BLOCK, first if start < first else rows)
-        state, forecasts = advance(forecaster, state, windows.rows(start, stop))
+    began_s, config, parts = time.monotonic(), forecaster.window_config, []
+    for start, forecasts in step_in_blocks(forecaster, windows, first):
         if start >= first:
             parts.append(errors(forecasts.frame(), windows, config))
-    own, label = pl.concat(parts), str(forecaster.network_config.cell)
+    own = pl.concat(parts)
     if not len(own):
         return None
+    counts = (~np.isnan(windows.values)).sum(axis=0).tolist()
+    return Backtest(
+        score_beside_baselines(forecaster, own, windows, first),
+        dict(zip(windows.series_ids, counts, strict=True)),
+        time.monotonic() - began_s,
+    )
+
+
+def step_in_blocks(forecaster: Forecaster, windows: Windows, cut: int) -> Iterator[tuple[int, Forecasts]]:
+    """Step a cold state through ``windows``, and yield the first row and the forecasts of each block.
+
+    A block begins at row ``cut``, so that every block lies before it or after it.
+    """
+    state, rows = forecaster.initial_state(), len(windows.values)
+    for start in [*range(0, cut, _BLOCK), *range(cut, rows, _BLOCK)]:
+        stop = min(start + _BLOCK, cut if start < cut else rows)
+        state, forecasts = advance(forecaster, state, windows.rows(start, stop))
+        yield start, forecasts
+
+
+def score_beside_baselines(
+    forecaster: Forecaster, own: pl.DataFrame, windows: Windows, first: int
+) -> BaselineComparison:
+    """Return the errors and scores of a forecaster, of persistence and of seasonal naive.
+
+    All are scored on the series, issue times and horizons of ``own``. Errors are divided by the scale of each
+    series in the rows before ``first`` (`forecaster.evaluation.scores.series_scale`).
+
+    Args:
+        forecaster: its cell is the name of its scores.
+        own: errors of the forecaster (see `forecaster.evaluation.scores.errors`).
+        windows: the values that were forecast, and those before them.
+        first: the row of the first issued forecast.
+    """
+    config, horizon = forecaster.window_config, forecaster.network_config.horizon
+    label = str(forecaster.network_config.cell)
     scale, by_label = series_scale(windows.rows(0, first), config), {label: own}
     for name, baseline in ((PERSISTENCE, persistence), (SEASONAL_NAIVE, seasonal_naive)):
         naive = baseline(windows, config, horizon).filter(pl.col("issued_at") >= own["issued_at"].min())
         by_label[name] = keep_common(own, errors(naive, windows, config))
     scores = pl.concat([score(name, part, scale) for name, part in by_label.items()])
-    counts = (~np.isnan(windows.values)).sum(axis=0).tolist()
-    return Backtest(
-        BaselineComparison(label, by_label, scale, scores),
-        dict(zip(windows.series_ids, counts, strict=True)),
-        time.monotonic() - began_s,
-    )
+    return BaselineComparison(label, by_label, scale, scores)

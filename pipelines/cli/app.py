@@ -20,6 +20,7 @@ from pipelines.cli import (
     compare,
     demo,
     evaluate,
+    forecast,
     label,
     overviews,
     promote,
@@ -54,6 +55,7 @@ app = typer.Typer(
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
+    "forecast": forecast.forecast,
     "init": setup.init,
     "train": train.train,
     "backfill": backfill.backfill,
