@@ -251,8 +251,12 @@ class Sender:
         if not version:
             return
         champion = client.get_registered_model(entry["name"]).aliases.get(DEFAULT_ALIAS)
-        if champion is None or str(champion) == version:
-            place = "the first version of its model" if version == "1" else "its model had no other champion"
+        if version == "1":
+            place = "the first version of its model"
+        elif champion is None:
+            place = "its model has no champion"
+        elif str(champion) == version:
+            place = "the first champion of its model"
         else:
             place = f"can replace the champion, {entry['name']}/{champion}"
         client.update_model_version(entry["name"], version, f"{entry['text']}; {place}")

@@ -193,8 +193,6 @@ def learn(
     if states is not None:
         write_states(states, trained.forecaster, windows, config.jobs.shards)
     found = _log_results(run, trained, windows, config)
-    alias, why = first_alias(found)
-    run.name_first_version(config.mlflow.model, alias, why)
     version = run.registered()
     quarantined = len(loaded.quarantined)
     lost = replaced.notice(len(data.replaced), "replaced.parquet among the run's files")
@@ -219,7 +217,7 @@ def learn(
             *lost,
             *gaps,
             *run.notices,
-            *challenger_notice(version, alias, why),
+            *challenger_notice(version, *first_alias(found)),
         ),
     )
 
@@ -232,6 +230,7 @@ def _log_results(run: Run, trained: Trained, windows: Windows, config: JobConfig
         found = backtest_of(trained, windows, config)
         if found is not None:
             log_backtest(run, found, config.windows.frequency)
+    run.name_first_version(config.mlflow.model, *first_alias(found))
     with run.notice_on_error("the description of the version"):
         run.describe_version(config.mlflow.model, description(trained.forecaster, windows, found))
     with run.notice_on_error("the scale of each series"):
