@@ -22,14 +22,14 @@ def first_weights(fleet: Fleet, training: TrainingConfig, start: Forecaster | No
 
     Args:
         fleet: the fleet to learn from.
-        training: settings; the seed also draws the dropout of the training.
+        training: settings, with the seed of the random numbers.
         start: the model whose weights and linear part are copied; None draws random weights and fits the
             linear part to ``fleet``.
     """
-    torch.manual_seed(training.seed)
     features = fleet.covariates.features
     known, static = features.known_count, features.static_count
-    module = Network(fleet.network, training.dropout, known, static, features.observed)
+    rng = torch.Generator().manual_seed(training.seed)
+    module = Network(fleet.network, training.dropout, known, static, features.observed, rng)
     if start is not None:
         module.load_state_dict(start.network.state_dict())
         ridge = module.ridge.numpy() if fleet.network.linear else None

@@ -16,8 +16,9 @@ from forecaster.covariates.encoding import SERIES, Table
 from forecaster.evaluation.paired_comparison import PairedComparison, check_comparable, compare, limits_of
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Registry, Run
+from forecaster.time.aggregation import aggregate
 from forecaster.time.notices import window_notices
-from forecaster.time.windows import MICROSECONDS, Windows, aggregate
+from forecaster.time.windows import MICROSECONDS, Windows
 from pipelines.jobs.comparison_log import log_comparison
 from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig

@@ -11,7 +11,8 @@ from forecaster.config import TrainingConfig
 from forecaster.registry.aliases import training_tags
 from forecaster.registry.registry import Registry, Run, Version
 from forecaster.time.windows import MICROSECONDS, Windows
-from forecaster.training.train import Epoch, Trained, held_out_from, train
+from forecaster.training.epochs import Epoch
+from forecaster.training.train import Trained, held_out_from, train
 from pipelines.jobs.compare import Contender, RecentData, comparing_on, contender, read_recent
 from pipelines.jobs.first_version import CHALLENGER, CHAMPION
 from pipelines.jobs.promotion import Gated, decide_in, version_in_use

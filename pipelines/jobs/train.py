@@ -27,9 +27,11 @@ from forecaster.shards.shard import Shard
 from forecaster.shards.sharding import reshard
 from forecaster.stepping import advance
 from forecaster.threads import compute_threads
+from forecaster.time.aggregation import aggregate
 from forecaster.time.notices import window_notices
-from forecaster.time.windows import Windows, aggregate
-from forecaster.training.train import Epoch, Trained, train
+from forecaster.time.windows import Windows
+from forecaster.training.epochs import Epoch
+from forecaster.training.train import Trained, train
 from pipelines.jobs.backtest_log import backtest_of, log_backtest
 from pipelines.jobs.first_version import challenger_notice, first_alias, learned_until
 from pipelines.jobs.registry import log_job_file, open_registry, run_tags, training_params
