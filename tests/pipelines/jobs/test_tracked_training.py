@@ -71,7 +71,7 @@ def test_the_logged_data_set_is_named_by_files_and_dates(folder: Path, run: Run)
     assert len(data.digest) == 16
 
 
-def test_metric_names_begin_with_their_group(client: MlflowClient, run: Run) -> None:
+def test_backtest_metrics_have_fixed_names_and_steps(client: MlflowClient, run: Run) -> None:
     finals = {"mase_h1", "skill_vs_persistence", "skill_vs_seasonal_naive", "wql", "coverage_90", "width_90"}
     for name in finals:
         [point] = client.get_metric_history(run.info.run_id, f"backtest/{name}")
