@@ -26,7 +26,8 @@ KEY: dict[str, pl.DataType] = {
 """The first columns of a frame of labelled rows, and their types; Float64 columns of the channels follow."""
 
 SPLITS = ("train", "validation", "test")
-# These are the kinds of faults (`quarantine.KINDS`) of three columns; a channel has "is not a number".
+# The kind of fault (one of `quarantine.KINDS`) of a bad cell in each column. In a channel, the kind is
+# "is not a number".
 _KINDS = {
     "series_id": "series_id is missing",
     "timestamp": "is not a time",
@@ -45,8 +46,9 @@ def validate(frame: pl.DataFrame, channels: Sequence[str]) -> tuple[pl.DataFrame
         channels: the columns of values. An empty cell or NaN is a missing value and does not reject the row.
 
     Returns:
-        The good rows (``KEY`` and the channels, in input order; ``label`` is null if it is not known,
-        ``split`` if the file assigns none) and the quarantined rows (``schemas.quarantine``).
+        The good rows (the columns of ``KEY`` and the channels, in input order; ``label`` is null if the row
+        has no label, ``split`` is null if the file assigns no part) and the quarantined rows
+        (``schemas.quarantine``).
 
     Raises:
         DataError: a required column is absent.
@@ -128,7 +130,7 @@ def _quarantined(
         reasons.append(pl.col("\0problem"))
     for name in made:
         work = work.with_columns(bad[name][at].alias(f"\0{name}"))
-        # A row that cannot be split into cells has only that one fault, and no faults of cells.
+        # Do not report faults of single cells of a row that could not be split into cells.
         is_faulty = pl.col(f"\0{name}") & ~pl.col("\0broken")
         first.append(pl.when(is_faulty).then(pl.lit(name)))
         kinds.append(pl.when(is_faulty).then(pl.lit(_KINDS.get(name, "is not a number"))))

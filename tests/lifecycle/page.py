@@ -1,4 +1,4 @@
-"""The page that shows what happened in the life of a model."""
+"""Write the page with the steps and the figures of a run of `tests.lifecycle`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_page(
         events: one sentence for each step.
         gated: JSON of the decisions of the gate.
         outcome: the figures.
-        folder: folder of the life.
+        folder: the folder in which the steps ran.
     """
     figures: list[Picture] = [
         (

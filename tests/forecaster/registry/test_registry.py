@@ -192,7 +192,7 @@ def test_simultaneously_registered_models_get_different_versions(
     assert len(versions.filter(pl.col("aliases").list.contains("champion"))) == 1
 
 
-def test_overlapping_store_errors_leave_only_mlflow_warning_filters() -> None:
+def test_overlapping_uses_of_store_errors_filter_only_mlflow_warnings() -> None:
     from forecaster.registry.refusals import store_errors
 
     before = list(warnings.filters)

@@ -1,4 +1,4 @@
-"""Commands read the files that people have: columns in folder names, indexes, receipts, odd headers."""
+"""Commands read usual files: with series ids in folder names, data frame indexes, receipts, odd headers."""
 
 from __future__ import annotations
 
