@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from forecaster.model import FILE_NAME, Forecaster
 from forecaster.registry import lookup, outbox
+from forecaster.registry.aliases import Aliases
 from forecaster.registry.begin_run import begin_run, monitored
 from forecaster.registry.connection import Connection
 from forecaster.registry.killed_runs import PROCESS_TAG, check_not_running, mark_killed_runs
@@ -80,6 +81,7 @@ class Registry:
     ) -> None:
         self._connection = Connection(tracking_uri, registry_uri, experiment, experiment_id, artifacts)
         self.tracking_uri = self._connection.runs.uri
+        self.aliases = Aliases(self._connection)
         self.experiment = experiment
         self._run_id, self._system_metrics = run_id, system_metrics
         self._unsent = Path(unsent)
@@ -157,6 +159,7 @@ class Registry:
             forecaster = Forecaster.load(folder)
             with self.start_run(folder.resolve().name, {}, {"statecast.job": "register"}) as run:
                 run.log_model(forecaster, model_name, example_rows(forecaster))
+                run.name_first_version(model_name, "challenger", "it was registered without a backtest")
             return Sent(run.run_id, run.version, ())
         box = Outbox.read(folder)
         check_not_running(box.run.get("tags", {}).get(PROCESS_TAG, ""), folder)
@@ -203,25 +206,19 @@ class Registry:
             )
         return forecaster
 
-    def promote(self, ref: str, alias: str = DEFAULT_ALIAS) -> Promotion:
-        """Set ``alias`` to the version that ``ref`` names (``NAME/3`` or ``NAME@ALIAS``).
+    def promote(self, ref: str, alias: str = DEFAULT_ALIAS, why: str = "") -> Promotion:
+        """Point ``alias`` at the version that ``ref`` names, and record the move.
+
+        Args:
+            ref: the version, as ``NAME/3`` or ``NAME@ALIAS``.
+            alias: the alias.
+            why: reason, one line.
 
         Raises:
             ModelError: the version does not exist, or ``ref`` does not name a registered model.
         """
         check_alias(alias)
-        reference = Reference.parse(ref)
-        if reference.name is None:
-            raise ModelError(f"{ref} is not a registered version: name it as NAME/3 or NAME@ALIAS")
-        with self._connection.errors():
-            version = find_version(self._connection, reference)
-            before = versions_of(self._connection, version.name)
-            self._connection.client().set_registered_model_alias(version.name, alias, str(version.number))
-            return Promotion(
-                alias,
-                next((v for v in before if alias in v.aliases), None),
-                next(v for v in versions_of(self._connection, version.name) if v.number == version.number),
-            )
+        return self.aliases.move(self.aliases.find(ref), alias, why)
 
     def versions(self, name: str) -> pl.DataFrame:
         """Return the versions of a model, newest first.

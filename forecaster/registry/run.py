@@ -168,16 +168,23 @@ class Run:
         data = described(frame, tuple(masked(path) for path in paths))
         self._log({"kind": "dataset", "dataset": data, "context": context, "name": data["name"]})
 
-    def log_model(self, forecaster: Forecaster, model_name: str, example: pl.DataFrame) -> Version | None:
+    def log_model(
+        self,
+        forecaster: Forecaster,
+        model_name: str,
+        example: pl.DataFrame,
+        tags: Mapping[str, str] | None = None,
+    ) -> Version | None:
         """Save a forecaster on the disk, then log it and register it as the next version of ``model_name``.
 
-        The first version of a name becomes its champion.
+        The version has no alias until `name_first_version` or `Registry.promote` gives it one.
 
         Args:
             forecaster: the trained forecaster.
             model_name: the registered model, which is created if it is missing.
             example: a few rows of ``series_id, timestamp, value`` and observed covariates, stored with the
                 model.
+            tags: tags of the version, see `forecaster.registry.aliases.training_tags`.
 
         Returns:
             The version; None if the store did not take the model, which then waits in the outbox. Call
@@ -191,10 +198,20 @@ class Run:
         folder = self._outbox.model
         forecaster.save(folder)
         durable.write_whole(folder / EXAMPLE, example.write_parquet)
-        self._outbox.add({"kind": "model", "name": model_name})
+        self._outbox.add({"kind": "model", "name": model_name, "tags": dict(tags or {})})
         self._outbox.save()
         self._sender.send(now=True)
         return self._sender.version
+
+    def name_first_version(self, model_name: str, alias: str, why: str) -> None:
+        """Give the version that the run registered an alias, if its model has no champion.
+
+        Args:
+            model_name: the registered model.
+            alias: the alias, ``champion`` or ``challenger``.
+            why: reason, one line.
+        """
+        self._log({"kind": "first_alias", "name": model_name, "alias": alias, "why": why})
 
     def link_model(self, model_id: str) -> None:
         """Link a model that another run has logged, as an input: this run evaluates it."""

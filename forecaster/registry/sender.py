@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from forecaster.model import Forecaster
+from forecaster.registry.aliases import Aliases
 from forecaster.registry.connection import Connection
 from forecaster.registry.outbox import Entry, Outbox
 from forecaster.registry.references import DEFAULT_ALIAS
@@ -63,6 +64,7 @@ class Sender:
             "dataset": self._send_dataset,
             "input_model": self._send_input_model,
             "model": self._send_model,
+            "first_alias": self._send_first_alias,
             "description": self._send_description,
             "end": self._send_end,
         }
@@ -136,7 +138,7 @@ class Sender:
 
     def _waits(self, entry: Entry, kept: list[Entry]) -> bool:
         """Return whether an entry must wait for the model, which is among the entries that were kept."""
-        is_about_model = entry.get("of_model") or entry["kind"] in ("description", "end")
+        is_about_model = entry.get("of_model") or entry["kind"] in ("first_alias", "description", "end")
         return bool(is_about_model) and any(one["kind"] == "model" for one in kept)
 
     def _probe(self) -> str:
@@ -194,7 +196,7 @@ class Sender:
         """Log the model, and register it; steps that an earlier attempt completed are not repeated."""
         run, client = self._outbox.run, self._connection.client()
         forecaster = Forecaster.load(self._outbox.model)
-        tags = {VERSION_TAG: forecaster.version}
+        tags = {VERSION_TAG: forecaster.version} | entry.get("tags", {})
         if not run.get("model_id"):
             run["model_id"] = self._log_model(forecaster, entry, tags)
             self._outbox.save()
@@ -213,8 +215,6 @@ class Sender:
         # MLflow's list of models shows a model as registered by this tag, which its client does not set.
         versions = json.dumps([{"name": name, "version": run["version"]}])
         client.set_logged_model_tags(run["model_id"], {MLFLOW_MODEL_VERSIONS: versions})
-        if run["version"] == "1":
-            client.set_registered_model_alias(name, DEFAULT_ALIAS, "1")
         found = client.get_model_version(name, run["version"])
         self.version = version_of(found, client.get_registered_model(name).aliases)
 
@@ -237,14 +237,26 @@ class Sender:
         client.log_outputs(self._run_id, [LoggedModelOutput(logged.model_id, 0)])
         return str(logged.model_id)
 
+    def _send_first_alias(self, entry: Entry) -> None:
+        """Give the registered version an alias if its model has no champion."""
+        name, number = entry["name"], self._outbox.run.get("version")
+        aliases = Aliases(self._connection)
+        if number and aliases.pointed_to(name, DEFAULT_ALIAS) is None:
+            moved = aliases.move(aliases.find(f"{name}/{number}"), entry["alias"], entry["why"])
+            self.version = moved.version
+
     def _send_description(self, entry: Entry) -> None:
         """Describe the registered version, and name the champion that it can replace."""
         client, version = self._connection.client(), self._outbox.run.get("version")
         if not version:
             return
         champion = client.get_registered_model(entry["name"]).aliases.get(DEFAULT_ALIAS)
-        if champion is None or str(champion) == version:
-            place = "the first version of its model" if version == "1" else "the champion"
+        if version == "1":
+            place = "the first version of its model"
+        elif champion is None:
+            place = "its model has no champion"
+        elif str(champion) == version:
+            place = "the first champion of its model"
         else:
             place = f"can replace the champion, {entry['name']}/{champion}"
         client.update_model_version(entry["name"], version, f"{entry['text']}; {place}")

@@ -1,63 +1,15 @@
-"""The command ``statecast promote``, and the loading of a model for a job."""
+"""The loading of a model for a job."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.cli.settings import load_settings
 from pipelines.cli.stores import store_line
 
 if TYPE_CHECKING:
     from forecaster.model import Forecaster
     from pipelines.settings.config import JobConfig
-
-
-def promote(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Model version that the alias will point to: NAME/3, or NAME@challenger.", metavar="MODEL"
-        ),
-    ],
-    alias: Annotated[str, typer.Option(metavar="ALIAS", help="Alias to move to the version.")] = "champion",
-    tracking_uri: o.Store = None,
-    config: o.Config = None,
-    settings: o.Set = None,
-    as_json: o.Json = False,
-) -> None:
-    """Make a model version the champion, or point another alias at that version.
-
-    Jobs that load NAME or NAME@champion use the version from their next start on, and re-warm state tables
-    that an earlier version wrote.
-
-    Example: statecast promote weather/2
-    """
-    job = load_settings(config, settings, mlflow__tracking_uri=tracking_uri)
-    out = Out(as_json)
-    from pipelines.cli.preflight import check_model
-
-    check_model(model, job.mlflow)
-    from pipelines.jobs.registry import open_registry
-
-    moved = open_registry(job.mlflow).promote(model, alias)
-    same = moved.previous is not None and moved.previous.number == moved.version.number
-    before = "" if moved.previous is None else ", unchanged" if same else f", previously {moved.previous}"
-    out.say(store_line(job.mlflow))
-    out.say(
-        f"{moved.version.name}@{moved.alias} is now {moved.version} ({moved.version.model_version}){before}"
-    )
-    out.result(
-        {
-            "alias": moved.alias,
-            "version": str(moved.version),
-            "model_version": moved.version.model_version,
-            "previous": str(moved.previous) if moved.previous else None,
-        }
-    )
 
 
 def load_model(name: str, job: JobConfig, out: Out) -> Forecaster:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from forecaster.registry.registry import Registry
-from forecaster.training.train import Epoch
+from forecaster.training.epochs import Epoch
 from pipelines.examples import weather as examples
 from pipelines.jobs.backtest_log import log_comparison
 from pipelines.jobs.evaluate import FolderEvaluation, evaluate_folders, write_evaluation

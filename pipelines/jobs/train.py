@@ -17,6 +17,7 @@ from forecaster.evaluation.gradients import gradient_norms
 from forecaster.evaluation.scores import series_scale
 from forecaster.evaluation.skill import PERSISTENCE, SEASONAL_NAIVE
 from forecaster.model import Forecaster
+from forecaster.registry.aliases import training_tags
 from forecaster.registry.references import check_model_name
 from forecaster.registry.registry import Run
 from forecaster.registry.versions import SCALE_FILE, Version, scale_frame
@@ -26,10 +27,13 @@ from forecaster.shards.shard import Shard
 from forecaster.shards.sharding import reshard
 from forecaster.stepping import advance
 from forecaster.threads import compute_threads
+from forecaster.time.aggregation import aggregate
 from forecaster.time.notices import window_notices
-from forecaster.time.windows import Windows, aggregate
-from forecaster.training.train import Epoch, Trained, train
+from forecaster.time.windows import Windows
+from forecaster.training.epochs import Epoch
+from forecaster.training.train import Trained, train
 from pipelines.jobs.backtest_log import backtest_of, log_backtest
+from pipelines.jobs.first_version import challenger_notice, first_alias, learned_until
 from pipelines.jobs.registry import log_job_file, open_registry, run_tags, training_params
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
@@ -186,16 +190,18 @@ def learn(
         on_epoch(epoch)
 
     trained = train(windows, config.network, config.training, config.windows, log, config.online, data.tables)
-    run.log_model(trained.forecaster, config.mlflow.model, loaded.rows.head(5))
+    tags = training_tags(learned_until(windows, trained, config))
+    run.log_model(trained.forecaster, config.mlflow.model, loaded.rows.head(5), tags)
     if states is not None:
         write_states(states, trained.forecaster, windows, config.jobs.shards)
     found = _log_results(run, trained, windows, config)
+    version = run.registered()
     quarantined = len(loaded.quarantined)
     lost = replaced.notice(len(data.replaced), "replaced.parquet among the run's files")
     gaps = window_notices(windows.filled, config.windows)
     return TrainOutcome(
         run_id=run.run_id,
-        version=run.registered(),
+        version=version,
         history=trained.history,
         refit_history=trained.refit_history,
         scores=pl.DataFrame() if found is None else found.comparison.scores,
@@ -213,6 +219,7 @@ def learn(
             *lost,
             *gaps,
             *run.notices,
+            *challenger_notice(version, *first_alias(found)),
         ),
     )
 
@@ -225,6 +232,7 @@ def _log_results(run: Run, trained: Trained, windows: Windows, config: JobConfig
         found = backtest_of(trained, windows, config)
         if found is not None:
             log_backtest(run, found, config.windows.frequency)
+    run.name_first_version(config.mlflow.model, *first_alias(found))
     with run.notice_on_error("the description of the version"):
         run.describe_version(config.mlflow.model, description(trained.forecaster, windows, found))
     with run.notice_on_error("the scale of each series"):

@@ -246,7 +246,7 @@ def test_a_saved_forecaster_is_registered_from_its_folder(store: Registry, tmp_p
     forecaster(7).save(tmp_path / "saved")
     sent = store.send(tmp_path / "saved", "from a folder")
     assert str(sent.version) == "from a folder/1"
-    assert store.load("from a folder").version == forecaster(7).version
+    assert store.load("from a folder/1").version == forecaster(7).version
     assert (tmp_path / "saved").exists()
 
 

@@ -23,12 +23,24 @@ TINY = (
 )
 
 COMMANDS = {
-    "train": [f"train rows.csv -c job.toml {TINY} --register tiny --save-state states"],
+    "train": [
+        f"train rows.csv -c job.toml {TINY} --register tiny --save-state states",
+        f"train rows.csv -c job.toml {TINY} --register tiny --seed 1",
+    ],
+    "promote": [
+        "promote tiny/1 -c job.toml --alias other",
+        "promote tiny/2 -c job.toml --alias other",
+        "promote tiny/1 -c job.toml",
+        "promote tiny/7 -c job.toml",
+        "promote tiny/1 rows.csv -c job.toml --if-better",
+    ],
     "runs": ["runs -c job.toml --json"],
     "models": ["models -c job.toml"],
     "register": ["register saved -c job.toml --register saved", "register nowhere -c job.toml"],
     "sync": ["sync -c job.toml"],
-    "promote": ["promote tiny/1 -c job.toml --alias other", "promote tiny/7 -c job.toml"],
+    "compare": ["compare tiny/1 tiny/1 rows.csv -c job.toml", "compare tiny/1 tiny/7 rows.csv -c job.toml"],
+    "retrain": ["retrain tiny rows.csv -c job.toml --json"],
+    "rollback": ["rollback tiny -c job.toml --alias other"],
     "backfill": [
         "backfill rows.csv -c job.toml -m tiny -o past --json",
         "backfill no.csv -c job.toml -m tiny",

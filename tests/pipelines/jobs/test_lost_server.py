@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from forecaster.registry.outbox import unsent
 from forecaster.registry.ui import ui_command, ui_environment
-from forecaster.training.train import Epoch
+from forecaster.training.epochs import Epoch
 from pipelines.cli.app import run
 from pipelines.jobs.train import run_training
 from pipelines.settings.config import JobConfig
