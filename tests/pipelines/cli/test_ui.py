@@ -54,6 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
                 points = {"mase_by_horizon": 0.5, "mase_by_horizon_persistence": 0.8}
                 run.log_points({f"backtest/{k}": v * horizon for k, v in points.items()}, horizon)
             run.name_first_version("weather", "champion", "it is the first")
+            run.name_first_version("weather", "champion", "the first version")
             run.describe_version("weather", f"{cell.upper()} with 1 x 4 cells; skill {SKILL[cell]:+.1%}")
     return registry.tracking_uri
 
