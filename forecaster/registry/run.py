@@ -67,10 +67,7 @@ class Run:
         return self._sender.version
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log settings, which cannot be changed afterwards. Values that are too long for MLflow are cut.
-
-        Secrets in the values are masked.
-        """
+        """Log settings, which cannot be changed later; long values are cut, and secrets are masked."""
         values = {key: masked(str(value))[:MAX_PARAM_VAL_LENGTH] for key, value in params.items()}
         if values:
             self._log({"kind": "params", "values": values})
