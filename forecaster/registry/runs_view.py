@@ -99,6 +99,7 @@ def view() -> dict[str, Any]:
         "orderByKey": f"metrics.`{SKILL}`",
         "orderByAsc": False,
         "selectedColumns": list(_COLUMNS),
+        "columnOrder": list(_COLUMNS),
         "compareRunCharts": sorted(charts, key=lambda chart: bool(chart["deleted"])),
         "compareRunSections": [
             {"uuid": name, "name": name, "display": True, "isReordered": True, "isGenerated": False}

@@ -119,8 +119,9 @@ def test_the_page_that_opens_shows_runs_sorted_by_skill(ui: Ui, page: Browser) -
     page.open(ui.url)
     text = page.wait_for("skill_vs_persistence", "lstm", "gru", "rnn")
     assert text.index("\nlstm\n") < text.index("\ngru\n") < text.index("\nrnn\n")
-    for column in ("mase_h1", "coverage_90", "weather.parquet"):
-        assert column in text
+    columns = [text.rindex(name) for name in ("skill_vs_persistence", "mase_h1", "coverage_90")]
+    assert columns == sorted(columns)
+    assert "weather.parquet" in text
     assert ui.errors.read_text() == ""
 
 
