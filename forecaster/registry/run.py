@@ -48,7 +48,7 @@ class Run:
         self.notices: list[str] = []
         self._outbox, self._sender = outbox, Sender(connection, outbox)
         self._connection = connection
-        self._tables: list[dict[str, str]] = []
+        self._tables: list[dict[str, str]] = list(outbox.run.get("tables", ()))
         self._incomplete: ModelError | None = None
 
     @property
