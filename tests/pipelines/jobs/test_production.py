@@ -43,7 +43,10 @@ class _OpenStore:
         self.store, self.run_id = store, run_id
 
     @contextmanager
-    def start_run(self, name: str, params: object, tags: Mapping[str, str]) -> Iterator[_Run]:
+    def start_run(
+        self, name: str, params: object, tags: Mapping[str, str], model_version: str
+    ) -> Iterator[_Run]:
+        assert model_version == tags["model_version"]
         self.store.check()
         run = _Run(self.store, self.run_id or f"{name}-{len(self.store.points)}")
         self.store.points.setdefault(run.run_id, [])
@@ -54,9 +57,10 @@ class _OpenStore:
 
 class _Run:
     def __init__(self, store: Store, run_id: str) -> None:
-        self.store, self.run_id = store, run_id
+        self.store, self.run_id, self.notices = store, run_id, list[str]()
 
-    def log_points(self, metrics: dict[str, float], step: int) -> None:
+    def log_points(self, metrics: dict[str, float], step: int, *, of_model: bool) -> None:
+        assert of_model
         self.store.check()
         self.store.points[self.run_id].append((step, metrics))
 
