@@ -18,10 +18,12 @@ from forecaster.evaluation.scores import errors
 from forecaster.forecasts import Forecasts, flat, flat_column
 from forecaster.model import Forecaster
 from forecaster.threads import compute_threads
+from forecaster.time.aggregation import aggregate
 from forecaster.time.infer_freq import infer_freq
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import Windows, aggregate
-from forecaster.training.train import Epoch, held_out_from, train
+from forecaster.time.windows import Windows
+from forecaster.training.epochs import Epoch
+from forecaster.training.train import held_out_from, train
 from schemas import observations
 from schemas.errors import ConfigError, DataError
 
@@ -149,7 +151,7 @@ def _step(model: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame
             scored.append(errors(forecasts.frame(), windows, model.window_config))
     own = pl.concat(scored) if scored else pl.DataFrame()
     is_scored = first > 0 and len(own) > 0
-    scores = score_beside_baselines(model, own, windows, first) if is_scored else pl.DataFrame()
+    scores = score_beside_baselines(model, own, windows, first).scores if is_scored else pl.DataFrame()
     return flat(pl.concat(last), model.window_config.frequency), scores
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.registry.store import ui_environment
+from forecaster.registry.ui import ui_environment
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -99,8 +99,8 @@ def test_only_schemas_forecaster_and_pipelines_are_packaged() -> None:
 def test_make_help_lists_every_documented_target() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([\w-]+)", listed, re.MULTILINE) == [
-        "help", "setup", "demo", "test", "lint", "docs", "bench", "chaos", "long-run", "upgrade-test", "java",
-        "cluster-up", "cluster-down", "cluster-test", "lock", "clean",
+        "help", "setup", "demo", "test", "lint", "docs", "bench", "chaos", "long-run", "lifecycle",
+        "upgrade-test", "java", "cluster-up", "cluster-down", "cluster-test", "lock", "clean",
     ]  # fmt: skip
 
 
@@ -149,22 +149,25 @@ def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
 # All other modules must call `forecaster.durable` or `pipelines.storage`: no crash may leave half a file.
 CHANGES_FILES = {
     "forecaster/durable.py",  # implements the crash-safe writes
-    "forecaster/registry/run.py",  # writes to a temporary folder, from which MLflow copies
-    "forecaster/registry/store.py",  # opens a database to check whether it is writable
+    "forecaster/registry/run.py",  # its writers are called by `write_whole`
+    "forecaster/registry/store_checks.py",  # opens a database to check whether it is writable
     "pipelines/runners/engine.py",  # opens the log of an engine
     "pipelines/runners/prism_binary.py",  # writes to a temporary folder
     "pipelines/sinks/files.py",  # its writers are called by `write_whole`
-    "pipelines/sinks/folder.py",  # opens the lock file of an output folder
-    "pipelines/sinks/replace_output.py",  # renames complete folders
     "pipelines/state/snapshot_file.py",  # its writers are called by `write_whole`
     "pipelines/sources/reader.py",  # creates a file of which only the existence matters
     "pipelines/sources/files/sorted_runs.py",  # writes sorted pieces, which the next start writes again
     "pipelines/state/state_file.py",  # writes to a temporary folder
-    "pipelines/storage/journal.py",  # appends records
+    "pipelines/storage/journal.py",  # puts objects, which a store replaces atomically
+    "pipelines/storage/disk_lock.py",  # writes the lock file of an output folder
+    "pipelines/storage/disk_store.py",  # appends records, and copies complete files
+    "pipelines/storage/files.py",  # its writer is called by `write_whole`
     "pipelines/storage/lease.py",  # puts objects, which a store replaces atomically
     "pipelines/storage/remote.py",  # puts objects, which a store replaces atomically
-    "pipelines/storage/write_whole.py",  # implements the crash-safe writes
-    "pipelines/state/table_files.py",  # renames complete folders
+    "pipelines/storage/moved_parts.py",  # renames complete folders
+    "pipelines/storage/object_store.py",  # puts objects, which a store replaces atomically
+    "pipelines/storage/replaced_parts.py",  # puts objects, which a store replaces atomically
+    "pipelines/state/table_files.py",  # puts back a complete folder
 }
 OF_OS = {"replace", "rename", "renames", "link", "fsync", "truncate", "ftruncate", "write"}
 OF_SHUTIL = {"copy", "copy2", "copyfile", "copytree", "move"}

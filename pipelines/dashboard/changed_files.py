@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-from pipelines.storage import Location, written_ns
+from pipelines.storage import Location, store_of
 from schemas.errors import StatecastError
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class ChangedFiles(Generic[T]):
         left = most
         for path in paths:
             try:
-                at_ns = written_ns(path)
+                at_ns = store_of(path).written_ns()
                 kept = before.get(path.name)
                 if kept is None or kept[0] != at_ns:
                     if left == 0:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from forecaster.time.frequency import Frequency
 from pipelines.dashboard.changed_files import ChangedFiles
 from pipelines.sinks.files import FORECASTS, compact_time, read_lines
-from pipelines.storage import Location, Remote, open_parts, read_consistently, source_of, written_ns
+from pipelines.storage import Location, open_parts, source_of, store_of
 from schemas.errors import DataError, one_line
 
 ALARM_FILES: Final = 512
@@ -91,15 +91,16 @@ class ForecastFiles:
         """Return the forecast files, sorted by their last window, the newest first."""
         if not self._is_current():
             self._listed_s, self._listed_ns = time.monotonic(), time.time_ns()
-            self._listed = read_consistently(self._folder, _list)
+            self._listed = store_of(self._folder).read_consistently(_list)
         return self._listed
 
     def _is_current(self) -> bool:
         """Return whether the folder has not changed since it was listed; a store is listed by the clock."""
-        if isinstance(self._folder, Remote):
+        folder = store_of(self._folder).on_disk
+        if folder is None:
             return time.monotonic() - self._listed_s < _STORE_LISTED_EVERY_S
         before_ns = self._changed_ns
-        self._changed_ns = self._folder.stat().st_mtime_ns if self._folder.is_dir() else 0
+        self._changed_ns = folder.stat().st_mtime_ns if folder.is_dir() else 0
         # Two changes within one tick of the disk's clock give the folder the same time.
         return self._changed_ns == before_ns and self._listed_ns - before_ns > _SETTLED_NS
 
@@ -157,7 +158,7 @@ class ForecastFiles:
         self, file: ForecastFile, series_id: str, issued_us: int | None = None
     ) -> dict[str, Any] | None:
         try:
-            return self._one(file, written_ns(file.path), series_id, issued_us)
+            return self._one(file, store_of(file.path).written_ns(), series_id, issued_us)
         except FileNotFoundError:
             return None
 
@@ -175,7 +176,7 @@ def _last_written_first(files: list[ForecastFile]) -> Iterator[ForecastFile]:
     """Yield files of one window, the file written last first, because it replaces the others."""
     if len(files) < 2:
         return iter(files)
-    return iter(sorted(files, key=lambda file: written_ns(file.path), reverse=True))
+    return iter(sorted(files, key=lambda file: store_of(file.path).written_ns(), reverse=True))
 
 
 def time_of(compact: str) -> datetime:

@@ -12,7 +12,7 @@ import psutil
 
 from pipelines.sinks.files import PARTS
 from pipelines.state import state_table
-from pipelines.storage import Location, Remote, markers, written_ns
+from pipelines.storage import Location, markers, store_of
 
 _RECENT_S: Final = 60.0  # the numbers of a running job in a store are published more often than this
 _KNOWN: Final = (*PARTS, state_table.FOLDER, markers.NUMBERS, markers.BACKFILL)
@@ -27,8 +27,8 @@ class JobStatus(NamedTuple):
 
 def is_output(output: Location) -> bool:
     """Return whether a folder has something that a backfill or a stream writes."""
-    if isinstance(output, Path):
-        return (output / markers.LOCK).exists() or any((output / part).is_dir() for part in _KNOWN)
+    if (folder := store_of(output).on_disk) is not None:
+        return (folder / markers.LOCK).exists() or any((folder / part).is_dir() for part in _KNOWN)
     places = (*((output / part, "*") for part in _KNOWN), (output, markers.LEASES))
     return any(next(iter(place.glob(pattern)), None) is not None for place, pattern in places)
 
@@ -40,27 +40,30 @@ def job_status(output: Location) -> JobStatus:
     starts at that moment would be refused. In an object store, a job is running if its shards have published
     numbers within the last minute.
     """
-    if isinstance(output, Remote):
+    if (folder := store_of(output).on_disk) is None:
         return _status_in_store(output)
-    if not output.is_dir():
+    if not folder.is_dir():
         return JobStatus("absent", f"{output} does not exist; this page shows it when a job has created it")
     if not is_output(output):
         return JobStatus("absent", f"{output} holds no output yet; this page shows it when a job writes it")
-    process = _process(output / markers.LOCK)
+    lock = folder / markers.LOCK
+    process = _process(lock)
     if process is None:
         return JobStatus("not running", _end_text(output))
-    if not _is_running(process, output / markers.LOCK):
+    if not _is_running(process, lock):
         text = f"its process {process} has ended without a last snapshot; --resume continues a stream"
         return JobStatus("not running", text)
-    what = "a backfill" if (output / markers.BACKFILL).is_dir() else "a job"
+    what = "a backfill" if (folder / markers.BACKFILL).is_dir() else "a job"
     also = "; its output appears here when it ends" if what == "a backfill" else ""
     return JobStatus("running", f"{what} is writing here, process {process}{also}")
 
 
-def _status_in_store(output: Remote) -> JobStatus:
+def _status_in_store(output: Location) -> JobStatus:
     if not is_output(output):
         return JobStatus("absent", f"{output} holds no output; this page shows it when a job writes it")
-    published = [written_ns(path) for path in (output / markers.NUMBERS).glob(markers.SHARDS_WITH_NUMBERS)]
+    published = [
+        store_of(path).written_ns() for path in (output / markers.NUMBERS).glob(markers.SHARDS_WITH_NUMBERS)
+    ]
     if published and time.time() - max(published) / 1e9 < _RECENT_S:
         return JobStatus("running", "a job has published numbers within the last minute")
     return JobStatus("not running", _end_text(output))

@@ -20,7 +20,7 @@ from pipelines.dashboard.job_status import is_output, job_status
 from pipelines.dashboard.snapshots import ShardSeries, Snapshots
 from pipelines.sinks.files import LATE
 from pipelines.sinks.numbers import read_shards
-from pipelines.storage import BACKFILL, Location, Remote, open_parts
+from pipelines.storage import Location, markers, open_parts, store_of
 from schemas.errors import DataError, StatecastError
 
 FANS: Final = 3
@@ -39,7 +39,8 @@ def check_output(output: Location) -> None:
     Raises:
         DataError: the folder does not exist, or is not an output folder.
     """
-    if not isinstance(output, Remote) and not output.is_dir():
+    folder = store_of(output).on_disk
+    if folder is not None and not folder.is_dir():
         raise DataError(f"{output}: no such folder: name the output folder of a backfill or a stream")
     try:
         if is_output(output):
@@ -73,7 +74,8 @@ class OutputView:
         An object store is read at most every ten seconds, because stores bill every request.
         """
         with self._lock:
-            if not isinstance(self.output, Remote) or time.monotonic() - self._read_s >= _STORE_READ_EVERY_S:
+            is_due = time.monotonic() - self._read_s >= _STORE_READ_EVERY_S
+            if is_due or not store_of(self.output).bills_requests:
                 self._fleet, self._read_s = self._read_fleet(), time.monotonic()
             return self._fleet
 
@@ -83,7 +85,7 @@ class OutputView:
         shards = self._read_shards(notes)
         published = _read_or_note(lambda: read_shards(self.output), notes) or []
         if not published and not shards:  # a first backfill publishes in its hidden folder until it ends
-            published = _read_or_note(lambda: read_shards(self.output / BACKFILL), notes) or []
+            published = _read_or_note(lambda: read_shards(self.output / markers.BACKFILL), notes) or []
         numbers = fleet.numbers_of(published, shards)
         return {
             "output": str(self.output),

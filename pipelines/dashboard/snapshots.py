@@ -23,7 +23,7 @@ from forecaster.time.frequency import Frequency
 from pipelines.dashboard.changed_files import ChangedFiles
 from pipelines.state.snapshot_file import NAME, unreadable
 from pipelines.state.state_table import FOLDER
-from pipelines.storage import Location, Remote, open_parts, read_consistently, written_ns
+from pipelines.storage import Location, open_parts, store_of
 from schemas.errors import DataError
 
 _RING = "ring.values"
@@ -91,8 +91,10 @@ class Snapshots:
             OSError: the folder cannot be listed.
         """
         is_due = time.monotonic() - self._read_s >= _STORE_READ_EVERY_S
-        if is_due or not isinstance(self._folder, Remote):
-            self._last = read_consistently(self._folder, lambda there: self._series.read(_paths(there)))
+        if is_due or not store_of(self._folder).bills_requests:
+            self._last = store_of(self._folder).read_consistently(
+                lambda there: self._series.read(_paths(there))
+            )
             self._read_s = time.monotonic()
         return self._last
 
@@ -119,7 +121,7 @@ class Snapshots:
 
     def _read_ring(self, name: str, at_ns: int, row: int) -> Floats:
         """Return the ring in a row of a snapshot; its name and its time of writing are the key of a cache."""
-        return read_consistently(self._folder, partial(_ring, name=name, row=row))
+        return store_of(self._folder).read_consistently(partial(_ring, name=name, row=row))
 
 
 def _paths(folder: Location) -> list[Location]:
@@ -129,7 +131,7 @@ def _paths(folder: Location) -> list[Location]:
 
 def _read_series(path: Location) -> ShardSeries:
     try:
-        at_ns = written_ns(path)
+        at_ns = store_of(path).written_ns()
         with open_parts(path) as file:
             parquet = pq.ParquetFile(file)
             schema, table = parquet.schema_arrow, parquet.read(columns=[*_COLUMNS])

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from forecaster.registry.run import Run
 
 RUN_NAME: Final = "production"
-VERSION_TAG: Final = "statecast.model_version"
+VERSION_TAG: Final = "model_version"
+"""The tag that registered versions have, too, so that a search finds the runs of a version."""
 
 _MOST_BATCHES = 1_000
 _RETRY_S = 30.0
@@ -129,6 +130,8 @@ class ProductionRuns:
                 self._log_all(opened)
         except Exception as error:  # the store went away before the runs were marked as finished
             self._say(f"the run {RUN_NAME} could not be ended in MLflow: {one_line(error)}")
+        for line in {line: None for run in self._runs.values() for line in run.notices}:
+            self._say(line)
 
     def _log_all(self, opened: ExitStack) -> None:
         is_away = False
@@ -165,9 +168,11 @@ class ProductionRuns:
         if version not in self._runs:
             registry = self._open_registry(self._run_ids.get(version, ""))
             tags = {VERSION_TAG: version, "statecast.output": str(self._output)}
-            self._runs[version] = opened.enter_context(registry.start_run(RUN_NAME, {}, tags))
+            started = registry.start_run(RUN_NAME, {}, tags, model_version=version)
+            self._runs[version] = opened.enter_context(started)
             self._run_ids[version] = self._runs[version].run_id
-        self._runs[version].log_points(_metrics(batch.by_horizon, batch.drift), batch.step)
+        metrics = _metrics(batch.by_horizon, batch.drift)
+        self._runs[version].log_points(metrics, batch.step, of_model=True)
         self._logged = add_scores(self._logged, {version: batch.by_horizon})
         record = {"runs": self._run_ids, "logged": self._logged}
         write_text(self._output / markers.PRODUCTION, seal(record), kept=True)

@@ -49,9 +49,10 @@ def describe(
             the user wrote it, such as ``--horizon `` or ``--set network.horizon=``.
         path: the job file; None without one.
     """
+    first_error = error.errors()[0]
+    if first_error["loc"][:1] == (LIST,):
+        return describe_alert(first_error, f"{path}: " if path else "option ")
     errors: dict[tuple[str, int | None], list[ErrorDetails]] = {}
-    if (first := error.errors()[0])["loc"][:1] == (LIST,):
-        return describe_alert(first, f"{path}: " if path else "option ")
     for one in error.errors():
         errors.setdefault(_place(one), []).append(one)
     place, first = next(iter(errors.items()))

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from forecaster.evaluation.drift import InputDrift, drift_of
 from forecaster.profile import Profile
@@ -22,7 +21,7 @@ from pipelines.sinks.numbers import (
     ShardNumbers,
     publish,
 )
-from pipelines.storage import Location
+from pipelines.storage import Location, store_of
 
 _DRIFT_EVERY_S = 1.0  # measuring the drift of a large shard takes some milliseconds
 
@@ -71,9 +70,9 @@ class NumbersPublisher:
         On a disk, new forecasts are published at once. A store bills every request, so there only the time
         since the last publication counts.
         """
-        is_local = isinstance(self._output, Path)
-        every_s = PUBLISHED_EVERY_S if is_local else PUBLISHED_REMOTELY_EVERY_S
-        return (has_issued and is_local) or time.monotonic() - self._published_s >= every_s
+        is_billed = store_of(self._output).bills_requests
+        every_s = PUBLISHED_REMOTELY_EVERY_S if is_billed else PUBLISHED_EVERY_S
+        return (has_issued and not is_billed) or time.monotonic() - self._published_s >= every_s
 
     def publish(self, shard: Shard, *, is_last: bool = False) -> None:
         """Publish the numbers of the shard.

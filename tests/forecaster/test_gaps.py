@@ -21,9 +21,10 @@ from forecaster.evaluation.metrics import seasonal_scale
 from forecaster.evaluation.rolling import Split, rolling_forecasts
 from forecaster.lifecycle import plan_block
 from forecaster.stepping import advance
+from forecaster.time.aggregation import aggregate
 from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import Windows, aggregate, observed
+from forecaster.time.windows import Windows, observed
 from forecaster.training.batches import fleet_of
 from forecaster.training.train import train
 from tests.comparisons import assert_same, assert_same_live_series, by_key, scales_of_rows
@@ -110,7 +111,7 @@ def test_advance_skips_the_years_between_two_blocks() -> None:
     later = replace(hourly(2), start=START + YEARS, index=np.arange(2) + START + YEARS)
     _, forecasts = advance(model, state, later)
     assert forecasts.index.tolist() == [START + 5 + k for k in range(4)] + [START + YEARS, START + YEARS + 1]
-    assert forecasts.cold_starts == 0  # both series had retired, so they count as new series
+    assert forecasts.cold_starts == 0  # both series were forgotten in the gap, so they count as new
 
 
 @given(cells=SPARSE, max_gap=st.integers(1, 20))

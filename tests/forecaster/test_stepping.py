@@ -196,7 +196,7 @@ def test_a_series_that_returns_after_years_creates_no_windows_between() -> None:
     state, _ = advance(model, model.initial_state(), windows([1, NAN, NAN, NAN]))
     state, forecasts = advance(model, state, windows([5], start=START + 100_000))
     assert forecasts.issued.shape == (1, 1)
-    assert forecasts.cold_starts == 0  # the series retired in the gap, so it counts as a new series
+    assert forecasts.cold_starts == 0  # the series was forgotten in the gap, so it counts as new
     assert state.silent.tolist() == [0]
 
 
@@ -256,8 +256,8 @@ def test_stepping_all_series_equals_stepping_only_live_series(
     names = tuple("abcdef")
     one_state, other_state = model.new_series_state(names, START), model.new_series_state(names, START)
     one = advance_in_place(model, one_state, values, START)
-    monkeypatch.setattr("forecaster.stepping._CALL_STEPS", 24)
-    monkeypatch.setattr("forecaster.stepping._MOSTLY", share)
+    monkeypatch.setattr("forecaster.step_block._CALL_STEPS", 24)
+    monkeypatch.setattr("forecaster.step_block._MOSTLY", share)
     other = advance_in_place(model, other_state, values, START)
     assert_same(by_key([one]), by_key([other]), scales(Windows(names, START, values)))
     assert_same_state(one_state, other_state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,9 +15,10 @@ from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.profile import Profile
 from forecaster.shards import snapshot
+from forecaster.time.windows import Windows
 from tests.comparisons import assert_same_scores
-from tests.fleets import SHORT_WEEK, forecaster
-from tests.folds import Ran, fold, fold_on
+from tests.fleets import HALF_A_DAY_US, SHORT_WEEK, START, forecaster, rows_of
+from tests.folds import Arrival, Ran, batches_of, fold, fold_on
 from tests.partitions import LONG_GAP, Logs, all_logs, cut
 
 
@@ -53,17 +55,18 @@ def test_scores_and_drift_do_not_depend_on_blocks_or_shards(
     }
 
 
-@given(logs=all_logs(), data=st.data())
-def test_scores_and_drift_are_restored_from_a_snapshot(logs: Logs, data: st.DataObject) -> None:
-    model = model_with_profile()
-    batches = logs.one_by_one()
-    place = data.draw(st.integers(0, len(batches)))
-    whole = fold(model, batches, 2, 4, logs.partitions)
-    before = fold(model, batches[:place], 2, 4, logs.partitions)
-    stored = [snapshot.from_bytes(snapshot.to_bytes(replace(shard, early=()))) for shard in before.shards]
-    waiting = [shard.early for shard in before.shards]
-    restored = [replace(shard, early=early) for shard, early in zip(stored, waiting, strict=True)]
+@pytest.mark.parametrize("place", [3, 7, 12])
+def test_scores_and_drift_are_restored_from_a_snapshot(place: int) -> None:
+    model, rng = model_with_profile(), np.random.default_rng(4)
+    fleet = Windows(("s0", "s1", "x"), START // 12, rng.normal(size=(16, 3)).cumsum(axis=0))
+    rows = rows_of(fleet, HALF_A_DAY_US).sort("timestamp")
+    ends = [(fleet.start + window + 1) * HALF_A_DAY_US for window in range(16)]
+    batches = batches_of([Arrival(rows[3 * w : 3 * w + 3], end_us) for w, end_us in enumerate(ends)])
+    whole = fold(model, batches, 2)
+    before = fold(model, batches[:place], 2)
+    restored = [snapshot.from_bytes(snapshot.to_bytes(shard)) for shard in before.shards]
     after = fold_on(model, restored, [batches[place:]] * 2)
+    assert before.counts.scores[model.version][1].count > 0
     assert after.counts.scores == whole.counts.scores
     assert drift(model, after) == drift(model, whole)
 

@@ -19,7 +19,7 @@ from pipelines.dashboard import output_view
 from pipelines.dashboard.output_view import OutputView, check_output
 from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.state import state_table
-from pipelines.storage import BACKFILL, Remote, markers
+from pipelines.storage import Remote, markers
 from schemas.errors import DataError
 from tests.fleets import START
 from tests.outputs import contents
@@ -240,7 +240,7 @@ def test_the_status_follows_the_process_of_the_lock(output: Path) -> None:
     assert view.fleet()["status"] == "not running"
     lock.write_text(json.dumps({"pid": os.getpid(), "since": "now"}))
     assert view.fleet()["status"] == "running"
-    (output / BACKFILL).mkdir()
+    (output / markers.BACKFILL).mkdir()
     assert "a backfill is writing" in view.fleet()["status_text"]
     os.utime(lock, (1, 1))  # the process with this number began later, so it is not the job
     assert view.fleet()["status"] == "not running"

@@ -43,7 +43,10 @@ class _OpenStore:
         self.store, self.run_id = store, run_id
 
     @contextmanager
-    def start_run(self, name: str, params: object, tags: Mapping[str, str]) -> Iterator[_Run]:
+    def start_run(
+        self, name: str, params: object, tags: Mapping[str, str], model_version: str
+    ) -> Iterator[_Run]:
+        assert model_version == tags["model_version"]
         self.store.check()
         run = _Run(self.store, self.run_id or f"{name}-{len(self.store.points)}")
         self.store.points.setdefault(run.run_id, [])
@@ -54,9 +57,10 @@ class _OpenStore:
 
 class _Run:
     def __init__(self, store: Store, run_id: str) -> None:
-        self.store, self.run_id = store, run_id
+        self.store, self.run_id, self.notices = store, run_id, list[str]()
 
-    def log_points(self, metrics: dict[str, float], step: int) -> None:
+    def log_points(self, metrics: dict[str, float], step: int, *, of_model: bool) -> None:
+        assert of_model
         self.store.check()
         self.store.points[self.run_id].append((step, metrics))
 
@@ -116,7 +120,7 @@ def test_batches_hold_what_was_scored_since_the_batch_before(tmp_path: Path) -> 
     assert (first["production/pinball_h1"], first["production/coverage_h1"]) == (1.0, 1.0)
     assert first["production/drift_value"] == pytest.approx(0.0)
     (tags,) = store.tags.values()
-    assert tags == {"statecast.model_version": "lstm-1", "statecast.output": str(tmp_path)}
+    assert tags == {"model_version": "lstm-1", "statecast.output": str(tmp_path)}
     assert store.ended == ["production-0"]
     assert not job.lines
 
@@ -127,7 +131,7 @@ def test_each_model_version_has_a_run_of_its_own(tmp_path: Path) -> None:
     job.take(numbers(10, "lstm-1"))
     job.take(numbers(10, "lstm-1", "gru-2"))
     job.runs.close()
-    versions = {tags["statecast.model_version"]: len(store.points[run]) for run, tags in store.tags.items()}
+    versions = {tags["model_version"]: len(store.points[run]) for run, tags in store.tags.items()}
     assert versions == {"lstm-1": 1, "gru-2": 1}
 
 

@@ -8,7 +8,7 @@ def test_each_turn_goes_to_the_shard_waiting_longest() -> None:
 
     def call(shard: int) -> bool:
         called.append(shard)
-        return shard != 2  # shard 2 cannot be reached
+        return shard != 2  # a call of shard 2 fails, so the queue calls the next shard
 
     queue = SnapshotQueue(call)
     assert not queue.take(1)  # shard 1 has not requested a turn
