@@ -74,7 +74,7 @@ function drawFigures(fleet) {
     [number(fleet.alarms.total), fleet.alarms.since ? `alarms since ${minute(fleet.alarms.since)}` : "alarms"],
     [accuracy ? decimal(accuracy.mase) : "–", accuracy ? `MASE at horizon ${accuracy.horizon}` : "MASE: no actuals yet"],
     [accuracy ? percent(accuracy.coverage) : "–", accuracy ? "of actuals inside the interval" : "coverage"],
-    [latency.p99 === undefined ? "–" : milliseconds(latency.p99), "latency, 99 of 100 batches"],
+    ...(latency.p99 === undefined ? [] : [[milliseconds(latency.p99), "latency, 99 of 100 batches"]]),
     [minute(fleet.closed_until), "forecasts up to this window end (UTC)"],
   ];
   document.getElementById("figures").replaceChildren(...figures.map(([value, label]) => {
@@ -150,7 +150,7 @@ export function drawFleet(fleet, choose) {
   const status = document.getElementById("status");
   status.textContent = fleet.status;
   status.title = fleet.status_text;
-  status.className = `pill ${fleet.status}`;
+  status.className = `pill ${fleet.status.replace(" ", "-")}`;
   document.getElementById("read-at").textContent = `read at ${fleet.read_at} UTC`;
   drawFigures(fleet);
   drawRows(fleet);

@@ -92,6 +92,7 @@ export function drawSeries(chart, found, days) {
     margin: { l: 48, r: 12, t: 8, b: 36 }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
     font: { color: colour("text"), family: "system-ui, sans-serif", size: 12 }, hovermode: "x unified",
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line") },
+    modebar: { bgcolor: "transparent", color: colour("muted"), activecolor: colour("accent") },
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
     xaxis: { ...axis, type: "date", range, hoverformat: "%Y-%m-%d %H:%M" }, yaxis: { ...axis, range: highest(found, range) },
     shapes: issued ? [{ type: "line", x0: issued, x1: issued, y0: 0, y1: 1, yref: "paper", line: { color: colour("muted"), width: 1, dash: "dot" } }] : [],
