@@ -88,10 +88,10 @@ def assert_same_scores(a: Scores, b: Scores) -> None:
         assert by_horizon.keys() == b[version].keys()
         for horizon, one in by_horizon.items():
             other = b[version][horizon]
-            assert (one.count, one.intervals) == (other.count, other.intervals), (version, horizon)
-            assert abs(one.inside - other.inside) <= 1 + one.count // 100, (version, horizon)
+            assert (one.scored, one.intervals) == (other.scored, other.intervals), (version, horizon)
+            assert abs(one.inside - other.inside) <= 1 + one.scored // 100, (version, horizon)
             for name in ("absolute", "signed", "pinball"):
-                off = abs(getattr(one, name) - getattr(other, name)) / one.count
+                off = abs(getattr(one, name) - getattr(other, name)) / one.scored
                 assert off <= 1e-3 * 1e6, f"{name} of horizon {horizon} is off by {off / 1e6} units"
 
 

@@ -108,7 +108,7 @@ class Counts:
         """
         quality = {
             version: {
-                f"h{horizon}": {"scored": sums.count, **{k: round(v, 6) for k, v in sums.measures().items()}}
+                f"h{horizon}": {"scored": sums.scored, **{k: round(v, 6) for k, v in sums.measures().items()}}
                 for horizon, sums in sorted(by_horizon.items())
             }
             for version, by_horizon in self.scores.items()

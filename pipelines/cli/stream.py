@@ -153,12 +153,12 @@ def stream(
     name = model or job.mlflow.model
     with (
         show_and_serve(out, "stream", metrics_port, most) as show,
-        watch_quality(job, name, spec, out, is_resume=is_resume) as watch,
+        watch_quality(job, name, spec, out, is_resume=is_resume) as watch_numbers,
     ):
 
         def on_progress(numbers: JobNumbers) -> None:
             show(numbers)
-            watch(numbers)
+            watch_numbers(numbers)
 
         outcome = run_stream(spec, on_progress, out.notice)
     if outcome.stopped:

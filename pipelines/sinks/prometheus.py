@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import (
@@ -156,7 +157,7 @@ def _quality(counts: Counts) -> Iterator[Metric]:
         for horizon, one in sorted(by_horizon.items())
     }
     labels = ("model", "horizon")
-    scored = {key: one.count for key, one in sums.items()}
+    scored = {key: one.scored for key, one in sums.items()}
     yield _labelled(
         CounterMetricFamily, "forecasts_scored", "Forecasts whose actuals were observed.", labels, scored
     )
@@ -184,7 +185,7 @@ def _labelled(
     name: str,
     what: str,
     labels: Sequence[str],
-    values: Mapping[tuple[str, ...], float | None],
+    values: Mapping[Any, float | None],
 ) -> Metric:
     """Return a metric with a sample for each tuple of labels whose value is not None."""
     family = kind(f"statecast_{name}", what, labels=labels)
