@@ -61,7 +61,7 @@ def read_history(table: Any, features: Features, most_rows: int = MOST_ROWS) -> 
     value = frame["value"]
     number = cells.numbers(value)
     is_missing = ~cells.given(value) | number.is_nan().fill_null(False)
-    # A row without a value passes the validation with the value 0, which is removed afterwards.
+    # Write 0 into rows without a value, so that they pass the validation; after it, replace the 0 by NaN.
     readable = (number if value.dtype.is_numeric() else cells.text(value)).alias("value")
     zero = pl.Series("value", [0.0]).cast(readable.dtype)
     observed = [frame[name].alias(OBSERVED + name) for name in features.observed]

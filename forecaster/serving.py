@@ -196,7 +196,7 @@ def _read_state(forecaster: Forecaster, text: object) -> State:
             raise ModelError("its arrays do not fit this model")
         oldest = state.clock[live(state)].min(initial=state.clock.max(initial=0))
         if state.clock.max(initial=0) - oldest > forecaster.window_config.max_gap:
-            raise ModelError("its series end too far apart in time")
+            raise ModelError("its live series end more than windows.max_gap windows apart")
         return state
     except StatecastError as error:
         reason = str(error)

@@ -60,7 +60,7 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> Backtest |
 def step_in_blocks(forecaster: Forecaster, windows: Windows, cut: int) -> Iterator[tuple[int, Forecasts]]:
     """Step a cold state through ``windows``, and yield the first row and the forecasts of each block.
 
-    A block begins at row ``cut``, so that every block lies before it or after it.
+    A block begins at row ``cut``, so that no block has rows on both sides of it.
     """
     state, rows = forecaster.initial_state(), len(windows.values)
     for start in [*range(0, cut, _BLOCK), *range(cut, rows, _BLOCK)]:
