@@ -103,9 +103,10 @@ _ONE_VALUE = "give one number, text or time in each row"
 
 
 def _one_row_of_lists_as_rows(table: Any) -> Any:
-    """Return a pandas frame whose only row holds a list for each column as a frame with a row for each item.
+    """Expand a pandas frame whose only row holds one list per column into a frame with one row per item.
 
-    MLflow makes such a frame of a request by columns (``inputs``) in which every cell is text.
+    Any other frame is returned unchanged. MLflow makes such a frame from a request by columns (``inputs``) in
+    which every cell is text.
     """
     if len(table) != 1 or not all(isinstance(cell, (list, np.ndarray)) for cell in table.iloc[0]):
         return table

@@ -41,7 +41,7 @@ STATE, RETURN_STATE = "state", "return_state"
 
 
 class ServedForecaster:
-    """The object that MLflow serves. It keeps no state between calls: each request brings what it needs."""
+    """The object that MLflow serves. It keeps no state between calls: each request contains all its data."""
 
     def __init__(self, forecaster: Forecaster) -> None:
         self.forecaster = forecaster

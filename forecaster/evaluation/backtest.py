@@ -80,7 +80,7 @@ def score_beside_baselines(
     Args:
         forecaster: its cell is the name of its scores.
         own: errors of the forecaster (see `forecaster.evaluation.scores.errors`).
-        windows: the values that were forecast, and those before them.
+        windows: the values that were forecast, and the values before them.
         first: the row of the first issued forecast.
     """
     config, horizon = forecaster.window_config, forecaster.network_config.horizon

@@ -1,6 +1,6 @@
 """Compare a model with the baselines: skill, measures of the quantiles, scores by horizon and by series.
 
-Frames of errors are those of `forecaster.evaluation.scores.errors`, frames of scores those of
+Frames of errors have the columns of `forecaster.evaluation.scores.errors`, frames of scores the columns of
 ``schemas.scores``.
 """
 

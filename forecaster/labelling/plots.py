@@ -22,7 +22,7 @@ _MOST_CLASSES_WITH_COUNTS = 16  # with more classes, counts in the cells would b
 
 
 def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Draw `forecaster.reports.plots.loss_figure` for the loss of a label network."""
+    """Draw the training and validation loss of a label network by epoch, with the best epoch marked."""
     figure = plots.loss_figure(history)
     figure.axes[0].set_ylabel("weighted cross entropy")
     return figure
@@ -78,7 +78,7 @@ def precision_recall_figure(
         ValueError: the curve is empty.
     """
     if not len(recall):
-        raise ValueError("the curve is empty, so there is nothing to draw: give at least one anomalous step")
+        raise ValueError("the curve is empty, since there is no anomalous step: give at least one")
     figure = Figure(figsize=(5.6, 5.0), dpi=120, facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot()
     axes.plot(

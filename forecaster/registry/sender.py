@@ -1,4 +1,4 @@
-"""Send the entries of an outbox to MLflow, in their order, and keep those that the store does not take."""
+"""Send the entries of an outbox to MLflow, in their order; keep each entry that the store does not take."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Sender:
                     continue
                 kept.append(entry)
                 self.reason = self.reason or one_line(error)
-                # If the store still answers, only the place of its files fails: go on with the other entries.
+                # If the store still answers, only the place of its files fails: send the other entries.
                 if entry["kind"] in ("model", "file") and not self._probe():
                     entry["is_put_off"] = True
                     continue

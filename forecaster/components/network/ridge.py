@@ -168,7 +168,10 @@ class Experts:
 
     @cached_property
     def _places(self) -> list[Ints]:
-        """The rows ``[N]`` of the horizons' regressors: for the last season, and for the seventh before."""
+        """The rows ``[N]`` of the regressors that the two seasonal experts forecast at each horizon.
+
+        The first expert repeats the last season, the second one the seventh season before.
+        """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
         # Row ``count`` of the regressors is 0, the last value: use it for lags of 0 and lags beyond the ring.
