@@ -97,9 +97,9 @@ class Registry:
     ) -> Iterator[Run]:
         """Start an MLflow run to log to, and end it at the end of the ``with`` block.
 
-        An error ends the MLflow run as FAILED, Ctrl-C as KILLED. If the store goes away during the
-        run, the entries that it does not take wait in the folder ``unsent``. Earlier runs whose process on
-        this host died are first marked as KILLED.
+        An error ends the MLflow run as FAILED, Ctrl-C as KILLED. If the store goes away during the run,
+        the entries that it does not take wait in the folder ``unsent``. First, earlier runs are marked as
+        KILLED if their process ran on this host and has died.
 
         Args:
             name: name of the MLflow run in overviews.

@@ -140,7 +140,7 @@ class Expert(ABC):
 def expert_inputs(block: Block, reach: int) -> ExpertInputs:
     """Return the inputs of an expert for all windows of a block, as views of the block's arrays.
 
-    Each window comes with the values of the ``reach`` windows before it.
+    ``past`` holds, for each window, its value and the values of the ``reach`` windows before it.
     """
     windows = len(block.values)
     history = block.history[len(block.history) - windows - reach :]
