@@ -1,10 +1,10 @@
 """Fit the linear part of a network: ridge regression in closed form, over the windows of all series.
 
-There is one regression per horizon, all on the same second moments. A weight of each row
-converts its errors to the series' average unit. A second fit gives less weight to rows with large errors, so
-that it approaches a fit of least absolute errors (iteratively reweighted least squares; Schlossmacher 1973,
-"An iterative technique for absolute deviations curve fitting"). Lags that
-are whole seasons before the last value, or before the forecast value, are shrunk less than others.
+There is one regression per horizon, all on the same second moments. Each row has a weight, which converts its
+errors to the series' average unit. A second fit gives less weight to rows with large errors, so that it
+approaches a fit of least absolute errors (iteratively reweighted least squares; Schlossmacher 1973, "An
+iterative technique for absolute deviations curve fitting"). Lags that are whole seasons before the last value
+or before the forecast value are shrunk less than others.
 
 Letters: T windows, B series of a batch, F regressors, N horizon, m windows of a season, n rows.
 """
