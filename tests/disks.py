@@ -11,6 +11,7 @@ from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.shards import snapshot
 from forecaster.shards.batch import Batch
+from forecaster.shards.models import Models
 from forecaster.shards.shard import Output, Shard, apply
 from forecaster.shards.sharding import Splitter
 
@@ -52,7 +53,7 @@ class Disk:
 
 
 def outputs(
-    model: Forecaster, shard: Shard, batches: Iterable[Batch], windows_per_step: int
+    model: Models | Forecaster, shard: Shard, batches: Iterable[Batch], windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply batches to one shard; yield the shard after each step, and the output of the step."""
     splitter = Splitter(shard.of)

@@ -19,6 +19,7 @@ from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts, by_kind
 from forecaster.shards.lateness import NONE_LATE, least, newest, split_late_rows
+from forecaster.shards.models import Models
 from forecaster.state import State, live
 from forecaster.stepping import advance_in_place
 from forecaster.time.windows import EVENTS, NO_DUPLICATES, ORIGIN, PARTITION, fill
@@ -136,7 +137,7 @@ def slots_of(state: State) -> pl.DataFrame:
 
 
 def apply(
-    shard: Shard, batch: Batch, forecaster: Forecaster, windows_per_step: int = 32
+    shard: Shard, batch: Batch, models: Models | Forecaster, windows_per_step: int = 32
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply a batch to a shard: accept its rows, then close the windows that the watermark has passed.
 
@@ -147,20 +148,22 @@ def apply(
     Args:
         shard: must not be used after the call, see `Shard`.
         batch: this shard's part of a batch (see `forecaster.shards.sharding.Splitter`).
-        forecaster: the weights that made the shard's state.
-        windows_per_step: most windows in one network call; blocks end at multiples of it.
+        models: the version of the model for each window, or the only version. At a change, the state is
+            re-warmed for the new version. One of the versions has made the shard's state.
+        windows_per_step: most windows in one network call; blocks end at multiples of it, and at a change.
 
     Yields:
         A shard, and the output to write before the shard may be stored: first of the rows, then of each block
         of windows. Later batches can be applied to any of these shards.
     """
+    models = Models(models) if isinstance(models, Forecaster) else models
     todo = [batch]
     while todo:
         batch = todo.pop()
         if _is_early(shard, batch):
             yield replace(shard, early=(*shard.early, batch)), Output(batch.partition, batch.start)
             return
-        for after, output in _apply_next(shard, batch, forecaster, windows_per_step):
+        for after, output in _apply_next(shard, batch, models, windows_per_step):
             shard = after
             yield after, output
         ready = [early for early in shard.early if not _is_early(shard, early)]
@@ -176,14 +179,14 @@ def _is_early(shard: Shard, batch: Batch) -> bool:
 
 
 def _apply_next(
-    shard: Shard, batch: Batch, forecaster: Forecaster, windows_per_step: int
+    shard: Shard, batch: Batch, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply a batch that begins at or before the next offset of its partition."""
-    shard, output = _accept_rows(shard, batch, forecaster)
+    shard, output = _accept_rows(shard, batch, models.of_state(shard.state))
     yield shard, output
     if (watermark_us := shard.watermark_us) is not None:
-        through = forecaster.window_config.frequency.last_closed(watermark_us)
-        for after, closed in _close_windows(shard, through, forecaster, windows_per_step):
+        through = models.first.window_config.frequency.last_closed(watermark_us)
+        for after, closed in _close_windows(shard, through, models, windows_per_step):
             shard = after
             forecasts, replaced_rows = closed or (None, _NONE_REPLACED)
             yield after, Output(batch.partition, output.start, forecasts, replaced=replaced_rows)
@@ -257,7 +260,7 @@ _ClosedBlock = tuple[Forecasts, pl.DataFrame]
 
 
 def _close_windows(
-    shard: Shard, through: int, forecaster: Forecaster, windows_per_step: int
+    shard: Shard, through: int, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, _ClosedBlock | None]]:
     """Close every window up to and including ``through``, block by block.
 
@@ -270,7 +273,7 @@ def _close_windows(
     """
     if shard.closed_through is not None and through <= shard.closed_through:
         return
-    shard = _without_forgotten(shard, forecaster.window_config.max_gap)
+    shard = _without_forgotten(shard, models.first.window_config.max_gap)
     pending = shard.pending
     if not pending["window"].is_sorted():
         pending = pending.sort("window", maintain_order=True)
@@ -278,12 +281,25 @@ def _close_windows(
     while (start := _next_window(shard, index, low)) is not None and start <= through:
         most = max(1, min(windows_per_step, _BLOCK_STEPS // max(len(shard.state), 1)))
         stop = min(through + 1, start + most, (start // windows_per_step + 1) * windows_per_step)
+        stop = models.cut(start, stop)
+        shard = _with_version_of(shard, start, models)
         high = int(index.search_sorted(stop, side="left"))
-        shard, closed = _close_block(shard, pending[low:high], start, stop, forecaster)
+        shard, closed = _close_block(shard, pending[low:high], start, stop, models.of_state(shard.state))
         low = high
         yield replace(shard, pending=pending[high:]), closed
-    if shard.closed_through is None or shard.closed_through < through:
-        yield replace(shard, pending=pending[low:], closed_through=through), None
+    # Change the version as soon as the windows before the change are closed, also in a shard without a live
+    # series: then all shards of a stopped job have the same version.
+    changed = _with_version_of(shard, through + 1, models)
+    if shard.closed_through != through or changed is not shard:
+        yield replace(changed, pending=pending[low:], closed_through=through), None
+
+
+def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
+    """Return the shard with the state of the version that closes ``window``; re-warm it at a change."""
+    forecaster = models.of_window(window)
+    if shard.state.model_version == forecaster.version or not models.has_made(shard.state):
+        return shard
+    return replace(shard, state=models.rewarm(forecaster, shard.state))
 
 
 def _without_forgotten(shard: Shard, max_gap: int) -> Shard:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from uuid import uuid4
 
 from forecaster.shards.counts import Counts
 from forecaster.threads import compute_threads
+from pipelines.jobs.follow import Alias, ModelWatch
 from pipelines.jobs.job import BackfillJob, EngineSettings, Outcome, StreamJob
 from pipelines.jobs.stopping import stop_on_signal
 from pipelines.runners.base import Run
@@ -27,6 +29,14 @@ from pipelines.sinks.replace_output import complete_replacement, replace_parts
 from pipelines.sources import folder, kafka, replay
 from pipelines.sources.base import Log, Position, Positions, as_log
 from pipelines.sources.files.row_notices import Notes, read_notices
+from pipelines.sources.model_changes import (
+    ChangingLog,
+    begin_changes,
+    load_model,
+    read_changes,
+    remove_changes,
+    store_model,
+)
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from pipelines.state.first_table import write_first_table
@@ -129,8 +139,9 @@ def run_stream(
         complete_replacement(job.output / markers.BACKFILL, job.output)
         prepare_folder(job.output, *PARTS)
         job.stop_file.unlink(missing_ok=True)
-        take = _with_lock_check(held.check, on_progress)
-        with stop_on_signal(job.stop_file):
+        watch = None if job.alias is None else _watch(job, job.alias, on_restart)
+        take = _with_lock_check(held.check, on_progress if watch is None else _with_model(watch, on_progress))
+        with stop_on_signal(job.stop_file), nullcontext() if watch is None else watch.running():
             counts, published, notices = _run_with_restarts(
                 lambda is_again: _stream_once(_resuming(job) if is_again else job, held.confirm, take),
                 job.restarts,
@@ -140,6 +151,15 @@ def run_stream(
         stopped = job.stop_file.exists()
         job.stop_file.unlink(missing_ok=True)
     return Outcome(counts, time.monotonic() - began_s, job.output, stopped, published, notices)
+
+
+def _watch(job: StreamJob, alias: Alias, notice: OnRestart) -> ModelWatch:
+    return ModelWatch(alias, job.follows, job.forecaster, job.output, notice)
+
+
+def _with_model(watch: ModelWatch, on_progress: Progress) -> Progress:
+    """Return an ``on_progress`` that first adds what is known about the alias to the numbers."""
+    return lambda numbers: on_progress(watch.take(numbers))
 
 
 def _resuming(job: StreamJob) -> StreamJob:
@@ -223,12 +243,50 @@ def _stream_once(job: StreamJob, confirm: Callable[[], None], on_progress: Progr
     places, is_resume = _begin_table(
         job, log, job.states, start, is_resume=start == job.states and job.resume
     )
+    job = _with_first_model(job, is_resume)
     settings, before = _settings_of(job, job.output, resumed=is_resume), read_owner(job.output)
     take_ownership(settings, confirm)
     run = Run(
-        log, places, settings, job.stop_file, job.snapshot_every_s, job.output, job.beam_options, before
+        _with_changes(job, log, settings),
+        places,
+        settings,
+        job.stop_file,
+        job.snapshot_every_s,
+        job.output,
+        job.beam_options,
+        before,
     )
     return _run(run, _engine(job), on_progress)
+
+
+def _with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
+    """Return the job with the model version that it began with, if it follows an alias and resumes."""
+    changes = read_changes(job.states) if job.follows and is_resume else ()
+    if not changes:
+        return job
+    return replace(job, forecaster=load_model(job.output, changes[0].version), model=changes[0].model)
+
+
+def _with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
+    """Return the log with the model changes of a stream that follows an alias.
+
+    Call this when the run owns the output folder: it begins the journal of the changes, or removes it.
+    """
+    if not job.follows:
+        remove_changes(job.states)
+        return log
+    if not read_changes(job.states):
+        store_model(job.output, job.forecaster)
+        begin_changes(job.states, job.forecaster.version, job.model)
+    closed = [shard.closed_through for shard in state_table.read(job.states, series=False).shards]
+    return ChangingLog(
+        log,
+        job.output,
+        job.states,
+        job.forecaster.window_config.frequency,
+        settings.job,
+        max((window for window in closed if window is not None), default=None),
+    )
 
 
 def starting_table(
@@ -267,10 +325,11 @@ def _settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) 
         windows_per_step=job.windows_per_step,
         output=output,
         format=job.format,
-        lanes=max(min(job.lanes, job.shards), 1),
+        threads=max(min(job.threads, job.shards), 1),
         resumed=resumed,
         topics=job.topics if isinstance(job, StreamJob) else None,
         covariates=encode_covariates(job.forecaster),
+        follows=isinstance(job, StreamJob) and job.follows,
     )
 
 

@@ -10,11 +10,12 @@ written after its last snapshot, since it writes them again (`ShardFiles.remove_
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
+from itertools import product
 from typing import Literal
 from urllib.parse import quote
 
@@ -45,7 +46,6 @@ class ShardFiles:
     Attributes:
         folder: output folder.
         number, of: number of the shard, and number of shards.
-        model_version: version of the model whose forecasts are written.
         format: format of the forecast files.
         unsynced: files written since the last call of `taken`.
     """
@@ -53,7 +53,6 @@ class ShardFiles:
     folder: Location
     number: int
     of: int
-    model_version: str
     format: Format
     unsynced: list[Location] = field(default_factory=list)
 
@@ -84,7 +83,7 @@ class ShardFiles:
         """Return the file name of a block without its suffix: windows, model version, revision and shard."""
         stop = forecasts.start + len(forecasts.issued)
         first, last = (compact_time(forecasts.freq.end_us(w)) for w in (forecasts.start, stop - 1))
-        return f"{first}-{last}-{self.model_version}-r0-{self.shard}"
+        return f"{first}-{last}-{forecasts.model_version}-r0-{self.shard}"
 
     def write_rows(self, part: str, partition: str, start: int, rows: pl.DataFrame) -> None:
         """Write the late or quarantined rows of the batch of ``partition`` that begins at offset ``start``.
@@ -100,7 +99,9 @@ class ShardFiles:
         taken, self.unsynced = self.unsynced, []
         return taken
 
-    def remove_after(self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int) -> None:
+    def remove_after(
+        self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int, versions: Iterable[str]
+    ) -> None:
         """Remove the files that this shard wrote after a snapshot.
 
         Args:
@@ -110,6 +111,7 @@ class ShardFiles:
             offsets: the next offset of each partition in the snapshot; a partition that is missing has not
                 been read.
             snapshot_ns: when the snapshot was written, in nanoseconds since 1970.
+            versions: versions of the model whose forecasts are removed.
         """
         closed = None if closed_us is None else compact_time(closed_us)
         # earlier versions of Statecast used the partition's name unchanged in file names
@@ -128,8 +130,8 @@ class ShardFiles:
                 return is_newer(path)
             return int(found[2]) >= reached[found[1]]
 
-        for part in (FORECASTS, REPLACED):
-            self._remove(part, f"*-{self.model_version}-r*-{self.shard}.*", is_later_block)
+        for part, version in product((FORECASTS, REPLACED), versions):
+            self._remove(part, f"*-{version}-r*-{self.shard}.*", is_later_block)
         for part in (QUARANTINE, LATE):
             self._remove(part, f"*-{self.shard}.*", is_later_batch)
 

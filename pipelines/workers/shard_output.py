@@ -21,7 +21,6 @@ class ShardOutput:
     Args:
         settings: settings of the run.
         number: number of the shard.
-        model_version: version of the model that makes the forecasts.
         guard: decides whether the run may still write.
         topics: sends output to topics; None if all output goes into files.
     """
@@ -30,12 +29,11 @@ class ShardOutput:
         self,
         settings: StepSettings,
         number: int,
-        model_version: str,
         guard: WriteGuard,
         topics: TopicWriter | None = None,
     ) -> None:
         self._guard, self._topics = guard, topics
-        self._files = ShardFiles(settings.output, number, settings.shards, model_version, settings.format)
+        self._files = ShardFiles(settings.output, number, settings.shards, settings.format)
 
     def write(self, output: Output) -> None:
         """Write the rows and forecasts of one output.
@@ -69,9 +67,11 @@ class ShardOutput:
             self._topics.flush()
         sync(files)
 
-    def remove_after(self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int) -> None:
+    def remove_after(
+        self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int, versions: Iterable[str]
+    ) -> None:
         """Remove the files that were written after a snapshot; see `ShardFiles.remove_after`."""
-        self._files.remove_after(closed_us, offsets, snapshot_ns)
+        self._files.remove_after(closed_us, offsets, snapshot_ns, versions)
 
     def _write_rows(self, part: str, output: Output, rows: pl.DataFrame) -> None:
         if self._topics is not None and self._topics.topics.of(part):

@@ -24,10 +24,11 @@ class StepSettings:
         windows_per_step: largest number of windows in one network call.
         output: output folder.
         format: format of the forecast files.
-        lanes: number of threads that step shards in parallel.
+        threads: number of threads that step shards in parallel.
         resumed: whether the run resumes an earlier run; the files that the earlier run wrote after its last
             snapshots are then removed, and written again.
         topics: the topics that forecasts are sent to; None if they are written to files.
+        follows: whether the model version can change during the run; see `pipelines.sources.model_changes`.
         covariates: the covariate tables as `encode_covariates` encodes them.
     """
 
@@ -37,10 +38,11 @@ class StepSettings:
     windows_per_step: int
     output: Location
     format: Format
-    lanes: int
+    threads: int
     resumed: bool
     topics: Topics | None = None
     covariates: bytes = b""
+    follows: bool = False
 
     @property
     def states(self) -> Location:

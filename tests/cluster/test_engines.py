@@ -59,7 +59,7 @@ def test_streams_have_equal_outputs_on_every_engine(rows: Path, tmp_path: Path) 
     ended = {}
     for engine in engines:
         job = StreamJob(
-            forecaster(), source, tmp_path / engine, shards=3, windows_per_step=5, runner=engine, lanes=1
+            forecaster(), source, tmp_path / engine, shards=3, windows_per_step=5, runner=engine, threads=1
         )
         outcome = run_stream(job)
         assert not outcome.stopped
@@ -81,7 +81,7 @@ def test_a_backfill_has_equal_outputs_on_flink_and_in_process(rows: Path, tmp_pa
     for engine in engines:
         output = tmp_path / engine
         job = BackfillJob(
-            forecaster(), (str(rows),), Input(Columns()), output, shards=3, runner=engine, lanes=1
+            forecaster(), (str(rows),), Input(Columns()), output, shards=3, runner=engine, threads=1
         )
         ended[engine] = run_backfill(job).counts, read_forecasts(output), state_table.read(job.states)
         assert not (output / ".backfill").exists()

@@ -1,0 +1,133 @@
+"""Law: after a model change at a window, a stream forecasts as after a re-warm of the ring at that window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.model import Forecaster
+from forecaster.rewarming import Warming, rewarm
+from forecaster.shards.batch import Batch
+from forecaster.shards.models import ModelChange, Models
+from forecaster.shards.shard import Output, Shard
+from forecaster.state import State
+from forecaster.stepping import advance
+from forecaster.time.windows import Windows
+from tests.disks import outputs
+from tests.fleets import SHORT_WEEK, START, forecaster, scales
+from tests.folds import Ran, fold
+from tests.laws.test_crash import fold_with_kills
+from tests.partitions import LONG_GAP, Logs, all_logs
+from tests.same import YOUNG, assert_same, assert_same_state, by_key
+
+FIRST = START // 12  # the first windows of the logs begin here
+
+
+def warmed_in_parts(
+    old: Forecaster, changes: tuple[ModelChange, ...], is_due: Callable[[], bool]
+) -> Callable[[Shard, Iterable[Batch], int], Iterator[tuple[Shard, Output]]]:
+    """Return a function that applies batches to a shard, and warms up the next version at drawn moments."""
+
+    def steps(shard: Shard, batches: Iterable[Batch], per_step: int) -> Iterator[tuple[Shard, Output]]:
+        warming = {change.forecaster.version: Warming(change.forecaster, change.window) for change in changes}
+
+        def finish(new: Forecaster, state: State) -> State:
+            return warming[new.version].finish(state)
+
+        for after, output in outputs(Models(old, changes, finish), shard, batches, per_step):
+            yield after, output
+            closed = after.closed_through
+            for one in warming.values():
+                if closed is not None and closed < one.window and is_due():
+                    recent = one.copy_values(after.state, closed)
+                    if recent is not None:
+                        one.step(recent)
+
+    return steps
+
+
+def assert_versions(ran: Ran, models: Models) -> None:
+    """Assert that each forecast has the version that closes its window."""
+    for part in ran.forecasts:
+        if part is not None and len(part):
+            of_windows = {models.of_window(int(window)).version for window in part.index}
+            assert of_windows == {part.model_version}
+
+
+@pytest.mark.parametrize(
+    ("max_gap", "aggregate", "empty"),
+    [(3, "sum", "missing"), (LONG_GAP, "mean", "missing"), (3, "mean", "zero")],
+)
+@given(
+    logs=all_logs(),
+    windows=st.lists(st.integers(0, 240), min_size=1, max_size=2, unique=True).map(sorted),
+    shards=st.integers(1, 3),
+    kills=st.integers(0, 3),
+    seed=st.integers(0, 99),
+    often=st.sampled_from([0.1, 0.7]),
+    data=st.data(),
+)
+def test_a_change_in_parts_equals_a_rewarm_at_its_window(
+    max_gap: int,
+    aggregate: str,
+    empty: str,
+    logs: Logs,
+    windows: list[int],
+    shards: int,
+    kills: int,
+    seed: int,
+    often: float,
+    data: st.DataObject,
+) -> None:
+    make = partial(forecaster, aggregate=aggregate, empty=empty, max_gap=max_gap, **SHORT_WEEK)
+    old, new = make("lstm"), (make("gru"), make("lstm", seed=1))
+    changes = tuple(ModelChange(FIRST + w // 6, f) for w, f in zip(windows, new, strict=False))
+    models, chance = Models(old, changes), np.random.default_rng(seed)
+    at_once = fold(models, logs.one_by_one(), shards, partitions=logs.partitions)
+    steps = warmed_in_parts(old, changes, lambda: bool(chance.random() < often))
+    in_parts = fold_with_kills(old, logs, shards, kills, data.draw, steps)
+
+    assert in_parts.counts == at_once.counts
+    assert at_once.counts.missing == at_once.counts.pending == 0
+    for ran in (at_once, in_parts):
+        assert_versions(ran, models)
+    scale = logs.scale_of_sums() if aggregate == "sum" else logs.scale
+    if empty == "zero":  # a window without a row is then as far from the others as zero is
+        sizes = (
+            pl.concat([log.rows for log in logs.parts]).group_by("series_id").agg(pl.col("value").abs().max())
+        )
+        scale = {**scale, **dict(sizes.rows())}
+    assert_same(by_key(at_once.forecasts), by_key(in_parts.forecasts), scale, within=YOUNG)
+
+
+@given(
+    cuts=st.lists(st.integers(1, 59), max_size=6, unique=True).map(sorted),
+    ring=st.sampled_from([5, 20, 100]),
+    new_ring=st.sampled_from([5, 20, 100]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_parts_give_the_state_of_a_rewarm(cuts: list[int], ring: int, new_ring: int, seed: int) -> None:
+    old, new = forecaster("lstm", ring=ring), forecaster("gru", ring=new_ring)
+    rng = np.random.default_rng(seed)
+    values = 100 + rng.normal(size=(60, 4)).cumsum(axis=0)
+    values[rng.random(values.shape) < 0.2] = np.nan
+    values[: rng.integers(0, 60), 3] = np.nan
+    fleet = Windows(tuple("abcd"), START, values)
+    state, warming = old.initial_state(), Warming(new, fleet.stop)
+    for start, stop in pairwise([0, *cuts, 60]):
+        state, _ = advance(old, state, fleet.between(START + start, START + stop))
+        recent = warming.copy_values(state, START + stop - 1) if stop < 60 else None
+        if recent is not None:
+            warming.step(recent)
+    expected, found = rewarm(new, state), warming.finish(state)
+    assert_same_state(expected, found)
+    after = Windows(fleet.series_ids, fleet.stop, 100 + rng.normal(size=(5, 4)))
+    forecasts = [by_key([advance(new, warm, after)[1]]) for warm in (expected, found)]
+    assert_same(*forecasts, scales(fleet), within=YOUNG)
