@@ -14,21 +14,28 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import ceil
-from typing import NamedTuple, Protocol
 
 from forecaster.compatibility import check_can_take_over
 from forecaster.model import Forecaster
+from pipelines.jobs.alias import Alias, AliasedVersion
+from pipelines.jobs.job import StreamJob
 from pipelines.sinks.numbers import JobNumbers
+from pipelines.sources.base import Log
 from pipelines.sources.model_changes import (
     Change,
+    ChangingLog,
     Request,
+    begin_changes,
     clear_request,
+    load_model,
     read_changes,
+    remove_changes,
     request_change,
     store_model,
 )
 from pipelines.state import state_table
 from pipelines.storage import Location
+from pipelines.workers.step_settings import StepSettings
 from schemas.errors import StatecastError
 
 POLL_S = 30.0
@@ -38,38 +45,6 @@ _TICK_S = 0.5
 _RATE_OVER_S = 60.0
 _SERIES_STEPS_PER_S = 20_000  # a low estimate: one core that also steps the shards
 _LEAST_AHEAD = 2
-
-
-class AliasedVersion(NamedTuple):
-    """The version that an alias names: its name in the registry, such as ``weather/4``, and its version."""
-
-    model: str
-    version: str
-
-
-class Alias(Protocol):
-    """An alias of the model registry; its text is such as ``weather@champion``."""
-
-    def current(self) -> AliasedVersion:
-        """Return the version that the alias names now.
-
-        Raises:
-            ModelError: the registry cannot be read.
-        """
-
-    def load(self, model: str) -> Forecaster:
-        """Load a version, with the covariate tables of the job.
-
-        Raises:
-            StatecastError: the version cannot be loaded.
-        """
-
-    def refuse(self, model: str, reason: str) -> None:
-        """Record at a version in the registry why the stream refused it.
-
-        Raises:
-            ModelError: the registry cannot be written.
-        """
 
 
 @dataclass
@@ -113,6 +88,10 @@ class ModelWatch:
             self._is_ended.set()
             self._is_running.set()
             thread.join(_TICK_S)  # a thread that waits for a server ends by itself, and changes nothing
+
+    def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
+        """Return an ``on_progress`` that also gets what is known about the alias."""
+        return lambda numbers: on_progress(self.take(numbers))
 
     def take(self, numbers: JobNumbers) -> JobNumbers:
         """Take the numbers of the job; return them with what is known about the alias."""
@@ -216,3 +195,35 @@ class ModelWatch:
 
 def _utc_time(us: int) -> str:
     return f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
+    """Return the job with the model version that it began with, if it follows an alias and resumes.
+
+    Raises:
+        DataError, ModelError: the journal of the changes, or the weights of the version, cannot be read.
+    """
+    changes = read_changes(job.states) if job.follows and is_resume else ()
+    if not changes:
+        return job
+    return replace(job, forecaster=load_model(job.output, changes[0].version), model=changes[0].model)
+
+
+def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
+    """Return the log of a stream; if the stream follows an alias, the log carries its model changes.
+
+    Call this when the run owns the output folder: it begins the journal of the changes, or removes it.
+
+    Raises:
+        OutputError: the journal or the weights cannot be written.
+    """
+    if not job.follows:
+        remove_changes(job.states)
+        return log
+    if not read_changes(job.states):
+        store_model(job.output, job.forecaster)
+        begin_changes(job.states, job.forecaster.version, job.model)
+    closed = [shard.closed_through for shard in state_table.read(job.states, series=False).shards]
+    freq = job.forecaster.window_config.frequency
+    through = max((window for window in closed if window is not None), default=None)
+    return ChangingLog(log, job.output, job.states, freq, settings.job, through)

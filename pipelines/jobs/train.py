@@ -12,9 +12,13 @@ import numpy as np
 import polars as pl
 
 from forecaster.covariates.encoding import Tables
-from forecaster.evaluation.baselines import persistence, seasonal_naive
+from forecaster.evaluation.backtest import backtest
 from forecaster.evaluation.gradients import gradient_norms
-from forecaster.evaluation.scores import calibration, errors, fans, matched, score, series_scale
+<<<<<<< HEAD
+from forecaster.evaluation.scores import calibration, fans, series_scale
+=======
+from forecaster.evaluation.scores import calibration, errors, fans, keep_common, score, series_scale
+>>>>>>> 1b88d0b241bc5592a778d946170f78e35dfa267e
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Run
 from forecaster.registry.store import check_model_name
@@ -39,7 +43,6 @@ from schemas.errors import ModelError
 
 _BACKTEST_SERIES = 100  # enough to compare versions; more would take long for a large fleet
 _FANS = 3
-_BLOCK = 256  # windows in one block; the forecasts of a whole long history would not fit into memory
 _BLOCK_STEPS = 25_600  # the most series times windows in one block of `write_states`
 
 
@@ -255,6 +258,8 @@ def _quarantine_notices(quarantined: pl.DataFrame) -> list[str]:
     return [line + f"{first['reason']} (all rows: quarantine.parquet among the run's files)"]
 
 
+<<<<<<< HEAD
+=======
 def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Step a forecaster through ``windows`` and score the forecasts that it issues from row ``first`` on.
 
@@ -276,10 +281,11 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.D
     table = [score(forecaster.network_config.cell, own, unit)]
     for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
         naive = baseline(windows, config, horizon).filter(pl.col("issued_at") >= own["issued_at"].min())
-        table.append(score(label, matched(own, errors(naive, windows, config)), unit))
+        table.append(score(label, keep_common(own, errors(naive, windows, config)), unit))
     return own, pl.concat(table)
 
 
+>>>>>>> 1b88d0b241bc5592a778d946170f78e35dfa267e
 def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: JobConfig) -> None:
     """Log the norm of the gradient by lag; it shows how many windows back the network learns from."""
     norms = gradient_norms(forecaster, windows, config.training.segment)

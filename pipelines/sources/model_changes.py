@@ -13,7 +13,7 @@ stream began. A rerun takes the versions from the journal, whatever the alias na
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 from forecaster.covariates.lookup import Covariates
 from forecaster.model import Forecaster
-from forecaster.shards.lateness import newest
+from forecaster.shards.lateness import largest_watermark
 from forecaster.shards.models import ModelChange
 from forecaster.time.frequency import Frequency
 from pipelines.sources.base import Log, Positions, Step
@@ -227,15 +227,22 @@ class ChangingLog:
         """
         if self._changes is None:
             self._changes = read_changes(self.states)
-        self._newest_us = newest((self._newest_us, *(place.furthest_us for place in places.values())))
+        self._newest_us = largest_watermark(
+            (self._newest_us, *(place.furthest_us for place in places.values()))
+        )
         if self._newest_us is not None and self._is_to_check():
             self._changes = self._decide(self._changes, self._newest_us)
         step = self.log.step(places)
         if step is None:
             return None
-        self._newest_us = newest((self._newest_us, *(batch.watermark_us for batch in step.batches)))
+        self._newest_us = largest_watermark(
+            (self._newest_us, *(batch.watermark_us for batch in step.batches))
+        )
         count = len(self._changes)
         return step._replace(batches=tuple(replace(batch, changes=count) for batch in step.batches))
+
+    def _see(self, watermarks_us: Iterable[int | None]) -> None:
+        self._newest_us = largest_watermark((self._newest_us, *watermarks_us))
 
     def _is_to_check(self) -> bool:
         every_s = _CHECK_EVERY_S if isinstance(self.output, Path) else _CHECK_REMOTELY_EVERY_S
