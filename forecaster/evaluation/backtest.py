@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from forecaster.evaluation.baselines import persistence, seasonal_naive
-from forecaster.evaluation.scores import errors, matched, score, series_scale
+from forecaster.evaluation.scores import errors, keep_common, score, series_scale
 from forecaster.model import Forecaster
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows
@@ -34,5 +34,5 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.D
     table = [score(forecaster.network_config.cell, own, unit)]
     for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
         naive = baseline(windows, config, horizon).filter(pl.col("issued_at") >= own["issued_at"].min())
-        table.append(score(label, matched(own, errors(naive, windows, config)), unit))
+        table.append(score(label, keep_common(own, errors(naive, windows, config)), unit))
     return own, pl.concat(table)

@@ -12,17 +12,6 @@ from pipelines.cli.evaluate_rolling import evaluate_rolling
 from pipelines.cli.settings import bounds, input_files, load_settings, parse_whole_numbers, paths
 from pipelines.sinks.folder import check_folder
 from schemas.errors import ConfigError
-<<<<<<< HEAD
-=======
-from schemas.numbers_as_text import text_of
-
-if TYPE_CHECKING:
-    from forecaster.reports.html import ReportTable
-    from pipelines.jobs.rolling import RollingJob
-    from pipelines.settings.config import JobConfig
-
-ROLLING, FOLDERS = "Rolling evaluation", "Existing forecasts"
->>>>>>> 1b88d0b241bc5592a778d946170f78e35dfa267e
 
 
 def evaluate(

@@ -14,7 +14,7 @@ from pipelines.cli.stores import store_line
 from schemas.numbers_as_text import text_of
 
 if TYPE_CHECKING:
-    from forecaster.reports.html import Table as ReportTable
+    from forecaster.reports.html import ReportTable
     from pipelines.jobs.rolling import RollingJob
     from pipelines.jobs.rolling_scores import Evaluated
     from pipelines.settings.config import JobConfig

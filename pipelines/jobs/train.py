@@ -14,11 +14,7 @@ import polars as pl
 from forecaster.covariates.encoding import Tables
 from forecaster.evaluation.backtest import backtest
 from forecaster.evaluation.gradients import gradient_norms
-<<<<<<< HEAD
 from forecaster.evaluation.scores import calibration, fans, series_scale
-=======
-from forecaster.evaluation.scores import calibration, errors, fans, keep_common, score, series_scale
->>>>>>> 1b88d0b241bc5592a778d946170f78e35dfa267e
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Run
 from forecaster.registry.store import check_model_name
@@ -258,34 +254,6 @@ def _quarantine_notices(quarantined: pl.DataFrame) -> list[str]:
     return [line + f"{first['reason']} (all rows: quarantine.parquet among the run's files)"]
 
 
-<<<<<<< HEAD
-=======
-def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Step a forecaster through ``windows`` and score the forecasts that it issues from row ``first`` on.
-
-    Returns:
-        The errors of the forecaster (see `forecaster.evaluation.scores.errors`), and the scores of the
-        forecaster and the baselines. Errors are divided by the scale of each series in the rows before
-        ``first`` (`forecaster.evaluation.scores.series_scale`).
-    """
-    config, horizon = forecaster.window_config, forecaster.network_config.horizon
-    state, parts = forecaster.initial_state(), []
-    rows = len(windows.values)
-    for start in [*range(0, first, _BLOCK), *range(first, rows, _BLOCK)]:
-        stop = min(start + _BLOCK, first if start < first else rows)
-        state, forecasts = advance(forecaster, state, windows.rows(start, stop))
-        if start >= first:
-            parts.append(errors(forecasts.frame(), windows, config))
-    own = pl.concat(parts)
-    unit = series_scale(windows.rows(0, first), config)
-    table = [score(forecaster.network_config.cell, own, unit)]
-    for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
-        naive = baseline(windows, config, horizon).filter(pl.col("issued_at") >= own["issued_at"].min())
-        table.append(score(label, keep_common(own, errors(naive, windows, config)), unit))
-    return own, pl.concat(table)
-
-
->>>>>>> 1b88d0b241bc5592a778d946170f78e35dfa267e
 def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: JobConfig) -> None:
     """Log the norm of the gradient by lag; it shows how many windows back the network learns from."""
     norms = gradient_norms(forecaster, windows, config.training.segment)

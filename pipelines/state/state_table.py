@@ -109,13 +109,10 @@ class StateTable:
         for name in dict.fromkeys(name for shard in self.shards for name in shard.offsets):
             stands = [(s.offsets.get(name, 0), s.watermarks.get(name)) for s in self._followers(name)]
             least, *others = sorted({offset for offset, _ in stands})
-<<<<<<< HEAD
-            there_us = newest(us for offset, us in stands if offset == least)
-            found[name] = PartitionProgress(least, there_us, tuple(others), newest(us for _, us in stands))
-=======
             there_us = largest_watermark(us for offset, us in stands if offset == least)
-            found[name] = Reached(least, there_us, tuple(others), largest_watermark(us for _, us in stands))
->>>>>>> 1b88d0b241bc5592a778d946170f78e35dfa267e
+            found[name] = PartitionProgress(
+                least, there_us, tuple(others), largest_watermark(us for _, us in stands)
+            )
         return found
 
     def _followers(self, partition: str) -> list[Shard]:
