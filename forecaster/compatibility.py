@@ -1,4 +1,4 @@
-"""Check whether a model version can take over from another version in a running stream."""
+"""Check whether a model version can replace another version in a running stream."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _NOT_COMPARED = "allowed_lateness"  # the setting belongs to the source of the r
 _TRIAL_WINDOWS = 60
 
 
-def check_can_take_over(new: Forecaster, old: Forecaster) -> None:
+def check_can_replace(new: Forecaster, old: Forecaster) -> None:
     """Check that a version makes forecasts of the same kind, from the same values, as the version before it.
 
     Both must have the same windows, horizon, quantiles and observed covariates. The new version must return
     finite forecasts in a trial of a few windows.
 
     Raises:
-        ModelError: the new version cannot take over; the message is the reason.
+        ModelError: the new version cannot replace the other; the message is the reason.
     """
     for name in type(new.window_config).model_fields:
         its, ours = (getattr(one.window_config, name) for one in (new, old))

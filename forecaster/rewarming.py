@@ -148,12 +148,12 @@ class RecentValues:
 
 
 class Warming:
-    """Warms up the state of a new model version for the window at which it takes over.
+    """Warms up the state of a new model version for the window of its first forecast.
 
-    The new version starts from the initial state at the first window of the ring, as the ring will be at the
-    take-over, and is stepped through the values of the ring. It catches up while the earlier version goes on.
-    So `finish` returns what `rewarm` returns at the take-over, whenever and in whatever parts the values were
-    stepped.
+    The new version starts from the initial state, at the window at which the ring will begin when the version
+    changes. It is stepped through the values of the ring, and catches up while the earlier version is in use.
+    So `finish` returns what `rewarm` returns at the change, at whatever times and in whatever parts the
+    values were stepped.
 
     `copy_values` and `finish` read the state of the earlier version, and belong into the thread that steps
     it. `step` may run in another thread, between two calls of `copy_values`.

@@ -268,6 +268,16 @@ class Registry:
                 next(v for v in self._registered(version.name) if v.number == version.number),
             )
 
+    def tag_version(self, ref: str, key: str, value: str) -> None:
+        """Set a tag of the registered version that ``ref`` names (``NAME/3`` or ``NAME@ALIAS``).
+
+        Raises:
+            ModelError: the version does not exist, or the store reports an error.
+        """
+        with self._store_errors():
+            version = self._find(Reference.parse(ref))
+            self._open().set_model_version_tag(version.name, str(version.number), key, value)
+
     def versions(self, name: str) -> pl.DataFrame:
         """Return the versions of a model, newest first.
 

@@ -31,6 +31,13 @@ class Alias(Protocol):
             StatecastError: the version cannot be loaded.
         """
 
+    def with_tables(self, forecaster: Forecaster) -> Forecaster:
+        """Return a version with the covariate tables of the job.
+
+        Raises:
+            StatecastError: a table cannot be read, or does not fit the version.
+        """
+
     def refuse(self, model: str, reason: str) -> None:
         """Record at a version in the registry why the stream refused it.
 

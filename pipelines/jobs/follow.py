@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import ceil
 
-from forecaster.compatibility import check_can_take_over
+from forecaster.compatibility import check_can_replace
 from forecaster.model import Forecaster
 from pipelines.jobs.alias import Alias, AliasedVersion
 from pipelines.jobs.job import StreamJob
@@ -65,14 +65,14 @@ class ModelWatch:
     forecaster: Forecaster
     output: Location
     notice: Callable[[str], None]
-    poll_s: float = POLL_S
+    poll_s: float = field(default_factory=lambda: POLL_S)
     _seen: str | None = field(default=None, init=False)  # each version that the alias names is checked once
     _requested: Request | None = field(default=None, init=False)
     _change: Change | None = field(default=None, init=False)
     _line: str = field(default="", init=False)
     _is_away: bool = field(default=False, init=False)
     _numbers: JobNumbers = field(default_factory=JobNumbers, init=False)
-    _closed: deque[tuple[float, int]] = field(default_factory=deque, init=False)
+    _closed: deque[tuple[float, int]] = field(default_factory=lambda: deque([(0.0, 0)]), init=False)
     _is_running: threading.Event = field(default_factory=threading.Event, init=False)
     _is_ended: threading.Event = field(default_factory=threading.Event, init=False)
 
@@ -90,11 +90,11 @@ class ModelWatch:
             thread.join(_TICK_S)  # a thread that waits for a server ends by itself, and changes nothing
 
     def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
-        """Return an ``on_progress`` that also gets what is known about the alias."""
+        """Return an ``on_progress`` that also gets the next version and the notice about the alias."""
         return lambda numbers: on_progress(self.take(numbers))
 
     def take(self, numbers: JobNumbers) -> JobNumbers:
-        """Take the numbers of the job; return them with what is known about the alias."""
+        """Take the numbers of the job; return them with the next version and the notice about the alias."""
         self._numbers = numbers
         self._closed.append((time.monotonic(), numbers.counts.windows))
         while self._closed[-1][0] - self._closed[0][0] > _RATE_OVER_S:
@@ -142,7 +142,7 @@ class ModelWatch:
             return
         try:
             new = self.alias.load(aliased.model)
-            check_can_take_over(new, self.forecaster)
+            check_can_replace(new, self.forecaster)
         except StatecastError as error:
             self._refuse(aliased, str(error))
         except (ValueError, RuntimeError, TypeError) as error:  # weights that cannot be stepped
@@ -190,7 +190,7 @@ class ModelWatch:
         self._change = change = changes[-1]
         if change.window is not None:
             us = self.forecaster.window_config.frequency.end_us(change.window - 1)
-            self.notice(f"{change.model} ({change.version}) takes over at {_utc_time(us)}")
+            self.notice(f"{change.model} ({change.version}) is in use from {_utc_time(us)} on")
 
 
 def _utc_time(us: int) -> str:
@@ -204,9 +204,9 @@ def with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
         DataError, ModelError: the journal of the changes, or the weights of the version, cannot be read.
     """
     changes = read_changes(job.states) if job.follows and is_resume else ()
-    if not changes:
+    if not changes or changes[0].version == job.forecaster.version:
         return job
-    return replace(job, forecaster=load_model(job.output, changes[0].version), model=changes[0].model)
+    return replace(job, forecaster=load_model(job.output, changes[0].version))
 
 
 def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
@@ -220,9 +220,14 @@ def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
     if not job.follows:
         remove_changes(job.states)
         return log
-    if not read_changes(job.states):
-        store_model(job.output, job.forecaster)
+    changes = read_changes(job.states)
+    store_model(job.output, job.forecaster)
+    if not changes:
         begin_changes(job.states, job.forecaster.version, job.model)
+    for change in changes[1:]:  # the tables of covariates can be newer than the tables of the earlier run
+        new = load_model(job.output, change.version)
+        if job.alias is not None and not new.covariates.features.is_empty:
+            store_model(job.output, job.alias.with_tables(new))
     closed = [shard.closed_through for shard in state_table.read(job.states, series=False).shards]
     freq = job.forecaster.window_config.frequency
     through = max((window for window in closed if window is not None), default=None)

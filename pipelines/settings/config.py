@@ -85,6 +85,11 @@ class StreamConfig(Settings):
         allow_inf_nan=False,
         description="watch: seconds between two listings of the folder",
     )
+    follow: str = Field(
+        default="",
+        description="alias of the model, such as champion, that a running stream follows: when the alias "
+        "moves to another version, the stream changes to that version; unset: the stream keeps its version",
+    )
 
 
 class OutputConfig(Settings):

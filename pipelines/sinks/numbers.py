@@ -85,7 +85,7 @@ class JobNumbers:
         snapshot_at_s: wall clock of the oldest of the shards' last snapshots; 0 while a shard has none.
         snapshot_ms: longest duration of the shards' last snapshots.
         model_versions: the model versions of the shards, sorted; several while the version changes.
-        next_model: the model version that takes over next; "" if none is decided.
+        next_model: the next model version; "" if no change is decided.
         next_model_us: start of the first window that it closes, in microseconds.
         model_notice: why the stream has another model version than the alias that it watches names; "" if it
             has the same.

@@ -49,7 +49,7 @@ class Request(NamedTuple):
     """A request to change the model version of a stream.
 
     Attributes:
-        version: `Forecaster.version` of the new version, whose weights are in the output folder.
+        version: `Forecaster.version` of the new version; the output folder holds its weights.
         model: its name in the registry, such as ``weather/4``.
         windows_ahead: number of windows that the new version has for warming up.
     """
@@ -92,7 +92,7 @@ def _read_request(output: Location) -> Request | None:
 
 
 def clear_request(output: Location) -> None:
-    """Delete the request of an earlier run, whose alias may have moved on."""
+    """Delete the request of an earlier run, because the alias may have moved since then."""
     (output / markers.MODEL_REQUEST).unlink(missing_ok=True)
 
 
@@ -114,9 +114,8 @@ def store_model(output: Location, forecaster: Forecaster) -> None:
             write_whole(path, lambda target, data=data: write_to(target, data), kept=True)  # type: ignore[misc]
 
 
-@lru_cache(maxsize=4)
 def load_model(output: Location, version: str) -> Forecaster:
-    """Return a version that `store_model` wrote, cached in the process.
+    """Return a version that `store_model` wrote.
 
     Raises:
         DataError: a file cannot be read.
@@ -174,8 +173,14 @@ def remove_changes(states: Location) -> None:
         (states / JOURNAL).unlink(missing_ok=True)
 
 
-def model_changes(output: Location, changes: tuple[Change, ...]) -> tuple[ModelChange, ...]:
-    """Return the changes after the first version, with their weights.
+@lru_cache(maxsize=4)
+def _model_of_run(run: str, output: Location, version: str) -> Forecaster:
+    """Return a version, cached in the process for all shards of a run."""
+    return load_model(output, version)
+
+
+def model_changes(run: str, output: Location, changes: tuple[Change, ...]) -> tuple[ModelChange, ...]:
+    """Return the changes after the first version, with their weights, which are cached for the run.
 
     Raises:
         DataError, ModelError: see `load_model`.

@@ -102,7 +102,7 @@ class ShardModels:
     def warm_up(self, shard: Shard) -> None:
         """Step the next version through the windows that the shard has closed, in the background.
 
-        Call this after each block of windows: the new version then catches up until it takes over.
+        Call this after each block of windows, so that the new version catches up until the change.
         """
         closed = shard.closed_through
         change = None if closed is None else next((c for c in self._changes if c.window > closed + 1), None)
@@ -130,4 +130,4 @@ class ShardModels:
     def _read(self) -> None:
         records = read_changes(self._settings.states)
         self._records = len(records)
-        self._changes = model_changes(self._settings.output, records)
+        self._changes = model_changes(self._settings.job, self._settings.output, records)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -20,12 +23,18 @@ from forecaster.shards.shard import Output, Shard
 from forecaster.state import State
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows
+from pipelines.jobs.forecast import run_stream
+from pipelines.sinks.files import PARTS, read_forecasts
+from pipelines.sources.model_changes import Request, read_changes, request_change, store_model
+from tests.comparisons import YOUNG, assert_same, assert_same_frames, assert_same_state, by_key
 from tests.disks import outputs
 from tests.fleets import SHORT_WEEK, START, forecaster, scales
 from tests.folds import Ran, fold
 from tests.laws.test_crash import fold_with_kills
+from tests.logs import job_of, small_log
 from tests.partitions import LONG_GAP, Logs, all_logs
-from tests.same import YOUNG, assert_same, assert_same_state, by_key
+from tests.power import PowerLoss
+from tests.stores import forecasts_written
 
 FIRST = START // 12  # the first windows of the logs begin here
 
@@ -131,3 +140,29 @@ def test_any_parts_give_the_state_of_a_rewarm(cuts: list[int], ring: int, new_ri
     after = Windows(fleet.series_ids, fleet.stop, 100 + rng.normal(size=(5, 4)))
     forecasts = [by_key([advance(new, warm, after)[1]]) for warm in (expected, found)]
     assert_same(*forecasts, scales(fleet), within=YOUNG)
+
+
+def test_a_killed_stream_changes_its_version_at_the_journaled_window(tmp_path: Path) -> None:
+    log, scale = small_log(windows=40)
+    old, new = forecaster(**SHORT_WEEK), forecaster("gru", seed=3, **SHORT_WEEK)
+    job = replace(job_of(log, tmp_path / "out", shards=2, windows_per_step=1), follows=True)
+    job.output.mkdir()
+    store_model(job.output, new)
+    request_change(job.output, Request(new.version, "weather/2", 8))
+    power = PowerLoss(job.output, (".numbers", ".lock", ".ended", ".run"), every_prefix=False, slow=PARTS)
+    with power.record():
+        run_stream(job)
+    # Power is lost before the decision, while the version warms up, at the change, or after it.
+    for files in random.Random(6).sample(power.states, 14):
+        power.restore(files)
+        request_change(job.output, Request(new.version, "weather/2", 8))
+        ended = run_stream(replace(job, windows_per_step=3))
+        window = read_changes(job.states)[1].window
+        assert window is not None
+        models = Models(old, (ModelChange(window, new),))
+        whole = fold(models, log.batches(), partitions=(log.partition,))
+        assert replace(ended.counts, windows=0) == replace(whole.counts, windows=0)
+        expected = pl.concat(part.frame() for part in whole.forecasts if part is not None and len(part))
+        issued = read_forecasts(job.output)
+        assert_same_frames(expected, issued, scale, within=YOUNG)
+        assert forecasts_written(job.output) == len(issued)
