@@ -28,6 +28,7 @@ class Disk:
     forecasts: dict[tuple[int, int], Forecasts] = field(default_factory=dict)
     late: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
     quarantined: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
+    shadows: dict[tuple[int, int], Forecasts] = field(default_factory=dict)
 
     def write(self, output: Output) -> None:
         """Store forecasts, late rows and quarantined rows of an output; replace files with equal keys."""
@@ -36,15 +37,18 @@ class Disk:
             self.quarantined[place] = output.quarantined
         if len(output.late):
             self.late[place] = output.late
-        if output.forecasts is not None and len(output.forecasts):
-            start = output.forecasts.start
-            self.forecasts[start, start + len(output.forecasts.issued)] = output.forecasts
+        for files, block in ((self.forecasts, output.forecasts), (self.shadows, output.shadow)):
+            if block is not None and len(block):
+                files[block.start, block.start + len(block.issued)] = block
 
     def restore(self, cold: Shard) -> Shard:
         """Return the shard of the snapshot, or ``cold`` without one; remove files newer than the snapshot."""
         shard = cold if self.snapshot is None else snapshot.from_bytes(self.snapshot)
         closed = -1 if shard.closed_through is None else shard.closed_through
-        self.forecasts = {name: one for name, one in self.forecasts.items() if name[0] <= closed}
+        self.forecasts, self.shadows = (
+            {name: one for name, one in files.items() if name[0] <= closed}
+            for files in (self.forecasts, self.shadows)
+        )
         for files in (self.late, self.quarantined):
             for partition, start in [*files]:
                 if start >= shard.offsets.get(partition, 0):

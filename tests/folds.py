@@ -38,6 +38,7 @@ class Ran:
     late: list[pl.DataFrame] = field(default_factory=list)
     quarantined: list[pl.DataFrame] = field(default_factory=list)
     replaced: list[pl.DataFrame] = field(default_factory=list)
+    shadows: list[Forecasts | None] = field(default_factory=list)
 
     @property
     def counts(self) -> Counts:
@@ -55,6 +56,7 @@ class Ran:
         self.late.append(output.late)
         self.quarantined.append(output.quarantined)
         self.replaced.append(output.replaced)
+        self.shadows.append(output.shadow)
 
 
 def run_shards(

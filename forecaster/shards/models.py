@@ -33,11 +33,13 @@ class Models:
         changes: the changes of the version, in the order of their windows.
         rewarm: returns the state of a new version from the state of the version before, at the change. The
             result must be that of `forecaster.rewarming.rewarm`; a job has prepared it in the background.
+        shadow: a version that forecasts the same windows, only to be compared; None without one.
     """
 
     first: Forecaster
     changes: tuple[ModelChange, ...] = ()
     rewarm: Callable[[Forecaster, State], State] = rewarm
+    shadow: Forecaster | None = None
 
     def of_window(self, window: int) -> Forecaster:
         """Return the version that closes a window."""

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 
+from forecaster.arrays import Floats
 from forecaster.forecasts import Forecasts
 from forecaster.lifecycle import forgotten_after
 from forecaster.model import Forecaster
+from forecaster.rewarming import rewarm
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts, by_kind
 from forecaster.shards.lateness import NONE_LATE, largest_watermark, smallest_watermark, split_late_rows
@@ -59,6 +61,7 @@ class Output:
         partition, start: partition and offset at which the rows begin. Together with the shard's number they
             name the files that are written.
         forecasts: forecasts of a block of windows; None if this output is not of a block.
+        shadow: forecasts of the shadow for the same block; None without a shadow.
         quarantined: rejected rows (``schemas.quarantine``).
         late: rows that arrived after their window had closed (``schemas.late``).
         replaced: rows of the block's windows that a later row replaced (``schemas.replaced``).
@@ -72,6 +75,7 @@ class Output:
     late: pl.DataFrame = field(default_factory=lambda: NONE_LATE)
     replaced: pl.DataFrame = field(default_factory=lambda: _NONE_REPLACED)
     done: Batch | None = None
+    shadow: Forecasts | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Shard:
         counts: numbers of rows by outcome.
         early: batches that wait, because a batch before them or a partition is still missing.
         keyed: whether each partition is followed by one shard only, as in a topic keyed by series.
+        shadow: state of the same series under the shadow's weights, in the same slots; None without a shadow.
     """
 
     number: int
@@ -106,6 +111,7 @@ class Shard:
     counts: Counts
     early: tuple[Batch, ...] = ()
     keyed: bool = False
+    shadow: State | None = None
 
     @staticmethod
     def cold(number: int, of: int, state: State, partitions: Iterable[str]) -> Shard:
@@ -122,7 +128,20 @@ class Shard:
 
     def copy(self) -> Shard:
         """Return this shard with its own copy of the arrays."""
-        return replace(self, state=self.state.copy())
+        shadow = None if self.shadow is None else self.shadow.copy()
+        return replace(self, state=self.state.copy(), shadow=shadow)
+
+    def with_shadow(self, forecaster: Forecaster | None) -> Shard:
+        """Return this shard with the state of another shadow, which is re-warmed, or without a shadow.
+
+        A shadow of the same version keeps its state.
+        """
+        if forecaster is None:
+            return replace(self, shadow=None)
+        if self.shadow is not None and self.shadow.model_version == forecaster.version:
+            return self
+        state = rewarm(forecaster, self.state)
+        return replace(self, shadow=state.copy() if state is self.state else state)
 
     @property
     def watermark_us(self) -> int | None:
@@ -182,19 +201,22 @@ def _apply_next(
     shard: Shard, batch: Batch, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply a batch that begins at or before the next offset of its partition."""
-    shard, output = _accept_rows(shard, batch, models.of_state(shard.state))
+    shard, output = _accept_rows(shard, batch, models)
     yield shard, output
     if (watermark_us := shard.watermark_us) is not None:
         through = models.first.window_config.frequency.last_closed(watermark_us)
         for after, closed in _close_windows(shard, through, models, windows_per_step):
             shard = after
-            forecasts, replaced_rows = closed or (None, _NONE_REPLACED)
-            yield after, Output(batch.partition, output.start, forecasts, replaced=replaced_rows)
+            forecasts, replaced_rows, shadow = closed or (None, _NONE_REPLACED, None)
+            yield (
+                after,
+                Output(batch.partition, output.start, forecasts, replaced=replaced_rows, shadow=shadow),
+            )
     # Yield ``done`` in a separate output: only after the loop is it certain which block was the last.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 
-def _accept_rows(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard, Output]:
+def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Output]:
     """Add the batch's rows that are new to the shard to its pending rows, and advance offset and watermark.
 
     Late and rejected rows go into the output.
@@ -206,11 +228,11 @@ def _accept_rows(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Sh
     if batch.start < next_offset:
         rows, rejected = (frame.filter(pl.col("offset") >= next_offset) for frame in (rows, rejected))
     before_us = largest_watermark((shard.watermarks.get(batch.partition), batch.before_us))
-    freq = forecaster.window_config.frequency
+    freq = models.first.window_config.frequency
     in_time, too_late = split_late_rows(rows, batch.partition, before_us, shard.closed_through, freq)
     if len(in_time):
         with_partition = in_time.with_columns(pl.lit(batch.partition).alias(PARTITION))
-        shard, with_slots = _assign_slots(shard, with_partition, forecaster)
+        shard, with_slots = _assign_slots(shard, with_partition, models)
         waiting = [frame for frame in (shard.pending, with_slots) if len(frame)]
         shard = replace(shard, pending=pl.concat(waiting, how="diagonal") if len(waiting) > 1 else with_slots)
     bad_files = int((rejected["row"] == 0).sum()) if len(rejected) else 0
@@ -232,19 +254,24 @@ def _accept_rows(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Sh
     return shard, Output(batch.partition, max(batch.start, next_offset), None, quarantined, too_late)
 
 
-def _assign_slots(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> tuple[Shard, pl.DataFrame]:
+def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Shard, pl.DataFrame]:
     """Return the shard with a slot for every series of the rows, and the rows as pending rows with slots."""
+    windows = models.first.window_config
     joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
     if joined["slot"].null_count():
         ids = tuple(joined.filter(pl.col("slot").is_null())["series_id"].unique(maintain_order=True))
-        first_window = forecaster.window_config.frequency.window_of(_EARLIEST_US)
+        first_window = windows.frequency.window_of(_EARLIEST_US)
         start = first_window if shard.closed_through is None else shard.closed_through + 1
-        state, old_count = shard.state.grown(forecaster.new_series_state(ids, start)), len(shard.state)
+        new_states = models.of_state(shard.state).new_series_state(ids, start)
+        state, old_count = shard.state.grown(new_states), len(shard.state)
+        if shard.shadow is not None and models.shadow is not None:
+            new_shadows = models.shadow.new_series_state(ids, start)
+            shard = replace(shard, shadow=shard.shadow.grown(new_shadows))
         new_slots = slots_of(state.part(slice(old_count, None))).with_columns(pl.col("slot") + old_count)
         shard = replace(shard, state=state, slots=pl.concat([shard.slots, new_slots]))
         joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
     names = [*PENDING, *optional_pending_columns(rows.columns)]
-    if forecaster.window_config.aggregate not in EVENTS:
+    if windows.aggregate not in EVENTS:
         names = [name for name in names if name != ORIGIN]
     return shard, pl.DataFrame([joined[name] for name in names])
 
@@ -255,8 +282,8 @@ def optional_pending_columns(columns: Iterable[str]) -> list[str]:
     return [*observations.optional_columns(known), *([ORIGIN] if ORIGIN in known else [])]
 
 
-_ClosedBlock = tuple[Forecasts, pl.DataFrame]
-"""Forecasts of a block of windows, and the rows of these windows that later rows replaced."""
+_ClosedBlock = tuple[Forecasts, pl.DataFrame, Forecasts | None]
+"""Forecasts of a block of windows, rows of the block that later rows replaced, forecasts of the shadow."""
 
 
 def _close_windows(
@@ -284,7 +311,7 @@ def _close_windows(
         stop = models.cut(start, stop)
         shard = _with_version_of(shard, start, models)
         high = int(index.search_sorted(stop, side="left"))
-        shard, closed = _close_block(shard, pending[low:high], start, stop, models.of_state(shard.state))
+        shard, closed = _close_block(shard, pending[low:high], start, stop, models)
         low = high
         yield replace(shard, pending=pending[high:]), closed
     # Change the version as soon as the windows before the change are closed, also in a shard without a live
@@ -318,8 +345,8 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
     kept = np.flatnonzero(~is_forgotten)
     slot = pl.Series(np.cumsum(~is_forgotten) - 1, dtype=pl.Int32)
     pending = shard.pending.with_columns(slot=slot.gather(shard.pending["slot"]))
-    state = state.take(kept)
-    return replace(shard, state=state, slots=slots_of(state), pending=pending)
+    state, shadow = state.take(kept), None if shard.shadow is None else shard.shadow.take(kept)
+    return replace(shard, state=state, slots=slots_of(state), pending=pending, shadow=shadow)
 
 
 def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
@@ -333,9 +360,10 @@ def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
 
 
 def _close_block(
-    shard: Shard, rows: pl.DataFrame, start: int, stop: int, forecaster: Forecaster
+    shard: Shard, rows: pl.DataFrame, start: int, stop: int, models: Models
 ) -> tuple[Shard, _ClosedBlock]:
     """Aggregate the rows of windows ``[start, stop)``, step the state, and return the forecasts."""
+    forecaster = models.of_state(shard.state)
     values = np.full((stop - start, len(shard.state)), np.nan)
     names = forecaster.covariates.features.observed
     past = np.full((*values.shape, len(names)), np.nan) if names else None
@@ -344,6 +372,7 @@ def _close_block(
         window, slot = rows["window"].to_numpy() - start, rows["slot"].to_numpy().astype(np.int64)
         duplicates = fill(values, rows, window, slot, forecaster.window_config, past, names)
     forecasts = advance_in_place(forecaster, shard.state, values, start, past=past)
+    shadow = _step_shadow(shard, models.shadow, values, start, past, names)
     counts = shard.counts + Counts(
         used=len(rows) - duplicates.dropped,
         duplicates=duplicates.dropped,
@@ -359,4 +388,23 @@ def _close_block(
         if (len(duplicates.replaced))
         else _NONE_REPLACED
     )
-    return replace(shard, closed_through=stop - 1, counts=counts), (forecasts, replaced_rows)
+    return replace(shard, closed_through=stop - 1, counts=counts), (forecasts, replaced_rows, shadow)
+
+
+def _step_shadow(
+    shard: Shard,
+    forecaster: Forecaster | None,
+    values: Floats,
+    start: int,
+    past: Floats | None,
+    names: tuple[str, ...],
+) -> Forecasts | None:
+    """Step the shadow of a shard through the values of a block; see `advance_in_place` for the arrays.
+
+    ``names`` is the order of the observed covariates in ``past``.
+    """
+    if forecaster is None or shard.shadow is None:
+        return None
+    own_names = forecaster.covariates.features.observed
+    own_past = None if past is None else past[:, :, [names.index(name) for name in own_names]]
+    return advance_in_place(forecaster, shard.shadow, values, start, past=own_past)

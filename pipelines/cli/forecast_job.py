@@ -61,6 +61,23 @@ def load_first_version(folder: Location, alias: Alias) -> Forecaster | None:
     return alias.with_tables(load_model(folder, changes[0].version)) if changes else None
 
 
+def load_shadow(job: JobConfig, model: str, forecaster: Forecaster, out: Out) -> Forecaster | None:
+    """Return the shadow of a stream; None if there is none, or if it cannot be used, with a notice.
+
+    Raises:
+        ConfigError: the model of the stream is not a registered one.
+    """
+    from pipelines.jobs.registered_alias import shadow_of
+
+    try:
+        return shadow_of(job, model, forecaster)
+    except ConfigError:
+        raise
+    except StatecastError as error:
+        out.notice(f"the stream runs without a shadow: {error}")
+        return None
+
+
 def check_start_table(table: Location | None, forecaster: Forecaster, out: Out) -> None:
     """Check that a state table can be read, and print a notice if another model version wrote it.
 

@@ -12,6 +12,7 @@ from pipelines.cli.forecast_job import (
     check_start_table,
     load_first_version,
     load_job_model,
+    load_shadow,
     print_end,
     show_and_serve,
 )
@@ -158,6 +159,8 @@ def stream(
         snapshot_every_s=job.stream.snapshot_every_s,
         alias=alias,
         follows=bool(job.stream.follow),
+        shadow=load_shadow(job, model or job.mlflow.model, forecaster, out),
+        shadow_share=job.stream.shadow_share,
         model=model or job.mlflow.model,
         **vars(engine_fields(engine, job.jobs, beam_options)),
     )

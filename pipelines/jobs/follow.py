@@ -217,6 +217,8 @@ def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
     Raises:
         OutputError: the journal or the weights cannot be written.
     """
+    if job.shadow is not None:
+        store_model(job.output, job.shadow)
     if not job.follows:
         remove_changes(job.states)
         return log

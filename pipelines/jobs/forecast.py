@@ -19,7 +19,7 @@ from pipelines.jobs.run_once import Progress, RunResult, begin_table, run_once, 
 from pipelines.jobs.stopping import stop_on_signal
 from pipelines.runners.base import Run
 from pipelines.sinks import numbers
-from pipelines.sinks.files import PARTS, read_quarantine
+from pipelines.sinks.files import PARTS, SHADOW, read_quarantine
 from pipelines.sinks.folder import locked, prepare_folder
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sinks.replace_output import complete_replacement, replace_parts
@@ -99,7 +99,7 @@ def run_stream(
     began_s = time.monotonic()
     with locked(job.output) as held:
         complete_replacement(job.output / markers.BACKFILL, job.output)
-        prepare_folder(job.output, *PARTS)
+        prepare_folder(job.output, *PARTS, *([SHADOW] if job.shadow else []))
         job.stop_file.unlink(missing_ok=True)
         watch = None
         if job.alias is not None:

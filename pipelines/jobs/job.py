@@ -105,6 +105,9 @@ class StreamJob(EngineSettings):
         follows: whether the stream changes to another model version when ``alias`` names one. If not, it only
             reports that the alias has moved.
         model: name of the first model version in the registry, such as ``weather/3``.
+        shadow: a version that also forecasts every window, into the folder ``forecasts-shadow``; None without
+            one.
+        shadow_share: share of the series that the shadow forecasts, above 0 and at most 1.
     """
 
     forecaster: Forecaster
@@ -122,6 +125,8 @@ class StreamJob(EngineSettings):
     alias: Alias | None = None
     follows: bool = False
     model: str = ""
+    shadow: Forecaster | None = None
+    shadow_share: float = 1.0
 
     @property
     def states(self) -> Location:

@@ -6,6 +6,7 @@ from typing import Final
 
 import polars as pl
 
+from forecaster.compatibility import check_can_replace
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Registry
 from forecaster.registry.store import Reference
@@ -78,6 +79,35 @@ class RegisteredAlias:
         if self._opened is None:
             self._opened = open_registry(self._job.mlflow)
         return self._opened
+
+
+def shadow_of(job: JobConfig, model: str, forecaster: Forecaster) -> Forecaster | None:
+    """Return the version that the alias ``stream.shadow`` names now; None if the setting is not set.
+
+    Args:
+        job: the settings of the stream.
+        model: reference of its model.
+        forecaster: the version that the stream begins with.
+
+    Raises:
+        ConfigError: the model is not a registered one.
+        StatecastError: the version cannot be loaded, or does not fit the stream.
+    """
+    if not job.stream.shadow:
+        return None
+    name = Reference.parse(model).name
+    if name is None:
+        raise ConfigError(
+            f"stream.shadow is {job.stream.shadow!r}, but {model} is not a registered model: name one"
+        )
+    alias = RegisteredAlias(job, name, job.stream.shadow)
+    aliased = alias.current()
+    shadow = alias.load(aliased.model)
+    try:
+        check_can_replace(shadow, forecaster)
+    except ModelError as error:
+        raise ModelError(f"{alias} is {aliased.model}, which does not fit the stream: {error}") from error
+    return shadow
 
 
 def alias_of(job: JobConfig, model: str) -> RegisteredAlias | None:

@@ -31,6 +31,7 @@ from schemas.forecasts import IDENTITY
 Format = Literal["parquet", "jsonl"]
 
 FORECASTS, QUARANTINE, LATE, REPLACED = "forecasts", "quarantine", "late", "replaced"
+SHADOW = "forecasts-shadow"  # the folder with the forecasts of a shadow
 PARTS = (FORECASTS, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
@@ -61,14 +62,14 @@ class ShardFiles:
         """The last part of the file names: the number of the shard, and the number of shards."""
         return f"shard-{self.number:04d}-of-{self.of:04d}"
 
-    def write_forecasts(self, forecasts: Forecasts) -> None:
-        """Write a block of forecasts as one file.
+    def write_forecasts(self, forecasts: Forecasts, part: str = FORECASTS) -> None:
+        """Write a block of forecasts as one file into the folder ``part``.
 
         Raises:
             OutputError: the file cannot be written.
         """
         name, frame = f"{self._block_name(forecasts)}.{self.format}", forecasts.frame()
-        self._write(FORECASTS, name, lambda path: write_frame(frame, path, self.format))
+        self._write(part, name, lambda path: write_frame(frame, path, self.format))
 
     def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame) -> None:
         """Write the replaced rows of a block: rows of its windows for which a later row has another value.
@@ -132,6 +133,7 @@ class ShardFiles:
 
         for part, version in product((FORECASTS, REPLACED), versions):
             self._remove(part, f"*-{version}-r*-{self.shard}.*", is_later_block)
+        self._remove(SHADOW, f"*-r*-{self.shard}.*", is_later_block)
         for part in (QUARANTINE, LATE):
             self._remove(part, f"*-{self.shard}.*", is_later_batch)
 
@@ -176,15 +178,19 @@ def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:
         frame.write_parquet(path, compression="uncompressed", statistics=False)
 
 
-def read_forecasts(folder: Location) -> pl.DataFrame:
+def read_forecasts(folder: Location, part: str = FORECASTS) -> pl.DataFrame:
     """Read all forecasts in an output folder, sorted by issue time and series.
 
     If several files hold a forecast of the same identity, the file written last counts.
 
+    Args:
+        folder: output folder.
+        part: the folder in it; ``forecasts-shadow`` reads the forecasts of a shadow.
+
     Raises:
         DataError: there are no forecasts, or a file is unreadable.
     """
-    frames = read_consistently(folder / FORECASTS, _read_files)
+    frames = read_consistently(folder / part, _read_files)
     if not frames:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
     return (

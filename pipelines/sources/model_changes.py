@@ -174,7 +174,7 @@ def remove_changes(states: Location) -> None:
 
 
 @lru_cache(maxsize=4)
-def _model_of_run(run: str, output: Location, version: str) -> Forecaster:
+def model_of_run(run: str, output: Location, version: str) -> Forecaster:
     """Return a version, cached in the process for all shards of a run."""
     return load_model(output, version)
 
@@ -186,7 +186,7 @@ def model_changes(run: str, output: Location, changes: tuple[Change, ...]) -> tu
         DataError, ModelError: see `load_model`.
     """
     return tuple(
-        ModelChange(c.window, load_model(output, c.version)) for c in changes if c.window is not None
+        ModelChange(c.window, model_of_run(run, output, c.version)) for c in changes if c.window is not None
     )
 
 

@@ -14,7 +14,7 @@ from forecaster.shards.batch import Batch
 from forecaster.shards.models import ModelChange, Models
 from forecaster.shards.shard import Shard
 from forecaster.state import State
-from pipelines.sources.model_changes import JOURNAL, model_changes, read_changes
+from pipelines.sources.model_changes import JOURNAL, model_changes, model_of_run, read_changes
 from pipelines.workers.step_settings import StepSettings, forecaster_of
 from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import DataError
@@ -64,15 +64,18 @@ class ShardModels:
 
     Args:
         settings: settings of the run.
+        number: number of the shard.
         thread: thread that warms up states in the background.
 
     Raises:
         StatecastError: the journal of model changes, or the weights of a version, cannot be read.
     """
 
-    def __init__(self, settings: StepSettings, thread: WarmingThread) -> None:
+    def __init__(self, settings: StepSettings, number: int, thread: WarmingThread) -> None:
         self._settings, self._thread = settings, thread
         self._first = forecaster_of(settings.forecaster, settings.covariates)
+        has_shadow = settings.shadow and number < settings.shadow_shards
+        self._shadow = model_of_run(settings.job, settings.output, settings.shadow) if has_shadow else None
         self._records = 0
         self._changes: tuple[ModelChange, ...] = ()
         self._warming: Warming | None = None
@@ -82,7 +85,7 @@ class ShardModels:
 
     @property
     def versions(self) -> list[str]:
-        """The versions of all models of the job."""
+        """The versions of all models that forecast for the job, without the shadow."""
         return [self._first.version, *(change.forecaster.version for change in self._changes)]
 
     def models(self, batch: Batch | None = None) -> Models:
@@ -97,7 +100,7 @@ class ShardModels:
                 raise DataError(
                     f"{self._settings.states / JOURNAL}: a model change is missing: restore the file"
                 )
-        return Models(self._first, self._changes, self._finish)
+        return Models(self._first, self._changes, self._finish, self._shadow)
 
     def warm_up(self, shard: Shard) -> None:
         """Step the next version through the windows that the shard has closed, in the background.

@@ -8,7 +8,7 @@ import polars as pl
 
 from forecaster.forecasts import Forecasts
 from forecaster.shards.shard import Output
-from pipelines.sinks.files import LATE, QUARANTINE, ShardFiles
+from pipelines.sinks.files import LATE, QUARANTINE, SHADOW, ShardFiles
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.storage import Location, sync
 from pipelines.workers.ownership import WriteGuard
@@ -51,6 +51,8 @@ class ShardOutput:
             self._files.write_replaced(forecasts, output.replaced)
         if len(forecasts) and self._guard.may_write():
             self._write_forecasts(forecasts)
+        if output.shadow is not None and len(output.shadow) and self._guard.may_write():
+            self._files.write_forecasts(output.shadow, SHADOW)
 
     def take_unsynced(self) -> list[Location]:
         """Return the files written since the last call; pass them to `make_durable` before a snapshot."""

@@ -145,6 +145,7 @@ def _open_shard(settings: StepSettings, number: int, models: ShardModels, output
         following = 0 if shard.closed_through is None else shard.closed_through + 1
         state = rewarm(known.of_window(following), shard.state)
         shard = replace(shard, state=state, slots=slots_of(state))
+    shard = shard.with_shadow(known.shadow)
     if settings.resumed:
         snapshot_ns = snapshot_file.written_ns(settings.states, number, settings.shards)
         output.remove_after(closed_us(shard), shard.offsets, snapshot_ns, models.versions)

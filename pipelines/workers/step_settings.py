@@ -29,6 +29,8 @@ class StepSettings:
             snapshots are then removed, and written again.
         topics: the topics that forecasts are sent to; None if they are written to files.
         follows: whether the model version can change during the run; see `pipelines.sources.model_changes`.
+        shadow: version of the shadow; the output folder holds its weights; "" without a shadow.
+        shadow_shards: number of shards that have the shadow, the first ones.
         covariates: the covariate tables as `encode_covariates` encodes them.
     """
 
@@ -43,6 +45,8 @@ class StepSettings:
     topics: Topics | None = None
     covariates: bytes = b""
     follows: bool = False
+    shadow: str = ""
+    shadow_shards: int = 0
 
     @property
     def states(self) -> Location:

@@ -112,7 +112,7 @@ class Workers:
             opened = ShardWorker(
                 self.settings,
                 number,
-                ShardModels(self.settings, self._warming),
+                ShardModels(self.settings, number, self._warming),
                 self._thread_of(number),
                 self._writer,
                 self._snapshots,

@@ -88,6 +88,7 @@ def fold_with_kills(
         [one for disk in disks for one in disk.forecasts.values()],
         [rows for disk in disks for rows in disk.late.values()],
         [rows for disk in disks for rows in disk.quarantined.values()],
+        shadows=[one for disk in disks for one in disk.shadows.values()],
     )
 
 
