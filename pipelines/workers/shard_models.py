@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from functools import partial
 
 from forecaster.model import Forecaster
@@ -34,10 +35,31 @@ class WarmingThread:
         self._thread = WorkerThread("warming")
         self._is_stepping = is_stepping
         self._waiting, self._lock = 0, threading.Lock()
-        self.put, self.close, self.abandon = self._thread.put, self._thread.close, self._thread.abandon
+        self._is_abandoned = False
+        self.put = self._thread.put
+
+    def abandon(self) -> None:
+        """End the current task at its next pause, and skip the tasks that have not begun."""
+        self._is_abandoned = True
+        self._thread.abandon()
+
+    def close(self) -> None:
+        """End the thread.
+
+        Raises:
+            BaseException: the error of a task.
+        """
+        with suppress(CancelledError):  # the thread was abandoned
+            self._thread.close()
 
     def pause(self) -> None:
-        """Wait while a shard is being stepped, at most a quarter of a second; return if a shard waits."""
+        """Wait while a shard is being stepped, at most a quarter of a second; return if a shard waits.
+
+        Raises:
+            CancelledError: the thread was abandoned.
+        """
+        if self._is_abandoned:
+            raise CancelledError
         until_s = time.monotonic() + _LONGEST_PAUSE_S
         while not self._waiting and self._is_stepping() and time.monotonic() < until_s:
             time.sleep(_LOOK_EVERY_S)
@@ -46,7 +68,7 @@ class WarmingThread:
         """Wait for the result of a task without further pauses.
 
         Raises:
-            BaseException: the error of the task, or `CancelledError` if the run was abandoned.
+            BaseException: the error of the task; `CancelledError` if the thread was abandoned.
         """
         self._wait(1)
         try:
@@ -123,11 +145,8 @@ class ShardModels:
         self._warming = self._step = None
         if warming is None or warming.forecaster.version != forecaster.version:
             return rewarm(forecaster, state)
-        try:
-            if step is not None:
-                self._thread.wait_for(step)
-        except CancelledError:  # the run was abandoned, and writes nothing more
-            return rewarm(forecaster, state)
+        if step is not None:
+            self._thread.wait_for(step)
         return warming.finish(state)
 
     def _read(self) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -25,10 +28,12 @@ from forecaster.stepping import advance
 from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_stream
 from pipelines.sinks.files import PARTS, read_forecasts
+from pipelines.sinks.numbers import read_shards
 from pipelines.sources.model_changes import Request, read_changes, request_change, store_model
+from tests import held_stream
 from tests.comparisons import YOUNG, assert_same, assert_same_frames, assert_same_state, by_key
 from tests.disks import outputs
-from tests.fleets import SHORT_WEEK, START, forecaster, scales
+from tests.fleets import HALF_A_DAY, SHORT_WEEK, START, forecaster, scales
 from tests.folds import Ran, fold
 from tests.laws.test_crash import fold_with_kills
 from tests.logs import job_of, small_log
@@ -166,3 +171,39 @@ def test_a_killed_stream_changes_its_version_at_the_journaled_window(tmp_path: P
         issued = read_forecasts(job.output)
         assert_same_frames(expected, issued, scale, within=YOUNG)
         assert forecasts_written(job.output) == len(issued)
+
+
+def wait_until_closed(output: Path, closed_us: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process has closed a window in all shards; fail if the process ends or takes too long."""
+    given_up_s = time.monotonic() + 60
+    while min((shard.closed_us or 0 for shard in read_shards(output)), default=0) < closed_us:
+        assert process.poll() is None
+        assert time.monotonic() < given_up_s
+        time.sleep(0.05)
+
+
+def test_a_change_survives_sigkill_before_at_and_after_its_window(tmp_path: Path) -> None:
+    new = forecaster("gru", seed=3, **SHORT_WEEK)
+    clean, killed = (held_stream.job(tmp_path / name) for name in ("clean", "killed"))
+    for job in (clean, killed):
+        job.output.mkdir()
+        store_model(job.output, new)
+        request_change(job.output, Request(new.version, "weather/2", 8))
+    run_stream(clean)
+    window = read_changes(clean.states)[1].window
+    assert window is not None
+    for closed in (window - 3, window - 1, window + 2):  # while it warms up, at the change, after it
+        closed_us = HALF_A_DAY.end_us(closed)
+        held = next(at for at, us in sorted(held_stream.LOG.watermarks_us.items()) if us >= closed_us)
+        command = [sys.executable, "-m", "tests.held_stream", str(killed.output), str(held)]
+        process = subprocess.Popen(command)
+        try:
+            wait_until_closed(killed.output, closed_us, process)
+        finally:
+            process.kill()
+            process.wait()
+    run_stream(killed)
+    assert read_changes(killed.states) == read_changes(clean.states)
+    issued = read_forecasts(killed.output)
+    assert_same_frames(read_forecasts(clean.output), issued, held_stream.SCALE, within=YOUNG)
+    assert forecasts_written(killed.output) == len(issued)
