@@ -189,8 +189,8 @@ class Warming:
             kept = state.parts.get("past", {}).get(ring_field(name))
             if kept is not None:
                 past[:, :, place] = kept[:, new].T
-        has_earlier = ~np.isnan(ring[:, earlier]).all(axis=1)
-        return RecentValues(state.series_ids, start, ring[:, new].T.copy(), past, has_earlier)
+        values = ring[:, new].T.copy()
+        return RecentValues(state.series_ids, start, values, past, _has_value(ring[:, earlier]))
 
     def step(self, recent: RecentValues, pause: Callable[[], None] = lambda: None) -> None:
         """Step the new version through copied values.
@@ -219,8 +219,8 @@ class Warming:
         if recent is not None:
             self.step(recent)
         ring = state.parts.get("ring", {}).get("values")
-        has_values = np.zeros(len(state), bool) if ring is None else ~np.isnan(ring).all(axis=1)
-        self._align(state.series_ids, has_values, self.window)
+        has_value = np.zeros(len(state), bool) if ring is None else _has_value(ring)
+        self._align(state.series_ids, has_value, self.window)
         self._state.clock[:] = state.clock
         _take_fields(self.forecaster, self._state, state)
         return self._state
@@ -238,3 +238,8 @@ class Warming:
         aligned = self.forecaster.new_series_state(series_ids, start)
         aligned.put(kept, self._state.take(slots[kept]))
         self._state = aligned
+
+
+def _has_value(values: Floats) -> Bools:
+    """Return ``[n]``, whether each row of ``values`` ``[n, T]`` holds a value."""
+    return np.asarray((~np.isnan(values)).any(axis=1))

@@ -82,8 +82,9 @@ class Workers:
     def abandon(self) -> None:
         """Skip all work that has not begun, even the remaining blocks of a batch."""
         self._guard.abandon()
-        for thread in (*self._threads, self._writer, self._snapshots, self._warming):
+        for thread in (*self._threads, self._writer, self._snapshots):
             thread.abandon()
+        self._warming.abandon()
 
     def close(self) -> None:
         """End the threads after all queued work, the last snapshots included.

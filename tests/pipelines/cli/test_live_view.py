@@ -49,7 +49,7 @@ def job_numbers(steps: int = 240, **changes: object) -> JobNumbers:
         "live": 10_000,
         "state_bytes": 34_500_000,
         "latency": Histogram().add(95.0).add(227.0),
-        "whole": Histogram().add(227.0),
+        "window_latency": Histogram().add(227.0),
         "snapshot_at_s": WATERMARK_S - 8.8,
         "snapshot_ms": 353.3,
     }
