@@ -120,16 +120,9 @@ class ModelWatch:
                 self._see_decision()
 
     def poll(self) -> None:
-        """Look at the alias once, and request a change or report that the alias moved."""
-        try:
-            aliased = self.alias.current()
-        except StatecastError as error:
-            if not self._is_away:
-                self.notice(f"the stream keeps its model while {self.alias} cannot be read: {error}")
-            self._is_away = True
-            return
-        self._is_away = False
-        if aliased.model == self._seen or self._is_ended.is_set():
+        """Read the alias once, and request a change or report that the alias moved."""
+        aliased = self._read_alias()
+        if aliased is None or aliased.model == self._seen:
             return
         self._seen, self._line = aliased.model, ""
         if aliased.version == self._wanted():
@@ -143,14 +136,29 @@ class ModelWatch:
         try:
             new = self.alias.load(aliased.model)
             check_can_replace(new, self.forecaster)
-        except StatecastError as error:
-            self._refuse(aliased, str(error))
-        except (ValueError, RuntimeError, TypeError) as error:  # weights that cannot be stepped
-            self._refuse(aliased, f"it cannot be stepped ({type(error).__name__}: {error})")
-        else:
+        except (StatecastError, ValueError, RuntimeError, TypeError) as error:
+            if self._read_alias() is None:
+                self._seen = None  # the version may be good: the next poll loads it again
+            else:
+                reason = str(error) if isinstance(error, StatecastError) else f"it cannot be stepped: {error}"
+                self._refuse(aliased, reason)
+            return
+        if not self._is_ended.is_set():
             store_model(self.output, new)
             self._requested = Request(new.version, aliased.model, self._windows_ahead())
             request_change(self.output, self._requested)
+
+    def _read_alias(self) -> AliasedVersion | None:
+        """Return the version that the alias names; None if it cannot be read, which is reported once."""
+        try:
+            aliased = self.alias.current()
+        except StatecastError as error:
+            if not self._is_away:
+                self.notice(f"the stream keeps its model while {self.alias} cannot be read: {error}")
+            self._is_away = True
+            return None
+        self._is_away = False
+        return aliased
 
     def _wanted(self) -> str:
         """Return the version that the stream has, or that it will have after the last request."""

@@ -39,6 +39,7 @@ class FakeAlias:
 
     versions: list[Forecaster]
     is_away: bool = False
+    goes_away_on_load: bool = False
     polls: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
 
@@ -52,6 +53,9 @@ class FakeAlias:
         return AliasedVersion(f"weather/{len(self.versions)}", self.versions[-1].version)
 
     def load(self, model: str) -> Forecaster:
+        if self.goes_away_on_load:
+            self.is_away = True
+            raise ModelError("no MLflow server answers")
         return self.versions[int(model.rpartition("/")[2]) - 1]
 
     def with_tables(self, forecaster: Forecaster) -> Forecaster:
@@ -194,6 +198,18 @@ def test_a_server_that_is_away_is_reported_once(tmp_path: Path) -> None:
     alias.is_away = True
     watching.poll()
     assert len(notices) == 2
+
+
+def test_a_version_is_loaded_again_after_its_server_went_away(tmp_path: Path) -> None:
+    notices: list[str] = []
+    alias = FakeAlias([OLD, NEW], goes_away_on_load=True)
+    watching = watch(alias, tmp_path, notices)
+    watching.poll()
+    assert alias.refused == []
+    assert not (tmp_path / ".model-request").exists()
+    alias.goes_away_on_load = alias.is_away = False
+    watching.poll()
+    assert (tmp_path / ".model-request").exists()
 
 
 def broken(model: Forecaster) -> Forecaster:
