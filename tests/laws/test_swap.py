@@ -114,10 +114,9 @@ def test_a_change_in_parts_equals_a_rewarm_at_its_window(
         assert_versions(ran, models)
     scale = logs.scale_of_sums() if aggregate == "sum" else logs.scale
     if empty == "zero":  # a window without a row is then as far from the others as zero is
-        sizes = (
-            pl.concat([log.rows for log in logs.parts]).group_by("series_id").agg(pl.col("value").abs().max())
-        )
-        scale = {**scale, **dict(sizes.rows())}
+        values = pl.concat([log.rows for log in logs.parts]).group_by("series_id")
+        largest = dict(values.agg(pl.col("value").abs().max()).rows())
+        scale = {name: own + largest.get(name, 0.0) for name, own in scale.items()}
     assert_same(by_key(at_once.forecasts), by_key(in_parts.forecasts), scale, within=YOUNG)
 
 
@@ -143,18 +142,19 @@ def test_any_parts_give_the_state_of_a_rewarm(cuts: list[int], ring: int, new_ri
     expected, found = rewarm(new, state), warming.finish(state)
     assert_same_state(expected, found)
     after = Windows(fleet.series_ids, fleet.stop, 100 + rng.normal(size=(5, 4)))
-    forecasts = [by_key([advance(new, warm, after)[1]]) for warm in (expected, found)]
-    assert_same(*forecasts, scales(fleet), within=YOUNG)
+    one, other = (by_key([advance(new, warm, after)[1]]) for warm in (expected, found))
+    assert_same(one, other, scales(fleet), within=YOUNG)
 
 
 def test_a_killed_stream_changes_its_version_at_the_journaled_window(tmp_path: Path) -> None:
     log, scale = small_log(windows=40)
     old, new = forecaster(**SHORT_WEEK), forecaster("gru", seed=3, **SHORT_WEEK)
-    job = replace(job_of(log, tmp_path / "out", shards=2, windows_per_step=1), follows=True)
-    job.output.mkdir()
-    store_model(job.output, new)
-    request_change(job.output, Request(new.version, "weather/2", 8))
-    power = PowerLoss(job.output, (".numbers", ".lock", ".ended", ".run"), every_prefix=False, slow=PARTS)
+    output = tmp_path / "out"
+    job = replace(job_of(log, output, shards=2, windows_per_step=1), follows=True)
+    output.mkdir()
+    store_model(output, new)
+    request_change(output, Request(new.version, "weather/2", 8))
+    power = PowerLoss(output, (".numbers", ".lock", ".ended", ".run"), every_prefix=False, slow=PARTS)
     with power.record():
         run_stream(job)
     # Power is lost before the decision, while the version warms up, at the change, or after it.
@@ -184,11 +184,12 @@ def wait_until_closed(output: Path, closed_us: int, process: subprocess.Popen[by
 
 def test_a_change_survives_sigkill_before_at_and_after_its_window(tmp_path: Path) -> None:
     new = forecaster("gru", seed=3, **SHORT_WEEK)
-    clean, killed = (held_stream.job(tmp_path / name) for name in ("clean", "killed"))
-    for job in (clean, killed):
-        job.output.mkdir()
-        store_model(job.output, new)
-        request_change(job.output, Request(new.version, "weather/2", 8))
+    outputs_of = tmp_path / "clean", tmp_path / "killed"
+    clean, killed = (held_stream.job(output) for output in outputs_of)
+    for output in outputs_of:
+        output.mkdir()
+        store_model(output, new)
+        request_change(output, Request(new.version, "weather/2", 8))
     run_stream(clean)
     window = read_changes(clean.states)[1].window
     assert window is not None
@@ -198,7 +199,7 @@ def test_a_change_survives_sigkill_before_at_and_after_its_window(tmp_path: Path
         command = [sys.executable, "-m", "tests.held_stream", str(killed.output), str(held)]
         process = subprocess.Popen(command)
         try:
-            wait_until_closed(killed.output, closed_us, process)
+            wait_until_closed(output, closed_us, process)
         finally:
             process.kill()
             process.wait()
