@@ -28,6 +28,7 @@ from tests.fleets import HALF_A_DAY, SHORT_WEEK, forecaster
 from tests.folds import fold
 from tests.logs import LogSource, job_of, small_log
 from tests.partitions import Log
+from tests.stores import in_memory
 
 OLD, NEW = forecaster(**SHORT_WEEK), forecaster("gru", seed=3, **SHORT_WEEK)
 PATIENCE_S = 30.0
@@ -110,6 +111,17 @@ def test_a_stream_changes_its_version_at_the_journaled_window(tmp_path: Path) ->
     assert {shard.state.model_version for shard in state_table.read(tmp_path / "state").shards} == {
         NEW.version
     }
+
+
+def test_a_stream_into_an_object_store_changes_its_version() -> None:
+    log, scale = small_log(windows=24, every=8)
+    with in_memory() as store:
+        store_model(store, NEW)
+        request_change(store, Request(NEW.version, "weather/2", 4))
+        run_stream(replace(job_of(log, store), follows=True))
+        window = read_changes(store / "state")[1].window
+        assert window is not None
+        assert_same_frames(expected_frames(log, window), read_forecasts(store), scale, within=YOUNG)
 
 
 def test_a_resumed_stream_keeps_the_version_that_it_changed_to(tmp_path: Path) -> None:
