@@ -33,8 +33,8 @@ def promote(
 ) -> None:
     """Make a model version the champion, or point another alias at that version.
 
-    A stream with --follow changes to the version while it runs. Other jobs that load NAME or NAME@champion use
-    the version from their next start on, and re-warm state tables that an earlier version wrote.
+    A stream with --follow changes to the version while it runs. Other jobs that load NAME or NAME@champion
+    use the version from their next start on, and re-warm state tables that an earlier version wrote.
 
     Example: statecast promote weather/2
     """
