@@ -127,11 +127,14 @@ def test_a_stream_into_an_object_store_changes_its_version() -> None:
 def test_a_resumed_stream_keeps_the_version_that_it_changed_to(tmp_path: Path) -> None:
     log, scale = small_log(windows=24, every=8)
     store_model(tmp_path, NEW)
-    request_change(tmp_path, Request(NEW.version, "weather/2", 1))
+    request_change(tmp_path, Request(NEW.version, "weather/2", 6))
     every = sorted(log.watermarks_us)
+    used: list[str] = []
     # A resumed stream takes its versions from the journal, not from the model that it is given.
     for stop, given in ((every[2], OLD), (every[5], NEW), (every[-1], NEW)):
         run_stream(replace(job_of(log, tmp_path, stop=stop), follows=True, forecaster=given))
+        used.append(state_table.read(tmp_path / "state").state.model_version)
+    assert used == [OLD.version, NEW.version, NEW.version]
     window = read_changes(tmp_path / "state")[1].window
     assert window is not None
     assert_same_frames(expected_frames(log, window), read_forecasts(tmp_path), scale, within=YOUNG)
