@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from forecaster.covariates.lookup import Covariates
@@ -31,6 +30,7 @@ from pipelines.storage import (
     make_folder,
     markers,
     output_errors,
+    store_of,
     write_text,
     write_to,
     write_whole,
@@ -41,8 +41,7 @@ from schemas.sealed import seal, unseal
 JOURNAL: Final = "models.json"
 """Name of the journal in the folder of the state table. Each change replaces the file as a whole."""
 
-_CHECK_EVERY_S = 0.5  # how often a log looks for a request on a disk
-_CHECK_REMOTELY_EVERY_S = 5.0  # a store bills every request
+_CHECK_EVERY_S, _CHECK_SELDOM_S = 0.5, 5.0  # how often a log looks for a request; seldom if that costs money
 
 
 class Request(NamedTuple):
@@ -250,7 +249,7 @@ class ChangingLog:
         self._newest_us = largest_watermark((self._newest_us, *watermarks_us))
 
     def _is_to_check(self) -> bool:
-        every_s = _CHECK_EVERY_S if isinstance(self.output, Path) else _CHECK_REMOTELY_EVERY_S
+        every_s = _CHECK_SELDOM_S if store_of(self.output).bills_requests else _CHECK_EVERY_S
         if self.clock() - self._checked_s < every_s:
             return False
         self._checked_s = self.clock()

@@ -9,11 +9,11 @@ from dataclasses import replace
 from functools import partial
 
 from forecaster.rewarming import rewarm
+from forecaster.shards.apply import apply
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
-from forecaster.shards.shard import Shard, apply, slots_of
+from forecaster.shards.shard import Shard, slots_of
 from pipelines.sinks.kafka import TopicWriter
-from pipelines.state import snapshot_file
 from pipelines.storage import Location
 from pipelines.workers.numbers_publisher import NumbersPublisher, closed_us
 from pipelines.workers.ownership import WriteGuard, mark_shard_ended
@@ -59,7 +59,7 @@ class ShardWorker:
         self._output = ShardOutput(settings, number, guard, topics)
         self._publisher = NumbersPublisher(settings.output)
         self._snapshot_writer = SnapshotWriter(settings, number, self._output, self._publisher, guard)
-        self._shard = _open_shard(settings, number, models, self._output)
+        self._shard = _open_shard(settings, self._snapshot_writer, models, self._output)
 
     @property
     def counts(self) -> Counts:
@@ -134,19 +134,20 @@ class ShardWorker:
         mark_shard_ended(self._settings, shard.number)  # last: the engine may stop once all shards have ended
 
 
-def _open_shard(settings: StepSettings, number: int, models: ShardModels, output: ShardOutput) -> Shard:
+def _open_shard(
+    settings: StepSettings, snapshots: SnapshotWriter, models: ShardModels, output: ShardOutput
+) -> Shard:
     """Read a shard's snapshot, re-warm it if needed, and remove the files that this run will write again.
 
     A state is re-warmed if none of the job's model versions made it. Files are removed in a resumed run only:
     the files that the earlier run wrote after the snapshot.
     """
-    shard, known = snapshot_file.read_shard(settings.states, number, settings.shards), models.models()
+    (shard, snapshot_ns), known = snapshots.take_over(), models.models()
     if not known.has_made(shard.state):
         following = 0 if shard.closed_through is None else shard.closed_through + 1
         state = rewarm(known.of_window(following), shard.state)
         shard = replace(shard, state=state, slots=slots_of(state))
     shard = shard.with_shadow(known.shadow)
     if settings.resumed:
-        snapshot_ns = snapshot_file.written_ns(settings.states, number, settings.shards)
         output.remove_after(closed_us(shard), shard.offsets, snapshot_ns, models.versions)
     return shard
