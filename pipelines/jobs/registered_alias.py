@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import polars as pl
-
 from forecaster.compatibility import check_can_replace
 from forecaster.model import Forecaster
+from forecaster.registry.references import Reference
 from forecaster.registry.registry import Registry
-from forecaster.registry.store import Reference
 from pipelines.jobs.alias import AliasedVersion
 from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig
@@ -44,11 +42,10 @@ class RegisteredAlias:
         Raises:
             ModelError: the registry cannot be read, or no version has the alias.
         """
-        found = self._registry.versions(self._name).filter(pl.col("aliases").list.contains(self._alias))
-        if not len(found):
+        version = self._registry.aliases.pointed_to(self._name, self._alias)
+        if version is None:
             raise ModelError(f"no version has the alias: set it with statecast promote {self._name}/1")
-        row = found.row(0, named=True)
-        return AliasedVersion(f"{row['name']}/{row['version']}", row["model_version"])
+        return AliasedVersion(str(version), version.model_version)
 
     def load(self, model: str) -> Forecaster:
         """Load a version, with the covariate tables of the job.
@@ -72,7 +69,7 @@ class RegisteredAlias:
         Raises:
             ModelError: the registry cannot be written.
         """
-        self._registry.tag_version(model, REFUSED_TAG, reason)
+        self._registry.aliases.tag(model, REFUSED_TAG, reason)
 
     @property
     def _registry(self) -> Registry:

@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from forecaster.config import CovariatesConfig, NetworkConfig, OnlineConfig, TrainingConfig
+from forecaster.evaluation.gate import GateConfig
 from forecaster.setting_types import Settings
 from forecaster.time.window_config import WindowConfig
 from pipelines.settings.data_config import DataConfig
@@ -128,6 +129,7 @@ class JobConfig(Settings):
     jobs: JobsConfig = Field(default_factory=JobsConfig)
     stream: StreamConfig = Field(default_factory=StreamConfig)
     kafka: KafkaConfig = Field(default_factory=KafkaConfig)
+    gate: GateConfig = Field(default_factory=GateConfig)
     mlflow: MlflowConfig = Field(default_factory=MlflowConfig)
     output: OutputConfig = Field(default_factory=OutputConfig)
 

@@ -95,8 +95,9 @@ def test_the_backtest_scores_weights_that_have_not_seen_its_windows() -> None:
     found = train_and_forecast(windows, WindowConfig(), TINY, training)
     trained = train(windows, TINY, training)
     assert found.forecaster.version == trained.forecaster.version != trained.chosen.version
-    _, expected = backtest(trained.chosen, windows, first=180)
-    assert found.scores.equals(expected)
+    expected = backtest(trained.chosen, windows, first=180)
+    assert expected is not None
+    assert found.scores.equals(expected.comparison.scores)
 
 
 def test_a_fleet_that_is_too_short_to_hold_windows_out_is_forecast_without_a_backtest() -> None:
