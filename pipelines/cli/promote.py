@@ -54,8 +54,8 @@ def promote(
     exit code 7.
 
     A stream with --follow changes to the version while it runs. Other jobs that load NAME or NAME@champion
-    use the version from their next start on, and re-warm state tables that an earlier version wrote. To take a
-    promotion back, use statecast rollback.
+    use the version from their next start on, and re-warm state tables that an earlier version wrote. The
+    command statecast rollback takes a promotion back.
 
     Example: statecast promote weather/2
 
