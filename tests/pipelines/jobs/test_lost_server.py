@@ -89,7 +89,7 @@ def test_a_server_killed_during_a_training_loses_nothing(
     with server(tmp_path, port):
         assert run(["register", str(folder), "--tracking-uri", address]) == 0
         assert "registered waves/1" in capsys.readouterr().out
-        client = MlflowClient(address)
+        client = MlflowClient(address, address)
         version = client.get_model_version_by_alias("waves", "champion")
         assert version.run_id is not None
         entity = client.get_run(version.run_id)
