@@ -7,7 +7,6 @@ A labelled row holds the values of the channels of one sequence at one time, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import pandera.polars as pa
 import polars as pl
@@ -15,7 +14,7 @@ import polars as pl
 from schemas import cells, quarantine
 from schemas.checking import failing
 from schemas.errors import DataError
-from schemas.observations import LARGEST
+from schemas.observations import FIRST_TIME, LARGEST, LAST_TIME
 
 KEY: dict[str, pl.DataType] = {
     "series_id": pl.String(),
@@ -97,7 +96,7 @@ def _stripped_text(column: pl.Series) -> pl.Series:
 
 
 def _schema(channels: Sequence[str]) -> pa.DataFrameSchema:
-    years = pa.Check.in_range(datetime(1678, 1, 1, tzinfo=UTC), datetime(2261, 12, 31, tzinfo=UTC))
+    years = pa.Check.in_range(FIRST_TIME, LAST_TIME)
     columns = {
         "series_id": pa.Column(pl.String, pa.Check.str_contains(r"\S")),
         "timestamp": pa.Column(pl.Datetime("us", "UTC"), years),

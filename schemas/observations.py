@@ -34,8 +34,9 @@ LARGEST = 1e100
 overflows a float64, because sums of many rows need room as well."""
 
 _UNREADABLE = "row cannot be read"
-_FIRST = datetime(1678, 1, 1, tzinfo=UTC)
-_LAST = datetime(2261, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+FIRST_TIME = datetime(1678, 1, 1, tzinfo=UTC)
+LAST_TIME = datetime(2261, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+"""Times of observations lie from `FIRST_TIME` to `LAST_TIME`; tools with nanoseconds can represent them."""
 
 
 class Observation(pa.DataFrameModel):
@@ -47,7 +48,7 @@ class Observation(pa.DataFrameModel):
 
     series_id: pl.String = pa.Field(str_contains=r"\S")
     timestamp: Annotated[pl.Datetime, "us", "UTC"] = pa.Field(
-        in_range={"min_value": _FIRST, "max_value": _LAST}
+        in_range={"min_value": FIRST_TIME, "max_value": LAST_TIME}
     )
     value: pl.Float64 = pa.Field(in_range={"min_value": -LARGEST, "max_value": LARGEST})
     event_id: Optional[pl.String] = pa.Field(str_contains=r"\S")  # noqa: UP045 - pandera reads Optional
@@ -160,7 +161,7 @@ def _is_good(column: pl.Series) -> bool:
     if column.null_count():
         return False
     if column.name == "timestamp":
-        return bool(column.is_between(_FIRST, _LAST).all())
+        return bool(column.is_between(FIRST_TIME, LAST_TIME).all())
     if column.name == "value":
         return bool((column.abs() <= LARGEST).all())
     return bool(column.str.contains(r"\S").all())

@@ -20,7 +20,7 @@ _TIMEOUT_S = 120.0
 _ARGUMENTS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--window-size=1600,1000", "--force-color-profile=srgb",
+    "--window-size=2000,1100", "--force-color-profile=srgb",
 )  # fmt: skip
 
 

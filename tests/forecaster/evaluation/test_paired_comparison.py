@@ -103,15 +103,6 @@ def test_exchanging_champion_and_challenger_exchanges_their_scores(compared: Pai
     assert exchanged.overall.share == pytest.approx(1 - 1 / (1 - compared.overall.share))
 
 
-def test_later_rows_do_not_change_the_scores_of_earlier_forecasts() -> None:
-    windows = history()
-    changed = windows.values.copy()
-    changed[100:] += 1000
-    one = compare(CHAMPION, CHALLENGER, windows.rows(0, 100), FIRST)
-    other = compare(CHAMPION, CHALLENGER, replace(windows, values=changed).rows(0, 100), FIRST)
-    assert one.scores.equals(other.scores)
-
-
 def test_a_shorter_horizon_and_fewer_quantiles_limit_the_comparison() -> None:
     shorter = forecaster(horizon=2)
     config = shorter.network_config.model_copy(update={"quantiles": (0.1, 0.5, 0.95)})

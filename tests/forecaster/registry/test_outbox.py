@@ -5,6 +5,7 @@ The entries are sent later, each once. Their number is limited.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -245,6 +246,22 @@ def test_the_error_of_a_failed_run_is_stored_as_tag_and_note(store: Registry) ->
     tags = client(store).get_run(run.run_id).data.tags
     assert tags["statecast.error"] == "weather.csv: row 3: no such column; see s3://***@bucket"
     assert tags["mlflow.note.content"] == tags["statecast.error"]
+
+
+def test_later_results_are_added_to_a_run_that_has_ended(store: Registry) -> None:
+    with store.start_run("ended", {}) as run:
+        run.log_model(forecaster(9), "ended", history(3))
+        run.log_frame(history(3), "backtest/scores.json")
+    with store.reopen(run.run_id) as again:
+        again.log_metrics({"test/wql": 0.5}, of_model=True)
+        again.log_frame(history(3), "test/scores.json")
+    entity = client(store).get_run(run.run_id)
+    assert (entity.info.status, entity.data.metrics) == ("FINISHED", {"test/wql": 0.5})
+    shown = json.loads(entity.data.tags["mlflow.loggedArtifacts"])
+    assert [table["path"] for table in shown] == ["backtest/scores.json", "test/scores.json"]
+    assert entity.outputs is not None
+    model = client(store).get_logged_model(entity.outputs.model_outputs[0].model_id)
+    assert [metric.key for metric in model.metrics or []] == ["test/wql"]
 
 
 def test_a_saved_forecaster_is_registered_from_its_folder(store: Registry, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
                 points = {"mase_by_horizon": 0.5, "mase_by_horizon_persistence": 0.8}
                 run.log_points({f"backtest/{k}": v * horizon for k, v in points.items()}, horizon)
             run.name_first_version("weather", "champion", "it is the first")
+            run.name_first_version("weather", "champion", "the first version")
             run.describe_version("weather", f"{cell.upper()} with 1 x 4 cells; skill {SKILL[cell]:+.1%}")
     return registry.tracking_uri
 
@@ -118,8 +119,9 @@ def test_the_page_that_opens_shows_runs_sorted_by_skill(ui: Ui, page: Browser) -
     page.open(ui.url)
     text = page.wait_for("skill_vs_persistence", "lstm", "gru", "rnn")
     assert text.index("\nlstm\n") < text.index("\ngru\n") < text.index("\nrnn\n")
-    for column in ("mase_h1", "coverage_90", "weather.parquet"):
-        assert column in text
+    columns = [text.rindex(name) for name in ("skill_vs_persistence", "mase_h1", "coverage_90")]
+    assert columns == sorted(columns)
+    assert "weather.parquet" in text
     assert ui.errors.read_text() == ""
 
 

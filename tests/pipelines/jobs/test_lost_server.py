@@ -90,7 +90,7 @@ def test_a_server_killed_during_a_training_loses_nothing(
         assert run(["register", str(folder), "--tracking-uri", address]) == 0
         assert "registered waves/1" in capsys.readouterr().out
         client = MlflowClient(address, address)
-        version = client.get_model_version_by_alias("waves", "champion")
+        version = client.get_model_version("waves", "1")
         assert version.run_id is not None
         entity = client.get_run(version.run_id)
         assert entity.info.status == "FINISHED"
