@@ -210,6 +210,16 @@ class Aliases:
             decision = f"{_DECISION}{datetime.now(UTC):%Y-%m-%d %H:%M} UTC.** {masked(text)}"
             client.update_model_version(version.name, number, f"{head}\n\n{decision}".strip())
 
+    def tag(self, ref: str, key: str, value: str) -> None:
+        """Set a tag of the version that ``ref`` names.
+
+        Raises:
+            ModelError: the version does not exist.
+        """
+        version = self.find(ref)
+        with self._connection.errors():
+            self._connection.client().set_model_version_tag(version.name, str(version.number), key, value)
+
     def trained_until(self, ref: str) -> datetime | None:
         """Return the end of the last window that the weights have learned from; None if it is unknown."""
         reference = Reference.parse(ref)

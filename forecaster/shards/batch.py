@@ -36,6 +36,8 @@ class Batch:
             measured, as in a replay of a backlog.
         snapshot: whether to write a snapshot after this batch.
         ends: whether this is the last batch; a snapshot must be stored once it has been applied.
+        changes: number of records in the journal of model versions that were written before this batch. A
+            worker that has read fewer reads the journal before it applies the batch.
     """
 
     partition: str
@@ -51,3 +53,4 @@ class Batch:
     before_us: int | None = None
     partitions: int = 0
     shard: int | None = None
+    changes: int = 0

@@ -155,6 +155,7 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
                 state=own_state,
                 slots=slots,
                 pending=waiting.select(columns),
+                shadow=None,
                 counts=own_counts,
             )
         )
@@ -177,6 +178,7 @@ def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
             offsets={},
             watermarks={},
             early=(),
+            shadow=None,
             counts=Counts(restored=len(shard.pending), pending=len(shard.pending)),
         )
         for shard in shards
