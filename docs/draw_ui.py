@@ -39,10 +39,10 @@ def main(uri: str) -> None:
         url = json.loads(ui.stdout.readline())["url"]
         try:
             page.open(url)
-            page.wait_for("skill_vs_persistence")
+            page.wait_for("lstm", "gru", "rnn", "weather.parquet")
             page.picture(IMAGES / "ui-runs.png")
             page.open(f"{url}&compareRunsMode=CHART")
-            page.wait_for("MASE by horizon, beside the baselines")
+            page.wait_for("lstm (backtest/mase_by_horizon)", "lstm (backtest/mase_by_horizon_persistence)")
             page.picture(IMAGES / "ui-charts.png")
             page.open(f"{url.partition('/#/')[0]}/#/models/weather/versions/1")
             page.wait_for("against persistence")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow.entities import RunStatus
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
 from forecaster.registry.connection import Connection
 from forecaster.registry.killed_runs import PROCESS_TAG, mark_killed_runs, process_tag
@@ -58,6 +59,25 @@ def begin_run(
             else:
                 entity = client.create_run(experiment_id, header["started_ms"], header["tags"], name)
         header |= {"run_id": entity.info.run_id, "experiment_id": entity.info.experiment_id}
+    return Run(connection, Outbox(unsent, header))
+
+
+def reopen_run(connection: Connection, unsent: Path, run_id: str) -> Run:
+    """Return a run that has ended, for later results about its model.
+
+    Raises:
+        ModelError: the run does not exist, or the store is away.
+    """
+    with connection.errors():
+        found = find_run(connection, run_id)
+    header: dict[str, Any] = {
+        "name": found.info.run_name,
+        "run_id": run_id,
+        "experiment_id": found.info.experiment_id,
+        "tables": json.loads(found.data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]")),
+    }
+    if found.outputs and found.outputs.model_outputs:
+        header["model_id"] = found.outputs.model_outputs[-1].model_id
     return Run(connection, Outbox(unsent, header))
 
 

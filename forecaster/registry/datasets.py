@@ -1,4 +1,4 @@
-"""Describe the rows that a run read, in the form of MLflow's data sets."""
+"""Describe the rows that a run read as a data set of MLflow, and write frames as tables that MLflow shows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 from pathlib import PurePosixPath
 
 import polars as pl
+import polars.selectors as cs
 
 _MOST_NAMES = 3  # a name with more files is too long for an overview
 _TYPES = {pl.String: "string", pl.Float64: "double", pl.Int64: "long", pl.Boolean: "boolean"}
@@ -48,3 +49,9 @@ def described(frame: pl.DataFrame, paths: tuple[str, ...]) -> dict[str, str]:
         "schema": json.dumps({"mlflow_colspec": columns}),
         "profile": json.dumps(profile | {"paths": list(paths)}),
     }
+
+
+def table_json(frame: pl.DataFrame) -> bytes:
+    """Return a frame as JSON that MLflow's pages show as a table; NaN is null, as browsers require."""
+    found = frame.with_columns(cs.float().fill_nan(None))
+    return json.dumps({"columns": found.columns, "data": found.rows()}, default=str).encode()

@@ -19,10 +19,10 @@ from pydantic import SecretStr
 from forecaster.model import FILE_NAME, Forecaster
 from forecaster.registry import lookup, outbox
 from forecaster.registry.aliases import Aliases
-from forecaster.registry.begin_run import begin_run, monitored
+from forecaster.registry.begin_run import begin_run, monitored, reopen_run
 from forecaster.registry.connection import Connection
 from forecaster.registry.killed_runs import PROCESS_TAG, check_not_running, mark_killed_runs
-from forecaster.registry.lookup import find_run, find_version, find_weights, model_of_run, versions_of
+from forecaster.registry.lookup import find_version, find_weights, model_of_run, versions_of
 from forecaster.registry.outbox import Outbox
 from forecaster.registry.overview import models_frame, models_of, runs_frame, runs_of
 from forecaster.registry.references import DEFAULT_ALIAS, Reference, check_alias
@@ -135,12 +135,7 @@ class Registry:
         Raises:
             ModelError: the run does not exist, or the store is away.
         """
-        with self._connection.errors():
-            found = find_run(self._connection, run_id)
-        header = {"name": found.info.run_name, "run_id": run_id, "experiment_id": found.info.experiment_id}
-        if found.outputs and found.outputs.model_outputs:
-            header["model_id"] = found.outputs.model_outputs[-1].model_id
-        run = Run(self._connection, Outbox(self._unsent, header))
+        run = reopen_run(self._connection, self._unsent, run_id)
         yield run
         run.send()
 

@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import polars.selectors as cs
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from forecaster import durable
 from forecaster.model import Forecaster
 from forecaster.registry import outbox
 from forecaster.registry.connection import Connection
-from forecaster.registry.datasets import described
+from forecaster.registry.datasets import described, table_json
 from forecaster.registry.metric_names import epoch_metric
 from forecaster.registry.outbox import Entry, Outbox
 from forecaster.registry.references import check_model_name
 from forecaster.registry.refusals import reason_of
 from forecaster.registry.sender import EXAMPLE, Sender
+from forecaster.registry.store import Store
+from forecaster.registry.unsent_lines import incomplete_line, notices, unregistered_line
 from forecaster.registry.versions import Version
 from schemas.errors import ModelError
 from schemas.masking import masked
@@ -47,7 +48,7 @@ class Run:
         self.notices: list[str] = []
         self._outbox, self._sender = outbox, Sender(connection, outbox)
         self._connection = connection
-        self._tables: list[dict[str, str]] = []
+        self._tables: list[dict[str, str]] = list(outbox.run.get("tables", ()))
         self._incomplete: ModelError | None = None
 
     @property
@@ -66,10 +67,7 @@ class Run:
         return self._sender.version
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log settings, which cannot be changed afterwards. Values that are too long for MLflow are cut.
-
-        Secrets in the values are masked.
-        """
+        """Log settings, which cannot be changed later; long values are cut, and secrets are masked."""
         values = {key: masked(str(value))[:MAX_PARAM_VAL_LENGTH] for key, value in params.items()}
         if values:
             self._log({"kind": "params", "values": values})
@@ -148,12 +146,9 @@ class Run:
         if kind not in (".json", ".csv", ".parquet"):
             raise ValueError(f"{path} must end in .json, .csv or .parquet")
         if kind == ".json":
-            # A browser cannot read NaN in JSON.
-            found = frame.with_columns(cs.float().fill_nan(None))
-            text = json.dumps({"columns": found.columns, "data": found.rows()}, default=str)
             self._tables.append({"path": path, "type": "table"})
             tables = json.dumps(self._tables)
-            self._log_written(path, lambda file: file.write_text(text, encoding="utf-8"), tables=tables)
+            self._log_written(path, lambda file: file.write_bytes(table_json(frame)), tables=tables)
         else:
             self._log_written(path, frame.write_csv if kind == ".csv" else frame.write_parquet)
 
@@ -231,12 +226,7 @@ class Run:
         """
         self._send_now()
         if self.version is None:
-            folder = self._outbox.make_folder()
-            raise self._left(
-                f"the model was trained, and the MLflow store {self._connection.runs} did not take it "
-                f"({self._sender.reason}): it is saved in {folder}; statecast register {folder} registers it "
-                f"and finishes the run, and --model {folder / 'model'} uses it now"
-            )
+            raise self._left(unregistered_line)
         return self.version
 
     def send(self) -> None:
@@ -246,11 +236,8 @@ class Run:
             ModelError: the store did not take all of it; the message names the folder of the rest.
         """
         self._send_now()
-        if (folder := self._outbox.folder) is not None:
-            raise self._left(
-                f"the MLflow store {self._connection.runs} did not take all of the run "
-                f"({self._sender.reason}): the rest is in {folder}; statecast sync sends it"
-            )
+        if self._outbox.folder is not None:
+            raise self._left(incomplete_line)
 
     def end(self, status: str, error: BaseException | None = None) -> None:
         """Send what is unsent, and end the run with a status of MLflow.
@@ -273,22 +260,18 @@ class Run:
         self._outbox.add({"kind": "end", "status": status, "ended_ms": _now_ms()})
         self._send_now()
 
-    def _left(self, line: str) -> ModelError:
+    def _left(self, line: Callable[[Store, str, Path], str]) -> ModelError:
         """Return the error for a run whose work is complete, and whose rest is unsent."""
-        self._incomplete = ModelError(line)
+        folder = self._outbox.make_folder()
+        self._incomplete = ModelError(line(self._connection.runs, self._sender.reason, folder))
         return self._incomplete
 
     def _send_now(self) -> None:
         """Send what is unsent, and add a notice for everything that the store did not take."""
         self._sender.send(now=True)
-        lines = [f"the MLflow store refused {line}" for line in self._sender.refused]
-        if dropped := self._outbox.dropped:
-            lines.append(f"{dropped:,} metric points and files did not fit into {outbox.FOLDER}")
+        lines = notices(self._sender.refused, self._outbox.dropped)
         if (folder := self._outbox.folder) is not None:
-            lines.append(
-                f"the MLflow store did not take all of the run ({self._sender.reason}): the rest is in "
-                f"{folder}; statecast sync sends it"
-            )
+            lines.append(incomplete_line(self._connection.runs, self._sender.reason, folder))
         self.notices += [line for line in lines if line not in self.notices]
 
     def _log_written(self, path: str, write: Callable[[Path], Any], **more: str) -> None:

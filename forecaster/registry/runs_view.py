@@ -70,7 +70,9 @@ _SECTIONS = ("backtest", "epoch", "gradient", "sweep", "test", "time", "Model me
 
 def runs_page(address: str, experiment_id: str) -> str:
     """Return the URL of the page of an experiment's training runs, on the server at ``address``."""
-    return f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs?viewStateShareKey={_KEY}"
+    # Without the first parameter, the menu beside the runs is that for language models.
+    query = f"workflowType=machine_learning&viewStateShareKey={_KEY}"
+    return f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
 
 
 def store_view(client: mlflow.MlflowClient, experiment_id: str) -> None:
@@ -97,6 +99,7 @@ def view() -> dict[str, Any]:
         "orderByKey": f"metrics.`{SKILL}`",
         "orderByAsc": False,
         "selectedColumns": list(_COLUMNS),
+        "columnOrder": list(_COLUMNS),
         "compareRunCharts": sorted(charts, key=lambda chart: bool(chart["deleted"])),
         "compareRunSections": [
             {"uuid": name, "name": name, "display": True, "isReordered": True, "isGenerated": False}

@@ -20,7 +20,7 @@ from mlflow.entities import (
     RunTag,
 )
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_MODEL_VERSIONS
 
 from forecaster.model import Forecaster
 from forecaster.registry.aliases import Aliases
@@ -179,7 +179,7 @@ class Sender:
         self._connection.client().log_artifact(self._run_id, str(file), None if folder == "." else folder)
         if tables := entry.get("tables"):
             # MLflow's pages show a JSON file as a table if this tag of the run names it.
-            self._connection.client().set_tag(self._run_id, "mlflow.loggedArtifacts", tables)
+            self._connection.client().set_tag(self._run_id, MLFLOW_LOGGED_ARTIFACTS, tables)
         file.unlink(missing_ok=True)
 
     def _send_dataset(self, entry: Entry) -> None:

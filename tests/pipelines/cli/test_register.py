@@ -1,4 +1,4 @@
-"""``statecast register`` and ``statecast sync`` send what an MLflow store did not take during a run."""
+"""``statecast register`` and ``statecast sync`` send runs that an MLflow store did not take, and models."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_register_adds_a_saved_model_to_a_registered_model(
     forecaster().save(Path("saved"))
     assert run(["register", "saved", "--register", "weather", "--tracking-uri", uri]) == 0
     assert f"registered weather/1 = {forecaster().version}" in capsys.readouterr().out
-    assert Registry(uri).load("weather").version == forecaster().version
+    assert Registry(uri).load("weather/1").version == forecaster().version
 
 
 def test_register_refuses_a_folder_without_a_run(uri: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
                 points = {"mase_by_horizon": 0.5, "mase_by_horizon_persistence": 0.8}
                 run.log_points({f"backtest/{k}": v * horizon for k, v in points.items()}, horizon)
             run.name_first_version("weather", "champion", "it is the first")
+            run.name_first_version("weather", "champion", "the first version")
             run.describe_version("weather", f"{cell.upper()} with 1 x 4 cells; skill {SKILL[cell]:+.1%}")
     return registry.tracking_uri
 
@@ -63,8 +64,8 @@ class Ui:
     """A running ``statecast ui``.
 
     Attributes:
-        url: the page that it printed.
-        errors: file with its output on stderr.
+        url: the URL that the command printed.
+        errors: the file with the output of the command on stderr.
     """
 
     url: str
@@ -118,8 +119,9 @@ def test_the_page_that_opens_shows_runs_sorted_by_skill(ui: Ui, page: Browser) -
     page.open(ui.url)
     text = page.wait_for("skill_vs_persistence", "lstm", "gru", "rnn")
     assert text.index("\nlstm\n") < text.index("\ngru\n") < text.index("\nrnn\n")
-    for column in ("mase_h1", "coverage_90", "weather.parquet"):
-        assert column in text
+    columns = [text.rindex(name) for name in ("skill_vs_persistence", "mase_h1", "coverage_90")]
+    assert columns == sorted(columns)
+    assert "weather.parquet" in text
     assert ui.errors.read_text() == ""
 
 
@@ -142,14 +144,14 @@ def test_the_page_of_a_version_shows_description_run_and_metrics(ui: Ui, page: B
 
 
 @needs_browser
-def test_the_list_of_models_says_which_are_registered(ui: Ui, page: Browser) -> None:
+def test_the_page_of_models_shows_their_registered_versions(ui: Ui, page: Browser) -> None:
     experiment = ui.url.partition("/experiments/")[2].partition("/")[0]
     page.open(f"{address_of(ui)}/#/experiments/{experiment}/models")
     page.wait_for("weather-lstm", "weather-gru", "weather-rnn", "v1", "v2", "v3")
 
 
-def test_the_view_fits_into_a_tag_of_the_experiment() -> None:
-    assert len(_packed(view())) < 5000  # MLflow's limit
+def test_the_view_of_runs_fits_into_an_experiment_tag() -> None:
+    assert len(_packed(view())) < 5000  # MLflow's limit for a tag
 
 
 def test_ui_on_a_port_in_use_is_refused_in_one_line(

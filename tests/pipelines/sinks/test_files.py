@@ -206,7 +206,7 @@ def test_remove_after_removes_files_named_by_an_earlier_version(folder: Path) ->
     assert not earlier.exists()
 
 
-def test_taken_returns_each_written_file_once(folder: Path) -> None:
+def test_taken_returns_the_files_written_since_its_last_call(folder: Path) -> None:
     shard_0 = shard_files(folder)
     shard_0.write_forecasts(issued_forecasts())
     shard_0.write_rows(LATE, "replay", 2, late_rows(2))

@@ -72,7 +72,7 @@ def test_a_resumed_job_keeps_its_state_table_and_manifests(
     assert os.listdir(tmp_path) == ["state"]
 
 
-def test_a_resumed_job_leaves_reading_series_to_its_workers(
+def test_resuming_reads_no_series_unless_shards_are_resharded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def raise_memory_error(*given: Any, **options: Any) -> Any:

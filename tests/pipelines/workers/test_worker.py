@@ -115,7 +115,7 @@ def test_outputs_of_batches_are_written_and_counted(settings: StepSettings) -> N
     assert published.closed_us == (START + 6) * HOUR_US
     assert published.series == published.live == 6
     assert published.snapshot_at_s > 0
-    assert published.latency.count == 0  # these rows have no arrival time
+    assert published.latency.count == 0  # the rows have no arrival time, so no latency is measured
     assert numbers.applied(settings.output, 3) == {"rows": 37}
 
 
@@ -164,7 +164,7 @@ def test_outputs_after_the_last_snapshot_are_written_again(
 ) -> None:
     batches = batches_of_windows()
     run(settings, with_last_snapshot(batches[:3]))
-    run(replace(settings, job="killed"), batches[3:])  # this job ends without a snapshot
+    run(replace(settings, job="killed"), batches[3:])  # no snapshot at the end
     assert len(read_forecasts(settings.output)) == 36
     run(replace(settings, job="again", resumed=True), batches[:3])
     assert len(read_forecasts(settings.output)) == 18
@@ -260,7 +260,7 @@ def test_repeated_requests_for_a_snapshot_count_once(
     assert sorted(written) == sorted([0, 1, 2, written[0]])  # the first shard has two snapshots
 
 
-def test_no_snapshot_of_a_shard_follows_its_last_snapshot(
+def test_a_shard_writes_no_snapshot_after_its_end_marker(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, free, after_its_end = threading.Event(), threading.Event(), list[bool]()
