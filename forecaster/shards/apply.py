@@ -29,7 +29,7 @@ from forecaster.shards.shard import (
 from forecaster.time.aggregation import EVENTS, ORIGIN, PARTITION
 from schemas import quarantine
 
-# Validation rejects observations before 1678, this time (`schemas.observations`).
+# The beginning of 1678: validation rejects observations before this time (`schemas.observations`).
 _EARLIEST_US = -9_214_560_000_000_000
 
 
@@ -39,8 +39,8 @@ def apply(
     """Apply a batch to a shard: accept its rows, then close the windows that the watermark has passed.
 
     Rows that the shard has already applied are dropped one by one. A batch that arrives before its
-    predecessor waits in ``Shard.early``. A row is late by the watermark of its own partition before the row,
-    so a rerun gives the same late rows, in whatever order the batches arrive.
+    predecessor waits in ``Shard.early``. Whether a row is late depends only on the watermark that its
+    partition has before the row, so a rerun gives the same late rows, in whatever order the batches arrive.
 
     Args:
         shard: must not be used after the call, see `Shard`.

@@ -24,9 +24,9 @@ class Batch:
             read is one such row, whose ``row`` is 0.
         watermark_us: watermark of the partition after this batch, event time in microseconds; None if it did
             not change. A second read of the partition must give the same watermarks.
-        before_us: watermark of the partition before this batch, by which its rows are late, also if the shard
-            has not yet received the batches without rows that moved the watermark; None if there are no such
-            batches.
+        before_us: watermark of the partition before this batch, which decides which of its rows are late. The
+            shard may not have received this watermark yet, if batches without rows moved it. None if no such
+            batch did.
         partitions: number of partitions of the log before this batch. A shard that follows fewer of them
             holds the batch back until the others are announced, so that it closes no window too early.
         shard: the only shard that follows the partition, as in a topic keyed by series; None if all follow

@@ -20,7 +20,7 @@ from forecaster.stepping import advance_in_place
 from forecaster.time.aggregation import NO_DUPLICATES, fill
 from schemas import replaced
 
-# Free the slots of forgotten series, which slow down steps, if more than one slot in this many is forgotten.
+# The slots of forgotten series slow down steps: free them if they are more than one slot in this many.
 _SLOTS_PER_FORGOTTEN = 10
 
 _BLOCK_STEPS = 1 << 18  # a block has at most this many series-steps: its forecasts take about 150 MB
@@ -73,7 +73,7 @@ def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
 
 
 def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
-    """Return the shard without its forgotten series, if these hold more than a tenth of its slots.
+    """Return the shard without its forgotten series, if they have more than a tenth of its slots.
 
     The decision depends on the shard only, so a rerun frees the slots at the same batch.
     """

@@ -1,4 +1,4 @@
-"""Which model version closes each window of a shard."""
+"""The model versions of a job, and which of them closes each window of a shard."""
 
 from __future__ import annotations
 

@@ -33,10 +33,10 @@ PENDING: dict[str, pl.DataType] = {
 """Columns and types of pending rows, whose window is open; the columns of `optional_pending_columns` follow.
 
 If two rows have the same series and time, the row with the larger offset is used, and of rows with equal
-offsets the row with the greater partition name. Both belong to the row, so the same row is used in every
-arrival order and every rerun. Rows that were pending in another job have offsets below 0, unless the new job
-continues to read their partition (see `forecaster.shards.sharding.hand_over_shards`). Rows of a
-snapshot that has no partitions have "" as their partition.
+offsets the row with the greater partition name. Offset and partition belong to the row, so the same row is
+used in every arrival order and every rerun. Rows that were pending in another job have offsets below 0,
+unless the new job continues to read their partition (see `forecaster.shards.sharding.hand_over_shards`). Rows
+of a snapshot that has no partitions have "" as their partition.
 """
 
 NONE_QUARANTINED, NONE_REPLACED = quarantine.empty(), replaced.empty()
@@ -44,17 +44,17 @@ NONE_QUARANTINED, NONE_REPLACED = quarantine.empty(), replaced.empty()
 
 @dataclass(frozen=True)
 class Output:
-    """Results of one part of applying a batch: of accepting its rows, or of closing one block of windows.
+    """The results of one step of applying a batch: accepting its rows, or closing one block of windows.
 
     Attributes:
         partition, start: partition and offset at which the rows begin. Together with the shard's number they
             name the files that are written.
-        forecasts: forecasts of a block of windows; None if this output is not of a block.
+        forecasts: forecasts of a block of windows; None if the step closed no windows.
         shadow: forecasts of the shadow for the same block; None without a shadow.
         quarantined: rejected rows (``schemas.quarantine``).
         late: rows that arrived after their window had closed (``schemas.late``).
         replaced: rows of the block's windows that a later row replaced (``schemas.replaced``).
-        done: the batch, in the last of its outputs: it has then been applied completely.
+        done: the batch, if this is the last of its outputs: the batch is then applied completely.
     """
 
     partition: str
