@@ -79,7 +79,7 @@ def test_a_run_whose_store_went_away_is_completed_later(
     sent = store.send(folder, "unused")
     assert sent.run_id == run_id
     assert str(sent.version) == "left/1"
-    assert store.load("left").version == forecaster().version
+    assert store.load("left/1").version == forecaster().version
     run = client(store).get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics == {"epoch/loss_train": 0.5, "backtest/wql": 0.25}
