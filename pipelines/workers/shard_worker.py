@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +13,6 @@ from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
 from forecaster.shards.shard import Shard, slots_of
 from pipelines.sinks.kafka import TopicWriter
-from pipelines.storage import Location
 from pipelines.workers.numbers_publisher import NumbersPublisher, closed_us
 from pipelines.workers.ownership import WriteGuard, mark_shard_ended
 from pipelines.workers.shard_models import ShardModels
@@ -117,19 +115,20 @@ class ShardWorker:
         if has_issued:
             self._publisher.record_latency(batch, shard)
         if batch.ends:  # in the thread of the snapshots, so that no older snapshot replaces the last one
-            self._snapshots.put(partial(self._end, batch, shard, self._output.take_unsynced()))
+            self._snapshots.put(partial(self._end, batch, shard))
         elif self._publisher.is_due(has_issued) and self._guard.may_write():
             self._publisher.publish(shard)
 
-    def _end(self, batch: Batch, shard: Shard, files: Iterable[Location]) -> None:
+    def _end(self, batch: Batch, shard: Shard) -> None:
         """Write the last snapshot of the shard, and publish its last numbers.
 
-        The shard is not copied, because no batch follows.
+        The shard is not copied, because no batch follows. The files are taken here and not earlier, because
+        a snapshot that was requested before must still wait for them.
         """
         if not self._guard.may_write():
             return
         if batch.snapshot:
-            self._snapshot_writer.write(shard, files)
+            self._snapshot_writer.write(shard, self._output.take_unsynced())
         self._publisher.publish(shard, is_last=True)
         mark_shard_ended(self._settings, shard.number)  # last: the engine may stop once all shards have ended
 
