@@ -141,7 +141,9 @@ class Profile:
             return Profile()
         ids, edges, shares = (tensor.numpy() for tensor in found if tensor is not None)
         inputs, series_ids = json.loads(ids.tobytes())
-        return Profile(tuple(inputs), tuple(series_ids), edges, shares.astype(np.float32) / _WHOLE)
+        return Profile(
+            tuple(inputs), tuple(series_ids), edges, shares.astype(np.float32) / np.float32(_WHOLE)
+        )
 
 
 def _deciles(values: Floats) -> Floats32:
@@ -152,7 +154,8 @@ def _deciles(values: Floats) -> Floats32:
     deciles = np.take_along_axis(ordered, np.minimum(places, np.maximum(count - 1, 0)), axis=0)
     deciles[:, count < _FEWEST] = np.nan
     with np.errstate(over="ignore"):  # a decile beyond float32 becomes infinite, which is a valid edge
-        return deciles.T.astype(np.float32)
+        rounded: Floats32 = deciles.T.astype(np.float32)
+    return rounded
 
 
 def _shares(values: Floats, edges: Floats32) -> Floats32:
@@ -160,4 +163,5 @@ def _shares(values: Floats, edges: Floats32) -> Floats32:
     bucket = bucket_of(values[:, :, None], edges[:, None])[:, :, 0]
     known = ~np.isnan(values)
     counts = np.stack([((bucket == k) & known).sum(axis=0) for k in range(BUCKETS)], axis=1)
-    return (counts / np.maximum(known.sum(axis=0), 1)[:, None]).astype(np.float32)
+    shares: Floats32 = (counts / np.maximum(known.sum(axis=0), 1)[:, None]).astype(np.float32)
+    return shares

@@ -88,10 +88,10 @@ def assert_same_scores(a: Scores, b: Scores) -> None:
         assert by_horizon.keys() == b[version].keys()
         for horizon, one in by_horizon.items():
             other = b[version][horizon]
-            assert (one.count, one.intervals) == (other.count, other.intervals), (version, horizon)
-            assert abs(one.inside - other.inside) <= 1 + one.count // 100, (version, horizon)
+            assert (one.scored, one.intervals) == (other.scored, other.intervals), (version, horizon)
+            assert abs(one.inside - other.inside) <= 1 + one.scored // 100, (version, horizon)
             for name in ("absolute", "signed", "pinball"):
-                off = abs(getattr(one, name) - getattr(other, name)) / one.count
+                off = abs(getattr(one, name) - getattr(other, name)) / one.scored
                 assert off <= 1e-3 * 1e6, f"{name} of horizon {horizon} is off by {off / 1e6} units"
 
 
@@ -108,8 +108,10 @@ def nested(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.explode("forecast").unnest("forecast")
 
 
-def assert_same_frames(a: pl.DataFrame, b: pl.DataFrame, scale: dict[str, float]) -> None:
-    """Assert that two non-empty frames hold the same forecasts, with values within 1e-5 scales."""
+def assert_same_frames(
+    a: pl.DataFrame, b: pl.DataFrame, scale: dict[str, float], within: float = 1e-5
+) -> None:
+    """Assert that two non-empty frames hold the same forecasts, with values within ``within`` scales."""
     assert len(a)
     assert a.select(pl.struct(IDENTITY).is_unique().all()).item()
     a, b = a.sort(IDENTITY), b.sort(IDENTITY)
@@ -120,7 +122,7 @@ def assert_same_frames(a: pl.DataFrame, b: pl.DataFrame, scale: dict[str, float]
     for name in (column for column in one.columns if column.startswith("q")):
         off = ((one[name] - other[name]).abs() / unit).max()
         assert isinstance(off, float)
-        assert off <= 1e-5, f"{name} is off by {off} scales"
+        assert off <= within, f"{name} is off by {off} scales"
 
 
 def scales_of_rows(rows: pl.DataFrame) -> dict[str, float]:

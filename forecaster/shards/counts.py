@@ -19,7 +19,7 @@ _KIND_OF_OLD_KEY = {
     "cannot be decoded": "message cannot be decoded",
     "the message is empty (a tombstone)": "message is empty",
 }
-"""Today's kind of each key that earlier versions wrote into the ``quarantined`` counts of snapshots."""
+"""Old key in the ``quarantined`` counts of snapshots of earlier versions -> kind that replaced it."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Counts:
         """
         quality = {
             version: {
-                f"h{horizon}": {"scored": sums.count, **{k: round(v, 6) for k, v in sums.measures().items()}}
+                f"h{horizon}": {"scored": sums.scored, **{k: round(v, 6) for k, v in sums.measures().items()}}
                 for horizon, sums in sorted(by_horizon.items())
             }
             for version, by_horizon in self.scores.items()

@@ -21,7 +21,7 @@ class ScoreSums(NamedTuple):
     accuracy"), with a scale that follows the series.
 
     Attributes:
-        count: number of forecasts whose actuals were observed.
+        scored: number of forecasts whose actuals were observed.
         absolute: sum of the absolute errors of the median, in millionths of a unit.
         signed: sum of the errors of the median (actual less forecast), in millionths of a unit.
         intervals: number of those forecasts that have quantiles beside the median.
@@ -29,7 +29,7 @@ class ScoreSums(NamedTuple):
         inside: number of those forecasts whose actual was inside the outermost quantiles.
     """
 
-    count: int = 0
+    scored: int = 0
     absolute: int = 0
     signed: int = 0
     intervals: int = 0
@@ -47,12 +47,12 @@ class ScoreSums(NamedTuple):
     @property
     def mase(self) -> float | None:
         """Mean absolute error of the median in units; None without forecasts."""
-        return self.absolute / PARTS / self.count if self.count else None
+        return self.absolute / PARTS / self.scored if self.scored else None
 
     @property
     def bias(self) -> float | None:
         """Mean error of the median (actual less forecast) in units; None without forecasts."""
-        return self.signed / PARTS / self.count if self.count else None
+        return self.signed / PARTS / self.scored if self.scored else None
 
     @property
     def pinball_loss(self) -> float | None:
@@ -100,8 +100,8 @@ def scores_since(now: Scores, before: Scores) -> Scores:
     for version, by_horizon in now.items():
         earlier = before.get(version, {})
         new = {h: sums.minus(earlier.get(h, ScoreSums())) for h, sums in by_horizon.items()}
-        if scored := {h: sums for h, sums in new.items() if sums.count > 0}:
-            found[version] = scored
+        if counted := {h: sums for h, sums in new.items() if sums.scored > 0}:
+            found[version] = counted
     return found
 
 

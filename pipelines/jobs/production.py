@@ -183,7 +183,7 @@ def _metrics(by_horizon: Mapping[int, ScoreSums], drift: Mapping[str, float]) ->
     found = {f"{RUN_NAME}/drift_{name}": index for name, index in drift.items()}
     for horizon, sums in by_horizon.items():
         found |= {f"{RUN_NAME}/{name}_h{horizon}": value for name, value in sums.measures().items()}
-        found[f"{RUN_NAME}/scored_h{horizon}"] = float(sums.count)
+        found[f"{RUN_NAME}/scored_h{horizon}"] = float(sums.scored)
     return found
 
 

@@ -51,6 +51,7 @@ class ShardNumbers:
         latency: time from when a batch's rows were due until its forecasts were on the disk, for every batch.
         snapshot_at_s, snapshot_ms: wall clock at the end of the last snapshot, and its duration; 0 before the
             first.
+        model_version: version of the model that made its state; "" from an earlier version of Statecast.
         recent: the last `RECENT` latencies, oldest first, each as ``closed_us`` after its batch and
             milliseconds.
         drift: drift of each input of the model against the training data, by name; empty without a profile.
@@ -69,6 +70,7 @@ class ShardNumbers:
     snapshot_ms: float = 0.0
     recent: tuple[tuple[int, float], ...] = ()
     drift: Mapping[str, InputDrift] = field(default_factory=dict)
+    model_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ class JobNumbers:
         snapshot_ms: longest duration of the shards' last snapshots.
         drift: drift of each input of the model over all shards, by name.
         shards: number of shards that have published.
+        model_versions: the model versions of the shards, sorted; several while the version changes.
+        next_model: the next model version; "" if no change is decided.
+        next_model_us: start of the first window that it closes, in microseconds.
+        model_notice: why the stream has another model version than the alias that it watches names; "" if it
+            has the same.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -100,6 +107,10 @@ class JobNumbers:
     snapshot_ms: float = 0.0
     drift: Mapping[str, InputDrift] = field(default_factory=dict)
     shards: int = 0
+    model_versions: tuple[str, ...] = ()
+    next_model: str = ""
+    next_model_us: int | None = None
+    model_notice: str = ""
 
     @staticmethod
     def of(shards: Sequence[ShardNumbers], window_latency: Histogram | None = None) -> JobNumbers:
@@ -119,6 +130,7 @@ class JobNumbers:
             snapshot_ms=max(s.snapshot_ms for s in shards),
             drift=_added(shard.drift for shard in shards),
             shards=len(shards),
+            model_versions=tuple(sorted({s.model_version for s in shards if s.model_version})),
         )
 
     def watermark_lag_s(self, now_s: float) -> float | None:
@@ -147,6 +159,13 @@ class JobNumbers:
             "snapshot_ms": round(self.snapshot_ms, 1),
             "state_bytes": self.state_bytes,
             "drift": {name: _drift_as_json(drift) for name, drift in self.drift.items()},
+            "model_versions": list(self.model_versions),
+            **(
+                {"next_model": self.next_model, "next_model_us": self.next_model_us}
+                if self.next_model
+                else {}
+            ),
+            **({"model_notice": self.model_notice} if self.model_notice else {}),
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import (
@@ -109,6 +110,10 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
     yield _gauge("series", "Series with state.", numbers.series)
     yield _gauge("series_live", "Series that are being forecast.", numbers.live)
     yield _gauge("state_bytes", "Size of the state's arrays.", numbers.state_bytes)
+    models = dict.fromkeys(numbers.model_versions, 1.0)
+    yield _gauges("model", "Model versions of the shards; each is 1.", "version", models)
+    differs = float(bool(numbers.model_notice))
+    yield _gauge("model_differs_from_alias", "1 if the alias names another version than is used.", differs)
     lag_s = numbers.watermark_lag_s(now_s)
     yield _gauge("watermark_lag_seconds", "How far the watermark is behind the clock.", lag_s)
     age_s = now_s - numbers.snapshot_at_s if numbers.snapshot_at_s else None
@@ -156,7 +161,7 @@ def _quality(counts: Counts) -> Iterator[Metric]:
         for horizon, one in sorted(by_horizon.items())
     }
     labels = ("model", "horizon")
-    scored = {key: one.count for key, one in sums.items()}
+    scored = {key: one.scored for key, one in sums.items()}
     yield _labelled(
         CounterMetricFamily, "forecasts_scored", "Forecasts whose actuals were observed.", labels, scored
     )
@@ -184,7 +189,7 @@ def _labelled(
     name: str,
     what: str,
     labels: Sequence[str],
-    values: Mapping[tuple[str, ...], float | None],
+    values: Mapping[Any, float | None],
 ) -> Metric:
     """Return a metric with a sample for each tuple of labels whose value is not None."""
     family = kind(f"statecast_{name}", what, labels=labels)
@@ -202,6 +207,13 @@ def _counters(name: str, what: str, label: str, values: dict[str, int]) -> Metri
     family = CounterMetricFamily(f"statecast_{name}", what, labels=[label])
     for value, count in values.items():
         family.add_metric([value], count)
+    return family
+
+
+def _gauges(name: str, what: str, label: str, values: dict[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"statecast_{name}", what, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
     return family
 
 

@@ -59,6 +59,14 @@ ALERTS: Final = ".alerts.json"
 PRODUCTION: Final = ".production.json"
 """The file with the MLflow run of each model version, and the sums of errors that were logged to it."""
 
+# With these files a job gives its workers another model version.
+
+MODELS: Final = "models"
+"""Folder of the weights of each model version that a stream has used."""
+
+MODEL_REQUEST: Final = ".model-request"
+"""The file with the model version that a stream is to change to; the reader of the log chooses the window."""
+
 # These files let new output replace earlier output as a whole.
 
 BACKFILL: Final = ".backfill"

@@ -102,6 +102,7 @@ class NumbersPublisher:
                 snapshot_ms=self._snapshot_ms,
                 recent=tuple(self._recent),
                 drift=self._drift,
+                model_version=state.model_version,
             )
             publish(self._output, self._published)
 

@@ -67,7 +67,7 @@ def test_a_state_that_does_not_fit_the_model_is_refused() -> None:
     broken.parts["network"]["hidden"][:] = np.nan
     wide.parts["season"] = {}
     for other, message in (
-        (far, "its series end too far apart in time"),
+        (far, "its live series end more than windows.max_gap windows apart"),
         (broken, "gives a forecast that is not finite"),
         (wide, "its arrays do not fit this model"),
     ):

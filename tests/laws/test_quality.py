@@ -66,7 +66,7 @@ def test_scores_and_drift_are_restored_from_a_snapshot(place: int) -> None:
     before = fold(model, batches[:place], 2)
     restored = [snapshot.from_bytes(snapshot.to_bytes(shard)) for shard in before.shards]
     after = fold_on(model, restored, [batches[place:]] * 2)
-    assert before.counts.scores[model.version][1].count > 0
+    assert before.counts.scores[model.version][1].scored > 0
     assert after.counts.scores == whole.counts.scores
     assert drift(model, after) == drift(model, whole)
 
@@ -88,7 +88,7 @@ def test_each_issued_forecast_with_an_actual_is_scored_once(logs: Logs) -> None:
         assert len(scored) == len(set(scored))
         assert set(scored) <= issued
         sums = ran.counts.scores.get(model.version, {})
-        assert (sums[horizon].count if horizon in sums else 0) == len(scored)
+        assert (sums[horizon].scored if horizon in sums else 0) == len(scored)
 
 
 def _keys(block: Forecasts, which: np.ndarray) -> list[tuple[str, int]]:

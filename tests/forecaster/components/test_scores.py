@@ -95,7 +95,7 @@ def test_sums_of_two_model_versions_stay_apart() -> None:
     scores = np.ones((3, 1, 2, 2))
     one, two = (scores_of(forecasts_with(scores, version)) for version in ("v1", "v2"))
     both = add_scores(add_scores(one, two), one)
-    assert both["v1"][4].count == 4
-    assert both["v2"][4].count == 2
+    assert both["v1"][4].scored == 4
+    assert both["v2"][4].scored == 2
     assert scores_since(both, one) == {"v1": one["v1"], "v2": two["v2"]}
     assert scores_since(both, both) == {}

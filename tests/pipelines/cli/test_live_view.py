@@ -293,3 +293,19 @@ def test_the_live_view_shows_quality_and_drift() -> None:
     view.take(job_numbers())
     assert "quality" not in rendered(view)
     assert "drift" not in rendered(view)
+
+
+def test_the_live_view_shows_a_model_change_and_a_refusal() -> None:
+    view = View("stream", wall=Clock(WATERMARK_S))
+    view.take(job_numbers(model_versions=("lstm-1",)))
+    assert "lstm-1" not in rendered(view)
+    view.take(
+        job_numbers(
+            model_versions=("lstm-1",),
+            next_model="gru-2",
+            next_model_us=WATERMARK_S * 10**6,
+            model_notice="weather/3 is refused",
+        )
+    )
+    shown = "  model      lstm-1 · gru-2 from 2026-11-02 05:00 UTC on · weather/3 is refused"
+    assert shown in rendered(view).splitlines()

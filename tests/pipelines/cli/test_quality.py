@@ -44,8 +44,10 @@ def desk(tmp_path: Path) -> Path:
     model = replace(forecaster(), profile=Profile.of(replace(fleet, values=other)))
     rows_of(fleet).write_parquet(tmp_path / "rows.parquet")
     (tmp_path / "job.toml").write_text(JOB)
-    with Registry(f"sqlite:///{tmp_path}/mlflow.db").start_run("training", {}) as run:
+    registry = Registry(f"sqlite:///{tmp_path}/mlflow.db")
+    with registry.start_run("training", {}) as run:
         run.log_model(model, "weather", rows_of(fleet).head(3))
+    registry.promote("weather/1")
     return tmp_path
 
 

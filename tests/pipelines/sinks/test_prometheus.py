@@ -178,3 +178,11 @@ def test_quality_has_the_labels_of_model_and_horizon() -> None:
 def samples_of(numbers: JobNumbers) -> dict[tuple[str, ...], float]:
     with serve(0, lambda: numbers) as port:
         return samples(scrape(port))
+
+
+def test_model_versions_are_exported_with_a_notice_flag() -> None:
+    numbers = JobNumbers(model_versions=("gru-2", "lstm-1"), model_notice="weather/3 is refused")
+    with serve(0, lambda: numbers) as port:
+        found = samples(scrape(port))
+    assert found["statecast_model", "gru-2"] == found["statecast_model", "lstm-1"] == 1
+    assert found["statecast_model_differs_from_alias",] == 1

@@ -138,7 +138,7 @@ def test_shards_of_a_keyed_topic_keep_partitions_and_shard_count(tmp_path: Path)
         "t-3": 0,
     }
     for shards, resume, own in ((3, True, owners), (3, False, owners), (2, True, {}), (2, False, {})):
-        with pytest.raises(DataError, match=r"state: its series lie by the partitions of a keyed topic"):
+        with pytest.raises(DataError, match=r"state: its series are assigned to shards by a keyed topic"):
             begin_and_read_offsets(shards, folder, resume, own)
     state_table.write(folder, shards_after_five_windows(2))
     for resume in (True, False):

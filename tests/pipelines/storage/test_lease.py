@@ -148,7 +148,7 @@ def test_a_suspended_job_does_not_overwrite_newer_snapshots(s3: Remote) -> None:
 
 def snapshot_writer(settings: StepSettings) -> SnapshotWriter:
     guard = WriteGuard(settings)
-    output = ShardOutput(settings, 0, "model", guard)
+    output = ShardOutput(settings, 0, guard)
     return SnapshotWriter(settings, 0, output, NumbersPublisher(settings.output), guard)
 
 
