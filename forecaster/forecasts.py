@@ -39,6 +39,9 @@ class Forecasts:
         members: ``[T, S, N]`` float64 by name, the forecasts of each member of the combination; empty if
             not requested.
         index: ``[T]`` int64, the closed windows; by default consecutive windows from ``start``.
+        scored_horizons: K horizons at which earlier forecasts are scored.
+        scores: ``[3, T, S, K]`` float64, the scores of the earlier forecasts whose actuals are in these
+            windows (see `forecaster.components.base.Outputs`); None if they are not known.
     """
 
     model_version: str
@@ -53,6 +56,8 @@ class Forecasts:
     network: Floats | None = None
     members: Mapping[str, Floats] = field(default_factory=dict)
     index: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    scored_horizons: tuple[int, ...] = ()
+    scores: Floats | None = None
 
     def __post_init__(self) -> None:
         if not len(self.index):
@@ -88,7 +93,9 @@ class Forecasts:
 
     @staticmethod
     def join(parts: Sequence[Forecasts]) -> Forecasts:
-        """Join blocks of consecutive windows of the same series; ``network`` and ``members`` are left out.
+        """Join blocks of consecutive windows of the same series.
+
+        The optional ``network``, ``members`` and ``scores`` are left out.
 
         Raises:
             ValueError: ``parts`` is empty.
@@ -104,6 +111,7 @@ class Forecasts:
             network=None,
             members={},
             index=np.concatenate([part.index for part in parts]),
+            scores=None,
         )
 
     def latest(self) -> Forecasts:

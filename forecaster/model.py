@@ -19,6 +19,7 @@ from forecaster.components.network.network import Network
 from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.covariates.encoding import Features
 from forecaster.covariates.lookup import Covariates
+from forecaster.profile import Profile
 from forecaster.state import State
 from forecaster.time.window_config import WindowConfig
 from forecaster.weights import config_of_blob, read, to_blob, version_of, weights_of_blob
@@ -40,6 +41,8 @@ class Forecaster:
         online_config: the settings of the experts, intervals and alarms.
         covariates: the features, which belong to the weights, and the tables, which belong to a job: the
             tables are not saved with the weights and do not change the version.
+        profile: the distribution of the training data, to measure drift with. It is saved with the weights
+            and does not change the version. Empty for a model of an earlier release, or without training.
         version: the cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``: the
             ``model_version`` of its forecasts and states. Equal weights have equal versions.
         components: the components of its states, in the order in which they step.
@@ -51,6 +54,7 @@ class Forecaster:
     network: Network
     online_config: OnlineConfig = field(default_factory=OnlineConfig)
     covariates: Covariates = field(default_factory=Covariates, compare=False)
+    profile: Profile = field(default_factory=Profile, compare=False)
     version: str = field(init=False)
     components: tuple[Component, ...] = field(init=False)
     members: tuple[str, ...] = field(init=False)
@@ -121,8 +125,8 @@ class Forecaster:
         )
 
     def to_bytes(self) -> bytes:
-        """Return weights and settings as one safetensors blob, for files and for sending to workers."""
-        return to_blob(self._config_json(), self.network)
+        """Return weights, settings and profile as one safetensors blob, for files and for workers."""
+        return to_blob(self._config_json(), self.network, self.profile.to_tensors())
 
     @staticmethod
     def from_bytes(data: bytes) -> Forecaster:
@@ -142,10 +146,13 @@ class Forecaster:
             online = OnlineConfig.model_validate(parts["online"])
             features = Features.model_validate(parts.get("covariates", {}))
             module = _network(network, features)
-            module.load_state_dict(weights_of_blob(data))
+            tensors = weights_of_blob(data)
+            profile = Profile.from_tensors(tensors)
+            module.load_state_dict(tensors)
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
             raise ModelError(f"this is no forecaster to run: {str(error).splitlines()[0]}") from error
-        return Forecaster(network, windows, module, online, Covariates.of(features, windows.frequency))
+        covariates = Covariates.of(features, windows.frequency)
+        return Forecaster(network, windows, module, online, covariates, profile)
 
     def save(self, folder: Path) -> None:
         """Write ``forecaster.safetensors`` into ``folder``, which is created if necessary.

@@ -86,7 +86,7 @@ def _step_piece(forecaster: Forecaster, state: State, piece: PlannedBlock) -> No
 def _step_all(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
     """Step every slot of the state through a piece."""
     block = Block(np.array([piece.start]), piece.values, state.freq, past=piece.past, out=piece.out)
-    block = with_known_covariates(forecaster, state.series_ids, block)
+    block = _with_fields_of_caller(forecaster, state.series_ids, block)
     state.parts.update(_step_components(forecaster, state.parts, block))
 
 
@@ -95,7 +95,7 @@ def _step_some(forecaster: Forecaster, state: State, piece: PlannedBlock, slots:
     values, past = piece.values[:, slots], piece.past[:, slots]
     out = piece.out.like(*values.shape)
     block = Block(np.array([piece.start]), values, state.freq, past=past, out=out)
-    block = with_known_covariates(forecaster, [state.series_ids[i] for i in slots], block)
+    block = _with_fields_of_caller(forecaster, [state.series_ids[i] for i in slots], block)
     put(state.parts, slots, _step_components(forecaster, taken(state.parts, slots), block))
     for all_series, part in zip(piece.out, out, strict=True):
         all_series[:, :, slots] = part
@@ -117,11 +117,17 @@ def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -
     past = np.where(inside[:, :, None], piece.past[source_row, slots], np.nan)
     out = piece.out.like(*values.shape)
     block = Block(piece.start + first_row, values, state.freq, lengths, past=past, out=out)
-    block = with_known_covariates(forecaster, [state.series_ids[i] for i in slots], block)
+    block = _with_fields_of_caller(forecaster, [state.series_ids[i] for i in slots], block)
     put(state.parts, slots, _step_components(forecaster, _initial_arrays(forecaster, len(slots)), block))
     shifted_row, which = np.nonzero(inside)
     for all_series, part in zip(piece.out, out, strict=True):
         all_series[:, row[shifted_row, which], slots[which]] = part[:, shifted_row, which]
+
+
+def _with_fields_of_caller(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
+    """Return the block with its known and static covariates, and the edges of the training profile."""
+    block = with_known_covariates(forecaster, series_ids, block)
+    return replace(block, edges=forecaster.profile.edges_of(series_ids)) if forecaster.profile else block
 
 
 def with_known_covariates(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:

@@ -19,6 +19,7 @@ import polars as pl
 
 from forecaster.arrays import Floats
 from forecaster.components.base import Outputs
+from forecaster.components.scores import scored_horizons
 from forecaster.forecasts import Forecasts
 from forecaster.lifecycle import plan_block
 from forecaster.model import Forecaster
@@ -140,9 +141,12 @@ def advance_in_place(
         ValueError: windows between the clock of a live series and ``start`` are left out.
     """
     _check_version(forecaster, state)
+    _add_missing_arrays(forecaster, state)
     config = forecaster.network_config
-    members = forecaster.members if keep_members else ()
-    result = Outputs.empty(len(config.quantiles), len(members), len(values), len(state), config.horizon)
+    members, horizons = forecaster.members if keep_members else (), scored_horizons(config.horizon)
+    result = Outputs.empty(
+        len(config.quantiles), len(members), len(values), len(state), config.horizon, len(horizons)
+    )
     plan = plan_block(state, values, start, forecaster.window_config.max_gap)
     if forecaster.window_config.empty == "zero":
         values = np.where(np.isnan(values) & plan.issued, 0.0, values)
@@ -178,6 +182,8 @@ def advance_in_place(
         result.anomaly[..., 0] if forecaster.online_config.alarms_per_week else None,
         result.network if members else None,
         dict(zip(members, result.members, strict=True)),
+        scored_horizons=horizons,
+        scores=result.scores,
     )
 
 
@@ -188,3 +194,10 @@ def _check_version(forecaster: Forecaster, state: State) -> None:
             f"this state was made by {state.model_version} and cannot be fed to {forecaster.version}: "
             "re-warm it under the new weights"
         )
+
+
+def _add_missing_arrays(forecaster: Forecaster, state: State) -> None:
+    """Add the initial arrays of components that the release which wrote the state did not have."""
+    for component in forecaster.components:
+        if component.name not in state.parts:
+            state.parts[component.name] = component.init(len(state))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,10 +27,10 @@ def version_of(cell: str, config: str, network: torch.nn.Module) -> str:
     return f"{cell}-{digest.hexdigest()[:12]}"
 
 
-def to_blob(config: str, network: torch.nn.Module) -> bytes:
-    """Return the settings (JSON) and the weights as one safetensors blob."""
+def to_blob(config: str, network: torch.nn.Module, more: Mapping[str, torch.Tensor] | None = None) -> bytes:
+    """Return the settings (JSON), the weights and ``more`` tensors as one safetensors blob."""
     weights = {name: weight.contiguous() for name, weight in network.state_dict().items()}
-    return save(weights, {_CONFIG: config})
+    return save(weights | dict(more or {}), {_CONFIG: config})
 
 
 def config_of_blob(data: bytes) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def config_of_blob(data: bytes) -> dict[str, Any]:
 
 
 def weights_of_blob(data: bytes) -> dict[str, torch.Tensor]:
-    """Read the weights from a blob that `to_blob` returned.
+    """Read the weights, and the other tensors, from a blob that `to_blob` returned.
 
     Raises:
         SafetensorError: ``data`` is not such a blob.

@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from forecaster.forecasts import Forecasts
+from forecaster.shards.score_sums import Scores
 from forecaster.state import State, live
 from schemas.forecasts import IDENTITY
 
@@ -75,6 +76,23 @@ def assert_same_live_series(a: Sequence[State], b: Sequence[State]) -> None:
     """Assert that the states of live series are equal, whatever the states of retired series."""
     one, other = State.join(a), State.join(b)
     assert_same_state(*(state.take(np.flatnonzero(live(state))) for state in (one, other)))
+
+
+def assert_same_scores(a: Scores, b: Scores) -> None:
+    """Assert that as many forecasts were scored, and that their errors differ by at most 1e-3 units each.
+
+    Forecasts agree within 1e-5 scales only, so an actual may be inside an interval in one run alone.
+    """
+    assert a.keys() == b.keys()
+    for version, by_horizon in a.items():
+        assert by_horizon.keys() == b[version].keys()
+        for horizon, one in by_horizon.items():
+            other = b[version][horizon]
+            assert (one.scored, one.intervals) == (other.scored, other.intervals), (version, horizon)
+            assert abs(one.inside - other.inside) <= 1 + one.scored // 100, (version, horizon)
+            for name in ("absolute", "signed", "pinball"):
+                off = abs(getattr(one, name) - getattr(other, name)) / one.scored
+                assert off <= 1e-3 * 1e6, f"{name} of horizon {horizon} is off by {off / 1e6} units"
 
 
 def sorted_rows(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
 from pipelines.sources.base import Step
 from pipelines.storage import Location
 from schemas import quarantine
-from tests.comparisons import assert_same_frames
+from tests.comparisons import assert_same_frames, assert_same_scores
 from tests.fleets import HALF_A_DAY_US, SHORT_WEEK, START, forecaster, rows_of, scales
 from tests.partitions import Log
 from tests.stores import forecasts_written
@@ -79,6 +79,7 @@ class LogOutputs:
         """Assert that another stream has equal outputs, and no forecast in two of its files."""
         # Ignore the count of windows: it is the largest count of any shard, so it depends on the shards.
         assert replace(counts, windows=0) == replace(self.counts, windows=0)
+        assert_same_scores(counts.scores, self.counts.scores)
         forecasts = read_forecasts(self.output)
         assert_same_frames(forecasts, read_forecasts(output), self.scale)
         assert read_quarantine(self.output).equals(read_quarantine(output))

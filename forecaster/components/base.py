@@ -1,7 +1,8 @@
 """The contract of a component, and the block of windows that the components of a chain step through.
 
 Letters: T windows, S series, M past windows or members, N horizon, Q quantiles, C known or observed
-covariates, D static features, I inputs, K windows of a season, A anchor horizons.
+covariates, D static features, I inputs, K windows of a season or scored horizons, A anchor horizons, B
+buckets.
 """
 
 from __future__ import annotations
@@ -47,25 +48,39 @@ class Outputs(NamedTuple):
         members: ``[M, T, S, N]`` float64, the forecast of each member; M is 0 if they are not requested.
         anomaly: ``[2, T, S, 1]`` float64: the p-value of each window's value under the forecast of the window
             before, then 1 for an alarm and 0 for none. Both are NaN if the value or that forecast is missing.
+        scores: ``[3, T, S, K]`` float64, of the forecasts that were issued for each window 1 to N windows
+            before, at the scored horizons: the error of the median (actual less forecast) and the pinball
+            loss, averaged over the quantiles, both in units, then 1 if the actual was inside the outermost
+            quantiles and 0 if not. NaN if the actual or the forecast is missing; without stored intervals,
+            only the error is not NaN. K is 0 if they are not requested.
     """
 
     forecast: Floats
     network: Floats
     members: Floats
     anomaly: Floats
+    scores: Floats
 
     @staticmethod
-    def empty(quantiles: int, members: int, windows: int, series: int, horizon: int) -> Outputs:
-        """Allocate the arrays of a block; ``members`` is 0 if the members' forecasts are not requested."""
+    def empty(
+        quantiles: int, members: int, windows: int, series: int, horizon: int, scored: int = 0
+    ) -> Outputs:
+        """Allocate the arrays of a block.
+
+        ``members`` is 0 if the members' forecasts are not requested; ``scored`` is the number of scored
+        horizons, K.
+        """
         shape = (windows, series, horizon)
         network = np.empty((quantiles if members else 0, *shape))
         anomaly = np.full((2, windows, series, 1), np.nan)
-        return Outputs(np.empty((quantiles, *shape)), network, np.empty((members, *shape)), anomaly)
+        scores = np.full((3, windows, series, scored), np.nan)
+        return Outputs(np.empty((quantiles, *shape)), network, np.empty((members, *shape)), anomaly, scores)
 
     def like(self, windows: int, series: int) -> Outputs:
         """Allocate the same arrays for other numbers of windows and series."""
         quantiles, _, _, horizon = self.forecast.shape
-        return Outputs.empty(quantiles, len(self.members), windows, series, horizon)
+        scored = self.scores.shape[-1]
+        return Outputs.empty(quantiles, len(self.members), windows, series, horizon, scored)
 
     def windows(self, part: slice) -> Outputs:
         """Return the outputs of the windows in the slice ``part``, as views."""
@@ -95,6 +110,8 @@ class Block:
             ``N`` windows after it; only networks with covariates read it.
         static: ``[S, D]`` float32, the static features of each series; only networks with covariates read it.
         past: ``[T, S, C]`` float64, the observed covariates, NaN if missing; empty if all are missing.
+        edges: ``[S, I, B - 1]`` float32, the edges of the buckets of the training profile, NaN for a series
+            without a profile; empty if the model has no profile.
         observed_inputs: written by `ObservedCovariates`: ``[T, S, I]`` float32, inputs made from ``past``.
         history: written by `Ring`: ``[M + T, S]`` float64, the values of the ``M`` windows before the block,
             then the values of the block.
@@ -125,6 +142,8 @@ class Block:
         residuals: written by `Stacking`: ``[T, A, S]`` float64, each window's value less the combined
             forecast issued for it ``a`` windows before, for every anchor horizon ``a``; NaN if either is
             missing.
+        bands: written by `Intervals`: ``[T, K, Q - 1, S]`` float64, the distances from the combined forecast
+            of all quantiles but the median, as issued for each window at the scored horizons; NaN if missing.
     """
 
     start: Ints
@@ -134,6 +153,7 @@ class Block:
     known: Floats32 = field(default_factory=_absent)
     static: Floats32 = field(default_factory=_absent)
     past: Floats = field(default_factory=_absent)
+    edges: Floats32 = field(default_factory=_absent)
     observed_inputs: Floats32 = field(default_factory=_absent)
     history: Floats = field(default_factory=_absent)
     before: Floats = field(default_factory=_absent)
@@ -153,13 +173,14 @@ class Block:
     out: Outputs = field(default_factory=lambda: Outputs.empty(0, 0, 0, 0, 0))
     members: Mapping[str, Floats32] = field(default_factory=dict)
     residuals: Floats = field(default_factory=_absent)
+    bands: Floats = field(default_factory=_absent)
 
     def counts(self, row: int) -> Bools | None:
         """Return ``[S]``: True if the row is part of the series, False if padding; None without padding."""
         return None if self.lengths is None else row < self.lengths
 
 
-FIELDS_OF_CALLER = frozenset({"start", "values", "freq", "lengths", "known", "static", "past"})
+FIELDS_OF_CALLER = frozenset({"start", "values", "freq", "lengths", "known", "static", "past", "edges"})
 """The fields of a `Block` that its caller fills: every component may read them, and none changes them."""
 
 

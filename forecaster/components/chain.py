@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from forecaster.components.anomaly import Anomaly
 from forecaster.components.base import Component
+from forecaster.components.drift import Drift
 from forecaster.components.experts.base import Expert
 from forecaster.components.experts.least_squares import LeastSquares
 from forecaster.components.experts.naive import Persistence, SeasonalNaive
@@ -14,8 +15,10 @@ from forecaster.components.intervals import Intervals
 from forecaster.components.network.inputs import input_components
 from forecaster.components.network.network import Network
 from forecaster.components.observed_covariates import ObservedCovariates
+from forecaster.components.scores import Scores
 from forecaster.components.season import Season, ring_season, ring_week
 from forecaster.config import NetworkConfig, OnlineConfig
+from forecaster.profile import VALUE
 from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800
@@ -28,7 +31,7 @@ def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tupl
     """Return the components of a forecaster in the order in which they step.
 
     The components that summarise the past come first, then the network, then the components that learn while
-    the forecaster runs: experts, stacking, intervals, anomaly.
+    the forecaster runs: experts, stacking, intervals, anomaly. The last ones only watch: scores, drift.
     """
     config = network.config
     experts = experts_of(config, windows, online)
@@ -42,6 +45,10 @@ def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tupl
     combined = (Stacking(names, config.horizon, middle),) if experts or online.intervals else ()
     components = (*before, *past, network, *after, *combined)
     components += tuple(_interval_and_anomaly(config, windows, online))
+    if combined:
+        levels = config.quantiles if any(isinstance(part, Intervals) for part in components) else (0.5,)
+        components += (Scores(levels, config.horizon),)
+    components += (Drift((VALUE, *network.past)),)
     check_order(components)
     return components
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from forecaster.arrays import Arrays
 from forecaster.components import anomaly
 from forecaster.components.anomaly import Anomaly
+from forecaster.components.drift import Drift
 from forecaster.components.experts.base import Expert
 from forecaster.components.experts.least_squares import LeastSquares
 from forecaster.components.experts.stacking import Stacking
@@ -15,12 +16,24 @@ from forecaster.components.moments import Moments
 from forecaster.components.network.network import Network
 from forecaster.components.observed_covariates import ObservedCovariates
 from forecaster.components.ring import Ring
+from forecaster.components.scores import Scores
 from forecaster.components.season import Season
 from forecaster.config import EXPERTS
 
 FORMAT_VERSIONS: Mapping[str, int] = {
     part.name: part.format_version
-    for part in (Moments, Ring, ObservedCovariates, Season, Network, Stacking, Intervals, Anomaly)
+    for part in (
+        Moments,
+        Ring,
+        ObservedCovariates,
+        Season,
+        Network,
+        Stacking,
+        Intervals,
+        Anomaly,
+        Scores,
+        Drift,
+    )
 } | {
     name: LeastSquares.format_version if "least_squares" in name else Expert.format_version
     for name in EXPERTS

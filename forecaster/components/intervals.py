@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -16,6 +16,7 @@ from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.experts.stacking import anchor_horizons, by_horizon
+from forecaster.components.scores import scored_places
 
 _TRUSTED = 40  # after this many residuals, the learned distances replace the network's completely
 # A residual counts as at most this many units: otherwise an outlier of a thousand units would widen the
@@ -57,7 +58,7 @@ class Intervals:
     name: str = "intervals"
     format_version: int = 1
     reads = frozenset({"scale", "residuals", "out.forecast"})
-    writes = frozenset({"out.forecast"})
+    writes = frozenset({"bands", "out.forecast"})
 
     def spec(self) -> Mapping[str, Field]:
         """Return the fields: offsets of all levels but the median, unit and number of residuals, by anchor.
@@ -85,7 +86,10 @@ class Intervals:
         return [level for level in self.levels if level != 0.5]
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Set the quantiles of ``out.forecast`` at calibrated distances from the median, in rising order."""
+        """Set the quantiles of ``out.forecast`` at calibrated distances from the median, and add ``bands``.
+
+        The quantiles rise with their levels.
+        """
         own = {name: series_last(array) for name, array in own.items()}
         anchors = anchor_horizons(self.horizon)
         outer = [q for q, level in enumerate(self.levels) if level != 0.5]
@@ -93,7 +97,7 @@ class Intervals:
         rows = np.array(anchors) - 1
         # The axes of ``network`` are quantile (without the median), anchor, window and series.
         network = np.stack([np.moveaxis(out[q][..., rows] - out[middle][..., rows], 2, 0) for q in outer])
-        learned, trust = self._learned_distances(own, block, network)
+        learned, trust, bands = self._learned_distances(own, block, network)
         to_horizons = by_horizon(anchors, self.horizon)
         # The axes of ``distance`` are horizon, quantile, window and series.
         distance = np.tensordot(to_horizons, learned, axes=(1, 1))
@@ -107,9 +111,12 @@ class Intervals:
             np.add(out[middle], np.moveaxis(distance[:, k], 0, 2), out=out[q])
         # Clip the median to its neighbours: nearly all actuals lie beyond a median that a neighbour passes.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
-        return {name: series_first(array) for name, array in own.items()}, block
+        own = {name: series_first(array) for name, array in own.items()}
+        return own, replace(block, bands=bands)
 
-    def _learned_distances(self, own: Arrays, block: Block, network: Floats) -> tuple[Floats, Floats32]:
+    def _learned_distances(
+        self, own: Arrays, block: Block, network: Floats
+    ) -> tuple[Floats, Floats32, Floats]:
         """Learn the offsets window by window, and return the distances of the quantiles from the median.
 
         A distance is negative for a quantile below the median.
@@ -120,8 +127,9 @@ class Intervals:
             network: ``[Q - 1, A, T, S]``, the network's own distances.
 
         Returns:
-            The learned part of the distances, ``[Q - 1, A, T, S]``, and the weight of the learned part,
-            ``[A, T, S]`` from 0 to 1; the network's own distances get the rest.
+            The learned part of the distances, ``[Q - 1, A, T, S]``; the weight of the learned part,
+            ``[A, T, S]`` from 0 to 1, of which the network's own distances get the rest; and ``bands``, see
+            `Block`.
         """
         anchors = anchor_horizons(self.horizon)
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
@@ -142,7 +150,7 @@ class Intervals:
                 due[t + a : t + a + 1, i] = issued[t, i]  # no row if the window lies after the block
         for i, store in enumerate(stores):
             store_forecasts(store, issued[:, i], block.start, block.lengths)
-        return learned, trust
+        return learned, trust, due[:, scored_places(self.horizon)]
 
     def _learn(
         self,

@@ -14,6 +14,7 @@ from forecaster.lifecycle import forgotten_after
 from forecaster.model import Forecaster
 from forecaster.shards.counts import Counts
 from forecaster.shards.models import Models
+from forecaster.shards.score_sums import add_scores, scores_of
 from forecaster.shards.shard import NONE_REPLACED, Shard, slots_of
 from forecaster.state import live
 from forecaster.stepping import advance_in_place
@@ -123,6 +124,7 @@ def _close_block(
         pending=-len(rows),
         series_steps=len(forecasts),
         cold_starts=forecasts.cold_starts,
+        scores=add_scores(scores_of(forecasts), {} if shadow is None else scores_of(shadow)),
     )
     # Count the windows that have a forecast: the sum over blocks then does not depend on the size of blocks.
     counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))

@@ -1,12 +1,14 @@
-"""Count every row of a job exactly: used, quarantined, duplicate, late or pending."""
+"""Count every row of a job exactly by its outcome, and sum the errors of its forecasts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import polars as pl
 
+from forecaster.shards.score_sums import Scores, add_scores
 from schemas import quarantine
 
 _KINDS = frozenset(quarantine.KINDS)
@@ -40,6 +42,8 @@ class Counts:
         windows: windows in which at least one series was forecast; the maximum over shards.
         series_steps: steps of one series by one window.
         cold_starts: series that began anew after a gap of more than ``windows.max_gap`` windows.
+        scores: sums of the errors of past forecasts, by model version and horizon. Equality of counts leaves
+            them out, because forecasts of blocks of different sizes agree only to 1e-5.
     """
 
     rows_in: int = 0
@@ -55,6 +59,7 @@ class Counts:
     series_steps: int = 0
     cold_starts: int = 0
     replaced: int = 0
+    scores: Scores = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if not self.quarantined.keys() <= _KINDS:
@@ -90,9 +95,26 @@ class Counts:
         numbers = {
             place.name: getattr(self, place.name) + getattr(other, place.name)
             for place in fields(Counts)
-            if place.name not in ("quarantined", "windows")
+            if place.name not in ("quarantined", "windows", "scores")
         }
-        return Counts(quarantined=reasons, windows=max(self.windows, other.windows), **numbers)
+        scores = add_scores(self.scores, other.scores)
+        return Counts(quarantined=reasons, windows=max(self.windows, other.windows), scores=scores, **numbers)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts as an object for ``--json``, with ``quality`` in place of the sums of errors.
+
+        ``quality`` holds by model version and horizon (``h1``) the number of scored forecasts, and `measures`
+        of the sums.
+        """
+        quality = {
+            version: {
+                f"h{horizon}": {"scored": sums.scored, **{k: round(v, 6) for k, v in sums.measures().items()}}
+                for horizon, sums in sorted(by_horizon.items())
+            }
+            for version, by_horizon in self.scores.items()
+        }
+        plain = {name: value for name, value in asdict(self).items() if name != "scores"}
+        return {**plain, "quality": quality}
 
 
 def by_kind(rejected: pl.DataFrame) -> dict[str, int]:

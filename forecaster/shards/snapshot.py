@@ -20,6 +20,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from forecaster.shards.counts import Counts
+from forecaster.shards.score_sums import ScoreSums
 from forecaster.shards.shard import PENDING, Shard, optional_pending_columns, slots_of
 from forecaster.state import State
 from forecaster.time.aggregation import PARTITION
@@ -39,6 +40,7 @@ class _Counts(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
     quarantined: dict[str, NonNegativeInt] = {}
+    scores: dict[str, dict[int, ScoreSums]] = {}
 
     def counts(self) -> Counts:
         """Return the counts as `Counts`.
@@ -52,7 +54,7 @@ class _Counts(BaseModel):
                 raise ValueError(f"counts.{name} is unknown to this version")
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"counts.{name} is {value!r}, not a number of rows")
-        return Counts(quarantined=self.quarantined, **others)
+        return Counts(quarantined=self.quarantined, scores=self.scores, **others)
 
 
 class _ShardFields(BaseModel):

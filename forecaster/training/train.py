@@ -23,6 +23,7 @@ from forecaster.components.network.network import Network
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
 from forecaster.covariates.encoding import Tables
 from forecaster.model import Forecaster
+from forecaster.profile import Profile
 from forecaster.threads import compute_threads
 from forecaster.time.aggregation import aggregate
 from forecaster.time.size_check import check_size
@@ -111,15 +112,16 @@ def train(
         covariates = covariates_for(start, tables or Tables(), windows, window_config, network, held_from)
         return fleet_of(part, network, freq, training.batch_series, held_from, covariates, gap)
 
+    profile = Profile.of(windows, tuple(windows.past))
     with compute_threads(training.threads):
         first_phase = fleet(windows.rows(0, backtest_from), validation_from)
         module, history, epochs = _fit_best_epoch(first_phase, training, start, on_epoch)
-        chosen = Forecaster(network, window_config, module, online, first_phase.covariates)
+        chosen = Forecaster(network, window_config, module, online, first_phase.covariates, profile)
         if not training.refit or validation_from == len(windows.values):
             return Trained(chosen, chosen, history, epochs)
         all_windows = fleet(windows, len(windows.values))
         module, refit_history = _refit(all_windows, training, start, epochs, on_epoch)
-    forecaster = Forecaster(network, window_config, module, online, all_windows.covariates)
+    forecaster = Forecaster(network, window_config, module, online, all_windows.covariates, profile)
     return Trained(forecaster, chosen, history, epochs, refit_history)
 
 

@@ -30,6 +30,7 @@ from schemas.numbers_as_text import text_of
 if TYPE_CHECKING:
     import polars as pl
 
+    from forecaster.shards.counts import Counts
     from pipelines.jobs.job import Outcome
 
 
@@ -164,6 +165,8 @@ def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
     if out.has_latency:
         p50, p99 = (out.latency_ms(level) for level in (0.5, 0.99))
         to.say(f"latency from row to forecast file: p50 {p50:,.0f} ms, p99 {p99:,.0f} ms")
+    for line in _quality_lines(c):
+        to.say(line)
     read = f"{c.rows_in:,} rows in" + (f" + {c.restored:,} from the state table" if c.restored else "")
     parts = [
         (c.used, "used"),
@@ -192,6 +195,18 @@ def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
             f"{c.cold_starts:,} series returned after a gap longer than windows.max_gap and started cold",
             "yellow",
         )
+
+
+def _quality_lines(counts: Counts) -> list[str]:
+    """Return a line for each model version with the measures of its scored forecasts."""
+    lines = []
+    for version, by_horizon in counts.scores.items():
+        parts = []
+        for horizon, sums in sorted(by_horizon.items()):
+            coverage = "" if sums.coverage is None else f", coverage {sums.coverage:.0%}"
+            parts.append(f"MASE {sums.mase:.2f}{coverage} at horizon {horizon}")
+        lines.append(f"forecasts of {version} whose actuals were observed: {'; '.join(parts)}")
+    return lines
 
 
 def scores_table(scores: pl.DataFrame, horizons: Sequence[int] | None = None) -> Table:

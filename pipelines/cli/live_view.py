@@ -29,6 +29,7 @@ LINE_EVERY_S: Final = 10.0
 _FRAMES_PER_S = 2
 _RATE_OVER_S = 10.0
 _REASONS = 3
+_LARGE_DRIFT = 0.25  # the usual limit of the population stability index for a large change
 _SPANS = ((365.25 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -192,12 +193,32 @@ def _body_rows(n: JobNumbers, per_s: float | None, now_s: float) -> Iterator[tup
         yield "model", _model_text(n)
     if n.latency.count:
         yield "latency", _join(_latency_text("window", n.window_latency), _latency_text("shard", n.latency))
+    yield from _quality_rows(n)
     taken = (
         Text(f"{_duration(now_s - n.snapshot_at_s)} old, took {n.snapshot_ms:,.0f} ms")
         if n.snapshot_at_s
         else Text("none yet", "dim")
     )
     yield "snapshot", _join(taken, Text(f"state {size_text(n.state_bytes)}"))
+
+
+def _quality_rows(n: JobNumbers) -> Iterator[tuple[str, Text]]:
+    """Yield the measures of each model version by horizon, and the drift of the inputs."""
+    for version, by_horizon in n.counts.scores.items():
+        label = "quality"
+        for horizon, sums in sorted(by_horizon.items()):
+            if sums.mase is None or sums.bias is None:
+                continue
+            error = Text.assemble(f"h{horizon} MASE ", (f"{sums.mase:.2f}", "bold"))
+            bias = Text(f"bias {sums.bias:+.2f}")
+            coverage = Text("" if sums.coverage is None else f"coverage {sums.coverage:.0%}")
+            yield label, _join(error, bias, coverage, Text(version if label else "", "dim"))
+            label = ""
+    for name, drift in n.drift.items():
+        if (index := drift.index) is not None:
+            style = "yellow" if index > _LARGE_DRIFT else ""
+            worst = "" if drift.worst_series is None else f"most {drift.worst_series} {drift.worst_index:.2f}"
+            yield "drift", _join(Text(f"{name} {index:.2f}", style), Text(worst))
 
 
 def _model_text(n: JobNumbers) -> Text:

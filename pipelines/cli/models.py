@@ -12,10 +12,8 @@ if TYPE_CHECKING:
     from pipelines.settings.config import JobConfig
 
 
-def load_model(name: str, job: JobConfig, out: Out) -> Forecaster:
-    """Load the model that ``name`` refers to, from a folder or from the job's MLflow store.
-
-    A registered model takes precedence over a folder of the same name.
+def is_registered_model(name: str, job: JobConfig) -> bool:
+    """Return whether ``name`` refers to a model in the job's MLflow store, and not to a folder.
 
     Raises:
         ModelError: no such model exists.
@@ -24,20 +22,34 @@ def load_model(name: str, job: JobConfig, out: Out) -> Forecaster:
     from pipelines.cli.preflight import check_model
 
     reference = check_model(name, job.mlflow)
-    folder = reference.folder
+    if reference.folder is None:
+        return True
+    if reference.is_folder or not Store.parse(job.mlflow.tracking_uri).exists():
+        return False
+    from pipelines.jobs.registry import open_registry
+
+    return open_registry(job.mlflow).is_registered(reference)
+
+
+def load_model(name: str, job: JobConfig, out: Out) -> Forecaster:
+    """Load the model that ``name`` refers to, from a folder or from the job's MLflow store.
+
+    A registered model takes precedence over a folder of the same name.
+
+    Raises:
+        ModelError: no such model exists.
+    """
+    from pipelines.cli.preflight import check_model
+
+    folder = check_model(name, job.mlflow).folder
     with out.progress(f"loading {name}", "models"):
-        if folder and (reference.is_folder or not Store.parse(job.mlflow.tracking_uri).exists()):
+        if folder and not is_registered_model(name, job):
             from forecaster.model import Forecaster
 
             return Forecaster.load(folder)
         from pipelines.jobs.registry import open_registry
 
-        registry = open_registry(job.mlflow)
-        if folder and not registry.is_registered(reference):
-            from forecaster.model import Forecaster
-
-            return Forecaster.load(folder)
-        forecaster = registry.load(name)
+        forecaster = open_registry(job.mlflow).load(name)
     also = f"; to load the folder of that name, give --model ./{name}" if folder else ""
     out.say(f"model {name} is {forecaster.version} of {store_line(job.mlflow)}{also}")
     return forecaster

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -174,7 +173,7 @@ def _summary(folder: str, table: StateTable) -> dict[str, Any]:
         },
         "bytes_per_series": {name: round(size, 1) for name, size in state.bytes_by_component.items()},
         "bytes_of_a_series": round(state.bytes_per_series, 1),
-        "counts": {**asdict(table.counts), "missing": table.counts.missing},
+        "counts": {**table.counts.as_json(), "missing": table.counts.missing},
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,10 +16,14 @@ from pipelines.cli.forecast_job import (
     print_end,
     show_and_serve,
 )
+from pipelines.cli.quality import check_quality, watch_quality
 from pipelines.cli.settings import assignments, flag_of, input_files, load_settings, paths
 from pipelines.cli.stream_ends import output_topics, source_of
 from pipelines.cli.stream_options import check_options_have_effect, check_single_source, check_stream
 from pipelines.storage import location
+
+if TYPE_CHECKING:
+    from pipelines.sinks.numbers import JobNumbers
 
 
 def stream(
@@ -164,11 +168,21 @@ def stream(
         model=model or job.mlflow.model,
         **vars(engine_fields(engine, job.jobs, beam_options)),
     )
+    check_quality(job, spec, out)
     out.say(f"streaming into {folder} {why}; Ctrl-C ends it and keeps the state")
     if engine != "in-process":
         silence_workers()
     most = job.data.max_quarantined
-    with show_and_serve(out, "stream", metrics_port, most) as on_progress:
+    name = model or job.mlflow.model
+    with (
+        show_and_serve(out, "stream", metrics_port, most) as show,
+        watch_quality(job, name, spec, out, is_resume=is_resume) as watch_numbers,
+    ):
+
+        def on_progress(numbers: JobNumbers) -> None:
+            show(numbers)
+            watch_numbers(numbers)
+
         outcome = run_stream(spec, on_progress, out.notice)
     if outcome.stopped:
         again = "the same command" if resume else "the same command with --resume"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import InitVar, asdict, dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Literal
 
 from forecaster.model import Forecaster
@@ -166,7 +166,7 @@ class Outcome:
             "output": str(self.output),
             "seconds": round(self.seconds, 3),
             "stopped": self.stopped,
-            **asdict(self.counts),
+            **self.counts.as_json(),
             "missing": self.counts.missing,
             "quarantined_share": round(self.counts.quarantined_share, 4),
             **quantiles,

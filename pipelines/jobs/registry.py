@@ -56,8 +56,10 @@ def run_tags(config: JobConfig, job: str) -> dict[str, str]:
 def log_job_file(run: Run, config: JobConfig) -> None:
     """Store all settings of a job among the run's files, as a job file; the addresses of stores are left out.
 
-    Addresses can hold passwords. A broker's options are left out for the same reason.
+    Addresses can hold passwords. A broker's options and the alerts are left out for the same reason.
     """
     kafka = config.kafka.model_copy(update={"registry": type(config.kafka)().registry, "options": {}})
-    public = config.model_copy(update={"mlflow": MlflowConfig(model=config.mlflow.model), "kafka": kafka})
+    public = config.model_copy(
+        update={"mlflow": MlflowConfig(model=config.mlflow.model), "kafka": kafka, "alerts": ()}
+    )
     run.log_text(commented_toml(public), "job.toml")

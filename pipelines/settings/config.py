@@ -12,6 +12,7 @@ from forecaster.config import CovariatesConfig, NetworkConfig, OnlineConfig, Tra
 from forecaster.evaluation.gate import GateConfig
 from forecaster.setting_types import Settings
 from forecaster.time.window_config import WindowConfig
+from pipelines.settings.alert_config import LIST, AlertConfig
 from pipelines.settings.data_config import DataConfig
 from pipelines.settings.kafka_config import KafkaConfig
 from pipelines.settings.mlflow_config import MlflowConfig
@@ -132,6 +133,7 @@ class JobConfig(Settings):
     gate: GateConfig = Field(default_factory=GateConfig)
     mlflow: MlflowConfig = Field(default_factory=MlflowConfig)
     output: OutputConfig = Field(default_factory=OutputConfig)
+    alerts: tuple[AlertConfig, ...] = ()
 
     def flat(self) -> dict[str, object]:
         """Return every setting that has a value, by its dotted name; secrets are masked."""
@@ -142,8 +144,10 @@ class JobConfig(Settings):
         }
 
     def entries(self) -> Iterator[tuple[str, FieldInfo, object]]:
-        """Yield the dotted name, the field and the value of every setting."""
+        """Yield the dotted name, the field and the value of every setting of a section; alerts have none."""
         for name in JobConfig.model_fields:
+            if name == LIST:
+                continue
             section: Settings = getattr(self, name)
             for key, field in type(section).model_fields.items():
                 yield f"{name}.{key}", field, getattr(section, key)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from forecaster.setting_types import SettingsConflict
+from pipelines.settings.alert_config import LIST, describe_alert
 from pipelines.settings.config import SECRET_SETTINGS
 from schemas.masking import MASK
 
@@ -48,6 +49,9 @@ def describe(
             the user wrote it, such as ``--horizon `` or ``--set network.horizon=``.
         path: the job file; None without one.
     """
+    first_error = error.errors()[0]
+    if first_error["loc"][:1] == (LIST,):
+        return describe_alert(first_error, f"{path}: " if path else "option ")
     errors: dict[tuple[str, int | None], list[ErrorDetails]] = {}
     for one in error.errors():
         errors.setdefault(_place(one), []).append(one)

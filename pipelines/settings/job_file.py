@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from pipelines.settings.alert_config import AlertConfig
 from pipelines.settings.config import FIELDS, JobConfig
 from pipelines.settings.invalid_setting import describe, no_such_setting
 from pipelines.settings.setting_types import Time
@@ -75,7 +76,32 @@ def commented_toml(config: JobConfig | None = None) -> str:
                 "it out here, and set it in the environment of the job"
             )
         lines.append(f"# {leaf} = {_example(field)}" if value is None else f"{leaf} = {_toml(value)}")
+    lines += _alert_lines(config.alerts)
     return "\n".join(lines) + "\n"
+
+
+def _alert_lines(alerts: Sequence[AlertConfig]) -> list[str]:
+    """Return the rules of alerts as lines of TOML; without rules, an example in comments.
+
+    Raises:
+        ConfigError: the address of a webhook is written out, and may hold a secret.
+    """
+    doc = (AlertConfig.__doc__ or "").splitlines()[0]
+    if not alerts:
+        example = ('metric = "coverage"', "band = [0.8, 0.98]", "windows = 24", 'command = "notify-operator"')
+        return ["", f"# {doc}", "# [[alerts]]", *(f"# {line}" for line in example)]
+    lines: list[str] = []
+    for number, alert in enumerate(alerts):
+        webhook = alert.webhook.get_secret_value()
+        if webhook and not webhook.startswith("$"):
+            raise ConfigError(
+                f"alerts[{number}].webhook: may hold a secret, which is not written into a job file: give it "
+                "as $NAME, and set NAME in the environment of the job"
+            )
+        lines += ["", f"# {doc}", "[[alerts]]"]
+        for name, field in AlertConfig.model_fields.items():
+            lines += [f"# {field.description}", f"{name} = {_toml(getattr(alert, name))}"]
+    return lines
 
 
 def _holds_secret(value: object) -> bool:

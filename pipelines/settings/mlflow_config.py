@@ -38,6 +38,13 @@ class MlflowConfig(Settings):
         default="",
         description='existing run to log to, such as one of mlflow run; "": create a new run each time',
     )
+    production_every_s: float = Field(
+        default=60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds between two batches of a stream's scores and drift that are logged to its run "
+        "named production; 0: none",
+    )
     system_metrics: bool = Field(
         default=True, description="log the use of processor, memory, disk and network while a run lasts"
     )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from forecaster.evaluation.drift import InputDrift
 from forecaster.shards.counts import Counts
 from pipelines.sinks.latency import Histogram
 from pipelines.storage import Location, markers, store_of, write_text
@@ -53,6 +54,7 @@ class ShardNumbers:
         model_version: version of the model that made its state; "" from an earlier version of Statecast.
         recent: the last `RECENT` latencies, oldest first, each as ``closed_us`` after its batch and
             milliseconds.
+        drift: drift of each input of the model against the training data, by name; empty without a profile.
     """
 
     shard: int
@@ -67,6 +69,7 @@ class ShardNumbers:
     snapshot_at_s: float = 0.0
     snapshot_ms: float = 0.0
     recent: tuple[tuple[int, float], ...] = ()
+    drift: Mapping[str, InputDrift] = field(default_factory=dict)
     model_version: str = ""
 
 
@@ -83,6 +86,8 @@ class JobNumbers:
         window_latency: latencies of windows; a window is done when its slowest shard is done.
         snapshot_at_s: wall clock of the oldest of the shards' last snapshots; 0 while a shard has none.
         snapshot_ms: longest duration of the shards' last snapshots.
+        drift: drift of each input of the model over all shards, by name.
+        shards: number of shards that have published.
         model_versions: the model versions of the shards, sorted; several while the version changes.
         next_model: the next model version; "" if no change is decided.
         next_model_us: start of the first window that it closes, in microseconds.
@@ -100,6 +105,8 @@ class JobNumbers:
     window_latency: Histogram = field(default_factory=Histogram)
     snapshot_at_s: float = 0.0
     snapshot_ms: float = 0.0
+    drift: Mapping[str, InputDrift] = field(default_factory=dict)
+    shards: int = 0
     model_versions: tuple[str, ...] = ()
     next_model: str = ""
     next_model_us: int | None = None
@@ -121,6 +128,8 @@ class JobNumbers:
             window_latency=window_latency or Histogram(),
             snapshot_at_s=min(s.snapshot_at_s for s in shards),
             snapshot_ms=max(s.snapshot_ms for s in shards),
+            drift=_added(shard.drift for shard in shards),
+            shards=len(shards),
             model_versions=tuple(sorted({s.model_version for s in shards if s.model_version})),
         )
 
@@ -137,7 +146,7 @@ class JobNumbers:
         age = None if not self.snapshot_at_s else round(now_s - self.snapshot_at_s, 1)
         lag = self.watermark_lag_s(now_s)
         return {
-            **asdict(self.counts),
+            **self.counts.as_json(),
             "quarantined_share": round(self.counts.quarantined_share, 4),
             "series": self.series,
             "live": self.live,
@@ -149,6 +158,7 @@ class JobNumbers:
             "snapshot_age_s": age,
             "snapshot_ms": round(self.snapshot_ms, 1),
             "state_bytes": self.state_bytes,
+            "drift": {name: _drift_as_json(drift) for name, drift in self.drift.items()},
             "model_versions": list(self.model_versions),
             **(
                 {"next_model": self.next_model, "next_model_us": self.next_model_us}
@@ -217,6 +227,24 @@ class JobReader:
                 self._window_latency = self._window_latency.add(ms)
 
 
+def _added(parts: Iterable[Mapping[str, InputDrift]]) -> dict[str, InputDrift]:
+    """Return the drift of each input over all parts."""
+    total: dict[str, InputDrift] = {}
+    for part in parts:
+        for name, drift in part.items():
+            total[name] = total[name] + drift if name in total else drift
+    return total
+
+
+def _drift_as_json(drift: InputDrift) -> dict[str, Any]:
+    index = drift.index
+    return {
+        "index": None if index is None else round(index, 4),
+        "worst_series": drift.worst_series,
+        "worst_index": round(drift.worst_index, 4),
+    }
+
+
 def _quantiles(prefix: str, latency: Histogram) -> dict[str, float]:
     if not latency.count:
         return {}
@@ -231,7 +259,8 @@ def publish(folder: Location, numbers: ShardNumbers) -> None:
     """
     path = folder / markers.NUMBERS / markers.numbers_of_shard(numbers.shard)
     # `vars`, because `asdict` would copy every latency, twenty times a second
-    parts = {"counts": vars(numbers.counts), "latency": vars(numbers.latency)}
+    drift = {name: vars(drift) for name, drift in numbers.drift.items()}
+    parts = {"counts": vars(numbers.counts), "latency": vars(numbers.latency), "drift": drift}
     try:
         write_text(path, json.dumps(vars(numbers) | parts))
     except FileNotFoundError:

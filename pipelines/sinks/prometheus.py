@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import (
@@ -15,6 +16,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from forecaster.shards.counts import Counts
+from forecaster.shards.score_sums import PARTS
 from pipelines.sinks.latency import BUCKETS, Histogram, upper_ms
 from pipelines.sinks.numbers import JobNumbers
 from schemas.errors import ConfigError
@@ -117,6 +120,23 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
     yield _gauge("snapshot_age_seconds", "Age of the oldest of the shards' last snapshots.", age_s)
     took_s = numbers.snapshot_ms / 1000 if numbers.snapshot_at_s else None
     yield _gauge("snapshot_seconds", "Duration of the longest of the shards' last snapshots.", took_s)
+    yield from _quality(c)
+    indices = {(name,): drift.index for name, drift in numbers.drift.items()}
+    yield _labelled(
+        GaugeMetricFamily, "input_drift", "Population stability index of an input.", ("input",), indices
+    )
+    worst = {
+        (name, drift.worst_series): drift.worst_index
+        for name, drift in numbers.drift.items()
+        if drift.worst_series is not None
+    }
+    yield _labelled(
+        GaugeMetricFamily,
+        "worst_input_drift",
+        "Population stability index of the series with the largest one.",
+        ("input", "series"),
+        worst,
+    )
     yield _histogram(
         "latency_seconds",
         "Time from when a window's rows were due until all its forecasts were on disk.",
@@ -127,6 +147,56 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
         "Time from when rows were due until a shard's forecasts were on disk.",
         numbers.latency,
     )
+
+
+def _quality(counts: Counts) -> Iterator[Metric]:
+    """Yield the sums of the errors of past forecasts by model version and horizon.
+
+    Most are counters, so that a query can divide the increases over any span of time: MASE over the last day
+    is ``increase(statecast_absolute_error_total[1d]) / increase(statecast_forecasts_scored_total[1d])``.
+    """
+    sums = {
+        (version, str(horizon)): one
+        for version, by_horizon in counts.scores.items()
+        for horizon, one in sorted(by_horizon.items())
+    }
+    labels = ("model", "horizon")
+    scored = {key: one.scored for key, one in sums.items()}
+    yield _labelled(
+        CounterMetricFamily, "forecasts_scored", "Forecasts whose actuals were observed.", labels, scored
+    )
+    absolute = {key: one.absolute / PARTS for key, one in sums.items()}
+    yield _labelled(
+        CounterMetricFamily, "absolute_error", "Sum of absolute errors, in units.", labels, absolute
+    )
+    with_intervals = {key: one for key, one in sums.items() if one.intervals}
+    losses = {key: one.pinball / PARTS for key, one in with_intervals.items()}
+    yield _labelled(
+        CounterMetricFamily, "pinball_loss", "Sum of mean pinball losses, in units.", labels, losses
+    )
+    inside = {key: one.inside for key, one in with_intervals.items()}
+    yield _labelled(
+        CounterMetricFamily, "actuals_inside", "Actuals inside the outermost quantiles.", labels, inside
+    )
+    bias = {key: one.bias for key, one in sums.items()}
+    yield _labelled(
+        GaugeMetricFamily, "bias", "Mean of actual less forecast since the start, in units.", labels, bias
+    )
+
+
+def _labelled(
+    kind: type[CounterMetricFamily | GaugeMetricFamily],
+    name: str,
+    what: str,
+    labels: Sequence[str],
+    values: Mapping[Any, float | None],
+) -> Metric:
+    """Return a metric with a sample for each tuple of labels whose value is not None."""
+    family = kind(f"statecast_{name}", what, labels=labels)
+    for key, value in values.items():
+        if value is not None:
+            family.add_metric(list(key), value)
+    return family
 
 
 def _counter(name: str, what: str, value: int) -> Metric:

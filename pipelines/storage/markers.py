@@ -51,6 +51,14 @@ NOTICES: Final = "notices.json"
 SHARDS_WITH_NUMBERS: Final = "shard-*.json"
 """Pattern of the files of `numbers_of_shard` in `NUMBERS`."""
 
+# With these files a stream that resumes knows what it has sent.
+
+ALERTS: Final = ".alerts.json"
+"""The file with the time of the last alert of each rule."""
+
+PRODUCTION: Final = ".production.json"
+"""The file with the MLflow run of each model version, and the sums of errors that were logged to it."""
+
 # With these files a job gives its workers another model version.
 
 MODELS: Final = "models"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
+from forecaster.evaluation.drift import InputDrift, drift_of
+from forecaster.profile import Profile
 from forecaster.shards.batch import Batch
 from forecaster.shards.shard import Shard
 from forecaster.state import live
@@ -20,6 +23,8 @@ from pipelines.sinks.numbers import (
 )
 from pipelines.storage import Location, store_of
 
+_DRIFT_EVERY_S = 1.0  # measuring the drift of a large shard takes some milliseconds
+
 
 class NumbersPublisher:
     """Records the latencies and snapshots of one shard, and publishes its numbers.
@@ -28,10 +33,14 @@ class NumbersPublisher:
 
     Args:
         output: output folder.
+        profile_of: returns the training profile of a model version.
     """
 
-    def __init__(self, output: Location) -> None:
-        self._output = output
+    def __init__(self, output: Location, profile_of: Callable[[str], Profile]) -> None:
+        self._output, self._profile_of = output, profile_of
+        self._drift: dict[str, InputDrift] = {}
+        self._drift_of_window: int | None = None
+        self._drift_at_s = float("-inf")
         self._latency = Histogram()
         self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
         self._publishing = threading.Lock()
@@ -65,14 +74,19 @@ class NumbersPublisher:
         every_s = PUBLISHED_REMOTELY_EVERY_S if is_billed else PUBLISHED_EVERY_S
         return (has_issued and not is_billed) or time.monotonic() - self._published_s >= every_s
 
-    def publish(self, shard: Shard) -> None:
+    def publish(self, shard: Shard, *, is_last: bool = False) -> None:
         """Publish the numbers of the shard.
+
+        Args:
+            shard: the shard.
+            is_last: whether these are the last numbers of the run, for which the drift is measured anew.
 
         Raises:
             OutputError: the numbers cannot be written.
         """
         state = shard.state
         self._published_s = time.monotonic()
+        self._update_drift(shard, is_last)
         with self._publishing:
             self._published = ShardNumbers(
                 shard=shard.number,
@@ -87,9 +101,18 @@ class NumbersPublisher:
                 snapshot_at_s=self._snapshot_at_s,
                 snapshot_ms=self._snapshot_ms,
                 recent=tuple(self._recent),
+                drift=self._drift,
                 model_version=state.model_version,
             )
             publish(self._output, self._published)
+
+    def _update_drift(self, shard: Shard, is_last: bool) -> None:
+        """Measure the drift if a window has closed, at most once a second unless ``is_last``."""
+        now_s = time.monotonic()
+        is_due = is_last or now_s - self._drift_at_s >= _DRIFT_EVERY_S
+        if is_due and shard.closed_through != self._drift_of_window:
+            self._drift_of_window, self._drift_at_s = shard.closed_through, now_s
+            self._drift = drift_of(self._profile_of(shard.state.model_version), shard.state)
 
     def publish_snapshot(self, duration_s: float) -> None:
         """Publish that a snapshot was completed now; the other numbers stay as published last.

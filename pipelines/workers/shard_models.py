@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 
 from forecaster.model import Forecaster
+from forecaster.profile import Profile
 from forecaster.rewarming import Warming, rewarm
 from forecaster.shards.batch import Batch
 from forecaster.shards.models import ModelChange, Models
@@ -82,7 +83,7 @@ class WarmingThread:
 
 
 class ShardModels:
-    """The model versions that step one shard. All methods belong into the thread of the shard.
+    """The model versions that step one shard. All methods but `profile_of` belong into its thread.
 
     Args:
         settings: settings of the run.
@@ -109,6 +110,11 @@ class ShardModels:
     def versions(self) -> list[str]:
         """The versions of all models that forecast for the job, without the shadow."""
         return [self._first.version, *(change.forecaster.version for change in self._changes)]
+
+    def profile_of(self, version: str) -> Profile:
+        """Return the training profile of a model version; other threads may call this, too."""
+        found = (change.forecaster for change in self._changes if change.forecaster.version == version)
+        return next(found, self._first).profile
 
     def models(self, batch: Batch | None = None) -> Models:
         """Return the model versions, with all changes that were decided before a batch.

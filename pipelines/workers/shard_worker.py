@@ -55,7 +55,7 @@ class ShardWorker:
         self._is_snapshot_requested = False
         self._models = models
         self._output = ShardOutput(settings, number, guard, topics)
-        self._publisher = NumbersPublisher(settings.output)
+        self._publisher = NumbersPublisher(settings.output, models.profile_of)
         self._snapshot_writer = SnapshotWriter(settings, number, self._output, self._publisher, guard)
         self._shard = _open_shard(settings, self._snapshot_writer, models, self._output)
 
@@ -129,7 +129,7 @@ class ShardWorker:
             return
         if batch.snapshot:
             self._snapshot_writer.write(shard, self._output.take_unsynced())
-        self._publisher.publish(shard)
+        self._publisher.publish(shard, is_last=True)
         mark_shard_ended(self._settings, shard.number)  # last: the engine may stop once all shards have ended
 
 

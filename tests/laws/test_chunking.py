@@ -19,6 +19,7 @@ from tests.comparisons import (
     Key,
     assert_same,
     assert_same_live_series,
+    assert_same_scores,
     assert_same_state,
     by_key,
 )
@@ -140,6 +141,7 @@ def test_outputs_do_not_depend_on_sizes_of_batches_or_blocks(
     other = fold(model, pieces, 2, windows_per_step, logs.partitions)
 
     assert whole.counts == other.counts
+    assert_same_scores(whole.counts.scores, other.counts.scores)
     assert_same(by_key(whole.forecasts), by_key(other.forecasts), logs.scale, within=YOUNG)
     for one, two in zip(whole.shards, other.shards, strict=True):
         assert one.closed_through == two.closed_through

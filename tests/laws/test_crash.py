@@ -32,7 +32,7 @@ from pipelines.sinks.files import PARTS, Format, read_forecasts, read_quarantine
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
-from tests.comparisons import YOUNG, assert_same, assert_same_frames, by_key, sorted_rows
+from tests.comparisons import YOUNG, assert_same, assert_same_frames, assert_same_scores, by_key, sorted_rows
 from tests.disks import Disk, outputs
 from tests.fleets import HALF_A_DAY, HOUR, SHORT_WEEK, forecaster, rows_of, scales
 from tests.folds import Ran, fold
@@ -102,6 +102,7 @@ def test_no_kill_loses_or_repeats_an_output(
     killed = fold_with_kills(model, logs, shards, kills, data.draw)
 
     assert killed.counts == clean.counts
+    assert_same_scores(killed.counts.scores, clean.counts.scores)
     assert clean.counts.missing == clean.counts.pending == 0
     scale = logs.scale_of_sums() if aggregate == "sum" else logs.scale
     assert_same(by_key(clean.forecasts), by_key(killed.forecasts), scale, within=YOUNG)

@@ -31,7 +31,7 @@ from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas import observations
 from schemas.forecasts import check_forecasts
-from tests.comparisons import assert_same_frames, assert_same_state
+from tests.comparisons import assert_same_frames, assert_same_scores, assert_same_state
 from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of, scales
 
 
@@ -149,6 +149,7 @@ def test_every_stream_and_backfill_of_a_file_has_the_same_outputs(jobs: JobsOfFi
         assert_same_frames(backfill.forecasts, other.forecasts, jobs.scale())
         assert_same_state(backfill.state, other.state)
         assert backfill.counts == other.counts
+        assert_same_scores(backfill.counts.scores, other.counts.scores)
         assert backfill.quarantine.equals(other.quarantine)
         assert not len(other.late)
         check_forecasts(other.forecasts)

@@ -14,6 +14,7 @@ import pytest
 from forecaster.arrays import Arrays, Floats, Ints
 from forecaster.components.base import Block, Component, Outputs
 from forecaster.components.formats import FORMAT_VERSIONS
+from forecaster.components.scores import scored_horizons
 from forecaster.model import Forecaster
 from forecaster.state import State
 from forecaster.step_block import with_known_covariates
@@ -50,10 +51,13 @@ def block_of_windows(model: Forecaster, values: Floats, start: Ints, lengths: In
     """Return a block that no component has stepped; ``start`` and ``lengths`` as in `Block`."""
     config = model.network_config
     windows, series = values.shape
-    out = Outputs.empty(len(config.quantiles), len(model.members), windows, series, config.horizon)
+    horizon, scored = config.horizon, len(scored_horizons(config.horizon))
+    out = Outputs.empty(len(config.quantiles), len(model.members), windows, series, horizon, scored)
     for array in out:
         array[:] = np.nan
-    block = Block(start, values, HALF_DAY, lengths, past=(values % 7.0)[:, :, None], out=out)
+    past, edges = (values % 7.0)[:, :, None], np.empty((series, 2, 9), np.float32)
+    edges[:] = np.linspace(-4.0, 4.0, 9)
+    block = Block(start, values, HALF_DAY, lengths, past=past, edges=edges, out=out)
     return with_known_covariates(model, [str(s) for s in range(series)], block)
 
 
@@ -112,7 +116,9 @@ def added_arrays(block: Block) -> Arrays:
             "members",
             "shape",
             "residuals",
+            "bands",
             "known",
+            "edges",
         )
     }
     found = {key: array for key, array in found.items() if array.size}
@@ -124,6 +130,8 @@ def added_arrays(block: Block) -> Arrays:
     members = {key: np.moveaxis(array, 0, -1) for key, array in block.members.items()}
     if block.residuals.size:
         found["residuals"] = np.moveaxis(block.residuals, 1, -1)
+    if block.bands.size:
+        found["bands"] = np.moveaxis(block.bands, -1, 1)
     return {key: array for key, array in (found | members).items() if array.size}
 
 

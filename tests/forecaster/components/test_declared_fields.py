@@ -119,9 +119,9 @@ def test_a_component_that_reads_a_field_of_no_component_is_refused() -> None:
 
 def test_a_component_that_reads_a_field_before_its_last_change_is_refused() -> None:
     names = [component.name for component in model_of("lstm").components]
-    assert names[-2:] == ["intervals", "anomaly"]
+    assert names[-4:] == ["intervals", "anomaly", "scores", "drift"]
     with pytest.raises(ValueError, match=r"^anomaly reads 'out\.forecast' before intervals writes it: "):
-        chain.check_order(chain_of([*names[:-2], "anomaly", "intervals"]))
+        chain.check_order(chain_of([*names[:-4], "anomaly", "intervals", "scores"]))
 
 
 def test_building_a_forecaster_checks_the_order_of_its_components(monkeypatch: pytest.MonkeyPatch) -> None:

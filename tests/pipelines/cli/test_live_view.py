@@ -6,13 +6,16 @@ import signal
 import socket
 import sys
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
+from forecaster.evaluation.drift import InputDrift
 from forecaster.shards.counts import Counts
+from forecaster.shards.score_sums import ScoreSums
 from pipelines.cli.console import Out
 from pipelines.cli.live_view import LINE_EVERY_S, Lines, Rate, View, show_live
 from pipelines.sinks.latency import Histogram
@@ -276,6 +279,20 @@ def test_a_failed_job_with_metrics_prints_one_line(tmp_path: Path, model: Path) 
     result = statecast("backfill", "empty.csv", "-m", model, "--metrics-port", 0, cwd=tmp_path)
     assert result.code == 3
     assert result.stderr_line.startswith("error: ")
+
+
+def test_the_live_view_shows_quality_and_drift() -> None:
+    scores = {"lstm-1": {1: ScoreSums(4, 3_000_000, -1_000_000, 4, 500_000, 3), 24: ScoreSums(2, 3_000_000)}}
+    drift = {"value": InputDrift([20] * 10, [20.0] * 10, "gate 7", 0.5), "heat": InputDrift()}
+    view = View("stream")
+    view.take(replace(job_numbers(), counts=Counts(rows_in=5, scores=scores), drift=drift))
+    text = " ".join(rendered(view).split())
+    assert "quality h1 MASE 0.75 · bias -0.25 · coverage 75% · lstm-1 h24 MASE 1.50 · bias +0.00 " in text
+    assert "drift value 0.00 · most gate 7 0.50" in text
+    assert "heat" not in text
+    view.take(job_numbers())
+    assert "quality" not in rendered(view)
+    assert "drift" not in rendered(view)
 
 
 def test_the_live_view_shows_a_model_change_and_a_refusal() -> None:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecaster.evaluation.drift import InputDrift
 from forecaster.shards.counts import Counts
+from forecaster.shards.score_sums import ScoreSums
 from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import (
     RECENT,
@@ -42,6 +44,15 @@ def after_window(before: ShardNumbers, closed_us: int, ms: float) -> ShardNumber
     return replace(before, closed_us=closed_us, latency=before.latency.add(ms), recent=recent)
 
 
+SUMS = st.builds(ScoreSums, st.integers(0, 99), st.integers(0, 10**18), st.integers(-(10**18), 10**18))
+SCORES = st.dictionaries(st.sampled_from(["lstm-1", "gru-2"]), st.dictionaries(st.integers(1, 99), SUMS))
+DRIFT = st.builds(
+    InputDrift,
+    observed=st.lists(st.integers(0, 10**9), min_size=10, max_size=10),
+    expected=st.lists(st.floats(0.001, 1e9), min_size=10, max_size=10),
+    worst_series=st.none() | st.text(),
+    worst_index=st.floats(0, 9),
+)
 COUNTS = st.builds(
     Counts,
     rows_in=st.integers(0, 1000),
@@ -49,6 +60,7 @@ COUNTS = st.builds(
     late=st.integers(0, 1000),
     windows=st.integers(0, 1000),
     quarantined=st.dictionaries(st.sampled_from(KINDS), st.integers(1, 9)),
+    scores=SCORES,
 )
 SHARDS = st.builds(
     ShardNumbers,
@@ -63,6 +75,7 @@ SHARDS = st.builds(
     latency=LATENCIES.map(histogram),
     snapshot_at_s=st.floats(0, 2e9),
     snapshot_ms=st.floats(0, 1e6),
+    drift=st.dictionaries(st.sampled_from(["value", "heat"]), DRIFT),
     recent=st.lists(st.tuples(st.integers(0, 2**60), st.floats(0, 1e6)), max_size=RECENT).map(tuple),
 )
 
@@ -73,7 +86,9 @@ def test_read_shards_returns_the_published_counts_unchanged(
 ) -> None:
     folder = tmp_path_factory.mktemp("out")
     publish(folder, published)
-    assert read_shards(folder) == [published]
+    found = read_shards(folder)
+    assert found == [published]
+    assert found[0].counts.scores == published.counts.scores
 
 
 @given(st.lists(SHARDS, max_size=4, unique_by=lambda s: s.shard))

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from forecaster.evaluation.drift import InputDrift
 from forecaster.shards.counts import Counts
+from forecaster.shards.score_sums import ScoreSums
 from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sinks.prometheus import address_of, serve
@@ -155,6 +158,26 @@ def test_a_metrics_address_without_a_host_is_local(text: str, address: tuple[str
 def test_an_invalid_metrics_address_is_refused_with_the_format(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^--metrics-port .*: write PORT or HOST:PORT"):
         address_of(text)
+
+
+def test_quality_has_the_labels_of_model_and_horizon() -> None:
+    scores = {"lstm-1": {1: ScoreSums(4, 3_000_000, -1_000_000, 4, 500_000, 3), 24: ScoreSums(2, 1_000_000)}}
+    drift = {"value": InputDrift([20] * 10, [20.0] * 10, "a b", 0.5), "heat": InputDrift()}
+    found = samples_of(replace(NUMBERS, counts=replace(COUNTS, scores=scores), drift=drift))
+    assert found["statecast_forecasts_scored_total", "1", "lstm-1"] == 4
+    assert found["statecast_absolute_error_total", "1", "lstm-1"] == 3.0
+    assert found["statecast_pinball_loss_total", "1", "lstm-1"] == 0.5
+    assert found["statecast_actuals_inside_total", "1", "lstm-1"] == 3
+    assert found["statecast_bias", "1", "lstm-1"] == -0.25
+    assert ("statecast_actuals_inside_total", "24", "lstm-1") not in found  # it has no intervals
+    assert found["statecast_input_drift", "value"] == pytest.approx(0.0)
+    assert ("statecast_input_drift", "heat") not in found
+    assert found["statecast_worst_input_drift", "value", "a b"] == 0.5
+
+
+def samples_of(numbers: JobNumbers) -> dict[tuple[str, ...], float]:
+    with serve(0, lambda: numbers) as port:
+        return samples(scrape(port))
 
 
 def test_model_versions_are_exported_with_a_notice_flag() -> None:

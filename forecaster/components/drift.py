@@ -1,0 +1,65 @@
+"""Counts of the recent values of each input, by the buckets of the training profile.
+
+`forecaster.evaluation.drift` computes the drift of the inputs from these counts.
+
+Letters: T windows, S series, I inputs, B buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecaster.arrays import Arrays
+from forecaster.components.base import Block, Field
+from forecaster.profile import BUCKETS, bucket_of
+
+_HALVED_EVERY = 336  # windows; the counts then cover the last 336 to 672 windows, and fit into two bytes
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Counts how many recent values of each series and input lie in each bucket of its training profile.
+
+    In every 336th window the counts are halved before the window's values are added, so older values count
+    less. A series that the profile does not hold has no counts.
+
+    Attributes:
+        inputs: I names, the value first, then the observed covariates.
+    """
+
+    inputs: tuple[str, ...]
+    name: str = "drift"
+    format_version: int = 1
+    reads = frozenset[str]()
+    writes = frozenset[str]()
+
+    def spec(self) -> Mapping[str, Field]:
+        """Return the field ``counts``, the number of recent values in each bucket."""
+        return {"counts": Field("uint16", (len(self.inputs), BUCKETS))}
+
+    def init(self, series: int) -> Arrays:
+        """Return counts of 0."""
+        return {"counts": np.zeros((series, len(self.inputs), BUCKETS), np.uint16)}
+
+    def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
+        """Count the values of the block; the block is not changed."""
+        counts = own["counts"]
+        if not block.edges.size:
+            return own, block
+        values = block.values[:, :, None]
+        if len(self.inputs) > 1:
+            values = np.concatenate([values, block.past], axis=2)
+        bucket = bucket_of(values, block.edges)
+        known = ~np.isnan(values) & ~np.isnan(block.edges[:, :, 0])
+        for t in range(len(values)):
+            halved = (block.start + t) % _HALVED_EVERY == 0
+            if halved.any():
+                if (counted := block.counts(t)) is not None:
+                    halved = halved & counted
+                counts[np.broadcast_to(halved, len(counts))] //= 2
+            series, place = np.nonzero(known[t])
+            counts[series, place, bucket[t, series, place]] += 1
+        return {"counts": counts}, block

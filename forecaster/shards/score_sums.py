@@ -1,0 +1,129 @@
+"""Sums of the errors of past forecasts, by model version and horizon, as a part of a shard's counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from forecaster.forecasts import Forecasts
+
+PARTS: Final = 1_000_000
+"""Errors are summed as whole numbers of millionths of a unit, so sums do not depend on their order."""
+
+
+class ScoreSums(NamedTuple):
+    """Sums over the forecasts of one model version at one horizon whose actuals were observed.
+
+    The *unit* of a series is its usual change from season to season, as its state tracks it. So the mean
+    absolute error in units is the MASE of Hyndman & Koehler 2006 ("Another look at measures of forecast
+    accuracy"), with a scale that follows the series.
+
+    Attributes:
+        scored: number of forecasts whose actuals were observed.
+        absolute: sum of the absolute errors of the median, in millionths of a unit.
+        signed: sum of the errors of the median (actual less forecast), in millionths of a unit.
+        intervals: number of those forecasts that have quantiles beside the median.
+        pinball: sum of their pinball losses, averaged over the quantiles, in millionths of a unit.
+        inside: number of those forecasts whose actual was inside the outermost quantiles.
+    """
+
+    scored: int = 0
+    absolute: int = 0
+    signed: int = 0
+    intervals: int = 0
+    pinball: int = 0
+    inside: int = 0
+
+    def plus(self, other: ScoreSums) -> ScoreSums:
+        """Return the sums over the forecasts of both."""
+        return ScoreSums(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def minus(self, other: ScoreSums) -> ScoreSums:
+        """Return the sums without the forecasts of ``other``."""
+        return ScoreSums(*(a - b for a, b in zip(self, other, strict=True)))
+
+    @property
+    def mase(self) -> float | None:
+        """Mean absolute error of the median in units; None without forecasts."""
+        return self.absolute / PARTS / self.scored if self.scored else None
+
+    @property
+    def bias(self) -> float | None:
+        """Mean error of the median (actual less forecast) in units; None without forecasts."""
+        return self.signed / PARTS / self.scored if self.scored else None
+
+    @property
+    def pinball_loss(self) -> float | None:
+        """Mean pinball loss in units; None without intervals."""
+        return self.pinball / PARTS / self.intervals if self.intervals else None
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of actuals inside the outermost quantiles; None without intervals."""
+        return self.inside / self.intervals if self.intervals else None
+
+    def measures(self) -> dict[str, float]:
+        """Return ``mase``, ``bias``, ``pinball`` and ``coverage``, as far as they are known."""
+        named = {
+            "mase": self.mase,
+            "bias": self.bias,
+            "pinball": self.pinball_loss,
+            "coverage": self.coverage,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+Scores = Mapping[str, Mapping[int, ScoreSums]]
+"""The sums by model version and horizon."""
+
+
+def add_scores(one: Scores, other: Scores) -> Scores:
+    """Return the sums over the forecasts of both."""
+    if not other:
+        return one
+    added = {version: dict(by_horizon) for version, by_horizon in one.items()}
+    for version, by_horizon in other.items():
+        own = added.setdefault(version, {})
+        for horizon, sums in by_horizon.items():
+            own[horizon] = own.get(horizon, ScoreSums()).plus(sums)
+    return added
+
+
+def scores_since(now: Scores, before: Scores) -> Scores:
+    """Return the sums over the forecasts that were scored after ``before``.
+
+    A version and a horizon of which no forecast was scored since then are absent.
+    """
+    found: dict[str, dict[int, ScoreSums]] = {}
+    for version, by_horizon in now.items():
+        earlier = before.get(version, {})
+        new = {h: sums.minus(earlier.get(h, ScoreSums())) for h, sums in by_horizon.items()}
+        if counted := {h: sums for h, sums in new.items() if sums.scored > 0}:
+            found[version] = counted
+    return found
+
+
+def scores_of(forecasts: Forecasts) -> Scores:
+    """Return the sums over the earlier forecasts whose actuals are in the windows of ``forecasts``."""
+    if forecasts.scores is None:
+        return {}
+    known = ~np.isnan(forecasts.scores)
+    count, _, intervals = known.sum(axis=(1, 2))
+    if not count.any():
+        return {}
+    error, pinball, inside = np.where(known, forecasts.scores, 0.0)
+    absolute, signed, losses = (_sum(part) for part in (np.abs(error), error, pinball))
+    rows = zip(count, absolute, signed, intervals, losses, inside.sum(axis=(0, 1)), strict=True)
+    by_horizon = {
+        horizon: ScoreSums(*map(int, row))
+        for horizon, row in zip(forecasts.scored_horizons, rows, strict=True)
+        if row[0]
+    }
+    return {forecasts.model_version: by_horizon}
+
+
+def _sum(part: np.ndarray) -> np.ndarray:
+    """Return the sums of ``[T, S, K]`` by horizon, ``[K]`` int64, in millionths of a unit."""
+    return np.asarray(np.rint(part * PARTS).astype(np.int64).sum(axis=(0, 1)))

@@ -1,0 +1,200 @@
+"""Log the quality of a running stream to MLflow: one run named "production" for each model version.
+
+The runs are logged to in a thread of the process that started the stream, so a tracking server that is away
+delays no window. Batches wait in memory meanwhile, at most `_MOST_BATCHES`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from forecaster.shards.score_sums import Scores, ScoreSums, add_scores, scores_since
+from pipelines.sinks.numbers import JobNumbers
+from pipelines.storage import Location, markers, write_text
+from schemas.errors import one_line
+from schemas.sealed import seal, unseal
+
+if TYPE_CHECKING:
+    from forecaster.registry.registry import Registry
+    from forecaster.registry.run import Run
+
+RUN_NAME: Final = "production"
+VERSION_TAG: Final = "model_version"
+"""The tag that registered versions have, too, so that a search finds the runs of a version."""
+
+_MOST_BATCHES = 1_000
+_RETRY_S = 30.0
+_END_LIMIT_S = 15.0  # at its end, a stream waits so long for the last batches
+
+
+class _Batch(NamedTuple):
+    """What is logged at once.
+
+    Attributes:
+        step: windows that the stream has closed.
+        version: the model version.
+        by_horizon: sums of the errors of its forecasts that were scored since the batch before, by horizon.
+        drift: population stability index of each input.
+    """
+
+    step: int
+    version: str
+    by_horizon: Mapping[int, ScoreSums]
+    drift: Mapping[str, float]
+
+
+class ProductionRuns:
+    """Cuts the scores of a stream into batches, and logs them in a thread.
+
+    A file in the output folder holds the sums that were logged. So a stream that resumes from an older
+    snapshot logs only what it had not logged before.
+
+    Args:
+        open_registry: returns the registry whose new run continues the run with a given id; with "" it
+            begins another.
+        output: output folder.
+        every_s: seconds between two batches.
+        say: prints a line for the user; called from another thread.
+        is_resume: whether the stream resumes; otherwise the file of an earlier stream is ignored.
+        clock: returns seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        open_registry: Callable[[str], Registry],
+        output: Location,
+        every_s: float,
+        say: Callable[[str], None],
+        *,
+        is_resume: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._open_registry, self._output, self._every_s = open_registry, output, every_s
+        self._say, self._clock = say, clock
+        self._run_ids, self._logged = _read(output) if is_resume else ({}, {})
+        self._taken: Scores = self._logged
+        self._batch_at_s = clock()
+        self._latest = JobNumbers()
+        self._waiting: deque[_Batch] = deque()
+        self._dropped = 0
+        self._changed = threading.Condition()
+        self._is_ended = False
+        self._runs: dict[str, Run] = {}
+        self._thread = threading.Thread(target=self._work, name="production", daemon=True)
+        self._thread.start()
+
+    def take(self, numbers: JobNumbers) -> None:
+        """Take the current numbers of the job, and queue a batch if one is due; this waits for nothing."""
+        self._latest = numbers
+        if self._clock() - self._batch_at_s >= self._every_s:
+            self._batch_at_s = self._clock()
+            self._queue_batch()
+
+    def close(self) -> None:
+        """Log the last batch and end the runs; after 15 s, give up what the store has not taken."""
+        self._queue_batch()
+        with self._changed:
+            self._is_ended = True
+            self._changed.notify()
+        self._thread.join(_END_LIMIT_S)
+        left = len(self._waiting) + self._dropped
+        if left:
+            batches = "1 batch of scores was" if left == 1 else f"{left} batches of scores were"
+            self._say(f"{batches} not logged to the run {RUN_NAME} in MLflow")
+
+    def _queue_batch(self) -> None:
+        """Queue what was scored since the last batch, as a batch for each model version."""
+        counts = self._latest.counts
+        new = scores_since(counts.scores, self._taken)
+        if not new:
+            return
+        self._taken = add_scores(self._taken, new)
+        indices = {name: drift.index for name, drift in self._latest.drift.items()}
+        known = {name: index for name, index in indices.items() if index is not None}
+        with self._changed:
+            self._waiting += [_Batch(counts.windows, version, new[version], known) for version in new]
+            while len(self._waiting) > _MOST_BATCHES:
+                self._waiting.popleft()
+                self._dropped += 1
+            self._changed.notify()
+
+    def _work(self) -> None:
+        """Log batches until the end; this is the thread."""
+        try:
+            with ExitStack() as opened:
+                self._log_all(opened)
+        except Exception as error:  # the store went away before the runs were marked as finished
+            self._say(f"the run {RUN_NAME} could not be ended in MLflow: {one_line(error)}")
+        for line in {line: None for run in self._runs.values() for line in run.notices}:
+            self._say(line)
+
+    def _log_all(self, opened: ExitStack) -> None:
+        is_away = False
+        while (batch := self._next(_RETRY_S if is_away else 0.0)) is not None:
+            try:
+                self._log(batch, opened)
+            except Exception as error:
+                if not is_away:
+                    self._say(f"scores wait until they can be logged to MLflow: {one_line(error)}")
+                is_away = True
+            else:
+                is_away = False
+                with self._changed:
+                    if self._waiting and self._waiting[0] is batch:
+                        self._waiting.popleft()
+
+    def _next(self, pause_s: float) -> _Batch | None:
+        """Wait ``pause_s`` seconds, then for a batch; return None at the end."""
+        with self._changed:
+            if pause_s:
+                self._changed.wait_for(lambda: self._is_ended, pause_s)
+                if self._is_ended:  # the store was away, and the stream has no more time for it
+                    return None
+            self._changed.wait_for(lambda: bool(self._waiting) or self._is_ended)
+            return self._waiting[0] if self._waiting else None
+
+    def _log(self, batch: _Batch, opened: ExitStack) -> None:
+        """Log a batch to the run of its model version, and record what was logged.
+
+        Raises:
+            Exception: the store did not take it.
+        """
+        version = batch.version
+        if version not in self._runs:
+            registry = self._open_registry(self._run_ids.get(version, ""))
+            tags = {VERSION_TAG: version, "statecast.output": str(self._output)}
+            started = registry.start_run(RUN_NAME, {}, tags, model_version=version)
+            self._runs[version] = opened.enter_context(started)
+            self._run_ids[version] = self._runs[version].run_id
+        metrics = _metrics(batch.by_horizon, batch.drift)
+        self._runs[version].log_points(metrics, batch.step, of_model=True)
+        self._logged = add_scores(self._logged, {version: batch.by_horizon})
+        record = {"runs": self._run_ids, "logged": self._logged}
+        write_text(self._output / markers.PRODUCTION, seal(record), kept=True)
+
+
+def _metrics(by_horizon: Mapping[int, ScoreSums], drift: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of a batch, such as ``production/mase_h1``."""
+    found = {f"{RUN_NAME}/drift_{name}": index for name, index in drift.items()}
+    for horizon, sums in by_horizon.items():
+        found |= {f"{RUN_NAME}/{name}_h{horizon}": value for name, value in sums.measures().items()}
+        found[f"{RUN_NAME}/scored_h{horizon}"] = float(sums.scored)
+    return found
+
+
+def _read(output: Location) -> tuple[dict[str, str], Scores]:
+    """Return the run of each model version, and the sums that were logged; both empty without a file."""
+    try:
+        record: Any = unseal((output / markers.PRODUCTION).read_bytes())
+        logged = {
+            str(version): {int(horizon): ScoreSums(*map(int, sums)) for horizon, sums in by_horizon.items()}
+            for version, by_horizon in record["logged"].items()
+        }
+        return {str(version): str(run) for version, run in record["runs"].items()}, logged
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}, {}

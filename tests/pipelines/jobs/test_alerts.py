@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forecaster.evaluation.drift import InputDrift
+from forecaster.shards.counts import Counts
+from forecaster.shards.score_sums import ScoreSums
+from pipelines.jobs.alerts import AlertWatch, check_alerts
+from pipelines.settings.alert_config import AlertConfig
+from pipelines.sinks.numbers import JobNumbers
+from schemas.errors import ConfigError
+
+SHARDS = 2
+
+
+def rule(**changes: Any) -> AlertConfig:
+    given = {"metric": "coverage", "band": [0.8, 0.98], "windows": 10, "command": "cat", "every_s": 3600}
+    return AlertConfig.model_validate(given | changes)
+
+
+def numbers(windows: int, inside: int, absolute: int = 0, shards: int = SHARDS) -> JobNumbers:
+    """Return numbers of a job that scored one forecast for each window, ``inside`` of them inside."""
+    sums = ScoreSums(windows, absolute * 1_000_000, 0, windows, 0, inside)
+    counts = Counts(rows_in=windows, windows=windows, scores={"lstm-1": {1: sums}})
+    return JobNumbers(counts, closed_us=windows * 3_600_000_000, shards=shards)
+
+
+def with_drift(windows: int, last_bucket: int) -> JobNumbers:
+    drift = InputDrift([100] * 9 + [last_bucket], [100.0] * 10, "gate 7", 1.5)
+    return JobNumbers(Counts(windows=windows), drift={"value": drift}, shards=SHARDS)
+
+
+class Watched:
+    """An `AlertWatch` whose alerts are recorded and not sent."""
+
+    def __init__(self, folder: Path, *rules: AlertConfig, is_resume: bool = False) -> None:
+        self.now_s, self.lines, self.sent = 1e9, list[str](), list[dict[str, Any]]()
+        self.watch = AlertWatch(
+            rules, folder, SHARDS, self.lines.append, is_resume=is_resume, wall=lambda: self.now_s
+        )
+        self.watch._sender.send = self.record  # type: ignore[assignment]
+
+    def record(self, name: str, message: dict[str, Any], command: str, webhook: str) -> None:
+        self.sent.append(json.loads(json.dumps(message)))
+
+
+def test_coverage_outside_its_band_over_the_last_windows_sends_an_alert(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule())
+    watched.watch.take(numbers(100, 90))
+    watched.watch.take(numbers(105, 94))
+    assert not watched.sent
+    watched.watch.take(numbers(110, 96))  # 6 of the last 10
+    (alert,) = watched.sent
+    assert alert["text"] == (
+        "coverage of lstm-1 at horizon 1 over the last 10 windows is 0.6, outside 0.8 to 0.98"
+    )
+    assert watched.lines == [f"alert: {alert['text']}"]
+    assert alert["value"] == pytest.approx(0.6)
+    assert (alert["metric"], alert["horizon"], alert["windows"]) == ("coverage", 1, 10)
+    assert (alert["band"], alert["model_version"], alert["output"]) == ([0.8, 0.98], "lstm-1", str(tmp_path))
+    assert alert["closed_at"] == "1970-01-05T14:00:00+00:00"
+
+
+def test_an_error_above_its_band_sends_an_alert(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule(metric="error", band=[0, 1.5]))
+    watched.watch.take(numbers(100, 100, absolute=100))
+    watched.watch.take(numbers(110, 110, absolute=120))
+    assert watched.sent[0]["value"] == pytest.approx(2.0)
+
+
+def test_no_alert_is_sent_before_enough_windows_have_closed(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule())
+    watched.watch.take(numbers(9, 0))
+    assert not watched.sent
+    watched.watch.take(numbers(10, 0))
+    assert len(watched.sent) == 1
+
+
+def test_drift_sends_an_alert_once_it_has_been_outside_for_the_windows(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25]))
+    watched.watch.take(with_drift(1, 5_000))
+    watched.watch.take(with_drift(5, 100))
+    watched.watch.take(with_drift(6, 5_000))
+    watched.watch.take(with_drift(14, 5_000))
+    assert not watched.sent
+    watched.watch.take(with_drift(15, 5_000))
+    (alert,) = watched.sent
+    assert alert["text"].startswith("the drift of the input value has been outside 0 to 0.25 for 10 windows")
+    assert alert["text"].endswith("; the worst series is gate 7 (1.5)")
+    assert (alert["input"], alert["worst_series"]) == ("value", "gate 7")
+
+
+def test_an_alert_is_sent_again_only_after_its_limit(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule())
+    for windows in range(10, 40, 10):
+        watched.watch.take(numbers(windows, 0))
+    assert len(watched.sent) == 1
+    watched.now_s += 3600
+    watched.watch.take(numbers(50, 0))
+    assert len(watched.sent) == 2
+
+
+def test_an_alert_is_not_sent_again_after_a_resume_within_its_limit(tmp_path: Path) -> None:
+    before = Watched(tmp_path, rule())
+    before.watch.take(numbers(10, 0))
+    assert len(before.sent) == 1
+    after = Watched(tmp_path, rule(metric="error", band=[0, 1]), rule(), is_resume=True)
+    after.watch.take(numbers(8, 0))
+    after.watch.take(numbers(20, 0))
+    assert not after.sent
+    after.now_s += 3601
+    after.watch.take(numbers(30, 0))
+    assert len(after.sent) == 1
+
+
+def test_a_resumed_stream_does_not_judge_by_its_earlier_run(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule(), is_resume=True)
+    watched.watch.take(numbers(500, 10, shards=1))  # the other shard has not published yet
+    watched.watch.take(numbers(1000, 100))
+    assert not watched.sent
+    watched.watch.take(numbers(1010, 109))
+    assert not watched.sent
+    watched.watch.take(numbers(1020, 109))
+    assert len(watched.sent) == 1
+
+
+def test_readings_begin_anew_if_the_job_resumes_from_older_snapshots(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule())
+    watched.watch.take(numbers(100, 90))
+    watched.watch.take(numbers(50, 45))
+    watched.watch.take(numbers(55, 45))
+    assert not watched.sent
+
+
+def test_a_damaged_file_of_sent_alerts_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / ".alerts.json").write_text("{")
+    watched = Watched(tmp_path, rule())
+    watched.watch.take(numbers(10, 0))
+    assert len(watched.sent) == 1
+
+
+def test_the_file_of_sent_alerts_holds_no_secret(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule(command="", webhook="https://me:pass@example.org/hook/secret"))
+    watched.watch.take(numbers(10, 0))
+    text = (tmp_path / ".alerts.json").read_text()
+    assert "pass" not in text
+    assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"horizon": 5},
+            "alerts[0].horizon = 5: the forecasts of this model are scored at the horizons 1, 8, 24: ",
+        ),
+        (
+            {"command": "", "webhook": "$NOWHERE"},
+            "alerts[0].webhook = $NOWHERE: set NOWHERE in the environment to http://HOST/PATH or ",
+        ),
+    ],
+)
+def test_rules_that_cannot_be_evaluated_are_refused(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check_alerts([rule(**changes)], 24)
+    assert str(refused.value).startswith(line)
+
+
+def test_a_webhook_may_be_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK", "https://example.org/hook")
+    check_alerts([rule(command="", webhook="$HOOK")], 24)
+    check_alerts([rule(metric="drift", horizon=5)], 24)
+    assert rule(command="", webhook="$HOOK").webhook_address("alerts[0]") == "https://example.org/hook"

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from forecaster.evaluation.drift import InputDrift
+from forecaster.registry.registry import Registry
+from forecaster.shards.counts import Counts
+from forecaster.shards.score_sums import ScoreSums
+from pipelines.jobs import production
+from pipelines.jobs.production import ProductionRuns
+from pipelines.sinks.numbers import JobNumbers
+from schemas.errors import ModelError
+
+
+class Store:
+    """Stand for an MLflow store: its runs, and whether it is away."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, list[tuple[int, dict[str, float]]]] = {}
+        self.tags: dict[str, Mapping[str, str]] = {}
+        self.ended: list[str] = []
+        self.away = False
+        self.is_asked = threading.Event()
+
+    def open(self, run_id: str) -> Registry:
+        return cast("Registry", _OpenStore(self, run_id))
+
+    def check(self) -> None:
+        self.is_asked.set()
+        if self.away:
+            raise ModelError("http://nowhere:5000 cannot be reached")
+
+
+class _OpenStore:
+    def __init__(self, store: Store, run_id: str) -> None:
+        self.store, self.run_id = store, run_id
+
+    @contextmanager
+    def start_run(
+        self, name: str, params: object, tags: Mapping[str, str], model_version: str
+    ) -> Iterator[_Run]:
+        assert model_version == tags["model_version"]
+        self.store.check()
+        run = _Run(self.store, self.run_id or f"{name}-{len(self.store.points)}")
+        self.store.points.setdefault(run.run_id, [])
+        self.store.tags[run.run_id] = tags
+        yield run
+        self.store.ended.append(run.run_id)
+
+
+class _Run:
+    def __init__(self, store: Store, run_id: str) -> None:
+        self.store, self.run_id, self.notices = store, run_id, list[str]()
+
+    def log_points(self, metrics: dict[str, float], step: int, *, of_model: bool) -> None:
+        assert of_model
+        self.store.check()
+        self.store.points[self.run_id].append((step, metrics))
+
+
+def numbers(windows: int, *versions: str, drift: bool = False) -> JobNumbers:
+    """Return numbers of a job in which each version scored one forecast with an error of 2 a window."""
+    sums = ScoreSums(
+        windows, 2_000_000 * windows, -2_000_000 * windows, windows, 1_000_000 * windows, windows
+    )
+    scores = {version: {1: sums} for version in versions or ("lstm-1",)}
+    inputs = {"value": InputDrift([100] * 10, [100.0] * 10)} if drift else {}
+    return JobNumbers(Counts(windows=windows, scores=scores), drift=inputs)
+
+
+class Job:
+    """A stream whose production runs are logged to a `Store`, with a clock that a test sets."""
+
+    def __init__(self, store: Store, folder: Path, **options: Any) -> None:
+        self.now_s, self.lines = 0.0, list[str]()
+        self.runs = ProductionRuns(
+            store.open, folder, 60.0, self.lines.append, clock=lambda: self.now_s, **options
+        )
+
+    def take(self, found: JobNumbers, after_s: float = 60.0) -> None:
+        self.now_s += after_s
+        self.runs.take(found)
+
+
+def scored(points: list[tuple[int, dict[str, float]]]) -> list[tuple[int, float]]:
+    """Return the step of each batch, and how many forecasts were scored in it."""
+    return [(step, metrics["production/scored_h1"]) for step, metrics in points]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+
+
+def test_batches_hold_what_was_scored_since_the_batch_before(tmp_path: Path) -> None:
+    store = Store()
+    job = Job(store, tmp_path)
+    job.take(numbers(5), after_s=59.0)
+    job.take(numbers(10, drift=True), after_s=1.0)
+    job.take(numbers(30))
+    job.take(numbers(40), after_s=1.0)
+    job.runs.close()
+    (points,) = store.points.values()
+    assert [(step, metrics["production/scored_h1"]) for step, metrics in points] == [
+        (10, 10),
+        (30, 20),
+        (40, 10),
+    ]
+    first = points[0][1]
+    assert (first["production/mase_h1"], first["production/bias_h1"]) == (2.0, -2.0)
+    assert (first["production/pinball_h1"], first["production/coverage_h1"]) == (1.0, 1.0)
+    assert first["production/drift_value"] == pytest.approx(0.0)
+    (tags,) = store.tags.values()
+    assert tags == {"model_version": "lstm-1", "statecast.output": str(tmp_path)}
+    assert store.ended == ["production-0"]
+    assert not job.lines
+
+
+def test_each_model_version_has_a_run_of_its_own(tmp_path: Path) -> None:
+    store = Store()
+    job = Job(store, tmp_path)
+    job.take(numbers(10, "lstm-1"))
+    job.take(numbers(10, "lstm-1", "gru-2"))
+    job.runs.close()
+    versions = {tags["model_version"]: len(store.points[run]) for run, tags in store.tags.items()}
+    assert versions == {"lstm-1": 1, "gru-2": 1}
+
+
+def test_nothing_is_logged_before_a_forecast_is_scored(tmp_path: Path) -> None:
+    store = Store()
+    job = Job(store, tmp_path)
+    job.take(JobNumbers(Counts(windows=3)))
+    job.runs.close()
+    assert not store.points
+    assert not job.lines
+
+
+def test_a_resumed_stream_continues_the_run_and_repeats_no_score(tmp_path: Path) -> None:
+    store = Store()
+    before = Job(store, tmp_path)
+    before.take(numbers(30))
+    before.runs.close()
+    after = Job(store, tmp_path, is_resume=True)
+    after.take(numbers(20))  # from an older snapshot
+    after.take(numbers(35))
+    after.runs.close()
+    (points,) = store.points.values()
+    assert scored(points) == [(30, 30), (35, 5)]
+    fresh = Job(store, tmp_path)
+    fresh.take(numbers(7))
+    fresh.runs.close()
+    assert len(store.points) == 2
+
+
+def test_batches_wait_while_the_store_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(production, "_RETRY_S", 0.05)
+    store = Store()
+    store.away = True
+    job = Job(store, tmp_path)
+    job.take(numbers(10))
+    wait_until(store.is_asked.is_set)
+    job.take(numbers(20))
+    wait_until(lambda: bool(job.lines))
+    assert job.lines == [
+        "scores wait until they can be logged to MLflow: http://nowhere:5000 cannot be reached"
+    ]
+    store.away = False
+    wait_until(lambda: sum(map(len, store.points.values())) == 2)
+    job.runs.close()
+    assert len(job.lines) == 1
+    assert store.ended
+
+
+def test_a_store_that_stays_away_drops_the_oldest_batches_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(production, "_MOST_BATCHES", 3)
+    store = Store()
+    store.away = True
+    job = Job(store, tmp_path)
+    for windows in range(1, 6):
+        job.take(numbers(windows))
+    began_s = time.monotonic()
+    job.runs.close()
+    assert time.monotonic() - began_s < 10
+    assert job.lines[-1] == "5 batches of scores were not logged to the run production in MLflow"
+    assert len(job.lines) == 2
+
+
+def test_a_store_that_never_answers_delays_the_end_by_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(production, "_END_LIMIT_S", 0.2)
+    store, answered = Store(), threading.Event()
+    monkeypatch.setattr(store, "check", lambda: answered.wait(30))
+    job = Job(store, tmp_path)
+    job.take(numbers(1))
+    job.runs.close()
+    assert job.lines == ["1 batch of scores was not logged to the run production in MLflow"]
+    answered.set()
+    job.runs._thread.join()
+
+
+def test_scores_are_logged_to_a_real_store(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    lines: list[str] = []
+    for is_resume, windows in ((False, 30), (True, 40)):
+        runs = ProductionRuns(
+            lambda run_id: Registry(uri, run_id=run_id), tmp_path, 60.0, lines.append, is_resume=is_resume
+        )
+        runs.take(numbers(windows))
+        runs.close()
+    assert not lines
+    found = Registry(uri).runs()
+    assert found["name"].to_list() == ["production"]
+    assert found["status"].to_list() == ["FINISHED"]
