@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -121,9 +121,9 @@ def most_alarms(alarms: pl.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def model_versions(shards: Sequence[ShardSeries], scores: Mapping[str, Any]) -> list[str]:
-    """Return the model versions of the snapshots and of the scores, in that order, each once."""
-    return [*dict.fromkeys([*(one.shard.state.model_version for one in shards), *scores])]
+def model_versions(numbers: JobNumbers, shards: Sequence[ShardSeries]) -> list[str]:
+    """Return the model versions that the shards publish, or else the versions in their snapshots."""
+    return [*numbers.model_versions] or sorted({one.shard.state.model_version for one in shards})
 
 
 def text_of(us: int | None) -> str | None:

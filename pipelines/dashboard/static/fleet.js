@@ -140,6 +140,7 @@ function drawJob(fleet) {
     ["windows closed", number(fleet.rows.windows)],
     ["watermark (UTC)", minute(fleet.watermark)],
   ];
+  if (fleet.model_notice) facts.push(["note on the model", fleet.model_notice]);
   if (fleet.status === "running" && fleet.watermark_lag_s !== null) facts.push(["watermark behind the clock", duration(fleet.watermark_lag_s)]);
   if (latency.p50 !== undefined) facts.push(["latency of a batch: median, 99 of 100", `${milliseconds(latency.p50)}, ${milliseconds(latency.p99)}`]);
   show("job", table([], facts));

@@ -21,7 +21,7 @@ from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.state import state_table
 from pipelines.storage import Remote, markers
 from schemas.errors import DataError
-from tests.fleets import START
+from tests.fleets import START, forecaster
 from tests.outputs import contents
 from tests.pipelines.dashboard.conftest import (
     IDS,
@@ -91,6 +91,7 @@ def test_rows_are_the_counts_of_the_job(finished: Path) -> None:
     assert {one["reason"]: one["rows"] for one in shown["quarantine"]} == dict(by_kind.iter_rows())
     assert shown["rows"]["quarantined"] == 3
     assert (shown["series"], shown["live"], shown["shards"]) == (4, 4, 2)
+    assert shown["models"] == [forecaster(ring=RING).version]
     assert shown["closed_until"] == start_texts(range(WINDOWS, WINDOWS + 1))[0]
 
 
