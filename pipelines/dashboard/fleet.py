@@ -70,7 +70,7 @@ def versions(counts: Counts) -> list[dict[str, Any]]:
         {
             "version": version,
             "horizon": horizon,
-            "scored": sums.count,
+            "scored": sums.scored,
             "mase": sums.mase,
             "bias": sums.bias,
             "coverage": sums.coverage,

@@ -99,7 +99,7 @@ def test_scores_are_computed_from_the_counts(finished: Path) -> None:
     shown = OutputView(finished).fleet()["versions"]
     scores = state_table.read(finished / "state", series=False).counts.scores
     expected = [
-        (version, horizon, sums.count, sums.mase, sums.coverage)
+        (version, horizon, sums.scored, sums.mase, sums.coverage)
         for version, by_horizon in scores.items()
         for horizon, sums in sorted(by_horizon.items())
     ]
