@@ -154,11 +154,11 @@ class FlinkCluster:
         found: dict[str, int] = {}
         for vertex in ask(self.master, f"/jobs/{job}")["vertices"]:
             metrics = f"/jobs/{job}/vertices/{vertex['id']}/subtasks/metrics"
-            names = [metric["id"] for metric in ask(self.master, metrics)]
-            for name in (name for name in names if f".{NAMESPACE}." in name):
-                (metric,) = ask(self.master, f"{metrics}?get={quote(name)}&agg=sum")
-                counter = name.rpartition(".")[2]
-                found[counter] = found.get(counter, 0) + int(metric["sum"])
+            for name in (metric["id"] for metric in ask(self.master, metrics)):
+                _, is_ours, counter = name.rpartition(f".{NAMESPACE}_")
+                if is_ours:
+                    (metric,) = ask(self.master, f"{metrics}?get={quote(name)}&agg=sum")
+                    found[counter] = found.get(counter, 0) + int(metric["sum"])
         return found
 
     def stop(self) -> None:

@@ -27,6 +27,7 @@ from tests.stores import forecasts_written
 
 WINDOWS_PER_S = 2
 PATIENCE_S = 180.0
+COUNTERS = {"rows_in", "rows_used", "windows_closed", "forecasts"}
 
 
 @pytest.fixture(scope="module")
@@ -58,23 +59,6 @@ def checkpoints(cluster: FlinkCluster, job: str) -> tuple[int, int]:
     """Return how many checkpoints of a job are complete, and how often Flink has resumed the job from one."""
     counts = flink.ask(cluster.master, f"/jobs/{job}/checkpoints")["counts"]
     return counts["completed"], counts["restored"]
-
-
-def dump(cluster, job):
-    import json
-
-    with open("/work/tmp/beamx/dump", "a") as f:
-        for vertex in flink.ask(cluster.master, f"/jobs/{job}")["vertices"]:
-            print(vertex["name"], file=f)
-            metrics = f"/jobs/{job}/vertices/{vertex['id']}/subtasks/metrics"
-            names = [metric["id"] for metric in flink.ask(cluster.master, metrics)]
-            print([n for n in names if "statecast" in n], len(names), names[:3], file=f)
-        try:
-            print(cluster.counters(job), file=f)
-        except Exception as e:
-            print(repr(e), file=f)
-        print(json.dumps(flink.ask(cluster.master, f"/jobs/{job}/exceptions"))[:20000], file=f)
-        print(json.dumps(flink.ask(cluster.master, f"/jobs/{job}/checkpoints"))[:3000], file=f)
 
 
 @pytest.mark.parametrize("kill", [kill_python_worker, kill_task_manager])
@@ -110,11 +94,12 @@ def test_a_fleet_on_flink_recovers_from_a_killed_worker(
             (job,) = running(cluster)
             wait_until(lambda: checkpoints(cluster, job)[0] > 0)
             assert issued() < len(backfilled)
-            dump(cluster, job)
             kill(cluster)
             wait_until(lambda: issued() == len(backfilled))
             assert checkpoints(cluster, job)[1] == 1
-            dump(cluster, job)
+            wait_until(
+                lambda: {"rows_in", "rows_used", "windows_closed", "forecasts"} <= {*cluster.counters(job)}
+            )
         finally:
             result.cancel()
     assert_same_frames(read_forecasts(output), backfilled, scales(observed))
