@@ -88,7 +88,7 @@ def test_a_fleet_on_flink_recovers_from_a_killed_worker(
         pipeline = beam.Pipeline(options=PipelineOptions(options))
         fleet = pipeline | ReadLog(source) | ForecastFleet(tmp_path / "model", shards=3)
         fleet["forecasts"] | WriteForecasts(output)
-        result = pipeline.run()
+        pipeline.run()
         try:
             wait_until(lambda: issued() > len(backfilled) / 4)
             (job,) = running(cluster)
@@ -101,6 +101,8 @@ def test_a_fleet_on_flink_recovers_from_a_killed_worker(
                 lambda: {"rows_in", "rows_used", "windows_closed", "forecasts"} <= {*cluster.counters(job)}
             )
         finally:
-            result.cancel()
+            for job in running(cluster):
+                flink.cancel(cluster.master, job)
+            wait_until(lambda: not running(cluster))  # the next test needs the slots
     assert_same_frames(read_forecasts(output), backfilled, scales(observed))
     assert forecasts_written(output) == len(backfilled)
