@@ -154,7 +154,7 @@ def _job(
     source = KafkaSource(Address(bootstrap), topic, DecoderSpec(kind), fleet.INPUT, fleet.FREQ, states)
     if not keyed:
         return StreamJob(fleet.forecaster(), source, output, topics=topics)
-    source = replace(source, keyed_shards=_PARTITIONS, homes=state_table.homes)
+    source = replace(source, keyed_shards=_PARTITIONS, read_series_shards=state_table.read_series_shards)
     return StreamJob(fleet.forecaster(), source, output, shards=_PARTITIONS, topics=topics)
 
 

@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 from forecaster.arrays import Floats32, Ints
 from forecaster.labelling import scores as judge
 from forecaster.labelling.config import LabelConfig
-from forecaster.labelling.sequences import TEST, TRAIN, VALIDATION, Sequences, gather
+from forecaster.labelling.sequences import TEST, TRAIN, VALIDATION, Sequences, build_sequences
 from forecaster.labelling.training import TrainedLabeller, train_labeller
 from pipelines.labelling.examples import anomalies, vowels
 
@@ -47,7 +47,7 @@ def _print_scores(name: str, scores: dict[str, float]) -> None:
 def of_vowels(seeds: int) -> dict[str, dict[str, float]]:
     """Return scores on the published test part by method; scores of networks are means over seeds."""
     frame = vowels()
-    made = gather(frame, [f"c{i}" for i in range(1, 13)])
+    made = build_sequences(frame, [f"c{i}" for i in range(1, 13)])
     sequences, split = made.sequences, made.split
     assert split is not None
     test = split == TEST
@@ -104,7 +104,7 @@ def logistic_on_summaries(sequences: Sequences, split: Ints) -> Ints:
 def of_anomalies(seeds: int) -> dict[str, dict[str, float]]:
     """Return scores of alarms on the last fifth of the time; scores of networks are means over seeds."""
     frame = anomalies().with_columns(pl.lit(None, pl.String).alias("split"))
-    sequences = gather(frame, ["value"]).sequences
+    sequences = build_sequences(frame, ["value"]).sequences
     found: dict[str, dict[str, float]] = {}
     for cell in CELLS:
         runs = []

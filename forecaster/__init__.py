@@ -5,8 +5,9 @@ Letters in docstrings: T windows, S series, L layers, H hidden width, N horizon,
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from schemas.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
@@ -81,14 +82,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the module of a public name when the name is first used.
-
-    Importing torch takes two seconds and MLflow five, and not every program needs both.
-    """
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    globals()[name] = value  # store the value, so that the next use of the name does not import again
-    return value
+__getattr__ = lazy_names(__name__, _MODULE_OF)

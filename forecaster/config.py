@@ -10,18 +10,20 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from forecaster.setting_types import MOST_WINDOWS, LocalPath, Settings
+from forecaster.setting_types import MOST_WINDOWS, LocalPath, Settings, SettingsConflict
 
 
 class NetworkConfig(Settings):
     """The shape of the recurrent network."""
 
-    cell: Literal["lstm", "gru", "rnn"] = Field("lstm", description="recurrent cell: lstm, gru or rnn")
-    hidden: int = Field(64, ge=1, le=4096, description="width of the hidden state")
+    cell: Literal["lstm", "gru", "rnn"] = Field(
+        "lstm", description="recurrent cell of the network: lstm, gru or rnn"
+    )
+    hidden: int = Field(64, ge=1, le=4096, description="number of units in each recurrent layer")
     layers: int = Field(
         2, ge=1, le=4, description="stacked recurrent layers; from the second on, each adds its input"
     )
-    horizon: int = Field(24, ge=1, le=1024, description="forecast the next 1 to this many windows")
+    horizon: int = Field(24, ge=1, le=1024, description="number of windows that the network forecasts ahead")
     quantiles: tuple[float, ...] = Field(
         (0.05, 0.5, 0.95),
         description="quantile levels, rising, with 0.5 among them; 0.5 alone forecasts points, no alarms",
@@ -57,20 +59,20 @@ class NetworkConfig(Settings):
     @model_validator(mode="after")
     def _fits(self) -> NetworkConfig:
         if any(not 0.0 < q < 1.0 for q in self.quantiles) or 0.5 not in self.quantiles:
-            raise ValueError("network.quantiles must lie between 0 and 1 and hold 0.5")
+            raise SettingsConflict("{} must lie between 0 and 1 and hold 0.5", "network.quantiles")
         if any(a >= b for a, b in pairwise(self.quantiles)):
-            raise ValueError("network.quantiles must rise")
+            raise SettingsConflict("{} must rise", "network.quantiles")
         if any(lag < 1 for lag in self.lags):
-            raise ValueError("network.lags must be 1 or more")
+            raise SettingsConflict("{} must be 1 or more", "network.lags")
         if self.lags and max(self.lags) > self.ring:
-            raise ValueError("network.ring must be as long as the longest of network.lags")
+            raise SettingsConflict("{} must be as long as the longest of {}", "network.ring", "network.lags")
         return self
 
 
 class TrainingConfig(Settings):
     """How the network is trained, by truncated back-propagation through time."""
 
-    epochs: int = Field(12, ge=1, description="passes over the training windows")
+    epochs: int = Field(12, ge=1, description="number of passes over the training windows")
     segment: int = Field(
         96, ge=2, description="windows per back-propagated segment; the state is carried across segments"
     )
@@ -95,7 +97,12 @@ class TrainingConfig(Settings):
         description="finally train on all windows, for the best number of epochs; the backtest evaluates "
         "the weights before that",
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="same seed, data and machine: same weights")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**63,
+        description="seed of the random numbers; the same seed, data and machine give the same weights",
+    )
     threads: int = Field(
         1,
         ge=0,
@@ -107,8 +114,8 @@ class TrainingConfig(Settings):
     @model_validator(mode="after")
     def _leaves_something(self) -> TrainingConfig:
         if self.validation + self.backtest >= 0.95:
-            raise ValueError(
-                "training.validation and training.backtest must leave some windows to learn from"
+            raise SettingsConflict(
+                "{} and {} must leave some windows to learn from", "training.validation", "training.backtest"
             )
         return self
 
@@ -140,7 +147,7 @@ class OnlineConfig(Settings):
     @model_validator(mode="after")
     def _once(self) -> OnlineConfig:
         if len(set(self.experts)) < len(self.experts):
-            raise ValueError("online.experts must not name one twice")
+            raise SettingsConflict("{} must not name one twice", "online.experts")
         return self
 
 
@@ -164,5 +171,5 @@ class CovariatesConfig(Settings):
     @model_validator(mode="after")
     def _names_each_once(self) -> CovariatesConfig:
         if len(set(self.observed)) < len(self.observed):
-            raise ValueError("covariates.observed must name each column once")
+            raise SettingsConflict("{} must name each column once", "covariates.observed")
         return self

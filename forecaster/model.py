@@ -21,7 +21,7 @@ from forecaster.covariates.encoding import Features
 from forecaster.covariates.lookup import Covariates
 from forecaster.state import State
 from forecaster.time.window_config import WindowConfig
-from forecaster.weights import config_of_blob, packed, read, version_of, weights_of_blob
+from forecaster.weights import config_of_blob, read, to_blob, version_of, weights_of_blob
 from schemas.errors import ModelError
 
 FILE_NAME = "forecaster.safetensors"
@@ -125,7 +125,7 @@ class Forecaster:
 
     def to_bytes(self) -> bytes:
         """Return weights and settings as one safetensors blob, for files and for sending to workers."""
-        return packed(self._config_json(), self.network)
+        return to_blob(self._config_json(), self.network)
 
     @staticmethod
     def from_bytes(data: bytes) -> Forecaster:

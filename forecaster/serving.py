@@ -87,7 +87,7 @@ class ServedForecaster:
         if features.known and history["value"].is_not_nan().any():
             newest = pl.col("timestamp").filter(pl.col("value").is_not_nan()).max()
             history = history.filter(pl.col("timestamp") <= newest)
-        return latest(forecaster, history)
+        return last_forecasts(forecaster, history)
 
 
 def columns_of(features: Features) -> dict[str, Column | None]:
@@ -113,7 +113,7 @@ def _tables(frame: pl.DataFrame, features: Features) -> Tables:
     )
 
 
-def latest(forecaster: Forecaster, history: pl.DataFrame) -> pl.DataFrame:
+def last_forecasts(forecaster: Forecaster, history: pl.DataFrame) -> pl.DataFrame:
     """Return the last forecast of every series in an observation frame, from a cold start.
 
     The result has one row per series and horizon.

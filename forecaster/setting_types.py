@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
@@ -17,6 +18,23 @@ def _is_local(text: str) -> str:
 
 
 LocalPath = Annotated[str, AfterValidator(_is_local)]
+
+
+class SettingsConflict(ValueError):
+    """An error of settings that are valid one by one, but not together.
+
+    Args:
+        template: the message, with ``{}`` for the name of each setting.
+        settings: names of the settings, such as ``data.end``, in the order of the message.
+    """
+
+    def __init__(self, template: str, *settings: str) -> None:
+        super().__init__(template.format(*settings))
+        self.template, self.settings = template, settings
+
+    def message(self, name_of: Callable[[str], str]) -> str:
+        """Return the message with each setting under the name that ``name_of`` returns for it."""
+        return self.template.format(*map(name_of, self.settings))
 
 
 class Settings(BaseModel):

@@ -27,14 +27,14 @@ def version_of(cell: str, config: str, network: torch.nn.Module) -> str:
     return f"{cell}-{digest.hexdigest()[:12]}"
 
 
-def packed(config: str, network: torch.nn.Module) -> bytes:
+def to_blob(config: str, network: torch.nn.Module) -> bytes:
     """Return the settings (JSON) and the weights as one safetensors blob."""
     weights = {name: weight.contiguous() for name, weight in network.state_dict().items()}
     return save(weights, {_CONFIG: config})
 
 
 def config_of_blob(data: bytes) -> dict[str, Any]:
-    """Read the settings from a blob that `packed` returned.
+    """Read the settings from a blob that `to_blob` returned.
 
     Raises:
         ValueError, KeyError: ``data`` is not such a blob.
@@ -44,7 +44,7 @@ def config_of_blob(data: bytes) -> dict[str, Any]:
 
 
 def weights_of_blob(data: bytes) -> dict[str, torch.Tensor]:
-    """Read the weights from a blob that `packed` returned.
+    """Read the weights from a blob that `to_blob` returned.
 
     Raises:
         SafetensorError: ``data`` is not such a blob.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from schemas.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from pipelines.beam.forecast_fleet import ForecastFleet
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from pipelines.jobs.forecast import run_backfill, run_stream
     from pipelines.jobs.job import BackfillJob, Outcome, StreamJob
     from pipelines.runners.prism import PrismServer, prism_options
-    from pipelines.settings.config import Columns, JobConfig
+    from pipelines.settings.config import JobConfig
+    from pipelines.settings.data_config import Columns
     from pipelines.settings.job_file import load_config
     from pipelines.sinks.files import read_forecasts, read_late, read_quarantine, read_replaced
     from pipelines.sinks.numbers import JobNumbers
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "BackfillJob": "jobs.job",
-    "Columns": "settings.config",
+    "Columns": "settings.data_config",
     "FolderSource": "sources.folder",
     "ForecastFleet": "beam.forecast_fleet",
     "Input": "sources.files.validated_rows",
@@ -76,9 +78,4 @@ __all__ = [
     "run_stream",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import an exported name when it is first used: ``statecast --help`` needs no Beam."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+__getattr__ = lazy_names(__name__, _MODULE_OF)

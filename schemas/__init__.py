@@ -10,19 +10,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from schemas.errors import (
+    ConfigError,
+    DataError,
+    EngineError,
+    ModelError,
+    OutputError,
+    StatecastError,
+    VersionMismatch,
+)
+from schemas.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from schemas.errors import (
-        ConfigError,
-        DataError,
-        EngineError,
-        ModelError,
-        OutputError,
-        StatecastError,
-        VersionMismatch,
-    )
     from schemas.forecasts import Forecast
     from schemas.late import LateRow
     from schemas.observations import Observation, validate
@@ -54,9 +55,4 @@ _MODULE_OF = {
     "validate": "observations",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name at its first use, so that an import of an error does not import pandera."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}"), name)
+__getattr__ = lazy_names(__name__, _MODULE_OF)

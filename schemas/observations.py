@@ -75,7 +75,7 @@ def covariates_of(columns: Iterable[str]) -> list[str]:
     return [name for name in columns if name.startswith(OBSERVED)]
 
 
-def more_of(columns: Iterable[str]) -> list[str]:
+def optional_columns(columns: Iterable[str]) -> list[str]:
     """Return the names of further columns, ``event_id`` and observed covariates, in their order."""
     return [name for name in columns if name == "event_id" or name.startswith(OBSERVED)]
 

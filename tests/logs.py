@@ -14,9 +14,9 @@ from pipelines.sinks.files import read_forecasts, read_late, read_quarantine
 from pipelines.sources.base import Step
 from pipelines.storage import Location
 from schemas import quarantine
+from tests.comparisons import assert_same_frames
 from tests.fleets import HALF_A_DAY_US, SHORT_WEEK, START, forecaster, rows_of, scales
 from tests.partitions import Log
-from tests.same import assert_same_frames
 from tests.stores import forecasts_written
 
 

@@ -7,9 +7,9 @@ import polars as pl
 
 from forecaster.shards.shard import Shard
 from forecaster.time.windows import Windows
+from tests.comparisons import assert_same_state
 from tests.fleets import HOUR_US, START, forecaster, rows_of
 from tests.folds import Arrival, batches_of, fold
-from tests.same import assert_same_state
 
 NAMES = tuple(f"series {i}" for i in range(20))
 
@@ -22,7 +22,7 @@ def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) 
     return fold(forecaster(), batches_of([arrival]), of).shards
 
 
-def some(of: int, closed: int = 3, event: str | None = None) -> list[Shard]:
+def shards_after_five_windows(of: int, closed: int = 3, event: str | None = None) -> list[Shard]:
     """Return ``of`` shards that have read 5 windows of the series `NAMES` and closed ``closed`` windows."""
     values = np.random.default_rng(0).normal(size=(5, len(NAMES)))
     return shards_of(Windows(NAMES, START, values), of, closed, event)

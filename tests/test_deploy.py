@@ -131,7 +131,8 @@ def alarms() -> list[Any]:
 def test_prometheus_alarms_use_only_metrics_that_a_job_exports() -> None:
     once = Histogram().add(1.0)
     exported = set()
-    for metric in metrics(JobNumbers(watermark_us=0, snapshot_at_s=1.0, latency=once, whole=once), 2.0):
+    numbers = JobNumbers(watermark_us=0, snapshot_at_s=1.0, latency=once, window_latency=once)
+    for metric in metrics(numbers, 2.0):
         exported |= {sample.name for sample in metric.samples} | (
             {f"{metric.name}_total"} if metric.type == "counter" else set()
         )

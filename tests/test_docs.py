@@ -217,6 +217,6 @@ def test_the_metrics_page_lists_every_metric() -> None:
 
     page = (ROOT / "docs" / "metrics.md").read_text()
     once = Histogram().add(1.0)
-    numbers = JobNumbers(watermark_us=0, latency=once, whole=once)
+    numbers = JobNumbers(watermark_us=0, latency=once, window_latency=once)
     names = [*numbers.as_json(0.0), *(metric.name for metric in metrics(numbers, 0.0))]
     assert [name for name in names if f"`{name}`" not in page and f"`{name}_total`" not in page] == []

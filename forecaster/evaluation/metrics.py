@@ -98,23 +98,23 @@ class Tally:
         self._under = np.zeros((len(levels), series, horizon), np.int64)
         self._interval, self._inside, self._width = np.zeros((3, series, horizon))
 
-    def add(self, truth: Floats, quantiles: Floats, judged: Bools) -> None:
+    def add(self, actuals: Floats, quantiles: Floats, is_scored: Bools) -> None:
         """Add the errors of a block.
 
         Args:
-            truth: ``[T, S, N]`` actuals; any number where ``judged`` is False.
-            quantiles: ``[Q, T, S, N]`` forecasts; any number where ``judged`` is False.
-            judged: ``[T, S, N]``, True for the pairs to count.
+            actuals: ``[T, S, N]`` actuals; any number where ``is_scored`` is False.
+            quantiles: ``[Q, T, S, N]`` forecasts; any number where ``is_scored`` is False.
+            is_scored: ``[T, S, N]``, True for the pairs to count.
         """
-        y = np.where(judged, truth, 0.0)
-        self.count += judged.sum(axis=0)
+        y = np.where(is_scored, actuals, 0.0)
+        self.count += is_scored.sum(axis=0)
         self._size += np.abs(y).sum(axis=0)
-        kept = [np.where(judged, q, 0.0) for q in quantiles]
+        kept = [np.where(is_scored, q, 0.0) for q in quantiles]
         for k, (level, q) in enumerate(zip(self.levels, kept, strict=True)):
             miss = y - q
             if level == 0.5:
                 self._add_point(y, q, miss)
-            self._under[k] += ((miss <= 0) & judged).sum(axis=0)
+            self._under[k] += ((miss <= 0) & is_scored).sum(axis=0)
             self._pinball[k] += np.maximum(level * miss, (level - 1) * miss).sum(axis=0)
         if len(kept) > 1:
             low, high = self.levels[0], self.levels[-1]
@@ -122,7 +122,7 @@ class Tally:
             self._interval += (kept[-1] - kept[0] + below / low + above / (1 - high)).sum(axis=0)
         if (pair := _interval_of(self.levels)) is not None:
             low_90, high_90 = (kept[k] for k in pair)
-            self._inside += ((low_90 <= y) & (y <= high_90) & judged).sum(axis=0)
+            self._inside += ((low_90 <= y) & (y <= high_90) & is_scored).sum(axis=0)
             self._width += (high_90 - low_90).sum(axis=0)
 
     def _add_point(self, y: Floats, point: Floats, miss: Floats) -> None:

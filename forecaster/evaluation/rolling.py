@@ -68,7 +68,7 @@ class Split:
             )
 
     @property
-    def issues(self) -> range:
+    def issue_rows(self) -> range:
         """Rows at whose end scored forecasts are issued."""
         return range(self.first - 1, self.stop - self.horizon)
 
@@ -88,14 +88,14 @@ class ScoredBlock:
     Attributes:
         rows: ``[T]`` rows at whose end the forecasts were issued.
         members: by name, ``combined`` first if there is one.
-        truth: ``[T, S, N]`` actuals; NaN where missing.
-        judged: ``[T, S, N]``, True for the pairs to score: an actual, and a forecast of every member.
+        actuals: ``[T, S, N]`` actuals; NaN where missing.
+        is_scored: ``[T, S, N]``, True for the pairs to score: an actual, and a forecast of every member.
     """
 
     rows: Ints
     members: Mapping[str, Member]
-    truth: Floats
-    judged: Bools
+    actuals: Floats
+    is_scored: Bools
 
 
 def normalised(windows: Windows, train_rows: int, config: WindowConfig) -> Windows:
@@ -119,7 +119,7 @@ def training_scale(windows: Windows, train_rows: int, config: WindowConfig) -> F
     return seasonal_scale(train.values, likely_season(config.frequency), train.index)
 
 
-def rolled(
+def rolling_forecasts(
     forecaster: Forecaster,
     windows: Windows,
     split: Split,
@@ -156,7 +156,7 @@ def rolled(
         intervals = intervals or PointIntervals(tuple(points), levels, split.horizon, scale, config.frequency)
         for name, quantiles in intervals.step(start, actuals[rows.start : rows.stop], points).items():
             members[name] = Member(levels, quantiles)
-        if rows.start >= split.issues.start:
+        if rows.start >= split.issue_rows.start:
             yield _scored_block(
                 at, members, _ahead(actuals, windows.index, at, split.horizon), forecasts.issued & has_scale
             )
@@ -183,8 +183,8 @@ def tally(tallies: dict[str, Tally], block: ScoredBlock) -> None:
     """Add a block to the sums of every member; the first block creates them."""
     for name, member in block.members.items():
         if name not in tallies:
-            tallies[name] = Tally(member.levels, *block.truth.shape[1:])
-        tallies[name].add(block.truth, member.values, block.judged)
+            tallies[name] = Tally(member.levels, *block.actuals.shape[1:])
+        tallies[name].add(block.actuals, member.values, block.is_scored)
 
 
 class FanSample:
@@ -198,7 +198,7 @@ class FanSample:
         chosen = np.unique(np.linspace(0, count - 1, min(_FAN_SERIES, count), dtype=int))
         self._series = {windows.series_ids[i]: int(i) for i in chosen}
         fans = min(max(_FAN_WINDOWS // split.horizon, 4), _MOST_FANS)
-        issues = split.issues
+        issues = split.issue_rows
         first = max(issues.start, (issues.start + issues.stop - fans * split.horizon) // 2)
         self._rows = range(first, min(first + fans * split.horizon, issues.stop), split.horizon)
         self._index, self._freq = windows.index, freq
@@ -210,10 +210,10 @@ class FanSample:
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):
             first = int(self._index[block.rows[t]]) + 1
-            target_us = self._freq.start_us(first + np.arange(block.truth.shape[2]))
+            target_us = self._freq.start_us(first + np.arange(block.actuals.shape[2]))
             for name, s in self._series.items():
                 quantiles = dict(zip(columns, member.values[:, t, s], strict=True))
-                fan = pl.DataFrame({"target_at": target_us, "observed": block.truth[t, s], **quantiles})
+                fan = pl.DataFrame({"target_at": target_us, "observed": block.actuals[t, s], **quantiles})
                 self._parts[name].append(
                     fan.filter(pl.col(columns[0]).is_not_nan()).with_columns(
                         issued_at=pl.lit(self._freq.start_us(first))
@@ -237,7 +237,7 @@ def _blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
     A block ends before each of ``breaks``, the rows that do not directly follow the row before in time. No
     block has both scored and unscored issue rows.
     """
-    for rows in (range(split.issues.start), split.issues):
+    for rows in (range(split.issue_rows.start), split.issue_rows):
         bounds = [rows.start, *(int(row) for row in breaks if rows.start < row < rows.stop), rows.stop]
         for first, stop in pairwise(bounds):
             for start in range(first, stop, most):
@@ -255,9 +255,9 @@ def _ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
     return ahead if follows.all() else np.where(follows[:, None, :], ahead, np.nan)
 
 
-def _scored_block(rows: Ints, members: Mapping[str, Member], truth: Floats, issued: Bools) -> ScoredBlock:
+def _scored_block(rows: Ints, members: Mapping[str, Member], actuals: Floats, issued: Bools) -> ScoredBlock:
     """Return a block in which a forecast is scored if it has an actual and every member forecasts it."""
-    judged = issued[:, :, None] & ~np.isnan(truth)
+    is_scored = issued[:, :, None] & ~np.isnan(actuals)
     for member in members.values():
-        judged &= ~np.isnan(member.values).any(axis=0)
-    return ScoredBlock(rows, members, truth, judged)
+        is_scored &= ~np.isnan(member.values).any(axis=0)
+    return ScoredBlock(rows, members, actuals, is_scored)

@@ -116,7 +116,7 @@ def score(model: str, errors: pl.DataFrame, scale: Scale) -> pl.DataFrame:
     )
 
 
-def matched(errors: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+def keep_common(errors: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of ``others`` whose series, issue time and horizon are in ``errors``.
 
     So two models are compared on the same forecasts.

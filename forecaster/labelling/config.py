@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from forecaster.setting_types import Settings
+from forecaster.setting_types import Settings, SettingsConflict
 
 Scaling = Literal["train", "series", "running"]
 
@@ -14,21 +14,23 @@ Scaling = Literal["train", "series", "running"]
 class LabelConfig(Settings):
     """Shape and training of a network that labels sequences or their steps."""
 
-    cell: Literal["lstm", "gru", "rnn"] = Field("lstm", description="recurrent cell: lstm, gru or rnn")
-    hidden: int = Field(64, ge=1, le=4096, description="width of the hidden state")
-    layers: int = Field(1, ge=1, le=16, description="stacked recurrent layers")
+    cell: Literal["lstm", "gru", "rnn"] = Field(
+        "lstm", description="recurrent cell of the network: lstm, gru or rnn"
+    )
+    hidden: int = Field(64, ge=1, le=4096, description="number of units in each recurrent layer")
+    layers: int = Field(1, ge=1, le=16, description="number of stacked recurrent layers")
     pooling: Literal["last", "mean"] = Field(
         "last",
         description="compute a sequence's label from its last hidden state (last), or from their mean (mean)",
     )
     scaling: Scaling | None = Field(
         None,
-        description="train: by each channel's mean and spread in the training rows, so that levels matter; "
-        "series: by mean and spread of each sequence, so that only its shape matters; running: by mean and "
-        "spread of the steps so far, so that levels do not matter; unset: train for sequences, running for "
-        "steps",
+        description="scale values by mean and spread of the training rows (train), of each sequence alone "
+        "(series), or of the steps so far (running); unset: train for sequences, running for steps",
     )
-    epochs: int = Field(100, ge=1, description="most passes over the training rows")
+    epochs: int = Field(
+        100, ge=1, description="most passes over the training rows; fewer if the loss stops falling"
+    )
     patience: int = Field(15, ge=1, description="epochs without a lower validation loss before training ends")
     batch: int = Field(16, ge=1, description="sequences per gradient step")
     segment: int = Field(
@@ -51,11 +53,17 @@ class LabelConfig(Settings):
     test: float = Field(
         0.2, ge=0, lt=1, description="share of sequences, or of the last time, held out for the final scores"
     )
-    seed: int = Field(0, ge=0, description="seed of the split, the first weights and the order of batches")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="seed of the random numbers: the split, the first weights and the order of batches",
+    )
     threads: int = Field(1, ge=0, description="torch threads; 0 leaves torch's own choice")
 
     @model_validator(mode="after")
     def _leaves_some(self) -> LabelConfig:
         if self.validation + self.test >= 1:
-            raise ValueError("validation and test leave nothing to learn from: make them smaller")
+            raise SettingsConflict(
+                "{} and {} leave nothing to learn from: make them smaller", "validation", "test"
+            )
         return self

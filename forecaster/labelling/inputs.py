@@ -26,7 +26,7 @@ def count(scaling: Scaling, channels: int, config: NetworkConfig) -> int:
     return channels * (input_count(config) if scaling == "running" else 2)
 
 
-def spread(values: Floats) -> tuple[Floats, Floats]:
+def mean_and_std(values: Floats) -> tuple[Floats, Floats]:
     """Return mean and standard deviation ``[C]`` of each channel of values ``[N, C]``.
 
     They are 0 and 1 if there is no value; the standard deviation of a constant channel is 1.
@@ -59,7 +59,7 @@ def scaled_by_sequence(values: Floats) -> Floats32:
     Returns:
         ``[T, S, 2 C]`` float32.
     """
-    own = [spread(values[:, s]) for s in range(values.shape[1])]
+    own = [mean_and_std(values[:, s]) for s in range(values.shape[1])]
     mean, std = (np.stack(part) for part in zip(*own, strict=True))
     return scaled(values, mean, std)
 

@@ -22,7 +22,7 @@ from forecaster.labelling.config import LabelConfig, Scaling
 from forecaster.labelling.network import Carried, LabelNetwork
 from forecaster.labelling.sequences import Sequences
 from forecaster.setting_types import Settings
-from forecaster.weights import config_of_blob, packed, read, version_of, weights_of_blob
+from forecaster.weights import config_of_blob, read, to_blob, version_of, weights_of_blob
 from schemas.errors import DataError, ModelError
 
 FILE_NAME = "labeller.safetensors"
@@ -117,7 +117,7 @@ class Labeller:
             state, block = self.step(state, sequences.values[first : first + _BLOCK])
             blocks.append(block)
         probabilities = np.concatenate(blocks)
-        probabilities[~sequences.there()] = np.nan
+        probabilities[~sequences.step_mask()] = np.nan
         return probabilities
 
     def sequence_inputs(self, values: Floats) -> Floats32:
@@ -171,7 +171,7 @@ class Labeller:
 
     def to_bytes(self) -> bytes:
         """Return weights and settings in safetensors format."""
-        return packed(self._config_json(), self.network)
+        return to_blob(self._config_json(), self.network)
 
     @staticmethod
     def from_bytes(data: bytes) -> Labeller:

@@ -54,7 +54,7 @@ class Sequences:
         """Whether there is one label per step."""
         return self.labels.ndim == 2
 
-    def there(self) -> Bools:
+    def step_mask(self) -> Bools:
         """Return ``[T, S]``, True for the steps of a sequence, False after its end."""
         return np.arange(len(self.values))[:, None] < self.lengths
 
@@ -87,7 +87,7 @@ class GatheredSequences:
     duplicates: int
 
 
-def gather(
+def build_sequences(
     rows: pl.DataFrame,
     channels: Sequence[str],
     freq_s: int | None = None,
@@ -221,7 +221,7 @@ def _labels_found(known: Sequence[str]) -> str:
     return f"only {known[0]!r}" if known else "no label at all"
 
 
-def stratified(labels: Ints, config_shares: tuple[float, float], seed: int) -> Ints:
+def split_stratified(labels: Ints, config_shares: tuple[float, float], seed: int) -> Ints:
     """Return ``[S]``, the part of each sequence, with about the same shares of each class in every part.
 
     Args:
@@ -244,10 +244,10 @@ def stratified(labels: Ints, config_shares: tuple[float, float], seed: int) -> I
     return parts
 
 
-def by_time(sequences: Sequences, shares: tuple[float, float]) -> NDArray[np.int64]:
+def split_by_time(sequences: Sequences, shares: tuple[float, float]) -> NDArray[np.int64]:
     """Return ``[T, S]``, the part of each step: training, then validation, then test; -1 after the end."""
     window = sequences.start + np.arange(len(sequences.values))[:, None]
-    is_step = sequences.there()
+    is_step = sequences.step_mask()
     first, stop = int(window[is_step].min()), int(window[is_step].max()) + 1
     test_from = stop - round(shares[1] * (stop - first))
     validation_from = test_from - round(shares[0] * (stop - first))

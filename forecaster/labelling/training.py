@@ -19,7 +19,14 @@ from forecaster.labelling.config import LabelConfig
 from forecaster.labelling.model import Labeller, Task, untrained
 from forecaster.labelling.network import LabelNetwork, class_weights, label_loss
 from forecaster.labelling.scores import weekly_threshold
-from forecaster.labelling.sequences import TRAIN, UNKNOWN, VALIDATION, Sequences, by_time, stratified
+from forecaster.labelling.sequences import (
+    TRAIN,
+    UNKNOWN,
+    VALIDATION,
+    Sequences,
+    split_by_time,
+    split_stratified,
+)
 from forecaster.threads import compute_threads
 from schemas.errors import ConfigError, DataError
 
@@ -106,14 +113,15 @@ def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Int
     if sequences.is_per_step:
         if split is not None:
             raise ConfigError("a split column is for labels of whole sequences; steps are split by time")
-        return by_time(sequences, (config.validation, config.test))
+        return split_by_time(sequences, (config.validation, config.test))
     if split is None:
-        return stratified(sequences.labels, (config.validation, config.test), config.seed)
+        return split_stratified(sequences.labels, (config.validation, config.test), config.seed)
     parts = np.where(sequences.labels == UNKNOWN, UNKNOWN, split)
     if not (parts == VALIDATION).any():
         is_train = parts == TRAIN
         training_labels = np.where(is_train, sequences.labels, UNKNOWN)
-        parts = np.where(is_train, stratified(training_labels, (config.validation, 0.0), config.seed), parts)
+        within_training = split_stratified(training_labels, (config.validation, 0.0), config.seed)
+        parts = np.where(is_train, within_training, parts)
     return parts
 
 
@@ -128,9 +136,9 @@ def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
         raise ConfigError("scaling running is for labels of steps: set it to train or series")
     if scaling == "series" and sequences.is_per_step:
         raise ConfigError("scaling series is for labels of sequences: set it to running or train")
-    is_train = (parts == TRAIN) & sequences.there()
+    is_train = (parts == TRAIN) & sequences.step_mask()
     empty = np.empty(0)
-    mean, std = inputs.spread(sequences.values[is_train]) if scaling == "train" else (empty, empty)
+    mean, std = inputs.mean_and_std(sequences.values[is_train]) if scaling == "train" else (empty, empty)
     training_labels = sequences.labels[(parts == TRAIN) & (sequences.labels != UNKNOWN)]
     return Task(
         of="step" if sequences.is_per_step else "sequence",

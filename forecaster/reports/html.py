@@ -63,7 +63,7 @@ ul { padding-left: 1.2rem; max-width: 46rem; } li { margin: 0.3rem 0; overflow-w
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table of numbers in a report.
 
     Attributes:
@@ -86,7 +86,7 @@ def write_report(
     *,
     title: str,
     facts: Mapping[str, str],
-    tables: Sequence[Table],
+    tables: Sequence[ReportTable],
     figures: Sequence[Picture],
     notes: Sequence[str] = (),
 ) -> Path:
@@ -136,7 +136,7 @@ def write_report(
     return path
 
 
-def error_table(scores: pl.DataFrame, unit: str = MASE) -> Table:
+def error_table(scores: pl.DataFrame, unit: str = MASE) -> ReportTable:
     """Return a table of errors with one row per horizon and one column per model; the smallest is marked.
 
     Args:
@@ -148,7 +148,7 @@ def error_table(scores: pl.DataFrame, unit: str = MASE) -> Table:
     horizons = scores["horizon"].unique().sort().to_list()
     rows = [(str(horizon), [errors.get((horizon, model)) for model in models]) for horizon in horizons]
     best = {(i, k) for i, (_, row) in enumerate(rows) for k in least(row)}
-    return Table(
+    return ReportTable(
         "Mean absolute error by horizon",
         ["horizon", *models],
         rows,
@@ -167,7 +167,7 @@ def least(numbers: Sequence[float | None]) -> list[int]:
     return [k for k, x in shown.items() if x == min(shown.values())]
 
 
-def _table(table: Table) -> str:
+def _table(table: ReportTable) -> str:
     """Return a table as HTML."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.head)
     rows = []

@@ -28,14 +28,14 @@ NONE_LATE = late.empty()
 _NO_WINDOWS = pl.Series("window", [], dtype=pl.Int64)
 
 
-def least(watermarks_us: Iterable[int | None]) -> int | None:
+def smallest_watermark(watermarks_us: Iterable[int | None]) -> int | None:
     """Return the smallest watermark; None if one of them is None, or if there are none."""
     all_us = [*watermarks_us]
     known_us = [us for us in all_us if us is not None]
     return min(known_us) if known_us and len(known_us) == len(all_us) else None
 
 
-def newest(watermarks_us: Iterable[int | None]) -> int | None:
+def largest_watermark(watermarks_us: Iterable[int | None]) -> int | None:
     """Return the largest watermark that is not None; None if there is none."""
     return max((us for us in watermarks_us if us is not None), default=None)
 

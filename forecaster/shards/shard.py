@@ -18,7 +18,7 @@ from forecaster.lifecycle import forgotten_after
 from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts, by_kind
-from forecaster.shards.lateness import NONE_LATE, least, newest, split_late_rows
+from forecaster.shards.lateness import NONE_LATE, largest_watermark, smallest_watermark, split_late_rows
 from forecaster.state import State, live
 from forecaster.stepping import advance_in_place
 from forecaster.time.windows import EVENTS, NO_DUPLICATES, ORIGIN, PARTITION, fill
@@ -32,7 +32,7 @@ PENDING: dict[str, pl.DataType] = {
     "offset": pl.Int64(),
     "partition": pl.String(),
 }
-"""Columns and types of pending rows, whose window is open; the columns of `more_of` follow.
+"""Columns and types of pending rows, whose window is open; the columns of `optional_pending_columns` follow.
 
 If two rows have the same series and time, the row with the larger offset is used, and of rows with equal
 offsets the row with the greater partition name. Both belong to the row, so the same row is used in every
@@ -126,7 +126,7 @@ class Shard:
     @property
     def watermark_us(self) -> int | None:
         """Smallest watermark of all partitions; None while a partition has none."""
-        return least(self.watermarks.values())
+        return smallest_watermark(self.watermarks.values())
 
 
 def slots_of(state: State) -> pl.DataFrame:
@@ -202,7 +202,7 @@ def _accept_rows(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Sh
     rows, rejected = batch.rows, batch.rejected
     if batch.start < next_offset:
         rows, rejected = (frame.filter(pl.col("offset") >= next_offset) for frame in (rows, rejected))
-    before_us = newest((shard.watermarks.get(batch.partition), batch.before_us))
+    before_us = largest_watermark((shard.watermarks.get(batch.partition), batch.before_us))
     freq = forecaster.window_config.frequency
     in_time, too_late = split_late_rows(rows, batch.partition, before_us, shard.closed_through, freq)
     if len(in_time):
@@ -222,7 +222,7 @@ def _accept_rows(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Sh
     shard = replace(
         shard,
         offsets={**shard.offsets, batch.partition: max(batch.stop, next_offset)},
-        watermarks={**shard.watermarks, batch.partition: newest((before_us, batch.watermark_us))},
+        watermarks={**shard.watermarks, batch.partition: largest_watermark((before_us, batch.watermark_us))},
         counts=counts,
     )
     quarantined = rejected.select(list(quarantine.SCHEMA)) if len(rejected) else _NONE_QUARANTINED
@@ -240,16 +240,16 @@ def _assign_slots(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> t
         new_slots = slots_of(state.part(slice(old_count, None))).with_columns(pl.col("slot") + old_count)
         shard = replace(shard, state=state, slots=pl.concat([shard.slots, new_slots]))
         joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
-    names = [*PENDING, *more_of(rows.columns)]
+    names = [*PENDING, *optional_pending_columns(rows.columns)]
     if forecaster.window_config.aggregate not in EVENTS:
         names = [name for name in names if name != ORIGIN]
     return shard, pl.DataFrame([joined[name] for name in names])
 
 
-def more_of(columns: Iterable[str]) -> list[str]:
+def optional_pending_columns(columns: Iterable[str]) -> list[str]:
     """Return the columns that pending rows have after `PENDING`: ``event_id``, covariates, `ORIGIN`."""
     known = list(columns)
-    return [*observations.more_of(known), *([ORIGIN] if ORIGIN in known else [])]
+    return [*observations.optional_columns(known), *([ORIGIN] if ORIGIN in known else [])]
 
 
 _ClosedBlock = tuple[Forecasts, pl.DataFrame]

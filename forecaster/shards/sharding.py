@@ -11,7 +11,7 @@ import polars as pl
 
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
-from forecaster.shards.shard import PENDING, Shard, more_of, slots_of
+from forecaster.shards.shard import PENDING, Shard, optional_pending_columns, slots_of
 from forecaster.state import State
 from forecaster.time.windows import ORIGIN, PARTITION
 from schemas import quarantine
@@ -90,7 +90,9 @@ def empty_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bo
     return Batch(partition, offset, offset, _NO_ROWS, rejected, snapshot=snapshot, ends=ends)
 
 
-def announced(shard: Shard, partitions: Mapping[str, int], owners: Mapping[str, int] | None = None) -> Shard:
+def add_partitions(
+    shard: Shard, partitions: Mapping[str, int], owners: Mapping[str, int] | None = None
+) -> Shard:
     """Return the shard after adding partitions that it follows from now on.
 
     It closes no further window until each new partition has a watermark. A pending row of an earlier job
@@ -142,7 +144,7 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
         own_state = State.join([shard.state.take(np.flatnonzero(to == number)) for shard, to in pairs])
         slots = slots_of(own_state)
         waiting = pending.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
-        columns = [*PENDING, *more_of(waiting.columns)]
+        columns = [*PENDING, *optional_pending_columns(waiting.columns)]
         own_counts = counts if number == 0 else Counts()
         own_counts = replace(own_counts, pending=len(waiting), windows=counts.windows)
         made.append(
@@ -166,7 +168,7 @@ def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
     """Return the shards for another job: with states and pending rows, without offsets and watermarks.
 
     Pending rows get offsets below 0, so they are before every row of the new log. If the new log is the old
-    one from a later offset, `announced` gives the rows their own offsets back.
+    one from a later offset, `add_partitions` gives the rows their own offsets back.
     """
     return tuple(
         replace(

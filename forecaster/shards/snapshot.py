@@ -19,7 +19,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from forecaster.shards.counts import Counts
-from forecaster.shards.shard import PENDING, Shard, more_of, slots_of
+from forecaster.shards.shard import PENDING, Shard, optional_pending_columns, slots_of
 from forecaster.state import State
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import PARTITION
@@ -176,7 +176,7 @@ def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
     # Rows of an older snapshot get the partition "", because it sorts before every name.
     if PARTITION not in rows.columns:
         rows = rows.with_columns(pl.lit("").alias(PARTITION))
-    return rows.select(*PENDING, *more_of(rows.columns)).sort("window", maintain_order=True)
+    return rows.select(*PENDING, *optional_pending_columns(rows.columns)).sort("window", maintain_order=True)
 
 
 def _fields(struct: pa.StructArray) -> tuple[list[str], list[pa.Array]]:

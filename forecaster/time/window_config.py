@@ -28,8 +28,8 @@ class WindowConfig(Settings):
 
     freq: Annotated[str, AfterValidator(_is_frequency)] = Field(
         "1h",
-        description="length of a window: 30s, 15m, 1h, 1d; 1w-sun for weeks that begin on Sundays (where the "
-        "rows are dated to Sundays), 1w for weeks that begin on Thursdays; or 1mo, 1q, 1y of the calendar",
+        description="length of a window: 30s, 15m, 1h, 1d, 1mo, 1q, 1y, or 1w-sun for weeks that begin on "
+        "Sundays (where the rows are dated to Sundays); plain 1w begins on Thursdays",
     )
     aggregate: Literal["mean", "sum", "count", "min", "max", "last"] = Field(
         "mean", description="what a window keeps of its rows: mean, sum, count, min, max or last"

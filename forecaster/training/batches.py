@@ -20,7 +20,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from forecaster.arrays import Floats32
 from forecaster.components.network.inputs import network_inputs, with_covariates
-from forecaster.components.network.log_ridge import ALL_RIDGES
+from forecaster.components.network.log_ridge import ALL_RIDGE_COUNT
 from forecaster.components.network.ridge import regressor_count
 from forecaster.components.observed_covariates import ObservedCovariates
 from forecaster.components.season import ring_season
@@ -30,7 +30,7 @@ from forecaster.state import Floats, Ints
 from forecaster.time.frequency import Frequency
 from forecaster.time.size_check import check_size
 from forecaster.time.windows import NEVER, Windows, latest_rows
-from forecaster.training.segments import Batch
+from forecaster.training.segments import TrainingBatch
 from schemas.errors import DataError
 
 _KEPT_BYTES = 400 * 2**20  # computed batches are cached up to this size
@@ -68,13 +68,13 @@ class Fleet:
     ridge: Floats32 | None = None
     prior: float = 0.0
     covariates: Covariates = field(default_factory=Covariates)
-    _cached: dict[int, Batch] = field(default_factory=dict)
+    _cached: dict[int, TrainingBatch] = field(default_factory=dict)
 
     def with_linear_part(self, ridge: Floats32 | None, prior: float) -> Fleet:
         """Return this fleet for a network with the linear part ``ridge`` and this ``prior``."""
         return replace(self, ridge=ridge, prior=prior, _cached={})
 
-    def batch(self, number: int) -> Batch:
+    def batch(self, number: int) -> TrainingBatch:
         """Return batch ``number``, from the cache or computed."""
         if number not in self._cached:
             if sum(batch.nbytes for batch in self._cached.values()) > _KEPT_BYTES:
@@ -95,7 +95,7 @@ class Fleet:
         windows = int((np.minimum(self.ends[index], self.held_from) - 1 - self.begins[index]).max())
         return max(-(-windows // length), 0)
 
-    def _compute_batch(self, index: Ints) -> Batch:
+    def _compute_batch(self, index: Ints) -> TrainingBatch:
         """Return the batch of the active periods ``index`` ``[B]``, aligned at their first values."""
         values, horizon = self.windows.values, self.network.horizon
         series, begins, ends = self.series[index], self.begins[index], self.ends[index]
@@ -113,7 +113,7 @@ class Fleet:
         network = self.network
         ridge = self.ridge
         if network.linear and ridge is None:
-            ridge = np.zeros((ALL_RIDGES, regressor_count(network.ring), horizon), np.float32)
+            ridge = np.zeros((ALL_RIDGE_COUNT, regressor_count(network.ring), horizon), np.float32)
         x, block = network_inputs(padded[:length], start, self.freq, network, ridge, self.prior)
         ids = tuple(self.windows.series_ids[i] for i in series)
         if not self.covariates.features.is_empty:
@@ -126,7 +126,7 @@ class Fleet:
                 block = replace(block, past=np.stack([aligned(past.get(n, missing)) for n in names], axis=2))
                 _, block = part.step(part.init(len(index)), block)
             x = with_covariates(x, block)
-        return Batch(
+        return TrainingBatch(
             ids,
             torch.from_numpy(x),
             block,

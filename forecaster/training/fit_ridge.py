@@ -16,10 +16,10 @@ import numpy as np
 
 from forecaster.arrays import Floats, Floats32
 from forecaster.components.network.log_ridge import log_regressors
-from forecaster.components.network.ridge import RIDGES, columns, pieces, regressor_count
+from forecaster.components.network.ridge import RIDGE_COUNT, columns, pieces, regressor_count
 from forecaster.components.season import ring_season
 from forecaster.training.batches import Fleet
-from forecaster.training.segments import Batch
+from forecaster.training.segments import TrainingBatch
 
 _SHRINKAGE = (1e-4, 1e-2)  # the penalties are these shares of the mean second moment of a regressor
 # The penalty is this many times as large for lags that are neither near nor whole seasons.
@@ -30,7 +30,7 @@ _VALUES_BEFORE_USE = 200
 _MOST_ROWS = 400_000  # about this many rows of a fleet are used: a million take ten seconds
 _LEAST_ERROR = 0.1  # an error below this many units increases the weight of its row no further
 
-assert len(_SHRINKAGE) == RIDGES
+assert len(_SHRINKAGE) == RIDGE_COUNT
 
 
 def fit_linear(fleet: Fleet) -> Floats32:
@@ -88,7 +88,9 @@ def _moments(fleet: Fleet, logs: bool, squares: Floats32 | None) -> tuple[Floats
     return second, mixed
 
 
-def _rows(batch: Batch, count: int, every: int, logs: bool) -> Iterator[tuple[Floats32, Floats32, Floats32]]:
+def _rows(
+    batch: TrainingBatch, count: int, every: int, logs: bool
+) -> Iterator[tuple[Floats32, Floats32, Floats32]]:
     """Yield chunks of rows to learn from: regressors ``[n, F]``, targets ``[n, N]`` and weights ``[n]``.
 
     Targets are changes from the last value, in units, or in logarithms if ``logs``.
@@ -124,7 +126,7 @@ def _rows(batch: Batch, count: int, every: int, logs: bool) -> Iterator[tuple[Fl
         yield _joined(chunks)
 
 
-def _weight_of_logs(batch: Batch) -> Floats32:
+def _weight_of_logs(batch: TrainingBatch) -> Floats32:
     """Return ``[T, B]``, 1 over the mean absolute change of logs from season to season; 0 without one."""
     values, season = batch.block.values, batch.season
     is_learned = batch.first_target + np.arange(len(values))[:, None] <= batch.held_from

@@ -73,7 +73,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
             moved += (remaining.abs() * segment.weight).nansum(dim=(0, 1))
             target_count += (~torch.isnan(target)).sum(dim=(0, 1))
             # A point's mean pinball loss is half its absolute error if levels are symmetric around 0.5.
-            persistence += 0.5 * (segment.held_out.abs() * segment.unit).nansum(dim=(0, 1))
+            persistence += 0.5 * (segment.held_out.abs() * segment.unit_per_change).nansum(dim=(0, 1))
     if not target_count.any():
         raise DataError(
             "no series has a second value before the held-out windows: nothing to train on "

@@ -45,8 +45,9 @@ class Segment(NamedTuple):
         weight: ``[n, B, 1]`` float32, unit at the row over the series' average unit, 5 at most. Targets are
             in the unit at their row; this weight converts errors to the average unit, in which users read
             them.
-        unit: ``[n, B, 1]`` float32, unit at the row over the series' mean change from window to window. It
-            converts errors to a unit that does not depend on any setting. 0 for a constant series.
+        unit_per_change: ``[n, B, 1]`` float32, unit at the row over the series' mean change from window to
+            window. It converts errors to mean changes, which do not depend on any setting. 0 for a constant
+            series.
     """
 
     x: Tensor
@@ -57,11 +58,11 @@ class Segment(NamedTuple):
     learned: Tensor
     held_out: Tensor
     weight: Tensor
-    unit: Tensor
+    unit_per_change: Tensor
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """Active periods that are stepped together, aligned at their first values.
 
     Attributes:
@@ -126,14 +127,14 @@ class Batch:
         return weight
 
     def segments(
-        self, length: int, every: int = 1, chance: np.random.Generator | None = None
+        self, length: int, every: int = 1, rng: np.random.Generator | None = None
     ) -> Iterator[Segment]:
         """Yield the segments of the batch in order, ``length`` windows each.
 
         Args:
             length: windows in a segment.
             every: the network forecasts from one window in this many.
-            chance: draws the first of these windows in each segment, for training. By default it is the first
+            rng: draws the first of these windows in each segment, for training. By default it is the first
                 window of the segment, and in a segment with a held-out target the network forecasts from all
                 windows.
         """
@@ -148,8 +149,8 @@ class Batch:
             windows = range(first, min(first + length, len(self)))
             # The last window of the batch has no target, so do not draw it.
             followed = max(1, min(windows.stop, len(self) - 1) - windows.start)
-            offset = int(chance.integers(min(every, followed))) if chance is not None else 0
-            has_held_out = chance is None and (next_row[windows[-1]] + horizons[-1] >= self.held_from).any()
+            offset = int(rng.integers(min(every, followed))) if rng is not None else 0
+            has_held_out = rng is None and (next_row[windows[-1]] + horizons[-1] >= self.held_from).any()
             step = 1 if has_held_out else every
             rows = np.array(windows[offset::step])
             target = self.targets(rows)

@@ -227,17 +227,17 @@ def _epochs(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, training.learning_rate, total_steps=max(steps, _LEAST_SCHEDULE), pct_start=0.2
     )
-    levels, chance = torch.tensor(fleet.network.quantiles), np.random.default_rng(training.seed)
+    levels, rng = torch.tensor(fleet.network.quantiles), np.random.default_rng(training.seed)
     means, step = _weights(module), 0
     for number in range(1, training.epochs + 1):
         module.train()
         losses = []
-        for batch in chance.permutation(len(fleet.batches)):
+        for batch in rng.permutation(len(fleet.batches)):
             data = fleet.batch(batch)
             static = data.static()
             hidden, cell = module.initial(len(fleet.batches[batch]), static)
             count = fleet.count_training_segments(batch, training.segment)
-            segments = data.segments(training.segment, WINDOWS_PER_TARGET, chance)
+            segments = data.segments(training.segment, WINDOWS_PER_TARGET, rng)
             for segment in islice(segments, count):
                 quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
                 loss = pinball_loss(quantiles, segment.learned, levels, weighing.learned * segment.weight)
@@ -287,7 +287,7 @@ def _validate(module: Network, fleet: Fleet, length: int, weighing: HorizonWeigh
             quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
             target_count = int((~torch.isnan(segment.held_out)).sum())
             if target_count:
-                target, unit = segment.held_out, segment.unit
+                target, unit = segment.held_out, segment.unit_per_change
                 weight = weighing.learned * segment.weight
                 loss += float(pinball_loss(quantiles, target, levels, weight)) * target_count
                 weight = weighing.skill * unit

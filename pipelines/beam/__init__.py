@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from schemas.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from pipelines.beam.forecast_fleet import ForecastFleet
@@ -21,9 +22,4 @@ _MODULE_OF = {
 
 __all__ = ["ForecastFleet", "ReadLog", "Validate", "WriteForecasts", "WriteQuarantine"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import an exported name when it is first used, because Beam takes seconds to import."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+__getattr__ = lazy_names(__name__, _MODULE_OF)

@@ -29,7 +29,7 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
 
 from forecaster.shards.batch import Batch
-from forecaster.shards.lateness import least, newest
+from forecaster.shards.lateness import largest_watermark, smallest_watermark
 from pipelines.sources.base import Log, Position, Positions, Source, as_log
 from pipelines.sources.reader import LONGEST_WAIT_S, Read, Reader
 from pipelines.storage import Location
@@ -125,7 +125,7 @@ class _Position:
 
     def after(self, batch: Batch) -> _Position:
         """Return this position with the watermark that the partition of a batch has after the batch."""
-        after_us = newest((self.watermarks_us.get(batch.partition), batch.watermark_us))
+        after_us = largest_watermark((self.watermarks_us.get(batch.partition), batch.watermark_us))
         return replace(self, watermarks_us={**self.watermarks_us, batch.partition: after_us})
 
 
@@ -233,7 +233,10 @@ class _ReadByDeferral(_ReadBatches):
         if not tracker.try_claim(_DONE if read.ended else position.encoded()):
             return
         yield from stamped
-        if self.read.moves_watermark and (us := least(position.watermarks_us.values())) is not None:
+        if (
+            self.read.moves_watermark
+            and (us := smallest_watermark(position.watermarks_us.values())) is not None
+        ):
             estimator.set_watermark(Timestamp(micros=us))
         if not read.ended:
             tracker.defer_remainder(Duration.of(round(read.wait_s, 3)) if read.wait_s else None)
@@ -244,7 +247,7 @@ class _ReadByDeferral(_ReadBatches):
             return [*batches], position
         stamped: list[Any] = []
         for batch in batches:
-            before_us = least(position.watermarks_us.values())
+            before_us = smallest_watermark(position.watermarks_us.values())
             stamped.append(
                 batch if before_us is None else TimestampedValue(batch, Timestamp(micros=before_us))
             )

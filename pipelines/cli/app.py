@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import cold_start, demo, evaluate, jobs, label, models, setup, state, train
+from pipelines.cli import backfill, cold_start, demo, evaluate, label, models, setup, state, stream, train
 from pipelines.cli.console import error_console
 from pipelines.workers import process
 from schemas.errors import OutputError, StatecastError
@@ -39,8 +39,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "init": setup.init,
     "train": train.train,
-    "backfill": jobs.backfill,
-    "stream": jobs.stream,
+    "backfill": backfill.backfill,
+    "stream": stream.stream,
     "cold-start": cold_start.cold_start,
     "evaluate": evaluate.evaluate,
     "label": label.label,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,7 +41,7 @@ def cold_start(
         ),
     ],
     horizon: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             min=1,
             max=100_000,
@@ -52,7 +52,7 @@ def cold_start(
         ),
     ] = None,
     known: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             parser=o.local_path,
             metavar="FILE",
@@ -62,7 +62,7 @@ def cold_start(
         ),
     ] = None,
     first: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="COLUMN",
             help="Column of FILE with the value of the first window; forecasts then begin with the second.",
@@ -73,7 +73,7 @@ def cold_start(
     model: o.Model = None,
     tracking_uri: o.Store = None,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             "--output",
             "-o",
@@ -102,7 +102,7 @@ def cold_start(
         config, settings, covariates__known=None if known is None else str(known),
         mlflow__tracking_uri=tracking_uri,
     )  # fmt: skip
-    from pipelines.settings.config import time_of
+    from pipelines.settings.setting_types import time_of
 
     out = Out(as_json)
     begins = time_of("--at", at)

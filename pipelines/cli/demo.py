@@ -66,8 +66,8 @@ def demo(
     out.say("")
     show_scores(
         out,
-        ended.judged.scores,
-        f"November and December: mean absolute error by horizon, {ended.judged.unit}:",
+        ended.evaluation.scores,
+        f"November and December: mean absolute error by horizon, {ended.evaluation.unit}:",
     )
     stream = ended.streams[CELLS[0]]
     p50, p99 = (stream.latency_ms(level) for level in (0.5, 0.99))
@@ -82,7 +82,7 @@ def demo(
         {
             "report": str(ended.report),
             "tracking_uri": ended.tracking_uri,
-            "scores": ended.judged.scores.to_dicts(),
+            "scores": ended.evaluation.scores.to_dicts(),
             "streams": {cell: outcome.as_json() for cell, outcome in ended.streams.items()},
         }
     )

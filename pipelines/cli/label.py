@@ -3,161 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING
 
-import typer
-
+from pipelines.cli import label_options as lo
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.cli.settings import assignments, load_settings
+from pipelines.cli.settings import assignments, load_settings, written_with_set
 from pipelines.cli.stores import store_line
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from forecaster.labelling.config import LabelConfig
-    from pipelines.labelling.job import LabelOutcome
+    from pipelines.settings.config import JobConfig
 
 _SHARE = "data.max_quarantined"  # the only setting of a job file that --set takes here
 _EXAMPLES = ("vowels", "anomalies")
 
 
 def label(
-    data: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Argument(
-            parser=o.local_path,
-            help="Files or folders of long CSV, Parquet or JSON lines: a row holds a series, a time, one or "
-            "more values, and a label.",
-            show_default=False,
-            metavar="[DATA]...",
-        ),
-    ] = None,
-    label: Annotated[
-        str,
-        typer.Option(
-            "--label", metavar="COLUMN", help="Column that holds the labels.", rich_help_panel=o.INPUT
-        ),
-    ] = "label",
-    value: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--value",
-            metavar="COLUMN",
-            help="Column that holds values; can be given more than once.",
-            show_default="every other column of numbers",
-            rich_help_panel=o.INPUT,
-        ),
-    ] = None,
-    series_id: Annotated[
-        str,
-        typer.Option(
-            metavar="COLUMN",
-            help="Column that holds the series ids.",
-            show_default="series_id, unique_id or item_id",
-            rich_help_panel=o.INPUT,
-        ),
-    ] = "",
-    timestamp: Annotated[
-        str,
-        typer.Option(
-            metavar="COLUMN",
-            help="Column that holds the times.",
-            show_default="timestamp, ds, time or date",
-            rich_help_panel=o.INPUT,
-        ),
-    ] = "",
-    split: Annotated[
-        str,
-        typer.Option(
-            metavar="COLUMN",
-            help="Column that assigns each series to a part: train, validation or test.",
-            show_default="at random, the same share of each label",
-            rich_help_panel=o.INPUT,
-        ),
-    ] = "",
-    freq: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            metavar="DURATION",
-            help="Length of a step if labels are per step, such as 15m; by default the usual one.",
-            show_default=False,
-            rich_help_panel=o.INPUT,
-        ),
-    ] = None,
-    example: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            metavar="NAME",
-            help="Write example data into this folder and train on it: vowels (a label for each sequence, "
-            "its speaker) or anomalies (a label for each step of weather data).",
-            rich_help_panel=o.INPUT,
-        ),
-    ] = None,
-    cell: o.Cell = None,
-    hidden: o.Hidden = None,
-    layers: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            metavar="N",
-            help="Number of stacked recurrent layers.",
-            show_default="1",
-            rich_help_panel=o.NETWORK,
-        ),
-    ] = None,
-    scaling: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            metavar="KIND",
-            help="Scale values by the training rows (train), by their own series (series), or by the steps "
-            "so far (running).",
-            show_default="train for sequences, running for steps",
-            rich_help_panel=o.NETWORK,
-        ),
-    ] = None,
-    epochs: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            metavar="N",
-            help="Most passes over the training rows; by default 100, fewer if the loss stops falling.",
-            show_default=False,
-            rich_help_panel=o.NETWORK,
-        ),
-    ] = None,
-    seed: o.Seed = None,
-    settings: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--set",
-            "-s",
-            metavar="KEY=VALUE",
-            help="Another setting of the network, such as pooling=mean, or data.max_quarantined; can be "
-            "given more than once.",
-            rich_help_panel=o.NETWORK,
-        ),
-    ] = None,
-    name: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--name",
-            metavar="NAME",
-            help="Name of the MLflow run.",
-            show_default="label-CELL",
-            rich_help_panel=o.MODELS,
-        ),
-    ] = None,
+    data: lo.Data = None,
+    label: lo.Label = "label",
+    value: lo.Value = None,
+    series_id: lo.SeriesId = "",
+    timestamp: lo.Timestamp = "",
+    split: lo.Split = "",
+    freq: lo.Freq = None,
+    example: lo.Example = None,
+    cell: lo.Cell = None,
+    hidden: lo.Hidden = None,
+    layers: lo.Layers = None,
+    scaling: lo.Scaling = None,
+    epochs: lo.Epochs = None,
+    seed: lo.Seed = None,
+    settings: lo.Set = None,
+    name: lo.RunName = None,
     tracking_uri: o.Store = None,
-    output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "--output",
-            "-o",
-            parser=o.local_path,
-            metavar="FOLDER",
-            help="Folder for the model and its label for every row; by default neither is written.",
-            show_default=False,
-            rich_help_panel=o.OUTPUT,
-        ),
-    ] = None,
+    output: lo.Output = None,
     as_json: o.Json = False,
 ) -> None:
     """Train a network on labelled series, to label each series or each step.
@@ -170,30 +51,17 @@ def label(
     Example: statecast label --example vowels, or statecast label readings.csv --label fault --value temp
     """
     out = Out(as_json)
-    shared = [setting for setting in settings or [] if setting.partition("=")[0].strip() == _SHARE]
-    config = _config(
-        [setting for setting in settings or [] if setting not in shared],
-        cell=cell,
-        hidden=hidden,
-        layers=layers,
-        scaling=scaling,
-        epochs=epochs,
-        seed=seed,
-    )
-    job = load_settings(None, shared, mlflow__tracking_uri=tracking_uri)
-    mlflow = job.mlflow
-    if "experiment" not in mlflow.model_fields_set:
-        mlflow = mlflow.model_copy(update={"experiment": "statecast-labels"})
-    from forecaster.time.frequency import fixed_s
+    config = _label_config(
+        _assigned(settings, shared=False), cell=cell, hidden=hidden, layers=layers, scaling=scaling,
+        epochs=epochs, seed=seed,
+    )  # fmt: skip
+    job = _job_of(load_settings(None, _assigned(settings, shared=True), mlflow__tracking_uri=tracking_uri))
+    freq_s = _step_s(freq)
     from pipelines.cli.preflight import check_store
     from pipelines.labelling.rows import LabelColumns, find_columns
     from pipelines.sources.files.tables import input_files
 
-    try:
-        freq_s = fixed_s(freq) if freq else None
-    except ValueError as error:
-        raise ConfigError(f"--freq: {error}") from None
-    check_store(mlflow)
+    check_store(job.mlflow)
     paths = list(data or [])
     if example is not None:
         paths.append(_write_example(example))
@@ -205,6 +73,7 @@ def label(
     for file in input_files(paths):
         find_columns(file, columns)
     with out.progress("loading torch and MLflow", "packages"):
+        from pipelines.cli.label_output import show_labelling
         from pipelines.labelling.job import run_labelling
 
     with (
@@ -215,26 +84,30 @@ def label(
             paths,
             columns,
             config,
-            mlflow=mlflow,
+            mlflow=job.mlflow,
             name=name or f"label-{config.cell}",
             freq_s=freq_s,
             max_quarantined=job.data.max_quarantined,
             output=output,
             on_rows=rows.add,
-            on_epoch=lambda e: epochs_done.add(1, f"loss {e['validation_loss']:.4f}"),
+            on_epoch=lambda epoch: epochs_done.add(1, f"loss {epoch['validation_loss']:.4f}"),
         )
-    _show(out, found)
-    out.say(store_line(mlflow))
-    out.say(
-        f"model {found.model_version}, run {found.run_id}: statecast ui --tracking-uri {mlflow.tracking_uri}"
-    )
+    show_labelling(out, found)
+    out.say(store_line(job.mlflow))
+    uri = job.mlflow.tracking_uri
+    out.say(f"model {found.model_version}, run {found.run_id}: statecast ui --tracking-uri {uri}")
     if output is not None:
         out.say(f"the model, and its label for every {found.of}: {output}")
     out.result(found.as_json())
 
 
-def _config(settings: list[str] | None, **named: object) -> LabelConfig:
-    """Return the network's settings; named options override ``--set``.
+def _assigned(settings: list[str] | None, *, shared: bool) -> list[str]:
+    """Return the values of ``--set`` for the job (``shared``) or for the network."""
+    return [text for text in settings or [] if (text.partition("=")[0].strip() == _SHARE) == shared]
+
+
+def _label_config(settings: list[str], **options: object) -> LabelConfig:
+    """Return the network's settings; options override ``--set``.
 
     Raises:
         ConfigError: a setting does not exist, or its value is invalid.
@@ -242,21 +115,42 @@ def _config(settings: list[str] | None, **named: object) -> LabelConfig:
     from pydantic import ValidationError
 
     from forecaster.labelling.config import LabelConfig
+    from pipelines.settings.invalid_setting import describe
+    from pipelines.settings.job_file import parse_value
 
-    given = {key: value for key, value in named.items() if value is not None}
+    fields = LabelConfig.model_fields
+    assigned = {
+        name: parse_value(text, fields[name]) if name in fields else text
+        for name, text in assignments(settings).items()
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    written = written_with_set(assigned) | {name: f"--{name} " for name in given}
     try:
-        return LabelConfig.model_validate(assignments(settings) | given)
+        return LabelConfig.model_validate(assigned | given)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
-        typed = f"--{key} {first['input']}" if key in given else f"--set {key}={first['input']}"
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(
-                f"{typed}: no such setting; the settings are {', '.join(LabelConfig.model_fields)}"
-            ) from None
-        raise ConfigError(
-            f"{typed if key else '--set'}: {first['msg'].removeprefix('Value error, ')}"
-        ) from None
+        raise ConfigError(describe(error, fields, written)) from None
+
+
+def _job_of(job: JobConfig) -> JobConfig:
+    """Return the job with the experiment ``statecast-labels``, unless the environment names an experiment."""
+    if "experiment" in job.mlflow.model_fields_set:
+        return job
+    mlflow = job.mlflow.model_copy(update={"experiment": "statecast-labels"})
+    return job.model_copy(update={"mlflow": mlflow})
+
+
+def _step_s(freq: str | None) -> int | None:
+    """Return the seconds of a step that ``--freq`` gives; None without the option.
+
+    Raises:
+        ConfigError: the text is no duration, or the duration has no fixed length.
+    """
+    from forecaster.time.frequency import fixed_s
+
+    try:
+        return fixed_s(freq) if freq else None
+    except ValueError as error:
+        raise ConfigError(f"--freq: {error}") from None
 
 
 def _write_example(name: str) -> Path:
@@ -268,35 +162,3 @@ def _write_example(name: str) -> Path:
     from pipelines.labelling.examples import write_labelled_example
 
     return write_labelled_example(name, path.parent)
-
-
-def _show(out: Out, found: LabelOutcome) -> None:
-    from rich.table import Table
-
-    for line in found.notices:
-        out.notice(line)
-    unlabelled = f", {found.unlabelled:,} of them without a label" if found.unlabelled else ""
-    out.say(
-        f"{found.rows_in:,} rows in = {found.used:,} used{unlabelled} + {found.quarantined:,} quarantined "
-        f"+ {found.duplicates:,} duplicate"
-    )
-    more = ", ..." if len(found.channels) > 6 else ""
-    values = f"{len(found.channels)} values a step ({', '.join(found.channels[:6])}{more})"
-    if found.of == "sequence":
-        out.say(f"a label per series: {found.series:,} series of up to {found.steps:,} steps, {values}")
-    else:
-        out.say(
-            f"a label per step of {found.freq_s} s: {found.series:,} series of up to {found.steps:,} steps, "
-            f"{values}; the label of ordinary steps is {found.background}"
-        )
-    seconds = sum(epoch["seconds"] for epoch in found.history)
-    out.say(f"{len(found.classes)} labels; {len(found.history)} epochs in {seconds:.0f} s")
-    table = Table("score", found.judged)
-    for key, score in found.scores.items():
-        table.add_row(key.replace("_", " "), f"{score:.3f}")
-    out.console.print(table)
-    if found.kinds:
-        kinds = Table("anomaly", "found at one false alarm a series and week", "of")
-        for row in found.kinds:
-            kinds.add_row(row["label"], f"{row['found']:,}", f"{row['of']:,}")
-        out.console.print(kinds)

@@ -189,7 +189,7 @@ def _body_rows(n: JobNumbers, per_s: float | None, now_s: float) -> Iterator[tup
         behind = f"{_duration(lag_s)} behind the clock" if lag_s > 0 else ""
         yield "watermark", _join(Text(_utc_time(n.watermark_us)), Text(behind))
     if n.latency.count:
-        yield "latency", _join(_latency_text("window", n.whole), _latency_text("shard", n.latency))
+        yield "latency", _join(_latency_text("window", n.window_latency), _latency_text("shard", n.latency))
     taken = (
         Text(f"{_duration(now_s - n.snapshot_at_s)} old, took {n.snapshot_ms:,.0f} ms")
         if n.snapshot_at_s

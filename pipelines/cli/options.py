@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any
 
 import typer
+from pydantic.fields import FieldInfo
+from rich.markup import escape
+
+from pipelines.cli.settings import flag_of
+from pipelines.settings.config import FIELDS
 
 INPUT, JOB, MODELS, NETWORK, OUTPUT = "Input", "Job", "Models", "Network and training", "Output"
 
@@ -23,10 +28,33 @@ def local_path(text: str | Path) -> Path:
     return Path(text)
 
 
-# The annotations are written with Optional, because typer evaluates them at run time and does not support
-# `X | None` in a string. Each `show_default` repeats the default of the job file; a test compares them.
+def option_of(key: str, *short: str, metavar: str, panel: str) -> Any:
+    """Return the option that sets a setting; its help text and default are the description and default there.
+
+    Args:
+        key: name of the setting, such as ``network.hidden``.
+        short: short names of the option, such as ``-o``.
+        metavar: placeholder of the value in the help text.
+        panel: heading that the option is listed under.
+    """
+    return field_option(FIELDS[key], flag_of(key), *short, metavar=metavar, panel=panel)
+
+
+def field_option(field: FieldInfo, *names: str, metavar: str, panel: str) -> Any:
+    """Return an option for a field of a configuration; see `option_of`."""
+    text = field.description or ""
+    has_default = field.default not in (None, "")
+    return typer.Option(
+        *names,
+        metavar=metavar,
+        help=escape(f"{text[0].upper()}{text[1:]}."),
+        show_default=str(field.default).removesuffix(".0") if has_default else False,
+        rich_help_panel=panel,
+    )
+
+
 Data = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Argument(
         help="Files or folders of CSV, Parquet or JSON lines, long (series_id, timestamp, value) or wide (a "
         "time column, and one column for each series).",
@@ -44,7 +72,7 @@ Wide = Annotated[
     ),
 ]
 Config = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(
         "--config",
         "-c",
@@ -55,7 +83,7 @@ Config = Annotated[
     ),
 ]
 Set = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--set",
         "-s",
@@ -64,78 +92,20 @@ Set = Annotated[
         rich_help_panel=JOB,
     ),
 ]
-Store = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--tracking-uri",
-        metavar="URI",
-        help="MLflow store that runs and models are in: sqlite:///FILE or http://HOST:PORT.",
-        show_default="sqlite:///mlflow.db",
-        rich_help_panel=MODELS,
-    ),
-]
-Output = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FOLDER",
-        help="Folder that results are written to; s3://BUCKET/PREFIX is possible, too.",
-        show_default="out",
-        rich_help_panel=OUTPUT,
-    ),
-]
-Freq = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        metavar="DURATION",
-        help="Length of a window: 30s, 15m, 1h, 1d, 1mo, 1q, 1y, or 1w-sun for weeks that begin on Sundays.",
-        show_default="1h",
-        rich_help_panel=INPUT,
-    ),
-]
-Cell = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        metavar="CELL",
-        help="Recurrent cell of the network: lstm, gru or rnn.",
-        show_default="lstm",
-        rich_help_panel=NETWORK,
-    ),
-]
-Hidden = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(
-        metavar="N", help="Number of units in each hidden layer.", show_default="64", rich_help_panel=NETWORK
-    ),
-]
-Seed = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(
-        metavar="N",
-        help="Seed of the random numbers; the same seed, data and machine give the same weights.",
-        show_default="0",
-        rich_help_panel=NETWORK,
-    ),
-]
-Start = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        metavar="TIME",
-        help="Read only rows from this time on: 2013-09-01 or 2013-09-01T05:00Z (UTC unless it has a zone).",
-        rich_help_panel=INPUT,
-    ),
-]
-End = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(metavar="TIME", help="Read only rows before this time.", rich_help_panel=INPUT),
-]
+Store = Annotated[str | None, option_of("mlflow.tracking_uri", metavar="URI", panel=MODELS)]
+Output = Annotated[str | None, option_of("output.folder", "-o", metavar="FOLDER", panel=OUTPUT)]
+Freq = Annotated[str | None, option_of("windows.freq", metavar="DURATION", panel=INPUT)]
+Cell = Annotated[str | None, option_of("network.cell", metavar="CELL", panel=NETWORK)]
+Hidden = Annotated[int | None, option_of("network.hidden", metavar="N", panel=NETWORK)]
+Seed = Annotated[int | None, option_of("training.seed", metavar="N", panel=NETWORK)]
+Start = Annotated[str | None, option_of("data.start", metavar="TIME", panel=INPUT)]
+End = Annotated[str | None, option_of("data.end", metavar="TIME", panel=INPUT)]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON object and nothing else on stdout.", rich_help_panel=OUTPUT),
 ]
 Model = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--model",
         "-m",
@@ -146,7 +116,7 @@ Model = Annotated[
     ),
 ]
 States = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--state",
         metavar="FOLDER",
@@ -154,48 +124,12 @@ States = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
-Shards = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(
-        metavar="N",
-        help="Number of shards (groups of series stepped together); forecasts do not depend on it.",
-        show_default="8",
-        rich_help_panel=JOB,
-    ),
-]
-Runner = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--runner",
-        metavar="ENGINE",
-        help="Engine that runs the job: in-process, prism, flink, or auto, which runs a backfill in process "
-        "and a stream on Prism if it is installed.",
-        show_default="auto",
-        rich_help_panel=JOB,
-    ),
-]
-FlinkMaster = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--flink-master",
-        metavar="MASTER",
-        help="Run on Flink: \\[local] starts a Flink for this job, HOST:PORT names a session cluster.",
-        show_default="[local]",
-        rich_help_panel=JOB,
-    ),
-]
-Format = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--format",
-        metavar="FORMAT",
-        help="Format of the forecast files: parquet or jsonl.",
-        show_default="parquet",
-        rich_help_panel=OUTPUT,
-    ),
-]
+Shards = Annotated[int | None, option_of("jobs.shards", metavar="N", panel=JOB)]
+Runner = Annotated[str | None, option_of("jobs.runner", metavar="ENGINE", panel=JOB)]
+FlinkMaster = Annotated[str | None, option_of("jobs.flink_master", metavar="MASTER", panel=JOB)]
+Format = Annotated[str | None, option_of("output.format", metavar="FORMAT", panel=OUTPUT)]
 SkipBad = Annotated[
-    Optional[bool],  # noqa: UP045
+    bool | None,
     typer.Option(
         "--skip-bad-files/--stop-on-bad-files",
         help="Quarantine files that cannot be read and continue, or stop at the first such file.",
@@ -204,7 +138,7 @@ SkipBad = Annotated[
     ),
 ]
 MetricsPort = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--metrics-port",
         metavar="[HOST:]PORT",
@@ -215,34 +149,11 @@ MetricsPort = Annotated[
     ),
 ]
 
-Origin = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--source",
-        metavar="SOURCE",
-        help="Source of the rows: replay (files, as if their rows arrived now), watch (a folder) or kafka.",
-        show_default="replay",
-        rich_help_panel=INPUT,
-    ),
-]
-Bootstrap = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        metavar="HOST:PORT",
-        help="Addresses of the Kafka brokers; the login is set in \\[kafka.options] of the job file.",
-        show_default="localhost:9092",
-        rich_help_panel=INPUT,
-    ),
-]
-FromTopic = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--topic", metavar="TOPIC", help="Kafka topic to read.", rich_help_panel=INPUT),
-]
-ToTopic = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        metavar="TOPIC",
-        help="Kafka topic that forecasts are sent to, instead of files.",
-        rich_help_panel=OUTPUT,
-    ),
-]
+Speed = Annotated[float | None, option_of("stream.speed", metavar="FACTOR", panel=INPUT)]
+Horizon = Annotated[int | None, option_of("network.horizon", metavar="N", panel=NETWORK)]
+Epochs = Annotated[int | None, option_of("training.epochs", metavar="N", panel=NETWORK)]
+Register = Annotated[str | None, option_of("mlflow.model", metavar="MODEL", panel=MODELS)]
+Origin = Annotated[str | None, option_of("stream.source", metavar="SOURCE", panel=INPUT)]
+Bootstrap = Annotated[str | None, option_of("kafka.bootstrap", metavar="HOST:PORT", panel=INPUT)]
+FromTopic = Annotated[str | None, option_of("kafka.topic", metavar="TOPIC", panel=INPUT)]
+ToTopic = Annotated[str | None, option_of("kafka.to_topic", metavar="TOPIC", panel=OUTPUT)]

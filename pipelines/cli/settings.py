@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,29 +13,13 @@ if TYPE_CHECKING:
     from pipelines.cli.console import Out
     from pipelines.settings.config import JobConfig
 
-FLAGS = {
-    "data.start": "--start",
-    "data.end": "--end",
-    "windows.freq": "--freq",
-    "network.cell": "--cell",
-    "network.hidden": "--hidden",
-    "network.horizon": "--horizon",
-    "training.epochs": "--epochs",
-    "training.seed": "--seed",
-    "jobs.shards": "--shards",
-    "jobs.runner": "--runner",
-    "jobs.flink_master": "--flink-master",
-    "stream.speed": "--speed",
-    "stream.source": "--source",
-    "kafka.bootstrap": "--bootstrap",
-    "kafka.topic": "--topic",
-    "kafka.to_topic": "--to-topic",
-    "output.format": "--format",
+_FLAGS = {
+    "data.paths": "DATA",
+    "data.layout": "--wide",
     "output.folder": "--output",
     "mlflow.model": "--register",
-    "mlflow.tracking_uri": "--tracking-uri",
 }
-"""Setting -> the command-line option that sets it."""
+"""Setting -> the argument or option that sets it, where the option does not have the name of the setting."""
 
 ENVIRONMENT = {
     "mlflow.tracking_uri": "MLFLOW_TRACKING_URI",
@@ -61,17 +45,26 @@ def load_settings(config: Path | None, settings: list[str] | None, **named: Any)
     """
     from pipelines.settings.job_file import load_config
 
-    overrides = assignments(settings)
-    flagged = {n.replace("__", ".", 1): value for n, value in named.items() if value is not None}
-    around = from_environment()
-    try:
-        return load_config(config, _with_experiment_name(around) | _with_experiment_name(overrides) | flagged)
-    except ConfigError as error:
-        around = {key: value for key, value in around.items() if key not in overrides}
-        raise ConfigError(_as_typed(str(error), flagged, around)) from None
+    around, assigned = from_environment(), assignments(settings)
+    options = {name.replace("__", ".", 1): value for name, value in named.items() if value is not None}
+    written = {key: f"{ENVIRONMENT[key]} " for key in around}
+    written |= written_with_set(assigned)
+    written |= {key: f"{flag_of(key)} " for key in options}
+    values = _with_experiment_name(around) | _with_experiment_name(assigned) | options
+    return load_config(config, values, written)
 
 
-def _with_experiment_name(layer: dict[str, object]) -> dict[str, object]:
+def flag_of(key: str) -> str:
+    """Return the option that sets a setting, such as ``--to-topic`` for ``kafka.to_topic``."""
+    return _FLAGS.get(key) or "--" + key.partition(".")[2].replace("_", "-")
+
+
+def written_with_set(settings: Iterable[str]) -> dict[str, str]:
+    """Return the text that precedes the value of each setting on the command line, for `load_config`."""
+    return {key: f"--set {key}=" for key in settings}
+
+
+def _with_experiment_name(layer: dict[str, str]) -> dict[str, str]:
     """Return the settings of one layer, with an empty experiment id if the layer names an experiment.
 
     An experiment's id takes precedence over its name. Without the empty id, an id in the job file would
@@ -82,39 +75,24 @@ def _with_experiment_name(layer: dict[str, object]) -> dict[str, object]:
     return layer
 
 
-def from_environment() -> dict[str, object]:
+def from_environment() -> dict[str, str]:
     """Return the settings that environment variables set."""
     return {key: value for key, name in ENVIRONMENT.items() if (value := os.environ.get(name, "").strip())}
 
 
-def assignments(settings: list[str] | None) -> dict[str, object]:
+def assignments(settings: list[str] | None) -> dict[str, str]:
     """Return the values of ``--set`` by setting.
 
     Raises:
         ConfigError: a value of ``--set`` is not KEY=VALUE.
     """
-    found: dict[str, object] = {}
+    found: dict[str, str] = {}
     for setting in settings or []:
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {setting}: write KEY=VALUE, such as --set network.hidden=128")
         found[key.strip()] = value.strip()
     return found
-
-
-def _as_typed(line: str, flagged: dict[str, object], around: dict[str, object]) -> str:
-    """Return an error message that names the option or variable that the user gave instead of the setting."""
-    if found := re.match(r"option ([\w.]+) = (.*)", line, re.DOTALL):
-        key, rest = found.groups()
-        if key in flagged and key in FLAGS:
-            return f"{FLAGS[key]} {rest}"
-        if key in around:
-            return f"{ENVIRONMENT[key]} {rest}"
-        return f"--set {key}={rest}"
-    line = line.removeprefix("option ")
-    for key in flagged.keys() & FLAGS.keys():
-        line = re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.])", FLAGS[key], line)
-    return line
 
 
 def parse_whole_numbers(option: str, text: str) -> tuple[int, ...]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from forecaster import durable
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.cli.settings import assignments, load_settings
+from pipelines.cli.settings import assignments, load_settings, written_with_set
 from pipelines.storage import location
 from schemas.errors import ConfigError, EngineError, OutputError
 
@@ -32,7 +32,7 @@ def init(
         Path, typer.Argument(parser=o.local_path, metavar="PATH", help="Job file to write.")
     ] = Path("statecast.toml"),
     example: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="NAME",
             help="Write example data beside the job file, with the settings for it: weather (18 hourly "
@@ -56,8 +56,8 @@ def init(
             raise ConfigError(f"--example {example}: no such example; choose {' or '.join(_EXAMPLES)}")
         data = path.parent / f"{example}.parquet"
         overrides = {"data.paths": [str(data)], **_EXAMPLES[example]}
-    load_settings(None, settings)  # called only for its errors, which name the options that the user typed
-    text = commented_toml(load_config(None, overrides | assignments(settings)))
+    assigned = assignments(settings)
+    text = commented_toml(load_config(None, overrides | assigned, written_with_set(assigned)))
     for file in filter(None, (path, data)):
         if file.exists() and not force:
             raise ConfigError(f"{file} already exists: name another file, or give --force to replace it")

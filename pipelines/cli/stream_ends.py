@@ -88,8 +88,8 @@ def _topic_source(job: JobConfig, freq: Frequency, lateness_s: int, states: Loca
         kafka.idle_s,
         kafka.group,
         keyed_shards=job.jobs.shards if kafka.keyed else None,
-        homes=state_table.homes,
-        reached=state_table.offsets,
+        read_series_shards=state_table.read_series_shards,
+        read_offsets=state_table.read_offsets,
     )
     source.begin({})  # raises for a topic that cannot be read, before the job creates any file
     return source

@@ -10,7 +10,8 @@ from forecaster.training.train import loss_of
 from pipelines.cli.console import Out
 
 if TYPE_CHECKING:
-    from pipelines.jobs.sweep import SweepOutcome, Trial
+    from pipelines.jobs.sweep import SweepOutcome
+    from pipelines.jobs.trials import Trial
     from pipelines.settings.config import JobConfig
     from pipelines.storage import Location
 
@@ -35,7 +36,8 @@ def run_sweep_command(
         out: output of the command.
     """
     with out.progress("loading optuna", "packages"):
-        from pipelines.jobs.sweep import Progress, best_of, run_sweep
+        from pipelines.jobs.sweep import Progress, run_sweep
+        from pipelines.jobs.trials import best_of
     ended: list[Trial] = []
     try:
         with (
@@ -72,7 +74,7 @@ def _trial_text(best: Trial | None) -> str:
 
 
 def _table(swept: SweepOutcome) -> Table:
-    from pipelines.jobs.sweep import trials_frame
+    from pipelines.jobs.trials import trials_frame
 
     table = Table("trial", "", "skill", "settings")
     for row in trials_frame(list(swept.trials)).to_dicts():

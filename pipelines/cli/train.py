@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,27 +28,11 @@ def train(
     skip_bad_files: o.SkipBad = None,
     cell: o.Cell = None,
     hidden: o.Hidden = None,
-    horizon: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            metavar="N",
-            help="Number of windows that the network forecasts ahead.",
-            show_default="24",
-            rich_help_panel=o.NETWORK,
-        ),
-    ] = None,
-    epochs: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            metavar="N",
-            help="Number of passes over the training windows.",
-            show_default="12",
-            rich_help_panel=o.NETWORK,
-        ),
-    ] = None,
+    horizon: o.Horizon = None,
+    epochs: o.Epochs = None,
     seed: o.Seed = None,
     name: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--name",
             metavar="NAME",
@@ -57,18 +41,9 @@ def train(
             rich_help_panel=o.MODELS,
         ),
     ] = None,
-    register: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--register",
-            metavar="MODEL",
-            help="Registered model that the new version is added to.",
-            show_default="statecast",
-            rich_help_panel=o.MODELS,
-        ),
-    ] = None,
+    register: o.Register = None,
     sweep: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--sweep",
             metavar="N",
@@ -79,7 +54,7 @@ def train(
         ),
     ] = None,
     save_state: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--save-state",
             metavar="FOLDER",

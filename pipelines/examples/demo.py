@@ -13,9 +13,10 @@ import polars as pl
 from forecaster.registry.registry import Registry
 from forecaster.training.train import Epoch
 from pipelines.examples import weather as examples
-from pipelines.jobs.evaluate import Judged, evaluate_folders, write_evaluation
-from pipelines.jobs.forecast import Progress, run_backfill, run_stream
+from pipelines.jobs.evaluate import FolderEvaluation, evaluate_folders, write_evaluation
+from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Outcome, Runner, StreamJob
+from pipelines.jobs.run_once import Progress
 from pipelines.jobs.train import TrainOutcome, run_training
 from pipelines.settings.config import JobConfig
 from pipelines.settings.job_file import load_config
@@ -47,14 +48,14 @@ class DemoOutcome:
     """The results of the demo.
 
     Attributes:
-        judged: errors of the forecasts for November and December.
+        evaluation: errors of the forecasts for November and December.
         streams: outcome of the stream of each cell.
         tracking_uri: MLflow store of the runs.
         report: path of the HTML report.
         folder: folder of all files of the demo.
     """
 
-    judged: Judged
+    evaluation: FolderEvaluation
     streams: dict[str, Outcome]
     tracking_uri: str
     report: Path
@@ -82,7 +83,7 @@ def run_demo(folder: Path, show: Show, runner: Runner) -> DemoOutcome:
         fits[cell] = run_training(fit, cell, on_epoch=show.training(cell, job.training.epochs))
         show.done(fits[cell])
         streams[cell] = _forecast(job, str(fits[cell].version), str(data), folder / cell, show, runner)
-    judged = evaluate_folders(
+    evaluation = evaluate_folders(
         _job(data, uri, CELLS[0]),
         [folder / cell / "stream" for cell in CELLS],
         TRAIN_END.date().isoformat(),
@@ -90,7 +91,7 @@ def run_demo(folder: Path, show: Show, runner: Runner) -> DemoOutcome:
     first = streams[CELLS[0]]
     p50, p99 = (first.latency_ms(level) for level in (0.5, 0.99))
     report = write_evaluation(
-        judged,
+        evaluation,
         folder / "report.html",
         facts={
             "trained on": "January to August 2013",
@@ -98,24 +99,26 @@ def run_demo(folder: Path, show: Show, runner: Runner) -> DemoOutcome:
             "networks": ", ".join(fits[cell].version.model_version for cell in CELLS),
             f"latency of the {CELLS[0]} stream": f"p50 {p50:,.0f} ms, p99 {p99:,.0f} ms",
         },
-        latency_ms=first.numbers.whole.values_ms(),
+        latency_ms=first.numbers.window_latency.values_ms(),
         notes=[f"Runs, metrics and plots: statecast ui --tracking-uri {uri}"],
     )
-    _log_test(Registry(uri, "demo"), judged, {cell: fit.run_id for cell, fit in fits.items()}, report)
-    return DemoOutcome(judged, streams, uri, report, folder)
+    _log_test(Registry(uri, "demo"), evaluation, {cell: fit.run_id for cell, fit in fits.items()}, report)
+    return DemoOutcome(evaluation, streams, uri, report, folder)
 
 
-def _log_test(registry: Registry, judged: Judged, run_ids: dict[str, str], report: Path) -> None:
+def _log_test(
+    registry: Registry, evaluation: FolderEvaluation, run_ids: dict[str, str], report: Path
+) -> None:
     """Log the scores of November and December to the MLflow run of each network."""
     for cell, run_id in run_ids.items():
         run = registry.run(run_id)
-        own = judged.scores.filter(pl.col("model") == cell)
+        own = evaluation.scores.filter(pl.col("model") == cell)
         for row in own.to_dicts():
             by_horizon = {f"test_{name}_by_horizon": row[name] for name in ("mae", "pinball", "coverage")}
             run.log_points(by_horizon, row["horizon"])
         means = {f"test_{name}": float(own[name].mean()) for name in ("mae", "pinball", "coverage")}  # type: ignore[arg-type]
         run.log_metrics(means)
-        run.log_frame(judged.scores, "test/scores.json")
+        run.log_frame(evaluation.scores, "test/scores.json")
         run.log_file(report, "test")
 
 

@@ -17,7 +17,7 @@ from forecaster.evaluation.scores import (
     calibration,
     errors,
     fans,
-    matched,
+    keep_common,
     score,
     series_scale,
     series_without_scale,
@@ -29,7 +29,8 @@ from forecaster.time.frequency import Frequency
 from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import MICROSECONDS, Windows, aggregate
-from pipelines.settings.config import JobConfig, time_of
+from pipelines.settings.config import JobConfig
+from pipelines.settings.setting_types import time_of
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files.load_all import load_observations
 from pipelines.storage import Location
@@ -41,7 +42,7 @@ _UNIT = "in seasonal naive's own error (MASE) on each series' rows"
 
 
 @dataclass(frozen=True)
-class Judged:
+class FolderEvaluation:
     """The scores of forecasts.
 
     Attributes:
@@ -65,7 +66,7 @@ def evaluate_folders(
     train_end: str | None = None,
     on_rows: Callable[[int], None] = lambda rows: None,
     issued_from: datetime | None = None,
-) -> Judged:
+) -> FolderEvaluation:
     """Score all forecasts in output folders against the observations of a job.
 
     Every model and baseline is scored on the series, issue times and horizons that all of them have.
@@ -103,13 +104,14 @@ def evaluate_folders(
     unit, words = _unit(windows, job, own, train_end, version)
     all_errors = _at_common_keys(by_label | _baseline_errors(own, windows, job.windows))
     table = [score(label, part, unit) for label, part in all_errors.items()]
-    judged = {label: all_errors[label] for label in by_label}
+    shown = {label: all_errors[label] for label in by_label}
     gaps = window_notices(windows.filled, job.windows)
-    return Judged(pl.concat(table), judged, words, freq, (*loaded.notices, *loaded.skipped, *lost, *gaps))
+    notices = (*loaded.notices, *loaded.skipped, *lost, *gaps)
+    return FolderEvaluation(pl.concat(table), shown, words, freq, notices)
 
 
 def write_evaluation(
-    judged: Judged,
+    evaluation: FolderEvaluation,
     path: Path,
     facts: Mapping[str, str] | None = None,
     latency_ms: Sequence[float] = (),
@@ -118,7 +120,7 @@ def write_evaluation(
     """Write an HTML report with the errors by horizon and pictures of forecasts beside the actuals.
 
     Args:
-        judged: result of `evaluate_folders`.
+        evaluation: result of `evaluate_folders`.
         path: path of the HTML file.
         facts: additional names and values for the top of the report.
         latency_ms: latencies of a stream; without any, the report has no picture of them.
@@ -130,18 +132,18 @@ def write_evaluation(
     figures: list[Picture] = [
         (
             "Mean absolute error by horizon.",
-            partial(plots.error_by_horizon_figure, judged.scores, judged.unit),
+            partial(plots.error_by_horizon_figure, evaluation.scores, evaluation.unit),
         )
     ]
-    first = next(iter(judged.errors.values()))
-    label = next(iter(judged.errors))
+    first = next(iter(evaluation.errors.values()))
+    label = next(iter(evaluation.errors))
     ids = first["series_id"].unique().sort()
     for series_id in ids.gather_every(max(len(ids) // _FANS, 1)).to_list()[:_FANS]:
-        fan = fans(first, series_id, judged.freq)
+        fan = fans(first, series_id, evaluation.freq)
         if len(fan):
             draw = partial(plots.fan_figure, fan, series_id)
             figures.append((f"{series_id}: forecasts of {label}, and actuals.", draw))
-    for name, part in judged.errors.items():
+    for name, part in evaluation.errors.items():
         levels = calibration(part)
         if len(levels) > 1:
             columns = (levels["level"].to_list(), levels["observed"].to_list())
@@ -154,7 +156,7 @@ def write_evaluation(
     top = {
         "series": f"{len(ids):,}",
         "forecasts issued": f"{issued.sort()[0]} to {issued.sort()[-1]} UTC",
-        "errors": judged.unit,
+        "errors": evaluation.unit,
         **(facts or {}),
         "written": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
@@ -162,7 +164,7 @@ def write_evaluation(
         path,
         title="Statecast: forecasts and actuals",
         facts=top,
-        tables=[error_table(judged.scores, judged.unit)],
+        tables=[error_table(evaluation.scores, evaluation.unit)],
         figures=figures,
         notes=notes,
     )
@@ -176,7 +178,7 @@ def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) 
     issued = pl.col("issued_at").is_between(own["issued_at"].min(), own["issued_at"].max())
     horizon = int(own["horizon"].max())  # type: ignore[arg-type]
     found = {
-        label: matched(own, errors(baseline(windows, config, horizon).filter(issued), windows, config))
+        label: keep_common(own, errors(baseline(windows, config, horizon).filter(issued), windows, config))
         for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive))
     }
     return {label: part for label, part in found.items() if len(part)}
@@ -184,8 +186,8 @@ def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) 
 
 def _at_common_keys(by_label: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     """Reduce the errors of every model to the series, issue times and horizons that all models have."""
-    common = reduce(lambda one, other: matched(other, one), by_label.values())
-    return {label: matched(common, part) for label, part in by_label.items()}
+    common = reduce(lambda one, other: keep_common(other, one), by_label.values())
+    return {label: keep_common(common, part) for label, part in by_label.items()}
 
 
 def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:

@@ -9,56 +9,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import NamedTuple
-from uuid import uuid4
 
 from forecaster.shards.counts import Counts
-from forecaster.threads import compute_threads
-from pipelines.jobs.job import BackfillJob, EngineSettings, Outcome, StreamJob
+from pipelines.jobs.job import BackfillJob, Outcome, StreamJob
+from pipelines.jobs.restarts import OnRestart, RestartWords, run_with_restarts
+from pipelines.jobs.run_once import Progress, RunResult, begin_table, run_once, settings_of
 from pipelines.jobs.stopping import stop_on_signal
 from pipelines.runners.base import Run
-from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
 from pipelines.sinks.files import PARTS, read_quarantine
 from pipelines.sinks.folder import locked, prepare_folder
-from pipelines.sinks.numbers import JobNumbers, JobReader
+from pipelines.sinks.numbers import JobNumbers
 from pipelines.sinks.replace_output import complete_replacement, replace_parts
-from pipelines.sources import folder, kafka, replay
-from pipelines.sources.base import Log, Position, Positions, as_log
-from pipelines.sources.files.row_notices import Notes, read_notices
+from pipelines.sources.base import as_log
+from pipelines.sources.files.row_notices import Notes
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
-from pipelines.state.first_table import write_first_table
 from pipelines.storage import Location, markers
-from pipelines.workers import process
 from pipelines.workers.ownership import read_owner, take_ownership
-from pipelines.workers.step_settings import StepSettings, encode_covariates
 from schemas import quarantine
-from schemas.errors import ConfigError, DataError, EngineLost
-
-Progress = Callable[[JobNumbers], None]
-"""Called twice a second with the numbers that the shards have published."""
-
-OnRestart = Callable[[str], None]
-"""Called with a line for the user when a job whose engine has died is restarted."""
-
-
-class RunResult(NamedTuple):
-    """The result of one run of a job.
-
-    Attributes:
-        counts: counts of rows by outcome.
-        published: the last numbers that the shards published.
-        notices: lines about the rows that the user should see.
-    """
-
-    counts: Counts
-    published: JobNumbers
-    notices: tuple[str, ...]
-
-
-_RESTARTS_RESET_S = 600.0  # a run of this length makes all restarts available again
+from schemas.errors import ConfigError, DataError
 
 
 def run_backfill(
@@ -86,10 +56,10 @@ def run_backfill(
         hidden = job.output / markers.BACKFILL
         take = _with_lock_check(held.check, on_progress)
         try:
-            counts, published, notices = _run_with_restarts(
+            counts, published, notices = run_with_restarts(
                 lambda is_again: _backfill_once(job, hidden, held.confirm, take),
                 job.restarts,
-                _RestartWords("starting again", f"{job.output} is unchanged; run the same command again"),
+                RestartWords("starting again", f"{job.output} is unchanged; run the same command again"),
                 on_restart,
             )
             if not counts.used + counts.pending:
@@ -131,10 +101,10 @@ def run_stream(
         job.stop_file.unlink(missing_ok=True)
         take = _with_lock_check(held.check, on_progress)
         with stop_on_signal(job.stop_file):
-            counts, published, notices = _run_with_restarts(
+            counts, published, notices = run_with_restarts(
                 lambda is_again: _stream_once(_resuming(job) if is_again else job, held.confirm, take),
                 job.restarts,
-                _RestartWords("resuming from the last snapshots", "run the same command with --resume"),
+                RestartWords("resuming from the last snapshots", "run the same command with --resume"),
                 on_restart,
             )
         stopped = job.stop_file.exists()
@@ -157,47 +127,10 @@ def _with_lock_check(check: Callable[[], None], on_progress: Progress) -> Progre
     return take
 
 
-class _RestartWords(NamedTuple):
-    """Parts of the messages after an engine has died.
-
-    Attributes:
-        action: what the job does by itself, for the log line.
-        advice: what the user can do, for the error when no restart is left.
-    """
-
-    action: str
-    advice: str
-
-
-def _run_with_restarts(
-    once: Callable[[bool], RunResult], restarts: int, words: _RestartWords, on_restart: OnRestart
-) -> RunResult:
-    """Call ``once``, and call it again when the engine dies, at most ``restarts`` times.
-
-    The argument of ``once`` is False in the first call and True in later calls.
-
-    Raises:
-        EngineLost: the engine died, and no restart was left.
-    """
-    left, is_again = restarts, False
-    while True:
-        began_s = time.monotonic()
-        try:
-            return once(is_again)
-        except EngineLost as error:
-            if time.monotonic() - began_s >= _RESTARTS_RESET_S:
-                left = restarts
-            if not left:
-                raise EngineLost(f"{error}: {words.advice}") from error
-            left -= 1
-            on_restart(f"{error}: {words.action} (restarts left: {left})")
-        is_again = True
-
-
 def _backfill_once(
     job: BackfillJob, hidden: Location, confirm: Callable[[], None], on_progress: Progress
 ) -> RunResult:
-    settings, before = _settings_of(job, hidden, resumed=False), read_owner(hidden)
+    settings, before = settings_of(job, hidden, resumed=False), read_owner(hidden)
     complete_replacement(hidden, job.output)
     prepare_folder(hidden, *PARTS)
     # Take the folder over before the table is written: a worker of a lost run could still write to the table.
@@ -207,11 +140,11 @@ def _backfill_once(
     log = as_log(
         ReplaySource(job.paths, job.input, windows.frequency, memory_bytes=job.memory_bytes, notes=notes)
     )
-    places, _ = _begin_table(job, log, settings.states, job.state_table, is_resume=False)
+    places, _ = begin_table(job, log, settings.states, job.state_table, is_resume=False)
     run = Run(
         log, places, settings, hidden / markers.STOP, float("inf"), job.output, job.beam_options, before
     )
-    return _run(run, _engine(job), on_progress)
+    return run_once(run, job, on_progress)
 
 
 def _stream_once(job: StreamJob, confirm: Callable[[], None], on_progress: Progress) -> RunResult:
@@ -220,15 +153,13 @@ def _stream_once(job: StreamJob, confirm: Callable[[], None], on_progress: Progr
     if job.fresh:
         state_table.copy_aside(job.states)
     log = as_log(job.source)
-    places, is_resume = _begin_table(
-        job, log, job.states, start, is_resume=start == job.states and job.resume
-    )
-    settings, before = _settings_of(job, job.output, resumed=is_resume), read_owner(job.output)
+    places, is_resume = begin_table(job, log, job.states, start, is_resume=start == job.states and job.resume)
+    settings, before = settings_of(job, job.output, resumed=is_resume), read_owner(job.output)
     take_ownership(settings, confirm)
     run = Run(
         log, places, settings, job.stop_file, job.snapshot_every_s, job.output, job.beam_options, before
     )
-    return _run(run, _engine(job), on_progress)
+    return run_once(run, job, on_progress)
 
 
 def starting_table(
@@ -256,84 +187,6 @@ def starting_table(
         f"{states}: holds the state of an earlier job; add --resume to resume from it, or --fresh to start "
         "without it and keep it under another name"
     )
-
-
-def _settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) -> StepSettings:
-    """Return the settings of the workers for a new run of a job that writes into ``output``."""
-    return StepSettings(
-        job=uuid4().hex,
-        forecaster=job.forecaster.to_bytes(),
-        shards=job.shards,
-        windows_per_step=job.windows_per_step,
-        output=output,
-        format=job.format,
-        lanes=max(min(job.lanes, job.shards), 1),
-        resumed=resumed,
-        topics=job.topics if isinstance(job, StreamJob) else None,
-        covariates=encode_covariates(job.forecaster),
-    )
-
-
-def _begin_table(
-    job: BackfillJob | StreamJob, log: Log, states: Location, start: Location | None, is_resume: bool
-) -> tuple[Positions, bool]:
-    """Write the state table that the run begins with.
-
-    Args:
-        job: the settings.
-        log: the log to read.
-        states: path of the job's table.
-        start: table to start from; None starts cold.
-        is_resume: whether ``states`` is to be resumed.
-
-    Returns:
-        The place in each partition at which reading begins, and whether the run resumes an earlier run. The
-        run does not resume if the table belongs to a job that read another log, such as a backfill.
-
-    Raises:
-        DataError: the log cannot be read.
-    """
-    reached = state_table.read(states, series=False).reached() if is_resume else {}
-    places = log.begin({name: Position(*found) for name, found in reached.items()})
-    is_resume &= not reached or not reached.keys().isdisjoint(places)
-    write_first_table(
-        states,
-        job.shards,
-        start,
-        job.forecaster.initial_state(),
-        resume=is_resume,
-        partitions={name: place.offset for name, place in places.items()},
-        owners={name: place.shard for name, place in places.items() if place.shard is not None},
-    )
-    return places, is_resume
-
-
-def _run(run: Run, engine: Callable[[Run, Callable[[], None]], None], on_progress: Progress) -> RunResult:
-    """Run a job on an engine; the returned counts are the sums over the last snapshots."""
-    output = run.settings.output
-    numbers.clear(output)
-    reader = JobReader(output, run.settings.shards)
-    for source in (folder, replay, kafka):
-        source.forget()
-    # One compute thread: stepping several shards at once is faster than stepping one at a time on all cores.
-    with compute_threads(1), process.without_collecting_loaded_objects():
-        engine(run, lambda: on_progress(reader.read()))
-    published = reader.read_uncached()
-    on_progress(published)
-    counts = state_table.read(run.settings.states, series=False).counts
-    return RunResult(counts, published, read_notices(numbers.notices_of(output)))
-
-
-def _engine(job: EngineSettings) -> Callable[[Run, Callable[[], None]], None]:
-    if job.runner == "in-process":
-        return run_in_process
-    if job.runner == "prism":
-        from pipelines.runners.on_prism import run_on_prism  # Beam takes seconds to load
-
-        return run_on_prism
-    from pipelines.runners.on_flink import run_on_flink
-
-    return partial(run_on_flink, settings=job.flink)
 
 
 def _nothing_used(counts: Counts, folder: Location) -> str:

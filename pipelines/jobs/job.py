@@ -158,7 +158,7 @@ class Outcome:
     @property
     def has_latency(self) -> bool:
         """Whether latency was measured; a replay without pace measures none, because it reads a backlog."""
-        return self.numbers.whole.count > 0
+        return self.numbers.window_latency.count > 0
 
     def latency_ms(self, level: float) -> float:
         """Return the ``level`` quantile of the latencies in milliseconds.
@@ -166,4 +166,4 @@ class Outcome:
         The latency of a window is the time from the moment its rows were due until its forecasts of all
         shards are on disk.
         """
-        return self.numbers.whole.quantile_ms(level)
+        return self.numbers.window_latency.quantile_ms(level)

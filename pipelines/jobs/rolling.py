@@ -9,10 +9,16 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-import polars as pl
 
 from forecaster.evaluation.metrics import COVERAGE, Tally
-from forecaster.evaluation.rolling import FanSample, Split, normalised, rolled, tally, training_scale
+from forecaster.evaluation.rolling import (
+    FanSample,
+    Split,
+    normalised,
+    rolling_forecasts,
+    tally,
+    training_scale,
+)
 from forecaster.model import Forecaster
 from forecaster.reports import plots
 from forecaster.threads import compute_threads
@@ -56,7 +62,7 @@ class RollingJob:
     name: str = "evaluation"
 
     @property
-    def settled(self) -> JobConfig:
+    def run_config(self) -> JobConfig:
         """The settings that the network is trained with: `config` with its horizon and quantiles changed."""
         network = self.config.network
         changes: dict[str, object] = {"horizon": max(self.horizons)}
@@ -70,7 +76,7 @@ class RollingJob:
         horizons = ",".join(map(str, self.horizons))
         rows = {"train_rows": self.train_rows, "test_from": self.first, "test_to": self.stop}
         own = {"horizons": horizons, "normalize": self.normalize, **rows}
-        return self.settled.flat() | {f"evaluate.{key}": value for key, value in own.items()}
+        return self.run_config.flat() | {f"evaluate.{key}": value for key, value in own.items()}
 
 
 @dataclass(frozen=True)
@@ -95,12 +101,12 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     Raises:
         StatecastError: a file, a setting or the store is at fault; the message is one line.
     """
-    progress, config = progress or Progress(), job.settled
+    progress, config = progress or Progress(), job.run_config
     registry = open_registry(config.mlflow)
     tables = read_tables(config.covariates)
     loaded = load_observations(config, progress.rows)
     found = aggregate(loaded.rows, config.windows)
-    windows, split = _split_rows(job, found.windows)
+    windows, split = windows_and_split(job, found.windows)
     tags = {"statecast.cell": config.network.cell, "statecast.job": "evaluate"}
     with registry.start_run(job.name, job.params(), tags) as run:
 
@@ -152,25 +158,20 @@ def _replay(
 ) -> dict[str, Tally]:
     """Replay all windows; return the errors of each member in the test rows, and fill ``fans``."""
     tallies: dict[str, Tally] = {}
-    for block in rolled(forecaster, windows, split, on_windows):
+    for block in rolling_forecasts(forecaster, windows, split, on_windows):
         tally(tallies, block)
         fans.add(block)
     return tallies
 
 
-def prepared(job: RollingJob, rows: pl.DataFrame) -> tuple[Windows, Split]:
-    """Return the windows of ``rows``, normalized if the job sets ``normalize``, and the training/test split.
+def windows_and_split(job: RollingJob, windows: Windows) -> tuple[Windows, Split]:
+    """Return the windows, normalized if the job sets ``normalize``, and the training/test split.
 
     Raises:
         ConfigError: the test rows overlap the training rows, or are too few for the horizon.
         DataError: the history is shorter than the rows that the job names.
     """
-    return _split_rows(job, aggregate(rows, job.settled.windows).windows)
-
-
-def _split_rows(job: RollingJob, windows: Windows) -> tuple[Windows, Split]:
-    """Return what `prepared` returns, from windows instead of rows."""
-    config = job.settled
+    config = job.run_config
     length = len(windows.values)
     if job.train_rows >= length:
         raise DataError(

@@ -17,7 +17,7 @@ from forecaster.evaluation.metrics import COVERAGE, Tally
 from forecaster.evaluation.rolling import FanSample, Split
 from forecaster.registry.registry import Run
 from forecaster.reports import plots
-from forecaster.reports.html import Picture, Table, least, write_report
+from forecaster.reports.html import Picture, ReportTable, least, write_report
 from schemas.errors import DataError
 from schemas.scores import MEMBER_MEASURES, MEMBER_SCHEMA, check_member_scores
 
@@ -123,7 +123,7 @@ def write_rolling(evaluated: Evaluated, path: Path, facts: Mapping[str, str] | N
     )
 
 
-def member_table(scores: pl.DataFrame, horizon: int, note: str = "") -> Table:
+def member_table(scores: pl.DataFrame, horizon: int, note: str = "") -> ReportTable:
     """Return the table of one horizon: a row for each member, a column for each measure, the best marked."""
     part = scores.filter(pl.col("horizon") == horizon)
     best = set()
@@ -134,7 +134,7 @@ def member_table(scores: pl.DataFrame, horizon: int, note: str = "") -> Table:
         if measure != "width_90":  # the narrowest interval is not the best if it covers too few actuals
             best |= {(row, k) for row in least(numbers)}
     rows = [(row["member"], [row[measure] for measure in MEMBER_MEASURES]) for row in part.to_dicts()]
-    return Table(f"Horizon {horizon}", ["member", *MEMBER_MEASURES], rows, frozenset(best), note)
+    return ReportTable(f"Horizon {horizon}", ["member", *MEMBER_MEASURES], rows, frozenset(best), note)
 
 
 def scored(

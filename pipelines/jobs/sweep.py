@@ -10,54 +10,25 @@ than the median of the other trials at the same epoch is pruned (Golovin et al. 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import optuna
-import polars as pl
 
-from forecaster.config import TrainingConfig
 from forecaster.registry.registry import Registry, Run
 from forecaster.registry.store import check_model_name
 from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows
-from forecaster.training.train import Epoch, held_out_from, loss_of, train
+from forecaster.training.train import Epoch, loss_of, train
 from pipelines.jobs.registry import open_registry
 from pipelines.jobs.train import TrainOutcome, learn, read
+from pipelines.jobs.trials import Trial, best_of, draw_settings, folds, new_study, trials_frame, with_settings
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from pipelines.storage import Location
 from schemas.errors import ConfigError, DataError
-
-_FOLDS = 2
-_RANDOM_TRIALS = 5  # trials with random settings, before the estimator draws and the median prunes
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial of a sweep.
-
-    Attributes:
-        number: number of the trial, from 1; trial 1 has the settings of the job itself.
-        ended: ``finished``, ``pruned`` (stopped early, worse than the median) or ``failed``.
-        skill: ``validation_skill`` (see `forecaster.training.train.Trained.history`) of the best epoch,
-            averaged over the folds; higher is better. For a pruned trial, the last value; None if the trial
-            failed.
-        settings: the settings, by dotted name, that replace settings of the job.
-        seconds: duration.
-        run_id: MLflow run.
-    """
-
-    number: int
-    ended: Literal["finished", "pruned", "failed"]
-    skill: float | None
-    settings: dict[str, Any]
-    seconds: float
-    run_id: str
 
 
 @dataclass(frozen=True)
@@ -153,7 +124,7 @@ def run_sweep(
     data = read(config, progress.rows)
     tags = {"statecast.cell": config.network.cell, "statecast.job": "sweep"}
     with registry.start_run(name, {}, tags) as run:
-        sweep = _Sweep(config, name, registry, run, data.windows, _study(config, trials))
+        sweep = _Sweep(config, name, registry, run, data.windows, new_study(config, trials))
         try:
             for number in range(1, trials + 1):
                 sweep.trials.append(_run_trial(sweep, number))
@@ -168,78 +139,6 @@ def run_sweep(
         chosen = with_settings(config, best.settings)
         run.log_params(chosen.flat())
         return SweepOutcome(learn(run, chosen, data, progress.epoch, states), tuple(sweep.trials), best)
-
-
-def best_of(trials: list[Trial]) -> Trial | None:
-    """Return the finished trial with the highest skill; None if no trial has finished."""
-    finished = [trial for trial in trials if trial.ended == "finished"]
-    return max(finished, key=lambda trial: trial.skill or 0.0, default=None)
-
-
-def trials_frame(trials: list[Trial]) -> pl.DataFrame:
-    """Return a row for each trial, the best first: ``trial, ended, skill, seconds, run_id`` and settings."""
-    names = list(dict.fromkeys(name for trial in trials for name in trial.settings))
-    rows = [
-        {
-            "trial": trial.number,
-            "ended": trial.ended,
-            "skill": trial.skill,
-            **{name: trial.settings.get(name) for name in names},
-            "seconds": trial.seconds,
-            "run_id": trial.run_id,
-        }
-        for trial in trials
-    ]
-    order = pl.col("ended").replace_strict({"finished": 0, "pruned": 1, "failed": 2})
-    return pl.DataFrame(rows, infer_schema_length=None).sort(order, -pl.col("skill"), nulls_last=True)
-
-
-def with_settings(config: JobConfig, settings: dict[str, Any]) -> JobConfig:
-    """Return a copy of ``config`` with some settings replaced, which are given by dotted name."""
-    sections: dict[str, dict[str, Any]] = {}
-    for key, value in settings.items():
-        section, _, name = key.partition(".")
-        sections.setdefault(section, {})[name] = value
-    changed = {name: getattr(config, name).model_copy(update=new) for name, new in sections.items()}
-    return config.model_copy(update=changed)
-
-
-def draw_settings(trial: optuna.Trial) -> dict[str, Any]:
-    """Draw the settings of a trial and return them by dotted name."""
-    return {
-        "network.hidden": trial.suggest_int("network.hidden", 16, 128, step=16),
-        "network.layers": trial.suggest_int("network.layers", 1, 3),
-        "network.halflife": trial.suggest_int("network.halflife", 24, 672, log=True),
-        "training.learning_rate": trial.suggest_float("training.learning_rate", 5e-4, 2e-2, log=True),
-        "training.weight_decay": trial.suggest_float("training.weight_decay", 1e-4, 1e-1, log=True),
-        "training.dropout": trial.suggest_float("training.dropout", 0.0, 0.4),
-        "training.segment": trial.suggest_categorical("training.segment", [16, 32, 64, 96]),
-    }
-
-
-def folds(windows: Windows, training: TrainingConfig) -> Iterator[tuple[Windows, TrainingConfig]]:
-    """Yield the folds of the rolling validation: training windows, with the training settings for them.
-
-    The last windows of each fold are held out to score its epochs. The first fold ends where the windows of
-    the backtest begin; each later fold ends where the held-out windows of the fold before it begin.
-    """
-    validated_from, backtest_from = held_out_from(len(windows.values), training)
-    held_out = backtest_from - validated_from
-    for number in range(_FOLDS):
-        rows = backtest_from - number * held_out
-        if number and rows <= 2 * held_out:
-            return  # too few training windows are left for a meaningful score
-        changes = {"validation": held_out / rows, "backtest": 0.0, "refit": False}
-        yield windows.rows(0, rows), training.model_copy(update=changes)
-
-
-def _study(config: JobConfig, trials: int) -> optuna.Study:
-    sampler = optuna.samplers.TPESampler(seed=config.training.seed, n_startup_trials=_RANDOM_TRIALS)
-    warm = config.training.epochs // 3
-    pruner = optuna.pruners.MedianPruner(
-        n_startup_trials=min(_RANDOM_TRIALS, trials // 3), n_warmup_steps=warm
-    )
-    return optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
 
 
 def _run_trial(sweep: _Sweep, number: int) -> Trial:

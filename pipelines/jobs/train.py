@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from forecaster.covariates.encoding import Tables
-from forecaster.evaluation.baselines import persistence, seasonal_naive
+from forecaster.evaluation.backtest import backtest
 from forecaster.evaluation.gradients import gradient_norms
-from forecaster.evaluation.scores import calibration, errors, fans, matched, score, series_scale
+from forecaster.evaluation.scores import calibration, fans, series_scale
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Run
 from forecaster.registry.store import check_model_name
@@ -39,7 +39,6 @@ from schemas.errors import ModelError
 
 _BACKTEST_SERIES = 100  # enough to compare versions; more would take long for a large fleet
 _FANS = 3
-_BLOCK = 256  # windows in one block; the forecasts of a whole long history would not fit into memory
 _BLOCK_STEPS = 25_600  # the most series times windows in one block of `write_states`
 
 
@@ -253,31 +252,6 @@ def _quarantine_notices(quarantined: pl.DataFrame) -> list[str]:
     first = quarantined.row(0, named=True)
     line = f"{len(quarantined):,} rows were quarantined, the first: {first['file']}, row {first['row']}: "
     return [line + f"{first['reason']} (all rows: quarantine.parquet among the run's files)"]
-
-
-def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Step a forecaster through ``windows`` and score the forecasts that it issues from row ``first`` on.
-
-    Returns:
-        The errors of the forecaster (see `forecaster.evaluation.scores.errors`), and the scores of the
-        forecaster and the baselines. Errors are divided by the scale of each series in the rows before
-        ``first`` (`forecaster.evaluation.scores.series_scale`).
-    """
-    config, horizon = forecaster.window_config, forecaster.network_config.horizon
-    state, parts = forecaster.initial_state(), []
-    rows = len(windows.values)
-    for start in [*range(0, first, _BLOCK), *range(first, rows, _BLOCK)]:
-        stop = min(start + _BLOCK, first if start < first else rows)
-        state, forecasts = advance(forecaster, state, windows.rows(start, stop))
-        if start >= first:
-            parts.append(errors(forecasts.frame(), windows, config))
-    own = pl.concat(parts)
-    unit = series_scale(windows.rows(0, first), config)
-    table = [score(forecaster.network_config.cell, own, unit)]
-    for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
-        naive = baseline(windows, config, horizon).filter(pl.col("issued_at") >= own["issued_at"].min())
-        table.append(score(label, matched(own, errors(naive, windows, config)), unit))
-    return own, pl.concat(table)
 
 
 def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: JobConfig) -> None:

@@ -16,7 +16,7 @@ from forecaster.labelling import plots as label_plots
 from forecaster.labelling import scores as judge
 from forecaster.labelling.config import LabelConfig
 from forecaster.labelling.model import Labeller
-from forecaster.labelling.sequences import TEST, UNKNOWN, VALIDATION, Sequences, gather
+from forecaster.labelling.sequences import TEST, UNKNOWN, VALIDATION, Sequences, build_sequences
 from forecaster.labelling.training import Epoch, TrainedLabeller, train_labeller
 from forecaster.registry.registry import Run
 from forecaster.shards.counts import by_kind
@@ -41,8 +41,8 @@ class LabelOutcome:
         background: label of ordinary steps; empty for sequences.
         series, steps: number of series, and number of steps of the longest series.
         freq_s: seconds between two steps; 0 for sequences.
-        judged: the part that was scored: ``test``, or ``validation`` if there is no test part.
-        scores: scores on the part ``judged``, by name.
+        scored_part: the part that was scored: ``test``, or ``validation`` if there is no test part.
+        scores: scores on the part ``scored_part``, by name.
         kinds: for steps, rows of ``label, found, of``: for each kind of anomaly, how many of its ``of``
             anomalies were found at one false alarm per series and week.
         history: epochs, see `forecaster.labelling.training.TrainedLabeller`.
@@ -60,7 +60,7 @@ class LabelOutcome:
     series: int
     steps: int
     freq_s: int
-    judged: str
+    scored_part: str
     scores: dict[str, float]
     kinds: list[dict[str, Any]]
     history: list[Epoch]
@@ -73,7 +73,8 @@ class LabelOutcome:
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
-        return {k: v for k, v in vars(self).items() if k != "history"} | {"epochs": self.history}
+        found = {"judged" if key == "scored_part" else key: value for key, value in vars(self).items()}
+        return {"epochs": found.pop("history"), **found}
 
 
 @compute_threads(1)
@@ -112,7 +113,7 @@ def run_labelling(
     read = read_labelled(paths, columns, on_rows)
     rows = len(read.rows) + len(read.quarantined)
     quarantine.check_share(by_kind(read.quarantined), rows, max_quarantined, read.quarantined)
-    gathered = gather(read.rows, read.channels, freq_s)
+    gathered = build_sequences(read.rows, read.channels, freq_s)
     sequences = gathered.sequences
     with registry.start_run(name, config.model_dump(), {"statecast.cell": config.cell}) as run:
 
@@ -144,7 +145,7 @@ def run_labelling(
         series=len(sequences.series_ids),
         steps=len(sequences.values),
         freq_s=task.freq_s,
-        judged="test" if part == TEST else "validation",
+        scored_part="test" if part == TEST else "validation",
         scores=found.scores,
         kinds=found.kinds.to_dicts(),
         history=trained.history,
@@ -256,7 +257,7 @@ def write_labels(
     predicted label); and a probability for each class, such as ``p_normal``.
     """
     classes = pl.Series(labeller.task.classes)
-    is_present = sequences.there() if sequences.is_per_step else np.ones(len(sequences.series_ids), bool)
+    is_present = sequences.step_mask() if sequences.is_per_step else np.ones(len(sequences.series_ids), bool)
     shown = probabilities[is_present]
     given = sequences.labels[is_present]
     frame = pl.DataFrame(

@@ -68,7 +68,7 @@ def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
         DataError: a named column does not exist, or no column of times or of values is found; the message
             names the fix.
     """
-    with formats.told(path):
+    with formats.convert_read_errors(path):
         names = formats.column_names(path)
         first = next(chain(formats.batches(path, names, _HEAD_ROWS), [None]))
     head = pl.DataFrame(schema=dict.fromkeys(names, pl.String)) if first is None else first
@@ -172,7 +172,7 @@ def _raw(path: Path, found: LabelColumns) -> list[pl.DataFrame]:
     }
     chosen = {name: column for name, column in chosen.items() if column}
     names = list(dict.fromkeys([*chosen.values(), *found.values]))
-    with formats.told(path):
+    with formats.convert_read_errors(path):
         return [
             batch.select(
                 *(pl.lit(_series_of(path)).alias("series_id") for _ in range(not found.series_id)),

@@ -117,7 +117,7 @@ def client(kind: str) -> Any:
 
 
 @contextmanager
-def told(broker: Broker, last: LastError, *, sending: bool = False) -> Iterator[None]:
+def convert_client_errors(broker: Broker, last: LastError, *, sending: bool = False) -> Iterator[None]:
     """Turn the errors that a client raises in the block into errors of one line that name the broker.
 
     Args:

@@ -7,9 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from forecaster.setting_types import Settings
+from pipelines.settings.setting_types import Name
 from schemas.secrets import SecretUrl
-
-Name = Annotated[str, Field(min_length=1)]
 
 
 def _not_empty(url: SecretUrl) -> SecretUrl:
@@ -23,8 +22,8 @@ class MlflowConfig(Settings):
 
     tracking_uri: Annotated[SecretUrl, AfterValidator(_not_empty)] = Field(
         default=SecretUrl("sqlite:///mlflow.db"),
-        description="MLflow store: sqlite:///FILE, the URL of a server, or another database; a password in "
-        "it is never printed",
+        description="MLflow store of runs and models: sqlite:///FILE, http://HOST:PORT, or another "
+        "database; a password in it is never printed",
     )
     registry_uri: SecretUrl = Field(
         default=SecretUrl(""), description='store of registered models; "": the same store as for runs'
@@ -34,7 +33,7 @@ class MlflowConfig(Settings):
         default="",
         description='id of an existing experiment, instead of its name; "": use mlflow.experiment',
     )
-    model: Name = Field(default="statecast", description="registered model that versions are added to")
+    model: Name = Field(default="statecast", description="registered model that new versions are added to")
     run_id: str = Field(
         default="",
         description='existing run to log to, such as one of mlflow run; "": create a new run each time',

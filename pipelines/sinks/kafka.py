@@ -20,7 +20,14 @@ import polars as pl
 
 from forecaster.forecasts import Forecasts
 from pipelines.schema_registry import AVRO_HEADER, send_request
-from pipelines.settings.kafka import ANSWER_LIMIT_S, Broker, LastError, client, error_of, told
+from pipelines.settings.kafka import (
+    ANSWER_LIMIT_S,
+    Broker,
+    LastError,
+    client,
+    convert_client_errors,
+    error_of,
+)
 from pipelines.sinks.files import LATE, QUARANTINE
 from schemas.errors import OutputError
 from schemas.forecasts import IDENTITY
@@ -86,7 +93,7 @@ class TopicWriter:
             queue_buffering_max_messages=200_000,
             delivery_report_only_error=True,
         )
-        with told(topics.broker, self.last, sending=True):
+        with convert_client_errors(topics.broker, self.last, sending=True):
             self._producer = client("Producer")({**settings, "on_delivery": self._delivered})
 
     def write_forecasts(self, forecasts: Forecasts, shard: str) -> None:
@@ -130,7 +137,7 @@ class TopicWriter:
         self._raise_failure()
 
     def _send(self, topic: str, messages: Iterator[Message]) -> None:
-        with self._lock, told(self.topics.broker, self.last, sending=True):
+        with self._lock, convert_client_errors(self.topics.broker, self.last, sending=True):
             for key, value, headers in messages:
                 while True:
                     try:
@@ -161,7 +168,7 @@ def check_topics(topics: Topics) -> None:
         ConfigError: an option is invalid, or a package is missing.
     """
     last = LastError()
-    with told(topics.broker, last, sending=True):
+    with convert_client_errors(topics.broker, last, sending=True):
         asking = client("Consumer")({**topics.broker.settings(last), "group.id": "statecast"})
         try:
             there = asking.list_topics(timeout=ANSWER_LIMIT_S).topics

@@ -79,7 +79,7 @@ class JobNumbers:
         watermark_us: smallest watermark of the shards that have one, in microseconds; None if no shard does.
         series, live, state_bytes: sums over the shards.
         latency: latencies of the batches of all shards.
-        whole: latencies of windows; a window is done when its slowest shard is done.
+        window_latency: latencies of windows; a window is done when its slowest shard is done.
         snapshot_at_s: wall clock of the oldest of the shards' last snapshots; 0 while a shard has none.
         snapshot_ms: longest duration of the shards' last snapshots.
     """
@@ -91,13 +91,13 @@ class JobNumbers:
     live: int = 0
     state_bytes: int = 0
     latency: Histogram = field(default_factory=Histogram)
-    whole: Histogram = field(default_factory=Histogram)
+    window_latency: Histogram = field(default_factory=Histogram)
     snapshot_at_s: float = 0.0
     snapshot_ms: float = 0.0
 
     @staticmethod
-    def of(shards: Sequence[ShardNumbers], whole: Histogram | None = None) -> JobNumbers:
-        """Combine the numbers of shards; ``whole`` are the latencies of windows (see `JobReader`)."""
+    def of(shards: Sequence[ShardNumbers], window_latency: Histogram | None = None) -> JobNumbers:
+        """Combine the numbers of shards with the latencies of windows, which `JobReader` measures."""
         if not shards:
             return JobNumbers()
         return JobNumbers(
@@ -108,7 +108,7 @@ class JobNumbers:
             live=sum(s.live for s in shards),
             state_bytes=sum(s.state_bytes for s in shards),
             latency=sum((s.latency for s in shards), Histogram()),
-            whole=whole or Histogram(),
+            window_latency=window_latency or Histogram(),
             snapshot_at_s=min(s.snapshot_at_s for s in shards),
             snapshot_ms=max(s.snapshot_ms for s in shards),
         )
@@ -133,7 +133,7 @@ class JobNumbers:
             "closed_us": self.closed_us,
             "watermark_us": self.watermark_us,
             "watermark_lag_s": None if lag is None else round(lag, 1),
-            **_quantiles("", self.whole),
+            **_quantiles("", self.window_latency),
             **_quantiles("shard_", self.latency),
             "snapshot_age_s": age,
             "snapshot_ms": round(self.snapshot_ms, 1),

@@ -107,7 +107,7 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
     yield _histogram(
         "latency_seconds",
         "Time from when a window's rows were due until all its forecasts were on disk.",
-        numbers.whole,
+        numbers.window_latency,
     )
     yield _histogram(
         "shard_latency_seconds",

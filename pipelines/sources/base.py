@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from forecaster.shards.batch import Batch
-from forecaster.shards.lateness import least, newest
+from forecaster.shards.lateness import largest_watermark, smallest_watermark
 
-Reached = TypeVar("Reached")
+Place = TypeVar("Place")
 
 
-class Step(NamedTuple, Generic[Reached]):
+class Step(NamedTuple, Generic[Place]):
     """The result of one read: ``Step[int]`` of a `Source`, ``Step[Positions]`` of a `Log`.
 
     Attributes:
@@ -23,7 +23,7 @@ class Step(NamedTuple, Generic[Reached]):
     """
 
     batches: tuple[Batch, ...]
-    reached: Reached
+    reached: Place
     wait_s: float = 0.0
 
 
@@ -77,7 +77,7 @@ class Position(NamedTuple):
     @property
     def furthest_us(self) -> int | None:
         """The partition's greatest watermark in any shard; None if no shard has a watermark of it."""
-        return newest((self.watermark_us, self.furthest_watermark_us))
+        return largest_watermark((self.watermark_us, self.furthest_watermark_us))
 
 
 Positions = Mapping[str, Position]
@@ -90,7 +90,7 @@ def furthest_us(places: Positions, shard: int | None) -> int | None:
     This is the least of `Position.furthest_us` of the partitions that ``shard`` follows. A topic that is not
     keyed has one such time for all shards, with ``shard`` None.
     """
-    return least(place.furthest_us for place in places.values() if place.shard == shard)
+    return smallest_watermark(place.furthest_us for place in places.values() if place.shard == shard)
 
 
 def followed(places: Positions, shard: int | None) -> int:

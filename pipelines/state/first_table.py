@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from forecaster.shards.shard import Shard
-from forecaster.shards.sharding import announced, hand_over_shards, reshard
+from forecaster.shards.sharding import add_partitions, hand_over_shards, reshard
 from forecaster.state import State
 from pipelines.state.state_table import StateTable, read
 from pipelines.state.table_files import write
@@ -75,14 +75,14 @@ class _Log(NamedTuple):
         """Whether the run reads a topic that is keyed by series."""
         return bool(self.owners)
 
-    def announced_to(self, shards: Iterable[Shard]) -> list[Shard]:
+    def add_partitions_to(self, shards: Iterable[Shard]) -> list[Shard]:
         """Return the shards, changed so that they also wait for the watermarks of these partitions."""
-        return [announced(shard, self.partitions, self.owners) for shard in shards]
+        return [add_partitions(shard, self.partitions, self.owners) for shard in shards]
 
 
 def _begin_cold(folder: Location, shards: int, cold: State, log: _Log) -> None:
     """Write a table without series."""
-    write(folder, log.announced_to(Shard.cold(number, shards, cold, ()) for number in range(shards)))
+    write(folder, log.add_partitions_to(Shard.cold(number, shards, cold, ()) for number in range(shards)))
 
 
 def _begin_warm(folder: Location, shards: int, start: Location, log: _Log) -> None:
@@ -90,7 +90,7 @@ def _begin_warm(folder: Location, shards: int, start: Location, log: _Log) -> No
     table = read(start)
     with _errors_name(start):
         made = _keyed_shards(table, shards) if log.is_keyed else reshard(table.shards, shards)
-    write(folder, log.announced_to(hand_over_shards(made)))
+    write(folder, log.add_partitions_to(hand_over_shards(made)))
 
 
 def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
@@ -107,7 +107,7 @@ def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
                 made = table.shards
             else:
                 made = reshard(table.shards, shards)
-        return log.announced_to(made)
+        return log.add_partitions_to(made)
 
     table = read(start, series=False)  # fast, and enough to see whether anything changes
     if not _have_same_partitions(resumed(table), table.shards):

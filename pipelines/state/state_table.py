@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from forecaster.shards.counts import Counts
-from forecaster.shards.lateness import newest
+from forecaster.shards.lateness import largest_watermark
 from forecaster.shards.shard import Shard
 from forecaster.state import State
 from forecaster.time.windows import ORIGIN, PARTITION
@@ -30,13 +30,13 @@ from schemas.errors import DataError, ModelError, StatecastError
 
 __all__ = [
     "FOLDER",
-    "Reached",
+    "PartitionProgress",
     "StateTable",
     "copy_aside",
     "exists",
-    "homes",
     "is_of_backfill",
     "read",
+    "read_series_shards",
     "recover",
     "write",
 ]
@@ -48,7 +48,7 @@ _FORMAT_1_FOLDER = "series"
 _BACKFILL = "replay"  # name of the only partition of a backfill
 
 
-class Reached(NamedTuple):
+class PartitionProgress(NamedTuple):
     """The offsets and watermarks that the shards which follow a partition have reached.
 
     Attributes:
@@ -103,14 +103,16 @@ class StateTable:
         """Return the offset at which reading a partition resumes; all shards have applied earlier rows."""
         return min(shard.offsets.get(partition, 0) for shard in self._followers(partition))
 
-    def reached(self) -> dict[str, Reached]:
+    def progress_by_partition(self) -> dict[str, PartitionProgress]:
         """Return how far each partition was read, by its name."""
         found = {}
         for name in dict.fromkeys(name for shard in self.shards for name in shard.offsets):
             stands = [(s.offsets.get(name, 0), s.watermarks.get(name)) for s in self._followers(name)]
             least, *others = sorted({offset for offset, _ in stands})
-            there_us = newest(us for offset, us in stands if offset == least)
-            found[name] = Reached(least, there_us, tuple(others), newest(us for _, us in stands))
+            there_us = largest_watermark(us for offset, us in stands if offset == least)
+            found[name] = PartitionProgress(
+                least, there_us, tuple(others), largest_watermark(us for _, us in stands)
+            )
         return found
 
     def _followers(self, partition: str) -> list[Shard]:
@@ -158,7 +160,7 @@ def _read_table(folder: Location, series: bool) -> StateTable:
     return StateTable(shards)
 
 
-def homes(folder: Location) -> dict[str, int]:
+def read_series_shards(folder: Location) -> dict[str, int]:
     """Return the shard number of each series of the table in ``folder``; empty without a table.
 
     Raises:
@@ -175,12 +177,13 @@ def homes(folder: Location) -> dict[str, int]:
     return found
 
 
-def offsets(folder: Location) -> dict[str, int]:
+def read_offsets(folder: Location) -> dict[str, int]:
     """Return the offset at which reading each partition resumes; empty if the table cannot be read."""
     try:
-        return {name: reached.offset for name, reached in read(folder, series=False).reached().items()}
+        progress = read(folder, series=False).progress_by_partition()
     except StatecastError:  # the table does not exist yet, or it is just being put in place
         return {}
+    return {name: found.offset for name, found in progress.items()}
 
 
 def _paths(folder: Location) -> list[Location]:
@@ -198,7 +201,7 @@ def is_of_backfill(folder: Location) -> bool:
     """
     if any(folder.glob("*.json*")):  # manifests, which only the sources of streams write
         return False
-    return read(folder, series=False).reached().keys() <= {_BACKFILL}
+    return read(folder, series=False).progress_by_partition().keys() <= {_BACKFILL}
 
 
 def _is_of_format_1(folder: Location) -> bool:

@@ -29,7 +29,7 @@ import numpy as np
 from forecaster.shards.counts import Counts
 from pipelines.state import state_table
 from tests.chaos import inputs
-from tests.chaos.lives import Stream
+from tests.chaos.restarted_stream import Stream
 from tests.chaos.verdict import Verdict, compare
 
 _DAY_S = 86_400

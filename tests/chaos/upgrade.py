@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.chaos import inputs
-from tests.chaos.lives import ROOT, Stream
+from tests.chaos.restarted_stream import ROOT, Stream
 from tests.chaos.verdict import compare
 
 _RUNS = 5  # number of runs, which alternate between the two versions of Beam

@@ -24,8 +24,8 @@ from schemas.forecasts import IDENTITY
 from tests.cluster.broker import Broker
 from tests.cluster.faulted import Stream, Verdict
 from tests.cluster.flink import FlinkCluster
+from tests.comparisons import assert_same_frames
 from tests.fleets import scales
-from tests.same import assert_same_frames
 
 _AWAY_S: Final = 10.0
 _SAVEPOINT_S: Final = 60.0

@@ -132,7 +132,7 @@ def job_of(
     """Return a resuming stream with three shards from ``topics[0]`` to ``topics[1]``."""
     source = source_of(broker, topics[0], output, idle_s=idle_s)
     if keyed:
-        source = replace(source, keyed_shards=3, homes=state_table.homes)
+        source = replace(source, keyed_shards=3, read_series_shards=state_table.read_series_shards)
     sent = Topics(Address(broker.bootstrap), topics[1])
     return StreamJob(
         forecaster(), source, output, 3, resume=True, snapshot_every_s=0.5, runner=runner, topics=sent

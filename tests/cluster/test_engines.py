@@ -18,8 +18,8 @@ from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from tests.cluster.fixtures import needs
+from tests.comparisons import assert_same_frames, assert_same_state
 from tests.fleets import HOUR, START, forecaster, rows_of, scales
-from tests.same import assert_same_frames, assert_same_state
 
 SERIES, WINDOWS = 30, 150
 

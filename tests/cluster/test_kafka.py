@@ -31,9 +31,9 @@ from tests.cluster.streams import (
     run_until_closed,
     uneven_partitions,
 )
+from tests.comparisons import assert_same_frames
 from tests.fleets import scales
 from tests.processes import started
-from tests.same import assert_same_frames
 
 pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not installed")
 

@@ -38,8 +38,8 @@ from tests.cluster.streams import (
     rows_in_time_order,
     run_until_closed,
 )
+from tests.comparisons import assert_same_frames
 from tests.fleets import scales
-from tests.same import assert_same_frames
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not installed")
 

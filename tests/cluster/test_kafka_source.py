@@ -32,8 +32,8 @@ from tests.cluster.streams import (
     rows_in_time_order,
     source_of,
 )
+from tests.comparisons import assert_same_frames
 from tests.fleets import scales
-from tests.same import assert_same_frames
 
 pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not installed")
 admin = pytest.importorskip("confluent_kafka.admin")

@@ -43,9 +43,9 @@ from tests.cluster.streams import (
     rows_in_time_order,
     source_of,
 )
+from tests.comparisons import assert_same_frames, assert_same_state
 from tests.fleets import START, forecaster, scales
 from tests.processes import started
-from tests.same import assert_same_frames, assert_same_state
 from tests.stores import forecasts_written, keys, s3_server
 
 ROWS_AT_ONCE = 100  # number of rows that are sent to the topic together
@@ -123,7 +123,7 @@ def assert_survives_kills(
     rows, home = rows_in_time_order(fleet), even_partitions(fleet)
     source = replace(source_of(broker, topic, Path()), folder=output / "state")
     if keyed:
-        source = replace(source, keyed_shards=3, homes=state_table.homes)
+        source = replace(source, keyed_shards=3, read_series_shards=state_table.read_series_shards)
     job = StreamJob(
         forecaster(),
         source,

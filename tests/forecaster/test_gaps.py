@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from forecaster.config import NetworkConfig, TrainingConfig
 from forecaster.evaluation.baselines import seasonal_naive
 from forecaster.evaluation.metrics import seasonal_scale
-from forecaster.evaluation.rolling import Split, rolled
+from forecaster.evaluation.rolling import Split, rolling_forecasts
 from forecaster.lifecycle import plan_block
 from forecaster.stepping import advance
 from forecaster.time.notices import window_notices
@@ -26,9 +26,9 @@ from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows, aggregate, observed
 from forecaster.training.batches import fleet_of
 from forecaster.training.train import train
+from tests.comparisons import assert_same, assert_same_live_series, by_key, scales_of_rows
 from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of
 from tests.folds import Arrival, run_shards
-from tests.same import assert_same, assert_same_live_series, by_key, scales_of_rows
 
 IN_1900 = datetime(1900, 1, 1, tzinfo=UTC)
 YEARS = 23 * 365 * 24
@@ -177,8 +177,8 @@ def test_values_after_a_long_gap_are_no_actuals_of_earlier_forecasts() -> None:
     model = forecaster(max_gap=2, horizon=3)
     windows = aggregate(rows, model.window_config).windows
     assert len(windows.values) == 60 + 3 + 60
-    blocks = list(rolled(model, windows, Split(20, 20, len(windows.values), 3)))
-    truth = {int(row): block.truth[t] for block in blocks for t, row in enumerate(block.rows)}
+    blocks = list(rolling_forecasts(model, windows, Split(20, 20, len(windows.values), 3)))
+    truth = {int(row): block.actuals[t] for block in blocks for t, row in enumerate(block.rows)}
     np.testing.assert_array_equal(truth[40], windows.values[41:44].T)
     assert np.isnan(truth[61]).all()
     assert np.isnan(truth[62]).all()

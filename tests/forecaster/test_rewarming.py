@@ -12,8 +12,8 @@ from forecaster.stepping import advance
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from schemas.errors import ModelError
+from tests.comparisons import assert_same_state
 from tests.fleets import START, forecaster
-from tests.same import assert_same_state
 
 
 def test_rewarming_keeps_clocks_moments_and_ring_values() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from forecaster.covariates.encoding import Table, Tables
 from forecaster.covariates.lookup import Covariates
-from forecaster.serving import ServedForecaster, latest
+from forecaster.serving import ServedForecaster, last_forecasts
 from schemas.errors import DataError
 from schemas.observations import LARGEST
 from tests.fleets import HOUR_US
@@ -59,7 +59,7 @@ def test_serving_reads_covariates_from_the_history() -> None:
     tables = Tables(Table(rows_sent.select("series_id", "timestamp", "price")), Table(static))
     covariates = Covariates.of(model.covariates.features, model.window_config.frequency, tables)
     rows = rows_sent.drop_nulls("value").rename({"heat": "observed.heat"})
-    assert answer.equals(latest(model.with_covariates(covariates), rows))
+    assert answer.equals(last_forecasts(model.with_covariates(covariates), rows))
     for name in ("heat", "price", "size", "kind"):
         empty = served.predict(rows_sent.with_columns(pl.lit(None, rows_sent.schema[name]).alias(name)))
         assert not np.allclose(answer["q50"], empty["q50"]), name
@@ -142,7 +142,7 @@ def test_serving_rows_years_apart_is_fast_and_equals_streaming() -> None:
     began_s = time.process_time()
     answer = ServedForecaster(model).predict(pl.concat([old, rows]))
     assert time.process_time() - began_s < 5
-    assert answer.equals(latest(model, rows))
+    assert answer.equals(last_forecasts(model, rows))
     ends = int(rows["timestamp"].to_physical()[-1]) + HOUR_US
     ran = run_shards(model, [Arrival(pl.concat([old, rows]), ends)], to_the_end=False)
     streamed = [part.frame() for part in ran.forecasts if part is not None]

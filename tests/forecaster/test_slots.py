@@ -15,9 +15,9 @@ from forecaster.shards.batch import Batch
 from forecaster.shards.shard import Shard, apply
 from forecaster.shards.snapshot import from_bytes, to_bytes
 from forecaster.time.windows import Windows
+from tests.comparisons import assert_same, assert_same_live_series, by_key
 from tests.fleets import HOUR_US, START, forecaster, rows_of
 from tests.folds import Arrival, batches_of, fold
-from tests.same import assert_same, assert_same_live_series, by_key
 
 MAX_GAP = 2
 MODEL = forecaster(max_gap=MAX_GAP)

@@ -13,8 +13,8 @@ from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from schemas.errors import DataError, VersionMismatch
 from schemas.forecasts import check_forecasts
+from tests.comparisons import Floats, Key, assert_same, assert_same_state, by_key, nested
 from tests.fleets import HOUR_US, START, forecaster, rows_of, scales
-from tests.same import Floats, Key, assert_same, assert_same_state, by_key, nested
 
 NAN = np.nan
 

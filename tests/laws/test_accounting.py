@@ -22,10 +22,10 @@ from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import request_stop
 from schemas import observations
+from tests.comparisons import YOUNG, assert_same, by_key
 from tests.fleets import HOUR_US, SHORT_WEEK, START, forecaster
 from tests.folds import Arrival, fold, fold_on, run_shards
 from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
-from tests.same import YOUNG, assert_same, by_key
 
 NAMES = st.sampled_from(["a", "b", "c", "d", "", "  ", None])
 TIMES = st.one_of(

@@ -13,10 +13,18 @@ from hypothesis import strategies as st
 from forecaster.config import EXPERTS
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows
+from tests.comparisons import (
+    YOUNG,
+    Floats,
+    Key,
+    assert_same,
+    assert_same_live_series,
+    assert_same_state,
+    by_key,
+)
 from tests.fleets import HOUR_US, SHORT_WEEK, START, fleets, forecaster, rows_of, scales
 from tests.folds import Arrival, fold, run_shards
 from tests.partitions import LONG_GAP, Logs, all_logs, cut
-from tests.same import YOUNG, Floats, Key, assert_same, assert_same_live_series, assert_same_state, by_key
 
 LATE_BEGINNER = Windows(
     ("a", "b"), START, np.array([[1.0, np.nan], [2.0, np.nan], [np.nan, 7.0], [np.nan, np.nan], [3.0, 9.0]])

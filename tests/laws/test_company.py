@@ -19,10 +19,17 @@ from pipelines.jobs.job import BackfillJob
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
+from tests.comparisons import (
+    YOUNG,
+    assert_same,
+    assert_same_frames,
+    assert_same_live_series,
+    by_key,
+    sorted_rows,
+)
 from tests.fleets import SHORT_WEEK, fleets, forecaster, scales
 from tests.folds import Ran, fold, fold_on
 from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
-from tests.same import YOUNG, assert_same, assert_same_frames, assert_same_live_series, by_key, sorted_rows
 
 
 @pytest.mark.parametrize(

@@ -29,14 +29,14 @@ from pipelines.sinks.files import PARTS, Format, read_forecasts, read_quarantine
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
+from tests.comparisons import YOUNG, assert_same, assert_same_frames, by_key, sorted_rows
 from tests.disks import Disk, outputs
 from tests.fleets import HALF_A_DAY, HOUR, SHORT_WEEK, forecaster, rows_of, scales
 from tests.folds import Ran, fold
 from tests.logs import LogOutputs, half_of, job_of, small_log
-from tests.mortals import KillableProcess, Killed
 from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
 from tests.power import PowerLoss
-from tests.same import YOUNG, assert_same, assert_same_frames, by_key, sorted_rows
+from tests.simulated_kills import KillableProcess, Killed
 
 
 def fold_with_kills(model: Forecaster, logs: Logs, shards: int, kills: int, draw: Any) -> Ran:

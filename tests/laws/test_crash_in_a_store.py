@@ -25,10 +25,10 @@ from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.storage import Location, Remote, lease
+from tests.comparisons import assert_same_frames
 from tests.fleets import HOUR, forecaster, rows_of, scales
 from tests.logs import LogOutputs, half_of, job_of, small_log
-from tests.mortals import KillableProcess, Killed
-from tests.same import assert_same_frames
+from tests.simulated_kills import KillableProcess, Killed
 from tests.stores import Objects, forecasts_written, in_memory, objects, put_back
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
-from forecaster.shards.sharding import announced, empty_batch, hand_over_shards, reshard
+from forecaster.shards.sharding import add_partitions, empty_batch, hand_over_shards, reshard
 from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
@@ -30,10 +30,7 @@ from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas.forecasts import IDENTITY
-from tests.fleets import HOUR, HOUR_US, SHORT_WEEK, START, forecaster, rows_of, scales
-from tests.folds import Arrival, batches_of, fold, fold_on
-from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
-from tests.same import (
+from tests.comparisons import (
     YOUNG,
     assert_same,
     assert_same_frames,
@@ -42,6 +39,9 @@ from tests.same import (
     by_key,
     nested,
 )
+from tests.fleets import HOUR, HOUR_US, SHORT_WEEK, START, forecaster, rows_of, scales
+from tests.folds import Arrival, batches_of, fold, fold_on
+from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
 
 MODEL = forecaster(allowed_lateness="2h")
 ALL_ROWS = Input(Columns())
@@ -95,7 +95,9 @@ def assert_same_as_one_job(
     # Each partition begins with the watermark that it had in the first job.
     reached = dict.fromkeys(logs.partitions, 0) | {batch.partition: batch.stop for batch in order[:at]}
     begins = dict.fromkeys(reached, 0) if is_new_log else reached
-    second_shards = [announced(shard, begins) for shard in hand_over_shards(reshard(first.shards, shards[1]))]
+    second_shards = [
+        add_partitions(shard, begins) for shard in hand_over_shards(reshard(first.shards, shards[1]))
+    ]
     watermarks = [
         replace(empty_batch(name, begin), watermark_us=first.shards[0].watermarks[name])
         for name, begin in begins.items()

@@ -19,8 +19,8 @@ from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
+from tests.comparisons import assert_same_frames, assert_same_state
 from tests.fleets import forecaster, scales
-from tests.same import assert_same_frames, assert_same_state
 
 MONTH = Frequency(0, 1)
 MODEL = forecaster(freq="1mo", ring=24)

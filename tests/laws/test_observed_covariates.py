@@ -14,9 +14,9 @@ from forecaster.shards import snapshot
 from forecaster.shards.sharding import hand_over_shards, reshard
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows
+from tests.comparisons import assert_same, assert_same_live_series, assert_same_state, by_key
 from tests.fleets import HOUR_US, START, fleets, forecaster, rows_of, scales, with_heat
 from tests.folds import Arrival, batches_of, fold, fold_on, run_shards
-from tests.same import assert_same, assert_same_live_series, assert_same_state, by_key
 
 HEAT = ("heat",)
 FLEET_WITH_HEAT = with_heat(Windows(tuple("abcdefg"), START, np.random.default_rng(1).normal(size=(40, 7))))

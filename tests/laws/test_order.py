@@ -20,10 +20,10 @@ from pipelines.sinks.files import read_forecasts
 from pipelines.sources.base import Step
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
+from tests.comparisons import YOUNG, assert_same, assert_same_frames, assert_same_state, by_key, sorted_rows
 from tests.fleets import HALF_A_DAY_US, HOUR_US, SHORT_WEEK, START, fleets, forecaster, rows_of, scales
 from tests.folds import Arrival, batches_of, fold, fold_on, run_shards, shuffled
 from tests.partitions import LONG_GAP, Log, Logs, all_logs, cut, interleaved
-from tests.same import YOUNG, assert_same, assert_same_frames, assert_same_state, by_key, sorted_rows
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "sum", "last"])

@@ -30,8 +30,8 @@ from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas import observations
 from schemas.forecasts import check_forecasts
+from tests.comparisons import assert_same_frames, assert_same_state
 from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of, scales
-from tests.same import assert_same_frames, assert_same_state
 
 
 class Outputs(NamedTuple):

@@ -31,7 +31,7 @@ from pipelines.workers.ownership import read_owner, take_ownership
 from pipelines.workers.step_settings import StepSettings
 from tests.fleets import START, forecaster, rows_of
 from tests.power import PowerLoss, Tree
-from tests.shards import some
+from tests.shards import shards_after_five_windows
 
 PARTS = ("forecasts", "late", "state")
 
@@ -95,13 +95,13 @@ def test_an_interrupted_recovery_is_completed_by_the_next_recovery(tmp_path: Pat
 
 def test_a_power_loss_leaves_the_old_or_the_new_state_table(tmp_path: Path) -> None:
     states = tmp_path / "out" / "state"
-    state_table.write(states, some(1, 2))
+    state_table.write(states, shards_after_five_windows(1, 2))
     (states / "folder.jsonl").write_text("{}\n")
     sync_path(states / "folder.jsonl")
     sync_path(states)
     power = PowerLoss(tmp_path / "out")
     with power.record():
-        state_table.write(states, some(2, 4), also=states)
+        state_table.write(states, shards_after_five_windows(2, 4), also=states)
     for files in power.states:
         power.restore(files)
         state_table.recover(states)
@@ -110,7 +110,7 @@ def test_a_power_loss_leaves_the_old_or_the_new_state_table(tmp_path: Path) -> N
 
 
 def test_a_power_loss_leaves_the_old_or_the_new_snapshot(tmp_path: Path) -> None:
-    (old,), (new,) = some(1, 2), some(1, 4)
+    (old,), (new,) = shards_after_five_windows(1, 2), shards_after_five_windows(1, 4)
     snapshot_file.write_shard(tmp_path / "state", old)
     power = PowerLoss(tmp_path)
     with power.record():
@@ -146,13 +146,13 @@ def test_a_power_loss_leaves_small_state_files_readable(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a")
     rows, place = [str(tmp_path / "rows.csv")], tmp_path / "place"
     output = place / "out"
-    state_table.write(output / "state", some(2))
+    state_table.write(output / "state", shards_after_five_windows(2))
     series = len(state_table.read(output / "state").state)
     run = StepSettings("b" * 32, b"", 2, 1, output, "parquet", 1, resumed=False)
     power = PowerLoss(place)
     with power.record():
         check_replay(output / "state" / "replay.json", rows, "how", 0, 12.5)
-        Decisions(output / "state" / "kafka.jsonl").carry("t-0", 0, 5)
+        Decisions(output / "state" / "kafka.jsonl").raise_watermark("t-0", 0, 5)
         take_ownership(run)
         state_file.pack(output / "state", place / "table.parquet")
         assert state_table.copy_aside(output / "state") is not None

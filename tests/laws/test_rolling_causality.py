@@ -12,9 +12,10 @@ import polars as pl
 import pytest
 
 from forecaster.arrays import Floats
-from forecaster.evaluation.rolling import rolled
+from forecaster.evaluation.rolling import rolling_forecasts
+from forecaster.time.windows import aggregate
 from forecaster.training.train import train
-from pipelines.jobs.rolling import RollingJob, prepared
+from pipelines.jobs.rolling import RollingJob, windows_and_split
 from pipelines.settings.job_file import load_config
 from pipelines.sources.files.load_all import load_observations
 
@@ -50,11 +51,12 @@ def forecasts(path: Path, history: Floats, normalize: Normalize) -> tuple[dict[s
     small = {"network.hidden": 4, "network.layers": 1, "network.horizon": HORIZON, "training.epochs": 1}
     config = load_config(None, {"data.paths": [str(path)], "data.layout": "wide", **small})
     job = RollingJob(config, (1, HORIZON), TRAIN_ROWS, FIRST, STOP, normalize)
-    windows, split = prepared(job, load_observations(config).rows)
+    read = aggregate(load_observations(config).rows, job.run_config.windows)
+    windows, split = windows_and_split(job, read.windows)
     learned_from = windows.between(windows.start, windows.start + TRAIN_ROWS)
-    settled = job.settled
-    trained = train(learned_from, settled.network, settled.training, settled.windows)
-    blocks = list(rolled(trained.forecaster, windows, split))
+    run_config = job.run_config
+    trained = train(learned_from, run_config.network, run_config.training, run_config.windows)
+    blocks = list(rolling_forecasts(trained.forecaster, windows, split))
     members = {
         name: np.concatenate([block.members[name].values for block in blocks], axis=1)
         for name in blocks[0].members

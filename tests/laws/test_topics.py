@@ -20,6 +20,7 @@ from forecaster.shards.batch import Batch
 from forecaster.time.windows import Windows
 from pipelines.sources.base import Position
 from pipelines.sources.kafka.reading import Reading
+from tests.comparisons import YOUNG, Floats, Key, assert_same, by_key, sorted_rows
 from tests.disks import Disk
 from tests.fleets import HALF_A_DAY_US, SHORT_WEEK, START, forecaster, rows_of, scales
 from tests.folds import Ran
@@ -35,7 +36,6 @@ from tests.laws.topic_jobs import (
     source_of,
 )
 from tests.partitions import interleaved
-from tests.same import YOUNG, Floats, Key, assert_same, by_key, sorted_rows
 from tests.topics import Topic, values_of
 
 

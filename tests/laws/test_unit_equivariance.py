@@ -29,8 +29,8 @@ from forecaster.stepping import advance_in_place
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from forecaster.training.train import Trained, train
+from tests.comparisons import YOUNG
 from tests.fleets import HOUR_US, SHORT_WEEK, START, forecaster
-from tests.same import YOUNG
 
 WINDOWS = 90
 ROUNDINGS = 2000 * 2.0**-53  # rounding errors of means and regressions, relative to the level

@@ -25,9 +25,9 @@ from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from schemas.errors import ModelError, VersionMismatch
+from tests.comparisons import assert_same, assert_same_frames, assert_same_state, by_key
 from tests.fleets import HOUR, HOUR_US, START, fleets, forecaster, rows_of, scales
 from tests.folds import Arrival, fold_on, run_shards
-from tests.same import assert_same, assert_same_frames, assert_same_state, by_key
 
 
 def test_a_state_of_another_version_is_refused() -> None:

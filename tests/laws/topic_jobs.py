@@ -15,7 +15,7 @@ from forecaster.model import Forecaster
 from forecaster.shards import snapshot
 from forecaster.shards.batch import Batch
 from forecaster.shards.shard import Shard
-from forecaster.shards.sharding import announced
+from forecaster.shards.sharding import add_partitions
 from pipelines.settings.kafka import Broker
 from pipelines.sources.base import Position, Positions
 from pipelines.sources.files.tables import Columns
@@ -62,7 +62,7 @@ def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any
 
 def places_to_resume(source: KafkaSource, shards: list[Shard]) -> Positions:
     """Return the position from which a job with these shards resumes each partition."""
-    reached = StateTable(tuple(shards)).reached()
+    reached = StateTable(tuple(shards)).progress_by_partition()
     return source.begin({name: Position(*found) for name, found in reached.items()})
 
 
@@ -105,7 +105,7 @@ def read(
 def with_partitions(shard: Shard, places: Positions) -> Shard:
     """Return the shard after the partitions of ``places`` have been announced to the shard."""
     owners = {name: place.shard for name, place in places.items() if place.shard is not None}
-    return announced(shard, {name: place.offset for name, place in places.items()}, owners)
+    return add_partitions(shard, {name: place.offset for name, place in places.items()}, owners)
 
 
 def resume(

@@ -20,7 +20,7 @@ from forecaster.components.season import phases
 FARTHEST = 1e9  # an expert's distances are clipped to this many scales, which float32 can hold
 
 
-class Seen(NamedTuple):
+class ExpertInputs(NamedTuple):
     """The data that an expert reads as a window closes, for one window (no axis ``...``) or ``T`` windows.
 
     Attributes:
@@ -43,10 +43,10 @@ class Seen(NamedTuple):
     moves: Bools
     shape: Floats
 
-    def at(self, t: int) -> Seen:
+    def at(self, t: int) -> ExpertInputs:
         """Return the data of window ``t``, without the axis of windows."""
         one = (self.window[t], self.value[t], self.past[:, t], self.last[t], self.age[t])
-        return Seen(*one, self.scale[t], self.moves[t], self.shape[:, t])
+        return ExpertInputs(*one, self.scale[t], self.moves[t], self.shape[:, t])
 
     def back(self, ago: Ints) -> Floats:
         """Return the values ``ago`` ``[n]`` windows before each window: ``[n, ..., S]``, NaN if missing."""
@@ -72,7 +72,7 @@ class Expert(ABC):
     """
 
     format_version = 1
-    reads = frozenset({"history", "last", "age", "scale", "moves", "shape"})  # the fields in `Seen`
+    reads = frozenset({"history", "last", "age", "scale", "moves", "shape"})  # the fields in `ExpertInputs`
 
     @property
     @abstractmethod
@@ -103,16 +103,16 @@ class Expert(ABC):
         return {name: np.zeros((series, *field.shape), field.dtype) for name, field in self.spec().items()}
 
     @abstractmethod
-    def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
+    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
         """Update ``own`` in place with one window, for the series where ``counts`` ``[S]``."""
 
     @abstractmethod
-    def forecast(self, own: Arrays, seen: Seen) -> Floats32:
-        """Return the forecasts issued at the windows ``seen``.
+    def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
+        """Return the forecasts issued at the windows ``inputs``.
 
         Args:
             own: the `forecast_fields` fields, with their contents after each of the windows.
-            seen: one window or several.
+            inputs: one window or several.
 
         Returns:
             ``[N, ..., S]``, changes from the last value in scales.
@@ -126,26 +126,26 @@ class Expert(ABC):
             name: np.empty((*own[name].shape[:-1], windows, series), own[name].dtype)
             for name in self.forecast_fields
         }
-        seen = seen_windows(block, self.reach)
+        inputs = expert_inputs(block, self.reach)
         for t in range(windows if own else 0):
             counts = block.counts(t)
-            self.learn(own, seen.at(t), np.ones(series, bool) if counts is None else counts)
+            self.learn(own, inputs.at(t), np.ones(series, bool) if counts is None else counts)
             for name, array in forecast_fields.items():
                 array[..., t, :] = own[name]
-        forecasts = self.forecast(forecast_fields, seen)
+        forecasts = self.forecast(forecast_fields, inputs)
         own = {name: series_first(array) for name, array in own.items()}
         return own, replace(block, members={**block.members, self.name: forecasts})
 
 
-def seen_windows(block: Block, reach: int) -> Seen:
-    """Return all windows of a block as `Seen`, with ``reach`` windows before each; views of its arrays."""
+def expert_inputs(block: Block, reach: int) -> ExpertInputs:
+    """Return views of a block's arrays for all its windows, with ``reach`` windows before each window."""
     windows = len(block.values)
     history = block.history[len(block.history) - windows - reach :]
     # The axes of ``past`` are past window, window and series.
     past = np.moveaxis(sliding_window_view(history, windows, axis=0), -1, 1)
     at = block.start[None, :] + np.arange(windows)[:, None]
     shape = np.moveaxis(block.shape, 1, 0)
-    return Seen(at, block.values, past, block.last, block.age, block.scale, block.moves, shape)
+    return ExpertInputs(at, block.values, past, block.last, block.age, block.scale, block.moves, shape)
 
 
 def in_scales(far: Floats, scale: Floats) -> Floats32:

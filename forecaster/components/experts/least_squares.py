@@ -13,7 +13,7 @@ import numpy as np
 
 from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
 from forecaster.components.base import Field
-from forecaster.components.experts.base import Expert, Seen, in_scales
+from forecaster.components.experts.base import Expert, ExpertInputs, in_scales
 from forecaster.components.network.ridge import OTHER_LEVEL, distances, limit_distances
 
 _CLIP = 50.0  # regressors and targets are clipped to this many scales
@@ -87,25 +87,25 @@ class LeastSquares(Expert):
         own["inverse"][:] = np.eye(self._size) / self.prior
         return own
 
-    def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
+    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
         """See `Expert`.
 
         The weights learn from a window only if the window and the window before have values, the series is
         not constant, and more than `reach` values were observed before.
         """
-        has_value = ~np.isnan(seen.value) & counts
+        has_value = ~np.isnan(inputs.value) & counts
         back = np.array((*self.lags, 0)) + 1
-        lagged = self._without_shape(seen, seen.back(back), back)
+        lagged = self._without_shape(inputs, inputs.back(back), back)
         before = lagged[-1]
-        now = self._without_shape(seen, seen.value[None], _NOW)[0]
-        distance = _near(lagged[:-1], before, seen.scale)
+        now = self._without_shape(inputs, inputs.value[None], _NOW)[0]
+        distance = _near(lagged[:-1], before, inputs.scale)
         if self.halflives:
-            distance = np.concatenate([distance, in_scales(own["means"] - before, seen.scale)])
+            distance = np.concatenate([distance, in_scales(own["means"] - before, inputs.scale)])
         change = now - before
-        learns = has_value & seen.moves & ~np.isnan(change) & (own["known"] > self.reach)
+        learns = has_value & inputs.moves & ~np.isnan(change) & (own["known"] > self.reach)
         with np.errstate(invalid="ignore"):
             x = np.where(learns, np.clip(distance, -_CLIP, _CLIP), np.float32(0.0))
-            target = np.where(learns, np.clip(change / seen.scale, -_CLIP, _CLIP), 0.0).astype(np.float32)
+            target = np.where(learns, np.clip(change / inputs.scale, -_CLIP, _CLIP), 0.0).astype(np.float32)
         self._update(own["weights"], own["inverse"], x, target, learns)
         own["known"] += has_value
         for k, halflife in enumerate(self.halflives):
@@ -139,24 +139,24 @@ class LeastSquares(Expert):
             row -= np.multiply(share, gain, out=product)
             row *= grows
 
-    def forecast(self, own: Arrays, seen: Seen) -> Floats32:
+    def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
         """See `Expert`."""
-        now = self._without_shape(seen, seen.last[None], seen.age[None])[0]
+        now = self._without_shape(inputs, inputs.last[None], inputs.age[None])[0]
         longest = max(self.lags)
         # Compute with distances from the last value: float32 would round small changes of a high level away.
         values = np.zeros((longest + 1 + self.horizon, *now.shape), np.float32)
         for back in self._runs_of_past_windows:
-            past = self._without_shape(seen, seen.back(back), back)
-            values[longest - back[0] : longest - back[-1] + 1] = _near(past, now, seen.scale)
+            past = self._without_shape(inputs, inputs.back(back), back)
+            values[longest - back[0] : longest - back[-1] + 1] = _near(past, now, inputs.scale)
         lags = np.array(self.lags)
         room = _ROOM * np.abs(values[longest - lags]).max(axis=0) + np.float32(1.0)
-        means = [in_scales(own["means"][k] - now, seen.scale) for k in range(len(self.halflives))]
+        means = [in_scales(own["means"][k] - now, inputs.scale) for k in range(len(self.halflives))]
         self._unroll(values, own["weights"], means, room)
         ahead = values[longest + 1 :]
         if not self.season:
             return ahead
-        shape = seen.future_shape(np.arange(1, self.horizon + 1)) + (now - seen.last)
-        ahead += in_scales(shape, seen.scale)
+        shape = inputs.future_shape(np.arange(1, self.horizon + 1)) + (now - inputs.last)
+        ahead += in_scales(shape, inputs.scale)
         return ahead
 
     @cached_property
@@ -209,15 +209,15 @@ class LeastSquares(Expert):
             part = np.multiply(weight, values[longest - lag : longest - lag + until], out=product[:until])
             ahead[:until] += part
 
-    def _without_shape(self, seen: Seen, values: Floats, ago: Ints) -> Floats:
+    def _without_shape(self, inputs: ExpertInputs, values: Floats, ago: Ints) -> Floats:
         """Return values ``[n, ..., S]`` less the season's shape, or unchanged if no season is configured.
 
         Args:
-            seen: the windows.
+            inputs: the windows.
             values: ``[n, ..., S]``.
             ago: how many windows ago the values were observed, ``[n]`` or ``[n, ..., S]``.
         """
-        return values - seen.future_shape(-ago) if self.season else values
+        return values - inputs.future_shape(-ago) if self.season else values
 
 
 def _near(values: Floats, last: Floats, scale: Floats) -> Floats32:

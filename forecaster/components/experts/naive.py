@@ -12,7 +12,7 @@ import numpy as np
 
 from forecaster.arrays import Arrays, Bools, Floats32
 from forecaster.components.base import Field
-from forecaster.components.experts.base import Expert, Seen, in_scales
+from forecaster.components.experts.base import Expert, ExpertInputs, in_scales
 from forecaster.components.season import windows_ago
 
 
@@ -32,12 +32,12 @@ class Persistence(Expert):
         """Return no fields."""
         return {}
 
-    def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
+    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
         """Do nothing."""
 
-    def forecast(self, own: Arrays, seen: Seen) -> Floats32:
+    def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
         """See `Expert`."""
-        return np.zeros((self.horizon, *seen.last.shape), np.float32)
+        return np.zeros((self.horizon, *inputs.last.shape), np.float32)
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,11 @@ class SeasonalNaive(Expert):
         """Return no fields: the ring holds the values."""
         return {}
 
-    def learn(self, own: Arrays, seen: Seen, counts: Bools) -> None:
+    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
         """Do nothing."""
 
-    def forecast(self, own: Arrays, seen: Seen) -> Floats32:
+    def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
         """See `Expert`."""
-        same_phase = seen.back(windows_ago(self.season, self.horizon))
-        return np.where(np.isnan(same_phase), np.float32(0.0), in_scales(same_phase - seen.last, seen.scale))
+        same_phase = inputs.back(windows_ago(self.season, self.horizon))
+        change = in_scales(same_phase - inputs.last, inputs.scale)
+        return np.where(np.isnan(same_phase), np.float32(0.0), change)

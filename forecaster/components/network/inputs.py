@@ -15,7 +15,7 @@ from forecaster.arrays import Floats, Floats32, Ints
 from forecaster.components.base import Block, Component
 from forecaster.components.moments import Moments
 from forecaster.components.network.ridge import (
-    EXPERTS,
+    LINEAR_EXPERT_COUNT,
     OTHER_LEVEL,
     distances,
     expert_forecasts,
@@ -49,7 +49,7 @@ class Inputs(NamedTuple):
 
 def input_count(config: NetworkConfig, covariates: int = 0) -> int:
     """Return F, the number of inputs: lags, errors of the linear experts if there are any, and covariates."""
-    return INPUTS_BESIDE_LAGS + len(config.lags) + (EXPERTS if config.linear else 0) + covariates
+    return INPUTS_BESIDE_LAGS + len(config.lags) + (LINEAR_EXPERT_COUNT if config.linear else 0) + covariates
 
 
 def with_covariates(x: Floats32, block: Block) -> Floats32:
@@ -116,7 +116,7 @@ def network_inputs(
         if ridge is None:
             raise ValueError("inputs of a network with a linear part need its ridge")
         changes = expert_forecasts(block, ridge[:, :, :1], ring_season(config.ring, freq))[..., 0]
-        nothing = np.full((EXPERTS, values.shape[1]), np.nan, np.float32)
+        nothing = np.full((LINEAR_EXPERT_COUNT, values.shape[1]), np.nan, np.float32)
         x = np.concatenate([x, expert_errors(block, nothing, changes)], axis=2)
     return Inputs(x, block)
 

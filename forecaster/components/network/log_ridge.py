@@ -18,10 +18,17 @@ from numpy.typing import NDArray
 
 from forecaster.arrays import Floats32
 from forecaster.components.base import Block
-from forecaster.components.network.ridge import EXPERTS, RIDGES, Experts, RegressorPiece, columns, pieces
+from forecaster.components.network.ridge import (
+    LINEAR_EXPERT_COUNT,
+    RIDGE_COUNT,
+    Experts,
+    RegressorPiece,
+    columns,
+    pieces,
+)
 
-ALL_RIDGES = RIDGES + 1
-ALL_EXPERTS = EXPERTS + 1  # the expert in logarithms is the last of all K experts
+ALL_RIDGE_COUNT = RIDGE_COUNT + 1
+ALL_EXPERT_COUNT = LINEAR_EXPERT_COUNT + 1  # the expert in logarithms is the last of all K experts
 _LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # the ratio of a value to the last value is clipped to these limits
 _ROOM = 0.7  # a forecast passes the largest or smallest value so far by at most this, in logarithms
 _LARGEST = np.float32(2000.0)  # a forecast is at most this many units from the last value
@@ -58,11 +65,11 @@ def linear_forecasts(
         rows: ``[n]`` of the block; all by default.
     """
     rows = np.arange(len(block.values)) if rows is None else rows
-    experts = Experts(ridge[:RIDGES], season)
-    forecasts = np.empty((ALL_EXPERTS, len(rows), block.values.shape[1], ridge.shape[2]), np.float32)
+    experts = Experts(ridge[:RIDGE_COUNT], season)
+    forecasts = np.empty((ALL_EXPERT_COUNT, len(rows), block.values.shape[1], ridge.shape[2]), np.float32)
     for piece in pieces(block, ridge.shape[1], rows):
         experts.forecast(piece, block, forecasts)
-        _write_log_forecasts(piece, block, ridge[RIDGES], forecasts[:, piece.at, piece.some])
+        _write_log_forecasts(piece, block, ridge[RIDGE_COUNT], forecasts[:, piece.at, piece.some])
     return forecasts
 
 
@@ -70,12 +77,12 @@ def _write_log_forecasts(piece: RegressorPiece, block: Block, ridge: Floats32, f
     """Write the forecasts of the expert in logarithms into the last of ``forecasts`` ``[K, r, S, N]``."""
     positive = block.lowest[piece.rows, piece.some] > 0
     if not positive.all():
-        forecasts[EXPERTS] = forecasts[RIDGES - 1]
+        forecasts[LINEAR_EXPERT_COUNT] = forecasts[RIDGE_COUNT - 1]
     if positive.any():
         x = np.empty_like(piece.x[:-1])
         log_regressors(piece, block, x)
         changes = (columns(x).T @ ridge).reshape(*positive.shape, -1)
-        np.copyto(forecasts[EXPERTS], _in_units(block, piece, changes), where=positive[..., None])
+        np.copyto(forecasts[LINEAR_EXPERT_COUNT], _in_units(block, piece, changes), where=positive[..., None])
 
 
 def _in_units(block: Block, piece: RegressorPiece, change: Floats32) -> Floats32:

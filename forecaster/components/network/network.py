@@ -24,9 +24,9 @@ from forecaster.components.network.inputs import (
     input_count,
     with_covariates,
 )
-from forecaster.components.network.log_ridge import ALL_EXPERTS, ALL_RIDGES, linear_forecasts
+from forecaster.components.network.log_ridge import ALL_EXPERT_COUNT, ALL_RIDGE_COUNT, linear_forecasts
 from forecaster.components.network.recurrent import Recurrent
-from forecaster.components.network.ridge import EXPERTS, RIDGES, regressor_count
+from forecaster.components.network.ridge import LINEAR_EXPERT_COUNT, RIDGE_COUNT, regressor_count
 from forecaster.components.observed_covariates import INPUTS_PER_COVARIATE
 from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
@@ -86,7 +86,7 @@ class Network(nn.Module):
         super().__init__()
         self.config, self.past = config, past
         self.covariates = known + static + INPUTS_PER_COVARIATE * len(past)
-        width, experts = config.hidden, ALL_EXPERTS if config.linear else 0
+        width, experts = config.hidden, ALL_EXPERT_COUNT if config.linear else 0
         self.recurrent = Recurrent(config.cell, input_count(config, self.covariates), width, config.layers)
         self.dropout = nn.Dropout(dropout)
         # The head's outputs are blocks of N numbers: one block for each quantile, then one for each expert.
@@ -98,8 +98,8 @@ class Network(nn.Module):
         nn.init.zeros_(self.head.bias)
         if experts:
             blocks = self.head.bias.detach().view(-1, config.horizon)
-            blocks[len(config.quantiles) : len(config.quantiles) + RIDGES] = _TRUST_IN_RIDGES
-        ridges = ALL_RIDGES if config.linear else 0
+            blocks[len(config.quantiles) : len(config.quantiles) + RIDGE_COUNT] = _TRUST_IN_RIDGES
+        ridges = ALL_RIDGE_COUNT if config.linear else 0
         self.register_buffer("ridge", torch.zeros(ridges, regressor_count(config.ring), config.horizon))
         self.register_buffer("prior", torch.zeros(()))
         if config.decoder:
@@ -163,14 +163,16 @@ class Network(nn.Module):
         """Return ``hidden``, ``cell`` if the cell is an LSTM, and ``expected`` if there is a linear part."""
         field = Field("float32", (self.config.layers, self.config.hidden))
         fields = {"hidden": field} | ({"cell": field} if self.config.cell == "lstm" else {})
-        return fields | ({"expected": Field("float32", (EXPERTS,))} if self.config.linear else {})
+        return fields | ({"expected": Field("float32", (LINEAR_EXPERT_COUNT,))} if self.config.linear else {})
 
     def init(self, series: int) -> Arrays:
         """Return the learned initial state; ``expected`` is NaN, because nothing was forecast yet."""
         # Clone the initial state: for one series it is the weights' own memory, which a step would overwrite.
         own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
         return own | (
-            {"expected": np.full((series, EXPERTS), np.nan, np.float32)} if self.config.linear else {}
+            {"expected": np.full((series, LINEAR_EXPERT_COUNT), np.nan, np.float32)}
+            if self.config.linear
+            else {}
         )
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
@@ -180,7 +182,7 @@ class Network(nn.Module):
         horizons = _horizons(self.config.horizon, steps, season)
         if self.config.linear:
             changes = linear_forecasts(block, self.ridge.numpy(), season)
-            expected = np.ascontiguousarray(changes[:EXPERTS, ..., 0])
+            expected = np.ascontiguousarray(changes[:LINEAR_EXPERT_COUNT, ..., 0])
             errors = expert_errors(block, own["expected"].T, expected)
             x, experts = np.concatenate([x, errors], axis=2), torch.from_numpy(changes[..., horizons])
             after["expected"] = _last_rows(expected, block.lengths)

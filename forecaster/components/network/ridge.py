@@ -25,8 +25,8 @@ from forecaster.arrays import Floats, Floats32, Ints
 from forecaster.components.base import Block
 from forecaster.components.season import windows_ago
 
-RIDGES = 2
-EXPERTS = RIDGES + 4
+RIDGE_COUNT = 2
+LINEAR_EXPERT_COUNT = RIDGE_COUNT + 4
 OTHER_LEVEL = 20.0  # a lag farther than this many scales from the last value counts less
 # Distances are clipped to this many times `OTHER_LEVEL`, because infinity times 0 would be NaN.
 _FAR = np.float32(1e30)
@@ -177,14 +177,14 @@ class Experts:
         """Write the changes from the last value, in units, into ``forecasts`` ``[K, n, S, N]``."""
         x, horizon = piece.x, self.ridge.shape[2]
         to_units = (piece.size / block.unit[piece.rows, piece.some]).astype(np.float32)[:, :, None]
-        out = forecasts[:EXPERTS, piece.at, piece.some]
+        out = forecasts[:LINEAR_EXPERT_COUNT, piece.at, piece.some]
         both = (columns(x[:-1]).T @ self._weights).reshape(*to_units.shape[:2], -1)
-        for k in range(RIDGES):
+        for k in range(RIDGE_COUNT):
             np.multiply(both[..., k * horizon : (k + 1) * horizon], to_units, out=out[k])
-        for k, places in enumerate(self._places, RIDGES):
+        for k, places in enumerate(self._places, RIDGE_COUNT):
             np.multiply(np.moveaxis(x[places], 0, 2), to_units, out=out[k])
-        out[EXPERTS - 2] = x[-2, :, :, None] * to_units
-        out[EXPERTS - 1] = 0.0
+        out[LINEAR_EXPERT_COUNT - 2] = x[-2, :, :, None] * to_units
+        out[LINEAR_EXPERT_COUNT - 1] = 0.0
         np.clip(out, -_LARGEST, _LARGEST, out=out)
 
 
@@ -206,7 +206,7 @@ def expert_forecasts(
     """
     rows = np.arange(len(block.values)) if rows is None else rows
     experts = Experts(ridge, season)
-    forecasts = np.empty((EXPERTS, len(rows), block.values.shape[1], ridge.shape[2]), np.float32)
+    forecasts = np.empty((LINEAR_EXPERT_COUNT, len(rows), block.values.shape[1], ridge.shape[2]), np.float32)
     for piece in pieces(block, ridge.shape[1], rows):
         experts.forecast(piece, block, forecasts)
     return forecasts

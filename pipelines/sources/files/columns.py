@@ -10,7 +10,7 @@ from typing import Literal
 
 import polars as pl
 
-from pipelines.settings.config import Columns
+from pipelines.settings.data_config import Columns
 from pipelines.sources.files.csv_header import UNNAMED
 from schemas import cells
 from schemas.errors import DataError

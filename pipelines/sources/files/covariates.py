@@ -82,7 +82,7 @@ def missing_tables(forecaster: Forecaster, config: CovariatesConfig) -> list[str
 def _read(path: Path, names: dict[str, Sequence[str]], needed: str) -> Table:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    with formats.told(path):
+    with formats.convert_read_errors(path):
         columns = formats.column_names(path)
         frames = list(formats.batches(path, columns, _BATCH_ROWS))
     for frame in frames:

@@ -23,7 +23,7 @@ from schemas import arrow
 from schemas.errors import DataError
 
 KNOWN = "CSV, Parquet or JSON lines files (.csv, .tsv, .parquet, .jsonl; text may be .gz)"
-ROW, PROBLEM, ORDER = "\0row", "\0problem", "\0order"  # the zero byte prevents clashes with file columns
+ROW, PROBLEM = "\0row", "\0problem"  # the zero byte prevents clashes with file columns
 
 _NO_UTF8 = "is not text in UTF-8: save it as UTF-8, or set data.encoding, such as 'cp1252' for files of Excel"
 
@@ -111,7 +111,7 @@ def batches(path: Path, names: Sequence[str], rows: int, encoding: str = "auto")
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def convert_read_errors(path: Path) -> Iterator[None]:
     """Convert errors of reading a file to a ``DataError`` of one line that names the file."""
     try:
         yield

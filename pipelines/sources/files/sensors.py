@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.settings.config import Columns
+from pipelines.settings.data_config import Columns
 from pipelines.sources.files.columns import Layout
 from pipelines.sources.files.hive_partitions import may_name_series
 from pipelines.sources.files.tables import FileCheck

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pipelines.settings.config import Columns
+from pipelines.settings.data_config import Columns
 from pipelines.sources.files import formats
 from pipelines.sources.files.columns import Beside, Layout, find_layout, is_long, listed
 from pipelines.sources.files.decimals import Decimals
@@ -64,7 +64,7 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
         DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
     """
     columns = columns or Columns()
-    with formats.told(path):
+    with formats.convert_read_errors(path):
         opened = _open(path, columns)
         times = _with_folders(opened.head, opened.folders)[opened.layout.timestamp]
         if cells.given(times).any() and cells.times(times, columns.time_format).is_null().all():
@@ -85,7 +85,7 @@ def layout_of(path: Path, columns: Columns) -> Layout:
     Raises:
         DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
     """
-    with formats.told(path):
+    with formats.convert_read_errors(path):
         return _open(path, columns).layout
 
 
@@ -109,7 +109,7 @@ def read_batches(
             incomplete file it is raised after the frames of the rows before the fault.
     """
     columns = columns or Columns()
-    with formats.told(path):
+    with formats.convert_read_errors(path):
         opened = _open(path, columns)
         layout, per_batch = opened.layout, max(1, batch_rows // len(opened.layout.values))
         decimals = Decimals(path, columns.decimal) if formats.is_csv(path) else None
@@ -128,7 +128,7 @@ def read_times(path: Path, columns: Columns, batch_rows: int = 200_000) -> Itera
     Raises:
         DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
     """
-    with formats.told(path):
+    with formats.convert_read_errors(path):
         opened = _open(path, columns)
         times = replace(
             opened, layout=replace(opened.layout, series_id="", values=(), event_id="", observed=())

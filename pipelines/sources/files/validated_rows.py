@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from forecaster.time.frequency import Frequency, duration_s
-from pipelines.settings.config import ColumnsConfig, JobConfig
+from pipelines.settings.config import JobConfig
+from pipelines.settings.data_config import ColumnsConfig
 from pipelines.sources.files import tables
 from schemas import cells, observations, quarantine
 from schemas.errors import DataError

@@ -15,8 +15,8 @@ from pipelines.settings.kafka import (
     Broker,
     LastError,
     client,
+    convert_client_errors,
     error_of,
-    told,
     without_garbage_collection,
 )
 from pipelines.sources.messages import Messages
@@ -85,7 +85,7 @@ class TopicConsumer:
             fetch_queue_backoff_ms=_FULL_WAIT_MS,
             fetch_wait_max_ms=100,
         )
-        with told(broker, self.last):
+        with convert_client_errors(broker, self.last):
             self._consumer = client("Consumer")(settings)
 
     @property
@@ -131,7 +131,7 @@ class TopicConsumer:
 
     def read_from(self, offsets: Mapping[int, int]) -> None:
         """Set the partitions and offsets from which `poll` reads."""
-        with told(self.broker, self.last):
+        with convert_client_errors(self.broker, self.last):
             self._consumer.assign([self._at(self.topic, p, offset) for p, offset in offsets.items()])
 
     def poll(self, most: int, wait_s: float) -> dict[int, Polled]:
@@ -142,7 +142,7 @@ class TopicConsumer:
         Raises:
             DataError: the broker no longer has the messages, or refuses the request.
         """
-        with told(self.broker, self.last), without_garbage_collection():
+        with convert_client_errors(self.broker, self.last), without_garbage_collection():
             return self._columns(self._consumer.consume(most, wait_s))
 
     def _columns(self, messages: Sequence[Any]) -> dict[int, Polled]:
@@ -179,7 +179,7 @@ class TopicConsumer:
     def _retry(self, ask: Callable[[], Any]) -> Any:
         """Call ``ask``; retry for `ANSWER_LIMIT_S` while the broker is creating or moving a partition."""
         until_s = time.monotonic() + ANSWER_LIMIT_S
-        with told(self.broker, self.last):
+        with convert_client_errors(self.broker, self.last):
             while True:
                 try:
                     return ask()

@@ -5,7 +5,7 @@ schema registry answers depends on the moment. So each decision is written to th
 and a re-read repeats it. The journal has four kinds of records::
 
     partition, offset, watermark_us     from this offset on, an idle partition has at least this watermark
-    partition, offset, stop, clock_us   from this offset on, rows are compared with this clock, see `Judged`
+    partition, offset, stop, clock_us   from this offset on, rows are compared with this clock
     partition, offset, stop, reason     the messages from this offset to ``stop`` had an unknown schema
     schema, text                        a schema of the registry
 """
@@ -39,7 +39,7 @@ class Refused(NamedTuple):
     reason: str
 
 
-class Judged(NamedTuple):
+class ClockDecision(NamedTuple):
     """The clock that decides which rows from ``start`` on are in the future; final for rows before ``stop``.
 
     A later record may replace it for rows from ``stop`` on. ``clock_us`` is in microseconds since 1970.
@@ -54,34 +54,34 @@ class Judged(NamedTuple):
 class _Partition:
     """The decisions about one partition; each list is sorted by offset."""
 
-    offsets: list[int] = field(default_factory=list)  # from offsets[i] on, the watermark is carried[i]
-    carried: list[int] = field(default_factory=list)  # watermarks in microseconds, ascending
-    judged: list[Judged] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)  # from offsets[i] on, the watermark is watermarks[i]
+    watermarks: list[int] = field(default_factory=list)  # watermarks in microseconds, ascending
+    clocks: list[ClockDecision] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
 
-    def carry(self, offset: int, watermark_us: int) -> None:
-        offsets, carried = self.offsets, self.carried
+    def raise_watermark(self, offset: int, watermark_us: int) -> None:
+        offsets, watermarks = self.offsets, self.watermarks
         place = bisect_right(offsets, offset)
         if place and offsets[place - 1] == offset:
-            carried[place - 1] = max(carried[place - 1], watermark_us)
+            watermarks[place - 1] = max(watermarks[place - 1], watermark_us)
         else:
             offsets.insert(place, offset)
-            carried.insert(place, watermark_us)
-        for later in range(max(place, 1), len(carried)):
-            carried[later] = max(carried[later], carried[later - 1])
+            watermarks.insert(place, watermark_us)
+        for later in range(max(place, 1), len(watermarks)):
+            watermarks[later] = max(watermarks[later], watermarks[later - 1])
 
     def forget(self, before: int) -> None:
         """Drop the decisions that have no effect on rows from offset ``before`` on."""
         kept = max(bisect_right(self.offsets, before) - 1, 0)
-        del self.offsets[:kept], self.carried[:kept]
-        while len(self.judged) > 1 and self.judged[1].start <= before:
-            del self.judged[0]
+        del self.offsets[:kept], self.watermarks[:kept]
+        while len(self.clocks) > 1 and self.clocks[1].start <= before:
+            del self.clocks[0]
         self.refused = [one for one in self.refused if one.stop > before]
 
     def records(self, name: str) -> Iterator[Record]:
-        for offset, us in zip(self.offsets, self.carried, strict=True):
+        for offset, us in zip(self.offsets, self.watermarks, strict=True):
             yield {"partition": name, "offset": offset, "watermark_us": us}
-        yield from (_clock_record(name, one) for one in self.judged)
+        yield from (_clock_record(name, one) for one in self.clocks)
         yield from (_refusal_record(name, one) for one in self.refused)
 
 
@@ -90,15 +90,15 @@ class Decisions:
 
     Args:
         path: the file of the journal; created with the first decision.
-        reached: returns, for each partition, the least offset from which a shard may read again; called when
-            the journal has become long.
+        read_offsets: returns, for each partition, the least offset from which a shard may read again;
+            called when the journal has become long.
 
     Raises:
         DataError: the journal cannot be read.
     """
 
-    def __init__(self, path: Location, reached: Callable[[], Mapping[str, int]] = dict) -> None:
-        self.path, self.reached = path, reached
+    def __init__(self, path: Location, read_offsets: Callable[[], Mapping[str, int]] = dict) -> None:
+        self.path, self.read_offsets = path, read_offsets
         self._by_partition: dict[str, _Partition] = {}
         self._schemas: dict[int, str] = {}
         self._records, self._longest = 0, LONGEST
@@ -110,7 +110,7 @@ class Decisions:
             raise DataError(f"{path}: cannot be read ({error}): restore the file") from None
         self._shorten()
 
-    def carry(self, partition: str, offset: int, watermark_us: int) -> None:
+    def raise_watermark(self, partition: str, offset: int, watermark_us: int) -> None:
         """Raise the watermark of ``partition`` before the row at ``offset`` to at least ``watermark_us``.
 
         Raises:
@@ -118,9 +118,9 @@ class Decisions:
         """
         self._add({"partition": partition, "offset": offset, "watermark_us": watermark_us})
 
-    def judge(self, judged: Mapping[str, Judged]) -> None:
+    def keep_clocks(self, clocks: Mapping[str, ClockDecision]) -> None:
         """Store the clocks with which the rows of partitions are compared."""
-        self._add(*(_clock_record(name, one) for name, one in judged.items()))
+        self._add(*(_clock_record(name, one) for name, one in clocks.items()))
 
     def refuse(self, refused: Mapping[str, list[Refused]]) -> None:
         """Store which messages of partitions are rejected because their schemas are unknown."""
@@ -137,7 +137,7 @@ class Decisions:
     def before(self, partition: str) -> Callable[[Offsets], Offsets]:
         """Return a function from offsets ``[n]`` to the stored watermark before each offset, or `NEVER`."""
         found = self._of(partition)
-        values, at = np.array([NEVER, *found.carried], np.int64), np.array(found.offsets, np.int64)
+        values, at = np.array([NEVER, *found.watermarks], np.int64), np.array(found.offsets, np.int64)
         return lambda wanted: values[np.searchsorted(at, wanted, side="right")]
 
     def at(self, partition: str, offset: int, watermark_us: int | None) -> int | None:
@@ -152,16 +152,16 @@ class Decisions:
 
         The array has the shape of ``offsets [n]``; an element is `NEVER` before the first clock record.
         """
-        judged = self._of(partition).judged
-        values = np.array([NEVER, *(one.clock_us for one in judged)], np.int64)
+        clocks = self._of(partition).clocks
+        values = np.array([NEVER, *(one.clock_us for one in clocks)], np.int64)
         return values[
-            np.searchsorted(np.array([one.start for one in judged], np.int64), offsets, side="right")
+            np.searchsorted(np.array([one.start for one in clocks], np.int64), offsets, side="right")
         ]
 
     def settled(self, partition: str) -> int:
         """Return the offset before which the clocks of all rows are final."""
-        judged = self._of(partition).judged
-        return judged[-1].stop if judged else 0
+        clocks = self._of(partition).clocks
+        return clocks[-1].stop if clocks else 0
 
     def refused(self, partition: str) -> list[Refused]:
         """Return the messages of a partition that were rejected because their schemas were unknown."""
@@ -185,9 +185,10 @@ class Decisions:
         self._records += 1
         match record:
             case {"partition": str(name), "offset": int(offset), "watermark_us": int(us)}:
-                self._by_partition.setdefault(name, _Partition()).carry(offset, us)
+                self._by_partition.setdefault(name, _Partition()).raise_watermark(offset, us)
             case {"partition": str(name), "offset": int(start), "stop": int(stop), "clock_us": int(us)}:
-                self._by_partition.setdefault(name, _Partition()).judged.append(Judged(start, stop, us))
+                clock = ClockDecision(start, stop, us)
+                self._by_partition.setdefault(name, _Partition()).clocks.append(clock)
             case {"partition": str(name), "offset": int(start), "stop": int(stop), "reason": str(reason)}:
                 self._by_partition.setdefault(name, _Partition()).refused.append(Refused(start, stop, reason))
             case {"schema": int(schema), "text": str(text)}:
@@ -199,7 +200,7 @@ class Decisions:
         """Rewrite the journal without the records that no re-read needs, if it has become long."""
         if self._records <= self._longest:
             return
-        for name, offset in self.reached().items():
+        for name, offset in self.read_offsets().items():
             if name in self._by_partition:
                 self._by_partition[name].forget(offset)
         records: list[Record] = [{"schema": number, "text": text} for number, text in self._schemas.items()]
@@ -214,7 +215,7 @@ class Decisions:
 _NOTHING: Final = _Partition()
 
 
-def _clock_record(name: str, one: Judged) -> Record:
+def _clock_record(name: str, one: ClockDecision) -> Record:
     return {"partition": name, "offset": one.start, "stop": one.stop, "clock_us": one.clock_us}
 
 

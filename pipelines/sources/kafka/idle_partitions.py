@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from forecaster.shards.lateness import least, newest
+from forecaster.shards.lateness import largest_watermark, smallest_watermark
 from pipelines.sources.base import Positions
 from pipelines.sources.kafka.consumer import Polled, TopicConsumer
 from pipelines.sources.kafka.topic import KafkaTopic
@@ -103,5 +103,5 @@ def _target_us(places: Positions, busy: set[str], shard: int | None) -> int | No
     """Return the watermark to which the idle partitions of ``shard`` advance; None if they do not advance."""
     of_shard = [places[name].watermark_us for name in busy if places[name].shard == shard]
     if of_shard or busy:
-        return least(of_shard or [places[name].watermark_us for name in busy])
-    return newest(place.watermark_us for place in places.values())
+        return smallest_watermark(of_shard or [places[name].watermark_us for name in busy])
+    return largest_watermark(place.watermark_us for place in places.values())

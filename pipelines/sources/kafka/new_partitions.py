@@ -37,7 +37,7 @@ def announce(
         name, shard = source.name(number), source.shard_of(number)
         slowest = furthest_us(places, shard)
         if slowest is not None:
-            decisions.carry(name, 0, slowest)
+            decisions.raise_watermark(name, 0, slowest)
         known = followed(places, shard)
         yield replace(empty_batch(name, 0), watermark_us=slowest, partitions=known, shard=shard)
         places[name] = Position(0, slowest, shard=shard)

@@ -45,7 +45,8 @@ class Reading:
         self.source, self.clock = source, clock
         self.decode = source.decoder.decoder(source.broker.registry_user, self)
         self.consumer = source.opens(source.broker, source.topic, source.group)
-        self.series_shards = SeriesShards({} if source.keyed_shards is None else source.homes(source.folder))
+        is_keyed = source.keyed_shards is not None
+        self.series_shards = SeriesShards(source.read_series_shards(source.folder) if is_keyed else {})
         self.idle = IdlePartitions(source, self.consumer, clock)
         self.decisions: Decisions
         self.held: Mapping[int, Polled] | None = None
@@ -130,7 +131,7 @@ class Reading:
     ) -> Iterator[Batch]:
         for name, watermark_us in self.idle.advances(places, now_s):
             offset = places[name].offset
-            self.decisions.carry(name, offset, watermark_us)
+            self.decisions.raise_watermark(name, offset, watermark_us)
             places[name] = places[name]._replace(watermark_us=watermark_us)
             batch = replace(empty_batch(name, offset), watermark_us=watermark_us, arrived_s=arrived_at_s)
             yield _addressed(batch, places)

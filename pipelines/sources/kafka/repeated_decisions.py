@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from forecaster.time.windows import MICROSECONDS
 from pipelines.sources.kafka.consumer import Polled
-from pipelines.sources.kafka.decision_journal import Decisions, Judged, Offsets, Refused
+from pipelines.sources.kafka.decision_journal import ClockDecision, Decisions, Offsets, Refused
 from pipelines.sources.messages.base import MESSAGE, NO_SCHEMA
 
 _LAST_MS = 1 << 52
@@ -113,11 +113,11 @@ class Judge:
             start = max(int(self.polls.offsets[low]), self.decisions.settled(name))
             # never store an earlier clock, or a wall clock that was set back would change past decisions
             clock_us = max(now_us, int(self._clock_us[high - 1]))
-            clocks[name] = Judged(start, int(self.polls.offsets[high - 1]) + 1, clock_us)
+            clocks[name] = ClockDecision(start, int(self.polls.offsets[high - 1]) + 1, clock_us)
             span = slice(low, high)
             self._clock_us[span] = np.where(self._is_open[span], clock_us, self._clock_us[span])
             self._is_open[span] = False
-        self.decisions.judge(clocks)
+        self.decisions.keep_clocks(clocks)
 
 
 def refused(polls: PolledMessages, decisions: Decisions) -> dict[int, str]:

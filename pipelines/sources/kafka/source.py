@@ -83,7 +83,8 @@ class KafkaSource(KafkaTopic):
             name = self.name(p)
             place = resumed.get(name, Position(low, shard=self.shard_of(p)))
             if name not in resumed and (slowest := furthest_us(furthest, place.shard)) is not None:
-                decisions.carry(name, low, slowest)  # windows closed before the partition existed stay closed
+                # Windows that closed before the partition existed stay closed.
+                decisions.raise_watermark(name, low, slowest)
             us = decisions.at(name, place.offset, place.watermark_us)
             places[name] = place._replace(watermark_us=us)
         return places

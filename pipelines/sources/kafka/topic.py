@@ -50,8 +50,8 @@ class KafkaTopic:
         keyed_shards: number of shards of a topic that is keyed by series. Only shard ``n % keyed_shards``
             follows partition ``n``, so new partitions do not move existing ones to other shards. None if
             every shard follows all partitions.
-        homes: reads the shard of each series from ``folder``; called only if the topic is keyed.
-        reached: reads from ``folder`` the least offset of each partition from which a shard resumes.
+        read_series_shards: reads the shard of each series from ``folder``; called only if the topic is keyed.
+        read_offsets: reads from ``folder`` the least offset of each partition from which a shard resumes.
         wall: returns the wall clock, in seconds since 1970; tests set another one.
     """
 
@@ -69,8 +69,8 @@ class KafkaTopic:
     look_s: float = 30.0
     opens: OpenConsumer = TopicConsumer
     keyed_shards: int | None = None
-    homes: Callable[[Location], dict[str, int]] = _no_entries
-    reached: Callable[[Location], Mapping[str, int]] = _no_entries
+    read_series_shards: Callable[[Location], dict[str, int]] = _no_entries
+    read_offsets: Callable[[Location], Mapping[str, int]] = _no_entries
     wall: Callable[[], float] = time.time
 
     def shard_of(self, partition: int) -> int | None:
@@ -83,7 +83,7 @@ class KafkaTopic:
         Raises:
             DataError: the journal cannot be read.
         """
-        return Decisions(self.folder / "kafka.jsonl", partial(self.reached, self.folder))
+        return Decisions(self.folder / "kafka.jsonl", partial(self.read_offsets, self.folder))
 
     def name(self, partition: int) -> str:
         """Return the name of a partition, which is also the name of its folder on the broker."""

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import polars as pl
 
-from pipelines.settings.config import Columns
+from pipelines.settings.data_config import Columns
 from pipelines.sources.messages.as_arrow import arrow_decoder
 from pipelines.sources.messages.as_json import json_decoder
 from pipelines.sources.messages.base import MESSAGE, Decoder, Messages
 from pipelines.sources.messages.field_names import Names
 from pipelines.sources.messages.registry_schemas import Kept
 from schemas.errors import ConfigError, DataError
-from schemas.observations import SCHEMA, more_of
+from schemas.observations import SCHEMA, optional_columns
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def own_decoder(name: str) -> Decoder:
         frame = found(messages)
         if not isinstance(frame, pl.DataFrame) or MESSAGE not in frame.columns:
             raise DataError(f"kafka.decoder = {name}: returned no Polars frame with a column `{MESSAGE}`")
-        known = [*SCHEMA, *more_of(frame.columns), "problem"]
+        known = [*SCHEMA, *optional_columns(frame.columns), "problem"]
         frame = frame.select(*(one for one in known if one in frame.columns), pl.col(MESSAGE).cast(pl.Int64))
         places = frame[MESSAGE]
         if len(places) and not (places.is_sorted() and places.is_between(0, len(messages) - 1).all()):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pipelines.settings.config import Columns
+from pipelines.settings.data_config import Columns
 from pipelines.sources.files.columns import SERIES_NAMES, TIME_NAMES, VALUE_NAMES
 from pipelines.sources.messages.base import MESSAGE
 from schemas import text_cells as texts

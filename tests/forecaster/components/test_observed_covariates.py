@@ -11,7 +11,7 @@ from forecaster.components.base import Block
 from forecaster.components.observed_covariates import INPUTS_PER_COVARIATE, ObservedCovariates
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
 from forecaster.covariates.encoding import Features
-from forecaster.evaluation.rolling import Split, rolled
+from forecaster.evaluation.rolling import Split, rolling_forecasts
 from forecaster.model import Forecaster
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows
@@ -103,6 +103,9 @@ def test_observed_covariates_unknown_to_the_model_are_ignored() -> None:
 def test_a_rolling_evaluation_reads_observed_covariates() -> None:
     model = forecaster(observed=("heat",))
     fleet = with_heat(Windows(("a",), START, np.random.default_rng(0).normal(size=(60, 1))))
-    blocks = [list(rolled(model, part, Split(30, 40, 60, 3))) for part in (fleet, replace(fleet, past={}))]
+    blocks = [
+        list(rolling_forecasts(model, part, Split(30, 40, 60, 3)))
+        for part in (fleet, replace(fleet, past={}))
+    ]
     one, other = (np.concatenate([b.members["network"].values for b in part], axis=1) for part in blocks)
     assert np.abs(one - other).max() > 1e-3

@@ -16,7 +16,7 @@ from forecaster.evaluation.rolling import (
     Split,
     forecasts_by_member,
     normalised,
-    rolled,
+    rolling_forecasts,
     tally,
     training_scale,
 )
@@ -48,7 +48,7 @@ def forecasts_of(blocks: list[ScoredBlock], name: str) -> Floats:
 
 def test_rolled_forecasts_equal_the_stream_forecasts() -> None:
     windows = history()
-    blocks = list(rolled(MODEL, windows, SPLIT))
+    blocks = list(rolling_forecasts(MODEL, windows, SPLIT))
     rows = np.concatenate([block.rows for block in blocks])
     assert rows.tolist() == list(range(39, 67))  # row 39 has targets 40 to 42, row 66 has 67 to 69
     state = MODEL.initial_state()
@@ -67,21 +67,21 @@ def test_rolled_forecasts_equal_the_stream_forecasts() -> None:
 
 def test_actuals_of_a_rolled_block_follow_the_issuing_row() -> None:
     windows = history()
-    for block in rolled(MODEL, windows, SPLIT):
+    for block in rolling_forecasts(MODEL, windows, SPLIT):
         for i, t in enumerate(block.rows):
-            np.testing.assert_array_equal(block.truth[i], windows.values[t + 1 : t + 4].T)
+            np.testing.assert_array_equal(block.actuals[i], windows.values[t + 1 : t + 4].T)
 
 
 def test_rolling_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     def tallies_of_blocks() -> dict[str, Tally]:
         tallies: dict[str, Tally] = {}
-        for block in rolled(MODEL, history(), SPLIT):
+        for block in rolling_forecasts(MODEL, history(), SPLIT):
             tally(tallies, block)
         return tallies
 
     at_once = tallies_of_blocks()
     monkeypatch.setattr(rolling, "_BLOCK_CELLS", 9 * 4)  # blocks of 4 rows of 3 series with 3 horizons
-    assert len(list(rolled(MODEL, history(), SPLIT))) == 7
+    assert len(list(rolling_forecasts(MODEL, history(), SPLIT))) == 7
     unit = training_scale(history(), 30, WindowConfig())
     for name, cut in tallies_of_blocks().items():
         one, other = at_once[name].measures(3, unit), cut.measures(3, unit)
@@ -91,15 +91,15 @@ def test_rolling_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.Monke
 
 
 def test_a_pair_is_scored_only_with_actual_forecast_and_scale() -> None:
-    blocks = list(rolled(MODEL, history(), SPLIT))
-    scored = np.concatenate([block.judged for block in blocks])
-    actuals = np.concatenate([block.truth for block in blocks])
+    blocks = list(rolling_forecasts(MODEL, history(), SPLIT))
+    scored = np.concatenate([block.is_scored for block in blocks])
+    actuals = np.concatenate([block.actuals for block in blocks])
     assert scored[:, 0].all()
     np.testing.assert_array_equal(scored[:, 1], ~np.isnan(actuals[:, 1]))
     assert not scored[:, 2].any()  # without training rows the series has no scale
     late = replace(SPLIT, train_rows=36)
-    blocks = list(rolled(MODEL_WITHOUT_EXPERTS, history(), late))
-    scored = np.concatenate([block.judged for block in blocks])
+    blocks = list(rolling_forecasts(MODEL_WITHOUT_EXPERTS, history(), late))
+    scored = np.concatenate([block.is_scored for block in blocks])
     naive = forecasts_of(blocks, "seasonal_naive")[1, :, 2]
     np.testing.assert_array_equal(
         scored[:, 2], ~np.isnan(naive)
@@ -110,7 +110,7 @@ def test_a_pair_is_scored_only_with_actual_forecast_and_scale() -> None:
 
 def test_persistence_and_seasonal_naive_repeat_earlier_values() -> None:
     windows = history()
-    blocks = list(rolled(MODEL_WITHOUT_EXPERTS, windows, SPLIT))
+    blocks = list(rolling_forecasts(MODEL_WITHOUT_EXPERTS, windows, SPLIT))
     last, naive = forecasts_of(blocks, "persistence"), forecasts_of(blocks, "seasonal_naive")
     for i, t in enumerate(range(39, 67)):
         assert last[1, i, 0].tolist() == [windows.values[t, 0]] * 3
@@ -168,14 +168,14 @@ def test_splits_with_overlapping_or_too_few_test_rows_are_refused(
 
 
 def test_a_split_may_have_a_single_issue_time() -> None:
-    (block,) = rolled(MODEL, history(), Split(30, 40, 43, 3))
+    (block,) = rolling_forecasts(MODEL, history(), Split(30, 40, 43, 3))
     assert block.rows.tolist() == [39]
 
 
 def test_fan_chart_targets_are_consecutive_test_windows() -> None:
     windows = history()
     fans = FanSample(windows, SPLIT, HOUR)
-    for block in rolled(MODEL, windows, SPLIT):
+    for block in rolling_forecasts(MODEL, windows, SPLIT):
         fans.add(block)
     frame = fans.frames()["a"].sort("target_at")
     targets = (frame["target_at"].dt.epoch("s") // 3600 - START).to_list()

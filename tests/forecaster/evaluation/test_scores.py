@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.evaluation.baselines import persistence, seasonal_naive
-from forecaster.evaluation.scores import calibration, errors, fans, matched, score, series_scale
+from forecaster.evaluation.scores import calibration, errors, fans, keep_common, score, series_scale
 from forecaster.forecasts import Forecasts
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
@@ -110,7 +110,7 @@ def test_matched_keeps_only_forecasts_in_both_frames() -> None:
     all_errors = errors(persistence(windows, HOURLY, HORIZON), windows, HOURLY)
     part = all_errors.filter((pl.col("series_id") == "a") & (pl.col("horizon") == 2))
     keys = ["series_id", "issued_at", "horizon"]
-    assert matched(part, all_errors).select(keys).sort(keys).equals(part.select(keys).sort(keys))
+    assert keep_common(part, all_errors).select(keys).sort(keys).equals(part.select(keys).sort(keys))
 
 
 def test_fan_chart_targets_are_consecutive_windows_near_the_middle() -> None:

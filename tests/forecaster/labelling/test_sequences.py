@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.labelling.sequences import TEST, TRAIN, UNKNOWN, VALIDATION, by_time, gather, stratified
+from forecaster.labelling.sequences import (
+    TEST,
+    TRAIN,
+    UNKNOWN,
+    VALIDATION,
+    build_sequences,
+    split_by_time,
+    split_stratified,
+)
 from schemas.errors import DataError
 from schemas.labels import KEY
 
@@ -32,7 +40,7 @@ def rows(*given_rows: Row, split: dict[str, str] | None = None) -> pl.DataFrame:
 
 def test_one_label_per_series_gives_labelled_sequences() -> None:
     frame = rows(("a", 9, "up", 2.0), ("b", 0, "down", 5.0), ("a", 1, None, 1.0), ("a", 30, "up", None))
-    made = gather(frame, ["x"])
+    made = build_sequences(frame, ["x"])
     found = made.sequences
     assert not found.is_per_step
     assert (found.series_ids, found.classes) == (("a", "b"), ("down", "up"))
@@ -43,7 +51,7 @@ def test_one_label_per_series_gives_labelled_sequences() -> None:
 
 def test_two_labels_in_a_series_give_step_labels() -> None:
     frame = rows(("a", 2, "ok", 1.0), ("a", 3, "bad", 2.0), ("a", 6, None, 3.0), ("b", 5, "ok", 4.0))
-    found = gather(frame, ["x"]).sequences
+    found = build_sequences(frame, ["x"]).sequences
     assert found.is_per_step
     assert found.freq_s == 3600
     assert found.classes == ("bad", "ok")
@@ -55,16 +63,16 @@ def test_two_labels_in_a_series_give_step_labels() -> None:
 
 def test_only_the_first_row_of_a_time_step_is_kept() -> None:
     frame = rows(("a", 0, "ok", 1.0), ("a", 0, "ok", 9.0), ("a", 1, "bad", 2.0), ("a", 2, "ok", 3.0))
-    made = gather(frame, ["x"])
+    made = build_sequences(frame, ["x"])
     assert made.duplicates == 1
     assert made.sequences.values[:, 0, 0].tolist() == [1, 2, 3]
-    longer = gather(frame, ["x"], freq_s=7200)
+    longer = build_sequences(frame, ["x"], freq_s=7200)
     assert longer.duplicates == 2
 
 
 def test_number_labels_are_sorted_by_value() -> None:
     frame = rows(*((f"s{i}", 0, str(i), 1.0) for i in (10, 9, 2)))
-    assert gather(frame, ["x"]).sequences.classes == ("2", "9", "10")
+    assert build_sequences(frame, ["x"]).sequences.classes == ("2", "9", "10")
 
 
 @pytest.mark.parametrize(
@@ -72,33 +80,33 @@ def test_number_labels_are_sorted_by_value() -> None:
 )  # fmt: skip
 def test_a_label_column_without_two_labels_is_refused(label: str | None, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        gather(rows(("a", 0, label, 1.0), ("b", 0, label, 1.0)), ["x"])
+        build_sequences(rows(("a", 0, label, 1.0), ("b", 0, label, 1.0)), ["x"])
 
 
 def test_a_label_unknown_to_the_model_is_refused() -> None:
     with pytest.raises(DataError, match=r"label 'up' is not one of the model's: down, flat"):
-        gather(rows(("a", 0, "up", 1.0)), ["x"], classes=["down", "flat"])
+        build_sequences(rows(("a", 0, "up", 1.0)), ["x"], classes=["down", "flat"])
 
 
 def test_a_series_must_belong_to_exactly_one_part_of_the_split() -> None:
     frame = rows(("a", 0, "up", 1.0), ("b", 0, "down", 1.0), split={"a": "train", "b": "test"})
-    split = gather(frame, ["x"]).split
+    split = build_sequences(frame, ["x"]).split
     assert split is not None
     assert split.tolist() == [TRAIN, TEST]
     series_in_two_parts = pl.concat([frame, rows(("a", 1, "up", 1.0), split={"a": "test"})])
     with pytest.raises(DataError, match="series 'a' belongs to two parts"):
-        gather(series_in_two_parts, ["x"])
+        build_sequences(series_in_two_parts, ["x"])
     series_without_part = rows(("a", 0, "up", 1.0), ("b", 0, "down", 1.0), split={"a": "train"})
     with pytest.raises(DataError, match="series 'b' has no part"):
-        gather(series_without_part, ["x"])
+        build_sequences(series_without_part, ["x"])
 
 
 @given(st.lists(st.integers(-1, 3), min_size=1, max_size=60), st.integers(0, 5))
 def test_a_stratified_split_has_training_rows_of_each_class(labels: list[int], seed: int) -> None:
     array = np.array(labels)
-    parts = stratified(array, (0.2, 0.2), seed)
+    parts = split_stratified(array, (0.2, 0.2), seed)
     np.testing.assert_array_equal(parts == UNKNOWN, array == UNKNOWN)
-    np.testing.assert_array_equal(parts, stratified(array, (0.2, 0.2), seed))
+    np.testing.assert_array_equal(parts, split_stratified(array, (0.2, 0.2), seed))
     for label in set(labels) - {UNKNOWN}:
         counts = [int((parts[array == label] == part).sum()) for part in (TRAIN, VALIDATION, TEST)]
         n = sum(counts)
@@ -109,7 +117,7 @@ def test_a_stratified_split_has_training_rows_of_each_class(labels: list[int], s
 def test_split_parts_by_time_begin_at_equal_times_in_all_series() -> None:
     frame = rows(*(("a", h, "ok", 1.0) for h in range(10)), *(("b", h, "bad", 1.0) for h in range(5, 9)))
     frame = pl.concat([frame, rows(("b", 9, "ok", 1.0))])
-    parts = by_time(gather(frame, ["x"]).sequences, (0.2, 0.3))
+    parts = split_by_time(build_sequences(frame, ["x"]).sequences, (0.2, 0.3))
     assert parts[:, 0].tolist() == [TRAIN] * 5 + [VALIDATION] * 2 + [TEST] * 3
     assert parts[:, 1].tolist() == [VALIDATION] * 2 + [TEST] * 3 + [UNKNOWN] * 5
 
@@ -117,4 +125,4 @@ def test_split_parts_by_time_begin_at_equal_times_in_all_series() -> None:
 def test_a_grid_of_time_steps_above_8_gib_is_refused() -> None:
     frame = rows(("a", 0, "ok", 1.0), ("a", 1, "bad", 1.0), ("a", 2_000_000, "ok", 1.0))
     with pytest.raises(DataError, match="need more than 8 GiB: give a longer freq"):
-        gather(frame, ["x"], freq_s=1)
+        build_sequences(frame, ["x"], freq_s=1)

@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 
 from forecaster.model import Forecaster
 from forecaster.reports.plots import loss_figure
-from forecaster.serving import ServedForecaster, latest
+from forecaster.serving import ServedForecaster, last_forecasts
 from schemas.errors import ModelError
 from tests.forecaster.registry.models import covariate_forecaster, covariate_history, forecaster, history
 
@@ -284,7 +284,7 @@ def test_the_served_model_enforces_its_signature(store: Registry, store_dir: Pat
     folder = next((store_dir / "mlartifacts" / "models").rglob("MLmodel")).parent
     served = mlflow.pyfunc.load_model(str(folder))
     assert served.metadata.signature.inputs.input_names() == ["series_id", "timestamp", "value"]
-    expected = latest(Forecaster.load(next(folder.rglob("*.safetensors")).parent), history())
+    expected = last_forecasts(Forecaster.load(next(folder.rglob("*.safetensors")).parent), history())
     naive = history().with_columns(pl.col("timestamp").dt.replace_time_zone(None)).to_pandas()
     answer = served.predict(naive)
     assert list(answer.columns) == served.metadata.signature.outputs.input_names()
@@ -303,7 +303,7 @@ def test_a_logged_model_serves_without_statecast_installed(
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    expected = latest(Forecaster.load(next(folder.rglob("*.safetensors")).parent), history())
+    expected = last_forecasts(Forecaster.load(next(folder.rglob("*.safetensors")).parent), history())
     assert_frame_equal(pl.read_parquet(forecasts_path), expected, check_dtypes=False)
 
 

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import rcParams
 from matplotlib.backends.backend_svg import RendererSVG
 
-from forecaster.reports.html import Table, error_table, write_report
+from forecaster.reports.html import ReportTable, error_table, write_report
 from forecaster.reports.plots import error_by_horizon_figure, latency_figure
 from schemas.errors import OutputError
 
@@ -119,7 +119,7 @@ def test_a_report_shows_a_missing_error_as_a_dash(tmp_path: Path) -> None:
 
 
 def test_a_report_table_marks_the_given_cells(tmp_path: Path) -> None:
-    table = Table(
+    table = ReportTable(
         "Numbers", ["member", "mse"], [("<a>", [1.0]), ("b", [None])], frozenset({(0, 0)}), "a <note>"
     )
     path = write_report(tmp_path / "r.html", title="t", facts={}, tables=[table, table], figures=[])

@@ -14,7 +14,7 @@ from forecaster.shards import snapshot
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import BEFORE, NEVER
 from forecaster.shards.shard import Output, Shard, apply
-from forecaster.shards.sharding import announced, empty_batch, hand_over_shards
+from forecaster.shards.sharding import add_partitions, empty_batch, hand_over_shards
 from forecaster.time.windows import Windows
 from schemas import observations, quarantine
 from tests.fleets import HOUR_US, START, fleets, forecaster, rows_of
@@ -240,29 +240,29 @@ def test_a_repeated_time_uses_the_largest_offset_then_partition(
     order: list[tuple[str, float, int]], stop: int
 ) -> None:
     model, begins = forecaster(), {"p0": 5, "p1": 5, "p2": 4}
-    shard = announced(Shard.cold(0, 1, model.initial_state(), ()), begins)
+    shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), begins)
     for done, (name, value, offset) in enumerate(order):
         if done == stop:
             shard = snapshot.from_bytes(snapshot.to_bytes(shard))
             ends = {**begins, **{before: offset + 1 for before, _, offset in order[:done]}}
-            shard = announced(hand_over_shards([shard])[0], ends)
+            shard = add_partitions(hand_over_shards([shard])[0], ends)
         *_, (shard, _) = apply(shard, in_partition(name, value, offset), model)
     assert _used_value(shard, model) == 2.0
 
 
 def test_new_rows_replace_pending_rows_of_a_partition_read_again() -> None:
     model = forecaster()
-    shard = announced(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
+    shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)
     for begin in (0, 50):  # p0 is read again, from before its pending row or from that row on
-        other = announced(hand_over_shards([shard.copy()])[0], {"p0": begin, "p1": 0})
+        other = add_partitions(hand_over_shards([shard.copy()])[0], {"p0": begin, "p1": 0})
         *_, (other, _) = apply(other, in_partition("p1", 4.0, 0), model)
         assert _used_value(other, model) == 4.0
 
 
 def test_a_snapshot_without_partitions_of_pending_rows_can_be_read() -> None:
     model = forecaster()
-    shard = announced(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 7, "p1": 0})
+    shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 7, "p1": 0})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 7), model)
     old = snapshot.from_arrow(snapshot.to_arrow(replace(shard, pending=shard.pending.drop("partition"))))
     assert old.pending["partition"].to_list() == [""]

@@ -12,7 +12,7 @@ from forecaster.config import NetworkConfig
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import Windows
 from forecaster.training.batches import Fleet, fleet_of
-from forecaster.training.segments import Batch
+from forecaster.training.segments import TrainingBatch
 from tests.fleets import START
 
 FREQ = Frequency(3600)
@@ -32,7 +32,7 @@ def walks(windows: int, series: int) -> Windows:
     return Windows(tuple(f"s{i}" for i in range(series)), START, values)
 
 
-def kept_bytes(batch: Batch) -> int:
+def kept_bytes(batch: TrainingBatch) -> int:
     """Return the bytes of memory that a batch keeps allocated, each buffer counted once."""
     buffers: dict[int, int] = {batch.x.data_ptr(): batch.x.nbytes}
     block = batch.block

@@ -17,7 +17,7 @@ from forecaster.training import train as fitting
 from forecaster.training.batches import Fleet
 from forecaster.training.batches import fleet_of as fleet_of_windows
 from forecaster.training.losses import horizon_weights
-from forecaster.training.segments import Batch
+from forecaster.training.segments import TrainingBatch
 from forecaster.training.train import Epoch, train
 from schemas.errors import DataError
 from tests.fleets import HOUR
@@ -188,7 +188,7 @@ def test_the_training_seed_shuffles_batches_in_each_epoch(
     batch_numbers: list[int] = []
     make = Fleet.batch
 
-    def recorded(fleet: Fleet, number: int) -> Batch:
+    def recorded(fleet: Fleet, number: int) -> TrainingBatch:
         batch_numbers.append(int(number))
         return make(fleet, number)
 

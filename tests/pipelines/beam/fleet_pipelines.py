@@ -27,7 +27,7 @@ from pipelines.beam.metrics import NAMESPACE
 from pipelines.jobs.forecast import run_backfill
 from pipelines.jobs.job import BackfillJob
 from pipelines.runners.prism import PrismServer, prism_options
-from pipelines.settings.config import Columns
+from pipelines.settings.data_config import Columns
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.files.validated_rows import Input
 from pipelines.storage import Location

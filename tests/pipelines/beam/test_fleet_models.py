@@ -15,9 +15,9 @@ from pipelines.beam.forecast_fleet import ForecastFleet
 from pipelines.beam.model import model_of
 from pipelines.storage import Remote
 from schemas.errors import ModelError
+from tests.comparisons import assert_same_frames
 from tests.fleets import forecaster, rows_of, scales
 from tests.pipelines.beam.fleet_pipelines import IN_PROCESS, backfill, between, read_output, run, write_frame
-from tests.same import assert_same_frames
 
 
 @pytest.mark.parametrize("name", [Path, str])

@@ -15,6 +15,7 @@ from pipelines.beam.gather_rows import Row
 from schemas import late, quarantine
 from schemas.errors import ConfigError
 from schemas.forecasts import check_forecasts
+from tests.comparisons import assert_same_frames
 from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of, scales
 from tests.pipelines.beam.fleet_pipelines import (
     IN_PROCESS,
@@ -31,7 +32,6 @@ from tests.pipelines.beam.fleet_pipelines import (
     time_of,
 )
 from tests.pipelines.jobs.replays import DEFAULT_INPUT
-from tests.same import assert_same_frames
 
 
 def test_a_bounded_fleet_gives_the_forecasts_of_a_backfill(

@@ -16,9 +16,9 @@ import pytest
 
 from forecaster.time.windows import Windows
 from pipelines import read_forecasts
+from tests.comparisons import assert_same_frames
 from tests.fleets import forecaster, rows_of, scales
 from tests.processes import started
-from tests.same import assert_same_frames
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 120.0

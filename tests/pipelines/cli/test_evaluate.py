@@ -87,7 +87,7 @@ def test_evaluate_prints_its_scores_within_80_columns(
         ("--train-rows 9 --test-rows 7", "--test-rows 7: write FIRST:STOP"),
         ("--train-rows 9 --test-rows 9:20 --test-from 9", "both set the test rows"),
         ("--train-rows 9 --normalize all", "'all' is not one of"),
-        ("--train-rows 9 --quantiles 0.5,0.1", "network.quantiles must rise"),
+        ("--train-rows 9 --quantiles 0.5,0.1", "--quantiles must rise"),
     ],
 )
 def test_evaluate_refuses_conflicting_or_invalid_options_in_one_line(

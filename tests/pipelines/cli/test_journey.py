@@ -32,10 +32,10 @@ def test_a_trained_model_backfills_streams_and_is_evaluated(
     assert issued["model_version"].unique().to_list() == [version]
     assert len(issued) == 3 * 72
 
-    judged = statecast(
+    printed = statecast(
         "evaluate", series, "-f", "a", "-f", "b", "--report", "r/report.html", "--json", cwd=tmp_path
     ).json_object
-    assert {row["model"] for row in judged["scores"]} == {"lstm", "persistence", "seasonal naive"}
+    assert {row["model"] for row in printed["scores"]} == {"lstm", "persistence", "seasonal naive"}
     assert (tmp_path / "r" / "report.html").read_text().count("<svg") >= 3
 
     moved = statecast(

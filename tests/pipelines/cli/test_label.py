@@ -73,10 +73,10 @@ def test_label_json_prints_one_object_and_nothing_else(
         (["none.csv"], 3, "error: none.csv: no such file or folder"),
         (["rows.csv", "--label", "state"], 3,
          "error: rows.csv: no column 'state' (--label); the columns are series_id, time, x, label"),
-        (["rows.csv", "--cell", "tcn"], 2, "error: --cell tcn: Input should be 'lstm', 'gru' or 'rnn'"),
-        (["rows.csv", "--set", "test=2"], 2, "error: --set test=2: Input should be less than 1"),
-        (["rows.csv", "--set", "depth=2"], 2, "error: --set depth=2: no such setting; the settings are cell"),
-        (["rows.csv", "--set", "test=0.9"], 2, "error: --set: validation and test leave nothing to learn"),
+        (["rows.csv", "--cell", "tcn"], 2, "error: --cell \"tcn\": must be lstm, gru or rnn"),
+        (["rows.csv", "--set", "test=2"], 2, "error: --set test=2: must be less than 1"),
+        (["rows.csv", "--set", "depth=2"], 2, "error: --set depth: no such setting; the settings are cell"),
+        (["rows.csv", "--set", "test=0.9"], 2, "error: validation and --set test leave nothing to learn"),
         (["rows.csv", "--freq", "1x"], 2, "error: --freq: '1x' is no duration: write 30s, 15m, 1h"),
         (["--example", "traffic"], 2, "error: --example traffic: no such example; choose vowels or"),
         (["rows.csv", "--scaling", "running"], 2, "error: scaling running is for labels of steps"),
@@ -107,6 +107,5 @@ def test_defaults_in_the_help_match_the_label_config() -> None:
     command = typer.main.get_command(app).commands["label"]  # type: ignore[attr-defined]
     defaults = LabelConfig()
     named = {param.name: param for param in command.params}
-    for name in ("cell", "hidden", "layers", "seed"):
+    for name in ("cell", "hidden", "layers", "seed", "epochs"):
         assert named[name].show_default == str(getattr(defaults, name))
-    assert f"by default {defaults.epochs}," in named["epochs"].help

@@ -310,16 +310,16 @@ def test_evaluate_names_the_unit_of_its_errors(job: Job) -> None:
     write_parquet(rows, job.folder / "in.parquet")
     write_parquet(rows.filter(pl.col("timestamp") >= BEGIN + timedelta(hours=50)), job.folder / "end.parquet")
     job("backfill in.parquet -m model")
-    judged, _ = job("evaluate in.parquet -f out")
-    assert judged["unit"].startswith("in the values' own unit: too few rows lie before the first forecast")
+    printed, _ = job("evaluate in.parquet -f out")
+    assert printed["unit"].startswith("in the values' own unit: too few rows lie before the first forecast")
     job("backfill end.parquet -m model -o late")
-    judged, _ = job("evaluate in.parquet -f late")
+    printed, _ = job("evaluate in.parquet -f late")
     assert (
-        judged["unit"]
+        printed["unit"]
         == "in seasonal naive's own error (MASE) on each series' rows before the first forecast"
     )
-    judged, _ = job("evaluate in.parquet -f out --train-end 2023-01-02")
-    assert judged["unit"].endswith("rows before 2023-01-02")
+    printed, _ = job("evaluate in.parquet -f out --train-end 2023-01-02")
+    assert printed["unit"].endswith("rows before 2023-01-02")
 
 
 def test_evaluate_prints_large_errors_in_few_characters(job: Job) -> None:
@@ -341,6 +341,6 @@ def test_evaluate_scales_errors_by_the_models_training_rows(
 ) -> None:
     store = f"--tracking-uri {trained[0]}"
     job(f"backfill {series} -m tiny {store}")
-    judged, _ = job(f"evaluate {series} -f out {store}")
-    assert judged["unit"].endswith(f"rows that {trained[1]['version']['model_version']} was trained on")
-    assert max(row["mae"] for row in judged["scores"]) < 10
+    printed, _ = job(f"evaluate {series} -f out {store}")
+    assert printed["unit"].endswith(f"rows that {trained[1]['version']['model_version']} was trained on")
+    assert max(row["mae"] for row in printed["scores"]) < 10

@@ -181,7 +181,7 @@ REFUSED = [
     ("train good.csv --sweep 0", 2, "Invalid value for '--sweep'"),
     ("train good.csv --save-state model", 6, "--save-state model: is not an empty folder"),
     ("train good.csv --save-state ftp://a/b", 2, "ftp://: not a store that a job can write to"),
-    ("train s3://b/x.csv", 2, 'data.paths[0] = "s3://b/x.csv": must be a file or folder on this machine'),
+    ("train s3://b/x.csv", 2, 'DATA "s3://b/x.csv": must be a file or folder on this machine'),
     ("train -s data.paths=['s3://b/x']", 2, "must be a file or folder on this machine"),
     ("train good.csv -s covariates.static=s3://b/x", 2, "must be a file or folder on this machine"),
     ("train good.csv -c s3://b/x.toml", 2, "s3://b/x.toml is an address"),

@@ -17,7 +17,7 @@ from forecaster.time.windows import Windows
 from pipelines.cli.app import run
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
-from pipelines.settings.config import Columns
+from pipelines.settings.data_config import Columns
 from pipelines.sinks.files import read_forecasts
 from pipelines.sinks.folder import locked
 from pipelines.sinks.numbers import JobNumbers
@@ -27,9 +27,9 @@ from pipelines.sources.reader import request_stop
 from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas.sealed import seal, unseal
+from tests.comparisons import assert_same_frames, assert_same_state
 from tests.fleets import START, forecaster, rows_of
 from tests.outputs import contents
-from tests.same import assert_same_frames, assert_same_state
 
 NAMES = ("a", "b", "c", "d")
 Command = Callable[..., tuple[int, str, str]]

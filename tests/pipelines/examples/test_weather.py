@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from pipelines.examples import weather as examples
-from pipelines.settings.config import Columns
+from pipelines.settings.data_config import Columns
 from pipelines.sources.files.tables import read_batches
 from schemas.errors import DataError, OutputError
 from schemas.observations import Observation, validate

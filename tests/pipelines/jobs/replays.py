@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from pipelines.jobs.job import StreamJob
-from pipelines.settings.config import Columns
+from pipelines.settings.data_config import Columns
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Step
 from pipelines.sources.files.validated_rows import Input

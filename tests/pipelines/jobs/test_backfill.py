@@ -13,10 +13,10 @@ from pipelines.sinks.files import Format, read_forecasts, read_late, read_quaran
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.state import state_table
 from schemas.errors import DataError, OutputError
+from tests.comparisons import nested
 from tests.fleets import START
 from tests.outputs import contents
 from tests.pipelines.jobs.replays import DEFAULT_INPUT
-from tests.same import nested
 
 
 def test_a_backfill_writes_all_forecasts_and_a_state_table(job: BackfillJob) -> None:

@@ -26,8 +26,8 @@ from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import request_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
+from tests.comparisons import assert_same_frames
 from tests.fleets import HOUR, HOUR_US, START, rows_of, scales, with_heat
-from tests.same import assert_same_frames
 
 HOURS, SERIES = 120, 4
 

@@ -26,9 +26,9 @@ from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from pipelines.storage import BACKFILL, Location, Remote
 from schemas.errors import OutputError
+from tests.comparisons import assert_same_frames
 from tests.fleets import HOUR, START, forecaster, rows_of, scales
 from tests.processes import started
-from tests.same import assert_same_frames
 from tests.stores import in_memory, keys
 
 FLEET = Windows(tuple("abcde"), START, np.random.default_rng(1).normal(size=(60, 5)).cumsum(axis=0))

@@ -12,7 +12,7 @@ import pytest
 from forecaster.shards.batch import Batch
 from forecaster.shards.sharding import Splitter
 from forecaster.time.windows import Windows
-from pipelines.jobs import forecast
+from pipelines.jobs import run_once
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.runners.base import Run
@@ -26,9 +26,9 @@ from pipelines.state import state_table
 from pipelines.storage import Location, markers, write_text
 from pipelines.workers.worker import Workers
 from schemas.errors import EngineLost
+from tests.comparisons import assert_same_frames
 from tests.fleets import HOUR, START, forecaster, rows_of, scales
 from tests.outputs import contents
-from tests.same import assert_same_frames
 from tests.stores import in_memory, keys
 
 CHANCE = np.random.default_rng(1)
@@ -61,7 +61,7 @@ class DyingEngine:
     def __init__(self, deaths: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.deaths_left = deaths
         self.first_offsets: list[int] = []
-        monkeypatch.setattr(forecast, "_engine", lambda job: self.run)
+        monkeypatch.setattr(run_once, "_engine", lambda job: self.run)
 
     def run(self, run: Run, on_progress: Callable[[], None]) -> None:
         ((partition, place),) = run.places.items()
@@ -118,7 +118,7 @@ def test_a_backfill_starts_over_after_its_engine_dies(
             strays[-1].write_bytes(b"")
             raise EngineLost("the engine has died")
 
-    monkeypatch.setattr(forecast, "_engine", lambda job: run_and_die)
+    monkeypatch.setattr(run_once, "_engine", lambda job: run_and_die)
     notices: list[str] = []
     outcome = run_backfill(replace(job, output=tmp_path / "mortal", restarts=2), on_restart=notices.append)
     assert notices == [f"the engine has died: starting again (restarts left: {left})" for left in (1, 0)]
@@ -140,7 +140,7 @@ def test_a_backfill_without_restarts_left_keeps_the_earlier_output(
         run_in_process(run, on_progress)
         raise EngineLost("the engine has died")
 
-    monkeypatch.setattr(forecast, "_engine", lambda job: always_die)
+    monkeypatch.setattr(run_once, "_engine", lambda job: always_die)
     with pytest.raises(EngineLost, match=r"has died: .*out is unchanged; run the same command again"):
         run_backfill(replace(job, restarts=1))
     assert contents(tmp_path / "out") == before
@@ -169,7 +169,7 @@ def test_a_worker_of_a_replaced_run_writes_nothing(tmp_path: Path, monkeypatch: 
         lost_workers[0].wait()
         del batches[:count]
 
-    monkeypatch.setattr(forecast, "_engine", lambda job: lose_first_run)
+    monkeypatch.setattr(run_once, "_engine", lambda job: lose_first_run)
     with in_memory() as store:
         job = BackfillJob(
             forecaster(), (str(fleet_file(tmp_path)),), Input(Columns()), store, shards=2, restarts=1
@@ -188,7 +188,7 @@ def test_a_run_writes_no_forecasts_into_an_output_it_lost(
         write_text(settings.output / markers.OWNER, "another run")
         run_in_process(run, on_progress)
 
-    monkeypatch.setattr(forecast, "_engine", lambda job: run_after_takeover)
+    monkeypatch.setattr(run_once, "_engine", lambda job: run_after_takeover)
     job = stream(tmp_path, "over", 0.0, 0)
     run_stream(job)
     assert list((job.output / "forecasts").glob("*")) == []

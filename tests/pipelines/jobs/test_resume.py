@@ -15,10 +15,10 @@ from pipelines.jobs.job import Runner, StreamJob
 from pipelines.sinks.files import Format, read_forecasts
 from pipelines.state import state_table
 from schemas.errors import ConfigError, DataError
+from tests.comparisons import assert_same_frames
 from tests.fleets import forecaster
 from tests.outputs import contents
 from tests.pipelines.jobs.replays import failing_at, stopped_at
-from tests.same import assert_same_frames
 from tests.stores import on_disk
 
 UNITS = {"a": 1.0, "b": 1.0, "c": 1.0}

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from forecaster.time.windows import Windows
-from pipelines.jobs.rolling import Progress, RollingJob, prepared, run_rolling
+from pipelines.jobs.rolling import Progress, RollingJob, run_rolling, windows_and_split
 from pipelines.jobs.rolling_scores import Evaluated, member_table, write_rolling
 from pipelines.settings.job_file import load_config
 from schemas.errors import ConfigError, DataError
@@ -154,10 +154,10 @@ def test_the_best_coverage_is_the_one_nearest_to_90_percent() -> None:
 def test_default_quantiles_include_the_bounds_of_the_90_percent_interval(
     tmp_path: Path,
 ) -> None:
-    assert {0.05, 0.5, 0.95} <= set(job(tmp_path).settled.network.quantiles)
+    assert {0.05, 0.5, 0.95} <= set(job(tmp_path).run_config.network.quantiles)
     named = job(tmp_path, **{"network.quantiles": "[0.2, 0.5, 0.8]"})
-    assert named.settled.network.quantiles == (0.2, 0.5, 0.8)
-    assert named.settled.network.horizon == 4
+    assert named.run_config.network.quantiles == (0.2, 0.5, 0.8)
+    assert named.run_config.network.horizon == 4
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,9 @@ def test_unusable_bounds_of_the_test_rows_are_refused(
     tmp_path: Path, changes: dict[str, int], message: str
 ) -> None:
     with pytest.raises((ConfigError, DataError), match=message):
-        prepared(replace(job(tmp_path), **changes), rows_of(history()))  # type: ignore[arg-type]
+        windows_and_split(replace(job(tmp_path), **changes), history())  # type: ignore[arg-type]
 
 
 def test_without_bounds_all_rows_after_training_are_scored(tmp_path: Path) -> None:
-    _, split = prepared(replace(job(tmp_path), first=None, stop=None), rows_of(history()))
+    _, split = windows_and_split(replace(job(tmp_path), first=None, stop=None), history())
     assert (split.first, split.stop) == (96, 150)

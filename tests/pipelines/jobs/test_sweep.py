@@ -16,16 +16,8 @@ from forecaster.registry.registry import Registry
 from forecaster.time.windows import Windows
 from forecaster.training.train import Trained, train
 from pipelines.jobs import sweep
-from pipelines.jobs.sweep import (
-    Progress,
-    SweepOutcome,
-    Trial,
-    best_of,
-    draw_settings,
-    folds,
-    run_sweep,
-    with_settings,
-)
+from pipelines.jobs.sweep import Progress, SweepOutcome, run_sweep
+from pipelines.jobs.trials import Trial, best_of, draw_settings, folds, with_settings
 from pipelines.settings.config import JobConfig
 from schemas.errors import ConfigError, DataError
 from tests.fleets import START

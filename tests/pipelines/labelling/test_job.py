@@ -88,7 +88,7 @@ def test_sequence_labels_are_learned_and_scored(
     sequence_run: tuple[LabelOutcome, Path],
 ) -> None:
     outcome, _ = sequence_run
-    assert (outcome.of, outcome.series, outcome.classes, outcome.judged) == (
+    assert (outcome.of, outcome.series, outcome.classes, outcome.scored_part) == (
         "sequence",
         60,
         ("quick", "slow"),

@@ -108,8 +108,8 @@ def test_a_windows_latency_is_that_of_its_slowest_shard(
         next_of[number] += 1
         publish(folder, published[number])
         if chance.random() < 0.5:  # type: ignore[attr-defined]
-            assert reader.read().whole.count == min(next_of)
-    whole = reader.read().whole
+            assert reader.read().window_latency.count == min(next_of)
+    whole = reader.read().window_latency
     assert whole.buckets == histogram([max(of_shards) for of_shards in ms]).buckets
 
 
@@ -117,17 +117,17 @@ def test_a_shard_without_forecasts_completes_a_window_by_closing_it(tmp_path: Pa
     publish(tmp_path, after_window(shard_numbers(0), 5, 80.0))
     publish(tmp_path, shard_numbers(1, closed_us=4))
     reader = JobReader(tmp_path, 2)
-    assert reader.read().whole.count == 0
+    assert reader.read().window_latency.count == 0
     publish(tmp_path, shard_numbers(1, closed_us=5))
-    assert reader.read().whole.count == 1
+    assert reader.read().window_latency.count == 1
 
 
 def test_a_windows_latency_waits_for_every_shard_to_publish(tmp_path: Path) -> None:
     reader = JobReader(tmp_path, 2)
     publish(tmp_path, after_window(shard_numbers(0), 5, 80.0))
-    assert reader.read().whole.count == 0
+    assert reader.read().window_latency.count == 0
     publish(tmp_path, after_window(shard_numbers(1), 5, 300.0))
-    assert reader.read().whole.buckets == histogram([300.0]).buckets
+    assert reader.read().window_latency.buckets == histogram([300.0]).buckets
 
 
 def test_a_window_whose_latencies_were_overwritten_is_left_out(tmp_path: Path) -> None:
@@ -141,9 +141,9 @@ def test_a_window_whose_latencies_were_overwritten_is_left_out(tmp_path: Path) -
         fast = after_window(fast, at, 1.0)
     publish(tmp_path, slow)
     publish(tmp_path, fast)
-    assert reader.read().whole.buckets == histogram([500.0] * RECENT).buckets
+    assert reader.read().window_latency.buckets == histogram([500.0] * RECENT).buckets
     other_way = JobReader(tmp_path, 2)
-    assert other_way.read().whole.buckets == histogram([500.0] * RECENT).buckets
+    assert other_way.read().window_latency.buckets == histogram([500.0] * RECENT).buckets
 
 
 def test_counting_of_windows_continues_after_a_shard_restarts(tmp_path: Path) -> None:
@@ -151,9 +151,9 @@ def test_counting_of_windows_continues_after_a_shard_restarts(tmp_path: Path) ->
     for at in range(3):
         published = after_window(published, at, 10.0)
     publish(tmp_path, published)
-    assert reader.read().whole.count == 3
+    assert reader.read().window_latency.count == 3
     publish(tmp_path, after_window(shard_numbers(), 3, 10.0))
-    assert reader.read().whole.count == 4
+    assert reader.read().window_latency.count == 4
 
 
 def test_files_of_counts_and_lists_of_windows_stay_short(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_files_of_counts_and_lists_of_windows_stay_short(tmp_path: Path) -> None
             sizes.append((tmp_path / markers.NUMBERS / "shard-0000.json").stat().st_size)
     assert max(sizes) < 8000
     assert len(reader._longest_ms) <= 4096
-    assert reader.read().whole.count == 0
+    assert reader.read().window_latency.count == 0
 
 
 @pytest.mark.parametrize(

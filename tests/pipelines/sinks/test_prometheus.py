@@ -33,7 +33,7 @@ NUMBERS = JobNumbers(
     live=10,
     state_bytes=4096,
     latency=Histogram().add(80.0).add(120.0).add(120.0).add(10_000_000.0),
-    whole=Histogram().add(120.0),
+    window_latency=Histogram().add(120.0),
     snapshot_at_s=1e9,
     snapshot_ms=350.0,
 )

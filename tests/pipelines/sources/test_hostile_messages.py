@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.schema_registry import AVRO_HEADER
-from pipelines.settings.config import Columns
+from pipelines.settings.data_config import Columns
 from pipelines.settings.kafka import Broker
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka import KafkaSource

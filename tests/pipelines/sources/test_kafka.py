@@ -24,7 +24,7 @@ from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka import KafkaSource, forget
 from pipelines.sources.kafka import decision_journal as decisions
-from pipelines.sources.kafka.decision_journal import Decisions, Judged, Refused
+from pipelines.sources.kafka.decision_journal import ClockDecision, Decisions, Refused
 from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.messages import DecoderSpec
 from schemas.errors import ConfigError, DataError
@@ -162,7 +162,7 @@ def test_a_keyed_series_in_another_shards_partition_is_refused(
     topic = Topic({0: [row_of("s", 5)], 1: [], 2: [row_of("s", 6)], 3: [row_of("t", 6), row_of("s", 7)]})
     topic.fill()
     source = source_of(topic, tmp_path, keyed_shards=2, poll_rows=10**6)
-    known = replace(source, homes=lambda folder: {"t": 0})
+    known = replace(source, read_series_shards=lambda folder: {"t": 0})
     for one, series in ((source, "s"), (known, "t")):
         reading, places = Reading(one), one.begin({})
         topic.chance = np.random.default_rng(0)
@@ -227,7 +227,7 @@ def test_watermarks_in_the_journal_are_read_without_a_torn_line(tmp_path: Path) 
     path = tmp_path / "kafka.jsonl"
     made = Decisions(path)
     for offset, us in ((3, 10), (3, 20), (7, 15), (9, 40)):
-        made.carry("a", offset, us)
+        made.raise_watermark("a", offset, us)
     with path.open("a") as file:
         file.write('{"partition": "a", "off')
     for again in (made, Decisions(path), Decisions(path)):
@@ -236,7 +236,7 @@ def test_watermarks_in_the_journal_are_read_without_a_torn_line(tmp_path: Path) 
         assert again.at("a", 4, None) == 20
         assert again.at("b", 4, None) is None
     assert path.read_text().endswith("}\n")
-    made.carry("b", 0, 1)
+    made.raise_watermark("b", 0, 1)
     assert Decisions(path).at("b", 0, None) == 1
     path.write_text("nonsense\n")
     with pytest.raises(DataError, match=r"kafka\.jsonl: cannot be read"):
@@ -254,9 +254,9 @@ def test_the_kafka_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch
     made, longest = Decisions(path, lambda: reached), 0
     made.keep_schema(7, "{}")
     for offset in range(400):  # as in a partition that is idle between single rows
-        made.carry("a", offset, offset)
+        made.raise_watermark("a", offset, offset)
         if offset % 10 == 0:
-            made.judge({"a": Judged(offset, offset + 1, offset)})
+            made.keep_clocks({"a": ClockDecision(offset, offset + 1, offset)})
             made.refuse({"a": [Refused(offset, offset + 1, "why")]})
             longest = max(longest, len(path.read_text().splitlines()))
         reached["a"] = max(offset - 5, 0)
@@ -274,7 +274,7 @@ def test_the_journal_keeps_decisions_that_shards_may_reread(
     monkeypatch.setattr(decisions, "LONGEST", 100)
     made = Decisions(tmp_path / "kafka.jsonl")  # without snapshots, the shards may read all offsets again
     for offset in range(250):
-        made.carry("a", offset, offset)
+        made.raise_watermark("a", offset, offset)
     for one in (made, Decisions(tmp_path / "kafka.jsonl")):
         assert one.before("a")(np.arange(250)).tolist() == [*range(250)]
 

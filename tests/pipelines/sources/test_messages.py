@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.schema_registry import AVRO_HEADER
-from pipelines.settings.config import Columns
+from pipelines.settings.data_config import Columns
 from pipelines.sources import messages as sources
 from pipelines.sources.messages import Decoder, DecoderSpec, Messages
 from pipelines.sources.messages.as_json import json_decoder

@@ -18,10 +18,10 @@ from forecaster.time.windows import Windows
 from pipelines.state import state_table
 from pipelines.state.first_table import write_first_table
 from schemas.errors import DataError, ModelError
+from tests.comparisons import assert_same_state
 from tests.fleets import START, fleets, forecaster
 from tests.outputs import contents
-from tests.same import assert_same_state
-from tests.shards import NAMES, shards_of, some
+from tests.shards import NAMES, shards_after_five_windows, shards_of
 
 
 def begin(folder: Path, shards: int, start: Path | None, *, resume: bool = False) -> None:
@@ -61,7 +61,7 @@ def test_a_resumed_job_keeps_its_state_table_and_manifests(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "state"
-    state_table.write(folder, some(3))
+    state_table.write(folder, shards_after_five_windows(3))
     (folder / "folder.jsonl").write_text("{}")
     contents_before = contents(folder)
     begin(folder, 3, folder, resume=True)
@@ -78,7 +78,7 @@ def test_a_resumed_job_leaves_reading_series_to_its_workers(
     def raise_memory_error(*given: Any, **options: Any) -> Any:
         raise MemoryError
 
-    state_table.write(tmp_path / "state", some(3))
+    state_table.write(tmp_path / "state", shards_after_five_windows(3))
     monkeypatch.setattr(pq.ParquetFile, "read", raise_memory_error)
     begin(tmp_path / "state", 3, tmp_path / "state", resume=True)
     with pytest.raises(MemoryError):  # resharding reads the series
@@ -86,7 +86,7 @@ def test_a_resumed_job_leaves_reading_series_to_its_workers(
 
 
 def test_a_new_job_takes_states_and_pending_rows_without_offsets(tmp_path: Path) -> None:
-    state_table.write(tmp_path / "a", some(3))
+    state_table.write(tmp_path / "a", shards_after_five_windows(3))
     (tmp_path / "a" / "folder.jsonl").write_text("{}")
     for own in (tmp_path / "b", tmp_path / "a"):
         begin(own, 2, tmp_path / "a")
@@ -131,7 +131,7 @@ def test_shards_of_a_keyed_topic_keep_partitions_and_shard_count(tmp_path: Path)
     state_table.write(folder, [replace(made[0], offsets={"t-0": 5, "t-2": 9}), made[1]])
     partitions["t-3"], owners["t-3"] = 0, 1
     assert begin_and_read_offsets(2, folder, True) == [{"t-0": 5, "t-2": 9}, {"t-1": 0, "t-3": 0}]
-    assert {name: found.offset for name, found in state_table.read(folder).reached().items()} == {
+    assert state_table.read_offsets(folder) == {
         "t-0": 5,
         "t-2": 9,
         "t-1": 0,
@@ -140,19 +140,19 @@ def test_shards_of_a_keyed_topic_keep_partitions_and_shard_count(tmp_path: Path)
     for shards, resume, own in ((3, True, owners), (3, False, owners), (2, True, {}), (2, False, {})):
         with pytest.raises(DataError, match=r"state: its series lie by the partitions of a keyed topic"):
             begin_and_read_offsets(shards, folder, resume, own)
-    state_table.write(folder, some(2))
+    state_table.write(folder, shards_after_five_windows(2))
     for resume in (True, False):
         with pytest.raises(
             DataError, match=r"state: its series belong to shards by their names, and .*= false"
         ):
             begin_and_read_offsets(2, folder, resume)
-    assert state_table.homes(folder) == {name: shard_of(name, 2) for name in NAMES}
-    assert state_table.homes(tmp_path) == {}
+    assert state_table.read_series_shards(folder) == {name: shard_of(name, 2) for name in NAMES}
+    assert state_table.read_series_shards(tmp_path) == {}
 
 
 def test_a_cold_start_replaces_an_earlier_state_table(tmp_path: Path) -> None:
     folder = tmp_path / "state"
-    state_table.write(folder, some(3))
+    state_table.write(folder, shards_after_five_windows(3))
     (folder / "folder.jsonl").write_text("{}")
     begin(folder, 2, None)
     table = state_table.read(folder)
@@ -162,7 +162,7 @@ def test_a_cold_start_replaces_an_earlier_state_table(tmp_path: Path) -> None:
 
 
 def test_shards_at_different_offsets_are_not_resharded(tmp_path: Path) -> None:
-    first, second = some(2)
+    first, second = shards_after_five_windows(2)
     state_table.write(tmp_path / "state", [first, replace(second, offsets={"rows": 70})])
     contents_before = contents(tmp_path)
     for resume in (True, False):

@@ -32,7 +32,7 @@ from pipelines.workers import failure, ownership
 from schemas.errors import EngineError, ModelError, OutputError
 from schemas.sealed import seal, unseal
 from tests.damaged import as_json, flipped, line_of, mistyped, torn
-from tests.shards import assert_equal, some
+from tests.shards import assert_equal, shards_after_five_windows
 from tests.stores import in_memory
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ def test_a_damaged_manifest_of_a_watched_folder_is_refused(tmp_path: Path) -> No
 def test_a_damaged_file_of_kafka_decisions_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "kafka.jsonl"
     for offset, us in ((0, 5), (7, 9)):
-        Decisions(path).carry("t-0", offset, us)
+        Decisions(path).raise_watermark("t-0", offset, us)
     whole = path.read_bytes()
 
     def read() -> list[int | None]:
@@ -128,7 +128,7 @@ def test_a_damaged_file_of_kafka_decisions_is_refused(tmp_path: Path) -> None:
 
 
 def test_damaged_snapshot_metadata_raises_at_most_one_line() -> None:
-    table = snapshot.to_arrow(some(1)[0])
+    table = snapshot.to_arrow(shards_after_five_windows(1)[0])
     for key in (b"statecast.shard", b"statecast.state.layout"):
         for other in mistyped(json.loads(table.schema.metadata[key])):
             changed = {**table.schema.metadata, key: as_json(other)}
@@ -151,7 +151,7 @@ def test_damaged_snapshot_metadata_raises_at_most_one_line() -> None:
     ],
 )
 def test_an_invalid_entry_of_a_snapshot_is_refused(change: dict[str, Any], line: str) -> None:
-    table = snapshot.to_arrow(some(1)[0])
+    table = snapshot.to_arrow(shards_after_five_windows(1)[0])
     rest = json.loads(table.schema.metadata[b"statecast.shard"]) | change
     metadata = {**table.schema.metadata, b"statecast.shard": as_json(rest)}
     del metadata[b"statecast.crc32"]
@@ -163,7 +163,7 @@ def test_an_invalid_entry_of_a_snapshot_is_refused(change: dict[str, Any], line:
 
 def test_a_damaged_exported_state_table_is_refused(tmp_path: Path) -> None:
     table, file = tmp_path / "table", tmp_path / "table.parquet"
-    state_table.write(table, some(2))
+    state_table.write(table, shards_after_five_windows(2))
     write_text(table / "folder.jsonl", "{}\n")
     state_file.pack(table, file)
     whole, series = file.read_bytes(), len(state_table.read(table).state)
@@ -208,7 +208,7 @@ def test_a_damaged_file_of_a_worker_error_gives_an_error(tmp_path: Path) -> None
 
 
 def test_damaged_published_counts_of_a_shard_raise_nothing(tmp_path: Path) -> None:
-    one = ShardNumbers(0, some(1)[0].counts, 60, None, {"rows": 3}, 5, 5, 100)
+    one = ShardNumbers(0, shards_after_five_windows(1)[0].counts, 60, None, {"rows": 3}, 5, 5, 100)
     numbers.publish(tmp_path, one)
     (path,) = (tmp_path / markers.NUMBERS).iterdir()
     whole = path.read_bytes()
@@ -285,7 +285,7 @@ def test_unseal_returns_a_sealed_record_unchanged() -> None:
 
 
 def test_unpack_restores_the_shard_that_pack_exported(tmp_path: Path) -> None:
-    (shard,) = some(1)
+    (shard,) = shards_after_five_windows(1)
     state_table.write(tmp_path / "table", [shard])
     state_file.pack(tmp_path / "table", tmp_path / "file")
     state_file.unpack(tmp_path / "file", tmp_path / "again")

@@ -17,10 +17,10 @@ from forecaster.shards.sharding import empty_batch
 from forecaster.time.windows import Windows
 from pipelines.state import snapshot_file, state_table
 from schemas.errors import DataError, OutputError
+from tests.comparisons import assert_same_state
 from tests.damaged import flipped, line_of
 from tests.fleets import HOUR_US, START, fleets, forecaster
-from tests.same import assert_same_state
-from tests.shards import assert_equal, shards_of, some
+from tests.shards import assert_equal, shards_after_five_windows, shards_of
 
 
 @given(fleet=fleets(), of=st.integers(1, 4), closed=st.integers(0, 30), event=st.none() | st.just("é"))
@@ -61,7 +61,7 @@ def test_a_restored_shard_forecasts_as_the_original_shard(
 
 def test_the_newest_snapshot_of_a_shard_replaces_older_ones(tmp_path: Path) -> None:
     for closed in (2, 3):
-        (shard,) = some(1, closed)
+        (shard,) = shards_after_five_windows(1, closed)
         snapshot_file.write_shard(tmp_path, shard)
     assert state_table.read(tmp_path).closed_through == START + 2
     assert [path.name for path in tmp_path.iterdir()] == ["shard-0000-of-0001.parquet"]
@@ -72,7 +72,7 @@ def test_the_newest_snapshot_of_a_shard_replaces_older_ones(tmp_path: Path) -> N
 def test_a_failed_snapshot_keeps_the_earlier_snapshot(
     tmp_path: Path, at: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (old,) = some(1, 2)
+    (old,) = shards_after_five_windows(1, 2)
     snapshot_file.write_shard(tmp_path, old)
 
     def fail_while_writing(*given: Any, **options: Any) -> None:
@@ -82,13 +82,13 @@ def test_a_failed_snapshot_keeps_the_earlier_snapshot(
 
     monkeypatch.setattr(pq if at == "write_table" else os, at, fail_while_writing)
     with pytest.raises((OutputError, KeyboardInterrupt)) as caught:
-        snapshot_file.write_shard(tmp_path, some(1, 4)[0])
+        snapshot_file.write_shard(tmp_path, shards_after_five_windows(1, 4)[0])
     if isinstance(error, OSError):
         assert "shard-0000-of-0001.parquet: the state cannot be written (No space left" in str(caught.value)
     monkeypatch.undo()
     assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), old)
     assert state_table.read(tmp_path).closed_through == START + 1
-    snapshot_file.write_shard(tmp_path, some(1, 4)[0])
+    snapshot_file.write_shard(tmp_path, shards_after_five_windows(1, 4)[0])
     assert state_table.read(tmp_path).closed_through == START + 3
 
 
@@ -107,12 +107,12 @@ def test_a_snapshot_and_its_rename_are_synced(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", renamed)
-    snapshot_file.write_shard(tmp_path / "state", some(1)[0])
+    snapshot_file.write_shard(tmp_path / "state", shards_after_five_windows(1)[0])
     assert done == [f"sync {tmp_path.name}", "sync hidden", "rename", "sync state"]
 
 
 def test_a_run_that_lost_its_folder_replaces_no_snapshot(tmp_path: Path) -> None:
-    (lost,), (next_,) = some(1, 2), some(1, 4)
+    (lost,), (next_,) = shards_after_five_windows(1, 2), shards_after_five_windows(1, 4)
 
     def lose_the_folder() -> bool:
         assert snapshot_file.write_shard(tmp_path, next_)  # the next run writes this shard meanwhile
@@ -124,13 +124,13 @@ def test_a_run_that_lost_its_folder_replaces_no_snapshot(tmp_path: Path) -> None
 
 
 def test_two_writers_of_one_shard_share_no_file(tmp_path: Path) -> None:
-    (old,), (new,) = some(1, 2), some(1, 4)
+    (old,), (new,) = shards_after_five_windows(1, 2), shards_after_five_windows(1, 4)
     assert snapshot_file.write_shard(tmp_path, old, lambda: snapshot_file.write_shard(tmp_path, new))
     assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), old)
 
 
 def test_a_flipped_bit_anywhere_in_a_snapshot_is_detected(tmp_path: Path) -> None:
-    (shard,) = some(1)
+    (shard,) = shards_after_five_windows(1)
     snapshot_file.write_shard(tmp_path, shard)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
@@ -152,7 +152,7 @@ def _removes_checksum(whole: bytes, place: int) -> bool:
 
 def test_a_mix_of_two_snapshots_is_refused(tmp_path: Path) -> None:
     for name, closed in (("a", 2), ("b", 4)):
-        snapshot_file.write_shard(tmp_path / name, some(1, closed)[0])
+        snapshot_file.write_shard(tmp_path / name, shards_after_five_windows(1, closed)[0])
     a, b = ((tmp_path / name / "shard-0000-of-0001.parquet").read_bytes() for name in "ab")
     mixed = tmp_path / "a" / "shard-0000-of-0001.parquet"
     mixed.write_bytes(a[: len(b) // 2] + b[len(b) // 2 :])
@@ -161,7 +161,7 @@ def test_a_mix_of_two_snapshots_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_without_a_checksum_still_opens(tmp_path: Path) -> None:
-    (shard,) = some(1)
+    (shard,) = shards_after_five_windows(1)
     table = snapshot.to_arrow(shard)
     metadata = {k: v for k, v in table.schema.metadata.items() if k != b"statecast.crc32"}
     pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "shard-0000-of-0001.parquet")

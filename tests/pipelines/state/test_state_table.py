@@ -13,11 +13,11 @@ import pytest
 from pipelines.state import snapshot_file, state_table
 from schemas.errors import DataError, ModelError, OutputError
 from tests.fleets import START
-from tests.shards import NAMES, some
+from tests.shards import NAMES, shards_after_five_windows
 
 
 def test_a_state_table_is_plain_parquet(tmp_path: Path) -> None:
-    for shard in some(3):
+    for shard in shards_after_five_windows(3):
         snapshot_file.write_shard(tmp_path, shard)
     rows = pl.concat([pl.read_parquet(file) for file in tmp_path.glob("*.parquet")], how="diagonal")
     assert sorted(rows["series_id"]) == sorted(NAMES)
@@ -25,7 +25,7 @@ def test_a_state_table_is_plain_parquet(tmp_path: Path) -> None:
 
 
 def test_a_state_table_combines_its_shards(tmp_path: Path) -> None:
-    for shard in some(3, event="e1"):
+    for shard in shards_after_five_windows(3, event="e1"):
         snapshot_file.write_shard(tmp_path, shard)
     table = state_table.read(tmp_path)
     assert sorted(table.state.series_ids) == sorted(NAMES)
@@ -39,19 +39,19 @@ def test_a_state_table_combines_its_shards(tmp_path: Path) -> None:
 
 
 def test_a_state_table_can_be_read_without_its_series(tmp_path: Path) -> None:
-    for shard in some(3, event="e1"):
+    for shard in shards_after_five_windows(3, event="e1"):
         snapshot_file.write_shard(tmp_path, replace(shard, offsets={"rows": 70 + shard.number}))
     whole, offsets = state_table.read(tmp_path), state_table.read(tmp_path, series=False)
     assert not len(offsets.state)
     assert not len(offsets.pending)
     assert offsets.counts == whole.counts
     assert offsets.closed_through == whole.closed_through == START + 2
-    assert offsets.reached() == whole.reached()
-    assert offsets.reached()["rows"][:3:2] == (70, (71, 72))
+    assert offsets.progress_by_partition() == whole.progress_by_partition()
+    assert offsets.progress_by_partition()["rows"][:3:2] == (70, (71, 72))
 
 
 def test_a_source_resumes_from_the_smallest_offset(tmp_path: Path) -> None:
-    first, second, third = some(3)
+    first, second, third = shards_after_five_windows(3)
     for shard in (first, replace(second, offsets={"rows": 70}), third):
         snapshot_file.write_shard(tmp_path, shard)
     assert state_table.read(tmp_path).offset("rows") == 70
@@ -67,7 +67,7 @@ def test_a_folder_without_a_state_table_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_error_names_a_damaged_snapshot_file(tmp_path: Path) -> None:
-    state_table.write(tmp_path / "state", some(2))
+    state_table.write(tmp_path / "state", shards_after_five_windows(2))
     (tmp_path / "state" / "shard-0001-of-0002.parquet").write_bytes(b"PAR1 and nothing")
     for read in (lambda f: state_table.read(f), lambda f: snapshot_file.read_shard(f, 1, 2)):
         with pytest.raises(
@@ -78,7 +78,7 @@ def test_the_error_names_a_damaged_snapshot_file(tmp_path: Path) -> None:
 
 
 def test_the_error_names_a_parquet_file_without_a_shard(tmp_path: Path) -> None:
-    state_table.write(tmp_path / "state", some(2))
+    state_table.write(tmp_path / "state", shards_after_five_windows(2))
     path = tmp_path / "state" / "shard-0001-of-0002.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
     with pytest.raises(ModelError, match=r"shard-0001-of-0002\.parquet: this is not a shard"):
@@ -87,24 +87,25 @@ def test_the_error_names_a_parquet_file_without_a_shard(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", ["missing", "of another table"])
 def test_a_state_table_without_all_its_shards_is_refused(tmp_path: Path, spoil: str) -> None:
-    state_table.write(tmp_path / "state", some(3))
+    state_table.write(tmp_path / "state", shards_after_five_windows(3))
     if spoil == "missing":
         (tmp_path / "state" / "shard-0001-of-0003.parquet").unlink()
     else:
-        snapshot_file.write_shard(tmp_path / "state", some(2)[0])
+        snapshot_file.write_shard(tmp_path / "state", shards_after_five_windows(2)[0])
     with pytest.raises(DataError, match=r"not each of [23] once: copy the folder again, as a whole"):
         state_table.read(tmp_path / "state")
 
 
 def test_reached_returns_the_smallest_and_the_later_offsets_of_shards(tmp_path: Path) -> None:
-    first, second, third = some(3)
+    first, second, third = shards_after_five_windows(3)
     shards = [
         replace(first, offsets={"a": 5, "b": 9}, watermarks={"a": 1, "b": None}),
         replace(second, offsets={"a": 5, "b": 4}, watermarks={"a": 3, "b": 7}),
         replace(third, offsets={"a": 8, "b": 6}, watermarks={"a": 9, "b": 8}),
     ]
     state_table.write(tmp_path / "state", shards)
-    assert state_table.read(tmp_path / "state").reached() == {"a": (5, 3, (8,), 9), "b": (4, 7, (6, 9), 8)}
+    progress = state_table.read(tmp_path / "state").progress_by_partition()
+    assert progress == {"a": (5, 3, (8,), 9), "b": (4, 7, (6, 9), 8)}
 
 
 @pytest.mark.parametrize("renames", range(3))
@@ -112,7 +113,7 @@ def test_an_interrupted_replacement_leaves_one_whole_state_table(
     tmp_path: Path, renames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, real, made = tmp_path / "state", os.replace, 0
-    state_table.write(folder, some(3, 2))
+    state_table.write(folder, shards_after_five_windows(3, 2))
 
     def die(source: Any, target: Any) -> None:
         nonlocal made
@@ -126,9 +127,9 @@ def test_an_interrupted_replacement_leaves_one_whole_state_table(
     monkeypatch.setattr(shutil, "rmtree", lambda *given, **options: None)
     if renames < 2:
         with pytest.raises(KeyboardInterrupt):
-            state_table.write(folder, some(2, 4))
+            state_table.write(folder, shards_after_five_windows(2, 4))
     else:
-        state_table.write(folder, some(2, 4))
+        state_table.write(folder, shards_after_five_windows(2, 4))
     monkeypatch.undo()
     state_table.recover(folder)
     table = state_table.read(folder)
@@ -140,7 +141,7 @@ def test_a_failed_replacement_keeps_the_old_state_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, real = tmp_path / "state", os.replace
-    state_table.write(folder, some(3))
+    state_table.write(folder, shards_after_five_windows(3))
 
     def fail_to_rename(source: Any, target: Any) -> None:
         if "state" in {Path(source).name, Path(target).name}:
@@ -149,7 +150,7 @@ def test_a_failed_replacement_keeps_the_old_state_table(
 
     monkeypatch.setattr(os, "replace", fail_to_rename)
     with pytest.raises(OutputError, match=r"state: the state table cannot be put in place \(Read-only"):
-        state_table.write(folder, some(2))
+        state_table.write(folder, shards_after_five_windows(2))
     monkeypatch.undo()
     state_table.recover(folder)
     assert len(state_table.read(folder).shards) == 3

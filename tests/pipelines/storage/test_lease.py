@@ -16,7 +16,7 @@ from pipelines.storage import Remote, lease, write_text
 from pipelines.workers.ownership import is_owned_by_another_run, read_owner, take_ownership
 from pipelines.workers.step_settings import StepSettings
 from schemas.errors import OutputError
-from tests.shards import some
+from tests.shards import shards_after_five_windows
 from tests.stores import keys
 
 
@@ -126,7 +126,7 @@ def test_a_suspended_job_does_not_become_owner_again(s3: Remote, monkeypatch: py
 
 def test_a_suspended_job_does_not_overwrite_newer_snapshots(s3: Remote) -> None:
     folder = s3 / "state"
-    (start,), (newer,), (late,) = some(1, 2), some(1, 4), some(1, 3)
+    (start,), (newer,), (late,) = (shards_after_five_windows(1, closed) for closed in (2, 4, 3))
     write_shard(folder, start)
     first, second = run_in(s3, "first"), run_in(s3, "second")
     take_ownership(first)

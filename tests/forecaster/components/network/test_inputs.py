@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.components.network.inputs import INPUTS_BESIDE_LAGS, Inputs, input_count, network_inputs
-from forecaster.components.network.ridge import EXPERTS, regressor_count
+from forecaster.components.network.ridge import LINEAR_EXPERT_COUNT, regressor_count
 from forecaster.config import NetworkConfig
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import Windows
@@ -84,7 +84,7 @@ def test_the_last_network_inputs_are_errors_of_the_linear_experts() -> None:
     values = np.random.default_rng(0).normal(size=30).cumsum()
     values[10] = np.nan
     found = inputs_of(values.tolist())
-    errors, block = found.x[:, 0, -EXPERTS:], found.block
+    errors, block = found.x[:, 0, -LINEAR_EXPERT_COUNT:], found.block
     both = ~np.isnan(values[1:]) & ~np.isnan(values[:-1])
     last, mean, unit = block.last[:, 0], block.mean[:, 0], block.unit[:, 0]
     for column, expected in ((-1, last), (-2, mean)):

@@ -5,14 +5,19 @@ import numpy as np
 from forecaster.arrays import Floats, Floats32
 from forecaster.components.base import Block
 from forecaster.components.network.inputs import input_components
-from forecaster.components.network.log_ridge import ALL_EXPERTS, ALL_RIDGES, linear_forecasts
-from forecaster.components.network.ridge import EXPERTS, RIDGES, expert_forecasts, regressor_count
+from forecaster.components.network.log_ridge import ALL_EXPERT_COUNT, ALL_RIDGE_COUNT, linear_forecasts
+from forecaster.components.network.ridge import (
+    LINEAR_EXPERT_COUNT,
+    RIDGE_COUNT,
+    expert_forecasts,
+    regressor_count,
+)
 from forecaster.config import NetworkConfig
 from forecaster.time.frequency import Frequency
 
 RING, HORIZON, SEASON, DAY = 60, 10, 7, Frequency(86_400)
 CONFIG = NetworkConfig(ring=RING, horizon=HORIZON, lags=(1,), halflife=1000)
-NO_RIDGE = np.zeros((ALL_RIDGES, regressor_count(RING), HORIZON), np.float32)
+NO_RIDGE = np.zeros((ALL_RIDGE_COUNT, regressor_count(RING), HORIZON), np.float32)
 
 
 def block_of(values: Floats) -> Block:
@@ -26,8 +31,8 @@ def log_forecast(values: Floats, ridge: Floats32) -> Floats:
     """Return the forecasts ``[T, S, N]`` of the regression in logarithms, in the unit of the series."""
     block = block_of(values)
     changes = linear_forecasts(block, ridge, SEASON)
-    assert changes.shape == (ALL_EXPERTS, *values.shape, HORIZON)
-    forecast: Floats = block.last[:, :, None] + changes[EXPERTS] * block.unit[:, :, None]
+    assert changes.shape == (ALL_EXPERT_COUNT, *values.shape, HORIZON)
+    forecast: Floats = block.last[:, :, None] + changes[LINEAR_EXPERT_COUNT] * block.unit[:, :, None]
     return forecast
 
 
@@ -37,7 +42,7 @@ def sales(windows: int = 90, series: int = 3) -> Floats:
 
 def ridge_on_lag(lag: int) -> Floats32:
     ridge = NO_RIDGE.copy()
-    ridge[RIDGES, RING - 1 - lag, 4] = 0.5  # the regressors begin with the oldest lag
+    ridge[RIDGE_COUNT, RING - 1 - lag, 4] = 0.5  # the regressors begin with the oldest lag
     return ridge
 
 
@@ -77,9 +82,11 @@ def test_a_series_that_reached_0_uses_the_ridge_without_logarithms() -> None:
     values[20, 1] = 0.0
     block, ridge = block_of(values), NO_RIDGE + np.float32(0.01)
     changes = linear_forecasts(block, ridge, SEASON)
-    np.testing.assert_array_equal(changes[:EXPERTS], expert_forecasts(block, ridge[:RIDGES], SEASON))
-    np.testing.assert_array_equal(changes[EXPERTS, 20:, 1], changes[RIDGES - 1, 20:, 1])
-    assert (changes[EXPERTS, 70:, 0] != changes[RIDGES - 1, 70:, 0]).any()
+    np.testing.assert_array_equal(
+        changes[:LINEAR_EXPERT_COUNT], expert_forecasts(block, ridge[:RIDGE_COUNT], SEASON)
+    )
+    np.testing.assert_array_equal(changes[LINEAR_EXPERT_COUNT, 20:, 1], changes[RIDGE_COUNT - 1, 20:, 1])
+    assert (changes[LINEAR_EXPERT_COUNT, 70:, 0] != changes[RIDGE_COUNT - 1, 70:, 0]).any()
     assert np.isfinite(changes).all()
 
 

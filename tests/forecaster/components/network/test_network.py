@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from forecaster.arrays import Floats
 from forecaster.components.base import Block, Outputs
 from forecaster.components.network.inputs import input_components, input_count
-from forecaster.components.network.log_ridge import ALL_EXPERTS
+from forecaster.components.network.log_ridge import ALL_EXPERT_COUNT
 from forecaster.components.network.network import Network
 from forecaster.config import NetworkConfig
 from forecaster.training.losses import pinball_loss
@@ -44,7 +44,7 @@ def network(cell: str = "lstm", **changes: object) -> Network:
 def test_quantiles_of_the_network_never_cross(cell: str, seed: int, factor: float) -> None:
     net = network(cell)
     x = torch.randn(7, 3, INPUTS, generator=torch.Generator().manual_seed(seed)) * factor
-    experts = torch.randn(ALL_EXPERTS, 7, 3, 4) * factor
+    experts = torch.randn(ALL_EXPERT_COUNT, 7, 3, 4) * factor
     with torch.inference_mode():
         quantiles, _, _ = net(x, *net.initial(3), experts=experts)
     assert quantiles.shape == (len(LEVELS), 7, 3, 4)
@@ -79,7 +79,7 @@ def test_all_series_begin_with_the_same_learned_hidden_state() -> None:
 
 def test_an_untrained_network_forecasts_near_its_linear_experts() -> None:
     net = Network(NetworkConfig(hidden=16, horizon=24, lags=(1,))).eval()
-    experts = torch.zeros(ALL_EXPERTS, 50, 4, 24)
+    experts = torch.zeros(ALL_EXPERT_COUNT, 50, 4, 24)
     experts[:2] = 3.0
     with torch.inference_mode():
         middle = net(torch.randn(50, 4, INPUTS), *net.initial(4), experts=experts)[0][1]
@@ -88,7 +88,7 @@ def test_an_untrained_network_forecasts_near_its_linear_experts() -> None:
 
 def test_the_median_is_a_weighted_mean_of_experts_plus_a_change() -> None:
     net, x = network(), torch.randn(5, 3, INPUTS)
-    experts, state = torch.randn(ALL_EXPERTS, 5, 3, 4), net.initial(3)
+    experts, state = torch.randn(ALL_EXPERT_COUNT, 5, 3, 4), net.initial(3)
     with torch.inference_mode():
         alone, one, two = (
             net(x, *state, experts=e)[0] for e in (torch.zeros_like(experts), experts, experts + 2.0)
@@ -102,7 +102,7 @@ def test_the_median_is_a_weighted_mean_of_experts_plus_a_change() -> None:
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_network_forecasts_do_not_depend_on_the_chosen_windows(cell: str) -> None:
-    net, x, experts = network(cell), torch.randn(9, 3, INPUTS), torch.randn(ALL_EXPERTS, 9, 3, 4)
+    net, x, experts = network(cell), torch.randn(9, 3, INPUTS), torch.randn(ALL_EXPERT_COUNT, 9, 3, 4)
     rows = slice(1, None, 3)
     every, hidden, memory = net(x, *net.initial(3), experts=experts)
     some, hidden_some, memory_some = net(x, *net.initial(3), experts=experts[:, rows], rows=rows)

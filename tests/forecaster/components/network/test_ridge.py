@@ -7,9 +7,9 @@ from forecaster.arrays import Floats
 from forecaster.components.base import Block
 from forecaster.components.network.inputs import input_components
 from forecaster.components.network.ridge import (
-    EXPERTS,
+    LINEAR_EXPERT_COUNT,
     OTHER_LEVEL,
-    RIDGES,
+    RIDGE_COUNT,
     expert_forecasts,
     limit_distances,
     regressor_count,
@@ -19,7 +19,7 @@ from forecaster.time.frequency import Frequency
 
 RING, HORIZON, SEASON, DAY = 60, 10, 7, Frequency(86_400)
 CONFIG = NetworkConfig(ring=RING, horizon=HORIZON, lags=(1,), halflife=1000)
-NO_RIDGE = np.zeros((RIDGES, regressor_count(RING), HORIZON), np.float32)
+NO_RIDGE = np.zeros((RIDGE_COUNT, regressor_count(RING), HORIZON), np.float32)
 
 
 def block_of(values: Floats) -> Block:
@@ -42,8 +42,8 @@ def test_the_fixed_experts_forecast_seasons_mean_and_last_value() -> None:
     values = walks()
     block = block_of(values)
     changes = expert_forecasts(block, NO_RIDGE, SEASON)
-    assert changes.shape == (EXPERTS, *values.shape, HORIZON)
-    season, seventh, mean, last = (values_of(block, part) for part in changes[RIDGES:])
+    assert changes.shape == (LINEAR_EXPERT_COUNT, *values.shape, HORIZON)
+    season, seventh, mean, last = (values_of(block, part) for part in changes[RIDGE_COUNT:])
     t = 80
     for h in range(1, HORIZON + 1):
         np.testing.assert_allclose(season[t, :, h - 1], values[t + h - SEASON * (1 + (h - 1) // SEASON)])
@@ -65,7 +65,7 @@ def test_the_seasonal_expert_replaces_a_missing_value_by_the_mean() -> None:
     values = walks()
     values[80 + 3 - SEASON] = np.nan
     block = block_of(values)
-    season = values_of(block, expert_forecasts(block, NO_RIDGE, SEASON)[RIDGES])
+    season = values_of(block, expert_forecasts(block, NO_RIDGE, SEASON)[RIDGE_COUNT])
     np.testing.assert_allclose(season[80, :, 2], block.mean[80])
 
 
@@ -98,6 +98,6 @@ def test_expert_forecasts_do_not_depend_on_the_number_of_series() -> None:
 
 def test_seasonal_experts_repeat_the_last_value_if_the_ring_is_short() -> None:
     block = block_of(walks())
-    short = np.zeros((RIDGES, 4, HORIZON), np.float32)
+    short = np.zeros((RIDGE_COUNT, 4, HORIZON), np.float32)
     changes = expert_forecasts(block, short, SEASON)
-    assert (changes[RIDGES : RIDGES + 2, :, :, 0] == 0).all()
+    assert (changes[RIDGE_COUNT : RIDGE_COUNT + 2, :, :, 0] == 0).all()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.settings.config import DataConfig
+from pipelines.settings.data_config import DataConfig
 from pipelines.sources.files import tables
 from pipelines.sources.files import validated_rows as files
 from pipelines.sources.files.tables import Columns

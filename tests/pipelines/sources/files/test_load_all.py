@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.settings.config import DataConfig, JobConfig
+from pipelines.settings.config import JobConfig
+from pipelines.settings.data_config import DataConfig
 from pipelines.sources.files.check_files import check_files
 from pipelines.sources.files.load_all import load_observations
 from schemas.errors import DataError

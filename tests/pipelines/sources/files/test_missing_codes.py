@@ -5,7 +5,8 @@ from pathlib import Path
 
 import polars as pl
 
-from pipelines.settings.config import DataConfig, JobConfig
+from pipelines.settings.config import JobConfig
+from pipelines.settings.data_config import DataConfig
 from pipelines.sources.files.load_all import load_observations
 
 

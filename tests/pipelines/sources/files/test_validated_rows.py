@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from forecaster.time.frequency import Frequency
-from pipelines.settings.config import DataConfig, JobConfig
+from pipelines.settings.config import JobConfig
+from pipelines.settings.data_config import DataConfig
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input, input_of, read_file, read_files, read_to_end
 from schemas.errors import DataError

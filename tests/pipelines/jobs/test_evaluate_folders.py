@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from forecaster.evaluation.backtest import backtest
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows, observed
 from pipelines.jobs import evaluate
 from pipelines.jobs.evaluate import evaluate_folders
-from pipelines.jobs.train import backtest
 from pipelines.settings.config import JobConfig
 from tests.fleets import START, forecaster, rows_of
 

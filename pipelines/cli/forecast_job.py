@@ -1,0 +1,129 @@
+"""The parts of ``statecast backfill`` and ``statecast stream`` that both share: model, progress, outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from pipelines.cli.console import Out, show_outcome
+from pipelines.sinks.folder import check_folder
+from pipelines.storage import Location, location
+from schemas.errors import ConfigError, StatecastError
+
+if TYPE_CHECKING:
+    from forecaster.model import Forecaster
+    from forecaster.shards.counts import Counts
+    from pipelines.jobs.job import Outcome
+    from pipelines.settings.config import JobConfig
+    from pipelines.sinks.numbers import JobNumbers
+
+_ENOUGH_ROWS = 1_000  # with fewer rows, the share of quarantined rows is too noisy to warn about
+
+
+def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:
+    """Load the job's model with its covariate tables, after a check of the output folder.
+
+    Raises:
+        StatecastError: the folder cannot be written, the model cannot be loaded, or the job's settings of
+            windows differ from the model's.
+    """
+    from pipelines.cli.models import load_model
+
+    name = model or job.mlflow.model
+    check_folder(location(job.output.folder))
+    forecaster = load_model(name, job, out)
+    trained = forecaster.window_config
+    for key in sorted(job.windows.model_fields_set - {"allowed_lateness"}):
+        if (given := getattr(job.windows, key)) != (was := getattr(trained, key)):
+            raise ConfigError(f"windows.{key} is {given}, but {name} was trained with {was}: leave it out")
+    from pipelines.sources.files.covariates import missing_tables, with_tables
+
+    for line in missing_tables(forecaster, job.covariates):
+        out.notice(line)
+    return with_tables(forecaster, job.covariates)
+
+
+def check_start_table(table: Location | None, forecaster: Forecaster, out: Out) -> None:
+    """Check that a state table can be read, and print a notice if another model version wrote it.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    if table is None:
+        return
+    from pipelines.state import state_table
+
+    states = [shard.state for shard in state_table.read(table).shards]
+    series, version = sum(map(len, states)), states[0].model_version
+    if series and version != forecaster.version:
+        out.notice(
+            f"{table} was written by {version}: its {series:,} series are re-warmed for {forecaster.version} "
+            "from the last values of each"
+        )
+
+
+@contextmanager
+def show_and_serve(
+    out: Out, what: str, metrics_port: str | None, max_quarantined: float = 1.0
+) -> Iterator[Callable[[JobNumbers], None]]:
+    """Show a job while the block runs, and serve its numbers to Prometheus if a port is given.
+
+    Args:
+        out: output that the job is shown on.
+        what: name of the job.
+        metrics_port: ``PORT`` or ``HOST:PORT`` to serve on; None serves nothing.
+        max_quarantined: share of quarantined rows above which one notice is printed.
+
+    Yields:
+        Function that takes the job's numbers, twice a second.
+    """
+    from pipelines.cli.live_view import show_live
+    from pipelines.sinks.numbers import JobNumbers
+
+    latest, is_warned = JobNumbers(), False
+
+    def take(numbers: JobNumbers) -> None:
+        nonlocal latest
+        latest = numbers
+        show(numbers)
+        if numbers.counts.rows_in >= _ENOUGH_ROWS:
+            warn(numbers.counts)
+
+    def warn(counts: Counts) -> None:
+        from schemas import quarantine
+
+        nonlocal is_warned
+        warning = quarantine.share_message(counts.quarantined, counts.rows_in, max_quarantined)
+        if warning and not is_warned:
+            is_warned = True
+            out.notice(warning)
+
+    with ExitStack() as stack:
+        if metrics_port is not None:
+            from pipelines.sinks.prometheus import address_of, serve
+
+            host, requested_port = address_of(metrics_port)
+            port = stack.enter_context(serve(requested_port, lambda: latest, host))
+            out.say(f"numbers for Prometheus: http://{host}:{port}/metrics")
+        show = stack.enter_context(show_live(out, what))
+        yield take
+    warn(latest.counts)
+
+
+def print_end(outcome: Outcome, out: Out, sent_to: str | None = None, *, is_resume: bool = False) -> None:
+    """Print the outcome of a job, and where its forecasts and its state table are.
+
+    Raises:
+        StatecastError: a row was read and has no outcome.
+    """
+    from pipelines.state import state_table
+
+    show_outcome(outcome, out, is_resume=is_resume)
+    forecasts = sent_to or outcome.output / "forecasts"
+    out.say(f"forecasts: {forecasts}, state table: {outcome.output / state_table.FOLDER}")
+    out.result(outcome.as_json())
+    if outcome.counts.missing:
+        raise StatecastError(
+            f"{outcome.counts.missing} rows were read and not accounted for: please report this"
+        )

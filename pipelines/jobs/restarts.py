@@ -1,0 +1,53 @@
+"""Start a job again when its engine dies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pipelines.jobs.run_once import RunResult
+from schemas.errors import EngineLost
+
+OnRestart = Callable[[str], None]
+"""Called with a line for the user when a job whose engine has died is restarted."""
+
+
+_RESTARTS_RESET_S = 600.0  # a run of this length makes all restarts available again
+
+
+class RestartWords(NamedTuple):
+    """Parts of the messages after an engine has died.
+
+    Attributes:
+        action: what the job does by itself, for the log line.
+        advice: what the user can do, for the error when no restart is left.
+    """
+
+    action: str
+    advice: str
+
+
+def run_with_restarts(
+    once: Callable[[bool], RunResult], restarts: int, words: RestartWords, on_restart: OnRestart
+) -> RunResult:
+    """Call ``once``, and call it again when the engine dies, at most ``restarts`` times.
+
+    The argument of ``once`` is False in the first call and True in later calls.
+
+    Raises:
+        EngineLost: the engine died, and no restart was left.
+    """
+    left, is_again = restarts, False
+    while True:
+        began_s = time.monotonic()
+        try:
+            return once(is_again)
+        except EngineLost as error:
+            if time.monotonic() - began_s >= _RESTARTS_RESET_S:
+                left = restarts
+            if not left:
+                raise EngineLost(f"{error}: {words.advice}") from error
+            left -= 1
+            on_restart(f"{error}: {words.action} (restarts left: {left})")
+        is_again = True

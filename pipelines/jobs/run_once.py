@@ -1,0 +1,119 @@
+"""Run a job once on its engine, from the state table that it begins with to the counts of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+from uuid import uuid4
+
+from forecaster.shards.counts import Counts
+from forecaster.threads import compute_threads
+from pipelines.jobs.job import BackfillJob, EngineSettings, StreamJob
+from pipelines.runners.base import Run
+from pipelines.runners.in_process import run_in_process
+from pipelines.sinks import numbers
+from pipelines.sinks.numbers import JobNumbers, JobReader
+from pipelines.sources import folder, kafka, replay
+from pipelines.sources.base import Log, Position, Positions
+from pipelines.sources.files.row_notices import read_notices
+from pipelines.state import state_table
+from pipelines.state.first_table import write_first_table
+from pipelines.storage import Location
+from pipelines.workers import process
+from pipelines.workers.step_settings import StepSettings, encode_covariates
+
+Progress = Callable[[JobNumbers], None]
+"""Called twice a second with the numbers that the shards have published."""
+
+
+class RunResult(NamedTuple):
+    """The result of one run of a job.
+
+    Attributes:
+        counts: counts of rows by outcome.
+        published: the last numbers that the shards published.
+        notices: lines about the rows that the user should see.
+    """
+
+    counts: Counts
+    published: JobNumbers
+    notices: tuple[str, ...]
+
+
+def settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) -> StepSettings:
+    """Return the settings of the workers for a new run of a job that writes into ``output``."""
+    return StepSettings(
+        job=uuid4().hex,
+        forecaster=job.forecaster.to_bytes(),
+        shards=job.shards,
+        windows_per_step=job.windows_per_step,
+        output=output,
+        format=job.format,
+        lanes=max(min(job.lanes, job.shards), 1),
+        resumed=resumed,
+        topics=job.topics if isinstance(job, StreamJob) else None,
+        covariates=encode_covariates(job.forecaster),
+    )
+
+
+def begin_table(
+    job: BackfillJob | StreamJob, log: Log, states: Location, start: Location | None, is_resume: bool
+) -> tuple[Positions, bool]:
+    """Write the state table that the run begins with.
+
+    Args:
+        job: the settings.
+        log: the log to read.
+        states: path of the job's table.
+        start: table to start from; None starts cold.
+        is_resume: whether ``states`` is to be resumed.
+
+    Returns:
+        The place in each partition at which reading begins, and whether the run resumes an earlier run. The
+        run does not resume if the table belongs to a job that read another log, such as a backfill.
+
+    Raises:
+        DataError: the log cannot be read.
+    """
+    reached = state_table.read(states, series=False).progress_by_partition() if is_resume else {}
+    places = log.begin({name: Position(*found) for name, found in reached.items()})
+    is_resume &= not reached or not reached.keys().isdisjoint(places)
+    write_first_table(
+        states,
+        job.shards,
+        start,
+        job.forecaster.initial_state(),
+        resume=is_resume,
+        partitions={name: place.offset for name, place in places.items()},
+        owners={name: place.shard for name, place in places.items() if place.shard is not None},
+    )
+    return places, is_resume
+
+
+def run_once(run: Run, job: EngineSettings, on_progress: Progress) -> RunResult:
+    """Run a job on an engine; the returned counts are the sums over the last snapshots."""
+    output = run.settings.output
+    numbers.clear(output)
+    reader = JobReader(output, run.settings.shards)
+    for source in (folder, replay, kafka):
+        source.forget()
+    # One compute thread: stepping several shards at once is faster than stepping one at a time on all cores.
+    with compute_threads(1), process.without_collecting_loaded_objects():
+        _engine(job)(run, lambda: on_progress(reader.read()))
+    published = reader.read_uncached()
+    on_progress(published)
+    counts = state_table.read(run.settings.states, series=False).counts
+    return RunResult(counts, published, read_notices(numbers.notices_of(output)))
+
+
+def _engine(job: EngineSettings) -> Callable[[Run, Callable[[], None]], None]:
+    if job.runner == "in-process":
+        return run_in_process
+    if job.runner == "prism":
+        from pipelines.runners.on_prism import run_on_prism  # Beam takes seconds to load
+
+        return run_on_prism
+    from pipelines.runners.on_flink import run_on_flink
+
+    return partial(run_on_flink, settings=job.flink)

@@ -1,0 +1,106 @@
+"""The section ``[data]`` of the job file: the input files, their columns and their bad rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from forecaster.setting_types import LocalPath, Settings, SettingsConflict
+from forecaster.time.window_config import Duration
+from pipelines.settings.setting_types import Encoding, Time, TimeFormat
+
+
+def _as_list(paths: object) -> object:
+    return (str(paths),) if isinstance(paths, str | Path) else paths
+
+
+class ColumnsConfig(Settings):
+    """Names of the columns of files; an empty name selects the column by its usual names."""
+
+    layout: Literal["auto", "long", "wide"] = Field(
+        default="auto",
+        description="long: a row holds a series, a time and a value; wide: a time column and one column for "
+        "each series; auto: long if the files have its columns",
+    )
+    series_id: str = Field(
+        default="", description='column of series ids; "" finds series_id, unique_id or item_id'
+    )
+    timestamp: str = Field(
+        default="",
+        description='column of times; "" finds timestamp, ds, time, date, datetime, date_time or time_hour',
+    )
+    value: str = Field(default="", description='column of the value (long only); "" finds value, y or target')
+    event_id: str = Field(
+        default="",
+        description='column that distinguishes rows with the same series and time; "": no such column',
+    )
+    time_format: TimeFormat = Field(
+        default="auto",
+        description="format of the times; auto: ISO 8601, or numbers since 1970 from 1973 on; s, ms, us or "
+        "ns: numbers since 1970; excel: days of a spreadsheet; or a pattern such as %m/%d/%Y %H:%M, %Y "
+        "or %Y%m",
+    )
+    decimal: Literal["auto", ".", ","] = Field(
+        default="auto",
+        description="decimal sign of CSV files; auto: detected from the numbers of each file, which may have "
+        "thousands separators",
+    )
+    missing: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(
+        default=(), description="numbers that mean a missing value in files, such as [-9999]"
+    )
+    encoding: Encoding = Field(
+        default="auto",
+        description="encoding of text files, such as cp1252; auto: UTF-8, or UTF-16 if a file begins with "
+        "its byte order mark",
+    )
+
+
+class Columns(ColumnsConfig):
+    """Names of the columns of files, with the names of the observed covariates (``covariates.observed``)."""
+
+    observed: tuple[str, ...] = ()
+
+
+class DataConfig(ColumnsConfig):
+    """The input files, which rows of them are read, and how bad rows and files are treated."""
+
+    paths: Annotated[tuple[LocalPath, ...], BeforeValidator(_as_list)] = Field(
+        default=(), description="files or folders: CSV, Parquet or JSON lines"
+    )
+    start: Time | None = Field(
+        default=None,
+        description="read only rows from this time on, such as 2013-09-01 or 2013-09-01T05:00Z "
+        "(UTC unless it has a zone)",
+    )
+    end: Time | None = Field(default=None, description="read only rows before this time")
+    batch_rows: int = Field(default=200_000, ge=1, le=100_000_000, description="rows read at a time")
+    skip_bad_files: bool | None = Field(
+        default=None,
+        description="quarantine a file that cannot be read and continue (true), or stop (false); unset: a "
+        "stream that watches a folder continues, every other job stops",
+    )
+    max_future: Duration | None = Field(
+        default=None,
+        description="a row later than the wall clock by more than this is quarantined; unset: one window",
+    )
+    max_quarantined: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="a larger share of quarantined rows ends a backfill, a training, an evaluation or a "
+        "labelling; a stream warns; 1 takes any share",
+    )
+    memory_mb: int = Field(
+        default=2048,
+        ge=16,
+        le=16_777_216,
+        description="megabytes of rows that a source may hold; a larger replay is sorted in pieces on disk",
+    )
+
+    @model_validator(mode="after")
+    def _check_order_of_bounds(self) -> DataConfig:
+        if self.start and self.end and self.start >= self.end:
+            raise SettingsConflict("{} must be later than {}", "data.end", "data.start")
+        return self

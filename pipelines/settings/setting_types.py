@@ -1,0 +1,69 @@
+"""Types of settings that several sections of the job file share."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from schemas.errors import ConfigError
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def time_of(option: str, text: str) -> datetime:
+    """Return the time that an option gives, read as UTC unless it has a zone.
+
+    Raises:
+        ConfigError: the text is not a time.
+    """
+    try:
+        return _in_utc(datetime.fromisoformat(text))
+    except ValueError:
+        raise ConfigError(f"{option} {text}: not a time; write 2013-09-01 or 2013-09-01T00:00Z") from None
+
+
+def address_or(other: str) -> AfterValidator:
+    """Return a validator that accepts HOST:PORT and the text ``other``, which may be empty."""
+
+    def checked(text: str) -> str:
+        if text != other and not _ADDRESS.fullmatch(text):
+            raise ValueError(f"must be {other} or HOST:PORT" if other else "must be HOST:PORT")
+        return text
+
+    return AfterValidator(checked)
+
+
+def _encoding(name: str) -> str:
+    """Check that a name is ``auto`` or a text encoding of Python, and return it.
+
+    Raises:
+        ValueError: the name is neither.
+    """
+    try:
+        if name == "auto" or codecs.lookup(name).encode("x")[0]:
+            return name
+    except (LookupError, TypeError):
+        pass
+    raise ValueError("must be auto or an encoding of Python, such as utf-8, cp1252 or utf-16")
+
+
+def _time_format(text: str) -> str:
+    if text == "auto":
+        return text
+    from schemas.time_formats import check  # not at the top, because it imports Polars, which takes long
+
+    return check(text)
+
+
+Time = Annotated[datetime, AfterValidator(_in_utc)]
+Encoding = Annotated[str, AfterValidator(_encoding)]
+TimeFormat = Annotated[str, AfterValidator(_time_format)]
+Name = Annotated[str, Field(min_length=1)]
+
+_ADDRESS = re.compile(r"[^/\s@]+:\d+")
