@@ -19,10 +19,10 @@ from pipelines.runners.flink import JobServer, flink_options
 from tests.cluster.faults import running
 from tests.cluster.fixtures import needs
 from tests.cluster.flink import FlinkCluster
+from tests.comparisons import assert_same_frames
 from tests.fleets import HOUR, START, forecaster, rows_of, scales
 from tests.pipelines.beam.fleet_pipelines import backfill
 from tests.pipelines.jobs.replays import DEFAULT_INPUT
-from tests.same import assert_same_frames
 from tests.stores import forecasts_written
 
 WINDOWS_PER_S = 2
