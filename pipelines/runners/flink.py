@@ -114,7 +114,7 @@ def exceptions(master: str, job: str) -> list[tuple[str, ...]]:
 
 
 def _classes(stack_trace: str) -> tuple[str, ...]:
-    """Return the exceptions of a Java stack trace: each is the word before a colon on a line of its own."""
+    """Return the exceptions of a Java stack trace: each begins a line and ends at a colon."""
     heads = [line.removeprefix("Caused by: ").partition(":")[0] for line in stack_trace.splitlines()]
     names = [
         head.replace("$", ".").rpartition(".")[2] for head in heads if " " not in head and "\t" not in head
