@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
     from forecaster.evaluation.baselines import persistence, seasonal_naive
     from forecaster.evaluation.scores import calibration, errors, score, series_scale
+    from forecaster.forecast_frame import forecast
     from forecaster.forecasts import Forecasts
     from forecaster.model import Forecaster
     from forecaster.registry.registry import Registry
@@ -46,6 +47,7 @@ _MODULE_OF = {
     "apply": "shards.shard",
     "calibration": "evaluation.scores",
     "errors": "evaluation.scores",
+    "forecast": "forecast_frame",
     "persistence": "evaluation.baselines",
     "rewarm": "rewarming",
     "score": "evaluation.scores",
@@ -74,6 +76,7 @@ __all__ = [
     "apply",
     "calibration",
     "errors",
+    "forecast",
     "persistence",
     "rewarm",
     "score",

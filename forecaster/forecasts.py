@@ -122,6 +122,37 @@ class Forecasts:
         return p_value.alias("p_value"), (alarm > 0).alias("alarm")
 
 
+def flat(frame: pl.DataFrame, freq: Frequency) -> pl.DataFrame:
+    """Return forecasts with one row for each series, target window and horizon.
+
+    Args:
+        frame: forecast frame, nested by horizon (``schemas.forecasts``).
+        freq: length of the windows of the forecasts.
+
+    Returns:
+        ``series_id``; ``timestamp``, the start of the target window (UTC); ``horizon`` (windows ahead, from
+        1); ``forecast``, the median; and one column per other quantile, such as ``q05`` and ``q95``.
+        Rows are sorted by series, issue time and horizon.
+    """
+    rows = frame.select("series_id", "issued_at", "forecast").explode("forecast").unnest("forecast")
+    rows = rows.sort("series_id", "issued_at", "horizon", maintain_order=True)
+    issued = freq.window_of(rows["issued_at"].to_physical().to_numpy())
+    start_us = freq.start_us(issued + rows["horizon"].cast(pl.Int64).to_numpy() - 1)
+    quantiles = [name for name in rows.columns if name not in ("series_id", "issued_at", "horizon", "q50")]
+    return rows.select(
+        "series_id",
+        pl.Series("timestamp", start_us).cast(pl.Datetime("us", "UTC")),
+        "horizon",
+        pl.col("q50").alias("forecast"),
+        *(pl.col(name).alias(flat_column(float(name[1:]) / 100)) for name in quantiles),
+    )
+
+
+def flat_column(level: float) -> str:
+    """Return the column of a quantile level in flat forecasts: 0.05 is ``q05``, and 0.975 is ``q97.5``."""
+    return f"q{round(level * 100, 6):0>2g}"
+
+
 @lru_cache(maxsize=16)
 def _ids(series_ids: tuple[str, ...]) -> pl.Series:
     """Return the ids as a column; cached, since they are the same from window to window."""

@@ -1,11 +1,14 @@
-"""A backtest: the forecasts of a model on windows that it was not trained on, scored beside the baselines."""
+"""A backtest: the forecasts of a model on the last windows of its data, scored beside the baselines."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import polars as pl
 
 from forecaster.evaluation.baselines import persistence, seasonal_naive
 from forecaster.evaluation.scores import errors, keep_common, score, series_scale
+from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows
@@ -18,21 +21,46 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.D
 
     Returns:
         The errors of the forecaster (see `forecaster.evaluation.scores.errors`), and the scores of the
-        forecaster and the baselines. Errors are divided by the scale of each series in the rows before
-        ``first`` (`forecaster.evaluation.scores.series_scale`).
+        forecaster and the baselines (see `score_beside_baselines`).
     """
-    config, horizon = forecaster.window_config, forecaster.network_config.horizon
-    state, parts = forecaster.initial_state(), []
-    rows = len(windows.values)
-    for start in [*range(0, first, _BLOCK), *range(first, rows, _BLOCK)]:
-        stop = min(start + _BLOCK, first if start < first else rows)
-        state, forecasts = advance(forecaster, state, windows.rows(start, stop))
+    config, parts = forecaster.window_config, []
+    for start, forecasts in step_in_blocks(forecaster, windows, first):
         if start >= first:
             parts.append(errors(forecasts.frame(), windows, config))
     own = pl.concat(parts)
+    return own, score_beside_baselines(forecaster, own, windows, first)
+
+
+def step_in_blocks(forecaster: Forecaster, windows: Windows, cut: int) -> Iterator[tuple[int, Forecasts]]:
+    """Step a cold state through ``windows``, and yield the first row and the forecasts of each block.
+
+    A block begins at row ``cut``, so that every block lies before it or after it.
+    """
+    state, rows = forecaster.initial_state(), len(windows.values)
+    for start in [*range(0, cut, _BLOCK), *range(cut, rows, _BLOCK)]:
+        stop = min(start + _BLOCK, cut if start < cut else rows)
+        state, forecasts = advance(forecaster, state, windows.rows(start, stop))
+        yield start, forecasts
+
+
+def score_beside_baselines(
+    forecaster: Forecaster, own: pl.DataFrame, windows: Windows, first: int
+) -> pl.DataFrame:
+    """Return the scores of a forecaster, of persistence and of seasonal naive (``schemas.scores``).
+
+    All are scored on the series, issue times and horizons of ``own``. Errors are divided by the scale of each
+    series in the rows before ``first`` (`forecaster.evaluation.scores.series_scale`).
+
+    Args:
+        forecaster: its cell is the name of its scores.
+        own: errors of the forecaster (see `forecaster.evaluation.scores.errors`).
+        windows: the values that were forecast, and those before them.
+        first: the row of the first issued forecast.
+    """
+    config, horizon = forecaster.window_config, forecaster.network_config.horizon
     unit = series_scale(windows.rows(0, first), config)
     table = [score(forecaster.network_config.cell, own, unit)]
     for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
         naive = baseline(windows, config, horizon).filter(pl.col("issued_at") >= own["issued_at"].min())
         table.append(score(label, keep_common(own, errors(naive, windows, config)), unit))
-    return own, pl.concat(table)
+    return pl.concat(table)

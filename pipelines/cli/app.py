@@ -14,7 +14,19 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import backfill, cold_start, demo, evaluate, label, models, setup, state, stream, train
+from pipelines.cli import (
+    backfill,
+    cold_start,
+    demo,
+    evaluate,
+    forecast,
+    label,
+    models,
+    setup,
+    state,
+    stream,
+    train,
+)
 from pipelines.cli.console import error_console
 from pipelines.workers import process
 from schemas.errors import OutputError, StatecastError
@@ -37,6 +49,7 @@ app = typer.Typer(
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
+    "forecast": forecast.forecast,
     "init": setup.init,
     "train": train.train,
     "backfill": backfill.backfill,

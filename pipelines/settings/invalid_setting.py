@@ -75,17 +75,14 @@ def _line(
 
     ``source`` precedes the name of a setting that is not in ``written``.
     """
-
-    def name_of(key: str) -> str:
-        return written[key].rstrip(" =") if key in written else key
-
     (key, index), error = place, errors[0]
+    names = {setting: before.rstrip(" =") for setting, before in written.items()}
     conflict = error.get("ctx", {}).get("error")
     if isinstance(conflict, SettingsConflict):
-        is_written = any(key in written for key in conflict.settings)
-        return ("" if is_written else source) + conflict.message(name_of)
+        is_written = any(setting in names for setting in conflict.settings)
+        return ("" if is_written else source) + conflict.message(lambda setting: names.get(setting, setting))
     if error["type"] == "extra_forbidden":
-        return no_such_setting(name_of(key) if key in written else source + key, key, settings)
+        return no_such_setting(names.get(key, source + key), key, settings)
     before = written.get(key, f"{source}{key} = ")
     if index is not None and before.endswith(("=", "= ")):  # an element of a list in TOML
         name = before.rstrip(" =")

@@ -31,7 +31,7 @@ def load_config(
         overrides: values by dotted name. If the setting is not a text, a text is parsed as a TOML value
             ("128", "[0.1, 0.5]", "true"). None does not change a setting.
         written: for error messages, the text that precedes the value of an override where the user wrote it,
-            such as ``--horizon ``; without it, ``option network.horizon = ``.
+            such as "--horizon "; without it, "option network.horizon = ".
 
     Raises:
         ConfigError: the file cannot be read, or a setting is invalid; the message names the file, the

@@ -1,0 +1,251 @@
+"""The command ``statecast forecast``, which goes from files to forecasts in one call."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.cli import options as o
+from pipelines.cli.console import Out
+from pipelines.cli.settings import input_files, load_settings, paths
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipelines.jobs.file_forecast import FileForecast
+
+_SHOWN_ROWS = 24
+
+
+def forecast(
+    data: o.Data = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            metavar="N",
+            help="Number of windows to forecast.",
+            show_default="24; with --model, the horizon of the model",
+            rich_help_panel=o.NETWORK,
+        ),
+    ] = None,
+    freq: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Length of a window: 15m, 1h, 1d, 1w-sun, 1mo.",
+            show_default="the one that fits the times of the rows",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = None,
+    wide: o.Wide = False,
+    start: o.Start = None,
+    end: o.End = None,
+    skip_bad_files: o.SkipBad = None,
+    quantiles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="Q,Q,...",
+            help="Quantile levels to forecast beside the median.",
+            show_default="0.05,0.95; with --model, the levels of the model",
+            rich_help_panel=o.NETWORK,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Model to load: NAME (its champion), NAME@ALIAS, NAME/3, a run id, or a folder.",
+            show_default="none: train one with the default settings",
+            rich_help_panel=o.MODELS,
+        ),
+    ] = None,
+    tracking_uri: o.Store = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            parser=o.local_path,
+            metavar="FILE",
+            help="File that the forecasts are written to: .csv, .parquet or .jsonl.",
+            show_default="a table and a plot on the terminal, or CSV into a pipe",
+            rich_help_panel=o.OUTPUT,
+        ),
+    ] = None,
+    seed: o.Seed = None,
+    config: o.Config = None,
+    settings: o.Set = None,
+    as_json: o.Json = False,
+) -> None:
+    """Forecast every series of a file after its last row, in one call.
+
+    The command finds the frequency of the rows, trains a network on all series with the default settings (or
+    loads --model), steps every series to its end, and writes one row for each series and window ahead:
+    series_id, timestamp (the start of the window, UTC), horizon, forecast (the median) and the quantiles. The
+    last line compares a backtest on the last tenth of the windows with seasonal naive, so you know how far to
+    trust the forecasts. Nothing is registered in MLflow; statecast train does that.
+
+    Example: statecast forecast weather.parquet --horizon 24 -o forecast.csv
+    """
+    levels = None if quantiles is None else _levels(quantiles)
+    trained_levels = None if levels is None else str(sorted({*levels, 0.5}))
+    job = load_settings(
+        config, settings, data__paths=paths(data), data__start=start, data__end=end,
+        data__layout="wide" if wide else None, data__skip_bad_files=skip_bad_files, windows__freq=freq,
+        network__horizon=horizon, network__quantiles=trained_levels, training__seed=seed,
+        mlflow__tracking_uri=tracking_uri,
+    )  # fmt: skip
+    if model is not None and freq is not None:
+        raise ConfigError("--freq has no effect with --model, which has its own windows: leave it out")
+    out = Out(as_json)
+    if output is not None:
+        _check_output(output)
+    input_files(job)
+    forecaster = None
+    if model is not None:
+        from pipelines.cli.models import load_model
+        from pipelines.sources.files.covariates import with_tables
+
+        forecaster = with_tables(load_model(model, job, out), job.covariates)
+        network = forecaster.network_config
+        job = job.model_copy(
+            update={"network": network.model_copy(update={"horizon": horizon or network.horizon})}
+        )
+    levels = levels or tuple(level for level in job.network.quantiles if level != 0.5)
+    with out.progress("loading torch", "packages"):
+        from forecaster.training.train import loss_of
+        from pipelines.cli.sweep import max_epochs
+        from pipelines.jobs.file_forecast import forecast_files, write_forecasts
+
+    total = None if forecaster else max_epochs(job)
+    with (
+        out.progress("reading", "rows") as rows,
+        out.progress("stepping" if forecaster else "training", "epochs", total) as epochs,
+    ):
+        found = forecast_files(
+            job, forecaster, levels, rows.add, out.notice,
+            lambda epoch: epochs.add(1, f"loss {loss_of(epoch):.4f}"),
+        )  # fmt: skip
+    if output is not None:
+        write_forecasts(found.forecasts, output)
+    _show(out, found, output)
+    out.result(_summary(found, output))
+
+
+def _levels(text: str) -> tuple[float, ...]:
+    """Return the levels of --quantiles.
+
+    Raises:
+        ConfigError: a part of the list is not a number between 0 and 1.
+    """
+    try:
+        levels = tuple(sorted({float(part) for part in text.split(",")} - {0.5}))
+    except ValueError:
+        levels = (0.0,)
+    if not all(0 < level < 1 for level in levels):
+        raise ConfigError(f"--quantiles {text}: write levels between 0 and 1, such as 0.05,0.95")
+    return levels
+
+
+def _check_output(output: Path) -> None:
+    """Raise an error if the file has another suffix than the known ones, or its folder cannot be written."""
+    from pipelines.sinks.folder import check_folder
+
+    if output.suffix not in (".csv", ".parquet", ".jsonl"):
+        raise ConfigError(f"--output {output}: the name must end with .csv, .parquet or .jsonl")
+    check_folder(output.parent)
+
+
+def _show(out: Out, found: FileForecast, output: Path | None) -> None:
+    """Print the forecasts of the first series or where they are, the counts of rows, and the backtest."""
+    for line in found.notices:
+        out.notice(line)
+    series = found.forecasts["series_id"].n_unique()
+    if output is None and not out.as_json:
+        if not sys.stdout.isatty():
+            from pipelines.jobs.file_forecast import with_text_times
+
+            sys.stdout.write(with_text_times(found.forecasts).write_csv())
+        else:
+            _show_first(out, found)
+    # Into a pipe only rows are written, so the other lines go to stderr.
+    say = out.say if output is not None or sys.stdout.isatty() else out.notice
+    if out.as_json:
+        return
+    used = found.rows - found.duplicates
+    say(
+        f"{found.rows + found.quarantined:,} rows in = {used:,} used + {found.quarantined:,} quarantined "
+        f"+ {found.duplicates:,} duplicate"
+    )
+    if output is not None:
+        say(f"{len(found.forecasts):,} forecasts of {series:,} series: {output}")
+    say(_backtest_line(found))
+
+
+def _show_first(out: Out, found: FileForecast) -> None:
+    """Print a plot and a table of the forecasts of the first series."""
+    import polars as pl
+    from rich.table import Table
+
+    from pipelines.cli.terminal_plot import fan_plot
+
+    first = found.forecasts["series_id"][0]
+    rows = found.forecasts.filter(pl.col("series_id") == first)
+    out.console.print(
+        fan_plot(found.windows, found.freq, rows, out.console.width), markup=False, highlight=False
+    )
+    table = Table(title=first)
+    for name in rows.columns[1:]:
+        table.add_column(name, justify="right")
+    for row in rows.drop("series_id").head(_SHOWN_ROWS).iter_rows():
+        table.add_row(f"{row[0]:%Y-%m-%d %H:%M}", str(row[1]), *(f"{value:,.4g}" for value in row[2:]))
+    out.console.print(table)
+    others = found.forecasts["series_id"].n_unique() - 1
+    if others or len(rows) > _SHOWN_ROWS:
+        out.say(f"and {others:,} other series; --output forecast.csv writes all forecasts")
+
+
+def _mean_errors(found: FileForecast) -> dict[str, float]:
+    """Return the mean of the errors over the horizons by model; empty without a backtest."""
+    if not len(found.scores):
+        return {}
+    return dict(found.scores.group_by("model", maintain_order=True).mean().select("model", "mae").iter_rows())
+
+
+def _backtest_line(found: FileForecast) -> str:
+    """Return one line with the error of the backtest beside that of seasonal naive."""
+    errors = _mean_errors(found)
+    if not errors:
+        return "no backtest: too few windows to hold some out"
+    own, naive = next(iter(errors.values())), errors["seasonal naive"]
+    share = (
+        f"{abs(1 - own / naive):.0%} {'smaller' if own <= naive else 'LARGER'}" if naive else "not comparable"
+    )
+    return (
+        f"backtest on the last tenth of the windows: MASE {own:.3g}, seasonal naive {naive:.3g}: "
+        f"the errors are {share}"
+    )
+
+
+def _summary(found: FileForecast, output: Path | None) -> dict[str, Any]:
+    """Return the object that ``--json`` prints; without an output file it contains the forecasts."""
+    summary: dict[str, Any] = {
+        "freq": found.freq,
+        "freq_reason": found.reason,
+        "model_version": found.forecaster.version,
+        "series": found.forecasts["series_id"].n_unique(),
+        "rows_in": found.rows + found.quarantined,
+        "used": found.rows - found.duplicates,
+        "quarantined": found.quarantined,
+        "duplicates": found.duplicates,
+        "outside": found.outside,
+        "backtest_mase": _mean_errors(found),
+        "output": None if output is None else str(output),
+    }
+    return summary if output is not None else summary | {"forecasts": found.forecasts.to_dicts()}

@@ -1,0 +1,129 @@
+"""Forecast the series of files after their last rows: read, train unless a model is given, step, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from forecaster.durable import write_whole
+from forecaster.forecast_frame import FleetForecast, forecast_with, select, train_and_forecast
+from forecaster.model import Forecaster
+from forecaster.threads import compute_threads
+from forecaster.time.infer_freq import infer_freq
+from forecaster.time.notices import window_notices
+from forecaster.time.windows import Windows, aggregate
+from forecaster.training.train import Epoch
+from pipelines.settings.config import JobConfig
+from pipelines.sources.files.covariates import read_tables
+from pipelines.sources.files.load_all import load_observations
+from schemas.errors import OutputError
+
+FORMATS: dict[str, Callable[[pl.DataFrame, Path], object]] = {
+    ".csv": lambda rows, path: with_text_times(rows).write_csv(path),
+    ".parquet": lambda rows, path: rows.write_parquet(path),
+    ".jsonl": lambda rows, path: with_text_times(rows).write_ndjson(path),
+}
+"""The function that writes a frame in each format, by the suffix of the file."""
+
+
+@dataclass(frozen=True)
+class FileForecast:
+    """The forecasts of the series of files.
+
+    Attributes:
+        forecasts: flat forecasts, see `forecaster.forecast_frame.forecast`.
+        scores: backtest, see `forecaster.forecast_frame.FleetForecast`.
+        forecaster: the forecaster that made the forecasts.
+        freq: length of the windows.
+        reason: why this length fits the rows; None if it was given.
+        windows: the history of the series.
+        rows, quarantined, duplicates, outside: numbers of rows: read and valid, rejected, replaced by a later
+            row of the same time, and outside the time bounds.
+        notices: lines that the user should see.
+    """
+
+    forecasts: pl.DataFrame
+    scores: pl.DataFrame
+    forecaster: Forecaster
+    freq: str
+    reason: str | None
+    windows: Windows
+    rows: int
+    quarantined: int
+    duplicates: int
+    outside: int
+    notices: tuple[str, ...]
+
+
+@compute_threads(1)
+def forecast_files(
+    job: JobConfig,
+    forecaster: Forecaster | None,
+    quantiles: Sequence[float],
+    on_rows: Callable[[int], None] = lambda rows: None,
+    on_freq: Callable[[str], None] = lambda line: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> FileForecast:
+    """Forecast every series of a job's files after its last row.
+
+    Args:
+        job: settings. If they give no ``windows.freq``, it is inferred from the rows.
+        forecaster: the model to use, with its tables of covariates; None trains one with the job's settings,
+            which is not registered.
+        quantiles: levels to return beside the median.
+        on_rows: called with the number of rows of each piece that was read.
+        on_freq: called with the line about the inferred frequency, before the training begins.
+        on_epoch: called after every epoch.
+
+    Raises:
+        StatecastError: a file, a setting or the model is at fault; the message is one line.
+    """
+    if forecaster is not None:
+        job = job.model_copy(update={"windows": forecaster.window_config})
+    loaded = load_observations(job, on_rows)
+    reason = None
+    if forecaster is None and "freq" not in job.windows.model_fields_set:
+        freq, reason = infer_freq(loaded.rows)
+        job = job.model_copy(update={"windows": job.windows.model_copy(update={"freq": freq})})
+        on_freq(f"frequency {freq}: {reason}")
+    windows, duplicates, _ = aggregate(loaded.rows, job.windows)
+    found = _train(job, windows, on_epoch) if forecaster is None else forecast_with(forecaster, windows)
+    return FileForecast(
+        forecasts=select(found.forecasts, job.network.horizon, quantiles),
+        scores=found.scores,
+        forecaster=found.forecaster,
+        freq=job.windows.freq,
+        reason=reason,
+        windows=windows,
+        rows=len(loaded.rows),
+        quarantined=len(loaded.quarantined),
+        duplicates=duplicates,
+        outside=loaded.outside,
+        notices=(*loaded.notices, *loaded.skipped, *window_notices(windows.filled, job.windows)),
+    )
+
+
+def _train(job: JobConfig, windows: Windows, on_epoch: Callable[[Epoch], None]) -> FleetForecast:
+    tables = read_tables(job.covariates)
+    return train_and_forecast(windows, job.windows, job.network, job.training, on_epoch, job.online, tables)
+
+
+def write_forecasts(forecasts: pl.DataFrame, path: Path) -> None:
+    """Write flat forecasts in the format of the file's suffix (see `FORMATS`).
+
+    Raises:
+        OutputError: the file cannot be written; an existing file is unchanged.
+    """
+    try:
+        write_whole(path, partial(FORMATS[path.suffix], forecasts))
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def with_text_times(forecasts: pl.DataFrame) -> pl.DataFrame:
+    """Return flat forecasts with their times as text, such as 2013-12-31T05:00:00Z."""
+    return forecasts.with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
