@@ -82,8 +82,9 @@ def test_a_fleet_on_flink_recovers_from_a_killed_worker(
         options = [
             *flink_options(server.endpoint, FlinkSettings(cluster.master, cluster.workers), 2),
             "--checkpointing_interval=1000",
-            "--number_of_execution_retries=3",
-            "--execution_retry_delay=1000",
+            # Restarts fail until the new task manager has started, which takes long on a busy machine.
+            "--number_of_execution_retries=60",
+            "--execution_retry_delay=2000",
         ]
         pipeline = beam.Pipeline(options=PipelineOptions(options))
         fleet = pipeline | ReadLog(source) | ForecastFleet(tmp_path / "model", shards=3)
@@ -96,7 +97,7 @@ def test_a_fleet_on_flink_recovers_from_a_killed_worker(
             assert issued() < len(backfilled)
             kill(cluster)
             wait_until(lambda: issued() == len(backfilled))
-            assert checkpoints(cluster, job)[1] == 1
+            assert checkpoints(cluster, job)[1] > 0
             wait_until(
                 lambda: {"rows_in", "rows_used", "windows_closed", "forecasts"} <= {*cluster.counters(job)}
             )
