@@ -44,7 +44,7 @@ from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.reader import request_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
-from pipelines.storage import remove_tree
+from pipelines.storage import store_of
 from tests.cluster.broker import Broker
 
 _PARTITIONS = 4
@@ -135,7 +135,7 @@ def _rate(job: StreamJob, rows: int) -> float:
     outcome = _run(job, rows)
     assert outcome.counts.missing == 0, outcome.counts
     rate = outcome.counts.series_steps / (time.monotonic() - began_s)
-    remove_tree(job.output)  # free the disk of gigabytes of forecasts
+    store_of(job.output).remove_tree()  # free the disk of gigabytes of forecasts
     return float(rate)
 
 

@@ -20,7 +20,7 @@ from pipelines.sources.base import Source, Step
 from pipelines.sources.folder import FolderSource
 from pipelines.sources.reader import request_stop
 from pipelines.sources.replay import ReplaySource
-from pipelines.storage import written_ns
+from pipelines.storage import store_of
 from pipelines.workers.process import cores
 
 Result = dict[str, Any]
@@ -203,4 +203,4 @@ def _check(outcome: Outcome, steps: int) -> None:
 
 def _last_written_s(outcome: Outcome) -> float:
     """Return the wall-clock time, in seconds, of the last file of forecasts."""
-    return max(map(written_ns, (outcome.output / "forecasts").glob("*"))) / 1e9
+    return max(store_of(file).written_ns() for file in (outcome.output / "forecasts").glob("*")) / 1e9

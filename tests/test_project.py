@@ -154,17 +154,20 @@ CHANGES_FILES = {
     "pipelines/runners/engine.py",  # opens the log of an engine
     "pipelines/runners/prism_binary.py",  # writes to a temporary folder
     "pipelines/sinks/files.py",  # its writers are called by `write_whole`
-    "pipelines/sinks/folder.py",  # opens the lock file of an output folder
-    "pipelines/sinks/replace_output.py",  # renames complete folders
     "pipelines/state/snapshot_file.py",  # its writers are called by `write_whole`
     "pipelines/sources/reader.py",  # creates a file of which only the existence matters
     "pipelines/sources/files/sorted_runs.py",  # writes sorted pieces, which the next start writes again
     "pipelines/state/state_file.py",  # writes to a temporary folder
-    "pipelines/storage/journal.py",  # appends records
+    "pipelines/storage/journal.py",  # puts objects, which a store replaces atomically
+    "pipelines/storage/disk_lock.py",  # writes the lock file of an output folder
+    "pipelines/storage/disk_store.py",  # appends records, and copies complete files
+    "pipelines/storage/files.py",  # its writer is called by `write_whole`
     "pipelines/storage/lease.py",  # puts objects, which a store replaces atomically
     "pipelines/storage/remote.py",  # puts objects, which a store replaces atomically
-    "pipelines/storage/write_whole.py",  # implements the crash-safe writes
-    "pipelines/state/table_files.py",  # renames complete folders
+    "pipelines/storage/moved_parts.py",  # renames complete folders
+    "pipelines/storage/object_store.py",  # puts objects, which a store replaces atomically
+    "pipelines/storage/replaced_parts.py",  # puts objects, which a store replaces atomically
+    "pipelines/state/table_files.py",  # puts back a complete folder
 }
 OF_OS = {"replace", "rename", "renames", "link", "fsync", "truncate", "ftruncate", "write"}
 OF_SHUTIL = {"copy", "copy2", "copyfile", "copytree", "move"}

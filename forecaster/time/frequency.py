@@ -11,12 +11,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
-import numpy as np
-
-from forecaster.arrays import Ints
-
 if TYPE_CHECKING:
-    import polars as pl  # polars is imported for types only: reading settings must not load it
+    import polars as pl  # polars and numpy are not loaded here, so that help and settings load quickly
+
+    from forecaster.arrays import Ints
 
 
 _US = 1_000_000
@@ -172,8 +170,10 @@ class Frequency:
         """Return the window of a time in microseconds since 1970."""
         if not self.months:
             # Clip the time first: the smallest int64, less the offset, would overflow.
-            cut = np.maximum(us, _LEAST_US) if isinstance(us, np.ndarray) else us
+            cut = us if isinstance(us, int) else us.clip(_LEAST_US)
             return (cut - self.offset_s * _US) // (self.seconds * _US)
+        import numpy as np
+
         # Clip the time first: the smallest int64, a time before all rows, would become NaT.
         at = np.maximum(us, _LEAST_US).astype("datetime64[us]").astype("datetime64[M]")
         found = at.astype(np.int64) // self.months
@@ -195,6 +195,8 @@ class Frequency:
         """Return when a window begins, in microseconds since 1970."""
         if not self.months:
             return window * (self.seconds * _US) + self.offset_s * _US
+        import numpy as np
+
         month = np.asarray(window * self.months, np.int64)
         begin = month.astype("datetime64[M]").astype("datetime64[us]").astype(np.int64)
         return begin if isinstance(window, np.ndarray) else int(begin)

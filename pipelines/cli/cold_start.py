@@ -107,7 +107,7 @@ def cold_start(
     out = Out(as_json)
     begins = time_of("--at", at)
     if output is not None:
-        from pipelines.sinks.folder import check_folder
+        from pipelines.storage import check_folder
 
         format_ = _format_of(output)
         check_folder(output.parent)

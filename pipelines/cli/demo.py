@@ -13,7 +13,7 @@ import typer
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, show_scores, silence_workers
 from pipelines.cli.live_view import show_live
-from pipelines.sinks.folder import check_folder, prepare_folder
+from pipelines.storage import check_folder, store_of
 from schemas.errors import OutputError, StatecastError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def demo(
                 f"{output} is not empty, and no demo wrote it: name another folder with --output"
             )
         shutil.rmtree(output)
-    prepare_folder(output)
+    store_of(output).prepare()
     marker.touch()
     out.say(f"streams run {why}; loading torch, Beam and MLflow ...")
     from pipelines.examples.demo import CELLS, run_demo

@@ -16,8 +16,7 @@ from typing import Final
 from forecaster.registry.store import Store
 from pipelines.runners.java import find_java, job_server
 from pipelines.runners.prism_binary import GO_PACKAGE, beam_version, find_go, find_prism, package_installer
-from pipelines.sinks.folder import check_folder
-from pipelines.storage import Location, Remote
+from pipelines.storage import Location, check_folder
 from schemas.errors import EngineError, StatecastError
 
 _MIN_FREE_BYTES: Final = 1 << 30
@@ -172,7 +171,7 @@ def _store(tracking_uri: str) -> Check:
 
 def _output(folder: Location) -> Check:
     free_bytes = check_folder(folder)
-    if free_bytes is None or isinstance(folder, Remote):
+    if free_bytes is None:
         return Check("output folder", True, f"{folder}, can be written")
     if free_bytes < _MIN_FREE_BYTES:
         found = f"{folder.absolute()} has only {_size(free_bytes)} free"

@@ -139,8 +139,7 @@ def with_absolute_paths(job: JobConfig) -> JobConfig:
     if job.jobs.runner != "flink" or not job.jobs.flink_workers:
         return job
     paths = tuple(str(Path(path).absolute()) for path in job.data.paths)
-    folder = location(job.output.folder)
-    output = str(folder.absolute() if isinstance(folder, Path) else folder)
+    output = str(location(job.output.folder).absolute())
     schema = job.kafka.avro_schema and str(Path(job.kafka.avro_schema).absolute())
     return job.model_copy(
         update={

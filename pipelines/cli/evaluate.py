@@ -10,7 +10,7 @@ from pipelines.cli.console import Out
 from pipelines.cli.evaluate_folders import evaluate_existing
 from pipelines.cli.evaluate_rolling import evaluate_rolling
 from pipelines.cli.settings import bounds, input_files, load_settings, parse_whole_numbers, paths
-from pipelines.sinks.folder import check_folder
+from pipelines.storage import check_folder
 from schemas.errors import ConfigError
 
 

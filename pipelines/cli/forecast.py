@@ -155,7 +155,7 @@ def _levels(text: str) -> tuple[float, ...]:
 
 def _check_output(output: Path) -> None:
     """Raise an error if the file has another suffix than the known ones, or its folder cannot be written."""
-    from pipelines.sinks.folder import check_folder
+    from pipelines.storage import check_folder
 
     if output.suffix not in (".csv", ".parquet", ".jsonl"):
         raise ConfigError(f"--output {output}: the name must end with .csv, .parquet or .jsonl")

@@ -7,8 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pipelines.cli.console import Out, show_outcome
-from pipelines.sinks.folder import check_folder
-from pipelines.storage import Location, location
+from pipelines.storage import Location, check_folder, location
 from schemas.errors import ConfigError, StatecastError
 
 if TYPE_CHECKING:

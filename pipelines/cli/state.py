@@ -88,8 +88,8 @@ def export(
 
     Example: statecast state export out/state weather.parquet
     """
-    from pipelines.sinks.folder import check_folder
     from pipelines.state.state_file import pack
+    from pipelines.storage import check_folder
 
     if file.exists() and not force:
         raise ConfigError(f"{file} already exists: name another file, or give --force to replace it")
@@ -132,9 +132,9 @@ def import_(
 
     Example: statecast state import weather.parquet out/state
     """
-    from pipelines.sinks.folder import check_folder
     from pipelines.state import state_table
     from pipelines.state.state_file import unpack
+    from pipelines.storage import check_folder
 
     table = location(folder)
     check_folder(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +10,7 @@ from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
 from pipelines.cli.settings import input_files, load_settings, paths
 from pipelines.cli.stores import store_line
-from pipelines.sinks.folder import check_folder
-from pipelines.storage import Location, location
+from pipelines.storage import Location, check_folder, location, store_of
 from schemas.errors import OutputError
 
 if TYPE_CHECKING:
@@ -156,7 +154,8 @@ def _new_table(text: str) -> Location:
         OutputError: files exist there, which might belong to a job, or the folder cannot be written.
     """
     table = location(text)
-    is_file = isinstance(table, Path) and table.exists() and not table.is_dir()
+    disk = store_of(table).on_disk
+    is_file = disk is not None and disk.exists() and not disk.is_dir()
     if is_file or any(table.glob("*")):
         raise OutputError(f"--save-state {table}: is not an empty folder: name a new folder")
     check_folder(table)

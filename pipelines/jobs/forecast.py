@@ -18,14 +18,12 @@ from pipelines.jobs.stopping import stop_on_signal
 from pipelines.runners.base import Run
 from pipelines.sinks import numbers
 from pipelines.sinks.files import PARTS, read_quarantine
-from pipelines.sinks.folder import locked, prepare_folder
 from pipelines.sinks.numbers import JobNumbers
-from pipelines.sinks.replace_output import complete_replacement, replace_parts
 from pipelines.sources.base import as_log
 from pipelines.sources.files.row_notices import Notes
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
-from pipelines.storage import Location, markers
+from pipelines.storage import Location, complete_replacement, locked, markers, replace_parts, store_of
 from pipelines.workers.ownership import read_owner, take_ownership
 from schemas import quarantine
 from schemas.errors import ConfigError, DataError
@@ -97,7 +95,7 @@ def run_stream(
     began_s = time.monotonic()
     with locked(job.output) as held:
         complete_replacement(job.output / markers.BACKFILL, job.output)
-        prepare_folder(job.output, *PARTS)
+        store_of(job.output).prepare(PARTS)
         job.stop_file.unlink(missing_ok=True)
         take = _with_lock_check(held.check, on_progress)
         with stop_on_signal(job.stop_file):
@@ -132,7 +130,7 @@ def _backfill_once(
 ) -> RunResult:
     settings, before = settings_of(job, hidden, resumed=False), read_owner(hidden)
     complete_replacement(hidden, job.output)
-    prepare_folder(hidden, *PARTS)
+    store_of(hidden).prepare(PARTS)
     # Take the folder over before the table is written: a worker of a lost run could still write to the table.
     take_ownership(settings, confirm)
     windows = job.forecaster.window_config

@@ -7,16 +7,14 @@ module reads this data set from the files of the package ``sktime`` (BSD), and d
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from forecaster.durable import make_folder, write_whole
 from forecaster.evaluation.injection import KINDS, inject
-from pipelines.examples.weather import weather
-from schemas.errors import DataError, OutputError
+from pipelines.examples.weather import file_of_package, weather, write_example_file
+from schemas.errors import DataError
 
 NAMES = ("vowels", "anomalies")
 _SEED = 0
@@ -36,7 +34,8 @@ def vowels() -> pl.DataFrame:
     """
     frames = []
     for part in ("train", "test"):
-        lines = _file(f"JapaneseVowels_{part.upper()}.ts").read_text().splitlines()
+        path = file_of_package("sktime", f"datasets/data/JapaneseVowels/JapaneseVowels_{part.upper()}.ts")
+        lines = path.read_text().splitlines()
         for number, line in enumerate(one for one in lines if one and one[0] not in "#@"):
             *channels, label = line.split(":")
             made = {f"c{i}": list(map(float, own.split(","))) for i, own in enumerate(channels, 1)}
@@ -93,24 +92,4 @@ def write_labelled_example(name: str, folder: Path) -> Path:
     if name not in NAMES:
         raise DataError(f"{name}: no such example; choose {' or '.join(NAMES)}")
     frame = vowels() if name == "vowels" else anomalies()
-    path = folder / f"{name}.parquet"
-    try:
-        make_folder(path.parent)
-        write_whole(path, frame.write_parquet)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}): choose another folder"
-        ) from None
-    return path
-
-
-def _file(name: str) -> Path:
-    spec = find_spec("sktime")  # finds the package without importing it
-    path = (
-        Path(spec.origin).parent / "datasets" / "data" / "JapaneseVowels" / name
-        if spec and spec.origin
-        else None
-    )
-    if path is None or not path.is_file():
-        raise DataError('the example data is not installed: pip install "statecast[demo]"')
-    return path
+    return write_example_file(folder / f"{name}.parquet", frame.write_parquet)

@@ -24,7 +24,7 @@ import grpc
 import psutil
 
 from pipelines.runners.prism_binary import cache_dir
-from pipelines.storage import Location, write_text
+from pipelines.storage import Location, store_of, write_text
 from schemas.errors import EngineError
 
 _STOP_LIMIT_S: Final = 5.0
@@ -39,9 +39,10 @@ _WATCH: Final = 'read -r _; kill "$1"'
 
 def log_file(output: Location, name: str) -> Path:
     """Return the path of an engine's log: in the output folder, or in the cache for an object store."""
-    if isinstance(output, Path):
-        return output / name
-    return cache_dir() / "logs" / output.url.replace("://", "-").replace("/", "-") / name
+    disk = store_of(output).on_disk
+    if disk is None:
+        disk = cache_dir() / "logs" / str(output).replace("://", "-").replace("/", "-")
+    return disk / name
 
 
 class EngineProcess:

@@ -50,18 +50,16 @@ def describe(
     """
     errors: dict[tuple[str, int | None], list[ErrorDetails]] = {}
     for one in error.errors():
-        errors.setdefault(_place(one, settings), []).append(one)
+        errors.setdefault(_place(one), []).append(one)
     place, first = next(iter(errors.items()))
     line = _line(place, first, settings, written, f"{path}: " if path else "option ")
     return line + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
 
 
-def _place(error: ErrorDetails, settings: Collection[str]) -> tuple[str, int | None]:
+def _place(error: ErrorDetails) -> tuple[str, int | None]:
     """Return the setting of an error, and the index in its value if the value is a list."""
-    parts = error["loc"]  # empty for a conflict of settings that are in no section
-    is_name = bool(parts) and parts[0] in settings
-    key = ".".join(map(str, parts[: 1 if is_name else 2]))
-    return key, next((part for part in parts if isinstance(part, int)), None)
+    parts = error["loc"]  # section and setting, then the index of an element or the name of a type
+    return ".".join(map(str, parts[:2])), next((part for part in parts if isinstance(part, int)), None)
 
 
 def _line(

@@ -22,7 +22,7 @@ import polars as pl
 
 from forecaster.forecasts import Forecasts
 from forecaster.time.windows import MICROSECONDS
-from pipelines.storage import Location, Target, read_consistently, source_of, write_whole, written_ns
+from pipelines.storage import Location, Target, source_of, store_of, write_whole
 from schemas import late, quarantine, replaced
 from schemas.errors import DataError, OutputError, one_line
 from schemas.forecasts import IDENTITY
@@ -116,7 +116,7 @@ class ShardFiles:
         reached = {**offsets, **{_partition_stem(name): offset for name, offset in offsets.items()}}
 
         def is_newer(path: Location) -> bool:
-            return path.name.startswith(".") or written_ns(path) >= snapshot_ns
+            return path.name.startswith(".") or store_of(path).written_ns() >= snapshot_ns
 
         def is_later_block(path: Location) -> bool:
             found = _ISSUED.fullmatch(path.name)
@@ -182,7 +182,7 @@ def read_forecasts(folder: Location) -> pl.DataFrame:
     Raises:
         DataError: there are no forecasts, or a file is unreadable.
     """
-    frames = read_consistently(folder / FORECASTS, _read_files)
+    frames = store_of(folder / FORECASTS).read_consistently(_read_files)
     if not frames:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
     return (
@@ -220,7 +220,7 @@ def read_replaced(folder: Location) -> pl.DataFrame:
 
 
 def _read_rows(folder: Location, empty: pl.DataFrame) -> pl.DataFrame:
-    frames = read_consistently(folder, partial(_read_files, pattern="*.parquet"))
+    frames = store_of(folder).read_consistently(partial(_read_files, pattern="*.parquet"))
     return pl.concat([empty, *frames], how="diagonal")
 
 
@@ -228,7 +228,7 @@ def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
     """Return the frames of all files in a folder, in the order in which the files were written."""
     there = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
     frames = []
-    for file in sorted(there, key=written_ns):
+    for file in sorted(there, key=lambda path: store_of(path).written_ns()):
         try:
             data = source_of(file)
             frames.append(pl.read_parquet(data) if file.suffix == ".parquet" else _read_lines(data))

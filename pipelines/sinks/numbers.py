@@ -11,14 +11,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic import TypeAdapter
 
 from forecaster.shards.counts import Counts
 from pipelines.sinks.latency import Histogram
-from pipelines.storage import Location, Remote, markers, remove_tree, write_text
+from pipelines.storage import Location, markers, store_of, write_text
 from schemas.errors import OutputError
 
 PUBLISHED_EVERY_S: Final = 0.05
@@ -163,7 +162,8 @@ class JobReader:
 
     def read(self) -> JobNumbers:
         """Return the numbers that the shards published last; a store is read at most every two seconds."""
-        if isinstance(self.folder, Remote) and time.monotonic() - self._read_s < PUBLISHED_REMOTELY_EVERY_S:
+        every_s = PUBLISHED_REMOTELY_EVERY_S if store_of(self.folder).bills_requests else 0.0
+        if time.monotonic() - self._read_s < every_s:
             return self._last
         self._last, self._read_s = self.read_uncached(), time.monotonic()
         return self._last
@@ -216,8 +216,9 @@ def publish(folder: Location, numbers: ShardNumbers) -> None:
     try:
         write_text(path, json.dumps(vars(numbers) | parts))
     except FileNotFoundError:
-        if isinstance(folder, Path) and folder.exists():
-            (folder / markers.NUMBERS).mkdir(exist_ok=True)
+        disk = store_of(folder).on_disk
+        if disk is not None and disk.exists():
+            (disk / markers.NUMBERS).mkdir(exist_ok=True)
             publish(folder, numbers)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
@@ -259,4 +260,4 @@ def notices_of(folder: Location) -> Location:
 
 def clear(folder: Location) -> None:
     """Remove the numbers that an earlier job published."""
-    remove_tree(folder / markers.NUMBERS)
+    store_of(folder / markers.NUMBERS).remove_tree()

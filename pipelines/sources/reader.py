@@ -10,7 +10,7 @@ from typing import NamedTuple
 from forecaster.shards.batch import Batch
 from forecaster.shards.sharding import empty_batch
 from pipelines.sources.base import Log, Positions
-from pipelines.storage import Location, Remote, make_folder
+from pipelines.storage import Location, make_folder, store_of
 
 _HOLD_BACK_S = 0.02
 _REPORT_EVERY_S = 0.5
@@ -78,7 +78,7 @@ class Reader:
         if self._is_to_stop():
             return self._last_read(places)
         if self._is_held_back():
-            wait_s = LONGEST_WAIT_S if self._is_remote else _HOLD_BACK_S
+            wait_s = LONGEST_WAIT_S if self._checks_are_billed else _HOLD_BACK_S
             return Read(self._progress_requests(places), places, wait_s, False)
         step = self.log.step(places)
         if step is None:
@@ -111,12 +111,12 @@ class Reader:
         return tuple(_empty_batches(places))
 
     @property
-    def _is_remote(self) -> bool:
-        """Whether the stop file is in an object store, where each check for the file is a paid request."""
-        return isinstance(self.stop_file, Remote)
+    def _checks_are_billed(self) -> bool:
+        """Whether each check for the stop file is a paid request, as in an object store."""
+        return self.stop_file is not None and store_of(self.stop_file).bills_requests
 
     def _is_to_stop(self) -> bool:
-        if self._is_remote:
+        if self._checks_are_billed:
             if self.clock() - self._stop_checked_s < LONGEST_WAIT_S:
                 return False
             self._stop_checked_s = self.clock()

@@ -20,7 +20,7 @@ from pipelines.sources.files.row_notices import Notes, NoticeCollector
 from pipelines.sources.files.sorted_runs import Sorter, sweep
 from pipelines.sources.files.validated_rows import Input, read_files
 from pipelines.sources.manifest import check_replay
-from pipelines.storage import Location
+from pipelines.storage import Location, store_of
 from schemas import observations, quarantine
 
 PARTITION = "replay"
@@ -171,7 +171,7 @@ class _Player:
         if folder is not None:
             settings = repr(replace(source.input, batch_rows=0))
             now_s = check_replay(folder / "replay.json", source.paths, settings, offset, now_s)
-        runs = folder if isinstance(folder, Path) else None
+        runs = None if folder is None else store_of(folder).on_disk
         if runs is not None:
             sweep(runs)
         sorter, rejected, outside = Sorter(source.memory_bytes, runs), 0, 0

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -18,18 +19,18 @@ import pyarrow.parquet as pq
 
 from forecaster.shards import snapshot
 from forecaster.shards.shard import Shard
-from pipelines import storage
-from pipelines.storage import Location, OwnedFile, Target, make_folder, output_errors, write_whole
+from pipelines.storage import Location, OwnedFile, Target, make_folder, output_errors, store_of, write_whole
 from schemas.errors import DataError, ModelError, one_line
 
 NAME: Final = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 """File name of a snapshot: the number of the shard, and the number of shards."""
 
-_SECOND_NS = 10**9
 _CHECKSUM: Final = b"statecast.checksum"
 _PLACEHOLDER: Final = b"00000000"  # replaced once the checksum is computed
 # The key and value in Parquet's footer. Two bytes before the value encode its type and its length.
 _CHECKSUM_PATTERN: Final = re.compile(re.escape(_CHECKSUM) + rb"\x18\x0ecrc32:([0-9a-f]{8})")
+_RUN: Final = b"statecast.run"  # the run that has taken the snapshot over
+_FIRST_WRITTEN: Final = b"statecast.first_written_ns"  # when it was written before
 _CHUNK_BYTES: Final = 4 << 20
 
 
@@ -145,16 +146,45 @@ def read_shard(folder: Location, number: int, of: int) -> Shard:
     return read_file(folder / _file_name(number, of))
 
 
-def written_ns(folder: Location, number: int, of: int) -> int:
-    """Return when the snapshot of a shard was written, in nanoseconds since 1970.
+def take_over(
+    file: OwnedFile, folder: Location, number: int, of: int, run: str, is_ours: Callable[[], bool]
+) -> tuple[Shard, int]:
+    """Read the snapshot of a shard for a run, so that no earlier run can replace the snapshot from then on.
 
-    An object store gives times in whole seconds. This function returns the end of that second, so that no
-    file written before the snapshot appears to be newer.
+    A worker of an earlier run may have been suspended between its check of the owner and its PUT, which the
+    store accepts while the snapshot is the one that the worker saw. So where files have versions, the
+    snapshot is written again with the id of the run. The id matters: the version is a hash of the content.
+
+    Args:
+        file: the file that `owned` returned.
+        folder: folder of the state table.
+        number: number of the shard.
+        of: number of shards.
+        run: id of the run.
+        is_ours: returns whether the run still owns the folder.
+
+    Returns:
+        The shard, and when its snapshot was first written, in nanoseconds since 1970; see
+        `Store.written_before_ns`.
+
+    Raises:
+        DataError: the file is missing or unreadable.
+        ModelError: this version of Statecast cannot read the format of the file.
+        OutputError: the file cannot be written.
     """
-    name = _file_name(number, of)
-    if isinstance(folder, Path):
-        return storage.written_ns(folder / name)
-    return max(storage.written_ns(path) // _SECOND_NS + 1 for path in folder.glob(name)) * _SECOND_NS
+    path = folder / _file_name(number, of)
+    with _reading(path), path.open("rb") as opened:
+        check_checksum(opened)
+        table = pq.ParquetFile(opened).read()
+        shard, metadata = snapshot.from_arrow(table), table.schema.metadata
+        first_ns = metadata.get(_FIRST_WRITTEN)
+        written_ns = int(first_ns) if first_ns else store_of(path).written_before_ns()
+    if file.has_version:
+        marks = {_RUN: run.encode(), _FIRST_WRITTEN: str(written_ns).encode()}
+        table = table.replace_schema_metadata({**metadata, **marks})
+        with output_errors(f"{path}: the state cannot be written"):
+            file.write(partial(write_table, table), is_ours)
+    return shard, written_ns
 
 
 def _file_name(number: int, of: int) -> str:
@@ -173,12 +203,17 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
         DataError: the file is unreadable.
         ModelError: this version of Statecast cannot read the format of the file.
     """
+    with _reading(path), path.open("rb") as file:  # open it once, because a job may replace it meanwhile
+        if series:
+            check_checksum(file)
+        parquet = pq.ParquetFile(file)
+        return snapshot.from_arrow(parquet.read() if series else parquet.schema_arrow.empty_table())
+
+
+@contextmanager
+def _reading(path: Location) -> Iterator[None]:
     try:
-        with path.open("rb") as file:  # open it once, because a job may replace it meanwhile
-            if series:
-                check_checksum(file)
-            parquet = pq.ParquetFile(file)
-            return snapshot.from_arrow(parquet.read() if series else parquet.schema_arrow.empty_table())
+        yield
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(unreadable(path, error)) from error
     except ModelError as error:

@@ -21,17 +21,15 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from forecaster.shards import snapshot
 from forecaster.shards.sharding import reshard
-from pipelines.sinks.folder import locked
 from pipelines.state import state_table
 from pipelines.state.snapshot_file import check_checksum, unreadable, write_table
 from pipelines.storage import (
     Location,
-    Remote,
+    locked,
     make_folder,
     markers,
     output_errors,
-    read_consistently,
-    was_leased,
+    store_of,
     write_whole,
 )
 from schemas.errors import DataError, ModelError
@@ -61,7 +59,7 @@ def pack(folder: Location, file: Path) -> int:
     """
     with _locked_if_of_job(folder):
         shards = state_table.read(folder).shards
-        manifests = read_consistently(folder, _manifests_in)
+        manifests = store_of(folder).read_consistently(_manifests_in)
     try:
         (shard,) = reshard(shards, 1)
     except DataError as error:
@@ -130,13 +128,8 @@ def _locked_if_of_job(folder: Location, *, is_new: bool = False) -> Iterator[Non
 
     A folder called ``state`` belongs to the output folder above it. A table elsewhere needs no lock.
     """
-    if isinstance(folder, Remote):
-        output: Location = folder.parent
-        is_of_job = was_leased(folder.parent)
-    else:
-        output = folder.absolute().parent
-        is_of_job = (output / markers.LOCK).exists()
-    if folder.name == state_table.FOLDER and (is_new or is_of_job):
+    output = folder.absolute().parent
+    if folder.name == state_table.FOLDER and (is_new or any(output.glob(markers.ANY_LOCK))):
         with locked(output):
             yield
     else:

@@ -25,7 +25,7 @@ from forecaster.state import State
 from forecaster.time.windows import ORIGIN, PARTITION
 from pipelines.state.snapshot_file import NAME, read_file, unreadable
 from pipelines.state.table_files import copy_aside, recover, write
-from pipelines.storage import Location, read_consistently, source_of
+from pipelines.storage import Location, source_of, store_of
 from schemas.errors import DataError, ModelError, StatecastError
 
 __all__ = [
@@ -124,7 +124,7 @@ class StateTable:
 
 def exists(folder: Location) -> bool:
     """Return whether ``folder`` has a state table."""
-    return read_consistently(folder, lambda there: bool(_paths(there)) or _is_of_format_1(there))
+    return store_of(folder).read_consistently(lambda there: bool(_paths(there)) or _is_of_format_1(there))
 
 
 def read(folder: Location, *, series: bool = True) -> StateTable:
@@ -139,7 +139,7 @@ def read(folder: Location, *, series: bool = True) -> StateTable:
         DataError: no table exists, a file is unreadable, or a shard is missing.
         ModelError: this version of Statecast cannot read the format of the table.
     """
-    return read_consistently(folder, lambda there: _read_table(there, series))
+    return store_of(folder).read_consistently(lambda there: _read_table(there, series))
 
 
 def _read_table(folder: Location, series: bool) -> StateTable:

@@ -1,5 +1,9 @@
 """Files and folders on a disk or in an object store, through the same functions.
 
+A `Location` is the name of a file or folder: a `pathlib.Path` or a `Remote`. `Store` is the interface of the
+operations that differ between the two, with the classes `DiskStore` and `ObjectStore`; `store_of` returns the
+one for a location. No other code asks which of the two a location is.
+
 On a disk a file is written under a hidden name, synced and renamed. An object store has no rename and no
 folders: an object appears complete under its final key with one PUT, and is durable from then on. Parts of an
 output that must be replaced together are replaced in a store by one PUT of a manifest; see
@@ -7,29 +11,25 @@ output that must be replaced together are replaced in a store by one PUT of a ma
 """
 
 from pipelines.storage import markers
-from pipelines.storage.journal import Journal
-from pipelines.storage.lease import Held, check_writable, leased, was_leased
-from pipelines.storage.markers import BACKFILL
-from pipelines.storage.output_errors import cannot_write, output_errors
-from pipelines.storage.owned import OwnedFile
-from pipelines.storage.remote import Location, Remote, location
-from pipelines.storage.replaced_parts import (
-    complete_replacement_in_store,
-    read_consistently,
-    replace_in_store,
-)
-from pipelines.storage.write_whole import (
-    Target,
+from pipelines.storage.files import (
+    check_folder,
+    complete_replacement,
+    locked,
     make_folder,
-    remove_temporaries,
-    remove_tree,
+    replace_parts,
     source_of,
+    store_of,
     sync,
     write_text,
     write_to,
     write_whole,
-    written_ns,
 )
+from pipelines.storage.journal import Journal
+from pipelines.storage.markers import BACKFILL
+from pipelines.storage.output_errors import output_errors
+from pipelines.storage.owned import OwnedFile
+from pipelines.storage.remote import Location, Remote, location
+from pipelines.storage.store import Held, Store, Target
 
 __all__ = [
     "BACKFILL",
@@ -38,24 +38,20 @@ __all__ = [
     "Location",
     "OwnedFile",
     "Remote",
+    "Store",
     "Target",
-    "cannot_write",
-    "check_writable",
-    "complete_replacement_in_store",
-    "leased",
+    "check_folder",
+    "complete_replacement",
     "location",
+    "locked",
     "make_folder",
     "markers",
     "output_errors",
-    "read_consistently",
-    "remove_temporaries",
-    "remove_tree",
-    "replace_in_store",
+    "replace_parts",
     "source_of",
+    "store_of",
     "sync",
-    "was_leased",
     "write_text",
     "write_to",
     "write_whole",
-    "written_ns",
 ]

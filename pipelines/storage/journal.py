@@ -8,17 +8,14 @@ exactly once, whenever a crash happens.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
-from pathlib import Path
 from typing import Any, Final
 
-from forecaster.durable import sync_path
-from pipelines.storage.remote import Location, Remote
-from pipelines.storage.write_whole import make_folder, write_text
+from pipelines.storage.files import store_of, write_text
+from pipelines.storage.remote import Location
 from schemas.sealed import seal, unseal
 
 MERGED_AT: Final = 64
@@ -47,14 +44,11 @@ class Journal:
         self.path = path
         self._parts = _parts(path)
         self._through = _merged_through(path)
-        if isinstance(path, Path) and path.exists():  # an object in a store is always complete
-            whole = path.read_bytes()
-            if whole and not whole.endswith(b"\n"):
-                with path.open("r+b") as file:
-                    file.truncate(whole.rfind(b"\n") + 1)
-                    os.fsync(file.fileno())
-        if isinstance(path, Path) and self._parts:  # objects on a disk: the journal was copied from a store
-            self.replace([record for _, record in self.records()])
+        self._store = store_of(path)
+        if self._store.can_append:
+            self._store.remove_incomplete_line()
+            if self._parts:  # objects on a disk: the journal was copied from a store
+                self.replace([record for _, record in self.records()])
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the records, each with the number of its line.
@@ -89,8 +83,8 @@ class Journal:
             OSError: the records cannot be written; the journal is unchanged.
         """
         lines = b"".join(seal(record).encode() + b"\n" for record in records)
-        if isinstance(self.path, Path):
-            _append(self.path, lines)
+        if self._store.can_append:
+            self._store.append(lines)
             return
         number = max(self._through, *self._parts) + 1 if self._parts else self._through + 1
         part = self.path.with_name(_name(self.path, number))
@@ -129,22 +123,5 @@ def _parts(path: Location) -> dict[int, Location]:
     return dict(sorted((int(name[1]), one) for name, one in found if name))
 
 
-def _name(path: Remote, number: int) -> str:
+def _name(path: Location, number: int) -> str:
     return f"{path.name.removesuffix(path.suffix)}-{number:012d}{path.suffix}"
-
-
-def _append(path: Path, lines: bytes) -> None:
-    is_new = not path.exists()
-    make_folder(path.parent)
-    with path.open("ab", buffering=0) as file:
-        size = file.tell()
-        try:
-            rest = memoryview(lines)
-            while rest:
-                rest = rest[file.write(rest) :]
-            os.fsync(file.fileno())
-        except OSError:
-            os.ftruncate(file.fileno(), size)  # the next line must not follow an incomplete one
-            raise
-    if is_new:
-        sync_path(path.parent)

@@ -13,9 +13,8 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -25,34 +24,13 @@ import psutil
 from pipelines.storage import markers
 from pipelines.storage.output_errors import cannot_write
 from pipelines.storage.remote import Remote
+from pipelines.storage.store import Held
 from schemas.errors import OutputError
 
 LAPSES_S: Final = 60.0
 """Seconds without renewal after which a lease expires."""
 
 _RENEWED_EVERY_S = 15.0
-
-
-def _never_lost() -> None:
-    """Raise nothing, because a lock on a disk cannot be lost."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """Checks whether a job still holds the lock of its output folder.
-
-    Attributes:
-        check: raises `OutputError` after the job has noticed that another job took the lock; it makes no
-            request.
-        confirm: reads the locks in the store, and raises `OutputError` if another job has taken the lock.
-    """
-
-    check: Callable[[], None] = _never_lost
-    confirm: Callable[[], None] = _never_lost
-
-    def __call__(self) -> None:
-        """Call ``check``."""
-        self.check()
 
 
 @contextmanager
@@ -109,11 +87,6 @@ def check_writable(folder: Remote) -> None:
         OutputError: the store refuses the request or cannot be reached.
     """
     _list_locks(folder)
-
-
-def was_leased(folder: Remote) -> bool:
-    """Return whether a job has ever held the lease of an output."""
-    return any(folder.glob(markers.LEASES))
 
 
 def _acquire(folder: Remote) -> Remote:

@@ -20,6 +20,9 @@ LOCK: Final = ".lock"
 LEASES: Final = ".lock-*"
 """In an object store: pattern of the numbered leases. The job with the highest number holds the output."""
 
+ANY_LOCK: Final = ".lock*"
+"""Pattern of the file `LOCK` of a running job, and of the leases of all jobs so far."""
+
 _LEASE_PREFIX: Final = ".lock-"
 _LEASE: Final = re.compile(re.escape(_LEASE_PREFIX) + r"\d{6,}")
 
@@ -98,7 +101,7 @@ def new_table(name: str) -> str:
 
 
 def old_table(name: str) -> str:
-    """Return the name to which the earlier state table ``name`` is moved, on a disk, before it is removed."""
+    """Return the name to which earlier versions moved a state table, on a disk, while they replaced it."""
     return f".{name}.old"
 
 

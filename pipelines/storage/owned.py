@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
-from pathlib import Path
 
+from pipelines.storage.files import store_of
 from pipelines.storage.remote import Location
-from pipelines.storage.write_whole import Target, write_whole
+from pipelines.storage.store import Target
 
 
 class OwnedFile:
@@ -25,8 +24,13 @@ class OwnedFile:
     """
 
     def __init__(self, path: Location) -> None:
-        self.path = path
-        self._seen = "" if isinstance(path, Path) else path.version()
+        self._store = store_of(path)
+        self._seen = self._store.version()
+
+    @property
+    def has_version(self) -> bool:
+        """Whether the store refuses to replace the file at another version than the one seen last."""
+        return bool(self._seen)
 
     def write(self, write: Callable[[Target], object], is_ours: Callable[[], bool]) -> bool:
         """Replace the file as its owner; on return it survives a loss of power.
@@ -43,14 +47,8 @@ class OwnedFile:
         Raises:
             OSError: the file cannot be written.
         """
-        if isinstance(self.path, Path):
-            return write_whole(self.path, write, kept=True, is_ours=is_ours)
-        data = BytesIO()
-        write(data)
-        while is_ours():
-            put = self.path.replace(data.getvalue(), self._seen)
-            if put is not None:
-                self._seen = put
-                return True
-            self._seen = self.path.version()
-        return False
+        version = self._store.write_whole(write, kept=True, is_ours=is_ours, seen=self._seen)
+        if version is None:
+            return False
+        self._seen = version
+        return True

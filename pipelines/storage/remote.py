@@ -64,6 +64,10 @@ class Remote:
         """The part before the last slash."""
         return Remote(self.url.rpartition("/")[0])
 
+    def absolute(self) -> Remote:
+        """Return the object itself, because a URL is absolute."""
+        return self
+
     def with_name(self, name: str) -> Remote:
         """Return the object with another name under the same parent."""
         return self.parent / name

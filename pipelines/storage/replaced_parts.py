@@ -1,7 +1,7 @@
 """Replace parts of an output together in an object store, which cannot rename.
 
 The new parts are written under a hidden prefix. When they are complete, a manifest is put that lists them.
-From this PUT on the output is the new one: `read_consistently` reads the parts from the hidden prefix. Then
+From this PUT on the output is the new one: `read_from_store` reads the parts from the hidden prefix. Then
 the parts are copied to their final keys, and the manifest is emptied. If the process dies while it copies,
 the next job completes the copies. Other readers see old and new parts mixed while the store copies.
 """
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from pipelines.storage import markers
-from pipelines.storage.remote import Location, Remote
-from pipelines.storage.write_whole import remove_tree, write_text
+from pipelines.storage.remote import Remote
 from schemas.errors import DataError, StatecastError
 from schemas.sealed import seal, unseal
 
@@ -30,13 +30,13 @@ def replace_in_store(hidden: Remote, output: Remote, parts: Sequence[str]) -> No
 
     Raises:
         OSError: the store cannot be reached. Either nothing has changed, or the output is the new one and
-            `complete_replacement_in_store` will complete the copies.
+            `complete_in_store` will complete the copies.
     """
     _write_manifest(hidden, output, parts)
-    complete_replacement_in_store(hidden, output)
+    complete_in_store(hidden, output)
 
 
-def complete_replacement_in_store(hidden: Remote, output: Remote) -> None:
+def complete_in_store(hidden: Remote, output: Remote) -> None:
     """Complete a `replace_in_store` whose process died; remove a hidden prefix that is incomplete.
 
     Raises:
@@ -51,22 +51,17 @@ def complete_replacement_in_store(hidden: Remote, output: Remote) -> None:
         (output / part).remove_below(*(target for _, target in new))
     if _read_manifest(hidden, output):
         _write_manifest(hidden, output, ())
-    remove_tree(hidden)
+    with suppress(OSError):
+        hidden.remove_below()
 
 
-def read_consistently(folder: Location, read: Callable[[Location], T]) -> T:
-    """Read a folder that a job may be replacing now, and return either its old or its new content.
-
-    Args:
-        folder: a part of an output.
-        read: reads the folder at the location that it is given, and returns the content.
+def read_from_store(folder: Remote, read: Callable[[Remote], T]) -> T:
+    """Read a part of an output that a job may be replacing now; see `Store.read_consistently`.
 
     Raises:
         StatecastError: raised by ``read``.
         DataError: the folder is replaced during every attempt.
     """
-    if not isinstance(folder, Remote):
-        return read(folder)
     for _ in range(_TRIES):
         there, manifests = _current(folder)
         try:
@@ -95,7 +90,8 @@ def _current(folder: Remote) -> tuple[Remote, list[dict[str, Any]]]:
 
 def _write_manifest(hidden: Remote, output: Remote, parts: Sequence[str]) -> None:
     # The id differs in each manifest, so that a reader can detect that parts were replaced meanwhile.
-    write_text(_manifest_place(hidden, output), seal({"id": uuid4().hex, "parts": [*parts]}))
+    text = seal({"id": uuid4().hex, "parts": [*parts]})
+    _manifest_place(hidden, output).write_bytes(text.encode())
 
 
 def _read_manifest(hidden: Remote, output: Remote) -> dict[str, Any]:

@@ -10,9 +10,8 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
-from pipelines.storage import Location, markers, write_text, written_ns
+from pipelines.storage import Location, markers, store_of, write_text
 from schemas import errors
 from schemas.errors import EngineError, OutputError, StatecastError
 from schemas.sealed import seal, unseal
@@ -53,10 +52,10 @@ def error_to_report(output: Location, error: BaseException) -> StatecastError:
     if isinstance(error, StatecastError):
         return error
     try:
-        record = unseal(min(_error_files(output), key=written_ns).read_bytes())
+        record = unseal(min(_error_files(output), key=lambda file: store_of(file).written_ns()).read_bytes())
         kind, line = _ERROR_CLASSES[record["kind"]], str(record["line"])
     except (OSError, ValueError, KeyError, TypeError):  # no worker has left a readable error file
-        if isinstance(output, Path) and _is_full(output):  # a full disk, so no worker could write its error
+        if _is_full(output):  # a full disk, so no worker could write its error
             return OutputError(f"{output}: the disk is full: make room, and start it again")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raised = [line for line in lines if _EXCEPTION_LINE.match(line)]  # no stack frames, no engine logs
@@ -71,7 +70,8 @@ def _error_files(output: Location) -> list[Location]:
     return [*output.glob(markers.WORKER_ERRORS)]
 
 
-def _is_full(folder: Path) -> bool:
+def _is_full(folder: Location) -> bool:
+    disk = store_of(folder).on_disk
     with suppress(OSError):
-        return shutil.disk_usage(folder).free < _FULL_BYTES
+        return disk is not None and shutil.disk_usage(disk).free < _FULL_BYTES
     return False

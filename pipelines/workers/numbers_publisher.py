@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from dataclasses import replace
-from pathlib import Path
 
 from forecaster.shards.batch import Batch
 from forecaster.shards.shard import Shard
@@ -19,7 +18,7 @@ from pipelines.sinks.numbers import (
     ShardNumbers,
     publish,
 )
-from pipelines.storage import Location
+from pipelines.storage import Location, store_of
 
 
 class NumbersPublisher:
@@ -62,9 +61,9 @@ class NumbersPublisher:
         On a disk, new forecasts are published at once. A store bills every request, so there only the time
         since the last publication counts.
         """
-        is_local = isinstance(self._output, Path)
-        every_s = PUBLISHED_EVERY_S if is_local else PUBLISHED_REMOTELY_EVERY_S
-        return (has_issued and is_local) or time.monotonic() - self._published_s >= every_s
+        is_billed = store_of(self._output).bills_requests
+        every_s = PUBLISHED_REMOTELY_EVERY_S if is_billed else PUBLISHED_EVERY_S
+        return (has_issued and not is_billed) or time.monotonic() - self._published_s >= every_s
 
     def publish(self, shard: Shard) -> None:
         """Publish the numbers of the shard.

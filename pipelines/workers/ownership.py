@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from pipelines.storage import Location, OwnedFile, Remote, markers, write_text, write_to
+from pipelines.storage import Location, OwnedFile, markers, store_of, write_text, write_to
 from pipelines.workers.step_settings import StepSettings
 
 
@@ -62,7 +62,7 @@ def is_owned_by_another_run(settings: StepSettings) -> bool:
     except FileNotFoundError:
         # The hidden folder of a backfill is gone: the backfill ended, or another run began it again. A write
         # to the disk then fails by itself, but a write to a store would succeed and must be prevented.
-        return isinstance(settings.output, Remote)
+        return store_of(settings.output).on_disk is None
     except OSError:
         return False
 

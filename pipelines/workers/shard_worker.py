@@ -11,7 +11,6 @@ from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
 from forecaster.shards.shard import Shard, apply, slots_of
 from pipelines.sinks.kafka import TopicWriter
-from pipelines.state import snapshot_file
 from pipelines.workers.numbers_publisher import NumbersPublisher, closed_us
 from pipelines.workers.ownership import WriteGuard, mark_shard_ended
 from pipelines.workers.shard_output import ShardOutput
@@ -53,7 +52,7 @@ class ShardWorker:
         self._output = ShardOutput(settings, number, self._forecaster.version, guard, topics)
         self._publisher = NumbersPublisher(settings.output)
         self._snapshot_writer = SnapshotWriter(settings, number, self._output, self._publisher, guard)
-        self._shard = _open_shard(settings, number, self._forecaster, self._output)
+        self._shard = _open_shard(settings, self._snapshot_writer, self._forecaster, self._output)
 
     @property
     def counts(self) -> Counts:
@@ -128,17 +127,18 @@ class ShardWorker:
             mark_shard_ended(self._settings, shard.number)
 
 
-def _open_shard(settings: StepSettings, number: int, forecaster: Forecaster, output: ShardOutput) -> Shard:
+def _open_shard(
+    settings: StepSettings, snapshots: SnapshotWriter, forecaster: Forecaster, output: ShardOutput
+) -> Shard:
     """Read a shard's snapshot, re-warm it if needed, and remove the files that this run will write again.
 
     A state is re-warmed if another model version made it. Files are removed in a resumed run only: the files
     that the earlier run wrote after the snapshot.
     """
-    shard = snapshot_file.read_shard(settings.states, number, settings.shards)
+    shard, snapshot_ns = snapshots.take_over()
     if shard.state.model_version != forecaster.version:
         state = rewarm(forecaster, shard.state)
         shard = replace(shard, state=state, slots=slots_of(state))
     if settings.resumed:
-        snapshot_ns = snapshot_file.written_ns(settings.states, number, settings.shards)
         output.remove_after(closed_us(shard), shard.offsets, snapshot_ns)
     return shard

@@ -38,9 +38,23 @@ class SnapshotWriter:
         publisher: NumbersPublisher,
         guard: WriteGuard,
     ) -> None:
-        self._states, self._guard = settings.states, guard
+        self._settings, self._number, self._guard = settings, number, guard
         self._output, self._publisher = output, publisher
         self._file = snapshot_file.owned(settings.states, number, settings.shards)
+
+    def take_over(self) -> tuple[Shard, int]:
+        """Read the snapshot of the shard, which no earlier run can replace from then on.
+
+        Returns:
+            The shard, and when its snapshot was written, in nanoseconds since 1970.
+
+        Raises:
+            StatecastError: the snapshot cannot be read or written.
+        """
+        settings = self._settings
+        return snapshot_file.take_over(
+            self._file, settings.states, self._number, settings.shards, settings.job, self._guard.may_write
+        )
 
     def write(self, shard: Shard, files: Iterable[Location]) -> None:
         """Write a snapshot, unless the run may not write any more.
@@ -55,5 +69,5 @@ class SnapshotWriter:
         """
         began_s = time.monotonic()
         self._output.make_durable(files)
-        if snapshot_file.write_shard(self._states, shard, self._guard.may_write, self._file):
+        if snapshot_file.write_shard(self._settings.states, shard, self._guard.may_write, self._file):
             self._publisher.publish_snapshot(time.monotonic() - began_s)

@@ -20,13 +20,12 @@ from pipelines.examples.weather import write_example
 from pipelines.jobs.forecast import run_backfill
 from pipelines.jobs.job import BackfillJob
 from pipelines.sinks.files import read_forecasts
-from pipelines.sinks.replace_output import complete_replacement, replace_parts
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.kafka.decision_journal import Decisions
 from pipelines.sources.manifest import check_replay
 from pipelines.state import snapshot_file, state_file, state_table
-from pipelines.storage import BACKFILL, Journal
+from pipelines.storage import BACKFILL, Journal, complete_replacement, replace_parts
 from pipelines.workers.ownership import read_owner, take_ownership
 from pipelines.workers.step_settings import StepSettings
 from tests.fleets import START, forecaster, rows_of

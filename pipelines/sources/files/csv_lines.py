@@ -6,22 +6,23 @@ import csv
 import io
 import re
 from itertools import pairwise
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from pipelines.sources.files.byte_stream import ByteStream
+
 # stand-ins for the replaced characters: private-use characters, which ordinary text does not have
 _LINE_FEED, _RETURN, _QUOTE, _DELIMITER = "\ue00a", "\ue00d", "\ue00b", "\ue00c"
 
-_CHUNK = 1 << 20
 _MOST_LINES = 50
 _MOST_BYTES = 1 << 16
 _LONGEST_BYTES = 8 << 20  # a longer line is returned in pieces
 
 
-class RowPerLine(io.RawIOBase):
+class RowPerLine(ByteStream):
     """A stream of the text of a CSV file with each row on one line.
 
     Several lines are one row if a quoted cell spans their ends and the row has as many cells as the header.
@@ -33,10 +34,12 @@ class RowPerLine(io.RawIOBase):
         has_replaced: whether any character has been replaced so far.
     """
 
+    _CHUNK = 1 << 20
+
     def __init__(self, file: BinaryIO, header_lines: int, delimiter: str, cells: int) -> None:
         """Begin a file; ``file`` is UTF-8 text at its beginning, ``cells`` the number of columns."""
+        super().__init__(file)
         self.has_replaced = False
-        self._file = file
         self._delimiter = delimiter
         self._cells = cells
         self._edges = np.zeros(256, bool)  # characters that may be beside the quotes of a cell
@@ -46,24 +49,12 @@ class RowPerLine(io.RawIOBase):
         self._ending = re.compile(rb'(?:"(?:[^"]|"")*+"[^%b]*+|[^"%b][^%b]*+|)(?:%b|$)' % ((sign,) * 4))
         self._ready = b"".join(file.readline() for _ in range(header_lines))
         self._rest = b""
-        self._ended = False
 
-    def readable(self) -> bool:
-        """Return True: the stream can be read; see `io.RawIOBase`."""
-        return True
-
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        """Fill a buffer with the next bytes, and return their number; see `io.RawIOBase`."""
-        while not self._ready and not self._ended:
-            chunk = self._file.read(_CHUNK)
-            self._ended = not chunk
-            whole, tail = self._split_at_last_line(self._rest + chunk)
-            self._ready, waiting = self._with_rows_on_lines(whole)
-            self._rest = waiting + tail
-        taken = self._ready[: len(buffer)]
-        self._ready = self._ready[len(taken) :]
-        buffer[: len(taken)] = taken
-        return len(taken)
+    def _convert(self, chunk: bytes) -> bytes:
+        whole, tail = self._split_at_last_line(self._rest + chunk)
+        rows, waiting = self._with_rows_on_lines(whole)
+        self._rest = waiting + tail
+        return rows
 
     def _split_at_last_line(self, text: bytes) -> tuple[bytes, bytes]:
         """Split a text after its last complete line."""
@@ -180,4 +171,4 @@ def row_per_line(
 ) -> tuple[BinaryIO, RowPerLine]:
     """Return a buffered `RowPerLine`, and the stream itself, which can restore the replaced characters."""
     raw = RowPerLine(file, header_lines, delimiter, cells)
-    return cast(BinaryIO, io.BufferedReader(raw, _CHUNK)), raw
+    return raw.buffered(), raw

@@ -6,13 +6,14 @@ import codecs
 import io
 from typing import BinaryIO, cast
 
+from pipelines.sources.files.byte_stream import ByteStream
+
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # UTF-32 first, because its little-endian mark begins with the mark of UTF-16
-_CHUNK = 1 << 16
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
@@ -26,30 +27,20 @@ def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
         encoding = next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
     if codecs.lookup(encoding).name == "utf-8":
         return file
-    return cast(BinaryIO, io.BufferedReader(_Recoded(file, encoding), _CHUNK))
+    return _Recoded(file, encoding).buffered()
 
 
-class _Recoded(io.RawIOBase):
+class _Recoded(ByteStream):
     """A stream of the UTF-8 bytes of a file in another encoding."""
 
+    _CHUNK = 1 << 16
+
     def __init__(self, file: BinaryIO, encoding: str) -> None:
-        self._file = file
+        super().__init__(file)
         self._decoder = codecs.getincrementaldecoder(encoding)()
-        self._ready = b""
-        self._ended = False
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        while not self._ready and not self._ended:
-            chunk = self._file.read(_CHUNK)
-            self._ended = not chunk
-            self._ready = self._decoder.decode(chunk, final=self._ended).encode()
-        taken = self._ready[: len(buffer)]
-        self._ready = self._ready[len(taken) :]
-        buffer[: len(taken)] = taken
-        return len(taken)
+    def _convert(self, chunk: bytes) -> bytes:
+        return self._decoder.decode(chunk, final=self._ended).encode()
 
     def close(self) -> None:
         self._file.close()

@@ -17,24 +17,27 @@ _KEY_LINES = 1_000  # column names are searched for in this many first lines
 
 
 def first_keys(path: Path, file: BinaryIO) -> list[str]:
-    """Return the keys of the objects in the first lines of an open file.
+    """Return the keys of the objects in the first lines of an open file; blank lines are skipped.
 
     Raises:
-        DataError: these lines are all blank, or one of them is not a JSON object; the message names ``path``.
+        DataError: all lines are blank, or one of the first is not a JSON object; the message names ``path``
+            and the line.
     """
-    first = [line for line in islice(file, _KEY_LINES) if line.strip()]
-    if not first:
-        raise DataError(f"{path}: is empty")
+    filled = ((number, line) for number, line in enumerate(file, 1) if line.strip())
     keys: dict[str, None] = {}
-    for number, line in enumerate(first, 1):
+    number = 0
+    for number, line in islice(filled, _KEY_LINES):
         keys |= dict.fromkeys(_object(path, number, line))
+    if not number:
+        raise DataError(f"{path}: is empty")
     return list(keys)
 
 
 def all_keys(file: BinaryIO) -> list[str]:
     """Return the keys of all objects of an open file; a line that is not a JSON object has none."""
     found: dict[str, None] = {}
-    while lines := [line for line in islice(file, _KEY_LINES * 10) if line.strip()]:
+    filled = (line for line in file if line.strip())
+    while lines := list(islice(filled, _KEY_LINES * 10)):
         try:
             keys = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None).columns
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException):

@@ -109,7 +109,7 @@ def test_doctor_reports_a_read_only_output_folder(tmp_path: Path, monkeypatch: p
     def raise_read_only(**_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("pipelines.sinks.folder.tempfile.TemporaryFile", raise_read_only)
+    monkeypatch.setattr("pipelines.storage.disk_store.tempfile.TemporaryFile", raise_read_only)
     output = checks(tmp_path)["output folder"]
     assert not output.ok
     assert "Read-only file system" in output.fix

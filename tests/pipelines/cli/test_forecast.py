@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +23,11 @@ ROWS = pl.DataFrame(
         "value": [float(k % 12) for k in (*range(60), *range(50))],
     }
 )
+READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
+    ".csv": pl.read_csv,
+    ".parquet": pl.read_parquet,
+    ".jsonl": pl.read_ndjson,
+}
 SMALL = ("network.hidden=4", "network.layers=1", "network.ring=8", "network.lags=[1, 2]", "training.epochs=1")
 
 
@@ -45,7 +51,7 @@ def trained(folder: Path, *more: object) -> int:
 def test_each_format_holds_the_forecasts_of_the_model(folder: Path, tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"ahead{suffix}"
     assert forecast(folder, "--model", folder / "model", "-o", file) == 0
-    read = {".csv": pl.read_csv, ".parquet": pl.read_parquet, ".jsonl": pl.read_ndjson}[suffix](file)
+    read = READERS[suffix](file)
     if suffix != ".parquet":
         read = read.with_columns(pl.col("timestamp").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_zone="UTC"))
     expected = forecast_with(forecaster(), aggregate(ROWS, forecaster().window_config).windows).forecasts

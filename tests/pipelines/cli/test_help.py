@@ -36,6 +36,7 @@ def test_help_imports_no_slow_package() -> None:
         "matplotlib",
         "mlflow",
         "pandas",
+        "numpy",
         "pandera",
         "polars",
         "torch",

@@ -11,8 +11,8 @@ import pytest
 
 from forecaster.shards.shard import Shard
 from pipelines.cli.app import run
-from pipelines.sinks.folder import locked
 from pipelines.state import snapshot_file
+from pipelines.storage import locked
 from tests.fleets import forecaster
 from tests.pipelines.cli.conftest import write_series
 

@@ -19,13 +19,12 @@ from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
 from pipelines.settings.data_config import Columns
 from pipelines.sinks.files import read_forecasts
-from pipelines.sinks.folder import locked
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import PARTITION, FolderSource
 from pipelines.sources.reader import request_stop
 from pipelines.state import state_table
-from pipelines.storage import Location
+from pipelines.storage import Location, locked
 from schemas.sealed import seal, unseal
 from tests.comparisons import assert_same_frames, assert_same_state
 from tests.fleets import START, forecaster, rows_of

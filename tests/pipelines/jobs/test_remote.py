@@ -18,13 +18,12 @@ from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.sinks.files import read_forecasts, read_quarantine
-from pipelines.sinks.replace_output import complete_replacement
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.reader import request_stop
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
-from pipelines.storage import BACKFILL, Location, Remote
+from pipelines.storage import BACKFILL, Location, Remote, complete_replacement
 from schemas.errors import OutputError
 from tests.comparisons import assert_same_frames
 from tests.fleets import HOUR, START, forecaster, rows_of, scales

@@ -12,9 +12,9 @@ from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Runner, StreamJob
 from pipelines.sinks.files import read_forecasts, read_quarantine
-from pipelines.sinks.folder import locked
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.state import state_table
+from pipelines.storage import locked
 from schemas.errors import DataError, OutputError
 from tests.fleets import START, rows_of
 from tests.outputs import contents, hidden

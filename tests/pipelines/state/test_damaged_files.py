@@ -22,10 +22,10 @@ from pipelines.state import state_file, state_table
 from pipelines.storage import (
     BACKFILL,
     Journal,
-    complete_replacement_in_store,
-    leased,
+    complete_replacement,
+    locked,
     markers,
-    replace_in_store,
+    replace_parts,
     write_text,
 )
 from pipelines.workers import failure, ownership
@@ -233,13 +233,13 @@ def test_end_orphans_skips_a_damaged_engine_file(tmp_path: Path, monkeypatch: py
 def test_a_damaged_manifest_of_a_replacement_deletes_no_rows() -> None:
     with in_memory() as store:
         (store / BACKFILL / "late" / "x").write_bytes(b"1")
-        replace_in_store(store / BACKFILL, store, ["late"])
+        replace_parts(store / BACKFILL, store, ["late"])
         manifest = store / f"{BACKFILL}.json"
         whole = manifest.read_bytes()
         others = (as_json(other) for other in mistyped({"id": "1", "parts": ["late"]}))
         for data in (*damaged(whole), *others):
             manifest.write_bytes(data)
-            line = line_of(lambda: complete_replacement_in_store(store / BACKFILL, store), [])
+            line = line_of(lambda: complete_replacement(store / BACKFILL, store), [])
             assert line is None or line.startswith(f"{manifest}: ")
             assert (store / "late" / "x").read_bytes() == b"1"
 
@@ -252,7 +252,7 @@ def test_a_damaged_lock_file_of_a_store_still_refuses_jobs() -> None:
             lock.write_bytes(data)
 
             def take() -> None:
-                with leased(store):
+                with locked(store):
                     pass
 
             line = line_of(take, [])

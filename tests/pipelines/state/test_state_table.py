@@ -133,7 +133,7 @@ def test_an_interrupted_replacement_leaves_one_whole_state_table(
     monkeypatch.undo()
     state_table.recover(folder)
     table = state_table.read(folder)
-    assert (len(table.shards), table.closed_through) == ((3, START + 1) if renames < 2 else (2, START + 3))
+    assert (len(table.shards), table.closed_through) == ((3, START + 1) if renames < 1 else (2, START + 3))
     assert os.listdir(tmp_path) == ["state"]
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from pipelines.sinks.folder import locked
 from pipelines.state import snapshot_file
 from pipelines.state.snapshot_file import write_shard
-from pipelines.storage import Remote, lease, write_text
-from pipelines.workers.ownership import is_owned_by_another_run, read_owner, take_ownership
+from pipelines.storage import Remote, lease, locked, write_text
+from pipelines.workers.numbers_publisher import NumbersPublisher
+from pipelines.workers.ownership import WriteGuard, is_owned_by_another_run, read_owner, take_ownership
+from pipelines.workers.shard_output import ShardOutput
+from pipelines.workers.snapshot_writer import SnapshotWriter
 from pipelines.workers.step_settings import StepSettings
 from schemas.errors import OutputError
 from tests.shards import shards_after_five_windows
@@ -142,3 +144,36 @@ def test_a_suspended_job_does_not_overwrite_newer_snapshots(s3: Remote) -> None:
 
     assert not write_shard(folder, late, check_and_sleep, suspended)
     assert snapshot_file.read_shard(folder, 0, 1).closed_through == newer.closed_through
+
+
+def snapshot_writer(settings: StepSettings) -> SnapshotWriter:
+    guard = WriteGuard(settings)
+    output = ShardOutput(settings, 0, "model", guard)
+    return SnapshotWriter(settings, 0, output, NumbersPublisher(settings.output), guard)
+
+
+@pytest.mark.parametrize("shard", range(2))
+def test_a_suspended_job_overwrites_no_snapshot_before_its_successors_first(s3: Remote, shard: int) -> None:
+    (start,), late = (
+        shards_after_five_windows(1, 2),
+        (*shards_after_five_windows(1, 2), *shards_after_five_windows(1, 3))[shard],
+    )
+    write_shard(s3 / "state", start)
+    take_ownership(run_in(s3, "first"))
+    snapshot_writer(run_in(s3, "first")).take_over()
+    suspended = snapshot_file.owned(s3 / "state", 0, 1)
+    take_ownership(run_in(s3, "second"))
+    snapshot_writer(run_in(s3, "second")).take_over()
+    checks = iter([True, False])  # the job was suspended after its first check
+    assert not write_shard(s3 / "state", late, lambda: next(checks), suspended)
+    assert snapshot_file.read_shard(s3 / "state", 0, 1).closed_through == start.closed_through
+
+
+def test_a_snapshot_taken_over_keeps_the_time_when_it_was_written(s3: Remote) -> None:
+    write_shard(s3 / "state", shards_after_five_windows(1, 2)[0])
+    written_ns = []
+    for job in ("first", "second", "third"):
+        take_ownership(run_in(s3, job))
+        written_ns.append(snapshot_writer(run_in(s3, job)).take_over()[1])
+        time.sleep(1.1)  # a store gives whole seconds
+    assert len(set(written_ns)) == 1

@@ -15,16 +15,17 @@ from pipelines.storage import (
     Location,
     OwnedFile,
     Remote,
+    check_folder,
     location,
+    locked,
     make_folder,
-    read_consistently,
-    remove_tree,
+    markers,
     source_of,
+    store_of,
     sync,
     write_text,
     write_to,
     write_whole,
-    written_ns,
 )
 from pipelines.storage.journal import MERGED_AT
 from schemas.errors import ConfigError, OutputError
@@ -40,7 +41,7 @@ def test_written_files_are_read_back(place: Location) -> None:
     with file.open("rb") as opened:
         assert opened.read() == file.read_bytes()
     (listed,) = place.glob("a.*")
-    assert written_ns(listed) > 1_000_000_000 * 10**9
+    assert store_of(listed).written_ns() > 1_000_000_000 * 10**9
     sync([file])
 
 
@@ -77,8 +78,8 @@ def test_remove_tree_removes_one_folder_and_not_its_neighbours(place: Location) 
     for name in ("tree", "tree2"):
         make_folder(place / name / "below")
         write_text(place / name / "below" / "x", "x")
-    remove_tree(place / "tree")
-    remove_tree(place / "nowhere")
+    store_of(place / "tree").remove_tree()
+    store_of(place / "nowhere").remove_tree()
     assert list((place / "tree" / "below").glob("*")) == []
     assert [path.name for path in (place / "tree2" / "below").glob("*")] == ["x"]
 
@@ -148,7 +149,7 @@ def test_parts_replaced_during_a_reading_are_read_again(s3: Remote) -> None:
             write_text(s3 / ".state.new.json", '{"id": "1", "parts": ["state"]}')
         return (folder / "x").read_text()
 
-    assert read_consistently(s3 / "state", read) == "new"
+    assert store_of(s3 / "state").read_consistently(read) == "new"
     assert seen == ["state", "hidden"]
 
 
@@ -177,7 +178,7 @@ def test_an_unusable_url_is_refused_in_one_line(url: str, line: str) -> None:
 
 
 def test_writing_to_a_missing_bucket_raises_one_line(bucket: Remote) -> None:
-    from pipelines.sinks.folder import check_folder, locked
+    from pipelines.storage import check_folder, locked
 
     nowhere = Remote("s3://no-such-bucket/out")
     line = "s3://no-such-bucket/out: cannot write here .*bucket does not exist.*: name another folder"
@@ -192,7 +193,7 @@ def test_writing_to_s3_without_credentials_raises_one_line(
 ) -> None:
     import s3fs
 
-    from pipelines.sinks.folder import check_folder
+    from pipelines.storage import check_folder
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -261,3 +262,59 @@ def test_a_large_object_is_replaced_only_at_its_version(s3: Remote) -> None:
 def test_replacing_in_a_missing_bucket_raises_an_error(s3: Remote) -> None:
     with pytest.raises(OSError, match="bucket"):
         Remote("s3://no-such-bucket/out/mark").replace(b"", "")
+
+
+# --- operations on output folders --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["state", "old-state"])
+def test_replaced_parts_are_the_new_ones(place: Location, name: str) -> None:
+    hidden = f".{name}.new"
+    for folder, file in ((place / name, "old"), (place / hidden / name, "new")):
+        make_folder(folder)
+        write_text(folder / file, file)
+    store_of(place).replace_parts(hidden, [name])
+    assert [path.name for path in (place / name).glob("*")] == ["new"]
+    assert not any((place / hidden / name).glob("*"))
+
+
+def test_an_interrupted_replacement_of_a_table_named_like_an_old_part_is_completed(tmp_path: Path) -> None:
+    hidden = tmp_path / ".old-state.new"
+    write_text_in(hidden / "old-state" / "x", "new")
+    write_text_in(hidden / "old-old-state" / "x", "old")
+    write_text(hidden / "complete", "")
+    store_of(tmp_path).complete_replacement(hidden.name)
+    assert (tmp_path / "old-state" / "x").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["old-state"]
+
+
+def write_text_in(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
+def test_a_replacement_without_its_marker_keeps_the_old_parts(place: Location) -> None:
+    for folder, file in ((place / "state", "old"), (place / ".state.new" / "state", "new")):
+        make_folder(folder)
+        write_text(folder / file, file)
+    store_of(place).complete_replacement(".state.new")
+    assert [path.name for path in (place / "state").glob("*")] == ["old"]
+    assert not any((place / ".state.new" / "state").glob("*"))
+
+
+def test_copy_beside_copies_all_files_except_hidden_ones(place: Location) -> None:
+    make_folder(place / "state")
+    for name in ("a", "b", ".c"):
+        write_text(place / "state" / name, name)
+    copy = store_of(place / "state").copy_beside("copy", lambda name: name == "b")
+    assert copy == place / "copy"
+    assert {path.name: path.read_text() for path in copy.glob("*")} == {"a": "a", "b": "b"}
+
+
+def test_only_one_job_at_a_time_holds_the_lock(place: Location) -> None:
+    for _ in range(2):
+        with locked(place):
+            assert any(place.glob(markers.ANY_LOCK))
+            with pytest.raises(OutputError, match="another job, process"), locked(place):
+                pass
+    assert check_folder(place) is None or isinstance(place, Path)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.sinks.folder import check_folder, locked, prepare_folder
-from pipelines.storage import markers
+from pipelines.storage import check_folder, locked, markers, store_of
 from schemas.errors import OutputError
 
 ROOT = Path(__file__).parents[3]
@@ -21,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 LOCKING_JOB = """
 import subprocess, sys
 from pathlib import Path
-from pipelines.sinks.folder import locked
+from pipelines.storage import locked
 with locked(Path(sys.argv[1])):
     child = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)
     print(child.pid, flush=True)
@@ -58,14 +57,17 @@ def test_check_folder_creates_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_prepare_folder_accepts_a_prepared_folder(tmp_path: Path) -> None:
+def test_prepare_accepts_a_prepared_folder(tmp_path: Path) -> None:
     for _ in range(2):
-        prepare_folder(tmp_path / "a" / "out", "forecasts", "late")
+        store_of(tmp_path / "a" / "out").prepare(("forecasts", "late"))
     assert sorted(path.name for path in (tmp_path / "a" / "out").iterdir()) == ["forecasts", "late"]
 
 
 @pytest.mark.parametrize("place", ["file", "file/out", "dangling", "/proc/out", "/dev/null/out"])
-@pytest.mark.parametrize("use", [check_folder, prepare_folder, lambda folder: locked(folder).__enter__()])
+@pytest.mark.parametrize(
+    "use",
+    [check_folder, lambda folder: store_of(folder).prepare(), lambda folder: locked(folder).__enter__()],
+)
 def test_an_unwritable_folder_is_refused_in_one_line(tmp_path: Path, place: str, use: object) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
@@ -149,6 +151,6 @@ def test_locked_locks_again_if_the_lock_file_was_deleted(
 
     monkeypatch.setattr(fcntl, "flock", flock_a_deleted_file)
     with locked(tmp_path):
+        assert len(locked_files) == 2
         with pytest.raises(OutputError, match="another job"), locked(tmp_path):
             pass
-        assert len(locked_files) == 3

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.sinks.replace_output import complete_replacement, replace_parts
+from pipelines.storage import complete_replacement, replace_parts
 from schemas.errors import OutputError
 
 PARTS = ("forecasts", "late", "state")

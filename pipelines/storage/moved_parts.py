@@ -1,12 +1,9 @@
-"""Replace the output of an earlier job by the new output in a hidden folder: all of it, or nothing.
+"""Replace parts of an output on a disk together by renames: all of them, or none.
 
 When everything in the hidden folder is on the disk, a marker file is created in it. The marker alone means
 that the new output is complete; the file's content is ignored. From then on there are only renames. If a
 rename fails, the earlier ones are undone; if the process dies, the next job on the folder completes them. The
 marker is deleted when the renames are on the disk, before the hidden folder is removed.
-
-An object store cannot rename. There the marker is a manifest put in one request; see
-`pipelines.storage.replaced_parts`.
 """
 
 from __future__ import annotations
@@ -17,47 +14,26 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
-from forecaster.durable import sync_path
-from pipelines.storage import (
-    Location,
-    Remote,
-    complete_replacement_in_store,
-    markers,
-    output_errors,
-    replace_in_store,
-    write_text,
-)
+from forecaster.durable import sync_path, write_bytes
+from pipelines.storage import markers
 
-_REMOVE_LIMIT_S = 10.0
-_OLD = "old-"
+_REMOVE_LIMIT_S: Final = 10.0
+_OLD: Final = "old-"
 
 
-def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> None:
+def move_all(hidden: Path, output: Path, parts: Sequence[str]) -> None:
     """Move ``parts`` from ``hidden`` into ``output``, replace existing parts there, and remove ``hidden``.
 
-    Args:
-        hidden: folder that contains all of the parts.
-        output: output folder.
-        parts: names of folders.
-
     Raises:
-        OutputError: a part cannot be moved. The output is unchanged, or in an object store possibly new as a
-            whole: see `pipelines.storage.replaced_parts`.
+        OSError: a part cannot be moved; the output is unchanged.
     """
-    with output_errors(f"{output}: cannot be put in place"):
-        if isinstance(hidden, Remote) and isinstance(output, Remote):
-            replace_in_store(hidden, output, parts)
-        elif isinstance(hidden, Path) and isinstance(output, Path):
-            _move_all(hidden, output, parts)
-
-
-def _move_all(hidden: Path, output: Path, parts: Sequence[str]) -> None:
     moved: list[tuple[Path, Path]] = []
     try:
         for folder in (*(hidden / part for part in parts), hidden, output):
             sync_path(folder)
-        write_text(hidden / markers.COMPLETE, "", kept=True)
+        write_bytes(hidden / markers.COMPLETE, b"")
         for part in parts:
             _move(part, hidden, output, moved)
         _sync_both(hidden, output)
@@ -68,7 +44,7 @@ def _move_all(hidden: Path, output: Path, parts: Sequence[str]) -> None:
         _remove_marker(hidden, output)
         raise
     _remove_marker(hidden, output)
-    remove(hidden)
+    _remove(hidden)
 
 
 def _sync_both(hidden: Path, output: Path) -> None:
@@ -87,33 +63,27 @@ def _remove_marker(hidden: Path, output: Path) -> None:
         sync_path(hidden)
 
 
-def complete_replacement(hidden: Location, output: Location) -> None:
+def complete(hidden: Path, output: Path) -> None:
     """Complete the renames of a job that was killed during them; remove a hidden folder that is incomplete.
 
     Raises:
-        OutputError: an object store cannot be reached, or a part cannot be renamed.
+        OSError: a part cannot be renamed.
     """
-    with output_errors(f"{output}: cannot be put in place"):
-        if isinstance(hidden, Remote) and isinstance(output, Remote):
-            complete_replacement_in_store(hidden, output)
-        elif isinstance(hidden, Path) and isinstance(output, Path):
-            _end_moving(hidden, output)
-
-
-def _end_moving(hidden: Path, output: Path) -> None:
     if (hidden / markers.COMPLETE).exists():
         for part in _parts_in(hidden):  # the other parts were moved before
             _move(part, hidden, output, [])
         _sync_both(hidden, output)
         (hidden / markers.COMPLETE).unlink()
         sync_path(hidden)
-    remove(hidden)
+    _remove(hidden)
 
 
 def _parts_in(hidden: Path) -> list[str]:
     """Return the new parts in a complete hidden folder: its folders that are neither hidden nor old parts."""
     names = (path.name for path in hidden.iterdir() if path.is_dir())
-    return sorted(name for name in names if not name.startswith((".", _OLD)))
+    # A user may have named a state table such as an old part; the name of its hidden folder shows it.
+    is_table = {name: markers.new_table(name) == hidden.name for name in names}
+    return sorted(name for name in is_table if is_table[name] or not name.startswith((".", _OLD)))
 
 
 def _move(part: str, hidden: Path, output: Path, moved: list[tuple[Path, Path]]) -> None:
@@ -126,7 +96,7 @@ def _move(part: str, hidden: Path, output: Path, moved: list[tuple[Path, Path]])
     os.replace(new, place)
 
 
-def remove(folder: Path) -> None:
+def _remove(folder: Path) -> None:
     """Remove a folder; retry for 10 seconds, because a worker may still be writing into it."""
     deadline_s = time.monotonic() + _REMOVE_LIMIT_S
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,80 @@
+"""Lock an output folder on a disk for one job at a time, with a lock of the kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from pipelines.storage import markers
+from schemas.errors import OutputError
+
+_TRIED_FOR_S: Final = 0.2
+_TRIED_EVERY_S: Final = 0.02
+
+
+@contextmanager
+def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
+    """Lock an output folder while the block runs; the kernel releases the lock when the process ends.
+
+    If this function created the folder and it is empty at the end, the folder is removed.
+
+    Args:
+        folder: an output folder.
+        prepare: creates the folder if it does not exist.
+
+    Raises:
+        OutputError: another job, in this process or another one, holds the lock, or the folder cannot be
+            written to.
+    """
+    is_new, path = not folder.exists(), folder / markers.LOCK
+    # Without a fallback, because a lock that is only a file would outlive a killed process.
+    lock = FileLock(path, mode=0o644, fallback_to_soft=False)
+    _acquire(lock, folder, prepare)
+    try:
+        since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        path.write_text(json.dumps({"pid": os.getpid(), "since": since}))
+        yield
+    finally:
+        # Remove the file before the lock is released, so that another job's file is never removed: FileLock
+        # takes no lock on a removed file.
+        with suppress(OSError):
+            path.unlink()
+        if is_new:
+            with suppress(OSError):  # not empty: the job has written output
+                folder.rmdir()
+        lock.release()
+
+
+def _acquire(lock: FileLock, folder: Path, prepare: Callable[[], None]) -> None:
+    while True:
+        prepare()
+        try:
+            # Try more than once, because the previous job may remove the file between opening and locking.
+            lock.acquire(timeout=_TRIED_FOR_S, poll_interval=_TRIED_EVERY_S)
+        except FileNotFoundError:
+            continue  # the previous job has just removed its empty folder
+        except Timeout as error:
+            holder = _holder(folder / markers.LOCK)
+            raise OutputError(
+                f"{folder}: {holder} is writing here: wait for its end, or name another folder"
+            ) from error
+        except OSError as error:
+            raise OutputError(
+                f"{folder}: cannot be locked ({error.strerror}): name another folder"
+            ) from error
+        return
+
+
+def _holder(path: Path) -> str:
+    try:
+        record = json.loads(path.read_bytes())
+        return f"another job, process {record['pid']} since {record['since']},"
+    except (OSError, ValueError, KeyError, TypeError):  # the other job has not yet written its process id
+        return "another job"

@@ -1,0 +1,132 @@
+"""Files and folders on a disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from forecaster import durable
+from pipelines.storage import disk_lock, moved_parts
+from pipelines.storage.output_errors import cannot_write
+from pipelines.storage.store import Held, Store, T, Target
+from schemas.errors import OutputError
+
+
+class DiskStore(Store):
+    """A file or folder on a disk: files are written under a hidden name, synced and renamed."""
+
+    bills_requests = False
+    can_append = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = self.on_disk = path
+
+    def write_whole(
+        self,
+        write: Callable[[Target], object],
+        *,
+        kept: bool = False,
+        is_ours: Callable[[], bool] | None = None,
+        seen: str | None = None,
+    ) -> str | None:
+        return "" if durable.write_whole(self._path, write, kept=kept, is_ours=is_ours) else None
+
+    def version(self) -> str:
+        return ""
+
+    def append(self, data: bytes) -> None:
+        is_new = not self._path.exists()
+        durable.make_folder(self._path.parent)
+        with self._path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), size)  # the next line must not follow an incomplete one
+                raise
+        if is_new:
+            durable.sync_path(self._path.parent)
+
+    def remove_incomplete_line(self) -> None:
+        whole = self._path.read_bytes() if self._path.exists() else b""
+        if whole and not whole.endswith(b"\n"):
+            with self._path.open("r+b") as file:
+                file.truncate(whole.rfind(b"\n") + 1)
+                os.fsync(file.fileno())
+
+    def source(self) -> Path:
+        return self._path
+
+    def written_ns(self) -> int:
+        return self._path.stat().st_mtime_ns
+
+    written_before_ns = written_ns
+
+    def sync(self) -> None:
+        durable.sync_path(self._path)
+
+    def make_folder(self) -> None:
+        durable.make_folder(self._path)
+
+    def remove_tree(self) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
+
+    def check_writable(self) -> int:
+        folder = self._path.expanduser().absolute()
+        there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+        if not there.is_dir():
+            raise OutputError(f"{there} is a file, not a folder: name another folder")
+        try:
+            # Create a file without a name: `os.access` returns True to root even on a read-only disk.
+            with tempfile.TemporaryFile(dir=there):
+                pass
+            return shutil.disk_usage(there).free
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+
+    def prepare(self, parts: Iterable[str] = ()) -> None:
+        self.check_writable()
+        try:
+            for folder in (self._path, *(self._path / part for part in parts)):
+                durable.make_folder(folder)
+                durable.remove_temporaries(folder)
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[Held]:
+        with disk_lock.locked(self._path, self.prepare):
+            yield Held()
+
+    def copy_beside(self, name: str, never_change: Callable[[str], bool]) -> Path:
+        target = self._path.with_name(name)
+        durable.make_folder(target)
+        for path in self._path.glob("[!.]*"):
+            copy = target / path.name
+            if path.is_dir():  # a table of format 1 has subfolders
+                shutil.copytree(path, copy)
+                durable.sync_tree(copy)
+                continue
+            if never_change(path.name):
+                with suppress(OSError):  # not every file system has hard links
+                    os.link(path, copy)
+                    continue
+            durable.write_bytes(copy, path.read_bytes())
+        durable.sync_path(target)
+        return target
+
+    def replace_parts(self, hidden: str, parts: Sequence[str]) -> None:
+        moved_parts.move_all(self._path / hidden, self._path, parts)
+
+    def complete_replacement(self, hidden: str) -> None:
+        moved_parts.complete(self._path / hidden, self._path)
+
+    def read_consistently(self, read: Callable[[Path], T]) -> T:
+        return read(self._path)

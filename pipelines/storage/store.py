@@ -1,0 +1,159 @@
+"""The operations on a file or folder that a disk and an object store do in different ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from io import BytesIO, UnsupportedOperation
+from pathlib import Path
+from typing import ClassVar, Protocol, TypeAlias, TypeVar
+
+from pipelines.storage.remote import Location
+
+Target: TypeAlias = Path | BytesIO
+"""A path or a buffer; writers of file formats accept both."""
+
+T = TypeVar("T")
+
+
+def _never_lost() -> None:
+    """Raise nothing, because a lock on a disk cannot be lost."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Checks whether a job still holds the lock of its output folder.
+
+    Attributes:
+        check: raises `OutputError` after the job has noticed that another job took the lock; it makes no
+            request.
+        confirm: reads the locks in the store, and raises `OutputError` if another job has taken the lock.
+    """
+
+    check: Callable[[], None] = _never_lost
+    confirm: Callable[[], None] = _never_lost
+
+    def __call__(self) -> None:
+        """Call ``check``."""
+        self.check()
+
+
+class Store(Protocol):
+    """One file or folder, on a disk (`DiskStore`) or in an object store (`ObjectStore`).
+
+    `pipelines.storage.store_of` returns the store of a location. The location itself has the operations that
+    are the same for both: ``/``, ``name``, ``exists``, ``glob``, ``read_bytes``, ``unlink``. A method raises
+    `OSError` if the disk or the store refuses it, except where its docstring names another error.
+
+    Attributes:
+        bills_requests: whether each request costs money, so that requests are made seldom.
+        can_append: whether `append` and `remove_incomplete_line` can be called.
+        on_disk: the path on a disk, for code that cannot work without one, such as an engine's log; None in
+            an object store.
+    """
+
+    bills_requests: ClassVar[bool]
+    can_append: ClassVar[bool]
+    on_disk: Path | None
+
+    def write_whole(
+        self,
+        write: Callable[[Target], object],
+        *,
+        kept: bool = False,
+        is_ours: Callable[[], bool] | None = None,
+        seen: str | None = None,
+    ) -> str | None:
+        """Write the file so that it appears complete, or not at all.
+
+        Args:
+            write: writes the content to the path or buffer that it is given.
+            kept: whether the file survives a loss of power once this method has returned. Use False for files
+                that are synced together later, and for files that no other file depends on. Objects in a
+                store are always durable.
+            is_ours: called after the content is written; returns whether the run still owns the folder.
+            seen: the version to replace; None for any version. If the file has another version, ``is_ours``
+                is called again, and the file is replaced at that version.
+
+        Returns:
+            The new version, "" if it is unknown; None if ``is_ours`` returned False.
+        """
+
+    def version(self) -> str:
+        """Return the version of the file, for `write_whole`; "" if there is no file, or files have none."""
+
+    def append(self, data: bytes) -> None:
+        """Append to the file, which is created if needed, durably; if this raises, the file is unchanged."""
+        raise UnsupportedOperation
+
+    def remove_incomplete_line(self) -> None:
+        """Remove the incomplete last line that a crash during `append` may leave."""
+        raise UnsupportedOperation
+
+    def source(self) -> Target:
+        """Return the file as a path or buffer, which readers of file formats accept."""
+
+    def written_ns(self) -> int:
+        """Return when the file was written, in nanoseconds since 1970; for an object, the listed time."""
+
+    def written_before_ns(self) -> int:
+        """Return a time in nanoseconds since 1970 before which no later file has been written.
+
+        An object store gives times in whole seconds, so there this is the end of the second.
+        """
+
+    def sync(self) -> None:
+        """Wait until the file, or the list of names in the folder, survives a loss of power."""
+
+    def make_folder(self) -> None:
+        """Create the folder and its parents durably, if the store has folders."""
+
+    def remove_tree(self) -> None:
+        """Remove the folder and its content as far as possible; errors are ignored."""
+
+    def check_writable(self) -> int | None:
+        """Check that the folder exists or can be created, and can be written to; create nothing.
+
+        Returns:
+            Free bytes on its disk; None for an object store.
+
+        Raises:
+            OutputError: the folder cannot be created or written to.
+        """
+
+    def prepare(self, parts: Iterable[str] = ()) -> None:
+        """Create an output folder and the folders ``parts`` in it, and remove incomplete files.
+
+        Raises:
+            OutputError: the folder cannot be written to.
+        """
+
+    def locked(self) -> AbstractContextManager[Held]:
+        """Create an output folder, and lock it against other jobs, also of this process, in a ``with`` block.
+
+        Raises:
+            OutputError: on entry, if another job holds the lock, or the folder cannot be written to.
+        """
+
+    def copy_beside(self, name: str, never_change: Callable[[str], bool]) -> Location:
+        """Copy the files of the folder, except hidden ones, durably into the new folder ``name`` beside it.
+
+        ``never_change`` returns from its name whether a file is never changed, so that a link suffices.
+        """
+
+    def replace_parts(self, hidden: str, parts: Sequence[str]) -> None:
+        """Replace the folders ``parts`` in this one by those in its folder ``hidden``: all, or none."""
+
+    def complete_replacement(self, hidden: str) -> None:
+        """Complete a `replace_parts` that was killed; remove a hidden folder that is incomplete."""
+
+    def read_consistently(self, read: Callable[[Location], T]) -> T:
+        """Read a part of an output that a job may be replacing now; return its old or its new content.
+
+        ``read`` reads the part at the location that it is given, and returns the content.
+
+        Raises:
+            StatecastError: raised by ``read``.
+            DataError: the part is replaced during every attempt.
+        """
