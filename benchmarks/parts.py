@@ -13,8 +13,9 @@ import psutil
 from benchmarks import fleet
 from benchmarks.fleet import FREQ_S, START, Fleet
 from benchmarks.kafka import messages
+from forecaster.shards.apply import apply
 from forecaster.shards.batch import Batch
-from forecaster.shards.shard import Shard, apply
+from forecaster.shards.shard import Shard
 from forecaster.shards.sharding import empty_batch
 from forecaster.time.windows import MICROSECONDS
 from pipelines.jobs.forecast import run_stream

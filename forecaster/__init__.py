@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from forecaster.model import Forecaster
     from forecaster.registry.registry import Registry
     from forecaster.rewarming import rewarm
+    from forecaster.shards.apply import apply
     from forecaster.shards.batch import Batch
     from forecaster.shards.counts import Counts
-    from forecaster.shards.shard import Output, Shard, apply
+    from forecaster.shards.shard import Output, Shard
     from forecaster.state import State
     from forecaster.stepping import advance
+    from forecaster.time.aggregation import aggregate
     from forecaster.time.window_config import WindowConfig
-    from forecaster.time.windows import Windows, aggregate
+    from forecaster.time.windows import Windows
     from forecaster.training.train import Trained, train
 
 _MODULE_OF = {
@@ -43,8 +45,8 @@ _MODULE_OF = {
     "WindowConfig": "time.window_config",
     "Windows": "time.windows",
     "advance": "stepping",
-    "aggregate": "time.windows",
-    "apply": "shards.shard",
+    "aggregate": "time.aggregation",
+    "apply": "shards.apply",
     "calibration": "evaluation.scores",
     "errors": "evaluation.scores",
     "forecast": "forecast_frame",

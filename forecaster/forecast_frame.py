@@ -18,10 +18,12 @@ from forecaster.evaluation.scores import errors
 from forecaster.forecasts import Forecasts, flat, flat_column
 from forecaster.model import Forecaster
 from forecaster.threads import compute_threads
+from forecaster.time.aggregation import aggregate
 from forecaster.time.infer_freq import infer_freq
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import Windows, aggregate
-from forecaster.training.train import Epoch, held_out_from, train
+from forecaster.time.windows import Windows
+from forecaster.training.epochs import Epoch
+from forecaster.training.train import held_out_from, train
 from schemas import observations
 from schemas.errors import ConfigError, DataError
 

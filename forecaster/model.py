@@ -88,12 +88,9 @@ class Forecaster:
         covariates: Covariates | None = None,
     ) -> Forecaster:
         """Return a forecaster with random weights, for tests and benchmarks."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            covariates = covariates or Covariates()
-            features = covariates.features
-            module = _network(network, features)
-            return Forecaster(network, windows, module, online or OnlineConfig(), covariates)
+        covariates = covariates or Covariates()
+        module = _network(network, covariates.features, torch.Generator().manual_seed(seed))
+        return Forecaster(network, windows, module, online or OnlineConfig(), covariates)
 
     def with_covariates(self, covariates: Covariates) -> Forecaster:
         """Return this forecaster with other covariate tables.
@@ -170,5 +167,6 @@ class Forecaster:
         return read(folder / FILE_NAME, Forecaster.from_bytes)
 
 
-def _network(config: NetworkConfig, features: Features) -> Network:
-    return Network(config, known=features.known_count, static=features.static_count, past=features.observed)
+def _network(config: NetworkConfig, features: Features, rng: torch.Generator | None = None) -> Network:
+    known, static = features.known_count, features.static_count
+    return Network(config, known=known, static=static, past=features.observed, rng=rng)

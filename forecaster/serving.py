@@ -9,139 +9,207 @@ This module does not import MLflow; MLflow loads it through `forecaster.registry
 
 from __future__ import annotations
 
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 
-from forecaster.covariates.encoding import SERIES, TIME, Column, Features, Table, Tables
+from forecaster.arrays import Ints
 from forecaster.covariates.lookup import Covariates
 from forecaster.model import Forecaster
+from forecaster.request import History, read_history
+from forecaster.rewarming import rewarm
+from forecaster.shards.apply import apply
 from forecaster.shards.batch import Batch
-from forecaster.shards.shard import Shard, apply
-from forecaster.stepping import advance_in_place, windows_per_call
+from forecaster.shards.shard import Shard
+from forecaster.state import State, live
+from forecaster.stepping import advance
 from forecaster.threads import compute_threads
 from forecaster.time.window_config import WindowConfig
-from schemas import cells, observations, quarantine
-from schemas.errors import DataError
-from schemas.observations import OBSERVED
+from forecaster.time.windows import Windows
+from schemas import quarantine
+from schemas.errors import DataError, ModelError, StatecastError
+from schemas.forecasts import quantile_column
 
-HISTORY = {
-    "series_id": pl.String(),
-    "timestamp": pl.Datetime("us", "UTC"),
-    "value": pl.Float64(),
-}
+STATE, RETURN_STATE = "state", "return_state"
+"""Names of the two parameters of a request."""
 
 
 class ServedForecaster:
-    """The object that MLflow serves. It keeps no state between calls: each request brings its history."""
+    """The object that MLflow serves. It keeps no state between calls: each request brings what it needs."""
 
     def __init__(self, forecaster: Forecaster) -> None:
         self.forecaster = forecaster
 
     @compute_threads(1)
-    def predict(self, frame: Any, params: object = None) -> Any:
-        """Return the last forecast of every series in a history, from a cold start.
+    def predict(self, frame: Any, params: Mapping[str, Any] | None = None) -> Any:
+        """Return the last forecast of every series, from a history alone or from a state and newer rows.
 
-        Rows are validated and stepped as in a streaming job. A row without a value is not an observation, but
-        the windows before it are closed.
+        Rows are validated and stepped as in a job over files. A row without a value is not an observation,
+        but the windows before it are closed.
 
         Args:
-            frame: a Polars or pandas frame with the columns ``series_id`` (string), ``timestamp`` (datetime;
-                without a zone it is read as UTC) and ``value`` (number, null or NaN where missing); and one
-                column for each covariate that the forecaster was trained with, empty where missing.
-            params: not used; MLflow passes it.
+            frame: a Polars or pandas frame with the columns ``series_id``, ``timestamp`` (datetime, or text
+                in ISO 8601; UTC without a zone) and ``value`` (number, empty where missing); and one column
+                for each covariate that the forecaster was trained with, empty where missing.
+            params: ``state``, base64 text of the state that an earlier call returned; without it every series
+                starts cold. ``return_state``, whether to return the state after the rows.
 
         Returns:
             One row per series and horizon, in the library of ``frame``: ``series_id``, ``issued_at`` (UTC),
-            ``model_version``, ``horizon`` (windows ahead) and one column per quantile, such as ``q50``, in
-            the unit of ``value``.
+            ``model_version``, ``horizon`` (windows ahead), one column per quantile, such as ``q50``, in the
+            unit of ``value``, and ``note``: why the forecast is less accurate than later ones, or "". With
+            ``return_state``, a dictionary: ``forecasts``, the rows as dictionaries, and ``state``, base64
+            text.
 
         Raises:
-            DataError: a column is missing or has another type, or a row is not an observation.
+            DataError: a column is missing, a row is not an observation or its window is closed in the state,
+                or no series has a value.
+            ModelError: the state cannot be read.
         """
-        if isinstance(frame, pl.DataFrame):
-            return self._forecast_frame(frame)
-        stamps = frame.get("timestamp")
-        if getattr(getattr(stamps, "dtype", None), "tz", None) is not None:
-            # Convert to UTC and drop the zone: some releases of pandas cannot pass zoned columns to Polars.
-            frame = frame.assign(timestamp=stamps.dt.tz_convert(None))
-        return self._forecast_frame(pl.from_pandas(frame)).to_pandas()
-
-    def _forecast_frame(self, frame: pl.DataFrame) -> pl.DataFrame:
-        features = self.forecaster.covariates.features
-        missing = [name for name in columns_of(features) if name not in frame.columns]
-        if missing:
-            raise DataError(
-                f"the history has no column {missing[0]!r}, which {self.forecaster.version} was trained "
-                "with: add it, with empty cells where its values are unknown"
-            )
-        history = _checked(_observation_frame(frame, features.observed))
-        forecaster = self.forecaster
-        if features.known or features.static:
-            tables = _tables(frame.with_columns(history["series_id"], history["timestamp"]), features)
-            forecaster = forecaster.with_covariates(
-                Covariates.of(features, forecaster.window_config.frequency, tables)
-            )
-        if features.known and history["value"].is_not_nan().any():
-            newest = pl.col("timestamp").filter(pl.col("value").is_not_nan()).max()
-            history = history.filter(pl.col("timestamp") <= newest)
-        return last_forecasts(forecaster, history)
+        given = params or {}
+        history = read_history(frame, self.forecaster.covariates.features)
+        state = _read_state(self.forecaster, given[STATE]) if given.get(STATE) else None
+        found, after = last_forecasts(with_tables(self.forecaster, history), history.rows, state)
+        if given.get(RETURN_STATE):
+            return {"forecasts": found.to_dicts(), "state": base64.b64encode(after.to_bytes()).decode()}
+        return found if isinstance(frame, pl.DataFrame) else found.to_pandas()
 
 
-def columns_of(features: Features) -> dict[str, Column | None]:
-    """Return the columns that a history needs in addition to `HISTORY`, by name.
-
-    The value is the encoding of a known or static column, and None for an observed one.
-    """
-    found: dict[str, Column | None] = dict.fromkeys(features.observed)
-    return found | {column.name: column for column in (*features.known, *features.static)}
-
-
-def _tables(frame: pl.DataFrame, features: Features) -> Tables:
-    """Return the known and static covariates of a history as tables."""
-    known = frame.select(SERIES, TIME, *(column.name for column in features.known))
-    # Use the first non-empty cell of each series: a request repeats static covariates in every row.
-    names = [column.name for column in features.static]
-    or_null = [frame[name].set(~cells.given(frame[name]), None) for name in names]
-    static = pl.DataFrame([frame[SERIES], *or_null]).group_by(SERIES, maintain_order=True)
-    static_frame = static.agg(pl.col(names).drop_nulls().first())
-    return Tables(
-        Table(known, "the history") if features.known else None,
-        Table(static_frame, "the series of the history") if names else None,
-    )
+def with_tables(forecaster: Forecaster, history: History) -> Forecaster:
+    """Return the forecaster with the covariates of a history."""
+    features = forecaster.covariates.features
+    if not (features.known or features.static):
+        return forecaster
+    frequency = forecaster.window_config.frequency
+    return forecaster.with_covariates(Covariates.of(features, frequency, history.tables))
 
 
-def last_forecasts(forecaster: Forecaster, history: pl.DataFrame) -> pl.DataFrame:
-    """Return the last forecast of every series in an observation frame, from a cold start.
+def last_forecasts(
+    forecaster: Forecaster, history: pl.DataFrame, state: State | None = None
+) -> tuple[pl.DataFrame, State]:
+    """Return the last forecast of every series, and the state after the history.
 
-    The result has one row per series and horizon.
+    The windows are stepped in the same blocks as in a backfill with the default settings, so the forecasts
+    are the same.
 
     Args:
-        forecaster: weights and settings.
+        forecaster: weights, settings and covariates.
         history: observation frame; a row without a value (NaN) only closes the windows before it.
+        state: the state before the history; by default every series starts cold. Not changed.
+
+    Returns:
+        The forecasts as in `ServedForecaster.predict`, and the state.
+
+    Raises:
+        DataError: a row belongs to a window that the state has closed, or there is nothing to forecast.
+        ModelError: the state gives forecasts that are not finite.
     """
     freq = forecaster.window_config.frequency
-    rows = _rows_since_last_begin(history.filter(pl.col("value").is_not_nan()), forecaster.window_config)
+    shard = _shard_of(forecaster, state)
+    windows = freq.window_of(history["timestamp"].to_physical().to_numpy())
+    _check_open(windows, shard.closed_through)
+    has_value = history["value"].is_not_nan()
+    if forecaster.covariates.features.known and has_value.any():
+        # Rows after the last value hold known covariates of future windows, which must stay open.
+        windows = windows[windows <= windows[has_value.to_numpy()].max()]
+    rows = history.filter(has_value)
+    rows = _rows_since_last_begin(rows, forecaster.window_config) if state is None else rows
     rows = rows.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("offset"))
-    times_us = history["timestamp"].to_physical().to_numpy()
-    closed_us = freq.end_us(freq.window_of(int(times_us.max()))) if len(times_us) else None
+    closed_us = int(freq.end_us(int(windows.max())))
     batch = Batch("history", 0, len(rows), rows, quarantine.empty(offset=True), closed_us)
-    shard = Shard.cold(0, 1, forecaster.initial_state(), [batch.partition])
-    found = advance_in_place(forecaster, forecaster.initial_state(), np.empty((0, 0)), 0).frame()
-    for _, output in apply(shard, batch, forecaster, windows_per_call(rows["series_id"].n_unique())):
+    parts = []
+    for after, output in apply(shard, batch, forecaster):
+        shard = after
         if output.forecasts is not None:
-            newer = [found, output.forecasts.latest().frame()]
-            found = pl.concat(newer).unique("series_id", keep="last", maintain_order=True)
-    return (
-        found.sort("series_id")
-        .explode("forecast")
+            parts.append(output.forecasts.latest().frame())
+    if not parts:
+        raise DataError("the history has no value: send a value of at least one series")
+    found = pl.concat(parts).unique("series_id", keep="last", maintain_order=True).sort("series_id")
+    return _answer(forecaster, found, shard.state), shard.state
+
+
+def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.DataFrame:
+    """Return forecasts as rows by series and horizon, with a note for each series that is not warm.
+
+    Raises:
+        ModelError: a forecast is not finite.
+    """
+    config = forecaster.network_config
+    wanted = config.ring or config.halflife
+    values = state.parts["moments"]["observed"].astype(np.int64)
+    few = pl.format("only {} of the {} values that full accuracy needs", "values", pl.lit(wanted))
+    notes = pl.DataFrame({"series_id": pl.Series(state.series_ids, dtype=pl.String), "values": values})
+    retired = pl.lit("the series has retired: this is its last forecast")
+    short = pl.when(pl.col("values") < wanted).then(few).otherwise(pl.lit(""))
+    notes = notes.select("series_id", note=pl.when(live(state)).then(short).otherwise(retired))
+    answer = (
+        found.explode("forecast")
         .unnest("forecast")
         .drop("revision", "p_value", "alarm")
         # Widen the horizon to 32 bits, because MLflow's signatures have no 16-bit integers.
         .with_columns(pl.col("horizon").cast(pl.Int32))
+        .join(notes, on="series_id", how="left", maintain_order="left")
     )
+    if not np.isfinite(answer.select(map(quantile_column, config.quantiles)).to_numpy()).all():
+        raise ModelError("the state gives a forecast that is not finite: start from a history instead")
+    return answer
+
+
+def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
+    """Return a shard that continues a state, after stepping all its series to the newest clock."""
+    shard = Shard.cold(0, 1, forecaster.initial_state() if state is None else state, ["history"])
+    if state is None or not len(state):
+        return shard
+    closed = int(state.clock.max())
+    nothing = Windows(state.series_ids, closed + 1, np.empty((0, len(state))))
+    aligned, _ = advance(forecaster, state, nothing)  # also copies the state, which `apply` changes
+    return replace(shard, state=aligned, closed_through=closed)
+
+
+def _check_open(windows: Ints, closed_through: int | None) -> None:
+    """Raise DataError if a row, by its window ``[rows]``, belongs to a window that is closed."""
+    is_closed = windows <= closed_through if closed_through is not None else np.zeros(len(windows), bool)
+    if is_closed.any():
+        others = f" (and {int(is_closed.sum()) - 1:,} more rows)" if is_closed.sum() > 1 else ""
+        raise DataError(
+            f"the history: row {int(is_closed.argmax()) + 1}: the state has closed its window{others}: "
+            "send only rows of later windows"
+        )
+
+
+def _read_state(forecaster: Forecaster, text: object) -> State:
+    """Return the state of a request, re-warmed if other weights made it.
+
+    Raises:
+        ModelError: the text is not a state that the forecaster can continue.
+    """
+    try:
+        state = State.from_bytes(base64.b64decode(cast("str", text), validate=True))
+        state = rewarm(forecaster, state)
+        if _layout(state) != _layout(forecaster.new_series_state(state.series_ids, 0)):
+            raise ModelError("its arrays do not fit this model")
+        oldest = state.clock[live(state)].min(initial=state.clock.max(initial=0))
+        if state.clock.max(initial=0) - oldest > forecaster.window_config.max_gap:
+            raise ModelError("its series end too far apart in time")
+        return state
+    except StatecastError as error:
+        reason = str(error)
+    except binascii.Error as error:
+        reason = f"it is not base64 text: {error}"
+    except Exception as error:
+        reason = f"{type(error).__name__} while reading it"
+    raise ModelError(f"the parameter {STATE!r} is not a state that an earlier request returned: {reason}")
+
+
+def _layout(state: State) -> dict[tuple[str, str], Any]:
+    """Return the dtype and shape of each array of a state, by component and field."""
+    return {(name, f): (a.dtype, a.shape) for name, own in state.parts.items() for f, a in own.items()}
 
 
 def _rows_since_last_begin(rows: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
@@ -155,47 +223,6 @@ def _rows_since_last_begin(rows: pl.DataFrame, config: WindowConfig) -> pl.DataF
     marked = rows.with_columns(_window=window).sort("_window").with_columns(_period=period)
     is_last = pl.col("_period") == pl.col("_period").max().over("series_id")
     return marked.filter(is_last).drop("_window", "_period")
-
-
-def _checked(history: pl.DataFrame) -> pl.DataFrame:
-    """Return the history if each of its rows is an observation, or would be one with a value.
-
-    Raises:
-        DataError: a row is not an observation; the message names the first such row.
-    """
-    given = pl.when(pl.col("value").is_nan()).then(0.0).otherwise("value")
-    _, rejected = observations.validate(history.with_columns(given.alias("value")))
-    if len(rejected):
-        first = rejected.row(0, named=True)
-        others = f" (and {len(rejected) - 1:,} more rows)" if len(rejected) > 1 else ""
-        raise DataError(
-            f"the history: row {first['row']}: {first['reason']}{others}: correct it, or leave it out"
-        )
-    return history
-
-
-def _observation_frame(frame: pl.DataFrame, observed: tuple[str, ...]) -> pl.DataFrame:
-    """Return the request's frame with the columns and types of an observation frame.
-
-    Raises:
-        DataError: a column is missing or cannot be converted.
-    """
-    missing = [name for name in HISTORY if name not in frame.columns]
-    if missing:
-        raise DataError(f"the history has no column {missing[0]!r}: it needs {', '.join(HISTORY)}")
-    stamp = frame.schema["timestamp"]
-    if isinstance(stamp, pl.Datetime) and stamp.time_zone is None:
-        frame = frame.with_columns(pl.col("timestamp").dt.replace_time_zone("UTC"))
-    elif not isinstance(stamp, pl.Datetime):
-        raise DataError(f"the history's column 'timestamp' holds {stamp}: make it a datetime")
-    try:
-        frame = frame.with_columns(cells.names(frame["series_id"]))
-        history = frame.select(pl.col(name).cast(dtype) for name, dtype in HISTORY.items())
-        past = [pl.col(name).cast(pl.Float64).fill_nan(None).alias(OBSERVED + name) for name in observed]
-        return history.with_columns(pl.col("value").fill_null(float("nan")), *frame.select(past))
-    except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"the history cannot be read as numbers by series and time: {reason}") from error
 
 
 def _load_pyfunc(path: str) -> ServedForecaster:

@@ -12,54 +12,24 @@ Letters: T windows, S series, C observed covariates, N horizon, Q quantiles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
-from forecaster.arrays import Arrays, Bools, Floats, Ints
-from forecaster.components.base import Block, Outputs
+from forecaster.arrays import Floats
+from forecaster.components.base import Outputs
 from forecaster.forecasts import Forecasts
-from forecaster.lifecycle import Plan, plan_block
+from forecaster.lifecycle import plan_block
 from forecaster.model import Forecaster
-from forecaster.state import State, live, match_layout, put, taken
+from forecaster.state import State, live, match_layout, put
+from forecaster.step_block import PlannedBlock, step_block
+from forecaster.time.aggregation import aggregate
 from forecaster.time.size_check import check_size
-from forecaster.time.windows import Windows, aggregate
+from forecaster.time.windows import Windows
 from schemas.errors import VersionMismatch
 
-_CALL_STEPS = 10_000  # a network call has at most this many series-steps, to stay in the CPU's cache
 _CALL_SERIES = 2_500  # a network call has at most this many series: with more, it has under 4 windows
-_MOSTLY = 0.9  # if this share of the slots is due, all slots are stepped: copying a part costs more
-
-
-@dataclass(frozen=True)
-class _PlannedBlock:
-    """Consecutive windows of some series, with their plan and the arrays for their forecasts.
-
-    Attributes:
-        values: ``[T, S]`` float64 by slot, NaN where missing.
-        past: ``[T, S, C]`` float64, the observed covariates, NaN where missing.
-        start: index of the first window.
-        plan: when the series begin and retire.
-        out: filled for the series and windows that are forecast.
-    """
-
-    values: Floats
-    past: Floats
-    start: int
-    plan: Plan
-    out: Outputs
-
-    def series(self, part: slice) -> _PlannedBlock:
-        """Return views of the series ``part``."""
-        plan, out = self.plan.part(part), self.out.series(part)
-        return _PlannedBlock(self.values[:, part], self.past[:, part], self.start, plan, out)
-
-    def windows(self, part: slice) -> _PlannedBlock:
-        """Return views of the windows ``part``."""
-        plan, out = self.plan.windows(part), self.out.windows(part)
-        return _PlannedBlock(self.values[part], self.past[part], self.start + part.start, plan, out)
 
 
 def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame) -> tuple[State, Forecasts]:
@@ -181,14 +151,14 @@ def advance_in_place(
     names = forecaster.covariates.features.observed
     by_name = {name: past[:, :, place] for place, name in enumerate(names[: past.shape[2]])}
     check_size(Windows(state.series_ids, start, values, by_name))
-    block = _PlannedBlock(values, past, start, plan, result)
+    block = PlannedBlock(values, past, start, plan, result)
     if len(state) <= _CALL_SERIES:
-        _step_block(forecaster, state, block)
+        step_block(forecaster, state, block)
     else:
         for first in range(0, len(state), _CALL_SERIES):
             part = slice(first, first + _CALL_SERIES)
             part_state = state.part(part)
-            _step_block(forecaster, part_state, block.series(part))
+            step_block(forecaster, part_state, block.series(part))
             if first == 0:
                 match_layout(state.parts, part_state.parts)
             put(state.parts, part, part_state.parts)
@@ -211,17 +181,6 @@ def advance_in_place(
     )
 
 
-def _step_block(forecaster: Forecaster, state: State, block: _PlannedBlock) -> None:
-    """Step a block piece by piece, and fill its forecasts."""
-    for first, stop in block.plan.pieces(windows_per_call(len(state))):
-        _step_piece(forecaster, state, block.windows(slice(first, stop)))
-
-
-def windows_per_call(series: int) -> int:
-    """Return how many windows of ``series`` series are stepped in one network call, at most."""
-    return max(1, _CALL_STEPS // max(series, 1))
-
-
 def _check_version(forecaster: Forecaster, state: State) -> None:
     """Raise VersionMismatch if the state does not belong to the forecaster's weights."""
     if state.model_version != forecaster.version:
@@ -229,98 +188,3 @@ def _check_version(forecaster: Forecaster, state: State) -> None:
             f"this state was made by {state.model_version} and cannot be fed to {forecaster.version}: "
             "re-warm it under the new weights"
         )
-
-
-def _step_piece(forecaster: Forecaster, state: State, piece: _PlannedBlock) -> None:
-    """Step one piece of a block, and fill its forecasts.
-
-    One call steps the series that are live or begin at the first row; a second call steps the later
-    beginners.
-    """
-    begins, is_ahead = piece.plan.begins, state.clock >= piece.start
-    _reset(forecaster, state, begins[0])
-    is_due = (live(state) | begins[0]) & ~is_ahead
-    steps_all_slots = is_due.any() and is_due.mean() >= _MOSTLY and not is_ahead.any()
-    if steps_all_slots:
-        _step_all(forecaster, state, piece)
-    elif is_due.any():
-        _step_some(forecaster, state, piece, np.flatnonzero(is_due))
-    if begins[1:].any():
-        _step_beginners(forecaster, state, piece)
-    state.clock[:] = np.maximum(state.clock, piece.start + len(piece.values) - 1)
-    # Reset series that retired, and series that were stepped although they have not begun.
-    stepped = is_due | begins.any(axis=0) | steps_all_slots
-    _reset(forecaster, state, stepped & ~piece.plan.live[-1])
-
-
-def _step_all(forecaster: Forecaster, state: State, piece: _PlannedBlock) -> None:
-    """Step every slot of the state through a piece."""
-    block = Block(np.array([piece.start]), piece.values, state.freq, past=piece.past, out=piece.out)
-    block = with_known_covariates(forecaster, state.series_ids, block)
-    state.parts.update(_step_components(forecaster, state.parts, block))
-
-
-def _step_some(forecaster: Forecaster, state: State, piece: _PlannedBlock, slots: Ints) -> None:
-    """Step a copy of the arrays of the series at ``slots`` through a piece, and write it back."""
-    values, past = piece.values[:, slots], piece.past[:, slots]
-    out = piece.out.like(*values.shape)
-    block = Block(np.array([piece.start]), values, state.freq, past=past, out=out)
-    block = with_known_covariates(forecaster, [state.series_ids[i] for i in slots], block)
-    put(state.parts, slots, _step_components(forecaster, taken(state.parts, slots), block))
-    for all_series, part in zip(piece.out, out, strict=True):
-        all_series[:, :, slots] = part
-
-
-def _step_beginners(forecaster: Forecaster, state: State, piece: _PlannedBlock) -> None:
-    """Step the series that begin after the first row of a piece.
-
-    Each series is shifted so that its first value is in row 0, and one call steps all of them.
-    """
-    begins = piece.plan.begins[1:]
-    slots = np.flatnonzero(begins.any(axis=0))
-    first_row = begins[:, slots].argmax(axis=0) + 1
-    lengths = len(piece.values) - first_row
-    row = first_row + np.arange(lengths.max())[:, None]  # of the piece, by shifted row and series
-    inside = row < len(piece.values)
-    source_row = np.minimum(row, len(piece.values) - 1)
-    values = np.where(inside, piece.values[source_row, slots], np.nan)
-    past = np.where(inside[:, :, None], piece.past[source_row, slots], np.nan)
-    out = piece.out.like(*values.shape)
-    block = Block(piece.start + first_row, values, state.freq, lengths, past=past, out=out)
-    block = with_known_covariates(forecaster, [state.series_ids[i] for i in slots], block)
-    put(state.parts, slots, _step_components(forecaster, _initial_arrays(forecaster, len(slots)), block))
-    shifted_row, which = np.nonzero(inside)
-    for all_series, part in zip(piece.out, out, strict=True):
-        all_series[:, row[shifted_row, which], slots[which]] = part[:, shifted_row, which]
-
-
-def with_known_covariates(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
-    """Return the block with its known and static covariates.
-
-    It is returned unchanged if the forecaster has no covariates.
-    """
-    covariates = forecaster.covariates
-    if covariates.features.is_empty:
-        return block
-    windows = len(block.values) + block.out.forecast.shape[-1]
-    known = covariates.known(series_ids, block.start, windows)
-    return replace(block, known=known, static=covariates.static(series_ids))
-
-
-def _reset(forecaster: Forecaster, state: State, which: Bools) -> None:
-    """Set the arrays of the series ``which`` (``[S]`` bool) to the initial state."""
-    if which.any():
-        put(state.parts, np.flatnonzero(which), _initial_arrays(forecaster, 1))
-
-
-def _step_components(forecaster: Forecaster, parts: Mapping[str, Arrays], block: Block) -> dict[str, Arrays]:
-    """Step every component through the block, in order, and return their new arrays by name."""
-    after = {}
-    for component in forecaster.components:
-        after[component.name], block = component.step(parts[component.name], block)
-    return after
-
-
-def _initial_arrays(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
-    """Return the arrays of ``series`` series without any value, by component."""
-    return {component.name: component.init(series) for component in forecaster.components}

@@ -10,8 +10,9 @@ import polars as pl
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.shards import snapshot
+from forecaster.shards.apply import apply
 from forecaster.shards.batch import Batch
-from forecaster.shards.shard import Output, Shard, apply
+from forecaster.shards.shard import Output, Shard
 from forecaster.shards.sharding import Splitter
 
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
+from forecaster.shards.apply import apply
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
-from forecaster.shards.shard import Output, Shard, apply
+from forecaster.shards.shard import Output, Shard
 from forecaster.shards.sharding import Splitter, empty_batch
 from forecaster.state import State
 from forecaster.time.frequency import Frequency

@@ -12,8 +12,8 @@ import polars as pl
 from hypothesis import strategies as st
 
 from forecaster.shards.batch import Batch
+from forecaster.time.aggregation import aggregate
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import aggregate
 from schemas import quarantine
 from tests.fleets import HALF_A_DAY, HALF_A_DAY_US, fleets, rows_of, scales
 from tests.folds import last_window

@@ -85,15 +85,13 @@ class Intervals:
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Set the quantiles of ``out.forecast`` at calibrated distances from the median, in rising order."""
         own = {name: series_last(array) for name, array in own.items()}
-        anchors, outer = (
-            anchor_horizons(self.horizon),
-            [q for q, level in enumerate(self.levels) if level != 0.5],
-        )
+        anchors = anchor_horizons(self.horizon)
+        outer = [q for q, level in enumerate(self.levels) if level != 0.5]
         out, middle = block.out.forecast, self.levels.index(0.5)
         rows = np.array(anchors) - 1
         # The axes of ``network`` are quantile (without the median), anchor, window and series.
         network = np.stack([np.moveaxis(out[q][..., rows] - out[middle][..., rows], 2, 0) for q in outer])
-        learned, trust = self._distances(own, block, network)
+        learned, trust = self._learned_distances(own, block, network)
         to_horizons = by_horizon(anchors, self.horizon)
         # The axes of ``distance`` are horizon, quantile, window and series.
         distance = np.tensordot(to_horizons, learned, axes=(1, 1))
@@ -109,7 +107,7 @@ class Intervals:
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         return {name: series_first(array) for name, array in own.items()}, block
 
-    def _distances(self, own: Arrays, block: Block, network: Floats) -> tuple[Floats, Floats32]:
+    def _learned_distances(self, own: Arrays, block: Block, network: Floats) -> tuple[Floats, Floats32]:
         """Learn the offsets window by window, and return the distances of the quantiles from the median.
 
         A distance is negative for a quantile below the median.
@@ -123,25 +121,25 @@ class Intervals:
             The learned part of the distances, ``[Q - 1, A, T, S]``, and the weight of the learned part,
             ``[A, T, S]`` from 0 to 1; the network's own distances get the rest.
         """
-        anchors, windows = anchor_horizons(self.horizon), len(block.values)
+        anchors = anchor_horizons(self.horizon)
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
-        learned = np.empty(network.shape)
-        trust = np.empty(network.shape[1:], np.float32)
-        issued = np.moveaxis(np.empty(network.shape), 0, 2)  # [A, T, Q - 1, S]
+        learned, trust = np.empty(network.shape), np.empty(network.shape[1:], np.float32)
+        # The axes of these three are window, anchor, quantile and series; ``due`` holds, for each window, the
+        # distances that were issued for it.
+        network = network.transpose(2, 1, 0, 3)
+        issued, due = np.empty(network.shape), np.empty(network.shape)
         stores = _split_by_anchor(own["issued"], anchors)
-        # The distances for the first `a` windows of an anchor were issued before the block.
-        before = [
-            stored_before(store, new[: min(a, windows)], block.start, a)
-            for a, store, new in zip(anchors, stores, issued, strict=True)
-        ]
+        for i, (a, store) in enumerate(zip(anchors, stores, strict=True)):
+            due[:a, i] = stored_before(store, issued[:a, i], block.start, a)
         for t, residual in enumerate(block.residuals):
-            band = [issued[i, t - a] if t >= a else before[i][t] for i, a in enumerate(anchors)]
-            self._learn(own, residual, np.stack(band), block.scale[t], rates, block.counts(t))
+            self._learn(own, residual, due[t], block.scale[t], rates, block.counts(t))
             trust[:, t] = np.minimum(own["known"] / _TRUSTED, 1.0)
             learned[:, :, t] = np.moveaxis(own["offset"], 1, 0) * (own["unit"] * trust[:, t])
-            issued[:, t] = np.moveaxis(learned[:, :, t] + (1.0 - trust[:, t]) * network[:, :, t], 0, 1)
-        for store, new in zip(stores, issued, strict=True):
-            store_forecasts(store, new, block.start, block.lengths)
+            issued[t] = np.moveaxis(learned[:, :, t], 0, 1) + (1.0 - trust[:, t])[:, None] * network[t]
+            for i, a in enumerate(anchors):
+                due[t + a : t + a + 1, i] = issued[t, i]  # no row if the window lies after the block
+        for i, store in enumerate(stores):
+            store_forecasts(store, issued[:, i], block.start, block.lengths)
         return learned, trust
 
     def _learn(

@@ -212,7 +212,7 @@ def row_windows(table: Table, freq: Frequency) -> Ints:
     if time.null_count():
         row = int(time.is_null().arg_max() or 0)
         raise DataError(
-            f"{table.name}: row {row + 1}: column {TIME}: {column[row]!r} is no time: write it as "
+            f"{table.name}: row {row + 1}: column {TIME}: {column[row]!r} is not a time: write it as "
             "2013-01-31T05:00:00Z"
         )
     window = time.alias(TIME).to_frame().select(freq.window(pl.col(TIME))).to_series()
@@ -238,7 +238,7 @@ def _numbers(table: Table, column: pl.Series) -> Floats:
     if broken.any():
         row = int(broken.arg_max() or 0)
         raise DataError(
-            f"{table.name}: row {row + 1}: column {column.name}: {column[row]!r} is no number, as others in "
-            "it are: write one, or leave the cell empty"
+            f"{table.name}: row {row + 1}: column {column.name}: {column[row]!r} is not a finite number, as "
+            "the other cells are: write one, or leave the cell empty"
         )
     return number.fill_null(float("nan")).to_numpy()

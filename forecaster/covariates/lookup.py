@@ -24,7 +24,6 @@ from schemas import cells
 from schemas.errors import ConfigError, DataError
 
 _MOST_BYTES = 1 << 31
-_NO_WINDOW = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -112,20 +111,23 @@ class Covariates:
             windows: number of windows.
         """
         at = start[None, :] + np.arange(windows)[:, None]
-        parts = [calendar(at, self.freq, self.features.calendar)]
-        if self.features.known:
-            row = np.searchsorted(self.windows, at)
-            has_row = np.append(self.windows, _NO_WINDOW)[row] == at
-            others = self.by_window.shape[1] - 1
-            place = np.array([self.places.get(name, others) for name in series_ids]) if self.places else 0
-            if len(self.by_window):
-                found = self.by_window[np.where(has_row, row, 0), place]
-            else:
-                found = np.zeros((*at.shape, _width(self.features.known)), np.float32)
-            parts.append(np.where(np.broadcast_to(has_row, found.shape[:2])[..., None], found, 0.0))
+        parts = [calendar(at, self.freq, self.features.calendar), self._of_table(series_ids, at)]
         series = max(part.shape[1] for part in parts)
         aligned = [np.broadcast_to(part, (windows, series, part.shape[2])) for part in parts]
         return np.concatenate(aligned, axis=2, dtype=np.float32)
+
+    def _of_table(self, series_ids: Sequence[str], at: Ints) -> Floats32:
+        """Return the features of the known table in the windows ``at`` ``[n, S or 1]``: ``[n, S or 1, k]``.
+
+        They are 0 in a window for which the table has no row.
+        """
+        if not len(self.windows):
+            return np.zeros((*at.shape, _width(self.features.known)), np.float32)
+        others = self.by_window.shape[1] - 1
+        place = np.array([self.places.get(name, others) for name in series_ids]) if self.places else 0
+        row = np.minimum(np.searchsorted(self.windows, at), len(self.windows) - 1)
+        has_row = self.windows[row] == at
+        return np.where(has_row[..., None], self.by_window[row, place], np.float32(0.0))
 
     def static(self, series_ids: Sequence[str]) -> Floats32:
         """Return the static features, ``[S, D]`` float32: zeros for a series that the table lacks."""

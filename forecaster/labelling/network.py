@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from forecaster.components.network.recurrent import CELLS
+from forecaster.components.network.random_parts import CELLS
 from forecaster.labelling.config import LabelConfig
 from forecaster.labelling.sequences import UNKNOWN
 

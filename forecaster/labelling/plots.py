@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from forecaster.arrays import Floats, Ints
 from forecaster.reports import plots
+from forecaster.reports.plot_style import GRID, INK, MUTED, PALETTE, PAPER
 from forecaster.reports.plot_text import plain
-from forecaster.reports.plots import GRID, INK, MUTED, PALETTE, PAPER
 
 _FONT = 10
 _BLUES = LinearSegmentedColormap.from_list("blues", [PAPER, PALETTE[0]])

@@ -6,6 +6,8 @@ this module converts errors of `ServedForecaster` to exceptions of MLflow.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from forecaster.model import Forecaster
 from forecaster.serving import ServedForecaster
 from schemas.errors import StatecastError
+
+_log = logging.getLogger(__name__)
 
 
 class RequestRefused(MlflowException):
@@ -40,7 +44,7 @@ class Served:
     def __init__(self, served: ServedForecaster) -> None:
         self.served = served
 
-    def predict(self, frame: Any, params: object = None) -> Any:
+    def predict(self, frame: Any, params: Mapping[str, Any] | None = None) -> Any:
         """See `ServedForecaster.predict`.
 
         Raises:
@@ -50,6 +54,10 @@ class Served:
             return self.served.predict(frame, params)
         except StatecastError as error:
             raise RequestRefused(str(error)) from error
+        except Exception as error:
+            # MLflow would answer with the stack trace, which is for the server's log only.
+            _log.exception("a request failed")
+            raise RequestRefused(f"the request cannot be answered: {type(error).__name__}") from error
 
 
 def _load_pyfunc(path: str) -> Served:

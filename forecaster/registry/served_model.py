@@ -6,7 +6,6 @@ Weights are stored as safetensors and loaded by ``forecaster.registry.loader``; 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -14,12 +13,14 @@ import mlflow.pyfunc
 import polars as pl
 from mlflow.entities import LoggedModel
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
 
 import forecaster as statecast
 import schemas
 from forecaster.model import Forecaster
-from forecaster.serving import HISTORY, columns_of
+from forecaster.request import HISTORY, columns_of
+from forecaster.serving import RETURN_STATE, STATE
 from schemas.forecasts import quantile_column
 from schemas.observations import OBSERVED
 
@@ -67,18 +68,27 @@ def _requirements() -> list[str]:
 
 
 def _signature(forecaster: Forecaster) -> ModelSignature:
-    """Return the columns of histories and of forecasts, for MLflow."""
-    inputs = {"series_id": DataType.string, "timestamp": DataType.datetime, "value": DataType.double}
-    for name, column in columns_of(forecaster.covariates.features).items():
-        inputs[name] = DataType.string if column is not None and column.words else DataType.double
+    """Return the columns of histories and of forecasts, and the parameters of a request, for MLflow.
+
+    The cells of a history may have any type, and `forecaster.request` checks them. MLflow's own check accepts
+    no time with a zone, and answers a missing column with the whole table.
+    """
+    names = (*HISTORY, *columns_of(forecaster.covariates.features))
+    inputs = Schema([ColSpec(AnyType(), name, required=False) for name in names])
+    params = [
+        ParamSpec(STATE, DataType.string, ""),
+        ParamSpec(RETURN_STATE, DataType.boolean, default=False),
+    ]
     outputs = {
         "series_id": DataType.string,
         "issued_at": DataType.datetime,
         "model_version": DataType.string,
         "horizon": DataType.integer,
         **{quantile_column(level): DataType.double for level in forecaster.network_config.quantiles},
+        "note": DataType.string,
     }
-    return ModelSignature(_schema(inputs), _schema(outputs))
+    outputs_schema = Schema([ColSpec(kind, name) for name, kind in outputs.items()])
+    return ModelSignature(inputs, outputs_schema, ParamSchema(params))
 
 
 def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
@@ -95,7 +105,3 @@ def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
             columns.append((pl.col(OBSERVED + name) if is_given else pl.lit(None, pl.Float64)).alias(name))
     # Drop the zone, because MLflow's datetime has none; `forecaster.serving` reads the times as UTC.
     return rows.select(*HISTORY, *columns).with_columns(pl.col("timestamp").dt.replace_time_zone(None))
-
-
-def _schema(columns: Mapping[str, DataType]) -> Schema:
-    return Schema([ColSpec(kind, name) for name, kind in columns.items()])

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from forecaster.reports.plot_style import PALETTE, draw_legend, titled_axes
 from forecaster.reports.plot_text import plain
-from forecaster.reports.plots import PALETTE, _canvas, _legend
 from forecaster.state import Floats
 
 
@@ -25,7 +25,8 @@ def gradient_figure(norms: Floats, cell: str) -> Figure:
     """
     if len(norms) < 2:
         raise ValueError("there is no lag to draw")
-    figure, axes = _canvas("How far back the gradient reaches", "k (windows back)", "‖∂ loss(t) / ∂ h(t−k)‖")
+    title, norm = "How far back the gradient reaches", "‖∂ loss(t) / ∂ h(t−k)‖"
+    figure, axes = titled_axes(title, "k (windows back)", norm)
     drawn = np.where(norms > 0, norms, np.nan)  # leave out norms of 0, which a log axis cannot show
     axes.plot(np.arange(len(norms)), drawn, color=PALETTE[0], marker="o", markersize=4, label=plain(cell))
     axes.set_yscale("log")
@@ -33,5 +34,5 @@ def gradient_figure(norms: Floats, cell: str) -> Figure:
     last = len(norms) - 1
     if norms[1] > 0:
         axes.plot([], [], " ", label=f"at k = {last}: {norms[last] / norms[1]:.2g} of that at k = 1")
-    _legend(axes)
+    draw_legend(axes)
     return figure

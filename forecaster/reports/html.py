@@ -21,7 +21,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.figure import Figure
 
 from forecaster import durable
-from forecaster.reports.plots import GRID, INK, MASE, MUTED, PALETTE, PAPER
+from forecaster.reports.plot_style import GRID, INK, MUTED, PALETTE, PAPER
+from forecaster.reports.plots import MASE
 from schemas.errors import OutputError
 from schemas.numbers_as_text import text_of
 

@@ -16,15 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from forecaster.reports.plot_style import FONT, INK, MUTED, PALETTE, PAPER, draw_legend, titled_axes
 from forecaster.reports.plot_text import plain
 
-# These are Okabe and Ito's colours for colour-blind readers, without yellow, which is pale on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-INK, MUTED, GRID, PAPER = "#1f2933", "#66707a", "#e3e7eb", "#ffffff"
-"""Colours that a page can replace, as in dark mode. No other colour of a figure may equal one of them."""
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _REFERENCES = {"persistence": "--", "seasonal naive": ":"}
-_FONT = 10
 
 
 def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
@@ -39,7 +35,7 @@ def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
     """
     if not history:
         raise ValueError("there is no epoch to draw")
-    figure, axes = _canvas("Loss by epoch", "epoch", "mean pinball loss (scaled)")
+    figure, axes = titled_axes("Loss by epoch", "epoch", "mean pinball loss (scaled)")
     epochs = np.array([row["epoch"] for row in history])
     for colour, marker, key, label in (
         (PALETTE[0], "o", "train_loss", "training"),
@@ -62,7 +58,7 @@ def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
             )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(y=0.15)
-    _legend(axes)
+    draw_legend(axes)
     return figure
 
 
@@ -79,7 +75,7 @@ def calibration_figure(levels: Sequence[float], observed: Sequence[float], label
     """
     if len(levels) != len(observed):
         raise ValueError(f"{len(observed)} observed shares for {len(levels)} levels: give one for each")
-    figure, axes = _canvas(
+    figure, axes = titled_axes(
         "Calibration of the quantiles", "quantile level", "observations at or under it", (5.4, 5.0)
     )
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1.2, label="calibrated")
@@ -99,7 +95,7 @@ def calibration_figure(levels: Sequence[float], observed: Sequence[float], label
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0))
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    _legend(axes)
+    draw_legend(axes)
     return figure
 
 
@@ -118,7 +114,7 @@ def fan_figure(frame: pl.DataFrame, title: str) -> Figure:
     names = sorted((n for n in frame.columns if _level(n) is not None), key=lambda n: _level(n) or 0.0)
     if "q50" not in names or frame.is_empty():
         raise ValueError("a fan needs rows, and a column q50")
-    figure, axes = _canvas(title, "time (UTC)", "value", (9.0, 4.2))
+    figure, axes = titled_axes(title, "time (UTC)", "value", (9.0, 4.2))
     came = _with_gaps(frame.unique("target_at").sort("target_at"))
     pairs = [(low, high) for low, high in zip(names, reversed(names), strict=True) if _below(low, high)]
     starts = frame["issued_at"].unique().sort()
@@ -146,7 +142,7 @@ def fan_figure(frame: pl.DataFrame, title: str) -> Figure:
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.margins(x=0.01)
-    figure.legend(loc="outside lower center", ncols=5, fontsize=_FONT - 1, labelcolor=INK, frameon=False)
+    figure.legend(loc="outside lower center", ncols=5, fontsize=FONT - 1, labelcolor=INK, frameon=False)
     return figure
 
 
@@ -168,14 +164,14 @@ def error_by_horizon_figure(scores: pl.DataFrame, unit: str = MASE) -> Figure:
     """
     if scores.is_empty():
         raise ValueError("there is no score to draw")
-    figure, axes = _canvas(
+    figure, axes = titled_axes(
         "Error by horizon",
         "horizon (windows ahead)",
         "mean absolute error,\n" + "\n".join(wrap(unit, 46)),
     )
     _by_horizon(axes, scores, "mae")
     axes.set_ylim(bottom=0)
-    _legend(axes)
+    draw_legend(axes)
     return figure
 
 
@@ -191,13 +187,15 @@ def coverage_by_horizon_figure(scores: pl.DataFrame, wanted: float) -> Figure:
     """
     if scores.is_empty():
         raise ValueError("there is no score to draw")
-    figure, axes = _canvas("Coverage by horizon", "horizon (windows ahead)", f"in the {wanted:.0%} interval")
+    figure, axes = titled_axes(
+        "Coverage by horizon", "horizon (windows ahead)", f"in the {wanted:.0%} interval"
+    )
     axes.axhline(wanted, color=MUTED, linestyle="--", linewidth=1.2, label="wanted")
     _by_horizon(axes, scores, "coverage")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     low = float(np.nanmin(scores["coverage"].fill_null(np.nan).to_numpy()))
     axes.set_ylim(min(low - 0.02, wanted - 0.1), 1.0)
-    _legend(axes)
+    draw_legend(axes)
     return figure
 
 
@@ -234,7 +232,7 @@ def latency_figure(latencies_ms: Sequence[float] | NDArray[np.float64]) -> Figur
     values = np.asarray(latencies_ms, float)
     if not values.size or not np.isfinite(values).all():
         raise ValueError("there must be at least one latency, and all must be finite")
-    figure, axes = _canvas("Latency of the stream", "from row to forecast (ms)", "share of forecasts")
+    figure, axes = titled_axes("Latency of the stream", "from row to forecast (ms)", "share of forecasts")
     p50, p99 = np.percentile(values, [50, 99])
     # Count the largest latencies in the last bar: a wider axis would press all others into one bar.
     edge = max(float(p99) * 1.25, float(values.min()) + 1e-3)
@@ -253,34 +251,8 @@ def latency_figure(latencies_ms: Sequence[float] | NDArray[np.float64]) -> Figur
     if beyond:
         axes.plot([], [], " ", label=f"last bar: {beyond:,} beyond {edge:,.0f} ms")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _legend(axes)
+    draw_legend(axes)
     return figure
-
-
-def _canvas(title: str, x: str, y: str, size: tuple[float, float] = (7.2, 4.2)) -> tuple[Figure, Axes]:
-    """Return an empty figure with titled axes in the house style."""
-    figure = Figure(figsize=size, dpi=120, facecolor=PAPER, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(plain(title), loc="left", fontsize=_FONT + 3, fontweight="bold", color=INK, pad=12)
-    axes.set_xlabel(x, color=MUTED, fontsize=_FONT)
-    axes.set_ylabel(y, color=MUTED, fontsize=_FONT)
-    axes.grid(color=GRID, linewidth=0.9)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, labelsize=_FONT - 1, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(MUTED)
-    return figure, axes
-
-
-def _legend(axes: Axes) -> None:
-    """Draw the legend in the house style."""
-    axes.legend(
-        fontsize=_FONT - 1,
-        labelcolor=INK,
-        facecolor=PAPER,
-        edgecolor="none",
-        framealpha=0.85,
-    )
 
 
 def _level(name: str) -> float | None:

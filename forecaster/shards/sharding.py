@@ -13,7 +13,7 @@ from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
 from forecaster.shards.shard import PENDING, Shard, optional_pending_columns, slots_of
 from forecaster.state import State
-from forecaster.time.windows import ORIGIN, PARTITION
+from forecaster.time.aggregation import ORIGIN, PARTITION
 from schemas import quarantine
 from schemas.errors import DataError
 

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from forecaster.shards.counts import Counts
 from forecaster.shards.shard import PENDING, Shard, optional_pending_columns, slots_of
 from forecaster.state import State
+from forecaster.time.aggregation import PARTITION
 from forecaster.time.frequency import Frequency
-from forecaster.time.windows import PARTITION
 from schemas.errors import ModelError
 
 _KEY: Final = b"statecast.shard"

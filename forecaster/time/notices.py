@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from forecaster.time.aggregation import kept_windows
 from forecaster.time.frequency import DAY_S, WEEK_S, WEEKDAYS
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import MICROSECONDS, kept_windows
+from forecaster.time.windows import MICROSECONDS
 
 _FEWEST_STEPS = 3
 _MANY_WINDOWS = 10  # if rows are usually this many windows apart, 90 % of the windows are empty

@@ -138,32 +138,45 @@ class TrainingBatch:
                 window of the segment, and in a segment with a held-out target the network forecasts from all
                 windows.
         """
-        next_row = self.first_target + np.arange(len(self))[:, None]
-        weight = self.weight()
+        weight, per_change = self.weight(), self._per_change()
+        for first in range(0, len(self), length):
+            windows = range(first, min(first + length, len(self)))
+            rows = self._forecast_rows(windows, every, rng)
+            yield self._segment(windows, rows, weight, per_change)
+
+    def _per_change(self) -> Floats:
+        """Return ``[B]``, one over the mean change from window to window; 0 for a constant series."""
         # Average the changes of all windows: a series may be constant before the held-out windows.
         changes = np.abs(self.ahead[:, :, 0] - self.block.last)
         change = np.nansum(changes, axis=0) / np.maximum((~np.isnan(changes)).sum(axis=0), 1)
-        per_change = np.divide(1.0, change, out=np.zeros_like(change), where=change > 0)
-        horizons, has_cold_loss = np.arange(self.ahead.shape[2]), self.decoder and self.block.static.size
-        for first in range(0, len(self), length):
-            windows = range(first, min(first + length, len(self)))
+        per_change: Floats = np.divide(1.0, change, out=np.zeros_like(change), where=change > 0)
+        return per_change
+
+    def _forecast_rows(self, windows: range, every: int, rng: np.random.Generator | None) -> range:
+        """Return the rows of a segment from which the network forecasts, see `segments`."""
+        if rng is not None:
             # The last window of the batch has no target, so do not draw it.
             followed = max(1, min(windows.stop, len(self) - 1) - windows.start)
-            offset = int(rng.integers(min(every, followed))) if rng is not None else 0
-            has_held_out = rng is None and (next_row[windows[-1]] + horizons[-1] >= self.held_from).any()
-            step = 1 if has_held_out else every
-            rows = np.array(windows[offset::step])
-            target = self.targets(rows)
-            # A target is held out if its own window is, so near horizons use more rows than far ones.
-            held_out = next_row[rows, :, None] + horizons >= self.held_from
-            yield Segment(
-                self.x[windows.start : windows.stop],
-                slice(offset, None, step),
-                self.experts(rows),
-                self.known(slice(windows.start + offset, windows.stop, step)),
-                torch.from_numpy(np.where(held_out, np.nan, self.ahead[rows])) if has_cold_loss else None,
-                torch.from_numpy(np.where(held_out, np.float32(np.nan), target)),
-                torch.from_numpy(np.where(held_out, target, np.float32(np.nan))),
-                torch.from_numpy(weight[rows][:, :, None]),
-                torch.from_numpy((self.block.unit[rows] * per_change).astype(np.float32)[:, :, None]),
-            )
+            return windows[int(rng.integers(min(every, followed))) :: every]
+        newest_target = self.first_target + windows[-1] + self.ahead.shape[2] - 1
+        return windows if (newest_target >= self.held_from).any() else windows[::every]
+
+    def _segment(self, windows: range, rows: range, weight: Floats32, per_change: Floats) -> Segment:
+        """Return the segment of ``windows`` with forecasts from ``rows``."""
+        index, part = np.array(rows), slice(rows.start, rows.stop, rows.step)
+        target = self.targets(index)
+        # A target is held out if its own window is, so near horizons use more rows than far ones.
+        target_row = (self.first_target + index[:, None])[:, :, None] + np.arange(self.ahead.shape[2])
+        held_out = target_row >= self.held_from
+        has_cold_loss = self.decoder and self.block.static.size
+        return Segment(
+            self.x[windows.start : windows.stop],
+            slice(rows.start - windows.start, None, rows.step),
+            self.experts(index),
+            self.known(part),
+            torch.from_numpy(np.where(held_out, np.nan, self.ahead[part])) if has_cold_loss else None,
+            torch.from_numpy(np.where(held_out, np.float32(np.nan), target)),
+            torch.from_numpy(np.where(held_out, target, np.float32(np.nan))),
+            torch.from_numpy(weight[part][:, :, None]),
+            torch.from_numpy((self.block.unit[part] * per_change).astype(np.float32)[:, :, None]),
+        )

@@ -12,14 +12,13 @@ Letters: N horizon, Q quantiles.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor, nn
 
 from forecaster.components.network.network import Network
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
@@ -27,27 +26,18 @@ from forecaster.covariates.encoding import Tables
 from forecaster.covariates.lookup import Covariates
 from forecaster.model import Forecaster
 from forecaster.threads import compute_threads
+from forecaster.time.aggregation import aggregate
 from forecaster.time.size_check import check_size
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import Windows, aggregate, observed
+from forecaster.time.windows import Windows, observed
 from forecaster.training.batches import Fleet, fleet_of
-from forecaster.training.cold_start import cold_loss, fit_static_ridge
+from forecaster.training.cold_start import fit_static_ridge
+from forecaster.training.epochs import Epoch, run_epochs, validate, weights_of
 from forecaster.training.fit_ridge import fit_linear, typical_change
 from forecaster.training.losses import (
-    WINDOWS_PER_TARGET,
-    HorizonWeights,
     divergence_error,
     horizon_weights,
-    pinball_loss,
 )
-from forecaster.training.segments import Segment
-
-# A one-cycle schedule has at least this many steps: with fewer, it divides by a warm-up of length 0.
-_LEAST_SCHEDULE = 10
-
-_KEEPS = 0.99  # each step keeps at most this share of the running mean of weights
-
-Epoch = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -120,7 +110,7 @@ def train(
         covariates = Covariates.fitted(tables or Tables(), windows, freq, network.decoder, held_from)
         return fleet_of(part, network, freq, training.batch_series, held_from, covariates, gap)
 
-    with compute_threads(training.threads), torch.random.fork_rng(devices=[]):
+    with compute_threads(training.threads):
         first_phase = fleet(windows.rows(0, backtest_from), validation_from)
         module, history, epochs = _fit_best_epoch(first_phase, training, on_epoch)
         chosen = Forecaster(network, window_config, module, online, first_phase.covariates)
@@ -159,20 +149,20 @@ def _fit_best_epoch(
     weighing = horizon_weights(fleet, training.segment)
     history: list[Epoch] = []
     # Score the fitted linear part, too: for a fleet of few series it is often better than every epoch.
-    before_training = _validate(module, fleet, training.segment, weighing)
+    before_training = validate(module, fleet, training.segment, weighing)
     lowest = before_training.get("validation_loss", float("inf"))
-    best_weights, best_epoch = _weights(module), 0
+    best_weights, best_epoch = weights_of(module), 0
     began = time.monotonic()
-    for number, loss in enumerate(_epochs(module, fleet, training, weighing), 1):
+    for number, loss in enumerate(run_epochs(module, fleet, training, weighing), 1):
         epoch: Epoch = {"epoch": number, "train_loss": loss}
-        epoch |= _validate(module, fleet, training.segment, weighing)
+        epoch |= validate(module, fleet, training.segment, weighing)
         if not np.isfinite(list(epoch.values())).all():
             raise divergence_error(fleet, range(len(fleet.batches)), training.segment, weighing, number)
         epoch["seconds"] = time.monotonic() - began
         history.append(epoch)
         on_epoch(epoch)
         if loss_of(epoch) < lowest:
-            best_weights, lowest, best_epoch = _weights(module), loss_of(epoch), number
+            best_weights, lowest, best_epoch = weights_of(module), loss_of(epoch), number
         began = time.monotonic()
     module.load_state_dict(best_weights)
     return module, history, best_epoch
@@ -189,7 +179,7 @@ def _refit(
     weighing = horizon_weights(fleet, training.segment)
     history: list[Epoch] = []
     began = time.monotonic()
-    for number, loss in enumerate(islice(_epochs(module, fleet, training, weighing), epochs), 1):
+    for number, loss in enumerate(islice(run_epochs(module, fleet, training, weighing), epochs), 1):
         epoch: Epoch = {"epoch": number, "refit_loss": loss, "refit_seconds": time.monotonic() - began}
         history.append(epoch)
         on_epoch(epoch)
@@ -199,10 +189,10 @@ def _refit(
 
 def _seeded(fleet: Fleet, training: TrainingConfig) -> tuple[Network, Fleet]:
     """Return a network with random weights and a fitted linear part, and the fleet with that linear part."""
-    torch.manual_seed(training.seed)
     features = fleet.covariates.features
     known, static = features.known_count, features.static_count
-    module = Network(fleet.network, training.dropout, known, static, features.observed)
+    rng = torch.Generator().manual_seed(training.seed)
+    module = Network(fleet.network, training.dropout, known, static, features.observed, rng)
     if features.static_count:
         module.of_static.copy_(torch.from_numpy(fit_static_ridge(fleet)))
     prior = typical_change(fleet)
@@ -210,96 +200,3 @@ def _seeded(fleet: Fleet, training: TrainingConfig) -> tuple[Network, Fleet]:
     if fleet.network.linear:
         module.ridge.copy_(torch.from_numpy(fit_linear(fleet.with_linear_part(None, prior))))
     return module, fleet.with_linear_part(module.ridge.numpy() if fleet.network.linear else None, prior)
-
-
-def _epochs(
-    module: Network, fleet: Fleet, training: TrainingConfig, weighing: HorizonWeights
-) -> Iterator[float]:
-    """Train the network one epoch at a time, and yield the mean loss of each epoch.
-
-    While the caller handles an epoch, the network has running means of the weights of the last steps (Polyak
-    & Juditsky 1992, "Acceleration of stochastic approximation by averaging").
-    """
-    optimizer = torch.optim.AdamW(
-        module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-    )
-    steps = fleet.steps(training.segment) * training.epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, training.learning_rate, total_steps=max(steps, _LEAST_SCHEDULE), pct_start=0.2
-    )
-    levels, rng = torch.tensor(fleet.network.quantiles), np.random.default_rng(training.seed)
-    means, step = _weights(module), 0
-    for number in range(1, training.epochs + 1):
-        module.train()
-        losses = []
-        for batch in rng.permutation(len(fleet.batches)):
-            data = fleet.batch(batch)
-            static = data.static()
-            hidden, cell = module.initial(len(fleet.batches[batch]), static)
-            count = fleet.count_training_segments(batch, training.segment)
-            segments = data.segments(training.segment, WINDOWS_PER_TARGET, rng)
-            for segment in islice(segments, count):
-                quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
-                loss = pinball_loss(quantiles, segment.learned, levels, weighing.learned * segment.weight)
-                if static is not None and segment.ahead is not None:
-                    loss = loss + cold_loss(module, segment, static, levels)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                norm = nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
-                if not torch.isfinite(loss + norm):
-                    raise divergence_error(fleet, [batch], training.segment, weighing, number)
-                optimizer.step()
-                schedule.step()
-                losses.append(loss.item())
-                hidden, cell, step = hidden.detach(), cell.detach(), step + 1
-                _update_means(means, module, min(_KEEPS, (1 + step) / (10 + step)))
-        trained = _weights(module)
-        module.load_state_dict(means)
-        yield float(np.mean(losses))
-        module.load_state_dict(trained)
-
-
-def _update_means(means: dict[str, Tensor], module: Network, keeps: float) -> None:
-    """Move the running means towards the weights of the network."""
-    for name, weight in module.state_dict().items():
-        means[name].lerp_(weight, 1.0 - keeps)
-
-
-def _forecast(
-    module: Network, segment: Segment, hidden: Tensor, cell: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the quantiles at the segment's rows, and the hidden and cell state after the segment."""
-    return module(segment.x, hidden, cell, experts=segment.experts, rows=segment.rows, known=segment.known)
-
-
-@torch.no_grad()
-def _validate(module: Network, fleet: Fleet, length: int, weighing: HorizonWeights) -> Epoch:
-    """Return loss and skill on the held-out windows; empty if no target is held out."""
-    if fleet.held_from >= len(fleet.windows.values):
-        return {}
-    module.eval()
-    levels = torch.tensor(fleet.network.quantiles)
-    loss, relative, count = 0.0, 0.0, 0
-    for number in range(len(fleet.batches)):
-        batch = fleet.batch(number)
-        hidden, cell = module.initial(len(batch.series_ids), batch.static())
-        for segment in batch.segments(length, WINDOWS_PER_TARGET):
-            quantiles, hidden, cell = _forecast(module, segment, hidden, cell)
-            target_count = int((~torch.isnan(segment.held_out)).sum())
-            if target_count:
-                target, unit = segment.held_out, segment.unit_per_change
-                weight = weighing.learned * segment.weight
-                loss += float(pinball_loss(quantiles, target, levels, weight)) * target_count
-                weight = weighing.skill * unit
-                relative += float(pinball_loss(quantiles, target, levels, weight)) * target_count
-                count += target_count
-    if not count:
-        return {}
-    # If no series changed, the error of persistence is 0 and no forecast can be better: the skill is 0.
-    skill = 1.0 - relative if weighing.skill.any() else 0.0
-    return {"validation_loss": loss / count, "validation_skill": skill}
-
-
-def _weights(module: Network) -> dict[str, Tensor]:
-    """Return a copy of the network's weights and buffers."""
-    return {name: weight.detach().clone() for name, weight in module.state_dict().items()}

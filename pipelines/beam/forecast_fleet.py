@@ -1,7 +1,7 @@
 """Forecast the series of any Beam source in a user's own pipeline.
 
 Such a source has no log to resume from. So each shard is kept in the state of the engine, and the watermark
-of the engine closes windows: one timer for each shard calls `forecaster.shards.shard.apply`, as the jobs do.
+of the engine closes windows: one timer for each shard calls `forecaster.shards.apply.apply`, as the jobs do.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from forecaster.model import Forecaster
 from forecaster.rewarming import rewarm
 from forecaster.shards import snapshot
+from forecaster.shards.apply import apply
 from forecaster.shards.counts import Counts, by_kind
-from forecaster.shards.shard import Output, Shard, apply, slots_of
+from forecaster.shards.shard import Output, Shard, slots_of
 from forecaster.shards.sharding import empty_batch, hand_over_shards, reshard
 from forecaster.time.windows import MICROSECONDS
 from pipelines.beam.coders import ElementCoder, FleetRows, ShardedRows

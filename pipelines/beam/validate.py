@@ -11,7 +11,7 @@ import polars as pl
 
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import BEFORE
-from forecaster.time.windows import ORIGIN
+from forecaster.time.aggregation import ORIGIN
 from schemas import observations, quarantine
 
 GOOD = "good"

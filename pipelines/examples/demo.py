@@ -11,7 +11,7 @@ from typing import Protocol
 import polars as pl
 
 from forecaster.registry.registry import Registry
-from forecaster.training.train import Epoch
+from forecaster.training.epochs import Epoch
 from pipelines.examples import weather as examples
 from pipelines.jobs.evaluate import FolderEvaluation, evaluate_folders, write_evaluation
 from pipelines.jobs.forecast import run_backfill, run_stream

@@ -25,10 +25,11 @@ from forecaster.evaluation.scores import (
 from forecaster.registry.registry import Registry
 from forecaster.reports import plots
 from forecaster.reports.html import Picture, error_table, write_report
+from forecaster.time.aggregation import aggregate
 from forecaster.time.frequency import Frequency
 from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import MICROSECONDS, Windows, aggregate
+from forecaster.time.windows import MICROSECONDS, Windows
 from pipelines.settings.config import JobConfig
 from pipelines.settings.setting_types import time_of
 from pipelines.sinks.files import read_forecasts

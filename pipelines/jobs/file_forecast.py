@@ -13,10 +13,11 @@ from forecaster.durable import write_whole
 from forecaster.forecast_frame import FleetForecast, forecast_with, select, train_and_forecast
 from forecaster.model import Forecaster
 from forecaster.threads import compute_threads
+from forecaster.time.aggregation import aggregate
 from forecaster.time.infer_freq import infer_freq
 from forecaster.time.notices import window_notices
-from forecaster.time.windows import Windows, aggregate
-from forecaster.training.train import Epoch
+from forecaster.time.windows import Windows
+from forecaster.training.epochs import Epoch
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from pipelines.sources.files.load_all import load_observations

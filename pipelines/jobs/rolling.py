@@ -22,10 +22,12 @@ from forecaster.evaluation.rolling import (
 from forecaster.model import Forecaster
 from forecaster.reports import plots
 from forecaster.threads import compute_threads
+from forecaster.time.aggregation import aggregate
 from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import Windows, aggregate
-from forecaster.training.train import Epoch, train
+from forecaster.time.windows import Windows
+from forecaster.training.epochs import Epoch
+from forecaster.training.train import train
 from pipelines.jobs.registry import open_registry
 from pipelines.jobs.rolling_scores import Evaluated, errors_by_horizon, log_evaluation, score_figures, scored
 from pipelines.settings.config import JobConfig

@@ -21,7 +21,8 @@ from forecaster.registry.registry import Registry, Run
 from forecaster.registry.store import check_model_name
 from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows
-from forecaster.training.train import Epoch, loss_of, train
+from forecaster.training.epochs import Epoch
+from forecaster.training.train import loss_of, train
 from pipelines.jobs.registry import open_registry
 from pipelines.jobs.train import TrainOutcome, learn, read
 from pipelines.jobs.trials import Trial, best_of, draw_settings, folds, new_study, trials_frame, with_settings

@@ -25,9 +25,11 @@ from forecaster.shards.shard import Shard
 from forecaster.shards.sharding import reshard
 from forecaster.stepping import advance
 from forecaster.threads import compute_threads
+from forecaster.time.aggregation import aggregate
 from forecaster.time.notices import window_notices
-from forecaster.time.windows import Windows, aggregate
-from forecaster.training.train import Epoch, Trained, held_out_from, train
+from forecaster.time.windows import Windows
+from forecaster.training.epochs import Epoch
+from forecaster.training.train import Trained, held_out_from, train
 from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables

@@ -12,7 +12,8 @@ from pathlib import Path
 import polars as pl
 
 from forecaster.shards.batch import Batch
-from forecaster.time.windows import MICROSECONDS, ORIGIN
+from forecaster.time.aggregation import ORIGIN
+from forecaster.time.windows import MICROSECONDS
 from pipelines.sources.base import Step
 from pipelines.sources.files.listing import Listing, ReadyFile, identity_of
 from pipelines.sources.files.overlaps import WideFiles

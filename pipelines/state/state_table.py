@@ -22,7 +22,7 @@ from forecaster.shards.counts import Counts
 from forecaster.shards.lateness import largest_watermark
 from forecaster.shards.shard import Shard
 from forecaster.state import State
-from forecaster.time.windows import ORIGIN, PARTITION
+from forecaster.time.aggregation import ORIGIN, PARTITION
 from pipelines.state.snapshot_file import NAME, read_file, unreadable
 from pipelines.state.table_files import copy_aside, recover, write
 from pipelines.storage import Location, source_of, store_of

@@ -7,9 +7,10 @@ from functools import partial
 
 from forecaster.model import Forecaster
 from forecaster.rewarming import rewarm
+from forecaster.shards.apply import apply
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
-from forecaster.shards.shard import Shard, apply, slots_of
+from forecaster.shards.shard import Shard, slots_of
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.workers.numbers_publisher import NumbersPublisher, closed_us
 from pipelines.workers.ownership import WriteGuard, mark_shard_ended

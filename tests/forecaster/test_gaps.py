@@ -21,9 +21,10 @@ from forecaster.evaluation.metrics import seasonal_scale
 from forecaster.evaluation.rolling import Split, rolling_forecasts
 from forecaster.lifecycle import plan_block
 from forecaster.stepping import advance
+from forecaster.time.aggregation import aggregate
 from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import Windows, aggregate, observed
+from forecaster.time.windows import Windows, observed
 from forecaster.training.batches import fleet_of
 from forecaster.training.train import train
 from tests.comparisons import assert_same, assert_same_live_series, by_key, scales_of_rows

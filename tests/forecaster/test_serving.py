@@ -7,14 +7,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecaster.covariates.encoding import Table, Tables
+from forecaster.config import NetworkConfig
+from forecaster.covariates.encoding import Features, Table, Tables
 from forecaster.covariates.lookup import Covariates
+from forecaster.model import Forecaster
+from forecaster.request import read_history
 from forecaster.serving import ServedForecaster, last_forecasts
 from schemas.errors import DataError
 from schemas.observations import LARGEST
 from tests.fleets import HOUR_US
 from tests.folds import Arrival, run_shards
 from tests.forecaster.registry.models import (
+    WINDOWS,
     covariate_forecaster,
     covariate_history,
     forecaster,
@@ -24,7 +28,8 @@ from tests.forecaster.registry.models import (
 
 def test_serving_returns_the_last_forecast_of_every_series() -> None:
     answer = ServedForecaster(forecaster()).predict(history())
-    assert answer.columns == ["series_id", "issued_at", "model_version", "horizon", "q5", "q50", "q95"]
+    columns = ["series_id", "issued_at", "model_version", "horizon", "q5", "q50", "q95", "note"]
+    assert answer.columns == columns
     assert answer["series_id"].to_list() == ["a"] * 3 + ["b"] * 3
     assert answer["horizon"].to_list() == [1, 2, 3] * 2
     assert set(answer["issued_at"]) == {datetime(2013, 1, 2, 16, tzinfo=UTC)}
@@ -43,10 +48,18 @@ def test_serving_refuses_a_missing_or_mistyped_column() -> None:
     served = ServedForecaster(forecaster())
     with pytest.raises(DataError, match="no column 'value'"):
         served.predict(history().drop("value"))
-    with pytest.raises(DataError, match="make it a datetime"):
-        served.predict(history().with_columns(pl.col("timestamp").cast(pl.String)))
-    with pytest.raises(DataError, match="cannot be read as numbers"):
+    with pytest.raises(DataError, match="row 1: 'late' is not a time"):
+        served.predict(history().with_columns(timestamp=pl.lit("late")))
+    with pytest.raises(DataError, match="row 1: 'warm' is not a number"):
         served.predict(history().with_columns(value=pl.lit("warm")))
+    with pytest.raises(DataError, match="column series_id holds List"):
+        served.predict(history().with_columns(series_id=pl.concat_list("series_id")))
+    with pytest.raises(DataError, match="column value holds Boolean: give one number"):
+        served.predict(history().with_columns(value=pl.lit(True)))
+    columns = ["series_id", "timestamp", "value", "value"]
+    twice = history().with_columns(more="value").to_pandas().set_axis(columns, axis=1)
+    with pytest.raises(DataError, match="more than one column 'value'"):
+        served.predict(twice)
 
 
 def test_serving_reads_covariates_from_the_history() -> None:
@@ -59,7 +72,7 @@ def test_serving_reads_covariates_from_the_history() -> None:
     tables = Tables(Table(rows_sent.select("series_id", "timestamp", "price")), Table(static))
     covariates = Covariates.of(model.covariates.features, model.window_config.frequency, tables)
     rows = rows_sent.drop_nulls("value").rename({"heat": "observed.heat"})
-    assert answer.equals(last_forecasts(model.with_covariates(covariates), rows))
+    assert answer.equals(last_forecasts(model.with_covariates(covariates), rows)[0])
     for name in ("heat", "price", "size", "kind"):
         empty = served.predict(rows_sent.with_columns(pl.lit(None, rows_sent.schema[name]).alias(name)))
         assert not np.allclose(answer["q50"], empty["q50"]), name
@@ -74,15 +87,15 @@ def test_serving_reads_covariates_from_the_history() -> None:
     [
         (
             covariate_history().drop("price"),
-            "the history has no column 'price', which lstm-.* was trained",
+            "the history has no column 'price': it needs one of each of series_id",
         ),
         (
             covariate_history().with_columns(price=pl.lit("dear")),
-            "the history: row 1: column price: 'dear' is no",
+            "the history: row 1: column price: 'dear' is not a finite number",
         ),
         (
             covariate_history().with_columns(heat=pl.lit("warm")),
-            "the history cannot be read as numbers",
+            "the history: row 1: heat 'warm' is not a number",
         ),
         (
             covariate_history().with_columns(size=pl.lit("big")),
@@ -142,7 +155,7 @@ def test_serving_rows_years_apart_is_fast_and_equals_streaming() -> None:
     began_s = time.process_time()
     answer = ServedForecaster(model).predict(pl.concat([old, rows]))
     assert time.process_time() - began_s < 5
-    assert answer.equals(last_forecasts(model, rows))
+    assert answer.equals(last_forecasts(model, rows)[0])
     ends = int(rows["timestamp"].to_physical()[-1]) + HOUR_US
     ran = run_shards(model, [Arrival(pl.concat([old, rows]), ends)], to_the_end=False)
     streamed = [part.frame() for part in ran.forecasts if part is not None]
@@ -163,10 +176,55 @@ def test_a_served_row_without_a_value_only_moves_the_issue_time() -> None:
     assert np.isfinite(answer["q50"].to_numpy()).all()
 
 
-def test_serving_a_history_without_values_returns_no_forecast() -> None:
-    answer = ServedForecaster(forecaster()).predict(history().with_columns(value=pl.lit(None, pl.Float64)))
-    assert (len(answer), answer.columns[-1]) == (0, "q95")
-    assert len(ServedForecaster(forecaster()).predict(history().clear())) == 0
+def test_serving_refuses_a_history_without_rows_or_values() -> None:
+    served = ServedForecaster(forecaster())
+    with pytest.raises(DataError, match="the history has no value"):
+        served.predict(history().with_columns(value=pl.lit(None, pl.Float64)))
+    with pytest.raises(DataError, match="the history has 0 rows: send 1 to 1,000,000"):
+        served.predict(history().clear())
+
+
+def test_serving_refuses_a_history_with_too_many_rows() -> None:
+    with pytest.raises(DataError, match="the history has 80 rows: send 1 to 79"):
+        read_history(history(), Features(), most_rows=79)
+
+
+def text_history() -> pl.DataFrame:
+    return history().with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+def test_serving_reads_times_as_text_in_any_zone() -> None:
+    served = ServedForecaster(forecaster())
+    expected = served.predict(history())
+    assert served.predict(text_history()).equals(expected)
+    tokyo = history().with_columns(
+        pl.col("timestamp").dt.convert_time_zone("Asia/Tokyo").dt.strftime("%Y-%m-%dT%H:%M:%S%:z")
+    )
+    assert served.predict(tokyo).equals(expected)
+    assert served.predict(tokyo.to_pandas()).equals(expected.to_pandas())
+
+
+def test_serving_reads_cells_of_mixed_types_from_pandas() -> None:
+    rows = history().to_pandas().astype(object)
+    rows.loc[3, "value"], rows.loc[5, "timestamp"] = "3.0", "2013-01-01T05:00:00Z"
+    expected = ServedForecaster(forecaster()).predict(history())
+    assert ServedForecaster(forecaster()).predict(rows).equals(expected.to_pandas())
+
+
+def test_serving_reads_one_row_of_lists_as_a_row_for_each_item() -> None:
+    texts = history().with_columns(pl.col("timestamp").dt.to_string(), pl.col("value").cast(pl.String))
+    by_column = texts.select(pl.all().implode()).to_pandas()
+    expected = ServedForecaster(forecaster()).predict(history())
+    assert ServedForecaster(forecaster()).predict(by_column).equals(expected.to_pandas())
+    with pytest.raises(DataError, match="columns have different lengths"):
+        ServedForecaster(forecaster()).predict(by_column.assign(value=[["1"]]))
+
+
+def test_forecasts_have_a_note_until_the_series_has_enough_values() -> None:
+    model = Forecaster.untrained(NetworkConfig(hidden=4, horizon=3, ring=24, lags=(1,)), WINDOWS)
+    young = pl.concat([history(30).head(30), history(23).tail(23)])
+    answer = ServedForecaster(model).predict(young).filter(horizon=1)
+    assert answer["note"].to_list() == ["", "only 23 of the 24 values that full accuracy needs"]
 
 
 def test_serving_a_history_before_1970_gives_the_right_issue_time() -> None:

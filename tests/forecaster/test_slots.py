@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forecaster.shards.apply import apply
 from forecaster.shards.batch import Batch
-from forecaster.shards.shard import Shard, apply
+from forecaster.shards.shard import Shard
 from forecaster.shards.snapshot import from_bytes, to_bytes
 from forecaster.time.windows import Windows
 from tests.comparisons import assert_same, assert_same_live_series, by_key

@@ -20,6 +20,7 @@ from forecaster.time.frequency import Frequency
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from forecaster.training import train as fitting
+from forecaster.training.epochs import run_epochs
 from forecaster.training.train import train
 from tests.fleets import SHORT_WEEK, START, fleets, forecaster
 
@@ -92,8 +93,8 @@ def test_held_out_rows_change_no_bit_of_the_weights(monkeypatch: pytest.MonkeyPa
             seen.append({name: weight.clone() for name, weight in module.state_dict().items()})
             yield loss
 
-    epochs = fitting._epochs
-    monkeypatch.setattr(fitting, "_epochs", record_weights)
+    epochs = run_epochs
+    monkeypatch.setattr(fitting, "run_epochs", record_weights)
     trained = [
         train(Windows(tuple("abcdef"), START, v), network, training, window_config) for v in (values, other)
     ]

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecaster.time.aggregation import aggregate
 from forecaster.time.frequency import Frequency
-from forecaster.time.windows import aggregate
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.sinks.files import read_forecasts, read_late

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from forecaster.shards.shard import Shard
-from forecaster.time import windows
+from forecaster.time.aggregation import aggregate as aggregate_rows
 from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Runner, StreamJob
@@ -49,7 +49,7 @@ def test_forecasts_do_not_depend_on_row_order_within_the_lateness(
         0 if aggregate == "sum" else min(copies, len(rows_of(fleet)))
     )  # for sums, equal rows are separate events
     assert shuffled_order.counts.duplicates == in_order.counts.duplicates == expected
-    scale = scales(windows.aggregate(rows, model.window_config).windows)
+    scale = scales(aggregate_rows(rows, model.window_config).windows)
     assert_same(by_key(in_order.forecasts), by_key(shuffled_order.forecasts), scale)
     assert_same_state(in_order.states[0], shuffled_order.states[0])
 

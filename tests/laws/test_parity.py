@@ -15,7 +15,8 @@ import pytest
 from forecaster.model import Forecaster
 from forecaster.shards.counts import Counts
 from forecaster.state import State
-from forecaster.time.windows import Windows, aggregate
+from forecaster.time.aggregation import aggregate
+from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Runner, StreamJob
 from pipelines.sinks.files import read_forecasts, read_late, read_quarantine

@@ -13,7 +13,7 @@ import pytest
 
 from forecaster.arrays import Floats
 from forecaster.evaluation.rolling import rolling_forecasts
-from forecaster.time.windows import aggregate
+from forecaster.time.aggregation import aggregate
 from forecaster.training.train import train
 from pipelines.jobs.rolling import RollingJob, windows_and_split
 from pipelines.settings.job_file import load_config

@@ -11,10 +11,14 @@ Letters: n rows, S series, H hidden width, N steps ahead, K known features, Q qu
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from forecaster.arrays import Ints
+from forecaster.components.network.random_parts import random_linear, random_recurrent, small_linear
 
 _DISTANCES = 2  # two inputs of the decoder hold how far ahead a step is
 
@@ -22,15 +26,17 @@ _DISTANCES = 2  # two inputs of the decoder hold how far ahead a step is
 class Decoder(nn.Module):
     """A gated recurrent unit that computes all steps of every series from every row at once."""
 
-    def __init__(self, width: int, known: int, quantiles: int) -> None:
-        """Build a decoder of hidden ``width`` H, for K ``known`` features and Q ``quantiles``."""
+    __call__: Callable[..., Tensor]  # torch's own annotation returns Any
+
+    def __init__(self, width: int, known: int, quantiles: int, rng: torch.Generator) -> None:
+        """Build a decoder of hidden ``width`` H, for K ``known`` features and Q ``quantiles``.
+
+        The initial weights are drawn from ``rng``.
+        """
         super().__init__()
-        self.begin = nn.Linear(width, width)
-        self.recurrent = nn.GRU(_DISTANCES + known + width, width)
-        self.out = nn.Linear(width, quantiles)
-        # With small weights, an untrained decoder adds almost 0 to forecasts.
-        nn.init.normal_(self.out.weight, std=1e-2)
-        nn.init.zeros_(self.out.bias)
+        self.begin = random_linear(width, width, rng)
+        self.recurrent = random_recurrent("gru", _DISTANCES + known + width, width, rng)
+        self.out = small_linear(width, quantiles, rng)  # an untrained decoder adds almost 0 to forecasts
 
     def forward(self, top: Tensor, known: Tensor) -> Tensor:
         """Return the numbers to add to the head's output for each quantile and each step.
@@ -60,6 +66,11 @@ class Decoder(nn.Module):
         parts: Tensor = self.out(flow).view(steps, rows, series, -1)
         return parts.permute(3, 1, 2, 0).contiguous()
 
-    def __call__(self, top: Tensor, known: Tensor) -> Tensor:
-        """See `forward`."""
-        return cast("Tensor", super().__call__(top, known))
+
+def trained_horizons(learned: int, steps: int, season: int) -> slice | Ints:
+    """Return the trained horizon that each step uses: its own, or the last trained one of the same phase."""
+    if steps == learned:
+        return slice(None)
+    step = np.arange(steps)
+    season = season if season <= learned else 1
+    return np.where(step < learned, step, step - season * (-(-(step - learned + 1) // season)))

@@ -6,8 +6,7 @@ Q quantiles, C known features of a window, D static ones of a series.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from forecaster.arrays import Arrays, Floats32, Ints
 from forecaster.components.base import Block, Field
-from forecaster.components.network.decoder import Decoder
+from forecaster.components.network.decoder import Decoder, trained_horizons
 from forecaster.components.network.inputs import (
     block_inputs,
     expert_errors,
@@ -25,6 +24,7 @@ from forecaster.components.network.inputs import (
     with_covariates,
 )
 from forecaster.components.network.log_ridge import ALL_EXPERT_COUNT, ALL_RIDGE_COUNT, linear_forecasts
+from forecaster.components.network.random_parts import Dropout, random_linear, small_linear
 from forecaster.components.network.recurrent import Recurrent
 from forecaster.components.network.ridge import LINEAR_EXPERT_COUNT, RIDGE_COUNT, regressor_count
 from forecaster.components.observed_covariates import INPUTS_PER_COVARIATE
@@ -73,6 +73,7 @@ class Network(nn.Module):
     ridge: Tensor
     prior: Tensor
     of_static: Tensor
+    __call__: Callable[..., tuple[Tensor, Tensor, Tensor]]  # torch's own annotation returns Any
 
     def __init__(
         self,
@@ -81,21 +82,32 @@ class Network(nn.Module):
         known: int = 0,
         static: int = 0,
         past: tuple[str, ...] = (),
+        rng: torch.Generator | None = None,
     ) -> None:
-        """Build a network; ``known`` is C, ``static`` is D, ``past`` names the observed covariates."""
+        """Build a network with random weights.
+
+        Args:
+            config: settings.
+            dropout: share of the recurrent layers' outputs that are dropped in training.
+            known: C.
+            static: D.
+            past: names of the observed covariates.
+            rng: draws the initial weights and dropout; by default a new generator with a fixed seed.
+        """
         super().__init__()
+        rng = rng or torch.Generator()
         self.config, self.past = config, past
         self.covariates = known + static + INPUTS_PER_COVARIATE * len(past)
         width, experts = config.hidden, ALL_EXPERT_COUNT if config.linear else 0
-        self.recurrent = Recurrent(config.cell, input_count(config, self.covariates), width, config.layers)
-        self.dropout = nn.Dropout(dropout)
+        self.recurrent = Recurrent(
+            config.cell, input_count(config, self.covariates), width, config.layers, rng
+        )
+        self.dropout = Dropout(dropout, rng)
         # The head's outputs are blocks of N numbers: one block for each quantile, then one for each expert.
-        self.head = nn.Linear(width, (len(config.quantiles) + experts) * config.horizon)
+        # With small weights, the untrained network forecasts as its linear part.
+        self.head = small_linear(width, (len(config.quantiles) + experts) * config.horizon, rng)
         self.hidden0 = nn.Parameter(torch.zeros(config.layers, width))
         self.cell0 = nn.Parameter(torch.zeros(config.layers if config.cell == "lstm" else 0, width))
-        # With small weights, the untrained network forecasts as its linear part.
-        nn.init.normal_(self.head.weight, std=1e-2)
-        nn.init.zeros_(self.head.bias)
         if experts:
             blocks = self.head.bias.detach().view(-1, config.horizon)
             blocks[len(config.quantiles) : len(config.quantiles) + RIDGE_COUNT] = _TRUST_IN_RIDGES
@@ -103,9 +115,9 @@ class Network(nn.Module):
         self.register_buffer("ridge", torch.zeros(ridges, regressor_count(config.ring), config.horizon))
         self.register_buffer("prior", torch.zeros(()))
         if config.decoder:
-            self.decoder = Decoder(width, known, len(config.quantiles))
+            self.decoder = Decoder(width, known, len(config.quantiles), rng)
         if static:
-            self.begin = nn.Linear(static, config.layers * width, bias=False)
+            self.begin = random_linear(static, config.layers * width, rng, bias=False)
             nn.init.zeros_(self.begin.weight)
             self.register_buffer("of_static", torch.zeros(1 + static, 2, dtype=torch.float64))
 
@@ -179,7 +191,7 @@ class Network(nn.Module):
         """Step through the block, and fill ``out.forecast`` in each series' own unit of measurement."""
         x, experts, after = block_inputs(block, self.config.lags), None, {}
         season, steps = ring_season(self.config.ring, block.freq), block.out.forecast.shape[-1]
-        horizons = _horizons(self.config.horizon, steps, season)
+        horizons = trained_horizons(self.config.horizon, steps, season)
         if self.config.linear:
             changes = linear_forecasts(block, self.ridge.numpy(), season)
             expected = np.ascontiguousarray(changes[:LINEAR_EXPERT_COUNT, ..., 0])
@@ -272,30 +284,6 @@ class Network(nn.Module):
         for q in range(middle - 1, -1, -1):
             result[q] = result[q + 1] - F.softplus(parts[q])
         return torch.stack(result)
-
-    def __call__(
-        self,
-        x: Tensor,
-        hidden: Tensor,
-        cell: Tensor,
-        lengths: Ints | None = None,
-        experts: Tensor | None = None,
-        rows: slice = _ALL,
-        known: Tensor | None = None,
-        horizons: slice | Ints = _ALL,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `forward`."""
-        given = (x, hidden, cell, lengths, experts, rows, known, horizons)
-        return cast("tuple[Tensor, Tensor, Tensor]", super().__call__(*given))
-
-
-def _horizons(learned: int, steps: int, season: int) -> slice | Ints:
-    """Return the trained horizon that each step uses: its own, or the last trained one of the same phase."""
-    if steps == learned:
-        return _ALL
-    step = np.arange(steps)
-    season = season if season <= learned else 1
-    return np.where(step < learned, step, step - season * (-(-(step - learned + 1) // season)))
 
 
 def _last_rows(array: Floats32, lengths: Ints | None) -> Floats32:

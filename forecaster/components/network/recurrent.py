@@ -5,6 +5,7 @@ Letters: T windows, S series, F inputs, L layers, H hidden width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -12,12 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from forecaster.arrays import Ints
-
-CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
-    "lstm": nn.LSTM,
-    "gru": nn.GRU,
-    "rnn": nn.RNN,
-}
+from forecaster.components.network.random_parts import random_recurrent
 
 
 class Recurrent(nn.ModuleList):
@@ -27,9 +23,12 @@ class Recurrent(nn.ModuleList):
     Recognition").
     """
 
-    def __init__(self, cell: str, inputs: int, width: int, layers: int) -> None:
-        """Build ``layers`` L of ``width`` H; the first one reads ``inputs`` F numbers for each window."""
-        super().__init__(CELLS[cell](width if layer else inputs, width) for layer in range(layers))
+    __call__: Callable[..., tuple[Tensor, Tensor, Tensor]]  # torch's own annotation returns Any
+
+    def __init__(self, cell: str, inputs: int, width: int, layers: int, rng: torch.Generator) -> None:
+        """Build ``layers`` L of ``width`` H with weights from ``rng``; the first one reads ``inputs`` F."""
+        sizes = [inputs, *[width] * (layers - 1)]
+        super().__init__(random_recurrent(cell, size, width, rng) for size in sizes)
 
     def forward(
         self, x: Tensor, hidden: Tensor, cell: Tensor, lengths: Ints | None
@@ -56,12 +55,6 @@ class Recurrent(nn.ModuleList):
                 hiddens.append(state)
         after = pad_packed_sequence(flow)[0] if isinstance(flow, PackedSequence) else flow
         return after, torch.cat(hiddens), torch.cat(cells) if cells else cell
-
-    def __call__(
-        self, x: Tensor, hidden: Tensor, cell: Tensor, lengths: Ints | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `forward`."""
-        return cast("tuple[Tensor, Tensor, Tensor]", super().__call__(x, hidden, cell, lengths))
 
 
 def _plus(one: Tensor | PackedSequence, other: Tensor | PackedSequence) -> Tensor | PackedSequence:

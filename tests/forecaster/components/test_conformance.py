@@ -16,7 +16,7 @@ from forecaster.components.base import Block, Component, Outputs
 from forecaster.components.formats import FORMAT_VERSIONS
 from forecaster.model import Forecaster
 from forecaster.state import State
-from forecaster.stepping import with_known_covariates
+from forecaster.step_block import with_known_covariates
 from forecaster.time.frequency import Frequency
 from tests.fleets import START, forecaster
 

@@ -19,7 +19,7 @@ from forecaster.training.train import Trained, train
 from schemas.errors import DataError
 
 HOUR, DAY = Frequency(3600), Frequency(86_400)
-NO_NUMBER = "is no number, as others in it are: write one, or leave the cell empty"
+NO_NUMBER = "is not a finite number, as the other cells are: write one, or leave the cell empty"
 TOO_MANY = "holds 99 different texts, and 64 are the most: leave the column out, or put them into groups"
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 FIRST = int(BEGIN.timestamp()) // 3600
@@ -152,7 +152,7 @@ def test_without_covariate_tables_only_calendar_features_are_known() -> None:
     ("known", "static", "message"),
     [
         ({"timestamp": ["2024-01-01", "soon"], "price": [1, 2]}, None,
-         "k.csv: row 2: column timestamp: 'soon' is no time: write it as 2013-01-31T05:00:00Z"),
+         "k.csv: row 2: column timestamp: 'soon' is not a time: write it as 2013-01-31T05:00:00Z"),
         ({"timestamp": ["2024-01-01"] * 3, "price": ["1", "2", "two"]}, None,
          f"k.csv: row 3: column price: 'two' {NO_NUMBER}"),
         ({"timestamp": ["2024-01-01"] * 2, "price": [1.0, float("inf")]}, None,

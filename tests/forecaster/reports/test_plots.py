@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from matplotlib.figure import Figure
 
+from forecaster.reports.plot_style import PALETTE
 from forecaster.reports.plots import (
-    PALETTE,
     calibration_figure,
     coverage_by_horizon_figure,
     error_by_horizon_figure,

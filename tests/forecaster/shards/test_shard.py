@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from forecaster.model import Forecaster
 from forecaster.shards import snapshot
+from forecaster.shards.apply import apply
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import BEFORE, NEVER
-from forecaster.shards.shard import Output, Shard, apply
+from forecaster.shards.shard import Output, Shard
 from forecaster.shards.sharding import add_partitions, empty_batch, hand_over_shards
 from forecaster.time.windows import Windows
 from schemas import observations, quarantine

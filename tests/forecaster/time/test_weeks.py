@@ -12,10 +12,10 @@ from forecaster.components.season import likely_season
 from forecaster.evaluation.scores import errors
 from forecaster.state import State
 from forecaster.stepping import advance
+from forecaster.time.aggregation import aggregate
 from forecaster.time.frequency import Frequency
 from forecaster.time.notices import weekday_notice
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import aggregate
 from tests.fleets import forecaster
 
 FIRST_DAYS = {

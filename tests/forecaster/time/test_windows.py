@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecaster.time.aggregation import aggregate
 from forecaster.time.window_config import WindowConfig
-from forecaster.time.windows import Windows, aggregate
+from forecaster.time.windows import Windows
 from schemas import observations
 from tests.fleets import HOUR
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from typing import Any, ClassVar
@@ -16,9 +17,10 @@ from forecaster.time.windows import Windows
 from forecaster.training import train as fitting
 from forecaster.training.batches import Fleet
 from forecaster.training.batches import fleet_of as fleet_of_windows
+from forecaster.training.epochs import Epoch, validate
 from forecaster.training.losses import horizon_weights
 from forecaster.training.segments import TrainingBatch
-from forecaster.training.train import Epoch, train
+from forecaster.training.train import train
 from schemas.errors import DataError
 from tests.fleets import HOUR
 from tests.forecaster.brief import BRIEF, NETWORK, fleet_of, sines, train_briefly, weights
@@ -42,6 +44,13 @@ def test_training_does_not_change_the_global_random_state() -> None:
     torch.manual_seed(5)
     train_briefly()
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_trainings_in_two_threads_do_not_change_each_other() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda seed: train_briefly(seed=seed), (7, 8)))
+    for seed, trained in zip((7, 8), together, strict=True):
+        np.testing.assert_array_equal(weights(trained), weights(train_briefly(seed=seed)))
 
 
 @pytest.mark.parametrize("windows", [40, 1])
@@ -105,7 +114,7 @@ def test_training_keeps_the_best_or_the_initial_weights(windows: Windows, rate: 
     weighing = horizon_weights(fleet, training.segment)
 
     def score(module: Network) -> float:
-        return fitting._validate(module, fleet, training.segment, weighing)["validation_loss"]
+        return validate(module, fleet, training.segment, weighing)["validation_loss"]
 
     scores = [score(untrained), *(epoch["validation_loss"] for epoch in trained.history)]
     assert trained.epochs == int(np.argmin(scores))
@@ -114,7 +123,7 @@ def test_training_keeps_the_best_or_the_initial_weights(windows: Windows, rate: 
 
 def test_refit_after_zero_epochs_fits_only_the_linear_part(monkeypatch: pytest.MonkeyPatch) -> None:
     worse = count(1)
-    monkeypatch.setattr(fitting, "_validate", lambda *_: {"validation_loss": float(next(worse))})
+    monkeypatch.setattr(fitting, "validate", lambda *_: {"validation_loss": float(next(worse))})
     trained = train_briefly(refit=True, backtest=0.1)
     assert trained.epochs == 0
     assert trained.refit_history == []

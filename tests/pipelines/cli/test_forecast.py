@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from forecaster.forecast_frame import forecast_with, select
-from forecaster.time.windows import aggregate
+from forecaster.time.aggregation import aggregate
 from pipelines.cli.app import run
 from tests.fleets import forecaster
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.shards import snapshot
-from forecaster.shards.shard import Shard, apply
+from forecaster.shards.apply import apply
+from forecaster.shards.shard import Shard
 from forecaster.shards.sharding import empty_batch
 from forecaster.time.windows import Windows
 from pipelines.state import snapshot_file, state_table

@@ -8,11 +8,11 @@ from forecaster.components.network.decoder import Decoder
 
 
 def random_decoder(known: int = 3) -> Decoder:
-    torch.manual_seed(0)
-    decoder = Decoder(8, known, 5)
+    rng = torch.Generator().manual_seed(0)
+    decoder = Decoder(8, known, 5, rng)
     with torch.no_grad():
         for weight in decoder.parameters():
-            weight.normal_(0.0, 0.5)
+            weight.normal_(0.0, 0.5, generator=rng)
     return decoder.eval()
 
 

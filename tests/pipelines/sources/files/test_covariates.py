@@ -51,7 +51,7 @@ def test_a_config_without_covariate_files_gives_no_tables() -> None:
             "size\n1\n",
             "static.csv: no column series_id or unique_id or item_id; there is size: rename one",
         ),
-        (KNOWN.replace("5", "five"), STATIC, "known.csv: row 2: column price: 'five' is no number"),
+        (KNOWN.replace("5", "five"), STATIC, "known.csv: row 2: column price: 'five' is not a finite number"),
         (KNOWN, "series_id,size\na,1,2\n", "static.csv: row 1:"),
     ],
 )

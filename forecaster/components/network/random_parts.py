@@ -1,0 +1,66 @@
+"""Initial weights and dropout that are drawn from a generator of one's own.
+
+torch's layers draw from one generator for the whole process, so two trainings in one process would change
+each other's weights. So layers are built on the device
+``meta``, where torch draws nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "rnn": nn.RNN,
+}
+
+
+class Dropout(nn.Module):
+    """Set a random share of the numbers to 0 during training, and enlarge the others (as `nn.Dropout`)."""
+
+    def __init__(self, rate: float, rng: torch.Generator) -> None:
+        """Drop the share ``rate``, 0 to below 1, drawn from ``rng``."""
+        super().__init__()
+        self.rate, self.rng = rate, rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x``, of any shape, with numbers dropped in training and unchanged otherwise."""
+        if not self.training or self.rate == 0.0:
+            return x
+        is_kept = torch.empty_like(x).bernoulli_(1.0 - self.rate, generator=self.rng)
+        return x * is_kept.div_(1.0 - self.rate)
+
+
+def random_linear(inputs: int, outputs: int, rng: torch.Generator, bias: bool = True) -> nn.Linear:
+    """Return a linear layer with weights from ``rng``, distributed as torch's own initial weights."""
+    layer: nn.Linear = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
+    nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=rng)
+    if bias:
+        bound = 1.0 / math.sqrt(inputs)
+        nn.init.uniform_(layer.bias, -bound, bound, generator=rng)
+    return layer
+
+
+def small_linear(inputs: int, outputs: int, rng: torch.Generator) -> nn.Linear:
+    """Return a linear layer with small weights and a bias of 0: its first outputs are almost 0."""
+    # The weights of `random_linear` are drawn and replaced, so that a seed gives the same weights as in 0.1.
+    layer = random_linear(inputs, outputs, rng)
+    nn.init.normal_(layer.weight, std=1e-2, generator=rng)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def random_recurrent(cell: str, inputs: int, width: int, rng: torch.Generator) -> nn.RNNBase:
+    """Return a recurrent layer with weights from ``rng``, distributed as torch's own initial weights.
+
+    The kind of ``cell`` is a key of `CELLS`.
+    """
+    layer: nn.RNNBase = CELLS[cell](inputs, width, device="meta").to_empty(device="cpu")
+    bound = 1.0 / math.sqrt(width)
+    for weight in layer.parameters():
+        nn.init.uniform_(weight, -bound, bound, generator=rng)
+    return layer

@@ -1,0 +1,117 @@
+"""Close the windows of a shard: aggregate their rows, step the state, and return the forecasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from forecaster.forecasts import Forecasts
+from forecaster.lifecycle import forgotten_after
+from forecaster.model import Forecaster
+from forecaster.shards.counts import Counts
+from forecaster.shards.shard import NONE_REPLACED, Shard, slots_of
+from forecaster.state import live
+from forecaster.stepping import advance_in_place
+from forecaster.time.aggregation import NO_DUPLICATES, fill
+from schemas import replaced
+
+# Free the slots of forgotten series, which slow down steps, if more than one slot in this many is forgotten.
+_SLOTS_PER_FORGOTTEN = 10
+
+_BLOCK_STEPS = 1 << 18  # a block has at most this many series-steps: its forecasts take about 150 MB
+
+ClosedBlock = tuple[Forecasts, pl.DataFrame]
+"""Forecasts of a block of windows, and the rows of these windows that later rows replaced."""
+
+
+def close_windows(
+    shard: Shard, through: int, forecaster: Forecaster, windows_per_step: int
+) -> Iterator[tuple[Shard, ClosedBlock | None]]:
+    """Close every window up to and including ``through``, block by block.
+
+    Windows in which no series is live are skipped, so one row years ahead does not close every window before
+    it.
+
+    Yields:
+        The shard after each block of windows, and the results of the block; None in place of results if only
+        windows without a live series were skipped.
+    """
+    if shard.closed_through is not None and through <= shard.closed_through:
+        return
+    shard = _without_forgotten(shard, forecaster.window_config.max_gap)
+    pending = shard.pending
+    if not pending["window"].is_sorted():
+        pending = pending.sort("window", maintain_order=True)
+    index, low = pending["window"], 0
+    while (start := _next_window(shard, index, low)) is not None and start <= through:
+        most = max(1, min(windows_per_step, _BLOCK_STEPS // max(len(shard.state), 1)))
+        stop = min(through + 1, start + most, (start // windows_per_step + 1) * windows_per_step)
+        high = int(index.search_sorted(stop, side="left"))
+        shard, closed = _close_block(shard, pending[low:high], start, stop, forecaster)
+        low = high
+        yield replace(shard, pending=pending[high:]), closed
+    if shard.closed_through is None or shard.closed_through < through:
+        yield replace(shard, pending=pending[low:], closed_through=through), None
+
+
+def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
+    """Return the shard without its forgotten series, if these hold more than a tenth of its slots.
+
+    The decision depends on the shard only, so a rerun frees the slots at the same batch.
+    """
+    state = shard.state
+    if shard.closed_through is None:
+        return shard
+    silent = state.silent + (shard.closed_through - state.clock)
+    is_forgotten = ~live(state) & (state.silent > 0) & (silent > forgotten_after(max_gap))
+    is_forgotten[shard.pending["slot"].to_numpy()] = False
+    if is_forgotten.sum() * _SLOTS_PER_FORGOTTEN <= len(state):
+        return shard
+    kept = np.flatnonzero(~is_forgotten)
+    slot = pl.Series(np.cumsum(~is_forgotten) - 1, dtype=pl.Int32)
+    pending = shard.pending.with_columns(slot=slot.gather(shard.pending["slot"]))
+    state = state.take(kept)
+    return replace(shard, state=state, slots=slots_of(state), pending=pending)
+
+
+def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
+    """Return the next window to close, or None if there is none.
+
+    It is the window after the last closed one or, if no series is live, the next window with a row.
+    """
+    if shard.closed_through is not None and live(shard.state).any():
+        return shard.closed_through + 1
+    return int(index[low]) if low < len(index) else None
+
+
+def _close_block(
+    shard: Shard, rows: pl.DataFrame, start: int, stop: int, forecaster: Forecaster
+) -> tuple[Shard, ClosedBlock]:
+    """Aggregate the rows of windows ``[start, stop)``, step the state, and return the forecasts."""
+    values = np.full((stop - start, len(shard.state)), np.nan)
+    names = forecaster.covariates.features.observed
+    past = np.full((*values.shape, len(names)), np.nan) if names else None
+    duplicates = NO_DUPLICATES
+    if len(rows):
+        window, slot = rows["window"].to_numpy() - start, rows["slot"].to_numpy().astype(np.int64)
+        duplicates = fill(values, rows, window, slot, forecaster.window_config, past, names)
+    forecasts = advance_in_place(forecaster, shard.state, values, start, past=past)
+    counts = shard.counts + Counts(
+        used=len(rows) - duplicates.dropped,
+        duplicates=duplicates.dropped,
+        replaced=len(duplicates.replaced),
+        pending=-len(rows),
+        series_steps=len(forecasts),
+        cold_starts=forecasts.cold_starts,
+    )
+    # Count the windows that have a forecast: the sum over blocks then does not depend on the size of blocks.
+    counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))
+    replaced_rows = (
+        replaced.frame(duplicates.replaced.join(shard.slots, on="slot", how="left"))
+        if (len(duplicates.replaced))
+        else NONE_REPLACED
+    )
+    return replace(shard, closed_through=stop - 1, counts=counts), (forecasts, replaced_rows)
