@@ -19,7 +19,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME CONDA_PREFIX
 
 say = printf '%s\n' "== $(1)"
 
-.PHONY: help setup demo test lint docs bench chaos long-run upgrade-test java cluster-up cluster-down cluster-test lock clean
+.PHONY: help setup demo test lint docs bench chaos long-run lifecycle upgrade-test java cluster-up cluster-down cluster-test lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,9 @@ chaos: setup  ## streams killed at random moments (KILLS=20 SEED=1) against the 
 
 long-run: setup  ## float32 against float64 over 100,000 windows of every component (minutes)
 	@LONG_RUN_WINDOWS=100000 $(BIN)/python -m pytest tests/laws/test_long_run.py
+
+lifecycle: setup  ## a model from training to rollback while a stream runs; writes build/lifecycle.html. Last line: one JSON object
+	@$(BIN)/python -m tests.lifecycle
 
 upgrade-test: setup  ## Beam upgraded and taken back beneath a stream (BEAM=2.76.0 is the other version)
 	@$(BIN)/python -m tests.chaos.upgrade $(or $(BEAM),2.76.0) --uv $(UV)

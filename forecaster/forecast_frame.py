@@ -97,7 +97,7 @@ def train_and_forecast(
 ) -> FleetForecast:
     """Train a forecaster on all windows, and forecast each series after its last value.
 
-    The arguments are those of `forecaster.training.train.train`. The backtest scores the weights from before
+    The arguments are as in `forecaster.training.train.train`. The backtest scores the weights from before
     the refit, which have not seen the windows of the backtest.
     """
     training = training or TrainingConfig()
@@ -151,7 +151,7 @@ def _step(model: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame
             scored.append(errors(forecasts.frame(), windows, model.window_config))
     own = pl.concat(scored) if scored else pl.DataFrame()
     is_scored = first > 0 and len(own) > 0
-    scores = score_beside_baselines(model, own, windows, first) if is_scored else pl.DataFrame()
+    scores = score_beside_baselines(model, own, windows, first).scores if is_scored else pl.DataFrame()
     return flat(pl.concat(last), model.window_config.frequency), scores
 
 

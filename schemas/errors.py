@@ -9,7 +9,8 @@
     │   └── VersionMismatch   a state belongs to another model version                          exit 4
     ├── EngineError           a runner is missing or failed                                     exit 5
     │   └── EngineLost        a runner died; the same command with --resume continues the job   exit 5
-    └── OutputError           a file or folder cannot be written                                exit 6
+    ├── OutputError           a file or folder cannot be written                                exit 6
+    └── PromotionRefused      a model version did not pass the gate                             exit 7
 
 The command line prints ``str(error)`` as one line and exits with ``exit_code``; users of the library catch
 ``StatecastError``.
@@ -50,7 +51,7 @@ class ModelError(StatecastError):
 
 
 class VersionMismatch(ModelError):
-    """A state belongs to another model version than the model that should step it."""
+    """A state belongs to another model version than the model that is to step it."""
 
 
 class EngineError(StatecastError):
@@ -67,6 +68,12 @@ class OutputError(StatecastError):
     """A folder or file cannot be written."""
 
     exit_code: ClassVar[int] = 6
+
+
+class PromotionRefused(StatecastError):
+    """A model version did not pass the gate, so the alias has not moved."""
+
+    exit_code: ClassVar[int] = 7
 
 
 def one_line(message: object) -> str:

@@ -84,6 +84,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = Forecaster.untrained(NetworkConfig(hidden=8, layers=1, horizon=3), WindowConfig())
     with Registry(f"sqlite:///{folder}/mlflow.db").start_run("tiny", {}) as run:
         run.log_model(tiny, "weather", weather.head(3))
+        run.name_first_version("weather", "champion", "the pages load it by its name")
     for file, output in (("weather.parquet", "out"), ("readings.csv", "read")):
         job = BackfillJob(tiny, (str(folder / file),), Input(Columns()), folder / output, shards=2)
         run_backfill(replace(job, max_quarantined=1))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.registry.store import ui_environment
+from forecaster.registry.ui import ui_environment
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -99,8 +99,8 @@ def test_only_schemas_forecaster_and_pipelines_are_packaged() -> None:
 def test_make_help_lists_every_documented_target() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([\w-]+)", listed, re.MULTILINE) == [
-        "help", "setup", "demo", "test", "lint", "docs", "bench", "chaos", "long-run", "upgrade-test", "java",
-        "cluster-up", "cluster-down", "cluster-test", "lock", "clean",
+        "help", "setup", "demo", "test", "lint", "docs", "bench", "chaos", "long-run", "lifecycle",
+        "upgrade-test", "java", "cluster-up", "cluster-down", "cluster-test", "lock", "clean",
     ]  # fmt: skip
 
 
@@ -149,8 +149,9 @@ def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
 # All other modules must call `forecaster.durable` or `pipelines.storage`: no crash may leave half a file.
 CHANGES_FILES = {
     "forecaster/durable.py",  # implements the crash-safe writes
-    "forecaster/registry/run.py",  # writes to a temporary folder, from which MLflow copies
-    "forecaster/registry/store.py",  # opens a database to check whether it is writable
+    "forecaster/registry/run.py",  # its writers are called by `write_whole`
+    "forecaster/registry/store_checks.py",  # opens a database to check whether it is writable
+    "pipelines/jobs/file_forecast.py",  # its writers are called by `write_whole`
     "pipelines/runners/engine.py",  # opens the log of an engine
     "pipelines/runners/prism_binary.py",  # writes to a temporary folder
     "pipelines/sinks/files.py",  # its writers are called by `write_whole`

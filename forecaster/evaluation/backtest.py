@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from forecaster.evaluation.baselines import persistence, seasonal_naive
 from forecaster.evaluation.scores import errors, keep_common, score, series_scale
+from forecaster.evaluation.skill import PERSISTENCE, SEASONAL_NAIVE, BaselineComparison
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.stepping import advance
@@ -16,25 +20,47 @@ from forecaster.time.windows import Windows
 _BLOCK = 256  # windows in one block; the forecasts of a whole long history would not fit into memory
 
 
-def backtest(forecaster: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+@dataclass(frozen=True)
+class Backtest:
+    """The scores of a backtest.
+
+    Attributes:
+        comparison: errors and scores of the model and the baselines.
+        rows: number of observed windows of each series.
+        seconds: duration.
+    """
+
+    comparison: BaselineComparison
+    rows: Mapping[str, int]
+    seconds: float
+
+
+def backtest(forecaster: Forecaster, windows: Windows, first: int) -> Backtest | None:
     """Step a forecaster through ``windows`` and score the forecasts that it issues from row ``first`` on.
 
     Returns:
-        The errors of the forecaster (see `forecaster.evaluation.scores.errors`), and the scores of the
-        forecaster and the baselines (see `score_beside_baselines`).
+        The scores of the forecaster and the baselines (see `score_beside_baselines`); None if no forecast has
+        an actual.
     """
-    config, parts = forecaster.window_config, []
+    began_s, config, parts = time.monotonic(), forecaster.window_config, []
     for start, forecasts in step_in_blocks(forecaster, windows, first):
         if start >= first:
             parts.append(errors(forecasts.frame(), windows, config))
     own = pl.concat(parts)
-    return own, score_beside_baselines(forecaster, own, windows, first)
+    if not len(own):
+        return None
+    counts = (~np.isnan(windows.values)).sum(axis=0).tolist()
+    return Backtest(
+        score_beside_baselines(forecaster, own, windows, first),
+        dict(zip(windows.series_ids, counts, strict=True)),
+        time.monotonic() - began_s,
+    )
 
 
 def step_in_blocks(forecaster: Forecaster, windows: Windows, cut: int) -> Iterator[tuple[int, Forecasts]]:
     """Step a cold state through ``windows``, and yield the first row and the forecasts of each block.
 
-    A block begins at row ``cut``, so that every block lies before it or after it.
+    A block begins at row ``cut``, so that no block has rows on both sides of it.
     """
     state, rows = forecaster.initial_state(), len(windows.values)
     for start in [*range(0, cut, _BLOCK), *range(cut, rows, _BLOCK)]:
@@ -45,8 +71,8 @@ def step_in_blocks(forecaster: Forecaster, windows: Windows, cut: int) -> Iterat
 
 def score_beside_baselines(
     forecaster: Forecaster, own: pl.DataFrame, windows: Windows, first: int
-) -> pl.DataFrame:
-    """Return the scores of a forecaster, of persistence and of seasonal naive (``schemas.scores``).
+) -> BaselineComparison:
+    """Return the errors and scores of a forecaster, of persistence and of seasonal naive.
 
     All are scored on the series, issue times and horizons of ``own``. Errors are divided by the scale of each
     series in the rows before ``first`` (`forecaster.evaluation.scores.series_scale`).
@@ -54,13 +80,14 @@ def score_beside_baselines(
     Args:
         forecaster: its cell is the name of its scores.
         own: errors of the forecaster (see `forecaster.evaluation.scores.errors`).
-        windows: the values that were forecast, and those before them.
+        windows: the values that were forecast, and the values before them.
         first: the row of the first issued forecast.
     """
     config, horizon = forecaster.window_config, forecaster.network_config.horizon
-    unit = series_scale(windows.rows(0, first), config)
-    table = [score(forecaster.network_config.cell, own, unit)]
-    for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive)):
+    label = str(forecaster.network_config.cell)
+    scale, by_label = series_scale(windows.rows(0, first), config), {label: own}
+    for name, baseline in ((PERSISTENCE, persistence), (SEASONAL_NAIVE, seasonal_naive)):
         naive = baseline(windows, config, horizon).filter(pl.col("issued_at") >= own["issued_at"].min())
-        table.append(score(label, keep_common(own, errors(naive, windows, config)), unit))
-    return pl.concat(table)
+        by_label[name] = keep_common(own, errors(naive, windows, config))
+    scores = pl.concat([score(name, part, scale) for name, part in by_label.items()])
+    return BaselineComparison(label, by_label, scale, scores)

@@ -144,7 +144,7 @@ def rolling_forecasts(
     levels, scale = forecaster.network_config.quantiles, training_scale(windows, split.train_rows, config)
     intervals: PointIntervals | None = None
     block_rows = max(1, _BLOCK_CELLS // (len(windows.series_ids) * split.horizon))
-    for rows in _blocks(split, block_rows, np.flatnonzero(np.diff(windows.index) > 1) + 1):
+    for rows in blocks(split, block_rows, np.flatnonzero(np.diff(windows.index) > 1) + 1):
         block = windows.rows(rows.start, rows.stop)
         start, at = block.start, np.arange(rows.start, rows.stop)
         past = block.stacked_covariates(forecaster.covariates.features.observed)
@@ -157,9 +157,8 @@ def rolling_forecasts(
         for name, quantiles in intervals.step(start, actuals[rows.start : rows.stop], points).items():
             members[name] = Member(levels, quantiles)
         if rows.start >= split.issue_rows.start:
-            yield _scored_block(
-                at, members, _ahead(actuals, windows.index, at, split.horizon), forecasts.issued & has_scale
-            )
+            block_actuals = values_ahead(actuals, windows.index, at, split.horizon)
+            yield _scored_block(at, members, block_actuals, forecasts.issued & has_scale)
         on_windows(len(rows))
 
 
@@ -231,7 +230,7 @@ class FanSample:
         }
 
 
-def _blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
+def blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
     """Yield all rows up to the last scored issue row, in blocks of at most ``most`` rows.
 
     A block ends before each of ``breaks``, the rows that do not directly follow the row before in time. No
@@ -244,7 +243,7 @@ def _blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
                 yield range(start, min(start + most, stop))
 
 
-def _ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
+def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
     """Return ``[T, S, N]``, the values in the N windows after each of ``T`` rows.
 
     The value of a window that has no row is NaN.
@@ -256,7 +255,7 @@ def _ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
 
 
 def _scored_block(rows: Ints, members: Mapping[str, Member], actuals: Floats, issued: Bools) -> ScoredBlock:
-    """Return a block in which a forecast is scored if it has an actual and every member forecasts it."""
+    """Return a block in which a pair is scored if it has an actual, and a forecast of every member."""
     is_scored = issued[:, :, None] & ~np.isnan(actuals)
     for member in members.values():
         is_scored &= ~np.isnan(member.values).any(axis=0)

@@ -69,7 +69,7 @@ def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> p
 
 
 def score(model: str, errors: pl.DataFrame, scale: Scale) -> pl.DataFrame:
-    """Return errors by horizon, as rows of ``schemas.scores``.
+    """Return the mean errors at each horizon, as rows of ``schemas.scores``.
 
     Errors are divided by the scale of their series. A horizon's score is the mean over series of each series'
     mean.
@@ -79,20 +79,14 @@ def score(model: str, errors: pl.DataFrame, scale: Scale) -> pl.DataFrame:
         errors: result of `errors`.
         scale: unit of each series' errors (see `series_scale`); 1 for a series that it does not contain.
     """
-    quantiles = sorted(
-        (n for n in errors.columns if n[0] == "q" and n[1:2].isdigit()), key=lambda n: float(n[1:])
-    )
-    known = scale or {"": 1.0}
-    unit = pl.col("series_id").replace_strict(
-        list(known), list(known.values()), default=1.0, return_dtype=pl.Float64
-    )
+    quantiles = quantile_columns(errors)
     miss = {q: pl.col("observed") - pl.col(q) for q in quantiles}
     pinball = [
         pl.max_horizontal(miss[q] * float(q[1:]) / 100, miss[q] * (float(q[1:]) / 100 - 1)) for q in quantiles
     ]
     inside = pl.col("observed").is_between(pl.col(quantiles[0]), pl.col(quantiles[-1]))
     by_series = (
-        errors.with_columns(unit=unit)
+        errors.with_columns(unit=unit_of(scale))
         .group_by("series_id", "horizon")
         .agg(
             count=pl.len(),
@@ -116,6 +110,20 @@ def score(model: str, errors: pl.DataFrame, scale: Scale) -> pl.DataFrame:
     )
 
 
+def quantile_columns(errors: pl.DataFrame) -> list[str]:
+    """Return the names of the columns of quantiles, such as ``q50``, in the order of their levels."""
+    names = (name for name in errors.columns if name[0] == "q" and name[1:2].isdigit())
+    return sorted(names, key=lambda name: float(name[1:]))
+
+
+def unit_of(scale: Scale) -> pl.Expr:
+    """Return an expression for the scale of the series of each row; 1 for a series without a scale."""
+    known = scale or {"": 1.0}
+    return pl.col("series_id").replace_strict(
+        list(known), list(known.values()), default=1.0, return_dtype=pl.Float64
+    )
+
+
 def keep_common(errors: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of ``others`` whose series, issue time and horizon are in ``errors``.
 
@@ -129,7 +137,7 @@ def calibration(errors: pl.DataFrame) -> pl.DataFrame:
 
     The share is averaged over series.
     """
-    names = [n for n in errors.columns if n[0] == "q" and n[1:2].isdigit()]
+    names = quantile_columns(errors)
     under = errors.group_by("series_id").agg((pl.col("observed") <= pl.col(n)).mean().alias(n) for n in names)
     means = under.select(pl.col(n).mean() for n in names).row(0)
     return pl.DataFrame({"level": [float(n[1:]) / 100 for n in names], "observed": means}).sort("level")
@@ -138,8 +146,8 @@ def calibration(errors: pl.DataFrame) -> pl.DataFrame:
 def fans(errors: pl.DataFrame, series_id: str, freq: Frequency) -> pl.DataFrame:
     """Return the forecasts of one series at successive issue times, each issued where its predecessor ends.
 
-    There are 4 to 28 of them, for about 168 windows without gaps in the middle of all forecasts (see
-    `plots.fan_figure`).
+    These are 4 to 28 forecasts. They cover about 168 windows, without gaps, in the middle of all forecasts
+    (see `plots.fan_figure`).
     """
     of_series = errors.filter(pl.col("series_id") == series_id)
     times = of_series["issued_at"].unique().sort()

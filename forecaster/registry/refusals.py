@@ -1,8 +1,10 @@
-"""Errors of MLflow and its database, raised as ModelError with one line."""
+"""Convert errors of MLflow and its database to ModelError, with a message of one line."""
 
 from __future__ import annotations
 
 import logging
+import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,8 +13,11 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
 
 from forecaster import warning_filters
-from schemas.errors import ModelError
+from schemas.errors import ModelError, one_line
+from schemas.masking import masked
 
+_DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""Python module of a database's driver -> the package that has it."""
 REFUSALS = (MlflowException, SQLAlchemyError)
 
 for _name in ("mlflow", "alembic", "sqlalchemy"):
@@ -21,7 +26,7 @@ for _name in ("mlflow", "alembic", "sqlalchemy"):
 
 @contextmanager
 def store_errors(tracking_uri: str) -> Iterator[None]:
-    """Raise errors of MLflow and its database as ModelError with one line, and ignore their warnings.
+    """Raise errors of MLflow and its database in the ``with`` block as ModelError; ignore their warnings.
 
     The warnings are about MLflow's own use of SQLAlchemy and pandas, which cannot be changed here.
 
@@ -32,23 +37,49 @@ def store_errors(tracking_uri: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        package = _DRIVERS.get(str(error.name), error.name or str(error))
         raise ModelError(
-            f"the MLflow store {tracking_uri} needs one more package: install {error.name or error}"
+            f"the MLflow store {tracking_uri} needs one more package: install it with pip install {package}"
         ) from error
     except REFUSALS as error:
         lines = str(getattr(error, "orig", None) or error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__
-        raise ModelError(f"the MLflow store {tracking_uri} reports an error: {reason}") from error
+        raise ModelError(_explained(tracking_uri, reason)) from error
+
+
+def _explained(tracking_uri: str, reason: str) -> str:
+    """Return the message for an error of the store, with the remedy if it is known."""
+    status = re.search(r"error code (401|403)\b|\b(UNAUTHENTICATED|PERMISSION_DENIED)\b", reason)
+    if status is None:
+        return f"the MLflow store {tracking_uri} reports an error: {reason}"
+    if status[1] == "403" or status[2] == "PERMISSION_DENIED":
+        return (
+            f"the MLflow server {tracking_uri} does not permit this (403): ask its owner for the permission, "
+            "or log in as another user with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return (
+        f"the MLflow server {tracking_uri} does not accept the login (401): set MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    )
 
 
 @contextmanager
 def ignore_existing() -> Iterator[None]:
-    """Run a block that creates something in a store; end it without an error if the thing exists already.
+    """Ignore the error of a ``with`` block that creates an object in a store if the object exists already.
 
-    Another process could create the thing between a check and the call, so a check would not help.
+    A check before the call would not help: another process could create the object between check and call.
     """
     try:
         yield
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error as one line: its class, if the error is a bug, and its message."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if type(error).__module__.startswith("schemas."):
+        return masked(one_line(error))
+    return masked(one_line(traceback.format_exception_only(error)[-1]))

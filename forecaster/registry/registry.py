@@ -8,47 +8,38 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
-from difflib import get_close_matches
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import mlflow.artifacts
 import polars as pl
-from mlflow.entities import LifecycleStage, RunStatus
 from mlflow.exceptions import MlflowException
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from mlflow.tracking.context.registry import resolve_tags
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pydantic import SecretStr
 
 from forecaster.model import FILE_NAME, Forecaster
-from forecaster.registry.new_store import make_store
-from forecaster.registry.refusals import REFUSALS, ignore_existing, store_errors
+from forecaster.registry import lookup, outbox
+from forecaster.registry.aliases import Aliases
+from forecaster.registry.begin_run import begin_run, monitored, reopen_run
+from forecaster.registry.connection import Connection
+from forecaster.registry.killed_runs import PROCESS_TAG, check_not_running, mark_killed_runs
+from forecaster.registry.lookup import find_version, find_weights, model_of_run, versions_of
+from forecaster.registry.outbox import Outbox
+from forecaster.registry.overview import models_frame, models_of, runs_frame, runs_of
+from forecaster.registry.references import DEFAULT_ALIAS, Reference, check_alias
+from forecaster.registry.refusals import REFUSALS
 from forecaster.registry.run import Run
-from forecaster.registry.store import (
-    DEFAULT_ALIAS,
-    Reference,
-    Store,
-    check_alias,
-    registry_of,
-    ui_command,
-    ui_environment,
-)
+from forecaster.registry.runs_view import runs_page, store_view
+from forecaster.registry.served_model import example_rows
+from forecaster.registry.ui import ui_command, ui_environment
 from forecaster.registry.versions import (
+    MODEL_TAG,
     SCALE_FILE,
-    VERSION_TAG,
     Promotion,
+    Sent,
     Version,
-    run_overview,
-    runs_frame,
-    version_of,
     versions_frame,
 )
 from schemas.errors import ModelError
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run as RunEntity
 
 __all__ = ["Promotion", "Registry", "Run", "Version", "ui_command", "ui_environment"]
 
@@ -65,9 +56,12 @@ class Registry:
         registry_uri: the store of registered models; empty for the store of runs.
         experiment_id: id of an existing experiment, which is used instead of ``experiment``; empty to use
             the name.
-        run_id: an existing run that `start_run` continues, as ``mlflow run`` creates one; empty to start a
-            new run each time.
+        run_id: id of an existing run that `start_run` continues, such as that of ``mlflow run``; empty to
+            start a new run each time.
         system_metrics: whether to log the use of processor, memory, disk and network during a run.
+        unsent: folder for the entries that the store does not take while it is away.
+        artifacts: folder, or address such as ``s3://BUCKET/PREFIX``, for the files of a new experiment; empty
+            if the server decides, and for SQLite, which has them beside its file.
 
     Raises:
         ModelError: the store cannot be opened, written or reached.
@@ -82,15 +76,15 @@ class Registry:
         experiment_id: str = "",
         run_id: str = "",
         system_metrics: bool = False,
+        unsent: str | Path = outbox.FOLDER,
+        artifacts: str = "",
     ) -> None:
-        self._store = Store.parse(tracking_uri)
-        self._models = registry_of(self._store, registry_uri)
-        for store in {self._store, self._models}:
-            store.check()
-        self.tracking_uri = self._store.uri
+        self._connection = Connection(tracking_uri, registry_uri, experiment, experiment_id, artifacts)
+        self.tracking_uri = self._connection.runs.uri
+        self.aliases = Aliases(self._connection)
         self.experiment = experiment
-        self._given_id, self._run_id, self._system_metrics = experiment_id, run_id, system_metrics
-        self._client: mlflow.MlflowClient | None = None
+        self._run_id, self._system_metrics = run_id, system_metrics
+        self._unsent = Path(unsent)
 
     @contextmanager
     def start_run(
@@ -99,106 +93,74 @@ class Registry:
         params: Mapping[str, object],
         tags: Mapping[str, str] | None = None,
         parent: Run | None = None,
+        model_version: str = "",
     ) -> Iterator[Run]:
         """Start an MLflow run to log to, and end it at the end of the ``with`` block.
 
-        An error ends the MLflow run as FAILED, Ctrl-C as KILLED.
+        An error ends the MLflow run as FAILED, Ctrl-C as KILLED. If the store goes away during the run,
+        the entries that it does not take wait in the folder ``unsent``. First, earlier runs are marked as
+        KILLED if their process ran on this host and has died.
 
         Args:
             name: name of the MLflow run in overviews.
             params: settings, see `Run.log_params`.
-            tags: tags in addition to MLflow's own tags of user, source file and git commit.
-            parent: the MLflow run to which the new one belongs; MLflow shows the new one below it.
+            tags: tags in addition to the tags about user, commit, versions and machine.
+            parent: the MLflow run to which the new one belongs; MLflow shows the new one below it. Such a run
+                can start while the store is away.
+            model_version: `Forecaster.version` of a registered model that the run evaluates; metrics with
+                ``of_model`` are linked to it.
 
         Raises:
             ModelError: the store reports an error.
         """
-        with self._store_errors():
-            client = self._open()
-            own = dict(tags or {}) | ({MLFLOW_PARENT_RUN_ID: parent.run_id} if parent else {})
-            if self._run_id and parent is None:
-                entity = self._reopened_run(client, name, resolve_tags(own))
-            else:
-                entity = client.create_run(self._experiment_id(client), tags=resolve_tags(own), run_name=name)
-            run = Run(client, entity)
-            run.log_params(params)
+        run = begin_run(self._connection, self._unsent, name, tags or {}, self._run_id, parent)
+        if model_version:
+            found = find_weights(self._connection, model_version)
+            if found is not None and MODEL_TAG in found.tags:
+                run.link_model(found.tags[MODEL_TAG])
+        run.log_params(params)
         try:
-            with self._monitored(run):
+            with monitored(run, self.tracking_uri) if self._system_metrics else nullcontext():
                 yield run
         except BaseException as error:
-            status = RunStatus.FAILED if isinstance(error, Exception) else RunStatus.KILLED
-            with suppress(*REFUSALS):  # the error of the `with` block must be raised, not the store's
-                client.set_terminated(run.run_id, RunStatus.to_string(status))
+            with suppress(Exception):  # the error of the `with` block must be raised, not the store's
+                run.end("FAILED" if isinstance(error, Exception) else "KILLED", error)
             raise
-        with self._store_errors():
-            client.set_terminated(run.run_id)
+        run.end("FINISHED")
 
     @contextmanager
-    def _monitored(self, run: Run) -> Iterator[None]:
-        """Log the machine's use to an MLflow run during the ``with`` block, if `system_metrics` is set."""
-        if not self._system_metrics:
-            yield
-            return
-        monitor = SystemMetricsMonitor(run.run_id, tracking_uri=self.tracking_uri)
-        monitor.start()
-        try:
-            yield
-        finally:
-            monitor.finish()
-
-    def _experiment_id(self, client: mlflow.MlflowClient) -> str:
-        """Return the id of the experiment of new runs; an experiment given by name is created if missing.
+    def reopen(self, run_id: str) -> Iterator[Run]:
+        """Log later results to a run that has ended; the status of the run does not change.
 
         Raises:
-            ModelError: no experiment has the given id, or it was deleted.
+            ModelError: the run does not exist, or the store is away.
         """
-        if self._given_id:
-            return self._existing_experiment(client, self._given_id)
-        known = client.get_experiment_by_name(self.experiment)
-        if known is None:
-            place = self._store.artifacts
-            # With this tag, MLflow's pages open in the training view, not in the view for language models.
-            with ignore_existing():  # another process can create the experiment at the same time
-                client.create_experiment(
-                    self.experiment,
-                    None if place is None else place.as_uri(),
-                    {"mlflow.experimentKind": "custom_model_development"},
-                )
-            known = client.get_experiment_by_name(self.experiment)
-            assert known is not None
-        found: str = known.experiment_id
-        return found
+        run = reopen_run(self._connection, self._unsent, run_id)
+        yield run
+        run.send()
 
-    def _existing_experiment(self, client: mlflow.MlflowClient, experiment_id: str) -> str:
-        """Return ``experiment_id``, after checking that the experiment exists.
+    def send(self, folder: Path, model_name: str) -> Sent:
+        """Send an unsent run to the store, or register a forecaster that `Forecaster.save` wrote.
+
+        Args:
+            folder: a folder of `forecaster.registry.outbox.unsent`, or one of a saved forecaster.
+            model_name: the registered model of a saved forecaster; an unsent run has its own.
 
         Raises:
-            ModelError: no experiment has the id, or it was deleted.
+            ModelError: the folder holds neither, another process still writes the run, or the store does not
+                take everything.
         """
-        try:
-            known = client.get_experiment(experiment_id)
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-            known = None
-        if known is None or known.lifecycle_stage != LifecycleStage.ACTIVE:
-            what = (
-                f"no experiment has the id {experiment_id}" if known is None else f"{known.name} was deleted"
-            )
-            raise ModelError(
-                f"{what} in {self._store}: set MLFLOW_EXPERIMENT_ID or mlflow.experiment_id to the id of an "
-                "experiment that statecast ui shows, or to nothing"
-            )
-        return experiment_id
-
-    def _reopened_run(self, client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> RunEntity:
-        """Set the run that `mlflow run` created to running, name it, add missing tags, and return it."""
-        entity = self._entity(self._run_id)
-        client.update_run(self._run_id, RunStatus.to_string(RunStatus.RUNNING), name)
-        for key, value in tags.items():
-            if key not in entity.data.tags:
-                client.set_tag(self._run_id, key, value)
-        return entity
+        if (folder / FILE_NAME).is_file():
+            forecaster = Forecaster.load(folder)
+            with self.start_run(folder.resolve().name, {}, {"statecast.job": "register"}) as run:
+                run.log_model(forecaster, model_name, example_rows(forecaster))
+                run.name_first_version(model_name, "challenger", "it was registered without a backtest")
+            return Sent(run.run_id, run.version, ())
+        box = Outbox.read(folder)
+        check_not_running(box.run.get("tags", {}).get(PROCESS_TAG, ""), folder)
+        run = Run(self._connection, box)
+        run.send()
+        return Sent(run.run_id, run.version, tuple(run.notices))
 
     def load(self, ref: str) -> Forecaster:
         """Load the forecaster that ``ref`` names.
@@ -215,12 +177,12 @@ class Registry:
         if reference.folder is not None and not self.is_registered(reference):
             return Forecaster.load(reference.folder)
         expected = None
-        with self._store_errors():
-            client = self._existing()
+        with self._connection.errors():
+            client = self._connection.existing()
             if reference.run_id is not None:
-                uri = self._model_of_run(reference.run_id)
+                uri = model_of_run(self._connection, reference.run_id)
             else:
-                version = self._find(reference)
+                version = find_version(self._connection, reference)
                 expected = version.model_version
                 uri = client.get_model_version_download_uri(version.name, str(version.number))
             if uri.startswith("models:/m-"):
@@ -239,34 +201,19 @@ class Registry:
             )
         return forecaster
 
-    def run(self, run_id: str) -> Run:
-        """Return a run that has ended, so that later results about its model can be logged to the run.
+    def promote(self, ref: str, alias: str = DEFAULT_ALIAS, why: str = "") -> Promotion:
+        """Point ``alias`` at the version that ``ref`` names, and record the move.
 
-        Raises:
-            ModelError: the run does not exist.
-        """
-        with self._store_errors():
-            return Run(self._existing(), self._entity(run_id))
-
-    def promote(self, ref: str, alias: str = DEFAULT_ALIAS) -> Promotion:
-        """Set ``alias`` to the version that ``ref`` names (``NAME/3`` or ``NAME@ALIAS``).
+        Args:
+            ref: the version, as ``NAME/3`` or ``NAME@ALIAS``.
+            alias: the alias.
+            why: reason, one line.
 
         Raises:
             ModelError: the version does not exist, or ``ref`` does not name a registered model.
         """
         check_alias(alias)
-        reference = Reference.parse(ref)
-        if reference.name is None:
-            raise ModelError(f"{ref} is not a registered version: name it as NAME/3 or NAME@ALIAS")
-        with self._store_errors():
-            version = self._find(reference)
-            before = self._registered(version.name)
-            self._open().set_registered_model_alias(version.name, alias, str(version.number))
-            return Promotion(
-                alias,
-                next((v for v in before if alias in v.aliases), None),
-                next(v for v in self._registered(version.name) if v.number == version.number),
-            )
+        return self.aliases.move(self.aliases.find(ref), alias, why)
 
     def versions(self, name: str) -> pl.DataFrame:
         """Return the versions of a model, newest first.
@@ -279,8 +226,8 @@ class Registry:
         Raises:
             ModelError: no model has that name.
         """
-        with self._store_errors():
-            return versions_frame(self._registered(name))
+        with self._connection.errors():
+            return versions_frame(versions_of(self._connection, name))
 
     def training_scale(self, model_version: str) -> dict[str, float] | None:
         """Return the scale of each series on the training rows of a version; None if it is not stored.
@@ -289,13 +236,12 @@ class Registry:
             model_version: `Forecaster.version`, which is also a column of forecasts.
         """
         try:
-            with self._store_errors(), tempfile.TemporaryDirectory() as folder:
-                client = self._existing()
-                tag = f"tags.`{VERSION_TAG}` = '{model_version}'"
-                found = client.search_model_versions(tag, max_results=1)
-                if not found or not found[0].run_id:
+            with self._connection.errors(), tempfile.TemporaryDirectory() as folder:
+                found = find_weights(self._connection, model_version)
+                if found is None or not found.run_id:
                     return None
-                file = client.download_artifacts(found[0].run_id, SCALE_FILE, folder)
+                client = self._connection.existing()
+                file = client.download_artifacts(found.run_id, SCALE_FILE, folder)
                 return dict(pl.read_parquet(file).select("series_id", "scale").rows())
         except (ModelError, MlflowException, OSError):
             return None
@@ -304,107 +250,42 @@ class Registry:
         """Return the newest runs of the experiment, newest first.
 
         Returns:
-            ``name, run_id, status, cell: String, started: Datetime("us", "UTC"), seconds: Float64`` (null
-            while the run lasts) and a Float64 column with the last value of each validation metric of any
-            run.
+            ``name, run_id, status, job, cell: String, started: Datetime("us", "UTC"), seconds: Float64``
+            (null while the run lasts) and a Float64 column with the last value of each backtest or
+            validation metric of any run.
         """
-        with self._store_errors():
-            client = self._existing()
-            if self._given_id:
-                ids = [self._existing_experiment(client, self._given_id)]
-            else:
-                experiment = client.get_experiment_by_name(self.experiment)
-                ids = [experiment.experiment_id] if experiment else []
-            order = ["attributes.start_time DESC"]
-            found = client.search_runs(ids, max_results=limit, order_by=order) if ids else []
-        return runs_frame([run_overview(run) for run in found])
+        with self._connection.errors():
+            return runs_frame(runs_of(self._connection, limit))
 
-    def _open(self) -> mlflow.MlflowClient:
-        """Return the client; the first call creates a missing SQLite store."""
-        if self._client is None:
-            make_store(self._store)
-            if self._models != self._store:
-                make_store(self._models)
-            self._client = mlflow.MlflowClient(self.tracking_uri, self._models.uri)
-        return self._client
+    def models(self) -> pl.DataFrame:
+        """Return all registered versions, by name and the newest first, with the metrics of their runs.
 
-    def _existing(self) -> mlflow.MlflowClient:
-        """Return the client of the store; raise ModelError if the store does not exist."""
-        self._store.check_exists()
-        return self._open()
+        Returns:
+            The columns of `versions`, ``description: String``, and a Float64 column for each backtest or
+            validation metric of any run.
+        """
+        with self._connection.errors():
+            return models_frame(*models_of(self._connection))
 
-    def _store_errors(self) -> AbstractContextManager[None]:
-        """Return a context that raises errors of the store as ModelError with one line."""
-        return store_errors(self.tracking_uri)
+    def prepare_page(self, address: str) -> str:
+        """Store the view of the runs in the experiment, mark killed runs, and return the URL of its page.
+
+        If no run has created the experiment, the experiment that was changed last is shown.
+
+        Args:
+            address: the address of the server that shows the page.
+        """
+        with self._connection.errors():
+            client = self._connection.client()
+            experiment_id = self._connection.existing_experiment_id()
+            if experiment_id is None:
+                found = client.search_experiments(max_results=1, order_by=["last_update_time DESC"])
+                experiment_id = found[0].experiment_id if found else self._connection.experiment_id()
+            with suppress(*REFUSALS):  # a user who may only read can open the page, too
+                store_view(client, experiment_id)
+                mark_killed_runs(client, experiment_id)
+        return runs_page(address, experiment_id)
 
     def is_registered(self, reference: Reference) -> bool:
-        """Return True if the store has the model or run that the reference names.
-
-        Return False if the reference can only mean a folder, or the store does not exist.
-        """
-        if reference.is_folder or not (self._store.exists() and self._models.exists()):
-            return False
-        with self._store_errors():
-            client = self._open()
-            if reference.run_id is not None:
-                with suppress(MlflowException):
-                    return bool(client.get_run(reference.run_id))
-                return False
-            return bool(client.search_model_versions(f"name = '{reference.name}'", 1))
-
-    def _find(self, reference: Reference) -> Version:
-        """Return the registered version that a reference with a model's name refers to."""
-        assert reference.name is not None
-        found = self._registered(reference.name)
-        for version in found:
-            if reference.version == version.number or reference.alias in version.aliases:
-                return version
-        numbers = ", ".join(str(version.number) for version in found[:10])
-        aliases = ", ".join(sorted(alias for version in found for alias in version.aliases)) or "none"
-        raise ModelError(
-            f"{reference.text} names no version: {reference.name} has versions {numbers} and aliases "
-            f"{aliases} (set one with statecast promote)"
-        )
-
-    def _registered(self, name: str) -> list[Version]:
-        """Return the versions registered under ``name``, newest first.
-
-        Raises:
-            ModelError: no model has that name.
-        """
-        client = self._existing()
-        found = client.search_model_versions(f"name = '{name}'", 1000, ["version_number DESC"])
-        if not found:
-            names = [model.name for model in client.search_registered_models(max_results=1000)]
-            near = get_close_matches(name, names, n=3, cutoff=0.5)
-            hint = (
-                f"did you mean {' or '.join(near)}?"
-                if near
-                else f"it holds {', '.join(sorted(names)[:10]) or 'none yet'} (statecast train makes one)"
-            )
-            raise ModelError(f"no model {name!r} is registered in {self._models}: {hint}")
-        # Read the aliases separately: in database stores, the results of a search have none.
-        aliases = client.get_registered_model(name).aliases
-        return [version_of(version, aliases) for version in found]
-
-    def _entity(self, run_id: str) -> RunEntity:
-        """Return MLflow's record of a run.
-
-        Raises:
-            ModelError: the run does not exist.
-        """
-        try:
-            return self._existing().get_run(run_id)
-        except MlflowException as error:
-            raise ModelError(f"no run {run_id} is in {self._store}: statecast ui shows its runs") from error
-
-    def _model_of_run(self, run_id: str) -> str:
-        """Return the address of the last model that a run logged."""
-        run = self._entity(run_id)
-        outputs = run.outputs.model_outputs if run.outputs else []
-        if not outputs:
-            raise ModelError(
-                f"run {run_id} ({run.info.run_name}, {run.info.status}) logged no model: choose another, or "
-                "train again"
-            )
-        return f"models:/{outputs[-1].model_id}"
+        """Return whether the store has the model or run that a reference names."""
+        return lookup.is_registered(self._connection, reference)

@@ -1,88 +1,111 @@
-"""A training run in MLflow: settings, metrics, files, data sets and models are logged to it."""
+"""A run in MLflow: settings, metrics, files, data sets and models are logged to it.
+
+An entry that MLflow does not take at once waits in the outbox of the run (`forecaster.registry.outbox`).
+"""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from mlflow import MlflowClient
-from mlflow.data.dataset_source_registry import resolve_dataset_source
-from mlflow.data.polars_dataset import from_polars
-from mlflow.entities import DatasetInput, InputTag, LoggedModelOutput, Metric, Param
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
+from forecaster import durable
 from forecaster.model import Forecaster
-from forecaster.registry.refusals import ignore_existing, store_errors
-from forecaster.registry.served_model import ARTIFACT, save
-from forecaster.registry.store import DEFAULT_ALIAS, check_model_name
-from forecaster.registry.versions import SCALE_FILE, VERSION_TAG, Version, version_of
+from forecaster.registry import outbox
+from forecaster.registry.connection import Connection
+from forecaster.registry.datasets import described, table_json
+from forecaster.registry.metric_names import epoch_metric
+from forecaster.registry.outbox import Entry, Outbox
+from forecaster.registry.references import check_model_name
+from forecaster.registry.refusals import reason_of
+from forecaster.registry.sender import EXAMPLE, Sender
+from forecaster.registry.store import Store
+from forecaster.registry.unsent_lines import incomplete_line, notices, unregistered_line
+from forecaster.registry.versions import Version
+from schemas.errors import ModelError
 from schemas.masking import masked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from mlflow.entities import Run as RunEntity
 
 
 class Run:
-    """A run to log to: an active run from `Registry.start_run`, or an ended run from `Registry.run`.
+    """A run to log to: an active run from `Registry.start_run`, or an ended run from `Registry.reopen`.
+
+    If the store is away, entries wait in the outbox; only `registered` and `send` raise an error then.
 
     Attributes:
-        run_id: id of the run.
         notices: one line for each item that could not be drawn or logged, see `notice_on_error`.
     """
 
-    def __init__(self, client: MlflowClient, entity: RunEntity) -> None:
-        self.run_id: str = entity.info.run_id
+    def __init__(self, connection: Connection, outbox: Outbox) -> None:
         self.notices: list[str] = []
-        self._client = client
-        self._step = 0
-        self._experiment_id: str = entity.info.experiment_id
+        self._outbox, self._sender = outbox, Sender(connection, outbox)
+        self._connection = connection
+        self._tables: list[dict[str, str]] = list(outbox.run.get("tables", ()))
+        self._incomplete: ModelError | None = None
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run; empty until the store has created the run."""
+        return str(self._outbox.run.get("run_id", ""))
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store did not take the last entry that was sent to it."""
+        return bool(self._sender.reason)
+
+    @property
+    def version(self) -> Version | None:
+        """The version that the run registered; None if there is none, or if it waits in the outbox."""
+        return self._sender.version
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log settings, which cannot be changed afterwards. Values that are too long for MLflow are cut.
+        """Log settings, which cannot be changed later; long values are cut, and secrets are masked."""
+        values = {key: masked(str(value))[:MAX_PARAM_VAL_LENGTH] for key, value in params.items()}
+        if values:
+            self._log({"kind": "params", "values": values})
 
-        Secrets in the values are masked.
-        """
-        values = [Param(key, masked(str(value))[:MAX_PARAM_VAL_LENGTH]) for key, value in params.items()]
-        with self._store_errors():
-            for first in range(0, len(values), 100):  # MLflow accepts at most 100 parameters in a batch
-                self._client.log_batch(self.run_id, params=values[first : first + 100])
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags; secrets in the values are masked."""
+        self._log({"kind": "tags", "values": {key: masked(value) for key, value in tags.items()}})
 
     def log_epoch(self, epoch: Mapping[str, float]) -> None:
-        """Add the metrics of a training epoch to their curves; ``epoch`` includes the epoch's number."""
-        self.log_points(
-            {name: value for name, value in epoch.items() if name != "epoch"}, int(epoch["epoch"])
-        )
+        """Add the numbers of a training epoch to their curves; ``epoch`` includes the epoch's number.
 
-    def log_points(self, metrics: Mapping[str, float], step: int) -> None:
-        """Add one point to the curve of each metric, at ``step``: an epoch, a horizon or a lag."""
-        self._step = max(self._step, step)
-        now_ms = int(datetime.now(UTC).timestamp() * 1000)
-        points = [Metric(name, float(value), now_ms, step) for name, value in metrics.items()]
-        with self._store_errors():
-            self._client.log_batch(self.run_id, metrics=points)
-
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Set the final value of each metric.
-
-        It is logged at the highest step so far, because MLflow shows the value of the highest step as the
-        last one.
+        `forecaster.registry.metric_names` defines the names of the metrics.
         """
-        self.log_points(metrics, self._step)
+        numbers = {epoch_metric(name): value for name, value in epoch.items() if name != "epoch"}
+        self.log_points(numbers, int(epoch["epoch"]))
+
+    def log_points(self, metrics: Mapping[str, float], step: int, *, of_model: bool = False) -> None:
+        """Add one point to the curve of each metric, at ``step``: an epoch, a horizon or a lag.
+
+        Args:
+            metrics: the values by name.
+            step: the position of the points.
+            of_model: whether the values measure the model that the run has logged; MLflow then shows them
+                beside the model, too.
+        """
+        now_ms = _now_ms()
+        points = [[name, float(value), now_ms, step] for name, value in metrics.items()]
+        self._log({"kind": "metrics", "points": points, "of_model": of_model})
+
+    def log_metrics(self, metrics: Mapping[str, float], *, of_model: bool = False) -> None:
+        """Log numbers that have one value for the whole run, at step 0; see `log_points`."""
+        self.log_points(metrics, 0, of_model=of_model)
 
     @contextmanager
     def notice_on_error(self, what: str) -> Iterator[None]:
-        """Turn any error of the block into a line of ``notices``: that ``what`` is missing, and why.
+        """Turn any error of the ``with`` block into a notice that ``what`` is missing, and the reason.
 
-        Use it for everything that is logged about a trained model, so that such an error does not lose the
-        training.
+        Use it for everything that is computed after a training: an error there must not lose the model.
         """
         try:
             yield
@@ -99,18 +122,17 @@ class Run:
             draw: function that draws the figure.
             path: path among the run's files, such as ``plots/loss.png``.
         """
-        with self.notice_on_error(path), self._store_errors():
-            self._client.log_figure(self.run_id, draw(), path)
-
-    def log_scale(self, scale: Mapping[str, float]) -> None:
-        """Store the scale of each series, computed from its training windows by `series_scale`."""
-        frame = pl.DataFrame({"series_id": list(scale), "scale": list(scale.values())})
-        self.log_frame(frame.cast({"series_id": pl.String, "scale": pl.Float64}), SCALE_FILE)
+        with self.notice_on_error(path):
+            figure = draw()
+            self._write_and_log(path, lambda file: figure.savefig(file, format="png"))
 
     def log_file(self, file: Path, path: str = "") -> None:
         """Store a file among the run's files, in their folder ``path``."""
-        with self._store_errors():
-            self._client.log_artifact(self.run_id, str(file), path or None)
+        self._write_and_log(str(Path(path) / file.name), lambda hidden: hidden.write_bytes(file.read_bytes()))
+
+    def log_text(self, text: str, path: str) -> None:
+        """Store a text among the run's files; secrets in its URLs are masked."""
+        self._write_and_log(path, lambda hidden: hidden.write_text(masked(text), encoding="utf-8"))
 
     def log_frame(self, frame: pl.DataFrame, path: str) -> None:
         """Store a frame among the run's files; the suffix of ``path`` is .json, .csv or .parquet.
@@ -123,74 +145,159 @@ class Run:
         kind = Path(path).suffix
         if kind not in (".json", ".csv", ".parquet"):
             raise ValueError(f"{path} must end in .json, .csv or .parquet")
-        with self._store_errors(), tempfile.TemporaryDirectory() as folder:
-            if kind == ".json":
-                self._client.log_table(self.run_id, frame.to_dict(as_series=False), path)
-                return
-            file = Path(folder) / Path(path).name
-            if kind == ".csv":
-                frame.write_csv(file)
-            else:
-                frame.write_parquet(file)
-            parent = Path(path).parent.as_posix()
-            self._client.log_artifact(self.run_id, str(file), None if parent == "." else parent)
+        if kind == ".json":
+            self._tables.append({"path": path, "type": "table"})
+            tables = json.dumps(self._tables)
+            self._write_and_log(path, lambda file: file.write_bytes(table_json(frame)), tables=tables)
+        else:
+            self._write_and_log(path, frame.write_csv if kind == ".csv" else frame.write_parquet)
 
-    def log_dataset(self, frame: pl.DataFrame, name: str, source: str, context: str = "training") -> None:
-        """Log a frame as an input of the run: its schema, number of rows and digest, but not its rows.
+    def log_dataset(self, frame: pl.DataFrame, paths: Sequence[str], context: str = "training") -> None:
+        """Log a frame as an input of the run: its files, span, schema, size and digest, but not its rows.
 
         Args:
-            frame: the training data; equal frames have equal digests.
-            name: name in overviews.
-            source: file, folder or address of the data.
+            frame: the observations; equal frames have equal digests.
+            paths: files, folders or addresses of the data.
             context: purpose of the data: ``training``, ``validation``.
         """
-        buffer = io.BytesIO()
-        frame.rechunk().write_ipc(buffer)
-        digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
-        with self._store_errors():
-            origin = resolve_dataset_source(masked(source))
-            data = from_polars(frame, source=origin, name=name, digest=digest)
-            tags = [InputTag("mlflow.data.context", context)]
-            self._client.log_inputs(self.run_id, [DatasetInput(data._to_mlflow_entity(), tags)])
+        data = described(frame, tuple(masked(path) for path in paths))
+        self._log({"kind": "dataset", "dataset": data, "context": context, "name": data["name"]})
 
-    def log_model(self, forecaster: Forecaster, model_name: str, example: pl.DataFrame) -> Version:
-        """Store a forecaster with its signature, and register it as the next version of ``model_name``.
+    def log_model(
+        self,
+        forecaster: Forecaster,
+        model_name: str,
+        example: pl.DataFrame,
+        tags: Mapping[str, str] | None = None,
+    ) -> Version | None:
+        """Save a forecaster on the disk, then log it and register it as the next version of ``model_name``.
 
-        The first version of a name becomes its champion.
+        The version has no alias until `name_first_version` or `Registry.promote` gives it one.
 
         Args:
             forecaster: the trained forecaster.
             model_name: the registered model, which is created if it is missing.
             example: a few rows of ``series_id, timestamp, value`` and observed covariates, stored with the
                 model.
+            tags: tags of the version, see `forecaster.registry.aliases.training_tags`.
+
+        Returns:
+            The version; None if the store did not take the model, which then waits in the outbox. Call
+            `registered` at the end of the run.
 
         Raises:
-            ModelError: ``model_name`` is not a valid name, or the store reports an error.
+            ModelError: ``model_name`` is not a valid name.
+            OSError: the model cannot be saved.
         """
         check_model_name(model_name)
-        client, version = self._client, forecaster.version
-        with self._store_errors(), tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            tags = {VERSION_TAG: version}
-            logged = client.create_logged_model(
-                self._experiment_id, ARTIFACT, self.run_id, tags, model_type=forecaster.network_config.cell
-            )
-            save(forecaster, example, logged, folder / ARTIFACT)
-            client.log_model_artifacts(logged.model_id, str(folder / ARTIFACT))
-            client.finalize_logged_model(logged.model_id, "READY")
-            client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, 0)])
-            with ignore_existing():
-                client.create_registered_model(model_name)
-            # Use models:/ID only with a server: for a database, MLflow would look it up in its global store.
-            remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
-            source = f"models:/{logged.model_id}" if remote else logged.artifact_location
-            made = client.create_model_version(
-                model_name, source, self.run_id, tags, model_id=logged.model_id
-            )
-            if int(made.version) == 1:
-                client.set_registered_model_alias(model_name, DEFAULT_ALIAS, str(made.version))
-            return version_of(made, client.get_registered_model(model_name).aliases)
+        folder = self._outbox.model
+        forecaster.save(folder)
+        durable.write_whole(folder / EXAMPLE, example.write_parquet)
+        self._outbox.add({"kind": "model", "name": model_name, "tags": dict(tags or {})})
+        self._outbox.save()
+        self._sender.send(now=True)
+        return self._sender.version
 
-    def _store_errors(self) -> AbstractContextManager[None]:
-        """Return a context that raises errors of the store as ModelError with one line."""
-        return store_errors(self._client.tracking_uri)
+    def name_first_version(self, model_name: str, alias: str, why: str) -> None:
+        """Give the version that the run registered an alias, if its model has no champion.
+
+        Args:
+            model_name: the registered model.
+            alias: the alias, ``champion`` or ``challenger``.
+            why: reason, one line.
+        """
+        self._log({"kind": "first_alias", "name": model_name, "alias": alias, "why": why})
+
+    def link_model(self, model_id: str) -> None:
+        """Link a model of another run as an input of this run, because this run evaluates it."""
+        self._outbox.run["model_id"] = model_id
+        self._log({"kind": "input_model"})
+
+    def describe_version(self, model_name: str, text: str) -> None:
+        """Set the description of the version that the run registered."""
+        self._log({"kind": "description", "name": model_name, "text": masked(text)})
+
+    def registered(self) -> Version:
+        """Send the unsent entries, and return the version that the run has registered.
+
+        Raises:
+            ModelError: the store did not take the model; the message names the folder of the model and the
+                command that finishes the run.
+        """
+        self._send_now()
+        if self.version is None:
+            raise self._unsent_error(unregistered_line)
+        return self.version
+
+    def send(self) -> None:
+        """Send the unsent entries.
+
+        Raises:
+            ModelError: the store did not take all entries; the message names the folder with the others.
+        """
+        self._send_now()
+        if self._outbox.folder is not None:
+            raise self._unsent_error(incomplete_line)
+
+    def end(self, status: str, error: BaseException | None = None) -> None:
+        """Send the unsent entries, and end the run with a status of MLflow.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            error: the error that ended the run; it becomes a tag and the note of the run.
+        """
+        if error is not None and error is self._incomplete:
+            # The work is complete, so the run becomes FINISHED once its unsent entries are sent. Until then,
+            # it is FAILED in the store.
+            self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": _now_ms()})
+            self._outbox.save()
+            with suppress(Exception):  # the store can be away
+                self._connection.client().set_terminated(self.run_id, "FAILED")
+            return
+        if error is not None:
+            line = reason_of(error)
+            tags = {"statecast.error": line, "mlflow.note.content": line}
+            self._outbox.add({"kind": "tags", "values": tags})
+        self._outbox.add({"kind": "end", "status": status, "ended_ms": _now_ms()})
+        self._send_now()
+
+    def _unsent_error(self, line: Callable[[Store, str, Path], str]) -> ModelError:
+        """Return the error to raise if the work is complete, but the store did not take all entries.
+
+        `end` recognises this error.
+        """
+        folder = self._outbox.make_folder()
+        self._incomplete = ModelError(line(self._connection.runs, self._sender.reason, folder))
+        return self._incomplete
+
+    def _send_now(self) -> None:
+        """Send the unsent entries, and add notices about the entries that the store did not take."""
+        self._sender.send(now=True)
+        lines = notices(self._sender.refused, self._outbox.dropped)
+        if (folder := self._outbox.folder) is not None:
+            lines.append(incomplete_line(self._connection.runs, self._sender.reason, folder))
+        self.notices += [line for line in lines if line not in self.notices]
+
+    def _write_and_log(self, path: str, write: Callable[[Path], Any], **more: str) -> None:
+        """Write a file into the outbox, and log the entry that sends it."""
+        entry: Entry = {"kind": "file", "path": path, "name": path, **more}
+        file = self._outbox.file(entry)
+        durable.make_folder(file.parent)
+        durable.write_whole(file, write, kept=False)
+        self._log(entry)
+
+    def _log(self, entry: Entry) -> None:
+        """Add an entry to the outbox, and send the unsent entries.
+
+        A full disk adds a notice and does not stop a training: the entries stay in memory.
+        """
+        self._outbox.add(entry)
+        try:
+            self._sender.send()
+        except OSError as error:
+            line = f"the unsent part of the run cannot be written to {outbox.FOLDER} ({error.strerror})"
+            self.notices += [line] if line not in self.notices else []
+
+
+def _now_ms() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)

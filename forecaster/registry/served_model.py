@@ -10,6 +10,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import mlflow.pyfunc
+import numpy as np
 import polars as pl
 from mlflow.entities import LoggedModel
 from mlflow.models import Model, ModelSignature
@@ -24,7 +25,7 @@ from forecaster.serving import RETURN_STATE, STATE
 from schemas.forecasts import quantile_column
 from schemas.observations import OBSERVED
 
-ARTIFACT = "model"
+_EXAMPLE_FROM_US = 1_704_067_200_000_000  # 2024-01-01
 _OURS = [Path(str(package.__file__)).parent for package in (statecast, schemas)]
 _REQUIREMENTS = ("numpy", "pandera[polars]", "polars", "pyarrow", "pydantic", "safetensors", "torch")
 
@@ -36,7 +37,7 @@ def save(forecaster: Forecaster, example: pl.DataFrame, logged: LoggedModel, fol
         forecaster: the trained forecaster.
         example: a few rows of ``series_id, timestamp, value`` and observed covariates.
         logged: MLflow's record of the model, which has no files yet.
-        folder: is created.
+        folder: the folder to create.
     """
     with tempfile.TemporaryDirectory() as saved:
         forecaster.save(Path(saved) / "forecaster")
@@ -105,3 +106,16 @@ def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
             columns.append((pl.col(OBSERVED + name) if is_given else pl.lit(None, pl.Float64)).alias(name))
     # Drop the zone, because MLflow's datetime has none; `forecaster.serving` reads the times as UTC.
     return rows.select(*HISTORY, *columns).with_columns(pl.col("timestamp").dt.replace_time_zone(None))
+
+
+def example_rows(forecaster: Forecaster) -> pl.DataFrame:
+    """Return five rows of a series, for a forecaster whose training rows are not at hand."""
+    freq = forecaster.window_config.frequency
+    at_us = freq.start_us(freq.window_of(_EXAMPLE_FROM_US) + np.arange(5))
+    return pl.DataFrame(
+        {
+            "series_id": ["a"] * 5,
+            "timestamp": pl.Series(at_us).cast(pl.Datetime("us", "UTC")),
+            "value": [1.0, 2.0, 3.0, 2.0, 1.0],
+        }
+    )

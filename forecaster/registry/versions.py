@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 VERSION_TAG = "model_version"
+MODEL_TAG = "statecast.logged_model"
+"""Tag of a registered version with the id of its logged model, which MLflow's databases do not store."""
 SCALE_FILE = "series_scale.parquet"
-"""File of a training run with the unit of each series' errors on the training rows."""
-_UTC = pl.Datetime("us", "UTC")
+"""File of a training run with the scale of each series on the training rows."""
+UTC_TIME = pl.Datetime("us", "UTC")
+
+
+def scale_frame(scale: Mapping[str, float]) -> pl.DataFrame:
+    """Return the content of `SCALE_FILE`; ``scale`` has the scale of each series."""
+    frame = pl.DataFrame({"series_id": list(scale), "scale": list(scale.values())})
+    return frame.cast({"series_id": pl.String, "scale": pl.Float64})
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Version:
         model_version: `Forecaster.version`, which is also stored with forecasts and states.
         aliases: aliases of the version, sorted.
         created: time of registration (UTC).
+        description: text about the version; empty if it has none.
     """
 
     name: str
@@ -38,40 +46,32 @@ class Version:
     model_version: str
     aliases: tuple[str, ...]
     created: datetime
+    description: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}/{self.number}"
 
 
 class Promotion(NamedTuple):
-    """A changed alias: its previous version (None if the alias is new) and its new version."""
+    """A moved alias: the version that it pointed to before (None if it is new) and the version after."""
 
     alias: str
     previous: Version | None
     version: Version
 
 
-@dataclass(frozen=True)
-class RunOverview:
-    """Overview of a run.
+class Sent(NamedTuple):
+    """An unsent run that is now in MLflow.
 
     Attributes:
-        name: name of the run.
-        run_id: id of the run.
-        status: RUNNING, FINISHED, FAILED or KILLED.
-        cell: recurrent cell that was trained; None if no parameter names it.
-        started: start time (UTC).
-        seconds: duration; None while the run lasts.
-        metrics: last value of every metric.
+        run_id: the run.
+        version: the version that it registered; None if it trained no model.
+        notices: one line for each part that the store refused.
     """
 
-    name: str
     run_id: str
-    status: str
-    cell: str | None
-    started: datetime
-    seconds: float | None
-    metrics: Mapping[str, float]
+    version: Version | None
+    notices: tuple[str, ...]
 
 
 def versions_frame(versions: Sequence[Version]) -> pl.DataFrame:
@@ -83,23 +83,7 @@ def versions_frame(versions: Sequence[Version]) -> pl.DataFrame:
             "aliases": pl.Series([list(v.aliases) for v in versions], dtype=pl.List(pl.String)),
             "model_version": pl.Series([v.model_version for v in versions], dtype=pl.String),
             "run_id": pl.Series([v.run_id for v in versions], dtype=pl.String),
-            "created": pl.Series([v.created for v in versions], dtype=_UTC),
-        }
-    )
-
-
-def runs_frame(runs: Sequence[RunOverview]) -> pl.DataFrame:
-    """Return one row per run: ``name, run_id, status, cell, started, seconds`` and validation metrics."""
-    names = sorted({name for run in runs for name in run.metrics if name.startswith("validation")})
-    return pl.DataFrame(
-        {
-            "name": pl.Series([run.name for run in runs], dtype=pl.String),
-            "run_id": pl.Series([run.run_id for run in runs], dtype=pl.String),
-            "status": pl.Series([run.status for run in runs], dtype=pl.String),
-            "cell": pl.Series([run.cell for run in runs], dtype=pl.String),
-            "started": pl.Series([run.started for run in runs], dtype=_UTC),
-            "seconds": pl.Series([run.seconds for run in runs], dtype=pl.Float64),
-            **{name: pl.Series([run.metrics.get(name) for run in runs], dtype=pl.Float64) for name in names},
+            "created": pl.Series([v.created for v in versions], dtype=UTC_TIME),
         }
     )
 
@@ -114,25 +98,11 @@ def version_of(found: ModelVersion, aliases: Mapping[str, object]) -> Version:
         aliases=tuple(
             sorted(alias for alias, number in aliases.items() if str(number) == str(found.version))
         ),
-        created=_instant(found.creation_timestamp),
+        created=instant(found.creation_timestamp),
+        description=found.description or "",
     )
 
 
-def run_overview(run: Run) -> RunOverview:
-    """Convert MLflow's record of a run."""
-    start, end = run.info.start_time, run.info.end_time
-    cells = (value for key, value in run.data.params.items() if key.rpartition(".")[2] == "cell")
-    return RunOverview(
-        name=run.info.run_name,
-        run_id=run.info.run_id,
-        status=run.info.status,
-        cell=next(cells, None),
-        started=_instant(start),
-        seconds=None if end is None else (end - start) / 1000,
-        metrics=run.data.metrics,
-    )
-
-
-def _instant(milliseconds: int) -> datetime:
+def instant(milliseconds: int) -> datetime:
     """Return a time in milliseconds since 1970 as a datetime."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -18,12 +18,10 @@ from itertools import islice
 
 import numpy as np
 import polars as pl
-import torch
 
 from forecaster.components.network.network import Network
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
 from forecaster.covariates.encoding import Tables
-from forecaster.covariates.lookup import Covariates
 from forecaster.model import Forecaster
 from forecaster.threads import compute_threads
 from forecaster.time.aggregation import aggregate
@@ -31,9 +29,8 @@ from forecaster.time.size_check import check_size
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows, observed
 from forecaster.training.batches import Fleet, fleet_of
-from forecaster.training.cold_start import fit_static_ridge
 from forecaster.training.epochs import Epoch, run_epochs, validate, weights_of
-from forecaster.training.fit_ridge import fit_linear, typical_change
+from forecaster.training.first_weights import check_start, covariates_for, first_weights
 from forecaster.training.losses import (
     divergence_error,
     horizon_weights,
@@ -73,6 +70,7 @@ def train(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     online: OnlineConfig | None = None,
     tables: Tables | None = None,
+    start: Forecaster | None = None,
 ) -> Trained:
     """Fit a network to all series of ``windows``.
 
@@ -90,9 +88,12 @@ def train(
         on_epoch: called after every epoch of both phases.
         online: settings of the parts that learn beside the network in a running job.
         tables: tables of covariates.
+        start: a model whose weights the training starts from, and whose linear part and encoding of
+            covariates it keeps (fine-tuning); by default the training starts from random weights.
 
     Raises:
-        ConfigError: there are known covariates, but the network has no decoder to read them.
+        ConfigError: ``start`` has another network or other windows; or there are known covariates, but the
+            network has no decoder to read them.
         DataError: no series is long enough to learn from, or the loss becomes or would become infinite or
             NaN; the message names the series.
     """
@@ -100,24 +101,24 @@ def train(
     window_config, online = window_config or WindowConfig(), online or OnlineConfig()
     if isinstance(windows, pl.DataFrame):
         windows = aggregate(windows, window_config).windows
+    check_start(start, network, window_config)
     windows = observed(windows, window_config)
     check_size(windows)
     validation_from, backtest_from = held_out_from(len(windows.values), training)
 
     def fleet(part: Windows, held_from: int) -> Fleet:
         freq, gap = window_config.frequency, window_config.max_gap
-        # Fit the encoding of columns, like the weights, only to windows that are not held out.
-        covariates = Covariates.fitted(tables or Tables(), windows, freq, network.decoder, held_from)
+        covariates = covariates_for(start, tables or Tables(), windows, window_config, network, held_from)
         return fleet_of(part, network, freq, training.batch_series, held_from, covariates, gap)
 
     with compute_threads(training.threads):
         first_phase = fleet(windows.rows(0, backtest_from), validation_from)
-        module, history, epochs = _fit_best_epoch(first_phase, training, on_epoch)
+        module, history, epochs = _fit_best_epoch(first_phase, training, start, on_epoch)
         chosen = Forecaster(network, window_config, module, online, first_phase.covariates)
         if not training.refit or validation_from == len(windows.values):
             return Trained(chosen, chosen, history, epochs)
         all_windows = fleet(windows, len(windows.values))
-        module, refit_history = _refit(all_windows, training, epochs, on_epoch)
+        module, refit_history = _refit(all_windows, training, start, epochs, on_epoch)
     forecaster = Forecaster(network, window_config, module, online, all_windows.covariates)
     return Trained(forecaster, chosen, history, epochs, refit_history)
 
@@ -138,17 +139,17 @@ def loss_of(epoch: Epoch) -> float:
 
 
 def _fit_best_epoch(
-    fleet: Fleet, training: TrainingConfig, on_epoch: Callable[[Epoch], None]
+    fleet: Fleet, training: TrainingConfig, start: Forecaster | None, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch], int]:
     """Train for all epochs, and keep the weights of the best one.
 
     Returns:
         The network with these weights, the history of all epochs, and the number of the best epoch.
     """
-    module, fleet = _seeded(fleet, training)
+    module, fleet = first_weights(fleet, training, start)
     weighing = horizon_weights(fleet, training.segment)
     history: list[Epoch] = []
-    # Score the fitted linear part, too: for a fleet of few series it is often better than every epoch.
+    # Score the first weights, too. With few series, the fitted linear part is often better than every epoch.
     before_training = validate(module, fleet, training.segment, weighing)
     lowest = before_training.get("validation_loss", float("inf"))
     best_weights, best_epoch = weights_of(module), 0
@@ -169,13 +170,17 @@ def _fit_best_epoch(
 
 
 def _refit(
-    fleet: Fleet, training: TrainingConfig, epochs: int, on_epoch: Callable[[Epoch], None]
+    fleet: Fleet,
+    training: TrainingConfig,
+    start: Forecaster | None,
+    epochs: int,
+    on_epoch: Callable[[Epoch], None],
 ) -> tuple[Network, list[Epoch]]:
     """Train again from the initial weights, on all windows, for ``epochs`` epochs.
 
     The learning rate of each epoch is that of the same epoch in `_fit_best_epoch`.
     """
-    module, fleet = _seeded(fleet, training)
+    module, fleet = first_weights(fleet, training, start)
     weighing = horizon_weights(fleet, training.segment)
     history: list[Epoch] = []
     began = time.monotonic()
@@ -185,18 +190,3 @@ def _refit(
         on_epoch(epoch)
         began = time.monotonic()
     return module, history
-
-
-def _seeded(fleet: Fleet, training: TrainingConfig) -> tuple[Network, Fleet]:
-    """Return a network with random weights and a fitted linear part, and the fleet with that linear part."""
-    features = fleet.covariates.features
-    known, static = features.known_count, features.static_count
-    rng = torch.Generator().manual_seed(training.seed)
-    module = Network(fleet.network, training.dropout, known, static, features.observed, rng)
-    if features.static_count:
-        module.of_static.copy_(torch.from_numpy(fit_static_ridge(fleet)))
-    prior = typical_change(fleet)
-    module.prior.fill_(prior)
-    if fleet.network.linear:
-        module.ridge.copy_(torch.from_numpy(fit_linear(fleet.with_linear_part(None, prior))))
-    return module, fleet.with_linear_part(module.ridge.numpy() if fleet.network.linear else None, prior)

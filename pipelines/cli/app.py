@@ -17,15 +17,20 @@ import typer
 from pipelines.cli import (
     backfill,
     cold_start,
+    compare,
     demo,
     evaluate,
     forecast,
     label,
-    models,
+    overviews,
+    promote,
+    register,
+    retrain,
     setup,
     state,
     stream,
     train,
+    ui,
 )
 from pipelines.cli.console import error_console
 from pipelines.workers import process
@@ -44,7 +49,8 @@ app = typer.Typer(
     epilog="Start with [bold]statecast demo[/bold], or with your own series: [bold]statecast init[/bold], "
     "then [bold]statecast train -c statecast.toml[/bold]. Every command takes --help.\n\n"
     "Exit codes: 0 done, 1 a bug, 2 a setting, 3 an input file, 4 a model or store, 5 an engine, "
-    "6 an output folder, 130 Ctrl-C, 143 SIGTERM. STATECAST_LOG=INFO shows the log lines of all libraries.",
+    "6 an output folder, 7 a refused promotion, 130 Ctrl-C, 143 SIGTERM. "
+    "STATECAST_LOG=INFO shows the log lines of all libraries.",
 )
 
 _COMMANDS: dict[str, Callable[..., None]] = {
@@ -57,8 +63,15 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "cold-start": cold_start.cold_start,
     "evaluate": evaluate.evaluate,
     "label": label.label,
-    "promote": models.promote,
-    "ui": models.ui,
+    "compare": compare.compare,
+    "promote": promote.promote,
+    "rollback": promote.rollback,
+    "retrain": retrain.retrain,
+    "runs": overviews.runs,
+    "models": overviews.models,
+    "register": register.register,
+    "sync": register.sync,
+    "ui": ui.ui,
     "doctor": setup.doctor,
 }
 _TABLES: dict[str, Callable[..., None]] = {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.cli.console import Out, show_scores
+from pipelines.cli.stores import store_line
 from pipelines.storage import location
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def evaluate_existing(
     job: JobConfig, forecasts: list[str] | None, train_end: str | None, report: Path | None, out: Out
 ) -> None:
-    """Compare the forecasts in output folders with the actuals, and print the scores by horizon.
+    """Compare the forecasts in output folders with the actuals, print the scores, and log them as runs.
 
     Args:
         job: settings of the job; its data hold the actuals.
@@ -24,7 +25,11 @@ def evaluate_existing(
         report: file of the HTML report; None writes none.
         out: output of the command.
     """
+    from pipelines.cli.preflight import check_store
+
+    check_store(job.mlflow)
     from pipelines.jobs.evaluate import evaluate_folders, write_evaluation
+    from pipelines.jobs.evaluate_log import log_evaluations
 
     with out.progress("reading", "rows") as bar:
         folders = [location(folder) for folder in forecasts or [job.output.folder]]
@@ -34,9 +39,14 @@ def evaluate_existing(
     show_scores(out, evaluation.scores, f"mean absolute error by horizon, {evaluation.unit}:")
     if report is not None:
         out.say(f"report: {write_evaluation(evaluation, report)}")
+    runs = log_evaluations(job, evaluation)
+    out.say(store_line(job.mlflow))
+    for version, run_id in runs.items():
+        out.say(f"run {run_id}: evaluation of {version}")
     out.result(
         {
             "unit": evaluation.unit,
+            "runs": runs,
             "report": None if report is None else str(report),
             "scores": evaluation.scores.to_dicts(),
         }

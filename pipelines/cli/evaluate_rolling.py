@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pipelines.cli.console import Out
 from pipelines.cli.settings import input_files
-from pipelines.cli.stores import store_line
+from pipelines.cli.stores import store_line, ui_line
 from schemas.numbers_as_text import text_of
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _print(evaluated: Evaluated, job: RollingJob, out: Out) -> None:
         )
         out.console.print(_shown(table))
     out.say(store_line(job.config.mlflow))
-    out.say(f"run {evaluated.run_id}: statecast ui --tracking-uri {job.config.mlflow.tracking_uri}")
+    out.say(f"run {evaluated.run_id}: {ui_line(job.config.mlflow)}")
 
 
 def _shown(table: ReportTable) -> Table:

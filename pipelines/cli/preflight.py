@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forecaster.registry.store import Reference, Store, registry_of
+from forecaster.registry.references import Reference
+from forecaster.registry.store import Store, registry_of
 
 if TYPE_CHECKING:
     from pipelines.settings.mlflow_config import MlflowConfig

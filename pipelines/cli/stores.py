@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 from forecaster.registry.store import Store, registry_of
@@ -21,6 +22,15 @@ def store_line(mlflow: MlflowConfig) -> str:
         origin = _origin("mlflow.registry_uri", mlflow.registry_uri.get_secret_value())
         line += f", registered models in {models}{origin}"
     return line
+
+
+def ui_line(mlflow: MlflowConfig) -> str:
+    """Return the command that opens the runs of the experiment."""
+    experiment = mlflow.experiment
+    is_default = experiment == type(mlflow)().experiment
+    return f"statecast ui --tracking-uri {mlflow.tracking_uri}" + (
+        "" if is_default else f" -s mlflow.experiment={shlex.quote(experiment)}"
+    )
 
 
 def _origin(key: str, value: str) -> str:

@@ -60,7 +60,7 @@ def run_sweep_command(
             out.notice(f"{len(ended)} of {trials} trials ended and are in MLflow; the best: {best}")
         raise
     out.say("trials by skill, on held-out windows: 1 - pinball loss / pinball loss of persistence")
-    out.console.print(_table(swept))
+    out.console.print(_table(swept, job))
     out.say(f"trained with {_trial_text(swept.best)}")
     return swept
 
@@ -73,11 +73,11 @@ def _trial_text(best: Trial | None) -> str:
     return f"trial {best.number}, skill {best.skill:.4f}: {settings or 'the settings of the job'}"
 
 
-def _table(swept: SweepOutcome) -> Table:
+def _table(swept: SweepOutcome, job: JobConfig) -> Table:
     from pipelines.jobs.trials import trials_frame
 
     table = Table("trial", "", "skill", "settings")
-    for row in trials_frame(list(swept.trials)).to_dicts():
+    for row in trials_frame(list(swept.trials), job).to_dicts():
         number, ended, skill = (_value_text(row.pop(name)) for name in ("trial", "ended", "skill"))
         tried = {
             name.partition(".")[2]: value for name, value in row.items() if "." in name and value is not None

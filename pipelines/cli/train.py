@@ -9,9 +9,9 @@ import typer
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
 from pipelines.cli.settings import input_files, load_settings, paths
-from pipelines.cli.stores import store_line
+from pipelines.cli.stores import store_line, ui_line
 from pipelines.storage import Location, check_folder, location, store_of
-from schemas.errors import OutputError
+from schemas.errors import DataError, OutputError
 
 if TYPE_CHECKING:
     from pipelines.jobs.train import TrainOutcome
@@ -70,8 +70,9 @@ def train(
 
     Logs the settings, the losses by epoch, how far back gradients reach, the data set, plots, and a backtest
     on the last tenth of the windows beside persistence and seasonal naive. The network is then trained over
-    all windows and registered. The first version of a model becomes its champion; statecast promote makes a
-    later version the champion.
+    all windows and registered. If the model has no champion yet, a version that is better than persistence in
+    its backtest becomes the champion, and any other version the challenger; statecast promote makes a later
+    version the champion.
 
     With --sweep, the first trial has the job's own settings; the others vary network.hidden, layers and
     halflife, and training.learning_rate, weight_decay, dropout and segment. Ctrl-C keeps the trials so far.
@@ -85,20 +86,27 @@ def train(
         windows__freq=freq, mlflow__model=register, mlflow__tracking_uri=tracking_uri,
     )  # fmt: skip
     out = Out(as_json)
-    from forecaster.registry.store import check_model_name
+    from forecaster.registry.references import check_model_name
     from pipelines.cli.preflight import check_store
 
     check_model_name(job.mlflow.model)
     check_store(job.mlflow)
     table = None if save_state is None else _new_table(save_state)
-    input_files(job)
+    name = name or (job.network.cell if sweep is None else f"{job.network.cell}-sweep")
+    try:
+        input_files(job)
+    except DataError as error:
+        from pipelines.jobs.train import log_failed_run
+
+        log_failed_run(job, name, error)
+        raise
     with out.progress("loading torch and MLflow", "packages"):
         from forecaster.training.train import loss_of
         from pipelines.cli.sweep import max_epochs, run_sweep_command
         from pipelines.jobs.train import run_training
 
     if sweep is not None:
-        swept = run_sweep_command(job, name or f"{job.network.cell}-sweep", sweep, table, out)
+        swept = run_sweep_command(job, name, sweep, table, out)
         _print_outcome(out, job, swept.trained, table)
         out.result(swept.as_json())
         return
@@ -108,7 +116,7 @@ def train(
     ):
         trained = run_training(
             job,
-            name or job.network.cell,
+            name,
             rows.add,
             lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}"),
             table,
@@ -138,7 +146,7 @@ def _print_outcome(out: Out, job: JobConfig, trained: TrainOutcome, table: Locat
         f"registered {version.name}/{version.number}{aliases} = {version.model_version}, run {trained.run_id}"
     )
     out.say(store_line(job.mlflow))
-    out.say(f"look at the run: statecast ui --tracking-uri {job.mlflow.tracking_uri}")
+    out.say(f"look at the run: {ui_line(job.mlflow)}")
     if not version.aliases:
         out.say(f"make it the version that jobs load: statecast promote {version.name}/{version.number}")
     if table is not None:

@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-import polars as pl
-
 from forecaster.registry.registry import Registry
 from forecaster.training.epochs import Epoch
 from pipelines.examples import weather as examples
+from pipelines.jobs.backtest_log import log_comparison
 from pipelines.jobs.evaluate import FolderEvaluation, evaluate_folders, write_evaluation
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Outcome, Runner, StreamJob
@@ -109,17 +108,11 @@ def run_demo(folder: Path, show: Show, runner: Runner) -> DemoOutcome:
 def _log_test(
     registry: Registry, evaluation: FolderEvaluation, run_ids: dict[str, str], report: Path
 ) -> None:
-    """Log the scores of November and December to the MLflow run of each network."""
+    """Log the scores of November and December to the MLflow run of each network, as the group ``test``."""
     for cell, run_id in run_ids.items():
-        run = registry.run(run_id)
-        own = evaluation.scores.filter(pl.col("model") == cell)
-        for row in own.to_dicts():
-            by_horizon = {f"test_{name}_by_horizon": row[name] for name in ("mae", "pinball", "coverage")}
-            run.log_points(by_horizon, row["horizon"])
-        means = {f"test_{name}": float(own[name].mean()) for name in ("mae", "pinball", "coverage")}  # type: ignore[arg-type]
-        run.log_metrics(means)
-        run.log_frame(evaluation.scores, "test/scores.json")
-        run.log_file(report, "test")
+        with registry.reopen(run_id) as run:
+            log_comparison(run, evaluation.comparisons[cell], "test", evaluation.rows)
+            run.log_file(report, "test")
 
 
 def _job(data: Path, uri: str, cell: str) -> JobConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial, reduce
 from pathlib import Path
@@ -22,7 +22,7 @@ from forecaster.evaluation.scores import (
     series_scale,
     series_without_scale,
 )
-from forecaster.registry.registry import Registry
+from forecaster.evaluation.skill import PERSISTENCE, SEASONAL_NAIVE, BaselineComparison
 from forecaster.reports import plots
 from forecaster.reports.html import Picture, error_table, write_report
 from forecaster.time.aggregation import aggregate
@@ -30,6 +30,7 @@ from forecaster.time.frequency import Frequency
 from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import MICROSECONDS, Windows
+from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig
 from pipelines.settings.setting_types import time_of
 from pipelines.sinks.files import read_forecasts
@@ -49,6 +50,10 @@ class FolderEvaluation:
     Attributes:
         scores: scores by model and horizon (``schemas.scores``), with the baselines last.
         errors: errors by model, see `forecaster.evaluation.scores.errors`.
+        comparisons: the errors and scores of each model beside the baselines.
+        versions: model version by label.
+        observations: the observations that the forecasts were compared with.
+        rows: number of observed windows of each series.
         unit: description of the unit of the errors.
         freq: length of a window.
         notices: lines that the user should see.
@@ -56,6 +61,10 @@ class FolderEvaluation:
 
     scores: pl.DataFrame
     errors: Mapping[str, pl.DataFrame]
+    comparisons: Mapping[str, BaselineComparison]
+    versions: Mapping[str, str]
+    observations: pl.DataFrame = field(repr=False)
+    rows: Mapping[str, int]
     unit: str
     freq: Frequency
     notices: tuple[str, ...]
@@ -94,7 +103,8 @@ def evaluate_folders(
     loaded = load_observations(job.model_copy(update={"covariates": CovariatesConfig()}), on_rows)
     found = aggregate(loaded.rows, job.windows)
     windows, lost = found.windows, replaced.notice(len(found.replaced), "in the input, where they stay")
-    by_label = {label: errors(part, windows, job.windows) for label, part in _by_label(forecasts).items()}
+    parts = _by_label(forecasts)
+    by_label = {label: errors(part, windows, job.windows) for label, part in parts.items()}
     if not all(len(part) for part in by_label.values()):
         raise DataError(
             f"{job.data.paths[0]}: holds no actual of any forecast; name files with observations of the "
@@ -104,11 +114,24 @@ def evaluate_folders(
     version = str(forecasts.sort("issued_at")["model_version"][0])
     unit, words = _unit(windows, job, own, train_end, version)
     all_errors = _at_common_keys(by_label | _baseline_errors(own, windows, job.windows))
-    table = [score(label, part, unit) for label, part in all_errors.items()]
-    shown = {label: all_errors[label] for label in by_label}
+    scores = pl.concat([score(label, part, unit) for label, part in all_errors.items()])
+    baselines = {label: part for label, part in all_errors.items() if label not in by_label}
     gaps = window_notices(windows.filled, job.windows)
-    notices = (*loaded.notices, *loaded.skipped, *lost, *gaps)
-    return FolderEvaluation(pl.concat(table), shown, words, freq, notices)
+    counts = (~np.isnan(windows.values)).sum(axis=0).tolist()
+    return FolderEvaluation(
+        scores,
+        {label: all_errors[label] for label in by_label},
+        {
+            label: BaselineComparison(label, {label: all_errors[label], **baselines}, unit, scores)
+            for label in by_label
+        },
+        {label: str(part["model_version"][0]) for label, part in parts.items()},
+        loaded.rows,
+        dict(zip(windows.series_ids, counts, strict=True)),
+        words,
+        freq,
+        (*loaded.notices, *loaded.skipped, *lost, *gaps),
+    )
 
 
 def write_evaluation(
@@ -180,7 +203,7 @@ def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) 
     horizon = int(own["horizon"].max())  # type: ignore[arg-type]
     found = {
         label: keep_common(own, errors(baseline(windows, config, horizon).filter(issued), windows, config))
-        for label, baseline in (("persistence", persistence), ("seasonal naive", seasonal_naive))
+        for label, baseline in ((PERSISTENCE, persistence), (SEASONAL_NAIVE, seasonal_naive))
     }
     return {label: part for label, part in found.items() if len(part)}
 
@@ -235,7 +258,7 @@ def _unit(
     series = set(own["series_id"].unique())
     if len(before.values) and not series.intersection(series_without_scale(before, config)):
         return series_scale(before, config), f"{_UNIT} before {where}"
-    registry = Registry(job.mlflow.tracking_uri, job.mlflow.experiment)
+    registry = open_registry(job.mlflow)
     trained = registry.training_scale(version) if train_end is None else None
     if trained is not None and series <= trained.keys():
         return trained, f"{_UNIT} that {version} was trained on"

@@ -1,9 +1,14 @@
-"""Open the model registry of a job."""
+"""Open the model registry of a job, and describe a job in its run."""
 
 from __future__ import annotations
 
-from forecaster.registry.registry import Registry
+from forecaster.registry.registry import Registry, Run
+from pipelines.settings.config import JobConfig
+from pipelines.settings.job_file import commented_toml
 from pipelines.settings.mlflow_config import MlflowConfig
+
+_TRAINING = ("windows", "covariates", "network", "online", "training")
+_NOT_PARAMS = ("training.threads",)  # the number of threads does not change the weights; it is a tag
 
 
 def open_registry(mlflow: MlflowConfig) -> Registry:
@@ -19,4 +24,40 @@ def open_registry(mlflow: MlflowConfig) -> Registry:
         experiment_id=mlflow.experiment_id,
         run_id=mlflow.run_id,
         system_metrics=mlflow.system_metrics,
+        unsent=mlflow.unsent,
+        artifacts=mlflow.artifacts,
     )
+
+
+def training_params(config: JobConfig) -> dict[str, object]:
+    """Return the settings that change the weights of a training, by dotted name.
+
+    The data set of a run names its files and their span. The other settings are in its job file.
+    """
+    values = config.flat()
+    return {
+        key: value
+        for key, value in values.items()
+        if (key.partition(".")[0] in _TRAINING or key in ("data.start", "data.end"))
+        and key not in _NOT_PARAMS
+        and value not in ("", ())
+    }
+
+
+def run_tags(config: JobConfig, job: str) -> dict[str, str]:
+    """Return the tags of a run that trains: the cell, the kind of the job, and the number of threads."""
+    return {
+        "statecast.cell": config.network.cell,
+        "statecast.job": job,
+        "statecast.threads": str(config.training.threads or "torch's own number"),
+    }
+
+
+def log_job_file(run: Run, config: JobConfig) -> None:
+    """Store all settings of a job among the run's files, as a job file; the addresses of stores are left out.
+
+    Addresses can hold passwords. A broker's options are left out for the same reason.
+    """
+    kafka = config.kafka.model_copy(update={"registry": type(config.kafka)().registry, "options": {}})
+    public = config.model_copy(update={"mlflow": MlflowConfig(model=config.mlflow.model), "kafka": kafka})
+    run.log_text(commented_toml(public), "job.toml")

@@ -28,7 +28,7 @@ from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from forecaster.training.epochs import Epoch
 from forecaster.training.train import train
-from pipelines.jobs.registry import open_registry
+from pipelines.jobs.registry import log_job_file, open_registry, run_tags, training_params
 from pipelines.jobs.rolling_scores import Evaluated, errors_by_horizon, log_evaluation, score_figures, scored
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
@@ -78,7 +78,7 @@ class RollingJob:
         horizons = ",".join(map(str, self.horizons))
         rows = {"train_rows": self.train_rows, "test_from": self.first, "test_to": self.stop}
         own = {"horizons": horizons, "normalize": self.normalize, **rows}
-        return self.run_config.flat() | {f"evaluate.{key}": value for key, value in own.items()}
+        return training_params(self.run_config) | {f"evaluate.{key}": value for key, value in own.items()}
 
 
 @dataclass(frozen=True)
@@ -105,18 +105,18 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     """
     progress, config = progress or Progress(), job.run_config
     registry = open_registry(config.mlflow)
-    tables = read_tables(config.covariates)
-    loaded = load_observations(config, progress.rows)
-    found = aggregate(loaded.rows, config.windows)
-    windows, split = windows_and_split(job, found.windows)
-    tags = {"statecast.cell": config.network.cell, "statecast.job": "evaluate"}
-    with registry.start_run(job.name, job.params(), tags) as run:
+    with registry.start_run(job.name, job.params(), run_tags(config, "rolling evaluation")) as run:
+        tables = read_tables(config.covariates)
+        loaded = load_observations(config, progress.rows)
+        found = aggregate(loaded.rows, config.windows)
+        windows, split = windows_and_split(job, found.windows)
 
         def log(epoch: Epoch) -> None:
             run.log_epoch(epoch)
             progress.epoch(epoch)
 
-        run.log_dataset(loaded.rows, "observations", config.data.paths[0], "evaluation")
+        run.log_dataset(loaded.rows, config.data.paths, "evaluation")
+        log_job_file(run, config)
         began_s = time.monotonic()
         training_windows = windows.rows(0, split.train_rows)
         trained = train(

@@ -15,6 +15,7 @@ import polars as pl
 from forecaster.arrays import Floats
 from forecaster.evaluation.metrics import COVERAGE, Tally
 from forecaster.evaluation.rolling import FanSample, Split
+from forecaster.evaluation.skill import SEASONAL_NAIVE, BaselineComparison
 from forecaster.registry.registry import Run
 from forecaster.reports import plots
 from forecaster.reports.html import Picture, ReportTable, least, write_report
@@ -202,23 +203,22 @@ def score_figures(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: Fan
 
 
 def log_evaluation(run: Run, evaluated: Evaluated) -> None:
-    """Log scores as metrics and tables, and the pictures, in an MLflow run."""
-    for horizon in evaluated.by_step["horizon"].unique().sort():
-        step = evaluated.by_step.filter(pl.col("horizon") == horizon)
-        points = {
-            f"{row['model']}/{name}_by_step": row[column]
-            for row in step.to_dicts()
-            for name, column in (("mase", "mae"), ("coverage_90", "coverage"))
-            if row[column] is not None
-        }
-        run.log_points(points, horizon)
-    final = {
-        f"{row['member']}/{measure}_{row['horizon']}": row[measure]
-        for row in evaluated.scores.to_dicts()
-        for measure in MEMBER_MEASURES
-        if row[measure] is not None
-    }
-    run.log_metrics({**final, "train_s": evaluated.train_s, "replay_s": evaluated.replay_s})
+    """Log the scores of the first member as metrics, the scores of all members as tables, and the pictures.
+
+    The curves of the baselines by horizon are logged, too. The numbers are the scores at the largest horizon.
+    """
+    first, last = evaluated.by_step["model"][0], evaluated.scores["horizon"].max()
+    names = {"seasonal_naive": SEASONAL_NAIVE}
+    steps = evaluated.by_step.with_columns(pl.col("model").replace(names))
+    comparison = BaselineComparison(first, {}, {}, steps)
+    for horizon, points in sorted(comparison.curves().items()):
+        run.log_points({f"test/{name}": value for name, value in points.items()}, horizon)
+    own = evaluated.scores.filter((pl.col("member") == first) & (pl.col("horizon") == last)).row(
+        0, named=True
+    )
+    final = {name: own[name] for name in ("wql", "coverage_90", "width_90") if own[name] is not None}
+    numbers = {f"test/{name}": value for name, value in (comparison.errors_and_skill() | final).items()}
+    run.log_metrics({**numbers, "time/train_s": evaluated.train_s, "time/replay_s": evaluated.replay_s})
     run.log_frame(evaluated.scores, "scores.json")
     run.log_frame(evaluated.by_step, "scores_by_step.json")
     run.log_frame(_coverage_frame(evaluated), "coverage_by_series.json")

@@ -17,19 +17,22 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 
+from forecaster.registry.references import check_model_name
 from forecaster.registry.registry import Registry, Run
-from forecaster.registry.store import check_model_name
 from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows
 from forecaster.training.epochs import Epoch
 from forecaster.training.train import loss_of, train
-from pipelines.jobs.registry import open_registry
+from pipelines.jobs.registry import open_registry, run_tags, training_params
 from pipelines.jobs.train import TrainOutcome, learn, read
 from pipelines.jobs.trials import Trial, best_of, draw_settings, folds, new_study, trials_frame, with_settings
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from pipelines.storage import Location
 from schemas.errors import ConfigError, DataError
+
+TRIAL_SKILL = "sweep/skill_validation"
+"""The metric of a trial: its skill on the held-out windows, averaged over the folds."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,8 @@ def run_sweep(
             "training.validation = 0.0: a sweep scores trials on held-out windows; set it above 0"
         )
     registry = open_registry(config.mlflow)
-    data = read(config, progress.rows)
-    tags = {"statecast.cell": config.network.cell, "statecast.job": "sweep"}
-    with registry.start_run(name, {}, tags) as run:
+    with registry.start_run(name, {}, run_tags(config, "sweep")) as run:
+        data = read(config, progress.rows)
         sweep = _Sweep(config, name, registry, run, data.windows, new_study(config, trials))
         try:
             for number in range(1, trials + 1):
@@ -133,12 +135,12 @@ def run_sweep(
                 progress.trial(sweep.trials[-1])
         finally:
             if sweep.trials:
-                run.log_frame(trials_frame(sweep.trials), "sweep/trials.json")
+                run.log_frame(trials_frame(sweep.trials, config), "sweep/trials.json")
         best = best_of(sweep.trials)
         if best is None:
             raise sweep.failure or DataError("no trial of the sweep finished")
         chosen = with_settings(config, best.settings)
-        run.log_params(chosen.flat())
+        run.log_params(training_params(chosen))
         return SweepOutcome(learn(run, chosen, data, progress.epoch, states), tuple(sweep.trials), best)
 
 
@@ -147,16 +149,17 @@ def _run_trial(sweep: _Sweep, number: int) -> Trial:
     drawn = sweep.study.ask() if number > 1 else None
     settings = {} if drawn is None else draw_settings(drawn)
     config = with_settings(sweep.config, settings)
-    began, tags = time.monotonic(), {"statecast.cell": config.network.cell, "statecast.job": "trial"}
+    began, tags = time.monotonic(), run_tags(config, "trial")
     skills: list[float] = []
     run_id = ""
     try:
         with sweep.registry.start_run(
-            f"{sweep.name}-{number}", config.flat(), tags, parent=sweep.parent
+            f"{sweep.name}-{number}", training_params(config), tags, parent=sweep.parent
         ) as run:
             run_id = run.run_id
             ended = _train_folds(config, sweep.windows, run, drawn, skills)
-            run.log_metrics({"rolling_validation_skill": float(np.mean(skills))})
+            run.log_metrics({TRIAL_SKILL: float(np.mean(skills))})
+            run.log_tags({"statecast.trial": ended})
     except DataError as error:  # the loss diverged; a trial with another learning rate may finish
         ended, sweep.failure = "failed", error
     skill = None if ended == "failed" else float(np.mean(skills))
@@ -204,5 +207,5 @@ def _train_folds(
 
 def _log_progress(sweep: _Sweep) -> None:
     trial, best = sweep.trials[-1], best_of(sweep.trials)
-    points = {"trial_skill": trial.skill, "best_skill": best.skill if best else None}
+    points = {"sweep/skill_by_trial": trial.skill, "sweep/best_by_trial": best.skill if best else None}
     sweep.parent.log_points({k: v for k, v in points.items() if v is not None}, trial.number)

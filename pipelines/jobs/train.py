@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from forecaster.covariates.encoding import Tables
-from forecaster.evaluation.backtest import backtest
+from forecaster.evaluation.backtest import Backtest
 from forecaster.evaluation.gradients import gradient_norms
-from forecaster.evaluation.scores import calibration, fans, series_scale
+from forecaster.evaluation.scores import series_scale
+from forecaster.evaluation.skill import PERSISTENCE, SEASONAL_NAIVE
 from forecaster.model import Forecaster
+from forecaster.registry.aliases import training_tags
+from forecaster.registry.references import check_model_name
 from forecaster.registry.registry import Run
-from forecaster.registry.store import check_model_name
-from forecaster.registry.versions import Version
+from forecaster.registry.versions import SCALE_FILE, Version, scale_frame
 from forecaster.reports import plots
 from forecaster.reports.gradient_plot import gradient_figure
 from forecaster.shards.shard import Shard
@@ -29,18 +31,18 @@ from forecaster.time.aggregation import aggregate
 from forecaster.time.notices import window_notices
 from forecaster.time.windows import Windows
 from forecaster.training.epochs import Epoch
-from forecaster.training.train import Trained, held_out_from, train
-from pipelines.jobs.registry import open_registry
+from forecaster.training.train import Trained, train
+from pipelines.jobs.backtest_log import backtest_of, log_backtest
+from pipelines.jobs.first_version import challenger_notice, first_alias, learned_until
+from pipelines.jobs.registry import log_job_file, open_registry, run_tags, training_params
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from pipelines.sources.files.load_all import LoadedRows, load_observations
 from pipelines.state import state_table
 from pipelines.storage import Location
 from schemas import replaced
-from schemas.errors import ModelError
+from schemas.errors import DataError, StatecastError
 
-_BACKTEST_SERIES = 100  # enough to compare versions; more would take long for a large fleet
-_FANS = 3
 _BLOCK_STEPS = 25_600  # the most series times windows in one block of `write_states`
 
 
@@ -77,8 +79,7 @@ class TrainOutcome:
     @property
     def seconds(self) -> float:
         """Duration of all epochs of both phases."""
-        refit = sum(epoch["refit_seconds"] for epoch in self.refit_history)
-        return sum(epoch["seconds"] for epoch in self.history) + refit
+        return seconds_of(self.history, self.refit_history)
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
@@ -87,6 +88,12 @@ class TrainOutcome:
         version = {k: v if isinstance(v, (str, int)) else str(v) for k, v in asdict(self.version).items()}
         epochs = {"epochs": self.history, "refit_epochs": self.refit_history}
         return {**plain, "version": version, **epochs, "backtest": self.scores.to_dicts()}
+
+
+def seconds_of(history: list[Epoch], refit_history: list[Epoch]) -> float:
+    """Return the duration of all epochs of both phases of a training."""
+    refit = sum(epoch["refit_seconds"] for epoch in refit_history)
+    return sum(epoch["seconds"] for epoch in history) + refit
 
 
 @dataclass(frozen=True)
@@ -131,9 +138,17 @@ def run_training(
     """
     check_model_name(config.mlflow.model)
     registry = open_registry(config.mlflow)
-    data = read(config, on_rows)
-    with registry.start_run(name, config.flat(), {"statecast.cell": config.network.cell}) as run:
-        return learn(run, config, data, on_epoch, states)
+    with registry.start_run(name, training_params(config), run_tags(config, "train")) as run:
+        return learn(run, config, read(config, on_rows), on_epoch, states)
+
+
+def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
+    """Log a run that failed before its training could start, because a file cannot be read."""
+    with (
+        suppress(StatecastError),  # the caller raises the error of the file, also if the store is away
+        open_registry(config.mlflow).start_run(name, training_params(config), run_tags(config, "train")),
+    ):
+        raise failure
 
 
 def read(config: JobConfig, on_rows: Callable[[int], None]) -> TrainingData:
@@ -156,38 +171,31 @@ def learn(
 ) -> TrainOutcome:
     """Train a model and register it, then log the backtest and the plots; all in ``run``.
 
-    The model is registered first. A score or plot that fails after that adds a line to ``run.notices`` and
-    raises no error, so that the trained model is not lost.
+    The model is first saved on the disk, then registered. A score or plot that fails after that adds a line
+    to ``run.notices`` and raises no error, so that the trained model is not lost.
 
     Raises:
         StatecastError: the data or the store is at fault; the message is one line.
     """
     loaded, windows = data.loaded, data.windows
-    run.log_dataset(loaded.rows, "observations", config.data.paths[0])
+    run.log_dataset(loaded.rows, config.data.paths)
+    log_job_file(run, config)
     if len(loaded.quarantined):
         run.log_frame(loaded.quarantined, "quarantine.parquet")
     if len(data.replaced):
         run.log_frame(data.replaced, "replaced.parquet")
 
     def log(epoch: Epoch) -> None:
-        with run.notice_on_error(f"epoch {epoch['epoch']:.0f}"):
-            run.log_epoch(epoch)
+        run.log_epoch(epoch)
         on_epoch(epoch)
 
     trained = train(windows, config.network, config.training, config.windows, log, config.online, data.tables)
-    version = _register(run, trained.forecaster, config.mlflow.model, loaded.rows.head(5))
-    with run.notice_on_error("the scale of each series"):
-        run.log_scale(series_scale(windows, config.windows))
+    tags = training_tags(learned_until(windows, trained, config))
+    run.log_model(trained.forecaster, config.mlflow.model, loaded.rows.head(5), tags)
     if states is not None:
         write_states(states, trained.forecaster, windows, config.jobs.shards)
-    run.log_figure(lambda: plots.loss_figure(trained.history), "plots/loss.png")
-    with run.notice_on_error("the gradients"):
-        _log_gradients(run, trained.forecaster, windows, config)
-    scores = pl.DataFrame()
-    with run.notice_on_error("the backtest"):
-        own, scores = _backtest(trained, windows, config)
-        if len(own):
-            _log_backtest(run, own, scores, config)
+    found = _log_results(run, trained, windows, config)
+    version = run.registered()
     quarantined = len(loaded.quarantined)
     lost = replaced.notice(len(data.replaced), "replaced.parquet among the run's files")
     gaps = window_notices(windows.filled, config.windows)
@@ -196,7 +204,7 @@ def learn(
         version=version,
         history=trained.history,
         refit_history=trained.refit_history,
-        scores=scores,
+        scores=pl.DataFrame() if found is None else found.comparison.scores,
         series=len(windows.series_ids),
         windows=len(windows.values),
         rows_in=len(loaded.rows) + quarantined,
@@ -211,25 +219,48 @@ def learn(
             *lost,
             *gaps,
             *run.notices,
+            *challenger_notice(version, *first_alias(found)),
         ),
     )
 
 
-def _register(run: Run, forecaster: Forecaster, name: str, example: pl.DataFrame) -> Version:
-    """Register a trained forecaster; if the store refuses it, save it in the working folder.
+def _log_results(run: Run, trained: Trained, windows: Windows, config: JobConfig) -> Backtest | None:
+    """Log what is computed about a trained model, and describe its version; return the backtest, if any."""
+    found = None
+    run.log_metrics({"time/train_s": seconds_of(trained.history, trained.refit_history)}, of_model=True)
+    with run.notice_on_error("the backtest"):
+        found = backtest_of(trained, windows, config)
+        if found is not None:
+            log_backtest(run, found, config.windows.frequency)
+    run.name_first_version(config.mlflow.model, *first_alias(found))
+    with run.notice_on_error("the description of the version"):
+        run.describe_version(config.mlflow.model, description(trained.forecaster, windows, found))
+    with run.notice_on_error("the scale of each series"):
+        run.log_frame(scale_frame(series_scale(windows, config.windows)), SCALE_FILE)
+    run.log_figure(lambda: plots.loss_figure(trained.history), "plots/loss.png")
+    with run.notice_on_error("the gradients"):
+        _log_gradients(run, trained.forecaster, windows, config)
+    return found
 
-    Raises:
-        ModelError: the store refuses the model; the message contains the folder.
-    """
-    try:
-        return run.log_model(forecaster, name, example)
-    except Exception as error:
-        folder = Path(f"{name}-{forecaster.version}").absolute()
-        forecaster.save(folder)
-        raise ModelError(
-            f"the model was trained and cannot be registered: {error}; it was saved in {folder}: use it "
-            f"with --model {folder}"
-        ) from error
+
+def description(forecaster: Forecaster, windows: Windows, found: Backtest | None) -> str:
+    """Return a description of a version: the network, its training data, and the scores of its backtest."""
+    network, freq = forecaster.network_config, forecaster.window_config.frequency
+    first_us, last_us = freq.start_us(np.array([windows.start, windows.stop - 1]))
+    first, last = (datetime.fromtimestamp(us / 1e6, UTC) for us in (first_us, last_us))
+    text = (
+        f"{network.cell.upper()} with {network.layers} x {network.hidden} cells, horizon {network.horizon}; "
+        f"trained on {len(windows.series_ids):,} series from {first:%Y-%m-%d} to {last:%Y-%m-%d} "
+        f"({len(windows.values):,} windows of {forecaster.window_config.freq})"
+    )
+    if found is None:
+        return f"{text}; no backtest"
+    gains = [
+        f"{gain:+.1%} against {baseline}"
+        for baseline in (PERSISTENCE, SEASONAL_NAIVE)
+        if (gain := found.comparison.skill(baseline)) is not None
+    ]
+    return f"{text}; skill in the backtest {' and '.join(gains)}"
 
 
 def write_states(folder: Location, forecaster: Forecaster, windows: Windows, shards: int) -> None:
@@ -260,42 +291,6 @@ def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: J
     """Log the norm of the gradient by lag; it shows how many windows back the network learns from."""
     norms = gradient_norms(forecaster, windows, config.training.segment)
     for lag, norm in enumerate(norms.tolist()):
-        run.log_points({"gradient_norm_by_lag": norm}, lag)
+        run.log_points({"gradient/norm_by_lag": norm}, lag)
     if len(norms) > 1:
         run.log_figure(lambda: gradient_figure(norms, config.network.cell), "plots/gradient_norm_by_lag.png")
-
-
-def _backtest(trained: Trained, windows: Windows, config: JobConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return errors and scores of the best weights on the held-out last windows; empty if there are none."""
-    _, first = held_out_from(len(windows.values), config.training)
-    if first >= len(windows.values) or first == 0:
-        return pl.DataFrame(), pl.DataFrame()
-    chosen = np.unique(np.linspace(0, len(windows.series_ids) - 1, _BACKTEST_SERIES, dtype=int))
-    own, scores = backtest(trained.chosen, windows.of_series(chosen), first)
-    return own, scores if len(own) else pl.DataFrame()
-
-
-def _log_backtest(run: Run, own: pl.DataFrame, scores: pl.DataFrame, config: JobConfig) -> None:
-    """Log the scores and the pictures of a backtest in a run."""
-    cell = config.network.cell
-    with run.notice_on_error("the scores of the backtest"):
-        run.log_frame(scores, "backtest/scores.json")
-        own_rows = scores.filter(pl.col("model") == cell)
-        for row in own_rows.to_dicts():
-            run.log_points(
-                {f"backtest_{name}_by_horizon": row[name] for name in ("mae", "pinball", "coverage")},
-                row["horizon"],
-            )
-        run.log_metrics({f"backtest_{n}": float(own_rows[n].mean()) for n in ("mae", "pinball", "coverage")})  # type: ignore[arg-type]
-    run.log_figure(lambda: plots.error_by_horizon_figure(scores), "plots/error_by_horizon.png")
-    levels = calibration(own)
-    run.log_figure(
-        lambda: plots.calibration_figure(levels["level"].to_list(), levels["observed"].to_list(), cell),
-        "plots/calibration.png",
-    )
-    ids = own["series_id"].unique(maintain_order=True)
-    for number, series_id in enumerate(ids.gather_every(max(len(ids) // _FANS, 1)).to_list()[:_FANS]):
-        fan = fans(own, series_id, config.windows.frequency)
-        if len(fan):
-            draw = partial(plots.fan_figure, fan, f"{series_id}, backtest")
-            run.log_figure(draw, f"plots/fan_{number + 1}.png")

@@ -49,15 +49,19 @@ def best_of(trials: list[Trial]) -> Trial | None:
     return max(finished, key=lambda trial: trial.skill or 0.0, default=None)
 
 
-def trials_frame(trials: list[Trial]) -> pl.DataFrame:
-    """Return a row for each trial, the best first: ``trial, ended, skill, seconds, run_id`` and settings."""
+def trials_frame(trials: list[Trial], config: JobConfig) -> pl.DataFrame:
+    """Return a row for each trial, the best first: ``trial, ended, skill, seconds, run_id`` and settings.
+
+    The settings are all settings that some trial has changed; ``config`` has their values in the first trial.
+    """
     names = list(dict.fromkeys(name for trial in trials for name in trial.settings))
+    own = config.flat()
     rows = [
         {
             "trial": trial.number,
             "ended": trial.ended,
             "skill": trial.skill,
-            **{name: trial.settings.get(name) for name in names},
+            **{name: trial.settings.get(name, own.get(name)) for name in names},
             "seconds": trial.seconds,
             "run_id": trial.run_id,
         }

@@ -26,7 +26,6 @@ from pipelines.labelling.rows import LabelColumns, LabelledRows, read_labelled
 from pipelines.settings.mlflow_config import MlflowConfig
 from pipelines.storage import write_whole
 from schemas import quarantine
-from schemas.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -118,22 +117,23 @@ def run_labelling(
     with registry.start_run(name, config.model_dump(), {"statecast.cell": config.cell}) as run:
 
         def log(epoch: Epoch) -> None:
-            with run.notice_on_error(f"epoch {epoch['epoch']:.0f}"):
-                run.log_epoch(epoch)
+            run.log_epoch(epoch)
             on_epoch(epoch)
 
-        run.log_dataset(read.rows, "labelled rows", str(paths[0]))
+        run.log_dataset(read.rows, [str(path) for path in paths])
         if len(read.quarantined):
             run.log_frame(read.quarantined, "quarantine.parquet")
         trained = train_labeller(sequences, config, gathered.split, log)
-        _log_model(run, trained.labeller)
+        with tempfile.TemporaryDirectory() as folder:
+            run.log_file(trained.labeller.save(Path(folder)), "model")
         probabilities = trained.labeller.probabilities(sequences)
         if output is not None:
             write_labels(output, trained.labeller, sequences, probabilities)
         part = TEST if ((trained.parts == TEST) & (sequences.labels != UNKNOWN)).any() else VALIDATION
         found = _evaluate(trained, sequences, probabilities, part)
         run.log_figure(lambda: label_plots.loss_figure(trained.history), "plots/loss.png")
-        _log(run, trained.labeller, found)
+        _log(run, trained.labeller, found, "test" if part == TEST else "validation")
+        run.send()
     task = trained.labeller.task
     return LabelOutcome(
         run_id=run.run_id,
@@ -211,27 +211,11 @@ def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Flo
     )
 
 
-def _log_model(run: Run, labeller: Labeller) -> None:
-    """Log a labeller to the run; if that fails, save it in a folder below the working folder.
-
-    Raises:
-        ModelError: the labeller could not be logged; the message names the folder.
-    """
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            run.log_file(labeller.save(Path(folder)), "model")
-    except Exception as error:
-        kept = labeller.save(Path(f"labeller-{labeller.version}").absolute())
-        raise ModelError(
-            f"the model was trained and cannot be logged: {error}; it was saved in {kept}"
-        ) from error
-
-
-def _log(run: Run, labeller: Labeller, found: _Scores) -> None:
-    """Log the scores and plots of a labeller to the run."""
+def _log(run: Run, labeller: Labeller, found: _Scores, part: str) -> None:
+    """Log the scores of the part ``test`` or ``validation``, and the plots of a labeller, to the run."""
     task, curve = labeller.task, found.curve
     with run.notice_on_error("the scores"):
-        run.log_metrics({k: v for k, v in found.scores.items() if np.isfinite(v)})
+        run.log_metrics({f"{part}/{k}": v for k, v in found.scores.items() if np.isfinite(v)})
     run.log_figure(lambda: label_plots.confusion_figure(found.confusion, task.classes), "plots/confusion.png")
     if curve is not None and len(curve.recall):
         run.log_figure(

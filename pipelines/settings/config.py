@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from forecaster.config import CovariatesConfig, NetworkConfig, OnlineConfig, TrainingConfig
+from forecaster.evaluation.gate import GateConfig
 from forecaster.setting_types import Settings
 from forecaster.time.window_config import WindowConfig
 from pipelines.settings.data_config import DataConfig
@@ -85,6 +86,22 @@ class StreamConfig(Settings):
         allow_inf_nan=False,
         description="watch: seconds between two listings of the folder",
     )
+    follow: str = Field(
+        default="",
+        description="alias of the model, such as champion, that a running stream follows: when the alias "
+        "moves to another version, the stream changes to that version; unset: the stream keeps its version",
+    )
+    shadow: str = Field(
+        default="",
+        description="alias of the model, such as challenger, that names a version which also forecasts every "
+        "window, into the folder forecasts-shadow; unset: no such version",
+    )
+    shadow_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the series, in whole shards, that the version of stream.shadow forecasts",
+    )
 
 
 class OutputConfig(Settings):
@@ -112,6 +129,7 @@ class JobConfig(Settings):
     jobs: JobsConfig = Field(default_factory=JobsConfig)
     stream: StreamConfig = Field(default_factory=StreamConfig)
     kafka: KafkaConfig = Field(default_factory=KafkaConfig)
+    gate: GateConfig = Field(default_factory=GateConfig)
     mlflow: MlflowConfig = Field(default_factory=MlflowConfig)
     output: OutputConfig = Field(default_factory=OutputConfig)
 

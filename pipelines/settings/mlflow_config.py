@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from forecaster.setting_types import Settings
+from forecaster.setting_types import LocalPath, Settings
 from pipelines.settings.setting_types import Name
 from schemas.secrets import SecretUrl
 
@@ -39,5 +39,15 @@ class MlflowConfig(Settings):
         description='existing run to log to, such as one of mlflow run; "": create a new run each time',
     )
     system_metrics: bool = Field(
-        default=False, description="log the use of processor, memory, disk and network while a run lasts"
+        default=True, description="log the use of processor, memory, disk and network while a run lasts"
+    )
+    artifacts: str = Field(
+        default="",
+        description="folder, or s3://BUCKET/PREFIX, for the files of runs in a database that no server "
+        'serves, such as PostgreSQL; "": the server decides, or beside the SQLite file',
+    )
+    unsent: LocalPath = Field(
+        default="statecast-unsent",
+        description="folder for models and metrics of runs whose MLflow store is away; statecast sync sends "
+        "them",
     )

@@ -6,14 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.registry.store import (
-    Reference,
-    Store,
-    check_alias,
-    check_model_name,
-    ui_command,
-    ui_environment,
-)
+from forecaster.registry.references import Reference, check_alias, check_model_name
+from forecaster.registry.store import Store
+from forecaster.registry.ui import ui_command, ui_environment
 from schemas.errors import ModelError
 
 

@@ -18,6 +18,7 @@ from forecaster.training import train as fitting
 from forecaster.training.batches import Fleet
 from forecaster.training.batches import fleet_of as fleet_of_windows
 from forecaster.training.epochs import Epoch, validate
+from forecaster.training.first_weights import first_weights
 from forecaster.training.losses import horizon_weights
 from forecaster.training.segments import TrainingBatch
 from forecaster.training.train import train
@@ -110,7 +111,7 @@ def rising_then_falling() -> Windows:
 def test_training_keeps_the_best_or_the_initial_weights(windows: Windows, rate: float) -> None:
     training = TrainingConfig.model_validate(BRIEF.model_dump() | {"epochs": 5, "learning_rate": rate})
     trained = train(windows, NETWORK, training, WindowConfig())
-    untrained, fleet = fitting._seeded(fleet_of_windows(windows, NETWORK, HOUR, 32, 80), training)
+    untrained, fleet = first_weights(fleet_of_windows(windows, NETWORK, HOUR, 32, 80), training, None)
     weighing = horizon_weights(fleet, training.segment)
 
     def score(module: Network) -> float:
@@ -150,7 +151,7 @@ def test_refit_of_all_epochs_equals_training_without_validation() -> None:
     assert trained.forecaster.version == whole.forecaster.version
 
 
-def test_only_the_refit_depends_on_the_last_windows() -> None:
+def test_only_the_refit_learns_from_the_backtest_windows() -> None:
     values = sines(100, 6).values
     other = values.copy()
     other[90:] += 100.0

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.cli import app
 from pipelines.cli.app import run
+from tests.fleets import forecaster
 from tests.pipelines.cli.conftest import write_series
 from tests.servers import Server, basic, mlflow_server
 
@@ -22,8 +23,25 @@ TINY = (
 )
 
 COMMANDS = {
-    "train": [f"train rows.csv -c job.toml {TINY} --register tiny --save-state states"],
-    "promote": ["promote tiny/1 -c job.toml --alias other", "promote tiny/7 -c job.toml"],
+    "train": [
+        f"train rows.csv -c job.toml {TINY} --register tiny --save-state states",
+        f"train rows.csv -c job.toml {TINY} --register tiny --seed 1",
+    ],
+    "promote": [
+        "promote tiny/1 -c job.toml --alias other",
+        "promote tiny/2 -c job.toml --alias other",
+        "promote tiny/1 -c job.toml",
+        "promote tiny/7 -c job.toml",
+        "promote tiny/1 rows.csv -c job.toml --if-better",
+    ],
+    "forecast": ["forecast rows.csv -c job.toml -m tiny", "forecast no.csv -c job.toml -m tiny"],
+    "runs": ["runs -c job.toml --json"],
+    "models": ["models -c job.toml"],
+    "register": ["register saved -c job.toml --register saved", "register nowhere -c job.toml"],
+    "sync": ["sync -c job.toml"],
+    "compare": ["compare tiny/1 tiny/1 rows.csv -c job.toml", "compare tiny/1 tiny/7 rows.csv -c job.toml"],
+    "retrain": ["retrain tiny rows.csv -c job.toml --json"],
+    "rollback": ["rollback tiny -c job.toml --alias other"],
     "backfill": [
         "backfill rows.csv -c job.toml -m tiny -o past --json",
         "backfill no.csv -c job.toml -m tiny",
@@ -49,6 +67,7 @@ COMMANDS = {
 }
 REFUSED = [
     "promote tiny/1 --tracking-uri ftp://U@host",
+    "promote tiny/1 --tracking-uri U@host",
     "promote tiny/1 --tracking-uri http://U@",
     "promote tiny/1 --tracking-uri http://U@127.0.0.1:9",
     "promote tiny/1 --tracking-uri http://U@127.0.0.1:x",
@@ -79,6 +98,7 @@ def folder_and_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
         labels = [
             f"s{k},2013-01-{day:02},{k + day / 9},{'ab'[k % 2]}" for k in range(12) for day in range(1, 6)
         ]
+        forecaster().save(folder / "saved")
         (folder / "labels.csv").write_text("\n".join(["series_id,time,x,label", *labels]))
         (folder / "job.toml").write_text(
             f'[mlflow]\ntracking_uri = "{uri}"\n[kafka]\nregistry = "{uri}"\n'

@@ -79,7 +79,8 @@ def test_an_interrupted_training_is_logged_as_killed(
         "train", long, "--epochs", 10_000, "--hidden", 4, "--tracking-uri", uri, "--json", cwd=tmp_path
     )
     losses = (
-        "select count(*) from runs join metrics using (run_uuid) where status='RUNNING' and key='train_loss'"
+        "select count(*) from runs join metrics using (run_uuid) "
+        "where status='RUNNING' and key='epoch/loss_train'"
     )
     wait_until(lambda: query(losses)[0] >= 2, job)
     job.send_signal(number)

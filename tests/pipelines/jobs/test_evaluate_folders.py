@@ -9,13 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
+from mlflow import MlflowClient
 from polars.testing import assert_frame_equal
 
 from forecaster.evaluation.backtest import backtest
+from forecaster.registry.registry import Registry
 from forecaster.stepping import advance
 from forecaster.time.windows import Windows, observed
 from pipelines.jobs import evaluate
 from pipelines.jobs.evaluate import evaluate_folders
+from pipelines.jobs.evaluate_log import log_evaluations
 from pipelines.settings.config import JobConfig
 from tests.fleets import START, forecaster, rows_of
 
@@ -43,12 +46,15 @@ def assert_every_window_counts(scores: pl.DataFrame) -> None:
 
 
 def test_a_backtest_scores_windows_without_events() -> None:
-    _, scores = backtest(EVENTS, events(), SPLIT)
+    found = backtest(EVENTS, events(), SPLIT)
+    assert found is not None
+    scores = found.comparison.scores
     assert_every_window_counts(scores)
     same = forecaster(aggregate="sum")
-    _, expected = backtest(same, observed(events(), EVENTS.window_config), SPLIT)
+    other = backtest(same, observed(events(), EVENTS.window_config), SPLIT)
+    assert other is not None
     order = ["model", "horizon"]
-    assert_frame_equal(scores.sort(order), expected.sort(order), rel_tol=1e-5)
+    assert_frame_equal(scores.sort(order), other.comparison.scores.sort(order), rel_tol=1e-5)
 
 
 def test_an_evaluation_scores_windows_without_events(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,5 +79,41 @@ def test_all_models_are_scored_on_the_same_windows(monkeypatch: pytest.MonkeyPat
     scores = evaluate_folders(JobConfig.model_validate({"data": {"paths": ["x"]}}), [Path("x")]).scores
     for model_name in ("lstm", "persistence", "seasonal naive"):
         counts = scores.filter(pl.col("model") == model_name).sort("horizon")["count"].to_list()
-        # HOURS - horizon issue times have a target; the first 24 - horizon lack seasonal naive.
+        # At a horizon, HOURS - horizon forecasts have an actual. For the first 24 - horizon of them, seasonal
+        # naive has no forecast.
         assert counts == [HOURS - 1 - 23, HOURS - 2 - 22, HOURS - 3 - 21]
+
+
+def test_an_evaluation_is_logged_as_a_run_linked_to_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = forecaster()
+    hours = np.sin(np.arange(HOURS) / 4)[:, None] + np.array([0.0, 1.0])
+    windows = Windows(("a", "b"), START, hours)
+    _, forecasts = advance(model, model.initial_state(), windows)
+    loaded = SimpleNamespace(rows=rows_of(windows), notices=(), skipped=())
+    monkeypatch.setattr(evaluate, "read_forecasts", lambda folder: forecasts.frame())
+    monkeypatch.setattr(evaluate, "load_observations", lambda *given, **named: loaded)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with Registry(uri).start_run("trained", {}) as trained:
+        trained.log_model(model, "tiny", rows_of(windows).head(3))
+    settings = {"data": {"paths": ["x.csv"]}, "mlflow": {"tracking_uri": uri}}
+    job = JobConfig.model_validate(settings)
+    runs = log_evaluations(job, evaluate_folders(job, [Path("x")]))
+    assert list(runs) == [model.version]
+    client = MlflowClient(uri, uri)
+    run = client.get_run(runs[model.version])
+    assert run.data.params["evaluate.issued_from"].startswith("2013-01-01 22:00:00")
+    assert run.data.metrics["test/skill_vs_persistence"] < 1
+    assert len([name for name in run.data.metrics if "_by_" not in name]) <= 12
+    assert {file.path for file in client.list_artifacts(run.info.run_id, "test")} == {
+        "test/scores.json",
+        "test/series.json",
+    }
+    assert run.inputs is not None
+    [data] = run.inputs.dataset_inputs
+    assert data.dataset.name.startswith("x.csv 2013-01-01 to ")
+    model_id = client.get_model_version("tiny", "1").tags["statecast.logged_model"]
+    assert [one.model_id for one in run.inputs.model_inputs] == [model_id]
+    scores = {metric.key for metric in client.get_logged_model(model_id).metrics or []}
+    assert "test/wql" in scores

@@ -115,13 +115,20 @@ def test_settings_scores_and_tables_are_logged_to_mlflow(
     assert run.data.params["evaluate.train_rows"] == "96"
     assert run.data.params["evaluate.horizons"] == "1,4"
     assert run.data.params["network.horizon"] == "4"
-    for row in evaluated.scores.to_dicts():
-        for measure in MEMBER_MEASURES:
-            if row[measure] is not None:
-                logged = run.data.metrics[f"{row['member']}/{measure}_{row['horizon']}"]
-                assert logged == pytest.approx(row[measure])
-    curve = client.get_metric_history(evaluated.run_id, "persistence/mase_by_step")
-    assert [point.step for point in curve] == [1, 2, 3, 4]
+    tested = {name: value for name, value in run.data.metrics.items() if name.startswith("test/")}
+    assert len(tested) <= 12
+    member = evaluated.scores["member"][0]
+    at_4 = evaluated.scores.filter((pl.col("member") == member) & (pl.col("horizon") == 4)).row(0, named=True)
+    for measure in ("wql", "coverage_90", "width_90"):
+        assert tested[f"test/{measure}"] == pytest.approx(at_4[measure])
+    own, naive = (
+        evaluated.by_step.filter(pl.col("model") == name).sort("horizon")["mae"].to_list()
+        for name in (member, "persistence")
+    )
+    skill = sum(1 - own[h - 1] / naive[h - 1] for h in (1, 3)) / 5  # of the five horizons, it forecasts two
+    assert tested["test/skill_vs_persistence"] == pytest.approx(skill)
+    curve = client.get_metric_history(evaluated.run_id, "test/mase_by_horizon_persistence")
+    assert [point.value for point in sorted(curve, key=lambda p: p.step)] == pytest.approx(naive)
     names = {file.path for file in client.list_artifacts(evaluated.run_id)}
     assert {"scores.json", "scores_by_step.json", "coverage_by_series.json", "plots"} <= names
 

@@ -13,6 +13,7 @@ import pytest
 
 from forecaster.config import TrainingConfig
 from forecaster.registry.registry import Registry
+from forecaster.registry.runs_view import VARIED
 from forecaster.time.windows import Windows
 from forecaster.training.train import Trained, train
 from pipelines.jobs import sweep
@@ -54,7 +55,7 @@ def test_a_sweep_logs_a_child_run_for_every_trial(folder: Path, swept: SweepOutc
     assert [run.info.run_name for run in children] == ["waves-1", "waves-2", "waves-3", "waves-4"]
     assert [run.info.run_id for run in children] == [trial.run_id for trial in swept.trials]
     for run, trial in zip(children, swept.trials, strict=True):
-        assert run.data.metrics["rolling_validation_skill"] == trial.skill
+        assert run.data.metrics["sweep/skill_validation"] == trial.skill
         for name, value in trial.settings.items():
             assert run.data.params[name] == str(value)
     assert sorted(trials_of(folder, swept.trained.run_id)["trial"].to_list()) == [1, 2, 3, 4]
@@ -66,7 +67,9 @@ def test_the_job_settings_are_tried_first_and_the_best_registered(folder: Path, 
     chosen = with_settings(job(folder), swept.best.settings)
     made = Registry(chosen.mlflow.tracking_uri).load(str(swept.trained.version))
     assert made.network_config == chosen.network
-    assert trials_of(folder, swept.trained.run_id)["trial"][0] == swept.best.number
+    table = trials_of(folder, swept.trained.run_id)
+    assert table["trial"][0] == swept.best.number
+    assert table.filter(pl.col("trial") == 1)["network.hidden"].item() == job(folder).network.hidden
     assert swept.as_json()["best"] == swept.best.number
 
 
@@ -86,6 +89,10 @@ def test_settings_drawn_for_a_trial_exist_in_the_job_file() -> None:
     assert JobConfig.model_validate(config.model_dump()) == config
 
 
+def test_the_view_of_the_runs_shows_all_settings_that_trials_vary() -> None:
+    assert set(draw_settings(optuna.create_study().ask())) == set(VARIED)
+
+
 def test_folds_of_a_sweep_hold_out_separate_windows() -> None:
     windows = Windows(("a",), START, np.arange(100.0)[:, None])
     found = list(folds(windows, TrainingConfig(validation=0.2, backtest=0.1)))
@@ -103,7 +110,8 @@ def test_a_trial_that_optuna_prunes_is_reported_as_pruned(
     outcome = run_sweep(job(tmp_path), "waves", 3)
     assert [trial.ended for trial in outcome.trials] == ["finished", "finished", "pruned"]
     assert outcome.best.number in (1, 2)
-    assert len(child_runs(job(tmp_path), outcome.trained.run_id)) == 3
+    tags = [run.data.tags["statecast.trial"] for run in child_runs(job(tmp_path), outcome.trained.run_id)]
+    assert tags == ["finished", "finished", "pruned"]
 
 
 def train_failing(on: int, error: BaseException) -> Any:

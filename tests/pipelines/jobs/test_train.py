@@ -69,11 +69,17 @@ def metric_by_step(config: JobConfig, run_id: str, name: str) -> dict[int, float
 
 
 def test_training_and_refit_losses_are_logged_separately(folder: Path, outcome: TrainOutcome) -> None:
-    for name in ("train_loss", "validation_loss", "validation_skill", "seconds"):
+    names = {
+        "train_loss": "epoch/loss_train",
+        "validation_loss": "epoch/loss_validation",
+        "validation_skill": "epoch/skill_validation",
+        "seconds": "time/epoch_s",
+    }
+    for name, metric in names.items():
         expected = {int(epoch["epoch"]): epoch[name] for epoch in outcome.history}
-        assert metric_by_step(job(folder), outcome.run_id, name) == expected
+        assert metric_by_step(job(folder), outcome.run_id, metric) == expected
     refit_losses = {int(epoch["epoch"]): epoch["refit_loss"] for epoch in outcome.refit_history}
-    assert metric_by_step(job(folder), outcome.run_id, "refit_loss") == refit_losses
+    assert metric_by_step(job(folder), outcome.run_id, "epoch/loss_refit") == refit_losses
     assert outcome.as_json()["refit_epochs"] == outcome.refit_history
 
 
@@ -89,7 +95,7 @@ def test_the_backtest_uses_weights_trained_without_its_windows(
 
 
 def test_gradient_norms_by_lag_are_logged_and_plotted(folder: Path, outcome: TrainOutcome) -> None:
-    norms = metric_by_step(job(folder), outcome.run_id, "gradient_norm_by_lag")
+    norms = metric_by_step(job(folder), outcome.run_id, "gradient/norm_by_lag")
     assert sorted(norms) == list(range(17))
     assert all(norm >= 0 for norm in norms.values())
     assert norms[1] > norms[16]
@@ -121,7 +127,14 @@ def test_series_with_hostile_names_are_trained_and_plotted(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "broken", ["plots.fan_figure", "plots.loss_figure", "gradient_norms", "backtest", "Run.log_points"]
+    "broken",
+    [
+        "backtest_log.plots.fan_figure",
+        "train.plots.loss_figure",
+        "train.gradient_norms",
+        "backtest_log.backtest",
+        "backtest_log.log_comparison",
+    ],
 )
 def test_a_failure_after_training_does_not_lose_the_model(
     folder: Path, outcome: TrainOutcome, monkeypatch: pytest.MonkeyPatch, broken: str
@@ -133,7 +146,7 @@ def test_a_failure_after_training_does_not_lose_the_model(
 
     fake = FakeTraining(Registry(job(folder).mlflow.tracking_uri).load(str(outcome.version)), outcome)
     monkeypatch.setattr(train, "train", fake)
-    monkeypatch.setattr(f"pipelines.jobs.train.{broken}", fail)
+    monkeypatch.setattr(f"pipelines.jobs.{broken}", fail)
     found = run_training(job(folder), "broken")
     assert found.version.model_version == outcome.version.model_version
     assert found.notices
@@ -167,11 +180,11 @@ def test_a_model_that_cannot_be_registered_is_saved_locally(
     kept = Registry(job(folder).mlflow.tracking_uri).load(str(outcome.version))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "train", FakeTraining(kept, outcome))
-    monkeypatch.setattr("forecaster.registry.run.save", full)
-    with pytest.raises(ModelError, match=r"was trained and cannot be registered: .*No space left") as caught:
+    monkeypatch.setattr("forecaster.registry.sender.save", full)
+    with pytest.raises(ModelError, match=r"was trained, and the MLflow store .*No space left") as caught:
         run_training(job(folder), "full")
-    saved = Path(str(caught.value).rpartition("--model ")[2])
-    assert saved.parent == tmp_path
+    saved = Path(str(caught.value).rpartition("--model ")[2].partition(" ")[0])
+    assert saved.parent.parent == tmp_path / "statecast-unsent"
     assert Forecaster.load(saved).version == kept.version
 
 

@@ -105,7 +105,9 @@ def test_a_labelling_run_logs_epochs_scores_plots_and_model(
 ) -> None:
     outcome, folder = sequence_run
     run = MlflowClient(f"sqlite:///{folder / 'runs.db'}").get_run(outcome.run_id)
-    assert {"train_loss", "validation_loss", "accuracy", "macro_f1", "log_loss"} <= set(run.data.metrics)
+    assert {
+        "epoch/loss_train", "epoch/loss_validation", "test/accuracy", "test/macro_f1", "test/log_loss"
+    } <= set(run.data.metrics)  # fmt: skip
     assert run.data.params["cell"] == "lstm"
     wanted = {"plots/loss.png", "plots/confusion.png", "quarantine.parquet", "model/labeller.safetensors"}
     assert wanted <= files_of(folder, outcome.run_id)

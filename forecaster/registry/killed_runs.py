@@ -1,0 +1,90 @@
+"""Mark the runs of processes that died, for example by SIGKILL, as KILLED: MLflow shows them as running."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import mlflow
+import psutil
+
+from schemas.errors import ModelError
+
+PROCESS_TAG = "statecast.process"
+HOST_TAG = "statecast.host"
+_OF_HOST = "pid:[4026531836]"  # on Linux, the first namespace of a machine always has this number
+_NOTE = "the process of this run ended without ending the run, for example by SIGKILL"
+
+
+def process_tag() -> str:
+    """Return a text that no other process of this host has, not even after a reboot."""
+    return f"{_boot()} {_namespace()} {os.getpid()} {psutil.Process().create_time():.2f}"
+
+
+def mark_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> int:
+    """Set runs whose process on this host is dead to KILLED, and return the number of these runs.
+
+    The processes of another container cannot be seen from here, so their runs stay as they are.
+    """
+    host = socket.gethostname()
+    if "'" in host:
+        return 0
+    found = client.search_runs(
+        [experiment_id], f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{host}'", max_results=1000
+    )
+    dead = [run.info.run_id for run in found if _is_dead(run.data.tags.get(PROCESS_TAG, ""))]
+    for run_id in dead:
+        client.set_tag(run_id, "statecast.error", _NOTE)
+        client.set_tag(run_id, "mlflow.note.content", _NOTE)
+        client.set_terminated(run_id, "KILLED")
+    return len(dead)
+
+
+def check_not_running(tag: str, folder: Path) -> None:
+    """Check that no other process writes the unsent run in ``folder``.
+
+    Args:
+        tag: `process_tag` of the process that began the run.
+        folder: the folder, for the message.
+
+    Raises:
+        ModelError: the process still runs.
+    """
+    parts = tag.split()
+    if len(parts) != 4 or parts[:2] != [_boot(), _namespace()] or parts[2] == str(os.getpid()):
+        return
+    if not _is_dead(tag):
+        raise ModelError(
+            f"{folder}: process {parts[2]} still writes this run: send the run when it has ended"
+        )
+
+
+def _is_dead(tag: str) -> bool:
+    """Return whether the process of a tag ran in this process namespace and has ended."""
+    parts = tag.split()
+    if len(parts) != 4 or parts[1] != _namespace():
+        return False
+    if parts[0] != _boot():
+        return parts[1] == _OF_HOST  # the host has rebooted, which ended all its processes
+    try:
+        started_s = psutil.Process(int(parts[2])).create_time()
+    except (psutil.Error, ValueError):
+        return True
+    return abs(started_s - float(parts[3])) > 1.0  # if True, a newer process has the number
+
+
+def _boot() -> str:
+    """Return the id of the boot of this machine; empty where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "-"
+
+
+def _namespace() -> str:
+    """Return the namespace of process numbers; containers of one machine have different ones."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return "-"

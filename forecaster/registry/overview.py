@@ -1,0 +1,140 @@
+"""Overviews of runs and of registered versions as frames, with the numbers by which they are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+from mlflow.exceptions import MlflowException
+
+from forecaster.registry.connection import Connection
+from forecaster.registry.lookup import versions_of
+from forecaster.registry.versions import UTC_TIME, Version, instant
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+@dataclass(frozen=True)
+class RunOverview:
+    """Overview of a run.
+
+    Attributes:
+        name: name of the run.
+        run_id: id of the run.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        job: what the run does, such as ``train``; None if the run has no such tag.
+        cell: recurrent cell that was trained; None if the run has no such parameter.
+        started: start time (UTC).
+        seconds: duration; None while the run lasts.
+        metrics: last value of every metric.
+    """
+
+    name: str
+    run_id: str
+    status: str
+    job: str | None
+    cell: str | None
+    started: datetime
+    seconds: float | None
+    metrics: Mapping[str, float]
+
+
+def run_overview(run: Run) -> RunOverview:
+    """Convert MLflow's record of a run."""
+    start, end = run.info.start_time, run.info.end_time
+    cells = (value for key, value in run.data.params.items() if key.rpartition(".")[2] == "cell")
+    return RunOverview(
+        name=run.info.run_name,
+        run_id=run.info.run_id,
+        status=run.info.status,
+        job=run.data.tags.get("statecast.job"),
+        cell=next(cells, None),
+        started=instant(start),
+        seconds=None if end is None else (end - start) / 1000,
+        metrics=run.data.metrics,
+    )
+
+
+def runs_of(connection: Connection, limit: int) -> list[RunOverview]:
+    """Return the newest runs of the experiment, newest first."""
+    client, experiment_id = connection.existing(), connection.existing_experiment_id()
+    if experiment_id is None:
+        return []
+    order = ["attributes.start_time DESC"]
+    found = client.search_runs([experiment_id], max_results=limit, order_by=order)
+    return [run_overview(run) for run in found]
+
+
+def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, float]]]:
+    """Return all registered versions, sorted by name and newest first, and the metrics of each one's run."""
+    client = connection.existing()
+    names = sorted(model.name for model in client.search_registered_models(max_results=1000))
+    versions = [version for name in names for version in versions_of(connection, name)]
+    metrics: list[Mapping[str, float]] = []
+    for version in versions:
+        try:
+            metrics.append(client.get_run(version.run_id).data.metrics)
+        except MlflowException:  # the run was deleted
+            metrics.append({})
+    return versions, metrics
+
+
+def runs_frame(runs: Sequence[RunOverview]) -> pl.DataFrame:
+    """Return one row per run: ``name, run_id, status, job, cell, started, seconds`` and its metrics.
+
+    There is one column for each metric of the groups ``backtest`` and ``test`` and of the validation, but
+    none for curves by horizon.
+    """
+    return pl.DataFrame(
+        {
+            "name": pl.Series([run.name for run in runs], dtype=pl.String),
+            "run_id": pl.Series([run.run_id for run in runs], dtype=pl.String),
+            "status": pl.Series([run.status for run in runs], dtype=pl.String),
+            "job": pl.Series([run.job for run in runs], dtype=pl.String),
+            "cell": pl.Series([run.cell for run in runs], dtype=pl.String),
+            "started": pl.Series([run.started for run in runs], dtype=UTC_TIME),
+            "seconds": pl.Series([run.seconds for run in runs], dtype=pl.Float64),
+            **_columns([run.metrics for run in runs]),
+        }
+    )
+
+
+def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, float]]) -> pl.DataFrame:
+    """Return one row per version, with the metrics of the run that trained it.
+
+    Args:
+        versions: the versions.
+        metrics: the metrics of the run of each version.
+
+    Returns:
+        ``name, version, aliases, model_version, run_id, created, description`` and the metrics, see
+        `runs_frame`.
+    """
+    return pl.DataFrame(
+        {
+            "name": pl.Series([v.name for v in versions], dtype=pl.String),
+            "version": pl.Series([v.number for v in versions], dtype=pl.Int64),
+            "aliases": pl.Series([list(v.aliases) for v in versions], dtype=pl.List(pl.String)),
+            "model_version": pl.Series([v.model_version for v in versions], dtype=pl.String),
+            "run_id": pl.Series([v.run_id for v in versions], dtype=pl.String),
+            "created": pl.Series([v.created for v in versions], dtype=UTC_TIME),
+            "description": pl.Series([v.description for v in versions], dtype=pl.String),
+            **_columns(metrics),
+        }
+    )
+
+
+def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
+    """Return one column for each metric that some rows have, and by which models are compared."""
+    names = sorted({name for row in metrics for name in row if _is_compared(name)})
+    return {name: pl.Series([row.get(name) for row in metrics], dtype=pl.Float64) for name in names}
+
+
+def _is_compared(name: str) -> bool:
+    """Return whether runs are compared by a metric; they are not compared by curves over horizons."""
+    is_score = name.startswith(("backtest/", "test/")) and "_by_" not in name
+    return is_score or name.endswith("_validation")

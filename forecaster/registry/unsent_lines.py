@@ -1,0 +1,40 @@
+"""Messages about a run that an MLflow store did not take completely, with the command that sends the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from forecaster.registry.outbox import FOLDER
+from forecaster.registry.store import Store
+
+
+def unregistered_line(store: Store, reason: str, folder: Path) -> str:
+    """Return the line for a run with a trained model that waits in ``folder``.
+
+    Args:
+        store: the store.
+        reason: why the store did not take the model.
+        folder: the folder of the outbox.
+    """
+    return (
+        f"the model was trained, and the MLflow store {store} did not take it ({reason}): it is saved in "
+        f"{folder}; statecast register {folder} registers it and finishes the run, and --model "
+        f"{folder / 'model'} uses it now"
+    )
+
+
+def incomplete_line(store: Store, reason: str, folder: Path) -> str:
+    """Return the line for a run without a model of which some parts wait in ``folder``."""
+    return (
+        f"the MLflow store {store} did not take all of the run ({reason}): the rest is in {folder}; "
+        "statecast sync sends it"
+    )
+
+
+def notices(refused: Sequence[str], dropped: int) -> list[str]:
+    """Return one line for each refused entry, and one for the entries that did not fit into the outbox."""
+    lines = [f"the MLflow store refused {line}" for line in refused]
+    if dropped:
+        lines.append(f"{dropped:,} metric points and files did not fit into {FOLDER}")
+    return lines

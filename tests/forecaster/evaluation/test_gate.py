@@ -1,0 +1,171 @@
+"""The gate promotes a challenger only if it is inside every limit; a decision gives all its reasons."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from forecaster.evaluation.bootstrap import Improvement
+from forecaster.evaluation.gate import GateConfig, decide
+from forecaster.evaluation.paired_comparison import Cost, PairedComparison
+
+SHARES = st.floats(-1, 1)
+COSTS = st.builds(Cost, st.floats(1, 1e6), st.integers(1, 10**9), st.floats(1e-3, 1e3))
+
+
+def improvement(share: float, below: float = 0.0, above: float = 0.0) -> Improvement:
+    """Return an improvement by ``share`` with the interval from ``share - below`` to ``share + above``."""
+    return Improvement(share, share - below, share + above)
+
+
+@st.composite
+def improvements(draw: st.DrawFn) -> Improvement:
+    return improvement(draw(SHARES), draw(st.floats(0, 1)), draw(st.floats(0, 1)))
+
+
+@st.composite
+def comparisons(draw: st.DrawFn) -> PairedComparison:
+    coverage = draw(st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)))
+    names = draw(st.lists(st.sampled_from(["smooth", "lumpy", "erratic"]), unique=True))
+    return PairedComparison(
+        "lstm-1",
+        "lstm-2",
+        pl.DataFrame(),
+        draw(improvements()),
+        {},
+        {name: draw(improvements()) for name in names},
+        dict.fromkeys(names, 1),
+        None if coverage is None else (0.05, 0.95),
+        coverage,
+        issues=draw(st.integers(1, 1000)),
+        block=draw(st.integers(1, 100)),
+        confidence=0.9,
+        costs=(draw(COSTS), draw(COSTS)),
+    )
+
+
+GATES = st.builds(
+    GateConfig,
+    margin=st.floats(0, 0.5),
+    coverage_error=st.floats(0, 1),
+    class_worse=st.floats(0, 1),
+    times_larger=st.floats(0.1, 10),
+    times_slower=st.floats(0.1, 10),
+    least_blocks=st.integers(2, 20),
+)
+
+PASSING = PairedComparison(
+    "lstm-1",
+    "lstm-2",
+    pl.DataFrame(),
+    improvement(0.1, 0.05, 0.05),
+    {},
+    {"smooth": improvement(0.1), "lumpy": improvement(-0.04)},
+    {"smooth": 3, "lumpy": 1},
+    (0.05, 0.95),
+    (0.7, 0.9),
+    issues=240,
+    block=24,
+    confidence=0.9,
+    costs=(Cost(8000.0, 1000, 1.0), Cost(8000.0, 1900, 1.9)),
+)
+
+
+def inside_every_limit(found: PairedComparison, gate: GateConfig) -> bool:
+    old, new = found.costs
+    covers = found.coverage is None or abs(found.coverage[1] - 0.9) <= gate.coverage_error + 2e-9
+    return (
+        found.issues // found.block >= gate.least_blocks
+        and found.overall.low > gate.margin
+        and covers
+        and all(one.share >= -gate.class_worse for one in found.by_class.values())
+        and new.state_bytes <= gate.times_larger * old.state_bytes
+        and new.weights_bytes <= gate.times_larger * old.weights_bytes
+        and new.seconds <= gate.times_slower * old.seconds
+    )
+
+
+@given(comparisons(), GATES)
+def test_a_challenger_outside_any_limit_is_not_promoted(found: PairedComparison, gate: GateConfig) -> None:
+    assert not decide(found, gate).promote or inside_every_limit(found, gate)
+
+
+@given(comparisons(), GATES)
+def test_a_model_is_never_promoted_against_an_identical_model(
+    found: PairedComparison, gate: GateConfig
+) -> None:
+    same = replace(found, overall=improvement(0.0), by_class=dict.fromkeys(found.by_class, improvement(0.0)))
+    assert not decide(same, gate).promote
+
+
+@given(comparisons(), GATES)
+def test_a_decision_gives_the_reason_of_every_failed_check(found: PairedComparison, gate: GateConfig) -> None:
+    decision = decide(found, gate)
+    assert decision.promote == all(check.passed for check in decision.checks)
+    failed = [check.reason for check in decision.checks if not check.passed]
+    assert list(decision.reasons) == (failed or [check.reason for check in decision.checks])
+    assert len(decision.checks) == 6 + len(found.by_class)
+
+
+@given(comparisons(), GATES, st.data())
+def test_a_better_challenger_passes_wherever_a_worse_one_passes(
+    found: PairedComparison, gate: GateConfig, data: st.DataObject
+) -> None:
+    if not inside_every_limit(found, gate):
+        found = replace(PASSING, coverage=(0.7, data.draw(st.floats(0.85, 0.95))))
+        gate = GateConfig()
+    assume(decide(found, gate).promote)
+
+    def raised(one: Improvement) -> Improvement:
+        more = data.draw(st.floats(0, 1))
+        return Improvement(one.share + more, one.low + more, one.high + more)
+
+    def lowered(cost: Cost) -> Cost:
+        less = data.draw(st.floats(0, 1))
+        return Cost(cost.state_bytes * less, int(cost.weights_bytes * less), cost.seconds * less)
+
+    coverage = found.coverage
+    if coverage is not None:
+        coverage = coverage[0], 0.9 + (coverage[1] - 0.9) * data.draw(st.floats(-1, 1))
+    better = replace(
+        found,
+        overall=raised(found.overall),
+        by_class={name: raised(one) for name, one in found.by_class.items()},
+        coverage=coverage,
+        issues=found.issues + data.draw(st.integers(0, 100)),
+        costs=(found.costs[0], lowered(found.costs[1])),
+    )
+    assume(coverage is None or abs(coverage[1] - 0.9) <= abs(found.coverage[1] - 0.9))  # type: ignore[index]
+    assert decide(better, gate).promote
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("evidence", {"issues": 100}),
+        ("improvement", {"overall": Improvement(0.1, 0.0, 0.2)}),
+        ("coverage", {"coverage": (0.9, 0.8)}),
+        ("class lumpy", {"by_class": {"lumpy": improvement(-0.06)}}),
+        ("state size", {"costs": (Cost(8.0, 1, 1.0), Cost(17.0, 1, 1.0))}),
+        ("weights size", {"costs": (Cost(8.0, 1, 1.0), Cost(8.0, 3, 1.0))}),
+        ("speed", {"costs": (Cost(8.0, 1, 1.0), Cost(8.0, 1, 2.1))}),
+    ],
+)
+def test_a_challenger_outside_one_limit_is_refused_for_this_limit(name: str, changes: dict[str, Any]) -> None:
+    assert decide(PASSING, GateConfig()).promote
+    decision = decide(replace(PASSING, **changes), GateConfig())
+    assert not decision.promote
+    assert [check.name for check in decision.checks if not check.passed] == [name]
+
+
+def test_the_reason_of_a_refusal_gives_the_measure_and_its_limit() -> None:
+    decision = decide(replace(PASSING, overall=Improvement(-0.012, -0.03, 0.01)), GateConfig(margin=0.01))
+    assert " ".join(decision.reasons) == (
+        "the loss is 1.20 % larger (the improvement is -3.00 % to 1.00 % with 90% confidence, and must "
+        "exceed 1.00 %)"
+    )

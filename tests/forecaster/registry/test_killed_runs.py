@@ -1,0 +1,63 @@
+"""If the process of an MLflow run was killed, the next run sets the status of that run to KILLED."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from forecaster.registry import killed_runs
+from forecaster.registry.killed_runs import process_tag
+from forecaster.registry.registry import Registry
+
+ROOT = Path(__file__).parents[3]
+START_AND_DIE = """
+import os, signal, sys
+from forecaster.registry.registry import Registry
+with Registry(sys.argv[1], "tests").start_run("dies", {}):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_next_run_sets_the_status_of_a_killed_run(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    registry = Registry(uri, "tests")
+    with registry.start_run("alive", {}) as alive:
+        dead = subprocess.run([sys.executable, "-c", START_AND_DIE, uri], cwd=ROOT, capture_output=True)
+        assert dead.returncode == -signal.SIGKILL
+        with registry.start_run("next", {}):
+            runs = registry.runs().select("name", "status").rows()
+    assert sorted(runs) == [("alive", "RUNNING"), ("dies", "KILLED"), ("next", "RUNNING")]
+    client = MlflowClient(uri)
+    killed = next(
+        run_id for name, run_id in registry.runs().select("name", "run_id").rows() if name == "dies"
+    )
+    assert "SIGKILL" in client.get_run(killed).data.tags["mlflow.note.content"]
+    assert client.get_run(alive.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("change", "is_dead"),
+    [
+        ({}, False),
+        ({2: "4194303"}, True),  # no process has this number
+        ({3: "1.0"}, True),  # a later process has the number
+        ({1: "pid:[1]"}, False),  # the process belongs to another container
+        ({0: "an-earlier-boot", 1: "pid:[4026531836]"}, True),
+    ],
+)
+def test_only_dead_processes_of_this_machine_count_as_dead(
+    monkeypatch: pytest.MonkeyPatch, change: dict[int, str], is_dead: bool
+) -> None:
+    if 0 in change:
+        monkeypatch.setattr(killed_runs, "_namespace", lambda: killed_runs._OF_HOST)
+    parts = process_tag().split()
+    for position, text in change.items():
+        parts[position] = text
+    assert killed_runs._is_dead(" ".join(parts)) is is_dead
+    assert str(os.getpid()) in process_tag()

@@ -1,0 +1,133 @@
+"""Measure how the stream behaved: lost windows, late rows, latencies, and the model versions in use."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipelines.sinks.files import read_forecasts
+from pipelines.sinks.latency import Histogram, upper_ms
+from tests.lifecycle import inputs
+from tests.lifecycle.processes import difference
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """The outputs of the stream that has ended.
+
+    Attributes:
+        output: output folder.
+        days: number of days that the stream has read, history included.
+        ended: JSON object of the stream.
+        before: latencies of batches until the retraining.
+        during: latencies of batches until some days after the stream has the new version.
+    """
+
+    output: Path
+    days: int
+    ended: dict[str, Any]
+    before: Histogram
+    during: Histogram
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The figures of a run of `tests.lifecycle`; a figure that could not be measured is None.
+
+    Attributes:
+        windows_lost: closed windows of a series without a forecast.
+        windows_late: rows that the stream counted as late.
+        swap_delay_ms_max: longest latency of a batch from the begin of the retraining until some days after
+            the stream has the new version.
+        p99_ms_before, p99_ms_during: p99 of the latency of batches before the retraining, and from its begin
+            until some days after the alias has moved.
+        rewarm_difference: largest difference between a forecast after a change of the version and that of a
+            state that always had the new version, in units of the scale of the series.
+        champion_versions: versions that the champion pointed to, in order.
+        stream_versions: model versions of the stream's forecasts, in order.
+        refused: versions that were refused, at the gate or by the stream.
+        follows: whether the stream follows the alias.
+    """
+
+    windows_lost: int
+    windows_late: int
+    swap_delay_ms_max: float | None
+    p99_ms_before: float | None
+    p99_ms_during: float | None
+    rewarm_difference: float | None
+    champion_versions: list[str]
+    stream_versions: list[str]
+    refused: list[str]
+    follows: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON object that `tests.lifecycle` prints as its last line."""
+        return asdict(self)
+
+    @property
+    def is_good(self) -> bool:
+        """True if no window was lost or late, and the alias and the stream changed versions as planned."""
+        moves = [1, 2, 4, 2, 1] if self.follows else [1, 2, 1]
+        return (
+            not self.windows_lost
+            and not self.windows_late
+            and self.champion_versions == [f"fleet/{number}" for number in moves]
+            and self.refused == (["fleet/3", "fleet/4"] if self.follows else ["fleet/3"])
+            and len(self.stream_versions) == (3 if self.follows else 1)
+        )
+
+
+def measure(
+    streamed: Streamed, champion_versions: list[str], refused: list[str], always: Path | None
+) -> Outcome:
+    """Return the figures of a stream that has ended.
+
+    Args:
+        streamed: the stream.
+        champion_versions: versions that the champion pointed to, in order.
+        refused: versions that were refused.
+        always: output folder of a backfill of the same rows by the promoted version alone; None if the stream
+            does not follow the alias.
+    """
+    forecasts = read_forecasts(streamed.output)
+    # The last window stays open, because no later row closes it.
+    expected = ((streamed.days - inputs.HISTORY_DAYS) * 24 - 1) * inputs.SERIES
+    found = forecasts.select("series_id", "issued_at").unique()
+    versions = forecasts.sort("issued_at").select(pl.col("model_version").rle()).unnest("model_version")
+    added = difference(streamed.during, streamed.before)
+    return Outcome(
+        windows_lost=expected - len(found),
+        windows_late=int(streamed.ended["late"]),
+        swap_delay_ms_max=None if always is None else round(upper_ms(max(added.buckets)), 1),
+        p99_ms_before=_p99(streamed.before),
+        p99_ms_during=_p99(added),
+        rewarm_difference=None if always is None else _rewarm_difference(forecasts, read_forecasts(always)),
+        champion_versions=champion_versions,
+        stream_versions=versions["value"].to_list(),
+        refused=refused,
+        follows=always is not None,
+    )
+
+
+def _p99(latency: Histogram) -> float | None:
+    return round(latency.quantile_ms(0.99), 1) if latency.count else None
+
+
+def _rewarm_difference(forecasts: pl.DataFrame, always: pl.DataFrame) -> float:
+    """Return the largest difference between forecasts of one version, in scales of the data.
+
+    Args:
+        forecasts: forecasts of the stream, whose state was re-warmed for the version.
+        always: forecasts by a state that always had the version.
+    """
+    keys = ["series_id", "issued_at", "model_version"]
+    both = forecasts.join(always, on=keys, suffix="_always")
+    medians = [
+        pl.col(name).list.eval(pl.element().struct.field("q50")) for name in ("forecast", "forecast_always")
+    ]
+    pairs = both.select(medians).explode("forecast", "forecast_always")
+    difference = (pairs["forecast"] - pairs["forecast_always"]).abs().max()
+    return round(float(difference) / inputs.SCALE, 6)  # type: ignore[arg-type]

@@ -1,0 +1,147 @@
+"""Run the commands of `tests.lifecycle` as a user does, write files for the stream, and read its counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.sinks import numbers
+from pipelines.sinks.latency import Histogram
+from tests.lifecycle import inputs
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 600.0
+_FIRST_DAYS = 40  # written quickly, because the retraining waits for these days
+_FAST_S, _SLOW_S = 0.1, 0.7  # seconds between two days of the stream
+
+
+@dataclass
+class Desk:
+    """The folder in which all commands run.
+
+    Attributes:
+        folder: holds data, job file, MLflow store and the output of the stream.
+    """
+
+    folder: Path
+
+    def run(self, *arguments: str, code: int = 0) -> dict[str, Any]:
+        """Run a command with ``--json`` to its end, and return the last object that it printed.
+
+        Raises:
+            SystemExit: the command ended with another exit code.
+        """
+        print(f"statecast {' '.join(arguments)}", flush=True)
+        ended = subprocess.run(
+            _command(*arguments), cwd=self.folder, env=_environment(), capture_output=True, text=True
+        )
+        if ended.returncode != code:
+            raise SystemExit(
+                f"statecast {arguments[0]} ended with exit code {ended.returncode} and not {code}: "
+                f"{ended.stderr}"
+            )
+        found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+        return found
+
+    def stream(self, *arguments: str) -> Stream:
+        """Start a stream that watches the folder ``incoming``."""
+        (self.folder / "incoming").mkdir()
+        command = _command("stream", "incoming", "--watch", "--output", "live", *arguments)
+        with (self.folder / "stream.log").open("wb") as log, (self.folder / "stream.json").open("wb") as out:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=_environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=log
+            )
+        return Stream(self.folder, process)
+
+
+class Stream:
+    """A running stream, and a thread that writes one day after the other into the watched folder."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
+        self._folder, self._process = folder, process
+        self._is_stopping = threading.Event()
+        self._feeder = threading.Thread(target=self._feed)
+        self.days = inputs.HISTORY_DAYS
+        self._feeder.start()
+
+    def _feed(self) -> None:
+        first_days = inputs.HISTORY_DAYS + _FIRST_DAYS
+        while not self._is_stopping.wait(_FAST_S if self.days < first_days else _SLOW_S):
+            inputs.put_day(self._folder / "incoming", self.days)
+            self.days += 1
+
+    def wait_for_days(self, more: int) -> None:
+        """Wait until the stream has read ``more`` further days."""
+        wanted = (self.days - inputs.HISTORY_DAYS + more) * 24 * inputs.SERIES
+        self._wait(lambda: self._numbers().counts.rows_in >= wanted)
+
+    def wait_for_version(self, model_version: str) -> None:
+        """Wait until every shard has changed to ``model_version``."""
+        self._wait(lambda: self._numbers().as_json(0.0).get("model_versions") == [model_version])
+
+    def wait_for_refusal(self, version: str) -> None:
+        """Wait until the stream has reported that it refuses a version."""
+        self._wait(lambda: f"{version} " in self._log() and "is refused" in self._log())
+
+    def _log(self) -> str:
+        return (self._folder / "stream.log").read_text()
+
+    def latency(self) -> Histogram:
+        """Return the latencies of all batches so far."""
+        return self._numbers().latency
+
+    def _numbers(self) -> numbers.JobNumbers:
+        return numbers.JobNumbers.of(numbers.read_shards(self._folder / "live"))
+
+    def stop(self) -> dict[str, Any]:
+        """Stop the feeder, wait until every file is read, stop the stream, and return its JSON object."""
+        self.stop_feeder()
+        rows = (self.days - inputs.HISTORY_DAYS) * 24 * inputs.SERIES
+        self._wait(lambda: self._numbers().counts.rows_in >= rows)
+        (self._folder / "live" / ".stop").touch()
+        self._process.wait(PATIENCE_S)
+        found: dict[str, Any] = json.loads((self._folder / "stream.json").read_text().splitlines()[-1])
+        return found
+
+    def stop_feeder(self) -> None:
+        """Stop putting files."""
+        self._is_stopping.set()
+        self._feeder.join()
+
+    def kill(self) -> None:
+        """Stop the feeder, and end the stream at once if it still runs."""
+        self.stop_feeder()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not condition():
+            if self._process.poll() is not None:
+                raise SystemExit(f"the stream has ended: see {self._folder / 'stream.log'}")
+            if time.monotonic() > deadline_s:
+                raise SystemExit(f"the stream reads no further: see {self._folder / 'stream.log'}")
+            time.sleep(0.1)
+
+
+def difference(later: Histogram, earlier: Histogram) -> Histogram:
+    """Return the latencies that are in the later histogram and not in the earlier one."""
+    buckets = {bucket: count - earlier.buckets.get(bucket, 0) for bucket, count in later.buckets.items()}
+    return Histogram({bucket: count for bucket, count in buckets.items() if count}, 0.0)
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pipelines.cli", *arguments, "--config", "job.toml", "--json"]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,191 @@
+"""The pages that ``statecast ui`` opens, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from forecaster.config import NetworkConfig
+from forecaster.model import Forecaster
+from forecaster.registry.registry import Registry
+from forecaster.registry.runs_view import _packed, view
+from forecaster.time.window_config import WindowConfig
+from pipelines.cli.app import run
+from tests.browser import CHROMIUM, DRIVER, Browser, browser
+from tests.forecaster.registry.models import history
+from tests.pipelines.cli.conftest import ROOT
+
+SKILL = {"lstm": 0.31, "gru": 0.28, "rnn": 0.05}
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the URI of a store with a run of each cell, whose models are registered as ``weather``."""
+    folder = tmp_path_factory.mktemp("ui")
+    registry = Registry(f"sqlite:///{folder}/mlflow.db", unsent=folder / "unsent")
+    for cell in ("rnn", "lstm", "gru"):
+        network = NetworkConfig.model_validate({"cell": cell, "hidden": 4, "layers": 1, "horizon": 3})
+        with registry.start_run(cell, {"network.cell": cell}, {"statecast.job": "train"}) as run:
+            run.log_dataset(history(), ["weather.parquet"])
+            for epoch in (1, 2, 3):
+                run.log_epoch({"epoch": epoch, "train_loss": 1 / epoch, "validation_loss": 1.2 / epoch})
+            run.log_model(Forecaster.untrained(network, WindowConfig()), "weather", history(3))
+            run.log_metrics(
+                {
+                    "backtest/skill_vs_persistence": SKILL[cell],
+                    "backtest/mase_h1": 1 - SKILL[cell],
+                    "backtest/coverage_90": 0.9,
+                },
+                of_model=True,
+            )
+            for horizon in (1, 2, 3):
+                points = {"mase_by_horizon": 0.5, "mase_by_horizon_persistence": 0.8}
+                run.log_points({f"backtest/{k}": v * horizon for k, v in points.items()}, horizon)
+            run.name_first_version("weather", "champion", "it is the first")
+            run.name_first_version("weather", "champion", "the first version")
+            run.describe_version("weather", f"{cell.upper()} with 1 x 4 cells; skill {SKILL[cell]:+.1%}")
+    return registry.tracking_uri
+
+
+@dataclass
+class Ui:
+    """A running ``statecast ui``.
+
+    Attributes:
+        url: the URL that the command printed.
+        errors: the file with the output of the command on stderr.
+    """
+
+    url: str
+    errors: Path
+
+
+@pytest.fixture(scope="module")
+def ui(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
+    folder = tmp_path_factory.mktemp("served")
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port = trial.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "ui",
+        "--port",
+        str(port),
+        "--tracking-uri",
+        store,
+        "--json",
+    ]
+    errors = folder / "errors.txt"
+    with errors.open("w") as stream:
+        process = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+            stderr=stream, text=True, start_new_session=True,
+        )  # fmt: skip
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, errors.read_text()
+    yield Ui(json.loads(line)["url"], errors)
+    process.terminate()
+    process.stdout.close()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+def address_of(ui: Ui) -> str:
+    return ui.url.partition("/#/")[0]
+
+
+@needs_browser
+def test_the_page_that_opens_shows_runs_sorted_by_skill(ui: Ui, page: Browser) -> None:
+    page.open(ui.url)
+    text = page.wait_for("skill_vs_persistence", "lstm", "gru", "rnn")
+    assert text.index("\nlstm\n") < text.index("\ngru\n") < text.index("\nrnn\n")
+    columns = [text.rindex(name) for name in ("skill_vs_persistence", "mase_h1", "coverage_90")]
+    assert columns == sorted(columns)
+    assert "weather.parquet" in text
+    assert ui.errors.read_text() == ""
+
+
+@needs_browser
+def test_charts_compare_runs_by_horizon_beside_the_baselines(ui: Ui, page: Browser) -> None:
+    page.open(f"{ui.url}&compareRunsMode=CHART")
+    lines = [f"{cell} (backtest/mase_by_horizon{n})" for cell in SKILL for n in ("", "_persistence")]
+    page.wait_for("backtest/skill_vs_persistence", *lines)
+
+
+@needs_browser
+def test_the_page_of_a_version_shows_description_run_and_metrics(ui: Ui, page: Browser, store: str) -> None:
+    page.open(f"{address_of(ui)}/#/models/weather/versions/2")
+    page.wait_for("LSTM with 1 x 4 cells", "can replace the champion, weather/1", "lstm")
+    version = MlflowClient(store, store).get_model_version("weather", "2")
+    model_id = version.tags["statecast.logged_model"]
+    experiment = ui.url.partition("/experiments/")[2].partition("/")[0]
+    page.open(f"{address_of(ui)}/#/experiments/{experiment}/models/{model_id}")
+    page.wait_for("weather-lstm", "skill_vs_persistence", "0.31", "weather.parquet")
+
+
+@needs_browser
+def test_the_page_of_models_shows_their_registered_versions(ui: Ui, page: Browser) -> None:
+    experiment = ui.url.partition("/experiments/")[2].partition("/")[0]
+    page.open(f"{address_of(ui)}/#/experiments/{experiment}/models")
+    page.wait_for("weather-lstm", "weather-gru", "weather-rnn", "v1", "v2", "v3")
+
+
+def test_the_view_of_runs_fits_into_an_experiment_tag() -> None:
+    assert len(_packed(view())) < 5000  # MLflow's limit for a tag
+
+
+def test_ui_on_a_port_in_use_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        assert run(["ui", "--port", str(other.getsockname()[1])]) == 2
+    assert "choose another with --port" in capsys.readouterr().err
+
+
+def test_runs_are_listed_by_skill_with_their_scores(
+    store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["runs", "--tracking-uri", store, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["runs"]
+    assert [row["name"] for row in found] == ["lstm", "gru", "rnn"]
+    monkeypatch.setenv("COLUMNS", "100")
+    assert run(["runs", "--tracking-uri", store, "--limit", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "0.310" in printed
+    assert "rnn" not in printed
+
+
+def test_models_are_listed_with_aliases_scores_and_description(
+    store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["models", "--tracking-uri", store, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["versions"]
+    assert [(row["version"], row["aliases"]) for row in found] == [(3, []), (2, []), (1, ["champion"])]
+    assert [row["backtest/skill_vs_persistence"] for row in found] == [0.28, 0.31, 0.05]
+    monkeypatch.setenv("COLUMNS", "120")
+    assert run(["models", "--tracking-uri", store]) == 0
+    printed = capsys.readouterr().out
+    assert "weather/1: RNN with 1 x 4 cells; skill +5.0%; the first version of its model" in printed
