@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -44,7 +43,7 @@ from tests.cluster.streams import (
     source_of,
 )
 from tests.comparisons import assert_same_frames, assert_same_state
-from tests.fleets import START, forecaster, scales
+from tests.fleets import forecaster, scales
 from tests.processes import started
 from tests.stores import forecasts_written, keys, s3_server
 
@@ -96,13 +95,6 @@ def cluster(store: Remote, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     needs(java.job_server, java.setup_flink)
     with FlinkCluster.start(tmp_path_factory.mktemp("flink")) as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Windows:
-    rng = np.random.default_rng(5)
-    values = rng.normal(size=(WINDOWS, 20)).cumsum(0)
-    return Windows(tuple(f"series {i}" for i in range(20)), START, values)
 
 
 def assert_survives_kills(
