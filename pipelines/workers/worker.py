@@ -53,14 +53,15 @@ class Workers:
         self._requested.add(number)
         return new
 
-    def take_counts(self, number: int) -> tuple[Counts, Counts]:
-        """Return a shard's counts at the previous call, or when the shard was opened, and its counts now."""
+    def take_counts(self) -> list[tuple[Counts, Counts]]:
+        """Return the counts of each open shard at the previous call and now.
+
+        The counts before the first call are those of the snapshot from which the shard was opened.
+        """
         with self._counts_lock:
-            if number not in self._shards:
-                return Counts(), Counts()
-            before, after = self._reported[number], self._shards[number].counts
-            self._reported[number] = after
-            return before, after
+            counts = {number: shard.counts for number, shard in self._shards.items()}
+            before, self._reported = self._reported, counts
+        return [(before[number], counts[number]) for number in counts]
 
     def put(self, number: int, batch: Batch) -> None:
         """Queue a batch for a shard; wait while the queue of its thread is full.
