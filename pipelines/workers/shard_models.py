@@ -22,6 +22,8 @@ from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import DataError
 
 _LOOK_EVERY_S = 0.005
+_CATCH_UP_WINDOWS = 16  # stepping many windows at once costs little more than stepping one
+_LAST_WINDOWS = 3  # so few windows before the change, each is stepped at once, so that the change is short
 _LONGEST_PAUSE_S = 0.25  # so that the warming also ends while the shards have a backlog
 
 
@@ -141,6 +143,13 @@ class ShardModels:
             return
         if self._warming is None or self._warming.window != change.window:
             self._warming = Warming(change.forecaster, change.window)
+        copied = self._warming.copied_through
+        if (
+            copied is not None
+            and closed - copied < _CATCH_UP_WINDOWS
+            and change.window - closed > _LAST_WINDOWS
+        ):
+            return
         recent = self._warming.copy_values(shard.state, closed)
         if recent is not None:
             self._step = self._thread.put(partial(self._warming.step, recent, self._thread.pause))
