@@ -1,8 +1,8 @@
 """Forecast series that have no value or one value, and forecast any number of windows ahead.
 
 A series without a value has no level to forecast from. Its level and scale are predicted from its static
-features, with a ridge regression that was fitted to the fleet. The decoder forecasts its further course, from
-a first state that is a learned map of the same features, as if the series began at that window.
+features, with a ridge regression that was fitted to the fleet. The decoder forecasts its values as if
+the series began at that window: its initial state is a learned function of the same features.
 
 Letters: S series, D static features, N windows ahead, Q quantiles.
 """

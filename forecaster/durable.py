@@ -1,8 +1,7 @@
 """Write local files that are complete or absent, and that survive a loss of power.
 
-This module is in `forecaster`, the lowest layer that writes files: here models, reports and the MLflow store,
-in `pipelines` the files of jobs. It imports the standard library only, so that commands without a network
-load quickly.
+`forecaster` uses this module for models, reports and the MLflow store, and `pipelines` for the files of jobs.
+The module imports the standard library only, so that commands without a network load quickly.
 """
 
 from __future__ import annotations

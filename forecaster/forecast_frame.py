@@ -97,7 +97,7 @@ def train_and_forecast(
 ) -> FleetForecast:
     """Train a forecaster on all windows, and forecast each series after its last value.
 
-    The arguments are those of `forecaster.training.train.train`. The backtest scores the weights from before
+    The arguments are as in `forecaster.training.train.train`. The backtest scores the weights from before
     the refit, which have not seen the windows of the backtest.
     """
     training = training or TrainingConfig()

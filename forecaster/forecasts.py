@@ -107,7 +107,7 @@ class Forecasts:
         )
 
     def latest(self) -> Forecasts:
-        """Return the forecasts with only the last one of each series issued."""
+        """Return these forecasts with ``issued`` True only for the last issued forecast of each series."""
         issued_from_here = np.cumsum(self.issued[::-1], axis=0)[::-1]
         return replace(self, issued=self.issued & (issued_from_here == 1))
 

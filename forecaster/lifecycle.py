@@ -26,14 +26,15 @@ _FORGOTTEN = 2  # a series is forgotten after this many times ``max_gap`` window
 class Plan:
     """When each series begins, retires and returns in a block.
 
-    This follows from the missing values of the block, the state before it, and ``max_gap``.
+    The plan follows from the missing values of the block, the state before the block, and ``max_gap``.
 
     Attributes:
         begins: ``[T, S]`` bool, the windows at which a series starts from the initial state.
         live: ``[T, S]`` bool, the windows at whose end the series has begun and has not retired.
         issued: ``[T, S]`` bool, ``live`` without the windows that were closed before the block.
         silent: ``[S]`` int64, windows since its last row, after the block.
-        joins: int64, the rows at which series join that had closed the rows before already.
+        joins: int64, the rows at which more series are stepped: these series had closed the earlier rows
+            before the block.
         cold_starts: how many of ``begins`` are returns of series that were not forgotten.
     """
 
@@ -50,13 +51,13 @@ class Plan:
         return Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
 
     def windows(self, part: slice) -> Plan:
-        """Return the plan of some windows; the fields that have no windows are those of the whole block."""
+        """Return the plan of some windows; fields without an axis of windows are still of the whole block."""
         return replace(self, begins=self.begins[part], live=self.live[part], issued=self.issued[part])
 
     def pieces(self, most: int) -> Iterator[tuple[int, int]]:
         """Yield pieces ``(first, stop)`` of the block, each of at most ``most`` windows.
 
-        In a piece no series begins twice, and none joins after the first window.
+        In a piece no series begins twice, and no row after the first is one of ``joins``.
         """
         first, windows = 0, len(self.begins)
         while first < windows:

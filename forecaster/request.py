@@ -61,7 +61,7 @@ def read_history(table: Any, features: Features, most_rows: int = MOST_ROWS) -> 
     value = frame["value"]
     number = cells.numbers(value)
     is_missing = ~cells.given(value) | number.is_nan().fill_null(False)
-    # A row without a value passes the validation with the value 0, which is removed afterwards.
+    # Write 0 into rows without a value, so that they pass the validation; after it, replace the 0 by NaN.
     readable = (number if value.dtype.is_numeric() else cells.text(value)).alias("value")
     zero = pl.Series("value", [0.0]).cast(readable.dtype)
     observed = [frame[name].alias(OBSERVED + name) for name in features.observed]
@@ -103,9 +103,10 @@ _ONE_VALUE = "give one number, text or time in each row"
 
 
 def _one_row_of_lists_as_rows(table: Any) -> Any:
-    """Return a pandas frame whose only row holds a list for each column as a frame with a row for each item.
+    """Expand a pandas frame whose only row holds one list per column into a frame with one row per item.
 
-    MLflow makes such a frame of a request by columns (``inputs``) in which every cell is text.
+    Any other frame is returned unchanged. MLflow makes such a frame from a request by columns (``inputs``) in
+    which every cell is text.
     """
     if len(table) != 1 or not all(isinstance(cell, (list, np.ndarray)) for cell in table.iloc[0]):
         return table

@@ -1,13 +1,19 @@
 """Re-warm a state: build the state of other weights from the ring of every series.
 
+`rewarm` does this in one call. `Warming` gives the same result at a later window, in small steps that can be
+taken while the earlier weights go on.
+
 Letters: R windows of the ring, C observed covariates, n series.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
-from forecaster.arrays import Arrays, Floats, Ints
+from forecaster.arrays import Arrays, Bools, Floats, Ints
 from forecaster.components.base import Component
 from forecaster.components.chain import experts_of
 from forecaster.components.experts.base import Expert
@@ -16,7 +22,7 @@ from forecaster.components.observed_covariates import ObservedCovariates, ring_f
 from forecaster.components.ring import Ring, in_order
 from forecaster.components.season import Season, ring_season
 from forecaster.model import Forecaster
-from forecaster.state import State
+from forecaster.state import State, live
 from forecaster.step_block import windows_per_call
 from forecaster.stepping import advance_in_place
 from schemas.errors import ModelError
@@ -67,11 +73,16 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
             rows = slice(first, first + most)
             advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])
         warm.put(index, part)
+    _take_fields(forecaster, warm, state)
+    return warm
+
+
+def _take_fields(forecaster: Forecaster, warm: State, state: State) -> None:
+    """Copy the fields of ``state`` that do not depend on the network's weights into ``warm``."""
     warm.silent[:] = state.silent
     for name, fields in _fields_to_copy(forecaster, state).items():
         for f in fields:
             warm.parts[name][f] = state.parts[name][f].copy()
-    return warm
 
 
 def _fields_to_copy(forecaster: Forecaster, state: State) -> dict[str, list[str]]:
@@ -116,3 +127,120 @@ def _has_layout(component: Component, own: Arrays) -> bool:
         (own[name].dtype.name, own[name].shape[1:]) == (dtype, shape)
         for name, (dtype, shape) in fields.items()
     )
+
+
+@dataclass(frozen=True)
+class RecentValues:
+    """The values of consecutive windows, copied from the ring of each series.
+
+    Attributes:
+        series_ids: ``n`` ids.
+        start: index of the first window.
+        values: ``[T, n]`` float64, NaN where missing.
+        past: ``[T, n, C]`` float64, the observed covariates, NaN where missing.
+        has_earlier: ``[n]`` bool, whether the ring holds a value before ``start`` that is to be stepped.
+    """
+
+    series_ids: tuple[str, ...]
+    start: int
+    values: Floats
+    past: Floats
+    has_earlier: Bools
+
+
+class Warming:
+    """Warms up the state of a new model version for the window of its first forecast.
+
+    The new version starts from the initial state, at the window at which the ring will begin when the version
+    changes. It is stepped through the values of the ring, and catches up while the earlier version is in use.
+    So `finish` returns what `rewarm` returns at the change, at whatever times and in whatever parts the
+    values were stepped.
+
+    `copy_values` and `finish` read the state of the earlier version, and belong into the thread that steps
+    it. `step` may run in another thread, between two calls of `copy_values`.
+
+    Args:
+        forecaster: the new version.
+        window: index of the first window that the new version closes.
+    """
+
+    def __init__(self, forecaster: Forecaster, window: int) -> None:
+        self.forecaster, self.window = forecaster, window
+        self._state = forecaster.initial_state()
+        self._copied_through: int | None = None
+
+    def copy_values(self, state: State, closed_through: int) -> RecentValues | None:
+        """Copy the values of the windows that were not copied before; None if there are none.
+
+        Args:
+            state: the state of the earlier version.
+            closed_through: the last window that it has closed; before ``window``.
+        """
+        ring = state.parts.get("ring", {}).get("values")
+        windows = 0 if ring is None else ring.shape[1]
+        first = self.window - windows
+        start = first if self._copied_through is None else self._copied_through + 1
+        if ring is None or closed_through < start:
+            return None
+        self._copied_through = closed_through
+        new, earlier = (np.arange(*span) % windows for span in ((start, closed_through + 1), (first, start)))
+        names = self.forecaster.covariates.features.observed
+        past = np.full((len(new), len(state), len(names)), np.nan)
+        for place, name in enumerate(names):
+            kept = state.parts.get("past", {}).get(ring_field(name))
+            if kept is not None:
+                past[:, :, place] = kept[:, new].T
+        values = ring[:, new].T.copy()
+        return RecentValues(state.series_ids, start, values, past, _has_value(ring[:, earlier]))
+
+    def step(self, recent: RecentValues, pause: Callable[[], None] = lambda: None) -> None:
+        """Step the new version through copied values.
+
+        Args:
+            recent: the values, in the order in which they were copied.
+            pause: called after each call of the network, so that a thread can wait for others.
+        """
+        self._align(recent.series_ids, recent.has_earlier, recent.start)
+        most = windows_per_call(len(self._state))
+        for first in range(0, len(recent.values), most):
+            rows = slice(first, first + most)
+            values, past = recent.values[rows], recent.past[rows]
+            advance_in_place(self.forecaster, self._state, values, recent.start + first, past=past)
+            pause()
+
+    def finish(self, state: State) -> State:
+        """Return the state with which the new version closes its first window.
+
+        Args:
+            state: the state of the earlier version, which has closed all windows before ``window``.
+        """
+        if (state.clock[live(state)] != self.window - 1).any():  # series that are ahead of the others
+            return rewarm(self.forecaster, state)
+        recent = self.copy_values(state, self.window - 1)
+        if recent is not None:
+            self.step(recent)
+        ring = state.parts.get("ring", {}).get("values")
+        has_value = np.zeros(len(state), bool) if ring is None else _has_value(ring)
+        self._align(state.series_ids, has_value, self.window)
+        self._state.clock[:] = state.clock
+        _take_fields(self.forecaster, self._state, state)
+        return self._state
+
+    def _align(self, series_ids: tuple[str, ...], has_earlier: Bools, start: int) -> None:
+        """Give the state the series ``series_ids``, before the window ``start``.
+
+        A series without a value before ``start`` has the initial state: it is new, or it has retired.
+        """
+        if series_ids == self._state.series_ids and (has_earlier | ~live(self._state)).all():
+            return
+        slot_of_id = {name: slot for slot, name in enumerate(self._state.series_ids)}
+        slots = np.array([slot_of_id.get(name, -1) for name in series_ids], np.int64)
+        kept = np.flatnonzero((slots >= 0) & has_earlier)
+        aligned = self.forecaster.new_series_state(series_ids, start)
+        aligned.put(kept, self._state.take(slots[kept]))
+        self._state = aligned
+
+
+def _has_value(values: Floats) -> Bools:
+    """Return ``[n]``, whether each row of ``values`` ``[n, T]`` holds a value."""
+    return np.asarray((~np.isnan(values)).any(axis=1))

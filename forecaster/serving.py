@@ -41,7 +41,7 @@ STATE, RETURN_STATE = "state", "return_state"
 
 
 class ServedForecaster:
-    """The object that MLflow serves. It keeps no state between calls: each request brings what it needs."""
+    """The object that MLflow serves. It keeps no state between calls: each request contains all its data."""
 
     def __init__(self, forecaster: Forecaster) -> None:
         self.forecaster = forecaster
@@ -196,7 +196,7 @@ def _read_state(forecaster: Forecaster, text: object) -> State:
             raise ModelError("its arrays do not fit this model")
         oldest = state.clock[live(state)].min(initial=state.clock.max(initial=0))
         if state.clock.max(initial=0) - oldest > forecaster.window_config.max_gap:
-            raise ModelError("its series end too far apart in time")
+            raise ModelError("its live series end more than windows.max_gap windows apart")
         return state
     except StatecastError as error:
         reason = str(error)

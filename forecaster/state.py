@@ -115,7 +115,7 @@ class State:
 
     @staticmethod
     def join(states: Sequence[State]) -> State:
-        """Return the states of disjoint series under the same weights as one.
+        """Join states of disjoint series, all of the same weights, into one state.
 
         Raises:
             ModelError: the states are of several versions.

@@ -110,7 +110,7 @@ def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -
     slots = np.flatnonzero(begins.any(axis=0))
     first_row = begins[:, slots].argmax(axis=0) + 1
     lengths = len(piece.values) - first_row
-    row = first_row + np.arange(lengths.max())[:, None]  # of the piece, by shifted row and series
+    row = first_row + np.arange(lengths.max())[:, None]  # the row of the piece, by shifted row and series
     inside = row < len(piece.values)
     source_row = np.minimum(row, len(piece.values) - 1)
     values = np.where(inside, piece.values[source_row, slots], np.nan)

@@ -29,7 +29,7 @@ from forecaster.time.size_check import check_size
 from forecaster.time.windows import Windows
 from schemas.errors import VersionMismatch
 
-_CALL_SERIES = 2_500  # a network call has at most this many series: with more, it has under 4 windows
+_CALL_SERIES = 2_500  # a network call has at most this many series: with more, it would have under 4 windows
 
 
 def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame) -> tuple[State, Forecasts]:

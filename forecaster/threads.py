@@ -45,8 +45,8 @@ _open: list[_Open] = []  # the open blocks of `compute_threads`, the oldest firs
 def compute_threads(count: int) -> Iterator[None]:
     """Let torch, and the BLAS that NumPy calls, compute with ``count`` threads inside the block.
 
-    The counts belong to the process. Once no block is open, they are what they were before the first one,
-    also after an error, and where blocks of several threads overlap. 0 leaves the counts as they are.
+    The counts belong to the process. The end of the last open block restores the counts from before the first
+    block, also after an error, and also if blocks of several threads overlap. 0 does not change the counts.
 
     One thread is the default everywhere: threads wait for work by spinning, so beside other busy processes a
     training with two threads takes many times as long, and alone it is faster with one unless the network is

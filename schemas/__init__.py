@@ -1,4 +1,6 @@
-"""Schemas and validation of the project's tables: observations, forecasts, states, scores, rejected rows.
+"""Schemas and validation of the project's tables.
+
+The tables are observations, late rows, replaced rows, quarantined rows, labelled rows, forecasts and scores.
 
 >>> import polars as pl
 >>> from schemas import validate

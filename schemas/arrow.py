@@ -51,7 +51,10 @@ def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
 
 
 def is_unreadable(kind: pa.DataType) -> bool:
-    """Return True for types with lists of a fixed size, which pyarrow cannot read from Parquet with nulls."""
+    """Return True if a type contains a list of a fixed size.
+
+    Pyarrow cannot read such lists from Parquet if some of them are null.
+    """
     if isinstance(kind, pa.BaseExtensionType):
         return is_unreadable(kind.storage_type)
     return pa.types.is_fixed_size_list(kind) or any(
@@ -91,7 +94,7 @@ def _converted(cells: pa.Array) -> pl.Series:
 
 
 def _as_text(chunk: pa.Array, made: pl.Series) -> pl.Series:
-    """Return a converted chunk as text, so that it fits the chunks of its column that became text."""
+    """Return a converted chunk as text, because another chunk of its column could only become text."""
     if made.dtype == pl.String:
         return made
     if made.dtype in (pl.Decimal, pl.Time):
@@ -100,7 +103,7 @@ def _as_text(chunk: pa.Array, made: pl.Series) -> pl.Series:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Return True for types that Polars has and can write as JSON: lists and structs of numbers and text."""
+    """Return True for lists and structs of numbers and text, which Polars has and can write as JSON."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_plain(kind.value_type)
     if pa.types.is_struct(kind):
@@ -157,9 +160,10 @@ def _uuids(storage: pa.Array) -> pl.Series:
 
 
 def _text(cell: pa.Scalar) -> str | None:
-    """Return a cell of a type that Polars lacks as text: its type and its value, or only the value.
+    """Return a cell of a type that Polars lacks as text: its type, a blank, and its value as JSON.
 
-    Only the value is returned if it is text, a number or a Boolean, and only the type if it has no text.
+    A value that is text, a number or a Boolean is returned without its type. If the value cannot be written
+    as text, only the type is returned.
     """
     try:
         value = cell.as_py()

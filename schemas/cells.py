@@ -30,8 +30,8 @@ _MONTH = r"^\d{4}-(?:0[1-9]|1[0-2])$"
 _QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
-# Times outside the years 1600 to 2300 are set to these limits, so that no conversion of units overflows.
-# Validation rejects both limits, because observations lie between 1678 and 2261.
+# A time before the year 1600 or after 2300 is set to the nearer of these limits, so that converting its unit
+# does not overflow. Validation rejects the limits, because observations must be between 1678 and 2261.
 _LEAST_US = -11_676_096_000_000_000
 _MOST_US = 10_413_792_000_000_000
 
@@ -112,7 +112,7 @@ def _micros(ticks: pl.Series, unit: str) -> pl.Series:
 def _from_text(words: pl.Series) -> pl.Series:
     """Return microseconds since 1970, Int64 ``[n]``, of stripped text.
 
-    The most common form has a fast path; only the other cells go through the slow one.
+    Cells of the most common form (`_PLAIN`) are parsed by fast code, all other cells by slower code.
     """
     t = pl.col("t")
     plain = t.str.head(10) + "T" + t.str.slice(11, 8)

@@ -1,4 +1,4 @@
-"""Check a frame with a pandera schema: find the cells that fail, or raise an error of one line."""
+"""Check a frame with a pandera schema: `failing` returns the cells that fail, `checked` raises an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def failing(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
         SchemaErrors: a column is absent or of another type.
     """
     try:
-        # Set both options here: environment variables could turn validation off, and bad rows would pass.
+        # Set both options here, because environment variables could turn the validation off.
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
             schema.validate(frame, lazy=True)
     except SchemaErrors as errors:

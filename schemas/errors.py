@@ -51,7 +51,7 @@ class ModelError(StatecastError):
 
 
 class VersionMismatch(ModelError):
-    """A state belongs to another model version than the model that should step it."""
+    """A state belongs to another model version than the model that is to step it."""
 
 
 class EngineError(StatecastError):

@@ -28,7 +28,7 @@ class Fault(NamedTuple):
 
 
 def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
-    """Return an expression: for each row, the ``part`` (kind or sentence) of the first fault that it has.
+    """Return an expression for the kind or the sentence of the first fault that a row has.
 
     Args:
         faults: the possible faults, in the order of checks.
@@ -38,10 +38,13 @@ def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
 
 
 def faults_of_problem(default: str) -> list[Fault]:
-    """Return the fault that a reader of files or messages found, from ``problem`` and ``problem_kind``.
+    """Return the one fault of a row that a reader of files or messages could not read.
+
+    Its sentence is the column ``problem`` of the row, and its kind the column ``problem_kind``.
 
     Args:
-        default: the kind of a problem without a kind; an unknown kind becomes "other".
+        default: the kind if ``problem_kind`` is null. A kind that is not in `quarantine.KINDS` becomes
+            "other".
     """
     kind = pl.col("problem_kind").fill_null(default)
     known = pl.when(kind.is_in(quarantine.KINDS)).then(kind).otherwise(pl.lit(quarantine.OTHER))
@@ -51,9 +54,10 @@ def faults_of_problem(default: str) -> list[Fault]:
 def faults_of(
     name: str, dtype: pl.DataType, time_format: str, largest: float, covariate: str | None
 ) -> list[Fault]:
-    """Return the possible faults of a faulty cell of a column, in the order of checks.
+    """Return the faults that a cell of a column can have, in the order of checks; the first fault counts.
 
-    The first fault that is found counts. The cell is known to be faulty, so the last fault is found always.
+    Call this function only for cells that fail the schema: the last fault has no check (``found`` is True),
+    because a cell that fails has it if it has none of the earlier faults.
 
     Args:
         name: the column of raw text; the frame also has ``NAME read``, the parsed cells, and ``NAME given``,

@@ -20,7 +20,7 @@ def quantile_column(level: float) -> str:
 
 
 class Forecast(pa.DataFrameModel):
-    """One row for each forecast, with all horizons in one cell.
+    """One row for each forecast; its column ``forecast`` is a list with one entry for each horizon.
 
     ``issued_at`` is the end of the last closed window. Horizon ``h`` is the window ``[issued_at + (h-1) freq,
     issued_at + h freq)``; if windows are months, it is the ``h``-th month from ``issued_at``. ``revision``
@@ -40,7 +40,7 @@ class Forecast(pa.DataFrameModel):
     forecast: pl.List
 
     class Config:
-        """Exactly these columns; identities are unique."""
+        """Exactly these columns; no two rows have equal values in the columns of `IDENTITY`."""
 
         strict = True
         unique = list(IDENTITY)  # noqa: RUF012 - pandera's own form

@@ -7,7 +7,6 @@ A labelled row holds the values of the channels of one sequence at one time, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import pandera.polars as pa
 import polars as pl
@@ -15,7 +14,7 @@ import polars as pl
 from schemas import cells, quarantine
 from schemas.checking import failing
 from schemas.errors import DataError
-from schemas.observations import LARGEST
+from schemas.observations import FIRST_TIME, LARGEST, LAST_TIME
 
 KEY: dict[str, pl.DataType] = {
     "series_id": pl.String(),
@@ -26,7 +25,8 @@ KEY: dict[str, pl.DataType] = {
 """The first columns of a frame of labelled rows, and their types; Float64 columns of the channels follow."""
 
 SPLITS = ("train", "validation", "test")
-# These are the kinds of faults (`quarantine.KINDS`) of three columns; a channel has "is not a number".
+# The kind of fault (one of `quarantine.KINDS`) of a bad cell in each column. In a channel, the kind is
+# "is not a number".
 _KINDS = {
     "series_id": "series_id is missing",
     "timestamp": "is not a time",
@@ -45,8 +45,9 @@ def validate(frame: pl.DataFrame, channels: Sequence[str]) -> tuple[pl.DataFrame
         channels: the columns of values. An empty cell or NaN is a missing value and does not reject the row.
 
     Returns:
-        The good rows (``KEY`` and the channels, in input order; ``label`` is null if it is not known,
-        ``split`` if the file assigns none) and the quarantined rows (``schemas.quarantine``).
+        The good rows (the columns of ``KEY`` and the channels, in input order; ``label`` is null if the row
+        has no label, ``split`` is null if the file assigns no part) and the quarantined rows
+        (``schemas.quarantine``).
 
     Raises:
         DataError: a required column is absent.
@@ -95,7 +96,7 @@ def _stripped_text(column: pl.Series) -> pl.Series:
 
 
 def _schema(channels: Sequence[str]) -> pa.DataFrameSchema:
-    years = pa.Check.in_range(datetime(1678, 1, 1, tzinfo=UTC), datetime(2261, 12, 31, tzinfo=UTC))
+    years = pa.Check.in_range(FIRST_TIME, LAST_TIME)
     columns = {
         "series_id": pa.Column(pl.String, pa.Check.str_contains(r"\S")),
         "timestamp": pa.Column(pl.Datetime("us", "UTC"), years),
@@ -128,7 +129,7 @@ def _quarantined(
         reasons.append(pl.col("\0problem"))
     for name in made:
         work = work.with_columns(bad[name][at].alias(f"\0{name}"))
-        # A row that cannot be split into cells has only that one fault, and no faults of cells.
+        # Do not report faults of single cells of a row that could not be split into cells.
         is_faulty = pl.col(f"\0{name}") & ~pl.col("\0broken")
         first.append(pl.when(is_faulty).then(pl.lit(name)))
         kinds.append(pl.when(is_faulty).then(pl.lit(_KINDS.get(name, "is not a number"))))

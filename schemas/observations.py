@@ -34,8 +34,9 @@ LARGEST = 1e100
 overflows a float64, because sums of many rows need room as well."""
 
 _UNREADABLE = "row cannot be read"
-_FIRST = datetime(1678, 1, 1, tzinfo=UTC)
-_LAST = datetime(2261, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+FIRST_TIME = datetime(1678, 1, 1, tzinfo=UTC)
+LAST_TIME = datetime(2261, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+"""Times of observations lie from `FIRST_TIME` to `LAST_TIME`; tools with nanoseconds can represent them."""
 
 
 class Observation(pa.DataFrameModel):
@@ -47,7 +48,7 @@ class Observation(pa.DataFrameModel):
 
     series_id: pl.String = pa.Field(str_contains=r"\S")
     timestamp: Annotated[pl.Datetime, "us", "UTC"] = pa.Field(
-        in_range={"min_value": _FIRST, "max_value": _LAST}
+        in_range={"min_value": FIRST_TIME, "max_value": LAST_TIME}
     )
     value: pl.Float64 = pa.Field(in_range={"min_value": -LARGEST, "max_value": LARGEST})
     event_id: Optional[pl.String] = pa.Field(str_contains=r"\S")  # noqa: UP045 - pandera reads Optional
@@ -76,7 +77,7 @@ def covariates_of(columns: Iterable[str]) -> list[str]:
 
 
 def optional_columns(columns: Iterable[str]) -> list[str]:
-    """Return the names of further columns, ``event_id`` and observed covariates, in their order."""
+    """Return the names of the optional columns (``event_id`` and observed covariates), in their order."""
     return [name for name in columns if name == "event_id" or name.startswith(OBSERVED)]
 
 
@@ -160,14 +161,17 @@ def _is_good(column: pl.Series) -> bool:
     if column.null_count():
         return False
     if column.name == "timestamp":
-        return bool(column.is_between(_FIRST, _LAST).all())
+        return bool(column.is_between(FIRST_TIME, LAST_TIME).all())
     if column.name == "value":
         return bool((column.abs() <= LARGEST).all())
     return bool(column.str.contains(r"\S").all())
 
 
 def _covariate(given: pl.Series) -> pl.Series:
-    """Return a covariate as numbers: null if missing; infinite if not a number, which the schema rejects."""
+    """Return a covariate as Float64: null if a cell is missing, infinity if a cell cannot be read.
+
+    The schema accepts null and rejects infinity.
+    """
     number = cells.numbers(given).fill_nan(None)
     is_unreadable = cells.given(given) & cells.numbers(given).is_null()
     return number.set(is_unreadable, float("inf")) if is_unreadable.any() else number
@@ -178,12 +182,12 @@ def _quarantined(
 ) -> pl.DataFrame:
     at = bad.arg_true()
     raw, read = frame[at], read[at]
-    # If no cell fails, ``fails`` has no columns and no rows, and selecting rows would raise an error.
+    # If no cell fails, ``fails`` has no columns and no rows, so that ``fails[at]`` would raise an error.
     fails = fails[at] if fails.width else fails
     height = raw.height
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
-    # Each cause of a rejection has an expression (is it true of the row), a column, and possible faults.
+    # Each cause of a rejection has an expression (True for rows with this cause), a column, and its faults.
     causes: list[tuple[pl.Expr, str, list[Fault]]] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:
@@ -199,7 +203,7 @@ def _quarantined(
             cells.given(raw[name]).alias(f"{name} given"),
         )
         fails_here = pl.col(f"{name} fails")
-        # A row that cannot be split into cells has only that one fault, and no faults of cells.
+        # Do not report faults of single cells of a row that could not be split into cells.
         if has_problems:
             fails_here = fails_here & pl.col("problem").is_null()
         label = name.removeprefix(OBSERVED)

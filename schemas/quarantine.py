@@ -78,12 +78,12 @@ class QuarantinedRow(pa.DataFrameModel):
 
 
 def empty(offset: bool = False) -> pl.DataFrame:
-    """Return an empty frame of quarantined rows, with a column ``offset`` (Int64) if asked for."""
+    """Return an empty frame of quarantined rows; if ``offset`` is True, with a column ``offset`` (Int64)."""
     return pl.DataFrame(schema=SCHEMA | ({"offset": pl.Int64()} if offset else {}))
 
 
 def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
-    """Return the one quarantined row, with its ``offset``, of a file that cannot be read."""
+    """Return a frame of one quarantined row, with its ``offset``, for a file that cannot be read at all."""
     kind = "file cannot be read"
     row = {"file": file, "row": 0, "column": "", "reason": reason, "kind": kind, "raw": "", "offset": offset}
     return pl.DataFrame([row], schema=SCHEMA | {"offset": pl.Int64()})

@@ -1,4 +1,4 @@
-"""Schemas of scores.
+"""Schemas of tables with the scores of forecasts.
 
 `Score` holds the errors of a model at one horizon. `MemberScore` holds the errors of a member over all
 horizons from 1 to one horizon.

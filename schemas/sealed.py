@@ -15,8 +15,8 @@ _CHECKSUM: Final = "crc32"
 
 def seal(record: Mapping[str, Any]) -> str:
     """Return one line of JSON: a record and its checksum."""
-    # Compute the checksum of the record as a read returns it, with keys as text: the checksum sorts the
-    # keys, and the whole numbers 9 and 10 are sorted in another order than the text "9" and "10".
+    # `unseal` gets all keys as text, so compute the checksum with keys as text, too: the checksum depends on
+    # the order of the sorted keys, and the numbers 9 and 10 have another order than the text "9" and "10".
     as_read = json.loads(json.dumps(record))
     return json.dumps({**record, _CHECKSUM: _checksum(as_read)})
 
@@ -25,14 +25,15 @@ def unseal(line: str | bytes) -> dict[str, Any]:
     """Return the record of a line that `seal` made.
 
     Raises:
-        ValueError: the line is not a JSON object, or its checksum does not match; the text names the fault.
+        ValueError: the line is not a JSON object, or its checksum does not match. The message is a sentence
+            about the line, such as "it is cut off or damaged", which callers put after the file's name.
     """
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         raise ValueError("it is cut off or damaged") from None
     if not isinstance(record, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     found = record.pop(_CHECKSUM, None)
     if found is not None and found != _checksum(record):
         raise ValueError("it is damaged: its checksum does not match")

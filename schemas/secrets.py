@@ -12,7 +12,7 @@ from schemas.masking import MASK, masked
 
 
 class SecretUrl(SecretStr):
-    """A URL that may contain a password or a token; in its text, `masked` replaces them by ``***``."""
+    """A URL that may contain a password or a token; its text has ``***`` in their place (see `masked`)."""
 
     def _display(self) -> str:
         return masked(self.get_secret_value())

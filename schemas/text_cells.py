@@ -92,11 +92,14 @@ def _utf8(cell: bytes | None) -> str | None:
 
 
 def _times(cells: pl.Series) -> pl.Series:
-    """Return dates and times as text; a time that Polars cannot write becomes its count since 1970."""
+    """Return dates and times as text.
+
+    Polars cannot write times that are too far from 1970; such a time becomes "NUMBER UNIT since 1970".
+    """
     ticks = cells.to_physical().cast(pl.Int64)
     unit = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
     most = _YEARS_D if unit == "days" else min(_YEARS_S * _TICKS[unit], 2**63 - 1)
-    # The smallest int64 has no absolute value, so compare with the lower limit, too.
+    # Compare with the lower limit, too, because abs() of the smallest int64 overflows and stays negative.
     outside = (ticks.abs() > most) | (ticks < -most)
     if not outside.any():
         return cells.cast(pl.String)
@@ -107,7 +110,7 @@ def _times(cells: pl.Series) -> pl.Series:
 def _json(cells: pl.Series) -> pl.Series:
     if not isinstance(cells.dtype, pl.Object) and _is_json(cells.dtype):
         cell = pl.col("v")
-        # Wrap the cell in a struct, because only structs have json_encode, and cut the text out of {"v":...}.
+        # Polars encodes only structs as JSON: encode the struct {"v": cell}, then cut off {"v": and }.
         encoded = pl.struct(cell).struct.json_encode().str.slice(5).str.head(-1)
         made = cells.alias("v").to_frame().select(pl.when(cell.is_not_null()).then(encoded))
         return made.to_series().alias(cells.name)
@@ -118,7 +121,10 @@ def _json(cells: pl.Series) -> pl.Series:
 
 
 def _is_json(dtype: pl.DataType) -> bool:
-    """Return True if Polars can write every cell of a type as JSON; it panics on bytes and far times."""
+    """Return True if Polars can write every cell of a type as JSON.
+
+    Polars panics if a cell contains bytes, or a time that is too far from 1970.
+    """
     if isinstance(dtype, pl.List):
         return _is_json(_typed(dtype.inner))
     if isinstance(dtype, pl.Struct):
@@ -140,6 +146,6 @@ def _cell_text(cells: pl.Series, place: int) -> str | None:
         if isinstance(value, list | dict | tuple):
             return json.dumps(value, default=str, separators=(",", ":"))
         return str(value)
-    # str() of this object fails: give the column's type instead.
+    # str() of this object fails: return the column's type instead.
     except (Exception, pl.exceptions.PanicException):
         return str(cells.dtype)

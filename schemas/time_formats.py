@@ -17,7 +17,7 @@ _LEAST = 100_000_000
 likely a year, a month, a day, a date of a spreadsheet or a count of steps."""
 
 _EXCEL_DAYS = 25_569  # 1899-12-30, day 0 of spreadsheets, is this many days before 1970-01-01
-_MOST = 1e19  # a number above this is not a time in any unit: in nanoseconds it is after the year 2286
+_MOST = 1e19  # no larger number is a time in any unit: as nanoseconds, 1e19 is in the year 2286
 _MOST_US = 10_413_792_000_000_000  # the year 2300 begins at this time
 _PROBE = datetime(2013, 1, 31, 13, 30, 30)
 

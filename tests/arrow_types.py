@@ -1,4 +1,4 @@
-"""Columns of every Arrow type, for tests that read each of them as each column of a source."""
+"""Columns of every Arrow type, for tests that put each of them in place of each column of a source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drive headless Chromium through its WebDriver, for tests of web pages; both come from the system."""
+"""Control a headless Chromium through chromedriver, for tests of web pages; both must be installed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ class Browser:
         return found
 
     def wait_until(self, read: Callable[[], Any], is_right: Callable[[Any], bool]) -> Any:
-        """Wait until a value of the page is right, and return it; fail after a timeout."""
+        """Call ``read`` until ``is_right`` returns True for its result, and return the result.
+
+        The test fails after a timeout.
+        """
         deadline_s = time.monotonic() + _TIMEOUT_S
         while True:
             found = read()
@@ -63,8 +66,8 @@ class Browser:
             time.sleep(0.3)
 
     def picture(self, file: Path) -> None:
-        """Store a picture of the page as PNG."""
-        time.sleep(2)  # charts are still drawn for a moment after their text is there
+        """Save a screenshot of the page as PNG."""
+        time.sleep(2)  # the browser draws charts shortly after the text of the page
         with urllib.request.urlopen(f"{self._session}/screenshot", timeout=_TIMEOUT_S) as answer:
             file.write_bytes(base64.b64decode(json.load(answer)["value"]))
 

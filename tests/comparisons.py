@@ -90,8 +90,10 @@ def nested(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.explode("forecast").unnest("forecast")
 
 
-def assert_same_frames(a: pl.DataFrame, b: pl.DataFrame, scale: dict[str, float]) -> None:
-    """Assert that two non-empty frames hold the same forecasts, with values within 1e-5 scales."""
+def assert_same_frames(
+    a: pl.DataFrame, b: pl.DataFrame, scale: dict[str, float], within: float = 1e-5
+) -> None:
+    """Assert that two non-empty frames hold the same forecasts, with values within ``within`` scales."""
     assert len(a)
     assert a.select(pl.struct(IDENTITY).is_unique().all()).item()
     a, b = a.sort(IDENTITY), b.sort(IDENTITY)
@@ -102,7 +104,7 @@ def assert_same_frames(a: pl.DataFrame, b: pl.DataFrame, scale: dict[str, float]
     for name in (column for column in one.columns if column.startswith("q")):
         off = ((one[name] - other[name]).abs() / unit).max()
         assert isinstance(off, float)
-        assert off <= 1e-5, f"{name} is off by {off} scales"
+        assert off <= within, f"{name} is off by {off} scales"
 
 
 def scales_of_rows(rows: pl.DataFrame) -> dict[str, float]:

@@ -12,6 +12,7 @@ from forecaster.model import Forecaster
 from forecaster.shards import snapshot
 from forecaster.shards.apply import apply
 from forecaster.shards.batch import Batch
+from forecaster.shards.models import Models
 from forecaster.shards.shard import Output, Shard
 from forecaster.shards.sharding import Splitter
 
@@ -28,6 +29,7 @@ class Disk:
     forecasts: dict[tuple[int, int], Forecasts] = field(default_factory=dict)
     late: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
     quarantined: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
+    shadows: dict[tuple[int, int], Forecasts] = field(default_factory=dict)
 
     def write(self, output: Output) -> None:
         """Store forecasts, late rows and quarantined rows of an output; replace files with equal keys."""
@@ -36,15 +38,18 @@ class Disk:
             self.quarantined[place] = output.quarantined
         if len(output.late):
             self.late[place] = output.late
-        if output.forecasts is not None and len(output.forecasts):
-            start = output.forecasts.start
-            self.forecasts[start, start + len(output.forecasts.issued)] = output.forecasts
+        for files, block in ((self.forecasts, output.forecasts), (self.shadows, output.shadow)):
+            if block is not None and len(block):
+                files[block.start, block.start + len(block.issued)] = block
 
     def restore(self, cold: Shard) -> Shard:
         """Return the shard of the snapshot, or ``cold`` without one; remove files newer than the snapshot."""
         shard = cold if self.snapshot is None else snapshot.from_bytes(self.snapshot)
         closed = -1 if shard.closed_through is None else shard.closed_through
-        self.forecasts = {name: one for name, one in self.forecasts.items() if name[0] <= closed}
+        self.forecasts, self.shadows = (
+            {name: one for name, one in files.items() if name[0] <= closed}
+            for files in (self.forecasts, self.shadows)
+        )
         for files in (self.late, self.quarantined):
             for partition, start in [*files]:
                 if start >= shard.offsets.get(partition, 0):
@@ -53,7 +58,7 @@ class Disk:
 
 
 def outputs(
-    model: Forecaster, shard: Shard, batches: Iterable[Batch], windows_per_step: int
+    model: Models | Forecaster, shard: Shard, batches: Iterable[Batch], windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply batches to one shard; yield the shard after each step, and the output of the step."""
     splitter = Splitter(shard.of)

@@ -16,6 +16,7 @@ from forecaster.model import Forecaster
 from forecaster.shards.apply import apply
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
+from forecaster.shards.models import Models
 from forecaster.shards.shard import Output, Shard
 from forecaster.shards.sharding import Splitter, empty_batch
 from forecaster.state import State
@@ -38,6 +39,7 @@ class Ran:
     late: list[pl.DataFrame] = field(default_factory=list)
     quarantined: list[pl.DataFrame] = field(default_factory=list)
     replaced: list[pl.DataFrame] = field(default_factory=list)
+    shadows: list[Forecasts | None] = field(default_factory=list)
 
     @property
     def counts(self) -> Counts:
@@ -55,6 +57,7 @@ class Ran:
         self.late.append(output.late)
         self.quarantined.append(output.quarantined)
         self.replaced.append(output.replaced)
+        self.shadows.append(output.shadow)
 
 
 def run_shards(
@@ -88,19 +91,23 @@ def batches_of(arrivals: Sequence[Arrival], partition: str = "rows") -> list[Bat
 
 
 def fold(
-    model: Forecaster,
+    model: Models | Forecaster,
     batches: Sequence[Batch],
     shards: int = 1,
     windows_per_step: int = 4,
     partitions: Sequence[str] = ("rows",),
 ) -> Ran:
     """Apply batches in order to ``shards`` new shards; return the shards and their outputs."""
-    cold = [Shard.cold(n, shards, model.initial_state(), partitions) for n in range(shards)]
+    first = model.first if isinstance(model, Models) else model
+    cold = [Shard.cold(n, shards, first.initial_state(), partitions) for n in range(shards)]
     return fold_on(model, cold, [batches] * shards, windows_per_step)
 
 
 def fold_on(
-    model: Forecaster, shards: Sequence[Shard], orders: Sequence[Sequence[Batch]], windows_per_step: int = 4
+    model: Models | Forecaster,
+    shards: Sequence[Shard],
+    orders: Sequence[Sequence[Batch]],
+    windows_per_step: int = 4,
 ) -> Ran:
     """Apply batches to existing shards, to each shard in its own order; do not use the given shards again."""
     ran, splitter = Ran(list(shards)), Splitter(len(shards))

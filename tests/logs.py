@@ -57,7 +57,7 @@ def job_of(
         resume=True,
         snapshot_every_s=0.0,
         runner="in-process",
-        lanes=1,
+        threads=1,
     )
 
 

@@ -13,6 +13,9 @@ def contents(place: Location) -> dict[str, bytes]:
 
 
 def hidden(folder: Location) -> list[str]:
-    """Return hidden files that a job should have removed: all but its counts and its run and end markers."""
+    """Return the names of hidden files that a job that has ended should have removed.
+
+    A job keeps its counts (``.numbers``), the name of its run, and the markers of ended shards.
+    """
     kept = (".numbers", ".run", ".ended-")
     return [p.name for p in folder.glob(".*") if not p.name.startswith(kept)]

@@ -39,11 +39,11 @@ class Log:
 
     @property
     def stop(self) -> int:
-        """Return one past the last offset."""
+        """Return the offset after the last offset of the log."""
         return max(self.watermarks_us)
 
     def batches(self, cuts: Iterable[int] = (), start: int = 0) -> list[Batch]:
-        """Return the log from ``start`` on in batches, cut at each watermark and at ``cuts``."""
+        """Return the rows from offset ``start`` on as batches, which end at watermarks and at ``cuts``."""
         around = {place for offset in self.outside for place in (offset, offset + 1)}
         ends = {*self.watermarks_us, *around, *cuts}
         found = []
@@ -65,7 +65,7 @@ class Log:
 
 @dataclass(frozen=True)
 class Logs:
-    """The input of a job: the logs of its partitions, and the scale of each series."""
+    """The input of a job: the log of each partition, and the scale of each series."""
 
     parts: tuple[Log, ...]
     scale: dict[str, float]
@@ -76,7 +76,7 @@ class Logs:
         return tuple(log.partition for log in self.parts)
 
     def scale_of_sums(self) -> dict[str, float]:
-        """Return the scale of each series if windows are sums, which add all rows of a time."""
+        """Return the scale of each series for windows with the aggregate "sum", which has larger values."""
         rows = pl.concat([log.rows for log in self.parts]).drop("offset")
         sums = aggregate(rows, WindowConfig(freq=str(HALF_A_DAY), aggregate="sum")).windows
         return {**self.scale, **scales(sums)}

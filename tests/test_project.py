@@ -151,6 +151,7 @@ CHANGES_FILES = {
     "forecaster/durable.py",  # implements the crash-safe writes
     "forecaster/registry/run.py",  # its writers are called by `write_whole`
     "forecaster/registry/store_checks.py",  # opens a database to check whether it is writable
+    "pipelines/jobs/file_forecast.py",  # its writers are called by `write_whole`
     "pipelines/runners/engine.py",  # opens the log of an engine
     "pipelines/runners/prism_binary.py",  # writes to a temporary folder
     "pipelines/sinks/files.py",  # its writers are called by `write_whole`

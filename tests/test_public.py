@@ -18,8 +18,8 @@ PUBLIC = {
     """,
     "forecaster": """
         Batch Counts Forecaster Forecasts NetworkConfig OnlineConfig Output Registry Shard State Trained
-        TrainingConfig WindowConfig Windows advance aggregate apply calibration errors persistence rewarm
-        score seasonal_naive series_scale train
+        TrainingConfig WindowConfig Windows advance aggregate apply calibration errors forecast persistence
+        rewarm score seasonal_naive series_scale train
     """,
     "pipelines": """
         BackfillJob Columns FolderSource ForecastFleet Input JobConfig JobNumbers Outcome PrismServer ReadLog

@@ -1,4 +1,4 @@
-"""P-values of values under the forecast of the window before, and alarms at the beginning of anomalies.
+"""Compute the p-value of each value under the forecast of the window before; raise alarms at anomalies.
 
 Letters: T windows, S series, E edges.
 """
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 
-# For each series, the share of windows whose distance exceeds each of these edges (in bands) is kept.
+# The state holds, for each series and each of these edges, the share of windows whose distance from the
+# forecast, in bands, reaches the edge.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
 # P-values are interpolated in log(1 + z): the gaps between the edges of z grow, and log(z) fails at 0.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
-# For each series, the share of runs of equal values that reach each of these lengths in windows is kept.
+# The state holds, for each series and each of these lengths, the share of runs of equal values that last
+# at least as many windows.
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {
@@ -58,9 +60,9 @@ _ROUNDING = 1e-15
 _YOUNG = 40  # alarms begin after this many windows of a series, and p-values of runs after this many runs
 _STEP = 0.4  # one alarm lowers the natural logarithm of the threshold by this
 _DEBT = 6.0  # a series raises no alarm while its alarms exceed the wanted number by at least this many
-_MOST = 0.1  # the threshold of p-values is at most this, or 3 times the wanted rate if that is larger
-_CALM = 0.05  # an anomaly ends at a p-value of at least this, or of the wanted rate if the rate is larger
-# ``alarming`` has two bits: the anomaly still lasts; the value has repeated since the alarm.
+_MOST = 0.1  # the threshold of p-values is at most this, or 3 times ``rate`` if that is larger
+_CALM = 0.05  # an anomaly ends when a p-value is at least this, or at least ``rate`` if that is larger
+# The two bits of ``alarming``: the anomaly still lasts, and the value has repeated itself since the alarm.
 _LASTS, _REPEATS = 1, 2
 
 
@@ -82,8 +84,8 @@ class Anomaly:
     The threshold of a series rises and falls with its budget: the wanted alarms so far less the alarms raised
     (quantile tracking, Angelopoulos et al. 2023, "Conformal PID Control", section 2.1). In the long run there
     are as many alarms as wanted, and never more than ``_DEBT + 1`` beyond the wanted number, whatever the
-    values and forecasts are. An alarm marks the beginning of an anomaly: no other is raised until the p-value
-    has been at least `_CALM` again, nor while the value that raised the alarm repeats itself.
+    values and forecasts are. An alarm marks the beginning of an anomaly: no other alarm is raised until a
+    p-value is at least `_CALM` again, nor while the value that raised the alarm repeats itself.
 
     Attributes:
         low, high: the outermost quantile levels, 0 < low < 0.5 < high < 1.
@@ -101,7 +103,7 @@ class Anomaly:
     writes = frozenset({"out.anomaly"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: 177 bytes for each series.
+        """Return the component's fields: 177 bytes for each series.
 
         ``beyond`` holds the share of windows that were at least as far as each of `_DISTANCES`, ``lasting``
         the share of runs that lasted at least as long as each of `_RUNS`. ``known`` and ``runs`` are the
@@ -110,7 +112,7 @@ class Anomaly:
         return _FIELDS
 
     def init(self, series: int) -> Arrays:
-        """Return arrays without a forecast, so that the first value has no p-value."""
+        """Return arrays without a stored forecast, so that the first value of a series has no p-value."""
         own: Arrays = {name: np.zeros((series, *f.shape), f.dtype) for name, f in _FIELDS.items()}
         own["expected"][:], own["last"][:] = np.nan, np.nan
         own["beyond"][:] = _normal_shares(self.low, self.high, np.array([_EXCESS0]))
@@ -175,13 +177,13 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the logarithm of the share of windows as far off as ``z`` or farther, and the least p-value.
+        """Return the log share of windows with a distance of at least ``z``, and the smallest p-value.
 
         Both are ``[S]``.
         """
         reached = z >= _DISTANCES[:, None]
         at = reached.sum(axis=0)
-        # No p-value can be less than the share of this one window.
+        # The share counts this window, too, so no p-value is smaller than the share of one window.
         least = 1.0 / (np.minimum(own["known"], self._memory) + 1.0)
         series = np.arange(len(z))
         inner, outer = np.maximum(at - 1, 0), np.minimum(at, len(_DISTANCES) - 1)
@@ -194,7 +196,7 @@ class Anomaly:
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
     def _run_p_value(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return the logarithm of the share of runs that are as long or longer, and the least p-value.
+        """Return the log share of runs at least as long as the current run, and the smallest p-value.
 
         Both are ``[S]``; the logarithm is 0 outside a run.
         """
@@ -214,7 +216,7 @@ class Anomaly:
         return np.where(applies, np.log(np.minimum(share, 1.0)), 0.0), least
 
     def _learn(self, shares: Floats32, count: NDArray[Any], reached: Bools, learns: Bools) -> None:
-        """Update shares ``[E, S]`` and their counts ``[S]`` in place, for the series where ``learns``.
+        """Update shares ``[E, S]`` and their counts ``[S]`` in place, for series where ``learns`` is True.
 
         ``reached`` ``[E, S]`` is True where the new window, or run, reaches the edge.
         """

@@ -179,14 +179,14 @@ def series_first(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class Component(Protocol):
-    """The owner of some arrays of the state.
+    """A part of the model that owns some arrays of the state.
 
-    A component has settings and weights. It keeps no state itself: `step` is given its arrays and returns
-    them.
+    A component has settings and weights, but stores no state itself: the caller passes the component's arrays
+    to `step`, which returns the new arrays.
 
     Attributes:
-        name: the beginning of its columns' names in a state table.
-        format_version: the format of its arrays in a state table; raise it when their meaning changes.
+        name: the beginning of the names of its columns in a state table.
+        format_version: the format of its arrays in a state table; increase it when their meaning changes.
         reads: the fields of the block that `step` reads, without `FIELDS_OF_CALLER`. An array in a field is
             named with a dot: ``out.forecast``, ``members.persistence``.
         writes: the fields of the block that `step` fills or changes, named in the same way.
@@ -194,19 +194,19 @@ class Component(Protocol):
 
     @property
     def name(self) -> str:
-        """See the class."""
+        """The name of the component, with which the names of its columns in a state table begin."""
 
     @property
     def format_version(self) -> int:
-        """See the class."""
+        """The format version of the component's arrays in a state table."""
 
     @property
     def reads(self) -> frozenset[str]:
-        """See the class."""
+        """The names of the block's fields that `step` reads."""
 
     @property
     def writes(self) -> frozenset[str]:
-        """See the class."""
+        """The names of the block's fields that `step` fills or changes."""
 
     def spec(self) -> Mapping[str, Field]:
         """Return the component's fields by name."""

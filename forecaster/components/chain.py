@@ -58,7 +58,7 @@ def check_order(components: Sequence[Component]) -> None:
         name = component.name
         for field in sorted(component.reads):
             later = next((part.name for part in components[place + 1 :] if field in part.writes), None)
-            # A component that changes the field, too, may come before other components that change it.
+            # Several components may change a field one after the other: each of them reads and writes it.
             if later and (field not in written or field not in component.writes):
                 raise ValueError(
                     f"{name} reads {field!r} before {later} writes it: put {later} before {name}"

@@ -42,7 +42,7 @@ MIGRATIONS: Mapping[tuple[str, int], Callable[[Arrays], Arrays]] = {
 } | {
     ("anomaly", 1): anomaly.migrated,
     ("anomaly", 2): anomaly.migrated_from_2,
-    # Moments of an older format are valid unchanged: the newer format only adds possible values of ``run``.
+    # Moments of format 3 need no conversion: format 4 only adds possible values of ``run``.
     ("moments", 3): dict,
     ("past", 1): dict,
 }

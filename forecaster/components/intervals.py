@@ -17,11 +17,13 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.experts.stacking import anchor_horizons, by_horizon
 
-_TRUSTED = 40  # after this many residuals, only learned distances are used, and not the network's
-# A residual counts as at most this many units: otherwise an outlier of a thousand would last for months.
+_TRUSTED = 40  # after this many residuals, the learned distances replace the network's completely
+# A residual counts as at most this many units: otherwise an outlier of a thousand units would widen the
+# intervals for months.
 _LARGEST = 8.0
 # A residual within this many units of a quantile counts as partly below it and partly above it.
-# Otherwise the last bit of a forecast would decide, and this bit depends on the other series in the call.
+# Otherwise the last bit of a forecast would decide between below and above, and this bit depends on which
+# other series are computed in the same call.
 _TIE = 1e-2
 _NO_UNIT = 1e-6  # a series whose unit is at most this many scales is constant, and its offsets do not learn
 _SLOWER = 0.15  # the learning rate of the offsets of horizon h is divided by h to the power of this
@@ -31,7 +33,7 @@ _NORMAL_UNITS = math.sqrt(math.pi / 2)
 
 @dataclass(frozen=True)
 class Intervals:
-    """Adaptive conformal quantiles by quantile tracking, in addition to the network's own.
+    """Calibrates the quantiles of the combined forecast by quantile tracking (adaptive conformal inference).
 
     The quantile of level ``q`` is ``offset * unit`` above the combined forecast, where the unit is a running
     mean of absolute residuals. When a window closes, the offset rises by ``rate * q`` if the residual of the
@@ -103,7 +105,7 @@ class Intervals:
             if k:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], np.moveaxis(distance[:, k], 0, 2), out=out[q])
-        # Clip the median to its neighbours: if one passes it, nearly all actuals lie beyond the old median.
+        # Clip the median to its neighbours: nearly all actuals lie beyond a median that a neighbour passes.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         return {name: series_first(array) for name, array in own.items()}, block
 

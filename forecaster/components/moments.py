@@ -22,12 +22,12 @@ _LEAST = 1e-150  # a scale is at least this, so that float64 can hold its square
 _LARGEST = 8.0  # a larger change counts as a change of this many scales
 _LARGEST_DISTANCE = 20.0  # a larger distance from the mean counts as this many spreads
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast one
-_LONGEST_RUN = 40  # the count of consecutive changes beyond the limit stops at this
+_LONGEST_RUN = 40  # ``run``, the number of consecutive changes beyond the limit, is at most this
 _STILL = 24  # a series is constant after more than this many equal values
-# This many first changes of a constant series are ignored: a broken reading makes two changes, a step one.
+# This many first changes of a constant series are ignored: a broken reading makes two, a step makes one.
 _IGNORED_CHANGES = 2
-# A ``run`` above this means that the last ignored change led back to the level.
-# The excess of ``run`` over this is the number of windows until that change is forgotten.
+# A ``run`` above this is not a number of changes: it means that a constant series is back at its level after
+# a broken reading. Then ``run - _RETURNED`` is the number of values until the reading is forgotten.
 _RETURNED = 64
 _EARLY_UNIT = 0.3  # before one season has passed, the unit is at least this share of the spread
 _LEAST_UNIT = 0.01  # the unit is at least this share of the spread
@@ -97,11 +97,11 @@ class Moments:
     writes = frozenset({"before", "moves", *_BLOCK_FIELDS})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: fourteen numbers for each series."""
+        """Return the component's fields: fourteen numbers for each series."""
         return _FIELDS
 
     def init(self, series: int) -> Arrays:
-        """Return zeros."""
+        """Return arrays of zeros, for series without any value."""
         return {name: np.zeros(series, field.dtype) for name, field in _FIELDS.items()}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
@@ -131,7 +131,7 @@ class Moments:
         return after, replace(block, before=before, moves=moves, **added)
 
     def _season_ago(self, block: Block, before: Floats) -> Floats:
-        """Return ``[T, S]``, the value one season before each window; one window before without a season."""
+        """Return ``[T, S]``, the value one season before each window; one window before if there is none."""
         if self.season == 1:
             return before
         first = len(block.history) - len(block.values) - self.season
@@ -196,7 +196,7 @@ class _Running:
         return change
 
     def _update_level(self, value: Floats, has_value: Bools, weight: Floats, change: Floats) -> None:
-        """Update mean and spread; a distance from the mean is limited, as a change is."""
+        """Update mean and spread; a large distance from the mean is limited, like a large change."""
         most = np.maximum(_LARGEST_DISTANCE * np.maximum(np.sqrt(self.variance), self.scale), change)
         most[self.observed == 1] = np.inf
         distance = np.clip(np.where(has_value, value - self.mean, 0.0), -most, most)

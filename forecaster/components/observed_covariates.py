@@ -23,11 +23,11 @@ INPUTS_PER_COVARIATE = 3
 
 @dataclass(frozen=True)
 class ObservedCovariates:
-    """The moments and the last ``R`` observations of each observed covariate, for each series.
+    """Keeps the moments and the last ``R`` observations of each observed covariate, for each series.
 
-    The inputs are as level-free as those from values: how many spreads the last observation lies from its
-    running mean, by how many spreads it changed, and whether the window has an observation. The ring serves
-    to re-warm another model. Fields are named after the covariate, such as ``temperature.mean``.
+    The inputs do not depend on the covariate's level: the distance of the last observation from the running
+    mean in spreads, its change in spreads, and whether the window has an observation. The ring is used to
+    re-warm another model. Fields are named after the covariate, such as ``temperature.mean``.
 
     Attributes:
         covariates: the ``C`` names, in the order of ``Block.past``.

@@ -50,7 +50,7 @@ class Ring:
         after = {"values": series_first(ring)}
         history = np.empty((self.longest_lag + windows, block.values.shape[1]))
         history[self.longest_lag :] = block.values
-        kept = min(windows, self.windows)  # of a block longer than the ring, only the last windows are kept
+        kept = min(windows, self.windows)  # if the block is longer than the ring, keep only its last windows
         if len(block.start) == 1:
             start = int(block.start[0])
             filled = 0
@@ -87,7 +87,7 @@ def in_order(ring: Floats, clock: Ints) -> Floats:
 
 
 def _places(start: int, windows: int, ring: int) -> list[slice]:
-    """Return the places of at most ``ring`` consecutive windows in the ring, as one or two slices."""
+    """Return where consecutive windows, at most ``ring``, are in the ring: two slices if they wrap around."""
     first = start % ring
     stop = min(first + windows, ring)
     rest = windows - (stop - first)

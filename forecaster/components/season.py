@@ -35,7 +35,7 @@ def likely_season(freq: Frequency) -> int:
 
 
 def ring_season(ring: int, freq: Frequency) -> int:
-    """Return how many windows the season in the state has; 1, no season, if it exceeds the ring or 288."""
+    """Return how many windows the season in the state has: 1, no season, if it exceeds the ring or 288."""
     season = likely_season(freq)
     return season if season <= min(ring, _LONGEST) else 1
 
@@ -168,7 +168,7 @@ def phases(shape: Floats, windows: Ints) -> Floats:
 
 
 def windows_ago(season: int, horizon: int) -> Ints:
-    """Return how many windows before the last one the latest window of each horizon's phase lies: ``[N]``.
+    """Return ``[N]``: how many windows before the last one each horizon's phase of the season last occurred.
 
     Args:
         season: windows of a season.

@@ -28,7 +28,7 @@ from schemas.observations import LARGEST
 _MOST_WORDS = 64
 # Numbers whose standard deviation is at most this share of their mean count as all equal.
 _ROUNDING = 2.0**-48
-# Numbers are clipped to this many standard deviations: so far from the mean is a 1 among 10,000 zeros.
+# Numbers are clipped to this many standard deviations: a 1 among 10,000 zeros is this far from the mean.
 _MOST_SPREADS = 100.0
 SERIES, TIME = "series_id", "timestamp"
 

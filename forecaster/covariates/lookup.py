@@ -54,7 +54,7 @@ class Covariates:
     def of(features: Features, freq: Frequency, tables: Tables | None = None) -> Covariates:
         """Encode tables with given features; a table that is not given has missing cells only.
 
-        The features of several rows of one window are averaged. A row says nothing about other windows.
+        The features of several rows of one window are averaged. A row has no effect on other windows.
 
         Raises:
             DataError: a table lacks a column of the features, a cell cannot be read, or a series occurs twice

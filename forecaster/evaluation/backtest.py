@@ -60,7 +60,7 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> Backtest |
 def step_in_blocks(forecaster: Forecaster, windows: Windows, cut: int) -> Iterator[tuple[int, Forecasts]]:
     """Step a cold state through ``windows``, and yield the first row and the forecasts of each block.
 
-    A block begins at row ``cut``, so that every block lies before it or after it.
+    A block begins at row ``cut``, so that no block has rows on both sides of it.
     """
     state, rows = forecaster.initial_state(), len(windows.values)
     for start in [*range(0, cut, _BLOCK), *range(cut, rows, _BLOCK)]:
@@ -80,7 +80,7 @@ def score_beside_baselines(
     Args:
         forecaster: its cell is the name of its scores.
         own: errors of the forecaster (see `forecaster.evaluation.scores.errors`).
-        windows: the values that were forecast, and those before them.
+        windows: the values that were forecast, and the values before them.
         first: the row of the first issued forecast.
     """
     config, horizon = forecaster.window_config, forecaster.network_config.horizon

@@ -47,7 +47,7 @@ def baseline_points(
 
 
 def last_values(values: Floats) -> Floats:
-    """Return the last value at each window's end, ``[T, S]``; NaN before the first value."""
+    """Return ``[T, S]``, the last value observed until each window's end; NaN before the first value."""
     row = np.where(np.isnan(values), -1, np.arange(len(values))[:, None])
     row = np.maximum.accumulate(row, axis=0)
     return np.where(row >= 0, np.take_along_axis(values, np.maximum(row, 0), axis=0), np.nan)

@@ -41,9 +41,9 @@ class Improvement(NamedTuple):
 def block_length(differences: Floats) -> int:
     """Return the block length for a circular block bootstrap of the mean of ``differences`` ``[T]``.
 
-    Politis & White 2004, "Automatic block-length selection for the dependent bootstrap", with the correction
-    of Patton, Politis & White 2009: the length that minimizes the mean squared error of the estimated
-    variance, from the autocovariances up to the lag after which none is significant.
+    The length minimizes the mean squared error of the estimated variance (Politis & White 2004, "Automatic
+    block-length selection for the dependent bootstrap", with the correction of Patton, Politis & White 2009).
+    It is computed from the autocovariances up to the lag after which none is significant.
     """
     count = len(differences)
     centred = differences - differences.mean() if count else differences
@@ -69,9 +69,10 @@ def block_length(differences: Floats) -> int:
 
 
 def _last_significant(is_significant: np.ndarray, silent_lags: int) -> int:
-    """Return the first of ``silent_lags`` successive insignificant lags, as in the authors' code.
+    """Return the lag at which ``silent_lags`` successive insignificant lags begin, as in the authors' code.
 
-    If there are none, return the largest significant lag. ``is_significant`` begins at lag 1.
+    If so many lags never follow each other, return the largest significant lag. ``is_significant`` begins at
+    lag 1.
     """
     for lag in range(len(is_significant) - silent_lags + 1):
         if not is_significant[lag : lag + silent_lags].any():
@@ -115,7 +116,7 @@ def improvements(
 
 
 def _circular_sums(losses: Floats, length: int) -> Floats:
-    """Return ``[T, K]``, the sum of ``length`` rows from each row on, with the first rows after the last."""
+    """Return ``[T, K]``, the sum of ``length`` rows from each row on; row 0 follows the last row."""
     times = len(losses)
     wrapped = np.concatenate([losses, losses[: min(length, times) - 1]])
     sums = np.concatenate([np.zeros((1, losses.shape[1])), np.cumsum(wrapped, axis=0)])

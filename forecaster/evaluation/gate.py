@@ -1,4 +1,4 @@
-"""Decide by a comparison whether a challenger replaces the champion.
+"""Decide from a comparison whether a challenger replaces the champion.
 
 The decision is a pure function of the comparison and of the limits of the job file, so that it can be
 repeated and tested.
@@ -111,7 +111,7 @@ def decide(comparison: PairedComparison, gate: GateConfig) -> Decision:
     """Check a comparison against every limit of the gate.
 
     Two identical models have an improvement of 0 with an interval from 0 to 0, which never exceeds the
-    margin. A challenger that is at least as good in every number passes every check that another one passes.
+    margin. If a challenger passes a check, every challenger with numbers at least as good passes it, too.
     """
     return Decision(
         (
@@ -184,7 +184,7 @@ def _costs(comparison: PairedComparison, gate: GateConfig) -> Iterator[Check]:
 
 
 def _change(share: float) -> str:
-    """Return an improvement as the change of the loss."""
+    """Describe an improvement as the change of the loss, such as ``2.00 % smaller``."""
     return f"{_percent(abs(share))} {'larger' if share < 0 else 'smaller'}"
 
 

@@ -32,7 +32,7 @@ _SERIES, _MOMENTS = 64, 8
 
 
 class Moment(NamedTuple):
-    """Inputs of the loss at one window t, with the carried state before them.
+    """The inputs from which the loss at one window t is computed, and the state before the first of them.
 
     Attributes:
         x: ``[lags, S, F]`` inputs of the windows up to t.
@@ -111,7 +111,7 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
 
 
 def _norms(network: Network, moment: Moment) -> Tensor:
-    """Return ``[lags + 1, S]``, the norms of one moment, for the series with a target."""
+    """Return ``[lags + 1, S]``, the norms of the gradients at one moment, for the series with a target."""
     network.eval()
     head_inputs: list[Tensor] = []
     hook = network.head.register_forward_pre_hook(lambda head, given: head_inputs.append(given[0]))

@@ -1,4 +1,4 @@
-"""Put anomalies of known kinds into real series, so that detectors can be scored.
+"""Put artificial anomalies of known kinds into real series, so that detectors can be scored.
 
 Letters: T windows, S series.
 """
@@ -46,8 +46,8 @@ def inject(
         rng: equal generators give equal anomalies; the anomalies of a series depend only on its column.
         kinds: kinds from ``KINDS``, each drawn with the same probability.
         every_s: mean number of seconds between the beginnings of two anomalies of a series.
-        season_s: seconds of a season, for the seasonal break.
-        first: row before which nothing is changed.
+        season_s: length of a season in seconds, for the seasonal break.
+        first: the first row that may be changed.
 
     Returns:
         The changed values, and labels ``[T, S]`` int64: 0 for an unchanged window, else the label of the
@@ -58,7 +58,7 @@ def inject(
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
-        raise ValueError(f"no kind of anomaly: {unknown}; there are {', '.join(KINDS)}")
+        raise ValueError(f"unknown or missing kinds of anomalies {unknown}: give some of {', '.join(KINDS)}")
     season = season_s // freq_s
     if "seasonal_break" in kinds and season < 4:
         raise ValueError(
@@ -101,7 +101,7 @@ def _place(
 
 
 def _free_span(labels: Ints, first: int, length: int, rng: np.random.Generator) -> slice | None:
-    """Return a random span of ``length`` rows, or None if none was found.
+    """Return a random span of ``length`` rows for an anomaly, or None if no free one was found.
 
     No label is in the span or within ``length`` rows of it.
     """
@@ -116,7 +116,7 @@ def _free_span(labels: Ints, first: int, length: int, rng: np.random.Generator) 
 
 
 def _draw(kind: str, season: int, rng: np.random.Generator) -> tuple[int, _Change]:
-    """Return the number of windows of an anomaly of this kind, and the function that changes them."""
+    """Draw the length in windows of an anomaly, and return it with the function that changes the values."""
     if kind == "spike":
         return int(rng.integers(1, 3)), _shifted(3.0, 6.0)
     if kind == "level_shift":

@@ -1,8 +1,9 @@
-"""Compare two models on the same rows: step both through them by `advance`, and score the same forecasts.
+"""Compare two models on the same rows: step both models through the rows, and score the same forecasts.
 
 The forecasts are compared at the horizons and quantiles that both models have. The loss is the mean pinball
 loss of these quantiles, a proper score (Gneiting & Raftery 2007, "Strictly proper scoring rules, prediction,
-and estimation", section 6.1), over the error of seasonal naive on the rows before the first scored forecast.
+and estimation", section 6.1), divided by the error of seasonal naive on the rows before the first scored
+forecast.
 
 Letters: T issue rows, S series, N horizon, Q quantiles, C classes of series.
 """
@@ -35,12 +36,12 @@ _BLOCK_CELLS = 300_000  # forecasts in a block, see `forecaster.evaluation.rolli
 
 @dataclass(frozen=True)
 class Cost:
-    """What one model costs.
+    """The memory and the time that one model needs.
 
     Attributes:
         state_bytes: bytes of the state for each series.
         weights_bytes: bytes of the saved weights.
-        seconds: time that `advance` took for the whole replay.
+        seconds: time that `advance_in_place` took for all windows.
     """
 
     state_bytes: float
@@ -56,8 +57,9 @@ class PairedComparison:
         champion, challenger: versions of the two models.
         scores: ``model, horizon, count, skill, mase, wql, coverage, width`` at each horizon alone, for the
             champion, the challenger and the baselines, as means over the same pairs of forecast and actual.
-            ``skill`` is 1 minus the ratio of the MASE to that of persistence. ``coverage`` and ``width`` are
-            of ``interval``, the width in the unit of ``mase``. A measure that does not apply is null.
+            ``skill`` is 1 minus the ratio of the MASE to that of persistence. ``coverage`` and ``width``
+            belong to ``interval``; the width is in the unit of ``mase``. A measure that does not apply is
+            null.
         overall: improvement of the mean loss over all horizons and series.
         by_horizon: improvement at each horizon.
         by_class: improvement for each class of series.
@@ -65,7 +67,8 @@ class PairedComparison:
         interval: the widest interval that both models forecast, as two levels; None without one.
         coverage: coverage of that interval by the champion and by the challenger, over all horizons; None
             without an interval.
-        issues: number of issue times; ``block`` of successive ones are drawn together by the bootstrap.
+        issues: number of issue times.
+        block: number of successive issue times that the bootstrap draws together.
         confidence: confidence of the intervals of the improvements.
         costs: what the champion and the challenger cost.
         notices: lines about differences between the models that limit the comparison.
@@ -121,7 +124,7 @@ def check_comparable(champion: Forecaster, challenger: Forecaster) -> None:
 
 
 def limits_of(champion: Forecaster, challenger: Forecaster) -> tuple[int, tuple[float, ...], list[str]]:
-    """Return the largest horizon and the quantile levels that both models have, and notices of the others."""
+    """Return the largest horizon and the quantile levels that both models have, and notices."""
     notices = []
     horizons = [model.network_config.horizon for model in (champion, challenger)]
     if horizons[0] != horizons[1]:
@@ -152,7 +155,7 @@ def compare(
         champion: the model in use, with its tables of covariates.
         challenger: the model that may replace it, with its tables of covariates.
         windows: the recent history; the rows before ``first`` warm both models up and give the scales.
-        first: first row whose value is only a target.
+        first: the first row whose value is an actual of the scored forecasts.
         classes: class of each series; by default its demand class in the rows before ``first``.
         confidence: confidence of the intervals.
         on_windows: called with the number of windows that both models have been stepped through.
@@ -176,15 +179,16 @@ def compare(
     breaks = np.flatnonzero(np.diff(windows.index) > 1) + 1
     for number, rows in enumerate(blocks(split, size, breaks)):
         block, at = windows.rows(rows.start, rows.stop), np.arange(rows.start, rows.stop)
-        # The models take turns to be first: the second one finds the values of the block in the caches.
+        # The models take turns to step first: the model that steps second is faster, because the block's
+        # values are in the CPU's caches.
         first_is_champion = number % 2 == 0
         stepped = [replay.step(block) for replay in (replays if first_is_champion else replays[::-1])]
         if rows.start >= split.issue_rows.start:
             points = baseline_points(windows, filled, at, config, horizon)
-            truth = values_ahead(actuals, windows.index, at, horizon)
+            block_actuals = values_ahead(actuals, windows.index, at, horizon)
             forecasts = stepped if first_is_champion else stepped[::-1]
             baselines = [points[name] for name in BASELINES]
-            losses.add(rows.start - split.issue_rows.start, truth, forecasts, baselines)
+            losses.add(rows.start - split.issue_rows.start, block_actuals, forecasts, baselines)
         on_windows(len(rows))
     if not losses.count.sum():
         raise DataError(
@@ -213,7 +217,7 @@ def compare(
 
 @dataclass
 class _Replay:
-    """One model, its state, and the time it has taken."""
+    """A model that is stepped through the windows, its state, and the seconds that its steps took."""
 
     forecaster: Forecaster
     state: State

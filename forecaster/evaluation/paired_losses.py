@@ -1,4 +1,4 @@
-"""Losses of two models and of the baselines on the same forecasts, summed up by time, class and horizon.
+"""Sum the losses of two models and of the baselines, on the same forecasts, by time, class and horizon.
 
 Letters: T issue rows, S series, N horizon, Q quantiles, C classes of series.
 """
@@ -20,7 +20,8 @@ BASELINES = ("persistence", "seasonal_naive")
 class PairedLosses:
     """Sums of the losses of two models, by issue time and class, by issue time and horizon, and by horizon.
 
-    The memory does not depend on the number of series. All losses are over the scale of their series.
+    Only sums over series are stored, so the memory hardly depends on the number of series.
+    A loss is divided by the scale of its series, except for the weighted quantile loss.
 
     Args:
         unit: ``[S]`` scale of each series, see `forecaster.evaluation.rolling.training_scale`.
@@ -54,25 +55,25 @@ class PairedLosses:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The widest interval with as much probability below it as above it; None without one."""
+        """The widest central interval, as its two quantile levels; None if the levels have no such pair."""
         for low in self._levels:
             if low < 0.5 and any(np.isclose(1 - low, self._levels)):
                 return float(low), float(1 - low)
         return None
 
-    def add(self, row: int, truth: Floats, forecasts: Sequence[Floats], points: Sequence[Floats]) -> None:
+    def add(self, row: int, actuals: Floats, forecasts: Sequence[Floats], points: Sequence[Floats]) -> None:
         """Add the forecasts issued at ``T`` successive rows.
 
         Args:
             row: the first of the rows, counted from the first issue row.
-            truth: ``[T, S, N]`` actuals; NaN where missing.
+            actuals: ``[T, S, N]`` actuals; NaN where missing.
             forecasts: ``[Q, T, S, N]`` of the champion, then of the challenger.
             points: ``[T, S, N]`` of each baseline.
         """
-        is_pair = self._is_scored[:, None] & ~np.isnan(truth)
+        is_pair = self._is_scored[:, None] & ~np.isnan(actuals)
         for found in (*points, *(quantile for model in forecasts for quantile in model)):
             is_pair &= ~np.isnan(found)
-        y, rows = np.where(is_pair, truth, 0.0), slice(row, row + len(truth))
+        y, rows = np.where(is_pair, actuals, 0.0), slice(row, row + len(actuals))
         self.count[rows] = is_pair.sum(axis=1)
         self._count_by_class[rows] = is_pair.sum(axis=2) @ self._in_class
         self._size += np.abs(y).sum(axis=(0, 1))
@@ -104,8 +105,9 @@ class PairedLosses:
     def block_length(self) -> int:
         """Return how many successive issue times the bootstrap draws together.
 
-        It is the estimate of `bootstrap.block_length`, but at least the horizon, because the errors of an
-        optimal forecast of horizon N are correlated over N - 1 issue times, and at most half of the history.
+        It is the estimate of `bootstrap.block_length`, within two limits. It is at least the horizon N,
+        because even the errors of an optimal forecast are correlated over N - 1 issue times. It is at most
+        half of the history.
         """
         old, new = self._by_horizon.sum(axis=2)
         count = self.count.sum(axis=1)

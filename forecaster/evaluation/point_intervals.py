@@ -75,8 +75,8 @@ class PointIntervals:
     def _residuals(self, values: Floats, joined: Floats) -> Floats:
         """Return ``[T, A, M * S]``, each value less its forecasts at the anchor horizons.
 
-        A residual without a value or a forecast is NaN. The last points, which forecast windows of later
-        blocks, are stored.
+        A residual without a value or a forecast is NaN. The point forecasts for windows of later blocks are
+        stored.
         """
         anchors = np.array(self._anchors)
         stored = len(self._points)

@@ -157,8 +157,8 @@ def rolling_forecasts(
         for name, quantiles in intervals.step(start, actuals[rows.start : rows.stop], points).items():
             members[name] = Member(levels, quantiles)
         if rows.start >= split.issue_rows.start:
-            truth = values_ahead(actuals, windows.index, at, split.horizon)
-            yield _scored_block(at, members, truth, forecasts.issued & has_scale)
+            block_actuals = values_ahead(actuals, windows.index, at, split.horizon)
+            yield _scored_block(at, members, block_actuals, forecasts.issued & has_scale)
         on_windows(len(rows))
 
 
@@ -255,7 +255,7 @@ def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Float
 
 
 def _scored_block(rows: Ints, members: Mapping[str, Member], actuals: Floats, issued: Bools) -> ScoredBlock:
-    """Return a block in which a forecast is scored if it has an actual and every member forecasts it."""
+    """Return a block in which a pair is scored if it has an actual, and a forecast of every member."""
     is_scored = issued[:, :, None] & ~np.isnan(actuals)
     for member in members.values():
         is_scored &= ~np.isnan(member.values).any(axis=0)

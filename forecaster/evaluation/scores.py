@@ -69,7 +69,7 @@ def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> p
 
 
 def score(model: str, errors: pl.DataFrame, scale: Scale) -> pl.DataFrame:
-    """Return errors by horizon, as rows of ``schemas.scores``.
+    """Return the mean errors at each horizon, as rows of ``schemas.scores``.
 
     Errors are divided by the scale of their series. A horizon's score is the mean over series of each series'
     mean.
@@ -146,8 +146,8 @@ def calibration(errors: pl.DataFrame) -> pl.DataFrame:
 def fans(errors: pl.DataFrame, series_id: str, freq: Frequency) -> pl.DataFrame:
     """Return the forecasts of one series at successive issue times, each issued where its predecessor ends.
 
-    There are 4 to 28 of them, for about 168 windows without gaps in the middle of all forecasts (see
-    `plots.fan_figure`).
+    These are 4 to 28 forecasts. They cover about 168 windows, without gaps, in the middle of all forecasts
+    (see `plots.fan_figure`).
     """
     of_series = errors.filter(pl.col("series_id") == series_id)
     times = of_series["issued_at"].unique().sort()

@@ -1,6 +1,6 @@
 """Compare a model with the baselines: skill, measures of the quantiles, scores by horizon and by series.
 
-Frames of errors are those of `forecaster.evaluation.scores.errors`, frames of scores those of
+Frames of errors have the columns of `forecaster.evaluation.scores.errors`, frames of scores the columns of
 ``schemas.scores``.
 """
 
@@ -38,7 +38,7 @@ class BaselineComparison:
     scores: pl.DataFrame
 
     def skill(self, baseline: str = PERSISTENCE) -> float | None:
-        """Return the skill of the model against a baseline, see `skill`; None if it has no scores."""
+        """Return the skill of the model against ``baseline``; None if the baseline has no scores."""
         return skill(self.scores, self.label, baseline)
 
     def metrics(self) -> dict[str, float]:
@@ -86,8 +86,8 @@ def _word(label: str) -> str:
 def skill(scores: pl.DataFrame, model: str, baseline: str) -> float | None:
     """Return 1 minus the ratio of a model's MASE to a baseline's, averaged over `SKILL_HORIZONS`.
 
-    A horizon that the model does not forecast counts as 0: there the baseline would have to be used. So does
-    a horizon at which the baseline makes no error.
+    The skill at a horizon that the model does not forecast is 0, because the baseline would have to be used
+    there. It is also 0 at a horizon at which the baseline makes no error.
 
     Args:
         scores: scores of both (``schemas.scores``).
@@ -110,7 +110,7 @@ def skill(scores: pl.DataFrame, model: str, baseline: str) -> float | None:
 
 
 def interval_name(errors: pl.DataFrame) -> str | None:
-    """Return the nominal coverage of the outermost quantiles in percent, such as ``90``; None for points."""
+    """Return the nominal coverage of the outermost quantiles in percent, such as ``90``; None without any."""
     levels = [float(name[1:]) for name in quantile_columns(errors)]
     return f"{levels[-1] - levels[0]:g}" if len(levels) > 1 else None
 
@@ -152,7 +152,7 @@ def series_table(
 
     Args:
         own: errors of the model.
-        naive: errors of seasonal naive; None if it has none.
+        naive: errors of seasonal naive; None if there are no such errors.
         scale: scale of each series, by which its errors are divided.
         rows: number of observed windows of each series.
 

@@ -22,7 +22,7 @@ _MOST_CLASSES_WITH_COUNTS = 16  # with more classes, counts in the cells would b
 
 
 def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Draw `forecaster.reports.plots.loss_figure` for the loss of a label network."""
+    """Draw the training and validation loss of a label network by epoch, with the best epoch marked."""
     figure = plots.loss_figure(history)
     figure.axes[0].set_ylabel("weighted cross entropy")
     return figure
@@ -78,7 +78,7 @@ def precision_recall_figure(
         ValueError: the curve is empty.
     """
     if not len(recall):
-        raise ValueError("there is no anomalous step to draw a curve of")
+        raise ValueError("the curve is empty, since there is no anomalous step: give at least one")
     figure = Figure(figsize=(5.6, 5.0), dpi=120, facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot()
     axes.plot(
@@ -98,7 +98,7 @@ def precision_recall_figure(
 
 
 def found_figure(kinds: Sequence[str], found: Sequence[int], of: Sequence[int]) -> Figure:
-    """Draw how many anomalies of each kind were found at one false alarm per series and week.
+    """Draw how many anomalies of each kind the alarms found, at one false alarm per series and week.
 
     Args:
         kinds: names of the kinds.
@@ -109,7 +109,7 @@ def found_figure(kinds: Sequence[str], found: Sequence[int], of: Sequence[int]) 
         ValueError: ``kinds`` is empty.
     """
     if not kinds:
-        raise ValueError("there is no kind of anomaly to draw")
+        raise ValueError("kinds is empty, so there is nothing to draw: give at least one kind of anomaly")
     figure = Figure(figsize=(7.2, 1.6 + 0.42 * len(kinds)), dpi=120, facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot()
     share = [f / max(n, 1) for f, n in zip(found, of, strict=True)]

@@ -52,7 +52,7 @@ class Curve(NamedTuple):
 
 
 def precision_recall(anomalous: Bools, score: Floats32) -> Curve:
-    """Return the curve of ``[N]`` steps; it is empty if no step is anomalous."""
+    """Return precision and recall of ``[N]`` steps at every threshold; empty if no step is anomalous."""
     if not anomalous.any():
         return Curve(np.empty(0), np.empty(0), np.empty(0))
     order = np.argsort(-score, kind="stable")
@@ -124,7 +124,7 @@ class Events(NamedTuple):
 
 
 def events(labels: Ints, raised: Bools, background: int) -> Events:
-    """Return the anomalies in labels ``[T, S]``; an anomaly is found if any of its steps raised an alarm.
+    """Return the anomalies in labels ``[T, S]``, and which of them were found, see `Events`.
 
     A step without a label ends an anomaly, and is not part of one.
     """

@@ -79,7 +79,7 @@ class GatheredSequences:
     Attributes:
         sequences: the sequences.
         split: ``[S]`` int64, part of each sequence as the rows specify it; None if they do not.
-        duplicates: number of dropped rows, whose step already had a row.
+        duplicates: number of rows that were dropped because their step already had a row.
     """
 
     sequences: Sequences

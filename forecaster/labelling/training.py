@@ -110,7 +110,7 @@ def train_labeller(
 def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Ints:
     """Return for each sequence ``[S]``, or step ``[T, S]``, whether it is for training, validation or test.
 
-    The values are those of `TrainedLabeller.parts`.
+    The values are the same as in `TrainedLabeller.parts`.
     """
     if sequences.is_per_step:
         if split is not None:

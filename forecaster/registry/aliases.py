@@ -37,9 +37,9 @@ class Move:
         at: time of the move (ISO 8601, UTC).
         by: the user who moved the alias.
         before: version number that the alias pointed to; None if the alias was new.
-        after: version number that the alias points to since then.
+        after: version number that the alias pointed to after the move.
         why: reason, one line.
-        is_rollback: whether the move took an earlier one back.
+        is_rollback: whether the move undid an earlier move.
     """
 
     number: int
@@ -65,7 +65,7 @@ def training_tags(until: datetime, parent: Version | None = None) -> dict[str, s
 def previous_version(moves: Sequence[Move], current: int) -> int | None:
     """Return the version that an alias pointed to before ``current``; None if the moves do not contain it.
 
-    A rollback takes the last move back, so two rollbacks in a row go back by two moves.
+    A rollback undoes the last move, so two rollbacks in a row undo two moves.
     """
     versions: list[int] = []
     for move in moves:
@@ -74,22 +74,22 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
         if not move.is_rollback:
             versions.append(move.after)
         elif move.after in versions:
-            del versions[_last(versions, move.after) + 1 :]
-        else:  # the moves before it are no longer recorded
+            del versions[_last_position(versions, move.after) + 1 :]
+        else:  # the earlier moves are no longer recorded
             versions = [move.after]
     if current not in versions:  # the alias was moved without a record
         versions.append(current)
-    place = _last(versions, current)
+    place = _last_position(versions, current)
     return versions[place - 1] if place else None
 
 
-def _last(versions: Sequence[int], version: int) -> int:
-    """Return the last position of a version."""
+def _last_position(versions: Sequence[int], version: int) -> int:
+    """Return the last position of ``version`` in ``versions``."""
     return len(versions) - 1 - versions[::-1].index(version)
 
 
 class Aliases:
-    """The aliases of the registered models of a connection, and what is recorded about versions.
+    """Reads and moves the aliases of registered models, and records decisions about versions.
 
     Every method raises ModelError with one line if the store reports an error.
     """
@@ -209,6 +209,16 @@ class Aliases:
             head = described.partition(_DECISION)[0].strip()
             decision = f"{_DECISION}{datetime.now(UTC):%Y-%m-%d %H:%M} UTC.** {masked(text)}"
             client.update_model_version(version.name, number, f"{head}\n\n{decision}".strip())
+
+    def tag(self, ref: str, key: str, value: str) -> None:
+        """Set a tag of the version that ``ref`` names.
+
+        Raises:
+            ModelError: the version does not exist.
+        """
+        version = self.find(ref)
+        with self._connection.errors():
+            self._connection.client().set_model_version_tag(version.name, str(version.number), key, value)
 
     def trained_until(self, ref: str) -> datetime | None:
         """Return the end of the last window that the weights have learned from; None if it is unknown."""

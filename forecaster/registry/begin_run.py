@@ -52,7 +52,7 @@ def begin_run(
     if parent is None:
         with connection.errors():
             client, experiment_id = connection.client(), connection.experiment_id()
-            with suppress(*REFUSALS):  # a run that cannot be marked must not stop a training
+            with suppress(*REFUSALS):  # a failure to mark old runs must not stop a training
                 mark_killed_runs(client, experiment_id)
             if run_id:
                 entity = _reopened(connection, run_id, name, header["tags"])
@@ -102,5 +102,5 @@ def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not run.is_away:  # else MLflow would wait for the store; its thread ends by itself
+        if not run.is_away:  # if the store is away, MLflow would wait for it here
             monitor.finish()

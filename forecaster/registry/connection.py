@@ -64,15 +64,15 @@ class Connection:
         return monotonic() >= self._retry_s
 
     def mark_away(self) -> None:
-        """Wait before the store is tried again: 30 s at first, then twice as long each time, up to 10 min.
+        """Put off the next try of the store: by 30 s at first, then by twice as long each time, up to 10 min.
 
-        A store that accepts connections and does not answer delays each try by seconds.
+        Without this, a store that accepts connections but does not answer would delay every entry by seconds.
         """
         self._wait_s = min(max(2 * self._wait_s, _FIRST_WAIT_S), _LONGEST_WAIT_S)
         self._retry_s = monotonic() + self._wait_s
 
     def mark_present(self) -> None:
-        """Try the store at once the next time."""
+        """Record that the store answers, so that the next entry is sent at once."""
         self._retry_s, self._wait_s = 0.0, 0.0
 
     def client(self) -> mlflow.MlflowClient:
@@ -105,7 +105,7 @@ class Connection:
         known = client.get_experiment_by_name(self.experiment)
         if known is None:
             place = self._artifact_place()
-            # With this tag, MLflow's pages open in the training view, not in the view for language models.
+            # The tag ``experimentKind`` makes MLflow open its view of training runs, not of language models.
             with ignore_existing():  # another process can create the experiment at the same time
                 client.create_experiment(
                     self.experiment,
@@ -141,7 +141,7 @@ class Connection:
         if self.runs.uri.startswith("http"):
             return None
         raise ModelError(
-            f"the database {self.runs} does not say where files of runs belong: set mlflow.artifacts to a "
+            f"the database {self.runs} has no folder for the files of runs: set mlflow.artifacts to a "
             "folder that all users can read, or to s3://BUCKET/PREFIX"
         )
 

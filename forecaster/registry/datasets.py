@@ -10,14 +10,14 @@ from pathlib import PurePosixPath
 import polars as pl
 import polars.selectors as cs
 
-_MOST_NAMES = 3  # a name with more files is too long for an overview
+_MOST_NAMES = 3  # the name of a data set lists at most this many files, so that it fits into an overview
 _TYPES = {pl.String: "string", pl.Float64: "double", pl.Int64: "long", pl.Boolean: "boolean"}
 
 
 def described(frame: pl.DataFrame, paths: tuple[str, ...]) -> dict[str, str]:
-    """Return a data set as the arguments of `mlflow.entities.Dataset`.
+    """Describe rows as the arguments of `mlflow.entities.Dataset`.
 
-    Its name is made of the names of the files and the days of the first and the last row, such as
+    The data set's name consists of the names of the files and the days of the first and last row, such as
     ``weather.parquet 2013-01-01 to 2013-08-31``.
 
     Args:

@@ -13,17 +13,17 @@ from schemas.errors import ModelError
 
 PROCESS_TAG = "statecast.process"
 HOST_TAG = "statecast.host"
-_OF_HOST = "pid:[4026531836]"  # Linux gives the first namespace of a machine always this number
+_OF_HOST = "pid:[4026531836]"  # on Linux, the first namespace of a machine always has this number
 _NOTE = "the process of this run ended without ending the run, for example by SIGKILL"
 
 
 def process_tag() -> str:
-    """Return a text that identifies this process among all processes of its host, before and after a boot."""
+    """Return a text that no other process of this host has, not even after a reboot."""
     return f"{_boot()} {_namespace()} {os.getpid()} {psutil.Process().create_time():.2f}"
 
 
 def mark_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> int:
-    """Set the runs of an experiment to KILLED whose process ran on this host and is dead; count them.
+    """Set runs whose process on this host is dead to KILLED, and return the number of these runs.
 
     The processes of another container cannot be seen from here, so their runs stay as they are.
     """
@@ -61,17 +61,17 @@ def check_not_running(tag: str, folder: Path) -> None:
 
 
 def _is_dead(tag: str) -> bool:
-    """Return whether the process of a tag ran in this namespace of processes, and does not run any more."""
+    """Return whether the process of a tag ran in this process namespace and has ended."""
     parts = tag.split()
     if len(parts) != 4 or parts[1] != _namespace():
         return False
     if parts[0] != _boot():
-        return parts[1] == _OF_HOST  # the host has started again since, which ended all its processes
+        return parts[1] == _OF_HOST  # the host has rebooted, which ended all its processes
     try:
         started_s = psutil.Process(int(parts[2])).create_time()
     except (psutil.Error, ValueError):
         return True
-    return abs(started_s - float(parts[3])) > 1.0  # another process has the number now
+    return abs(started_s - float(parts[3])) > 1.0  # if True, a newer process has the number
 
 
 def _boot() -> str:

@@ -1,4 +1,4 @@
-"""MLflow's entry point to a registered version: MLflow imports this module by name.
+"""Load a registered version for MLflow, which imports this module by its name.
 
 If a model raises any exception other than MLflow's own, MLflow answers the request with a stack trace. So
 this module converts errors of `ServedForecaster` to exceptions of MLflow.
@@ -45,7 +45,7 @@ class Served:
         self.served = served
 
     def predict(self, frame: Any, params: Mapping[str, Any] | None = None) -> Any:
-        """See `ServedForecaster.predict`.
+        """Return the forecasts of `ServedForecaster.predict`.
 
         Raises:
             RequestRefused: the history cannot be used for a forecast.

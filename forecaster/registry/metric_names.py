@@ -12,7 +12,8 @@ group          metrics                                                          
 ``system``     use of processor, memory, disk and network                            sample
 =============  ====================================================================  ====================
 
-A number that a run has once is logged at step 0, a curve at the step of each point.
+A number with one value for the whole run is logged at step 0. Each point of a curve is logged at its own
+step.
 """
 
 from __future__ import annotations
@@ -33,5 +34,5 @@ _EPOCH = {
 
 
 def epoch_metric(name: str) -> str:
-    """Return the metric's name for a number of a training's history, such as ``train_loss``."""
+    """Return the name in MLflow of a number in the history of a training, such as ``train_loss``."""
     return _EPOCH.get(name, f"epoch/{name}")

@@ -38,7 +38,7 @@ def evaluate_forecasts(
     Raises:
         DataError: ``errors`` has no row, or a series in it has no scale.
     """
-    warning_filters.ignore(module=r"mlflow\b")  # they are about MLflow's own use of pandas
+    warning_filters.ignore(module=r"mlflow\b")  # these warnings are about MLflow's own use of pandas
     table = evaluation_table(errors, scale)
     levels = sorted(float(name[1:]) / 100 for name in table.columns if name[:1] == "q")
     result = mlflow.models.evaluate(
@@ -114,7 +114,10 @@ def _mean_over_series(frame: pl.DataFrame, error: pl.Expr) -> float:
 
 
 def _weighted_quantile_loss(frame: pl.DataFrame, levels: Mapping[str, float]) -> float:
-    """Return twice the pinball loss over the sum of absolute actuals, averaged over levels by column."""
+    """Return twice the pinball loss over the sum of absolute actuals, averaged over quantile levels.
+
+    ``levels`` has the quantile level of each column of forecasts.
+    """
     misses = {name: pl.col("actual") - pl.col(name) for name in levels}
     pinball = [
         pl.max_horizontal(misses[name] * level, misses[name] * (level - 1)).sum()

@@ -1,6 +1,6 @@
 """Build a new SQLite store under a temporary name, and rename it once it is complete.
 
-MLflow itself builds a database in place, by some 60 migrations of which each commits. A process that ends
+MLflow itself builds a database in place, by some 60 migrations, each of which commits. A process that ends
 between two migrations leaves a database that MLflow cannot open again, and two processes that build one
 database at the same time destroy it.
 """
@@ -62,7 +62,7 @@ def _build(file: Path, store: Store) -> None:
 def _locked(folder: Path) -> Iterator[None]:
     """Lock the folder itself, so that only one process at a time creates a store in it.
 
-    There is no lock file to be left behind.
+    No lock file is needed, which a killed process would leave behind.
     """
     try:
         held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)

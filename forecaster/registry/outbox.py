@@ -35,7 +35,7 @@ _MOST_POINTS = 100_000  # about 10 MB
 _MOST_BYTES = 256 << 20
 
 Entry = dict[str, Any]
-"""What was logged by one call: its ``kind``, such as ``metrics`` or ``file``, and its content as JSON."""
+"""The record of one logging call: its ``kind``, such as ``metrics`` or ``file``, and its content, as JSON."""
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Outbox:
         self.entries.append(entry)
 
     def _bytes(self) -> int:
-        """Return the size of all files of the entries, with the files that are being added."""
+        """Return the size in bytes of all files of the entries, including files that are being added."""
         files = [] if self.folder is None else (self.folder / "files").rglob("*")
         return sum(file.stat().st_size for file in files if file.is_file())
 

@@ -26,8 +26,8 @@ class RunOverview:
         name: name of the run.
         run_id: id of the run.
         status: RUNNING, FINISHED, FAILED or KILLED.
-        job: what the run does, such as ``train``; None if no tag says it.
-        cell: recurrent cell that was trained; None if no parameter names it.
+        job: what the run does, such as ``train``; None if the run has no such tag.
+        cell: recurrent cell that was trained; None if the run has no such parameter.
         started: start time (UTC).
         seconds: duration; None while the run lasts.
         metrics: last value of every metric.
@@ -70,7 +70,7 @@ def runs_of(connection: Connection, limit: int) -> list[RunOverview]:
 
 
 def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, float]]]:
-    """Return all registered versions, by name and the newest first, and the metrics of the run of each."""
+    """Return all registered versions, sorted by name and newest first, and the metrics of each one's run."""
     client = connection.existing()
     names = sorted(model.name for model in client.search_registered_models(max_results=1000))
     versions = [version for name in names for version in versions_of(connection, name)]
@@ -129,12 +129,12 @@ def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, flo
 
 
 def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
-    """Return one column for each metric that some of the rows have and that models are compared by."""
+    """Return one column for each metric that some rows have, and by which models are compared."""
     names = sorted({name for row in metrics for name in row if _is_compared(name)})
     return {name: pl.Series([row.get(name) for row in metrics], dtype=pl.Float64) for name in names}
 
 
 def _is_compared(name: str) -> bool:
-    """Return whether a metric is one by which runs are compared, and not a curve by horizon."""
+    """Return whether runs are compared by a metric; they are not compared by curves over horizons."""
     is_score = name.startswith(("backtest/", "test/")) and "_by_" not in name
     return is_score or name.endswith("_validation")

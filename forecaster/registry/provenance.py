@@ -36,8 +36,8 @@ def provenance() -> dict[str, str]:
 def _git_tags(folder: Path) -> dict[str, str]:
     """Return the commit, the branch and the address of the repository of a folder, and whether it is dirty.
 
-    MLflow reads them from the folder of the program, which git ignores if it is an environment's ``bin``. A
-    repository is dirty if a tracked file differs from the commit.
+    MLflow itself would look in the folder of the program, such as the ``bin`` of an environment, which git
+    ignores. A repository is dirty if a tracked file differs from the commit.
     """
     if (commit := _git(folder, "rev-parse", "HEAD")) is None:
         return {}
@@ -52,7 +52,7 @@ def _git_tags(folder: Path) -> dict[str, str]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Return what a git command prints; None if git is absent, fails, or takes too long."""
+    """Return the output of a git command; None if git is absent, fails, or takes too long."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=_GIT_TIMEOUT_S

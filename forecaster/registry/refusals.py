@@ -1,4 +1,4 @@
-"""Errors of MLflow and its database, raised as ModelError with one line."""
+"""Convert errors of MLflow and its database to ModelError, with a message of one line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ for _name in ("mlflow", "alembic", "sqlalchemy"):
 
 @contextmanager
 def store_errors(tracking_uri: str) -> Iterator[None]:
-    """Raise errors of MLflow and its database as ModelError with one line, and ignore their warnings.
+    """Raise errors of MLflow and its database in the ``with`` block as ModelError; ignore their warnings.
 
     The warnings are about MLflow's own use of SQLAlchemy and pandas, which cannot be changed here.
 
@@ -48,7 +48,7 @@ def store_errors(tracking_uri: str) -> Iterator[None]:
 
 
 def _explained(tracking_uri: str, reason: str) -> str:
-    """Return the line for an error of the store, with the remedy if it is known."""
+    """Return the message for an error of the store, with the remedy if it is known."""
     status = re.search(r"error code (401|403)\b|\b(UNAUTHENTICATED|PERMISSION_DENIED)\b", reason)
     if status is None:
         return f"the MLflow store {tracking_uri} reports an error: {reason}"
@@ -65,9 +65,9 @@ def _explained(tracking_uri: str, reason: str) -> str:
 
 @contextmanager
 def ignore_existing() -> Iterator[None]:
-    """Run a block that creates something in a store; end it without an error if the thing exists already.
+    """Ignore the error of a ``with`` block that creates an object in a store if the object exists already.
 
-    Another process could create the thing between a check and the call, so a check would not help.
+    A check before the call would not help: another process could create the object between check and call.
     """
     try:
         yield

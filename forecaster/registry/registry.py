@@ -56,10 +56,10 @@ class Registry:
         registry_uri: the store of registered models; empty for the store of runs.
         experiment_id: id of an existing experiment, which is used instead of ``experiment``; empty to use
             the name.
-        run_id: an existing run that `start_run` continues, as ``mlflow run`` creates one; empty to start a
-            new run each time.
+        run_id: id of an existing run that `start_run` continues, such as that of ``mlflow run``; empty to
+            start a new run each time.
         system_metrics: whether to log the use of processor, memory, disk and network during a run.
-        unsent: folder for what the store does not take because it is away.
+        unsent: folder for the entries that the store does not take while it is away.
         artifacts: folder, or address such as ``s3://BUCKET/PREFIX``, for the files of a new experiment; empty
             if the server decides, and for SQLite, which has them beside its file.
 
@@ -97,9 +97,9 @@ class Registry:
     ) -> Iterator[Run]:
         """Start an MLflow run to log to, and end it at the end of the ``with`` block.
 
-        An error ends the MLflow run as FAILED, Ctrl-C as KILLED. If the store goes away during the run, what
-        it does not take waits in the folder ``unsent``. Runs of processes of this host that died are first
-        marked as KILLED.
+        An error ends the MLflow run as FAILED, Ctrl-C as KILLED. If the store goes away during the run,
+        the entries that it does not take wait in the folder ``unsent``. First, earlier runs are marked as
+        KILLED if their process ran on this host and has died.
 
         Args:
             name: name of the MLflow run in overviews.

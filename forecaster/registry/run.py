@@ -1,6 +1,6 @@
 """A run in MLflow: settings, metrics, files, data sets and models are logged to it.
 
-What MLflow does not take at once waits in the outbox of the run (`forecaster.registry.outbox`).
+An entry that MLflow does not take at once waits in the outbox of the run (`forecaster.registry.outbox`).
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run to log to: an active run from `Registry.start_run`, or an ended run from `Registry.run`.
+    """A run to log to: an active run from `Registry.start_run`, or an ended run from `Registry.reopen`.
 
-    No method raises an error because the store is away: the entry then waits in the outbox.
+    If the store is away, entries wait in the outbox; only `registered` and `send` raise an error then.
 
     Attributes:
         notices: one line for each item that could not be drawn or logged, see `notice_on_error`.
@@ -53,12 +53,12 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """Id of the run; empty while the store has not created it."""
+        """Id of the run; empty until the store has created the run."""
         return str(self._outbox.run.get("run_id", ""))
 
     @property
     def is_away(self) -> bool:
-        """Whether the store did not take the last entry."""
+        """Whether the store did not take the last entry that was sent to it."""
         return bool(self._sender.reason)
 
     @property
@@ -98,14 +98,14 @@ class Run:
         self._log({"kind": "metrics", "points": points, "of_model": of_model})
 
     def log_metrics(self, metrics: Mapping[str, float], *, of_model: bool = False) -> None:
-        """Log numbers that the run has once, at step 0; see `log_points`."""
+        """Log numbers that have one value for the whole run, at step 0; see `log_points`."""
         self.log_points(metrics, 0, of_model=of_model)
 
     @contextmanager
     def notice_on_error(self, what: str) -> Iterator[None]:
-        """Turn any error of the block into a line of ``notices``: that ``what`` is missing, and why.
+        """Turn any error of the ``with`` block into a notice that ``what`` is missing, and the reason.
 
-        Use it for everything that is computed after a training: such an error must not lose the model.
+        Use it for everything that is computed after a training: an error there must not lose the model.
         """
         try:
             yield
@@ -124,15 +124,15 @@ class Run:
         """
         with self.notice_on_error(path):
             figure = draw()
-            self._log_written(path, lambda file: figure.savefig(file, format="png"))
+            self._write_and_log(path, lambda file: figure.savefig(file, format="png"))
 
     def log_file(self, file: Path, path: str = "") -> None:
         """Store a file among the run's files, in their folder ``path``."""
-        self._log_written(str(Path(path) / file.name), lambda hidden: hidden.write_bytes(file.read_bytes()))
+        self._write_and_log(str(Path(path) / file.name), lambda hidden: hidden.write_bytes(file.read_bytes()))
 
     def log_text(self, text: str, path: str) -> None:
         """Store a text among the run's files; secrets in its URLs are masked."""
-        self._log_written(path, lambda hidden: hidden.write_text(masked(text), encoding="utf-8"))
+        self._write_and_log(path, lambda hidden: hidden.write_text(masked(text), encoding="utf-8"))
 
     def log_frame(self, frame: pl.DataFrame, path: str) -> None:
         """Store a frame among the run's files; the suffix of ``path`` is .json, .csv or .parquet.
@@ -148,9 +148,9 @@ class Run:
         if kind == ".json":
             self._tables.append({"path": path, "type": "table"})
             tables = json.dumps(self._tables)
-            self._log_written(path, lambda file: file.write_bytes(table_json(frame)), tables=tables)
+            self._write_and_log(path, lambda file: file.write_bytes(table_json(frame)), tables=tables)
         else:
-            self._log_written(path, frame.write_csv if kind == ".csv" else frame.write_parquet)
+            self._write_and_log(path, frame.write_csv if kind == ".csv" else frame.write_parquet)
 
     def log_dataset(self, frame: pl.DataFrame, paths: Sequence[str], context: str = "training") -> None:
         """Log a frame as an input of the run: its files, span, schema, size and digest, but not its rows.
@@ -209,7 +209,7 @@ class Run:
         self._log({"kind": "first_alias", "name": model_name, "alias": alias, "why": why})
 
     def link_model(self, model_id: str) -> None:
-        """Link a model that another run has logged, as an input: this run evaluates it."""
+        """Link a model of another run as an input of this run, because this run evaluates it."""
         self._outbox.run["model_id"] = model_id
         self._log({"kind": "input_model"})
 
@@ -218,7 +218,7 @@ class Run:
         self._log({"kind": "description", "name": model_name, "text": masked(text)})
 
     def registered(self) -> Version:
-        """Send what is unsent, and return the version that the run has registered.
+        """Send the unsent entries, and return the version that the run has registered.
 
         Raises:
             ModelError: the store did not take the model; the message names the folder of the model and the
@@ -226,28 +226,29 @@ class Run:
         """
         self._send_now()
         if self.version is None:
-            raise self._left(unregistered_line)
+            raise self._unsent_error(unregistered_line)
         return self.version
 
     def send(self) -> None:
-        """Send what is unsent.
+        """Send the unsent entries.
 
         Raises:
-            ModelError: the store did not take all of it; the message names the folder of the rest.
+            ModelError: the store did not take all entries; the message names the folder with the others.
         """
         self._send_now()
         if self._outbox.folder is not None:
-            raise self._left(incomplete_line)
+            raise self._unsent_error(incomplete_line)
 
     def end(self, status: str, error: BaseException | None = None) -> None:
-        """Send what is unsent, and end the run with a status of MLflow.
+        """Send the unsent entries, and end the run with a status of MLflow.
 
         Args:
             status: FINISHED, FAILED or KILLED.
             error: the error that ended the run; it becomes a tag and the note of the run.
         """
         if error is not None and error is self._incomplete:
-            # The work is complete: the run is FINISHED as soon as the rest of it is sent.
+            # The work is complete, so the run becomes FINISHED once its unsent entries are sent. Until then,
+            # it is FAILED in the store.
             self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": _now_ms()})
             self._outbox.save()
             with suppress(Exception):  # the store can be away
@@ -260,22 +261,25 @@ class Run:
         self._outbox.add({"kind": "end", "status": status, "ended_ms": _now_ms()})
         self._send_now()
 
-    def _left(self, line: Callable[[Store, str, Path], str]) -> ModelError:
-        """Return the error for a run whose work is complete, and whose rest is unsent."""
+    def _unsent_error(self, line: Callable[[Store, str, Path], str]) -> ModelError:
+        """Return the error to raise if the work is complete, but the store did not take all entries.
+
+        `end` recognises this error.
+        """
         folder = self._outbox.make_folder()
         self._incomplete = ModelError(line(self._connection.runs, self._sender.reason, folder))
         return self._incomplete
 
     def _send_now(self) -> None:
-        """Send what is unsent, and add a notice for everything that the store did not take."""
+        """Send the unsent entries, and add notices about the entries that the store did not take."""
         self._sender.send(now=True)
         lines = notices(self._sender.refused, self._outbox.dropped)
         if (folder := self._outbox.folder) is not None:
             lines.append(incomplete_line(self._connection.runs, self._sender.reason, folder))
         self.notices += [line for line in lines if line not in self.notices]
 
-    def _log_written(self, path: str, write: Callable[[Path], Any], **more: str) -> None:
-        """Write a file of the run, and add its entry."""
+    def _write_and_log(self, path: str, write: Callable[[Path], Any], **more: str) -> None:
+        """Write a file into the outbox, and log the entry that sends it."""
         entry: Entry = {"kind": "file", "path": path, "name": path, **more}
         file = self._outbox.file(entry)
         durable.make_folder(file.parent)
@@ -283,7 +287,7 @@ class Run:
         self._log(entry)
 
     def _log(self, entry: Entry) -> None:
-        """Add an entry to the outbox, and send what is unsent.
+        """Add an entry to the outbox, and send the unsent entries.
 
         A full disk adds a notice and does not stop a training: the entries stay in memory.
         """
@@ -291,7 +295,7 @@ class Run:
         try:
             self._sender.send()
         except OSError as error:
-            line = f"what is unsent of the run cannot be written to {outbox.FOLDER} ({error.strerror})"
+            line = f"the unsent part of the run cannot be written to {outbox.FOLDER} ({error.strerror})"
             self.notices += [line] if line not in self.notices else []
 
 

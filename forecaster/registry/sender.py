@@ -1,4 +1,4 @@
-"""Send the entries of an outbox to MLflow, in their order; keep what a store that is away cannot take."""
+"""Send the entries of an outbox to MLflow, in their order; keep each entry that the store does not take."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from schemas.errors import ModelError, one_line
 from schemas.masking import masked
 
 EXAMPLE = "example.parquet"
-_MOST_PARAMS, _MOST_METRICS = 100, 1000  # MLflow accepts at most so many in one request
+_MOST_PARAMS, _MOST_METRICS = 100, 1000  # MLflow accepts at most this many in one request
 _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
 
 
@@ -43,7 +43,7 @@ class Sender:
 
     Attributes:
         reason: why the last entry was not sent; empty after all were sent.
-        refused: one line for each entry that the store refused for good, which is not kept.
+        refused: one line for each entry that the store will never take; such an entry is not kept.
         version: the registered version, once the model has been sent.
 
     Args:
@@ -111,7 +111,7 @@ class Sender:
                     continue
                 kept.append(entry)
                 self.reason = self.reason or one_line(error)
-                # The place of the files can be at fault alone: then the other entries are sent.
+                # If the store still answers, only the place of its files fails: send the other entries.
                 if entry["kind"] in ("model", "file") and not self._probe():
                     entry["is_put_off"] = True
                     continue
@@ -137,12 +137,12 @@ class Sender:
         return True
 
     def _waits(self, entry: Entry, kept: list[Entry]) -> bool:
-        """Return whether an entry must wait for the model, which is among the entries that were kept."""
+        """Return whether an entry must wait because it is about a model that could not be sent yet."""
         is_about_model = entry.get("of_model") or entry["kind"] in ("first_alias", "description", "end")
         return bool(is_about_model) and any(one["kind"] == "model" for one in kept)
 
     def _probe(self) -> str:
-        """Return why the store of runs does not answer; empty if it answers."""
+        """Return the reason why the store of runs does not answer; empty if it answers."""
         try:
             self._connection.runs.check()
         except ModelError as error:
@@ -266,13 +266,13 @@ class Sender:
 
 
 def _is_final(error: Exception) -> bool:
-    """Return whether the store will refuse the same entry again."""
+    """Return whether the store will refuse the entry every time it is sent."""
     cause = error.__cause__ if isinstance(error, ModelError) else error
     return isinstance(cause, MlflowException) and cause.error_code in _FINAL
 
 
 def _words(entry: Entry) -> str:
-    """Return what an entry holds, for a notice."""
+    """Describe the content of an entry, for a notice."""
     if entry["kind"] == "metrics":
         return "the metric " + ", ".join(dict.fromkeys(key for key, *_ in entry["points"]))
     return masked(f"the {entry['kind']} {entry.get('name', '')}".strip())

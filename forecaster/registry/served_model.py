@@ -37,7 +37,7 @@ def save(forecaster: Forecaster, example: pl.DataFrame, logged: LoggedModel, fol
         forecaster: the trained forecaster.
         example: a few rows of ``series_id, timestamp, value`` and observed covariates.
         logged: MLflow's record of the model, which has no files yet.
-        folder: is created.
+        folder: the folder to create.
     """
     with tempfile.TemporaryDirectory() as saved:
         forecaster.save(Path(saved) / "forecaster")

@@ -1,4 +1,4 @@
-"""Checks of an MLflow store that do not import MLflow: can its file be used, does its server answer."""
+"""Check an MLflow store without importing MLflow: its file can be used, or its server answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def check_file(file: Path) -> None:
     """
     if not file.parent.is_dir():
         raise ModelError(
-            f"the MLflow store {file} cannot be made: its folder is missing; run mkdir -p {file.parent} first"
+            f"the MLflow store {file} cannot be created: its folder is missing; "
+            f"run mkdir -p {file.parent} first"
         )
     if file.is_dir():
         raise ModelError(

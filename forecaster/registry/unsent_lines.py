@@ -1,4 +1,4 @@
-"""The lines about a run that an MLflow store did not take, with the command that sends the rest."""
+"""Messages about a run that an MLflow store did not take completely, with the command that sends the rest."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def incomplete_line(store: Store, reason: str, folder: Path) -> str:
 
 
 def notices(refused: Sequence[str], dropped: int) -> list[str]:
-    """Return a line for each entry that the store refused for good, and one for what did not fit."""
+    """Return one line for each refused entry, and one for the entries that did not fit into the outbox."""
     lines = [f"the MLflow store refused {line}" for line in refused]
     if dropped:
         lines.append(f"{dropped:,} metric points and files did not fit into {FOLDER}")

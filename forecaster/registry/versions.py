@@ -16,7 +16,7 @@ VERSION_TAG = "model_version"
 MODEL_TAG = "statecast.logged_model"
 """Tag of a registered version with the id of its logged model, which MLflow's databases do not store."""
 SCALE_FILE = "series_scale.parquet"
-"""File of a training run with the unit of each series' errors on the training rows."""
+"""File of a training run with the scale of each series on the training rows."""
 UTC_TIME = pl.Datetime("us", "UTC")
 
 
@@ -53,7 +53,7 @@ class Version:
 
 
 class Promotion(NamedTuple):
-    """A changed alias: its previous version (None if the alias is new) and its new version."""
+    """A moved alias: the version that it pointed to before (None if it is new) and the version after."""
 
     alias: str
     previous: Version | None

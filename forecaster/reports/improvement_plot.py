@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from forecaster.reports.plot_style import INK, MUTED, PALETTE, titled_axes
 from forecaster.reports.plot_text import plain
-from forecaster.reports.plots import INK, MUTED, PALETTE, _canvas
 
 _MOST_ROWS = 40
 
@@ -27,7 +27,7 @@ def improvement_figure(improvements: Mapping[str, tuple[float, float, float]], c
     if not improvements:
         raise ValueError("there is no improvement to draw")
     rows = dict(list(improvements.items())[:_MOST_ROWS])
-    figure, axes = _canvas(
+    figure, axes = titled_axes(
         f"Improvement of the challenger, with {confidence:.0%} intervals",
         "share by which its pinball loss is smaller",
         "",

@@ -115,7 +115,7 @@ def fan_figure(frame: pl.DataFrame, title: str) -> Figure:
     if "q50" not in names or frame.is_empty():
         raise ValueError("a fan needs rows, and a column q50")
     figure, axes = titled_axes(title, "time (UTC)", "value", (9.0, 4.2))
-    came = _with_gaps(frame.unique("target_at").sort("target_at"))
+    actuals = _with_gaps(frame.unique("target_at").sort("target_at"))
     pairs = [(low, high) for low, high in zip(names, reversed(names), strict=True) if _below(low, high)]
     starts = frame["issued_at"].unique().sort()
     for number, start in enumerate(starts):
@@ -136,7 +136,11 @@ def fan_figure(frame: pl.DataFrame, title: str) -> Figure:
     for number, start in enumerate(_dates(starts)):
         axes.axvline(start, color=MUTED, linewidth=0.9, linestyle=":", label=None if number else "issued")
     axes.plot(
-        _dates(came["target_at"]), came["observed"].to_numpy(), color=INK, linewidth=1.3, label="observed"
+        _dates(actuals["target_at"]),
+        actuals["observed"].to_numpy(),
+        color=INK,
+        linewidth=1.3,
+        label="observed",
     )
     locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
@@ -270,15 +274,15 @@ def _below(low: str, high: str) -> bool:
     return (_level(low) or 0.0) < (_level(high) or 0.0)
 
 
-def _with_gaps(came: pl.DataFrame) -> pl.DataFrame:
+def _with_gaps(targets: pl.DataFrame) -> pl.DataFrame:
     """Insert a missing value after every target that is not followed by the next one at the usual step.
 
-    So the line has a gap where there are no targets.
+    So a line that is drawn through the targets has a gap where there are none.
     """
     step = pl.col("target_at").diff(-1).abs()
-    ends = came.filter(step > 1.5 * step.median())
+    ends = targets.filter(step > 1.5 * step.median())
     gaps = ends.with_columns(pl.col("target_at") + pl.duration(microseconds=1), observed=None)
-    return pl.concat([came, gaps], how="vertical_relaxed").sort("target_at")
+    return pl.concat([targets, gaps], how="vertical_relaxed").sort("target_at")
 
 
 def _dates(times: pl.Series) -> NDArray[np.datetime64]:

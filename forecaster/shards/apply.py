@@ -16,6 +16,7 @@ from forecaster.shards.batch import Batch
 from forecaster.shards.close_windows import close_windows
 from forecaster.shards.counts import Counts, by_kind
 from forecaster.shards.lateness import largest_watermark, split_late_rows
+from forecaster.shards.models import Models
 from forecaster.shards.shard import (
     NONE_QUARANTINED,
     NONE_REPLACED,
@@ -28,36 +29,38 @@ from forecaster.shards.shard import (
 from forecaster.time.aggregation import EVENTS, ORIGIN, PARTITION
 from schemas import quarantine
 
-# Validation rejects observations before 1678, this time (`schemas.observations`).
+# The beginning of 1678: validation rejects observations before this time (`schemas.observations`).
 _EARLIEST_US = -9_214_560_000_000_000
 
 
 def apply(
-    shard: Shard, batch: Batch, forecaster: Forecaster, windows_per_step: int = 32
+    shard: Shard, batch: Batch, models: Models | Forecaster, windows_per_step: int = 32
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply a batch to a shard: accept its rows, then close the windows that the watermark has passed.
 
     Rows that the shard has already applied are dropped one by one. A batch that arrives before its
-    predecessor waits in ``Shard.early``. A row is late by the watermark of its own partition before the row,
-    so a rerun gives the same late rows, in whatever order the batches arrive.
+    predecessor waits in ``Shard.early``. Whether a row is late depends only on the watermark that its
+    partition has before the row, so a rerun gives the same late rows, in whatever order the batches arrive.
 
     Args:
         shard: must not be used after the call, see `Shard`.
         batch: this shard's part of a batch (see `forecaster.shards.sharding.Splitter`).
-        forecaster: the weights that made the shard's state.
-        windows_per_step: most windows in one network call; blocks end at multiples of it.
+        models: the version of the model for each window, or the only version. At a change, the state is
+            re-warmed for the new version. One of the versions has made the shard's state.
+        windows_per_step: most windows in one network call; blocks end at multiples of it, and at a change.
 
     Yields:
         A shard, and the output to write before the shard may be stored: first of the rows, then of each block
         of windows. Later batches can be applied to any of these shards.
     """
+    models = Models(models) if isinstance(models, Forecaster) else models
     todo = [batch]
     while todo:
         batch = todo.pop()
         if _is_early(shard, batch):
             yield replace(shard, early=(*shard.early, batch)), Output(batch.partition, batch.start)
             return
-        for after, output in _apply_next(shard, batch, forecaster, windows_per_step):
+        for after, output in _apply_next(shard, batch, models, windows_per_step):
             shard = after
             yield after, output
         ready = [early for early in shard.early if not _is_early(shard, early)]
@@ -73,22 +76,25 @@ def _is_early(shard: Shard, batch: Batch) -> bool:
 
 
 def _apply_next(
-    shard: Shard, batch: Batch, forecaster: Forecaster, windows_per_step: int
+    shard: Shard, batch: Batch, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply a batch that begins at or before the next offset of its partition."""
-    shard, output = _accept_rows(shard, batch, forecaster)
+    shard, output = _accept_rows(shard, batch, models)
     yield shard, output
     if (watermark_us := shard.watermark_us) is not None:
-        through = forecaster.window_config.frequency.last_closed(watermark_us)
-        for after, closed in close_windows(shard, through, forecaster, windows_per_step):
+        through = models.first.window_config.frequency.last_closed(watermark_us)
+        for after, closed in close_windows(shard, through, models, windows_per_step):
             shard = after
-            forecasts, replaced_rows = closed or (None, NONE_REPLACED)
-            yield after, Output(batch.partition, output.start, forecasts, replaced=replaced_rows)
+            forecasts, replaced_rows, shadow = closed or (None, NONE_REPLACED, None)
+            yield (
+                after,
+                Output(batch.partition, output.start, forecasts, replaced=replaced_rows, shadow=shadow),
+            )
     # Yield ``done`` in a separate output: only after the loop is it certain which block was the last.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 
-def _accept_rows(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Shard, Output]:
+def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Output]:
     """Add the batch's rows that are new to the shard to its pending rows, and advance offset and watermark.
 
     Late and rejected rows go into the output.
@@ -100,11 +106,11 @@ def _accept_rows(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Sh
     if batch.start < next_offset:
         rows, rejected = (frame.filter(pl.col("offset") >= next_offset) for frame in (rows, rejected))
     before_us = largest_watermark((shard.watermarks.get(batch.partition), batch.before_us))
-    freq = forecaster.window_config.frequency
+    freq = models.first.window_config.frequency
     in_time, too_late = split_late_rows(rows, batch.partition, before_us, shard.closed_through, freq)
     if len(in_time):
         with_partition = in_time.with_columns(pl.lit(batch.partition).alias(PARTITION))
-        shard, with_slots = _assign_slots(shard, with_partition, forecaster)
+        shard, with_slots = _assign_slots(shard, with_partition, models)
         waiting = [frame for frame in (shard.pending, with_slots) if len(frame)]
         shard = replace(shard, pending=pl.concat(waiting, how="diagonal") if len(waiting) > 1 else with_slots)
     bad_files = int((rejected["row"] == 0).sum()) if len(rejected) else 0
@@ -126,18 +132,23 @@ def _accept_rows(shard: Shard, batch: Batch, forecaster: Forecaster) -> tuple[Sh
     return shard, Output(batch.partition, max(batch.start, next_offset), None, quarantined, too_late)
 
 
-def _assign_slots(shard: Shard, rows: pl.DataFrame, forecaster: Forecaster) -> tuple[Shard, pl.DataFrame]:
+def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Shard, pl.DataFrame]:
     """Return the shard with a slot for every series of the rows, and the rows as pending rows with slots."""
+    windows = models.first.window_config
     joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
     if joined["slot"].null_count():
         ids = tuple(joined.filter(pl.col("slot").is_null())["series_id"].unique(maintain_order=True))
-        first_window = forecaster.window_config.frequency.window_of(_EARLIEST_US)
+        first_window = windows.frequency.window_of(_EARLIEST_US)
         start = first_window if shard.closed_through is None else shard.closed_through + 1
-        state, old_count = shard.state.grown(forecaster.new_series_state(ids, start)), len(shard.state)
+        new_states = models.of_state(shard.state).new_series_state(ids, start)
+        state, old_count = shard.state.grown(new_states), len(shard.state)
+        if shard.shadow is not None and models.shadow is not None:
+            new_shadows = models.shadow.new_series_state(ids, start)
+            shard = replace(shard, shadow=shard.shadow.grown(new_shadows))
         new_slots = slots_of(state.part(slice(old_count, None))).with_columns(pl.col("slot") + old_count)
         shard = replace(shard, state=state, slots=pl.concat([shard.slots, new_slots]))
         joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
     names = [*PENDING, *optional_pending_columns(rows.columns)]
-    if forecaster.window_config.aggregate not in EVENTS:
+    if windows.aggregate not in EVENTS:
         names = [name for name in names if name != ORIGIN]
     return shard, pl.DataFrame([joined[name] for name in names])

@@ -24,9 +24,9 @@ class Batch:
             read is one such row, whose ``row`` is 0.
         watermark_us: watermark of the partition after this batch, event time in microseconds; None if it did
             not change. A second read of the partition must give the same watermarks.
-        before_us: watermark of the partition before this batch, by which its rows are late, also if the shard
-            has not yet received the batches without rows that moved the watermark; None if there are no such
-            batches.
+        before_us: watermark of the partition before this batch, which decides which of its rows are late. The
+            shard may not have received this watermark yet, if batches without rows moved it. None if no such
+            batch did.
         partitions: number of partitions of the log before this batch. A shard that follows fewer of them
             holds the batch back until the others are announced, so that it closes no window too early.
         shard: the only shard that follows the partition, as in a topic keyed by series; None if all follow
@@ -36,6 +36,8 @@ class Batch:
             measured, as in a replay of a backlog.
         snapshot: whether to write a snapshot after this batch.
         ends: whether this is the last batch; a snapshot must be stored once it has been applied.
+        changes: number of records in the journal of model versions that were written before this batch. A
+            worker that has read fewer reads the journal before it applies the batch.
     """
 
     partition: str
@@ -51,3 +53,4 @@ class Batch:
     before_us: int | None = None
     partitions: int = 0
     shard: int | None = None
+    changes: int = 0

@@ -8,27 +8,29 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from forecaster.arrays import Floats
 from forecaster.forecasts import Forecasts
 from forecaster.lifecycle import forgotten_after
 from forecaster.model import Forecaster
 from forecaster.shards.counts import Counts
+from forecaster.shards.models import Models
 from forecaster.shards.shard import NONE_REPLACED, Shard, slots_of
 from forecaster.state import live
 from forecaster.stepping import advance_in_place
 from forecaster.time.aggregation import NO_DUPLICATES, fill
 from schemas import replaced
 
-# Free the slots of forgotten series, which slow down steps, if more than one slot in this many is forgotten.
+# The slots of forgotten series slow down steps: free them if they are more than one slot in this many.
 _SLOTS_PER_FORGOTTEN = 10
 
 _BLOCK_STEPS = 1 << 18  # a block has at most this many series-steps: its forecasts take about 150 MB
 
-ClosedBlock = tuple[Forecasts, pl.DataFrame]
-"""Forecasts of a block of windows, and the rows of these windows that later rows replaced."""
+ClosedBlock = tuple[Forecasts, pl.DataFrame, Forecasts | None]
+"""Forecasts of a block of windows, rows of the block that later rows replaced, forecasts of the shadow."""
 
 
 def close_windows(
-    shard: Shard, through: int, forecaster: Forecaster, windows_per_step: int
+    shard: Shard, through: int, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, ClosedBlock | None]]:
     """Close every window up to and including ``through``, block by block.
 
@@ -41,7 +43,7 @@ def close_windows(
     """
     if shard.closed_through is not None and through <= shard.closed_through:
         return
-    shard = _without_forgotten(shard, forecaster.window_config.max_gap)
+    shard = _without_forgotten(shard, models.first.window_config.max_gap)
     pending = shard.pending
     if not pending["window"].is_sorted():
         pending = pending.sort("window", maintain_order=True)
@@ -49,16 +51,29 @@ def close_windows(
     while (start := _next_window(shard, index, low)) is not None and start <= through:
         most = max(1, min(windows_per_step, _BLOCK_STEPS // max(len(shard.state), 1)))
         stop = min(through + 1, start + most, (start // windows_per_step + 1) * windows_per_step)
+        stop = models.cut(start, stop)
+        shard = _with_version_of(shard, start, models)
         high = int(index.search_sorted(stop, side="left"))
-        shard, closed = _close_block(shard, pending[low:high], start, stop, forecaster)
+        shard, closed = _close_block(shard, pending[low:high], start, stop, models)
         low = high
         yield replace(shard, pending=pending[high:]), closed
-    if shard.closed_through is None or shard.closed_through < through:
-        yield replace(shard, pending=pending[low:], closed_through=through), None
+    # Change the version as soon as the windows before the change are closed, also in a shard without a live
+    # series: then all shards of a stopped job have the same version.
+    changed = _with_version_of(shard, through + 1, models)
+    if shard.closed_through != through or changed is not shard:
+        yield replace(changed, pending=pending[low:], closed_through=through), None
+
+
+def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
+    """Return the shard with the state of the version that closes ``window``; re-warm it at a change."""
+    forecaster = models.of_window(window)
+    if shard.state.model_version == forecaster.version or not models.has_made(shard.state):
+        return shard
+    return replace(shard, state=models.rewarm(forecaster, shard.state))
 
 
 def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
-    """Return the shard without its forgotten series, if these hold more than a tenth of its slots.
+    """Return the shard without its forgotten series, if they have more than a tenth of its slots.
 
     The decision depends on the shard only, so a rerun frees the slots at the same batch.
     """
@@ -73,8 +88,8 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
     kept = np.flatnonzero(~is_forgotten)
     slot = pl.Series(np.cumsum(~is_forgotten) - 1, dtype=pl.Int32)
     pending = shard.pending.with_columns(slot=slot.gather(shard.pending["slot"]))
-    state = state.take(kept)
-    return replace(shard, state=state, slots=slots_of(state), pending=pending)
+    state, shadow = state.take(kept), None if shard.shadow is None else shard.shadow.take(kept)
+    return replace(shard, state=state, slots=slots_of(state), pending=pending, shadow=shadow)
 
 
 def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
@@ -88,9 +103,10 @@ def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
 
 
 def _close_block(
-    shard: Shard, rows: pl.DataFrame, start: int, stop: int, forecaster: Forecaster
+    shard: Shard, rows: pl.DataFrame, start: int, stop: int, models: Models
 ) -> tuple[Shard, ClosedBlock]:
     """Aggregate the rows of windows ``[start, stop)``, step the state, and return the forecasts."""
+    forecaster = models.of_state(shard.state)
     values = np.full((stop - start, len(shard.state)), np.nan)
     names = forecaster.covariates.features.observed
     past = np.full((*values.shape, len(names)), np.nan) if names else None
@@ -99,6 +115,7 @@ def _close_block(
         window, slot = rows["window"].to_numpy() - start, rows["slot"].to_numpy().astype(np.int64)
         duplicates = fill(values, rows, window, slot, forecaster.window_config, past, names)
     forecasts = advance_in_place(forecaster, shard.state, values, start, past=past)
+    shadow = _step_shadow(shard, models.shadow, values, start, past, names)
     counts = shard.counts + Counts(
         used=len(rows) - duplicates.dropped,
         duplicates=duplicates.dropped,
@@ -114,4 +131,23 @@ def _close_block(
         if (len(duplicates.replaced))
         else NONE_REPLACED
     )
-    return replace(shard, closed_through=stop - 1, counts=counts), (forecasts, replaced_rows)
+    return replace(shard, closed_through=stop - 1, counts=counts), (forecasts, replaced_rows, shadow)
+
+
+def _step_shadow(
+    shard: Shard,
+    forecaster: Forecaster | None,
+    values: Floats,
+    start: int,
+    past: Floats | None,
+    names: tuple[str, ...],
+) -> Forecasts | None:
+    """Step the shadow of a shard through the values of a block; see `advance_in_place` for the arrays.
+
+    ``names`` is the order of the observed covariates in ``past``.
+    """
+    if forecaster is None or shard.shadow is None:
+        return None
+    own_names = forecaster.covariates.features.observed
+    own_past = None if past is None else past[:, :, [names.index(name) for name in own_names]]
+    return advance_in_place(forecaster, shard.shadow, values, start, past=own_past)

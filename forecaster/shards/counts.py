@@ -17,7 +17,7 @@ _KIND_OF_OLD_KEY = {
     "cannot be decoded": "message cannot be decoded",
     "the message is empty (a tombstone)": "message is empty",
 }
-"""Today's kind of each key that earlier versions wrote into the ``quarantined`` counts of snapshots."""
+"""Old key in the ``quarantined`` counts of snapshots of earlier versions -> kind that replaced it."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Decide which rows are late.
 
-A row is compared with the watermark of its partition before it, so a second read gives the same late rows.
+A row is compared with the watermark that its partition had before the row, so a second read gives the same
+late rows.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from forecaster.forecasts import Forecasts
+from forecaster.model import Forecaster
+from forecaster.rewarming import rewarm
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
 from forecaster.shards.lateness import NONE_LATE, smallest_watermark
@@ -31,10 +33,10 @@ PENDING: dict[str, pl.DataType] = {
 """Columns and types of pending rows, whose window is open; the columns of `optional_pending_columns` follow.
 
 If two rows have the same series and time, the row with the larger offset is used, and of rows with equal
-offsets the row with the greater partition name. Both belong to the row, so the same row is used in every
-arrival order and every rerun. Rows that were pending in another job have offsets below 0, unless the new job
-continues to read their partition (see `forecaster.shards.sharding.hand_over_shards`). Rows of a
-snapshot that has no partitions have "" as their partition.
+offsets the row with the greater partition name. Offset and partition belong to the row, so the same row is
+used in every arrival order and every rerun. Rows that were pending in another job have offsets below 0,
+unless the new job continues to read their partition (see `forecaster.shards.sharding.hand_over_shards`). Rows
+of a snapshot that has no partitions have "" as their partition.
 """
 
 NONE_QUARANTINED, NONE_REPLACED = quarantine.empty(), replaced.empty()
@@ -42,16 +44,17 @@ NONE_QUARANTINED, NONE_REPLACED = quarantine.empty(), replaced.empty()
 
 @dataclass(frozen=True)
 class Output:
-    """Results of one part of applying a batch: of accepting its rows, or of closing one block of windows.
+    """The results of one step of applying a batch: accepting its rows, or closing one block of windows.
 
     Attributes:
         partition, start: partition and offset at which the rows begin. Together with the shard's number they
             name the files that are written.
-        forecasts: forecasts of a block of windows; None if this output is not of a block.
+        forecasts: forecasts of a block of windows; None if the step closed no windows.
+        shadow: forecasts of the shadow for the same block; None without a shadow.
         quarantined: rejected rows (``schemas.quarantine``).
         late: rows that arrived after their window had closed (``schemas.late``).
         replaced: rows of the block's windows that a later row replaced (``schemas.replaced``).
-        done: the batch, in the last of its outputs: it has then been applied completely.
+        done: the batch, if this is the last of its outputs: the batch is then applied completely.
     """
 
     partition: str
@@ -61,6 +64,7 @@ class Output:
     late: pl.DataFrame = field(default_factory=lambda: NONE_LATE)
     replaced: pl.DataFrame = field(default_factory=lambda: NONE_REPLACED)
     done: Batch | None = None
+    shadow: Forecasts | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Shard:
         counts: numbers of rows by outcome.
         early: batches that wait, because a batch before them or a partition is still missing.
         keyed: whether each partition is followed by one shard only, as in a topic keyed by series.
+        shadow: state of the same series under the shadow's weights, in the same slots; None without a shadow.
     """
 
     number: int
@@ -95,6 +100,7 @@ class Shard:
     counts: Counts
     early: tuple[Batch, ...] = ()
     keyed: bool = False
+    shadow: State | None = None
 
     @staticmethod
     def cold(number: int, of: int, state: State, partitions: Iterable[str]) -> Shard:
@@ -111,7 +117,20 @@ class Shard:
 
     def copy(self) -> Shard:
         """Return this shard with its own copy of the arrays."""
-        return replace(self, state=self.state.copy())
+        shadow = None if self.shadow is None else self.shadow.copy()
+        return replace(self, state=self.state.copy(), shadow=shadow)
+
+    def with_shadow(self, forecaster: Forecaster | None) -> Shard:
+        """Return this shard with the state of another shadow, which is re-warmed, or without a shadow.
+
+        A shadow of the same version keeps its state.
+        """
+        if forecaster is None:
+            return replace(self, shadow=None)
+        if self.shadow is not None and self.shadow.model_version == forecaster.version:
+            return self
+        state = rewarm(forecaster, self.state)
+        return replace(self, shadow=state.copy() if state is self.state else state)
 
     @property
     def watermark_us(self) -> int | None:

@@ -78,7 +78,7 @@ class Splitter:
 
 
 _KEYED_TABLE = (
-    "its series lie by the partitions of a keyed topic: only a stream with kafka.keyed = true and as many "
+    "its series are assigned to shards by a keyed topic: only a stream with kafka.keyed = true and as many "
     "shards can resume from it"
 )
 """Error message for a table that was written from a topic keyed by series."""
@@ -155,6 +155,7 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
                 state=own_state,
                 slots=slots,
                 pending=waiting.select(columns),
+                shadow=None,
                 counts=own_counts,
             )
         )
@@ -167,8 +168,8 @@ _LOWERED, _LEAST = 1 << 62, -(1 << 63)
 def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
     """Return the shards for another job: with states and pending rows, without offsets and watermarks.
 
-    Pending rows get offsets below 0, so they are before every row of the new log. If the new log is the old
-    one from a later offset, `add_partitions` gives the rows their own offsets back.
+    Pending rows get offsets below 0, so they are before every row of the new log. If the new log continues
+    the old one from a later offset, `add_partitions` gives the rows their own offsets back.
     """
     return tuple(
         replace(
@@ -177,6 +178,7 @@ def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
             offsets={},
             watermarks={},
             early=(),
+            shadow=None,
             counts=Counts(restored=len(shard.pending), pending=len(shard.pending)),
         )
         for shard in shards

@@ -1,8 +1,9 @@
 """Convert a shard to one Arrow table and back, for snapshot files and for the state of a Beam engine.
 
 The table has one row per series: its state (`forecaster.state.State.to_arrow`), and in ``pending`` a list of
-its rows whose windows are open. The other fields of the shard are JSON in the table's metadata, under
-``statecast.shard``. A checksum covers the metadata.
+its rows whose windows are open. The state of a shadow is in columns with the prefix ``shadow:``. The other
+fields of the shard are JSON in the table's metadata, under ``statecast.shard``. A checksum covers the
+metadata.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _KEY: Final = b"statecast.shard"
 _LAYOUT: Final = b"statecast.state.layout"
 _CHECKSUM: Final = b"statecast.crc32"
 _PENDING: Final = "pending"
+_SHADOW: Final = "shadow:"
+"""Prefix of the columns and the metadata of the shadow's state."""
 
 
 class _Counts(BaseModel):
@@ -87,6 +90,11 @@ def to_arrow(shard: Shard) -> pa.Table:
         "keyed": shard.keyed,
     }
     metadata = {**table.schema.metadata, _KEY: json.dumps(rest).encode()}
+    if shard.shadow is not None:
+        shadow = shard.shadow.to_arrow()
+        for name in shadow.column_names:
+            table = table.append_column(f"{_SHADOW}{name}", shadow[name])
+        metadata |= {_SHADOW.encode() + key: value for key, value in shadow.schema.metadata.items()}
     return table.replace_schema_metadata({**metadata, _CHECKSUM: _checksum(metadata)})
 
 
@@ -129,6 +137,7 @@ def _unreadable(why: str) -> str:
 
 def _shard(table: pa.Table, rest: _ShardFields) -> Shard:
     state = State.from_arrow(table.drop_columns([_PENDING]))
+    shadow = _shadow(table)
     return Shard(
         number=rest.number,
         of=rest.of,
@@ -140,7 +149,19 @@ def _shard(table: pa.Table, rest: _ShardFields) -> Shard:
         closed_through=rest.closed_through,
         counts=rest.counts.counts(),
         keyed=rest.keyed,
+        shadow=shadow,
     )
+
+
+def _shadow(table: pa.Table) -> State | None:
+    """Return the state of the shadow in a table; None if the table holds no shadow."""
+    names = [name for name in table.column_names if name.startswith(_SHADOW)]
+    if not names:
+        return None
+    prefix = _SHADOW.encode()
+    metadata = {k.removeprefix(prefix): v for k, v in table.schema.metadata.items() if k.startswith(prefix)}
+    own = table.select(names).rename_columns([name.removeprefix(_SHADOW) for name in names])
+    return State.from_arrow(own.replace_schema_metadata(metadata))
 
 
 def to_bytes(shard: Shard) -> bytes:

@@ -18,10 +18,13 @@ EVENTS = ("sum", "count")
 """Aggregates that count every row as an event, even if two rows have the same time."""
 
 ORIGIN = "origin"
-"""Column (Int64) that identifies the file and place of a row, if a file may be read again under its name."""
+"""Column (Int64) that identifies the file and the place of a row.
+
+Rows have this column if a file may be read again, with more rows, under the same name.
+"""
 
 OFFSET = "offset"
-"""Column (Int64) of a row's offset; of two rows of one observation the one with the larger offset counts."""
+"""Column (Int64) of a row's offset; of two rows of one observation, the row with the larger offset counts."""
 
 PARTITION = "partition"
 """Column (String) of a row's partition: at equal offsets, the row of the greater partition name counts."""
@@ -116,7 +119,7 @@ def aggregate(
 
 
 def kept_windows(window: NDArray[np.int64], start: int, stop: int, max_gap: int) -> NDArray[np.int64]:
-    """Return the windows of ``[start, stop)`` without those between two rows in which no series is live.
+    """Return the windows of ``[start, stop)`` less the windows between rows with no live series.
 
     The window in which the last series retires is kept: in it the state of that series is reset.
 
@@ -200,7 +203,10 @@ def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame,
 
 
 def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str], pl.DataFrame]:
-    """Return the columns that identify an observation, and the rows with them; no columns for events."""
+    """Return the columns that identify an observation, and the rows with these columns.
+
+    There are no such columns if every row counts as an event.
+    """
     at = ["cell", "timestamp"]
     if config.aggregate not in EVENTS:
         return [*at, *(name for name in ("event_id",) if name in rows.columns)], rows

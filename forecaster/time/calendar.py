@@ -22,8 +22,8 @@ _US = 1_000_000
 def useful_periods(freq: Frequency, windows: int) -> tuple[str, ...]:
     """Return the periods that are useful as features: from two windows up to the length of the history.
 
-    A network cannot learn the season of a longer period: it would take the phase for a clock, and every
-    forecast would be for a phase that the training did not include.
+    In a longer period, no phase occurs twice in the history. So a network cannot learn a season from it, and
+    every forecast would be for a phase that the training did not include.
     """
     span_s = freq.nominal_s * windows
     return tuple(name for name, period_s in _PERIODS_S.items() if 2 * freq.nominal_s <= period_s <= span_s)

@@ -50,7 +50,7 @@ _ANCHORS = {  # pandas' quarters and years with these anchor months are calendar
 
 
 def duration_s(text: str) -> int:
-    """Whole seconds of a duration such as ``"15m"``, ``"1h"`` or ``"1d12h"``.
+    """Return the whole seconds of a duration such as ``"15m"``, ``"1h"`` or ``"1d12h"``.
 
     Raises:
         ValueError: ``text`` is not a sequence of whole numbers with a unit of s, m, h, d or w.

@@ -13,7 +13,7 @@ _US = 1_000_000
 _USUAL_S: tuple[int, ...] = (1, 2, 5, 10, 15, 20, 30, 60, 120, 180, 300, 360, 600, 720, 900, 1200, 1800)
 _USUAL_S += (3600, 7200, 10_800, 14_400, 21_600, 28_800, 43_200, DAY_S)
 _CALENDAR_DAYS = {1: (28, 31), 3: (89, 92), 12: (365, 366)}
-_MOST = 0.9  # a share from which on nearly all steps agree
+_MOST = 0.9  # "nearly all" steps are at least this share of the steps
 
 
 class InferredFreq(NamedTuple):
@@ -21,7 +21,7 @@ class InferredFreq(NamedTuple):
 
     Attributes:
         freq: the length, in the notation of ``windows.freq``.
-        reason: part of a sentence for the user, such as "100% of the rows follow their predecessor after 1h".
+        reason: part of a sentence for the user, such as "100% of the rows follow the row before after 1h".
     """
 
     freq: str
@@ -39,7 +39,7 @@ def infer_freq(rows: pl.DataFrame) -> InferredFreq:
        weekday. If it is a whole number of days, the windows are days.
     3. If at least half of the steps equal the usual step and a day is a multiple of it, it is the length.
     4. Otherwise the rows are irregular, and the length is the nearest usual one: 1, 2, 5, 10, 15, 20 or 30
-       seconds, the same and 3, 6 and 12 minutes, 1, 2, 3, 4, 6, 8 or 12 hours, or a day.
+       seconds, 1, 2, 3, 5, 6, 10, 12, 15, 20 or 30 minutes, 1, 2, 3, 4, 6, 8 or 12 hours, or a day.
 
     Args:
         rows: observation frame.

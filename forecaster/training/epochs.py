@@ -31,8 +31,8 @@ def run_epochs(
 ) -> Iterator[float]:
     """Train the network one epoch at a time, and yield the mean loss of each epoch.
 
-    While the caller handles an epoch, the network has running means of the weights of the last steps (Polyak
-    & Juditsky 1992, "Acceleration of stochastic approximation by averaging").
+    While the caller handles an epoch, the weights of the network are running means over the last steps
+    (Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging").
     """
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay

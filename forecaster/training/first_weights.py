@@ -1,4 +1,4 @@
-"""The weights that a training starts from: random ones with a fitted linear part, or those of a model."""
+"""The weights that a training starts from: random weights with a fitted linear part, or a model's weights."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Fit the linear part of a network: ridge regression in closed form, over the windows of all series.
 
-There is one regression per horizon, all on the same second moments. Rows are weighted, first so that errors
-are in each series' average unit, and then towards a fit of least absolute errors (iteratively reweighted
-least squares; Schlossmacher 1973, "An iterative technique for absolute deviations curve fitting"). Lags that
-are whole seasons before the last value, or before the forecast value, are shrunk less than others.
+There is one regression per horizon, all on the same second moments. Each row has a weight, which converts its
+errors to the series' average unit. A second fit gives less weight to rows with large errors, so that it
+approaches a fit of least absolute errors (iteratively reweighted least squares; Schlossmacher 1973, "An
+iterative technique for absolute deviations curve fitting"). Lags that are whole seasons before the last value
+or before the forecast value are shrunk less than others.
 
 Letters: T windows, B series of a batch, F regressors, N horizon, m windows of a season, n rows.
 """
@@ -24,11 +25,11 @@ from forecaster.training.segments import TrainingBatch
 _SHRINKAGE = (1e-4, 1e-2)  # the penalties are these shares of the mean second moment of a regressor
 # The penalty is this many times as large for lags that are neither near nor whole seasons.
 _SHRINKAGE_OF_OTHERS = 30.0
-_NEAR = 3  # lags below this count as near
+_NEAR = 3  # lags of fewer windows than this are near
 # A row is used once its series has more values than this, or than a third of the batch's windows.
 _VALUES_BEFORE_USE = 200
 _MOST_ROWS = 400_000  # about this many rows of a fleet are used: a million take ten seconds
-_LEAST_ERROR = 0.1  # an error below this many units increases the weight of its row no further
+_LEAST_ERROR = 0.1  # an error below this many units counts as this many in the weight of its row
 
 assert len(_SHRINKAGE) == RIDGE_COUNT
 
@@ -127,7 +128,11 @@ def _rows(
 
 
 def _weight_of_logs(batch: TrainingBatch) -> Floats32:
-    """Return ``[T, B]``, 1 over the mean absolute change of logs from season to season; 0 without one."""
+    """Return ``[T, B]``, the weights of rows for the regression in logarithms.
+
+    The weight of an active period is 1 over its mean absolute change of logarithms from season to season. It
+    is 0 if the period has no such change.
+    """
     values, season = batch.block.values, batch.season
     is_learned = batch.first_target + np.arange(len(values))[:, None] <= batch.held_from
     logs = np.log(np.where(is_learned & (values > 0), values, np.nan))

@@ -45,9 +45,9 @@ class HorizonWeights:
         learned: weights in training, which are larger where the errors of the linear part are smaller.
             Without them the far horizons would dominate the gradient, as their errors are several times
             larger.
-        skill: weights on held-out windows: one over the pinball loss of persistence there, in units of each
-            series' mean change, and over the number of horizons. The sum of weighted errors is one minus the
-            skill.
+        skill: weights on held-out windows: the inverse of the pinball loss of persistence on these windows,
+            divided by the number of horizons. Errors are in multiples of each series' mean change. The sum of
+            weighted losses is 1 minus the skill.
     """
 
     learned: Tensor
@@ -55,7 +55,7 @@ class HorizonWeights:
 
 
 def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
-    """Compute the weights of each horizon from the errors of the linear part and of persistence there.
+    """Compute the weights of each horizon from the errors of the linear part and of persistence.
 
     Args:
         fleet: the series to learn from.

@@ -165,7 +165,7 @@ class TrainingBatch:
         """Return the segment of ``windows`` with forecasts from ``rows``."""
         index, part = np.array(rows), slice(rows.start, rows.stop, rows.step)
         target = self.targets(index)
-        # A target is held out if its own window is, so near horizons use more rows than far ones.
+        # A target is held out if its window is held out, so near horizons learn from more rows than far ones.
         target_row = (self.first_target + index[:, None])[:, :, None] + np.arange(self.ahead.shape[2])
         held_out = target_row >= self.held_from
         has_cold_loss = self.decoder and self.block.static.size

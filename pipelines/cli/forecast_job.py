@@ -13,6 +13,7 @@ from schemas.errors import ConfigError, StatecastError
 if TYPE_CHECKING:
     from forecaster.model import Forecaster
     from forecaster.shards.counts import Counts
+    from pipelines.jobs.alias import Alias
     from pipelines.jobs.job import Outcome
     from pipelines.settings.config import JobConfig
     from pipelines.sinks.numbers import JobNumbers
@@ -41,6 +42,39 @@ def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     for line in missing_tables(forecaster, job.covariates):
         out.notice(line)
     return with_tables(forecaster, job.covariates)
+
+
+def load_first_version(folder: Location, alias: Alias) -> Forecaster | None:
+    """Return the version with which a stream began that follows an alias; None before its first run.
+
+    It is read from the output folder: the stream also resumes if the alias names a broken version by now.
+
+    Raises:
+        StatecastError: a file in the folder cannot be read, or a table of covariates does not fit.
+    """
+    from pipelines.sources.model_changes import load_model, read_changes
+    from pipelines.state import state_table
+
+    check_folder(folder)
+    changes = read_changes(folder / state_table.FOLDER)
+    return alias.with_tables(load_model(folder, changes[0].version)) if changes else None
+
+
+def load_shadow(job: JobConfig, model: str, forecaster: Forecaster, out: Out) -> Forecaster | None:
+    """Return the shadow of a stream; None if there is none, or if it cannot be used, with a notice.
+
+    Raises:
+        ConfigError: the model of the stream is not a registered one.
+    """
+    from pipelines.jobs.registered_alias import shadow_of
+
+    try:
+        return shadow_of(job, model, forecaster)
+    except ConfigError:
+        raise
+    except StatecastError as error:
+        out.notice(f"the stream runs without a shadow: {error}")
+        return None
 
 
 def check_start_table(table: Location | None, forecaster: Forecaster, out: Out) -> None:

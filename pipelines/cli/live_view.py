@@ -188,6 +188,8 @@ def _body_rows(n: JobNumbers, per_s: float | None, now_s: float) -> Iterator[tup
     if n.watermark_us is not None and lag_s is not None:
         behind = f"{_duration(lag_s)} behind the clock" if lag_s > 0 else ""
         yield "watermark", _join(Text(_utc_time(n.watermark_us)), Text(behind))
+    if n.model_notice or n.next_model or len(n.model_versions) > 1:
+        yield "model", _model_text(n)
     if n.latency.count:
         yield "latency", _join(_latency_text("window", n.window_latency), _latency_text("shard", n.latency))
     taken = (
@@ -196,6 +198,16 @@ def _body_rows(n: JobNumbers, per_s: float | None, now_s: float) -> Iterator[tup
         else Text("none yet", "dim")
     )
     yield "snapshot", _join(taken, Text(f"state {size_text(n.state_bytes)}"))
+
+
+def _model_text(n: JobNumbers) -> Text:
+    """Return the versions of the shards, the next version, and the notice about the alias."""
+    start = "" if n.next_model_us is None else f" from {_utc_time(n.next_model_us)} on"
+    return _join(
+        Text(", ".join(n.model_versions)),
+        Text(f"{n.next_model}{start}" if n.next_model else ""),
+        Text(n.model_notice, "yellow"),
+    )
 
 
 def _count(n: int, word: str) -> Text:

@@ -115,6 +115,7 @@ Model = Annotated[
         rich_help_panel=MODELS,
     ),
 ]
+Follow = Annotated[str | None, option_of("stream.follow", metavar="ALIAS", panel=MODELS)]
 States = Annotated[
     str | None,
     typer.Option(

@@ -53,8 +53,9 @@ def promote(
     into an MLflow run and into the description of the version. A version that is refused gives one line and
     exit code 7.
 
-    Jobs that load NAME or NAME@champion use the version from their next start on, and re-warm state tables
-    that an earlier version wrote. statecast rollback takes a promotion back.
+    A stream with --follow changes to the version while it runs. Other jobs that load NAME or NAME@champion
+    use the version from their next start on, and re-warm state tables that an earlier version wrote. The
+    command statecast rollback takes a promotion back.
 
     Example: statecast promote weather/2
 

@@ -8,7 +8,14 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, silence_workers
-from pipelines.cli.forecast_job import check_start_table, load_job_model, print_end, show_and_serve
+from pipelines.cli.forecast_job import (
+    check_start_table,
+    load_first_version,
+    load_job_model,
+    load_shadow,
+    print_end,
+    show_and_serve,
+)
 from pipelines.cli.settings import assignments, flag_of, input_files, load_settings, paths
 from pipelines.cli.stream_ends import output_topics, source_of
 from pipelines.cli.stream_options import check_options_have_effect, check_single_source, check_stream
@@ -31,6 +38,7 @@ def stream(
     topic: o.FromTopic = None,
     to_topic: o.ToTopic = None,
     model: o.Model = None,
+    follow: o.Follow = None,
     state: o.States = None,
     resume: Annotated[
         bool,
@@ -83,6 +91,10 @@ def stream(
     replaced by other content under the same name is read as a new file. A file that cannot be read is
     quarantined and the stream continues, unless --stop-on-bad-files is given.
 
+    With --follow champion the stream changes to another version of the model when the alias moves to it: the
+    version is warmed up in the background and takes over at a window of its own. Without it, the stream keeps
+    the version that it loaded, and reports when the alias moves.
+
     Example: statecast stream weather.parquet --model weather --state out/state --start 2013-11-01
 
     Example: statecast stream incoming/ --watch --model weather
@@ -107,7 +119,7 @@ def stream(
         "output__folder": output, "stream__speed": speed, "output__format": format_,
         "stream__source": "watch" if watch else source, "kafka__bootstrap": bootstrap, "kafka__topic": topic,
         "kafka__to_topic": to_topic, "jobs__runner": requested_runner(runner, flink_master),
-        "jobs__flink_master": flink_master,
+        "jobs__flink_master": flink_master, "stream__follow": follow,
     }  # fmt: skip
     job = load_settings(config, settings, **options)
     named = [name.replace("__", ".", 1) for name, value in options.items() if value is not None]
@@ -118,14 +130,20 @@ def stream(
     check_options_have_effect(job, typed)
     engine, why = choose_engine(job.jobs, beam_options)
     files = [] if job.stream.source != "replay" else input_files(job, out)
-    forecaster = load_job_model(job, model, out)
     from pipelines.jobs.forecast import run_stream, starting_table
     from pipelines.jobs.job import StreamJob
+    from pipelines.jobs.registered_alias import alias_of
     from pipelines.state import state_table
 
+    alias = alias_of(job, model or job.mlflow.model)
     table = starting_table(folder / state_table.FOLDER, start_from, resume, fresh)
     is_resume = resume and table == folder / state_table.FOLDER
-    check_start_table(table, forecaster, out)
+    forecaster = None
+    if alias is not None and job.stream.follow and is_resume:
+        forecaster = load_first_version(folder, alias)
+    if forecaster is None:
+        forecaster = load_job_model(job, model, out)
+        check_start_table(table, forecaster, out)
 
     spec = StreamJob(
         forecaster=forecaster,
@@ -139,6 +157,11 @@ def stream(
         fresh=fresh,
         format=job.output.format,
         snapshot_every_s=job.stream.snapshot_every_s,
+        alias=alias,
+        follows=bool(job.stream.follow),
+        shadow=load_shadow(job, model or job.mlflow.model, forecaster, out),
+        shadow_share=job.stream.shadow_share,
+        model=model or job.mlflow.model,
         **vars(engine_fields(engine, job.jobs, beam_options)),
     )
     out.say(f"streaming into {folder} {why}; Ctrl-C ends it and keeps the state")

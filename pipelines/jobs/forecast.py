@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 from forecaster.shards.counts import Counts
+from pipelines.jobs.follow import ModelWatch, with_changes, with_first_model
 from pipelines.jobs.job import BackfillJob, Outcome, StreamJob
 from pipelines.jobs.restarts import OnRestart, RestartWords, run_with_restarts
 from pipelines.jobs.run_once import Progress, RunResult, begin_table, run_once, settings_of
 from pipelines.jobs.stopping import stop_on_signal
 from pipelines.runners.base import Run
 from pipelines.sinks import numbers
-from pipelines.sinks.files import PARTS, read_quarantine
+from pipelines.sinks.files import PARTS, SHADOW, read_quarantine
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import as_log
 from pipelines.sources.files.row_notices import Notes
@@ -95,10 +97,13 @@ def run_stream(
     began_s = time.monotonic()
     with locked(job.output) as held:
         complete_replacement(job.output / markers.BACKFILL, job.output)
-        store_of(job.output).prepare(PARTS)
+        store_of(job.output).prepare((*PARTS, *([SHADOW] if job.shadow else [])))
         job.stop_file.unlink(missing_ok=True)
-        take = _with_lock_check(held.check, on_progress)
-        with stop_on_signal(job.stop_file):
+        watch = None
+        if job.alias is not None:
+            watch = ModelWatch(job.alias, job.follows, job.forecaster, job.output, on_restart)
+        take = _with_lock_check(held.check, on_progress if watch is None else watch.with_model(on_progress))
+        with stop_on_signal(job.stop_file), nullcontext() if watch is None else watch.running():
             counts, published, notices = run_with_restarts(
                 lambda is_again: _stream_once(_resuming(job) if is_again else job, held.confirm, take),
                 job.restarts,
@@ -152,8 +157,10 @@ def _stream_once(job: StreamJob, confirm: Callable[[], None], on_progress: Progr
         state_table.copy_aside(job.states)
     log = as_log(job.source)
     places, is_resume = begin_table(job, log, job.states, start, is_resume=start == job.states and job.resume)
+    job = with_first_model(job, is_resume)
     settings, before = settings_of(job, job.output, resumed=is_resume), read_owner(job.output)
     take_ownership(settings, confirm)
+    log = with_changes(job, log, settings)
     run = Run(
         log, places, settings, job.stop_file, job.snapshot_every_s, job.output, job.beam_options, before
     )

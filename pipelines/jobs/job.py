@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import InitVar, asdict, dataclass, field
 from typing import Any, Literal
 
 from forecaster.model import Forecaster
 from forecaster.shards.counts import Counts
+from pipelines.jobs.alias import Alias
 from pipelines.runners.base import FlinkSettings
 from pipelines.sinks.files import Format
 from pipelines.sinks.kafka import Topics
@@ -31,12 +32,20 @@ class EngineSettings:
         restarts: how many times a job whose engine or worker died is restarted automatically: a stream from
             its snapshots, a backfill from the start. After a run of 10 minutes or more the count starts
             again at 0.
+        threads: number of worker threads, each of which steps one shard at a time.
+        lanes: the earlier name of ``threads``, still accepted.
     """
 
     runner: Runner = "in-process"
     flink: FlinkSettings = field(default_factory=FlinkSettings)
     beam_options: tuple[str, ...] = ()
     restarts: int = 0
+    threads: int = field(default_factory=process.cores)
+    lanes: InitVar[int | None] = None
+
+    def __post_init__(self, lanes: int | None) -> None:
+        if lanes is not None:
+            object.__setattr__(self, "threads", lanes)
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,6 @@ class BackfillJob(EngineSettings):
         windows_per_step: largest number of windows in one call of the network.
         state_table: state table to start from; None starts cold.
         format: format of the forecast files.
-        lanes: number of worker threads, each of which steps one shard at a time.
         memory_bytes: memory for rows; rows that need more are sorted in pieces on disk.
         max_quarantined: if a larger share of the rows is quarantined, the backfill fails and the output
             folder stays unchanged.
@@ -66,7 +74,6 @@ class BackfillJob(EngineSettings):
     windows_per_step: int = 32
     state_table: Location | None = None
     format: Format = "parquet"
-    lanes: int = field(default_factory=process.cores)
     memory_bytes: int = 2 << 30
     max_quarantined: float = 0.1
 
@@ -92,9 +99,15 @@ class StreamJob(EngineSettings):
         fresh: whether to start without the state table in the output folder, which is then kept under another
             name. If there is such a table, the stream needs either ``resume`` or ``fresh``.
         format: format of the forecast files.
-        lanes: number of worker threads, each of which steps one shard at a time.
         snapshot_every_s: seconds between two snapshots.
         topics: Kafka topics for the forecasts; None writes files.
+        alias: the alias of the model registry that is watched; None watches none.
+        follows: whether the stream changes to another model version when ``alias`` names one. If not, it only
+            reports that the alias has moved.
+        model: name of the first model version in the registry, such as ``weather/3``.
+        shadow: a version that also forecasts every window, into the folder ``forecasts-shadow``; None without
+            one.
+        shadow_share: share of the series that the shadow forecasts, above 0 and at most 1.
     """
 
     forecaster: Forecaster
@@ -106,10 +119,14 @@ class StreamJob(EngineSettings):
     resume: bool = False
     fresh: bool = False
     format: Format = "parquet"
-    lanes: int = field(default_factory=process.cores)
     snapshot_every_s: float = 30.0
     runner: Runner = field(default="prism", kw_only=True)
     topics: Topics | None = None
+    alias: Alias | None = None
+    follows: bool = False
+    model: str = ""
+    shadow: Forecaster | None = None
+    shadow_share: float = 1.0
 
     @property
     def states(self) -> Location:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from forecaster.shards.counts import Counts
@@ -50,11 +50,22 @@ def settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) -
         windows_per_step=job.windows_per_step,
         output=output,
         format=job.format,
-        lanes=max(min(job.lanes, job.shards), 1),
+        threads=max(min(job.threads, job.shards), 1),
         resumed=resumed,
         topics=job.topics if isinstance(job, StreamJob) else None,
         covariates=encode_covariates(job.forecaster),
+        **_model_settings(job),
     )
+
+
+def _model_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
+    """Return the fields of `StepSettings` about further model versions, which only a stream has."""
+    if not isinstance(job, StreamJob):
+        return {}
+    shadow = "" if job.shadow is None else job.shadow.version
+    # The series of some shards are a random share of all series: the hash of its id places a series.
+    shadow_shards = max(1, round(job.shadow_share * job.shards))
+    return {"follows": job.follows, "shadow": shadow, "shadow_shards": shadow_shards}
 
 
 def begin_table(

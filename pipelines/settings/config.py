@@ -86,6 +86,22 @@ class StreamConfig(Settings):
         allow_inf_nan=False,
         description="watch: seconds between two listings of the folder",
     )
+    follow: str = Field(
+        default="",
+        description="alias of the model, such as champion, that a running stream follows: when the alias "
+        "moves to another version, the stream changes to that version; unset: the stream keeps its version",
+    )
+    shadow: str = Field(
+        default="",
+        description="alias of the model, such as challenger, that names a version which also forecasts every "
+        "window, into the folder forecasts-shadow; unset: no such version",
+    )
+    shadow_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the series, in whole shards, that the version of stream.shadow forecasts",
+    )
 
 
 class OutputConfig(Settings):

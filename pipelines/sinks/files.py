@@ -10,11 +10,12 @@ written after its last snapshot, since it writes them again (`ShardFiles.remove_
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
+from itertools import product
 from typing import Literal
 from urllib.parse import quote
 
@@ -30,6 +31,7 @@ from schemas.forecasts import IDENTITY
 Format = Literal["parquet", "jsonl"]
 
 FORECASTS, QUARANTINE, LATE, REPLACED = "forecasts", "quarantine", "late", "replaced"
+SHADOW = "forecasts-shadow"  # the folder with the forecasts of a shadow
 PARTS = (FORECASTS, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
@@ -45,7 +47,6 @@ class ShardFiles:
     Attributes:
         folder: output folder.
         number, of: number of the shard, and number of shards.
-        model_version: version of the model whose forecasts are written.
         format: format of the forecast files.
         unsynced: files written since the last call of `taken`.
     """
@@ -53,7 +54,6 @@ class ShardFiles:
     folder: Location
     number: int
     of: int
-    model_version: str
     format: Format
     unsynced: list[Location] = field(default_factory=list)
 
@@ -62,14 +62,14 @@ class ShardFiles:
         """The last part of the file names: the number of the shard, and the number of shards."""
         return f"shard-{self.number:04d}-of-{self.of:04d}"
 
-    def write_forecasts(self, forecasts: Forecasts) -> None:
-        """Write a block of forecasts as one file.
+    def write_forecasts(self, forecasts: Forecasts, part: str = FORECASTS) -> None:
+        """Write a block of forecasts as one file into the folder ``part``.
 
         Raises:
             OutputError: the file cannot be written.
         """
         name, frame = f"{self._block_name(forecasts)}.{self.format}", forecasts.frame()
-        self._write(FORECASTS, name, lambda path: write_frame(frame, path, self.format))
+        self._write(part, name, lambda path: write_frame(frame, path, self.format))
 
     def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame) -> None:
         """Write the replaced rows of a block: rows of its windows for which a later row has another value.
@@ -84,7 +84,7 @@ class ShardFiles:
         """Return the file name of a block without its suffix: windows, model version, revision and shard."""
         stop = forecasts.start + len(forecasts.issued)
         first, last = (compact_time(forecasts.freq.end_us(w)) for w in (forecasts.start, stop - 1))
-        return f"{first}-{last}-{self.model_version}-r0-{self.shard}"
+        return f"{first}-{last}-{forecasts.model_version}-r0-{self.shard}"
 
     def write_rows(self, part: str, partition: str, start: int, rows: pl.DataFrame) -> None:
         """Write the late or quarantined rows of the batch of ``partition`` that begins at offset ``start``.
@@ -100,7 +100,9 @@ class ShardFiles:
         taken, self.unsynced = self.unsynced, []
         return taken
 
-    def remove_after(self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int) -> None:
+    def remove_after(
+        self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int, versions: Iterable[str]
+    ) -> None:
         """Remove the files that this shard wrote after a snapshot.
 
         Args:
@@ -110,6 +112,7 @@ class ShardFiles:
             offsets: the next offset of each partition in the snapshot; a partition that is missing has not
                 been read.
             snapshot_ns: when the snapshot was written, in nanoseconds since 1970.
+            versions: versions of the model whose forecasts are removed.
         """
         closed = None if closed_us is None else compact_time(closed_us)
         # earlier versions of Statecast used the partition's name unchanged in file names
@@ -128,8 +131,9 @@ class ShardFiles:
                 return is_newer(path)
             return int(found[2]) >= reached[found[1]]
 
-        for part in (FORECASTS, REPLACED):
-            self._remove(part, f"*-{self.model_version}-r*-{self.shard}.*", is_later_block)
+        for part, version in product((FORECASTS, REPLACED), versions):
+            self._remove(part, f"*-{version}-r*-{self.shard}.*", is_later_block)
+        self._remove(SHADOW, f"*-r*-{self.shard}.*", is_later_block)
         for part in (QUARANTINE, LATE):
             self._remove(part, f"*-{self.shard}.*", is_later_batch)
 
@@ -174,15 +178,19 @@ def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:
         frame.write_parquet(path, compression="uncompressed", statistics=False)
 
 
-def read_forecasts(folder: Location) -> pl.DataFrame:
+def read_forecasts(folder: Location, part: str = FORECASTS) -> pl.DataFrame:
     """Read all forecasts in an output folder, sorted by issue time and series.
 
     If several files hold a forecast of the same identity, the file written last counts.
 
+    Args:
+        folder: output folder.
+        part: the folder in it; ``forecasts-shadow`` reads the forecasts of a shadow.
+
     Raises:
         DataError: there are no forecasts, or a file is unreadable.
     """
-    frames = store_of(folder / FORECASTS).read_consistently(_read_files)
+    frames = store_of(folder / part).read_consistently(_read_files)
     if not frames:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
     return (

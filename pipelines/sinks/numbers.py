@@ -50,6 +50,7 @@ class ShardNumbers:
         latency: time from when a batch's rows were due until its forecasts were on the disk, for every batch.
         snapshot_at_s, snapshot_ms: wall clock at the end of the last snapshot, and its duration; 0 before the
             first.
+        model_version: version of the model that made its state; "" from an earlier version of Statecast.
         recent: the last `RECENT` latencies, oldest first, each as ``closed_us`` after its batch and
             milliseconds.
     """
@@ -66,6 +67,7 @@ class ShardNumbers:
     snapshot_at_s: float = 0.0
     snapshot_ms: float = 0.0
     recent: tuple[tuple[int, float], ...] = ()
+    model_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class JobNumbers:
         window_latency: latencies of windows; a window is done when its slowest shard is done.
         snapshot_at_s: wall clock of the oldest of the shards' last snapshots; 0 while a shard has none.
         snapshot_ms: longest duration of the shards' last snapshots.
+        model_versions: the model versions of the shards, sorted; several while the version changes.
+        next_model: the next model version; "" if no change is decided.
+        next_model_us: start of the first window that it closes, in microseconds.
+        model_notice: why the stream has another model version than the alias that it watches names; "" if it
+            has the same.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -93,6 +100,10 @@ class JobNumbers:
     window_latency: Histogram = field(default_factory=Histogram)
     snapshot_at_s: float = 0.0
     snapshot_ms: float = 0.0
+    model_versions: tuple[str, ...] = ()
+    next_model: str = ""
+    next_model_us: int | None = None
+    model_notice: str = ""
 
     @staticmethod
     def of(shards: Sequence[ShardNumbers], window_latency: Histogram | None = None) -> JobNumbers:
@@ -110,6 +121,7 @@ class JobNumbers:
             window_latency=window_latency or Histogram(),
             snapshot_at_s=min(s.snapshot_at_s for s in shards),
             snapshot_ms=max(s.snapshot_ms for s in shards),
+            model_versions=tuple(sorted({s.model_version for s in shards if s.model_version})),
         )
 
     def watermark_lag_s(self, now_s: float) -> float | None:
@@ -137,6 +149,13 @@ class JobNumbers:
             "snapshot_age_s": age,
             "snapshot_ms": round(self.snapshot_ms, 1),
             "state_bytes": self.state_bytes,
+            "model_versions": list(self.model_versions),
+            **(
+                {"next_model": self.next_model, "next_model_us": self.next_model_us}
+                if self.next_model
+                else {}
+            ),
+            **({"model_notice": self.model_notice} if self.model_notice else {}),
         }
 
 

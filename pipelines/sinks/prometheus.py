@@ -107,6 +107,10 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
     yield _gauge("series", "Series with state.", numbers.series)
     yield _gauge("series_live", "Series that are being forecast.", numbers.live)
     yield _gauge("state_bytes", "Size of the state's arrays.", numbers.state_bytes)
+    models = dict.fromkeys(numbers.model_versions, 1.0)
+    yield _gauges("model", "Model versions of the shards; each is 1.", "version", models)
+    differs = float(bool(numbers.model_notice))
+    yield _gauge("model_differs_from_alias", "1 if the alias names another version than is used.", differs)
     lag_s = numbers.watermark_lag_s(now_s)
     yield _gauge("watermark_lag_seconds", "How far the watermark is behind the clock.", lag_s)
     age_s = now_s - numbers.snapshot_at_s if numbers.snapshot_at_s else None
@@ -133,6 +137,13 @@ def _counters(name: str, what: str, label: str, values: dict[str, int]) -> Metri
     family = CounterMetricFamily(f"statecast_{name}", what, labels=[label])
     for value, count in values.items():
         family.add_metric([value], count)
+    return family
+
+
+def _gauges(name: str, what: str, label: str, values: dict[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"statecast_{name}", what, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
     return family
 
 

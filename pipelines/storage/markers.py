@@ -51,6 +51,14 @@ NOTICES: Final = "notices.json"
 SHARDS_WITH_NUMBERS: Final = "shard-*.json"
 """Pattern of the files of `numbers_of_shard` in `NUMBERS`."""
 
+# With these files a job gives its workers another model version.
+
+MODELS: Final = "models"
+"""Folder of the weights of each model version that a stream has used."""
+
+MODEL_REQUEST: Final = ".model-request"
+"""The file with the model version that a stream is to change to; the reader of the log chooses the window."""
+
 # These files let new output replace earlier output as a whole.
 
 BACKFILL: Final = ".backfill"

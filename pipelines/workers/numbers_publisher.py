@@ -87,6 +87,7 @@ class NumbersPublisher:
                 snapshot_at_s=self._snapshot_at_s,
                 snapshot_ms=self._snapshot_ms,
                 recent=tuple(self._recent),
+                model_version=state.model_version,
             )
             publish(self._output, self._published)
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from forecaster.forecasts import Forecasts
 from forecaster.shards.shard import Output
-from pipelines.sinks.files import LATE, QUARANTINE, ShardFiles
+from pipelines.sinks.files import LATE, QUARANTINE, SHADOW, ShardFiles
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.storage import Location, sync
 from pipelines.workers.ownership import WriteGuard
@@ -21,7 +21,6 @@ class ShardOutput:
     Args:
         settings: settings of the run.
         number: number of the shard.
-        model_version: version of the model that makes the forecasts.
         guard: decides whether the run may still write.
         topics: sends output to topics; None if all output goes into files.
     """
@@ -30,12 +29,11 @@ class ShardOutput:
         self,
         settings: StepSettings,
         number: int,
-        model_version: str,
         guard: WriteGuard,
         topics: TopicWriter | None = None,
     ) -> None:
         self._guard, self._topics = guard, topics
-        self._files = ShardFiles(settings.output, number, settings.shards, model_version, settings.format)
+        self._files = ShardFiles(settings.output, number, settings.shards, settings.format)
 
     def write(self, output: Output) -> None:
         """Write the rows and forecasts of one output.
@@ -53,6 +51,8 @@ class ShardOutput:
             self._files.write_replaced(forecasts, output.replaced)
         if len(forecasts) and self._guard.may_write():
             self._write_forecasts(forecasts)
+        if output.shadow is not None and len(output.shadow) and self._guard.may_write():
+            self._files.write_forecasts(output.shadow, SHADOW)
 
     def take_unsynced(self) -> list[Location]:
         """Return the files written since the last call; pass them to `make_durable` before a snapshot."""
@@ -69,9 +69,11 @@ class ShardOutput:
             self._topics.flush()
         sync(files)
 
-    def remove_after(self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int) -> None:
+    def remove_after(
+        self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int, versions: Iterable[str]
+    ) -> None:
         """Remove the files that were written after a snapshot; see `ShardFiles.remove_after`."""
-        self._files.remove_after(closed_us, offsets, snapshot_ns)
+        self._files.remove_after(closed_us, offsets, snapshot_ns, versions)
 
     def _write_rows(self, part: str, output: Output, rows: pl.DataFrame) -> None:
         if self._topics is not None and self._topics.topics.of(part):

@@ -24,10 +24,13 @@ class StepSettings:
         windows_per_step: largest number of windows in one network call.
         output: output folder.
         format: format of the forecast files.
-        lanes: number of threads that step shards in parallel.
+        threads: number of threads that step shards in parallel.
         resumed: whether the run resumes an earlier run; the files that the earlier run wrote after its last
             snapshots are then removed, and written again.
         topics: the topics that forecasts are sent to; None if they are written to files.
+        follows: whether the model version can change during the run; see `pipelines.sources.model_changes`.
+        shadow: version of the shadow; the output folder holds its weights; "" without a shadow.
+        shadow_shards: number of shards that have the shadow, the first ones.
         covariates: the covariate tables as `encode_covariates` encodes them.
     """
 
@@ -37,10 +40,13 @@ class StepSettings:
     windows_per_step: int
     output: Location
     format: Format
-    lanes: int
+    threads: int
     resumed: bool
     topics: Topics | None = None
     covariates: bytes = b""
+    follows: bool = False
+    shadow: str = ""
+    shadow_shards: int = 0
 
     @property
     def states(self) -> Location:

@@ -13,8 +13,8 @@ from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.workers.ownership import WriteGuard
+from pipelines.workers.shard_models import ShardModels, WarmingThread
 from pipelines.workers.shard_worker import ShardWorker
-from pipelines.workers.snapshot_queue import SnapshotQueue
 from pipelines.workers.step_settings import StepSettings
 from pipelines.workers.worker_thread import WorkerThread
 
@@ -36,10 +36,10 @@ class Workers:
     def __init__(self, settings: StepSettings) -> None:
         self.settings = settings
         self._threads = [
-            WorkerThread(f"shards {number}", _BATCHES_AHEAD) for number in range(max(1, settings.lanes))
+            WorkerThread(f"shards {number}", _BATCHES_AHEAD) for number in range(max(1, settings.threads))
         ]
         self._writer, self._snapshots = WorkerThread("files", _BLOCKS_AHEAD), WorkerThread("snapshots")
-        self._turns = SnapshotQueue(self._offer_turn)
+        self._warming = WarmingThread(lambda: any(thread.is_busy for thread in self._threads))
         self._guard = WriteGuard(settings)
         self._topics = None if settings.topics is None else TopicWriter(settings.topics)
         self._shards: dict[int, ShardWorker] = {}
@@ -71,12 +71,12 @@ class Workers:
         self._thread_of(number).put(lambda: self._step(number, batch))
 
     def wait(self) -> None:
-        """Wait until every batch has been applied and its output written.
+        """Wait until every batch has been applied, and its output and its snapshot are written.
 
         Raises:
             StatecastError: a batch failed.
         """
-        for thread in (*self._threads, self._writer):
+        for thread in (*self._threads, self._writer, self._snapshots):
             thread.wait()
 
     def abandon(self) -> None:
@@ -84,6 +84,7 @@ class Workers:
         self._guard.abandon()
         for thread in (*self._threads, self._writer, self._snapshots):
             thread.abandon()
+        self._warming.abandon()
 
     def close(self) -> None:
         """End the threads after all queued work, the last snapshots included.
@@ -93,8 +94,10 @@ class Workers:
         """
         failed: list[BaseException] = []
         threads = (*self._threads, self._writer, self._snapshots)
-        waits, closes = [thread.wait for thread in self._threads], [thread.close for thread in threads]
-        for end in (*waits, self._turns.close, *closes):
+        # The thread of the snapshots needs the other threads, so none is closed before all have finished.
+        # What the thread of the warming still has to do is of no use any more.
+        waits, closes = [thread.wait for thread in threads], [thread.close for thread in threads]
+        for end in (*waits, self._warming.abandon, *closes, self._warming.close):
             try:
                 end()
             except BaseException as error:
@@ -105,21 +108,15 @@ class Workers:
     def _thread_of(self, number: int) -> WorkerThread:
         return self._threads[number % len(self._threads)]
 
-    def _offer_turn(self, number: int) -> bool:
-        """Queue `ShardWorker.take_turn` for a shard; return False if the queue of its thread is full.
-
-        A shard whose queue is full takes its turn after its next batch.
-        """
-        return self._thread_of(number).offer(self._shards[number].take_turn)
-
     def _step(self, number: int, batch: Batch) -> None:
         if number not in self._shards:
             opened = ShardWorker(
                 self.settings,
                 number,
+                ShardModels(self.settings, number, self._warming),
+                self._thread_of(number),
                 self._writer,
                 self._snapshots,
-                self._turns,
                 self._guard,
                 self._topics,
             )

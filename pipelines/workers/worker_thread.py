@@ -5,8 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
+from typing import Any, TypeVar
 
+_T = TypeVar("_T")
 _CHECK_EVERY_S = 0.2  # how often a blocked `put` checks whether the thread was abandoned
 
 
@@ -19,31 +22,29 @@ class WorkerThread:
     """
 
     def __init__(self, name: str, ahead: int = 0) -> None:
-        self._todo: queue.Queue[Callable[[], None] | None] = queue.Queue(ahead)
+        self._todo: queue.Queue[tuple[Callable[[], Any], Future[Any]] | None] = queue.Queue(ahead)
         self._failed: BaseException | None = None
         self._abandoned = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def put(self, work: Callable[[], None]) -> None:
-        """Queue a task; wait while the queue is full. Do nothing if the thread is abandoned.
+    def put(self, work: Callable[[], _T]) -> Future[_T]:
+        """Queue a task and return its future result; wait while the queue is full.
+
+        The result is cancelled if the thread skips the task, because it was abandoned or an earlier task has
+        failed.
 
         Raises:
             BaseException: the error of an earlier task.
         """
         self.check()
+        result: Future[_T] = Future()
         while not self._abandoned:
             with suppress(queue.Full):
-                self._todo.put(work, timeout=_CHECK_EVERY_S)
-                return
-
-    def offer(self, work: Callable[[], None]) -> bool:
-        """Queue a task if the queue has room; return whether the task was queued."""
-        try:
-            self._todo.put_nowait(work)
-        except queue.Full:
-            return False
-        return True
+                self._todo.put((work, result), timeout=_CHECK_EVERY_S)
+                return result
+        result.cancel()
+        return result
 
     def wait(self) -> None:
         """Wait until all tasks are done.
@@ -65,6 +66,11 @@ class WorkerThread:
             self._thread.join()
         self.check()
 
+    @property
+    def is_busy(self) -> bool:
+        """True while a task is running or waiting."""
+        return self._todo.unfinished_tasks > 0
+
     def abandon(self) -> None:
         """Skip the tasks that have not begun."""
         self._abandoned = True
@@ -79,13 +85,17 @@ class WorkerThread:
             raise self._failed
 
     def _run(self) -> None:
-        while (work := self._todo.get()) is not None:
+        while (task := self._todo.get()) is not None:
+            work, result = task
             try:
                 if self._failed is None and not self._abandoned:
-                    work()
+                    result.set_result(work())
+                else:
+                    result.cancel()
             except BaseException as error:
                 self._failed = error
+                result.set_exception(error)
             finally:
-                del work  # free it now, because it may hold the rows of many windows
+                del task, work, result  # free them now, because they may hold the rows of many windows
                 self._todo.task_done()
         self._todo.task_done()

@@ -66,7 +66,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _rounds(stream: Callable[[Path, int, int], Ended], folder: Path, kills: int, seed: int) -> list[Ended]:
-    """Run streams one after the other until all kills are done, because a stream may end by itself before."""
+    """Run streams one after the other until ``kills`` kills are done.
+
+    One stream may not be enough, because it may read all of its input before the last kill.
+    """
     ended: list[Ended] = []
     while (left := kills - sum(len(one.killed) for one in ended)) > 0:
         ended.append(stream(folder / f"{len(ended)}", left, seed + len(ended)))

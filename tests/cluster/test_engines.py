@@ -15,6 +15,7 @@ from pipelines.runners import java
 from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
+from pipelines.sources.model_changes import Request, read_changes, request_change, store_model
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
 from tests.cluster.fixtures import needs
@@ -59,7 +60,7 @@ def test_streams_have_equal_outputs_on_every_engine(rows: Path, tmp_path: Path) 
     ended = {}
     for engine in engines:
         job = StreamJob(
-            forecaster(), source, tmp_path / engine, shards=3, windows_per_step=5, runner=engine, lanes=1
+            forecaster(), source, tmp_path / engine, shards=3, windows_per_step=5, runner=engine, threads=1
         )
         outcome = run_stream(job)
         assert not outcome.stopped
@@ -75,13 +76,37 @@ def test_streams_have_equal_outputs_on_every_engine(rows: Path, tmp_path: Path) 
 
 @pytest.mark.prism
 @pytest.mark.usefixtures("has_flink")
+def test_a_stream_changes_its_model_at_one_window_on_every_engine(rows: Path, tmp_path: Path) -> None:
+    source = ReplaySource((str(rows),), Input(Columns(), batch_rows=1000), HOUR, windows_per_step=7)
+    engines: tuple[Runner, ...] = ("in-process", "prism", "flink")
+    old, new = forecaster(), forecaster("gru", seed=3)
+    issued = {}
+    for engine in engines:
+        output = tmp_path / engine
+        output.mkdir()
+        store_model(output, new)
+        request_change(output, Request(new.version, "weather/2", 20))
+        job = StreamJob(old, source, output, shards=3, runner=engine, threads=1, follows=True)
+        assert run_stream(job).counts.missing == 0
+        issued[engine] = read_forecasts(output)
+        assert state_table.read(job.states).state.model_version == new.version
+    for engine in engines[1:]:
+        assert read_changes(tmp_path / engine / "state") == read_changes(tmp_path / engines[0] / "state")
+        assert_same_frames(issued["in-process"], issued[engine], scales(FLEET))
+    of_versions = issued["in-process"].group_by("model_version").agg(pl.col("issued_at").n_unique())
+    assert sum(count for _, count in of_versions.rows()) == WINDOWS
+    assert set(of_versions["model_version"]) == {old.version, new.version}
+
+
+@pytest.mark.prism
+@pytest.mark.usefixtures("has_flink")
 def test_a_backfill_has_equal_outputs_on_flink_and_in_process(rows: Path, tmp_path: Path) -> None:
     engines: tuple[Runner, ...] = ("in-process", "flink")
     ended = {}
     for engine in engines:
         output = tmp_path / engine
         job = BackfillJob(
-            forecaster(), (str(rows),), Input(Columns()), output, shards=3, runner=engine, lanes=1
+            forecaster(), (str(rows),), Input(Columns()), output, shards=3, runner=engine, threads=1
         )
         ended[engine] = run_backfill(job).counts, read_forecasts(output), state_table.read(job.states)
         assert not (output / ".backfill").exists()

@@ -33,7 +33,7 @@ NETWORK = NetworkConfig(
 
 @dataclass(frozen=True)
 class Shops:
-    """Daily sales of shops, whose level and weekly wave depend on promotions, size and kind of the shop.
+    """Daily sales of shops; level and weekly wave of the sales depend on promotions, shop size and shop kind.
 
     Attributes:
         windows: sales ``[DAYS, STORES + NEW]``.

@@ -1,4 +1,4 @@
-"""`forecast` goes from rows to the forecasts after the last value of each series."""
+"""Tests of `forecast`, which trains on a frame of rows and forecasts each series after its last value."""
 
 from __future__ import annotations
 
@@ -26,16 +26,14 @@ TINY = NetworkConfig(hidden=4, layers=1, horizon=3, ring=8, lags=(1, 2))
 
 
 def waves(length: int, ends: tuple[int, ...]) -> Windows:
-    """Return a sine wave for each series, missing from the row on at which the series ends."""
+    """Return one sine wave for each number in ``ends``; its values from that row on are missing."""
     values = np.sin(np.arange(length)[:, None] / 3 + np.arange(len(ends)))
     values[np.arange(length)[:, None] >= np.array(ends)] = np.nan
     return Windows(tuple(f"s{number}" for number in range(len(ends))), START, values)
 
 
 @given(st.integers(2, 600), st.lists(st.integers(1, 600), min_size=1, max_size=3))
-def test_each_series_is_forecast_as_if_its_last_value_were_the_end_of_the_data(
-    length: int, ends: list[int]
-) -> None:
+def test_each_series_is_forecast_from_its_own_last_value(length: int, ends: list[int]) -> None:
     windows = waves(length, tuple(min(end, length) for end in ends))
     model = forecaster()
     found = forecast_with(model, windows).forecasts
@@ -52,7 +50,7 @@ def test_each_series_is_forecast_as_if_its_last_value_were_the_end_of_the_data(
         )
 
 
-def test_the_times_of_flat_forecasts_are_the_starts_of_the_target_windows() -> None:
+def test_timestamps_of_flat_forecasts_are_starts_of_target_windows() -> None:
     freq = Frequency.parse("1mo")
     nested = pl.DataFrame(
         {
@@ -71,7 +69,7 @@ def test_the_times_of_flat_forecasts_are_the_starts_of_the_target_windows() -> N
     assert found["forecast"].to_list() == [2.0, 2.0]
 
 
-def test_a_frame_is_forecast_by_a_model_that_is_trained_on_it() -> None:
+def test_forecast_trains_a_model_on_the_frame_and_forecasts_it() -> None:
     begin = datetime(2024, 1, 1, tzinfo=UTC)
     frame = pl.DataFrame(
         {
@@ -90,7 +88,7 @@ def test_a_frame_is_forecast_by_a_model_that_is_trained_on_it() -> None:
     assert np.abs(found["forecast"].to_numpy() - expected).max() < 1.5
 
 
-def test_the_backtest_scores_weights_that_have_not_seen_its_windows() -> None:
+def test_the_backtest_scores_weights_trained_without_its_windows() -> None:
     windows, training = waves(200, (200, 200)), TrainingConfig(epochs=1, segment=16)
     found = train_and_forecast(windows, WindowConfig(), TINY, training)
     trained = train(windows, TINY, training)
@@ -100,13 +98,13 @@ def test_the_backtest_scores_weights_that_have_not_seen_its_windows() -> None:
     assert found.scores.equals(expected.comparison.scores)
 
 
-def test_a_fleet_that_is_too_short_to_hold_windows_out_is_forecast_without_a_backtest() -> None:
+def test_a_fleet_too_short_for_a_backtest_has_no_scores() -> None:
     found = forecast_with(forecaster(), waves(1, (1,)))
     assert found.scores.is_empty()
     assert len(found.forecasts) == 3
 
 
-def test_a_horizon_or_quantile_that_the_model_lacks_is_refused() -> None:
+def test_select_refuses_a_horizon_or_quantile_that_the_model_lacks() -> None:
     found = forecast_with(forecaster(), waves(30, (30,))).forecasts
     assert select(found, 2, (0.95, 0.5)).columns == ["series_id", "timestamp", "horizon", "forecast", "q95"]
     with pytest.raises(ConfigError, match="forecasts 3 windows ahead, and 4 are wanted"):
@@ -115,7 +113,7 @@ def test_a_horizon_or_quantile_that_the_model_lacks_is_refused() -> None:
         select(found, 3, (0.2,))
 
 
-def test_a_row_of_the_frame_that_is_not_an_observation_is_refused() -> None:
+def test_forecast_refuses_a_frame_with_an_invalid_row() -> None:
     frame = pl.DataFrame({"series_id": ["a"], "timestamp": ["2024-01-01"], "value": ["many"]})
     with pytest.raises(DataError, match=r"the frame: row 1: .*correct it, or leave it out"):
         forecast(frame)

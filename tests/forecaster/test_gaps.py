@@ -111,7 +111,7 @@ def test_advance_skips_the_years_between_two_blocks() -> None:
     later = replace(hourly(2), start=START + YEARS, index=np.arange(2) + START + YEARS)
     _, forecasts = advance(model, state, later)
     assert forecasts.index.tolist() == [START + 5 + k for k in range(4)] + [START + YEARS, START + YEARS + 1]
-    assert forecasts.cold_starts == 0  # both series had retired, so they count as new series
+    assert forecasts.cold_starts == 0  # both series were forgotten in the gap, so they count as new
 
 
 @given(cells=SPARSE, max_gap=st.integers(1, 20))

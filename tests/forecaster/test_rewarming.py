@@ -6,7 +6,7 @@ import pytest
 from forecaster.components.ring import in_order
 from forecaster.config import NetworkConfig
 from forecaster.model import Forecaster
-from forecaster.rewarming import rewarm
+from forecaster.rewarming import Warming, rewarm
 from forecaster.state import State, live
 from forecaster.stepping import advance
 from forecaster.time.window_config import WindowConfig
@@ -103,3 +103,36 @@ def test_rewarming_retrains_least_squares_only_for_other_lags() -> None:
     assert int(rewarmed.parts["least_squares"]["known"][0]) == 12
     same = rewarm(forecaster("gru", ring=12), state)
     assert int(same.parts["least_squares"]["known"][0]) == 200
+
+
+def test_a_warming_of_series_that_are_ahead_equals_a_rewarm() -> None:
+    old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
+    values = np.random.default_rng(0).normal(size=(9, 2))
+    ahead, behind = (
+        advance(old, old.initial_state(), Windows((name,), START, values[:stop, [column]]))[0]
+        for column, (name, stop) in enumerate((("a", 9), ("b", 5)))
+    )
+    state = State.join([ahead, behind])
+    assert_same_state(rewarm(new, state), Warming(new, START + 5).finish(state))
+
+
+def test_a_warming_without_a_ring_keeps_only_the_moments() -> None:
+    config = NetworkConfig(hidden=4, horizon=3, lags=(), ring=0)
+    old, new = (Forecaster.untrained(config, WindowConfig(), seed) for seed in (1, 2))
+    state, _ = advance(old, old.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0], [5.0]])))
+    warming = Warming(new, START + 3)
+    assert warming.copy_values(state, START + 2) is None
+    assert_same_state(rewarm(new, state), warming.finish(state))
+
+
+def test_a_series_that_retires_while_a_version_warms_up_starts_cold() -> None:
+    old, new = forecaster("lstm", max_gap=3, ring=20), forecaster("gru", max_gap=3, ring=20)
+    values = np.array([[1.0], [2.0], *[[np.nan]] * 5, [4.0]])
+    fleet = Windows(("a",), START, values)
+    state, _ = advance(old, old.initial_state(), fleet.between(START, START + 2))
+    warming = Warming(new, fleet.stop)
+    recent = warming.copy_values(state, START + 1)
+    assert recent is not None
+    warming.step(recent)
+    state, _ = advance(old, state, fleet.between(START + 2, fleet.stop))
+    assert_same_state(rewarm(new, state), warming.finish(state))

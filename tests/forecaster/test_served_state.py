@@ -34,7 +34,7 @@ def test_a_request_with_a_state_can_be_repeated() -> None:
     np.testing.assert_allclose(answer["q50"], served.predict(history())["q50"], rtol=1e-5)
 
 
-def test_a_state_forecasts_series_without_new_rows_and_begins_new_series() -> None:
+def test_a_request_with_a_state_forecasts_old_and_new_series() -> None:
     first, rest = split_history()
     newer = rest.filter(series_id="a").with_columns(series_id=pl.lit("c"))
     answer = ServedForecaster(forecaster()).predict(newer, {"state": state_after(forecaster(), first)})
@@ -67,7 +67,7 @@ def test_a_state_that_does_not_fit_the_model_is_refused() -> None:
     broken.parts["network"]["hidden"][:] = np.nan
     wide.parts["season"] = {}
     for other, message in (
-        (far, "its series end too far apart in time"),
+        (far, "its live series end more than windows.max_gap windows apart"),
         (broken, "gives a forecast that is not finite"),
         (wide, "its arrays do not fit this model"),
     ):

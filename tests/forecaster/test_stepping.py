@@ -196,7 +196,7 @@ def test_a_series_that_returns_after_years_creates_no_windows_between() -> None:
     state, _ = advance(model, model.initial_state(), windows([1, NAN, NAN, NAN]))
     state, forecasts = advance(model, state, windows([5], start=START + 100_000))
     assert forecasts.issued.shape == (1, 1)
-    assert forecasts.cold_starts == 0  # the series retired in the gap, so it counts as a new series
+    assert forecasts.cold_starts == 0  # the series was forgotten in the gap, so it counts as new
     assert state.silent.tolist() == [0]
 
 

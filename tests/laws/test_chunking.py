@@ -111,7 +111,7 @@ def test_a_series_begins_anew_after_a_gap_longer_than_max_gap(fleet: Windows) ->
         at = np.flatnonzero(~np.isnan(values))
         parts = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
         # A series that is silent for more than twice ``max_gap`` windows has been removed from the state.
-        # When such a series returns, it counts as a new series, and not as a cold start.
+        # If such a series has a value again, it counts as a new series, and the value is no cold start.
         returns += int(((np.diff(at) > 4) & (np.diff(at) <= 7)).sum())
         for part in parts:
             stop = min(int(part[-1]) + 4, len(values))
@@ -159,7 +159,7 @@ def test_a_row_years_ahead_adds_no_windows_between(windows_per_step: int) -> Non
     assert len(closed) <= 2 + 2 * 6
     assert (
         ran.counts.cold_starts == 0
-    )  # the gap is so long that series a returns as a new series, which is no cold start
+    )  # series a is forgotten in the gap, so it counts as new, and its return is no cold start
     assert ran.counts.windows == 2 + 3 + 1
     assert ran.counts.used == 5
     assert ran.shards[0].closed_through == far

@@ -6,8 +6,10 @@ import os
 import random
 import tempfile
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,7 +22,8 @@ from hypothesis import strategies as st
 
 from forecaster.model import Forecaster
 from forecaster.shards import snapshot
-from forecaster.shards.shard import Shard
+from forecaster.shards.batch import Batch
+from forecaster.shards.shard import Output, Shard
 from forecaster.shards.sharding import empty_batch
 from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_stream
@@ -38,9 +41,18 @@ from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
 from tests.power import PowerLoss
 from tests.simulated_kills import KillableProcess, Killed
 
+Steps = Callable[[Shard, Iterable[Batch], int], Iterator[tuple[Shard, Output]]]
+"""Applies batches to a shard in blocks of at most so many windows, as `tests.disks.outputs` does."""
 
-def fold_with_kills(model: Forecaster, logs: Logs, shards: int, kills: int, draw: Any) -> Ran:
-    """Apply logs to shards in a job that is killed ``kills`` times, each time after a drawn output."""
+
+def fold_with_kills(
+    model: Forecaster, logs: Logs, shards: int, kills: int, draw: Any, steps: Steps | None = None
+) -> Ran:
+    """Apply logs to shards in a job that is killed ``kills`` times, each time after a drawn output.
+
+    Each run of the job calls ``steps`` anew; by default it applies the batches with ``model`` alone.
+    """
+    steps = steps or partial(outputs, model)
     disks = [Disk() for _ in range(shards)]
     for run_number in range(kills + 1):
         opened = [
@@ -55,7 +67,7 @@ def fold_with_kills(model: Forecaster, logs: Logs, shards: int, kills: int, draw
         chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         per_step = draw(st.integers(1, 9))
         running = {
-            shard.number: outputs(model, shard, [*announced, *interleaved(draw, parts, early=True)], per_step)
+            shard.number: steps(shard, [*announced, *interleaved(draw, parts, early=True)], per_step)
             for shard in opened
         }
         left = 10**9 if run_number == kills else draw(st.integers(0, 100))
@@ -76,6 +88,7 @@ def fold_with_kills(model: Forecaster, logs: Logs, shards: int, kills: int, draw
         [one for disk in disks for one in disk.forecasts.values()],
         [rows for disk in disks for rows in disk.late.values()],
         [rows for disk in disks for rows in disk.quarantined.values()],
+        shadows=[one for disk in disks for one in disk.shadows.values()],
     )
 
 

@@ -37,9 +37,9 @@ _SLOW_S = 0.03  # writes of outputs are slow, so that a snapshot stored before t
 
 
 class PausedStream:
-    """A stream that is paused after some of its changes to the store; changes count once it owns its output.
+    """A stream that pauses after ``changes`` changes to the store, counted once the stream owns its output.
 
-    Changes that its other threads begin before the pause ends are dropped.
+    Changes that other threads of the stream begin during the pause are never made.
     """
 
     def __init__(self, run: Callable[[], object], changes: int) -> None:
@@ -160,7 +160,7 @@ def run_until_killed(job: StreamJob, process: KillableProcess) -> Any:
     with ExitStack() as stack:
         for name in _CHANGES:
             stack.enter_context(patch.object(Remote, name, process.wrap(getattr(Remote, name))))
-        # Earlier owners must count as dead, although they ran in this process, which is alive.
+        # All earlier owners ran in this process, which is alive; let the lease take them for dead processes.
         stack.enter_context(patch.object(lease, "_is_dead", lambda owner: True))
         with suppress(Killed):
             return run_stream(job).counts

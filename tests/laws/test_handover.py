@@ -64,17 +64,17 @@ def assert_same_state_tables(one: Location, other: Location) -> None:
 
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
-def test_two_jobs_on_the_same_log_equal_one_job(
+def test_handing_a_log_over_equals_one_job(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
     assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=False)
 
 
-# Use one partition: of two duplicates, the row with the larger offset counts. New logs begin at offset 0, so
-# with several partitions the other duplicate could count.
+# Use one partition. Of two duplicates, the row with the larger offset counts; in new logs, which begin at
+# offset 0, the other row could have the larger offset if the two rows were in different partitions.
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(partitions=1), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
-def test_two_jobs_on_old_and_new_logs_equal_one_job(
+def test_a_second_job_that_reads_new_logs_equals_one_job(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
     assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=True)

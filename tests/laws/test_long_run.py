@@ -101,7 +101,7 @@ def stepped(model: Forecaster, values: Floats) -> Chain:
 
 @pytest.fixture(scope="module")
 def chains() -> tuple[Chain, Chain]:
-    """Return outputs of a forecaster with every component for equal windows, in float32 and in float64."""
+    """Step a forecaster with every component through the same windows in float32 and again in float64."""
     series = kinds(CHAIN_WINDOWS)
     meter = 1e9 + series["drift"]  # a float32 value of 1e9 could not represent these changes
     values = np.stack([*(series[name] for name in KINDS), meter], axis=1)

@@ -95,7 +95,7 @@ def test_only_the_watermark_of_its_partition_makes_a_row_late(logs: Logs, data: 
     for batches in (
         order,
         logs.one_by_one(),
-    ):  # in the second order, the first partition meets no closed window
+    ):  # in the second order, no window has closed when the first partition is read
         ran = fold(forecaster(max_gap=3, **SHORT_WEEK), batches, 2, partitions=logs.partitions)
         late = pl.concat(ran.late, how="diagonal") if ran.late else pl.DataFrame()
         found = set(late.select("partition", "offset").rows()) if len(late) else set()

@@ -115,10 +115,10 @@ def readings() -> pl.DataFrame:
 
 
 def events() -> pl.DataFrame:
-    """Return 2,000 events of 9 series: several in some hours, none in others, some events twice."""
+    """Return 2,000 events of 9 series: some hours have many events, others none; some events occur twice."""
     rng = np.random.default_rng(1)
     count = 2000
-    at = START * 3600 + rng.integers(0, 150 * 60, count) * 60  # many events at the same minute
+    at = START * 3600 + rng.integers(0, 150 * 60, count) * 60  # whole minutes: times repeat
     rows = pl.DataFrame(
         {
             "series_id": [f"gate {i}" for i in rng.integers(0, 9, count)],

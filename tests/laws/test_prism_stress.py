@@ -21,11 +21,11 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from pipelines.runners.prism import PrismServer, prism_options
 
 SOURCES = 4
-BATCHES = 100  # of each source
-ROWS = 200  # of each batch
+BATCHES = 100  # batches of each source
+ROWS = 200  # rows of each batch
 KEYS = 5  # an odd number, so that half of a bundle ends in the middle of a key
 STALL_S = 0.3  # Prism splits a bundle if its counts do not change between two checks, 100 ms apart
-STALL_EVERY = 4_000  # one stall in this number of rows of a key
+STALL_EVERY = 4_000  # the step stalls at one of this many rows of a key
 
 Row = tuple[int, int]
 
@@ -39,7 +39,7 @@ class Emit(beam.DoFn):
 
 
 class Number(beam.DoFn):
-    """Number the rows of each key with a counter in state, and stall sometimes, as a busy worker does."""
+    """Number the rows of each key with a counter in state; sleep at some rows, as if the worker were busy."""
 
     COUNT = ReadModifyWriteStateSpec("count", VarIntCoder())
 

@@ -83,7 +83,7 @@ def test_rows_after_t_change_no_bit_of_forecasts_until_t(folder: Path, t: int, n
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_array_equal(one[name][:, rows <= t], two[name][:, rows <= t], err_msg=name)
-        if name != "seasonal_naive":  # this baseline repeats values of a day earlier
+        if name != "seasonal_naive":  # seasonal naive repeats the values of a day earlier
             assert not np.array_equal(one[name][:, rows > t], two[name][:, rows > t]), name
 
 

@@ -1,4 +1,4 @@
-"""The served model gives a backfill's forecasts, from a history alone and from a state and newer rows."""
+"""Law: a served model returns a backfill's forecasts, from a whole history or from a state and newer rows."""
 
 from __future__ import annotations
 

@@ -71,7 +71,10 @@ def topics(draw: st.DrawFn, keyed: bool) -> tuple[Topic, dict[str, float], int]:
 
 
 def forecast_scales(forecasts: dict[Key, Floats], scale: dict[str, float]) -> dict[str, float]:
-    """Return the larger of the scale and the range of forecasts, by series; sums may lack late rows."""
+    """Return for each series the larger of its scale and the range of its forecasts.
+
+    Forecasts of sums can have a wider range than the scale, because sums do not contain the late rows.
+    """
     found = dict(scale)
     for name in {series for series, _ in forecasts}:
         values = np.stack([one for (series, _), one in forecasts.items() if series == name])

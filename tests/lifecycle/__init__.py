@@ -1,1 +1,1 @@
-"""The life of a model from its first training to a rollback, while a stream runs (``make lifecycle``)."""
+"""Train, retrain, promote and roll back a model while a stream runs with it (``make lifecycle``)."""

@@ -1,10 +1,10 @@
 """``python -m tests.lifecycle``: train, stream, retrain, promote, refuse and roll back one model.
 
-Model A is trained on a history and a stream starts with it. The data change. B is retrained on the newer
-rows, and the gate lets it in. C, trained on noise, is refused at the gate. A rollback returns to A. The
-stream runs all the time, and every window must be forecast. If streams can follow an alias, this one changes
-to B, refuses a D that does not fit, and changes back. The run writes a page that shows what happened;
-the last line of the output is one JSON object.
+Model A is trained on a history, and a stream starts with A. Then the data change. Model B is A retrained on
+the newer rows, and the gate promotes B. Model C is trained on noise, and the gate refuses C. A rollback
+returns to A. The stream runs all the time, and every window must be forecast. If streams can follow an alias,
+the stream changes to B, refuses a model D that does not fit, and changes back to A. The program writes a page
+with the steps and the figures; the last line of its output is one JSON object.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ model = "{model}"
 
 @dataclass
 class Life:
-    """What happened.
+    """The steps of a run of this program so far.
 
     Attributes:
         events: one sentence for each step, in order.
-        gated: JSON of the decision about B, and of the one about C.
+        gated: JSON of the gate's decision about B, and of its decision about C.
         refused: references of the versions that were refused, at the gate or by the stream.
     """
 
@@ -69,7 +69,7 @@ class Life:
 
 
 def follows_alias() -> bool:
-    """Return whether streams have the setting by which they follow the alias of their model."""
+    """Return True if streams have a setting to follow an alias, ``stream.follow``."""
     return "stream.follow" in FIELDS
 
 
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(folder: Path) -> tuple[Life, Outcome]:
-    """Run the whole life in ``folder``."""
+    """Run all steps in ``folder``; return the steps and the figures."""
     history, noise = inputs.write_history(folder)
     follow = 'follow = "champion"' if follows_alias() else ""
     (folder / "job.toml").write_text(_JOB.format(horizon=inputs.HORIZON, model=MODEL, follow=follow))
@@ -125,7 +125,7 @@ def run(folder: Path) -> tuple[Life, Outcome]:
 
 
 def _retrain(desk: Desk, life: Life) -> None:
-    """Retrain A on the newer rows; the gate must let the result in."""
+    """Retrain A on the newer rows; the gate must promote the new version B."""
     retrained = desk.run("retrain", MODEL, "incoming", "--gate")
     life.gated.append(retrained["gate"])
     life.add(f"B was retrained from A on newer rows: {retrained['version']}.")
@@ -157,7 +157,7 @@ def _break(desk: Desk, life: Life, history: Path, stream: Stream) -> None:
 
 
 def _roll_back(desk: Desk, life: Life, stream: Stream) -> None:
-    """Return to A; a stream that follows the alias changes back."""
+    """Roll the alias back to A; if the stream follows the alias, wait until it has changed back to A."""
     moved = desk.run("rollback", MODEL, "--why", "the last step of the life")
     life.add(f"A rollback returned to A, {moved['version']}.")
     if follows_alias():

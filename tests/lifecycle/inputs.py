@@ -1,4 +1,4 @@
-"""The data of the life: a history, a file for each later day, and noise for a bad model."""
+"""The data of `tests.lifecycle`: a history, a file for each later day, and noise to train a bad model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.storage import write_whole
 SERIES = 12
 HISTORY_DAYS = 60
 HORIZON = 6
-SCALE = 3 * 2**0.5 / 2  # roughly the standard deviation of the wave, in which differences are given
+SCALE = 3 * 2**0.5 / 2  # standard deviation of the wave, the unit of differences
 _START = datetime(2015, 1, 1, tzinfo=UTC)
 _HOUR_US = 3_600_000_000
 
@@ -22,7 +22,7 @@ def day_frame(day: int) -> pl.DataFrame:
     """Return the rows of one day: a value an hour for each series.
 
     Until the end of the history, the values follow a wave of 24 hours. From then on they follow a wave of 8
-    hours, so that a model of the history is out of date.
+    hours, so that a model that was trained on the history is out of date.
     """
     hour = 24 * day + np.arange(24)[:, None]
     period = 24 if day < HISTORY_DAYS else 8
@@ -33,7 +33,7 @@ def day_frame(day: int) -> pl.DataFrame:
 
 
 def noise_frame(days: int) -> pl.DataFrame:
-    """Return rows of days of the history in which no value depends on an earlier one."""
+    """Return rows of the first ``days`` days of the history with independent random values."""
     hour = np.arange(24 * days)[:, None]
     return _frame(hour, np.random.default_rng(0).normal(20, 3, (24 * days, SERIES)))
 

@@ -1,4 +1,4 @@
-"""What the life of a model cost the stream: lost and late windows, latencies, and the versions in use."""
+"""Measure how the stream behaved: lost windows, late rows, latencies, and the model versions in use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.lifecycle.processes import difference
 
 @dataclass(frozen=True)
 class Streamed:
-    """What is left of the stream.
+    """The outputs of the stream that has ended.
 
     Attributes:
         output: output folder.
@@ -35,7 +35,7 @@ class Streamed:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The figures of the life; None for what could not be measured.
+    """The figures of a run of `tests.lifecycle`; a figure that could not be measured is None.
 
     Attributes:
         windows_lost: closed windows of a series without a forecast.
@@ -64,12 +64,12 @@ class Outcome:
     follows: bool
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object that the run prints last."""
+        """Return the JSON object that `tests.lifecycle` prints as its last line."""
         return asdict(self)
 
     @property
     def is_good(self) -> bool:
-        """Whether no window was lost or late, and alias and stream changed as planned."""
+        """True if no window was lost or late, and the alias and the stream changed versions as planned."""
         moves = [1, 2, 4, 2, 1] if self.follows else [1, 2, 1]
         return (
             not self.windows_lost
@@ -93,7 +93,7 @@ def measure(
             does not follow the alias.
     """
     forecasts = read_forecasts(streamed.output)
-    # The last window stays open, because no later row has closed it.
+    # The last window stays open, because no later row closes it.
     expected = ((streamed.days - inputs.HISTORY_DAYS) * 24 - 1) * inputs.SERIES
     found = forecasts.select("series_id", "issued_at").unique()
     versions = forecasts.sort("issued_at").select(pl.col("model_version").rle()).unnest("model_version")

@@ -1,4 +1,4 @@
-"""The page that shows what happened in the life of a model."""
+"""Write the page with the steps and the figures of a run of `tests.lifecycle`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from forecaster.reports.html import Picture, ReportTable, write_report
 from forecaster.reports.improvement_plot import improvement_figure
-from forecaster.reports.plots import PALETTE, _canvas, _legend
+from forecaster.reports.plot_style import PALETTE, draw_legend, titled_axes
 from pipelines.sinks.files import read_forecasts
 from tests.lifecycle import inputs
 from tests.lifecycle.outcome import Outcome
@@ -29,7 +29,7 @@ def write_page(
         events: one sentence for each step.
         gated: JSON of the decisions of the gate.
         outcome: the figures.
-        folder: folder of the life.
+        folder: the folder in which the steps ran.
     """
     figures: list[Picture] = [
         (
@@ -93,7 +93,7 @@ def _errors(output: Path) -> pl.DataFrame:
 
 
 def _error_figure(errors: pl.DataFrame) -> Figure:
-    figure, axes = _canvas("Error of the stream", "day (UTC)", "mean absolute error, one window ahead")
+    figure, axes = titled_axes("Error of the stream", "day (UTC)", "mean absolute error, one window ahead")
     for colour, version in zip(PALETTE, errors["model_version"].unique(maintain_order=True), strict=False):
         part = errors.filter(pl.col("model_version") == version)
         days = part["day"].dt.replace_time_zone(None).to_numpy()
@@ -102,5 +102,5 @@ def _error_figure(errors: pl.DataFrame) -> Figure:
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.set_ylim(bottom=0)
-    _legend(axes)
+    draw_legend(axes)
     return figure

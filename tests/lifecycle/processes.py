@@ -1,4 +1,4 @@
-"""Run the commands of the life as a user does, feed the stream, and read its numbers."""
+"""Run the commands of `tests.lifecycle` as a user does, write files for the stream, and read its counts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.lifecycle import inputs
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
-_FIRST_DAYS = 40  # put quickly, because the retraining waits for them
+_FIRST_DAYS = 40  # written quickly, because the retraining waits for these days
 _FAST_S, _SLOW_S = 0.1, 0.7  # seconds between two days of the stream
 
 
 @dataclass
 class Desk:
-    """The folder of the life, in which all commands run.
+    """The folder in which all commands run.
 
     Attributes:
         folder: holds data, job file, MLflow store and the output of the stream.
@@ -63,7 +63,7 @@ class Desk:
 
 
 class Stream:
-    """A running stream, and the thread that puts the file of a new day into its folder again and again."""
+    """A running stream, and a thread that writes one day after the other into the watched folder."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
         self._folder, self._process = folder, process
@@ -84,7 +84,7 @@ class Stream:
         self._wait(lambda: self._numbers().counts.rows_in >= wanted)
 
     def wait_for_version(self, model_version: str) -> None:
-        """Wait until every shard has a model version."""
+        """Wait until every shard has changed to ``model_version``."""
         self._wait(lambda: self._numbers().as_json(0.0).get("model_versions") == [model_version])
 
     def wait_for_refusal(self, version: str) -> None:
@@ -134,7 +134,7 @@ class Stream:
 
 
 def difference(later: Histogram, earlier: Histogram) -> Histogram:
-    """Return the latencies that were added between two moments."""
+    """Return the latencies that are in the later histogram and not in the earlier one."""
     buckets = {bucket: count - earlier.buckets.get(bucket, 0) for bucket, count in later.buckets.items()}
     return Histogram({bucket: count for bucket, count in buckets.items() if count}, 0.0)
 

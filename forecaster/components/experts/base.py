@@ -96,7 +96,7 @@ class Expert(ABC):
 
     @abstractmethod
     def spec(self) -> Mapping[str, Field]:
-        """See `Component`."""
+        """Return the expert's fields by name."""
 
     def init(self, series: int) -> Arrays:
         """Return zeros, unless the expert overrides it."""
@@ -104,7 +104,7 @@ class Expert(ABC):
 
     @abstractmethod
     def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
-        """Update ``own`` in place with one window, for the series where ``counts`` ``[S]``."""
+        """Update ``own`` in place with one window, for the series where ``counts`` ``[S]`` is True."""
 
     @abstractmethod
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
@@ -138,7 +138,10 @@ class Expert(ABC):
 
 
 def expert_inputs(block: Block, reach: int) -> ExpertInputs:
-    """Return views of a block's arrays for all its windows, with ``reach`` windows before each window."""
+    """Return the inputs of an expert for all windows of a block, as views of the block's arrays.
+
+    ``past`` holds, for each window, its value and the values of the ``reach`` windows before it.
+    """
     windows = len(block.values)
     history = block.history[len(block.history) - windows - reach :]
     # The axes of ``past`` are past window, window and series.
@@ -149,5 +152,5 @@ def expert_inputs(block: Block, reach: int) -> ExpertInputs:
 
 
 def in_scales(far: Floats, scale: Floats) -> Floats32:
-    """Return distances in scales as float32, clipped: divided by a tiny scale they could exceed float32."""
+    """Return distances in scales as float32, clipped because a tiny scale can make them infinite."""
     return np.clip(far / scale, -FARTHEST, FARTHEST).astype(np.float32)

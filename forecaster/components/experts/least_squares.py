@@ -55,12 +55,12 @@ class LeastSquares(Expert):
 
     @property
     def name(self) -> str:
-        """See `Expert`."""
+        """The name of the component and of the member."""
         return self.label
 
     @property
     def reach(self) -> int:
-        """M: the longest lag, plus the window that it lags behind."""
+        """M: the longest lag plus 1, because lags are counted back from the window before the current one."""
         return max(self.lags) + 1
 
     @property
@@ -69,7 +69,7 @@ class LeastSquares(Expert):
 
     @property
     def forecast_fields(self) -> tuple[str, ...]:
-        """See `Expert`."""
+        """The fields that `forecast` reads, see `Expert.forecast_fields`."""
         return ("weights", "means") if self.halflives else ("weights",)
 
     def spec(self) -> Mapping[str, Field]:
@@ -88,7 +88,7 @@ class LeastSquares(Expert):
         return own
 
     def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
-        """See `Expert`.
+        """Update the weights in place with one window, see `Expert.learn`.
 
         The weights learn from a window only if the window and the window before have values, the series is
         not constant, and more than `reach` values were observed before.
@@ -140,7 +140,7 @@ class LeastSquares(Expert):
             row *= grows
 
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
-        """See `Expert`."""
+        """Return the forecasts issued at the windows ``inputs``, see `Expert.forecast`."""
         now = self._without_shape(inputs, inputs.last[None], inputs.age[None])[0]
         longest = max(self.lags)
         # Compute with distances from the last value: float32 would round small changes of a high level away.
@@ -221,9 +221,9 @@ class LeastSquares(Expert):
 
 
 def _near(values: Floats, last: Floats, scale: Floats) -> Floats32:
-    """Return ``[n, ..., S]``, values less the last value in scales, 0 for a missing value or another level.
+    """Return ``[n, ..., S]``, distances of values from the last value in scales; 0 for a missing value.
 
-    The distances redescend (Hampel 1974): they count in full up to 20 scales, and not at all from 40 on.
+    A distance up to 20 scales is unchanged. A larger one shrinks, and is 0 from 40 scales on (Hampel 1974).
     """
     distance = np.empty(values.shape, np.float32)
     distances(values, last, 1.0 / (OTHER_LEVEL * scale), distance)

@@ -1,4 +1,4 @@
-"""Experts that learn nothing: they forecast the last value, or the last value of the same phase.
+"""Experts that learn nothing: they repeat the last value, or the last value of the same seasonal phase.
 
 Letters: S series, M past windows, N horizon.
 """
@@ -29,14 +29,14 @@ class Persistence(Expert):
     reach = 0
 
     def spec(self) -> Mapping[str, Field]:
-        """Return no fields."""
+        """Return no fields, because the expert has no state."""
         return {}
 
     def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
-        """Do nothing."""
+        """Do nothing, because the expert learns nothing."""
 
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
-        """See `Expert`."""
+        """Return the forecasts issued at the windows ``inputs``, see `Expert.forecast`."""
         return np.zeros((self.horizon, *inputs.last.shape), np.float32)
 
 
@@ -58,7 +58,7 @@ class SeasonalNaive(Expert):
 
     @property
     def name(self) -> str:
-        """See `Expert`."""
+        """The name of the component and of the member."""
         return self.label
 
     @property
@@ -71,10 +71,10 @@ class SeasonalNaive(Expert):
         return {}
 
     def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
-        """Do nothing."""
+        """Do nothing, because the expert learns nothing."""
 
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
-        """See `Expert`."""
+        """Return the forecasts issued at the windows ``inputs``, see `Expert.forecast`."""
         same_phase = inputs.back(windows_ago(self.season, self.horizon))
         change = in_scales(same_phase - inputs.last, inputs.scale)
         return np.where(np.isnan(same_phase), np.float32(0.0), change)

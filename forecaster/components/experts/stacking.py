@@ -81,7 +81,7 @@ class Stacking:
 
     @property
     def reads(self) -> frozenset[str]:
-        """See `Component`."""
+        """The names of the block's fields that `step` reads."""
         members = (f"members.{name}" for name in self.experts)
         return frozenset({"last", "scale", "moves", "observed", "out.forecast", *members})
 
@@ -249,7 +249,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide all errors by the best member's error: this member's power is then 1, and no sum of powers is 0.
+    # Divide all errors by that of the best member: its power is then 1, so the sum of the powers is not 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]
@@ -277,7 +277,10 @@ def _at_anchors(change: Floats32, anchors: tuple[int, ...]) -> Floats32:
 
 
 def _within(combined: Floats32, changes: Sequence[Floats32]) -> None:
-    """Clip a combination to the range of its members' forecasts: similar members can have large weights."""
+    """Clip a combined forecast in place to the range of the members' forecasts.
+
+    Similar members can have large weights of opposite signs, which would take it far outside this range.
+    """
     low, high = changes[0].copy(), changes[0].copy()
     for change in changes[1:]:
         np.minimum(low, change, out=low)

@@ -2,9 +2,9 @@
 
 Sales, traffic and loads grow and fall by shares: a tenth less at night is a tenth less at noon. This ridge
 regression is a third one, beside the two of `forecaster.components.network.ridge`. Its target is the
-logarithmic change from the last value, and its regressors are the distances of the lags' logarithms from the
-last value's. It has no unit: if changes are small against the level, it is a regression of relative changes.
-It is not used for a series that has reached 0.
+logarithmic change from the last value, and its regressors are the distances of the lags' logarithms from
+that of the last value. It has no unit: if changes are small against the level, it is a regression of
+relative changes. It is not used for a series that has reached 0.
 
 Letters: T windows, n rows of them, r rows of a piece, S series, F regressors, K experts, N horizon.
 """

@@ -168,7 +168,7 @@ class Network(nn.Module):
 
     @property
     def reads(self) -> frozenset[str]:
-        """See `Component`."""
+        """The names of the block's fields that `step` reads."""
         return _READS | ({"observed_inputs"} if self.past else frozenset())
 
     def spec(self) -> Mapping[str, Field]:

@@ -1,8 +1,7 @@
-"""Initial weights and dropout that are drawn from a generator of one's own.
+"""Initial weights and dropout, drawn from the generator of one training.
 
 torch's layers draw from one generator for the whole process, so two trainings in one process would change
-each other's weights. So layers are built on the device
-``meta``, where torch draws nothing.
+each other's weights. To prevent this, layers are built on the device ``meta``, where torch draws nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +46,8 @@ def random_linear(inputs: int, outputs: int, rng: torch.Generator, bias: bool = 
 
 def small_linear(inputs: int, outputs: int, rng: torch.Generator) -> nn.Linear:
     """Return a linear layer with small weights and a bias of 0: its first outputs are almost 0."""
-    # The weights of `random_linear` are drawn and replaced, so that a seed gives the same weights as in 0.1.
+    # `random_linear` draws weights that the next lines overwrite. Keep these draws: without them, a seed
+    # would give other weights than in version 0.1.
     layer = random_linear(inputs, outputs, rng)
     nn.init.normal_(layer.weight, std=1e-2, generator=rng)
     nn.init.zeros_(layer.bias)

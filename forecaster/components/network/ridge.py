@@ -5,8 +5,8 @@ distances of lags from it; the last season; the seventh season before (a week of
 the last value. The network weighs them.
 
 A missing lag counts as the running mean. A lag on another level counts as the last value (Hampel 1974, "The
-influence curve and its role in robust estimation"): after a jump of many scales the lags before it are
-useless, and a linear forecast would be far off as long as its lags reach back to them.
+influence curve and its role in robust estimation"): after a jump of many scales, the lags before the
+jump are useless, and a linear forecast would be far off as long as its lags reach back before the jump.
 
 Letters: T windows, n rows of them, S series, R ring, F regressors, K experts, N horizon.
 """
@@ -94,9 +94,9 @@ def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count:
 def distances(
     values: Floats, last: Floats, per_size: Floats, out: Floats32, off: Floats | None = None
 ) -> None:
-    """Compute values less the last value, divided by 20 scales.
+    """Compute the distances of values from the last value, divided by 20 scales.
 
-    A missing value gives NaN, and a difference beyond the range of float32 infinity.
+    A missing value gives NaN. A distance beyond the range of float32 gives infinity.
 
     Args:
         values: ``[..., S]`` float64.
@@ -110,9 +110,10 @@ def distances(
 
 
 def limit_distances(x: Floats32, missing: Floats32 | float) -> None:
-    """Limit `distances` to -1 to 1, and replace missing ones.
+    """Shrink large `distances` towards 0, and replace missing distances.
 
-    A distance of size up to 1 is unchanged. Beyond 1 it falls, to 0 at 2 and beyond.
+    A distance of size up to 1 is unchanged. Beyond size 1 a distance shrinks as it grows, and from size 2 on
+    it becomes 0. So no result is larger than 1.
 
     Args:
         x: the distances, changed in place.
@@ -167,7 +168,10 @@ class Experts:
 
     @cached_property
     def _places(self) -> list[Ints]:
-        """The rows ``[N]`` of the horizons' regressors: for the last season, and for the seventh before."""
+        """The rows ``[N]`` of the regressors that the two seasonal experts forecast at each horizon.
+
+        The first expert repeats the last season, the second one the seventh season before.
+        """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
         # Row ``count`` of the regressors is 0, the last value: use it for lags of 0 and lags beyond the ring.

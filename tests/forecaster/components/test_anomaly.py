@@ -59,7 +59,7 @@ def test_a_value_that_often_repeats_raises_few_alarms() -> None:
     assert alarm.sum() < 3 * 2000 / WEEK
 
 
-def test_without_value_or_forecast_p_value_and_alarm_are_nan() -> None:
+def test_p_value_and_alarm_are_nan_without_value_or_forecast() -> None:
     values = np.array([[1.0], [np.nan], [1.5]])
     p_value, alarm = step_anomaly(values).out.anomaly[:, :, 0, 0]
     assert np.isnan(p_value).tolist() == np.isnan(alarm).tolist() == [True, True, False]

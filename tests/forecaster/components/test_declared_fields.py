@@ -1,4 +1,4 @@
-"""A component reads and writes only the fields of a block that it declares, in an order that is checked."""
+"""Tests that components use only the block fields that they declare, and that their order is checked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fail(self: Undeclared, *given: Any, **options: Any) -> NoReturn:
 
 
 class Undeclared:
-    """Stand for a field that a component does not declare; every use of it raises AssertionError."""
+    """A value in place of a field that a component does not declare; every use raises AssertionError."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -80,7 +80,7 @@ def chain_of(names: Sequence[str]) -> list[Component]:
 
 
 @every_component
-def test_it_reads_and_writes_only_declared_fields(name: str, cell: str) -> None:
+def test_a_component_reads_and_writes_only_its_declared_fields(name: str, cell: str) -> None:
     component, block = component_and_block(name, cell)
     block = with_declared_fields_only(block, component.reads | component.writes)
     before = arrays_of(block)
@@ -95,7 +95,7 @@ def test_it_reads_and_writes_only_declared_fields(name: str, cell: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "cell"), [kind for kind in KINDS if kind[0] not in EXPERTS_THAT_USE_LESS])
-def test_it_uses_each_field_that_it_declares_to_read(name: str, cell: str) -> None:
+def test_a_component_uses_each_field_that_it_declares_to_read(name: str, cell: str) -> None:
     component, block = component_and_block(name, cell)
     for field in component.reads:
         limited = with_declared_fields_only(block, (component.reads | component.writes) - {field})

@@ -60,7 +60,7 @@ def test_calibrated_quantiles_never_cross() -> None:
     assert (np.diff(block.out.forecast, axis=0) >= 0).all()
 
 
-def test_before_the_first_residual_intervals_use_the_network_quantiles() -> None:
+def test_intervals_use_network_quantiles_until_the_first_residual() -> None:
     values = np.random.default_rng(2).normal(size=(50, 1)).cumsum(axis=0)
     block = calibrated(values, network=0.7)
     np.testing.assert_allclose(block.out.forecast[2, 0, 0] - block.out.forecast[1, 0, 0], 0.7)

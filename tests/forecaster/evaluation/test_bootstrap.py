@@ -1,4 +1,4 @@
-"""The intervals of the block bootstrap hold for correlated losses."""
+"""Tests of the block bootstrap: its intervals have their confidence although losses are autocorrelated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def autoregression(weight: float, count: int, seed: int) -> Floats:
 
 @pytest.mark.parametrize(
     ("weight", "count", "seed", "expected"),
-    [  # the column `circular` of arch.bootstrap.optimal_block_length (arch 8.0)
+    [  # expected: the column `circular` of arch.bootstrap.optimal_block_length (arch 8.0)
         (0.0, 500, 1, 3.67),
         (0.5, 500, 1, 9.52),
         (0.9, 500, 1, 39.63),
@@ -31,7 +31,7 @@ def autoregression(weight: float, count: int, seed: int) -> Floats:
         (-0.5, 300, 4, 15.32),
     ],
 )
-def test_the_block_length_equals_that_of_the_reference(
+def test_the_block_length_equals_the_block_length_of_arch(
     weight: float, count: int, seed: int, expected: float
 ) -> None:
     assert block_length(autoregression(weight, count, seed)) == np.ceil(expected)
@@ -45,7 +45,7 @@ def test_constant_losses_have_blocks_of_one_issue_time(count: int) -> None:
 def test_nine_of_ten_intervals_contain_the_true_improvement() -> None:
     length, inside, trials = 20, 0, 120
     for seed in range(trials):
-        both = 10 + autoregression(0.7, 400, seed)[:, None]  # both models have hard and easy times
+        both = 10 + autoregression(0.7, 400, seed)[:, None]  # a part of the losses that both models share
         champion = both + 0.5 * autoregression(0.7, 400, 1000 + seed)[:, None]
         challenger = 0.9 * both + 0.5 * autoregression(0.7, 400, 2000 + seed)[:, None]
         (found,) = improvements(champion, challenger, np.ones_like(champion), length, 0.9)
@@ -54,14 +54,14 @@ def test_nine_of_ten_intervals_contain_the_true_improvement() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 80), st.integers(0, 99))
-def test_equal_losses_have_no_improvement_at_all(times: int, length: int, seed: int) -> None:
+def test_equal_losses_have_an_improvement_of_exactly_0(times: int, length: int, seed: int) -> None:
     losses = np.abs(np.random.default_rng(seed).normal(size=(times, 2)))
     for found in improvements(losses, losses, np.ones_like(losses), length, 0.9):
         assert found == (0.0, 0.0, 0.0)
 
 
 @given(st.integers(1, 60), st.integers(1, 80), st.floats(0.1, 10), st.integers(0, 99))
-def test_a_constant_ratio_of_losses_has_an_interval_of_no_width(
+def test_a_constant_ratio_of_losses_has_an_interval_without_width(
     times: int, length: int, ratio: float, seed: int
 ) -> None:
     losses = 0.1 + np.abs(np.random.default_rng(seed).normal(size=(times, 1)))
@@ -69,7 +69,7 @@ def test_a_constant_ratio_of_losses_has_an_interval_of_no_width(
     assert np.allclose(found, 1 - ratio)
 
 
-def test_losses_at_rounding_level_are_no_difference() -> None:
+def test_differences_of_rounding_size_are_no_improvement() -> None:
     nothing = np.zeros((50, 1))
     (found,) = improvements(nothing, nothing + 1e-15, np.ones_like(nothing), 5, 0.9)
     assert np.allclose(found, 0.0, atol=1e-8)

@@ -1,4 +1,4 @@
-"""The gate promotes a challenger only inside every limit, and gives every reason."""
+"""The gate promotes a challenger only if it is inside every limit; a decision gives all its reasons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COSTS = st.builds(Cost, st.floats(1, 1e6), st.integers(1, 10**9), st.floats(1e-3
 
 
 def improvement(share: float, below: float = 0.0, above: float = 0.0) -> Improvement:
-    """Return an improvement whose interval reaches ``below`` and ``above`` the share."""
+    """Return an improvement by ``share`` with the interval from ``share - below`` to ``share + above``."""
     return Improvement(share, share - below, share + above)
 
 
@@ -91,12 +91,14 @@ def inside_every_limit(found: PairedComparison, gate: GateConfig) -> bool:
 
 
 @given(comparisons(), GATES)
-def test_no_challenger_outside_a_limit_is_promoted(found: PairedComparison, gate: GateConfig) -> None:
+def test_a_challenger_outside_any_limit_is_not_promoted(found: PairedComparison, gate: GateConfig) -> None:
     assert not decide(found, gate).promote or inside_every_limit(found, gate)
 
 
 @given(comparisons(), GATES)
-def test_two_identical_models_are_never_promoted(found: PairedComparison, gate: GateConfig) -> None:
+def test_a_model_is_never_promoted_against_an_identical_model(
+    found: PairedComparison, gate: GateConfig
+) -> None:
     same = replace(found, overall=improvement(0.0), by_class=dict.fromkeys(found.by_class, improvement(0.0)))
     assert not decide(same, gate).promote
 
@@ -154,14 +156,14 @@ def test_a_better_challenger_passes_wherever_a_worse_one_passes(
         ("speed", {"costs": (Cost(8.0, 1, 1.0), Cost(8.0, 1, 2.1))}),
     ],
 )
-def test_each_broken_limit_alone_refuses_the_challenger(name: str, changes: dict[str, Any]) -> None:
+def test_a_challenger_outside_one_limit_is_refused_for_this_limit(name: str, changes: dict[str, Any]) -> None:
     assert decide(PASSING, GateConfig()).promote
     decision = decide(replace(PASSING, **changes), GateConfig())
     assert not decision.promote
     assert [check.name for check in decision.checks if not check.passed] == [name]
 
 
-def test_the_reason_states_the_number_and_the_limit() -> None:
+def test_the_reason_of_a_refusal_gives_the_measure_and_its_limit() -> None:
     decision = decide(replace(PASSING, overall=Improvement(-0.012, -0.03, 0.01)), GateConfig(margin=0.01))
     assert " ".join(decision.reasons) == (
         "the loss is 1.20 % larger (the improvement is -3.00 % to 1.00 % with 90% confidence, and must "

@@ -34,7 +34,7 @@ SPLIT = Split(train_rows=30, first=40, stop=70, horizon=3)
 
 
 def history(rows: int = 80) -> Windows:
-    """Return three random walks: complete, with gaps, and with a first value after the training rows."""
+    """Return three random walks: one is complete, one has gaps, one begins after the training rows."""
     rng = np.random.default_rng(0)
     values = 10 + rng.normal(size=(rows, 3)).cumsum(axis=0)
     values[rng.random(rows) < 0.2, 1] = np.nan
@@ -90,7 +90,7 @@ def test_rolling_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.Monke
         assert one.wql == pytest.approx(other.wql, rel=1e-5)
 
 
-def test_a_pair_is_scored_only_with_actual_forecast_and_scale() -> None:
+def test_targets_without_actual_or_forecast_or_scale_are_not_scored() -> None:
     blocks = list(rolling_forecasts(MODEL, history(), SPLIT))
     scored = np.concatenate([block.is_scored for block in blocks])
     actuals = np.concatenate([block.actuals for block in blocks])
@@ -145,7 +145,7 @@ def test_normalising_uses_mean_and_deviation_of_training_rows() -> None:
         train = found.values[:30, s]
         assert np.nanmean(train) == pytest.approx(0, abs=1e-12)
         assert np.nanstd(train) == pytest.approx(1)
-    np.testing.assert_array_equal(found.values[:, 2], windows.values[:, 2])  # without training rows
+    np.testing.assert_array_equal(found.values[:, 2], windows.values[:, 2])  # series c has no training rows
     constant = normalised(Windows(("a",), START, np.array([[5.0], [5.0], [7.0]])), 2, WindowConfig())
     assert constant.values[:, 0].tolist() == [0.0, 0.0, 2.0]
 

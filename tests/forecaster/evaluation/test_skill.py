@@ -1,4 +1,4 @@
-"""The skill ranks models of different horizons; the measures of quantiles agree with a rolling tally."""
+"""Tests of the skill, which ranks models with different horizons, and of measures of quantile forecasts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEVELS = (0.05, 0.5, 0.95)
 
 
 def scores_of(errors: dict[str, list[float]]) -> pl.DataFrame:
-    """Return a frame of scores; the errors of each model are listed by horizon, from 1 on."""
+    """Return a frame of scores; ``errors`` lists the errors of each model at horizons 1, 2, and so on."""
     rows = [
         {"model": model, "horizon": horizon, "mae": error, "coverage": None}
         for model, by_horizon in errors.items()
@@ -34,7 +34,7 @@ def scores_of(errors: dict[str, list[float]]) -> pl.DataFrame:
 def test_a_model_that_is_worse_at_every_horizon_ranks_lower(
     ratios: list[float], factor: float, horizons: int
 ) -> None:
-    """The other model also forecasts fewer horizons; by a mean over its own horizons, it could rank first."""
+    """The worse model also forecasts fewer horizons; by the mean over these alone, it could rank first."""
     persistence = [1.0 + horizon for horizon in range(24)]
     good = [ratio * error for ratio, error in zip(ratios, persistence, strict=True)]
     worse = [error * factor for error in good[:horizons]]
@@ -46,11 +46,11 @@ def test_a_model_that_is_worse_at_every_horizon_ranks_lower(
     assert good_skill == pytest.approx(1 - np.mean([ratios[h - 1] for h in (1, 3, 6, 12, 24)]))
 
 
-def test_there_is_no_skill_against_a_baseline_without_scores() -> None:
+def test_the_skill_against_a_baseline_without_scores_is_none() -> None:
     assert skill(scores_of({"lstm": [1.0]}), "lstm", "seasonal naive") is None
 
 
-def test_a_baseline_without_an_error_gives_no_gain() -> None:
+def test_the_skill_against_a_baseline_without_errors_is_0() -> None:
     assert skill(scores_of({"lstm": [1.0], "persistence": [0.0]}), "lstm", "persistence") == 0.0
 
 
@@ -72,7 +72,7 @@ def errors_of(actuals: np.ndarray, quantiles: np.ndarray) -> pl.DataFrame:
     )
 
 
-def test_the_measures_of_quantiles_agree_with_those_of_a_tally() -> None:
+def test_distribution_measures_agree_with_a_tally() -> None:
     chance = np.random.default_rng(0)
     actuals = chance.normal(5, 3, size=(40, 2))
     middle = actuals + chance.normal(size=actuals.shape)
@@ -88,7 +88,7 @@ def test_the_measures_of_quantiles_agree_with_those_of_a_tally() -> None:
     assert scaled["width_90"] == pytest.approx(1.25)
 
 
-def test_a_model_of_points_has_no_interval() -> None:
+def test_point_forecasts_have_no_coverage_and_no_width() -> None:
     frame = errors_of(np.ones((3, 1)), np.ones((3, 3, 1))).drop("q5", "q95")
     assert set(distribution_measures(frame, {})) == {"wql"}
 
@@ -106,7 +106,7 @@ def test_the_table_of_series_divides_errors_by_the_scale() -> None:
     assert table["skill_vs_seasonal_naive"].to_list() == [0.5, 0.5]
 
 
-def test_curves_hold_the_baselines_beside_the_model() -> None:
+def test_curves_contain_the_scores_of_model_and_baselines() -> None:
     scores = scores_of({"lstm": [1.0, 2.0], "persistence": [2.0, 3.0]})
     curves = BaselineComparison("lstm", {}, {}, scores).curves()
     assert curves[2] == {"mase_by_horizon": 2.0, "mase_by_horizon_persistence": 3.0}

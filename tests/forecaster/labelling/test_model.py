@@ -74,7 +74,7 @@ def test_labelling_in_pieces_equals_labelling_at_once(
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_labelling_single_windows_equals_labelling_at_once(cell: str) -> None:
+def test_labelling_window_by_window_equals_labelling_at_once(cell: str) -> None:
     model, given_values = labeller(cell, "step", "running"), values(60, 2, 1)
     begin = np.array([7, 1000])
     _, whole = model.step(model.initial_state(begin), given_values)

@@ -41,7 +41,7 @@ def test_the_confusion_matrix_has_true_labels_in_rows() -> None:
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
 
 
-def test_the_weekly_threshold_lets_one_step_per_week_pass() -> None:
+def test_one_score_per_week_exceeds_the_weekly_threshold() -> None:
     score = np.random.default_rng(0).permutation(np.linspace(0, 1, 168 * 5, dtype=np.float32))
     assert (score > scores.weekly_threshold(score, 3600)).sum() == 5
     assert (score > scores.weekly_threshold(score, 3600, a_week=3.0)).sum() == 15

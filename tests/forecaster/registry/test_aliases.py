@@ -1,4 +1,4 @@
-"""Aliases move with a bounded history, and a rollback takes the last move back."""
+"""The moves of an alias are recorded, up to a limit, and a rollback undoes the last move."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def move(number: int, before: int | None, after: int, *, is_rollback: bool = Fal
 
 
 @given(st.lists(st.integers(0, 4), max_size=60), st.integers(1, 60))
-def test_rollbacks_take_promotions_back_in_reverse_order(actions: list[int], kept: int) -> None:
-    stack: list[int] = []  # the model of the history: a promotion pushes, a rollback (action 0) pops
+def test_rollbacks_undo_promotions_from_the_newest_to_the_oldest(actions: list[int], kept: int) -> None:
+    stack: list[int] = []  # what the history must give: a promotion pushes a version, a rollback (0) pops one
     moves: list[Move] = []
     for action in actions:
         before = stack[-1] if stack else None
@@ -35,11 +35,11 @@ def test_rollbacks_take_promotions_back_in_reverse_order(actions: list[int], kep
         return
     expected = stack[-2] if len(stack) > 1 else None
     assert previous_version(moves, stack[-1]) == expected
-    # With the oldest moves forgotten, an older version can be unknown, but is never a wrong one.
+    # If the oldest moves are deleted, the previous version may be unknown, but it must never be wrong.
     assert previous_version(moves[-kept:], stack[-1]) in (expected, None)
 
 
-def test_a_move_without_a_record_can_be_taken_back() -> None:
+def test_a_rollback_undoes_a_move_made_without_statecast() -> None:
     assert previous_version([move(1, None, 1), move(2, 1, 2)], 5) == 2
     assert previous_version([], 5) is None
 
@@ -79,7 +79,7 @@ def test_a_promotion_and_its_rollback_are_recorded_as_tags(store: Registry) -> N
         store.aliases.rollback("weather", "used")
 
 
-def test_the_history_of_an_alias_is_bounded(store: Registry) -> None:
+def test_an_alias_keeps_only_its_newest_moves(store: Registry) -> None:
     for number in range(MOST_MOVES + 3):
         store.promote(f"weather/{number % 3 + 1}", "busy")
     moves = store.aliases.moves("weather", "busy")
@@ -88,7 +88,7 @@ def test_the_history_of_an_alias_is_bounded(store: Registry) -> None:
     assert store.aliases.moves("weather", "busy") == moves
 
 
-def test_a_rollback_names_what_is_missing(store: Registry) -> None:
+def test_the_error_of_a_rollback_names_the_missing_alias_or_model(store: Registry) -> None:
     for name, alias, message in (
         ("weather", "nobody", "weather has no alias nobody: set one with statecast promote"),
         ("wether", "used", "no model 'wether' is registered .* did you mean weather"),
@@ -98,7 +98,7 @@ def test_a_rollback_names_what_is_missing(store: Registry) -> None:
             store.aliases.rollback(name, alias)
 
 
-def test_a_decision_replaces_the_earlier_one_in_the_description(store: Registry) -> None:
+def test_the_description_contains_only_the_newest_decision(store: Registry) -> None:
     import mlflow
 
     client = mlflow.MlflowClient(store.tracking_uri)
@@ -112,7 +112,7 @@ def test_a_decision_replaces_the_earlier_one_in_the_description(store: Registry)
     assert described.endswith("Replaces weather/2, from https://***@host.")
 
 
-def test_the_end_of_the_training_windows_is_read_from_the_version(store: Registry, tmp_path: Path) -> None:
+def test_trained_until_reads_the_end_of_training_from_tags(store: Registry, tmp_path: Path) -> None:
     assert store.aliases.trained_until("weather/1") is None
     assert store.aliases.trained_until("weather/2") == datetime(2026, 1, 2, tzinfo=UTC)
     forecaster().save(tmp_path / "saved")

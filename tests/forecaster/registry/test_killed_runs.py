@@ -1,4 +1,4 @@
-"""A run whose process was killed is marked by the next run."""
+"""If the process of an MLflow run was killed, the next run sets the status of that run to KILLED."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ with Registry(sys.argv[1], "tests").start_run("dies", {}):
 """
 
 
-def test_the_next_run_marks_a_killed_run(tmp_path: Path) -> None:
+def test_the_next_run_sets_the_status_of_a_killed_run(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     registry = Registry(uri, "tests")
     with registry.start_run("alive", {}) as alive:
@@ -45,9 +45,9 @@ def test_the_next_run_marks_a_killed_run(tmp_path: Path) -> None:
     ("change", "is_dead"),
     [
         ({}, False),
-        ({2: "4194303"}, True),  # a process number that no process has
-        ({3: "1.0"}, True),  # the number was given to a later process
-        ({1: "pid:[1]"}, False),  # a process of another container
+        ({2: "4194303"}, True),  # no process has this number
+        ({3: "1.0"}, True),  # a later process has the number
+        ({1: "pid:[1]"}, False),  # the process belongs to another container
         ({0: "an-earlier-boot", 1: "pid:[4026531836]"}, True),
     ],
 )

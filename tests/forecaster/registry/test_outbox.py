@@ -1,4 +1,7 @@
-"""What a store does not take waits in a folder, bounded, and is sent later without loss or repetition."""
+"""Tests of the outbox: the folder that keeps entries of a run while the MLflow store cannot be reached.
+
+The entries are sent later, each once. Their number is limited.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 
 @contextmanager
 def away(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make every request to the store fail during the block, as a server does that died."""
+    """Make every request to the store fail while the block runs, as if the server had died."""
 
     def fail(*arguments: Any, **named: Any) -> Any:
         raise MlflowException("API request failed with exception connection refused")
@@ -55,7 +58,7 @@ def client(registry: Registry) -> MlflowClient:
 
 
 def log_everything(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
-    """Log a run whose store goes away after the first epoch; return the id of the run and its folder."""
+    """Log a run whose store is unreachable after the first epoch; return the run's id and outbox folder."""
     with pytest.raises(ModelError) as caught, registry.start_run("left", {"seed": 0}) as run:  # noqa: PT012
         run.log_epoch({"epoch": 1, "train_loss": 1.0})
         with away(registry, monkeypatch):
@@ -71,7 +74,7 @@ def log_everything(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> tuple
     return run.run_id, folder
 
 
-def test_a_run_whose_store_went_away_is_completed_later(
+def test_send_completes_a_run_whose_store_became_unreachable(
     store: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, folder = log_everything(store, monkeypatch)
@@ -90,7 +93,9 @@ def test_a_run_whose_store_went_away_is_completed_later(
     assert not folder.parent.exists()
 
 
-def test_sending_again_after_a_kill_repeats_nothing(store: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sending_a_run_again_after_a_kill_repeats_no_entry(
+    store: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_id, folder = log_everything(store, monkeypatch)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
@@ -104,7 +109,7 @@ def test_sending_again_after_a_kill_repeats_nothing(store: Registry, monkeypatch
         patched.setattr(MlflowClient, "set_terminated", die)
         with pytest.raises(Killed):
             store.send(folder, "unused")
-    for file, content in before.items():  # the entries that had been sent are on the disk again
+    for file, content in before.items():  # put back the sent entries
         if file.name != "run.json":
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
@@ -114,7 +119,7 @@ def test_sending_again_after_a_kill_repeats_nothing(store: Registry, monkeypatch
     assert len(client(store).get_metric_history(run_id, "epoch/loss_train")) == 2
 
 
-def test_a_run_below_another_can_begin_while_the_store_is_away(
+def test_a_child_run_can_begin_while_the_store_is_unreachable(
     store: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with store.start_run("parent", {}) as parent:
@@ -129,7 +134,7 @@ def test_a_run_below_another_can_begin_while_the_store_is_away(
     assert run.data.metrics == {"sweep/skill_validation": 0.5}
 
 
-def test_a_refused_metric_is_a_notice_and_blocks_nothing(
+def test_a_refused_metric_gives_a_notice_and_later_metrics_are_logged(
     store: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: Any, **named: Any) -> Any:
@@ -157,7 +162,7 @@ def test_files_that_cannot_be_stored_leave_metrics_and_status_complete(
         patched.setattr(MlflowClient, "log_artifact", full)
         run.log_frame(history(3), "scores.json")
         run.log_metrics({"a": 1.0})
-        assert len(tries) == 1  # the file is not tried again for each metric
+        assert len(tries) == 1  # logging a metric does not try to store the file again
         run.end("FINISHED")
     assert any("No space left" in line and "statecast sync" in line for line in run.notices)
     entity = client(store).get_run(run.run_id)
@@ -178,7 +183,7 @@ def test_the_outbox_drops_points_beyond_its_bound(tmp_path: Path, monkeypatch: p
     assert Outbox.read(box.folder).dropped == 4
 
 
-def test_a_store_that_is_away_is_tried_again_after_a_while(
+def test_an_unreachable_store_is_tried_again_after_growing_waits(
     store: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = store._connection
@@ -195,7 +200,7 @@ def test_a_store_that_is_away_is_tried_again_after_a_while(
         monkeypatch.setattr(type(connection.runs), "check", probe)
         for clock[0] in (1010.0, 1031.0, 1060.0, 1092.0, 1100.0):
             run.log_metrics({"a": 1.0})
-        assert tries == [1031.0, 1092.0]  # after 30 s, then after 60 s
+        assert tries == [1031.0, 1092.0]  # waits of 30 s, then of 60 s
         monkeypatch.undo()
     assert client(store).get_run(run.run_id).data.metrics == {"a": 1.0}
 
@@ -235,7 +240,7 @@ def test_two_outboxes_of_one_run_have_separate_folders(tmp_path: Path) -> None:
     assert len({box.make_folder() for box in boxes}) == 2
 
 
-def test_a_failed_run_says_why_as_tag_and_note(store: Registry) -> None:
+def test_the_error_of_a_failed_run_is_stored_as_tag_and_note(store: Registry) -> None:
     with pytest.raises(DataError), store.start_run("failed", {}) as run:
         raise DataError("weather.csv: row 3: no such column; see s3://me:secret@bucket")
     tags = client(store).get_run(run.run_id).data.tags
@@ -272,7 +277,7 @@ def test_a_folder_without_a_run_or_model_is_refused(store: Registry, tmp_path: P
         store.send(tmp_path, "unused")
 
 
-def test_a_complete_run_leaves_no_folder(store: Registry) -> None:
+def test_a_run_that_the_store_took_leaves_no_folder(store: Registry) -> None:
     with store.start_run("whole", {}) as run:
         run.log_model(forecaster(8), "whole", history(3))
         run.log_frame(pl.DataFrame({"a": [1.0, float("nan")]}), "table.json")

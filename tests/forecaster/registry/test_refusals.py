@@ -1,4 +1,4 @@
-"""What a store refuses is one line that names the remedy, without a password."""
+"""If an MLflow store refuses a request, the error is one line that names the remedy and hides passwords."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.servers import mlflow_server
 
 
 def refusal(registry: Registry) -> str:
-    """Return the line with which the store refuses a new run."""
+    """Start a run that the store refuses, and return the error, which must be one line without a secret."""
     with pytest.raises(ModelError) as caught, registry.start_run("refused", {}):
         pass
     line = str(caught.value)
@@ -63,7 +63,7 @@ def test_a_deleted_experiment_names_the_command_that_restores_it(tmp_path: Path)
         registry.runs()
 
 
-def test_a_database_without_a_server_needs_a_place_for_files(tmp_path: Path) -> None:
+def test_a_postgresql_store_requires_the_setting_mlflow_artifacts(tmp_path: Path) -> None:
     uri = "postgresql://me:secret@127.0.0.1:1/runs"
     with pytest.raises(ModelError, match=r"set mlflow\.artifacts to a folder") as caught:
         Connection(uri, "", "runs", "", "")._artifact_place()

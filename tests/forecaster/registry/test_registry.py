@@ -192,7 +192,7 @@ def test_simultaneously_registered_models_get_different_versions(
     assert len(versions.filter(pl.col("aliases").list.contains("champion"))) == 1
 
 
-def test_overlapping_store_errors_leave_only_mlflow_warning_filters() -> None:
+def test_overlapping_uses_of_store_errors_filter_only_mlflow_warnings() -> None:
     from forecaster.registry.refusals import store_errors
 
     before = list(warnings.filters)
@@ -317,7 +317,7 @@ def test_the_code_of_a_logged_model_has_no_caches(store_dir: Path, first_run: st
     code = next((store_dir / "mlartifacts" / "models").rglob("MLmodel")).parent / "code"
     assert {path.name for path in code.iterdir()} == {"forecaster", "schemas"}
     assert {path.suffix for path in code.rglob("*") if path.is_file()} == {".py", ".typed"}
-    assert sum(path.stat().st_size for path in code.rglob("*") if path.is_file()) < 800_000
+    assert sum(path.stat().st_size for path in code.rglob("*") if path.is_file()) < 1_000_000
 
 
 def test_reading_a_missing_store_does_not_create_the_store(store_dir: Path) -> None:

@@ -230,7 +230,7 @@ def test_every_json_shape_refuses_a_broken_id(ask: Post, shape: str, cell: objec
         return  # MLflow makes text of all cells of such a column, so True is a readable id
     assert 400 <= status < 500, answer
     assert "stack_trace" not in answer
-    if not ("instances" in shape and cell == []):  # here MLflow answers, with two lines
+    if not ("instances" in shape and cell == []):  # MLflow itself answers this request, with two lines
         assert_one_line(status, answer)
 
 

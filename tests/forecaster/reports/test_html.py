@@ -171,7 +171,7 @@ def test_a_report_keeps_matplotlib_settings_of_other_threads(
     finalize, before = RendererSVG.finalize, rcParams["lines.linewidth"]
 
     def change_and_finalize(renderer: RendererSVG) -> None:
-        rcParams["lines.linewidth"] = before + 1  # as a second thread might change the setting
+        rcParams["lines.linewidth"] = before + 1  # simulates a second thread that changes the setting
         finalize(renderer)
 
     monkeypatch.setattr(RendererSVG, "finalize", change_and_finalize)

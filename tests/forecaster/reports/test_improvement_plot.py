@@ -1,4 +1,4 @@
-"""The picture of improvements shows each interval on its own row."""
+"""The figure of improvements has one row for each improvement and its interval."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def test_at_most_forty_improvements_are_drawn() -> None:
     assert len(axes.get_yticks()) == 40
 
 
-def test_a_picture_without_improvements_is_refused() -> None:
+def test_a_figure_without_improvements_is_refused() -> None:
     with pytest.raises(ValueError, match="no improvement to draw"):
         improvement_figure({}, 0.9)

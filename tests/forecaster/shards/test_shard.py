@@ -187,7 +187,8 @@ def test_a_row_years_before_all_others_creates_no_windows_between() -> None:
     blocks = [out.forecasts for out in outputs if out.forecasts]
     assert sum(len(block.issued) for block in blocks) < 20
     counts = last_shard(model, [batch]).counts
-    # The series retires in the gap: 6 steps before the gap, 3 after. It then counts as new: no cold start.
+    # The series takes 6 steps until it retires, and 3 steps after the gap. It was forgotten in the gap, so it
+    # counts as new, and its return is no cold start.
     assert (counts.used, counts.cold_starts, counts.series_steps) == (4, 0, 6 + 3)
 
 

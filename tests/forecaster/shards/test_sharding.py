@@ -36,7 +36,7 @@ def test_the_parts_of_a_batch_split_by_shard_add_up(fleet: Windows, shards: int)
         empty_batch("rows", 0), stop=len(rows), rows=rows, rejected=rejected, outside=3, watermark_us=7
     )
     splitter = Splitter(shards)
-    for _ in range(2):  # the second call knows the shards of all series
+    for _ in range(2):  # the second call uses the shard numbers that the first call stored
         parts = splitter.split(batch)
         assert len(parts) == shards
         assert pl.concat([part.rows for part in parts.values()]).sort("offset").equals(rows)

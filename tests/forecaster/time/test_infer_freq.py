@@ -1,4 +1,4 @@
-"""`infer_freq` finds the length of windows that the times of rows have."""
+"""Tests of `infer_freq`, which infers the frequency of windows from the times of rows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def rows_at(times: list[datetime], series: str = "a") -> pl.DataFrame:
     st.sets(st.integers(0, 199), max_size=3),
     st.integers(1, 3),
 )
-def test_the_length_of_regular_windows_is_found_whatever_few_of_them_are_missing(
+def test_infer_freq_finds_regular_windows_although_some_are_missing(
     freq: str, start: int, length: int, missing: set[int], series: int
 ) -> None:
     frequency = Frequency.parse(freq)
@@ -65,26 +65,26 @@ def test_the_length_of_regular_windows_is_found_whatever_few_of_them_are_missing
         ("1y", [datetime(1990 + k, 7, 1, tzinfo=UTC) for k in range(20)]),
     ],
 )
-def test_month_ends_and_four_weeks_and_working_days_have_their_usual_length(
+def test_infer_freq_recognises_month_ends_four_weeks_workdays_and_years(
     freq: str, times: list[datetime]
 ) -> None:
     assert infer_freq(rows_at(times)).freq == freq
 
 
-def test_irregular_rows_get_the_nearest_usual_length_and_the_reason_says_so() -> None:
+def test_irregular_rows_get_the_nearest_usual_frequency_with_a_reason() -> None:
     steps = np.random.default_rng(0).uniform(40, 75, 300).cumsum()
     found = infer_freq(rows_at([datetime(2024, 1, 1, tzinfo=UTC) + timedelta(seconds=s) for s in steps]))
     assert found.freq == "1m"
     assert "irregular" in found.reason
 
 
-def test_the_reason_names_the_share_of_regular_rows() -> None:
+def test_infer_freq_reports_the_share_of_regular_rows() -> None:
     times = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=k) for k in range(101) if k != 50]
     assert infer_freq(rows_at(times)) == ("1h", "99% of the rows follow the row before after 1h")
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_rows_without_two_times_in_one_series_are_refused(count: int) -> None:
+def test_infer_freq_refuses_rows_without_two_times_in_one_series(count: int) -> None:
     rows = pl.concat([rows_at([datetime(2024, 1, 1, tzinfo=UTC)] * count, name) for name in "ab"])
     with pytest.raises(DataError, match=r"no series has two rows at different times.*--freq"):
         infer_freq(rows)

@@ -1,4 +1,4 @@
-"""Tests of weeks that begin on the weekday of the rows, so that forecasts are for the dates of the rows."""
+"""Tests of windows of a week that begin on the weekday of the rows, as the dates of forecasts then do."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def weekly_rows(day: str, weeks: int = 20) -> pl.DataFrame:
 
 @pytest.mark.parametrize("day", sorted(FIRST_DAYS))
 @pytest.mark.parametrize("name", ["1w-{}", "W-{}"])
-def test_weekly_forecasts_are_for_the_dates_of_rows(day: str, name: str) -> None:
+def test_weekly_forecasts_begin_on_the_weekday_of_the_rows(day: str, name: str) -> None:
     model, rows = forecaster(freq=name.format(day)), weekly_rows(day)
     assert aggregate(rows, model.window_config).windows.values[:, 0].tolist() == list(range(20))
     state, forecasts = advance(model, model.initial_state(), rows.head(12))
     frame = forecasts.frame()
     assert (
         frame["issued_at"].to_list() == rows["timestamp"][1:13].to_list()
-    )  # the date that horizon 1 forecasts
+    )  # horizon 1 is the week that begins at ``issued_at``, so that time is the date of the next row
     scored = errors(frame, aggregate(rows, model.window_config).windows, model.window_config)
     assert scored.filter(pl.col("horizon") == 1)["observed"].to_list() == list(range(1, 13))
     again = State.from_bytes(state.to_bytes())

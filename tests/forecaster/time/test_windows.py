@@ -164,7 +164,7 @@ def test_a_repeated_time_uses_the_row_with_the_largest_offset(how: str) -> None:
     assert found.replaced.select("value", "replaced_by").rows() == [(9.0, 1.0)]
 
 
-def test_equal_events_of_a_sum_count_unless_they_are_copies() -> None:
+def test_sums_add_equal_events_unless_their_origins_are_equal() -> None:
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": "sum"})
     rows = [(0, 5.0, 0), (0, 5.0, 1), (0, 5.0, 2), (0, 6.0, 3)]
     assert aggregate(rows_with_offsets(rows), config).duplicates == 0

@@ -83,7 +83,7 @@ def test_peak_training_memory_does_not_grow_with_the_batch_count(
 
 @pytest.mark.parametrize("held_from", [60, 41, 40, 17, 2])
 @pytest.mark.parametrize("length", [7, 16, 100])
-def test_targets_are_scaled_changes_held_out_by_their_window(held_from: int, length: int) -> None:
+def test_targets_are_scaled_changes_split_at_the_held_out_windows(held_from: int, length: int) -> None:
     windows, horizon = walks(60, 4), 5
     fleet = fleet_of(windows, network(horizon), FREQ, 2, held_from)
     seen = set()

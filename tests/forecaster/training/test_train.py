@@ -151,7 +151,7 @@ def test_refit_of_all_epochs_equals_training_without_validation() -> None:
     assert trained.forecaster.version == whole.forecaster.version
 
 
-def test_only_the_refit_depends_on_the_last_windows() -> None:
+def test_only_the_refit_learns_from_the_backtest_windows() -> None:
     values = sines(100, 6).values
     other = values.copy()
     other[90:] += 100.0

@@ -35,12 +35,12 @@ from tests.fleets import HOUR_US, START, forecaster
 
 IN_PROCESS = PipelineOptions(["--runner=FnApiRunner"])
 PATIENCE_S = 60.0
-NO_TIME = datetime(2013, 1, 1, tzinfo=UTC)  # event time of elements without a valid one
+NO_TIME = datetime(2013, 1, 1, tzinfo=UTC)  # event time of an element without a valid timestamp
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Elements emitted together once ``after`` forecasts are written, and the watermark after them."""
+    """Elements that a source emits once the fleet has written ``after`` forecasts, and the next watermark."""
 
     elements: Sequence[Row | pl.DataFrame]
     watermark_us: int
@@ -49,7 +49,7 @@ class Bundle:
 
 @dataclass
 class EmitBundles(beam.PTransform[Any, Any]):
-    """An unbounded source of bundles whose watermark is event time: ``PBegin -> PCollection[Row]``."""
+    """An unbounded source that emits bundles and event-time watermarks: ``PBegin -> PCollection[Row]``."""
 
     bundles: Sequence[Bundle]
     folder: Path

@@ -80,7 +80,7 @@ def test_beam_finds_the_coder_by_the_type(kind: type[Any]) -> None:
 
 
 @given(element=BATCHES | FLEET_ROWS)
-def test_an_elements_size_is_that_of_its_frames(element: Any) -> None:
+def test_the_size_of_an_element_sums_its_frames(element: Any) -> None:
     frames = [part for part in vars(element).values() if isinstance(part, pl.DataFrame)]
     size = ElementCoder(type(element)).estimate_size(element)
     assert size == sum(int(frame.estimated_size()) for frame in frames)
@@ -96,5 +96,5 @@ def test_an_element_is_encoded_as_json_and_arrow() -> None:
     assert frame_of(rows).schema == observations.empty(offset=True).schema
 
 
-def test_an_element_cannot_be_a_key() -> None:
+def test_the_coder_of_elements_is_not_deterministic() -> None:
     assert not ElementCoder(Batch).is_deterministic()

@@ -1,4 +1,4 @@
-"""`ForecastFleet` with a model and a state table that its workers load from elsewhere."""
+"""`ForecastFleet` whose workers load the model and the state table from files, a registry or a store."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def test_a_model_is_loaded_from_an_object_store(s3: Remote) -> None:
         assert model_of(place, "", "one").load().version == forecaster().version
 
 
-def test_another_pipeline_loads_the_model_again(tmp_path: Path) -> None:
+def test_a_second_pipeline_loads_a_replaced_model_file_again(tmp_path: Path) -> None:
     for seed in (0, 1):
         forecaster(seed=seed).save(tmp_path)
         loaded = model_of(tmp_path, "", f"pipeline {seed}").load()
         assert loaded.version == forecaster(seed=seed).version
 
 
-def test_a_missing_model_file_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_or_invalid_model_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"forecaster\.safetensors cannot be read: No such file"):
         model_of(tmp_path, "", "one").load()
     (tmp_path / "forecaster.safetensors").write_bytes(b"no model")
@@ -79,7 +79,7 @@ def test_a_fleet_starts_from_a_state_table_in_an_object_store(
     assert_same_frames(both, backfilled, scales(observed))
 
 
-def test_a_replaced_state_table_is_read_again(
+def test_a_new_fleet_reads_a_replaced_state_table_again(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows, table = rows_of(observed), tmp_path / "out" / "state"
@@ -92,7 +92,7 @@ def test_a_replaced_state_table_is_read_again(
         assert_same_frames(both, backfilled, scales(observed))
 
 
-def test_a_table_of_another_model_is_warmed_again(observed: Windows, tmp_path: Path) -> None:
+def test_a_fleet_rewarms_a_state_table_of_another_model(observed: Windows, tmp_path: Path) -> None:
     rows = rows_of(observed)
     backfill(between(rows, 0, 15), tmp_path, forecaster(seed=1))
     fleet = ForecastFleet(forecaster(), state_table=tmp_path / "out" / "state")

@@ -99,7 +99,7 @@ def test_an_unbounded_fleet_issues_forecasts_as_its_watermark_passes(
     issued = (backfilled["issued_at"].dt.epoch("us") // HOUR_US - START).to_numpy()
 
     def closed(window: int) -> int:
-        """Return the number of forecasts of all windows up to and including this one."""
+        """Return the number of forecasts that a fleet has issued once it has closed this window."""
         return int((issued <= window + 1).sum())
 
     late_row = [{"series_id": "s0", "timestamp": time_of(3), "value": 1e9}]
@@ -107,7 +107,7 @@ def test_an_unbounded_fleet_issues_forecasts_as_its_watermark_passes(
     bundles = [
         # One bundle has elements of many windows, and the watermark stays behind the newest of them.
         Bundle(between(rows, 0, 12).to_dicts(), end_us(7)),
-        # This bundle waits for the forecasts: if a fleet kept them to its end, the wait would time out.
+        # This bundle waits for forecasts. The wait would time out if the fleet issued them only at its end.
         Bundle([*late_row, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=closed(7)),
         Bundle([], end_us(15) - 1),
         Bundle([between(rows, 16, 20)], end_us(18), after=closed(13)),
@@ -164,7 +164,7 @@ def test_a_row_within_the_allowed_lateness_is_used(observed: Windows, tmp_path: 
 
 
 @pytest.mark.prism
-def test_a_log_is_forecast_as_its_own_watermark_passes(
+def test_a_fleet_forecasts_a_log_by_its_watermark(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows_of(observed).write_parquet(tmp_path / "rows.parquet")

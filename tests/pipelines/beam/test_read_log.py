@@ -1,4 +1,8 @@
-"""An engine returns to a source by deferral or by timer; both give the same batches."""
+"""Tests of `ReadLog`, a Beam source of the batches of a log.
+
+While the log has no new rows, the source waits in one of two ways, depending on the engine: it defers the
+rest of its restriction, or it sets a timer. Both ways must give the same batches.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ from pipelines.sources.base import Log, Position, Positions, Step
 
 @dataclass(frozen=True)
 class Counted:
-    """A log of ``rows`` batches of one row each, with a wait after each batch."""
+    """A log of ``rows`` batches, each one offset long, that requests a wait after each batch."""
 
     rows: int
     is_paced: bool = True
@@ -40,7 +44,7 @@ class Counted:
 
 @dataclass
 class Cell:
-    """A stand-in for a state cell and a timer of an engine."""
+    """A fake state cell and a fake timer of an engine in one object."""
 
     value: str = ""
     set_s: list[float] = field(default_factory=list)
@@ -57,7 +61,7 @@ class Cell:
 
 @dataclass
 class Tracked(read_log._PlacesTracker):
-    """A stand-in for a restriction tracker of an engine, which records each deferral."""
+    """A fake restriction tracker of an engine, which records each deferral."""
 
     places: str
     waits: list[Any] = field(default_factory=list)
@@ -91,7 +95,7 @@ def starting_table(log: Log) -> str:
 
 
 @pytest.mark.parametrize("stop_at", [None, 3])
-def test_timers_and_deferral_give_the_same_batches(tmp_path: Path, stop_at: int | None) -> None:
+def test_reading_by_timer_and_by_deferral_gives_the_same_batches(tmp_path: Path, stop_at: int | None) -> None:
     log, stop = Counted(5), tmp_path / ".stop"
     start = starting_table(log)
     made = []
@@ -137,7 +141,7 @@ class Staggered:
 
 @dataclass
 class Estimator:
-    """A stand-in for a watermark estimator of an engine, which records each watermark."""
+    """A fake watermark estimator of an engine, which records each watermark."""
 
     set_us: list[int] = field(default_factory=list)
 
@@ -151,7 +155,7 @@ def test_the_engine_watermark_is_the_least_of_all_partitions() -> None:
         at_us = element.timestamp.micros if isinstance(element, TimestampedValue) else None
         batch = element.value if isinstance(element, TimestampedValue) else element
         stamped.append((batch.partition, batch.watermark_us, at_us))
-    # Each batch has the watermark before it as its event time, so none of its rows is late.
+    # The event time of a batch is the engine's watermark before the batch, so that the engine drops no batch.
     assert [each for each in stamped if each[1] is not None] == [
         ("a", 5, None),
         ("b", 3, None),

@@ -1,4 +1,4 @@
-"""The sinks of a Beam pipeline write the same files again when a bundle runs again."""
+"""The sinks of a Beam pipeline write equal files if the engine processes a bundle a second time."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_forecasts_written_twice_are_the_same_files(tmp_path: Path, format_: For
     assert read_forecasts(tmp_path).select(expected.columns).equals(expected)
 
 
-def test_forecasts_of_two_models_are_different_files(tmp_path: Path) -> None:
+def test_forecasts_of_two_models_or_revisions_are_in_separate_files(tmp_path: Path) -> None:
     frame = some_forecasts()
     other = frame.with_columns(model_version=pl.lit("gru-00000000"))
     repaired = frame.with_columns(revision=pl.lit(1, pl.Int32))
@@ -60,7 +60,7 @@ def test_forecasts_of_two_models_are_different_files(tmp_path: Path) -> None:
     assert len(read_forecasts(tmp_path)) == 3 * len(frame)
 
 
-def test_forecasts_in_other_frames_are_read_once(tmp_path: Path) -> None:
+def test_forecasts_written_again_in_other_frames_are_read_once(tmp_path: Path) -> None:
     frame = some_forecasts()
     write(frame.partition_by("series_id"), WriteForecasts(tmp_path))
     write(frame.partition_by("issued_at"), WriteForecasts(tmp_path))
@@ -88,7 +88,7 @@ def test_rejected_rows_written_twice_are_the_same_files(tmp_path: Path) -> None:
     assert read_quarantine(tmp_path).equals(rejected.sort("file", "row"))
 
 
-def test_a_file_as_output_folder_is_an_output_error(tmp_path: Path) -> None:
+def test_writing_into_a_file_as_output_folder_raises(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(Exception, match=r"out/forecasts/.*: cannot be written: "):
         write([some_forecasts()], WriteForecasts(tmp_path / "out"))

@@ -145,7 +145,7 @@ class Job:
         return (json.loads(captured.out.splitlines()[-1]) if code == 0 else None), captured.err.splitlines()
 
     def watch(self, folder: str, *options: str) -> tuple[Any, list[str]]:
-        """Run a stream that watches ``folder``, stop it once all files are read, and return as `__call__`."""
+        """Run a stream that watches ``folder``, and stop it once all files are read; return as `__call__`."""
         stop = self.folder / "out" / ".stop"
 
         def stop_when_read() -> None:

@@ -1,4 +1,4 @@
-"""``statecast forecast`` goes from a file to forecasts in one call."""
+"""``statecast forecast`` reads a file and writes forecasts, by a given model or one trained on the file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def trained(folder: Path, *more: object) -> int:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
-def test_each_format_holds_the_forecasts_of_the_model(folder: Path, tmp_path: Path, suffix: str) -> None:
+def test_every_output_format_holds_the_forecasts_of_the_model(
+    folder: Path, tmp_path: Path, suffix: str
+) -> None:
     file = tmp_path / f"ahead{suffix}"
     assert forecast(folder, "--model", folder / "model", "-o", file) == 0
     read = READERS[suffix](file)
@@ -63,7 +65,7 @@ def test_each_format_holds_the_forecasts_of_the_model(folder: Path, tmp_path: Pa
     assert difference.select(pl.all().abs().max()).row(0) == pytest.approx((0, 0, 0), abs=1e-9)
 
 
-def test_the_frequency_is_found_and_its_reason_is_told_before_the_training(
+def test_the_forecast_command_infers_the_frequency_and_prints_the_reason(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert trained(folder, "--horizon", 2, "--json") == 0
@@ -75,7 +77,7 @@ def test_the_frequency_is_found_and_its_reason_is_told_before_the_training(
     assert set(found["backtest_mase"]) == {"lstm", "persistence", "seasonal naive"}
 
 
-def test_forecasts_go_into_a_pipe_as_csv_and_the_other_lines_to_stderr(
+def test_forecasts_are_printed_as_csv_and_other_lines_on_stderr(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert trained(folder, "--freq", "2h", "--quantiles", "0.1,0.9", "--horizon", 1) == 0
@@ -101,7 +103,7 @@ def test_forecasts_go_into_a_pipe_as_csv_and_the_other_lines_to_stderr(
         (["--model", "MODEL", "--quantiles", "0.2"], "the model has no quantile 0.2"),
     ],
 )
-def test_a_wrong_option_is_one_line(
+def test_a_wrong_option_of_forecast_is_refused_in_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], line: str
 ) -> None:
     given = [str(folder / "model") if word == "MODEL" else word for word in options]

@@ -49,7 +49,7 @@ def job_numbers(steps: int = 240, **changes: object) -> JobNumbers:
         "live": 10_000,
         "state_bytes": 34_500_000,
         "latency": Histogram().add(95.0).add(227.0),
-        "whole": Histogram().add(227.0),
+        "window_latency": Histogram().add(227.0),
         "snapshot_at_s": WATERMARK_S - 8.8,
         "snapshot_ms": 353.3,
     }
@@ -276,3 +276,19 @@ def test_a_failed_job_with_metrics_prints_one_line(tmp_path: Path, model: Path) 
     result = statecast("backfill", "empty.csv", "-m", model, "--metrics-port", 0, cwd=tmp_path)
     assert result.code == 3
     assert result.stderr_line.startswith("error: ")
+
+
+def test_the_live_view_shows_a_model_change_and_a_refusal() -> None:
+    view = View("stream", wall=Clock(WATERMARK_S))
+    view.take(job_numbers(model_versions=("lstm-1",)))
+    assert "lstm-1" not in rendered(view)
+    view.take(
+        job_numbers(
+            model_versions=("lstm-1",),
+            next_model="gru-2",
+            next_model_us=WATERMARK_S * 10**6,
+            model_notice="weather/3 is refused",
+        )
+    )
+    shown = "  model      lstm-1 · gru-2 from 2026-11-02 05:00 UTC on · weather/3 is refused"
+    assert shown in rendered(view).splitlines()

@@ -1,4 +1,4 @@
-"""The commands that compare, promote, retrain and roll back, as a user runs them."""
+"""The commands ``compare``, ``promote``, ``retrain`` and ``rollback``, run as a user runs them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Shell:
-    """Runs commands against one store, and captures what they print."""
+    """Runs commands with one MLflow store, and captures their output."""
 
     def __init__(self, store: str, streams: pytest.CaptureFixture[str]) -> None:
         self._store, self._streams = store, streams
@@ -55,7 +55,7 @@ def test_compare_prints_one_object_with_both_models(shell: Shell, newer: Path) -
         "persistence",
         "seasonal naive",
     }
-    assert found["scored_from"] == "2013-01-17T16:00:00+00:00"  # 400 hours were trained on
+    assert found["scored_from"] == "2013-01-17T16:00:00+00:00"  # the model was trained on the first 400 hours
 
 
 def test_a_refused_promotion_is_one_line_and_exit_code_7(shell: Shell, newer: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_refused_promotion_is_one_line_and_exit_code_7(shell: Shell, newer: Pa
     assert lines[0].startswith("error: tiny/1 does not replace tiny/1: the loss is 0.00 % smaller")
 
 
-def test_rows_that_were_trained_on_are_no_evidence(shell: Shell, series: Path) -> None:
+def test_promotion_refuses_rows_on_which_a_model_was_trained(shell: Shell, series: Path) -> None:
     _, lines = shell("promote", "tiny/1", series, "--if-better", code=3)
     assert len(lines) == 1
     assert "0 windows lie after 2013-01-17 16:00 UTC, until when tiny/1 was trained" in lines[0]

@@ -40,7 +40,7 @@ def command(
 
 
 def values(series: int, first: int = 0, last: int = HOURS) -> list[tuple[str, datetime, float]]:
-    """Return hourly rows of one or two series; all values are 1000 or more, and every third has decimals."""
+    """Return hourly rows of one or two series; values are 1000 or more, every third value with decimals."""
     return [
         (("Hof", "Küche")[s], START + timedelta(hours=h), float(1000 + h) if h % 3 else 1000.25 + h * (s + 1))
         for s in range(series)
@@ -119,9 +119,7 @@ def test_step_counts_as_timestamps_are_refused_before_training(
 
 
 @pytest.mark.parametrize("first", ["float", "int", "category"])
-def test_a_series_resumes_for_every_column_type_of_its_id(
-    command: Command, tmp_path: Path, first: str
-) -> None:
+def test_a_series_id_of_another_type_keeps_its_state(command: Command, tmp_path: Path, first: str) -> None:
     rows = [(7 + i, t, v) for i in range(2) for _, t, v in values(1)]
     frame = pl.DataFrame(rows, ["unique_id", "ds", "y"], orient="row")
     history = frame.filter(pl.col("ds") < START + timedelta(hours=40))

@@ -1,4 +1,4 @@
-"""``statecast register`` and ``statecast sync`` send what an MLflow store did not take during a run."""
+"""``statecast register`` and ``statecast sync`` send runs that an MLflow store did not take, and models."""
 
 from __future__ import annotations
 

@@ -34,6 +34,7 @@ COMMANDS = {
         "promote tiny/7 -c job.toml",
         "promote tiny/1 rows.csv -c job.toml --if-better",
     ],
+    "forecast": ["forecast rows.csv -c job.toml -m tiny", "forecast no.csv -c job.toml -m tiny"],
     "runs": ["runs -c job.toml --json"],
     "models": ["models -c job.toml"],
     "register": ["register saved -c job.toml --register saved", "register nowhere -c job.toml"],

@@ -64,8 +64,8 @@ class Ui:
     """A running ``statecast ui``.
 
     Attributes:
-        url: the page that it printed.
-        errors: file with its output on stderr.
+        url: the URL that the command printed.
+        errors: the file with the output of the command on stderr.
     """
 
     url: str
@@ -144,14 +144,14 @@ def test_the_page_of_a_version_shows_description_run_and_metrics(ui: Ui, page: B
 
 
 @needs_browser
-def test_the_list_of_models_says_which_are_registered(ui: Ui, page: Browser) -> None:
+def test_the_page_of_models_shows_their_registered_versions(ui: Ui, page: Browser) -> None:
     experiment = ui.url.partition("/experiments/")[2].partition("/")[0]
     page.open(f"{address_of(ui)}/#/experiments/{experiment}/models")
     page.wait_for("weather-lstm", "weather-gru", "weather-rnn", "v1", "v2", "v3")
 
 
-def test_the_view_fits_into_a_tag_of_the_experiment() -> None:
-    assert len(_packed(view())) < 5000  # MLflow's limit
+def test_the_view_of_runs_fits_into_an_experiment_tag() -> None:
+    assert len(_packed(view())) < 5000  # MLflow's limit for a tag
 
 
 def test_ui_on_a_port_in_use_is_refused_in_one_line(

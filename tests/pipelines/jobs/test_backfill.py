@@ -47,13 +47,18 @@ def test_json_lines_hold_the_same_forecasts_as_parquet(job: BackfillJob) -> None
     assert frames[0].equals(frames[1])
 
 
-def test_forecasts_do_not_depend_on_windows_per_step_or_lanes(job: BackfillJob) -> None:
+def test_forecasts_do_not_depend_on_windows_per_step_or_threads(job: BackfillJob) -> None:
     frames = []
-    for windows_per_step, lanes in ((1, 1), (100, 3)):
-        run_backfill(replace(job, windows_per_step=windows_per_step, lanes=lanes))
+    for windows_per_step, threads in ((1, 1), (100, 3)):
+        run_backfill(replace(job, windows_per_step=windows_per_step, threads=threads))
         frames.append(nested(read_forecasts(job.output)))
     for name in ("q5", "q50", "q95"):
         assert (frames[0][name] - frames[1][name]).abs().max() == pytest.approx(0, abs=1e-5)
+
+
+def test_lanes_is_still_accepted_for_threads(job: BackfillJob) -> None:
+    earlier = replace(job, lanes=7)
+    assert earlier.threads == replace(earlier, shards=3).threads == 7
 
 
 def test_the_last_progress_report_equals_the_outcome(job: BackfillJob) -> None:

@@ -1,4 +1,4 @@
-"""A tracking server that is killed in the middle of a training loses nothing."""
+"""If the tracking server is killed during a training, no result of the training is lost."""
 
 from __future__ import annotations
 

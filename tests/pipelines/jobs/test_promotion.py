@@ -31,7 +31,7 @@ def waves(hours: int, start: int = START, phase: float = 0.0) -> Windows:
 
 
 def config(folder: Path, data: str, **sections: Any) -> JobConfig:
-    """Return a job on one of the files of `folder`, with the network alone, so that training matters."""
+    """Return a job on a file of `folder`; it has no experts, so that only the training decides the scores."""
     given: dict[str, Any] = {
         "data": {"paths": [str(folder / data)]},
         "network": {"hidden": 8, "layers": 1, "horizon": 3, "lags": [1, 2, 3], "ring": 24, "linear": False},
@@ -50,7 +50,7 @@ def config(folder: Path, data: str, **sections: Any) -> JobConfig:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the files of the tests, and the results of the first tests."""
+    """Return a folder with the input files; the tests share its MLflow store, in which versions add up."""
     made = tmp_path_factory.mktemp("life")
     rows_of(waves(HOURS)).write_parquet(made / "old.parquet")
     rows_of(waves(HOURS, START + HOURS)).write_parquet(made / "new.parquet")
@@ -63,13 +63,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def short_model(folder: Path) -> TrainOutcome:
-    """Return the first version, which learned from too few windows for a backtest."""
+    """Train the first version, on too few windows for a backtest."""
     return run_training(config(folder, "short.parquet"), "short")
 
 
 @pytest.fixture(scope="module")
 def champion(folder: Path, short_model: TrainOutcome) -> TrainOutcome:
-    """Return the second version, which learned from waves for one epoch."""
+    """Train the second version, on waves for one epoch."""
     return run_training(config(folder, "old.parquet", training={"epochs": 1}), "old")
 
 
@@ -89,7 +89,7 @@ def tags_of(folder: Path, run_id: str) -> dict[str, str]:
     return found
 
 
-def test_a_first_version_without_a_backtest_is_the_challenger(short_model: TrainOutcome) -> None:
+def test_a_first_version_without_a_backtest_becomes_challenger(short_model: TrainOutcome) -> None:
     assert short_model.version.aliases == ("challenger",)
     (line,) = [line for line in short_model.notices if "challenger" in line]
     assert line == (
@@ -98,7 +98,7 @@ def test_a_first_version_without_a_backtest_is_the_challenger(short_model: Train
     )
 
 
-def test_the_first_version_better_than_persistence_is_the_champion(
+def test_the_first_version_better_than_persistence_becomes_champion(
     folder: Path, champion: TrainOutcome
 ) -> None:
     assert champion.version.aliases == ("champion",)
@@ -119,7 +119,7 @@ def test_a_retrained_version_is_a_child_and_passes_the_gate(
     assert aliases.moves("waves", "champion")[-1].why == retrained.gated.line
     learned_us = HOUR.start_us(START + HOURS + HOURS * 8 // 10)
     assert aliases.trained_until(str(retrained.version)) == datetime.fromtimestamp(learned_us / 1e6, UTC)
-    # No scored forecast has a target among the windows that the new version has learned from.
+    # The comparison scores only targets after the windows on which the new version was trained.
     assert retrained.gated.compared.scored[0].timestamp() * 1e6 == learned_us
 
 
@@ -137,7 +137,7 @@ def test_the_decision_and_every_check_are_in_the_description(folder: Path, retra
     assert (tags["statecast.decision"], tags["statecast.reason"]) == ("promoted", retrained.gated.line)
 
 
-def test_a_bad_version_is_refused_and_the_alias_stays(folder: Path, retrained: Retrained) -> None:
+def test_a_bad_version_is_refused_and_moves_no_alias(folder: Path, retrained: Retrained) -> None:
     bad = run_training(config(folder, "noise.parquet", training={"epochs": 1}), "noise")
     assert bad.version.aliases == ()
     gated = run_promotion(config(folder, "new.parquet"), str(bad.version), "champion")
@@ -163,19 +163,19 @@ def test_a_comparison_scores_no_window_that_a_model_was_trained_on(
         run_compare(config(folder, "old.parquet"), "waves/2", "waves/3")
 
 
-def test_a_comparison_needs_the_column_of_its_classes(folder: Path, retrained: Retrained) -> None:
+def test_a_comparison_by_classes_needs_the_column_of_classes(folder: Path, retrained: Retrained) -> None:
     job = config(folder, "new.parquet", gate={"classes": "group"})
     with pytest.raises(ConfigError, match=r"gate.classes is 'group', a column of covariates.static"):
         run_compare(job, "waves/2", "waves/3")
 
 
-def test_a_rollback_returns_to_the_version_before(folder: Path, retrained: Retrained) -> None:
+def test_a_rollback_sets_the_alias_to_the_previous_version(folder: Path, retrained: Retrained) -> None:
     moved = registry(folder).aliases.rollback("waves", "champion")
     assert str(moved.version) == "waves/2"
     registry(folder).promote("waves/3")
 
 
-def test_a_promotion_by_evidence_needs_a_champion(folder: Path, retrained: Retrained) -> None:
+def test_a_promotion_through_the_gate_needs_a_version_to_replace(folder: Path, retrained: Retrained) -> None:
     with pytest.raises(ModelError, match="waves has no stable to compare with: set one with statecast prom"):
         run_promotion(config(folder, "new.parquet"), "waves/3", "stable")
 

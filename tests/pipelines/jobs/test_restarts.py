@@ -48,7 +48,7 @@ def stream(tmp_path: Path, name: str, speed: float, restarts: int) -> StreamJob:
     source = ReplaySource((str(path),), Input(Columns()), HOUR, speed=speed)
     return StreamJob(
         forecaster(), source, tmp_path / name, shards=2, runner="in-process", restarts=restarts,
-        snapshot_every_s=0.2, lanes=1,
+        snapshot_every_s=0.2, threads=1,
     )  # fmt: skip
 
 

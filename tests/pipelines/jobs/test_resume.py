@@ -41,7 +41,7 @@ def test_a_stopped_stream_resumes_by_the_same_command(
 ) -> None:
     job = replace(
         replayed, format=format_, resume=True
-    )  # without a state table, the stream starts from the first row
+    )  # no state table exists yet, so the stream starts from the first row
     stopped = run_stream(stopped_at(job, 30))
     assert stopped.stopped
     assert stopped.counts.rows_in == 36

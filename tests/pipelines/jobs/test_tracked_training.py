@@ -1,4 +1,4 @@
-"""What MLflow knows about a training: its origin, data, scores, model and version, linked to each other."""
+"""Tests of what a training logs to MLflow: its origin, data set, scores, model and version, with links."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def test_parameters_are_the_settings_that_change_the_weights(folder: Path, run: 
     assert "training.threads" not in run.data.params
 
 
-def test_the_job_file_among_the_files_gives_the_same_job_again(folder: Path, run: Run) -> None:
+def test_the_logged_job_file_gives_an_equal_job(folder: Path, run: Run) -> None:
     text = (folder / "mlartifacts" / run.info.run_id / "artifacts" / "job.toml").read_text()
     again = JobConfig.model_validate(tomllib.loads(text))
     own = job(folder)
     for section in ("data", "windows", "network", "online", "training", "output"):
         assert getattr(again, section) == getattr(own, section)
-    assert str(folder / "runs.db") not in text  # an address of a store can hold a password
+    assert str(folder / "runs.db") not in text  # not logged, because a store's address may contain a password
 
 
-def test_the_data_set_is_named_by_files_and_span(folder: Path, run: Run) -> None:
+def test_the_logged_data_set_is_named_by_files_and_dates(folder: Path, run: Run) -> None:
     assert run.inputs is not None
     data = run.inputs.dataset_inputs[0].dataset
     assert data.name == "waves.parquet 2013-01-01 to 2013-01-05"
@@ -71,7 +71,7 @@ def test_the_data_set_is_named_by_files_and_span(folder: Path, run: Run) -> None
     assert len(data.digest) == 16
 
 
-def test_the_backtest_metrics_have_one_scheme_of_names(client: MlflowClient, run: Run) -> None:
+def test_backtest_metrics_have_fixed_names_and_steps(client: MlflowClient, run: Run) -> None:
     finals = {"mase_h1", "skill_vs_persistence", "skill_vs_seasonal_naive", "wql", "coverage_90", "width_90"}
     for name in finals:
         [point] = client.get_metric_history(run.info.run_id, f"backtest/{name}")
@@ -84,14 +84,14 @@ def test_the_backtest_metrics_have_one_scheme_of_names(client: MlflowClient, run
     assert groups <= {"epoch", "backtest", "gradient", "time", "system"}
 
 
-def test_the_skill_is_that_of_the_fixed_horizons(run: Run, outcome: TrainOutcome) -> None:
+def test_the_logged_skill_is_a_mean_over_fixed_horizons(run: Run, outcome: TrainOutcome) -> None:
     mase = {(row["model"], row["horizon"]): row["mae"] for row in outcome.scores.to_dicts()}
     gains = [1 - mase["lstm", horizon] / mase["persistence", horizon] for horizon in (1, 3)]
-    # The horizons 6, 12 and 24 count as 0, since the model forecasts three windows ahead.
+    # The model forecasts three windows ahead, so the skill at the fixed horizons 6, 12 and 24 counts as 0.
     assert run.data.metrics["backtest/skill_vs_persistence"] == pytest.approx(sum(gains) / 5)
 
 
-def test_every_series_is_a_row_of_a_table_that_mlflow_shows(folder: Path, run: Run) -> None:
+def test_scores_of_each_series_are_logged_as_a_table(folder: Path, run: Run) -> None:
     table = table_of(folder, run.info.run_id, "backtest/series.json")
     assert sorted(table["series_id"]) == ["s0", "s1", "s2", "s3"]
     assert table["mase"].is_sorted(descending=True)
@@ -104,7 +104,7 @@ def test_every_series_is_a_row_of_a_table_that_mlflow_shows(folder: Path, run: R
     assert len(list(pictures)) == 4
 
 
-def test_model_version_run_and_data_are_linked_both_ways(
+def test_model_version_run_and_data_set_refer_to_each_other(
     client: MlflowClient, run: Run, outcome: TrainOutcome
 ) -> None:
     assert run.outputs is not None
@@ -133,7 +133,7 @@ def test_model_version_run_and_data_are_linked_both_ways(
         assert part in version.description
 
 
-def test_a_run_says_which_machine_and_software_it_used(run: Run) -> None:
+def test_tags_of_a_run_name_its_machine_and_software(run: Run) -> None:
     for name in ("host", "cores", "threads", "python_version", "torch_version", "statecast_version"):
         assert run.data.tags[f"statecast.{name}"]
     assert run.data.tags["statecast.job"] == "train"
@@ -159,7 +159,7 @@ def test_the_commit_of_the_working_folder_is_a_tag(tmp_path: Path) -> None:
     assert provenance._git_tags(tmp_path)["mlflow.source.git.dirty"] == "true"
 
 
-def test_unreadable_data_leave_a_failed_run(
+def test_a_training_on_unreadable_data_is_a_failed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pipelines.cli.app import run as run_command

@@ -33,7 +33,7 @@ def test_flink_options_disable_the_restarts_of_flink() -> None:
     assert "--number_of_execution_retries=0" in flink_options("localhost:1", FlinkSettings(), 1)
 
 
-def test_options_keep_ended_sources_for_later_checkpoints() -> None:
+def test_flink_options_never_shut_down_a_source_that_has_ended() -> None:
     options = flink_options("localhost:1", FlinkSettings(), 1)
     (idle_ms,) = [
         option.partition("=")[2] for option in options if option.startswith("--shutdown_sources_after_idle")

@@ -32,22 +32,22 @@ def test_settings_that_conflict_are_named_as_the_user_wrote_them(tmp_path: Path)
     assert message == "--set data.end must be later than --start"
 
 
-def test_an_element_of_a_list_is_named_by_its_index(tmp_path: Path) -> None:
+def test_the_error_for_a_list_setting_names_the_invalid_element(tmp_path: Path) -> None:
     assert refusal(["network.lags=[1, 'x']"]) == '--set network.lags[1]="x": must be a whole number'
     assert refusal(data__paths=["a.csv", "s3://b/x"]).startswith('DATA "s3://b/x": must be a file')
 
 
-def test_all_kinds_of_values_that_a_setting_takes_are_listed() -> None:
+def test_the_error_for_an_invalid_setting_lists_all_accepted_values() -> None:
     message = refusal(["kafka.start=soon"])
     allowed = "must be earliest or latest, or a time, such as 2013-01-31T05:00:00Z"
     assert message == f'--set kafka.start="soon": {allowed}'
 
 
-def test_a_section_given_as_a_setting_is_refused_with_its_settings() -> None:
+def test_setting_a_section_lists_its_settings_in_the_error() -> None:
     assert refusal(["output=3"]) == "--set output: no such setting; [output] has folder, format"
 
 
-def test_flat_settings_are_explained_like_settings_in_sections() -> None:
+def test_errors_of_settings_without_a_section_name_the_option() -> None:
     with pytest.raises(ValidationError) as caught:
         LabelConfig(hidden=0, layers=99)
     line = describe(caught.value, LabelConfig.model_fields, {"hidden": "--hidden "})

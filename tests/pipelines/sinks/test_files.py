@@ -54,10 +54,8 @@ def issued_forecasts(
     return advance(model, model.initial_state(), Windows((f"a{shard}", f"b{shard}"), start, values))[1]
 
 
-def shard_files(
-    folder: Path, shard: int = 0, format_: Format = "parquet", version: str = VERSION
-) -> ShardFiles:
-    return ShardFiles(folder, shard, 2, version, format_)
+def shard_files(folder: Path, shard: int = 0, format_: Format = "parquet") -> ShardFiles:
+    return ShardFiles(folder, shard, 2, format_)
 
 
 def write_forecasts(
@@ -151,7 +149,7 @@ def test_the_last_written_of_duplicate_forecasts_is_read(folder: Path) -> None:
 def test_two_models_write_separate_files_of_forecasts(folder: Path) -> None:
     other = forecaster(seed=1)
     write_forecasts(folder, 0)
-    shard_files(folder, version=other.version).write_forecasts(issued_forecasts(model=other))
+    shard_files(folder).write_forecasts(issued_forecasts(model=other))
     found = read_forecasts(folder)
     assert len(found) == 16
     assert set(found["model_version"]) == {VERSION, other.version}
@@ -188,7 +186,7 @@ def test_rows_of_oddly_named_partitions_are_read_back(folder: Path, partition: s
     assert read_quarantine(folder)["row"].to_list() == [3]
     # pyarrow skips files whose names begin with . or _, so the file must not have such a name.
     assert pyarrow.dataset.dataset(folder / LATE).count_rows() == 1
-    shard_files(folder).remove_after(None, {partition: 3}, 0)
+    shard_files(folder).remove_after(None, {partition: 3}, 0, [VERSION])
     assert len(read_late(folder)) == 1
     assert read_quarantine(folder).is_empty()
 
@@ -202,13 +200,13 @@ def test_late_rows_of_two_partitions_do_not_share_files(folder: Path) -> None:
 def test_remove_after_removes_files_named_by_an_earlier_version(folder: Path) -> None:
     earlier = folder / LATE / ".hidden-0-000000000000002-shard-0000-of-0002.parquet"
     late_rows(2).write_parquet(earlier)
-    shard_files(folder).remove_after(None, {".hidden-0": 3}, 0)
+    shard_files(folder).remove_after(None, {".hidden-0": 3}, 0, [VERSION])
     assert earlier.exists()
-    shard_files(folder).remove_after(None, {".hidden-0": 2}, 0)
+    shard_files(folder).remove_after(None, {".hidden-0": 2}, 0, [VERSION])
     assert not earlier.exists()
 
 
-def test_taken_returns_each_written_file_once(folder: Path) -> None:
+def test_taken_returns_the_files_written_since_its_last_call(folder: Path) -> None:
     shard_0 = shard_files(folder)
     shard_0.write_forecasts(issued_forecasts())
     shard_0.write_rows(LATE, "replay", 2, late_rows(2))
@@ -235,7 +233,7 @@ def written(folder: Path) -> Path:
 
 
 def test_remove_after_removes_files_written_after_the_snapshot(written: Path) -> None:
-    shard_files(written).remove_after((START + 8) * HOUR_US, {"replay": 7, "folder": 3}, 0)
+    shard_files(written).remove_after((START + 8) * HOUR_US, {"replay": 7, "folder": 3}, 0, [VERSION])
     assert sorted(path.name[:16] for path in (written / "forecasts").iterdir()) == [
         "20130101T010000Z", "20130101T050000Z",
     ]  # fmt: skip
@@ -248,21 +246,23 @@ def test_remove_after_without_closed_windows_keeps_files_before_the_snapshot(wri
     before = sorted(written.rglob("*"))
     for path in before:
         os.utime(path, ns=(5, 5))
-    shard_files(written).remove_after(None, {}, snapshot_ns=6)
+    shard_files(written).remove_after(None, {}, snapshot_ns=6, versions=[VERSION])
     assert sorted(written.rglob("*")) == before
 
 
 def test_remove_after_without_closed_windows_removes_files_after_the_snapshot(written: Path) -> None:
-    shard_files(written).remove_after(None, {}, snapshot_ns=0)
+    shard_files(written).remove_after(None, {}, snapshot_ns=0, versions=[VERSION])
     assert not [path for path in written.rglob("*") if path.is_file()]
 
 
 def test_remove_after_keeps_files_of_other_shards_and_models(written: Path) -> None:
     before = sorted(written.rglob("*"))
-    shard_files(written, 1).remove_after(START * HOUR_US, {"replay": 0, "folder": 0}, 0)
-    ShardFiles(written, 0, 3, VERSION, "parquet").remove_after(START * HOUR_US, {"replay": 0, "folder": 0}, 0)
+    shard_files(written, 1).remove_after(START * HOUR_US, {"replay": 0, "folder": 0}, 0, [VERSION])
+    ShardFiles(written, 0, 3, "parquet").remove_after(
+        START * HOUR_US, {"replay": 0, "folder": 0}, 0, [VERSION]
+    )
     read = {"replay": 99, "folder": 99}
-    shard_files(written, version=forecaster(seed=1).version).remove_after(START * HOUR_US, read, 0)
+    shard_files(written).remove_after(START * HOUR_US, read, 0, [forecaster(seed=1).version])
     assert sorted(written.rglob("*")) == before
 
 
@@ -274,7 +274,7 @@ def test_remove_after_removes_half_written_files_of_a_killed_shard(folder: Path,
     before = sorted(folder.rglob("*"))
     for path in shard_0.taken():
         path.with_name(f".{path.name}").write_bytes(b"half")
-    shard_0.remove_after((START + 8) * HOUR_US, {"replay": 7}, 0)
+    shard_0.remove_after((START + 8) * HOUR_US, {"replay": 7}, 0, [VERSION])
     assert sorted(folder.rglob("*")) == before
 
 

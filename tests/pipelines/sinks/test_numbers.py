@@ -68,7 +68,7 @@ SHARDS = st.builds(
 
 
 @given(SHARDS)
-def test_the_published_counts_of_a_shard_are_read_back(
+def test_read_shards_returns_the_published_counts_unchanged(
     tmp_path_factory: pytest.TempPathFactory, published: ShardNumbers
 ) -> None:
     folder = tmp_path_factory.mktemp("out")

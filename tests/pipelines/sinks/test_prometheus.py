@@ -155,3 +155,11 @@ def test_a_metrics_address_without_a_host_is_local(text: str, address: tuple[str
 def test_an_invalid_metrics_address_is_refused_with_the_format(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^--metrics-port .*: write PORT or HOST:PORT"):
         address_of(text)
+
+
+def test_model_versions_are_exported_with_a_notice_flag() -> None:
+    numbers = JobNumbers(model_versions=("gru-2", "lstm-1"), model_notice="weather/3 is refused")
+    with serve(0, lambda: numbers) as port:
+        found = samples(scrape(port))
+    assert found["statecast_model", "gru-2"] == found["statecast_model", "lstm-1"] == 1
+    assert found["statecast_model_differs_from_alias",] == 1

@@ -40,7 +40,7 @@ def test_a_torn_last_line_of_the_manifest_is_ignored(inbox: Path) -> None:
     assert len(manifest.read_bytes().splitlines()) == 2
 
 
-def test_a_short_or_damaged_manifest_of_files_is_refused(inbox: Path) -> None:
+def test_a_folder_manifest_with_lost_or_invalid_lines_is_refused(inbox: Path) -> None:
     write_file(inbox / "1.csv", [("a", 1, 1)])
     source = watch(inbox)
     read_log(source)

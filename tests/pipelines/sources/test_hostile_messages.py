@@ -212,7 +212,7 @@ HOSTILE_JSON = [
 
 
 @pytest.mark.parametrize("value", HOSTILE_JSON, ids=repr)
-def test_hostile_json_is_read_alike_beside_any_other_message(value: bytes) -> None:
+def test_hostile_json_is_read_equally_alone_and_among_other_messages(value: bytes) -> None:
     decode = DecoderSpec().decoder()
     plain = b'{"series_id": "a", "timestamp": "2013-01-01", "value": 1}'
     good, bad = read(decode, plain, value)

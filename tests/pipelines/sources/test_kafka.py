@@ -170,7 +170,7 @@ def test_a_keyed_series_in_another_shards_partition_is_refused(
             read_all(reading, places)
 
 
-def test_an_idle_keyed_partition_ignores_other_shards(tmp_path: Path) -> None:
+def test_an_idle_keyed_partition_follows_only_partitions_of_its_shard(tmp_path: Path) -> None:
     hours = {0: 9, 1: 6}  # the newest hour of each busy partition
     topic = Topic(
         {n: [row_of(f"s{n}", hours.get(n, 5)), row_of(f"s{n}", 9)] for n in range(4)},
@@ -223,7 +223,7 @@ def test_one_consumer_serves_a_job_until_forget_closes_it(tmp_path: Path) -> Non
     assert opened[1].closed
 
 
-def test_watermarks_in_the_journal_are_read_without_a_torn_line(tmp_path: Path) -> None:
+def test_watermarks_are_read_despite_a_torn_last_line(tmp_path: Path) -> None:
     path = tmp_path / "kafka.jsonl"
     made = Decisions(path)
     for offset, us in ((3, 10), (3, 20), (7, 15), (9, 40)):
@@ -253,7 +253,7 @@ def test_the_kafka_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch
     path, reached = tmp_path / "kafka.jsonl", {"a": 0}
     made, longest = Decisions(path, lambda: reached), 0
     made.keep_schema(7, "{}")
-    for offset in range(400):  # as in a partition that is idle between single rows
+    for offset in range(400):  # a decision for each row, as if the partition were idle after every row
         made.raise_watermark("a", offset, offset)
         if offset % 10 == 0:
             made.keep_clocks({"a": ClockDecision(offset, offset + 1, offset)})
@@ -294,7 +294,7 @@ def read_to_end(reading: Reading, places: Positions, ends: dict[str, int]) -> li
     return batches
 
 
-def test_a_false_message_time_moves_no_watermark(tmp_path: Path) -> None:
+def test_a_message_with_a_false_arrival_time_moves_no_watermark(tmp_path: Path) -> None:
     topic = Topic({0: [row(5), in_2199(), row(6)]}, {0: 3})
     topic.came_ms[0] = [CAME_MS, 7_226_582_400_000, -1]  # the second message claims a time in 2199
     source = source_of(topic, tmp_path, poll_rows=10**6)

@@ -169,7 +169,7 @@ def test_snapshots_are_requested_at_intervals_after_their_rows(stop_file: Path, 
     assert requests == [130, 160, 190, 220, 250, 280]
 
 
-def test_a_snapshot_is_requested_while_no_rows_arrive(stop_file: Path, clock: Clock) -> None:
+def test_the_reader_requests_snapshots_although_no_rows_arrive(stop_file: Path, clock: Clock) -> None:
     reader = Reader(Listed({}), stop_file, 30, clock=clock)
     reader.at(5)
     assert reader.at(5).batches == ()

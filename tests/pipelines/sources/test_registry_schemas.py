@@ -1,4 +1,4 @@
-"""Avro schemas fetched from a schema registry: an HTTP server that records the requests."""
+"""Tests of Avro schemas that a decoder requests from a schema registry, which is an HTTP server here."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ ROWS = st.lists(
 )
 
 
-def test_a_replay_resumes_only_over_the_same_files(tmp_path: Path) -> None:
+def test_a_replay_resumes_only_with_equal_files_and_settings(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h, h) for h in range(3)])
     manifest_folder = tmp_path / "out"
     source = replay_of(file, manifest_folder=manifest_folder)

@@ -1,4 +1,4 @@
-"""The moments at which rows of a paced replay are due."""
+"""A replay with a limited speed returns each row at the time at which the row is due."""
 
 from __future__ import annotations
 

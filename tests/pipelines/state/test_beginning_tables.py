@@ -72,7 +72,7 @@ def test_a_resumed_job_keeps_its_state_table_and_manifests(
     assert os.listdir(tmp_path) == ["state"]
 
 
-def test_a_resumed_job_leaves_reading_series_to_its_workers(
+def test_resuming_reads_no_series_unless_shards_are_resharded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def raise_memory_error(*given: Any, **options: Any) -> Any:
@@ -138,7 +138,7 @@ def test_shards_of_a_keyed_topic_keep_partitions_and_shard_count(tmp_path: Path)
         "t-3": 0,
     }
     for shards, resume, own in ((3, True, owners), (3, False, owners), (2, True, {}), (2, False, {})):
-        with pytest.raises(DataError, match=r"state: its series lie by the partitions of a keyed topic"):
+        with pytest.raises(DataError, match=r"state: its series are assigned to shards by a keyed topic"):
             begin_and_read_offsets(shards, folder, resume, own)
     state_table.write(folder, shards_after_five_windows(2))
     for resume in (True, False):

@@ -147,7 +147,7 @@ def test_a_flipped_bit_anywhere_in_a_snapshot_is_detected(tmp_path: Path) -> Non
 
 
 def _removes_checksum(whole: bytes, place: int) -> bool:
-    """Return whether a byte is in the checksum's key: a change there makes a file without a checksum."""
+    """Return True if a byte is in the key of the checksum; if it changes, the file has no known checksum."""
     return 0 <= place - whole.index(b"statecast.checksum") < 26
 
 

@@ -96,7 +96,7 @@ def test_a_state_table_without_all_its_shards_is_refused(tmp_path: Path, spoil: 
         state_table.read(tmp_path / "state")
 
 
-def test_reached_returns_the_smallest_and_the_later_offsets_of_shards(tmp_path: Path) -> None:
+def test_progress_by_partition_returns_smallest_and_further_offsets_of_shards(tmp_path: Path) -> None:
     first, second, third = shards_after_five_windows(3)
     shards = [
         replace(first, offsets={"a": 5, "b": 9}, watermarks={"a": 1, "b": None}),

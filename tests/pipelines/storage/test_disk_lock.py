@@ -145,7 +145,7 @@ def test_locked_locks_again_if_the_lock_file_was_deleted(
 
     def flock_a_deleted_file(lock: int, operation: int) -> None:
         if not locked_files:
-            (tmp_path / markers.LOCK).unlink()  # as if the earlier owner of the lock deleted the file now
+            (tmp_path / markers.LOCK).unlink()  # simulates the earlier owner, which deletes the file late
         locked_files.append(lock)
         flock(lock, operation)
 

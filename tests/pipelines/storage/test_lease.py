@@ -148,12 +148,12 @@ def test_a_suspended_job_does_not_overwrite_newer_snapshots(s3: Remote) -> None:
 
 def snapshot_writer(settings: StepSettings) -> SnapshotWriter:
     guard = WriteGuard(settings)
-    output = ShardOutput(settings, 0, "model", guard)
+    output = ShardOutput(settings, 0, guard)
     return SnapshotWriter(settings, 0, output, NumbersPublisher(settings.output), guard)
 
 
 @pytest.mark.parametrize("shard", range(2))
-def test_a_suspended_job_overwrites_no_snapshot_before_its_successors_first(s3: Remote, shard: int) -> None:
+def test_a_suspended_job_cannot_overwrite_a_snapshot_taken_over(s3: Remote, shard: int) -> None:
     (start,), late = (
         shards_after_five_windows(1, 2),
         (*shards_after_five_windows(1, 2), *shards_after_five_windows(1, 3))[shard],
@@ -169,11 +169,11 @@ def test_a_suspended_job_overwrites_no_snapshot_before_its_successors_first(s3: 
     assert snapshot_file.read_shard(s3 / "state", 0, 1).closed_through == start.closed_through
 
 
-def test_a_snapshot_taken_over_keeps_the_time_when_it_was_written(s3: Remote) -> None:
+def test_taking_over_a_snapshot_does_not_change_its_time(s3: Remote) -> None:
     write_shard(s3 / "state", shards_after_five_windows(1, 2)[0])
     written_ns = []
     for job in ("first", "second", "third"):
         take_ownership(run_in(s3, job))
         written_ns.append(snapshot_writer(run_in(s3, job)).take_over()[1])
-        time.sleep(1.1)  # a store gives whole seconds
+        time.sleep(1.1)  # the store rounds modification times to seconds
     assert len(set(written_ns)) == 1

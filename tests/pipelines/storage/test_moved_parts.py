@@ -11,13 +11,13 @@ from pipelines.storage import complete_replacement, replace_parts
 from schemas.errors import OutputError
 
 PARTS = ("forecasts", "late", "state")
-OLD = {"forecasts": "old", "state": "old"}  # the earlier job wrote no late rows
+OLD = {"forecasts": "old", "state": "old"}  # no part "late", as after a job without late rows
 NEW = dict.fromkeys(PARTS, "new")
 RENAMES = 5  # two old parts are moved away, three new parts are moved in
 
 
 class Killed(BaseException):
-    """Raised by a rename in place of SIGKILL: no later rename is done."""
+    """Simulates SIGKILL: a rename raises it, so that no later rename is done."""
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_records_merged_into_a_journal_are_read_once(s3: Remote) -> None:
     part = next(iter(s3.glob("lines-*")))
     data = part.read_bytes()
     journal.replace([{"n": 1}, {"n": 2}])
-    part.write_bytes(data)  # as if a crash had prevented the deletion of the part
+    part.write_bytes(data)  # simulates a crash before the part was deleted
     again = Journal(s3 / "lines")
     assert [*again.records()] == [(1, {"n": 1}), (2, {"n": 2})]
     again.add({"n": 3})
@@ -137,7 +137,7 @@ def test_a_location_has_path_names_and_can_be_pickled(place: Location) -> None:
     assert str(file).startswith(str(place))
 
 
-def test_parts_replaced_during_a_reading_are_read_again(s3: Remote) -> None:
+def test_read_consistently_reads_again_after_a_concurrent_replacement(s3: Remote) -> None:
     seen: list[str] = []
     write_text(s3 / "state" / "x", "old")
     hidden = s3 / ".state.new"
@@ -268,7 +268,7 @@ def test_replacing_in_a_missing_bucket_raises_an_error(s3: Remote) -> None:
 
 
 @pytest.mark.parametrize("name", ["state", "old-state"])
-def test_replaced_parts_are_the_new_ones(place: Location, name: str) -> None:
+def test_replace_parts_puts_new_parts_in_place_of_old_parts(place: Location, name: str) -> None:
     hidden = f".{name}.new"
     for folder, file in ((place / name, "old"), (place / hidden / name, "new")):
         make_folder(folder)
@@ -278,7 +278,7 @@ def test_replaced_parts_are_the_new_ones(place: Location, name: str) -> None:
     assert not any((place / hidden / name).glob("*"))
 
 
-def test_an_interrupted_replacement_of_a_table_named_like_an_old_part_is_completed(tmp_path: Path) -> None:
+def test_a_part_called_old_state_is_replaced_after_an_interruption(tmp_path: Path) -> None:
     hidden = tmp_path / ".old-state.new"
     write_text_in(hidden / "old-state" / "x", "new")
     write_text_in(hidden / "old-old-state" / "x", "old")

@@ -115,7 +115,7 @@ def test_outputs_of_batches_are_written_and_counted(settings: StepSettings) -> N
     assert published.closed_us == (START + 6) * HOUR_US
     assert published.series == published.live == 6
     assert published.snapshot_at_s > 0
-    assert published.latency.count == 0  # these rows have no arrival time
+    assert published.latency.count == 0  # the rows have no arrival time, so no latency is measured
     assert numbers.applied(settings.output, 3) == {"rows": 37}
 
 
@@ -164,7 +164,7 @@ def test_outputs_after_the_last_snapshot_are_written_again(
 ) -> None:
     batches = batches_of_windows()
     run(settings, with_last_snapshot(batches[:3]))
-    run(replace(settings, job="killed"), batches[3:])  # this job ends without a snapshot
+    run(replace(settings, job="killed"), batches[3:])  # no snapshot at the end
     assert len(read_forecasts(settings.output)) == 36
     run(replace(settings, job="again", resumed=True), batches[:3])
     assert len(read_forecasts(settings.output)) == 18
@@ -223,11 +223,11 @@ def test_a_background_snapshot_keeps_the_copied_state(
     monkeypatch.setattr(snapshot_file, "write_shard", write_late)
     batches, workers = batches_of_windows(), Workers(settings)
     put(workers, *batches[:2], empty_batch("rows", batches[1].stop, snapshot=True))
-    workers.wait()
+    wait_until(lambda: len(alive) == 1)
     put(workers, *batches[2:])
-    workers.wait()  # all batches are applied, and no snapshot is written yet
+    # All batches are applied, and no snapshot is written yet.
+    wait_until(lambda: len(read_forecasts(settings.output)) == 36)
     assert snapshots == []
-    assert len(read_forecasts(settings.output)) == 36
     free.set()
     wait_until(lambda: len(snapshots) == settings.shards)
     workers.close()
@@ -237,7 +237,30 @@ def test_a_background_snapshot_keeps_the_copied_state(
     assert most == [1] * settings.shards  # never two copies of shards in memory at once
 
 
-def test_no_snapshot_of_a_shard_follows_its_last_snapshot(
+def test_repeated_requests_for_a_snapshot_count_once(
+    settings: StepSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, free, written = threading.Event(), threading.Event(), list[int]()
+    write = snapshot_file.write_shard
+
+    def write_late(folder: Path, shard: Shard, is_ours: Callable[[], bool], file: OwnedFile) -> bool:
+        begun.set()
+        assert free.wait(PATIENCE_S)
+        written.append(shard.number)
+        return write(folder, shard, is_ours, file)
+
+    monkeypatch.setattr(snapshot_file, "write_shard", write_late)
+    workers, request = Workers(settings), empty_batch("rows", 0, snapshot=True)
+    put(workers, request)
+    assert begun.wait(PATIENCE_S)
+    put(workers, request, request, request, batches_of_windows()[0])
+    wait_until(lambda: numbers.JobNumbers.of(numbers.read_shards(settings.output)).counts.series_steps == 6)
+    free.set()
+    workers.close()
+    assert sorted(written) == sorted([0, 1, 2, written[0]])  # the first shard has two snapshots
+
+
+def test_a_shard_writes_no_snapshot_after_its_end_marker(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, free, after_its_end = threading.Event(), threading.Event(), list[bool]()
@@ -304,7 +327,6 @@ def test_an_error_of_a_background_snapshot_is_raised_by_close(
     monkeypatch.setattr(snapshot_file, "write_shard", lambda *given: raise_error())
     workers = Workers(settings)
     workers.put(0, empty_batch("rows", 0, snapshot=True))
-    workers.wait()
     with pytest.raises(OutputError, match="the disk is full"):
         workers.close()
 
@@ -322,7 +344,7 @@ def test_abandoned_workers_end_only_their_current_work(
         write(self, forecasts)
 
     monkeypatch.setattr(files.ShardFiles, "write_forecasts", write_slowly)
-    workers = Workers(replace(settings, lanes=1, windows_per_step=1))
+    workers = Workers(replace(settings, threads=1, windows_per_step=1))
     batches = batches_of_windows()[:2]
     if in_one_batch:
         rows = pl.concat([batch.rows for batch in batches])

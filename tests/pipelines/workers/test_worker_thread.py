@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import suppress
 
 import pytest
@@ -77,21 +78,25 @@ def test_put_waits_while_a_worker_thread_is_full() -> None:
     assert done == list(range(6))
 
 
-def test_a_full_worker_thread_declines_an_offer_without_waiting() -> None:
-    narrow, begun, free = WorkerThread("narrow", 1), threading.Event(), threading.Event()
-    done: list[int] = []
-
-    def first() -> None:
-        begun.set()
-        wait_then(free, lambda: done.append(0))()
-
-    narrow.put(first)
-    assert begun.wait(PATIENCE_S)
-    assert narrow.offer(lambda: done.append(1))
-    assert not narrow.offer(lambda: done.append(2))
+def test_put_returns_the_future_result_of_the_work(worker_thread: WorkerThread) -> None:
+    free = threading.Event()
+    blocked = worker_thread.put(wait_then(free, lambda: None))
+    result = worker_thread.put(lambda: 6 * 7)
+    assert not result.done()
     free.set()
-    narrow.close()
-    assert done == [0, 1]
+    assert result.result(PATIENCE_S) == 42
+    assert blocked.done()
+
+
+def test_the_result_of_skipped_work_is_cancelled(worker_thread: WorkerThread) -> None:
+    free = threading.Event()
+    failed = worker_thread.put(wait_then(free, raise_error))
+    skipped = worker_thread.put(lambda: 1)
+    free.set()
+    with pytest.raises(OutputError, match="the disk is full"):
+        failed.result(PATIENCE_S)
+    with pytest.raises(CancelledError):
+        skipped.result(PATIENCE_S)
 
 
 def test_an_abandoned_worker_thread_ends_only_its_current_work(worker_thread: WorkerThread) -> None:
@@ -109,3 +114,4 @@ def test_an_abandoned_worker_thread_ends_only_its_current_work(worker_thread: Wo
     free.set()
     worker_thread.wait()
     assert done == ["this"]
+    assert worker_thread.put(lambda: None).cancelled()

@@ -34,7 +34,7 @@ def test_lag_inputs_are_distances_from_the_last_value_in_spreads(fleet: Windows,
         for t in range(len(fleet.values)):
             past = fleet.values[t - lag] if t >= lag else np.full(fleet.values.shape[1], np.nan)
             off = np.where(np.isnan(past), block.mean[t], past) - block.last[t]
-            near = np.abs(off) <= 20 * block.scale[t]  # inputs shrink larger distances
+            near = np.abs(off) <= 20 * block.scale[t]  # larger distances are compressed
             expected = np.clip(off / block.spread[t], -6, 6)
             np.testing.assert_allclose(found.x[t, near, column], expected[near], atol=1e-4)
             assert (np.abs(found.x[t, ~near, column]) <= np.abs(expected[~near]) + 1e-4).all()
@@ -58,7 +58,7 @@ def test_network_inputs_do_not_depend_on_the_level_of_values() -> None:
     np.testing.assert_allclose(base.x[1:], raised.x[1:], atol=1e-5)
 
 
-def test_a_missing_difference_is_0_and_a_missing_lag_the_mean() -> None:
+def test_missing_differences_are_0_and_missing_lags_are_the_mean() -> None:
     found = inputs_of([1.0, 2.0, math.nan, math.nan, 5.0])
     x, block = found.x[:, 0], found.block
     assert x[:, 4].tolist() == [1, 1, 0, 0, 1]
@@ -80,7 +80,7 @@ def test_network_inputs_after_a_jump_of_a_constant_series_are_clipped() -> None:
     assert np.isfinite(x).all()
 
 
-def test_the_last_network_inputs_are_errors_of_the_linear_experts() -> None:
+def test_the_last_input_columns_are_errors_of_the_linear_experts() -> None:
     values = np.random.default_rng(0).normal(size=30).cumsum()
     values[10] = np.nan
     found = inputs_of(values.tolist())

@@ -101,7 +101,7 @@ def test_the_median_is_a_weighted_mean_of_experts_plus_a_change() -> None:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_network_forecasts_do_not_depend_on_the_chosen_windows(cell: str) -> None:
+def test_selecting_windows_changes_no_network_forecast(cell: str) -> None:
     net, x, experts = network(cell), torch.randn(9, 3, INPUTS), torch.randn(ALL_EXPERT_COUNT, 9, 3, 4)
     rows = slice(1, None, 3)
     every, hidden, memory = net(x, *net.initial(3), experts=experts)
@@ -112,7 +112,7 @@ def test_network_forecasts_do_not_depend_on_the_chosen_windows(cell: str) -> Non
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_later_layer_of_the_network_adds_to_its_input(cell: str) -> None:
+def test_a_later_network_layer_adds_its_output_to_its_input(cell: str) -> None:
     net, x = network(cell, layers=3), torch.randn(6, 3, INPUTS)
     for layer in (1, 2):
         for weight in net.recurrent[layer].parameters():

@@ -39,7 +39,7 @@ def test_each_row_of_a_well_formed_file_is_one_line(rows: list[list[str]], slowl
 
 
 @given(st.text('a,"\n\r', max_size=200))
-def test_restore_undoes_the_stand_ins_in_any_text(text: str) -> None:
+def test_restore_reverses_row_per_line_for_any_text(text: str) -> None:
     text = "x,y\n" + text
     found, stream = read(text, 2)
     assert stream.restore(found) == text
@@ -71,4 +71,4 @@ def test_a_stray_quote_leaves_the_lines_below_unchanged(stray: str) -> None:
     assert (rest, stream.restore(first)) == (below, stray)
     assert stream.is_stray(first) == (
         stray in ('"1,2', '5","6')
-    )  # the quoted cells of the other two lines end
+    )  # in the other two lines, every quoted cell has its closing quote

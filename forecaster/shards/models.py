@@ -1,0 +1,62 @@
+"""The model versions of a job, and which of them closes each window of a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from forecaster.model import Forecaster
+from forecaster.rewarming import rewarm
+from forecaster.state import State
+
+
+@dataclass(frozen=True)
+class ModelChange:
+    """A change of the model version: another version closes the windows from ``window`` on.
+
+    Attributes:
+        window: index of the first window that the new version closes.
+        forecaster: the new version. Its `WindowConfig` differs from that of the version before in nothing
+            that decides how rows become values of windows.
+    """
+
+    window: int
+    forecaster: Forecaster
+
+
+@dataclass(frozen=True)
+class Models:
+    """The model versions of a job.
+
+    Attributes:
+        first: the version that closes the windows before the first change.
+        changes: the changes of the version, in the order of their windows.
+        rewarm: returns the state of a new version from the state of the version before, at the change. The
+            result must be that of `forecaster.rewarming.rewarm`; a job has prepared it in the background.
+        shadow: a version that forecasts the same windows, only to be compared; None without one.
+    """
+
+    first: Forecaster
+    changes: tuple[ModelChange, ...] = ()
+    rewarm: Callable[[Forecaster, State], State] = rewarm
+    shadow: Forecaster | None = None
+
+    def of_window(self, window: int) -> Forecaster:
+        """Return the version that closes a window."""
+        return next((c.forecaster for c in reversed(self.changes) if c.window <= window), self.first)
+
+    def of_state(self, state: State) -> Forecaster:
+        """Return the version that made a state; `first` if no version of the job did."""
+        return self._by_version().get(state.model_version, self.first)
+
+    def has_made(self, state: State) -> bool:
+        """Return whether one of the versions made a state."""
+        return state.model_version in self._by_version()
+
+    def cut(self, start: int, stop: int) -> int:
+        """Return ``stop``, or the first change after the window ``start`` if it comes before ``stop``."""
+        return min([stop, *(change.window for change in self.changes if change.window > start)])
+
+    def _by_version(self) -> dict[str, Forecaster]:
+        every = (self.first, *(change.forecaster for change in self.changes))
+        return {forecaster.version: forecaster for forecaster in every}

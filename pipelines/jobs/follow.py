@@ -1,0 +1,244 @@
+"""Watch an alias of the model registry while a stream runs, and request a change when the alias moves.
+
+A thread of the launching process polls the alias. The threads and processes that step the shards are not
+involved, so a slow or absent tracking server delays no window.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from math import ceil
+
+from forecaster.compatibility import check_can_replace
+from forecaster.model import Forecaster
+from pipelines.jobs.alias import Alias, AliasedVersion
+from pipelines.jobs.job import StreamJob
+from pipelines.sinks.numbers import JobNumbers
+from pipelines.sources.base import Log
+from pipelines.sources.model_changes import (
+    Change,
+    ChangingLog,
+    Request,
+    begin_changes,
+    clear_request,
+    load_model,
+    read_changes,
+    remove_changes,
+    request_change,
+    store_model,
+)
+from pipelines.state import state_table
+from pipelines.storage import Location
+from pipelines.workers.step_settings import StepSettings
+from schemas.errors import StatecastError
+
+POLL_S = 30.0
+"""Seconds between two polls of an alias."""
+
+_TICK_S = 0.5
+_RATE_OVER_S = 60.0
+_SERIES_STEPS_PER_S = 20_000  # a low estimate: one core that also steps the shards
+_LEAST_AHEAD = 2
+
+
+@dataclass
+class ModelWatch:
+    """Watches an alias, and requests a change of the model version if the stream follows the alias.
+
+    Attributes:
+        alias: the alias.
+        follows: whether the stream follows the alias; if not, the watch only reports that the alias moved.
+        forecaster: the version with which the stream began.
+        output: output folder of the stream.
+        notice: called with a line for the user.
+        poll_s: seconds between two polls.
+    """
+
+    alias: Alias
+    follows: bool
+    forecaster: Forecaster
+    output: Location
+    notice: Callable[[str], None]
+    poll_s: float = field(default_factory=lambda: POLL_S)
+    _seen: str | None = field(default=None, init=False)  # each version that the alias names is checked once
+    _requested: Request | None = field(default=None, init=False)
+    _change: Change | None = field(default=None, init=False)
+    _line: str = field(default="", init=False)
+    _is_away: bool = field(default=False, init=False)
+    _numbers: JobNumbers = field(default_factory=JobNumbers, init=False)
+    _closed: deque[tuple[float, int]] = field(default_factory=lambda: deque([(0.0, 0)]), init=False)
+    _is_running: threading.Event = field(default_factory=threading.Event, init=False)
+    _is_ended: threading.Event = field(default_factory=threading.Event, init=False)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Poll the alias in a thread while the block runs, from the first call of `take` on."""
+        clear_request(self.output)
+        thread = threading.Thread(target=self._run, name="model alias", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._is_ended.set()
+            self._is_running.set()
+            thread.join(_TICK_S)  # a thread that waits for a server ends by itself, and changes nothing
+
+    def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
+        """Return an ``on_progress`` that also gets the next version and the notice about the alias."""
+        return lambda numbers: on_progress(self.take(numbers))
+
+    def take(self, numbers: JobNumbers) -> JobNumbers:
+        """Take the numbers of the job; return them with the next version and the notice about the alias."""
+        self._numbers = numbers
+        self._closed.append((time.monotonic(), numbers.counts.windows))
+        while self._closed[-1][0] - self._closed[0][0] > _RATE_OVER_S:
+            self._closed.popleft()
+        self._is_running.set()
+        change = self._change
+        if change is None or change.window is None or numbers.model_versions == (change.version,):
+            return replace(numbers, model_notice=self._line)
+        next_us = self.forecaster.window_config.frequency.end_us(change.window - 1)
+        return replace(numbers, model_notice=self._line, next_model=change.version, next_model_us=next_us)
+
+    def _run(self) -> None:
+        self._is_running.wait()
+        polled_s = float("-inf")
+        while not self._is_ended.wait(_TICK_S):
+            if time.monotonic() - polled_s >= self.poll_s:
+                try:
+                    self.poll()
+                except StatecastError as error:  # the output folder cannot be written
+                    self._report(f"the model cannot be changed: {error}")
+                polled_s = time.monotonic()
+            with suppress(StatecastError):
+                self._see_decision()
+
+    def poll(self) -> None:
+        """Read the alias once, and request a change or report that the alias moved."""
+        aliased = self._read_alias()
+        if aliased is None or aliased.model == self._seen:
+            return
+        self._seen, self._line = aliased.model, ""
+        if aliased.version == self._wanted():
+            return
+        if not self.follows:
+            self._report(
+                f"{self.alias} is now {aliased.model} ({aliased.version}); this stream keeps "
+                f"{self.forecaster.version}: start it again, or set stream.follow"
+            )
+            return
+        try:
+            new = self.alias.load(aliased.model)
+            check_can_replace(new, self.forecaster)
+        except (StatecastError, ValueError, RuntimeError, TypeError) as error:
+            if self._read_alias() is None:
+                self._seen = None  # the version may be good: the next poll loads it again
+            else:
+                reason = str(error) if isinstance(error, StatecastError) else f"it cannot be stepped: {error}"
+                self._refuse(aliased, reason)
+            return
+        if not self._is_ended.is_set():
+            store_model(self.output, new)
+            self._requested = Request(new.version, aliased.model, self._windows_ahead())
+            request_change(self.output, self._requested)
+
+    def _read_alias(self) -> AliasedVersion | None:
+        """Return the version that the alias names; None if it cannot be read, which is reported once."""
+        try:
+            aliased = self.alias.current()
+        except StatecastError as error:
+            if not self._is_away:
+                self.notice(f"the stream keeps its model while {self.alias} cannot be read: {error}")
+            self._is_away = True
+            return None
+        self._is_away = False
+        return aliased
+
+    def _wanted(self) -> str:
+        """Return the version that the stream has, or that it will have after the last request."""
+        if self._requested is not None:
+            return self._requested.version
+        changes = read_changes(self.output / state_table.FOLDER) if self.follows else ()
+        return changes[-1].version if changes else self.forecaster.version
+
+    def _refuse(self, aliased: AliasedVersion, reason: str) -> None:
+        self._report(f"{aliased.model} ({aliased.version}) is refused: {reason}; the stream keeps its model")
+        try:
+            self.alias.refuse(aliased.model, reason)
+        except StatecastError as error:
+            self.notice(f"the reason could not be written to {aliased.model}: {error}")
+
+    def _report(self, line: str) -> None:
+        self._line = line
+        self.notice(line)
+
+    def _windows_ahead(self) -> int:
+        """Return how many windows the new version gets for warming up, twice as many as estimated."""
+        ring = self.forecaster.network_config.ring
+        (began_s, first), (ended_s, last) = self._closed[0], self._closed[-1]
+        windows_per_s = (last - first) / (ended_s - began_s) if ended_s > began_s else 0.0
+        warming_s = self._numbers.series * ring / _SERIES_STEPS_PER_S
+        return max(_LEAST_AHEAD, min(ring, ceil(2 * warming_s * windows_per_s)))
+
+    def _see_decision(self) -> None:
+        """Report the window of the change, once the reader of the log has decided it."""
+        if self._requested is None or (
+            self._change is not None and self._change.version == self._requested.version
+        ):
+            return
+        changes = read_changes(self.output / state_table.FOLDER)
+        if not changes or changes[-1].version != self._requested.version:
+            return
+        self._change = change = changes[-1]
+        if change.window is not None:
+            us = self.forecaster.window_config.frequency.end_us(change.window - 1)
+            self.notice(f"{change.model} ({change.version}) is in use from {_utc_time(us)} on")
+
+
+def _utc_time(us: int) -> str:
+    return f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
+    """Return the job with the model version that it began with, if it follows an alias and resumes.
+
+    Raises:
+        DataError, ModelError: the journal of the changes, or the weights of the version, cannot be read.
+    """
+    changes = read_changes(job.states) if job.follows and is_resume else ()
+    if not changes or changes[0].version == job.forecaster.version:
+        return job
+    return replace(job, forecaster=load_model(job.output, changes[0].version))
+
+
+def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
+    """Return the log of a stream; if the stream follows an alias, the log carries its model changes.
+
+    Call this when the run owns the output folder: it begins the journal of the changes, or removes it.
+
+    Raises:
+        OutputError: the journal or the weights cannot be written.
+    """
+    if job.shadow is not None:
+        store_model(job.output, job.shadow)
+    if not job.follows:
+        remove_changes(job.states)
+        return log
+    changes = read_changes(job.states)
+    store_model(job.output, job.forecaster)
+    if not changes:
+        begin_changes(job.states, job.forecaster.version, job.model)
+    for change in changes[1:]:  # the tables of covariates can be newer than the tables of the earlier run
+        new = load_model(job.output, change.version)
+        if job.alias is not None and not new.covariates.features.is_empty:
+            store_model(job.output, job.alias.with_tables(new))
+    closed = [shard.closed_through for shard in state_table.read(job.states, series=False).shards]
+    freq = job.forecaster.window_config.frequency
+    through = max((window for window in closed if window is not None), default=None)
+    return ChangingLog(log, job.output, job.states, freq, settings.job, through)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from forecaster.shards.batch import Batch
+from forecaster.shards.sharding import empty_batch
+from pipelines.sources.base import Position, Positions, Step
+from pipelines.sources.model_changes import (
+    Change,
+    ChangingLog,
+    Request,
+    begin_changes,
+    load_model,
+    model_changes,
+    read_changes,
+    remove_changes,
+    request_change,
+    store_model,
+)
+from pipelines.storage import make_folder
+from schemas.errors import DataError, ModelError
+from tests.fleets import HOUR, HOUR_US, START, forecaster
+
+
+@dataclass
+class Steps:
+    """A log that returns one batch in each step; each batch moves the watermark by a window."""
+
+    at: int = 0
+    places: Positions = field(default_factory=dict)
+    is_paced: bool = False
+
+    def begin(self, reached: Positions) -> Positions:
+        return {"rows": Position(0)}
+
+    def step(self, places: Positions) -> Step[Positions] | None:
+        self.at += 1
+        batch = replace(empty_batch("rows", 0), watermark_us=(START + self.at) * HOUR_US)
+        return Step((batch,), self.places)
+
+
+@pytest.fixture
+def states(tmp_path: Path) -> Path:
+    make_folder(tmp_path / "state")
+    (tmp_path / ".run").write_text("a run")
+    begin_changes(tmp_path / "state", "lstm-a", "m/1")
+    return tmp_path / "state"
+
+
+def changing(states: Path, closed_through: int | None = None, run: str = "a run") -> ChangingLog:
+    return ChangingLog(Steps(), states.parent, states, HOUR, run, closed_through)
+
+
+def batch_of(log: ChangingLog) -> Batch:
+    step = log.step({"rows": Position(0)})
+    assert step is not None
+    return step.batches[0]
+
+
+def test_a_change_is_recorded_before_the_batches_that_count_it(states: Path) -> None:
+    log = changing(states)
+    assert batch_of(log).changes == 1
+    log._checked_s = float("-inf")
+    request_change(states.parent, Request("gru-b", "m/2", 5))
+    assert batch_of(log).changes == 2
+    # The first batch moved the watermark to START + 1, so START was the last window that could be closed.
+    change = Change("gru-b", "m/2", START + 1 + 5)
+    assert read_changes(states) == (Change("lstm-a", "m/1", None), change)
+    assert batch_of(changing(states)).changes == 2  # as in a rerun
+
+
+def test_no_change_is_decided_before_a_watermark_is_known(states: Path) -> None:
+    request_change(states.parent, Request("gru-b", "m/2", 5))
+    log = changing(states)
+    assert batch_of(log).changes == 1
+    assert batch_of(log).changes == 2
+
+
+def test_a_change_comes_after_windows_that_shards_have_closed(states: Path) -> None:
+    request_change(states.parent, Request("gru-b", "m/2", 2))
+    log = changing(states, closed_through=START + 100)
+    for _ in range(2):
+        batch_of(log)
+    assert read_changes(states)[-1].window == START + 101 + 2
+
+
+def test_a_change_reads_the_watermarks_of_the_positions(states: Path) -> None:
+    request_change(states.parent, Request("gru-b", "m/2", 2))
+    place = Position(0, (START + 50) * HOUR_US, (), (START + 60) * HOUR_US)
+    assert changing(states).step({"rows": place}) is not None
+    assert read_changes(states)[-1].window == START + 60 + 2
+
+
+def test_each_change_comes_after_the_change_before(states: Path) -> None:
+    log = changing(states)
+    batch_of(log)
+    for version, ahead in (("gru-b", 50), ("lstm-a", 2)):
+        request_change(states.parent, Request(version, "m", ahead))
+        log._checked_s = float("-inf")
+        batch_of(log)
+    windows = [change.window for change in read_changes(states)]
+    assert windows == [None, START + 51, START + 51 + 1 + 2]
+
+
+def test_a_version_that_is_in_use_is_not_changed_to(states: Path) -> None:
+    request_change(states.parent, Request("lstm-a", "m/1", 2))
+    log = changing(states)
+    assert [batch_of(log).changes for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_run_that_lost_the_output_folder_decides_nothing(states: Path) -> None:
+    request_change(states.parent, Request("gru-b", "m/2", 2))
+    log = changing(states, run="an earlier run")
+    assert [batch_of(log).changes for _ in range(2)] == [1, 1]
+    assert len(read_changes(states)) == 1
+
+
+def test_a_damaged_journal_is_refused_and_names_its_file(states: Path) -> None:
+    path = states / "models.json"
+    record = json.loads(path.read_text())
+    record["changes"][0]["version"] = "another"
+    path.write_text(json.dumps(record))
+    with pytest.raises(DataError, match=r"models\.json: cannot be read .*checksum.*restore the file"):
+        read_changes(states)
+    remove_changes(states)
+    assert read_changes(states) == ()
+
+
+def test_stored_models_are_loaded_with_their_covariates(tmp_path: Path) -> None:
+    for model in (forecaster(), forecaster(decoder=True)):
+        store_model(tmp_path, model)
+        loaded = load_model(tmp_path, model.version)
+        assert loaded.version == model.version
+        assert loaded.covariates.features == model.covariates.features
+    changes = (Change("lstm-a", "m/1", None), Change(forecaster().version, "m/2", 7))
+    assert [(c.window, c.forecaster.version) for c in model_changes("run", tmp_path, changes)] == [
+        (7, forecaster().version)
+    ]
+
+
+def test_missing_or_damaged_weights_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gru-b\.safetensors: cannot be read"):
+        load_model(tmp_path, "gru-b")
+    make_folder(tmp_path / "models")
+    (tmp_path / "models" / "gru-b.safetensors").write_bytes(b"x" * 40)
+    with pytest.raises(ModelError, match=r"gru-b\.safetensors: "):
+        load_model(tmp_path, "gru-b")
