@@ -22,7 +22,7 @@ from schemas import quarantine
 from schemas.errors import OutputError
 from schemas.forecasts import IDENTITY
 
-_DIGITS = 20  # of a digest: 80 bits, so that no two files of a folder share a name by chance
+_DIGITS = 20  # hex digits of a digest: 80 bits, so that no two files of a folder share a name by chance
 
 
 @dataclass

@@ -26,7 +26,7 @@ _SOURCES: Final = {
     "kafka.idle_s": ("kafka",),
     "kafka.group": ("kafka",),
 }
-"""Setting -> the sources with which the setting has an effect; other settings have one with all sources."""
+"""Setting -> the sources with which it has an effect; a setting not listed has an effect with all sources."""
 
 _TO_TOPIC: Final = ("kafka.to_format", "kafka.to_late", "kafka.to_quarantine")
 """Settings that have an effect only if forecasts are sent to a topic."""

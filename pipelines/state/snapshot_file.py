@@ -30,7 +30,7 @@ _PLACEHOLDER: Final = b"00000000"  # replaced once the checksum is computed
 # The key and value in Parquet's footer. Two bytes before the value encode its type and its length.
 _CHECKSUM_PATTERN: Final = re.compile(re.escape(_CHECKSUM) + rb"\x18\x0ecrc32:([0-9a-f]{8})")
 _RUN: Final = b"statecast.run"  # the run that has taken the snapshot over
-_FIRST_WRITTEN: Final = b"statecast.first_written_ns"  # when it was written before
+_FIRST_WRITTEN: Final = b"statecast.first_written_ns"  # before any take-over
 _CHUNK_BYTES: Final = 4 << 20
 
 

@@ -19,7 +19,7 @@ from pipelines.storage.remote import Location
 from schemas.sealed import seal, unseal
 
 MERGED_AT: Final = 64
-"""Number of objects beside a journal in an object store at which they are merged into it."""
+"""In an object store, `add` writes an object beside the journal; at this number, all are merged into it."""
 
 _MERGED: Final = "merged_through"
 
@@ -47,7 +47,7 @@ class Journal:
         self._store = store_of(path)
         if self._store.can_append:
             self._store.remove_incomplete_line()
-            if self._parts:  # objects on a disk: the journal was copied from a store
+            if self._parts:  # a disk has such objects only if the journal was copied from a store
                 self.replace([record for _, record in self.records()])
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -81,7 +81,7 @@ class Store(Protocol):
         """
 
     def version(self) -> str:
-        """Return the version of the file, for `write_whole`; "" if there is no file, or files have none."""
+        """Return the version of the file, for `write_whole`; "" if there is no file or no version."""
 
     def append(self, data: bytes) -> None:
         """Append to the file, which is created if needed, durably; if this raises, the file is unchanged."""

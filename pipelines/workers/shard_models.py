@@ -82,7 +82,7 @@ class WarmingThread:
 
 
 class ShardModels:
-    """The model versions that step one shard. All methods belong into the thread of the shard.
+    """The model versions that step one shard. Call its methods only in the thread of the shard.
 
     Args:
         settings: settings of the run.
@@ -140,7 +140,7 @@ class ShardModels:
             self._step = self._thread.put(partial(self._warming.step, recent, self._thread.pause))
 
     def _finish(self, forecaster: Forecaster, state: State) -> State:
-        """Return the state of a new version at its change, most of which was computed in the background."""
+        """Return the state of a new version at its change; the warming thread computed most of it before."""
         warming, step = self._warming, self._step
         self._warming = self._step = None
         if warming is None or warming.forecaster.version != forecaster.version:

@@ -89,7 +89,7 @@ class Judge:
             self._is_open[at] = polls.offsets[at] >= decisions.settled(name)
 
     def clock_us(self, times_us: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the earlier clock of each row, in microseconds since 1970.
+        """Return, for each row, the earlier of its two clocks, in microseconds since 1970.
 
         Args:
             times_us: ``[r]`` times of the rows.
