@@ -139,7 +139,8 @@ class Store(Protocol):
     def copy_beside(self, name: str, never_change: Callable[[str], bool]) -> Location:
         """Copy the files of the folder, except hidden ones, durably into the new folder ``name`` beside it.
 
-        ``never_change`` returns from its name whether a file is never changed, so that a link suffices.
+        ``never_change`` returns, for the name of a file, whether the file never changes; such a file may be
+        linked instead of copied.
         """
 
     def replace_parts(self, hidden: str, parts: Sequence[str]) -> None:

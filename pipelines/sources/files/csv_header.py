@@ -54,8 +54,8 @@ def read_header(path: Path, file: BinaryIO) -> Header:
     lines, line = _with_line_breaks(lines, line, read)
     if len(line) >= _LONGEST_BYTES:
         raise DataError(
-            f"{path}: its header is longer than {_LONGEST_BYTES:,} bytes: write the file in long layout, with "
-            "one row for each series and time"
+            f"{path}: its header is longer than {_LONGEST_BYTES:,} bytes: write the file in long layout, "
+            "with one row for each series and time"
         )
     text = line.decode("utf-8-sig").rstrip("\r\n")
     if any(not c.isprintable() and c not in "\t\r\n" for c in text):

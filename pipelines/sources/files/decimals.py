@@ -53,8 +53,9 @@ _MANY = 20
 class Decimals:
     """Finds the decimal sign of a text file while the file is read, and rewrites its numbers.
 
-    The first number that is possible with one sign only decides (``1,5``, ``0,125``, ``1.234,5``). Numbers
-    before it must have the same value with either sign, because they have been used already.
+    The first number that is possible with one sign only (``1,5``, ``0,125``, ``1.234,5``) decides the sign of
+    the file. Earlier numbers were used before the sign was known, so `rewrite` raises if the sign would
+    change the value of one of them.
     """
 
     def __init__(self, path: Path, setting: str) -> None:

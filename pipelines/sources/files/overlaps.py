@@ -185,7 +185,7 @@ def _rows_of(
 ) -> pl.DataFrame:
     """Return the values of a file that other files may also have; for each series and time the last value.
 
-    ``turn`` is the number of this pass and the number of passes; each pass has other times.
+    ``turn`` is the number of this pass and the number of all passes; each pass compares other times.
     """
     series = file.series & frozenset[str]().union(*(other.series for other in others))
     at, (number, passes) = pl.col("timestamp").to_physical(), turn
