@@ -143,7 +143,7 @@ def read_recent(config: JobConfig, forecaster: Forecaster, on_rows: Callable[[in
     """Read the files of a job, and aggregate their rows as the windows of ``forecaster``.
 
     Raises:
-        DataError: a file is at fault.
+        DataError: a file cannot be read, or no row is valid.
     """
     own = config.model_copy(update={"windows": forecaster.window_config})
     loaded = load_observations(own, on_rows)
