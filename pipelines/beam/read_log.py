@@ -110,7 +110,7 @@ class _Position:
 
     @staticmethod
     def start(places: Positions) -> _Position:
-        """Return the position before the first row at ``places``."""
+        """Return the position with which reading at ``places`` begins."""
         return _Position(places, {name: place.watermark_us for name, place in places.items()})
 
     @staticmethod

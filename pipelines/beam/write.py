@@ -131,7 +131,7 @@ def _digest(rows: pl.DataFrame) -> str:
 
 
 def _write(folder: Location, name: str, rows: pl.DataFrame, format_: Format) -> str:
-    """Write a file that survives a loss of power, because the engine does not run a finished bundle again."""
+    """Write a file that survives a loss of power; after its bundle, the engine would not write it again."""
     path = folder / name
     try:
         make_folder(folder)

@@ -194,7 +194,7 @@ def _register(
     data: RecentData,
     learned: Windows,
 ) -> Version | None:
-    """Register the new weights as a child of ``parent`` and as challenger; None if they are its own."""
+    """Register the new weights as challenger and child of ``parent``; None if its weights are the same."""
     if trained.forecaster.version == parent.model_version:
         run.log_tags({"statecast.outcome": "no epoch was better than the weights of the parent"})
         return None

@@ -98,7 +98,7 @@ def seconds_of(history: list[Epoch], refit_history: list[Epoch]) -> float:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data of a training.
+    """The data that a training reads, and how many rows were left out.
 
     Attributes:
         loaded: the observations, and the rows that were left out.

@@ -227,7 +227,7 @@ def _clash_message(path: Path, clash: _Clash) -> str:
 class WideFiles:
     """The last 1,000 wide files that were read from a watched folder, to refuse a new file of another sensor.
 
-    A new file is compared with each of them that it may clash with.
+    A new file is compared with the earlier files that have a common series and overlapping times.
     """
 
     def __init__(self, columns: tables.Columns, read: ReadRows, memory_bytes: int) -> None:
