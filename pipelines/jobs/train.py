@@ -225,7 +225,7 @@ def learn(
 
 
 def _log_results(run: Run, trained: Trained, windows: Windows, config: JobConfig) -> Backtest | None:
-    """Log what is computed about a trained model, and describe its version; return the backtest, if any."""
+    """Log the results of a training, name and describe its version; return the backtest, if there is one."""
     found = None
     run.log_metrics({"time/train_s": seconds_of(trained.history, trained.refit_history)}, of_model=True)
     with run.notice_on_error("the backtest"):

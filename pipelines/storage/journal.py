@@ -1,4 +1,4 @@
-"""Journals: files of sealed records that a job appends to, and that a rerun must read unchanged.
+"""Journals: files of records, each with a checksum, that a job appends to and a rerun reads unchanged.
 
 On a disk a journal is one file. An object store cannot append: there each `Journal.add` creates a small
 object beside the file, ``NAME-000000000001.jsonl`` and so on. After `MERGED_AT` of these, they are merged
@@ -103,7 +103,7 @@ class Journal:
         first = [{_MERGED: through}] if through else []
         write_text(self.path, "".join(f"{seal(record)}\n" for record in chain(first, records)), kept=True)
         for part in self._parts.values():
-            with suppress(OSError):  # an object that stays is not read again
+            with suppress(OSError):  # an object that cannot be deleted is not read again
                 part.unlink(missing_ok=True)
         self._parts, self._through = {}, through
 
