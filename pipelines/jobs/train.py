@@ -98,7 +98,7 @@ def seconds_of(history: list[Epoch], refit_history: list[Epoch]) -> float:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data of a training.
+    """The data that a training reads, and how many rows were left out.
 
     Attributes:
         loaded: the observations, and the rows that were left out.
@@ -225,7 +225,7 @@ def learn(
 
 
 def _log_results(run: Run, trained: Trained, windows: Windows, config: JobConfig) -> Backtest | None:
-    """Log what is computed about a trained model, and describe its version; return the backtest, if any."""
+    """Log the results of a training, name and describe its version; return the backtest, if there is one."""
     found = None
     run.log_metrics({"time/train_s": seconds_of(trained.history, trained.refit_history)}, of_model=True)
     with run.notice_on_error("the backtest"):

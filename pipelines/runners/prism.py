@@ -91,8 +91,9 @@ def prism_options(endpoint: str, *, streaming: bool = True) -> list[str]:
         # Without this option Prism splits a slow bundle in the middle of a key and runs a second bundle of
         # that key at the same time: rows are lost or doubled. tests/laws/test_prism_stress.py tests it.
         "--experiments=prism_disable_sdf_split",
-        # Do not set --max_cache_memory_usage_mb: Prism issues no cache tokens, so no later bundle finds a
-        # value in the state cache, while Beam spends 1 to 2 ms on measuring each value that it caches.
+        # Do not turn on Beam's state cache with --max_cache_memory_usage_mb. Prism issues no cache tokens, so
+        # a bundle cannot use values that an earlier bundle cached. Yet Beam would take 1 to 2 ms to measure
+        # the size of each value.
     ]
     return [*options, "--streaming"] if streaming else options
 

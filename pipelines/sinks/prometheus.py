@@ -35,7 +35,7 @@ def address_of(text: str) -> tuple[str, int]:
     """
     host, colon, port = text.rpartition(":")
     if not port.isascii() or not port.isdigit() or int(port) > _LAST_PORT or (colon and not host):
-        raise ConfigError(f"--metrics-port {text}: write PORT or HOST:PORT, a port being 0 to {_LAST_PORT}")
+        raise ConfigError(f"--metrics-port {text}: write PORT or HOST:PORT, with PORT from 0 to {_LAST_PORT}")
     return host or _THIS_MACHINE, int(port)
 
 

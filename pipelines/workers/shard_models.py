@@ -85,7 +85,7 @@ class WarmingThread:
 
 
 class ShardModels:
-    """The model versions that step one shard. All methods but `profile_of` belong into its thread.
+    """The model versions that step one shard. Call all methods but `profile_of` only in the thread of the shard.
 
     Args:
         settings: settings of the run.
@@ -155,7 +155,7 @@ class ShardModels:
             self._step = self._thread.put(partial(self._warming.step, recent, self._thread.pause))
 
     def _finish(self, forecaster: Forecaster, state: State) -> State:
-        """Return the state of a new version at its change, most of which was computed in the background."""
+        """Return the state of a new version at its change; the warming thread computed most of it before."""
         warming, step = self._warming, self._step
         self._warming = self._step = None
         if warming is None or warming.forecaster.version != forecaster.version:

@@ -95,8 +95,8 @@ class Workers:
         """
         failed: list[BaseException] = []
         threads = (*self._threads, self._writer, self._snapshots)
-        # The thread of the snapshots needs the other threads, so none is closed before all have finished.
-        # What the thread of the warming still has to do is of no use any more.
+        # A snapshot waits for the other threads, so close no thread before all threads have finished.
+        # The remaining tasks of the warming thread are abandoned, because no window follows that needs them.
         waits, closes = [thread.wait for thread in threads], [thread.close for thread in threads]
         for end in (*waits, self._warming.abandon, *closes, self._warming.close):
             try:
