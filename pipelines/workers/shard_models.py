@@ -85,7 +85,9 @@ class WarmingThread:
 
 
 class ShardModels:
-    """The model versions that step one shard. Call all methods but `profile_of` only in the thread of the shard.
+    """The model versions that step one shard.
+
+    Call all methods but `profile_of` only in the thread of the shard.
 
     Args:
         settings: settings of the run.
