@@ -162,12 +162,15 @@ class Warming:
     Args:
         forecaster: the new version.
         window: index of the first window that the new version closes.
+
+    Attributes:
+        copied_through: the last window that was copied; None before the first.
     """
 
     def __init__(self, forecaster: Forecaster, window: int) -> None:
         self.forecaster, self.window = forecaster, window
         self._state = forecaster.initial_state()
-        self._copied_through: int | None = None
+        self.copied_through: int | None = None
 
     def copy_values(self, state: State, closed_through: int) -> RecentValues | None:
         """Copy the values of the windows that were not copied before; None if there are none.
@@ -179,10 +182,10 @@ class Warming:
         ring = state.parts.get("ring", {}).get("values")
         windows = 0 if ring is None else ring.shape[1]
         first = self.window - windows
-        start = first if self._copied_through is None else self._copied_through + 1
+        start = first if self.copied_through is None else self.copied_through + 1
         if ring is None or closed_through < start:
             return None
-        self._copied_through = closed_through
+        self.copied_through = closed_through
         new, earlier = (np.arange(*span) % windows for span in ((start, closed_through + 1), (first, start)))
         names = self.forecaster.covariates.features.observed
         past = np.full((len(new), len(state), len(names)), np.nan)

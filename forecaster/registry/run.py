@@ -177,19 +177,19 @@ class Run:
         Args:
             forecaster: the trained forecaster.
             model_name: the registered model, which is created if it is missing.
-            example: a few rows of ``series_id, timestamp, value`` and observed covariates, stored with the
-                model.
+            example: a few observations, which are stored with the model.
             tags: tags of the version, see `forecaster.registry.aliases.training_tags`.
 
         Returns:
-            The version; None if the store did not take the model, which then waits in the outbox. Call
-            `registered` at the end of the run.
+            The version; None while the model waits in the outbox. Call `registered` at the end of the run.
 
         Raises:
             ModelError: ``model_name`` is not a valid name.
             OSError: the model cannot be saved.
         """
         check_model_name(model_name)
+        for key in ("model_id", "version"):  # of an earlier model of the run, which has been sent
+            self._outbox.run.pop(key, None)
         folder = self._outbox.model
         forecaster.save(folder)
         durable.write_whole(folder / EXAMPLE, example.write_parquet)

@@ -79,7 +79,7 @@ class ElementCoder(Coder):
     def estimate_size(self, value: Any) -> int:
         """Return the size of an element in memory, in bytes.
 
-        Beam calls this method for most elements; its default would encode each of them.
+        Beam calls this method for most elements; the method that it replaces would encode each of them.
         """
         parts = [value] if self.kind is pl.DataFrame else vars(value).values()
         frames = sum(part.estimated_size() for part in parts if isinstance(part, pl.DataFrame))

@@ -17,7 +17,6 @@ import apache_beam as beam
 import numpy as np
 import polars as pl
 from apache_beam.coders import BytesCoder
-from apache_beam.metrics.metric import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import GlobalWindows
@@ -28,12 +27,13 @@ from forecaster.model import Forecaster
 from forecaster.rewarming import rewarm
 from forecaster.shards import snapshot
 from forecaster.shards.apply import apply
+from forecaster.shards.counts import Counts, by_kind
 from forecaster.shards.shard import Output, Shard, slots_of
 from forecaster.shards.sharding import empty_batch, hand_over_shards, reshard
 from forecaster.time.windows import MICROSECONDS
 from pipelines.beam.coders import ElementCoder, FleetRows, ShardedRows
 from pipelines.beam.gather_rows import PARTITION, GatherRows, SplitRows
-from pipelines.beam.metrics import NAMESPACE, RowMetrics
+from pipelines.beam.metrics import RowMetrics
 from pipelines.beam.model import Model, model_of
 from pipelines.beam.validate import QUARANTINED, Validate
 from pipelines.state import state_table
@@ -71,8 +71,8 @@ class ForecastFleet(beam.PTransform[Any, Any]):
     of their rows. An unbounded input needs an engine with event-time timers, such as Prism or Flink: Beam's
     in-process runners fire these timers at once, and are refused.
 
-    Beam counts ``rows_used``, ``rows_quarantined``, ``rows_late``, ``windows_closed`` (once for each shard)
-    and ``forecasts`` in the namespace ``statecast``.
+    In the namespace ``statecast``, Beam counts ``rows_in``, ``rows_used``, ``rows_quarantined``,
+    ``rows_late``, ``rows_duplicate``, ``windows_closed`` (once for each shard) and ``forecasts``.
 
     Attributes:
         model: a forecaster, sent to the workers with its weights; or the place from which each worker loads
@@ -129,7 +129,7 @@ def _typed(step: beam.ParDo) -> Any:
 
 
 def _counted(rejected: pl.DataFrame) -> pl.DataFrame:
-    Metrics.counter(NAMESPACE, "rows_quarantined").inc(len(rejected))
+    RowMetrics().add(Counts(), Counts(rows_in=len(rejected), quarantined=by_kind(rejected)))
     return rejected
 
 

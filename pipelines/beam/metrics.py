@@ -11,24 +11,26 @@ from typing import Final
 from apache_beam.metrics.metric import Metrics
 
 from forecaster.shards.counts import Counts
+from pipelines.sinks.counters import ROWS_BY_OUTCOME, TOTALS
 
 NAMESPACE: Final = "statecast"
 
+# A step of a series by a window issues one forecast, and users of Beam count forecasts.
+_NAMES: Final = {"series_steps": "forecasts"}
+_VALUES: Final = {
+    **{f"rows_{outcome}": value for outcome, value in ROWS_BY_OUTCOME.items()},
+    **{_NAMES.get(name, name): value for name, (_, value) in TOTALS.items()},
+}
+
 
 class RowMetrics:
-    """The counters of rows, windows and forecasts.
+    """Beam's counters of rows, windows and forecasts, with the values of `pipelines.sinks.counters`.
 
-    ``rows_used`` are the rows in closed windows, ``rows_quarantined`` the rejected rows, ``rows_late`` the
-    rows whose window had closed. ``windows_closed`` counts a window once for each shard that issues forecasts
-    at its end, and ``forecasts`` counts each series at each issue time.
+    ``windows_closed`` counts a window once for each shard that issues forecasts at its end.
     """
 
     def __init__(self) -> None:
-        self.used = Metrics.counter(NAMESPACE, "rows_used")
-        self.quarantined = Metrics.counter(NAMESPACE, "rows_quarantined")
-        self.late = Metrics.counter(NAMESPACE, "rows_late")
-        self.windows = Metrics.counter(NAMESPACE, "windows_closed")
-        self.forecasts = Metrics.counter(NAMESPACE, "forecasts")
+        self._counters = {name: Metrics.counter(NAMESPACE, name) for name in _VALUES}
 
     def add(self, before: Counts, after: Counts) -> None:
         """Add the increase of a shard's counts, from ``before`` to ``after``, to the counters.
@@ -36,12 +38,6 @@ class RowMetrics:
         Call this only in a method of a DoFn, because Beam finds the counters of a bundle by the thread that
         runs the bundle.
         """
-        for counter, difference in (
-            (self.used, after.used - before.used),
-            (self.quarantined, after.rejected - before.rejected),
-            (self.late, after.late - before.late),
-            (self.windows, after.windows - before.windows),
-            (self.forecasts, after.series_steps - before.series_steps),
-        ):
-            if difference:
-                counter.inc(difference)
+        for name, value in _VALUES.items():
+            if difference := value(after) - value(before):
+                self._counters[name].inc(difference)

@@ -39,7 +39,7 @@ class WeightsInside:
     covariates: bytes
 
     def load(self) -> Forecaster:
-        """Return the decoded forecaster."""
+        """Return the forecaster, decoded from its weights and covariate tables."""
         return forecaster_of(self.weights, self.covariates)
 
 
@@ -59,7 +59,7 @@ class WeightsElsewhere:
     pipeline: str
 
     def load(self) -> Forecaster:
-        """Return the loaded forecaster."""
+        """Return the forecaster, which each process loads once from its place."""
         return _load(self)
 
 

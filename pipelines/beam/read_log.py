@@ -110,7 +110,7 @@ class _Position:
 
     @staticmethod
     def start(places: Positions) -> _Position:
-        """Return the position before the first row at ``places``."""
+        """Return the position with which reading at ``places`` begins."""
         return _Position(places, {name: place.watermark_us for name, place in places.items()})
 
     @staticmethod
@@ -134,7 +134,7 @@ def _place(offset: int, us: int | None, cuts: list[int], *rest: Any) -> Position
 
 
 class _PlacesTracker(RestrictionTracker):
-    """Tracks a restriction: an encoded `_Position`. The tracker splits it only at 0, as a deferral does."""
+    """Tracks a restriction, an encoded `_Position`, which may be deferred as a whole but never divided."""
 
     def __init__(self, places: str) -> None:
         self.places = places

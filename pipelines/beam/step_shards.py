@@ -101,7 +101,6 @@ class _StepShard(beam.DoFn):
     ) -> Iterator[int]:
         number, batch = element
         self.has_ended |= batch.ends
-        self.numbers.add(number)
         with store_worker_error(self.settings.output):
             if self.workers.is_new(number):
                 if opened.read():
@@ -118,16 +117,17 @@ class _StepShard(beam.DoFn):
 
     def start_bundle(self) -> None:
         self.has_ended = False
-        self.numbers: set[int] = set()
 
     def finish_bundle(self) -> None:
-        """Wait for the threads in the last bundle only; add what they have counted to the metrics of Beam.
+        """Wait for the threads in the last bundle only; add the new counts of all shards to Beam's counters.
 
         The last snapshots are written when the last bundle ends. If every bundle waited, the threads would
-        wait for the engine. An error of a thread is raised in a later bundle.
+        wait for the engine. So a thread may apply a batch after the batch's bundle has ended. A later bundle
+        adds the counts of that batch, and raises an error of the thread. That bundle may have batches of
+        other shards only; therefore each bundle adds the counts of all shards of this process.
         """
         if self.has_ended:
             with store_worker_error(self.settings.output):
                 self.workers.wait()
-        for number in self.numbers:
-            self.metrics.add(*self.workers.take_counts(number))
+        for before, after in self.workers.take_counts():
+            self.metrics.add(before, after)

@@ -22,7 +22,7 @@ from schemas import quarantine
 from schemas.errors import OutputError
 from schemas.forecasts import IDENTITY
 
-_DIGITS = 20  # of a digest: 80 bits, so that no two files of a folder share a name by chance
+_DIGITS = 20  # hex digits of a digest: 80 bits, so that no two files of a folder share a name by chance
 
 
 @dataclass
@@ -131,7 +131,7 @@ def _digest(rows: pl.DataFrame) -> str:
 
 
 def _write(folder: Location, name: str, rows: pl.DataFrame, format_: Format) -> str:
-    """Write a file that survives a loss of power, because the engine does not run a finished bundle again."""
+    """Write a file that survives a loss of power; after its bundle, the engine would not write it again."""
     path = folder / name
     try:
         make_folder(folder)

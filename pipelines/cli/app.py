@@ -133,8 +133,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _raise_interrupt)
     code = run()
     if code > 128:
-        # Exit without waiting for worker threads, which would first finish their bundles: after Ctrl-C, a
-        # user waits for the prompt.
+        # Do not wait for worker threads, which would first finish their bundles: after Ctrl-C, the user
+        # expects the prompt at once.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

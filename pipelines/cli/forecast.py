@@ -163,7 +163,7 @@ def _check_output(output: Path) -> None:
 
 
 def _show(out: Out, found: FileForecast, output: Path | None) -> None:
-    """Print the forecasts of the first series or where they are, the counts of rows, and the backtest."""
+    """Print the forecasts or the name of their file, then the counts of rows and the backtest."""
     for line in found.notices:
         out.notice(line)
     series = found.forecasts["series_id"].n_unique()

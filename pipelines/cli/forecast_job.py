@@ -45,9 +45,10 @@ def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:
 
 
 def load_first_version(folder: Location, alias: Alias) -> Forecaster | None:
-    """Return the version with which a stream began that follows an alias; None before its first run.
+    """Return the version with which a stream that follows an alias began; None before its first run.
 
-    It is read from the output folder: the stream also resumes if the alias names a broken version by now.
+    The version is read from the output folder, so that the stream resumes even if the alias now names a
+    broken version.
 
     Raises:
         StatecastError: a file in the folder cannot be read, or a table of covariates does not fit.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from forecaster.labelling.config import LabelConfig
     from pipelines.settings.config import JobConfig
 
-_SHARE = "data.max_quarantined"  # the only setting of a job file that --set takes here
+_SHARE = "data.max_quarantined"  # --set takes this setting of the job, and all network settings
 _EXAMPLES = ("vowels", "anomalies")
 
 
@@ -140,7 +140,7 @@ def _job_of(job: JobConfig) -> JobConfig:
 
 
 def _step_s(freq: str | None) -> int | None:
-    """Return the seconds of a step that ``--freq`` gives; None without the option.
+    """Return the length of a step in seconds, from ``--freq``; None without the option.
 
     Raises:
         ConfigError: the text is no duration, or the duration has no fixed length.

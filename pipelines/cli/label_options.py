@@ -71,7 +71,7 @@ Freq = Annotated[
     str | None,
     typer.Option(
         metavar="DURATION",
-        help="Length of a step if labels are per step, such as 15m; by default the usual one.",
+        help="Length of a step if labels are per step, such as 15m; by default the most frequent.",
         show_default=False,
         rich_help_panel=o.INPUT,
     ),

@@ -222,7 +222,7 @@ def _quality_rows(n: JobNumbers) -> Iterator[tuple[str, Text]]:
 
 
 def _model_text(n: JobNumbers) -> Text:
-    """Return the versions of the shards, the next version, and the notice about the alias."""
+    """Return the model versions in use, the next version, and why the alias names another version."""
     start = "" if n.next_model_us is None else f" from {_utc_time(n.next_model_us)} on"
     return _join(
         Text(", ".join(n.model_versions)),

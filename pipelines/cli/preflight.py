@@ -1,6 +1,6 @@
 """Check the model reference and the MLflow store of a command before torch and MLflow are loaded.
 
-The module imports neither of them.
+The module itself imports neither torch nor MLflow.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def sync(
 
 
 def _print_sent(out: Out, folder: Path, sent: Sent) -> None:
-    """Print what was sent from a folder."""
+    """Print the run, and the version if there is one, that was sent from the folder of an unsent run."""
     for line in sent.notices:
         out.notice(line)
     version = sent.version

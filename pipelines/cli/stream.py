@@ -96,8 +96,8 @@ def stream(
     quarantined and the stream continues, unless --stop-on-bad-files is given.
 
     With --follow champion the stream changes to another version of the model when the alias moves to it: the
-    version is warmed up in the background and takes over at a window of its own. Without it, the stream keeps
-    the version that it loaded, and reports when the alias moves.
+    version is warmed up in the background and takes over at the start of a window. Without --follow, the
+    stream keeps the version that it loaded, and reports when the alias moves.
 
     Example: statecast stream weather.parquet --model weather --state out/state --start 2013-11-01
 

@@ -26,7 +26,7 @@ _SOURCES: Final = {
     "kafka.idle_s": ("kafka",),
     "kafka.group": ("kafka",),
 }
-"""Setting -> the sources with which the setting has an effect; other settings have one with all sources."""
+"""Setting -> the sources with which it has an effect; a setting not listed has an effect with all sources."""
 
 _TO_TOPIC: Final = ("kafka.to_format", "kafka.to_late", "kafka.to_quarantine")
 """Settings that have an effect only if forecasts are sent to a topic."""
@@ -84,7 +84,7 @@ def check_options_have_effect(job: JobConfig, typed: Mapping[str, str]) -> None:
             needs = " or ".join(f"--source {name}" for name in sources)
             raise ConfigError(f"{option} has no effect with --source {source}: leave it out, or use {needs}")
         if key in _TO_TOPIC and not has_topic:
-            raise ConfigError(f"{option} has no effect without --to-topic: leave it out, or add that")
+            raise ConfigError(f"{option} has no effect without --to-topic: leave it out, or add --to-topic")
         if key == "output.format" and has_topic:
             raise ConfigError(f"{option} has no effect with --to-topic: leave it out, or use kafka.to_format")
         if key == "kafka.bootstrap" and source != "kafka" and not has_topic:

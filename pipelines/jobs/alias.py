@@ -15,7 +15,7 @@ class AliasedVersion(NamedTuple):
 
 
 class Alias(Protocol):
-    """An alias of the model registry; its text is such as ``weather@champion``."""
+    """An alias of the model registry; as text, it is for example ``weather@champion``."""
 
     def current(self) -> AliasedVersion:
         """Return the version that the alias names now.

@@ -143,7 +143,7 @@ def read_recent(config: JobConfig, forecaster: Forecaster, on_rows: Callable[[in
     """Read the files of a job, and aggregate their rows as the windows of ``forecaster``.
 
     Raises:
-        DataError: a file is at fault.
+        DataError: a file cannot be read, or no row is valid.
     """
     own = config.model_copy(update={"windows": forecaster.window_config})
     loaded = load_observations(own, on_rows)
@@ -227,10 +227,10 @@ def _with_own_tables(models: Sequence[Forecaster], config: CovariatesConfig) -> 
 def first_scored_row(
     config: JobConfig, windows: Windows, contenders: tuple[Contender, Contender]
 ) -> tuple[int, list[str]]:
-    """Return the first row whose value is only a target, and notices.
+    """Return the first row that is scored, and notices.
 
-    The rows before it fill the longer ring of the models, at most half of the rows. No scored row is one that
-    a model has learned from.
+    The rows before it warm the models up: they fill the longer ring of the two models, but are at most half
+    of all rows. Neither model has learned from a scored row, as far as its training time is recorded.
 
     Raises:
         DataError: too few rows are left.
@@ -279,7 +279,7 @@ def _classes(config: JobConfig, windows: Windows) -> list[str] | None:
     found = [by_series.get(name, "missing") for name in windows.series_ids]
     if (count := len(set(found))) > _MOST_CLASSES:
         raise ConfigError(
-            f"gate.classes: {column!r} has {count:,} values, and {_MOST_CLASSES} classes are the most: "
+            f"gate.classes: {column!r} has {count:,} values, but at most {_MOST_CLASSES} are allowed: "
             "choose another column"
         )
     return found

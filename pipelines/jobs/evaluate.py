@@ -197,7 +197,7 @@ def write_evaluation(
 def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) -> dict[str, pl.DataFrame]:
     """Return the errors of each baseline at the issue times and horizons of the errors ``own``.
 
-    A baseline without forecasts at any of them is left out.
+    A baseline is left out if it has no forecast at any of these issue times and horizons.
     """
     issued = pl.col("issued_at").is_between(own["issued_at"].min(), own["issued_at"].max())
     horizon = int(own["horizon"].max())  # type: ignore[arg-type]

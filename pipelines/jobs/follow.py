@@ -43,7 +43,7 @@ POLL_S = 30.0
 
 _TICK_S = 0.5
 _RATE_OVER_S = 60.0
-_SERIES_STEPS_PER_S = 20_000  # a low estimate: one core that also steps the shards
+_SERIES_STEPS_PER_S = 20_000  # a low estimate of the warming on one core, which also steps the shards
 _LEAST_AHEAD = 2
 
 
@@ -66,7 +66,7 @@ class ModelWatch:
     output: Location
     notice: Callable[[str], None]
     poll_s: float = field(default_factory=lambda: POLL_S)
-    _seen: str | None = field(default=None, init=False)  # each version that the alias names is checked once
+    _seen: str | None = field(default=None, init=False)  # last checked model
     _requested: Request | None = field(default=None, init=False)
     _change: Change | None = field(default=None, init=False)
     _line: str = field(default="", init=False)
@@ -87,7 +87,8 @@ class ModelWatch:
         finally:
             self._is_ended.set()
             self._is_running.set()
-            thread.join(_TICK_S)  # a thread that waits for a server ends by itself, and changes nothing
+            # Do not wait long: a thread that waits for a server ends later, and requests no change.
+            thread.join(_TICK_S)
 
     def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
         """Return an ``on_progress`` that also gets the next version and the notice about the alias."""
@@ -138,7 +139,7 @@ class ModelWatch:
             check_can_replace(new, self.forecaster)
         except (StatecastError, ValueError, RuntimeError, TypeError) as error:
             if self._read_alias() is None:
-                self._seen = None  # the version may be good: the next poll loads it again
+                self._seen = None  # the server is away: the next poll loads the version again
             else:
                 reason = str(error) if isinstance(error, StatecastError) else f"it cannot be stepped: {error}"
                 self._refuse(aliased, reason)
@@ -179,7 +180,7 @@ class ModelWatch:
         self.notice(line)
 
     def _windows_ahead(self) -> int:
-        """Return how many windows the new version gets for warming up, twice as many as estimated."""
+        """Return the number of windows in which the new version warms up: twice the estimate."""
         ring = self.forecaster.network_config.ring
         (began_s, first), (ended_s, last) = self._closed[0], self._closed[-1]
         windows_per_s = (last - first) / (ended_s - began_s) if ended_s > began_s else 0.0
@@ -220,7 +221,8 @@ def with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
 def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
     """Return the log of a stream; if the stream follows an alias, the log carries its model changes.
 
-    Call this when the run owns the output folder: it begins the journal of the changes, or removes it.
+    Call this only when the run owns the output folder, because this function writes or removes the journal of
+    the changes.
 
     Raises:
         OutputError: the journal or the weights cannot be written.
@@ -234,7 +236,8 @@ def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
     store_model(job.output, job.forecaster)
     if not changes:
         begin_changes(job.states, job.forecaster.version, job.model)
-    for change in changes[1:]:  # the tables of covariates can be newer than the tables of the earlier run
+    # Store the later versions again: the job may name newer tables of covariates than the earlier run did.
+    for change in changes[1:]:
         new = load_model(job.output, change.version)
         if job.alias is not None and not new.covariates.features.is_empty:
             store_model(job.output, job.alias.with_tables(new))

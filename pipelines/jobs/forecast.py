@@ -116,7 +116,7 @@ def run_stream(
 
 
 def _resuming(job: StreamJob) -> StreamJob:
-    """Return the settings with which a stream resumes from the snapshots of its first run."""
+    """Return the settings for a restart after its engine died: the stream resumes from its last snapshots."""
     return replace(job, resume=True, fresh=False)
 
 

@@ -17,7 +17,7 @@ from schemas.errors import ModelError
 
 @dataclass(frozen=True)
 class Gated:
-    """The result of a promotion by evidence.
+    """The result of a promotion that the gate decided.
 
     Attributes:
         version: the version that was to be promoted.

@@ -142,7 +142,7 @@ def run_retraining(
     gated = None
     if version is not None and gate:
         gated = _gate(registry, config, version, data, progress.windows)
-    # The comparison of the gate repeats the notices about the data.
+    # The comparison of the gate also has the notices about the data, so do not add them twice.
     notices = (*(data.notices if gated is None else ()), *run.notices)
     return Retrained(parent, version, run.run_id, trained, gated, notices)
 
@@ -194,7 +194,7 @@ def _register(
     data: RecentData,
     learned: Windows,
 ) -> Version | None:
-    """Register the new weights as a child of ``parent`` and as challenger; None if they are its own."""
+    """Register the new weights as challenger and child of ``parent``; None if its weights are the same."""
     if trained.forecaster.version == parent.model_version:
         run.log_tags({"statecast.outcome": "no epoch was better than the weights of the parent"})
         return None

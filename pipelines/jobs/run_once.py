@@ -63,7 +63,7 @@ def _model_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
     if not isinstance(job, StreamJob):
         return {}
     shadow = "" if job.shadow is None else job.shadow.version
-    # The series of some shards are a random share of all series: the hash of its id places a series.
+    # The first shards hold a random sample of the series, because a hash of the id places a series.
     shadow_shards = max(1, round(job.shadow_share * job.shards))
     return {"follows": job.follows, "shadow": shadow, "shadow_shards": shadow_shards}
 

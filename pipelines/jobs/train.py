@@ -98,7 +98,7 @@ def seconds_of(history: list[Epoch], refit_history: list[Epoch]) -> float:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data of a training.
+    """The data that a training reads, and how many rows were left out.
 
     Attributes:
         loaded: the observations, and the rows that were left out.
@@ -138,8 +138,10 @@ def run_training(
     """
     check_model_name(config.mlflow.model)
     registry = open_registry(config.mlflow)
+    # Unreadable data leave a failed run, but do not create a store.
+    data = None if registry.exists else read(config, on_rows)
     with registry.start_run(name, training_params(config), run_tags(config, "train")) as run:
-        return learn(run, config, read(config, on_rows), on_epoch, states)
+        return learn(run, config, data or read(config, on_rows), on_epoch, states)
 
 
 def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
@@ -225,7 +227,7 @@ def learn(
 
 
 def _log_results(run: Run, trained: Trained, windows: Windows, config: JobConfig) -> Backtest | None:
-    """Log what is computed about a trained model, and describe its version; return the backtest, if any."""
+    """Log the results of a training, name and describe its version; return the backtest, if there is one."""
     found = None
     run.log_metrics({"time/train_s": seconds_of(trained.history, trained.refit_history)}, of_model=True)
     with run.notice_on_error("the backtest"):

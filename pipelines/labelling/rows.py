@@ -147,7 +147,7 @@ def read_labelled(
 
 
 def _and_others(others: int) -> str:
-    """Return the words after the first of several inputs; empty if there is only one."""
+    """Return the text that follows the first of several inputs, such as " and 3 more"; "" for one input."""
     return f" and {others:,} more" if others else ""
 
 

@@ -15,7 +15,7 @@ LOCAL = "[local]"
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a job.
+    """The description of one run of a job, from which a runner executes the run.
 
     Attributes:
         log: the source of the rows, as partitions with offsets.

@@ -100,6 +100,28 @@ def jobs(master: str) -> dict[str, tuple[str, str]]:
     return {job["jid"]: (job["name"], job["state"]) for job in ask(master, "/jobs/overview")["jobs"]}
 
 
+def exceptions(master: str, job: str) -> list[tuple[str, ...]]:
+    """Return the exceptions that failed the tasks of a job, newest first.
+
+    Each exception is the names of its Java class and of the classes of its causes, without packages.
+
+    Raises:
+        EngineError: no cluster answers at ``master``, or it does not know the job.
+    """
+    entries = ask(master, f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]
+    failures = [failure for entry in entries for failure in (entry, *entry.get("concurrentExceptions", ()))]
+    return [_classes(failure["stacktrace"]) for failure in failures]
+
+
+def _classes(stack_trace: str) -> tuple[str, ...]:
+    """Return the exceptions of a Java stack trace: each begins a line and ends at a colon."""
+    heads = [line.removeprefix("Caused by: ").partition(":")[0] for line in stack_trace.splitlines()]
+    names = [
+        head.replace("$", ".").rpartition(".")[2] for head in heads if " " not in head and "\t" not in head
+    ]
+    return tuple(name for name in names if name.endswith(("Exception", "Error")))
+
+
 def cancel(master: str, job: str) -> None:
     """Cancel a job of a session cluster; do nothing if the job has ended."""
     with suppress(EngineError):

@@ -1,6 +1,7 @@
 """Find Java, and download the jars of Flink and of a Kafka broker for tests, once for each version.
 
-Only Flink and these tests need Java. ``pom.xml`` beside this file contains the versions.
+Only Flink, and tests that start a Kafka broker, need Java. ``pom.xml`` beside this file contains the
+versions.
 
 ``python -m pipelines.runners.java setup`` downloads missing jars with Maven, and Flink with uv or pip.
 """

@@ -7,13 +7,11 @@ dies, `run_on_flink` raises `EngineLost`, and its caller resumes a stream from t
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import apache_beam as beam
@@ -27,14 +25,17 @@ from pipelines.runners.flink import JobServer, flink_options
 from pipelines.runners.job_pipeline import build_pipeline
 from pipelines.workers import ownership, worker
 from pipelines.workers.failure import clear_worker_errors, error_to_report
-from schemas.errors import EngineError, EngineLost
+from schemas.errors import EngineError, EngineLost, StatecastError
 
 _CHECK_EVERY_S: Final = 1.0
 _SILENCE_LIMIT_S: Final = 5.0  # a job manager that does not answer for longer counts as lost
 _RETURN_LIMIT_S: Final = 180.0  # how long to wait for a lost task manager to come back
 _CANCEL_LIMIT_S: Final = 30.0  # do not wait longer: Flink ends a hanging task only after 180 s
 _RUNNING_STATES: Final = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING")
-_NO_SLOTS_ERROR: Final = "NoResourceAvailableException"
+# Names of Java's exceptions. A task manager is the client of a gRPC call only when it requests a worker.
+_NO_SLOT: Final = "NoResourceAvailableException"
+_FAILED_CALL: Final = "StatusRuntimeException"
+_UNREACHABLE: Final = {"ConnectException", "UnknownHostException", "NoRouteToHostException"}
 
 
 def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSettings) -> None:
@@ -76,7 +77,7 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
         except (EngineLost, _EndedByOthers):
             raise
         except Exception as error:
-            raise _cause_of(run, server, settings.workers, error) from error
+            raise _error_to_raise(run, server, settings, name, error) from error
         finally:
             worker.end_job(run.settings.job, abandon=True)
 
@@ -111,44 +112,43 @@ def _state_of(master: str, name: str) -> str | None:
     return None
 
 
-def _cause_of(run: Run, server: JobServer, workers: str | None, error: Exception) -> EngineError:
-    """Return the error to raise for a failed job: a worker's own error, or else `EngineLost` with a cause.
-
-    The cause is found in the log of the job server, because Beam's error does not contain it.
-    """
-    line = error_to_report(run.settings.output, error)
-    if not isinstance(line, EngineError):
-        return line  # type: ignore[return-value]
-    cause = "a Flink worker or task has died"
-    if server.pid is None:
-        cause = "Flink's job server has died"
-    elif _NO_SLOTS_ERROR in _text(server.log):
-        cause = (
-            f"Flink at {server.master} has not enough free task slots: end the job that uses them "
-            f"(http://{server.master} lists all jobs), or use fewer with -- --parallelism=N"
-        )
-    elif workers is not None and _is_unreachable(workers, server.log):
-        port = workers.rpartition(":")[2]
-        cause = (
-            f"Flink's task managers cannot reach a pool of workers at {workers}: start python -m "
-            f"pipelines.runners.pool --port {port} there, or correct jobs.flink_workers"
-        )
+def _error_to_raise(
+    run: Run, server: JobServer, settings: FlinkSettings, name: str, error: Exception
+) -> StatecastError:
+    """Return the error to raise for a failed job: a worker's own error, or else `EngineLost` with a cause."""
+    reported = error_to_report(run.settings.output, error)
+    if not isinstance(reported, EngineError):
+        return reported
+    cause = "Flink's job server has died" if server.pid is None else _cause(settings, name)
     return EngineLost(f"{cause} (log: {server.log})")
 
 
-def _is_unreachable(workers: str, log: Path) -> bool:
-    """Return whether the log shows that task managers could not connect to the pool at ``workers``."""
-    host, _, port = workers.rpartition(":")
-    refused = re.compile(
-        rf"ConnectException: .*:{port}$|UnknownHostException: {re.escape(host)}\b", re.MULTILINE
-    )
-    return refused.search(_text(log)) is not None
+def _cause(settings: FlinkSettings, name: str) -> str:
+    """Return why the cluster's job named ``name`` failed, from the exceptions that the cluster recorded."""
+    master, workers = settings.master, settings.workers
+    for chain in _exceptions(master, name):
+        if _NO_SLOT in chain:
+            return (
+                f"Flink at {master} has not enough free task slots: end the job that uses them "
+                f"(http://{master} lists all jobs), or use fewer with -- --parallelism=N"
+            )
+        if workers is not None and _FAILED_CALL in chain and not _UNREACHABLE.isdisjoint(chain):
+            port = workers.rpartition(":")[2]
+            return (
+                f"Flink's task managers cannot reach a pool of workers at {workers}: start python -m "
+                f"pipelines.runners.pool --port {port} there, or correct jobs.flink_workers"
+            )
+    return "a Flink worker or task has died"
 
 
-def _text(log: Path) -> str:
-    with suppress(OSError):
-        return log.read_text(errors="replace")
-    return ""
+def _exceptions(master: str, name: str) -> list[tuple[str, ...]]:
+    """Return `flink.exceptions` of the job named ``name``; nothing if the cluster does not answer."""
+    found: list[tuple[str, ...]] = []
+    if master != LOCAL:
+        with suppress(EngineError):
+            for job, (of, _) in flink.jobs(master).items():
+                found += flink.exceptions(master, job) if of == name else []
+    return found
 
 
 @contextmanager

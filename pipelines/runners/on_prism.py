@@ -15,7 +15,7 @@ from pipelines.runners.job_pipeline import build_pipeline
 from pipelines.runners.prism import PrismServer, prism_options
 from pipelines.workers import worker
 from pipelines.workers.failure import clear_worker_errors, error_to_report
-from schemas.errors import EngineError, EngineLost
+from schemas.errors import EngineError
 
 
 def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
@@ -41,9 +41,7 @@ def run_on_prism(run: Run, on_progress: Callable[[], None]) -> None:
             result.wait_until_finish()
             worker.end_job(run.settings.job)
         except Exception as error:
-            if prism.pid is None:
-                raise EngineLost(f"Prism was killed or ran out of memory (log: {prism.log})") from error
-            raise error_to_report(output, error) from error
+            raise prism.loss_behind(error) or error_to_report(output, error) from error
         finally:
             worker.end_job(run.settings.job, abandon=True)
     if ended != PipelineState.DONE:

@@ -12,26 +12,34 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Final
+
+import grpc
 
 from pipelines.runners.engine import EngineProcess
 from pipelines.runners.prism_binary import beam_version, fetch_release, find_prism, setup_prism
-from schemas.errors import EngineError
+from schemas.errors import EngineError, EngineLost
 
 MISSING: Final = (
     "Prism, the streaming engine, is not installed: run `statecast doctor --fix`, "
     "or name a binary in STATECAST_PRISM"
 )
+_WORKER_DISCONNECTED: Final = "SDK worker disconnected"  # in the message of Prism about a dead worker
 
 
 class PrismServer(EngineProcess):
     """A context manager that runs a Prism process (see `EngineProcess`).
+
+    Prism keeps all state in memory, so a pipeline ends when Prism or one of its workers dies. The block then
+    raises `EngineLost` in place of the error of Beam.
 
     Args:
         log: file for Prism's warnings and errors; its folder is created.
 
     Raises:
         EngineError: on entry, if Prism is missing or does not start.
+        EngineLost: on exit, if Prism or a worker has died.
     """
 
     def __init__(self, log: Path) -> None:
@@ -50,6 +58,24 @@ class PrismServer(EngineProcess):
             "--log_level=warn",
         ]
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        lost = self.loss_behind(error)
+        super().__exit__(kind, error, trace)
+        if lost is not None:
+            raise lost from None
+
+    def loss_behind(self, error: BaseException | None) -> EngineLost | None:
+        """Return the error to raise in place of an error of Beam, if Prism or a worker has died."""
+        if not isinstance(error, (RuntimeError, grpc.RpcError)):
+            return None
+        if self.pid is None:
+            return EngineLost(f"Prism was killed or ran out of memory (log: {self.log})")
+        if _WORKER_DISCONNECTED in str(error):
+            return EngineLost("a worker has died, and Prism cannot replace it: run the pipeline again")
+        return None
+
 
 def prism_options(endpoint: str, *, streaming: bool = True) -> list[str]:
     """Return Beam's pipeline options to run on the Prism at ``endpoint``, with the workers in this process.
@@ -65,8 +91,9 @@ def prism_options(endpoint: str, *, streaming: bool = True) -> list[str]:
         # Without this option Prism splits a slow bundle in the middle of a key and runs a second bundle of
         # that key at the same time: rows are lost or doubled. tests/laws/test_prism_stress.py tests it.
         "--experiments=prism_disable_sdf_split",
-        # Do not set --max_cache_memory_usage_mb: Prism issues no cache tokens, so no later bundle finds a
-        # value in the state cache, while Beam spends 1 to 2 ms on measuring each value that it caches.
+        # Do not turn on Beam's state cache with --max_cache_memory_usage_mb. Prism issues no cache tokens, so
+        # a bundle cannot use values that an earlier bundle cached. Yet Beam would take 1 to 2 ms to measure
+        # the size of each value.
     ]
     return [*options, "--streaming"] if streaming else options
 

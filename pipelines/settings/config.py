@@ -34,7 +34,7 @@ class JobsConfig(Settings):
         default=32,
         ge=1,
         le=100_000,
-        description="most windows that a shard is advanced by in one call when there is a backlog",
+        description="largest number of windows in one call of the network when there is a backlog",
     )
     runner: Literal["auto", "in-process", "prism", "flink"] = Field(
         default="auto",

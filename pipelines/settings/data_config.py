@@ -38,9 +38,9 @@ class ColumnsConfig(Settings):
     )
     time_format: TimeFormat = Field(
         default="auto",
-        description="format of the times; auto: ISO 8601, or numbers since 1970 from 1973 on; s, ms, us or "
-        "ns: numbers since 1970; excel: days of a spreadsheet; or a pattern such as %m/%d/%Y %H:%M, %Y "
-        "or %Y%m",
+        description="format of the times; auto: ISO 8601, or s, ms, us or ns since 1970 if the time is after "
+        "1973; s, ms, us or ns: this unit since 1970; excel: days of a spreadsheet; or a pattern such as "
+        "%m/%d/%Y %H:%M, %Y or %Y%m",
     )
     decimal: Literal["auto", ".", ","] = Field(
         default="auto",

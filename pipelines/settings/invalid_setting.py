@@ -62,7 +62,8 @@ def describe(
 
 def _place(error: ErrorDetails) -> tuple[str, int | None]:
     """Return the setting of an error, and the index in its value if the value is a list."""
-    parts = error["loc"]  # section and setting, then the index of an element or the name of a type
+    # Section and setting; then the index if the value is a list, or a type if it may have several types.
+    parts = error["loc"]
     return ".".join(map(str, parts[:2])), next((part for part in parts if isinstance(part, int)), None)
 
 

@@ -81,7 +81,7 @@ class Broker:
 
 @dataclass
 class LastError:
-    """The last connection error that a client reported; the error of a call that times out lacks this reason.
+    """Stores the last connection error of a client: the error of a call that times out gives no reason.
 
     Attributes:
         text: the error as one line; empty if there was none.

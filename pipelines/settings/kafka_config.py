@@ -31,7 +31,7 @@ class KafkaConfig(Settings):
     )
     series: Literal["value", "key"] = Field(
         default="value",
-        description="key: the key of a message, as text, is its series id; value: a field of it is",
+        description="key: the key of a message, as text, is the series id; value: a field of the message is",
     )
     keyed: bool = Field(
         default=False,
@@ -70,7 +70,7 @@ class KafkaConfig(Settings):
     )
     to_format: Literal["json", "avro", "arrow"] = Field(
         default="json",
-        description="format of sent forecasts: one a message (json, avro), or many a message (arrow)",
+        description="format of sent forecasts: json or avro (one in each message), or arrow (many)",
     )
     to_late: str = Field(default="", description='topic to send late rows to, as JSON; "": write files')
     to_quarantine: str = Field(

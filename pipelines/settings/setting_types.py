@@ -43,7 +43,7 @@ def _encoding(name: str) -> str:
     """Check that a name is ``auto`` or a text encoding of Python, and return it.
 
     Raises:
-        ValueError: the name is neither.
+        ValueError: the name is neither ``auto`` nor an encoding.
     """
     try:
         if name == "auto" or codecs.lookup(name).encode("x")[0]:

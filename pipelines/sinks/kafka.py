@@ -173,7 +173,8 @@ def check_topics(topics: Topics) -> None:
         try:
             there = asking.list_topics(timeout=ANSWER_LIMIT_S).topics
         except client("KafkaException"):
-            asking.poll(0)  # only a poll passes the cause to `last`
+            # The client calls `last` with the cause of the error only during a poll.
+            asking.poll(0)
             raise
     for setting, topic in (
         ("to_topic", topics.forecasts), ("to_late", topics.late), ("to_quarantine", topics.quarantine)

@@ -33,7 +33,7 @@ Stores bill every request.
 RECENT: Final = 64
 """Number of single latencies that a shard publishes, so that `JobReader` can match them between shards."""
 
-_MOST_OPEN = 4096  # the most window ends that may wait for the slowest shard
+_MOST_OPEN = 4096  # the most windows whose latencies are kept until the slowest shard has closed them
 
 
 @dataclass(frozen=True)
@@ -170,9 +170,9 @@ class JobNumbers:
 
 
 class JobReader:
-    """Reads a job's numbers repeatedly, and computes each window's latency from the latencies of the shards.
+    """Reads a job's numbers repeatedly, and computes the latency of each window: that of its slowest shard.
 
-    A window counts when every shard has closed it, with the latency of the slowest shard. A shard that closes
+    A window is counted when every shard has closed it. A shard that closes
     more than `RECENT` windows between two reads loses some latencies; these windows are left out in all
     shards.
 
@@ -258,7 +258,7 @@ def publish(folder: Location, numbers: ShardNumbers) -> None:
         OutputError: the file cannot be written.
     """
     path = folder / markers.NUMBERS / markers.numbers_of_shard(numbers.shard)
-    # `vars`, because `asdict` would copy every latency, twenty times a second
+    # `asdict` would copy every latency, twenty times a second, so use `vars`
     drift = {name: vars(drift) for name, drift in numbers.drift.items()}
     parts = {"counts": vars(numbers.counts), "latency": vars(numbers.latency), "drift": drift}
     try:

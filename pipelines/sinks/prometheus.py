@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from forecaster.shards.counts import Counts
 from forecaster.shards.score_sums import PARTS
+from pipelines.sinks.counters import ROWS_BY_OUTCOME, TOTALS
 from pipelines.sinks.latency import BUCKETS, Histogram, upper_ms
 from pipelines.sinks.numbers import JobNumbers
 from schemas.errors import ConfigError
@@ -34,7 +35,7 @@ def address_of(text: str) -> tuple[str, int]:
     """
     host, colon, port = text.rpartition(":")
     if not port.isascii() or not port.isdigit() or int(port) > _LAST_PORT or (colon and not host):
-        raise ConfigError(f"--metrics-port {text}: write PORT or HOST:PORT, a port being 0 to {_LAST_PORT}")
+        raise ConfigError(f"--metrics-port {text}: write PORT or HOST:PORT, with PORT from 0 to {_LAST_PORT}")
     return host or _THIS_MACHINE, int(port)
 
 
@@ -90,22 +91,12 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
         now_s: wall clock, seconds since 1970.
     """
     c = numbers.counts
-    yield _counter("rows_in", "Rows read inside the job's time bounds.", c.rows_in)
-    outcomes = {
-        "used": c.used,
-        "quarantined": c.rejected,
-        "duplicate": c.duplicates,
-        "late": c.late,
-        "outside": c.outside,
-    }
+    for name, (what, value) in TOTALS.items():
+        yield CounterMetricFamily(f"statecast_{name}", what, value=value(c))
+    outcomes = {outcome: value(c) for outcome, value in ROWS_BY_OUTCOME.items()}
     yield _counters("rows", "Rows by outcome.", "outcome", outcomes)
-    yield _counters("rows_quarantined", "Rows that validation rejected.", "reason", dict(c.quarantined))
+    yield _counters("rows_quarantined", "Rows that validation rejected.", "reason", c.quarantined)
     yield _gauge("quarantined_share", "Share of the rows that validation rejected.", c.quarantined_share)
-    yield _counter("rows_replaced", "Rows that a later row with another value replaced.", c.replaced)
-    yield _counter("bad_files", "Files that could not be read.", c.bad_files)
-    yield _counter("windows_closed", "Windows closed.", c.windows)
-    yield _counter("series_steps", "Steps of a series by a window.", c.series_steps)
-    yield _counter("cold_starts", "Series that began anew after windows.max_gap.", c.cold_starts)
     yield _gauge("pending_rows", "Rows whose window is still open.", c.pending)
     yield _gauge("series", "Series with state.", numbers.series)
     yield _gauge("series_live", "Series that are being forecast.", numbers.live)
@@ -199,11 +190,7 @@ def _labelled(
     return family
 
 
-def _counter(name: str, what: str, value: int) -> Metric:
-    return CounterMetricFamily(f"statecast_{name}", what, value=value)
-
-
-def _counters(name: str, what: str, label: str, values: dict[str, int]) -> Metric:
+def _counters(name: str, what: str, label: str, values: Mapping[str, int]) -> Metric:
     family = CounterMetricFamily(f"statecast_{name}", what, labels=[label])
     for value, count in values.items():
         family.add_metric([value], count)

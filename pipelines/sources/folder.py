@@ -94,7 +94,7 @@ class FolderSource:
         return _watch_of(self).step(offset)
 
 
-@lru_cache(maxsize=1)  # many steps use the same listing of the folder
+@lru_cache(maxsize=1)  # all steps of a job share one watch, which holds the listing of the folder
 def _watch_of(source: FolderSource) -> _Watch:
     return _Watch(source)
 

@@ -55,8 +55,8 @@ def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int
     if changed is not None or files != before:
         which = files[0][0] if changed is None else changed[0]
         raise DataError(
-            f"{which}: the files differ from those that this replay began with: put those back, or start "
-            "again in another folder"
+            f"{which}: the files differ from those that this replay began with: restore those files, or "
+            "start again in another folder"
         )
     if begun.how != how:
         raise DataError(

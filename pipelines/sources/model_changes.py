@@ -224,7 +224,7 @@ class ChangingLog:
         return self.log.begin(reached)
 
     def step(self, places: Positions) -> Step[Positions] | None:
-        """Read the rows from ``places`` on; see `Log`. Decide about a request before that.
+        """Decide about a request to change the version, then read the rows from ``places`` on; see `Log`.
 
         Raises:
             OutputError: the decision cannot be recorded.
@@ -260,7 +260,7 @@ class ChangingLog:
         request = _read_request(self.output)
         if request is None or not changes or changes[-1].version == request.version:
             return changes
-        # No shard has closed a window after these: the newest watermark that any batch has had.
+        # No shard has closed a later window than `last`, because no batch had a later watermark.
         earlier = (self.closed_through, changes[-1].window)
         last = max([self.freq.last_closed(newest_us), *(w for w in earlier if w is not None)])
         change = Change(request.version, request.model, last + 1 + request.windows_ahead)

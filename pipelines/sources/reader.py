@@ -99,7 +99,7 @@ class Reader:
         return Read(last, places, 0.0, True)
 
     def _progress_requests(self, places: Positions) -> tuple[Batch, ...]:
-        """Return an empty batch for every shard, at most once in `_REPORT_EVERY_S`.
+        """Return an empty batch for every shard to make it report, at most once in `_REPORT_EVERY_S`.
 
         A shard may report its offsets before it has applied its last batch. The shard reports again only
         after another batch, so without an empty batch the reader could wait forever.

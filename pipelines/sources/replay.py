@@ -25,7 +25,8 @@ from schemas import observations, quarantine
 
 PARTITION = "replay"
 
-_BATCH_ROWS = 1 << 20  # an unpaced batch ends at the latest in the window that crosses a multiple of this
+# An unpaced batch ends at the latest with the window in which the offset passes a multiple of this.
+_BATCH_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class ReplaySource:
         return _player_of(self).step(offset)
 
 
-@lru_cache(maxsize=1)  # all steps of a replay use the same sorted rows
+@lru_cache(maxsize=1)  # all steps of a replay share one player, which holds the sorted rows
 def _player_of(source: ReplaySource) -> _Player:
     return _Player(source)
 

@@ -30,7 +30,7 @@ _PLACEHOLDER: Final = b"00000000"  # replaced once the checksum is computed
 # The key and value in Parquet's footer. Two bytes before the value encode its type and its length.
 _CHECKSUM_PATTERN: Final = re.compile(re.escape(_CHECKSUM) + rb"\x18\x0ecrc32:([0-9a-f]{8})")
 _RUN: Final = b"statecast.run"  # the run that has taken the snapshot over
-_FIRST_WRITTEN: Final = b"statecast.first_written_ns"  # when it was written before
+_FIRST_WRITTEN: Final = b"statecast.first_written_ns"  # before any take-over
 _CHUNK_BYTES: Final = 4 << 20
 
 
@@ -44,7 +44,7 @@ def owned(folder: Location, number: int, of: int) -> OwnedFile:
     try:
         return OwnedFile(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be looked at: {error.strerror or error}") from error
+        raise DataError(f"{path}: its version cannot be read: {error.strerror or error}") from error
 
 
 def write_shard(
@@ -152,8 +152,9 @@ def take_over(
     """Read the snapshot of a shard for a run, so that no earlier run can replace the snapshot from then on.
 
     A worker of an earlier run may have been suspended between its check of the owner and its PUT, which the
-    store accepts while the snapshot is the one that the worker saw. So where files have versions, the
-    snapshot is written again with the id of the run. The id matters: the version is a hash of the content.
+    store accepts as long as the snapshot has the version that the worker saw. So where files have versions,
+    the snapshot is written again, which changes its version. The id of the run is added to it, because the
+    version is a hash of the content.
 
     Args:
         file: the file that `owned` returned.

@@ -2,7 +2,7 @@
 
 A `Location` is the name of a file or folder: a `pathlib.Path` or a `Remote`. `Store` is the interface of the
 operations that differ between the two, with the classes `DiskStore` and `ObjectStore`; `store_of` returns the
-one for a location. No other code asks which of the two a location is.
+one for a location. No other code distinguishes the two.
 
 On a disk a file is written under a hidden name, synced and renamed. An object store has no rename and no
 folders: an object appears complete under its final key with one PUT, and is durable from then on. Parts of an

@@ -34,7 +34,7 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
             written to.
     """
     is_new, path = not folder.exists(), folder / markers.LOCK
-    # Without a fallback, because a lock that is only a file would outlive a killed process.
+    # Do not fall back to a lock that is only a file: it would outlive a killed process.
     lock = FileLock(path, mode=0o644, fallback_to_soft=False)
     _acquire(lock, folder, prepare)
     try:

@@ -50,7 +50,7 @@ class DiskStore(Store):
                     rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError:
-                os.ftruncate(file.fileno(), size)  # the next line must not follow an incomplete one
+                os.ftruncate(file.fileno(), size)  # drop the incomplete line
                 raise
         if is_new:
             durable.sync_path(self._path.parent)

@@ -1,4 +1,4 @@
-"""Journals: files of sealed records that a job appends to, and that a rerun must read unchanged.
+"""Journals: files of records, each with a checksum, that a job appends to and a rerun reads unchanged.
 
 On a disk a journal is one file. An object store cannot append: there each `Journal.add` creates a small
 object beside the file, ``NAME-000000000001.jsonl`` and so on. After `MERGED_AT` of these, they are merged
@@ -19,7 +19,7 @@ from pipelines.storage.remote import Location
 from schemas.sealed import seal, unseal
 
 MERGED_AT: Final = 64
-"""Number of objects beside a journal in an object store at which they are merged into it."""
+"""In an object store, `add` writes an object beside the journal; at this number, all are merged into it."""
 
 _MERGED: Final = "merged_through"
 
@@ -47,7 +47,7 @@ class Journal:
         self._store = store_of(path)
         if self._store.can_append:
             self._store.remove_incomplete_line()
-            if self._parts:  # objects on a disk: the journal was copied from a store
+            if self._parts:  # a disk has such objects only if the journal was copied from a store
                 self.replace([record for _, record in self.records()])
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -103,7 +103,7 @@ class Journal:
         first = [{_MERGED: through}] if through else []
         write_text(self.path, "".join(f"{seal(record)}\n" for record in chain(first, records)), kept=True)
         for part in self._parts.values():
-            with suppress(OSError):  # an object that stays is not read again
+            with suppress(OSError):  # an object that cannot be deleted is not read again
                 part.unlink(missing_ok=True)
         self._parts, self._through = {}, through
 

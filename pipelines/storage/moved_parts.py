@@ -81,7 +81,8 @@ def complete(hidden: Path, output: Path) -> None:
 def _parts_in(hidden: Path) -> list[str]:
     """Return the new parts in a complete hidden folder: its folders that are neither hidden nor old parts."""
     names = (path.name for path in hidden.iterdir() if path.is_dir())
-    # A user may have named a state table such as an old part; the name of its hidden folder shows it.
+    # A state table of a user may have a name like that of an old part. The hidden folder of a table contains
+    # the name of the table, so compare the two names.
     is_table = {name: markers.new_table(name) == hidden.name for name in names}
     return sorted(name for name in is_table if is_table[name] or not name.startswith((".", _OLD)))
 

@@ -29,7 +29,7 @@ class OwnedFile:
 
     @property
     def has_version(self) -> bool:
-        """Whether the store refuses to replace the file at another version than the one seen last."""
+        """Whether the store refuses to replace the file if another job has replaced it meanwhile."""
         return bool(self._seen)
 
     def write(self, write: Callable[[Target], object], is_ours: Callable[[], bool]) -> bool:

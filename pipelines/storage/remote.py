@@ -14,7 +14,8 @@ from typing import IO, Any, Final, Literal, TypeAlias
 
 from schemas.errors import ConfigError, one_line
 
-# The package for each store that has an atomic PUT, which can be refused if the object exists.
+# The Python package for each kind of store. These stores have an atomic PUT, and can refuse it if the object
+# exists.
 _STORES: Final = {"s3": "'statecast[s3]'", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _ERRNOS: Final[Mapping[type, int]] = {
     FileNotFoundError: errno.ENOENT,

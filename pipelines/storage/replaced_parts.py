@@ -42,7 +42,8 @@ def complete_in_store(hidden: Remote, output: Remote) -> None:
     Raises:
         OSError: the store cannot be reached.
     """
-    # If the hidden prefix is empty, the parts were already copied, and a user restored an old manifest.
+    # If the hidden prefix is empty, all parts were copied before, so copy nothing. A manifest that still
+    # lists parts is then an old one that a user has restored.
     for part in _read_manifest(hidden, output).get("parts", ()) if hidden.below() else ():
         new = [(path, _final_place(path, hidden, output)) for path in (hidden / part).below()]
         with ThreadPoolExecutor(_PARALLEL_COPIES) as pool:
@@ -72,7 +73,7 @@ def read_from_store(folder: Remote, read: Callable[[Remote], T]) -> T:
         else:
             if manifests == _current(folder)[1]:
                 return made
-    raise DataError(f"{folder}: is replaced again and again: read it when its job has ended")
+    raise DataError(f"{folder}: is being replaced repeatedly: read it when its job has ended")
 
 
 def _current(folder: Remote) -> tuple[Remote, list[dict[str, Any]]]:
@@ -101,11 +102,11 @@ def _read_manifest(hidden: Remote, output: Remote) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise DataError(f"{place}: {error}: put it back as it was") from None
+        raise DataError(f"{place}: {error}: restore the file") from None
     match content:
         case {"id": str(), "parts": [*parts]} if all(isinstance(part, str) for part in parts):
             return content
-    raise DataError(f"{place}: is not a list of replaced parts: put it back as it was")
+    raise DataError(f"{place}: is not a list of replaced parts: restore the file")
 
 
 def _manifest_place(hidden: Remote, output: Remote) -> Remote:

@@ -81,7 +81,7 @@ class Store(Protocol):
         """
 
     def version(self) -> str:
-        """Return the version of the file, for `write_whole`; "" if there is no file, or files have none."""
+        """Return the version of the file, for `write_whole`; "" if there is no file or no version."""
 
     def append(self, data: bytes) -> None:
         """Append to the file, which is created if needed, durably; if this raises, the file is unchanged."""
@@ -142,7 +142,8 @@ class Store(Protocol):
     def copy_beside(self, name: str, never_change: Callable[[str], bool]) -> Location:
         """Copy the files of the folder, except hidden ones, durably into the new folder ``name`` beside it.
 
-        ``never_change`` returns from its name whether a file is never changed, so that a link suffices.
+        ``never_change`` returns, for the name of a file, whether the file never changes; such a file may be
+        linked instead of copied.
         """
 
     def replace_parts(self, hidden: str, parts: Sequence[str]) -> None:

@@ -22,6 +22,8 @@ from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import DataError
 
 _LOOK_EVERY_S = 0.005
+_CATCH_UP_WINDOWS = 16  # stepping many windows at once costs little more than stepping one
+_LAST_WINDOWS = 3  # so few windows before the change, each is stepped at once, so that the change is short
 _LONGEST_PAUSE_S = 0.25  # so that the warming also ends while the shards have a backlog
 
 
@@ -83,7 +85,9 @@ class WarmingThread:
 
 
 class ShardModels:
-    """The model versions that step one shard. All methods but `profile_of` belong into its thread.
+    """The model versions that step one shard.
+
+    Call all methods but `profile_of` only in the thread of the shard.
 
     Args:
         settings: settings of the run.
@@ -141,12 +145,19 @@ class ShardModels:
             return
         if self._warming is None or self._warming.window != change.window:
             self._warming = Warming(change.forecaster, change.window)
+        copied = self._warming.copied_through
+        if (
+            copied is not None
+            and closed - copied < _CATCH_UP_WINDOWS
+            and change.window - closed > _LAST_WINDOWS
+        ):
+            return
         recent = self._warming.copy_values(shard.state, closed)
         if recent is not None:
             self._step = self._thread.put(partial(self._warming.step, recent, self._thread.pause))
 
     def _finish(self, forecaster: Forecaster, state: State) -> State:
-        """Return the state of a new version at its change, most of which was computed in the background."""
+        """Return the state of a new version at its change; the warming thread computed most of it before."""
         warming, step = self._warming, self._step
         self._warming = self._step = None
         if warming is None or warming.forecaster.version != forecaster.version:

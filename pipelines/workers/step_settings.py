@@ -30,7 +30,7 @@ class StepSettings:
         topics: the topics that forecasts are sent to; None if they are written to files.
         follows: whether the model version can change during the run; see `pipelines.sources.model_changes`.
         shadow: version of the shadow; the output folder holds its weights; "" without a shadow.
-        shadow_shards: number of shards that have the shadow, the first ones.
+        shadow_shards: number of shards that the shadow also steps; these are the first shards.
         covariates: the covariate tables as `encode_covariates` encodes them.
     """
 

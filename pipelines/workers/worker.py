@@ -53,14 +53,15 @@ class Workers:
         self._requested.add(number)
         return new
 
-    def take_counts(self, number: int) -> tuple[Counts, Counts]:
-        """Return a shard's counts at the previous call, or when the shard was opened, and its counts now."""
+    def take_counts(self) -> list[tuple[Counts, Counts]]:
+        """Return the counts of each open shard at the previous call and now.
+
+        The counts before the first call are those of the snapshot from which the shard was opened.
+        """
         with self._counts_lock:
-            if number not in self._shards:
-                return Counts(), Counts()
-            before, after = self._reported[number], self._shards[number].counts
-            self._reported[number] = after
-            return before, after
+            counts = {number: shard.counts for number, shard in self._shards.items()}
+            before, self._reported = self._reported, counts
+        return [(before[number], counts[number]) for number in counts]
 
     def put(self, number: int, batch: Batch) -> None:
         """Queue a batch for a shard; wait while the queue of its thread is full.
@@ -94,8 +95,8 @@ class Workers:
         """
         failed: list[BaseException] = []
         threads = (*self._threads, self._writer, self._snapshots)
-        # The thread of the snapshots needs the other threads, so none is closed before all have finished.
-        # What the thread of the warming still has to do is of no use any more.
+        # A snapshot waits for the other threads, so close no thread before all threads have finished.
+        # The remaining tasks of the warming thread are abandoned, because no window follows that needs them.
         waits, closes = [thread.wait for thread in threads], [thread.close for thread in threads]
         for end in (*waits, self._warming.abandon, *closes, self._warming.close):
             try:

@@ -11,7 +11,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
+from urllib.parse import quote
 
+from pipelines.beam.metrics import NAMESPACE
 from pipelines.runners.flink import ask
 from pipelines.runners.java import JAVA_OPEN_OPTIONS, find_java, flink_home
 from schemas.errors import EngineError
@@ -146,6 +148,18 @@ class FlinkCluster:
         with suppress(EngineError):
             return int(ask(self.master, "/overview")["slots-total"])
         return 0
+
+    def counters(self, job: str) -> dict[str, int]:
+        """Return the counters of Statecast that the REST interface shows for a job, summed over its tasks."""
+        found: dict[str, int] = {}
+        for vertex in ask(self.master, f"/jobs/{job}")["vertices"]:
+            metrics = f"/jobs/{job}/vertices/{vertex['id']}/subtasks/metrics"
+            for name in (metric["id"] for metric in ask(self.master, metrics)):
+                _, is_ours, counter = name.rpartition(f".{NAMESPACE}_")
+                if is_ours:
+                    (metric,) = ask(self.master, f"{metrics}?get={quote(name)}&agg=sum")
+                    found[counter] = found.get(counter, 0) + int(metric["sum"])
+        return found
 
     def stop(self) -> None:
         """Stop all processes of the cluster."""

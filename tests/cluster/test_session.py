@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -20,16 +19,19 @@ from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob
 from pipelines.runners import java
 from pipelines.runners.base import FlinkSettings
+from pipelines.sinks import numbers
 from pipelines.sinks.files import FORECASTS, read_forecasts
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.reader import request_stop
 from pipelines.state import state_table
 from pipelines.storage import BACKFILL, Location, Remote
+from schemas.errors import EngineLost
 from tests.cluster.broker import Broker
 from tests.cluster.faults import running
 from tests.cluster.fixtures import needs
 from tests.cluster.flink import FlinkCluster
+from tests.cluster.process import free_port
 from tests.cluster.streams import (
     PATIENCE_S,
     WINDOWS,
@@ -41,7 +43,7 @@ from tests.cluster.streams import (
     source_of,
 )
 from tests.comparisons import assert_same_frames, assert_same_state
-from tests.fleets import START, forecaster, scales
+from tests.fleets import forecaster, scales
 from tests.processes import started
 from tests.stores import forecasts_written, keys, s3_server
 
@@ -53,6 +55,7 @@ _COMMAND = """
 import sys
 from pathlib import Path
 from pipelines.jobs.forecast import run_stream
+from schemas.errors import EngineLost
 from tests.cluster.broker import Broker
 from tests.cluster.test_session import stream_job
 master, workers, broker, topic, output = sys.argv[1:]
@@ -92,13 +95,6 @@ def cluster(store: Remote, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     needs(java.job_server, java.setup_flink)
     with FlinkCluster.start(tmp_path_factory.mktemp("flink")) as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Windows:
-    rng = np.random.default_rng(5)
-    values = rng.normal(size=(WINDOWS, 20)).cumsum(0)
-    return Windows(tuple(f"series {i}" for i in range(20)), START, values)
 
 
 def assert_survives_kills(
@@ -215,6 +211,34 @@ def test_a_resumed_stream_replaces_the_flink_job_of_a_killed_process(
     assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), read_forecasts(output), scales(fleet))
 
 
+def test_flink_shows_the_counters_of_a_running_stream(
+    cluster: FlinkCluster, broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
+) -> None:
+    produce(broker, topics[0], rows_in_time_order(fleet), even_partitions(fleet))
+    job = stream_job(cluster.master, cluster.workers, broker, topics[0], tmp_path / "out")
+    until_s = time.monotonic() + 3 * PATIENCE_S  # long, because a busy machine starts Java and Python slowly
+    shown: dict[str, int] = {}
+    counted: dict[str, int] = {}
+
+    def read_counters(numbers_of_job: object) -> None:
+        nonlocal shown, counted
+        flink_jobs = running(cluster)  # none after the end of the stream
+        if flink_jobs and closed_windows(job.output) >= WINDOWS - 1:
+            shown, shards = cluster.counters(flink_jobs[0]), numbers.read_shards(job.output)
+            counted = {
+                "rows_in": sum(shard.counts.rows_in for shard in shards),
+                "rows_used": sum(shard.counts.used for shard in shards),
+                "windows_closed": sum(shard.counts.windows for shard in shards),
+                "forecasts": sum(shard.counts.series_steps for shard in shards),
+            }
+        if (shown and shown == counted) or time.monotonic() > until_s:
+            request_stop(job.stop_file)
+
+    run_stream(job, read_counters)
+    assert shown == counted
+    assert shown["rows_in"] == 20 * WINDOWS
+
+
 def test_a_stream_into_a_store_survives_the_kill_of_all_workers(
     cluster: FlinkCluster,
     store: Remote,
@@ -248,3 +272,20 @@ def test_a_backfill_has_equal_outputs_in_a_store_and_on_disk(
     assert forecasts_written(there.output) == len(made)
     assert_same_state(state_table.read(there.states).state, state_table.read(here.states).state)
     assert keys(store / "backfill" / BACKFILL) == []
+
+
+def test_a_pool_of_workers_that_cannot_be_reached_is_named(
+    cluster: FlinkCluster, fleet: Windows, tmp_path: Path
+) -> None:
+    rows_in_time_order(fleet).write_parquet(tmp_path / "rows.parquet")
+    nowhere = f"127.0.0.1:{free_port()}"
+    job = BackfillJob(
+        forecaster(),
+        (str(tmp_path / "rows.parquet"),),
+        Input(Columns()),
+        tmp_path / "out",
+        runner="flink",
+        flink=FlinkSettings(cluster.master, nowhere),
+    )
+    with pytest.raises(EngineLost, match=f"cannot reach a pool of workers at {nowhere}"):
+        run_backfill(job)

@@ -26,7 +26,7 @@ _INDEX = re.compile(rf"{re.escape(UNNAMED)}\d+\)|Unnamed: \d+(?:\.\d+)?|__index_
 # names that pandas and R give to a column that was an index or row names
 _RESET_INDEX = re.compile(r"index|level_\d+|X|rownames|\.\.\.\d+")
 
-_ENOUGH_CELLS = 20  # with so many cells and no number, a column is text, not numbers with bad rows
+_ENOUGH_CELLS = 20  # a column with this many cells and not one number is text, not numbers in bad rows
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,10 @@ def read_header(path: Path, file: BinaryIO) -> Header:
         raise DataError(f"{path}: is empty")
     lines, line = _with_line_breaks(lines, line, read)
     if len(line) >= _LONGEST_BYTES:
-        raise DataError(f"{path}: its header is longer than {_LONGEST_BYTES:,} bytes: write a long file")
+        raise DataError(
+            f"{path}: its header is longer than {_LONGEST_BYTES:,} bytes: write the file in long layout, "
+            "with one row for each series and time"
+        )
     text = line.decode("utf-8-sig").rstrip("\r\n")
     if any(not c.isprintable() and c not in "\t\r\n" for c in text):
         raise DataError(f"{path}: is not a CSV file: its first line is not text")

@@ -27,13 +27,13 @@ class _Style:
 
     @property
     def number(self) -> str:
-        """The pattern of a number of this style that has a decimal sign or a separator of thousands."""
+        """The pattern of a number in this style that has a decimal sign or separators of thousands."""
         decimals = rf"\{self.decimal}\d+(?:[eE][+-]?\d+)?"
         return rf"{_SIGN}(?:\d+{decimals}|{self._grouped}+(?:{decimals})?)\s*$"
 
     @property
     def sure(self) -> str:
-        """The pattern of a number that cannot be of the other style."""
+        """The pattern of a number that is possible in this style only: ``1.5`` if it has points."""
         decimal, group = rf"\{self.decimal}", rf"\{self.group}"
         not_three = rf"(?:0|[1-9]\d{{3,}}|0\d+){decimal}\d+|\d+{decimal}(?:\d{{1,2}}|\d{{4,}})"
         groups = rf"[1-9]\d{{0,2}}(?:{group}\d{{3}}){{2,}}|{self._grouped}+{decimal}\d+"
@@ -41,7 +41,7 @@ class _Style:
 
     @property
     def unsure(self) -> str:
-        """The pattern of a number that could have separated thousands in the other style, as ``1,234``."""
+        """The pattern of a number that may be a whole number in the other style, such as ``1,234``."""
         return rf"{_SIGN}[1-9]\d{{0,2}}\{self.decimal}\d{{3}}\s*$"
 
 
@@ -53,15 +53,16 @@ _MANY = 20
 class Decimals:
     """Finds the decimal sign of a text file while the file is read, and rewrites its numbers.
 
-    The first number that is possible with one sign only decides (``1,5``, ``0,125``, ``1.234,5``). Numbers
-    before it must have the same value with either sign, because they have been used already.
+    The first number that is possible with one sign only (``1,5``, ``0,125``, ``1.234,5``) decides the sign of
+    the file. Earlier numbers were used before the sign was known, so `rewrite` raises if the sign would
+    change the value of one of them.
     """
 
     def __init__(self, path: Path, setting: str) -> None:
         """Begin a file; ``setting`` is the decimal sign, ``.`` or ``,``, or ``auto`` to find it."""
         self._path = path
         self._sign = "" if setting == "auto" else setting
-        self._unsure = ""  # a cell of an earlier frame that would have another value with a decimal comma
+        self._unsure = ""  # an earlier cell such as 1.234, which is 1234 if the file has decimal commas
 
     def rewrite(self, frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """Return the frame with the numbers in the named text columns as digits and a point.
@@ -84,7 +85,7 @@ class Decimals:
             return  # a whole number is read the same with a decimal point and a decimal comma
         commas, points = (_first(columns, _STYLES[sign].sure) for sign in ",.")
         if commas and points:
-            # The less frequent sign is a typing error: its cells are quarantined later.
+            # Take the less frequent sign for typing errors; the cells with it are quarantined later.
             counts = {
                 sign: sum(int(c.str.contains(_STYLES[sign].sure).sum()) for c in columns) for sign in ",."
             }

@@ -220,8 +220,8 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
     among: dict[int, str] = {}
     end = row + frame.height
     for number in sorted(broken):
-        # Each broken row moves the end of the block by one row. A broken row right after the end belongs to
-        # the block.
+        # ``frame`` lacks the broken rows, so each of them moves the end of the block by one row. A broken row
+        # right after the end belongs to the block.
         if frame.height and number > end + 1:
             break
         among[number] = broken.pop(number)

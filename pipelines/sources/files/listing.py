@@ -20,7 +20,7 @@ _FOOTER = b"PAR1"
 
 @dataclass(frozen=True)
 class ReadyFile:
-    """A file that is ready.
+    """A file of the watched folder that is ready to be read.
 
     Attributes:
         path: the file.

@@ -32,7 +32,7 @@ class Codes:
     """
 
     def __init__(self) -> None:
-        """Begin with no rows."""
+        """Start the search; no rows have been added yet."""
         self._odd: list[pl.DataFrame] = []
         self._others: list[pl.DataFrame] = []
 

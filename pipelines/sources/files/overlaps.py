@@ -185,7 +185,7 @@ def _rows_of(
 ) -> pl.DataFrame:
     """Return the values of a file that other files may also have; for each series and time the last value.
 
-    ``turn`` is the number of this pass and the number of passes; each pass has other times.
+    ``turn`` is the number of this pass and the number of all passes; each pass compares other times.
     """
     series = file.series & frozenset[str]().union(*(other.series for other in others))
     at, (number, passes) = pl.col("timestamp").to_physical(), turn
@@ -227,7 +227,7 @@ def _clash_message(path: Path, clash: _Clash) -> str:
 class WideFiles:
     """The last 1,000 wide files that were read from a watched folder, to refuse a new file of another sensor.
 
-    A new file is compared with each of them that it may clash with.
+    A new file is compared with the earlier files that have a common series and overlapping times.
     """
 
     def __init__(self, columns: tables.Columns, read: ReadRows, memory_bytes: int) -> None:

@@ -31,14 +31,15 @@ class Notes:
 
 
 class NoticeCollector:
-    """Collects notices about rows that are added in pieces; training gives the same notices."""
+    """Collects the notices that training also gives, from rows that are added piece by piece."""
 
     def __init__(self, notes: Notes) -> None:
-        """Begin with no rows."""
+        """Start the collection; no rows have been added yet."""
         self._notes = notes
         self._codes = Codes()
         self._filled: NDArray[np.int64] = np.empty(0, np.int64)
-        self._days = observations.empty().select("timestamp")  # one row for each weekday that occurs
+        # For the notice about weekdays, one row for each weekday that the rows have is enough.
+        self._days = observations.empty().select("timestamp")
 
     def add(self, rows: pl.DataFrame) -> None:
         """Add the observations of a piece."""

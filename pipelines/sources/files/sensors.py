@@ -13,7 +13,7 @@ from schemas.errors import DataError
 
 
 def refuse_unnamed_series(path: Path, layout: Layout, columns: Columns, others: int | None = None) -> None:
-    """Raise if a file does not name its series and the job reads, or may get, other files like it.
+    """Raise if a file does not name its series, and the job reads (or may later read) more files like it.
 
     Args:
         path: the file.

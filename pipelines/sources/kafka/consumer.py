@@ -185,7 +185,8 @@ class TopicConsumer:
                     return ask()
                 except client("KafkaException") as error:
                     if error.args[0].name() not in _TEMPORARY or time.monotonic() > until_s:
-                        self._consumer.poll(0)  # only a poll passes the cause to `last`
+                        # The client calls `last` with the cause of the error only during a poll.
+                        self._consumer.poll(0)
                         raise
                 time.sleep(_RETRY_S)
 
@@ -217,7 +218,7 @@ class TopicConsumer:
 
 
 def _polled(messages: Sequence[Any], end: int | None) -> Polled:
-    """Return messages as columns; ``end`` is dropped if a later message was polled."""
+    """Return messages as columns; drop ``end`` if a message at or after ``end`` was polled."""
     message_of = client("Message")
     offsets = [*map(message_of.offset, messages)]
     return Polled(

@@ -1,8 +1,8 @@
 """A journal of the decisions that depend on the time at which a topic is read.
 
-A re-read could decide otherwise: whether a partition is idle, whether a row is in the future and whether the
-schema registry answers depends on the moment. So each decision is written to the disk before it takes effect,
-and a re-read repeats it. The journal has four kinds of records::
+Whether a partition is idle, whether a row is in the future and whether the schema registry answers depends on
+the time of reading, so a re-read could decide otherwise. So each decision is written to the disk before it
+takes effect, and a re-read repeats it. The journal has four kinds of records::
 
     partition, offset, watermark_us     from this offset on, an idle partition has at least this watermark
     partition, offset, stop, clock_us   from this offset on, rows are compared with this clock

@@ -98,7 +98,8 @@ class PollValidation:
 def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.DataFrame:
     """Return the rows of the messages ``[low, high)`` of a poll.
 
-    Their ``offset`` is the index of the message in the poll, and becomes its offset in the partition.
+    In ``frame``, ``offset`` is the index of a row's message in the poll; in the result, it is the offset of
+    the message in the partition.
     """
     part = between(frame, low, high)
     return part.with_columns(offsets.gather(part["offset"]).alias("offset")) if len(part) else part

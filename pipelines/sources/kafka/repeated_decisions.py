@@ -1,8 +1,9 @@
 """Store the decisions about messages that depend on the time of reading, so that a re-read repeats them.
 
-Two decisions depend on the time. A row is in the future by the earlier of two clocks: the timestamp of its
-message, which producers may set to any time, and the wall clock when the row was first read. And a
-message with an unknown schema may be readable later, when the registry has the schema.
+Two decisions depend on the time. The first is whether a row is in the future: its time is compared with the
+earlier of two clocks, which are the timestamp of its message (producers may set it to any time) and the wall
+clock when the row was first read. The second is whether a message has an unknown schema, because the registry
+may get the schema later.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ class Judge:
 
     A row is in the future if it is more than ``max_future_s`` later than the earlier of two clocks: the
     timestamp of its message, and the stored clock of its offset, which is the wall clock of an earlier poll.
-    If only the stored clock rejects a row and may still be replaced, the current time replaces it for the
-    partition, and is stored before the row is used; so a re-read decides the same.
+    If only the stored clock rejects a row, and this clock is not final for the row's offset, the current time
+    replaces the stored clock of the partition. The new clock is stored before the row is used, so a re-read
+    makes the same decision.
 
     Args:
         polls: the messages.
@@ -89,7 +91,7 @@ class Judge:
             self._is_open[at] = polls.offsets[at] >= decisions.settled(name)
 
     def clock_us(self, times_us: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the earlier clock of each row, in microseconds since 1970.
+        """Return, for each row, the earlier of its two clocks, in microseconds since 1970.
 
         Args:
             times_us: ``[r]`` times of the rows.

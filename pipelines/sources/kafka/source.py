@@ -1,4 +1,4 @@
-"""Read a Kafka topic as a log: find where each partition begins, and return its steps."""
+"""Read a Kafka topic as a log: find where each partition begins, and read the topic in steps."""
 
 from __future__ import annotations
 

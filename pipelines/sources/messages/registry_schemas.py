@@ -23,7 +23,7 @@ class RegistryAway(StatecastError):
 
 
 class SchemaUnknown(Exception):
-    """The schema of a message cannot be found; the text is the reason."""
+    """The schema of a message cannot be found; the text of the exception is the reason."""
 
 
 class Kept(Protocol):

@@ -1,4 +1,7 @@
-"""Forecast a paced replay on Prism: `python -m tests.pipelines.beam.fleet_on_prism ROWS MODEL OUTPUT`."""
+"""Forecast a paced replay on Prism: `python -m tests.pipelines.beam.fleet_on_prism ROWS MODEL OUTPUT [POOL]`.
+
+With the address of a pool, the worker is a process of the pool; without, it is a thread of this process.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,12 @@ from tests.pipelines.jobs.replays import DEFAULT_INPUT
 WINDOWS_PER_S = 10
 
 
-def main(rows: str, model: str, output: str) -> None:
+def main(rows: str, model: str, output: str, *pool: str) -> None:
     source = ReplaySource((rows,), DEFAULT_INPUT, HOUR, speed=3600.0 * WINDOWS_PER_S)
     with PrismServer(Path(output) / "prism.log") as prism:
-        pipeline = beam.Pipeline(options=PipelineOptions(prism_options(prism.endpoint)))
+        workers = [f"--environment_config={pool[0]}", "--environment_type=EXTERNAL"] if pool else []
+        options = [*prism_options(prism.endpoint), *workers]
+        pipeline = beam.Pipeline(options=PipelineOptions(options))
         fleet = pipeline | ReadLog(source) | ForecastFleet(Path(model), shards=3)
         fleet["forecasts"] | WriteForecasts(output)
         pipeline.run().wait_until_finish()

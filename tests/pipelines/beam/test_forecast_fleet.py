@@ -71,7 +71,7 @@ def test_a_bundle_without_any_complete_row_is_rejected(tmp_path: Path) -> None:
     found = run(IN_PROCESS, beam.Create([{"series_id": "a"}]), ForecastFleet(forecaster()), tmp_path)
     (rejected,) = read_output(tmp_path, "quarantined").to_dicts()
     assert (rejected["column"], rejected["reason"]) == ("timestamp", "time is missing; value is missing")
-    assert found == {"rows_quarantined": 1}
+    assert found == {"rows_in": 1, "rows_quarantined": 1}
 
 
 def test_a_bounded_input_without_rows_gives_no_forecasts(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A pipeline of `ForecastFleet` that is killed and run again leaves the forecasts of a backfill."""
+"""A pipeline of `ForecastFleet` on Prism that is killed and run again leaves the forecasts of a backfill."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import psutil
 import pytest
 
 from forecaster.time.windows import Windows
@@ -22,10 +24,11 @@ ROOT = Path(__file__).parents[3]
 PATIENCE_S = 120.0
 
 
-def start_fleet(folder: Path) -> subprocess.Popen[str]:
-    arguments = (str(folder / "rows.parquet"), str(folder / "model"), str(folder / "fleet"))
-    command = (sys.executable, "-m", "tests.pipelines.beam.fleet_on_prism", *arguments)
-    return started(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start_fleet(folder: Path, *pool: str, **options: Any) -> subprocess.Popen[str]:
+    arguments = (str(folder / "rows.parquet"), str(folder / "model"), str(folder / "fleet"), *pool)
+    command = (sys.executable, "-W", "ignore", "-m", "tests.pipelines.beam.fleet_on_prism", *arguments)
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | options
+    return started(command, cwd=ROOT, **options)
 
 
 def files_in(folder: Path) -> set[str]:
@@ -33,26 +36,69 @@ def files_in(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("[!.]*")}
 
 
-@pytest.mark.prism
-def test_a_killed_pipeline_run_again_equals_a_backfill(
-    observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
-) -> None:
-    rows_of(observed).write_parquet(tmp_path / "rows.parquet")
-    forecaster().save(tmp_path / "model")
-    forecasts = tmp_path / "fleet" / "forecasts"
-
-    process, until_s = start_fleet(tmp_path), time.monotonic() + PATIENCE_S
-    while len(files_in(forecasts)) < 12 and process.poll() is None and time.monotonic() < until_s:
+def wait_for_files(folder: Path, process: subprocess.Popen[str]) -> set[str]:
+    """Wait until a running pipeline has written twelve files, and return the names of all its files."""
+    until_s = time.monotonic() + PATIENCE_S
+    while len(files_in(folder)) < 12 and process.poll() is None and time.monotonic() < until_s:
         time.sleep(0.02)
     assert process.poll() is None
+    return files_in(folder)
+
+
+@pytest.fixture
+def inputs(observed: Windows, tmp_path: Path) -> Path:
+    """Write the rows of ``observed`` and the model, and return their folder."""
+    rows_of(observed).write_parquet(tmp_path / "rows.parquet")
+    forecaster().save(tmp_path / "model")
+    return tmp_path
+
+
+def assert_complete(output: Path, before: set[str], backfilled: pl.DataFrame, observed: Windows) -> None:
+    """Check that the second run of a pipeline kept or replaced each file of the first, and added the rest."""
+    forecasts = output / "forecasts"
+    assert before < files_in(forecasts)
+    written = [pl.read_parquet(forecasts / name) for name in files_in(forecasts)]
+    assert sum(map(len, written)) == len(backfilled)
+    assert_same_frames(read_forecasts(output), backfilled, scales(observed))
+
+
+@pytest.mark.prism
+def test_a_killed_pipeline_run_again_equals_a_backfill(
+    observed: Windows, backfilled: pl.DataFrame, inputs: Path
+) -> None:
+    output = inputs / "fleet"
+    process = start_fleet(inputs)
+    wait_for_files(output / "forecasts", process)
     # The workers of the pipeline are threads of this process, and its Prism ends with it.
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    before = files_in(forecasts)
-    assert 0 < len(read_forecasts(tmp_path / "fleet")) < len(backfilled)
+    before = files_in(output / "forecasts")
+    assert 0 < len(read_forecasts(output)) < len(backfilled)
+    assert start_fleet(inputs).wait(PATIENCE_S) == 0
+    assert_complete(output, before, backfilled, observed)
 
-    assert start_fleet(tmp_path).wait(PATIENCE_S) == 0
-    assert before < files_in(forecasts)
-    written = [pl.read_parquet(forecasts / name) for name in files_in(forecasts)]
-    assert sum(map(len, written)) == len(backfilled)  # the second run replaced the files of the first
-    assert_same_frames(read_forecasts(tmp_path / "fleet"), backfilled, scales(observed))
+
+@pytest.mark.prism
+def test_a_pipeline_with_a_killed_worker_ends_with_one_clear_line(
+    observed: Windows, backfilled: pl.DataFrame, inputs: Path
+) -> None:
+    command = (sys.executable, "-m", "pipelines.runners.pool", "--port=0")
+    with started(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as pool:
+        try:
+            assert pool.stdout is not None
+            address = pool.stdout.readline().split()[-1]
+            process = start_fleet(inputs, address, stderr=subprocess.PIPE)
+            before = wait_for_files(inputs / "fleet" / "forecasts", process)
+            (worker,) = psutil.Process(pool.pid).children()
+            worker.kill()
+            _, errors = process.communicate(timeout=PATIENCE_S)
+        finally:
+            pool.terminate()
+    assert process.returncode == 1
+    assert errors.count("Traceback") == 1
+    *_, last = errors.splitlines()
+    assert last == (
+        "schemas.errors.EngineLost: a worker has died, and Prism cannot replace it: run the pipeline again"
+    )
+    assert start_fleet(inputs).wait(PATIENCE_S) == 0
+    assert_complete(inputs / "fleet", before, backfilled, observed)

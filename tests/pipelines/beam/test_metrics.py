@@ -29,6 +29,7 @@ def test_a_fleet_counts_rows_windows_and_forecasts(observed: Windows, tmp_path: 
     found = run(IN_PROCESS, beam.Create([rows, bad, bad]), ForecastFleet(forecaster(), shards=1), tmp_path)
     forecasts = read_output(tmp_path, "forecasts")
     assert found == {
+        "rows_in": len(rows) + 2,
         "rows_used": len(rows),
         "rows_quarantined": 2,
         "windows_closed": forecasts["issued_at"].n_unique(),
@@ -56,6 +57,6 @@ def test_a_resumed_job_counts_only_its_new_rows(tmp_path: Path, monkeypatch: pyt
     assert run_stream(stopped_at(job, 18)).stopped
     run_stream(replace(job, resume=True))
     assert found == [
-        {"rows_used": 18, "windows_closed": 6, "forecasts": 18},
-        {"rows_used": 42, "windows_closed": 14, "forecasts": 42},
+        {"rows_in": 18, "rows_used": 18, "windows_closed": 6, "forecasts": 18},
+        {"rows_in": 42, "rows_used": 42, "windows_closed": 14, "forecasts": 42},
     ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 from collections import Counter
 from functools import partial
@@ -69,22 +70,49 @@ def test_a_cancelled_or_stopped_flink_job_raises_engine_error(
         on_flink._check_ended("DONE", run, "host:1", "job")
 
 
+_GRPC = "org.apache.beam.vendor.grpc.v1p69p0.io.grpc"
+NO_POOL = f"""java.lang.RuntimeException: {_GRPC}.StatusRuntimeException: UNAVAILABLE: io exception
+\tat org.apache.beam.runners.fnexecution.environment.ExternalEnvironmentFactory.createEnvironment(E.java:1)
+\t... 3 more
+Caused by: {_GRPC}.StatusRuntimeException: UNAVAILABLE: io exception
+\tat {_GRPC}.stub.ClientCalls.blockingUnaryCall(ClientCalls.java:268)
+"""
+REFUSED = f"""Caused by: {_GRPC}.netty.AbstractChannel$AnnotatedConnectException: refused: /10.0.0.7:1
+Caused by: java.net.ConnectException: Connection refused
+"""
+NO_SLOT = """org.apache.flink.runtime.JobException: Recovery is suppressed by NoRestartBackoffTimeStrategy
+Caused by: org.apache.flink.runtime.jobmanager.scheduler.NoResourceAvailableException: Could not acquire
+"""
+
+
 @pytest.mark.parametrize(
-    ("log_lines", "is_unreachable"),
+    ("traces", "cause"),
     [
-        ("netty.AnnotatedConnectException: Connection refused: /10.0.0.7:50000\n\tat java\n", True),
-        ("Caused by: java.net.UnknownHostException: pool: Name or service not known\n", True),
-        ("netty.AnnotatedConnectException: Connection refused: /10.0.0.7:6123\n", False),
-        ("RuntimeException: out of memory\n", False),
+        ([], "a Flink worker or task has died"),
+        (["java.lang.RuntimeException: NoResourceAvailableException: out of memory\n"], "has died"),
+        ([REFUSED], "has died"),  # the connection between two task managers
+        ([NO_POOL], "has died"),
+        ([NO_POOL + REFUSED], "cannot reach a pool of workers at pool:50000: .*--port 50000"),
+        ([REFUSED, NO_POOL + "Caused by: java.net.UnknownHostException: pool: unknown\n"], "cannot reach"),
+        ([NO_SLOT], "not enough free task slots"),
     ],
 )
-def test_an_unreachable_worker_pool_is_detected_in_flinks_log(
-    log_lines: str, is_unreachable: bool, tmp_path: Path
+def test_the_cause_of_a_failure_is_read_from_flinks_exceptions(
+    traces: list[str], cause: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    log = tmp_path / "flink.log"
-    assert not on_flink._is_unreachable("pool:50000", log)
-    log.write_text(f"WARN something\n{log_lines}")
-    assert on_flink._is_unreachable("pool:50000", log) == is_unreachable
+    newest, *others = traces or [""]
+    entry = {"stacktrace": newest, "concurrentExceptions": [{"stacktrace": other} for other in others]}
+    answers = {
+        "/jobs/overview": {"jobs": [{"jid": job, "name": job, "state": ""} for job in ("mine", "other")]},
+        "/jobs/mine/exceptions": {"exceptionHistory": {"entries": [entry] if traces else []}},
+    }
+    monkeypatch.setattr(flink, "ask", lambda master, path: answers[path])
+    assert re.search(cause, on_flink._cause(FlinkSettings("host:1", "pool:50000"), "mine"))
+
+
+def test_the_cause_of_a_failure_is_general_if_flink_does_not_answer() -> None:
+    assert on_flink._cause(FlinkSettings("127.0.0.1:1"), "mine") == "a Flink worker or task has died"
+    assert on_flink._cause(FlinkSettings(), "mine") == "a Flink worker or task has died"
 
 
 @pytest.mark.parametrize("name", ["statecast-mine", "statecast-others"])
@@ -112,15 +140,18 @@ def test_read_owner_returns_the_run_that_owns_an_output(tmp_path: Path) -> None:
     assert read_owner(tmp_path) == "a"
 
 
-def test_a_failed_flink_job_names_dead_workers_or_missing_slots(tmp_path: Path) -> None:
+def test_a_failed_flink_job_names_a_dead_job_server_or_the_cause(tmp_path: Path) -> None:
     settings = StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False)
     run = Run(AnyLog(), {}, settings, tmp_path / ".stop", 1.0, tmp_path)
     server = JobServer("host:1", tmp_path / "flink.log")
+
+    def message() -> str:
+        return str(on_flink._error_to_raise(run, server, FlinkSettings(), "mine", RuntimeError()))
+
+    assert message() == f"Flink's job server has died (log: {server.log})"
     server._process = subprocess.Popen(["sleep", "60"])
     try:
-        assert "has died" in str(on_flink._cause_of(run, server, None, RuntimeError()))
-        server.log.write_text("Caused by: org.apache.flink.NoResourceAvailableException: Could not acquire\n")
-        assert "not enough free task slots" in str(on_flink._cause_of(run, server, None, RuntimeError()))
+        assert message() == f"a Flink worker or task has died (log: {server.log})"
     finally:
         server._process.kill()
         server._process.wait()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from forecaster.profile import Profile
 from pipelines.state import snapshot_file
 from pipelines.state.snapshot_file import write_shard
 from pipelines.storage import Remote, lease, locked, write_text
@@ -149,7 +150,8 @@ def test_a_suspended_job_does_not_overwrite_newer_snapshots(s3: Remote) -> None:
 def snapshot_writer(settings: StepSettings) -> SnapshotWriter:
     guard = WriteGuard(settings)
     output = ShardOutput(settings, 0, guard)
-    return SnapshotWriter(settings, 0, output, NumbersPublisher(settings.output), guard)
+    publisher = NumbersPublisher(settings.output, lambda version: Profile())
+    return SnapshotWriter(settings, 0, output, publisher, guard)
 
 
 @pytest.mark.parametrize("shard", range(2))
