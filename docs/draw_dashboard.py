@@ -68,7 +68,6 @@ def main(folder: Path) -> None:
         try:
             page.open(f"{json.loads(server.stdout.readline())['url']}/#JFK.temp")
             page.wait_for("JFK.temp", "Series with the most alarms")
-            page.run("document.body.style.zoom = 0.75; window.dispatchEvent(new Event('resize'))")
             page.picture(IMAGE)
         finally:
             server.terminate()
