@@ -193,7 +193,7 @@ class OutputView:
         starts = [fleet.text_of(freq.start_us(freq.window_of(us) - 1)) for us in ends_us]
         return [{"time": at, "p_value": p} for at, p in zip(starts, rows["p_value"].to_list(), strict=True)]
 
-    def _lateness(self, notes: list[str]) -> dict[str, float] | None:
+    def _lateness(self, notes: list[str]) -> dict[str, float | None] | None:
         """Return quantiles of the lateness of the rows in the newest files of late rows, in seconds."""
 
         def read() -> list[pl.DataFrame]:

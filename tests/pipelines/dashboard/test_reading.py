@@ -10,6 +10,7 @@ import pytest
 from pipelines.dashboard import forecast_files
 from pipelines.dashboard.changed_files import ChangedFiles
 from pipelines.dashboard.forecast_files import ForecastFiles
+from pipelines.storage import open_parts
 from schemas.errors import DataError
 
 
@@ -88,7 +89,7 @@ def test_only_files_of_the_shard_of_a_series_are_opened(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    original = forecast_files.open_parts
+    original = open_parts
 
     def record(path: Path):  # type: ignore[no-untyped-def]
         opened.append(path.name)
