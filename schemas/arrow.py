@@ -103,7 +103,7 @@ def _as_text(chunk: pa.Array, made: pl.Series) -> pl.Series:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Return True for lists and structs of numbers and text, which Polars has and can write as JSON."""
+    """Return True for numbers, text, and lists and structs of these, which Polars can write as JSON."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_plain(kind.value_type)
     if pa.types.is_struct(kind):

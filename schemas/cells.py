@@ -30,8 +30,8 @@ _MONTH = r"^\d{4}-(?:0[1-9]|1[0-2])$"
 _QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
-# A time before the year 1600 or after 2300 is set to the nearer of these limits, so that converting its unit
-# does not overflow. Validation rejects the limits, because observations must be between 1678 and 2261.
+# A time before the year 1600 or after 2300 is set to the nearer of these limits, so that its conversion to
+# microseconds does not overflow. Validation rejects the limits: observations must be between 1678 and 2261.
 _LEAST_US = -11_676_096_000_000_000
 _MOST_US = 10_413_792_000_000_000
 

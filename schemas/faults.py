@@ -38,7 +38,7 @@ def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
 
 
 def faults_of_problem(default: str) -> list[Fault]:
-    """Return the one fault of a row that a reader of files or messages could not read.
+    """Return a list of one fault, for rows that a reader of files or messages could not read.
 
     Its sentence is the column ``problem`` of the row, and its kind the column ``problem_kind``.
 

@@ -72,12 +72,12 @@ def _with_covariates(names: tuple[str, ...]) -> pa.DataFrameSchema:
 
 
 def covariates_of(columns: Iterable[str]) -> list[str]:
-    """Return the names of the columns of observed covariates, in their order."""
+    """Return the columns of observed covariates among ``columns``, in the order of ``columns``."""
     return [name for name in columns if name.startswith(OBSERVED)]
 
 
 def optional_columns(columns: Iterable[str]) -> list[str]:
-    """Return the names of the optional columns (``event_id`` and observed covariates), in their order."""
+    """Return the optional columns (``event_id``, observed covariates) among ``columns``, in their order."""
     return [name for name in columns if name == "event_id" or name.startswith(OBSERVED)]
 
 

@@ -83,7 +83,10 @@ def empty(offset: bool = False) -> pl.DataFrame:
 
 
 def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
-    """Return a frame of one quarantined row, with its ``offset``, for a file that cannot be read at all."""
+    """Return a frame of one quarantined row, for a file that cannot be read, or not beyond some row.
+
+    ``offset`` is the position in the file, from 0, of the first row that was not read.
+    """
     kind = "file cannot be read"
     row = {"file": file, "row": 0, "column": "", "reason": reason, "kind": kind, "raw": "", "offset": offset}
     return pl.DataFrame([row], schema=SCHEMA | {"offset": pl.Int64()})

@@ -29,7 +29,7 @@ def frame(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def notice(count: int, kept: str) -> list[str]:
-    """Return one line for the user about replaced rows; an empty list if there are none.
+    """Return a list with one line for the user about replaced rows; an empty list without replaced rows.
 
     Args:
         count: number of replaced rows.

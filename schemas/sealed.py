@@ -15,8 +15,9 @@ _CHECKSUM: Final = "crc32"
 
 def seal(record: Mapping[str, Any]) -> str:
     """Return one line of JSON: a record and its checksum."""
-    # `unseal` gets all keys as text, so compute the checksum with keys as text, too: the checksum depends on
-    # the order of the sorted keys, and the numbers 9 and 10 have another order than the text "9" and "10".
+    # JSON has only text keys, so `unseal` computes the checksum with text keys. Do it here, too: the checksum
+    # depends on the order of the sorted keys, and the numbers 9 and 10 are sorted as 9, 10, but their texts
+    # as "10", "9".
     as_read = json.loads(json.dumps(record))
     return json.dumps({**record, _CHECKSUM: _checksum(as_read)})
 

@@ -24,7 +24,10 @@ class SecretUrl(SecretStr):
 
 
 class SecretOption(SecretStr):
-    """The value of an option that may be a password; its text is ``***``, or ``$NAME`` for a variable."""
+    """The value of an option that may be a password.
+
+    Its text is ``***``. The name of an environment variable, ``$NAME``, is no secret and is not masked.
+    """
 
     def _display(self) -> str:
         value = self.get_secret_value()

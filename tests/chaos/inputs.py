@@ -31,7 +31,9 @@ def write_weather(path: Path, rng: np.random.Generator, days: int) -> None:
 
 
 def write_flights(folder: Path, rng: np.random.Generator, days: int) -> list[Path]:
-    """Write files of departures, several for each day, and return them in the order for the watched folder.
+    """Write several files of flight departures for each day, and return their paths in the order of arrival.
+
+    Arrival is the order in which a test puts the files into the watched folder.
 
     Rows are shuffled within the allowed lateness. Some files also have repeated rows, late rows, rows with
     wrong times or invalid rows, and some files are broken.

@@ -193,7 +193,7 @@ def test_a_change_survives_sigkill_before_at_and_after_its_window(tmp_path: Path
     run_stream(clean)
     window = read_changes(clean.states)[1].window
     assert window is not None
-    for closed in (window - 3, window - 1, window + 2):  # while it warms up, at the change, after it
+    for closed in (window - 3, window - 1, window + 2):  # during the re-warm, at the change, after it
         closed_us = HALF_A_DAY.end_us(closed)
         held = next(at for at, us in sorted(held_stream.LOG.watermarks_us.items()) if us >= closed_us)
         command = [sys.executable, "-m", "tests.held_stream", str(killed.output), str(held)]

@@ -64,7 +64,7 @@ def test_only_the_error_is_known_without_stored_intervals() -> None:
     assert np.isnan(scores[1:]).all()
 
 
-def test_an_error_counts_as_at_most_a_million_units() -> None:
+def test_scores_clip_errors_at_a_million_units() -> None:
     block = scored_block(model_of("lstm"))
     vast = Block(block.start, block.values, HOUR, unit=np.full_like(block.unit, 1e-300), out=block.out)
     vast = Block(**{**vars(vast), "residuals": block.residuals, "bands": block.bands})

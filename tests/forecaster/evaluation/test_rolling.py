@@ -172,7 +172,7 @@ def test_a_split_may_have_a_single_issue_time() -> None:
     assert block.rows.tolist() == [39]
 
 
-def test_fan_chart_targets_are_consecutive_test_windows() -> None:
+def test_fan_charts_show_consecutive_test_windows() -> None:
     windows = history()
     fans = FanSample(windows, SPLIT, HOUR)
     for block in rolling_forecasts(MODEL, windows, SPLIT):

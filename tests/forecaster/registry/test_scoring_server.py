@@ -230,7 +230,8 @@ def test_every_json_shape_refuses_a_broken_id(ask: Post, shape: str, cell: objec
         return  # MLflow makes text of all cells of such a column, so True is a readable id
     assert 400 <= status < 500, answer
     assert "stack_trace" not in answer
-    if not ("instances" in shape and cell == []):  # MLflow itself answers this request, with two lines
+    # MLflow itself, not the model, refuses [] in "instances", with a message of two lines.
+    if not ("instances" in shape and cell == []):
         assert_one_line(status, answer)
 
 

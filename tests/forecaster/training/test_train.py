@@ -219,7 +219,7 @@ def test_the_training_seed_shuffles_batches_in_each_epoch(
 
 def test_the_validation_skill_does_not_depend_on_the_halflife() -> None:
     # With a learning rate of almost 0 the network forecasts the last value: its skill must be 0 in any unit.
-    # Make the held-out windows noisy, because the scales of the two half-lives then differ there.
+    # Make the held-out windows noisy: each half-life tracks another unit there, and the loss is in units.
     noisy_end = sines(200, 6).values
     noisy_end[160:] *= 20.0
     values = fleet_of(noisy_end)

@@ -23,7 +23,7 @@ def write_rows(folder: Path, text: str = ROWS, name: str = "rows.csv") -> Path:
     return path
 
 
-def test_all_number_columns_are_values_unless_values_are_named(tmp_path: Path) -> None:
+def test_value_columns_are_all_number_columns_by_default(tmp_path: Path) -> None:
     path = write_rows(tmp_path)
     found = find_columns(path, LabelColumns(split="part"))
     assert found == LabelColumns("label", ("temp", "load"), "series_id", "timestamp", "part")

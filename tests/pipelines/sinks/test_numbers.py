@@ -152,7 +152,8 @@ def test_a_window_whose_latencies_were_overwritten_is_left_out(tmp_path: Path) -
         if at % 50 == 49:  # published often enough that the reader sees every window
             publish(tmp_path, slow)
             reader.read()
-    for at in range(3 * RECENT):  # published once: the file has only the last RECENT windows
+    # The fast shard is published once, after the loop, so that its file has only the last RECENT windows.
+    for at in range(3 * RECENT):
         fast = after_window(fast, at, 1.0)
     publish(tmp_path, slow)
     publish(tmp_path, fast)

@@ -378,7 +378,7 @@ def test_a_stream_waits_for_its_registry_without_losing_messages(tmp_path: Path)
     assert not any(len(batch.rejected) for batch in batches)
 
 
-def test_kafka_options_override_defaults_and_hide_environment_secrets(
+def test_kafka_options_override_defaults_and_repr_hides_secrets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broker = Broker("b:9092", (("linger.ms", "9"), ("sasl.password", "$KAFKA_TEST_PASSWORD")))

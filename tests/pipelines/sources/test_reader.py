@@ -69,7 +69,10 @@ class Reader(reading.Reader):
 
 @dataclass
 class Keyed:
-    """A log of three partitions without rows; t-0 and t-2 belong to shard 0, and t-1 to shard 1."""
+    """A keyed log, in which each partition belongs to one shard: t-0 and t-2 to shard 0, t-1 to shard 1.
+
+    The partitions have no rows.
+    """
 
     is_paced: bool = True
 

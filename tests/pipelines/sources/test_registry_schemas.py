@@ -102,7 +102,7 @@ def test_a_temporary_registry_failure_loses_no_message() -> None:
         assert len(registry.requests) == 3
 
 
-def test_schemas_are_unknown_after_patience_s_without_the_registry() -> None:
+def test_registry_failures_raise_schema_unknown_after_patience_s() -> None:
     clock = Clock(0.0)
     with registry_of(lambda request: (503, {})) as registry:
         schemas = RegistrySchemas(registry.url, patience_s=60, clock=clock)

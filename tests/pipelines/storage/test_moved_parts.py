@@ -11,7 +11,7 @@ from pipelines.storage import complete_replacement, replace_parts
 from schemas.errors import OutputError
 
 PARTS = ("forecasts", "late", "state")
-OLD = {"forecasts": "old", "state": "old"}  # no part "late", as after a job without late rows
+OLD = {"forecasts": "old", "state": "old"}  # a job without late rows writes no part "late"
 NEW = dict.fromkeys(PARTS, "new")
 RENAMES = 5  # two old parts are moved away, three new parts are moved in
 
