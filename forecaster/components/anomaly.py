@@ -46,7 +46,8 @@ _PRIOR = 20.0  # the initial distribution weighs as much as this many observed w
 # A normal distribution with a tail of 5 % would have 0.25 bands.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
-# A distribution remembers as many windows as it takes to raise this many alarms at the wanted rate.
+# A distribution remembers `_MEMORY` / ``rate`` windows or runs, within the limits below. In that many
+# windows, `_MEMORY` alarms are wanted.
 _MEMORY = 20.0
 # The memory is limited to these numbers of windows: beyond a million, float32 would lose the updates.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
@@ -60,7 +61,7 @@ _ROUNDING = 1e-15
 _YOUNG = 40  # alarms begin after this many windows of a series, and p-values of runs after this many runs
 _STEP = 0.4  # one alarm lowers the natural logarithm of the threshold by this
 _DEBT = 6.0  # a series raises no alarm while its alarms exceed the wanted number by at least this many
-_MOST = 0.1  # the threshold of p-values is at most this, or 3 times ``rate`` if that is larger
+_MOST = 0.1  # upper limit of the p-value threshold; the limit is 3 times ``rate`` if that is larger
 _CALM = 0.05  # an anomaly ends when a p-value is at least this, or at least ``rate`` if that is larger
 # The two bits of ``alarming``: the anomaly still lasts, and the value has repeated itself since the alarm.
 _LASTS, _REPEATS = 1, 2

@@ -22,8 +22,8 @@ from forecaster.profile import VALUE
 from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800
-# The largest share of windows with an alarm if windows are months, quarters or years: one alarm a week would
-# exceed one alarm a window.
+# At most this share of windows is to raise an alarm if windows are months, quarters or years. Such a window
+# has several weeks, so one alarm a week would be several alarms a window.
 _LARGEST_CALENDAR_RATE = 0.05
 
 

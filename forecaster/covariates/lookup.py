@@ -173,7 +173,7 @@ def _width(columns: Sequence[Column]) -> int:
 def _by_window(
     columns: Sequence[Column], table: Table, freq: Frequency
 ) -> tuple[Ints, Floats32, dict[str, int]]:
-    """Return the windows, features by window and index of the series of a known table, see `Covariates`."""
+    """Encode a known table: return ``windows``, ``by_window`` and ``places`` of `Covariates`."""
     windows, row = np.unique(row_windows(table, freq), return_inverse=True)
     names: list[str] = []
     series = np.zeros(len(row), np.int64)
@@ -199,7 +199,7 @@ def _by_window(
 
 
 def _by_series(columns: Sequence[Column], table: Table) -> tuple[Floats32, dict[str, int]]:
-    """Return the features by series and the index of the series of a static table, see `Covariates`."""
+    """Encode a static table: return ``by_series`` and ``rows`` of `Covariates`."""
     ids = cells.names(column_of(table, SERIES))
     if (repeated := ids.is_duplicated()).any():
         row = int(repeated.arg_max() or 0)

@@ -76,7 +76,7 @@ class Windows:
         return Windows(self.series_ids, start, self.values[first:stop], past, index)
 
     def runs(self) -> Iterator[Windows]:
-        """Yield the block in parts without a left-out window, in order."""
+        """Split the block where windows are left out, and yield its parts, each with consecutive windows."""
         breaks = np.flatnonzero(np.diff(self.index) > 1) + 1
         for first, stop in pairwise([0, *breaks.tolist(), len(self.index)]):
             yield self.rows(first, stop)

@@ -125,7 +125,9 @@ class ForecastFiles:
     def fans(
         self, series_id: str, known: tuple[int, int] | None, freq: Frequency, count: int
     ) -> list[dict[str, Any]]:
-        """Return the newest forecast of a series, and earlier ones, each one horizon before the next.
+        """Return the newest forecast of a series, and those issued 1, 2, ... horizons before it.
+
+        A horizon is that of the newest forecast. An earlier forecast is left out if no file has it.
 
         Args:
             series_id: id of the series.

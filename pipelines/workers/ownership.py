@@ -61,8 +61,8 @@ def is_owned_by_another_run(settings: StepSettings) -> bool:
         return (settings.output / markers.OWNER).read_bytes() != settings.job.encode()
     except FileNotFoundError:
         # The hidden folder of a backfill is gone, and with it the owner file: the backfill ended, or another
-        # run began it again. A write to the disk then fails by itself, but a write to a store would succeed,
-        # so return True to prevent it.
+        # run began it again. A write to the disk then fails by itself. A write to an object store would
+        # succeed, so return True for a store, to prevent the write.
         return store_of(settings.output).on_disk is None
     except OSError:
         return False

@@ -108,7 +108,7 @@ class Expert(ABC):
 
     @abstractmethod
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
-        """Return the forecasts issued at the windows ``inputs``.
+        """Return the forecasts issued at the end of each window of ``inputs``.
 
         Args:
             own: the `forecast_fields` fields, with their contents after each of the windows.

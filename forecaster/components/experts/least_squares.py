@@ -140,7 +140,7 @@ class LeastSquares(Expert):
             row *= grows
 
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
-        """Return the forecasts issued at the windows ``inputs``, see `Expert.forecast`."""
+        """Return the forecasts issued at the end of each window of ``inputs``, see `Expert.forecast`."""
         now = self._without_shape(inputs, inputs.last[None], inputs.age[None])[0]
         longest = max(self.lags)
         # Compute with distances from the last value: float32 would round small changes of a high level away.

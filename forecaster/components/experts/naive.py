@@ -36,7 +36,7 @@ class Persistence(Expert):
         """Do nothing, because the expert learns nothing."""
 
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
-        """Return the forecasts issued at the windows ``inputs``, see `Expert.forecast`."""
+        """Return the forecasts issued at the end of each window of ``inputs``, see `Expert.forecast`."""
         return np.zeros((self.horizon, *inputs.last.shape), np.float32)
 
 
@@ -74,7 +74,7 @@ class SeasonalNaive(Expert):
         """Do nothing, because the expert learns nothing."""
 
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
-        """Return the forecasts issued at the windows ``inputs``, see `Expert.forecast`."""
+        """Return the forecasts issued at the end of each window of ``inputs``, see `Expert.forecast`."""
         same_phase = inputs.back(windows_ago(self.season, self.horizon))
         change = in_scales(same_phase - inputs.last, inputs.scale)
         return np.where(np.isnan(same_phase), np.float32(0.0), change)

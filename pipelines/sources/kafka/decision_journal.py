@@ -148,7 +148,7 @@ class Decisions:
         return us if watermark_us is None else max(us, watermark_us)
 
     def clock_us(self, partition: str, offsets: Offsets) -> Offsets:
-        """Return, for each offset of a partition, the clock (µs) that its row is compared with.
+        """Return, for each offset of a partition, the clock (µs) that decides if its row is in the future.
 
         The array has the shape of ``offsets [n]``; an element is `NEVER` before the first clock record.
         """
