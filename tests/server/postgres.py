@@ -88,8 +88,8 @@ def running_postgres() -> Iterator[Postgres]:
             for path in (folder, folder / "owner"):
                 shutil.chown(path, "postgres", "postgres")
         subprocess.run(
-            [*as_user, programs / "initdb", "--pgdata", folder / "data", "--username=postgres", "--no-sync",
-             "--auth=scram-sha-256", "--pwfile", folder / "owner", "--encoding=UTF8", "--locale=C.UTF-8"],
+            [*as_user, f"{programs}/initdb", "--pgdata", f"{folder}/data", "--username=postgres", "--no-sync",
+             "--auth=scram-sha-256", "--pwfile", f"{folder}/owner", "--encoding=UTF8", "--locale=C.UTF-8"],
             check=True, capture_output=True, cwd=folder,
         )  # fmt: skip
         passwords = folder / "passwords"
@@ -98,11 +98,11 @@ def running_postgres() -> Iterator[Postgres]:
         postgres = Postgres(programs, folder, port, password)
         command = [*as_user, f"{programs}/postgres", "-D", f"{folder}/data", "-k", name, "-h", "127.0.0.1"]
         server = Server("postgres", folder, [*command, "-p", str(port), "-c", "fsync=off"])
-        is_ready = [programs / "pg_isready", "--quiet", "--host", name, "--port", str(port)]
+        is_ready = [f"{programs}/pg_isready", "--quiet", "--host", name, "--port", str(port)]
         server.start(lambda: subprocess.run(is_ready, check=False).returncode == 0)
         try:
             for statement in (
-                f"CREATE ROLE mlflow LOGIN CREATEDB PASSWORD '{password}'",
+                f"CREATE ROLE mlflow LOGIN PASSWORD '{password}'",
                 "CREATE DATABASE mlflow OWNER mlflow",
             ):
                 postgres.call(

@@ -26,10 +26,11 @@ LIMIT_S = 240.0
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     """Wait for a command, check its exit code, and return its output and its errors."""
-    try:
-        out, errors = process.communicate(timeout=LIMIT_S)
-    finally:
-        process.kill()
+    with process:
+        try:
+            out, errors = process.communicate(timeout=LIMIT_S)
+        finally:
+            process.kill()
     assert process.returncode == code, errors
     return out, errors
 
