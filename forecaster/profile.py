@@ -76,13 +76,15 @@ class Profile:
         """Return the profile of training windows.
 
         Of more than 8,192 windows, 8,192 random ones are used, the same in every call. Of more than 20,000
-        series, 20,000 are, evenly chosen.
+        series, 20,000 are, evenly chosen. Without windows the profile is empty.
 
         Args:
             windows: the values and the observed covariates.
             covariates: names of the observed covariates to include.
         """
         count, series = windows.values.shape
+        if not count:
+            return Profile()
         rows = np.arange(count)
         if count > _MOST_WINDOWS:  # at random, because even steps could meet only some hours of the day
             rows = np.sort(np.random.default_rng(0).choice(count, _MOST_WINDOWS, replace=False))

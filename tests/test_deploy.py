@@ -128,18 +128,45 @@ def alarms() -> list[Any]:
     return list(group["rules"])
 
 
-def test_prometheus_alarms_use_only_metrics_that_a_job_exports() -> None:
+def exported() -> set[str]:
+    """Return the names of all samples that a job exports to Prometheus."""
     once = Histogram().add(1.0)
-    exported = set()
+    names = set()
     numbers = JobNumbers(watermark_us=0, snapshot_at_s=1.0, latency=once, window_latency=once)
     for metric in metrics(numbers, 2.0):
-        exported |= {sample.name for sample in metric.samples} | (
-            {f"{metric.name}_total"} if metric.type == "counter" else set()
-        )
+        own = {f"{metric.name}_total"} if metric.type == "counter" else {metric.name}
+        names |= {sample.name for sample in metric.samples} | own
+    return names
+
+
+def test_prometheus_alarms_use_only_metrics_that_a_job_exports() -> None:
     for rule in alarms():
         used = set(re.findall(r"statecast_\w+", rule["expr"]))
         assert used
-        assert used <= exported, rule["alert"]
+        assert used <= exported(), rule["alert"]
+
+
+def test_the_grafana_dashboard_uses_only_metrics_that_a_job_exports() -> None:
+    board = json.loads((DEPLOY / "grafana.json").read_text())
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    queries += [one["query"] for one in board["templating"]["list"] if one["type"] == "query"]
+    for query in queries:
+        used = set(re.findall(r"statecast_\w+", query))
+        assert used
+        assert used <= exported(), query
+
+
+def test_the_panels_of_the_grafana_dashboard_do_not_overlap() -> None:
+    panels = json.loads((DEPLOY / "grafana.json").read_text())["panels"]
+    cells = [
+        (column, line)
+        for place in (panel["gridPos"] for panel in panels)
+        for column in range(place["x"], place["x"] + place["w"])
+        for line in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len({*cells})
+    assert max(column for column, _ in cells) == 23
+    assert len({panel["id"] for panel in panels}) == len(panels)
 
 
 def test_the_alarms_page_describes_every_prometheus_alarm() -> None:

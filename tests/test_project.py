@@ -149,6 +149,7 @@ def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
 # All other modules must call `forecaster.durable` or `pipelines.storage`: no crash may leave half a file.
 CHANGES_FILES = {
     "forecaster/durable.py",  # implements the crash-safe writes
+    "forecaster/registry/datasets.py",  # writes into memory, for a digest
     "forecaster/registry/run.py",  # its writers are called by `write_whole`
     "forecaster/registry/store_checks.py",  # opens a database to check whether it is writable
     "pipelines/jobs/file_forecast.py",  # its writers are called by `write_whole`

@@ -86,6 +86,11 @@ class Registry:
         self._run_id, self._system_metrics = run_id, system_metrics
         self._unsent = Path(unsent)
 
+    @property
+    def exists(self) -> bool:
+        """Whether the store of runs has been created; True for every server."""
+        return self._connection.runs.exists()
+
     @contextmanager
     def start_run(
         self,

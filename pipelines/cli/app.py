@@ -18,6 +18,7 @@ from pipelines.cli import (
     backfill,
     cold_start,
     compare,
+    dashboard,
     demo,
     evaluate,
     forecast,
@@ -72,6 +73,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "register": register.register,
     "sync": register.sync,
     "ui": ui.ui,
+    "dashboard": dashboard.dashboard,
     "doctor": setup.doctor,
 }
 _TABLES: dict[str, Callable[..., None]] = {

@@ -87,6 +87,7 @@ def train(
     )  # fmt: skip
     out = Out(as_json)
     from forecaster.registry.references import check_model_name
+    from forecaster.registry.store import Store
     from pipelines.cli.preflight import check_store
 
     check_model_name(job.mlflow.model)
@@ -96,9 +97,10 @@ def train(
     try:
         input_files(job)
     except DataError as error:
-        from pipelines.jobs.train import log_failed_run
+        if Store.parse(job.mlflow.tracking_uri).exists():  # a refused command creates no store
+            from pipelines.jobs.train import log_failed_run
 
-        log_failed_run(job, name, error)
+            log_failed_run(job, name, error)
         raise
     with out.progress("loading torch and MLflow", "packages"):
         from forecaster.training.train import loss_of

@@ -105,11 +105,11 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     """
     progress, config = progress or Progress(), job.run_config
     registry = open_registry(config.mlflow)
+    tables = read_tables(config.covariates)
+    loaded = load_observations(config, progress.rows)
+    found = aggregate(loaded.rows, config.windows)
+    windows, split = windows_and_split(job, found.windows)
     with registry.start_run(job.name, job.params(), run_tags(config, "rolling evaluation")) as run:
-        tables = read_tables(config.covariates)
-        loaded = load_observations(config, progress.rows)
-        found = aggregate(loaded.rows, config.windows)
-        windows, split = windows_and_split(job, found.windows)
 
         def log(epoch: Epoch) -> None:
             run.log_epoch(epoch)

@@ -125,8 +125,9 @@ def run_sweep(
             "training.validation = 0.0: a sweep scores trials on held-out windows; set it above 0"
         )
     registry = open_registry(config.mlflow)
+    early = None if registry.exists else read(config, progress.rows)
     with registry.start_run(name, {}, run_tags(config, "sweep")) as run:
-        data = read(config, progress.rows)
+        data = early or read(config, progress.rows)
         sweep = _Sweep(config, name, registry, run, data.windows, new_study(config, trials))
         try:
             for number in range(1, trials + 1):

@@ -138,8 +138,10 @@ def run_training(
     """
     check_model_name(config.mlflow.model)
     registry = open_registry(config.mlflow)
+    # Unreadable data leave a failed run, but do not create a store.
+    data = None if registry.exists else read(config, on_rows)
     with registry.start_run(name, training_params(config), run_tags(config, "train")) as run:
-        return learn(run, config, read(config, on_rows), on_epoch, states)
+        return learn(run, config, data or read(config, on_rows), on_epoch, states)
 
 
 def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:

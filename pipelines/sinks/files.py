@@ -239,7 +239,7 @@ def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
     for file in sorted(there, key=lambda path: store_of(path).written_ns()):
         try:
             data = source_of(file)
-            frames.append(pl.read_parquet(data) if file.suffix == ".parquet" else _read_lines(data))
+            frames.append(pl.read_parquet(data) if file.suffix == ".parquet" else read_lines(data))
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(
                 f"{file}: not a readable file of {folder.name} ({one_line(error)}): delete it"
@@ -247,7 +247,12 @@ def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
     return frames
 
 
-def _read_lines(file: Target) -> pl.DataFrame:
+def read_lines(file: Target) -> pl.DataFrame:
+    """Read a file of forecasts in JSON lines as a forecast frame.
+
+    Raises:
+        PolarsError: the file is not readable.
+    """
     frame = pl.read_ndjson(file)
     nested_fields = frame.select("forecast").explode("forecast").unnest("forecast").columns
     names = [name for name in nested_fields if name != "horizon"]

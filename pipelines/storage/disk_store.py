@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from forecaster import durable
 from pipelines.storage import disk_lock, moved_parts
@@ -63,6 +64,9 @@ class DiskStore(Store):
 
     def source(self) -> Path:
         return self._path
+
+    def open_parts(self) -> IO[bytes]:
+        return self._path.open("rb")
 
     def written_ns(self) -> int:
         return self._path.stat().st_mtime_ns

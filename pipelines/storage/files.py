@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from pipelines.storage.disk_store import DiskStore
 from pipelines.storage.object_store import ObjectStore
@@ -48,6 +49,11 @@ def write_to(target: Target, data: bytes) -> None:
 def source_of(path: Location) -> Target:
     """Return a file as a path or buffer, which readers of file formats accept."""
     return store_of(path).source()
+
+
+def open_parts(path: Location) -> AbstractContextManager[IO[bytes]]:
+    """Open a file to read parts of it; of an object, only these parts are requested."""
+    return store_of(path).open_parts()
 
 
 def sync(files: Iterable[Location]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from io import BytesIO
+from typing import IO
 
 from pipelines.storage import lease
 from pipelines.storage.remote import Remote
@@ -49,6 +50,9 @@ class ObjectStore(Store):
 
     def source(self) -> BytesIO:
         return BytesIO(self._place.read_bytes())
+
+    def open_parts(self) -> AbstractContextManager[IO[bytes]]:
+        return self._place.open_parts()
 
     def written_ns(self) -> int:
         return self._place.written_ns

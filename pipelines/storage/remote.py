@@ -10,7 +10,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import IO, Any, Final, Literal, TypeAlias
 
 from schemas.errors import ConfigError, one_line
 
@@ -94,6 +94,12 @@ class Remote:
     def open(self, mode: Literal["rb"]) -> BytesIO:
         """Return the whole object as an in-memory file."""
         return BytesIO(self.read_bytes())
+
+    @contextmanager
+    def open_parts(self) -> Iterator[IO[bytes]]:
+        """Open the object to read parts of it; a part is a request for a range of bytes."""
+        with self._requests() as store, store.open(self.url, "rb") as file:
+            yield file
 
     def write_bytes(self, data: bytes) -> None:
         """Put the object atomically; an existing one is replaced."""

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BytesIO, UnsupportedOperation
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeAlias, TypeVar
+from typing import IO, ClassVar, Protocol, TypeAlias, TypeVar
 
 from pipelines.storage.remote import Location
 
@@ -93,6 +93,9 @@ class Store(Protocol):
 
     def source(self) -> Target:
         """Return the file as a path or buffer, which readers of file formats accept."""
+
+    def open_parts(self) -> AbstractContextManager[IO[bytes]]:
+        """Open the file to read parts of it; of an object, only these parts are requested."""
 
     def written_ns(self) -> int:
         """Return when the file was written, in nanoseconds since 1970; for an object, the listed time."""

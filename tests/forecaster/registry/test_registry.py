@@ -175,7 +175,7 @@ def test_simultaneously_registered_models_get_different_versions(
 ) -> None:
     from forecaster.registry.registry import Registry
 
-    together = Barrier(4, timeout=60)
+    together = Barrier(4, timeout=600)
 
     def register(seed: int) -> int:
         own = Registry(store.tracking_uri, "at once")

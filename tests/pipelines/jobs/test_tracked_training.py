@@ -13,6 +13,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from forecaster.registry import provenance
+from forecaster.registry.new_store import make_store
+from forecaster.registry.store import Store
 from pipelines.jobs.train import TrainOutcome, run_training
 from pipelines.settings.config import JobConfig
 from tests.pipelines.jobs.test_train import HOURS, job
@@ -166,6 +168,10 @@ def test_a_training_on_unreadable_data_is_a_failed_run(
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    assert run_command(["train", "bad.csv"]) == 3
+    assert not (tmp_path / "mlflow.db").exists()  # a refused command creates no store
+    make_store(Store.parse(f"sqlite:///{tmp_path}/mlflow.db"))
+    capsys.readouterr()
     assert run_command(["train", "bad.csv"]) == 3
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     [found] = client.search_runs([e.experiment_id for e in client.search_experiments()])

@@ -1,0 +1,58 @@
+"""Keep the contents of files, and read a file again only after a job has written it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+from pipelines.storage import Location, store_of
+from schemas.errors import StatecastError
+
+T = TypeVar("T")
+
+
+class ChangedFiles(Generic[T]):
+    """The contents of a changing set of files, each kept by its name and its time of writing.
+
+    Args:
+        read_file: reads one file.
+
+    Attributes:
+        unread: number of files that the last call of `read` left for the next call.
+        errors: one line for each file that the last call of `read` could not read.
+    """
+
+    def __init__(self, read_file: Callable[[Location], T]) -> None:
+        self._read_file = read_file
+        self._kept: dict[str, tuple[int, T]] = {}
+        self.unread = 0
+        self.errors: list[str] = []
+
+    def read(self, paths: Iterable[Location], most: int | None = None) -> list[T]:
+        """Return the contents of files in their order, and forget all other files.
+
+        A file that cannot be read, or is removed meanwhile, is left out.
+
+        Args:
+            paths: the files.
+            most: largest number of files to read from the disk or the store; further files are left out, so
+                that the next calls read them. None reads all.
+        """
+        before, self._kept, self.unread, self.errors = self._kept, {}, 0, []
+        left = most
+        for path in paths:
+            try:
+                at_ns = store_of(path).written_ns()
+                kept = before.get(path.name)
+                if kept is None or kept[0] != at_ns:
+                    if left == 0:
+                        self.unread += 1
+                        continue
+                    left = None if left is None else left - 1
+                    kept = (at_ns, self._read_file(path))
+                self._kept[path.name] = kept
+            except FileNotFoundError:
+                continue
+            except StatecastError as error:
+                self.errors.append(str(error))
+        return [content for _, content in self._kept.values()]

@@ -1,0 +1,88 @@
+"""Find out from the files in an output folder whether a job is running there."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import psutil
+
+from pipelines.sinks.files import PARTS
+from pipelines.state import state_table
+from pipelines.storage import Location, markers, store_of
+
+_RECENT_S: Final = 60.0  # the numbers of a running job in a store are published more often than this
+_KNOWN: Final = (*PARTS, state_table.FOLDER, markers.NUMBERS, markers.BACKFILL)
+
+
+class JobStatus(NamedTuple):
+    """Whether a job is running in an output folder, as a word and a sentence."""
+
+    status: Literal["running", "not running", "absent"]
+    text: str
+
+
+def is_output(output: Location) -> bool:
+    """Return whether a folder has something that a backfill or a stream writes."""
+    if (folder := store_of(output).on_disk) is not None:
+        return (folder / markers.LOCK).exists() or any((folder / part).is_dir() for part in _KNOWN)
+    places = (*((output / part, "*") for part in _KNOWN), (output, markers.LEASES))
+    return any(next(iter(place.glob(pattern)), None) is not None for place, pattern in places)
+
+
+def job_status(output: Location) -> JobStatus:
+    """Return whether a job is running in an output folder.
+
+    On a disk the lock file names the process of the job. The lock itself is not tried, because a job that
+    starts at that moment would be refused. In an object store, a job is running if its shards have published
+    numbers within the last minute.
+    """
+    if (folder := store_of(output).on_disk) is None:
+        return _status_in_store(output)
+    if not folder.is_dir():
+        return JobStatus("absent", f"{output} does not exist; this page shows it when a job has created it")
+    if not is_output(output):
+        return JobStatus("absent", f"{output} holds no output yet; this page shows it when a job writes it")
+    lock = folder / markers.LOCK
+    process = _process(lock)
+    if process is None:
+        return JobStatus("not running", _end_text(output))
+    if not _is_running(process, lock):
+        text = f"its process {process} has ended without a last snapshot; --resume continues a stream"
+        return JobStatus("not running", text)
+    what = "a backfill" if (folder / markers.BACKFILL).is_dir() else "a job"
+    also = "; its output appears here when it ends" if what == "a backfill" else ""
+    return JobStatus("running", f"{what} is writing here, process {process}{also}")
+
+
+def _status_in_store(output: Location) -> JobStatus:
+    if not is_output(output):
+        return JobStatus("absent", f"{output} holds no output; this page shows it when a job writes it")
+    published = [
+        store_of(path).written_ns() for path in (output / markers.NUMBERS).glob(markers.SHARDS_WITH_NUMBERS)
+    ]
+    if published and time.time() - max(published) / 1e9 < _RECENT_S:
+        return JobStatus("running", "a job has published numbers within the last minute")
+    return JobStatus("not running", _end_text(output))
+
+
+def _end_text(output: Location) -> str:
+    return "the job has ended" if any(output.glob(markers.ENDED_SHARDS)) else "no job is running here"
+
+
+def _is_running(process: int, lock: Path) -> bool:
+    """Return whether a process runs that began before its lock file; a later one has only the same number."""
+    try:
+        return psutil.Process(process).create_time() <= lock.stat().st_mtime + 1
+    except (psutil.Error, OSError):
+        return False
+
+
+def _process(lock: Path) -> int | None:
+    """Return the process id in a lock file; None without one."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads(lock.read_text())["pid"])
+    return None

@@ -1,0 +1,237 @@
+"""What the page shows of an output folder: the fleet, one series, and a search by series id.
+
+The folder may be written, replaced or deleted at any time. A part that cannot be read is missing from the
+result, and a note in plain words gives the reason.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
+
+import polars as pl
+
+from pipelines.dashboard import fleet
+from pipelines.dashboard.changed_files import ChangedFiles
+from pipelines.dashboard.forecast_files import ForecastFiles, time_of
+from pipelines.dashboard.job_status import is_output, job_status
+from pipelines.dashboard.snapshots import ShardSeries, Snapshots
+from pipelines.sinks.files import LATE
+from pipelines.sinks.numbers import read_shards
+from pipelines.storage import Location, markers, open_parts, store_of
+from schemas.errors import DataError, StatecastError
+
+FANS: Final = 3
+"""Number of forecasts that are drawn for a series."""
+
+_LATE_FILES = 32
+_STORE_READ_EVERY_S = 10.0
+_MOST_FOUND = 50
+
+T = TypeVar("T")
+
+
+def check_output(output: Location) -> None:
+    """Check that a folder is the output of a job.
+
+    Raises:
+        DataError: the folder does not exist, or is not an output folder.
+    """
+    folder = store_of(output).on_disk
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"{output}: no such folder: name the output folder of a backfill or a stream")
+    try:
+        if is_output(output):
+            return
+    except OSError as error:
+        raise DataError(f"{output}: cannot be read: {error.strerror or error}") from error
+    raise DataError(
+        f"{output}: not an output folder (it has no forecasts/ and no state/): name the output folder of a "
+        "backfill or a stream"
+    )
+
+
+class OutputView:
+    """Reads an output folder for the page, one request at a time.
+
+    Args:
+        output: output folder.
+    """
+
+    def __init__(self, output: Location) -> None:
+        self.output = output
+        self._snapshots, self._forecasts = Snapshots(output), ForecastFiles(output)
+        self._late: ChangedFiles[pl.DataFrame] = ChangedFiles(_read_lateness)
+        self._lock = threading.Lock()
+        self._fleet: dict[str, Any] = {}
+        self._read_s = float("-inf")
+
+    def fleet(self) -> dict[str, Any]:
+        """Return everything about the fleet: figures, scores, alarms, silent series, status and notes.
+
+        An object store is read at most every ten seconds, because stores bill every request.
+        """
+        with self._lock:
+            is_due = time.monotonic() - self._read_s >= _STORE_READ_EVERY_S
+            if is_due or not store_of(self.output).bills_requests:
+                self._fleet, self._read_s = self._read_fleet(), time.monotonic()
+            return self._fleet
+
+    def _read_fleet(self) -> dict[str, Any]:
+        notes: list[str] = []
+        status = _read_or_note(lambda: job_status(self.output), notes)
+        shards = self._read_shards(notes)
+        published = _read_or_note(lambda: read_shards(self.output), notes) or []
+        if not published and not shards:  # a first backfill publishes in its hidden folder until it ends
+            published = _read_or_note(lambda: read_shards(self.output / markers.BACKFILL), notes) or []
+        numbers = fleet.numbers_of(published, shards)
+        return {
+            "output": str(self.output),
+            "status": status.status if status else "absent",
+            "status_text": status.text if status else "",
+            "read_at": fleet.text_of(int(time.time() * 1e6)),
+            **fleet.as_json(numbers, time.time()),
+            "models": fleet.model_versions(numbers, shards),
+            "model_notice": numbers.model_notice,
+            "lateness_s": self._lateness(notes),
+            "alarms": self._alarms(notes),
+            "silent": fleet.silent_series(shards) | {"least_windows": fleet.SILENT_WINDOWS},
+            "notes": [*dict.fromkeys(notes)],
+        }
+
+    def search(self, text: str) -> dict[str, Any]:
+        """Return the ids of at most 50 series that contain a text, ids that begin with it first.
+
+        Upper and lower case are the same.
+        """
+        with self._lock:
+            notes: list[str] = []
+            shards = self._read_shards(notes)
+            ids = [shard.ids.cast(pl.String) for shard in shards]
+            every = pl.concat(ids) if ids else pl.Series("series_id", [], pl.String)
+        lower = every.str.to_lowercase()
+        found = every.filter(lower.str.contains(text.lower(), literal=True)) if text else every
+        begins = found.str.to_lowercase().str.starts_with(text.lower())
+        ranked = pl.DataFrame({"id": found, "begins": begins}).sort(
+            ["begins", "id"], descending=[True, False]
+        )
+        return {
+            "count": len(found),
+            "of": len(every),
+            "ids": ranked["id"].head(_MOST_FOUND).to_list(),
+            "notes": notes,
+        }
+
+    def series(self, series_id: str) -> dict[str, Any]:
+        """Return the values, forecasts and alarms of one series; times are the starts of windows, in UTC."""
+        with self._lock:
+            notes: list[str] = []
+            shards = self._read_shards(notes)
+            own = next((one for one in shards if one.row_of(series_id) is not None), None)
+            found = _read_or_note(lambda: self._snapshots.values(series_id), notes) if own else None
+            start_us, values = found if found is not None else ((), ())
+            fans = _read_or_note(lambda: self._fans(series_id, own), notes) if own else None
+            if own is None and shards:
+                notes.append(f"no series has the id {series_id}")
+            if own is not None and found is not None and not len(values):
+                notes.append("the model keeps no past values (network.ring = 0), or all of them are missing")
+            return {
+                "series_id": series_id,
+                "time": [fleet.text_of(int(us)) for us in start_us],
+                "value": [float(value) for value in values],
+                "window_s": own.freq.nominal_s if own else None,
+                "fans": fans or [],
+                "alarms": self._alarms_of(series_id, own, notes),
+                "notes": [*dict.fromkeys(notes)],
+            }
+
+    def _read_shards(self, notes: list[str]) -> list[ShardSeries]:
+        shards = _read_or_note(self._snapshots.read, notes) or []
+        notes += self._snapshots.errors
+        return shards
+
+    def _fans(self, series_id: str, own: ShardSeries) -> list[dict[str, Any]]:
+        freq, place = own.freq, (own.shard.number, own.shard.of)
+        fans = []
+        for fan in self._forecasts.fans(series_id, place, freq, FANS):
+            steps = fan["forecast"]
+            first = freq.window_of(fan["issued_us"])
+            fans.append(
+                {
+                    "issued_at": fleet.text_of(fan["issued_us"]),
+                    "model_version": fan["model_version"],
+                    "time": [fleet.text_of(freq.start_us(first + step["horizon"] - 1)) for step in steps],
+                    "quantiles": {
+                        name: [step[name] for step in steps] for name in steps[0] if name != "horizon"
+                    },
+                }
+            )
+        return fans
+
+    def _alarms(self, notes: list[str]) -> dict[str, Any]:
+        found = _read_or_note(self._forecasts.alarms, notes)
+        notes += self._forecasts.errors
+        if found is None:
+            return {"total": 0, "since": None, "unread_files": 0, "series": []}
+        alarms, since, unread = found
+        return {
+            "total": len(alarms),
+            "since": None if since is None else f"{time_of(since):%Y-%m-%d %H:%M:%S}",
+            "unread_files": unread,
+            "series": fleet.most_alarms(alarms),
+        }
+
+    def _alarms_of(self, series_id: str, own: ShardSeries | None, notes: list[str]) -> list[dict[str, Any]]:
+        """Return the alarms of a series: the start of the window, and the p-value of its value."""
+        found = _read_or_note(self._forecasts.alarms, notes) if own else None
+        if found is None or own is None:
+            return []
+        rows = found[0].filter(pl.col("series_id") == series_id).sort("issued_at")
+        freq, ends_us = own.freq, rows["issued_at"].to_physical().to_list()
+        starts = [fleet.text_of(freq.start_us(freq.window_of(us) - 1)) for us in ends_us]
+        return [{"time": at, "p_value": p} for at, p in zip(starts, rows["p_value"].to_list(), strict=True)]
+
+    def _lateness(self, notes: list[str]) -> dict[str, float | None] | None:
+        """Return quantiles of the lateness of the rows in the newest files of late rows, in seconds."""
+
+        def read() -> list[pl.DataFrame]:
+            files = sorted((self.output / LATE).glob("*.parquet"), key=_offset_text, reverse=True)
+            return self._late.read(files[:_LATE_FILES])
+
+        frames: Iterable[pl.DataFrame] = _read_or_note(read, notes) or []
+        notes += self._late.errors
+        seconds = pl.concat([pl.DataFrame(schema={"late_s": pl.Float64}), *frames])["late_s"]
+        if seconds.is_empty():
+            return None
+        return {"rows": len(seconds), "p50": seconds.quantile(0.5), "p99": seconds.quantile(0.99)}
+
+
+def _read_or_note(read: Callable[[], T], notes: list[str]) -> T | None:
+    """Return what a function reads; if it cannot be read now, return None and add the reason to the notes."""
+    try:
+        return read()
+    except FileNotFoundError:  # a job is replacing the file; the next request finds the new one
+        return None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        notes.append(f"{where}{error.strerror or error}")
+    except StatecastError as error:
+        notes.append(str(error))
+    return None
+
+
+def _offset_text(path: Location) -> str:
+    """Return the offset in the name of a file of rows, with leading zeros: newer rows have larger offsets."""
+    return path.name.rpartition("-shard-")[0][-15:]
+
+
+def _read_lateness(path: Location) -> pl.DataFrame:
+    try:
+        with open_parts(path) as file:
+            return pl.read_parquet(file, columns=["late_s"])
+    except FileNotFoundError:
+        raise
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path}: not a readable file of late rows") from error

@@ -1,0 +1,105 @@
+"""A small output folder, and the server of its page."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from forecaster.model import Forecaster
+from forecaster.time.windows import Windows
+from pipelines.dashboard.output_view import OutputView
+from pipelines.dashboard.server import listening, make_app, server_of
+from pipelines.jobs.forecast import run_backfill
+from pipelines.jobs.job import BackfillJob
+from pipelines.sources.files.tables import Columns
+from pipelines.sources.files.validated_rows import Input
+from pipelines.storage import Location
+from tests.fleets import START, forecaster, rows_of
+
+RING = 48
+IDS = ("gate/1 a", "Gate 10", "gate 2", "yard")
+WINDOWS, SILENT = 320, 5
+SPIKE = 300
+
+
+def fleet(windows: int = WINDOWS) -> Windows:
+    """Return four hourly series: ``gate 2`` has a spike, and ``yard`` no value in the last five windows."""
+    at, rng = np.arange(WINDOWS), np.random.default_rng(1)
+    values = np.stack([10 * s + np.sin((at + 3 * s) * np.pi / 12) for s in range(len(IDS))], axis=1)
+    values += rng.normal(scale=0.05, size=values.shape)
+    values[SPIKE, 2] += 40
+    values[WINDOWS - SILENT :, 3] = np.nan
+    return Windows(IDS, START, values[:windows])
+
+
+def write_rows(file: Path, windows: Windows) -> Path:
+    """Write the rows of a fleet and three invalid rows as CSV."""
+    rows_of(windows).write_csv(file, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
+    with file.open("a") as lines:
+        lines.write("yard,2013-01-01T00:00:00Z,much\nyard,2013-01-01T01:00:00Z,much\nyard,yesterday,1\n")
+    return file
+
+
+def backfill(
+    file: Path, output: Location, shards: int = 2, ring: int = RING, model: Forecaster | None = None
+) -> None:
+    """Run a backfill of a file with a small model."""
+    model = model or forecaster(ring=ring)
+    run_backfill(BackfillJob(model, (str(file),), Input(Columns()), output, shards, max_quarantined=1))
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV of the fleet."""
+    return write_rows(tmp_path_factory.mktemp("rows") / "rows.csv", fleet())
+
+
+@pytest.fixture(scope="session")
+def finished(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a backfill of the fleet; tests only read it."""
+    output = tmp_path_factory.mktemp("finished") / "out"
+    backfill(rows, output)
+    return output
+
+
+@pytest.fixture
+def output(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the output of the backfill, which a test may damage."""
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+@contextmanager
+def serving(output: Location) -> Iterator[str]:
+    """Serve the page of an output while the block runs, and yield its address."""
+    with listening("127.0.0.1", 0) as listener:
+        server = server_of(make_app(OutputView(output)))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            wait_until(lambda: server.started)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition is true; fail after a minute."""
+    deadline_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline_s, "the condition did not become true in time"
+        time.sleep(0.02)
+
+
+def start_texts(windows: range) -> list[str]:
+    """Return the starts of windows, counted from the first of the fleet, as the page writes them."""
+    hours = pl.Series([(START + window) * 3_600_000_000 for window in windows], dtype=pl.Int64)
+    return hours.cast(pl.Datetime("us")).dt.strftime("%Y-%m-%d %H:%M:%S").to_list()

@@ -1,0 +1,94 @@
+"""The page in headless Chromium: it shows what the files hold, updates, and searches 10,000 series."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forecaster.time.windows import Windows
+from pipelines.dashboard.output_view import OutputView
+from tests.browser import CHROMIUM, DRIVER, Browser, browser
+from tests.fleets import START
+from tests.pipelines.dashboard.conftest import backfill, fleet, serving, start_texts, write_rows
+
+SERIES = 10_000
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A running Chromium."""
+    with browser(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+def trace(page: Browser, name: str) -> dict[str, Any]:
+    """Return the times and values of a line of the chart, once it is drawn."""
+    script = (
+        "const chart = document.getElementById('chart');"
+        f"const line = (chart.data ?? []).find((one) => one.name.startsWith({json.dumps(name)}));"
+        "return line ? {x: line.x, y: line.y} : null"
+    ).replace("one.name.startsWith", "(one.name ?? '').startsWith")
+    found: dict[str, Any] = page.wait_until(lambda: page.run(script), lambda value: value is not None)
+    return found
+
+
+def search(page: Browser, text: str) -> list[str]:
+    """Type a text into the search, and return the lines below it once they belong to the text."""
+    page.run(
+        f"const box = document.getElementById('search'); box.value = {json.dumps(text)};"
+        "document.getElementById('found').replaceChildren();"
+        "box.dispatchEvent(new Event('input'))"
+    )
+    read = "return [...document.querySelectorAll('#found li')].map((one) => one.innerText)"
+    found: list[str] = page.wait_until(lambda: page.run(read), bool)
+    return found
+
+
+def test_the_page_shows_the_files_and_follows_their_changes(
+    page: Browser, output: Path, tmp_path: Path
+) -> None:
+    with serving(output) as url:
+        page.open(f"{url}/#Gate%2010")
+        text = page.wait_for("not running", "Gate 10", "Series with the most alarms", "yard")
+        shown = OutputView(output).series("Gate 10")
+        assert f"{fleet().values.size - 5 + 3:,}" in text  # rows, of which 3 are quarantined
+        assert trace(page, "value") == {"x": shown["time"], "y": shown["value"]}
+        fan = shown["fans"][0]
+        expected = {"x": fan["time"], "y": fan["quantiles"]["q50"]}
+        assert trace(page, f"forecast of {fan['issued_at'][:16]}") == expected
+
+        backfill(write_rows(tmp_path / "few.csv", fleet(200)), output)
+        last = start_texts(range(199, 200))
+        page.wait_until(lambda: trace(page, "value")["x"][-1:], lambda x: x == last)
+
+        shutil.rmtree(output)
+        page.wait_for("absent", "does not exist")
+    page.wait_for("away", "does not answer")
+
+
+def test_a_series_of_10000_is_found_by_its_id(page: Browser, tmp_path: Path) -> None:
+    ids = tuple(f"meter {number:05d}" for number in range(SERIES))
+    values = np.arange(2 * SERIES, dtype=float).reshape(2, SERIES)
+    backfill(write_rows(tmp_path / "many.csv", Windows(ids, START, values)), tmp_path / "out", ring=8)
+    with serving(tmp_path / "out") as url:
+        page.open(f"{url}/")
+        page.wait_for("of 10,000 series are live")
+        assert page.run("return document.getElementsByTagName('*').length") < 1000
+        first, *found = search(page, "METER 0123")
+        assert first == "10 of 10,000 series"
+        assert found == [f"meter {number:05d}" for number in range(1230, 1240)]
+        assert search(page, "meter")[0] == "10,000 of 10,000 series, the first 50 are shown"
+        search(page, "meter 09876")
+        page.run("document.querySelector('#found button').click()")
+        last = [9876.0, SERIES + 9876.0]
+        page.wait_until(lambda: trace(page, "value")["y"], lambda y: y == last)
