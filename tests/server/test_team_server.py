@@ -75,8 +75,11 @@ def files_with(folder: Path, text: str) -> list[Path]:
 def test_the_server_does_not_start_without_its_secrets(missing: str, reason: str, tmp_path: Path) -> None:
     with running_postgres() as empty:
         server = TeamServer(tmp_path / "server", empty.environment(), without=(missing,))
-        with pytest.raises(EngineError, match="mlflow did not start"):
-            server.start()
+        try:
+            with pytest.raises(EngineError, match="mlflow did not start"):
+                server.start()
+        finally:
+            server.stop()
     assert reason in server.log
     assert missing in server.log
 
