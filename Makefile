@@ -19,7 +19,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME CONDA_PREFIX
 
 say = printf '%s\n' "== $(1)"
 
-.PHONY: help setup demo test lint docs bench chaos long-run lifecycle upgrade-test java cluster-up cluster-down cluster-test lock clean
+.PHONY: help setup demo test lint docs bench chaos long-run lifecycle upgrade-test java cluster-up cluster-down cluster-test server-test lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -75,9 +75,12 @@ cluster-test: setup java  ## parity on three engines; a cluster killed in every 
 	@$(BIN)/python -m pytest tests/cluster
 	@$(BIN)/python -m tests.cluster.faults $(FAULTS)
 
+server-test: setup  ## the team server of mlflow/ with a real PostgreSQL (skipped without one), killed and restarted
+	@$(BIN)/python -m pytest tests/server
+
 lock: $(UV)  ## write requirements.lock anew from pyproject.toml
-	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo, kafka, s3, docs and dev. Written by `make lock`.'; \
-	   $(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --extra kafka --extra s3 --extra docs --extra dev \
+	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo, kafka, s3, server, docs and dev. Written by `make lock`.'; \
+	   $(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --extra kafka --extra s3 --extra server --extra docs --extra dev \
 	     --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 

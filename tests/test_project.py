@@ -100,7 +100,7 @@ def test_make_help_lists_every_documented_target() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([\w-]+)", listed, re.MULTILINE) == [
         "help", "setup", "demo", "test", "lint", "docs", "bench", "chaos", "long-run", "lifecycle",
-        "upgrade-test", "java", "cluster-up", "cluster-down", "cluster-test", "lock", "clean",
+        "upgrade-test", "java", "cluster-up", "cluster-down", "cluster-test", "server-test", "lock", "clean",
     ]  # fmt: skip
 
 
