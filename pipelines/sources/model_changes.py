@@ -13,7 +13,7 @@ stream began. A rerun takes the versions from the journal, whatever the alias na
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -244,9 +244,6 @@ class ChangingLog:
         )
         count = len(self._changes)
         return step._replace(batches=tuple(replace(batch, changes=count) for batch in step.batches))
-
-    def _see(self, watermarks_us: Iterable[int | None]) -> None:
-        self._newest_us = largest_watermark((self._newest_us, *watermarks_us))
 
     def _is_to_check(self) -> bool:
         every_s = _CHECK_SELDOM_S if store_of(self.output).bills_requests else _CHECK_EVERY_S
