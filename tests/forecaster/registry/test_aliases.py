@@ -101,7 +101,7 @@ def test_the_error_of_a_rollback_names_the_missing_alias_or_model(store: Registr
 def test_the_description_contains_only_the_newest_decision(store: Registry) -> None:
     import mlflow
 
-    client = mlflow.MlflowClient(store.tracking_uri)
+    client = mlflow.MlflowClient(store.tracking_uri, registry_uri=store.tracking_uri)
     client.update_model_version("weather", "1", "an LSTM")
     version = store.aliases.find("weather/1")
     for text in ("Refused: worse.", "Replaces weather/2, from https://me:secret@host."):

@@ -54,7 +54,7 @@ def fail_check(store: object) -> None:
 
 
 def client(registry: Registry) -> MlflowClient:
-    return MlflowClient(registry.tracking_uri)
+    return MlflowClient(registry.tracking_uri, registry_uri=registry.tracking_uri)
 
 
 def log_everything(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:

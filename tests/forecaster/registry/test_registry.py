@@ -87,7 +87,7 @@ def test_an_mlflow_run_keeps_parameters_metrics_data_and_files(
 ) -> None:
     import mlflow
 
-    client = mlflow.MlflowClient(store.tracking_uri)
+    client = mlflow.MlflowClient(store.tracking_uri, registry_uri=store.tracking_uri)
     run = client.get_run(first_run)
     assert run.info.status == "FINISHED"
     assert run.data.params["training.seed"] == "None"

@@ -92,7 +92,7 @@ def test_mlflow_experiment_id_selects_the_experiment_of_runs(
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     with Registry(uri, "theirs").start_run("one", {}):
         pass
-    client = mlflow.MlflowClient(uri)
+    client = mlflow.MlflowClient(uri, registry_uri=uri)
     (theirs,) = (one.experiment_id for one in client.search_experiments() if one.name == "theirs")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", theirs)
     registry = open_registry(load_settings(None, [f"mlflow.tracking_uri={uri}"]).mlflow)

@@ -127,7 +127,8 @@ def test_the_decision_and_every_check_are_in_the_description(folder: Path, retra
     import mlflow
 
     assert retrained.gated is not None
-    client = mlflow.MlflowClient(registry(folder).tracking_uri)
+    uri = registry(folder).tracking_uri
+    client = mlflow.MlflowClient(uri, registry_uri=uri)
     described = str(client.get_model_version("waves", "3").description)
     assert described.startswith("retrained from waves/2 on 4 series, on rows until 2013-02-06 00:00 UTC; ")
     assert "Replaces waves/2 as champion, by run" in described

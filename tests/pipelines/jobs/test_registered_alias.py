@@ -48,9 +48,8 @@ def test_a_refusal_is_a_tag_of_the_model_version(job: JobConfig) -> None:
     alias = alias_of(job, "weather")
     assert alias is not None
     alias.refuse("weather/2", "its network.horizon is 4")
-    version = mlflow.MlflowClient(job.mlflow.tracking_uri.get_secret_value()).get_model_version(
-        "weather", "2"
-    )
+    uri = job.mlflow.tracking_uri.get_secret_value()
+    version = mlflow.MlflowClient(uri, registry_uri=uri).get_model_version("weather", "2")
     assert version.tags[REFUSED_TAG] == "its network.horizon is 4"
     with pytest.raises(ModelError, match="weather/7 names no version"):
         alias.refuse("weather/7", "it is broken")

@@ -173,7 +173,7 @@ def test_a_training_on_unreadable_data_is_a_failed_run(
     make_store(Store.parse(f"sqlite:///{tmp_path}/mlflow.db"))
     capsys.readouterr()
     assert run_command(["train", "bad.csv"]) == 3
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/mlflow.db")
     [found] = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert found.info.status == "FAILED"
     assert found.data.tags["statecast.error"] in capsys.readouterr().err
