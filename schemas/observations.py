@@ -214,9 +214,9 @@ def _quarantined(
     height = raw.height
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
-    # A row is rejected because the reader reported a problem, or because a cell fails the schema. The list has
-    # a tuple for each of these causes: an expression that is True for the rows rejected for this cause, the
-    # faulty column ("" if the whole row is faulty), and the possible faults.
+    # A row is rejected because the reader reported a problem, or because a cell fails the schema. The list
+    # has a tuple for each of these causes: an expression that is True for the rows rejected for this cause,
+    # the faulty column ("" if the whole row is faulty), and the possible faults.
     causes: list[tuple[pl.Expr, str, list[Fault]]] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:

@@ -105,7 +105,7 @@ def share_message(reasons: Mapping[str, int], rows: int, most: float) -> str | N
     """Return an error message if too many rows are quarantined, else None.
 
     Args:
-        reasons: for each reason, the number of rows that are quarantined for it.
+        reasons: for each kind of fault (see `KINDS`), the number of rows that are quarantined for it.
         rows: the number of all rows, valid and quarantined.
         most: the largest share of quarantined rows that is allowed, the setting ``data.max_quarantined``.
     """
@@ -132,7 +132,7 @@ def check_share(reasons: Mapping[str, int], rows: int, most: float, rejected: pl
 
     Raises:
         DataError: the share of quarantined rows is above ``most``. The message gives the most frequent
-            reasons and quotes the first row of ``rejected``.
+            kinds of faults and the reason of the first row of ``rejected``.
     """
     message = share_message(reasons, rows, most)
     if message is None:
