@@ -49,8 +49,7 @@ def validate(frame: pl.DataFrame, channels: Sequence[str]) -> tuple[pl.DataFrame
             which the row is assigned; and ``file``, ``row`` and ``problem``, as in
             `schemas.observations.validate`.
         channels: the names of the columns that hold values. An empty cell or NaN in such a column is a
-        missing
-            value, for which the row is not rejected.
+            missing value, for which the row is not rejected.
 
     Returns:
         Two frames. The first holds the valid rows, in the order of the raw frame, with the columns of `KEY`

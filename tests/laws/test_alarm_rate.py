@@ -1,4 +1,4 @@
-"""Law: a series of any kind raises the configured number of alarms, within a factor of 1.5."""
+"""Law: for every kind of series, the number of alarms is the configured number, within a factor of 1.5."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXPECTED_ALARMS = WINDOWS * ALARMS_PER_WEEK / WEEK
 
 @pytest.fixture(scope="module")
 def detected() -> dict[str, tuple[Floats, Floats]]:
-    """Return the p-values and the alarms of a complete forecaster, each ``[WINDOWS]``, by kind of series."""
+    """Return, for each kind of series, the p-values and the alarms of a forecaster, each ``[WINDOWS]``."""
     series = kinds(WINDOWS)
     model = Forecaster.untrained(
         NetworkConfig(hidden=8, horizon=1),

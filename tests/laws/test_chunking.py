@@ -1,4 +1,4 @@
-"""Law: forecasts, counts and state do not depend on how windows are cut into calls or a log into batches."""
+"""Law: the number of windows in a call and the size of batches change no forecast, count or state."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_omitted_windows_count_as_windows_without_a_value(max_gap: int, fleet: W
     stepped, during = advance(model, state, holes)
     stepped, then = advance(model, stepped, after)
 
-    # In both cases each window of the gap has forecasts, except of a series that begins after the gap.
+    # The windows of the gap must have forecasts even if the caller omits them.
     assert_same(by_key([forecasts]), by_key([during, then]), scales(fleet))
     assert_same_state(omitted, stepped)
     assert forecasts.cold_starts == during.cold_starts + then.cold_starts
@@ -111,8 +111,9 @@ def test_a_series_begins_anew_after_a_gap_longer_than_max_gap(fleet: Windows) ->
     for name, values in zip(fleet.series_ids, fleet.values.T, strict=True):
         at = np.flatnonzero(~np.isnan(values))
         parts = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
-        # A series that is silent for more than twice ``max_gap`` windows has been removed from the state.
-        # If such a series has a value again, it counts as a new series, and the value is no cold start.
+        # A series without a value for more than ``max_gap`` windows begins anew: its next value is counted as
+        # a cold start. After more than twice as many windows, the series is forgotten and then counts as a
+        # new series. The first value of a new series is not counted as a cold start.
         returns += int(((np.diff(at) > 4) & (np.diff(at) <= 7)).sum())
         for part in parts:
             stop = min(int(part[-1]) + 4, len(values))
@@ -161,7 +162,7 @@ def test_a_row_years_ahead_adds_no_windows_between(windows_per_step: int) -> Non
     assert len(closed) <= 2 + 2 * 6
     assert (
         ran.counts.cold_starts == 0
-    )  # series a is forgotten in the gap, so it counts as new, and its return is no cold start
+    )  # series a is forgotten in the gap, so it counts as new, and its next value is not a cold start
     assert ran.counts.windows == 2 + 3 + 1
     assert ran.counts.used == 5
     assert ran.shards[0].closed_through == far
