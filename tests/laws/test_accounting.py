@@ -42,7 +42,7 @@ MESSY_ROWS = st.lists(st.tuples(NAMES, TIMES, VALUES), max_size=60)
 
 
 @given(messy=MESSY_ROWS, cuts=st.lists(st.integers(0, 60), max_size=5), data=st.data())
-def test_every_row_of_a_messy_input_is_counted_exactly_once(
+def test_every_row_of_an_input_is_counted_exactly_once(
     messy: list[tuple[Any, ...]], cuts: list[int], data: st.DataObject
 ) -> None:
     schema = ["series_id", "timestamp", "value"]
@@ -67,7 +67,9 @@ def test_every_row_of_a_messy_input_is_counted_exactly_once(
 
 
 @given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
-def test_every_offset_of_every_log_is_counted_once(logs: Logs, shards: int, data: st.DataObject) -> None:
+def test_every_row_of_every_partition_is_counted_exactly_once(
+    logs: Logs, shards: int, data: st.DataObject
+) -> None:
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts])
     stop = data.draw(st.integers(0, len(order)))
     ran = fold(forecaster(max_gap=LONG_GAP, **SHORT_WEEK), order[:stop], shards, partitions=logs.partitions)
@@ -90,9 +92,7 @@ def test_every_offset_of_every_log_is_counted_once(logs: Logs, shards: int, data
 
 @settings(max_examples=6)  # few examples, because an example is slow: it reads its logs several times
 @given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
-def test_reading_batches_again_changes_no_count_and_no_output(
-    logs: Logs, shards: int, data: st.DataObject
-) -> None:
+def test_batches_that_are_read_again_change_no_output(logs: Logs, shards: int, data: st.DataObject) -> None:
     model = forecaster(max_gap=LONG_GAP, **SHORT_WEEK)
     once = fold(model, logs.one_by_one(), shards, partitions=logs.partitions)
     again = [

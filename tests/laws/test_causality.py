@@ -44,7 +44,7 @@ def replace_future(fleet: Windows, t: int, seed: int) -> Windows:
     ("cell", "decoder"), [("lstm", False), ("gru", False), ("rnn", False), ("lstm", True)]
 )
 @given(fleet=fleets(), t=st.integers(1, 29), seed=st.integers(0, 1000))
-def test_later_rows_change_no_bit_of_a_forecast(
+def test_a_forecast_does_not_depend_on_later_rows(
     cell: str, decoder: bool, fleet: Windows, t: int, seed: int
 ) -> None:
     assume(t < len(fleet.values))
@@ -58,7 +58,7 @@ def test_later_rows_change_no_bit_of_a_forecast(
 
 
 @given(fleet=fleets(), t=st.integers(1, 29), seed=st.integers(0, 1000))
-def test_later_rows_change_no_input_of_an_earlier_window(fleet: Windows, t: int, seed: int) -> None:
+def test_network_inputs_of_a_window_do_not_depend_on_later_rows(fleet: Windows, t: int, seed: int) -> None:
     model = forecaster()
     ridge, season = model.network.ridge.numpy(), 7
     one, two = (
@@ -75,7 +75,7 @@ def test_later_rows_change_no_input_of_an_earlier_window(fleet: Windows, t: int,
 
 
 @pytest.mark.parametrize("empty", ["missing", "zero"])
-def test_held_out_rows_change_no_bit_of_the_weights(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+def test_trained_weights_do_not_depend_on_held_out_rows(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(100, 6)).cumsum(axis=0)
     values[rng.random(values.shape) < 0.1] = np.nan

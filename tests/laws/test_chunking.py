@@ -39,7 +39,7 @@ RETURNS_TWICE = Windows(
 )
 
 
-def test_the_short_week_model_has_every_expert() -> None:
+def test_the_model_of_these_tests_has_every_expert() -> None:
     assert {*EXPERTS} < {*forecaster(**SHORT_WEEK).members}
 
 
@@ -81,7 +81,7 @@ def test_forecasts_do_not_depend_on_how_windows_are_split_into_calls(
 
 @pytest.mark.parametrize("max_gap", [3, 672])
 @given(fleet=fleets(), gap=st.integers(1, 12))
-def test_omitted_windows_count_as_windows_without_a_value(max_gap: int, fleet: Windows, gap: int) -> None:
+def test_windows_omitted_by_the_caller_count_as_empty_windows(max_gap: int, fleet: Windows, gap: int) -> None:
     model = forecaster(max_gap=max_gap)
     middle = (fleet.start + fleet.stop) // 2
     before = fleet.between(fleet.start, middle)
@@ -150,7 +150,7 @@ def test_outputs_do_not_depend_on_sizes_of_batches_or_blocks(
 
 
 @pytest.mark.parametrize("windows_per_step", [1, 32])
-def test_a_row_years_ahead_adds_no_windows_between(windows_per_step: int) -> None:
+def test_a_gap_of_years_is_not_stepped_window_by_window(windows_per_step: int) -> None:
     model = forecaster(max_gap=3)
     near, far = START, START + 20 * 365 * 24
     fleet = Windows(("a", "b"), near, np.array([[1.0, 2.0], [1.5, 2.5]]))
@@ -168,7 +168,7 @@ def test_a_row_years_ahead_adds_no_windows_between(windows_per_step: int) -> Non
     assert ran.shards[0].closed_through == far
 
 
-def test_series_without_rows_add_no_windows_and_no_state() -> None:
+def test_series_without_values_get_no_forecasts_and_no_state() -> None:
     model = forecaster(max_gap=3)
     values = np.full((40, 3), np.nan)
     values[:2, 0] = values[30:, 1] = 1.0

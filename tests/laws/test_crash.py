@@ -105,7 +105,7 @@ def fold_with_kills(
 
 @pytest.mark.parametrize(("max_gap", "aggregate"), [(3, "sum"), (LONG_GAP, "sum"), (3, "mean")])
 @given(logs=all_logs(), shards=st.integers(1, 4), kills=st.integers(1, 4), data=st.data())
-def test_no_kill_loses_or_repeats_an_output(
+def test_a_killed_and_resumed_job_writes_every_output_once(
     max_gap: int, aggregate: str, logs: Logs, shards: int, kills: int, data: st.DataObject
 ) -> None:
     model = forecaster(aggregate=aggregate, max_gap=max_gap, **SHORT_WEEK)
@@ -164,7 +164,7 @@ def test_a_replay_resumes_after_a_power_loss_in_its_first_run(tmp_path: Path) ->
     shards=st.integers(1, 3),
     format_=st.sampled_from(["parquet", "jsonl"]),
 )
-def test_a_stream_killed_at_any_rename_resumes_without_loss(
+def test_a_stream_killed_at_any_file_rename_loses_nothing(
     small_fleet: Windows, kills: list[tuple[int, bool, int]], shards: int, format_: Format
 ) -> None:
     model = forecaster()

@@ -144,7 +144,7 @@ def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: LogOut
 
 @settings(max_examples=4)
 @given(changes=st.integers(1, 16))
-def test_a_stream_paused_during_a_takeover_changes_no_object_later(
+def test_a_stream_that_lost_its_output_changes_no_stored_object(
     uninterrupted: LogOutputs, changes: int
 ) -> None:
     log, _ = small_log()
