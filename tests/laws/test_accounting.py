@@ -67,9 +67,7 @@ def test_every_row_of_an_input_is_counted_exactly_once(
 
 
 @given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
-def test_every_row_of_every_partition_is_counted_exactly_once(
-    logs: Logs, shards: int, data: st.DataObject
-) -> None:
+def test_every_row_of_every_partition_is_counted_once(logs: Logs, shards: int, data: st.DataObject) -> None:
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts])
     stop = data.draw(st.integers(0, len(order)))
     ran = fold(forecaster(max_gap=LONG_GAP, **SHORT_WEEK), order[:stop], shards, partitions=logs.partitions)

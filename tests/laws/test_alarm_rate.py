@@ -74,7 +74,7 @@ def test_a_spike_of_a_constant_series_raises_one_alarm(detected: dict[str, tuple
     assert np.flatnonzero(detected["one_spike"][1] == 1).tolist() == [WINDOWS // 3]
 
 
-def test_a_series_that_stays_constant_forever_raises_one_alarm(
+def test_a_series_that_stays_constant_raises_one_alarm(
     detected: dict[str, tuple[Floats, Floats]],
 ) -> None:
     alarm = detected["stuck_for_ever"][1]

@@ -48,7 +48,7 @@ class Watched:
         self.sent.append(json.loads(json.dumps(message)))
 
 
-def test_coverage_outside_its_band_over_the_last_windows_sends_an_alert(tmp_path: Path) -> None:
+def test_coverage_outside_its_band_sends_an_alert(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule())
     watched.watch.take(numbers(100, 90))
     watched.watch.take(numbers(105, 94))
@@ -80,7 +80,7 @@ def test_no_alert_is_sent_before_enough_windows_have_closed(tmp_path: Path) -> N
     assert len(watched.sent) == 1
 
 
-def test_drift_sends_an_alert_once_it_has_been_outside_for_the_windows(tmp_path: Path) -> None:
+def test_drift_that_stays_outside_its_band_sends_an_alert(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25]))
     watched.watch.take(with_drift(1, 5_000))
     watched.watch.take(with_drift(5, 100))
@@ -94,7 +94,7 @@ def test_drift_sends_an_alert_once_it_has_been_outside_for_the_windows(tmp_path:
     assert (alert["input"], alert["worst_series"]) == ("value", "gate 7")
 
 
-def test_an_alert_is_sent_again_only_after_its_limit(tmp_path: Path) -> None:
+def test_an_alert_is_repeated_only_after_every_s(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule())
     for windows in range(10, 40, 10):
         watched.watch.take(numbers(windows, 0))
@@ -104,7 +104,7 @@ def test_an_alert_is_sent_again_only_after_its_limit(tmp_path: Path) -> None:
     assert len(watched.sent) == 2
 
 
-def test_an_alert_is_not_sent_again_after_a_resume_within_its_limit(tmp_path: Path) -> None:
+def test_a_resumed_stream_repeats_an_alert_only_after_every_s(tmp_path: Path) -> None:
     before = Watched(tmp_path, rule())
     before.watch.take(numbers(10, 0))
     assert len(before.sent) == 1
@@ -117,7 +117,7 @@ def test_an_alert_is_not_sent_again_after_a_resume_within_its_limit(tmp_path: Pa
     assert len(after.sent) == 1
 
 
-def test_a_resumed_stream_does_not_judge_by_its_earlier_run(tmp_path: Path) -> None:
+def test_a_resumed_stream_checks_only_windows_since_its_start(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(), is_resume=True)
     watched.watch.take(numbers(500, 10, shards=1))  # the other shard has not published yet
     watched.watch.take(numbers(1000, 100))
@@ -128,7 +128,7 @@ def test_a_resumed_stream_does_not_judge_by_its_earlier_run(tmp_path: Path) -> N
     assert len(watched.sent) == 1
 
 
-def test_readings_begin_anew_if_the_job_resumes_from_older_snapshots(tmp_path: Path) -> None:
+def test_alerts_ignore_earlier_counts_after_the_counts_decrease(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule())
     watched.watch.take(numbers(100, 90))
     watched.watch.take(numbers(50, 45))
@@ -164,13 +164,13 @@ def test_the_file_of_sent_alerts_holds_no_secret(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_rules_that_cannot_be_evaluated_are_refused(changes: dict[str, Any], line: str) -> None:
+def test_alert_rules_that_cannot_be_evaluated_are_refused(changes: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError) as refused:
         check_alerts([rule(**changes)], 24)
     assert str(refused.value).startswith(line)
 
 
-def test_a_webhook_may_be_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_webhook_address_may_be_an_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK", "https://example.org/hook")
     check_alerts([rule(command="", webhook="$HOOK")], 24)
     check_alerts([rule(metric="drift", horizon=5)], 24)

@@ -140,7 +140,7 @@ def test_a_resumed_stream_keeps_the_version_that_it_changed_to(tmp_path: Path) -
     assert_same_frames(expected_frames(log, window), read_forecasts(tmp_path), scale, within=YOUNG)
 
 
-def test_a_stream_that_does_not_follow_ignores_the_journal(tmp_path: Path) -> None:
+def test_a_stream_without_follow_ignores_the_journal(tmp_path: Path) -> None:
     log, _ = small_log(windows=24, every=8)
     store_model(tmp_path, NEW)
     request_change(tmp_path, Request(NEW.version, "weather/2", 1))
@@ -186,7 +186,7 @@ class Gate:
         return len(read_changes(self.journal.parent)) > 1
 
 
-def test_a_stream_that_does_not_follow_reports_once_that_the_alias_moved(tmp_path: Path) -> None:
+def test_a_stream_without_follow_reports_a_moved_alias_once(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD, NEW])
     watching = watch(alias, tmp_path, notices, follows=False)
@@ -199,7 +199,7 @@ def test_a_stream_that_does_not_follow_reports_once_that_the_alias_moved(tmp_pat
     assert not (tmp_path / ".model-request").exists()
 
 
-def test_a_server_that_is_away_is_reported_once(tmp_path: Path) -> None:
+def test_an_unreachable_registry_server_is_reported_once(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD], is_away=True)
     watching = watch(alias, tmp_path, notices)
@@ -215,7 +215,7 @@ def test_a_server_that_is_away_is_reported_once(tmp_path: Path) -> None:
     assert len(notices) == 2
 
 
-def test_a_version_is_loaded_again_after_its_server_went_away(tmp_path: Path) -> None:
+def test_loading_a_version_is_repeated_after_the_server_failed(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD, NEW], goes_away_on_load=True)
     watching = watch(alias, tmp_path, notices)
@@ -269,7 +269,7 @@ def test_a_version_that_does_not_fit_is_refused_with_its_reason(
     assert not (tmp_path / ".model-request").exists()
 
 
-def test_a_fitting_version_after_a_refused_one_is_requested(tmp_path: Path) -> None:
+def test_a_stream_requests_a_fitting_version_after_a_refused_version(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD, forecaster("gru", horizon=4, **SHORT_WEEK)])
     watching = watch(alias, tmp_path, notices)

@@ -148,7 +148,7 @@ def test_a_bad_version_is_refused_and_moves_no_alias(folder: Path, retrained: Re
     assert tags_of(folder, gated.compared.run_id)["statecast.decision"] == "refused"
 
 
-def test_the_champion_is_never_promoted_against_itself(folder: Path, retrained: Retrained) -> None:
+def test_the_champion_is_not_promoted_over_itself(folder: Path, retrained: Retrained) -> None:
     gated: Gated = run_promotion(
         config(folder, "new.parquet", gate={"margin": 0.0}), "waves@challenger", "champion"
     )
@@ -175,7 +175,7 @@ def test_a_rollback_sets_the_alias_to_the_previous_version(folder: Path, retrain
     registry(folder).promote("waves/3")
 
 
-def test_a_promotion_through_the_gate_needs_a_version_to_replace(folder: Path, retrained: Retrained) -> None:
+def test_the_gate_requires_a_version_to_replace(folder: Path, retrained: Retrained) -> None:
     with pytest.raises(ModelError, match="waves has no stable to compare with: set one with statecast prom"):
         run_promotion(config(folder, "new.parquet"), "waves/3", "stable")
 

@@ -91,7 +91,7 @@ def leave_shards_at_different_offsets(job: StreamJob) -> None:
     assert [shard.offsets["replay"] for shard in table.shards] == [36, 18]
 
 
-def test_shards_with_snapshots_of_different_age_resume_together(
+def test_shards_resume_from_snapshots_of_different_ages(
     replayed: StreamJob, uninterrupted: pl.DataFrame
 ) -> None:
     leave_shards_at_different_offsets(replayed)
@@ -99,7 +99,7 @@ def test_shards_with_snapshots_of_different_age_resume_together(
 
 
 @pytest.mark.parametrize("shards", [1, 3, 7])
-def test_the_shard_count_may_change_after_a_clean_stop(
+def test_the_shard_count_may_change_after_a_stop(
     replayed: StreamJob, uninterrupted: pl.DataFrame, shards: int
 ) -> None:
     run_stream(stopped_at(replayed, 30))
@@ -122,7 +122,9 @@ def test_a_changed_shard_count_is_refused_after_a_kill(
     assert_complete(job, run_stream(job).counts, uninterrupted)
 
 
-def test_a_second_stream_requires_resume_or_fresh(replayed: StreamJob, uninterrupted: pl.DataFrame) -> None:
+def test_a_stream_into_a_used_output_requires_resume_or_fresh(
+    replayed: StreamJob, uninterrupted: pl.DataFrame
+) -> None:
     run_stream(stopped_at(replayed, 30))
     before = contents(replayed.states)
     for state in (None, replayed.states):  # a start from its own table would lose the offsets, too
@@ -133,7 +135,7 @@ def test_a_second_stream_requires_resume_or_fresh(replayed: StreamJob, uninterru
     assert_complete(replayed, run_stream(replace(replayed, resume=True)).counts, uninterrupted)
 
 
-def test_a_fresh_stream_keeps_a_copy_of_earlier_states(
+def test_a_fresh_stream_keeps_a_copy_of_the_earlier_states(
     replayed: StreamJob, uninterrupted: pl.DataFrame
 ) -> None:
     run_stream(stopped_at(replayed, 30))

@@ -143,7 +143,7 @@ def test_the_evaluation_report_has_plots_and_a_table_per_horizon(
     assert text.count("<svg") == len(evaluated.figures) >= 6
 
 
-def test_the_best_coverage_is_the_one_nearest_to_90_percent() -> None:
+def test_the_report_marks_the_coverage_nearest_to_90_percent() -> None:
     rows = {
         "member": ["combined", "network"],
         "horizon": [1, 1],
@@ -183,6 +183,6 @@ def test_unusable_bounds_of_the_test_rows_are_refused(
         windows_and_split(replace(job(tmp_path), **changes), history())  # type: ignore[arg-type]
 
 
-def test_without_bounds_all_rows_after_training_are_scored(tmp_path: Path) -> None:
+def test_by_default_all_rows_after_training_are_scored(tmp_path: Path) -> None:
     _, split = windows_and_split(replace(job(tmp_path), first=None, stop=None), history())
     assert (split.first, split.stop) == (96, 150)

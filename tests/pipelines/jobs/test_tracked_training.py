@@ -53,7 +53,7 @@ def test_parameters_are_the_settings_that_change_the_weights(folder: Path, run: 
     assert "training.threads" not in run.data.params
 
 
-def test_the_logged_job_file_gives_an_equal_job(folder: Path, run: Run) -> None:
+def test_the_logged_job_file_defines_the_same_job(folder: Path, run: Run) -> None:
     text = (folder / "mlartifacts" / run.info.run_id / "artifacts" / "job.toml").read_text()
     again = JobConfig.model_validate(tomllib.loads(text))
     own = job(folder)
@@ -73,7 +73,7 @@ def test_the_logged_data_set_is_named_by_files_and_dates(folder: Path, run: Run)
     assert len(data.digest) == 16
 
 
-def test_backtest_metrics_have_fixed_names_and_steps(client: MlflowClient, run: Run) -> None:
+def test_backtest_metrics_have_the_documented_names_and_steps(client: MlflowClient, run: Run) -> None:
     finals = {"mase_h1", "skill_vs_persistence", "skill_vs_seasonal_naive", "wql", "coverage_90", "width_90"}
     for name in finals:
         [point] = client.get_metric_history(run.info.run_id, f"backtest/{name}")
@@ -106,7 +106,7 @@ def test_scores_of_each_series_are_logged_as_a_table(folder: Path, run: Run) -> 
     assert len(list(pictures)) == 4
 
 
-def test_model_version_run_and_data_set_refer_to_each_other(
+def test_model_version_run_and_data_set_are_linked(
     client: MlflowClient, run: Run, outcome: TrainOutcome
 ) -> None:
     assert run.outputs is not None

@@ -113,7 +113,9 @@ def test_writing_forecasts_again_gives_the_same_files(folder: Path, format_: For
     ]
 
 
-def test_half_written_forecasts_and_rows_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incompletely_written_forecasts_and_rows_are_not_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_forecasts(folder, 0)
     shard_files(folder).write_rows(QUARANTINE, "replay", 3, rejected_rows(3))
     before = read_forecasts(folder)
@@ -133,7 +135,7 @@ def test_half_written_forecasts_and_rows_are_not_read(folder: Path, monkeypatch:
     assert read_late(folder).equals(late.empty())
 
 
-def test_the_last_written_of_duplicate_forecasts_is_read(folder: Path) -> None:
+def test_of_duplicate_forecasts_the_last_written_is_read(folder: Path) -> None:
     write_forecasts(folder, 0, windows=4)
     write_forecasts(folder, 0, windows=3, level=100)
     for age, file in enumerate(sorted((folder / "forecasts").iterdir())):
@@ -206,7 +208,7 @@ def test_remove_after_removes_files_named_by_an_earlier_version(folder: Path) ->
     assert not earlier.exists()
 
 
-def test_taken_returns_the_files_written_since_its_last_call(folder: Path) -> None:
+def test_taken_returns_files_written_since_its_previous_call(folder: Path) -> None:
     shard_0 = shard_files(folder)
     shard_0.write_forecasts(issued_forecasts())
     shard_0.write_rows(LATE, "replay", 2, late_rows(2))

@@ -79,7 +79,7 @@ def test_messages_become_valid_or_rejected_rows_at_their_offsets(tmp_path: Path)
     assert all(b.stop == after.start for b, after in pairwise(batches))
 
 
-def test_lateness_depends_on_earlier_rows_not_on_polls(tmp_path: Path) -> None:
+def test_lateness_does_not_depend_on_the_size_of_polls(tmp_path: Path) -> None:
     topic = Topic({0: [row(5), row(6), row(5), row(6), row(9), row(6), row(9)]}, {0: 7})
     source = source_of(topic, tmp_path, poll_rows=10**6)
     step = Reading(source).step(source.begin({}))
@@ -223,7 +223,7 @@ def test_one_consumer_serves_a_job_until_forget_closes_it(tmp_path: Path) -> Non
     assert opened[1].closed
 
 
-def test_watermarks_are_read_despite_a_torn_last_line(tmp_path: Path) -> None:
+def test_a_torn_last_line_of_the_kafka_journal_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "kafka.jsonl"
     made = Decisions(path)
     for offset, us in ((3, 10), (3, 20), (7, 15), (9, 40)):
@@ -294,7 +294,7 @@ def read_to_end(reading: Reading, places: Positions, ends: dict[str, int]) -> li
     return batches
 
 
-def test_a_message_with_a_false_arrival_time_moves_no_watermark(tmp_path: Path) -> None:
+def test_a_message_with_a_wrong_arrival_time_moves_no_watermark(tmp_path: Path) -> None:
     topic = Topic({0: [row(5), in_2199(), row(6)]}, {0: 3})
     topic.came_ms[0] = [CAME_MS, 7_226_582_400_000, -1]  # the second message claims a time in 2199
     source = source_of(topic, tmp_path, poll_rows=10**6)

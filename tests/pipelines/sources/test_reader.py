@@ -147,7 +147,7 @@ def test_an_empty_first_batch_announces_the_partition(stop_file: Path, clock: Cl
         assert (read.offset, read.wait_s, read.ended) == (offset, 0.0, False)
 
 
-def test_the_end_of_a_source_requests_a_last_snapshot(stop_file: Path, clock: Clock) -> None:
+def test_the_reader_requests_a_snapshot_at_the_end(stop_file: Path, clock: Clock) -> None:
     _, *between, last = batches(read_to_end(Reader(ten_row_batches(3), stop_file, 30, clock=clock)))
     assert [(b.start, b.stop) for b in between] == [(0, 10), (10, 20), (20, 30)]
     assert not any(b.snapshot or b.ends for b in between)
@@ -244,9 +244,7 @@ def test_a_batch_larger_than_max_unapplied_bytes_is_read(stop_file: Path, clock:
     assert reader.at(offset).offset == 30
 
 
-def test_empty_batches_request_offsets_while_the_reader_waits(
-    stop_file: Path, clock: Clock, size: int
-) -> None:
+def test_a_waiting_reader_sends_empty_batches(stop_file: Path, clock: Clock, size: int) -> None:
     """A waiting reader sends empty batches.
 
     A shard publishes its offset when it applies a batch, but not for each batch: if no batch followed, the
@@ -274,7 +272,7 @@ def test_a_reader_that_waits_for_shards_notices_the_stop_file(stop_file: Path, c
     assert reader.at(offset).ended
 
 
-def test_the_list_of_unapplied_batches_is_bounded(stop_file: Path, clock: Clock) -> None:
+def test_the_number_of_unapplied_batches_is_limited(stop_file: Path, clock: Clock) -> None:
     for applied in (None, lambda: 10**9):
         reader = Reader(ten_row_batches(3 * reading._MOST_AHEAD), stop_file, 1e9, applied, clock=clock)
         most, offset = 0, 0

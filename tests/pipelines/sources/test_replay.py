@@ -65,7 +65,7 @@ def test_the_replay_watermark_trails_by_lateness_until_the_end(tmp_path: Path) -
     assert watermark_hours(read_log(replay_of(file, lateness_s=5400, windows_per_step=2))) == [0.5, 4]
 
 
-def test_a_gap_of_years_makes_no_empty_batches(tmp_path: Path) -> None:
+def test_a_replay_has_no_batches_for_empty_windows(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", "1701-05-05", 1), ("a", 0, 2), ("a", 1, 3)])
     batches = read_log(replay_of(file))
     assert [values([batch]) for batch in batches] == [[1], [2, 3]]
@@ -115,7 +115,7 @@ def test_replayed_rows_outside_the_time_bounds_are_counted_once(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("rows", [[], [("a", 90, 1)], [("a", "never", 9)]])
-def test_without_valid_rows_a_replay_gives_empty_batches(tmp_path: Path, rows: list[Any]) -> None:
+def test_a_replay_without_valid_rows_returns_empty_batches(tmp_path: Path, rows: list[Any]) -> None:
     bounds = replace(INPUT, end_us=(START + 6) * HOUR_US)
     source = replay_of(write_file(tmp_path / "a.csv", rows), input=bounds)
     *_, last = batches = read_log(source)

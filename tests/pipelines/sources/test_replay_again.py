@@ -51,7 +51,7 @@ def test_a_replay_resumes_only_with_equal_files_and_settings(tmp_path: Path) -> 
         restarted(source).step(1)
 
 
-def test_a_restarted_replay_still_rejects_rows_from_the_future(tmp_path: Path) -> None:
+def test_a_restarted_replay_rejects_the_same_future_rows(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", 0, 1), ("a", 1, 2)])
     early = Clock(START * 3600.0 - 60)
     source = replay_of(

@@ -10,7 +10,7 @@ from tests.pipelines.sources.logs import NOW_S, Clock, read_log, values, write_f
 from tests.pipelines.sources.small_replays import replay_of
 
 
-def test_a_paced_replay_keeps_time_with_the_clock(tmp_path: Path) -> None:
+def test_a_paced_replay_returns_each_window_when_due(tmp_path: Path) -> None:
     clock = Clock()
     file = write_file(tmp_path / "a.csv", [("a", h + 0.5, h) for h in range(6)])
     source = replay_of(file, speed=1800, windows_per_step=3, clock=clock)
@@ -32,7 +32,7 @@ def test_a_paced_replay_keeps_time_with_the_clock(tmp_path: Path) -> None:
     assert source.step(caught_up.reached) == Step((), 4, 1.0)
 
 
-def test_the_first_window_of_a_resumed_replay_is_due_at_once(tmp_path: Path) -> None:
+def test_a_resumed_replay_returns_its_first_window_at_once(tmp_path: Path) -> None:
     source = replay_of(write_file(tmp_path / "a.csv", [("a", h, h) for h in range(6)]), speed=3600)
     assert values(read_log(source)) == [0]
     later = Clock(NOW_S + 1e6)

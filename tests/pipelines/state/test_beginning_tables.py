@@ -85,7 +85,7 @@ def test_resuming_reads_no_series_unless_shards_are_resharded(
         begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
 
 
-def test_a_new_job_takes_states_and_pending_rows_without_offsets(tmp_path: Path) -> None:
+def test_a_new_job_starts_from_states_and_pending_rows(tmp_path: Path) -> None:
     state_table.write(tmp_path / "a", shards_after_five_windows(3))
     (tmp_path / "a" / "folder.jsonl").write_text("{}")
     for own in (tmp_path / "b", tmp_path / "a"):
@@ -99,7 +99,7 @@ def test_a_new_job_takes_states_and_pending_rows_without_offsets(tmp_path: Path)
         assert not (own / "folder.jsonl").exists()
 
 
-def test_every_shard_begins_with_the_offsets_of_all_partitions(tmp_path: Path) -> None:
+def test_every_shard_starts_with_offsets_of_all_partitions(tmp_path: Path) -> None:
     cold, folder = forecaster().initial_state(), tmp_path / "state"
     write_first_table(folder, 2, None, cold, partitions={"a": 100, "b": 0})
     for shard in state_table.read(folder).shards:
@@ -112,7 +112,7 @@ def test_every_shard_begins_with_the_offsets_of_all_partitions(tmp_path: Path) -
         )
 
 
-def test_shards_of_a_keyed_topic_keep_partitions_and_shard_count(tmp_path: Path) -> None:
+def test_shards_of_a_keyed_topic_keep_their_partitions(tmp_path: Path) -> None:
     cold, folder = forecaster().initial_state(), tmp_path / "state"
     partitions, owners = {"t-0": 0, "t-1": 0, "t-2": 7}, {"t-0": 0, "t-1": 1, "t-2": 0}
 

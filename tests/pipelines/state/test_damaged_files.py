@@ -230,7 +230,7 @@ def test_end_orphans_skips_a_damaged_engine_file(tmp_path: Path, monkeypatch: py
         assert engine.end_orphans() == []
 
 
-def test_a_damaged_manifest_of_a_replacement_deletes_no_rows() -> None:
+def test_a_damaged_replacement_manifest_deletes_no_output_rows() -> None:
     with in_memory() as store:
         (store / BACKFILL / "late" / "x").write_bytes(b"1")
         replace_parts(store / BACKFILL, store, ["late"])

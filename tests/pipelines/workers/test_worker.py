@@ -119,7 +119,7 @@ def test_outputs_of_batches_are_written_and_counted(settings: StepSettings) -> N
     assert numbers.applied(settings.output, 3) == {"rows": 37}
 
 
-def test_latency_is_measured_for_rows_with_arrival_times(settings: StepSettings) -> None:
+def test_latency_is_measured_if_rows_have_arrival_times(settings: StepSettings) -> None:
     run(settings, with_last_snapshot(batches_of_windows(arrived_s=1.0)))
     latency = numbers.JobNumbers.of(numbers.read_shards(settings.output)).latency
     shards_with_series = sum(len(shard.state) > 0 for shard in state_table.read(settings.states).shards)
@@ -127,7 +127,7 @@ def test_latency_is_measured_for_rows_with_arrival_times(settings: StepSettings)
     assert latency.quantile_ms(0.5) > 500_000
 
 
-def test_a_worker_reads_the_owner_only_before_writing(
+def test_a_worker_rarely_reads_the_owner_from_a_store(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names_read: list[str] = []
@@ -147,7 +147,7 @@ def test_a_worker_reads_the_owner_only_before_writing(
     assert 3 <= names_read.count(".run") <= 30
 
 
-def test_a_resumed_shard_drops_rows_that_its_snapshot_has(settings: StepSettings) -> None:
+def test_a_resumed_shard_skips_rows_before_its_snapshot(settings: StepSettings) -> None:
     batches = batches_of_windows()
     run(settings, with_last_snapshot(batches[:3]))
     before = read_forecasts(settings.output)
@@ -159,7 +159,7 @@ def test_a_resumed_shard_drops_rows_that_its_snapshot_has(settings: StepSettings
     assert (counts.used, counts.late, counts.rejected, counts.missing) == (36, 1, 1, 0)
 
 
-def test_outputs_after_the_last_snapshot_are_written_again(
+def test_outputs_after_the_last_snapshot_are_deleted_and_rewritten(
     settings: StepSettings,
 ) -> None:
     batches = batches_of_windows()
@@ -201,7 +201,7 @@ def test_a_snapshot_is_written_after_its_forecasts_are_synced(
     assert all(steps == on_disk for steps, on_disk in seen)
 
 
-def test_a_background_snapshot_keeps_the_copied_state(
+def test_a_snapshot_holds_the_state_at_its_request(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free, snapshots = threading.Event(), list[tuple[int, set[int]]]()
@@ -237,7 +237,7 @@ def test_a_background_snapshot_keeps_the_copied_state(
     assert most == [1] * settings.shards  # never two copies of shards in memory at once
 
 
-def test_repeated_requests_for_a_snapshot_count_once(
+def test_requests_during_a_snapshot_lead_to_one_more_snapshot(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, free, written = threading.Event(), threading.Event(), list[int]()
@@ -260,7 +260,7 @@ def test_repeated_requests_for_a_snapshot_count_once(
     assert sorted(written) == sorted([0, 1, 2, written[0]])  # the first shard has two snapshots
 
 
-def test_a_shard_writes_no_snapshot_after_its_end_marker(
+def test_a_shard_writes_its_end_marker_after_all_snapshots(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, free, after_its_end = threading.Event(), threading.Event(), list[bool]()
@@ -332,7 +332,7 @@ def test_an_error_of_a_background_snapshot_is_raised_by_close(
 
 
 @pytest.mark.parametrize("in_one_batch", [False, True])
-def test_abandoned_workers_end_only_their_current_work(
+def test_abandoned_workers_finish_only_their_current_work(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch, in_one_batch: bool
 ) -> None:
     begun, free = threading.Event(), threading.Event()

@@ -99,7 +99,7 @@ def test_the_result_of_skipped_work_is_cancelled(worker_thread: WorkerThread) ->
         skipped.result(PATIENCE_S)
 
 
-def test_an_abandoned_worker_thread_ends_only_its_current_work(worker_thread: WorkerThread) -> None:
+def test_an_abandoned_worker_thread_finishes_only_its_current_work(worker_thread: WorkerThread) -> None:
     begun, free = threading.Event(), threading.Event()
     done: list[str] = []
 
