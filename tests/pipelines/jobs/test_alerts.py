@@ -23,7 +23,14 @@ def rule(**changes: Any) -> AlertConfig:
 
 
 def numbers(windows: int, inside: int, absolute: int = 0, shards: int = SHARDS) -> JobNumbers:
-    """Return numbers of a job that scored one forecast for each window, ``inside`` of them inside."""
+    """Return the numbers of a job that has scored one forecast in each of its windows.
+
+    Args:
+        windows: the number of windows.
+        inside: how many of the actuals were inside the prediction interval.
+        absolute: the sum of the absolute errors.
+        shards: how many shards have published their numbers.
+    """
     sums = ScoreSums(windows, absolute * 1_000_000, 0, windows, 0, inside)
     counts = Counts(rows_in=windows, windows=windows, scores={"lstm-1": {1: sums}})
     return JobNumbers(counts, closed_us=windows * 3_600_000_000, shards=shards)
@@ -35,7 +42,7 @@ def with_drift(windows: int, last_bucket: int) -> JobNumbers:
 
 
 class Watched:
-    """An `AlertWatch` whose alerts are recorded and not sent."""
+    """An `AlertWatch` that appends its alerts to the list ``sent`` and does not send them."""
 
     def __init__(self, folder: Path, *rules: AlertConfig, is_resume: bool = False) -> None:
         self.now_s, self.lines, self.sent = 1e9, list[str](), list[dict[str, Any]]()
@@ -53,7 +60,7 @@ def test_coverage_outside_its_band_sends_an_alert(tmp_path: Path) -> None:
     watched.watch.take(numbers(100, 90))
     watched.watch.take(numbers(105, 94))
     assert not watched.sent
-    watched.watch.take(numbers(110, 96))  # 6 of the last 10
+    watched.watch.take(numbers(110, 96))  # in the last 10 windows, 6 of 10 are inside
     (alert,) = watched.sent
     assert alert["text"] == (
         "coverage of lstm-1 at horizon 1 over the last 10 windows is 0.6, outside 0.8 to 0.98"
@@ -119,7 +126,7 @@ def test_a_resumed_stream_repeats_an_alert_only_after_every_s(tmp_path: Path) ->
 
 def test_a_resumed_stream_checks_only_windows_since_its_start(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(), is_resume=True)
-    watched.watch.take(numbers(500, 10, shards=1))  # the other shard has not published yet
+    watched.watch.take(numbers(500, 10, shards=1))  # the other shards have not published their numbers yet
     watched.watch.take(numbers(1000, 100))
     assert not watched.sent
     watched.watch.take(numbers(1010, 109))

@@ -20,7 +20,7 @@ from schemas.errors import ModelError
 
 
 class Store:
-    """Stand for an MLflow store: its runs, and whether it is away."""
+    """Replaces an MLflow store: it keeps runs in memory, and cannot be reached while ``away`` is True."""
 
     def __init__(self) -> None:
         self.points: dict[str, list[tuple[int, dict[str, float]]]] = {}
@@ -66,7 +66,7 @@ class _Run:
 
 
 def numbers(windows: int, *versions: str, drift: bool = False) -> JobNumbers:
-    """Return numbers of a job in which each version scored one forecast with an error of 2 a window."""
+    """Return the numbers of a job in which each version scored one forecast for each window, with error 2."""
     sums = ScoreSums(
         windows, 2_000_000 * windows, -2_000_000 * windows, windows, 1_000_000 * windows, windows
     )
@@ -76,7 +76,7 @@ def numbers(windows: int, *versions: str, drift: bool = False) -> JobNumbers:
 
 
 class Job:
-    """A stream whose production runs are logged to a `Store`, with a clock that a test sets."""
+    """A stream that logs its scores to a `Store`, and whose clock a test sets."""
 
     def __init__(self, store: Store, folder: Path, **options: Any) -> None:
         self.now_s, self.lines = 0.0, list[str]()
@@ -90,7 +90,7 @@ class Job:
 
 
 def scored(points: list[tuple[int, dict[str, float]]]) -> list[tuple[int, float]]:
-    """Return the step of each batch, and how many forecasts were scored in it."""
+    """Return for each logged batch its step and the number of its scored forecasts."""
     return [(step, metrics["production/scored_h1"]) for step, metrics in points]
 
 
@@ -150,7 +150,7 @@ def test_a_resumed_stream_continues_the_run_and_repeats_no_score(tmp_path: Path)
     before.take(numbers(30))
     before.runs.close()
     after = Job(store, tmp_path, is_resume=True)
-    after.take(numbers(20))  # from an older snapshot
+    after.take(numbers(20))  # fewer than before, because the stream resumed from an older snapshot
     after.take(numbers(35))
     after.runs.close()
     (points,) = store.points.values()

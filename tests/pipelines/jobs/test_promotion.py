@@ -31,7 +31,10 @@ def waves(hours: int, start: int = START, phase: float = 0.0) -> Windows:
 
 
 def config(folder: Path, data: str, **sections: Any) -> JobConfig:
-    """Return a job on a file of `folder`; it has no experts, so that only the training decides the scores."""
+    """Return the settings of a job over a file in `folder`.
+
+    The model has no experts, because these would learn from the rows and make the scores of versions similar.
+    """
     given: dict[str, Any] = {
         "data": {"paths": [str(folder / data)]},
         "network": {"hidden": 8, "layers": 1, "horizon": 3, "lags": [1, 2, 3], "ring": 24, "linear": False},
@@ -50,7 +53,10 @@ def config(folder: Path, data: str, **sections: Any) -> JobConfig:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the input files; the tests share its MLflow store, in which versions add up."""
+    """Return a folder with the input files and an MLflow store, which all tests of this module share.
+
+    So the store contains the versions that earlier tests have registered.
+    """
     made = tmp_path_factory.mktemp("life")
     rows_of(waves(HOURS)).write_parquet(made / "old.parquet")
     rows_of(waves(HOURS, START + HOURS)).write_parquet(made / "new.parquet")

@@ -39,7 +39,7 @@ def shard_numbers(number: int = 0, **changes: object) -> ShardNumbers:
 
 
 def after_window(before: ShardNumbers, closed_us: int, ms: float) -> ShardNumbers:
-    """Return the counts of the shard once it has closed one more window, with a latency of ``ms``."""
+    """Return the counts of a shard after it has closed one more window with a latency of ``ms``."""
     recent = (*before.recent, (closed_us, ms))[-RECENT:]
     return replace(before, closed_us=closed_us, latency=before.latency.add(ms), recent=recent)
 
@@ -149,10 +149,11 @@ def test_a_window_with_overwritten_latencies_is_not_counted(tmp_path: Path) -> N
     reader, slow, fast = JobReader(tmp_path, 2), shard_numbers(0), shard_numbers(1)
     for at in range(3 * RECENT):
         slow = after_window(slow, at, 500.0)
-        if at % 50 == 49:  # published often enough that the reader sees every window
+        # Publish before older latencies are overwritten, so that the reader gets all of them.
+        if at % 50 == 49:
             publish(tmp_path, slow)
             reader.read()
-    # The fast shard is published once, after the loop, so that its file has only the last RECENT windows.
+    # Publish the counts of the fast shard only once, so that the reader gets only the last RECENT of them.
     for at in range(3 * RECENT):
         fast = after_window(fast, at, 1.0)
     publish(tmp_path, slow)
@@ -174,7 +175,7 @@ def test_windows_are_counted_further_after_a_shard_restarts(tmp_path: Path) -> N
 
 def test_published_counts_stay_small_in_a_long_run(tmp_path: Path) -> None:
     reader, published, sizes = JobReader(tmp_path, 2), shard_numbers(0, offsets={"replay": 10**9}), []
-    publish(tmp_path, shard_numbers(1))  # shard 1 closes no window, so every window stays open
+    publish(tmp_path, shard_numbers(1))  # shard 1 closes no window, so no window is complete
     for at in range(10_000):
         published = after_window(published, 10**15 + at, 1.01 ** (at % 1200))
         if not at % 50:

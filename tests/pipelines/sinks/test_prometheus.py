@@ -20,7 +20,7 @@ from schemas.errors import ConfigError
 COUNTS = Counts(
     rows_in=115,
     used=100,
-    quarantined={"is not a number": 7, 'says "no"\n\\': 1},  # the second reason is of no known kind
+    quarantined={"is not a number": 7, 'says "no"\n\\': 1},  # the second key has characters to escape
     duplicates=2,
     late=3,
     pending=2,
@@ -50,7 +50,7 @@ def scrape(port: int, accept: str = "text/plain") -> str:
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Return each metric by its name and the values of its labels, in the order of label names."""
+    """Return the value of each metric by its name and the values of its labels, sorted by label name."""
     return {
         (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)
@@ -123,7 +123,7 @@ def test_a_metrics_port_in_use_is_refused_in_one_line() -> None:
         ):
             pass
         assert scrape(port)
-    with serve(port, JobNumbers):  # the port is free again
+    with serve(port, JobNumbers):  # the first server has ended, so its port is free
         pass
 
 
@@ -169,7 +169,7 @@ def test_quality_metrics_are_labelled_with_model_and_horizon() -> None:
     assert found["statecast_pinball_loss_total", "1", "lstm-1"] == 0.5
     assert found["statecast_actuals_inside_total", "1", "lstm-1"] == 3
     assert found["statecast_bias", "1", "lstm-1"] == -0.25
-    assert ("statecast_actuals_inside_total", "24", "lstm-1") not in found  # it has no intervals
+    assert ("statecast_actuals_inside_total", "24", "lstm-1") not in found  # this model has no intervals
     assert found["statecast_input_drift", "value"] == pytest.approx(0.0)
     assert ("statecast_input_drift", "heat") not in found
     assert found["statecast_worst_input_drift", "value", "a b"] == 0.5

@@ -116,7 +116,7 @@ def test_a_run_that_lost_its_folder_replaces_no_snapshot(tmp_path: Path) -> None
     (lost,), (next_,) = shards_after_five_windows(1, 2), shards_after_five_windows(1, 4)
 
     def lose_the_folder() -> bool:
-        assert snapshot_file.write_shard(tmp_path, next_)  # the next run writes this shard meanwhile
+        assert snapshot_file.write_shard(tmp_path, next_)  # in the meantime, the next run writes this shard
         return False
 
     assert not snapshot_file.write_shard(tmp_path, lost, lose_the_folder)
@@ -147,7 +147,10 @@ def test_a_flipped_bit_anywhere_in_a_snapshot_is_detected(tmp_path: Path) -> Non
 
 
 def _removes_checksum(whole: bytes, place: int) -> bool:
-    """Return True if a byte is in the key of the checksum; if it changes, the file has no known checksum."""
+    """Return True if the byte at ``place`` belongs to the name under which the file stores its checksum.
+
+    If the name is damaged, the file is read without a check, as the files of earlier versions are.
+    """
     return 0 <= place - whole.index(b"statecast.checksum") < 26
 
 

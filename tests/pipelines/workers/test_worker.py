@@ -42,7 +42,7 @@ def raise_error() -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> StepSettings:
-    """Settings of a job of three shards with a new, empty state table."""
+    """Return the settings of a job with three shards and an empty state table."""
     made = StepSettings("a job", forecaster().to_bytes(), 3, 4, tmp_path, "parquet", 2, resumed=False)
     begin(made)
     return made
@@ -56,7 +56,10 @@ def begin(settings: StepSettings, model: Forecaster | None = None) -> None:
 
 
 def batches_of_windows(windows: int = 6, arrived_s: float = 0.0) -> list[Batch]:
-    """Return batches that close one window each; the second batch also has a late and a rejected row."""
+    """Return batches of which each closes one window.
+
+    The second batch also contains a late row and a rejected row.
+    """
     values = np.random.default_rng(0).normal(size=(windows, 6))
     names = tuple(f"s{i}" for i in range(6))
     arrivals = [
@@ -85,7 +88,7 @@ def put(workers: Workers, *batches: Batch) -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until other threads have made ``condition`` true."""
+    """Wait until ``condition`` returns True, because of the work of other threads."""
     given_up_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < given_up_s
@@ -143,7 +146,8 @@ def test_a_worker_rarely_reads_the_owner_from_a_store(
         take_ownership(remote)
         monkeypatch.setattr(Remote, "read_bytes", record_read)
         run(remote, [empty_batch("rows", 0)] * 200)
-    # Counts are published at intervals, see `PUBLISHED_REMOTELY_EVERY_S`, not after each batch.
+    # The worker reads the owner before it publishes its counts. It does so every `PUBLISHED_REMOTELY_EVERY_S`
+    # seconds, and not after each of the 200 batches.
     assert 3 <= names_read.count(".run") <= 30
 
 
@@ -164,7 +168,7 @@ def test_outputs_after_the_last_snapshot_are_deleted_and_rewritten(
 ) -> None:
     batches = batches_of_windows()
     run(settings, with_last_snapshot(batches[:3]))
-    run(replace(settings, job="killed"), batches[3:])  # no snapshot at the end
+    run(replace(settings, job="killed"), batches[3:])  # without a snapshot, as after a kill
     assert len(read_forecasts(settings.output)) == 36
     run(replace(settings, job="again", resumed=True), batches[:3])
     assert len(read_forecasts(settings.output)) == 18
@@ -193,7 +197,7 @@ def test_a_snapshot_is_written_after_its_forecasts_are_synced(
     workers = Workers(settings)
     for number, batch in enumerate(batches_of_windows()):
         put(workers, batch, empty_batch("rows", batch.stop, snapshot=True))
-        # No further batch arrives: each shard must be called for its turn to write.
+        # The shards write their snapshots one after the other, although no further batch arrives.
         wait_until(lambda number=number: len(seen) == 3 * (number + 1))  # type: ignore[misc]
     put(workers, empty_batch("rows", batch.stop, snapshot=True, ends=True))
     workers.close()
@@ -225,7 +229,7 @@ def test_a_snapshot_holds_the_state_at_its_request(
     put(workers, *batches[:2], empty_batch("rows", batches[1].stop, snapshot=True))
     wait_until(lambda: len(alive) == 1)
     put(workers, *batches[2:])
-    # All batches are applied, and no snapshot is written yet.
+    # Wait until all batches are applied; the snapshot that was requested before has not been written yet.
     wait_until(lambda: len(read_forecasts(settings.output)) == 36)
     assert snapshots == []
     free.set()
@@ -234,7 +238,7 @@ def test_a_snapshot_holds_the_state_at_its_request(
     (first, clocks), *others = snapshots
     assert (first, clocks) == (batches[1].stop, {START + 1})
     assert {offset for offset, _ in others} == {batches[-1].stop}
-    assert most == [1] * settings.shards  # never two copies of shards in memory at once
+    assert most == [1] * settings.shards  # at any time, memory holds the copy of one shard only
 
 
 def test_requests_during_a_snapshot_lead_to_one_more_snapshot(

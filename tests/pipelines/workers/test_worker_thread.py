@@ -26,7 +26,7 @@ def raise_error() -> None:
 
 
 def wait_then(free: threading.Event, action: Callable[[], None]) -> Callable[[], None]:
-    """Return work that waits for ``free`` and then calls ``action``."""
+    """Return a function that waits until ``free`` is set and then calls ``action``."""
 
     def work() -> None:
         assert free.wait(PATIENCE_S)
