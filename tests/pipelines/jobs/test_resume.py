@@ -177,7 +177,7 @@ def test_two_models_share_an_output_folder_without_losing_forecasts(
     run_stream(first)
     shutil.rmtree(
         on_disk(first.states)
-    )  # the second model starts without a state, in the folder with the first model's forecasts
+    )  # the second model starts with an empty state, but writes to the output folder of the first
     with pytest.raises(DataError, match="the cable was pulled"):
         run_stream(failing_at(second, 40))
     run_stream(second)

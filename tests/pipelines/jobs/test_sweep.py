@@ -1,4 +1,7 @@
-"""Settings and windows of the trials of a sweep, and the results that an interrupted sweep keeps."""
+"""A sweep trains a model in several trials with different settings, and registers the best model.
+
+An interrupted sweep keeps the results of the trials that had finished.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +118,7 @@ def test_a_trial_that_optuna_prunes_is_reported_as_pruned(
 
 
 def train_failing(on: int, error: BaseException) -> Any:
-    """Return a replacement of `train` that raises an error at call number ``on``."""
+    """Return a function to use in place of `train`: its call number ``on`` raises ``error``."""
     calls = [0]
 
     def train_or_fail(*given: Any, **named: Any) -> Trained:

@@ -60,7 +60,7 @@ def test_one_listing_of_a_watched_folder_finds_all_files(inbox: Path) -> None:
         write_file(inbox / f"{i:02}.csv", [("a", i, i)])
     with mock.patch("os.scandir", side_effect=os.scandir) as scans:
         assert values(read_log(watch(inbox))) == list(range(20))
-    assert scans.call_count == 2  # the second listing finds no new file
+    assert scans.call_count == 2  # the first listing finds all files, the second none
 
 
 def test_the_watermark_moves_only_at_the_end_of_files(inbox: Path) -> None:
@@ -118,7 +118,7 @@ def test_each_file_that_is_not_read_becomes_one_rejected_row(inbox: Path) -> Non
     assert all(reason.startswith("left out: ") for reason in rejected["reason"])
     write_file(inbox / "README", [("a", 2, 2)])
     advance_clock(source, 100)
-    assert read_log(source, batches[-1].stop) == []  # each unread file is reported once
+    assert read_log(source, batches[-1].stop) == []  # the files are not rejected again
     assert reasons(read_log(restarted(source))) == reasons(batches)
 
 

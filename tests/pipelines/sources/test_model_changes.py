@@ -28,7 +28,7 @@ from tests.fleets import HOUR, HOUR_US, START, forecaster
 
 @dataclass
 class Steps:
-    """A log that returns one batch in each step; each batch moves the watermark by a window."""
+    """A log that returns one batch in each step. Each batch moves the watermark forward by one window."""
 
     at: int = 0
     places: Positions = field(default_factory=dict)
@@ -67,10 +67,12 @@ def test_a_model_change_is_journaled_before_its_first_batch(states: Path) -> Non
     log._checked_s = float("-inf")
     request_change(states.parent, Request("gru-b", "m/2", 5))
     assert batch_of(log).changes == 2
-    # The first batch moved the watermark to START + 1, so START was the last window that could be closed.
+    # The first batch moved the watermark to START + 1, so window START may have been closed already. The
+    # first window that is certainly open is START + 1, and the request is for 5 windows later.
     change = Change("gru-b", "m/2", START + 1 + 5)
     assert read_changes(states) == (Change("lstm-a", "m/1", None), change)
-    assert batch_of(changing(states)).changes == 2  # as in a rerun
+    # A job that reads the log again finds the change in the journal.
+    assert batch_of(changing(states)).changes == 2
 
 
 def test_no_model_change_is_decided_without_a_watermark(states: Path) -> None:

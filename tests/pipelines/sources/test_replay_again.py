@@ -1,4 +1,4 @@
-"""A replay gives the same log each time it is read, from any offset."""
+"""A replay is a log: each offset has the same rows, however often and from wherever it is read."""
 
 from __future__ import annotations
 
@@ -127,7 +127,10 @@ def test_every_reading_of_a_replay_gives_the_same_log(
 
 
 def read_without_waiting(source: ReplaySource, offset: int, steps: int = 1000) -> list[Any]:
-    """Return the batches of a source from ``offset`` on; where the source waits, advance its clock."""
+    """Return the batches of a source from ``offset`` on.
+
+    When the source returns no batch because the next one is not due yet, set its clock forward.
+    """
     found: list[Any] = []
     for _ in range(steps):
         step = source.step(offset)
