@@ -1,7 +1,8 @@
 """Convert Arrow columns of any type and content to Polars columns.
 
-Polars raises, or panics, on Arrow types that it does not have, and it does not check that text is UTF-8.
-`series_of` converts every column of every type to one that ``schemas.cells`` can read.
+Polars itself cannot convert every column: it raises an error or panics if it has no such type, and it accepts
+text that is not UTF-8. `series_of` converts every Arrow column to a Polars column that `schemas.cells` can
+read.
 """
 
 from __future__ import annotations
@@ -25,35 +26,40 @@ _BYTES = (
 
 
 def frame_of(rows: pa.RecordBatch | pa.Table) -> pl.DataFrame:
-    """Return the rows as a Polars frame, without an error for any type or content of a column."""
+    """Convert Arrow rows to a Polars frame; no type and no content of a column raises an error."""
     columns = [series_of(name, column) for name, column in zip(rows.schema.names, rows.columns, strict=True)]
     return pl.DataFrame(columns) if columns else pl.DataFrame()
 
 
 def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
-    """Return one Arrow column as a Polars column with the same number of cells.
+    """Convert an Arrow column to a Polars column with the same number of cells.
 
-    Numbers, dates, text and times keep their kind: times with a zone are converted to UTC, text that is not
-    UTF-8 becomes Binary, and wide decimals become narrower ones if the values fit, else text. Types that
-    Polars does not have become text that begins with the name of the type; text and numbers in a union
-    become text without the name.
+    Numbers stay numbers, dates stay dates, text stays text and times stay times, with these exceptions:
+
+    - times with a time zone are converted to UTC;
+    - text that is not UTF-8 becomes Binary;
+    - decimals with more digits than a Polars Decimal become Decimal if the values fit, else text.
+
+    A cell of a type that Polars does not have becomes text: the name of the type and then the value. A text,
+    a number or a Boolean in a union becomes text without the name of the type.
     """
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     made = [_converted(chunk) for chunk in chunks]
     if not made:
         return pl.Series(name, [], dtype=pl.Null)
     kinds = {one.dtype for one in made}
-    if kinds == {pl.String, pl.Binary}:  # text that is not UTF-8 became Binary: make all chunks Binary
+    # All chunks of a Polars column must have the same type.
+    if kinds == {pl.String, pl.Binary}:  # only chunks with text that is not UTF-8 became Binary
         made = [one.cast(pl.Binary) for one in made]
-    elif len(kinds) > 1:  # values that Polars cannot hold became text: make all chunks text
+    elif len(kinds) > 1:  # only chunks with values that Polars cannot represent became text
         made = [_as_text(chunk, one) for chunk, one in zip(chunks, made, strict=True)]
     return pl.concat(made).alias(name)
 
 
 def is_unreadable(kind: pa.DataType) -> bool:
-    """Return True if a type contains a list of a fixed size.
+    """Return True for a type that pyarrow may be unable to read from Parquet.
 
-    Pyarrow cannot read such lists from Parquet if some of them are null.
+    The type is, or contains, a list of a fixed size; pyarrow cannot read such lists if some of them are null.
     """
     if isinstance(kind, pa.BaseExtensionType):
         return is_unreadable(kind.storage_type)
@@ -81,7 +87,8 @@ def _converted(cells: pa.Array) -> pl.Series:
     if pa.types.is_duration(kind):
         return _ticks(cells, kind.unit, pl.Duration)
     if pa.types.is_time(kind):
-        # Polars cannot hold a time outside a day and makes it null; if it did, return all times as text.
+        # Arrow accepts a clock time of 24 hours or more, which Polars converts to null. If Polars has
+        # converted any time to null, return all times as text.
         made = _polars(cells)
         lost = made.cast(pl.String, strict=False).null_count() > cells.null_count
         return _polars(cells.cast(pa.string())) if lost else made
@@ -94,7 +101,12 @@ def _converted(cells: pa.Array) -> pl.Series:
 
 
 def _as_text(chunk: pa.Array, made: pl.Series) -> pl.Series:
-    """Return a converted chunk as text, because another chunk of its column could only become text."""
+    """Convert a chunk to text.
+
+    Args:
+        chunk: the Arrow chunk.
+        made: the same chunk as a Polars column.
+    """
     if made.dtype == pl.String:
         return made
     if made.dtype in (pl.Decimal, pl.Time):
@@ -103,7 +115,7 @@ def _as_text(chunk: pa.Array, made: pl.Series) -> pl.Series:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Return True for numbers, text, and lists and structs of these, which Polars can write as JSON."""
+    """Return True for a type that Polars can write as JSON: numbers, text, and lists and structs of these."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_plain(kind.value_type)
     if pa.types.is_struct(kind):
@@ -131,7 +143,10 @@ def _bytes_like(kind: pa.DataType) -> pa.DataType:
 
 
 def _timestamps(cells: pa.Array) -> pl.Series:
-    """Return Datetime cells, in UTC if the times have a zone; Arrow counts ticks in UTC for every zone."""
+    """Convert times to Datetime, in UTC if they have a time zone.
+
+    The stored numbers need no conversion, because Arrow counts times with a zone in UTC.
+    """
     zone = None if cells.type.tz is None else "UTC"
     return _ticks(cells, cells.type.unit, lambda unit: pl.Datetime(unit, zone))
 
@@ -145,7 +160,7 @@ def _ticks(cells: pa.Array, unit: str, dtype: Any) -> pl.Series:
 
 
 def _decimals(cells: pa.Array) -> pl.Series:
-    """Return the cells as Polars Decimal if all digits fit, else as text."""
+    """Convert the cells to a Polars Decimal if all their digits fit into one, else to text."""
     scale = max(cells.type.scale, 0)
     try:
         return _polars(cells.cast(pa.decimal128(_MOST_DIGITS, min(scale, _MOST_DIGITS))))
@@ -160,10 +175,10 @@ def _uuids(storage: pa.Array) -> pl.Series:
 
 
 def _text(cell: pa.Scalar) -> str | None:
-    """Return a cell of a type that Polars lacks as text: its type, a blank, and its value as JSON.
+    """Convert a cell of a type that Polars does not have to text: the type, a blank, and the value as JSON.
 
-    A value that is text, a number or a Boolean is returned without its type. If the value cannot be written
-    as text, only the type is returned.
+    A value that is text, a number or a Boolean is written without the type. If Python cannot read the value,
+    only the type is written.
     """
     try:
         value = cell.as_py()

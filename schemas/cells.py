@@ -1,7 +1,7 @@
 """Read a column of cells of any type as text, numbers or times.
 
-A cell that cannot be read becomes null, and no function raises because of it: ``schemas.observations``
-rejects rows with such cells. All functions work on whole columns.
+A cell is one entry of a column. All functions convert a whole column. A cell that cannot be read becomes null
+and raises no error; `schemas.observations.validate` then rejects the row of the cell.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from schemas.time_formats import AUTO
 __all__ = ["AUTO", "MISSING", "TIME", "given", "lacks_zone", "names", "numbers", "shown", "text", "times"]
 
 MISSING = ("", "NA", "null", "None")
-"""Text that means a missing value in a column of numbers or times; blanks around it are ignored. In a column
-of names only the empty text means a missing name."""
+"""The texts that mean a missing value in a column of numbers or times.
+
+Blanks around the text are ignored. In a column of names these texts are names, except the empty text, which
+means a missing name.
+"""
 
 TIME = pl.Datetime("us", "UTC")
 
@@ -30,14 +33,15 @@ _MONTH = r"^\d{4}-(?:0[1-9]|1[0-2])$"
 _QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
-# A time before the year 1600 or after 2300 is set to the nearer of these limits, so that its conversion to
-# microseconds does not overflow. Validation rejects the limits: observations must be between 1678 and 2261.
+# `times` replaces a time before the year 1600 or after 2300 by the nearer of these two limits, because the
+# conversion of a far time to microseconds could overflow. The row is rejected all the same: both limits are
+# outside the years 1678 to 2261, in which observations must be.
 _LEAST_US = -11_676_096_000_000_000
 _MOST_US = 10_413_792_000_000_000
 
 
 def given(cells: pl.Series) -> pl.Series:
-    """Return Boolean ``[n]``: True if the cell is not missing, whether it can be read or not."""
+    """Return Boolean ``[n]``, True for each cell that is not missing, even if the cell cannot be read."""
     if cells.dtype.is_numeric() or cells.dtype.is_temporal() or cells.dtype == pl.Binary:
         return cells.is_not_null()
     words = text(cells).str.strip_chars()
@@ -45,7 +49,10 @@ def given(cells: pl.Series) -> pl.Series:
 
 
 def numbers(cells: pl.Series) -> pl.Series:
-    """Return the cells as Float64 ``[n]``, null if missing or not a number; NaN and infinities stay."""
+    """Convert the cells to Float64 ``[n]``.
+
+    A cell that is missing or not a number becomes null. NaN and infinity are kept.
+    """
     cells = _plain(cells)
     if cells.dtype.is_numeric():
         return cells.cast(pl.Float64, strict=False)
@@ -53,16 +60,23 @@ def numbers(cells: pl.Series) -> pl.Series:
 
 
 def times(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
-    """Return the cells as ``Datetime("us", "UTC") [n]``: null if a cell is missing or not a time.
+    """Convert the cells to times, ``Datetime("us", "UTC") [n]``.
 
-    Times with a zone are converted to UTC; times and dates without a zone are taken as UTC. ``time_format``
-    is the format of text and numbers (``schemas.time_formats``). With ``auto``, text is ISO 8601: a date, or
-    a date and a clock time separated by ``T`` or a blank, with or without seconds, fractions and zone; a
-    column may mix these forms. ``2013-04``, ``2013Q2`` and ``2013-Q2`` are the first day of the month or
-    quarter.
-    Numbers, also in text, count seconds, milliseconds, microseconds or nanoseconds since 1970, depending on
-    their size; a number that is too small for that (a year, a date of a spreadsheet, a count of steps) is
-    not a time.
+    A cell that is missing or not a time becomes null. Times with a time zone are converted to UTC. Times and
+    dates without a zone are read as UTC.
+
+    With the format ``auto``, a column may mix these forms:
+
+    - text in ISO 8601: a date, or a date and a clock time with ``T`` or a blank between them. Seconds,
+      fractions of a second and the zone are optional;
+    - a month or a quarter, such as ``2013-04``, ``2013Q2`` or ``2013-Q2``, which becomes its first day;
+    - a number, also as text: seconds, milliseconds, microseconds or nanoseconds since 1970, depending on its
+      size. Smaller numbers are not times, because they are more likely years, dates of a spreadsheet or
+      counts of steps.
+
+    Args:
+        cells: the column, of any type.
+        time_format: the format of times in text and numbers: one that `schemas.time_formats.check` accepts.
     """
     cells = _plain(cells)
     dtype = cells.dtype
@@ -87,7 +101,7 @@ def _plain(cells: pl.Series) -> pl.Series:
 
 
 def lacks_zone(cells: pl.Series, time_format: str = AUTO) -> bool:
-    """Return True if any of the times is written without a zone and is therefore taken as UTC."""
+    """Return True if any time of the column has no time zone, so that `times` reads it as UTC."""
     cells = _plain(cells)
     if isinstance(cells.dtype, pl.Datetime):
         return cells.dtype.time_zone is None
@@ -110,9 +124,9 @@ def _micros(ticks: pl.Series, unit: str) -> pl.Series:
 
 
 def _from_text(words: pl.Series) -> pl.Series:
-    """Return microseconds since 1970, Int64 ``[n]``, of stripped text.
+    """Convert text without surrounding blanks to microseconds since 1970, Int64 ``[n]``.
 
-    Cells of the most common form (`_PLAIN`) are parsed by fast code, all other cells by slower code.
+    Fast code parses the cells of the most common form (`_PLAIN`), and slower code the others.
     """
     t = pl.col("t")
     plain = t.str.head(10) + "T" + t.str.slice(11, 8)
@@ -128,9 +142,9 @@ def _from_text(words: pl.Series) -> pl.Series:
 
 
 def _from_repeated(words: pl.Series) -> pl.Series:
-    """Return the result of ``_from_any_text``, computed once for each distinct text.
+    """Call ``_from_any_text`` only with the distinct texts, and return the result for every cell.
 
-    This saves time, because many series of a fleet have rows at the same times.
+    This saves time, because the series of a fleet often have rows at the same times.
     """
     distinct = words.unique()
     if 2 * len(distinct) > len(words):
@@ -163,7 +177,7 @@ def _from_any_text(words: pl.Series) -> pl.Series:
 
 
 def _days_of_periods(words: pl.Series) -> pl.Series:
-    """Return the text with months and quarters replaced by their first days."""
+    """Replace each month, such as ``2013-04``, and each quarter, such as ``2013Q2``, by its first day."""
     quarter = pl.col("t").str.extract(_QUARTER, 2)
     if not words.str.contains(_MONTH).any() and not words.str.contains(_QUARTER).any():
         return words

@@ -1,4 +1,7 @@
-"""Check a frame with a pandera schema: `failing` returns the cells that fail, `checked` raises an error."""
+"""Check a frame with a pandera schema.
+
+`failing` returns which cells do not fit the schema. `checked` raises an error if any cell does not fit.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,18 @@ from schemas.errors import DataError
 
 
 def failing(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
-    """Return which cells fail the schema: a Boolean column ``[rows]`` for each column with a failing cell.
+    """Return which cells of a frame do not fit a schema.
 
-    The frame has no columns if no cell fails.
+    Returns:
+        A frame with a Boolean column ``[rows]`` for each column that contains a failing cell; True marks the
+        failing cells. If no cell fails, the frame has no columns.
 
     Raises:
-        SchemaErrors: a column is absent or of another type.
+        SchemaErrors: a column is absent or does not have the type in the schema.
     """
     try:
-        # Set both options here, because environment variables could turn the validation off.
+        # Set both options explicitly, because their defaults come from environment variables, which could
+        # turn the validation off.
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
             schema.validate(frame, lazy=True)
     except SchemaErrors as errors:
@@ -35,10 +41,18 @@ def failing(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
 
 
 def checked(frame: pl.DataFrame, schema: pa.DataFrameSchema, what: str) -> pl.DataFrame:
-    """Return the frame, with columns coerced as the schema requires, if it fits the schema.
+    """Return ``frame`` if it fits the schema.
+
+    If the schema coerces a column, the returned frame has the column in the type of the schema.
+
+    Args:
+        frame: the frame to check.
+        schema: the schema.
+        what: the name of the frame in the error message, such as "forecasts".
 
     Raises:
-        DataError: the frame does not fit; the message names ``what``, the column and the first fault.
+        DataError: the frame does not fit the schema. The message names the frame, the column and the first
+            fault.
     """
     try:
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):

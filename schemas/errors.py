@@ -1,4 +1,6 @@
-"""The tree of errors that Statecast raises.
+"""The classes of errors that Statecast raises, and the exit code of the command line for each class.
+
+Subclasses are indented below their base class.
 
 ::
 
@@ -24,7 +26,10 @@ from schemas.masking import masked
 
 
 class StatecastError(Exception):
-    """The root of every error that Statecast raises on purpose; its text is one line without secrets."""
+    """The base class of every error that Statecast raises on purpose.
+
+    The message is one line. Passwords and tokens in the message are masked (`schemas.masking.masked`).
+    """
 
     exit_code: ClassVar[int] = 1
 
@@ -51,7 +56,7 @@ class ModelError(StatecastError):
 
 
 class VersionMismatch(ModelError):
-    """A state belongs to another model version than the model that is to step it."""
+    """A model was given a state of another model version; a model can step only states of its own version."""
 
 
 class EngineError(StatecastError):
@@ -61,7 +66,7 @@ class EngineError(StatecastError):
 
 
 class EngineLost(EngineError):
-    """A runner or one of its workers died; a resumed stream continues from its snapshots."""
+    """A runner or one of its workers died; the stream can be resumed from its last snapshots."""
 
 
 class OutputError(StatecastError):
@@ -71,14 +76,15 @@ class OutputError(StatecastError):
 
 
 class PromotionRefused(StatecastError):
-    """A model version did not pass the gate, so the alias has not moved."""
+    """A model version did not pass the gate, so the registry alias still names the earlier version."""
 
     exit_code: ClassVar[int] = 7
 
 
 def one_line(message: object) -> str:
-    """Return a message, such as another library's exception, as one line of at most 200 characters.
+    """Return a message as one line of at most 200 characters.
 
-    An empty message becomes the name of its class.
+    The message may be an exception of another library. If the exception has no text, return the name of its
+    class.
     """
     return " ".join(str(message).split())[:200] or type(message).__name__

@@ -1,4 +1,7 @@
-"""The possible faults of a cell of an observation, each with a kind and a sentence that quotes the cell."""
+"""The faults that a cell of a row can have.
+
+Each fault has a kind, which jobs count, and a sentence for the user that quotes the cell.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ from schemas import cells, quarantine
 from schemas.time_formats import looks_like
 
 _PLAIN_TYPES = (pl.String, pl.Boolean, pl.Null, pl.Categorical, pl.Enum)
-"""Column types that the sentence of an unreadable cell does not mention, because they are ordinary."""
+"""Column types that are ordinary. If a cell cannot be read, the sentence names only other column types."""
 
 
 class Fault(NamedTuple):
-    """A possible fault of a cell, as expressions over the columns of a frame.
+    """A fault that the cells of a column can have, as three Polars expressions with one result for each row.
 
     Attributes:
-        found: Boolean, True if the cell has the fault.
-        kind: one of `quarantine.KINDS`.
-        sentence: text that describes the fault and quotes the cell.
+        found: Boolean, True for the rows whose cell has the fault.
+        kind: the kind of the fault, one of `quarantine.KINDS`.
+        sentence: the text for the user, which describes the fault and quotes the cell.
     """
 
     found: pl.Expr
@@ -28,23 +31,23 @@ class Fault(NamedTuple):
 
 
 def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
-    """Return an expression for the kind or the sentence of the first fault that a row has.
+    """Return an expression for the kind or the sentence of each row's first fault.
 
     Args:
-        faults: the possible faults, in the order of checks.
-        part: the attribute of `Fault` to return.
+        faults: the possible faults, in the order in which they are looked for.
+        part: "kind" or "sentence".
     """
     return pl.coalesce(pl.when(fault.found).then(getattr(fault, part)) for fault in faults)
 
 
 def faults_of_problem(default: str) -> list[Fault]:
-    """Return a list of one fault, for rows that a reader of files or messages could not read.
+    """Return a list with the one fault of rows that the reader of a file or message could not read.
 
-    Its sentence is the column ``problem`` of the row, and its kind the column ``problem_kind``.
+    The fault's sentence is in the column ``problem`` of the row, and its kind in the column ``problem_kind``.
+    A kind that is not in `quarantine.KINDS` is replaced by "other".
 
     Args:
-        default: the kind if ``problem_kind`` is null. A kind that is not in `quarantine.KINDS` becomes
-            "other".
+        default: the kind of the fault if ``problem_kind`` is null.
     """
     kind = pl.col("problem_kind").fill_null(default)
     known = pl.when(kind.is_in(quarantine.KINDS)).then(kind).otherwise(pl.lit(quarantine.OTHER))
@@ -54,18 +57,20 @@ def faults_of_problem(default: str) -> list[Fault]:
 def faults_of(
     name: str, dtype: pl.DataType, time_format: str, largest: float, covariate: str | None
 ) -> list[Fault]:
-    """Return the faults that a cell of a column can have, in the order of checks; the first fault counts.
+    """Return the faults that the cells of a column can have, in the order in which they are looked for.
 
-    Call this function only for cells that fail the schema: the last fault has no check (``found`` is True),
-    because a cell that fails has it if it has none of the earlier faults.
+    Use these faults only for cells that fail the schema. The ``found`` of the last fault is always True: a
+    cell that fails the schema and has no other fault must have the last one.
+
+    The expressions need a frame with three columns: ``NAME``, the raw cells as text; ``NAME read``, the
+    parsed cells; and ``NAME given``, which is True for cells that are not missing.
 
     Args:
-        name: the column of raw text; the frame also has ``NAME read``, the parsed cells, and ``NAME given``,
-            True for cells that are not missing.
+        name: the name of the column, ``NAME`` above.
         dtype: the type of the column in the input.
         time_format: the format of times in text and numbers; see `schemas.cells.times`.
         largest: the largest valid absolute value of a number.
-        covariate: the name of the covariate in the column; None for other columns.
+        covariate: the name of the covariate if the column holds a covariate, else None.
     """
     read, unread = pl.col(f"{name} read"), pl.col(f"{name} given") & pl.col(f"{name} read").is_null()
     label = covariate or name
@@ -106,7 +111,7 @@ def faults_of(
 
 
 def _fault(found: pl.Expr | bool, kind: str, sentence: pl.Expr | str | None = None) -> Fault:
-    """Return a fault; without a ``sentence``, its kind is its sentence."""
+    """Return a fault with these attributes as expressions; the default of ``sentence`` is the ``kind``."""
     assert kind in quarantine.KINDS
     text = kind if sentence is None else sentence
     return Fault(

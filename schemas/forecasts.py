@@ -1,4 +1,7 @@
-"""Schema of forecasts: one row holds all horizons of one series, issued at one time by one model version."""
+"""Schema of forecasts.
+
+One row holds the forecast that one model version issued for one series at one time, for all horizons.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,30 @@ from schemas.checking import checked
 from schemas.errors import DataError
 
 IDENTITY = ("series_id", "issued_at", "model_version", "revision")
-"""The columns that identify a forecast; a rerun writes the same identities with the same values."""
+"""The columns that identify a forecast.
+
+If a job runs again, it writes forecasts with the same values in these columns, and the same forecast values.
+"""
 
 
 def quantile_column(level: float) -> str:
-    """Return the column name of a quantile level: 0.1 is ``q10``, 0.025 is ``q2.5``."""
+    """Return the name of the column of a quantile, such as ``q10`` for level 0.1 and ``q2.5`` for 0.025."""
     return f"q{round(level * 100, 6):g}"
 
 
 class Forecast(pa.DataFrameModel):
-    """One row for each forecast; its column ``forecast`` is a list with one entry for each horizon.
+    """The forecast of one series at one issue time, for all horizons.
 
-    ``issued_at`` is the end of the last closed window. Horizon ``h`` is the window ``[issued_at + (h-1) freq,
-    issued_at + h freq)``; if windows are months, it is the ``h``-th month from ``issued_at``. ``revision``
-    counts repairs by late rows, from 0. ``p_value`` is the probability of a value at least as far from its
-    forecast as the value of the window that ends at ``issued_at``; ``alarm`` is True if an anomaly begins in
-    that window, with a p-value below the threshold of the series. Both are null if the window has no value or
-    no forecast. ``forecast`` is a list of structs with ``horizon`` and one Float64 for each quantile, in the
-    unit of the series.
+    - ``issued_at``: the issue time, the end of the last window that had closed.
+    - ``model_version``: the version of the model that made the forecast.
+    - ``revision``: how often late rows have changed this forecast; 0 for the first.
+    - ``p_value``: how unusual the value of the window that ends at ``issued_at`` is: the probability of a
+      value that is at least as far from its forecast. Null if the window has no value or no forecast.
+    - ``alarm``: True if an anomaly begins in that window, which requires a p-value below the threshold of the
+      series. Null if ``p_value`` is null.
+    - ``forecast``: a list with a struct for each horizon. Its fields are ``horizon`` and one Float64 for each
+      quantile, in the unit of the series. Horizon ``h`` is the window ``[issued_at + (h-1) freq,
+      issued_at + h freq)``; if windows are months, it is the ``h``-th month from ``issued_at``.
     """
 
     series_id: pl.String = pa.Field(str_contains=r"\S")
@@ -50,11 +59,12 @@ _FORECASTS = Forecast.to_schema()
 
 
 def check_forecasts(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame if it is a valid forecast frame.
+    """Return ``frame`` unchanged if it is a valid frame of forecasts.
 
     Raises:
-        DataError: a column is absent or of another type, an identity occurs twice, a horizon is below 1, a
-            list is empty, or a forecast value is null or not finite.
+        DataError: a column is absent or of another type, two rows have equal values in the columns of
+            `IDENTITY`, a horizon is below 1, the list of a row is empty, or a forecast value is null or not
+            finite.
     """
     checked(frame, _FORECASTS, "forecasts")
     inner = frame.schema["forecast"]

@@ -1,7 +1,8 @@
 """Schema and validation of labelled rows.
 
-A labelled row holds the values of the channels of one sequence at one time, and the label, if any.
-``series_id`` is the id of the sequence.
+Labelled rows are the input of a labeller, a model that assigns labels to the times of a sequence. A row holds
+the values of one sequence at one time, one value for each channel, and the label of that time, if it is
+known. ``series_id`` is the id of the sequence.
 """
 
 from __future__ import annotations
@@ -22,32 +23,38 @@ KEY: dict[str, pl.DataType] = {
     "label": pl.String(),
     "split": pl.String(),
 }
-"""The first columns of a frame of labelled rows, and their types; Float64 columns of the channels follow."""
+"""The first columns of a frame of labelled rows, and their types.
+
+After these columns, the frame has a Float64 column for each channel.
+"""
 
 SPLITS = ("train", "validation", "test")
-# The kind of fault (one of `quarantine.KINDS`) of a bad cell in each column. In a channel, the kind is
-# "is not a number".
+# For each column, the kind of fault (one of `quarantine.KINDS`) that its invalid cells have. Invalid cells of
+# a channel have the kind "is not a number".
 _KINDS = {
     "series_id": "series_id is missing",
     "timestamp": "is not a time",
     "split": "split is no known part",
 }
 RESERVED = (*KEY, "file", "row", "problem")
-"""Names that a channel must not have."""
+"""Names that a channel must not have, because other columns of the frame have them."""
 
 
 def validate(frame: pl.DataFrame, channels: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split a raw frame into good rows and quarantined rows; every row is in exactly one of the two.
+    """Split raw rows into valid rows and quarantined rows; each raw row is in exactly one of the two.
 
     Args:
-        frame: ``series_id``, ``timestamp`` and the channels, of any type; ``label`` and ``split`` if the file
-            has them; ``file``, ``row`` and ``problem`` as in ``schemas.observations.validate``.
-        channels: the columns of values. An empty cell or NaN is a missing value and does not reject the row.
+        frame: the raw rows. The columns ``series_id``, ``timestamp`` and those of the channels are required,
+            of any type. Optional columns are ``label``; ``split``, the part of the data (one of `SPLITS`) to
+            which the row is assigned; and ``file``, ``row`` and ``problem``, as in
+            `schemas.observations.validate`.
+        channels: the names of the columns that hold values. An empty cell or NaN in such a column is a
+            missing value, for which the row is not rejected.
 
     Returns:
-        The good rows (the columns of ``KEY`` and the channels, in input order; ``label`` is null if the row
-        has no label, ``split`` is null if the file assigns no part) and the quarantined rows
-        (``schemas.quarantine``).
+        Two frames. The first holds the valid rows, in the order of the raw frame, with the columns of `KEY`
+        and the channels; ``label`` and ``split`` are null in rows without them. The second holds the
+        quarantined rows (`quarantine.SCHEMA`).
 
     Raises:
         DataError: a required column is absent.
@@ -87,9 +94,9 @@ def _read(frame: pl.DataFrame, channels: Sequence[str]) -> pl.DataFrame:
 
 
 def _stripped_text(column: pl.Series) -> pl.Series:
-    """Return the cells as text without surrounding blanks, null for empty cells.
+    """Convert the cells to text without surrounding blanks; an empty cell becomes null.
 
-    Whole numbers lose their ``.0``, so 1.0 and 1 are one label.
+    Whole numbers lose their ``.0``, so that 1.0 and 1 are the same label.
     """
     words = cells.names(column).str.strip_chars()
     return words.set(words == "", None)
@@ -129,7 +136,7 @@ def _quarantined(
         reasons.append(pl.col("\0problem"))
     for name in made:
         work = work.with_columns(bad[name][at].alias(f"\0{name}"))
-        # Do not report faults of single cells of a row that could not be split into cells.
+        # If the reader could not read a row, its cells are not meaningful: report only the problem.
         is_faulty = pl.col(f"\0{name}") & ~pl.col("\0broken")
         first.append(pl.when(is_faulty).then(pl.lit(name)))
         kinds.append(pl.when(is_faulty).then(pl.lit(_KINDS.get(name, "is not a number"))))

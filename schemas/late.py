@@ -1,4 +1,4 @@
-"""Schema of late rows: observations that arrived after their window had closed."""
+"""Schema of late rows: observations that were read after their window had closed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SCHEMA: dict[str, pl.DataType] = {
 
 
 class LateRow(pa.DataFrameModel):
-    """One observation that arrived after its window had closed.
+    """One observation that was read after its window had closed.
 
-    ``late_s`` is the time in seconds from the row's timestamp to the watermark that had closed its window;
-    ``partition`` and ``offset`` give the place of the row in the input of the job.
+    ``late_s`` is the number of seconds from the timestamp of the row to the watermark that had closed the
+    window. The row is in the partition ``partition`` of the input, at ``offset``.
     """
 
     series_id: pl.String = pa.Field(str_contains=r"\S")

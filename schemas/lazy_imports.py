@@ -1,4 +1,7 @@
-"""Import the modules of a package when their names are first used, because some take seconds to import."""
+"""Import a module of a package only when one of its public names is first used.
+
+The reason is that some modules take seconds to import.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,21 @@ from typing import Any
 
 
 def lazy_names(package: str, module_of: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package, which imports a public name when it is first used.
+    """Return a function for a package to use as its ``__getattr__``.
+
+    Python calls ``__getattr__`` with a name that the package does not have yet. The function imports the
+    module that defines the name, and returns the object of that name.
 
     Args:
         package: the ``__name__`` of the package.
-        module_of: public name -> its module, relative to the package.
+        module_of: for each public name, the module that defines the name, relative to the package.
     """
 
     def imported(name: str) -> Any:
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(f"{package}.{module_of[name]}"), name)
-        # Store the value, so that the next use of the name does not call this function again.
+        # Store the value in the package, so that Python finds it there at the next use of the name.
         setattr(sys.modules[package], name, value)
         return value
 

@@ -1,6 +1,7 @@
-"""Remove names, passwords and tokens from text.
+"""Replace user names, passwords and tokens in text by ``***``.
 
-This module must not import pydantic: errors mask their messages, and every module imports the errors.
+This module must not import pydantic, because every command would then import it and start later:
+`schemas.errors` imports this module, and every module imports `schemas.errors`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from urllib.parse import unquote
 
 MASK: Final = "***"
 
-# A login in a URL is all text up to the last @ of a word: a password may contain any character.
-# In http://host:8080/a@b, the text after the colon is a port and not a password.
+# The login of a URL, NAME:PASSWORD@. A password may contain any character, even @ or /, so everything from //
+# to the last @ before a blank is taken as the login. An exception is a port: http://host:8080/a@b has no
+# password.
 _USER_INFO = re.compile(r"(?<=//)(?:[^\s/:]*:(?!\d+[/?#])\S*|[^\s/@:'\"]+)@")
 _SECRET_QUERY = re.compile(
     r"([?&;][^=&;\s]*(?:password|passwd|pwd|secret|token|api_?key|sig|signature|credential|odbc_connect)"
@@ -22,12 +24,17 @@ _SECRET_QUERY = re.compile(
 
 
 def masked(text: str) -> str:
-    """Return text with the names, passwords and tokens in its URLs replaced by ``***``."""
+    """Replace the user names, passwords and tokens of all URLs in a text by ``***``."""
     return _SECRET_QUERY.sub(rf"\1{MASK}", _USER_INFO.sub(f"{MASK}@", text))
 
 
 def split_login(url: str) -> tuple[str, str]:
-    """Return a URL without its name and password, and these as ``name:password`` (empty if it has none)."""
+    """Split the user name and the password off a URL.
+
+    Returns:
+        The URL without a user name and password, and the text ``name:password``, which is empty if the URL
+        has neither.
+    """
     scheme, separator, rest = url.partition("://")
     host = re.split(r"[/?#]", rest, maxsplit=1)[0]
     login, at, _ = host.rpartition("@")

@@ -20,30 +20,42 @@ SCHEMA: dict[str, pl.DataType] = {
     "timestamp": pl.Datetime("us", "UTC"),
     "value": pl.Float64(),
 }
-"""Columns and types of an observation frame.
+"""Columns and types of an observation frame, a data frame of valid rows.
 
-Further columns may follow: ``event_id: String`` if the job names such a column, ``observed.NAME: Float64``
-for each observed covariate (null if missing), and ``offset: Int64`` if rows have offsets in a partition.
+Further columns may follow:
+
+- ``event_id: String``, if the job names a column of event ids;
+- ``observed.NAME: Float64``, for each observed covariate; null is a missing value;
+- ``offset: Int64``, if the rows have offsets in a partition.
 """
 
 OBSERVED = "observed."
-"""Prefix of the columns of observed covariates, so that a covariate may have the name of any other column."""
+"""Prefix of the columns of observed covariates.
+
+With the prefix, a covariate can have the name of another column: ``observed.value`` differs from ``value``.
+"""
 
 LARGEST = 1e100
-"""Largest absolute value of an observation. The limit is far below 1e154, where the square of a difference
-overflows a float64, because sums of many rows need room as well."""
+"""Largest absolute value of an observation.
+
+A float64 overflows at 1.8e308, so the square of a number above 1.3e154 overflows. The limit is much smaller,
+so that sums of the squares of many values do not overflow either.
+"""
 
 _UNREADABLE = "row cannot be read"
 FIRST_TIME = datetime(1678, 1, 1, tzinfo=UTC)
 LAST_TIME = datetime(2261, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
-"""Times of observations lie from `FIRST_TIME` to `LAST_TIME`; tools with nanoseconds can represent them."""
+"""An observation must have a time from `FIRST_TIME` to `LAST_TIME`.
+
+Tools that count time in nanoseconds, such as pandas, can represent only times between 1677 and 2262.
+"""
 
 
 class Observation(pa.DataFrameModel):
     """One value of one series at one time.
 
-    Times are in UTC and between the years 1678 and 2261, which tools with nanoseconds can also represent;
-    values are within ±`LARGEST`. Rows with the same series, time and event (if rows have one) are duplicates.
+    Times are in UTC, from `FIRST_TIME` to `LAST_TIME`. Values are from -`LARGEST` to `LARGEST`. Two rows with
+    the same series and time are duplicates; if rows have an ``event_id``, only with the same ``event_id``.
     """
 
     series_id: pl.String = pa.Field(str_contains=r"\S")
@@ -62,7 +74,7 @@ class Observation(pa.DataFrameModel):
 
 _OBSERVATIONS = (
     Observation.to_schema()
-)  # the schema is built once here, because pandera builds a schema again in each thread
+)  # build the schema once: each thread that uses the class `Observation` would build the schema again
 
 
 @lru_cache(maxsize=64)
@@ -88,26 +100,36 @@ def empty(event_id: bool = False, offset: bool = False) -> pl.DataFrame:
 
 
 def lacks_zone(frame: pl.DataFrame) -> bool:
-    """Return True if any time of a raw frame has no zone, so that ``validate`` takes it as UTC."""
+    """Return True if any time in a raw frame has no time zone, so that `validate` reads it as UTC."""
     return cells.lacks_zone(frame["timestamp"])
 
 
 def validate(frame: pl.DataFrame, time_format: str = cells.AUTO) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split a raw frame into good rows and quarantined rows; every row is in exactly one of the two.
+    """Split raw rows into valid rows and quarantined rows; each raw row is in exactly one of the two.
+
+    The raw frame must have the columns ``series_id``, ``timestamp`` and ``value``, of any type. It may also
+    have these columns:
+
+    - ``event_id``, of any type;
+    - ``observed.NAME``, for each observed covariate. An empty cell or NaN is a missing value, not a fault;
+    - ``file`` (String), the file that contains the row. Without this column, quarantined rows have "";
+    - ``row`` (Int64), the number of the row in the file. Without this column, it is the number in the frame,
+      from 1;
+    - ``problem`` (String), the reason why the row cannot be read, if the reader of the file or message found
+      one, else null. A row with a problem is quarantined;
+    - ``problem_kind`` (String), the kind of that reason: one of `quarantine.KINDS`. Null, or no such column,
+      means "row cannot be read";
+    - ``offset`` (Int64), the offset of the row in its partition.
 
     Args:
-        frame: the raw rows. ``series_id``, ``timestamp`` and ``value`` are required, of any type. Optional
-            columns are ``event_id``; ``observed.NAME`` for each observed covariate, in which an empty cell or
-            NaN is a missing value and no fault; ``file`` and ``row``, the place of the row in the input (""
-            and its position from 1 by default); ``problem`` (String), a reason of the reader why the row
-            cannot be read, or null; ``problem_kind``, the kind of that reason (one of `quarantine.KINDS`,
-            "row cannot be read" by default); and ``offset`` (Int64), the row's offset in its partition.
+        frame: the raw rows.
         time_format: the format of times in text and numbers; see `schemas.cells.times`.
 
     Returns:
-        The observation frame of the good rows (``series_id``, ``timestamp``, ``value`` and, if given,
-        ``event_id``, covariates and ``offset``; in input order), and the quarantined rows
-        (``schemas.quarantine``, and ``offset`` if given).
+        Two frames. The first is the observation frame (`SCHEMA`) of the valid rows, in the order of the raw
+        frame. The second holds the quarantined rows (`quarantine.SCHEMA`). Both frames have a column
+        ``offset`` if the raw frame has one. The first also has the ``event_id`` and the covariates of the raw
+        frame.
 
     Raises:
         DataError: one of the three required columns is absent.
@@ -136,7 +158,10 @@ def validate(frame: pl.DataFrame, time_format: str = cells.AUTO) -> tuple[pl.Dat
 
 
 def _read(frame: pl.DataFrame, time_format: str = cells.AUTO) -> pl.DataFrame:
-    """Return the cells with the types of an observation; a cell that cannot be parsed becomes null."""
+    """Convert the columns of a raw frame to the types in `SCHEMA`.
+
+    A cell that cannot be parsed becomes null. In a covariate it becomes infinity (see `_covariate`).
+    """
     columns = [
         cells.names(frame["series_id"]),
         cells.times(frame["timestamp"], time_format),
@@ -149,15 +174,15 @@ def _read(frame: pl.DataFrame, time_format: str = cells.AUTO) -> pl.DataFrame:
 
 
 def _is_good(column: pl.Series) -> bool:
-    """Return True if every cell of a column passes the schema.
+    """Return True if every cell of a column passes the schema `Observation`.
 
-    This check is fast. Pandera takes milliseconds for any number of rows, and a stream validates few rows at
-    a time, so pandera is called only if this check fails.
+    This function saves time: a call of pandera takes milliseconds even for a single row, and a stream
+    validates few rows at a time. So `validate` calls pandera only if this function returns False.
     """
     if column.name.startswith(OBSERVED):
         return bool(
             (column.drop_nulls().abs() <= LARGEST).all()
-        )  # NaN fails, because Polars orders it above all numbers
+        )  # a NaN makes this False, because Polars orders NaN above all numbers
     if column.null_count():
         return False
     if column.name == "timestamp":
@@ -168,9 +193,10 @@ def _is_good(column: pl.Series) -> bool:
 
 
 def _covariate(given: pl.Series) -> pl.Series:
-    """Return a covariate as Float64: null if a cell is missing, infinity if a cell cannot be read.
+    """Convert a column of a covariate to Float64.
 
-    The schema accepts null and rejects infinity.
+    A missing cell becomes null, which the schema accepts. A cell that is not a number becomes infinity, which
+    the schema rejects, so that the row is quarantined.
     """
     number = cells.numbers(given).fill_nan(None)
     is_unreadable = cells.given(given) & cells.numbers(given).is_null()
@@ -182,12 +208,15 @@ def _quarantined(
 ) -> pl.DataFrame:
     at = bad.arg_true()
     raw, read = frame[at], read[at]
-    # If no cell fails, ``fails`` has no columns and no rows, so that ``fails[at]`` would raise an error.
+    # ``fails`` has a column for each column with a failing cell. If no cell fails, it has no columns and
+    # no rows, and ``fails[at]`` would raise an error.
     fails = fails[at] if fails.width else fails
     height = raw.height
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
-    # Each cause of a rejection has an expression (True for rows with this cause), a column, and its faults.
+    # A row is rejected because the reader reported a problem, or because a cell fails the schema. The list
+    # has a tuple for each of these causes: an expression that is True for the rows rejected for this cause,
+    # the faulty column ("" if the whole row is faulty), and the possible faults.
     causes: list[tuple[pl.Expr, str, list[Fault]]] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:
@@ -203,7 +232,7 @@ def _quarantined(
             cells.given(raw[name]).alias(f"{name} given"),
         )
         fails_here = pl.col(f"{name} fails")
-        # Do not report faults of single cells of a row that could not be split into cells.
+        # If the reader could not read a row, its cells are not meaningful: report only the problem.
         if has_problems:
             fails_here = fails_here & pl.col("problem").is_null()
         label = name.removeprefix(OBSERVED)

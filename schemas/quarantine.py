@@ -1,7 +1,7 @@
 """Schema of quarantined rows.
 
-A quarantined row holds where a rejected row is in the input, its first faulty column, the reason, the kind
-of the reason, and the rejected row as JSON text.
+A quarantined row describes a row of the input that validation rejected: the file and the row number, the
+first faulty column, the reason, the kind of the reason, and the rejected row as JSON text.
 """
 
 from __future__ import annotations
@@ -39,10 +39,14 @@ KINDS: Final = (
     "schema is unknown",
     "other",
 )
-"""Every kind of fault for which a row is rejected. Jobs count rejected rows by kind, never by reason."""
+"""The kinds of faults for which a row is rejected.
+
+Jobs count rejected rows by kind. They do not count by reason, because a reason quotes the cell, so that there
+can be as many reasons as rejected rows.
+"""
 
 OTHER: Final = "other"
-"""The kind of a fault that fits no other kind."""
+"""The kind of a fault that no other kind in `KINDS` describes."""
 
 SCHEMA: dict[str, pl.DataType] = {
     "file": pl.String(),
@@ -56,12 +60,14 @@ SCHEMA: dict[str, pl.DataType] = {
 
 
 class QuarantinedRow(pa.DataFrameModel):
-    """One rejected input row.
+    """One row of the input that validation rejected, or one file that cannot be read (to its end).
 
-    ``file`` is the name of the file as given, empty if rows are not from files. ``row`` counts data rows from
-    1; 0 means that the whole file cannot be read. ``column`` is the first faulty column, empty if the whole
-    row or file is faulty. ``reason`` joins all reasons with "; ". ``kind`` is the kind of the first reason,
-    one of `KINDS`. ``raw`` is the text of the row as compact JSON, empty for a whole file.
+    - ``file``: the name of the file as the user gave it; empty if the row is not from a file.
+    - ``row``: the number of the row in the file, from 1, without the header. For a file, 0.
+    - ``column``: the first faulty column; empty if the whole row or file is faulty.
+    - ``reason``: all reasons, joined with "; ".
+    - ``kind``: the kind of the first reason, one of `KINDS`.
+    - ``raw``: the rejected row as compact JSON. For a file, empty.
     """
 
     file: pl.String
@@ -83,9 +89,12 @@ def empty(offset: bool = False) -> pl.DataFrame:
 
 
 def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
-    """Return a frame of one quarantined row, for a file that cannot be read, or not beyond some row.
+    """Return one quarantined row for a file that cannot be read, or that can be read only up to some row.
 
-    ``offset`` is the position in the file, from 0, of the first row that was not read.
+    Args:
+        file: the name of the file.
+        reason: the reason why the file cannot be read.
+        offset: the position in the file, from 0, of the first row that cannot be read.
     """
     kind = "file cannot be read"
     row = {"file": file, "row": 0, "column": "", "reason": reason, "kind": kind, "raw": "", "offset": offset}
@@ -93,12 +102,12 @@ def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
 
 
 def share_message(reasons: Mapping[str, int], rows: int, most: float) -> str | None:
-    """Return a message if more than the share ``most`` of the rows is quarantined, else None.
+    """Return an error message if too many rows are quarantined, else None.
 
     Args:
-        reasons: number of quarantined rows by reason.
-        rows: number of all rows.
-        most: the largest allowed share, ``data.max_quarantined``.
+        reasons: for each kind of fault (see `KINDS`), the number of rows that are quarantined for it.
+        rows: the number of all rows, valid and quarantined.
+        most: the largest share of quarantined rows that is allowed, the setting ``data.max_quarantined``.
     """
     count = sum(reasons.values())
     if not count or count <= most * rows:
@@ -113,16 +122,17 @@ def share_message(reasons: Mapping[str, int], rows: int, most: float) -> str | N
 
 
 def check_share(reasons: Mapping[str, int], rows: int, most: float, rejected: pl.DataFrame) -> None:
-    """Raise an error if more than the share ``most`` of the rows is quarantined.
+    """Raise an error if too many rows are quarantined.
 
     Args:
         reasons: as in `share_message`.
         rows: as in `share_message`.
         most: as in `share_message`.
-        rejected: the quarantined rows, or some of them, from which the message quotes the first.
+        rejected: quarantined rows; some of them are enough, because the message quotes only the first.
 
     Raises:
-        DataError: the share is too large; the message gives the reasons and the first rejected row.
+        DataError: the share of quarantined rows is above ``most``. The message gives the most frequent
+            kinds of faults and the reason of the first row of ``rejected``.
     """
     message = share_message(reasons, rows, most)
     if message is None:

@@ -1,4 +1,8 @@
-"""Schema of replaced rows: observations that were replaced by a later row of the same series and time."""
+"""Schema of replaced rows.
+
+A replaced row is an observation that does not count, because a later row has the same series and time but
+another value.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +26,18 @@ def empty() -> pl.DataFrame:
 
 
 def frame(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return only the columns of `SCHEMA`, and ``event_id`` if the rows have one."""
+    """Return the rows with only the columns of `SCHEMA`, and ``event_id`` if the rows have it."""
     if not len(rows):
         return empty()
     return rows.select(*SCHEMA, *(["event_id"] if "event_id" in rows.columns else []))
 
 
 def notice(count: int, kept: str) -> list[str]:
-    """Return a list with one line for the user about replaced rows; an empty list without replaced rows.
+    """Return a list with a message for the user about the replaced rows, or an empty list if there are none.
 
     Args:
-        count: number of replaced rows.
-        kept: the place where the replaced rows are stored.
+        count: the number of replaced rows.
+        kept: the place where the replaced rows are stored, as words for the message.
     """
     if not count:
         return []

@@ -1,7 +1,7 @@
 """Schemas of tables with the scores of forecasts.
 
-`Score` holds the errors of a model at one horizon. `MemberScore` holds the errors of a member over all
-horizons from 1 to one horizon.
+`Score` holds the errors of one model at one horizon. `MemberScore` holds the errors of one member of a
+forecaster, averaged over the horizons from 1 to a given horizon.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ SCHEMA: dict[str, pl.DataType] = {
 class Score(pa.DataFrameModel):
     """The errors of one model at one horizon.
 
-    ``count`` is the number of forecasts with an actual. ``mae`` is the mean absolute error, divided for each
-    series by the error of seasonal naive on its training rows (as in MASE), averaged over series. ``pinball``
-    is the pinball loss with the same division, averaged over quantiles and series. ``coverage`` is the share
-    of actuals between the outermost quantiles. A number that a model does not have is null or NaN.
+    - ``count``: the number of forecasts whose actual is known.
+    - ``mae``: the mean absolute error of each series, divided by the error of seasonal naive on the training
+      rows of the series (as in MASE); then the mean over the series.
+    - ``pinball``: the pinball loss, divided in the same way; then the mean over the quantiles and series.
+    - ``coverage``: the share of actuals between the lowest and the highest quantile.
+
+    A number that cannot be computed for a model is null or NaN.
     """
 
     model: pl.String = pa.Field(str_contains=r"\S")
@@ -46,7 +49,7 @@ class Score(pa.DataFrameModel):
 
 
 MEMBER_MEASURES = ("mse", "mae", "mase", "smape", "wql", "msis", "coverage_90", "width_90")
-"""The measures of each member, in the order of reports."""
+"""The measures of the errors of a member, in the order in which reports show them."""
 
 MEMBER_SCHEMA: dict[str, pl.DataType] = {
     "member": pl.String(),
@@ -58,13 +61,17 @@ MEMBER_SCHEMA: dict[str, pl.DataType] = {
 
 
 class MemberScore(pa.DataFrameModel):
-    """The errors of one member of a forecaster over horizons 1 to ``horizon`` of a rolling evaluation.
+    """The errors of one member of a forecaster in a rolling evaluation, over the horizons 1 to ``horizon``.
 
-    ``count`` is the number of pairs of forecast and actual, the same for every member. The measures are
-    defined in `forecaster.evaluation.metrics.Measures`: ``mse`` in the square of the values' unit,
-    ``mae`` and ``width_90`` in the values' unit, ``mase`` and ``msis`` in units of the error of seasonal
-    naive on the training rows, ``smape`` in percent. ``coverage_90`` and ``width_90`` are computed for
-    ``horizon`` only. A number that a member does not have is null.
+    ``count`` is the number of pairs of a forecast and its actual; every member has the same number. The other
+    columns are the measures of `forecaster.evaluation.metrics.Measures`:
+
+    - ``mae`` and ``width_90`` have the unit of the values, and ``mse`` its square;
+    - ``mase`` and ``msis`` are multiples of the error of seasonal naive on the training rows;
+    - ``smape`` is in percent;
+    - ``coverage_90`` and ``width_90`` are those at ``horizon`` alone, not over all horizons up to it.
+
+    A measure that cannot be computed for a member is null.
     """
 
     member: pl.String = pa.Field(str_contains=r"\S")
@@ -90,7 +97,7 @@ _MEMBER_SCORES = MemberScore.to_schema()
 
 
 def check_member_scores(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame if it is a valid frame of members' scores.
+    """Return ``frame`` unchanged if it is a valid frame of members' scores.
 
     Raises:
         DataError: a column is absent or of another type, a number is out of its range, or a member occurs

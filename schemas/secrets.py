@@ -1,7 +1,7 @@
-"""Types of settings that may contain a secret.
+"""Types for settings that may contain a secret, such as a password.
 
-The text of these types is masked, so that a secret is not logged, printed or written by accident. Code that
-needs the secret calls ``get_secret_value``.
+``str`` and ``repr`` of these types show ``***`` in place of the secret, so that the secret is not logged,
+printed or written by accident. The method ``get_secret_value`` returns the text with the secret.
 """
 
 from __future__ import annotations
@@ -12,21 +12,25 @@ from schemas.masking import MASK, masked
 
 
 class SecretUrl(SecretStr):
-    """A URL that may contain a password or a token; its text has ``***`` in their place (see `masked`)."""
+    """A URL that may contain a user name, a password or a token.
+
+    Its text shows ``***`` in place of each of these (see `masked`).
+    """
 
     def _display(self) -> str:
         return masked(self.get_secret_value())
 
     @property
     def is_secret(self) -> bool:
-        """Return True if a part of the URL is masked in its text."""
+        """Return True if the URL contains a user name, a password or a token."""
         return str(self) != self.get_secret_value()
 
 
 class SecretOption(SecretStr):
     """The value of an option that may be a password.
 
-    Its text is ``***``. The name of an environment variable, ``$NAME``, is no secret and is not masked.
+    Its text is ``***``, except for an empty value and for ``$NAME``, the name of an environment variable,
+    which is no secret; these values are shown.
     """
 
     def _display(self) -> str:

@@ -1,6 +1,7 @@
-"""Convert a column of cells to text: to parse it, to use it as names, or to show it to people.
+"""Convert the cells of a column of any type to text.
 
-No function raises because of the content of a cell.
+`text` returns text to be parsed, `names` returns names of series or labels, and `shown` returns text for
+people to read. No content of a cell makes these functions raise an error.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 
 import polars as pl
 
-_WHOLE = 2**53  # a float64 holds every whole number up to this exactly
+_WHOLE = 2**53  # a float64 represents every whole number up to this one without a rounding error
 _FLOAT_NAME = r"^(-?[1-9]\d*|0)\.0$"
 _TICKS = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _YEARS_S = 8_000_000_000_000  # Polars can write times within this many seconds of 1970 (250,000 years)
@@ -17,9 +18,10 @@ _YEARS_D = 92_000_000  # Polars can write dates within this many days of 1970 (2
 
 
 def text(cells: pl.Series) -> pl.Series:
-    """Return the cells as String ``[n]``: lists and structs as JSON, null for null cells.
+    """Convert the cells to text that can be parsed, String ``[n]``.
 
-    Bytes that are not UTF-8 also become null; `shown` returns text for them.
+    Lists and structs become JSON. Null and bytes that are not UTF-8 become null; `shown` can write such
+    bytes.
     """
     dtype = cells.dtype
     if dtype == pl.String:
@@ -38,7 +40,11 @@ def text(cells: pl.Series) -> pl.Series:
 
 
 def shown(cells: pl.Series) -> pl.Series:
-    """Return the cells as text for people, String ``[n]``: as `text`, with non-UTF-8 bytes escaped."""
+    """Convert the cells to text for people to read, String ``[n]``.
+
+    The text is that of `text`, except for bytes that are not UTF-8: each of these is written as an
+    escape of four characters, as in Python.
+    """
     words = text(cells)
     hidden = (words.is_null() & cells.is_not_null()).arg_true()
     if not len(hidden):
@@ -49,10 +55,10 @@ def shown(cells: pl.Series) -> pl.Series:
 
 
 def names(cells: pl.Series) -> pl.Series:
-    """Return the cells as names of series or labels, String ``[n]``; null if a cell has no text or is NaN.
+    """Convert the cells to names of series or labels, String ``[n]``.
 
-    Equal names are equal in every column type: the float 7.0, the decimal 7.00 and the text ``7.0`` all
-    become ``7``.
+    A series has the same name in every type of column: the integer 7, the float 7.0, the decimal 7.00 and the
+    text ``7.0`` all become ``7``. Null, NaN and bytes that are not UTF-8 become null.
     """
     dtype = cells.dtype
     if isinstance(dtype, pl.BaseExtension):
@@ -92,14 +98,16 @@ def _utf8(cell: bytes | None) -> str | None:
 
 
 def _times(cells: pl.Series) -> pl.Series:
-    """Return dates and times as text.
+    """Convert dates and times to text.
 
-    Polars cannot write times that are too far from 1970; such a time becomes "NUMBER UNIT since 1970".
+    Polars cannot write a time more than about 250,000 years from 1970. Such a time becomes a text such as
+    "9223372036854775807 ms since 1970".
     """
     ticks = cells.to_physical().cast(pl.Int64)
     unit = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
     most = _YEARS_D if unit == "days" else min(_YEARS_S * _TICKS[unit], 2**63 - 1)
-    # Compare with the lower limit, too, because abs() of the smallest int64 overflows and stays negative.
+    # The second comparison is for the smallest int64: its abs() overflows to a negative number, which is not
+    # greater than the limit.
     outside = (ticks.abs() > most) | (ticks < -most)
     if not outside.any():
         return cells.cast(pl.String)
@@ -110,12 +118,14 @@ def _times(cells: pl.Series) -> pl.Series:
 def _json(cells: pl.Series) -> pl.Series:
     if not isinstance(cells.dtype, pl.Object) and _is_json(cells.dtype):
         cell = pl.col("v")
-        # Polars encodes only structs as JSON: encode the struct {"v": cell}, then cut off {"v": and }.
+        # Polars can write only structs as JSON, so put each cell into a struct with the field "v", and then
+        # cut the first 5 characters, {"v":, and the last one, }, off the JSON text.
         encoded = pl.struct(cell).struct.json_encode().str.slice(5).str.head(-1)
         made = cells.alias("v").to_frame().select(pl.when(cell.is_not_null()).then(encoded))
         return made.to_series().alias(cells.name)
     if cells.dtype.is_nested():
-        # Convert nested times to integers, because Polars times may be out of Python's range.
+        # Convert times inside lists and structs to integers, because Python cannot represent all times that
+        # Polars can.
         cells = cells.to_physical()
     return pl.Series(cells.name, [_cell_text(cells, i) for i in range(len(cells))], dtype=pl.String)
 
@@ -123,7 +133,8 @@ def _json(cells: pl.Series) -> pl.Series:
 def _is_json(dtype: pl.DataType) -> bool:
     """Return True if Polars can write every cell of a type as JSON.
 
-    Polars panics if a cell contains bytes, or a time that is too far from 1970.
+    Types that may contain bytes or times are excluded: Polars panics when it writes bytes as JSON, or a time
+    that is too far from 1970.
     """
     if isinstance(dtype, pl.List):
         return _is_json(_typed(dtype.inner))
@@ -146,6 +157,6 @@ def _cell_text(cells: pl.Series, place: int) -> str | None:
         if isinstance(value, list | dict | tuple):
             return json.dumps(value, default=str, separators=(",", ":"))
         return str(value)
-    # str() of this object fails: return the column's type instead.
+    # A cell may be any Python object, so str() may raise any error. Show the type of the column instead.
     except (Exception, pl.exceptions.PanicException):
         return str(cells.dtype)

@@ -10,23 +10,32 @@ from schemas.text_cells import names
 
 AUTO = "auto"
 UNITS = ("s", "ms", "us", "ns", "excel")
-"""Units of times that are numbers: seconds, ms, us or ns since 1970, or the days of a spreadsheet."""
+"""Units of times that are numbers.
+
+"s", "ms", "us" and "ns" count seconds, milliseconds, microseconds or nanoseconds since 1970. "excel" counts
+days since 1899-12-30, as spreadsheets do.
+"""
 
 _LEAST = 100_000_000
-"""Smallest number that ``auto`` reads as a time: 1973-03-03 in seconds since 1970. A smaller number is more
-likely a year, a month, a day, a date of a spreadsheet or a count of steps."""
+"""Smallest number that the format ``auto`` reads as a time: 1973-03-03 in seconds since 1970.
+
+``auto`` rejects a smaller number, because it is more likely a year, a month, a day, a date of a spreadsheet
+or a count of steps.
+"""
 
 _EXCEL_DAYS = 25_569  # 1899-12-30, day 0 of spreadsheets, is this many days before 1970-01-01
-_MOST = 1e19  # no larger number is a time in any unit: as nanoseconds, 1e19 is in the year 2286
+_MOST = 1e19  # larger numbers are not times in any unit: even as nanoseconds, they are after the year 2286
 _MOST_US = 10_413_792_000_000_000  # the year 2300 begins at this time
 _PROBE = datetime(2013, 1, 31, 13, 30, 30)
 
 
 def check(time_format: str) -> str:
-    """Return the format if it is ``auto``, one of `UNITS`, or a pattern such as ``%m/%d/%Y %H:%M``.
+    """Return ``time_format`` unchanged if it is valid.
+
+    A valid format is ``auto``, one of `UNITS`, or a pattern that contains a year, such as ``%m/%d/%Y %H:%M``.
 
     Raises:
-        ValueError: the format is none of these.
+        ValueError: the format is not valid.
     """
     if time_format == AUTO or time_format in UNITS:
         return time_format
@@ -45,9 +54,10 @@ def check(time_format: str) -> str:
 
 
 def from_pattern(words: pl.Series, pattern: str) -> pl.Series:
-    """Return microseconds since 1970, Int64 ``[n]``, of stripped text; null if it does not match the pattern.
+    """Convert text without surrounding blanks to microseconds since 1970, Int64 ``[n]``.
 
-    Without a month or day in the pattern, the first one is taken; without a clock time, midnight.
+    Text that does not match the pattern becomes null. If the pattern has no month, the month is January; if
+    it has no day, the day is the first of the month; if it has no clock time, the time is midnight.
     """
     wanted = pl.col("t")
     for lacks, part, value in (
@@ -64,15 +74,17 @@ def from_pattern(words: pl.Series, pattern: str) -> pl.Series:
 
 
 def has_zone(pattern: str) -> bool:
-    """Return True if times of this format have a known offset from UTC."""
+    """Return True if a time of this format contains its offset from UTC, or counts from 1970 in UTC."""
     return pattern in ("s", "ms", "us", "ns") or _has(pattern, ("z", ":z", "+", "#z", "s"))
 
 
 def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
-    """Return microseconds since 1970, Int64 ``[n]``, of a column of numbers; null if a number is not a time.
+    """Convert a column of numbers to microseconds since 1970, Int64 ``[n]``.
 
-    With ``auto``, the size of a number decides whether it counts seconds, milli-, micro- or nanoseconds. A
-    number is null if it is too small for a time after 1973, or if it could also be a date (201301310500).
+    A number that is not a time becomes null. With the format ``auto``, the size of a number decides whether
+    it counts seconds, milliseconds, microseconds or nanoseconds. ``auto`` rejects a number
+    whose absolute value is below `_LEAST`, and one whose digits can be read as a date and a clock time, such
+    as 201301310500.
     """
     if "%" in time_format:
         return from_pattern(names(cells), time_format)
@@ -89,7 +101,8 @@ def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
         )  # fmt: skip
         known = known & ~n.is_between(-_LEAST, _LEAST, closed="none") & ~_digits_of_a_minute(n)
     elif time_format == "excel":
-        # Round to seconds: a rounding error of a serial date (7199.997 s for 7200 s) could change the window.
+        # Round to seconds, because a spreadsheet stores 2 o'clock as a fraction of a day, which may be read
+        # as 7199.997 s instead of 7200 s. The row would then belong to the window before 2 o'clock.
         seconds = ((n.cast(pl.Float64) - _EXCEL_DAYS) * 86_400).round()
         micros, known = seconds * 1_000_000, known & n.is_between(-1e7, 1e7)
     elif time_format == "ns":
@@ -103,9 +116,10 @@ def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
 
 
 def looks_like(number: pl.Expr) -> pl.Expr:
-    """Return text that explains a number (Float64) of implausible size for a time, and how to read it.
+    """Return the end of an error message about a number (Float64) that the format ``auto`` rejects as a time.
 
-    The text names the setting that reads such numbers. It is null for a number of plausible size.
+    The text states what the number probably is, and which setting reads such numbers. It is null for a number
+    that ``auto`` accepts.
     """
     return (
         pl.when(number.is_between(19000101, 21001231) & _is_day(number))
@@ -129,7 +143,10 @@ def looks_like(number: pl.Expr) -> pl.Expr:
 
 
 def _digits_of_a_minute(number: pl.Expr) -> pl.Expr:
-    """Return True for a number such as 201301310500: a minute in digits, or milliseconds in 1976."""
+    """Return True for a number such as 201301310500, which can be read in two ways.
+
+    Its digits are a date and a clock time, 2013-01-31 05:00; as milliseconds since 1970, it is in 1976.
+    """
     minute, hour, day = number % 100, number // 100 % 100, number // 10_000
     is_clock = minute.is_between(0, 59) & hour.is_between(0, 23)
     return number.is_between(190001010000, 210012312359) & is_clock & _is_day(day)

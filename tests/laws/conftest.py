@@ -1,4 +1,4 @@
-"""A small fleet of series and a file of its rows; a job over the file takes one or two seconds."""
+"""Fixtures of the laws: a small fleet of series, and a file of its rows that a job reads in two seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from tests.fleets import START, rows_of
 
 @pytest.fixture(scope="session")
 def small_fleet() -> Windows:
-    """Return twelve series of 120 windows: levels up to 1e9, gaps, late beginnings and early ends."""
+    """Return twelve series of 120 windows.
+
+    Some have values near 1e9, some have gaps, and some begin after the first window or end before the last.
+    """
     rng = np.random.default_rng(3)
     values = rng.normal(size=(120, 12)).cumsum(axis=0) + np.logspace(0, 9, 12)
     values[rng.random(values.shape) < 0.1] = np.nan

@@ -42,7 +42,7 @@ MESSY_ROWS = st.lists(st.tuples(NAMES, TIMES, VALUES), max_size=60)
 
 
 @given(messy=MESSY_ROWS, cuts=st.lists(st.integers(0, 60), max_size=5), data=st.data())
-def test_every_row_of_a_messy_input_is_counted_exactly_once(
+def test_every_row_of_an_input_is_counted_exactly_once(
     messy: list[tuple[Any, ...]], cuts: list[int], data: st.DataObject
 ) -> None:
     schema = ["series_id", "timestamp", "value"]
@@ -54,7 +54,7 @@ def test_every_row_of_a_messy_input_is_counted_exactly_once(
         good, bad = observations.validate(raw[first:stop])
         assert len(good) + len(bad) == stop - first
         bad_rows += len(bad)
-        # The watermark may be ahead of the rows, so that some rows are late.
+        # Draw also watermarks that have passed the times of the next rows, because these rows are then late.
         arrivals.append(Arrival(good, data.draw(st.integers(START, START + 35)) * HOUR_US))
     if not arrivals:
         return
@@ -67,7 +67,7 @@ def test_every_row_of_a_messy_input_is_counted_exactly_once(
 
 
 @given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
-def test_every_offset_of_every_log_is_counted_once(logs: Logs, shards: int, data: st.DataObject) -> None:
+def test_every_row_of_every_partition_is_counted_once(logs: Logs, shards: int, data: st.DataObject) -> None:
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts])
     stop = data.draw(st.integers(0, len(order)))
     ran = fold(forecaster(max_gap=LONG_GAP, **SHORT_WEEK), order[:stop], shards, partitions=logs.partitions)
@@ -88,11 +88,9 @@ def test_every_offset_of_every_log_is_counted_once(logs: Logs, shards: int, data
     assert stop < len(order) or not counts.pending
 
 
-@settings(max_examples=6)  # few examples, because each example reads its logs several times
+@settings(max_examples=6)  # few examples, because an example is slow: it reads its logs several times
 @given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
-def test_reading_batches_again_changes_no_count_and_no_output(
-    logs: Logs, shards: int, data: st.DataObject
-) -> None:
+def test_batches_that_are_read_again_change_no_output(logs: Logs, shards: int, data: st.DataObject) -> None:
     model = forecaster(max_gap=LONG_GAP, **SHORT_WEEK)
     once = fold(model, logs.one_by_one(), shards, partitions=logs.partitions)
     again = [
@@ -103,7 +101,7 @@ def test_reading_batches_again_changes_no_count_and_no_output(
     assert not by_key(twice.forecasts)
     assert not sum(map(len, twice.late + twice.quarantined))
 
-    # Also read batches again in the middle of a log: before each batch, repeat some earlier batches.
+    # Before each batch, read some earlier batches again, as a job does after a restart.
     order = logs.one_by_one()
     repeated = []
     for batch in order:
@@ -116,7 +114,10 @@ def test_reading_batches_again_changes_no_count_and_no_output(
 
 
 def write_old_file(folder: Path, name: str, lines: list[str]) -> None:
-    """Write a CSV file that was modified a minute ago, so that sources treat the file as complete."""
+    """Write a CSV file whose time of modification is a minute ago.
+
+    A source reads a file only if it was not modified for some time, because it may still be growing.
+    """
     path = folder / name
     path.write_text("series_id,timestamp,value\n" + "\n".join(lines) + "\n")
     os.utime(path, (time.time() - 60, time.time() - 60))
@@ -158,7 +159,8 @@ def test_a_stream_of_a_watched_folder_counts_every_row(tmp_path: Path) -> None:
     assert counts.rejected == 2 == len(read_quarantine(output)) - 1
     assert counts.pending == 2
     assert counts.used == 18 + 1 + 1
-    # Late rows must not reopen a window, and no forecast may be based on a window that is still open.
+    # The forecasts must be those of the windows that have closed: a late row must not give a closed window
+    # another forecast, and an open window must not have a forecast yet.
     issued = read_forecasts(output)["issued_at"]
     assert str(issued.min()) == "2013-01-01 01:00:00+00:00"
     assert str(issued.max()) == "2013-01-01 14:00:00+00:00"

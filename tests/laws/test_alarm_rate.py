@@ -1,4 +1,4 @@
-"""Law: a series of any kind raises the configured number of alarms, within a factor of 1.5."""
+"""Law: for every kind of series, the number of alarms is the configured number, within a factor of 1.5."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXPECTED_ALARMS = WINDOWS * ALARMS_PER_WEEK / WEEK
 
 @pytest.fixture(scope="module")
 def detected() -> dict[str, tuple[Floats, Floats]]:
-    """Return the p-values and the alarms of a complete forecaster, each ``[WINDOWS]``, by kind of series."""
+    """Return, for each kind of series, the p-values and the alarms of a forecaster, each ``[WINDOWS]``."""
     series = kinds(WINDOWS)
     model = Forecaster.untrained(
         NetworkConfig(hidden=8, horizon=1),
@@ -41,14 +41,14 @@ def detected() -> dict[str, tuple[Floats, Floats]]:
 
 
 @pytest.mark.parametrize("kind", kinds(1))
-def test_no_kind_of_series_raises_many_more_alarms_than_configured(
+def test_no_series_raises_many_more_alarms_than_configured(
     detected: dict[str, tuple[Floats, Floats]], kind: str
 ) -> None:
     assert np.nansum(detected[kind][1]) <= 1.5 * EXPECTED_ALARMS
 
 
 @pytest.mark.parametrize("kind", MOVING)
-def test_moving_series_raise_not_many_fewer_alarms_than_configured(
+def test_changing_series_raise_nearly_the_configured_number_of_alarms(
     detected: dict[str, tuple[Floats, Floats]], kind: str
 ) -> None:
     assert np.nansum(detected[kind][1]) >= EXPECTED_ALARMS / 1.5
@@ -74,7 +74,9 @@ def test_a_spike_of_a_constant_series_raises_one_alarm(detected: dict[str, tuple
     assert np.flatnonzero(detected["one_spike"][1] == 1).tolist() == [WINDOWS // 3]
 
 
-def test_a_sensor_stuck_forever_raises_one_alarm(detected: dict[str, tuple[Floats, Floats]]) -> None:
+def test_a_series_that_stays_constant_raises_one_alarm(
+    detected: dict[str, tuple[Floats, Floats]],
+) -> None:
     alarm = detected["stuck_for_ever"][1]
     assert np.nansum(alarm[WINDOWS // 2 : WINDOWS // 2 + 24]) == 1
     assert np.nansum(alarm[WINDOWS // 2 + 24 :]) == 0
@@ -88,7 +90,7 @@ def test_a_sensor_stuck_forever_raises_one_alarm(detected: dict[str, tuple[Float
     band=st.sampled_from([0.0, 1e-300, 1.645, 1e9]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_alarms_exceed_the_configured_number_by_at_most_seven(
+def test_alarm_count_is_at_most_seven_above_the_configured(
     rate: float, jump: float, share: float, tail: float, band: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Law: a forecast issued at t does not depend on rows after t, and weights do not depend on held-out rows."""
+"""Laws: a forecast issued at time t does not depend on rows after t, nor weights on held-out rows."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ from tests.fleets import SHORT_WEEK, START, fleets, forecaster
 
 
 def replace_future(fleet: Windows, t: int, seed: int) -> Windows:
-    """Return a copy of a fleet with other values and gaps from row ``t`` on; each series begins as before."""
+    """Return a copy of a fleet that has other values and other gaps from row ``t`` on.
+
+    Each series still has its first value in the same window.
+    """
     rng = np.random.default_rng(seed)
     values = fleet.values.copy()
-    begun = (~np.isnan(values)).cumsum(axis=0) > 1  # keep first values, because series begin there
+    begun = (~np.isnan(values)).cumsum(axis=0) > 1  # keep the first value of each series
     other = 1e6 * rng.normal(size=values.shape)
     other[rng.random(values.shape) < 0.3] = np.nan
     future = begun & (np.arange(len(values))[:, None] >= t)
@@ -41,7 +44,7 @@ def replace_future(fleet: Windows, t: int, seed: int) -> Windows:
     ("cell", "decoder"), [("lstm", False), ("gru", False), ("rnn", False), ("lstm", True)]
 )
 @given(fleet=fleets(), t=st.integers(1, 29), seed=st.integers(0, 1000))
-def test_later_rows_change_no_bit_of_a_forecast(
+def test_a_forecast_does_not_depend_on_later_rows(
     cell: str, decoder: bool, fleet: Windows, t: int, seed: int
 ) -> None:
     assume(t < len(fleet.values))
@@ -55,7 +58,7 @@ def test_later_rows_change_no_bit_of_a_forecast(
 
 
 @given(fleet=fleets(), t=st.integers(1, 29), seed=st.integers(0, 1000))
-def test_later_rows_change_no_input_of_an_earlier_window(fleet: Windows, t: int, seed: int) -> None:
+def test_network_inputs_of_a_window_do_not_depend_on_later_rows(fleet: Windows, t: int, seed: int) -> None:
     model = forecaster()
     ridge, season = model.network.ridge.numpy(), 7
     one, two = (
@@ -72,7 +75,7 @@ def test_later_rows_change_no_input_of_an_earlier_window(fleet: Windows, t: int,
 
 
 @pytest.mark.parametrize("empty", ["missing", "zero"])
-def test_held_out_rows_change_no_bit_of_the_weights(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+def test_trained_weights_do_not_depend_on_held_out_rows(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(100, 6)).cumsum(axis=0)
     values[rng.random(values.shape) < 0.1] = np.nan
@@ -84,7 +87,8 @@ def test_held_out_rows_change_no_bit_of_the_weights(monkeypatch: pytest.MonkeyPa
 
     network = NetworkConfig(hidden=4, horizon=5, lags=(1,), ring=4)
     window_config = WindowConfig.model_validate({"empty": empty})
-    # Compare the weights after one epoch, because held-out rows decide which of several epochs is the best.
+    # Train for one epoch only: of several epochs, training keeps the weights of the epoch with the smallest
+    # loss on the held-out rows, so these rows would decide which weights are kept.
     training = TrainingConfig(epochs=1, segment=16, validation=0.1, backtest=0.1, refit=False)
     seen: list[dict[str, torch.Tensor]] = []
 

@@ -1,4 +1,4 @@
-"""Law: forecasts, counts and state do not depend on how windows are cut into calls or a log into batches."""
+"""Law: the number of windows in a call and the size of batches change no forecast, count or state."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RETURNS_TWICE = Windows(
 )
 
 
-def test_the_short_week_model_has_every_expert() -> None:
+def test_the_model_of_these_tests_has_every_expert() -> None:
     assert {*EXPERTS} < {*forecaster(**SHORT_WEEK).members}
 
 
@@ -81,7 +81,7 @@ def test_forecasts_do_not_depend_on_how_windows_are_split_into_calls(
 
 @pytest.mark.parametrize("max_gap", [3, 672])
 @given(fleet=fleets(), gap=st.integers(1, 12))
-def test_omitted_windows_count_as_windows_without_a_value(max_gap: int, fleet: Windows, gap: int) -> None:
+def test_windows_omitted_by_the_caller_count_as_empty_windows(max_gap: int, fleet: Windows, gap: int) -> None:
     model = forecaster(max_gap=max_gap)
     middle = (fleet.start + fleet.stop) // 2
     before = fleet.between(fleet.start, middle)
@@ -94,7 +94,7 @@ def test_omitted_windows_count_as_windows_without_a_value(max_gap: int, fleet: W
     stepped, during = advance(model, state, holes)
     stepped, then = advance(model, stepped, after)
 
-    # In both cases each window of the gap has forecasts, except of a series that begins after the gap.
+    # The windows of the gap must have forecasts even if the caller omits them.
     assert_same(by_key([forecasts]), by_key([during, then]), scales(fleet))
     assert_same_state(omitted, stepped)
     assert forecasts.cold_starts == during.cold_starts + then.cold_starts
@@ -111,8 +111,9 @@ def test_a_series_begins_anew_after_a_gap_longer_than_max_gap(fleet: Windows) ->
     for name, values in zip(fleet.series_ids, fleet.values.T, strict=True):
         at = np.flatnonzero(~np.isnan(values))
         parts = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
-        # A series that is silent for more than twice ``max_gap`` windows has been removed from the state.
-        # If such a series has a value again, it counts as a new series, and the value is no cold start.
+        # A series without a value for more than ``max_gap`` windows begins anew: its next value is counted as
+        # a cold start. After more than twice as many windows, the series is forgotten and then counts as a
+        # new series. The first value of a new series is not counted as a cold start.
         returns += int(((np.diff(at) > 4) & (np.diff(at) <= 7)).sum())
         for part in parts:
             stop = min(int(part[-1]) + 4, len(values))
@@ -149,7 +150,7 @@ def test_outputs_do_not_depend_on_sizes_of_batches_or_blocks(
 
 
 @pytest.mark.parametrize("windows_per_step", [1, 32])
-def test_a_row_years_ahead_adds_no_windows_between(windows_per_step: int) -> None:
+def test_a_gap_of_years_is_not_stepped_window_by_window(windows_per_step: int) -> None:
     model = forecaster(max_gap=3)
     near, far = START, START + 20 * 365 * 24
     fleet = Windows(("a", "b"), near, np.array([[1.0, 2.0], [1.5, 2.5]]))
@@ -161,13 +162,13 @@ def test_a_row_years_ahead_adds_no_windows_between(windows_per_step: int) -> Non
     assert len(closed) <= 2 + 2 * 6
     assert (
         ran.counts.cold_starts == 0
-    )  # series a is forgotten in the gap, so it counts as new, and its return is no cold start
+    )  # series a is forgotten in the gap, so it counts as new, and its next value is not a cold start
     assert ran.counts.windows == 2 + 3 + 1
     assert ran.counts.used == 5
     assert ran.shards[0].closed_through == far
 
 
-def test_series_without_rows_add_no_windows_and_no_state() -> None:
+def test_series_without_values_get_no_forecasts_and_no_state() -> None:
     model = forecaster(max_gap=3)
     values = np.full((40, 3), np.nan)
     values[:2, 0] = values[30:, 1] = 1.0

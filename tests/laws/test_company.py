@@ -82,7 +82,8 @@ def test_resharding_between_batches_changes_no_output(
 
 
 def assert_same_outputs(one: Ran, other: Ran, logs: Logs) -> None:
-    # Ignore the count of windows: it is the largest count of any shard, so it depends on the sharding.
+    # Do not compare the number of windows: it is that of the shard with most windows, so it depends on which
+    # series are in which shard.
     assert replace(one.counts, windows=0) == replace(other.counts, windows=0)
     assert_same(by_key(one.forecasts), by_key(other.forecasts), logs.scale, within=YOUNG)
     assert sorted_rows(one.late).equals(sorted_rows(other.late))
@@ -104,5 +105,6 @@ def test_backfill_forecasts_do_not_depend_on_shard_count(
     assert_same_frames(frames[1], frames[3], scales(small_fleet))
     assert_same_frames(frames[1], frames[8], scales(small_fleet))
     _, forecasts = advance(model, model.initial_state(), small_fleet)
-    # Compare with `advance` too: with a decoder, equal forecasts show that the job read the covariates.
+    # Compare the forecasts with those of `advance`, too. With a decoder, they are equal only if the job has
+    # read the covariates.
     assert_same_frames(frames[1], forecasts.frame(), scales(small_fleet))

@@ -1,4 +1,4 @@
-"""Law: a job that is killed at any moment and resumed from snapshots has the outputs of an unkilled job."""
+"""Law: a job that is killed at any moment and then resumed has the outputs of a job that is not killed."""
 
 from __future__ import annotations
 
@@ -42,15 +42,26 @@ from tests.power import PowerLoss
 from tests.simulated_kills import KillableProcess, Killed
 
 Steps = Callable[[Shard, Iterable[Batch], int], Iterator[tuple[Shard, Output]]]
-"""Applies batches to a shard in blocks of at most so many windows, as `tests.disks.outputs` does."""
+"""A function that applies batches to a shard and yields outputs, such as `tests.disks.outputs`.
+
+Its arguments are the shard, the batches, and the largest number of windows in one step.
+"""
 
 
 def fold_with_kills(
     model: Forecaster, logs: Logs, shards: int, kills: int, draw: Any, steps: Steps | None = None
 ) -> Ran:
-    """Apply logs to shards in a job that is killed ``kills`` times, each time after a drawn output.
+    """Run a job over logs, and kill and resume the job ``kills`` times.
 
-    Each run of the job calls ``steps`` anew; by default it applies the batches with ``model`` alone.
+    Each run of the job ends after a drawn number of outputs, except the last, which ends with the logs.
+
+    Args:
+        model: the forecaster.
+        logs: the logs that the job reads.
+        shards: the number of shards.
+        kills: how often the job is killed.
+        draw: the function of Hypothesis that draws a value from a strategy.
+        steps: the function that applies batches to a shard; by default, `tests.disks.outputs` with ``model``.
     """
     steps = steps or partial(outputs, model)
     disks = [Disk() for _ in range(shards)]
@@ -61,8 +72,8 @@ def fold_with_kills(
         ]
         starts = {name: min(shard.offsets[name] for shard in opened) for name in logs.partitions}
         parts = [cut(draw, log, starts[log.partition]) for log in logs.parts]
-        # Begin with a batch without rows in each partition, as `Reader` does.
-        # Windows that the watermark had passed before the kill are then closed, even if no row follows.
+        # Begin each partition with a batch without rows, as `Reader` does. This batch closes the windows that
+        # the watermark had passed before the kill. Otherwise they would stay open if no row follows.
         announced = [empty_batch(name, start) for name, start in starts.items()]
         chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         per_step = draw(st.integers(1, 9))
@@ -94,7 +105,7 @@ def fold_with_kills(
 
 @pytest.mark.parametrize(("max_gap", "aggregate"), [(3, "sum"), (LONG_GAP, "sum"), (3, "mean")])
 @given(logs=all_logs(), shards=st.integers(1, 4), kills=st.integers(1, 4), data=st.data())
-def test_no_kill_loses_or_repeats_an_output(
+def test_a_killed_and_resumed_job_writes_every_output_once(
     max_gap: int, aggregate: str, logs: Logs, shards: int, kills: int, data: st.DataObject
 ) -> None:
     model = forecaster(aggregate=aggregate, max_gap=max_gap, **SHORT_WEEK)
@@ -110,7 +121,7 @@ def test_no_kill_loses_or_repeats_an_output(
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
 
-_IGNORED = (".numbers", ".lock", ".ended", ".run")  # a resumed run does not depend on these paths
+_IGNORED = (".numbers", ".lock", ".ended", ".run")  # paths that do not influence a resumed run
 
 
 def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
@@ -119,7 +130,7 @@ def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
     run_stream(job_of(log, output, stop=half_of(log)))
     power = PowerLoss(output, _IGNORED, every_prefix=False, slow=PARTS)
     with power.record():
-        # the run first replaces the state table by a table for 2 shards
+        # run with 2 shards, so that the run begins by replacing the state table with one for 2 shards
         run_stream(job_of(log, output, shards=2))
     for files in random.Random(4).sample(power.states, 12):
         power.restore(files)
@@ -153,7 +164,7 @@ def test_a_replay_resumes_after_a_power_loss_in_its_first_run(tmp_path: Path) ->
     shards=st.integers(1, 3),
     format_=st.sampled_from(["parquet", "jsonl"]),
 )
-def test_a_stream_killed_at_any_rename_resumes_without_loss(
+def test_a_stream_killed_at_any_file_rename_loses_nothing(
     small_fleet: Windows, kills: list[tuple[int, bool, int]], shards: int, format_: Format
 ) -> None:
     model = forecaster()
@@ -194,7 +205,7 @@ def test_a_stream_killed_at_any_rename_resumes_without_loss(
         assert ended == expected
         assert_same_frames(read_forecasts(clean), read_forecasts(output), scales(small_fleet))
         assert read_quarantine(clean).equals(read_quarantine(output))
-        # Every file is complete, and no forecast is in two files.
+        # Read every file of forecasts, because none may be incomplete; and no forecast may be in two files.
         read = pl.read_parquet if format_ == "parquet" else pl.read_ndjson
         written = [read(file) for file in (output / "forecasts").iterdir()]
         assert sum(map(len, written)) == len(read_forecasts(clean))

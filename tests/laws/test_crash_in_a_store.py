@@ -1,4 +1,4 @@
-"""Law: a stream that writes to an object store and is killed at any request resumes without loss."""
+"""Law: a stream that writes to an object store can be killed at any request and resumed without loss."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ from tests.simulated_kills import KillableProcess, Killed
 from tests.stores import Objects, forecasts_written, in_memory, objects, put_back
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"
-_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # a resumed run does not depend on these paths
-_SLOW_S = 0.03  # writes of outputs are slow, so that a snapshot stored before them is noticed
+_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # paths that do not influence a resumed run
+_SLOW_S = 0.03  # delay of writes of outputs, so that the test fails if a snapshot does not wait for them
 
 
 class PausedStream:
-    """A stream that pauses after ``changes`` changes to the store, counted once the stream owns its output.
+    """A stream that runs in a thread and pauses after it has made ``changes`` changes to the store.
 
-    Changes that other threads of the stream begin during the pause are never made.
+    Only changes after the stream has become the owner of its output folder are counted. A change that another
+    thread of the stream begins during the pause is not made, neither then nor later.
     """
 
     def __init__(self, run: Callable[[], object], changes: int) -> None:
@@ -56,12 +57,15 @@ class PausedStream:
         self.threads = frozenset(threading.enumerate()) - self.others
 
     def run_to_the_end(self) -> None:
-        """End the pause and wait until the stream ends."""
+        """Continue the paused stream, and return when it has ended."""
         self.resumed.set()
         self.thread.join()
 
     def wrap(self, change: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that calls ``change`` and may pause; threads of other streams never pause."""
+        """Return a function that calls ``change`` and then pauses if this stream has made enough changes.
+
+        The function does not pause in the threads of other streams.
+        """
 
         def wrapped(*given: Any, **options: Any) -> Any:
             thread = threading.current_thread()
@@ -82,15 +86,18 @@ class PausedStream:
         return wrapped
 
     def _run(self, run: Callable[[], object]) -> None:
-        with suppress(Exception):  # the stream may fail after the pause, because another run is the owner
+        with suppress(Exception):  # the stream fails after the pause if another run has become the owner
             run()
         self.paused.set()
 
 
 def states_after_requests(job: StreamJob, store: Remote) -> list[Objects]:
-    """Run a stream; return the distinct contents of the store after its requests, without `_IGNORED`."""
+    """Run a stream, and return the contents of the store after each request that changed them.
+
+    The paths in `_IGNORED` are left out.
+    """
     left: list[Objects] = []
-    lock = threading.RLock()  # reentrant: a change may call other changes
+    lock = threading.RLock()  # reentrant, because one method that changes the store may call another
 
     def recorded(change: Any) -> Any:
         def wrapped(*given: Any, **options: Any) -> Any:
@@ -128,7 +135,7 @@ def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: LogOut
     log, _ = small_log()
     with in_memory() as store:
         run_stream(job_of(log, store, stop=half_of(log)))
-        # The second run first replaces the state table by a table for 2 shards.
+        # Run again with 2 shards, so that the run begins by replacing the state table with one for 2 shards.
         for left in states_after_requests(job_of(log, store, shards=2), store):
             put_back(store, left)
             ended = run_stream(job_of(log, store, shards=2, windows_per_step=3))
@@ -137,7 +144,7 @@ def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: LogOut
 
 @settings(max_examples=4)
 @given(changes=st.integers(1, 16))
-def test_a_stream_paused_during_a_takeover_changes_no_object_later(
+def test_a_stream_that_lost_its_output_changes_no_stored_object(
     uninterrupted: LogOutputs, changes: int
 ) -> None:
     log, _ = small_log()
@@ -156,11 +163,16 @@ def test_a_stream_paused_during_a_takeover_changes_no_object_later(
 
 
 def run_until_killed(job: StreamJob, process: KillableProcess) -> Any:
-    """Run a stream whose changes to the store go through ``process``; return counts, None if killed."""
+    """Run a stream in a simulated process that may be killed at a change to the store.
+
+    Returns:
+        The counts of the stream, or None if it was killed.
+    """
     with ExitStack() as stack:
         for name in _CHANGES:
             stack.enter_context(patch.object(Remote, name, process.wrap(getattr(Remote, name))))
-        # All earlier owners ran in this process, which is alive; let the lease take them for dead processes.
+        # A run may take over an output whose owner's process has died. All runs of this test are in one
+        # process, which is alive, so replace the check of the process.
         stack.enter_context(patch.object(lease, "_is_dead", lambda owner: True))
         with suppress(Killed):
             return run_stream(job).counts
@@ -201,5 +213,6 @@ def test_a_stream_killed_at_any_request_resumes_without_loss(
         assert ended == run_stream(job(clean)).counts
         assert_same_frames(read_forecasts(clean), read_forecasts(store), scales(small_fleet))
         assert read_quarantine(clean).equals(read_quarantine(store))
-        # No forecast is in two objects: a resumed run removes objects newer than its snapshot.
+        # A resumed run must have removed the objects that are newer than its snapshot. Otherwise a forecast
+        # would be in two objects.
         assert forecasts_written(store) == len(read_forecasts(clean))

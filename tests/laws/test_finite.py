@@ -1,4 +1,4 @@
-"""Law: for every input that validation accepts, all numbers in states and forecasts are finite."""
+"""Law: for every input that validation accepts, all numbers in states and forecasts are finite, not NaN."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ NAN_IS_MISSING = {
 
 def value_arrays(windows: int, series: int) -> st.SearchStrategy[Floats]:
     """Generate arrays ``[windows, series]`` with `random_values`."""
-    # Draw a seed instead of an array, because shrinking a failing array takes minutes.
+    # Draw a seed and not an array: Hypothesis would take minutes to simplify an array for which a test fails.
     return st.integers(0, 2**32 - 1).map(lambda seed: random_values(seed, windows, series))
 
 
 def random_values(seed: int, windows: int, series: int) -> Floats:
-    """Return ``[windows, series]`` values in stretches of any magnitude, with gaps and sign changes."""
+    """Return values ``[windows, series]`` with gaps; their magnitude and sign change from time to time."""
     rng = np.random.default_rng(seed)
     values = np.empty((windows, series))
     for s in range(series):
@@ -73,7 +73,12 @@ def assert_finite(state: State, forecasts: Forecasts) -> None:
 
 
 def tables(known: Floats, static: Floats) -> Tables:
-    """Return covariate tables: ``known`` ``[windows]`` from `START` on, ``static`` with a value by series."""
+    """Return the tables of covariates.
+
+    Args:
+        known: the values of a known covariate, ``[windows]``, from window `START` on.
+        static: the values of a static covariate, one for each series.
+    """
     hours = pl.Series((START + np.arange(len(known))) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     ids = [f"s{i}" for i in range(len(static))]
     return Tables(
@@ -86,7 +91,7 @@ def tables(known: Floats, static: Floats) -> Tables:
 
 @lru_cache
 def ordinary_features() -> Features:
-    """Return features that are fitted to tables of ordinary size."""
+    """Return features of covariates, fitted to tables with small numbers."""
     ordinary = tables(np.random.default_rng(0).normal(size=60), np.arange(4.0))
     past = {"heat": np.zeros((60, 4))}
     windows = Windows(tuple(f"s{i}" for i in range(4)), START, np.zeros((60, 4)), past)

@@ -1,4 +1,4 @@
-"""Law: a flat line raises one alarm when it begins, and none while it lasts."""
+"""Law: a series that becomes constant (a flat line) raises one alarm at first, and then no more."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stepped(values: Floats) -> tuple[Floats, Floats, Floats]:
     """Step a forecaster through ``values`` ``[T, S]``.
 
     Returns:
-        The p-values, the alarms, and the median forecasts of the next value, each ``[T, S]``.
+        For each value its p-value, its alarm and the median that was forecast for it, each ``[T, S]``.
     """
     state = model.new_series_state(tuple(str(s) for s in range(values.shape[1])), 0)
     parts = [
@@ -35,7 +35,7 @@ def stepped(values: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def active(seed: int) -> dict[str, Floats]:
-    """Return series ``[WINDOWS]`` that are never constant for long, by kind."""
+    """Return one series ``[WINDOWS]`` of each kind; no series is constant for many windows."""
     rng, at = np.random.default_rng(seed), np.arange(WINDOWS)
     noise = rng.normal(size=WINDOWS)
     return {
@@ -49,7 +49,10 @@ def active(seed: int) -> dict[str, Floats]:
 
 
 def flat(values: Floats, begins: str) -> Floats:
-    """Return a copy of ``values`` that is constant for `LENGTH` windows: at the last value, 0, or higher."""
+    """Return a copy of a series that is constant for `LENGTH` windows from `BEGIN` on.
+
+    The constant is the last value before them, 0, or a larger value, depending on ``begins``.
+    """
     values, last = values.copy(), values[BEGIN - 1]
     values[BEGIN : BEGIN + LENGTH] = {"stays": last, "falls": 0.0, "jumps": last + 60.0}[begins]
     return values
@@ -67,7 +70,7 @@ def test_a_flat_line_raises_one_alarm_when_it_begins(begins: str, seed: int, gap
     assert np.nansum(alarm[BEGIN - 24 : BEGIN + 48] == 1, axis=0).min() >= 1
     assert (
         np.nanmax(p_value[BEGIN + 100 : BEGIN + LENGTH]) < 0.1
-    )  # docs/alarms.md: the p-value stays low on a flat line
+    )  # docs/alarms.md states that p-values stay low while a series is constant
 
 
 @settings(max_examples=4)
@@ -87,13 +90,14 @@ def test_each_spike_of_a_constant_series_raises_one_alarm(seed: int, level: floa
     values = (values + spikes * sizes) * unit
     _, alarm, median = stepped(values)
     np.testing.assert_array_equal(np.nan_to_num(alarm) == 1, spikes)
-    # A forecast may differ from the level only at a spike, because the spike is then the last value.
+    # Only the forecast that is made just after a spike may differ from the level, because the spike is then
+    # the last value.
     np.testing.assert_allclose(median[~spikes], level * unit, rtol=1e-6)
 
 
 @settings(max_examples=4)
 @given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([0.5, 3.0, -40.0]))
-def test_a_step_of_a_constant_series_raises_one_alarm(seed: int, size: float) -> None:
+def test_a_jump_between_two_constant_levels_raises_one_alarm(seed: int, size: float) -> None:
     at = np.random.default_rng(seed).integers(60, WINDOWS - 100, 4)
     values = np.full((WINDOWS, 4), 5.0) + size * (np.arange(WINDOWS)[:, None] >= at)
     _, alarm, median = stepped(values)

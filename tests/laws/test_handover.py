@@ -1,4 +1,7 @@
-"""Law: a backfill up to t followed by a stream from t, or a resumed stream, equals one run over all rows."""
+"""Law: two jobs, of which the second continues from the state of the first, give the outputs of one job.
+
+The jobs are two backfills, a backfill and a stream, or a stream that is stopped and resumed.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def whole(small_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same_state_tables(one: Location, other: Location) -> None:
-    """Assert that two outputs have equal state tables."""
+    """Assert that the state tables in two output folders have equal states and closed windows."""
     a, b = (state_table.read(output / "state") for output in (one, other))
     assert a.closed_through == b.closed_through
     assert_same_state(a.state, b.state)
@@ -64,17 +67,17 @@ def assert_same_state_tables(one: Location, other: Location) -> None:
 
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
-def test_handing_a_log_over_equals_one_job(
+def test_two_jobs_over_one_log_equal_one_job(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
     assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=False)
 
 
-# Use one partition. Of two duplicates, the row with the larger offset counts; in new logs, which begin at
-# offset 0, the other row could have the larger offset if the two rows were in different partitions.
+# Use one partition, because of two duplicates the row with the larger offset counts. The second job reads new
+# logs, whose offsets begin at 0, so of two duplicates in different partitions another one could count.
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(partitions=1), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
-def test_a_second_job_that_reads_new_logs_equals_one_job(
+def test_two_jobs_over_separate_logs_equal_one_job(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
     assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=True)
@@ -83,16 +86,17 @@ def test_a_second_job_that_reads_new_logs_equals_one_job(
 def assert_same_as_one_job(
     model: Forecaster, logs: Logs, shards: tuple[int, int], data: st.DataObject, is_new_log: bool
 ) -> None:
-    """Assert that a job that hands its shards over to a second job gives the outputs of one job.
+    """Assert that two jobs give the outputs of one job if the second job takes over the shards of the first.
 
-    With ``is_new_log``, the second job reads the rest of each log as a new log that begins at offset 0.
+    The second job reads the batches that the first job has not read. With ``is_new_log``, it reads them as
+    new logs whose offsets begin at 0.
     """
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts])
     whole = fold(model, order, 1, partitions=logs.partitions)
 
     at = data.draw(st.integers(0, len(order)))
     first = fold(model, order[:at], shards[0], partitions=logs.partitions)
-    # Each partition begins with the watermark that it had in the first job.
+    # For each partition, the offset that the first job has reached.
     reached = dict.fromkeys(logs.partitions, 0) | {batch.partition: batch.stop for batch in order[:at]}
     begins = dict.fromkeys(reached, 0) if is_new_log else reached
     second_shards = [
@@ -116,7 +120,7 @@ def assert_same_as_one_job(
 
 
 def as_new_log(batch: Batch, begin: int) -> Batch:
-    """Return a batch with ``begin`` subtracted from its offsets, as if its log began at that offset."""
+    """Return a batch with ``begin`` subtracted from its offsets, so that offset ``begin`` becomes 0."""
     rows, rejected = (f.with_columns(pl.col("offset") - begin) for f in (batch.rows, batch.rejected))
     return replace(batch, start=batch.start - begin, stop=batch.stop - begin, rows=rows, rejected=rejected)
 
@@ -188,7 +192,7 @@ def test_rows_of_windows_closed_by_an_earlier_job_are_late(
 
 @dataclass(frozen=True)
 class StoppingSource:
-    """A source that requests a stop of the job when the job reads from offset ``at`` or later."""
+    """A source that requests a stop of the job, and returns no rows, when it is read from ``at`` or later."""
 
     source: Source
     at: int
@@ -197,7 +201,7 @@ class StoppingSource:
     is_paced: bool = False
 
     def step(self, offset: int) -> Step[int] | None:
-        """See `Source`."""
+        """Return the step of the wrapped source, or request the stop (see `Source.step`)."""
         if offset >= self.at:
             request_stop(self.stop_file)
             return Step((), offset)
@@ -267,7 +271,8 @@ def test_a_stream_of_a_watched_folder_resumes_after_each_file(
         counts = run_stream(job, stop_when_read).counts
         assert counts.missing == counts.late == 0
         assert counts.rows_in == read
-    # Three windows stay open, because the watermark is two hours behind the newest row.
+    # The rows of the last three windows are still pending and not used, because the watermark is two hours
+    # behind the newest row.
     assert counts.used + len(state_table.read(output / "state").pending) == len(rows)
     expected = read_forecasts(whole).filter(pl.col("issued_at").dt.epoch("us") <= (START + 117) * HOUR_US)
     assert_same_frames(expected, read_forecasts(output), scales(small_fleet))

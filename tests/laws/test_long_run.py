@@ -1,9 +1,9 @@
 """Law: after 100,000 windows the float32 arrays of a state still agree with a float64 reference.
 
-Only in least squares can rounding errors grow from step to step, so its test always runs through 100,000
-windows. The test of a forecaster with every component runs through 5,000 windows by default, and through
-100,000 with `make long-run`. 5,000 windows are enough as a default, because all other components forget old
-rounding errors as fast as new ones appear.
+Rounding errors can grow from step to step only in least squares; the other components forget old rounding
+errors as fast as new ones appear. So the test of least squares always runs through 100,000 windows. The test
+of a forecaster with every component runs through 5,000 windows by default, and through 100,000 with
+`make long-run`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ from tests.precision import double_precision, in_double_precision
 
 WINDOWS = 100_000
 CHAIN_WINDOWS = int(os.environ.get("LONG_RUN_WINDOWS", "5000"))
-# Neighbouring lags of a smooth series have nearly equal values, which makes rounding errors largest.
+# In a smooth series, the values at neighbouring lags are nearly equal. Rounding errors of least squares are
+# largest for such inputs.
 LAGS = (1, 2, 3, 22, 23, 24)
 
 
 @pytest.fixture(scope="module")
 def regressors() -> Floats:
-    """Return inputs and targets of least squares, ``[windows, L + 1, 2]``, for a noisy and a smooth wave.
+    """Return the inputs and targets of least squares for two series, a noisy and a smooth wave.
 
-    The second axis contains the values at ``L`` lags and then the next value. Each entry is the difference
-    from the last value, divided by the scale of the series.
+    The array is ``[windows, L + 1, 2]``. Its second axis contains the values at ``L`` lags (the inputs) and
+    then the next value (the target). Each entry is the difference from the last value, divided by the scale
+    of the series.
     """
     rng, t = np.random.default_rng(0), np.arange(WINDOWS + 25)
     waves = np.stack([np.sin(2 * np.pi * t / 24), 5 * np.sin(2 * np.pi * t / 24 + 1)], axis=1)
@@ -49,7 +51,10 @@ def regressors() -> Floats:
 def forecast_and_learn(
     expert: LeastSquares, x: Floats, dtype: DTypeLike
 ) -> tuple[Floats, NDArray[Any], NDArray[Any]]:
-    """Forecast each value, then learn from the value; return the forecasts, the last inverse and weights."""
+    """Forecast each target with least squares, and then update least squares with the target.
+
+    Returns the forecasts, and the inverse matrix and the weights after the last update.
+    """
     own = {name: array.astype(dtype) for name, array in expert.init(2).items() if name != "known"}
     weights, inverse = (np.moveaxis(own[name], 0, -1).copy() for name in ("weights", "inverse"))
     learns, forecast = np.ones(2, bool), np.empty((len(x), 2))
@@ -73,7 +78,7 @@ KINDS = ("noise", "day", "heavy_tails", "walk", "counts", "steps", "shop", "on_a
 
 @dataclass
 class Chain:
-    """The outputs of a whole forecaster in ``T`` windows, and its last state.
+    """The outputs of a forecaster with every component in ``T`` windows, and its last state.
 
     Attributes:
         forecast: ``[Q, T, S, N]``, divided by the mean absolute change of each series.
@@ -87,7 +92,7 @@ class Chain:
 
 
 def stepped(model: Forecaster, values: Floats) -> Chain:
-    """Step a whole forecaster through ``values`` ``[T, S]`` and return its outputs."""
+    """Step a forecaster with every component through ``values`` ``[T, S]`` and return its outputs."""
     state = model.new_series_state(tuple(str(s) for s in range(values.shape[1])), START)
     parts = [
         advance_in_place(model, state, values[first : first + 1000], START + first)
@@ -101,9 +106,9 @@ def stepped(model: Forecaster, values: Floats) -> Chain:
 
 @pytest.fixture(scope="module")
 def chains() -> tuple[Chain, Chain]:
-    """Step a forecaster with every component through the same windows in float32 and again in float64."""
+    """Step a forecaster through the same windows with float32 arrays and with float64 arrays."""
     series = kinds(CHAIN_WINDOWS)
-    meter = 1e9 + series["drift"]  # a float32 value of 1e9 could not represent these changes
+    meter = 1e9 + series["drift"]  # changes so small that float32 values near 1e9 could not represent them
     values = np.stack([*(series[name] for name in KINDS), meter], axis=1)
     model = forecaster(horizon=2, **SHORT_WEEK)
     short = stepped(model, values)
@@ -115,7 +120,7 @@ def test_forecasts_of_a_long_run_in_float32_agree_with_float64(chains: tuple[Cha
     short, reference = chains
     off = np.abs(short.forecast - reference.forecast)
     assert off[:, -1000:].max() <= 1e-3
-    assert off.max() <= 1e-2  # after a reset of a component's state, forecasts would differ more
+    assert off.max() <= 1e-2  # if one of the two had reset the state of a component, they would differ more
 
 
 def test_p_values_and_alarms_of_a_long_run_agree_with_float64(chains: tuple[Chain, Chain]) -> None:

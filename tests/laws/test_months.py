@@ -1,4 +1,7 @@
-"""Laws of parity and handover with windows of calendar months, which differ in length."""
+"""Laws for windows that are calendar months, which differ in length.
+
+A stream gives the forecasts of a backfill, also if it continues from the state of an earlier backfill.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,15 @@ FIRST, MONTHS, SERIES = (
     -25,
     60,
     5,
-)  # December 1967 to November 1972: two leap years, months before and after 1970
+)  # December 1967 to November 1972 contains two leap years, and months before and after 1970
 SPLIT_US = 864_000_000_000  # the 11th of January 1970
 
 
 def readings() -> pl.DataFrame:
-    """Return up to two rows of each series and month, some at the first or last microsecond, with gaps."""
+    """Return rows with at most two values of a series in a month, and with months without a value.
+
+    Some rows are at the first or the last microsecond of a month.
+    """
     rng = np.random.default_rng(3)
     month = np.repeat(FIRST + np.arange(MONTHS), 2 * SERIES)
     begin_us, end_us = MONTH.start_us(month), MONTH.end_us(month)
@@ -100,7 +106,7 @@ def test_rows_of_a_month_that_the_state_table_closed_are_late(
     run_stream(first)
     table = state_table.read(first.output / "state")
     assert table.state.freq == MONTH
-    assert set(table.state.clock.tolist()) == {0}  # the end of the replay closes January
+    assert set(table.state.clock.tolist()) == {0}  # at its end, a replay closes the last window, January
     assert str(table.state.frame()["clock"][0]) == "1970-02-01 00:00:00+00:00"
 
     second = BackfillJob(MODEL, (str(file),), after, tmp_path / "b", 3, state_table=first.output / "state")

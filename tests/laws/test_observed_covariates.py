@@ -1,4 +1,7 @@
-"""The laws of chunking, order, causality, handover and re-warming with an observed covariate."""
+"""Laws of other files in this folder, for forecasters with an observed covariate.
+
+The laws are those of test_chunking, test_company, test_causality, test_order and test_versions.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,8 @@ def test_forecasts_of_rows_do_not_depend_on_row_order_or_shards(
     model = forecaster(observed=HEAT)
     rows = rows_of(fleet)
     assume(len(rows) > 0)
-    heat = np.where(np.isnan(fleet.values), np.nan, fleet.past["heat"])  # a window without a value has no row
+    # A window without a value has no row, so it has no covariate either.
+    heat = np.where(np.isnan(fleet.values), np.nan, fleet.past["heat"])
     _, expected = advance(model, model.initial_state(), replace(fleet, past={"heat": heat}))
     before = rows["timestamp"].min().timestamp() * 1e6  # type: ignore[union-attr]
     arrivals = [

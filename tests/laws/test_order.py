@@ -1,4 +1,7 @@
-"""Law: outputs do not depend on the order of rows within the lateness or on how partitions interleave."""
+"""Laws: outputs do not depend on the order of rows, if no row is late, nor on the order of batches.
+
+Batches of different partitions may arrive in any order.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def test_forecasts_do_not_depend_on_row_order_within_the_lateness(
     model = forecaster(aggregate=aggregate)
     rows = rows_of(fleet)
     assume(len(rows))
-    # Add a second row to some windows, and copies of some rows.
+    # Let some windows have two rows with different times, and let some rows have an exact copy.
     shifted = rows.head(copies).with_columns(
         pl.col("timestamp") + pl.duration(minutes=7), pl.col("value") * 2
     )
@@ -47,7 +50,7 @@ def test_forecasts_do_not_depend_on_row_order_within_the_lateness(
     assert shuffled_order.counts.late == 0
     expected = (
         0 if aggregate == "sum" else min(copies, len(rows_of(fleet)))
-    )  # for sums, equal rows are separate events
+    )  # equal rows are duplicates, but not in sums, which count each of them as an event
     assert shuffled_order.counts.duplicates == in_order.counts.duplicates == expected
     scale = scales(aggregate_rows(rows, model.window_config).windows)
     assert_same(by_key(in_order.forecasts), by_key(shuffled_order.forecasts), scale)
@@ -77,7 +80,10 @@ def test_outputs_do_not_depend_on_the_order_of_batches(
 
 
 def late_offsets(log: Log) -> set[int]:
-    """Return the offsets of late rows: an earlier watermark of the partition had passed the row's window."""
+    """Return the offsets of the late rows of a log.
+
+    A row is late if the watermark of its partition had passed the end of its window before the row.
+    """
     at = sorted(log.watermarks_us)
     before = [max((log.watermarks_us[w] for w in at if w <= o), default=-1) for o in log.rows["offset"]]
     window = log.rows["timestamp"].dt.epoch("us") // HALF_A_DAY_US
@@ -89,13 +95,13 @@ def late_offsets(log: Log) -> set[int]:
 
 
 @given(logs=all_logs(), data=st.data())
-def test_only_the_watermark_of_its_partition_makes_a_row_late(logs: Logs, data: st.DataObject) -> None:
+def test_lateness_of_a_row_depends_only_on_its_partition(logs: Logs, data: st.DataObject) -> None:
     expected = {(log.partition, o) for log in logs.parts for o in late_offsets(log)}
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts], early=True)
     for batches in (
         order,
         logs.one_by_one(),
-    ):  # in the second order, no window has closed when the first partition is read
+    ):  # in the second order, the first partition is read completely before any window closes
         ran = fold(forecaster(max_gap=3, **SHORT_WEEK), batches, 2, partitions=logs.partitions)
         late = pl.concat(ran.late, how="diagonal") if ran.late else pl.DataFrame()
         found = set(late.select("partition", "offset").rows()) if len(late) else set()
@@ -116,7 +122,7 @@ def test_a_row_can_be_late_although_its_window_is_open(early: bool) -> None:
 
 @dataclass(frozen=True)
 class ArrivalsSource:
-    """A source of rows out of order: one batch for each file, and the watermark after each batch."""
+    """A source of rows that are not in the order of their times; it returns one batch for each arrival."""
 
     folder: Path
     watermarks_us: tuple[int, ...]
@@ -124,7 +130,7 @@ class ArrivalsSource:
     is_paced: bool = False
 
     def step(self, offset: int) -> Step[int] | None:
-        """Return the batch that begins at ``offset``, or the next one; None after the last batch."""
+        """Return the first batch that begins at ``offset`` or later, or None if there is no such batch."""
         files = [pl.read_parquet(self.folder / f"{at}.parquet") for at in range(len(self.watermarks_us))]
         arrivals = [Arrival(*both) for both in zip(files, self.watermarks_us, strict=True)]
         following = [batch for batch in batches_of(arrivals, self.partition) if batch.start >= offset]

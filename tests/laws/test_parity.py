@@ -1,4 +1,7 @@
-"""Law: a backfill and a stream of a file, in process or on Prism, issue the same forecasts, within 1e-5."""
+"""Law: every job over the same file issues the same forecasts, within 1e-5 of the scale of a series.
+
+The job may be a backfill or a stream, and may run in process or on Prism.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of, scales
 
 
 class Outputs(NamedTuple):
-    """The outputs of a job that has ended."""
+    """The forecasts, quarantined rows, late rows, state and counts of a job that has ended."""
 
     forecasts: pl.DataFrame
     quarantine: pl.DataFrame
@@ -46,7 +49,7 @@ class Outputs(NamedTuple):
 
 
 class JobsOfFile(NamedTuple):
-    """The outputs of jobs over one file: of a backfill in process, and of other jobs by name."""
+    """The outputs of several jobs over one file: of a backfill in process, and of the other jobs by name."""
 
     model: Forecaster
     raw: pl.DataFrame
@@ -104,7 +107,7 @@ def readings() -> pl.DataFrame:
         }
     )
     late_beginner = (pl.col("series_id") == "s7") & (pl.int_range(pl.len()) < 100 * series)
-    quiet = (pl.int_range(pl.len()) // series).is_between(80, 90)  # windows without a row of any series
+    quiet = (pl.int_range(pl.len()) // series).is_between(80, 90)  # in these windows, no series has a row
     rows = rows.filter(~late_beginner & ~quiet & pl.Series(rng.random(series * windows) > 0.05))
     bad = rows.head(30).with_columns(
         series_id=pl.Series(["", None, "s1"] * 10),
@@ -118,7 +121,7 @@ def events() -> pl.DataFrame:
     """Return 2,000 events of 9 series: some hours have many events, others none; some events occur twice."""
     rng = np.random.default_rng(1)
     count = 2000
-    at = START * 3600 + rng.integers(0, 150 * 60, count) * 60  # whole minutes: times repeat
+    at = START * 3600 + rng.integers(0, 150 * 60, count) * 60  # whole minutes: some times are equal
     rows = pl.DataFrame(
         {
             "series_id": [f"gate {i}" for i in rng.integers(0, 9, count)],
@@ -210,7 +213,7 @@ def test_a_watched_folder_forecasts_all_closed_windows(
 
     last = (
         small_fleet.stop - 1
-    ) * HOUR_US  # end of the second-to-last window, because the last window stays open
+    ) * HOUR_US  # the last window stays open, so the last forecast is issued at the end of the one before
     expected = read_forecasts(tmp_path / "backfill").filter(pl.col("issued_at").dt.epoch("us") <= last)
     assert_same_frames(expected, read_forecasts(output), scales(small_fleet))
     assert counts.missing == counts.late == 0

@@ -36,7 +36,7 @@ PARTS = ("forecasts", "late", "state")
 
 
 def write_parts(folder: Path, parts: tuple[str, ...], text: str) -> None:
-    """Write the parts of an output folder, and sync their files as a job does before its last snapshot."""
+    """Write two files for each part of an output folder, and sync them to the disk as a job does."""
     for part in parts:
         (folder / part).mkdir(parents=True)
         for name in ("a", "b"):
@@ -53,7 +53,7 @@ def parts_of(output: Path) -> dict[str, str]:
     }
 
 
-def test_a_power_loss_leaves_all_old_or_all_new_output_parts(tmp_path: Path) -> None:
+def test_a_power_loss_does_not_mix_old_and_new_outputs(tmp_path: Path) -> None:
     output, hidden = tmp_path / "out", tmp_path / "out" / ".backfill"
     write_parts(output, ("forecasts", "state"), "old")
     power = PowerLoss(output)
@@ -141,7 +141,7 @@ def test_a_power_loss_loses_no_record_added_to_a_journal(tmp_path: Path) -> None
         assert [record["n"] for _, record in Journal(path).records()] == [*found, 9]
 
 
-def test_a_power_loss_leaves_small_state_files_readable(tmp_path: Path) -> None:
+def test_a_power_loss_leaves_every_small_state_file_readable(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a")
     rows, place = [str(tmp_path / "rows.csv")], tmp_path / "place"
     output = place / "out"
@@ -168,7 +168,7 @@ def test_a_power_loss_leaves_small_state_files_readable(tmp_path: Path) -> None:
     assert len(state_table.read(aside).state) == series
 
 
-def test_a_power_loss_leaves_the_output_of_either_backfill(tmp_path: Path) -> None:
+def test_a_power_loss_leaves_the_old_or_new_backfill_output(tmp_path: Path) -> None:
     output, rng = tmp_path / "out", np.random.default_rng(1)
     jobs = []
     for windows in (6, 9):

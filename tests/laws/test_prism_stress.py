@@ -1,8 +1,8 @@
-"""Law: a stateful Beam step on Prism emits every row once, and the state of a key counts all its rows.
+"""Law: a Beam step with a state for each key, run on Prism, emits each row once and loses no state.
 
-By default, Prism splits a slow bundle in the middle of a key and starts a second bundle of that key beside
-the first, and both begin from the same state. With Beam 2.77.0 this test fails every time unless Prism has
-the option ``prism_disable_sdf_split``: the rows of one key are numbered from 1 twice.
+The test needs the option ``prism_disable_sdf_split`` of Prism. Without it, Prism in Beam 2.77.0 splits a slow
+bundle in the middle of a key. It then runs two bundles of this key at the same time, and both begin with the
+same state, so the rows of the key are numbered from 1 twice.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pipelines.runners.prism import PrismServer, prism_options
 SOURCES = 4
 BATCHES = 100  # batches of each source
 ROWS = 200  # rows of each batch
-KEYS = 5  # an odd number, so that half of a bundle ends in the middle of a key
+KEYS = 5  # an odd number, so that Prism would split a bundle in the middle of a key
 STALL_S = 0.3  # Prism splits a bundle if its counts do not change between two checks, 100 ms apart
-STALL_EVERY = 4_000  # the step stalls at one of this many rows of a key
+STALL_EVERY = 4_000  # the step sleeps at one of every 4,000 rows of a key
 
 Row = tuple[int, int]
 
 
 class Emit(beam.DoFn):
-    """Emit the rows of one batch, spread over the keys."""
+    """Emit the rows of one batch; each row has one of the `KEYS` keys."""
 
     def process(self, batch: int) -> Iterator[Row]:
         for row in range(ROWS):
@@ -39,7 +39,10 @@ class Emit(beam.DoFn):
 
 
 class Number(beam.DoFn):
-    """Number the rows of each key with a counter in state; sleep at some rows, as if the worker were busy."""
+    """Number the rows of each key from 1 with a counter in the key's state.
+
+    At some rows, sleep for `STALL_S`, so that the worker is slow.
+    """
 
     COUNT = ReadModifyWriteStateSpec("count", VarIntCoder())
 
@@ -78,7 +81,7 @@ def test_a_stateful_beam_step_on_prism_numbers_every_row_once(tmp_path: Path) ->
     }
 
 
-# A global variable works here, because the workers run in this process.
+# The workers of Prism run as threads of this process, so they can append to a global variable.
 _numbered_into: list[dict[int, list[int]]] = []
 
 

@@ -1,4 +1,7 @@
-"""Law: scores and drift do not depend on blocks, shards or restarts, and score what was issued."""
+"""Law: scores and drift do not depend on the size of blocks, the number of shards or restarts of the job.
+
+Every issued forecast whose actual is known is scored once.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from tests.partitions import LONG_GAP, Logs, all_logs, cut
 
 
 def model_with_profile() -> Forecaster:
-    """Return a forecaster whose profile holds three of the series of `all_logs`, with random edges."""
+    """Return a forecaster whose profile contains three of the series of `all_logs`, with random deciles."""
     rng = np.random.default_rng(0)
     edges = np.sort(rng.normal(scale=300.0, size=(3, 1, 9)), axis=2).astype(np.float32)
     shares = np.full((3, 1, 10), 0.1, np.float32)
@@ -92,6 +95,6 @@ def test_each_issued_forecast_with_an_actual_is_scored_once(logs: Logs) -> None:
 
 
 def _keys(block: Forecasts, which: np.ndarray) -> list[tuple[str, int]]:
-    """Return the series and the window of each entry that is True in ``which``, ``[T, S]``."""
+    """Return the series id and the window of each entry that is True in ``which`` ``[T, S]``."""
     at = zip(*np.nonzero(which), strict=True)
     return [(block.series_ids[s], int(block.index[t])) for t, s in at]

@@ -24,7 +24,11 @@ Normalize = Literal["none", "train"]
 
 
 def values() -> Floats:
-    """Return three series ``[170, 3]``: the second has gaps, the third a level that reveals a leaked mean."""
+    """Return the values of three series, ``[170, 3]``.
+
+    The second series has gaps. The level of the third series is so high, 10,000, that its forecasts would
+    show it if they were normalized with a mean that includes later rows.
+    """
     rng = np.random.default_rng(0)
     hour = np.arange(170.0)[:, None] + np.array([0.0, 5.0, 11.0])
     found: Floats = np.sin(2 * np.pi * hour / 24) * 3 + rng.normal(size=hour.shape).cumsum(axis=0)
@@ -34,7 +38,7 @@ def values() -> Floats:
 
 
 def values_with_other_future(t: int) -> Floats:
-    """Return `values` up to row ``t``, and other values and gaps after it."""
+    """Return the array of `values` with other values and other gaps after row ``t``."""
     rng = np.random.default_rng(t)
     found = values()
     found[t + 1 :] = 1e3 * rng.normal(size=found[t + 1 :].shape)
@@ -43,7 +47,10 @@ def values_with_other_future(t: int) -> Floats:
 
 
 def forecasts(path: Path, history: Floats, normalize: Normalize) -> tuple[dict[str, Floats], Floats]:
-    """Write a file, train and evaluate on it; return forecasts ``[Q, T, S, N]`` by member, and the rows."""
+    """Write the values to a file, and train and evaluate a forecaster on the file.
+
+    Returns the forecasts ``[Q, T, S, N]`` of each member, and the rows.
+    """
     begin = datetime(2013, 1, 1, tzinfo=UTC)
     times = [begin + timedelta(hours=n) for n in range(len(history))]
     frame = pl.DataFrame({"time": times, **{f"s{i}": column for i, column in enumerate(history.T)}})
@@ -76,14 +83,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("normalize", ["none", "train"])
 @pytest.mark.parametrize("t", [FIRST - 1, 140, 155])
-def test_rows_after_t_change_no_bit_of_forecasts_until_t(folder: Path, t: int, normalize: Normalize) -> None:
+def test_rolling_forecasts_do_not_depend_on_later_rows(folder: Path, t: int, normalize: Normalize) -> None:
     one, rows = unchanged_forecasts(folder, normalize)
     two, _ = forecasts(folder / "other.csv", values_with_other_future(t), normalize)
     assert rows.tolist() == list(range(FIRST - 1, STOP - HORIZON))
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_array_equal(one[name][:, rows <= t], two[name][:, rows <= t], err_msg=name)
-        if name != "seasonal_naive":  # seasonal naive repeats the values of a day earlier
+        if name != "seasonal_naive":  # seasonal naive only repeats the day before
             assert not np.array_equal(one[name][:, rows > t], two[name][:, rows > t]), name
 
 

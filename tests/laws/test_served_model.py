@@ -1,4 +1,7 @@
-"""Law: a served model returns a backfill's forecasts, from a whole history or from a state and newer rows."""
+"""Law: a served model returns the forecasts of a backfill.
+
+A request contains either the whole history of a series, or only new rows, which continue a stored state.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def rows() -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def backfilled(tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
-    """Return the last forecasts of a backfill of `rows`, one row per series and horizon."""
+    """Return the last forecasts of a backfill over `rows`, with one row for each series and horizon."""
     folder: Path = tmp_path_factory.mktemp("backfill")
     rows().write_parquet(folder / "rows.parquet")
     job = BackfillJob(MODEL, (str(folder / "rows.parquet"),), Input(Columns()), folder / "out", shards=1)
@@ -45,7 +48,7 @@ def printed(answer: pl.DataFrame) -> list[str]:
     return [f"{number!r}" for number in answer.select("q5", "q50", "q95").to_numpy().ravel().tolist()]
 
 
-def test_a_served_history_gives_every_digit_of_a_backfill(backfilled: pl.DataFrame) -> None:
+def test_forecasts_served_from_a_history_equal_a_backfill_exactly(backfilled: pl.DataFrame) -> None:
     answer = ServedForecaster(MODEL).predict(rows())
     assert printed(answer) == printed(backfilled)
     assert answer["issued_at"].to_list() == backfilled["issued_at"].to_list()

@@ -1,4 +1,4 @@
-"""Law: a shadow forecasts as if it ran alone, and the forecasts beside it are as without it."""
+"""Law: a shadow forecasts as if it ran alone, and changes no forecast of the version in use."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_a_shadow_forecasts_as_if_it_ran_alone(
     assert_same(by_key(without.forecasts), by_key(ran.forecasts), logs.scale, within=YOUNG)
 
 
-def test_a_stream_keeps_the_forecasts_of_a_shadow_apart(tmp_path: Path) -> None:
+def test_a_stream_stores_forecasts_of_a_shadow_separately(tmp_path: Path) -> None:
     log, scale = small_log(windows=24, every=8)
     shadow = forecaster("gru", seed=3, **SHORT_WEEK)
     job = replace(job_of(log, tmp_path / "both", shards=2), shadow=shadow)
     run_stream(replace(job_of(log, job.output, shards=2, stop=half_of(log)), shadow=shadow))
     assert {shard.shadow is not None for shard in state_table.read(job.states).shards} == {True}
-    run_stream(job)  # resumes the shadow from the snapshots
+    run_stream(job)  # the second run resumes the shadow from the snapshots of the first
     run_stream(job_of(log, tmp_path / "old", shards=2))
     run_stream(replace(job_of(log, tmp_path / "new", shards=2), forecaster=shadow))
     old, new = (read_forecasts(tmp_path / name) for name in ("old", "new"))
@@ -72,7 +72,7 @@ def test_a_stream_keeps_the_forecasts_of_a_shadow_apart(tmp_path: Path) -> None:
     assert {shard.shadow for shard in state_table.read(job.states).shards} == {None}
 
 
-def test_a_share_of_the_series_has_a_shadow(tmp_path: Path) -> None:
+def test_a_shadow_can_forecast_a_share_of_the_series(tmp_path: Path) -> None:
     log, _ = small_log(windows=24, every=8)
     shadow = forecaster("gru", seed=3, **SHORT_WEEK)
     job = replace(job_of(log, tmp_path, shards=4), shadow=shadow, shadow_share=0.5)

@@ -1,4 +1,4 @@
-"""Law: soon after one wrong value, a series is forecast as if the value had not been wrong."""
+"""Law: soon after a single wrong value (a spike), the forecasts of a series are as if it had not occurred."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ model = Forecaster.untrained(NetworkConfig(hidden=8, horizon=24), WindowConfig()
 
 
 def forecast(values: Floats) -> Floats:
-    """Return forecasts ``[Q, T, S, N]`` of values ``[T, S]``."""
+    """Return the forecasts ``[Q, T, S, N]`` of a forecaster that is stepped through ``values`` ``[T, S]``."""
     state = model.new_series_state(tuple(str(s) for s in range(values.shape[1])), START)
     return advance_in_place(model, state, values, START).values
 
@@ -41,7 +41,7 @@ def test_a_constant_series_is_forecast_exactly_after_a_step() -> None:
     np.testing.assert_allclose(after[:, AT + 1 :], 500.0, rtol=1e-6)
 
 
-def test_forecasts_adapt_when_a_constant_series_begins_to_move() -> None:
+def test_forecasts_adapt_when_a_constant_series_begins_to_change() -> None:
     rng = np.random.default_rng(0)
     values = np.full((WINDOWS, 1), 3.0)
     values[AT:, 0] += rng.normal(size=WINDOWS - AT)

@@ -1,4 +1,8 @@
-"""Law: after a model change at a window, a stream forecasts as after a re-warm of the ring at that window."""
+"""Law: after a model change, a stream forecasts as if the new version had been re-warmed at that window.
+
+The stream re-warms the new version in parts, before the window of the change. The result must equal a re-warm
+of the whole ring at the window.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +51,10 @@ FIRST = START // 12  # the first windows of the logs begin here
 def warmed_in_parts(
     old: Forecaster, changes: tuple[ModelChange, ...], is_due: Callable[[], bool]
 ) -> Callable[[Shard, Iterable[Batch], int], Iterator[tuple[Shard, Output]]]:
-    """Return a function that applies batches to a shard, and warms up the next version at drawn moments."""
+    """Return a function that applies batches to a shard and re-warms the new versions in parts.
+
+    After each output, ``is_due`` decides whether a new version is stepped through the values that it lacks.
+    """
 
     def steps(shard: Shard, batches: Iterable[Batch], per_step: int) -> Iterator[tuple[Shard, Output]]:
         warming = {change.forecaster.version: Warming(change.forecaster, change.window) for change in changes}
@@ -68,7 +75,7 @@ def warmed_in_parts(
 
 
 def assert_versions(ran: Ran, models: Models) -> None:
-    """Assert that each forecast has the version that closes its window."""
+    """Assert that each forecast is from the version that is in use when its window closes."""
     for part in ran.forecasts:
         if part is not None and len(part):
             of_windows = {models.of_window(int(window)).version for window in part.index}
@@ -88,7 +95,7 @@ def assert_versions(ran: Ran, models: Models) -> None:
     often=st.sampled_from([0.1, 0.7]),
     data=st.data(),
 )
-def test_a_change_in_parts_equals_a_rewarm_at_its_window(
+def test_a_model_change_gives_the_forecasts_of_a_rewarm(
     max_gap: int,
     aggregate: str,
     empty: str,
@@ -113,7 +120,7 @@ def test_a_change_in_parts_equals_a_rewarm_at_its_window(
     for ran in (at_once, in_parts):
         assert_versions(ran, models)
     scale = logs.scale_of_sums() if aggregate == "sum" else logs.scale
-    if empty == "zero":  # a window without a row is then as far from the others as zero is
+    if empty == "zero":  # windows without a row count as 0, so the changes can be as large as the values
         values = pl.concat([log.rows for log in logs.parts]).group_by("series_id")
         largest = dict(values.agg(pl.col("value").abs().max()).rows())
         scale = {name: own + largest.get(name, 0.0) for name, own in scale.items()}
@@ -126,7 +133,7 @@ def test_a_change_in_parts_equals_a_rewarm_at_its_window(
     new_ring=st.sampled_from([5, 20, 100]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_parts_give_the_state_of_a_rewarm(cuts: list[int], ring: int, new_ring: int, seed: int) -> None:
+def test_a_rewarm_in_parts_gives_the_same_state(cuts: list[int], ring: int, new_ring: int, seed: int) -> None:
     old, new = forecaster("lstm", ring=ring), forecaster("gru", ring=new_ring)
     rng = np.random.default_rng(seed)
     values = 100 + rng.normal(size=(60, 4)).cumsum(axis=0)
@@ -157,7 +164,8 @@ def test_a_killed_stream_changes_its_version_at_the_journaled_window(tmp_path: P
     power = PowerLoss(output, (".numbers", ".lock", ".ended", ".run"), every_prefix=False, slow=PARTS)
     with power.record():
         run_stream(job)
-    # Power is lost before the decision, while the version warms up, at the change, or after it.
+    # The recorded files are those after a loss of power at many moments: before the change is decided, while
+    # the new version is re-warmed, at the change, or after the change.
     for files in random.Random(6).sample(power.states, 14):
         power.restore(files)
         request_change(job.output, Request(new.version, "weather/2", 8))
@@ -174,7 +182,10 @@ def test_a_killed_stream_changes_its_version_at_the_journaled_window(tmp_path: P
 
 
 def wait_until_closed(output: Path, closed_us: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a process has closed a window in all shards; fail if the process ends or takes too long."""
+    """Wait until all shards of a stream in another process have closed a window.
+
+    Fail if the process ends before, or takes too long.
+    """
     given_up_s = time.monotonic() + 60
     while min((shard.closed_us or 0 for shard in read_shards(output)), default=0) < closed_us:
         assert process.poll() is None
@@ -182,7 +193,7 @@ def wait_until_closed(output: Path, closed_us: int, process: subprocess.Popen[by
         time.sleep(0.05)
 
 
-def test_a_change_survives_sigkill_before_at_and_after_its_window(tmp_path: Path) -> None:
+def test_a_model_change_survives_a_kill_around_its_window(tmp_path: Path) -> None:
     new = forecaster("gru", seed=3, **SHORT_WEEK)
     outputs_of = tmp_path / "clean", tmp_path / "killed"
     clean, killed = (held_stream.job(output) for output in outputs_of)

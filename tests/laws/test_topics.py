@@ -1,7 +1,7 @@
 """Law: the outputs of a job depend only on the topic and on the recorded decisions about idle partitions.
 
-They do not depend on polls, kills, clocks, the times at which partitions appear, or the order in which an
-engine delivers batches.
+So the outputs do not depend on how many messages a poll returns, on kills, on clocks, on the times at which
+partitions appear, or on the order in which an engine delivers batches.
 """
 
 from __future__ import annotations
@@ -66,14 +66,15 @@ def topics(draw: st.DrawFn, keyed: bool) -> tuple[Topic, dict[str, float], int]:
         partitions[number] = messages
     there = dict.fromkeys(
         range(draw(st.integers(SHARDS if keyed else 1, 4))), 0
-    )  # the other partitions appear later
+    )  # the partitions that are not listed appear later
     return Topic(partitions, there, rng), scales(fleet), fleet.start
 
 
 def forecast_scales(forecasts: dict[Key, Floats], scale: dict[str, float]) -> dict[str, float]:
     """Return for each series the larger of its scale and the range of its forecasts.
 
-    Forecasts of sums can have a wider range than the scale, because sums do not contain the late rows.
+    The range can be larger, because the scale is computed from all rows, but the forecasts are of sums
+    without the late rows.
     """
     found = dict(scale)
     for name in {series for series, _ in forecasts}:
@@ -83,7 +84,8 @@ def forecast_scales(forecasts: dict[Key, Floats], scale: dict[str, float]) -> di
 
 
 @pytest.mark.parametrize("keyed", [False, True])
-# No shrink phase: the input is made from a seed, which cannot shrink usefully, and shrinking takes minutes.
+# The phases leave out shrinking: Hypothesis would take minutes to find a smaller seed for which the test
+# fails, and a smaller seed does not make a simpler topic.
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(kills=st.integers(0, 3), lateness=st.integers(0, 2), data=st.data())
 def test_outputs_of_a_topic_do_not_depend_on_polls_kills_or_clocks(
@@ -103,7 +105,7 @@ def test_outputs_of_a_topic_do_not_depend_on_polls_kills_or_clocks(
 def assert_same_ran(killed: Ran, clean: Ran, topic: Topic, scale: dict[str, float], keyed: bool) -> None:
     closed = [shard.closed_through for shard in clean.shards]
     found = by_key(killed.forecasts)
-    if keyed:  # a shard waits only for its own partitions, so the shard may close more windows
+    if keyed:  # a shard waits only for its own partitions, so it may close windows before the other shards
         found = {key: one for key, one in found.items() if key[1] <= (closed[0] or 0)}
     assert killed.counts.rows_in == clean.counts.rows_in
     assert killed.counts == clean.counts or keyed
@@ -144,7 +146,7 @@ def test_outputs_with_new_partitions_do_not_depend_on_batch_order(keyed: bool, d
     parts = [
         [b for b in batches if b.partition == one] for one in dict.fromkeys(b.partition for b in batches)
     ]
-    # In the last order, a shard reads each partition completely before the next partition appears.
+    # Three orders: that in which the batches were read, a random one, and one partition after the other.
     orders = [batches, interleaved(data.draw, parts), [batch for part in parts for batch in part]]
     ran = [Ran([shard.copy() for shard in shards]) for _ in orders]
     for one, order in zip(ran, orders, strict=True):

@@ -1,12 +1,14 @@
 """Law: if a series is scaled or shifted, its forecasts are scaled or shifted by the same number.
 
-The forecaster takes logarithms of positive series, and a shift changes these. So only series below 0 are
-shifted, and series so far above 0 that their logarithms are almost linear in the values.
+The law of shifts holds only for some series, because the forecaster takes the logarithms of positive series,
+and a shift changes logarithms. So the tests shift only series below 0, and series so far above 0 that their
+logarithms are almost linear in the values.
 
-Values, levels and scales are float64. At a level of 2^38 scales, 15 bits remain for the changes, and
-forecasts differ by some hundred rounding errors of the level. From 2^40 scales on, a rounding error decides
-whether a value equals its forecast, so no larger shift is drawn. The float32 arrays contain only differences
-from the last value, divided by the scale, so they do not limit the level.
+The tests draw no shift above 2^38 scales, because values are float64, with 53 bits. If the level of a series
+is 2^38 times its scale, 15 bits remain for the changes, and forecasts differ by some hundred rounding errors
+of the level. From 2^40 scales on, rounding errors decide whether a value equals its forecast. The float32
+arrays of the state do not limit the level: they contain only differences from the last value, divided by the
+scale.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from tests.comparisons import YOUNG
 from tests.fleets import HOUR_US, SHORT_WEEK, START, forecaster
 
 WINDOWS = 90
-ROUNDINGS = 2000 * 2.0**-53  # rounding errors of means and regressions, relative to the level
+ROUNDINGS = 2000 * 2.0**-53  # largest rounding error of means and regressions, as a multiple of the level
 
 
 @dataclass
@@ -75,7 +77,10 @@ def run(model: Forecaster, values: Floats, heat: Floats | None = None) -> Result
 
 
 def kinds(seed: int) -> Floats:
-    """Return ``[WINDOWS, 9]`` values of 9 kinds of series, rounded to 1/1024 so that shifts are exact."""
+    """Return the values of 9 kinds of series, ``[WINDOWS, 9]``.
+
+    The values are rounded to multiples of 1/1024, so that shifting them causes no rounding error.
+    """
     rng = np.random.default_rng(seed)
     noise, t = rng.normal(size=(WINDOWS, 9)), np.arange(WINDOWS)
     values = np.stack(
@@ -98,7 +103,10 @@ def kinds(seed: int) -> Floats:
 
 
 def assert_transformed(one: Result, other: Result, values: Floats, factor: float, shift: float) -> None:
-    """Assert that ``other`` equals ``one`` times ``factor`` plus ``shift``; ``one`` forecasts ``values``."""
+    """Assert that the outputs in ``other`` are those in ``one``, times ``factor``, plus ``shift``.
+
+    ``one`` holds the outputs for ``values``.
+    """
     level = np.nanmax(np.abs(values), axis=0) + abs(shift) / factor
     within = YOUNG * np.nanstd(values, axis=0) + ROUNDINGS * level
     for name in ("values", "network", "members"):
@@ -110,7 +118,7 @@ def assert_transformed(one: Result, other: Result, values: Floats, factor: float
     assert (np.nanmedian(off, axis=0) <= 1e-4 + ROUNDINGS * level).all()
     assert (
         np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level
-    ).all()  # for a value near a step of the p-value function
+    ).all()  # the p-value is a step function, so a small difference of a value may change it by one step
 
 
 factors = st.one_of(
@@ -140,7 +148,8 @@ def test_scaling_by_a_power_of_2_changes_no_bit_of_a_forecast(seed: int, power: 
     model, values, factor = forecaster(**SHORT_WEEK), kinds(seed), 2.0**power
     one, other = run(model, values), run(model, factor * values)
     for name in ("values", "network", "members"):
-        # A series that has only zeros so far has the smallest possible scale, which is equal in all units.
+        # As long as a series has only zeros, its scale is the smallest allowed one, which does not depend on
+        # the unit. So leave these windows out.
         atol = 1e-140 / min(factor, 1.0)
         np.testing.assert_allclose(getattr(other, name) / factor, getattr(one, name), 0.0, atol, err_msg=name)
     np.testing.assert_array_equal(other.anomaly, one.anomaly)
@@ -191,7 +200,7 @@ def test_least_squares_learns_nothing_from_rounding_errors(factor: float) -> Non
 
 
 def trained_on(values: Floats, heat: Floats, factor: float, linear: bool) -> Trained:
-    """Train on ``values`` with an observed covariate ``heat`` and a known covariate times ``factor``."""
+    """Train on ``values``, the observed covariate ``heat``, and a known covariate times ``factor``."""
     hours = pl.Series((START + np.arange(2 * WINDOWS)) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     price = factor * np.random.default_rng(0).integers(0, 9, 2 * WINDOWS)
     known = Table(pl.DataFrame({"timestamp": hours, "price": price}))
@@ -222,8 +231,8 @@ def test_a_network_trained_at_another_level_has_shifted_forecasts() -> None:
     values, shift = kinds(0) - 64.0, -(2.0**24)
     one, other = (trained_on(v, v, 1.0, True).forecaster for v in (values, values + shift))
     first, second = run(one, values, values), run(other, values + shift, values + shift)
-    # Compare from window 20 on, because the first forecasts depend on the level.
-    # The reason is that the scale of a series with a single value is a fraction of that value.
+    # Compare from window 20 on, because the first forecasts depend on the level: the scale of a series with a
+    # single value is a fraction of this value.
     off = np.abs(second.values - shift - first.values)[:, 20:].max(axis=(0, 1, 3))
     spread = np.nanstd(values, axis=0)
     assert (off <= 1e-2 * spread + ROUNDINGS * abs(shift)).all()

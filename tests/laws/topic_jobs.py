@@ -1,4 +1,4 @@
-"""Jobs that read a topic in memory, with several kills or without a kill."""
+"""Functions that run a job over a topic in memory, and may kill and resume the job."""
 
 from __future__ import annotations
 
@@ -44,8 +44,16 @@ class Clock:
 
 
 def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any) -> KafkaSource:
-    """Return a Kafka source of a topic whose first window is ``start``; ``lateness`` is in half days."""
-    # Rows of the first two windows are outside the time range of the job, and are counted as outside.
+    """Return a Kafka source of a topic.
+
+    Args:
+        topic: the topic.
+        start: the first window of the topic.
+        folder: the folder of the source's journal.
+        lateness: the lateness in half days.
+        more: further fields of the source.
+    """
+    # The job begins two windows after the first, so that it also reads rows outside of its time range.
     how = Input(Columns(), start_us=(start + 2) * HALF_A_DAY_US, max_future_s=3600)
     return KafkaSource(
         Broker("nowhere:9092"),
@@ -61,13 +69,13 @@ def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any
 
 
 def places_to_resume(source: KafkaSource, shards: list[Shard]) -> Positions:
-    """Return the position from which a job with these shards resumes each partition."""
+    """Return the offset of each partition from which a job with these shards resumes."""
     reached = StateTable(tuple(shards)).progress_by_partition()
     return source.begin({name: Position(*found) for name, found in reached.items()})
 
 
 def is_read(source: KafkaSource, topic: Topic, places: Positions, numbers: Iterable[int]) -> bool:
-    """Return True if the partitions with these numbers have been read to their ends."""
+    """Return True if ``places`` are the ends of the partitions with these numbers."""
     ends = {source.name(number): len(topic.partitions[number]) for number in numbers}
     return all(name in places and places[name].offset == end for name, end in ends.items())
 
@@ -79,10 +87,11 @@ def read(
     most_messages: int = 9,
     partition_probability: float = 0.1,
 ) -> Iterator[Batch]:
-    """Yield the batches of a run that ends when all messages of the topic have arrived and are read.
+    """Yield the batches of one run of a job, which ends when it has read all messages of the topic.
 
-    Between two steps, the clock moves by a random time, each partition gets at most ``most_messages`` new
-    messages, and a new partition appears with ``partition_probability``.
+    The topic changes while it is read. Between two steps, the clock moves by a random time, each partition
+    gets at most ``most_messages`` new messages, and with the probability ``partition_probability`` a new
+    partition appears.
     """
     reading, topic = Reading(source, clock), source.opens
     assert isinstance(topic, Topic)
@@ -94,7 +103,7 @@ def read(
             topic.there[following] = 0
         for number in topic.there:
             most = len(topic.partitions[number]) - topic.there[number]
-            if topic.chance.random() < 0.6:  # otherwise no message arrives in this step
+            if topic.chance.random() < 0.6:  # in the other steps, no message arrives
                 topic.there[number] += int(topic.chance.integers(0, min(most, most_messages) + 1))
         clock.now_s += float(topic.chance.choice([0.1, 1.0, 40.0]))
         step = reading.step(places)
@@ -103,7 +112,7 @@ def read(
 
 
 def with_partitions(shard: Shard, places: Positions) -> Shard:
-    """Return the shard after the partitions of ``places`` have been announced to the shard."""
+    """Return the shard with the partitions of ``places`` added, as if a batch had announced them."""
     owners = {name: place.shard for name, place in places.items() if place.shard is not None}
     return add_partitions(shard, {name: place.offset for name, place in places.items()}, owners)
 
@@ -111,9 +120,9 @@ def with_partitions(shard: Shard, places: Positions) -> Shard:
 def resume(
     model: Forecaster, source: KafkaSource, first: Positions, disks: Iterable[Disk]
 ) -> tuple[list[Shard], Positions]:
-    """Return the shards and the places from which a run starts, as `write_first_table` does.
+    """Return the shards and the offsets from which a run starts, as `write_first_table` does.
 
-    A shard without a snapshot has the partitions of ``first``, the places at which the first run started.
+    ``first`` holds the offsets at which the first run started. A shard without a snapshot starts from these.
     """
     cold = [Shard.cold(number, SHARDS, model.initial_state(), ()) for number in range(SHARDS)]
     shards = [disk.restore(with_partitions(shard, first)) for disk, shard in zip(disks, cold, strict=True)]
@@ -122,7 +131,7 @@ def resume(
 
 
 def deliver(batches: Iterable[Batch], often: float, chance: np.random.Generator) -> Iterator[Batch]:
-    """Yield batches in an order in which an engine may deliver them: later batches may come earlier."""
+    """Yield batches in an order in which an engine may deliver them; a later batch may come first."""
     held: list[Batch] = []
     for batch in batches:
         held.append(batch)
@@ -135,9 +144,10 @@ def deliver(batches: Iterable[Batch], often: float, chance: np.random.Generator)
 def run_with_kills(
     model: Forecaster, source: KafkaSource, topic: Topic, kills: int, draw: Any, grows_between: bool = False
 ) -> Ran:
-    """Run a job over a topic and kill it ``kills`` times, each shard at another moment.
+    """Run a job over a topic, and kill and resume the job ``kills`` times.
 
-    With ``grows_between``, a new partition appears after each kill, and none while the job runs.
+    A kill ends each shard after another number of batches. With ``grows_between``, new partitions appear only
+    between a kill and the next run.
     """
     pace = (2, 0.0) if grows_between else (9, 0.1)
     first = source.begin({})
@@ -169,7 +179,10 @@ def run_with_kills(
 
 
 def run_without_kills(model: Forecaster, source: KafkaSource, topic: Topic) -> Ran:
-    """Run a job over the complete topic, with the recorded decisions about its idle partitions."""
+    """Run a job over the complete topic, with the recorded decisions about idle partitions.
+
+    An earlier job over the topic has recorded these decisions in the journal of the source.
+    """
     topic.fill()
     shards, places = resume(model, source, source.begin({}), [Disk() for _ in range(SHARDS)])
     ran = Ran(shards)

@@ -1,4 +1,4 @@
-"""Fixtures: jobs over three series, each with an empty output folder."""
+"""Fixtures with jobs over three series; each job has an empty output folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.pipelines.jobs.replays import DEFAULT_INPUT, replay_job
 
 @pytest.fixture
 def job(tmp_path: Path) -> BackfillJob:
-    """A backfill of ten windows of three series, which are stored in two files."""
+    """Return a backfill over two files with ten windows of three series."""
     values = pl.Series(range(30)).cast(pl.Float64).to_numpy().reshape(10, 3).copy()
     rows = rows_of(Windows(("a", "b", "c"), START, values))
     files = tmp_path / "1.parquet", tmp_path / "2.csv"
@@ -35,7 +35,7 @@ def runner(request: pytest.FixtureRequest) -> Runner:
 
 @pytest.fixture
 def replayed(tmp_path: Path) -> StreamJob:
-    """A stream that replays twenty windows of three series in process, six windows a step."""
+    """Return a stream that replays twenty windows of three series in process, six windows in each step."""
     values = np.random.default_rng(0).normal(size=(20, 3))
     rows_of(Windows(("a", "b", "c"), START, values)).write_parquet(tmp_path / "rows.parquet")
     return replay_job(tmp_path / "out", tmp_path / "rows.parquet")
@@ -43,7 +43,7 @@ def replayed(tmp_path: Path) -> StreamJob:
 
 @pytest.fixture
 def uninterrupted(replayed: StreamJob, tmp_path: Path) -> pl.DataFrame:
-    """The forecasts of a stream that was never interrupted."""
+    """Return the forecasts of a stream that ran without an interruption."""
     job = replay_job(tmp_path / "uninterrupted", tmp_path / "rows.parquet")
     run_stream(job)
     return read_forecasts(job.output)

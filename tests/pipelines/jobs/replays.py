@@ -1,4 +1,4 @@
-"""Streams over a small fleet that are stopped, fail, or watch a folder, for tests of resuming."""
+"""Streams over a small fleet for tests of resuming: they are stopped, fail, or watch a folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFAULT_INPUT = Input(Columns())
 
 @dataclass(frozen=True)
 class StoppingSource:
-    """A replay source that requests the stop of its job once it has read up to offset ``at``."""
+    """A replay source that requests a stop of its job when it has read all rows before offset ``at``."""
 
     source: ReplaySource
     stop_file: Location
@@ -50,7 +50,10 @@ class StoppingSource:
 
 @dataclass(frozen=True)
 class FailingSource(StoppingSource):
-    """A replay source that fails at offset ``at``; like a kill, this leaves the job at its last snapshots."""
+    """A replay source that raises an error at offset ``at``.
+
+    As after a kill, a resumed job then has to continue from the snapshots that were written before.
+    """
 
     def step(self, offset: int) -> Step[int] | None:
         if offset >= self.at:
@@ -59,7 +62,7 @@ class FailingSource(StoppingSource):
 
 
 def replay_job(output: Path, path: Path) -> StreamJob:
-    """Return a stream that replays one file in process, six windows a step."""
+    """Return a stream that replays one file in process, six windows in each step."""
     source = ReplaySource(
         (str(path),), DEFAULT_INPUT, HOUR, windows_per_step=6, manifest_folder=output / "state"
     )
@@ -72,14 +75,14 @@ def replay_of(job: StreamJob) -> ReplaySource:
 
 
 def stopped_at(job: StreamJob, at: int) -> StreamJob:
-    """Return the job with a source that stops it at offset ``at``."""
+    """Return the job with a `StoppingSource`, which stops the job at offset ``at``."""
     return replace(job, source=StoppingSource(replay_of(job), job.stop_file, at))
 
 
 def failing_at(job: StreamJob, at: int, every_s: float = 1e-9) -> StreamJob:
-    """Return the job with a source that fails at offset ``at``, and with ``--resume``.
+    """Return the job with the option ``--resume`` and a `FailingSource`, which fails at offset ``at``.
 
-    With the default of ``every_s``, the job writes a snapshot after each step.
+    The job writes a snapshot every ``every_s`` seconds; with the default, it writes one after each step.
     """
     return replace(
         job, source=FailingSource(replay_of(job), job.stop_file, at), snapshot_every_s=every_s, resume=True
@@ -87,13 +90,13 @@ def failing_at(job: StreamJob, at: int, every_s: float = 1e-9) -> StreamJob:
 
 
 def watching_folder(job: StreamJob, folder: Path, skip_bad_files: bool = False) -> StreamJob:
-    """Return the job with a source that watches a folder."""
+    """Return the job with a source that watches ``folder``."""
     folder_input = replace(DEFAULT_INPUT, skip_bad_files=skip_bad_files)
     return replace(job, source=FolderSource(folder, folder_input, job.states, poll_s=0.05))
 
 
 def stop_when(job: StreamJob, condition: Callable[[JobNumbers], bool]) -> Callable[[JobNumbers], None]:
-    """Return a progress callback that stops the job when a condition holds, or after 60 s."""
+    """Return a progress callback that stops the job when ``condition`` is True, at the latest after 60 s."""
     deadline_s = time.monotonic() + 60
 
     def check(numbers: JobNumbers) -> None:
@@ -110,4 +113,4 @@ def add_file(folder: Path, name: str, rows: pl.DataFrame | str) -> None:
         (folder / name).write_text(rows)
     else:
         rows.write_parquet(folder / name)
-    os.utime(folder / name, (0, 0))  # an old time, so that an incomplete file is rejected at once
+    os.utime(folder / name, (0, 0))  # with an old time, an incomplete file is rejected without a wait

@@ -23,7 +23,14 @@ def rule(**changes: Any) -> AlertConfig:
 
 
 def numbers(windows: int, inside: int, absolute: int = 0, shards: int = SHARDS) -> JobNumbers:
-    """Return numbers of a job that scored one forecast for each window, ``inside`` of them inside."""
+    """Return the numbers of a job that has scored one forecast in each of its windows.
+
+    Args:
+        windows: the number of windows.
+        inside: how many of the actuals were inside the prediction interval.
+        absolute: the sum of the absolute errors.
+        shards: how many shards have published their numbers.
+    """
     sums = ScoreSums(windows, absolute * 1_000_000, 0, windows, 0, inside)
     counts = Counts(rows_in=windows, windows=windows, scores={"lstm-1": {1: sums}})
     return JobNumbers(counts, closed_us=windows * 3_600_000_000, shards=shards)
@@ -35,7 +42,7 @@ def with_drift(windows: int, last_bucket: int) -> JobNumbers:
 
 
 class Watched:
-    """An `AlertWatch` whose alerts are recorded and not sent."""
+    """An `AlertWatch` that appends its alerts to the list ``sent`` and does not send them."""
 
     def __init__(self, folder: Path, *rules: AlertConfig, is_resume: bool = False) -> None:
         self.now_s, self.lines, self.sent = 1e9, list[str](), list[dict[str, Any]]()
@@ -48,12 +55,12 @@ class Watched:
         self.sent.append(json.loads(json.dumps(message)))
 
 
-def test_coverage_outside_its_band_over_the_last_windows_sends_an_alert(tmp_path: Path) -> None:
+def test_coverage_outside_its_band_sends_an_alert(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule())
     watched.watch.take(numbers(100, 90))
     watched.watch.take(numbers(105, 94))
     assert not watched.sent
-    watched.watch.take(numbers(110, 96))  # 6 of the last 10
+    watched.watch.take(numbers(110, 96))  # in the last 10 windows, 6 of 10 are inside
     (alert,) = watched.sent
     assert alert["text"] == (
         "coverage of lstm-1 at horizon 1 over the last 10 windows is 0.6, outside 0.8 to 0.98"
@@ -80,7 +87,7 @@ def test_no_alert_is_sent_before_enough_windows_have_closed(tmp_path: Path) -> N
     assert len(watched.sent) == 1
 
 
-def test_drift_sends_an_alert_once_it_has_been_outside_for_the_windows(tmp_path: Path) -> None:
+def test_drift_that_stays_outside_its_band_sends_an_alert(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25]))
     watched.watch.take(with_drift(1, 5_000))
     watched.watch.take(with_drift(5, 100))
@@ -94,7 +101,7 @@ def test_drift_sends_an_alert_once_it_has_been_outside_for_the_windows(tmp_path:
     assert (alert["input"], alert["worst_series"]) == ("value", "gate 7")
 
 
-def test_an_alert_is_sent_again_only_after_its_limit(tmp_path: Path) -> None:
+def test_an_alert_is_repeated_only_after_every_s(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule())
     for windows in range(10, 40, 10):
         watched.watch.take(numbers(windows, 0))
@@ -104,7 +111,7 @@ def test_an_alert_is_sent_again_only_after_its_limit(tmp_path: Path) -> None:
     assert len(watched.sent) == 2
 
 
-def test_an_alert_is_not_sent_again_after_a_resume_within_its_limit(tmp_path: Path) -> None:
+def test_a_resumed_stream_repeats_an_alert_only_after_every_s(tmp_path: Path) -> None:
     before = Watched(tmp_path, rule())
     before.watch.take(numbers(10, 0))
     assert len(before.sent) == 1
@@ -117,9 +124,9 @@ def test_an_alert_is_not_sent_again_after_a_resume_within_its_limit(tmp_path: Pa
     assert len(after.sent) == 1
 
 
-def test_a_resumed_stream_does_not_judge_by_its_earlier_run(tmp_path: Path) -> None:
+def test_a_resumed_stream_checks_only_windows_since_its_start(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(), is_resume=True)
-    watched.watch.take(numbers(500, 10, shards=1))  # the other shard has not published yet
+    watched.watch.take(numbers(500, 10, shards=1))  # the other shards have not published their numbers yet
     watched.watch.take(numbers(1000, 100))
     assert not watched.sent
     watched.watch.take(numbers(1010, 109))
@@ -128,7 +135,7 @@ def test_a_resumed_stream_does_not_judge_by_its_earlier_run(tmp_path: Path) -> N
     assert len(watched.sent) == 1
 
 
-def test_readings_begin_anew_if_the_job_resumes_from_older_snapshots(tmp_path: Path) -> None:
+def test_alerts_ignore_earlier_counts_after_the_counts_decrease(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule())
     watched.watch.take(numbers(100, 90))
     watched.watch.take(numbers(50, 45))
@@ -164,13 +171,13 @@ def test_the_file_of_sent_alerts_holds_no_secret(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_rules_that_cannot_be_evaluated_are_refused(changes: dict[str, Any], line: str) -> None:
+def test_alert_rules_that_cannot_be_evaluated_are_refused(changes: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError) as refused:
         check_alerts([rule(**changes)], 24)
     assert str(refused.value).startswith(line)
 
 
-def test_a_webhook_may_be_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_webhook_address_may_be_an_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK", "https://example.org/hook")
     check_alerts([rule(command="", webhook="$HOOK")], 24)
     check_alerts([rule(metric="drift", horizon=5)], 24)

@@ -38,7 +38,7 @@ def test_a_repeated_backfill_writes_the_same_files(job: BackfillJob, format_: Fo
     assert {kind: contents(job.output / kind) for kind in ("forecasts", "state")} == before
 
 
-def test_json_lines_hold_the_same_forecasts_as_parquet(job: BackfillJob) -> None:
+def test_forecasts_in_json_lines_and_parquet_are_equal(job: BackfillJob) -> None:
     frames = []
     for format_ in ("parquet", "jsonl"):
         run_backfill(replace(job, format=format_))
@@ -56,7 +56,7 @@ def test_forecasts_do_not_depend_on_windows_per_step_or_threads(job: BackfillJob
         assert (frames[0][name] - frames[1][name]).abs().max() == pytest.approx(0, abs=1e-5)
 
 
-def test_lanes_is_still_accepted_for_threads(job: BackfillJob) -> None:
+def test_the_old_option_name_lanes_still_sets_threads(job: BackfillJob) -> None:
     earlier = replace(job, lanes=7)
     assert earlier.threads == replace(earlier, shards=3).threads == 7
 
@@ -89,7 +89,7 @@ def test_an_unreadable_file_ends_a_backfill(job: BackfillJob, tmp_path: Path) ->
     with pytest.raises(DataError, match=r"bad\.csv: no column") as raised:
         run_backfill(replace(job, paths=(*job.paths, str(bad))))
     assert "\n" not in str(raised.value)
-    assert contents(job.states) == before  # unchanged since the earlier backfill, which succeeded
+    assert contents(job.states) == before  # the states are still those of the earlier backfill
 
 
 def test_skip_bad_files_quarantines_an_unreadable_file(job: BackfillJob, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A backfill replaces the output of an earlier backfill as a whole, or not at all."""
+"""A backfill into the folder of an earlier one replaces the earlier output as a whole, or not at all."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_next_backfill_completes_an_interrupted_replacement(
             "out",
         } and not crashed.exists():
             if count == renames:
-                shutil.copytree(on_disk(job.output), crashed)  # a copy of the disk at the moment of the crash
+                shutil.copytree(on_disk(job.output), crashed)  # what a crash would leave here
             count += 1
         real(source, target)
 

@@ -1,4 +1,4 @@
-"""Covariates named in a job file affect training, and reach backfills and streams through the registry."""
+"""The covariates that a job file names are used by the training, and by backfills and streams after it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ HOURS, SERIES = 120, 4
 
 
 def promoted_fleet() -> tuple[Windows, pl.DataFrame]:
-    """Return windows whose level doubles under promotion, and the promotions up to 9 windows ahead."""
+    """Return windows and the promotions of their series, which are known 9 windows ahead.
+
+    A promotion doubles the level of a series.
+    """
     chance = np.random.default_rng(0)
     on = chance.random((HOURS + 9, SERIES)) < 0.3
     ids = tuple(f"s{i}" for i in range(SERIES))
@@ -76,7 +79,10 @@ def test_known_covariates_are_used_in_training_and_backfill(tmp_path: Path) -> N
 
 
 def write_heated_rows(folder: Path) -> tuple[Path, Windows]:
-    """Write rows with a column ``heat``, two of them invalid; return the file and the valid windows."""
+    """Write a file of rows with the covariate ``heat``; two of the rows are invalid.
+
+    Returns the path of the file, and the windows of the valid rows.
+    """
     chance = np.random.default_rng(0)
     bare = Windows(tuple(f"s{i}" for i in range(SERIES)), START, chance.normal(size=(HOURS, SERIES)))
     fleet = with_heat(bare)

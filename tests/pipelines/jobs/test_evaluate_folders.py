@@ -1,4 +1,7 @@
-"""The backtest of a training and ``statecast evaluate`` score an empty window as 0 for models of events."""
+"""For a model of event counts, a window without events has the actual 0.
+
+The backtest of a training and ``statecast evaluate`` both score such windows.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ SPLIT = 40  # forecasts are scored from this hour on
 
 
 def events() -> Windows:
-    """Return hourly event counts: two hours in three have none; one series starts late, one ends early."""
+    """Return the number of events in each hour; two of three hours have none.
+
+    One series begins after the first hour, and one ends before the last.
+    """
     chance = np.random.default_rng(0)
     values = chance.poisson(4.0, size=(HOURS, 3)).astype(np.float64)
     values[chance.random(values.shape) < 0.67] = np.nan
@@ -38,7 +44,7 @@ def events() -> Windows:
 
 
 def assert_every_window_counts(scores: pl.DataFrame) -> None:
-    """Assert that model and baselines are scored on all windows of all series, with and without events."""
+    """Assert that the model and the baselines are scored on all windows, also on those without events."""
     for model in ("lstm", "persistence", "seasonal naive"):
         count = scores.filter(pl.col("model") == model).sort("horizon")["count"].to_list()
         assert count == [3 * (HOURS - SPLIT - horizon) for horizon in (1, 2, 3)]
@@ -69,7 +75,7 @@ def test_an_evaluation_scores_windows_without_events(monkeypatch: pytest.MonkeyP
 
 
 def test_all_models_are_scored_on_the_same_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seasonal naive has no forecasts for the first day, so no model is scored there."""
+    """No model is scored on the first day, because seasonal naive has no forecasts for it."""
     model = forecaster()
     hours = np.arange(HOURS, dtype=np.float64)[:, None]
     _, forecasts = advance(model, model.initial_state(), Windows(("a",), START, hours))
@@ -79,8 +85,8 @@ def test_all_models_are_scored_on_the_same_windows(monkeypatch: pytest.MonkeyPat
     scores = evaluate_folders(JobConfig.model_validate({"data": {"paths": ["x"]}}), [Path("x")]).scores
     for model_name in ("lstm", "persistence", "seasonal naive"):
         counts = scores.filter(pl.col("model") == model_name).sort("horizon")["count"].to_list()
-        # At a horizon, HOURS - horizon forecasts have an actual. For the first 24 - horizon of them, seasonal
-        # naive has no forecast.
+        # HOURS - horizon forecasts have an actual. Of these, the first 24 - horizon are not scored, because
+        # seasonal naive has no forecast for them.
         assert counts == [HOURS - 1 - 23, HOURS - 2 - 22, HOURS - 3 - 21]
 
 

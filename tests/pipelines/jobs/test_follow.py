@@ -1,4 +1,7 @@
-"""A stream follows an alias of the registry: it changes its model version at a journaled window."""
+"""A stream that follows an alias changes to the model version to which the alias has moved.
+
+The stream writes the window of the change to its journal, and a resumed stream changes at the same window.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ PATIENCE_S = 30.0
 
 @dataclass
 class FakeAlias:
-    """An alias that names the last of a list of versions; the versions that a stream refuses are recorded."""
+    """An alias of the registry that names the last of a list of versions.
+
+    It records the versions that a stream refuses.
+    """
 
     versions: list[Forecaster]
     is_away: bool = False
@@ -68,7 +74,7 @@ class FakeAlias:
 
 @dataclass(frozen=True)
 class GatedSource(LogSource):
-    """A source that waits with the batch at ``gate`` until ``is_open`` returns True."""
+    """A source that returns no batch from offset ``gate`` on until ``is_open`` returns True."""
 
     gate: int = 0
     is_open: Callable[[], bool] = lambda: True
@@ -85,7 +91,7 @@ def watch(alias: FakeAlias, output: Path, notices: list[str], *, follows: bool =
 
 
 def expected_frames(log: Log, window: int) -> pl.DataFrame:
-    """Return the forecasts of a fold over a log with a change from `OLD` to `NEW` at a window."""
+    """Apply a log to shards that change from `OLD` to `NEW` at a window, and return the forecasts."""
     ran = fold(Models(OLD, (ModelChange(window, NEW),)), log.batches(), partitions=(log.partition,))
     frames = [part.frame() for part in ran.forecasts if part is not None and len(part)]
     return pl.concat(frames).sort("issued_at", "series_id")
@@ -95,7 +101,7 @@ def test_a_stream_changes_its_version_at_the_journaled_window(tmp_path: Path) ->
     log, scale = small_log(windows=24, every=8)
     store_model(tmp_path, NEW)
     request_change(tmp_path, Request(NEW.version, "weather/2", 4))
-    # Some of the eight shards have no series; they change their version, too.
+    # Use eight shards, so that some have no series: these shards must change their version, too.
     outcome = run_stream(replace(job_of(log, tmp_path, shards=8), follows=True, model="weather/1"))
     first, change = read_changes(tmp_path / "state")
     assert (first.version, first.model, first.window) == (OLD.version, "weather/1", None)
@@ -130,7 +136,7 @@ def test_a_resumed_stream_keeps_the_version_that_it_changed_to(tmp_path: Path) -
     request_change(tmp_path, Request(NEW.version, "weather/2", 6))
     every = sorted(log.watermarks_us)
     used: list[str] = []
-    # A resumed stream takes its versions from the journal, not from the model that it is given.
+    # The resumed stream is given `OLD`, but must use the version in the journal.
     for stop, given in ((every[2], OLD), (every[5], NEW), (every[-1], NEW)):
         run_stream(replace(job_of(log, tmp_path, stop=stop), follows=True, forecaster=given))
         used.append(state_table.read(tmp_path / "state").state.model_version)
@@ -140,7 +146,7 @@ def test_a_resumed_stream_keeps_the_version_that_it_changed_to(tmp_path: Path) -
     assert_same_frames(expected_frames(log, window), read_forecasts(tmp_path), scale, within=YOUNG)
 
 
-def test_a_stream_that_does_not_follow_ignores_the_journal(tmp_path: Path) -> None:
+def test_a_stream_without_follow_ignores_the_journal(tmp_path: Path) -> None:
     log, _ = small_log(windows=24, every=8)
     store_model(tmp_path, NEW)
     request_change(tmp_path, Request(NEW.version, "weather/2", 1))
@@ -186,7 +192,7 @@ class Gate:
         return len(read_changes(self.journal.parent)) > 1
 
 
-def test_a_stream_that_does_not_follow_reports_once_that_the_alias_moved(tmp_path: Path) -> None:
+def test_a_stream_without_follow_reports_a_moved_alias_once(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD, NEW])
     watching = watch(alias, tmp_path, notices, follows=False)
@@ -199,7 +205,7 @@ def test_a_stream_that_does_not_follow_reports_once_that_the_alias_moved(tmp_pat
     assert not (tmp_path / ".model-request").exists()
 
 
-def test_a_server_that_is_away_is_reported_once(tmp_path: Path) -> None:
+def test_an_unreachable_registry_server_is_reported_once(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD], is_away=True)
     watching = watch(alias, tmp_path, notices)
@@ -215,7 +221,7 @@ def test_a_server_that_is_away_is_reported_once(tmp_path: Path) -> None:
     assert len(notices) == 2
 
 
-def test_a_version_is_loaded_again_after_its_server_went_away(tmp_path: Path) -> None:
+def test_loading_a_version_is_repeated_after_the_server_failed(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD, NEW], goes_away_on_load=True)
     watching = watch(alias, tmp_path, notices)
@@ -269,7 +275,7 @@ def test_a_version_that_does_not_fit_is_refused_with_its_reason(
     assert not (tmp_path / ".model-request").exists()
 
 
-def test_a_fitting_version_after_a_refused_one_is_requested(tmp_path: Path) -> None:
+def test_a_stream_requests_a_fitting_version_after_a_refused_version(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD, forecaster("gru", horizon=4, **SHORT_WEEK)])
     watching = watch(alias, tmp_path, notices)

@@ -20,7 +20,7 @@ from schemas.errors import ModelError
 
 
 class Store:
-    """Stand for an MLflow store: its runs, and whether it is away."""
+    """Replaces an MLflow store: it keeps runs in memory, and cannot be reached while ``away`` is True."""
 
     def __init__(self) -> None:
         self.points: dict[str, list[tuple[int, dict[str, float]]]] = {}
@@ -66,7 +66,7 @@ class _Run:
 
 
 def numbers(windows: int, *versions: str, drift: bool = False) -> JobNumbers:
-    """Return numbers of a job in which each version scored one forecast with an error of 2 a window."""
+    """Return the numbers of a job in which each version scored one forecast for each window, with error 2."""
     sums = ScoreSums(
         windows, 2_000_000 * windows, -2_000_000 * windows, windows, 1_000_000 * windows, windows
     )
@@ -76,7 +76,7 @@ def numbers(windows: int, *versions: str, drift: bool = False) -> JobNumbers:
 
 
 class Job:
-    """A stream whose production runs are logged to a `Store`, with a clock that a test sets."""
+    """A stream that logs its scores to a `Store`, and whose clock a test sets."""
 
     def __init__(self, store: Store, folder: Path, **options: Any) -> None:
         self.now_s, self.lines = 0.0, list[str]()
@@ -90,7 +90,7 @@ class Job:
 
 
 def scored(points: list[tuple[int, dict[str, float]]]) -> list[tuple[int, float]]:
-    """Return the step of each batch, and how many forecasts were scored in it."""
+    """Return for each logged batch its step and the number of its scored forecasts."""
     return [(step, metrics["production/scored_h1"]) for step, metrics in points]
 
 
@@ -101,7 +101,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_batches_hold_what_was_scored_since_the_batch_before(tmp_path: Path) -> None:
+def test_a_logged_batch_has_only_scores_since_the_previous_batch(tmp_path: Path) -> None:
     store = Store()
     job = Job(store, tmp_path)
     job.take(numbers(5), after_s=59.0)
@@ -125,7 +125,7 @@ def test_batches_hold_what_was_scored_since_the_batch_before(tmp_path: Path) -> 
     assert not job.lines
 
 
-def test_each_model_version_has_a_run_of_its_own(tmp_path: Path) -> None:
+def test_each_model_version_has_a_separate_production_run(tmp_path: Path) -> None:
     store = Store()
     job = Job(store, tmp_path)
     job.take(numbers(10, "lstm-1"))
@@ -150,7 +150,7 @@ def test_a_resumed_stream_continues_the_run_and_repeats_no_score(tmp_path: Path)
     before.take(numbers(30))
     before.runs.close()
     after = Job(store, tmp_path, is_resume=True)
-    after.take(numbers(20))  # from an older snapshot
+    after.take(numbers(20))  # fewer than before, because the stream resumed from an older snapshot
     after.take(numbers(35))
     after.runs.close()
     (points,) = store.points.values()
@@ -161,7 +161,9 @@ def test_a_resumed_stream_continues_the_run_and_repeats_no_score(tmp_path: Path)
     assert len(store.points) == 2
 
 
-def test_batches_wait_while_the_store_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_kept_while_the_store_is_unreachable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(production, "_RETRY_S", 0.05)
     store = Store()
     store.away = True
@@ -180,7 +182,7 @@ def test_batches_wait_while_the_store_is_away(tmp_path: Path, monkeypatch: pytes
     assert store.ended
 
 
-def test_a_store_that_stays_away_drops_the_oldest_batches_with_one_line(
+def test_the_oldest_batches_are_dropped_while_the_store_is_unreachable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(production, "_MOST_BATCHES", 3)
@@ -196,7 +198,7 @@ def test_a_store_that_stays_away_drops_the_oldest_batches_with_one_line(
     assert len(job.lines) == 2
 
 
-def test_a_store_that_never_answers_delays_the_end_by_a_limit(
+def test_a_job_waits_a_limited_time_for_its_mlflow_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(production, "_END_LIMIT_S", 0.2)
@@ -210,7 +212,7 @@ def test_a_store_that_never_answers_delays_the_end_by_a_limit(
     job.runs._thread.join()
 
 
-def test_scores_are_logged_to_a_real_store(tmp_path: Path) -> None:
+def test_production_scores_are_logged_to_an_sqlite_store(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     lines: list[str] = []
     for is_resume, windows in ((False, 30), (True, 40)):

@@ -31,7 +31,10 @@ def waves(hours: int, start: int = START, phase: float = 0.0) -> Windows:
 
 
 def config(folder: Path, data: str, **sections: Any) -> JobConfig:
-    """Return a job on a file of `folder`; it has no experts, so that only the training decides the scores."""
+    """Return the settings of a job over a file in `folder`.
+
+    The model has no experts, because these would learn from the rows and make the scores of versions similar.
+    """
     given: dict[str, Any] = {
         "data": {"paths": [str(folder / data)]},
         "network": {"hidden": 8, "layers": 1, "horizon": 3, "lags": [1, 2, 3], "ring": 24, "linear": False},
@@ -50,7 +53,10 @@ def config(folder: Path, data: str, **sections: Any) -> JobConfig:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the input files; the tests share its MLflow store, in which versions add up."""
+    """Return a folder with the input files and an MLflow store, which all tests of this module share.
+
+    So the store contains the versions that earlier tests have registered.
+    """
     made = tmp_path_factory.mktemp("life")
     rows_of(waves(HOURS)).write_parquet(made / "old.parquet")
     rows_of(waves(HOURS, START + HOURS)).write_parquet(made / "new.parquet")
@@ -149,7 +155,7 @@ def test_a_bad_version_is_refused_and_moves_no_alias(folder: Path, retrained: Re
     assert tags_of(folder, gated.compared.run_id)["statecast.decision"] == "refused"
 
 
-def test_the_champion_is_never_promoted_against_itself(folder: Path, retrained: Retrained) -> None:
+def test_the_champion_is_not_promoted_over_itself(folder: Path, retrained: Retrained) -> None:
     gated: Gated = run_promotion(
         config(folder, "new.parquet", gate={"margin": 0.0}), "waves@challenger", "champion"
     )
@@ -176,7 +182,7 @@ def test_a_rollback_sets_the_alias_to_the_previous_version(folder: Path, retrain
     registry(folder).promote("waves/3")
 
 
-def test_a_promotion_through_the_gate_needs_a_version_to_replace(folder: Path, retrained: Retrained) -> None:
+def test_the_gate_requires_a_version_to_replace(folder: Path, retrained: Retrained) -> None:
     with pytest.raises(ModelError, match="waves has no stable to compare with: set one with statecast prom"):
         run_promotion(config(folder, "new.parquet"), "waves/3", "stable")
 

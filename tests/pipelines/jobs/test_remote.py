@@ -36,14 +36,14 @@ DEFAULT_INPUT = Input(Columns())
 
 @pytest.fixture
 def store() -> Iterator[Remote]:
-    """An empty prefix in an in-memory store: tests of write order and crashes need no server."""
+    """Yield an empty folder of an object store in memory, so that these tests need no server."""
     with in_memory() as place:
         yield place
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[str, str]:
-    """Two files with the rows of the fleet; the first file also has one invalid row."""
+    """Write the rows of the fleet to two files and return their paths; the first file has an invalid row."""
     rows, paths = rows_of(FLEET), (tmp_path / "1.csv", tmp_path / "2.csv")
     rows.head(150).write_csv(paths[0])
     with paths[0].open("a") as file:
@@ -103,11 +103,17 @@ def test_a_failed_backfill_keeps_the_earlier_output(files: tuple[str, str], stor
 
 
 class ProcessDied(BaseException):
-    """Raised to simulate the death of a process; no handler of `Exception` catches it."""
+    """Raised to simulate the death of a process.
+
+    It is not an `Exception`, so that no code of the job catches it.
+    """
 
 
 def die_after_copies(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raise `ProcessDied` after ``at`` of the copies that move a new backfill to its output folder."""
+    """Let a backfill raise `ProcessDied` while it moves its new output to the output folder.
+
+    The error is raised after ``at`` objects have been copied.
+    """
     copy, copies = Remote.copy, 0
 
     def die(self: Remote, target: Remote) -> None:
@@ -192,6 +198,6 @@ def test_a_killed_stream_into_s3_resumes_with_equal_results(
 
 
 def _offset(place: Remote) -> int:
-    """Return the offset of the state table of an output; 0 before its first snapshot."""
+    """Return the offset of the state table in an output folder, or 0 if there is no snapshot yet."""
     table = place / "state"
     return state_table.read(table).offset("replay") if state_table.exists(table) else 0

@@ -1,4 +1,7 @@
-"""A job restarts an engine that dies: a stream resumes from its last snapshots, a backfill starts over."""
+"""If the engine of a job dies, the job starts the engine again.
+
+A stream then resumes from its last snapshots, and a backfill starts over.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ FLEET = Windows(tuple("abcde"), START, CHANCE.normal(size=(60, 5)).cumsum(axis=0
 
 
 def fleet_file(tmp_path: Path) -> Path:
-    """Return the file with the rows of the fleet; write this file at the first call."""
+    """Write the rows of the fleet to a file if the file does not exist yet, and return its path."""
     path = tmp_path / "rows.parquet"
     if not path.exists():
         rows_of(FLEET).write_parquet(path)
@@ -53,9 +56,9 @@ def stream(tmp_path: Path, name: str, speed: float, restarts: int) -> StreamJob:
 
 
 class DyingEngine:
-    """An engine that dies ``deaths`` times, each time after it has written newer snapshots.
+    """An engine whose first ``deaths`` runs die, each after it has written new snapshots.
 
-    ``first_offsets`` holds the offset at which each run started.
+    The list ``first_offsets`` has the offset at which each run started.
     """
 
     def __init__(self, deaths: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +116,7 @@ def test_a_backfill_starts_over_after_its_engine_dies(
     def run_and_die(run: Run, on_progress: Callable[[], None]) -> None:
         assert [path for path in strays if path.exists()] == []
         run_in_process(run, on_progress)
-        if len(strays) < 2:  # the run has written its output; add a file that the next run must delete
+        if len(strays) < 2:  # add a file to the output of the run that dies; the next run must delete it
             strays.append(run.settings.output / "forecasts" / f"{len(strays)}.parquet")
             strays[-1].write_bytes(b"")
             raise EngineLost("the engine has died")

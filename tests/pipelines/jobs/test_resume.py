@@ -1,4 +1,4 @@
-"""A stream that was stopped or killed resumes by the same command, and ends with the same results."""
+"""A stream that was stopped or killed is resumed by the same command, and its results do not change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNITS = {"a": 1.0, "b": 1.0, "c": 1.0}
 
 
 def assert_complete(job: StreamJob, counts: Counts, uninterrupted: pl.DataFrame) -> None:
-    """Assert that counts and forecasts match an uninterrupted stream, and each forecast is in one file."""
+    """Assert that a stream has the counts and forecasts of an uninterrupted stream, and no forecast twice."""
     assert counts == Counts(rows_in=60, used=60, series_steps=60, windows=20)
     assert_same_frames(read_forecasts(job.output), uninterrupted, UNITS)
     files = [
@@ -41,7 +41,7 @@ def test_a_stopped_stream_resumes_by_the_same_command(
 ) -> None:
     job = replace(
         replayed, format=format_, resume=True
-    )  # no state table exists yet, so the stream starts from the first row
+    )  # there is no state table yet, so the first run starts from the first row
     stopped = run_stream(stopped_at(job, 30))
     assert stopped.stopped
     assert stopped.counts.rows_in == 36
@@ -81,7 +81,7 @@ def test_a_stream_killed_on_prism_resumes(replayed: StreamJob, uninterrupted: pl
 
 
 def leave_shards_at_different_offsets(job: StreamJob) -> None:
-    """Leave a state table as a kill does: the snapshot of shard 1 is older than that of shard 0."""
+    """Write a state table in which the snapshot of shard 1 is older than that of shard 0, as after a kill."""
     run_stream(stopped_at(job, 10))
     older = job.states / "shard-0001-of-0002.parquet"
     data = older.read_bytes()
@@ -91,7 +91,7 @@ def leave_shards_at_different_offsets(job: StreamJob) -> None:
     assert [shard.offsets["replay"] for shard in table.shards] == [36, 18]
 
 
-def test_shards_with_snapshots_of_different_age_resume_together(
+def test_shards_resume_from_snapshots_of_different_ages(
     replayed: StreamJob, uninterrupted: pl.DataFrame
 ) -> None:
     leave_shards_at_different_offsets(replayed)
@@ -99,7 +99,7 @@ def test_shards_with_snapshots_of_different_age_resume_together(
 
 
 @pytest.mark.parametrize("shards", [1, 3, 7])
-def test_the_shard_count_may_change_after_a_clean_stop(
+def test_the_shard_count_may_change_after_a_stop(
     replayed: StreamJob, uninterrupted: pl.DataFrame, shards: int
 ) -> None:
     run_stream(stopped_at(replayed, 30))
@@ -122,10 +122,12 @@ def test_a_changed_shard_count_is_refused_after_a_kill(
     assert_complete(job, run_stream(job).counts, uninterrupted)
 
 
-def test_a_second_stream_requires_resume_or_fresh(replayed: StreamJob, uninterrupted: pl.DataFrame) -> None:
+def test_a_stream_into_a_used_output_requires_resume_or_fresh(
+    replayed: StreamJob, uninterrupted: pl.DataFrame
+) -> None:
     run_stream(stopped_at(replayed, 30))
     before = contents(replayed.states)
-    for state in (None, replayed.states):  # a start from its own table would lose the offsets, too
+    for state in (None, replayed.states):  # naming its own state table would also discard the offsets
         with pytest.raises(ConfigError, match=r"out/state: holds the state .*--resume.*--fresh") as raised:
             run_stream(replace(replayed, state_table=state))
         assert "\n" not in str(raised.value)
@@ -133,7 +135,7 @@ def test_a_second_stream_requires_resume_or_fresh(replayed: StreamJob, uninterru
     assert_complete(replayed, run_stream(replace(replayed, resume=True)).counts, uninterrupted)
 
 
-def test_a_fresh_stream_keeps_a_copy_of_earlier_states(
+def test_a_fresh_stream_keeps_a_copy_of_the_earlier_states(
     replayed: StreamJob, uninterrupted: pl.DataFrame
 ) -> None:
     run_stream(stopped_at(replayed, 30))
@@ -175,7 +177,7 @@ def test_two_models_share_an_output_folder_without_losing_forecasts(
     run_stream(first)
     shutil.rmtree(
         on_disk(first.states)
-    )  # the second model starts without a state, in the folder with the first model's forecasts
+    )  # the second model starts with an empty state, but writes to the output folder of the first
     with pytest.raises(DataError, match="the cable was pulled"):
         run_stream(failing_at(second, 40))
     run_stream(second)

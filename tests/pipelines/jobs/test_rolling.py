@@ -23,7 +23,7 @@ SMALL = {"network.hidden": 4, "network.layers": 1, "training.epochs": 1}
 
 
 def history() -> Windows:
-    """Return two series with a daily cycle, and a third series that starts after the training rows."""
+    """Return two series with a daily cycle, and a third one whose first value is after the training rows."""
     chance = np.random.default_rng(0)
     hour = np.arange(float(ROWS))[:, None] + np.array([0.0, 5.0, 0.0])
     values = 4 * np.sin(2 * np.pi * hour / 24) + chance.normal(size=hour.shape)
@@ -70,7 +70,8 @@ def test_every_member_is_scored_on_the_same_targets(
     assert {"network", "persistence", "seasonal_naive"} <= set(members)
     for horizon in (1, 4):
         counts = scores.filter(pl.col("horizon") == horizon)["count"]
-        # 40 test rows hold all 4 targets of 37 issue times; only two series have training rows.
+        # There are 40 test rows and 4 horizons, so the actuals of all horizons are known for 37 issue times.
+        # The third series is not scored, because it has no training rows.
         assert counts.to_list() == [2 * 37 * horizon] * len(members)
     own = scores.filter(pl.col("member") == members[0])
     assert own.null_count().sum_horizontal().item() == 0
@@ -100,7 +101,7 @@ def test_a_rolling_evaluation_reports_progress_and_unscored_series(
     _, counted, evaluated = evaluation
     assert counted.rows == int((~np.isnan(history().values)).sum())
     assert counted.epochs >= 1
-    assert counted.windows == 136  # the last scored forecast is for rows 136 to 139
+    assert counted.windows == 136  # the last forecast is issued after 136 rows
     assert any("1 series have no value in the training rows" in line for line in evaluated.notices)
 
 
@@ -125,7 +126,7 @@ def test_settings_scores_and_tables_are_logged_to_mlflow(
         evaluated.by_step.filter(pl.col("model") == name).sort("horizon")["mae"].to_list()
         for name in (member, "persistence")
     )
-    skill = sum(1 - own[h - 1] / naive[h - 1] for h in (1, 3)) / 5  # of the five horizons, it forecasts two
+    skill = sum(1 - own[h - 1] / naive[h - 1] for h in (1, 3)) / 5  # 2 of 5 fixed horizons
     assert tested["test/skill_vs_persistence"] == pytest.approx(skill)
     curve = client.get_metric_history(evaluated.run_id, "test/mase_by_horizon_persistence")
     assert [point.value for point in sorted(curve, key=lambda p: p.step)] == pytest.approx(naive)
@@ -143,7 +144,7 @@ def test_the_evaluation_report_has_plots_and_a_table_per_horizon(
     assert text.count("<svg") == len(evaluated.figures) >= 6
 
 
-def test_the_best_coverage_is_the_one_nearest_to_90_percent() -> None:
+def test_the_report_marks_the_coverage_nearest_to_90_percent() -> None:
     rows = {
         "member": ["combined", "network"],
         "horizon": [1, 1],
@@ -183,6 +184,6 @@ def test_unusable_bounds_of_the_test_rows_are_refused(
         windows_and_split(replace(job(tmp_path), **changes), history())  # type: ignore[arg-type]
 
 
-def test_without_bounds_all_rows_after_training_are_scored(tmp_path: Path) -> None:
+def test_by_default_all_rows_after_training_are_scored(tmp_path: Path) -> None:
     _, split = windows_and_split(replace(job(tmp_path), first=None, stop=None), history())
     assert (split.first, split.stop) == (96, 150)

@@ -1,4 +1,4 @@
-"""The first signal stops a stream cleanly, and a second signal interrupts the stream."""
+"""A first signal stops a stream after a snapshot, and a second signal interrupts the stream at once."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_a_repeated_replay_writes_the_same_files(replayed: StreamJob, runner: Ru
     assert outcome.counts == Counts(rows_in=60, used=60, series_steps=60, windows=20)
     assert not outcome.stopped
     assert progress[-1].counts == outcome.counts
-    assert not outcome.has_latency  # not measured, because all rows of an unpaced replay are a backlog
+    assert not outcome.has_latency  # rows of a replay at full speed have no arrival time
     assert len(read_forecasts(job.output)) == 60
     table = state_table.read(job.states)
     assert table.closed_through == START + 19
@@ -54,7 +54,7 @@ def test_a_paced_replay_measures_its_latency(replayed: StreamJob, runner: Runner
     source = replace(replay_of(replayed), speed=3600.0 * 20)
     outcome = run_stream(replace(replayed, source=source, runner=runner))
     assert outcome.counts == Counts(rows_in=60, used=60, series_steps=60, windows=20)
-    assert outcome.has_latency  # the latency is measured for each batch and shard
+    assert outcome.has_latency  # rows of a paced replay have an arrival time
     assert 0 < outcome.latency_ms(0.5) <= outcome.latency_ms(0.99)
     assert outcome.as_json()["p99_ms"] == outcome.latency_ms(0.99)
 
@@ -69,7 +69,7 @@ def test_a_stream_waits_for_the_first_watched_file(
     def arrived(numbers: JobNumbers) -> bool:
         nonlocal looks
         looks += 1
-        if looks == 3:  # more than 1 s after the start; an ended source would have ended the job by then
+        if looks == 3:  # more than 1 s after the start, the job still waits for a file
             add_file(folder, "rows.parquet", pl.read_parquet(replay_of(replayed).paths[0]))
         return numbers.counts.series_steps > 0
 
@@ -77,7 +77,7 @@ def test_a_stream_waits_for_the_first_watched_file(
     assert looks > 3
     assert outcome.stopped
     assert outcome.counts.rows_in == 60
-    assert outcome.counts.pending == 3  # the newest window stays open
+    assert outcome.counts.pending == 3  # the three rows of the newest window, which stays open
     assert outcome.counts.missing == 0
     assert not job.stop_file.exists()
 

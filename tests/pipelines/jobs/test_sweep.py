@@ -1,4 +1,7 @@
-"""Settings and windows of the trials of a sweep, and the results that an interrupted sweep keeps."""
+"""A sweep trains a model in several trials with different settings, and registers the best model.
+
+An interrupted sweep keeps the results of the trials that had finished.
+"""
 
 from __future__ import annotations
 
@@ -82,14 +85,14 @@ def test_the_seed_determines_the_settings_of_the_trials(
     assert other.trials[1].settings != again.trials[1].settings
 
 
-def test_settings_drawn_for_a_trial_exist_in_the_job_file() -> None:
+def test_every_setting_of_a_trial_exists_in_job_files() -> None:
     drawn = draw_settings(optuna.create_study().ask())
     config = with_settings(JobConfig(), drawn)
     assert drawn.items() <= config.flat().items()
     assert JobConfig.model_validate(config.model_dump()) == config
 
 
-def test_the_view_of_the_runs_shows_all_settings_that_trials_vary() -> None:
+def test_the_view_of_trials_shows_every_varied_setting() -> None:
     assert set(draw_settings(optuna.create_study().ask())) == set(VARIED)
 
 
@@ -115,7 +118,7 @@ def test_a_trial_that_optuna_prunes_is_reported_as_pruned(
 
 
 def train_failing(on: int, error: BaseException) -> Any:
-    """Return a replacement of `train` that raises an error at call number ``on``."""
+    """Return a function to use in place of `train`: its call number ``on`` raises ``error``."""
     calls = [0]
 
     def train_or_fail(*given: Any, **named: Any) -> Trained:
@@ -151,7 +154,7 @@ def test_an_interrupted_sweep_keeps_its_finished_trials(
     assert sorted(trials_of(tmp_path, parent)["trial"].to_list()) == [1, 2]
 
 
-def test_a_sweep_without_a_finished_trial_raises_the_reason(
+def test_a_sweep_without_finished_trials_raises_the_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "train", train_failing(1, DataError("the loss is not a number")))

@@ -1,4 +1,4 @@
-"""Tests of what a training logs to MLflow: its origin, data set, scores, model and version, with links."""
+"""A training logs its settings, data set, scores, model and software to MLflow, with links between these."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(client: MlflowClient, outcome: TrainOutcome) -> Run:
 
 
 def table_of(folder: Path, run_id: str, path: str) -> pl.DataFrame:
-    """Read a table among the files of a run."""
+    """Read a table from the files that a run has logged to MLflow."""
     found = json.loads((folder / "mlartifacts" / run_id / "artifacts" / path).read_text())
     return pl.DataFrame(found["data"], schema=found["columns"], orient="row", infer_schema_length=None)
 
@@ -53,13 +53,13 @@ def test_parameters_are_the_settings_that_change_the_weights(folder: Path, run: 
     assert "training.threads" not in run.data.params
 
 
-def test_the_logged_job_file_gives_an_equal_job(folder: Path, run: Run) -> None:
+def test_the_logged_job_file_defines_the_same_job(folder: Path, run: Run) -> None:
     text = (folder / "mlartifacts" / run.info.run_id / "artifacts" / "job.toml").read_text()
     again = JobConfig.model_validate(tomllib.loads(text))
     own = job(folder)
     for section in ("data", "windows", "network", "online", "training", "output"):
         assert getattr(again, section) == getattr(own, section)
-    assert str(folder / "runs.db") not in text  # not logged, because a store's address may contain a password
+    assert str(folder / "runs.db") not in text  # the address of a store may contain a password
 
 
 def test_the_logged_data_set_is_named_by_files_and_dates(folder: Path, run: Run) -> None:
@@ -73,7 +73,7 @@ def test_the_logged_data_set_is_named_by_files_and_dates(folder: Path, run: Run)
     assert len(data.digest) == 16
 
 
-def test_backtest_metrics_have_fixed_names_and_steps(client: MlflowClient, run: Run) -> None:
+def test_backtest_metrics_have_the_documented_names_and_steps(client: MlflowClient, run: Run) -> None:
     finals = {"mase_h1", "skill_vs_persistence", "skill_vs_seasonal_naive", "wql", "coverage_90", "width_90"}
     for name in finals:
         [point] = client.get_metric_history(run.info.run_id, f"backtest/{name}")
@@ -89,7 +89,8 @@ def test_backtest_metrics_have_fixed_names_and_steps(client: MlflowClient, run: 
 def test_the_logged_skill_is_a_mean_over_fixed_horizons(run: Run, outcome: TrainOutcome) -> None:
     mase = {(row["model"], row["horizon"]): row["mae"] for row in outcome.scores.to_dicts()}
     gains = [1 - mase["lstm", horizon] / mase["persistence", horizon] for horizon in (1, 3)]
-    # The model forecasts three windows ahead, so the skill at the fixed horizons 6, 12 and 24 counts as 0.
+    # The logged skill is the mean over fixed horizons. The model forecasts only three windows ahead, so its
+    # skill at the fixed horizons 6, 12 and 24 counts as 0.
     assert run.data.metrics["backtest/skill_vs_persistence"] == pytest.approx(sum(gains) / 5)
 
 
@@ -106,7 +107,7 @@ def test_scores_of_each_series_are_logged_as_a_table(folder: Path, run: Run) -> 
     assert len(list(pictures)) == 4
 
 
-def test_model_version_run_and_data_set_refer_to_each_other(
+def test_model_version_run_and_data_set_are_linked(
     client: MlflowClient, run: Run, outcome: TrainOutcome
 ) -> None:
     assert run.outputs is not None
@@ -169,7 +170,7 @@ def test_a_training_on_unreadable_data_is_a_failed_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     assert run_command(["train", "bad.csv"]) == 3
-    assert not (tmp_path / "mlflow.db").exists()  # a refused command creates no store
+    assert not (tmp_path / "mlflow.db").exists()  # the training failed before it created a store
     make_store(Store.parse(f"sqlite:///{tmp_path}/mlflow.db"))
     capsys.readouterr()
     assert run_command(["train", "bad.csv"]) == 3

@@ -1,4 +1,4 @@
-"""A training writes its results to MLflow and its states to a state table."""
+"""A training logs its losses, scores and model to MLflow, and writes its last states to a state table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def waves(hours: int = HOURS, series: int = 4) -> Windows:
 
 
 def job(folder: Path, **training: Any) -> JobConfig:
-    """Return a small training job on `waves`, with an MLflow store in ``folder``."""
+    """Return the settings of a small training on `waves`, with an MLflow store in ``folder``."""
     rows_of(waves()).write_parquet(folder / "waves.parquet")
     return JobConfig.model_validate(
         {
@@ -59,7 +59,7 @@ def outcome(folder: Path) -> TrainOutcome:
 
 
 def metric_by_step(config: JobConfig, run_id: str, name: str) -> dict[int, float]:
-    """Return the values of a metric of an MLflow run, by step."""
+    """Return for each step the value that an MLflow run has logged for a metric."""
     import mlflow
 
     points = mlflow.MlflowClient(config.mlflow.tracking_uri.get_secret_value()).get_metric_history(
@@ -87,7 +87,7 @@ def test_the_backtest_uses_weights_trained_without_its_windows(
     tmp_path: Path,
 ) -> None:
     outcomes = [run_training(job(tmp_path, refit=refit), "waves") for refit in (True, False)]
-    by = ["model", "horizon"]  # sorted, because the order of the scores is not defined
+    by = ["model", "horizon"]  # sort the scores, because their order may differ
     assert_frame_equal(outcomes[0].scores.sort(by), outcomes[1].scores.sort(by), rel_tol=1e-6, abs_tol=1e-9)
     assert outcomes[0].version.model_version != outcomes[1].version.model_version
     counts = outcomes[0].scores.filter(pl.col("model") == "lstm").sort("horizon")["count"].to_list()
@@ -155,7 +155,10 @@ def test_a_failure_after_training_does_not_lose_the_model(
 
 
 class FakeTraining:
-    """Replaces `train` and returns a finished training, for tests of the steps after training."""
+    """A function to use in place of `train` that returns the result of an earlier training at once.
+
+    The tests that use it are about the steps after the training.
+    """
 
     def __init__(self, forecaster: Forecaster, outcome: TrainOutcome) -> None:
         self.forecaster = self.chosen = forecaster
@@ -189,7 +192,7 @@ def test_a_model_that_cannot_be_registered_is_saved_locally(
 
 
 def joined_state(folder: Path) -> State:
-    """Return the states of all shards of a state table as one state, sorted by series id."""
+    """Read a state table and return the states of its shards as one state, sorted by series id."""
     state = State.join([shard.state for shard in state_table.read(folder).shards])
     return state.take(np.argsort(state.series_ids))
 

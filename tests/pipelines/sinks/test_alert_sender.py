@@ -15,7 +15,7 @@ MESSAGE = {"text": "coverage is low", "value": 0.5}
 
 
 class Hook(BaseHTTPRequestHandler):
-    """Record each request, and answer with the status in the path."""
+    """An HTTP server's handler that records each request and answers with the status code in the path."""
 
     received: list[tuple[str, str | None, object]]
 

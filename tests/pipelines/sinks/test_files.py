@@ -113,7 +113,9 @@ def test_writing_forecasts_again_gives_the_same_files(folder: Path, format_: For
     ]
 
 
-def test_half_written_forecasts_and_rows_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incompletely_written_forecasts_and_rows_are_not_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_forecasts(folder, 0)
     shard_files(folder).write_rows(QUARANTINE, "replay", 3, rejected_rows(3))
     before = read_forecasts(folder)
@@ -133,11 +135,12 @@ def test_half_written_forecasts_and_rows_are_not_read(folder: Path, monkeypatch:
     assert read_late(folder).equals(late.empty())
 
 
-def test_the_last_written_of_duplicate_forecasts_is_read(folder: Path) -> None:
+def test_of_duplicate_forecasts_the_last_written_is_read(folder: Path) -> None:
     write_forecasts(folder, 0, windows=4)
     write_forecasts(folder, 0, windows=3, level=100)
     for age, file in enumerate(sorted((folder / "forecasts").iterdir())):
-        os.utime(file, (1e9 - age, 1e9 - age))  # the rerun's file sorts first, so it gets the latest time
+        # The file that was written last is the first by name, so give the first file the latest time.
+        os.utime(file, (1e9 - age, 1e9 - age))
     found = read_forecasts(folder)
     assert len(found) == 8
     again = issued_forecasts(0, windows=3, level=100).frame()
@@ -184,7 +187,7 @@ def test_rows_of_oddly_named_partitions_are_read_back(folder: Path, partition: s
     shard_files(folder).write_rows(QUARANTINE, partition, 3, rejected_rows(3))
     assert read_late(folder)["offset"].to_list() == [2]
     assert read_quarantine(folder)["row"].to_list() == [3]
-    # pyarrow skips files whose names begin with . or _, so the file must not have such a name.
+    # The name of the file must not begin with . or _, because pyarrow ignores such files in a folder.
     assert pyarrow.dataset.dataset(folder / LATE).count_rows() == 1
     shard_files(folder).remove_after(None, {partition: 3}, 0, [VERSION])
     assert len(read_late(folder)) == 1
@@ -206,7 +209,7 @@ def test_remove_after_removes_files_named_by_an_earlier_version(folder: Path) ->
     assert not earlier.exists()
 
 
-def test_taken_returns_the_files_written_since_its_last_call(folder: Path) -> None:
+def test_taken_returns_files_written_since_its_previous_call(folder: Path) -> None:
     shard_0 = shard_files(folder)
     shard_0.write_forecasts(issued_forecasts())
     shard_0.write_rows(LATE, "replay", 2, late_rows(2))
@@ -222,7 +225,7 @@ def test_taken_returns_the_files_written_since_its_last_call(folder: Path) -> No
 
 @pytest.fixture
 def written(folder: Path) -> Path:
-    """An output folder in which shard 0 wrote three blocks of windows, and rows of two partitions."""
+    """Return an output folder to which shard 0 wrote three blocks of windows, and rows of two partitions."""
     shard_0 = shard_files(folder)
     for start in (0, 4, 8):
         shard_0.write_forecasts(issued_forecasts(start=START + start))

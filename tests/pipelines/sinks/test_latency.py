@@ -39,7 +39,7 @@ def test_each_latency_lies_within_its_bucket(values: list[float]) -> None:
         assert bucket == 0 or ms >= upper_ms(bucket - 1) * (1 - 1e-9)
 
 
-def test_the_number_of_buckets_of_a_histogram_is_bounded() -> None:
+def test_a_latency_histogram_has_a_limited_number_of_buckets() -> None:
     found = histogram([-5.0, 0.0, *(1.01**i for i in range(4000)), 1e300])
     assert found.count == 4003
     assert set(found.buckets) <= set(range(BUCKETS))

@@ -39,7 +39,7 @@ def shard_numbers(number: int = 0, **changes: object) -> ShardNumbers:
 
 
 def after_window(before: ShardNumbers, closed_us: int, ms: float) -> ShardNumbers:
-    """Return the counts of the shard once it has closed one more window, with a latency of ``ms``."""
+    """Return the counts of a shard after it has closed one more window with a latency of ``ms``."""
     recent = (*before.recent, (closed_us, ms))[-RECENT:]
     return replace(before, closed_us=closed_us, latency=before.latency.add(ms), recent=recent)
 
@@ -109,7 +109,7 @@ WINDOWS = st.lists(st.lists(st.floats(1, 1000), min_size=3, max_size=3), min_siz
 
 
 @given(WINDOWS, st.randoms(use_true_random=False))
-def test_a_windows_latency_is_that_of_its_slowest_shard(
+def test_window_latency_is_the_latency_of_the_slowest_shard(
     tmp_path_factory: pytest.TempPathFactory, ms: list[list[float]], chance: object
 ) -> None:
     folder = tmp_path_factory.mktemp("out")
@@ -128,7 +128,7 @@ def test_a_windows_latency_is_that_of_its_slowest_shard(
     assert whole.buckets == histogram([max(of_shards) for of_shards in ms]).buckets
 
 
-def test_a_shard_without_forecasts_completes_a_window_by_closing_it(tmp_path: Path) -> None:
+def test_a_window_is_complete_after_all_shards_closed_it(tmp_path: Path) -> None:
     publish(tmp_path, after_window(shard_numbers(0), 5, 80.0))
     publish(tmp_path, shard_numbers(1, closed_us=4))
     reader = JobReader(tmp_path, 2)
@@ -137,7 +137,7 @@ def test_a_shard_without_forecasts_completes_a_window_by_closing_it(tmp_path: Pa
     assert reader.read().window_latency.count == 1
 
 
-def test_a_windows_latency_waits_for_every_shard_to_publish(tmp_path: Path) -> None:
+def test_window_latency_is_counted_after_every_shard_published(tmp_path: Path) -> None:
     reader = JobReader(tmp_path, 2)
     publish(tmp_path, after_window(shard_numbers(0), 5, 80.0))
     assert reader.read().window_latency.count == 0
@@ -145,14 +145,15 @@ def test_a_windows_latency_waits_for_every_shard_to_publish(tmp_path: Path) -> N
     assert reader.read().window_latency.buckets == histogram([300.0]).buckets
 
 
-def test_a_window_whose_latencies_were_overwritten_is_left_out(tmp_path: Path) -> None:
+def test_a_window_with_overwritten_latencies_is_not_counted(tmp_path: Path) -> None:
     reader, slow, fast = JobReader(tmp_path, 2), shard_numbers(0), shard_numbers(1)
     for at in range(3 * RECENT):
         slow = after_window(slow, at, 500.0)
-        if at % 50 == 49:  # published often enough that the reader sees every window
+        # Publish before older latencies are overwritten, so that the reader gets all of them.
+        if at % 50 == 49:
             publish(tmp_path, slow)
             reader.read()
-    # The fast shard is published once, after the loop, so that its file has only the last RECENT windows.
+    # Publish the counts of the fast shard only once, so that the reader gets only the last RECENT of them.
     for at in range(3 * RECENT):
         fast = after_window(fast, at, 1.0)
     publish(tmp_path, slow)
@@ -162,7 +163,7 @@ def test_a_window_whose_latencies_were_overwritten_is_left_out(tmp_path: Path) -
     assert other_way.read().window_latency.buckets == histogram([500.0] * RECENT).buckets
 
 
-def test_counting_of_windows_continues_after_a_shard_restarts(tmp_path: Path) -> None:
+def test_windows_are_counted_further_after_a_shard_restarts(tmp_path: Path) -> None:
     reader, published = JobReader(tmp_path, 1), shard_numbers()
     for at in range(3):
         published = after_window(published, at, 10.0)
@@ -172,9 +173,9 @@ def test_counting_of_windows_continues_after_a_shard_restarts(tmp_path: Path) ->
     assert reader.read().window_latency.count == 4
 
 
-def test_files_of_counts_and_lists_of_windows_stay_short(tmp_path: Path) -> None:
+def test_published_counts_stay_small_in_a_long_run(tmp_path: Path) -> None:
     reader, published, sizes = JobReader(tmp_path, 2), shard_numbers(0, offsets={"replay": 10**9}), []
-    publish(tmp_path, shard_numbers(1))  # shard 1 closes no window, so every window stays open
+    publish(tmp_path, shard_numbers(1))  # shard 1 closes no window, so no window is complete
     for at in range(10_000):
         published = after_window(published, 10**15 + at, 1.01 ** (at % 1200))
         if not at % 50:
@@ -189,7 +190,7 @@ def test_files_of_counts_and_lists_of_windows_stay_short(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "content", ["", "{", '{"shard": 1', "[]", "{}", '{"shard": 1, "of": "another version"}']
 )
-def test_an_unreadable_file_of_published_counts_is_left_out(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_file_of_published_counts_is_ignored(tmp_path: Path, content: str) -> None:
     publish(tmp_path, shard_numbers(0, series=3))
     (tmp_path / markers.NUMBERS / "shard-0001.json").write_text(content)
     assert JobNumbers.of(read_shards(tmp_path)).series == 3

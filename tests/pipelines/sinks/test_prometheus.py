@@ -20,7 +20,7 @@ from schemas.errors import ConfigError
 COUNTS = Counts(
     rows_in=115,
     used=100,
-    quarantined={"is not a number": 7, 'says "no"\n\\': 1},  # the second reason is of no known kind
+    quarantined={"is not a number": 7, 'says "no"\n\\': 1},  # the second key has characters to escape
     duplicates=2,
     late=3,
     pending=2,
@@ -50,7 +50,7 @@ def scrape(port: int, accept: str = "text/plain") -> str:
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Return each metric by its name and the values of its labels, in the order of label names."""
+    """Return the value of each metric by its name and the values of its labels, sorted by label name."""
     return {
         (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)
@@ -100,7 +100,7 @@ def test_each_scrape_reads_the_current_counts() -> None:
         assert [samples(scrape(port))["statecast_rows_total", "used"] for _ in range(3)] == [5, 6, 7]
 
 
-def test_a_new_job_exports_no_lag_and_no_snapshot_age() -> None:
+def test_a_job_without_snapshots_exports_no_lag_or_snapshot_age() -> None:
     with serve(0, JobNumbers) as port:
         found = samples(scrape(port))
     assert found["statecast_rows_total", "used"] == 0
@@ -109,7 +109,7 @@ def test_a_new_job_exports_no_lag_and_no_snapshot_age() -> None:
 
 
 @pytest.mark.parametrize("numbers", [NUMBERS, JobNumbers()])
-def test_metrics_are_valid_in_the_openmetrics_format(numbers: JobNumbers) -> None:
+def test_exported_metrics_follow_the_openmetrics_format(numbers: JobNumbers) -> None:
     with serve(0, lambda: numbers) as port:
         text = scrape(port, "application/openmetrics-text; version=1.0.0")
     assert {family.name for family in open_metrics(text)} >= {"statecast_rows", "statecast_latency_seconds"}
@@ -123,7 +123,7 @@ def test_a_metrics_port_in_use_is_refused_in_one_line() -> None:
         ):
             pass
         assert scrape(port)
-    with serve(port, JobNumbers):  # the port is free again
+    with serve(port, JobNumbers):  # the first server has ended, so its port is free
         pass
 
 
@@ -160,7 +160,7 @@ def test_an_invalid_metrics_address_is_refused_with_the_format(text: str) -> Non
         address_of(text)
 
 
-def test_quality_has_the_labels_of_model_and_horizon() -> None:
+def test_quality_metrics_are_labelled_with_model_and_horizon() -> None:
     scores = {"lstm-1": {1: ScoreSums(4, 3_000_000, -1_000_000, 4, 500_000, 3), 24: ScoreSums(2, 1_000_000)}}
     drift = {"value": InputDrift([20] * 10, [20.0] * 10, "a b", 0.5), "heat": InputDrift()}
     found = samples_of(replace(NUMBERS, counts=replace(COUNTS, scores=scores), drift=drift))
@@ -169,7 +169,7 @@ def test_quality_has_the_labels_of_model_and_horizon() -> None:
     assert found["statecast_pinball_loss_total", "1", "lstm-1"] == 0.5
     assert found["statecast_actuals_inside_total", "1", "lstm-1"] == 3
     assert found["statecast_bias", "1", "lstm-1"] == -0.25
-    assert ("statecast_actuals_inside_total", "24", "lstm-1") not in found  # it has no intervals
+    assert ("statecast_actuals_inside_total", "24", "lstm-1") not in found  # this model has no intervals
     assert found["statecast_input_drift", "value"] == pytest.approx(0.0)
     assert ("statecast_input_drift", "heat") not in found
     assert found["statecast_worst_input_drift", "value", "a b"] == 0.5
@@ -180,7 +180,7 @@ def samples_of(numbers: JobNumbers) -> dict[tuple[str, ...], float]:
         return samples(scrape(port))
 
 
-def test_model_versions_are_exported_with_a_notice_flag() -> None:
+def test_exported_model_versions_have_a_flag_for_notices() -> None:
     numbers = JobNumbers(model_versions=("gru-2", "lstm-1"), model_notice="weather/3 is refused")
     with serve(0, lambda: numbers) as port:
         found = samples(scrape(port))

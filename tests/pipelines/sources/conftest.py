@@ -7,6 +7,6 @@ import pytest
 
 @pytest.fixture
 def inbox(tmp_path: Path) -> Path:
-    """An empty folder to watch."""
+    """Create an empty folder for a source to watch."""
     (tmp_path / "in").mkdir()
     return tmp_path / "in"

@@ -1,4 +1,4 @@
-"""Small input files, a clock that tests set, and functions that compare two readings of a log."""
+"""Helpers for tests of sources: small input files, a clock, and functions that read a log and compare it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ NOW_S = 1.4e9  # a moment in May 2014, later than most rows of the tests
 Row = tuple[Any, ...]
 
 
-# Clocks are compared by identity, so that a source with a new clock uses no cache of an earlier source.
+# With eq=False, two clocks are never equal, so sources with different clocks are not equal either. A source
+# then does not use what an equal source has cached.
 @dataclass(eq=False)
 class Clock:
     """A clock that changes only when a test sets ``now_s``."""
@@ -31,12 +32,12 @@ class Clock:
 
 
 def time_text(at: Any) -> str:
-    """Return the time ``at`` hours after START as text; return text unchanged."""
+    """Return as text the time that is ``at`` hours after START; if ``at`` is already text, return it."""
     return at if isinstance(at, str) else f"{datetime.fromtimestamp((START + at) * 3600, UTC):%FT%TZ}"
 
 
 def csv_text(rows: Iterable[Row]) -> str:
-    """Return a CSV file of rows: series id, hours after START, value."""
+    """Return rows as the content of a CSV file; a row is a series id, hours after START, and a value."""
     lines = [f"{series},{time_text(at)},{value}" for series, at, value in rows]
     return "\n".join(["series_id,timestamp,value", *lines]) + "\n"
 
@@ -51,7 +52,10 @@ def write_file(path: Path, content: str | bytes | Iterable[Row], age_s: float = 
 
 
 def read_log(source: Source, offset: int = 0, steps: int = 1000) -> list[Batch]:
-    """Return batches until the source ends or has nothing ready, from at most ``steps`` steps."""
+    """Read a source from ``offset`` and return its batches.
+
+    Stop when the source has ended, when it has no batch ready, or after ``steps`` steps.
+    """
     found: list[Batch] = []
     for _ in range(steps):
         step = source.step(offset)
@@ -76,11 +80,14 @@ def watermark_hours(batches: Iterable[Batch]) -> list[float | None]:
 
 
 ByOffset = dict[int, tuple[Any, ...]]
-"""For each offset: its valid rows, its rejected rows, and the watermark before it."""
+"""For each offset, the valid rows at this offset, the rejected rows, and the watermark before the offset."""
 
 
 def by_offset(batches: Iterable[Batch], watermark_us: int | None = None) -> ByOffset:
-    """Return the contents of batches by offset; assert that no offset is missing between two batches."""
+    """Return the rows and the watermark at each offset of some batches (see `ByOffset`).
+
+    Assert that each batch begins at the offset at which the batch before it ends.
+    """
     found: ByOffset = {}
     stop = None
     for batch in batches:

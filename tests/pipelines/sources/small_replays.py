@@ -1,4 +1,4 @@
-"""Replay sources of small files, under a clock that tests set."""
+"""Replay sources over small files, with a clock that tests set."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def replay_of(*files: Path, **changes: Any) -> ReplaySource:
 
 
 def restarted(one: ReplaySource) -> ReplaySource:
-    """Return the source as a new process opens it: the same fields, and a new clock."""
+    """Return a copy of the source with a new clock, which caches nothing, as in a new process."""
     return replace(one, clock=Clock())

@@ -60,10 +60,10 @@ def test_one_listing_of_a_watched_folder_finds_all_files(inbox: Path) -> None:
         write_file(inbox / f"{i:02}.csv", [("a", i, i)])
     with mock.patch("os.scandir", side_effect=os.scandir) as scans:
         assert values(read_log(watch(inbox))) == list(range(20))
-    assert scans.call_count == 2  # the second listing finds no new file
+    assert scans.call_count == 2  # the first listing finds all files, the second none
 
 
-def test_the_watermark_moves_at_the_end_of_a_file(inbox: Path) -> None:
+def test_the_watermark_moves_only_at_the_end_of_files(inbox: Path) -> None:
     write_file(inbox / "1.csv", [("a", 4.5, 1), ("a", 2.0, 1), ("a", 4, 1)])
     write_file(inbox / "2.csv", [("a", 3.5, 1)])
     write_file(inbox / "3.csv", [("a", 7.0, 1)])
@@ -118,12 +118,12 @@ def test_each_file_that_is_not_read_becomes_one_rejected_row(inbox: Path) -> Non
     assert all(reason.startswith("left out: ") for reason in rejected["reason"])
     write_file(inbox / "README", [("a", 2, 2)])
     advance_clock(source, 100)
-    assert read_log(source, batches[-1].stop) == []  # each unread file is reported once
+    assert read_log(source, batches[-1].stop) == []  # the files are not rejected again
     assert reasons(read_log(restarted(source))) == reasons(batches)
 
 
 @pytest.mark.parametrize("layout", ["auto", "wide"])
-def test_files_without_series_ids_are_read_only_as_wide(inbox: Path, layout: str) -> None:
+def test_a_file_without_series_ids_is_read_only_as_wide(inbox: Path, layout: str) -> None:
     for name in ("a.csv", "b.csv"):
         write_file(inbox / name, "time,value\n2013-01-01T05:00Z,1\n")
     input_settings = replace(INPUT, columns=Columns.model_validate({"layout": layout}))
@@ -166,7 +166,7 @@ def test_cells_of_a_wide_row_share_one_offset(inbox: Path) -> None:
     assert [(batch.start, batch.stop) for batch in batches] == [(i, i + 1) for i in range(5)]
 
 
-def test_a_file_without_rows_takes_one_offset(inbox: Path) -> None:
+def test_a_file_without_rows_has_one_offset(inbox: Path) -> None:
     write_file(inbox / "1.csv", [])
     write_parquet_file(inbox / "2.parquet", ONE_ROW.clear())
     batches = read_log(watch(inbox))

@@ -1,4 +1,4 @@
-"""A watched folder gives the same log each time it is read, from any offset."""
+"""A watched folder is a log: each offset has the same rows, however often and from wherever it is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.pipelines.sources.logs import NOW_S, START, by_offset, csv_text, read
 from tests.pipelines.sources.watched import INPUT, advance_clock, restarted, watch
 
 
-def test_a_later_restart_still_rejects_rows_from_the_future(inbox: Path) -> None:
+def test_a_later_restart_rejects_the_same_future_rows(inbox: Path) -> None:
     now = (NOW_S / 3600) - START
     write_file(inbox / "1.csv", [("a", now + 1.5, 1)])
     source = watch(inbox)
@@ -90,7 +90,8 @@ def test_every_reading_of_a_folder_gives_the_same_log(
     for i, text in enumerate(files):
         write_file(inbox / f"{i}.csv", text)
     with mock.patch.object(folders, "_STEP_BYTES", step_bytes):
-        # First read the log in pieces, some after a restart; the full reading must give equal rows.
+        # Read parts of the log, some of them after a restart of the source. At each offset, these parts must
+        # have the rows that a reading of the whole log has.
         seen = by_offset([])
         offset, watermark_us = 0, None
         for _, steps, again in restarts:

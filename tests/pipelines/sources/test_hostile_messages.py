@@ -1,4 +1,7 @@
-"""Each row of a hostile message is valid or quarantined, once, whatever other messages its poll holds."""
+"""Each row of a message with unusual types or invalid content is either valid or quarantined, exactly once.
+
+The result does not depend on the other messages that are decoded at the same time.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def read(decode: Decoder, *values: bytes | None) -> tuple[pl.DataFrame, pl.DataF
 
 
 def rows_of(decode: Decoder, *values: bytes | None, at: int) -> tuple[Rows, int]:
-    """Return the valid rows of message number ``at``, and the number of its rejected rows."""
+    """Return the valid rows of the message with number ``at``, and how many of its rows were rejected."""
     good, bad = (frame.filter(pl.col("offset") == at) for frame in read(decode, *values))
     return good.drop("offset").rows(), len(bad)
 
@@ -77,7 +80,7 @@ def test_arrow_columns_of_every_type_are_valid_or_quarantined(place: str) -> Non
     bad = bad.filter(pl.col("offset") > 2)
     assert (bad["column"] == place.replace("event", "event_id")).all()
     assert place != "more" or not len(bad)
-    for at, kind in enumerate(TYPES, 3):  # each message gives the same rows here as in a separate poll
+    for at, kind in enumerate(TYPES, 3):  # compare with each message decoded alone
         alone = read(decode, sent[at])
         for all_rows, mine in zip((good, bad), alone, strict=True):
             found = all_rows.filter(pl.col("offset") == at)
@@ -155,7 +158,7 @@ AVRO_TYPES: dict[str, tuple[Any, list[Any]]] = {
 
 
 def avro_decoder_of(folder: Path, place: str, kind: Any) -> tuple[Decoder, Any]:
-    """Return a decoder of records whose field ``place`` has the Avro type ``kind``, and their schema."""
+    """Return a decoder of Avro records whose field ``place`` has the type ``kind``, and the Avro schema."""
     usual = {
         "series_id": "string",
         "timestamp": "string",

@@ -1,4 +1,7 @@
-"""Kafka topics as logs: first offsets, decoded rows, watermarks, and the journal of decisions."""
+"""A Kafka topic as a log: its rows and watermarks do not change when the topic is read again.
+
+So that they do not change, the source writes its decisions about partitions and schemas to a journal.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ def test_messages_become_valid_or_rejected_rows_at_their_offsets(tmp_path: Path)
     assert all(b.stop == after.start for b, after in pairwise(batches))
 
 
-def test_lateness_depends_on_earlier_rows_not_on_polls(tmp_path: Path) -> None:
+def test_lateness_does_not_depend_on_the_size_of_polls(tmp_path: Path) -> None:
     topic = Topic({0: [row(5), row(6), row(5), row(6), row(9), row(6), row(9)]}, {0: 7})
     source = source_of(topic, tmp_path, poll_rows=10**6)
     step = Reading(source).step(source.begin({}))
@@ -102,7 +105,7 @@ def test_a_new_partition_begins_at_the_watermark_of_other_partitions(tmp_path: P
     places = source.begin({"rows-0": Position(1, 7 * HOUR_US)})
     assert places["rows-1"] == Position(0, 7 * HOUR_US)
     assert source.decisions().at("rows-1", 0, None) == 7 * HOUR_US
-    # One shard has closed its windows up to 9 h, so the new partition begins there.
+    # One shard has already closed its windows up to 9 h, so the watermark of the new partition is 9 h.
     places = source.begin({"rows-0": Position(1, 7 * HOUR_US, (3,), 9 * HOUR_US)})
     assert places["rows-1"] == Position(0, 9 * HOUR_US)
 
@@ -171,7 +174,7 @@ def test_a_keyed_series_in_another_shards_partition_is_refused(
 
 
 def test_an_idle_keyed_partition_follows_only_partitions_of_its_shard(tmp_path: Path) -> None:
-    hours = {0: 9, 1: 6}  # the newest hour of each busy partition
+    hours = {0: 9, 1: 6}  # the newest hour in partitions 0 and 1; the others are idle
     topic = Topic(
         {n: [row_of(f"s{n}", hours.get(n, 5)), row_of(f"s{n}", 9)] for n in range(4)},
         dict.fromkeys(range(4), 1),
@@ -223,7 +226,7 @@ def test_one_consumer_serves_a_job_until_forget_closes_it(tmp_path: Path) -> Non
     assert opened[1].closed
 
 
-def test_watermarks_are_read_despite_a_torn_last_line(tmp_path: Path) -> None:
+def test_a_torn_last_line_of_the_kafka_journal_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "kafka.jsonl"
     made = Decisions(path)
     for offset, us in ((3, 10), (3, 20), (7, 15), (9, 40)):
@@ -253,7 +256,7 @@ def test_the_kafka_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch
     path, reached = tmp_path / "kafka.jsonl", {"a": 0}
     made, longest = Decisions(path, lambda: reached), 0
     made.keep_schema(7, "{}")
-    for offset in range(400):  # a decision for each row, as if the partition were idle after every row
+    for offset in range(400):  # add a decision at each offset
         made.raise_watermark("a", offset, offset)
         if offset % 10 == 0:
             made.keep_clocks({"a": ClockDecision(offset, offset + 1, offset)})
@@ -272,7 +275,7 @@ def test_the_journal_keeps_decisions_that_shards_may_reread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decisions, "LONGEST", 100)
-    made = Decisions(tmp_path / "kafka.jsonl")  # without snapshots, the shards may read all offsets again
+    made = Decisions(tmp_path / "kafka.jsonl")  # no snapshot: all offsets may be read again
     for offset in range(250):
         made.raise_watermark("a", offset, offset)
     for one in (made, Decisions(tmp_path / "kafka.jsonl")):
@@ -294,9 +297,10 @@ def read_to_end(reading: Reading, places: Positions, ends: dict[str, int]) -> li
     return batches
 
 
-def test_a_message_with_a_false_arrival_time_moves_no_watermark(tmp_path: Path) -> None:
+def test_a_message_with_a_wrong_arrival_time_moves_no_watermark(tmp_path: Path) -> None:
     topic = Topic({0: [row(5), in_2199(), row(6)]}, {0: 3})
-    topic.came_ms[0] = [CAME_MS, 7_226_582_400_000, -1]  # the second message claims a time in 2199
+    # The broker reports that the second message arrived in 2199, and no arrival time of the third.
+    topic.came_ms[0] = [CAME_MS, 7_226_582_400_000, -1]
     source = source_of(topic, tmp_path, poll_rows=10**6)
     batches = read_to_end(Reading(source), source.begin({}), {"rows-0": 3})
     assert [offset for batch in batches for offset in batch.rows["offset"]] == [0, 2]
@@ -304,7 +308,7 @@ def test_a_message_with_a_false_arrival_time_moves_no_watermark(tmp_path: Path) 
         "'2199-01-01' is more than 1h in the future"
     ]
     assert max(batch.watermark_us or 0 for batch in batches) == (376_944 + 6) * HOUR_US + HOUR_US // 2
-    later = replace(source, wall=lambda: 7.3e9)  # the topic is read again in 2201
+    later = replace(source, wall=lambda: 7.3e9)  # read the topic again with a clock in 2201
     again = read_to_end(Reading(later), later.begin({}), {"rows-0": 3})
     assert [offset for batch in again for offset in batch.rows["offset"]] == [0, 2]
 
@@ -349,9 +353,9 @@ def test_messages_of_an_unknown_schema_stay_rejected(tmp_path: Path) -> None:
         spec = DecoderSpec("avro", registry=registry.url)
         source = source_of(topic, tmp_path, decoder=spec, poll_rows=2)
         first = read_to_end(Reading(source), source.begin({}), {"rows-0": 4})
-        answers["GET /schemas/ids/8"] = KNOWN  # the registry has the schema from now on
+        answers["GET /schemas/ids/8"] = KNOWN  # the registry now has the schema
         second = read_to_end(Reading(source), source.begin({}), {"rows-0": 4})
-        # The second reading takes the answers from the journal.
+        # The second reading must use the answers in the journal: there, the schema is unknown.
         assert registry.requests == ["GET /schemas/ids/8", "GET /schemas/ids/7"]
     away = replace(source, decoder=replace(spec, registry="http://127.0.0.1:9"))
     third = read_to_end(Reading(away), away.begin({}), {"rows-0": 4})

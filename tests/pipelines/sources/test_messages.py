@@ -1,4 +1,7 @@
-"""Messages decoded into raw frames: each format alone, and among messages that cannot be decoded."""
+"""Decoders convert messages of several formats to raw frames.
+
+A message that cannot be decoded does not affect the rows of other messages.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ SCHEMA: dict[str, Any] = {
 
 
 def decoded(decode: Decoder, given: Messages) -> pl.DataFrame:
-    """Return the frames of decoded messages as one frame, sorted by message number."""
+    """Decode messages, and return all rows in one frame, sorted by the number of the message."""
     frames = sources.decoded(decode, given)
     return pl.concat(frames, how="diagonal_relaxed").sort("message", maintain_order=True)
 
@@ -67,13 +70,13 @@ def as_avro(series: str, value: float | None, number: int = 7) -> bytes:
 
 
 def valid_rows(frame: pl.DataFrame) -> list[tuple[str, float, int]]:
-    """Return series id, value and message number of the rows that pass validation."""
+    """Return the series id, the value and the message number of each valid row."""
     rows, _ = observations.validate(frame.rename({"message": "offset"}))
     return list(rows.select("series_id", "value", "offset").iter_rows())
 
 
 def problems(frame: pl.DataFrame) -> list[tuple[int, str]]:
-    """Return number and problem of each message that could not be decoded."""
+    """Return for each message that could not be decoded its number and the reason."""
     if "problem" not in frame.columns:
         return []
     return list(frame.filter(pl.col("problem").is_not_null()).select("message", "problem").iter_rows())
@@ -197,7 +200,7 @@ def test_the_message_key_can_be_the_series_id() -> None:
 
 
 def decode_commas(given: Messages) -> pl.DataFrame:
-    """Decode messages of the form ``series,time,value``."""
+    """A custom decoder of messages of the form ``series,time,value``."""
     parts = [(value or b"").decode().split(",") for value in given.values]
     return pl.DataFrame(
         {
@@ -211,7 +214,7 @@ def decode_commas(given: Messages) -> pl.DataFrame:
 
 @pytest.fixture
 def custom_spec(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Messages], object]], DecoderSpec]:
-    """A function that makes a decoder importable, and returns the spec that names it."""
+    """Return a function that makes a custom decoder importable, and returns the spec that names it."""
 
     def named(function: Callable[[Messages], object]) -> DecoderSpec:
         module = type(sys)("my_decoders")

@@ -28,7 +28,7 @@ from tests.fleets import HOUR, HOUR_US, START, forecaster
 
 @dataclass
 class Steps:
-    """A log that returns one batch in each step; each batch moves the watermark by a window."""
+    """A log that returns one batch in each step. Each batch moves the watermark forward by one window."""
 
     at: int = 0
     places: Positions = field(default_factory=dict)
@@ -61,26 +61,28 @@ def batch_of(log: ChangingLog) -> Batch:
     return step.batches[0]
 
 
-def test_a_change_is_recorded_before_the_batches_that_count_it(states: Path) -> None:
+def test_a_model_change_is_journaled_before_its_first_batch(states: Path) -> None:
     log = changing(states)
     assert batch_of(log).changes == 1
     log._checked_s = float("-inf")
     request_change(states.parent, Request("gru-b", "m/2", 5))
     assert batch_of(log).changes == 2
-    # The first batch moved the watermark to START + 1, so START was the last window that could be closed.
+    # The first batch moved the watermark to START + 1, so window START may have been closed already. The
+    # first window that is certainly open is START + 1, and the request is for 5 windows later.
     change = Change("gru-b", "m/2", START + 1 + 5)
     assert read_changes(states) == (Change("lstm-a", "m/1", None), change)
-    assert batch_of(changing(states)).changes == 2  # as in a rerun
+    # A job that reads the log again finds the change in the journal.
+    assert batch_of(changing(states)).changes == 2
 
 
-def test_no_change_is_decided_before_a_watermark_is_known(states: Path) -> None:
+def test_no_model_change_is_decided_without_a_watermark(states: Path) -> None:
     request_change(states.parent, Request("gru-b", "m/2", 5))
     log = changing(states)
     assert batch_of(log).changes == 1
     assert batch_of(log).changes == 2
 
 
-def test_a_change_comes_after_windows_that_shards_have_closed(states: Path) -> None:
+def test_a_model_change_comes_after_all_closed_windows(states: Path) -> None:
     request_change(states.parent, Request("gru-b", "m/2", 2))
     log = changing(states, closed_through=START + 100)
     for _ in range(2):
@@ -88,14 +90,14 @@ def test_a_change_comes_after_windows_that_shards_have_closed(states: Path) -> N
     assert read_changes(states)[-1].window == START + 101 + 2
 
 
-def test_a_change_reads_the_watermarks_of_the_positions(states: Path) -> None:
+def test_a_model_change_depends_on_watermarks_of_resumed_positions(states: Path) -> None:
     request_change(states.parent, Request("gru-b", "m/2", 2))
     place = Position(0, (START + 50) * HOUR_US, (), (START + 60) * HOUR_US)
     assert changing(states).step({"rows": place}) is not None
     assert read_changes(states)[-1].window == START + 60 + 2
 
 
-def test_each_change_comes_after_the_change_before(states: Path) -> None:
+def test_model_changes_are_at_increasing_windows(states: Path) -> None:
     log = changing(states)
     batch_of(log)
     for version, ahead in (("gru-b", 50), ("lstm-a", 2)):
@@ -106,7 +108,7 @@ def test_each_change_comes_after_the_change_before(states: Path) -> None:
     assert windows == [None, START + 51, START + 51 + 1 + 2]
 
 
-def test_a_version_that_is_in_use_is_not_changed_to(states: Path) -> None:
+def test_a_request_for_the_version_in_use_is_ignored(states: Path) -> None:
     request_change(states.parent, Request("lstm-a", "m/1", 2))
     log = changing(states)
     assert [batch_of(log).changes for _ in range(3)] == [1, 1, 1]
@@ -142,7 +144,7 @@ def test_stored_models_are_loaded_with_their_covariates(tmp_path: Path) -> None:
     ]
 
 
-def test_missing_or_damaged_weights_are_one_line(tmp_path: Path) -> None:
+def test_missing_or_damaged_weights_raise_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gru-b\.safetensors: cannot be read"):
         load_model(tmp_path, "gru-b")
     make_folder(tmp_path / "models")

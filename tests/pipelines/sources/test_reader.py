@@ -28,7 +28,10 @@ def batch(start: int, rows: int) -> Batch:
 
 @dataclass
 class Listed:
-    """A source whose steps are listed by offset: an unlisted offset has no rows yet, ``None`` is the end."""
+    """A source that returns the step that is listed for an offset.
+
+    An offset without a listed step has no rows yet. The step None is the end of the source.
+    """
 
     steps: dict[int, Step[int] | None]
     partition: str = "log"
@@ -39,7 +42,7 @@ class Listed:
 
 
 class Read(NamedTuple):
-    """The next batches of the only partition, and the offset after them."""
+    """The result of one read of a `Reader`: batches of the only partition, and the offset after them."""
 
     batches: tuple[Batch, ...]
     offset: int
@@ -48,7 +51,7 @@ class Read(NamedTuple):
 
 
 class Reader(reading.Reader):
-    """A reader of one source, which has one partition."""
+    """A reader of a source with one partition, ``log``."""
 
     def __init__(
         self,
@@ -110,7 +113,7 @@ def stop_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store() -> Iterator[Remote]:
-    """An empty prefix of an object store in memory."""
+    """Yield an empty folder of an object store in memory."""
     with in_memory() as place:
         yield place
 
@@ -147,7 +150,7 @@ def test_an_empty_first_batch_announces_the_partition(stop_file: Path, clock: Cl
         assert (read.offset, read.wait_s, read.ended) == (offset, 0.0, False)
 
 
-def test_the_end_of_a_source_requests_a_last_snapshot(stop_file: Path, clock: Clock) -> None:
+def test_the_reader_requests_a_snapshot_at_the_end(stop_file: Path, clock: Clock) -> None:
     _, *between, last = batches(read_to_end(Reader(ten_row_batches(3), stop_file, 30, clock=clock)))
     assert [(b.start, b.stop) for b in between] == [(0, 10), (10, 20), (20, 30)]
     assert not any(b.snapshot or b.ends for b in between)
@@ -211,7 +214,7 @@ def test_the_reader_raises_the_error_of_a_source(stop_file: Path, clock: Clock) 
 
 @pytest.fixture
 def size() -> int:
-    """Bytes of the rows in one batch of `ten_row_batches`."""
+    """Return the size in bytes of the rows in one batch of `ten_row_batches`."""
     return int(batch(0, 10).rows.estimated_size())
 
 
@@ -224,7 +227,7 @@ def test_the_reader_waits_for_slower_shards(stop_file: Path, clock: Clock, size:
         assert read.ended or read.wait_s or len(batches([read])[0].rows)
         offset = read.offset
         read_to.append(offset)
-    assert read_to[-1] == 40  # the reader stops one batch after its limit of three batches
+    assert read_to[-1] == 40  # the limit is three batches, and the reader notices one batch later
     reached = 20
     assert [reader.at(offset).offset, reader.at(50).offset, reader.at(60).offset] == [50, 60, 60]
     reached = 60
@@ -244,13 +247,11 @@ def test_a_batch_larger_than_max_unapplied_bytes_is_read(stop_file: Path, clock:
     assert reader.at(offset).offset == 30
 
 
-def test_empty_batches_request_offsets_while_the_reader_waits(
-    stop_file: Path, clock: Clock, size: int
-) -> None:
-    """A waiting reader sends empty batches.
+def test_a_waiting_reader_sends_empty_batches(stop_file: Path, clock: Clock, size: int) -> None:
+    """A reader that waits for the shards sends empty batches to them, so that they publish their offsets.
 
-    A shard publishes its offset when it applies a batch, but not for each batch: if no batch followed, the
-    shard might never publish the last offset.
+    A shard publishes its offset only when it applies a batch, and not at each batch. Without the empty
+    batches, it might never publish its last offset, and the reader would wait forever.
     """
     reader = Reader(ten_row_batches(9), stop_file, 1e9, lambda: 0, size, clock=clock)
     offset, requests = reader.at(0).offset, 0
@@ -274,7 +275,7 @@ def test_a_reader_that_waits_for_shards_notices_the_stop_file(stop_file: Path, c
     assert reader.at(offset).ended
 
 
-def test_the_list_of_unapplied_batches_is_bounded(stop_file: Path, clock: Clock) -> None:
+def test_the_number_of_unapplied_batches_is_limited(stop_file: Path, clock: Clock) -> None:
     for applied in (None, lambda: 10**9):
         reader = Reader(ten_row_batches(3 * reading._MOST_AHEAD), stop_file, 1e9, applied, clock=clock)
         most, offset = 0, 0

@@ -1,4 +1,4 @@
-"""Tests of Avro schemas that a decoder requests from a schema registry, which is an HTTP server here."""
+"""A decoder requests Avro schemas from a schema registry, repeats failed requests, and stores the answers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def messages(*numbers: int) -> Messages:
 
 @dataclass
 class SchemaTexts:
-    """A store of schema texts in memory, by schema id."""
+    """A store in memory that keeps the text of each schema by its id."""
 
     texts: dict[int, str] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class SchemaTexts:
 
 
 def counted(frames: list[pl.DataFrame]) -> tuple[int, int]:
-    """Return the number of decoded rows, and the number of messages that could not be decoded."""
+    """Decode messages; return how many rows they gave, and how many messages could not be decoded."""
     bad = sum(len(frame) for frame in frames if "problem" in frame.columns)
     return sum(map(len, frames)) - bad, bad
 
@@ -93,7 +93,7 @@ def test_a_temporary_registry_failure_loses_no_message() -> None:
     clock, answers = Clock(0.0), [(503, {}), (500, {}), KNOWN]
     with registry_of(lambda request: answers.pop(0)) as registry:
         decode = avro_decoder(Names.of(Columns(), False), RegistrySchemas(registry.url, clock=clock))
-        for clock.now_s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):  # the decoder waits between two requests
+        for clock.now_s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):  # not all of these times send a request
             with pytest.raises(RegistryAway, match="answers 50"):
                 decoded(decode, messages(7, 7))
         assert len(registry.requests) == 2

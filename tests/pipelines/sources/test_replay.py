@@ -65,7 +65,7 @@ def test_the_replay_watermark_trails_by_lateness_until_the_end(tmp_path: Path) -
     assert watermark_hours(read_log(replay_of(file, lateness_s=5400, windows_per_step=2))) == [0.5, 4]
 
 
-def test_a_gap_of_years_makes_no_empty_batches(tmp_path: Path) -> None:
+def test_a_replay_has_no_batches_for_empty_windows(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", "1701-05-05", 1), ("a", 0, 2), ("a", 1, 3)])
     batches = read_log(replay_of(file))
     assert [values([batch]) for batch in batches] == [[1], [2, 3]]
@@ -94,7 +94,7 @@ def test_a_replay_gives_rejected_rows_before_reading_all_files(tmp_path: Path) -
     files[2].unlink()
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
         read_log(source, first.reached)
-    # A second attempt raises too, and does not report an end of the log.
+    # A second attempt must raise the error again, and must not treat the failure as the end of the log.
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
         read_log(source, first.reached)
 
@@ -109,13 +109,14 @@ def test_replayed_rows_outside_the_time_bounds_are_counted_once(tmp_path: Path) 
     assert [batch.outside for batch in read_log(restarted(source), 1)] == [0, 0]
     file = write_file(tmp_path / "b.csv", [("a", h, h) for h in range(10)])
     assert [batch.outside for batch in read_log(replay_of(file, input=bounds))] == [7]
-    # The batch at offset 0 counts these rows, so a reading from offset 1 counts none.
+    # The rows outside the bounds are counted in the batch at offset 0, so a reading from offset 1 counts
+    # none.
     rest = read_log(replay_of(file, input=bounds), 1)
     assert [batch.outside for batch in rest] == [0]
 
 
 @pytest.mark.parametrize("rows", [[], [("a", 90, 1)], [("a", "never", 9)]])
-def test_without_valid_rows_a_replay_gives_empty_batches(tmp_path: Path, rows: list[Any]) -> None:
+def test_a_replay_without_valid_rows_returns_empty_batches(tmp_path: Path, rows: list[Any]) -> None:
     bounds = replace(INPUT, end_us=(START + 6) * HOUR_US)
     source = replay_of(write_file(tmp_path / "a.csv", rows), input=bounds)
     *_, last = batches = read_log(source)
@@ -137,7 +138,7 @@ def test_text_files_and_parquet_files_form_one_replay(tmp_path: Path) -> None:
 def test_a_bad_file_stops_a_replay_or_is_quarantined(tmp_path: Path) -> None:
     good = write_file(tmp_path / "a.csv", [("a", 1, 1)])
     whole = b"".join(b'{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n' for _ in range(20))
-    # The valid rows before the bad line must not be used.
+    # The file must be rejected as a whole: the valid rows before the bad line must not be used either.
     bad = write_file(tmp_path / "b.jsonl", whole + b'{"series_id": \n')
     with pytest.raises(DataError, match=r"b\.jsonl: line 21 is not a JSON object"):
         replay_of(bad, good).step(0)

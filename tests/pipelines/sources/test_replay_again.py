@@ -1,4 +1,4 @@
-"""A replay gives the same log each time it is read, from any offset."""
+"""A replay is a log: each offset has the same rows, however often and from wherever it is read."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_replay_resumes_only_with_equal_files_and_settings(tmp_path: Path) -> 
         restarted(source).step(1)
 
 
-def test_a_restarted_replay_still_rejects_rows_from_the_future(tmp_path: Path) -> None:
+def test_a_restarted_replay_rejects_the_same_future_rows(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", 0, 1), ("a", 1, 2)])
     early = Clock(START * 3600.0 - 60)
     source = replay_of(
@@ -127,7 +127,10 @@ def test_every_reading_of_a_replay_gives_the_same_log(
 
 
 def read_without_waiting(source: ReplaySource, offset: int, steps: int = 1000) -> list[Any]:
-    """Return the batches of a source from ``offset`` on; where the source waits, advance its clock."""
+    """Return the batches of a source from ``offset`` on.
+
+    When the source returns no batch because the next one is not due yet, set its clock forward.
+    """
     found: list[Any] = []
     for _ in range(steps):
         step = source.step(offset)

@@ -1,4 +1,4 @@
-"""A replay with a limited speed returns each row at the time at which the row is due."""
+"""A paced replay (one with a limited speed) returns each window at the time at which the window is due."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.pipelines.sources.logs import NOW_S, Clock, read_log, values, write_f
 from tests.pipelines.sources.small_replays import replay_of
 
 
-def test_a_paced_replay_keeps_time_with_the_clock(tmp_path: Path) -> None:
+def test_a_paced_replay_returns_each_window_when_due(tmp_path: Path) -> None:
     clock = Clock()
     file = write_file(tmp_path / "a.csv", [("a", h + 0.5, h) for h in range(6)])
     source = replay_of(file, speed=1800, windows_per_step=3, clock=clock)
@@ -19,11 +19,12 @@ def test_a_paced_replay_keeps_time_with_the_clock(tmp_path: Path) -> None:
     assert values(first.batches) == [0]
     assert first.batches[0].arrived_s == clock.now_s
 
-    assert source.step(1) == Step((), 1, 2.0)  # a window lasts 2 s at this speed
+    assert source.step(1) == Step((), 1, 2.0)  # at this speed, the next window is due 2 s later
     clock.now_s += 1.5
     assert source.step(1) == Step((), 1, 0.5)
 
-    # Three windows are overdue: one step returns all three, each with the moment at which it was due.
+    # After 7 s, three windows are due. One step returns all three, and each has the time at which it was due
+    # as its arrival time.
     clock.now_s = NOW_S + 7
     caught_up = source.step(1)
     assert caught_up is not None
@@ -32,12 +33,13 @@ def test_a_paced_replay_keeps_time_with_the_clock(tmp_path: Path) -> None:
     assert source.step(caught_up.reached) == Step((), 4, 1.0)
 
 
-def test_the_first_window_of_a_resumed_replay_is_due_at_once(tmp_path: Path) -> None:
+def test_a_resumed_replay_returns_its_first_window_at_once(tmp_path: Path) -> None:
     source = replay_of(write_file(tmp_path / "a.csv", [("a", h, h) for h in range(6)]), speed=3600)
     assert values(read_log(source)) == [0]
     later = Clock(NOW_S + 1e6)
     again = replace(source, clock=later)
-    assert values(read_log(again, 1)) == [1]  # one window, although later windows are due, too
+    # Only one window is due, because a resumed replay counts the time from its first step.
+    assert values(read_log(again, 1)) == [1]
     later.now_s += 2
     assert values(read_log(again, 2)) == [2, 3]
 

@@ -1,4 +1,4 @@
-"""Files of a watched folder that are unfinished, unreadable, or deleted before they are read."""
+"""A source that watches a folder handles files that are unfinished, unreadable, changed or deleted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_unfinished_text_file_does_not_delay_other_files(inbox: Path, age_s: 
 
 def test_a_text_file_without_a_last_newline_is_delayed(inbox: Path) -> None:
     text = csv_text([("a", 1, 1), ("a", 1.5, 25)])
-    write_file(inbox / "1.csv", text[:-2], age_s=0)  # the last line ends in ",2", not ",25"
+    write_file(inbox / "1.csv", text[:-2], age_s=0)  # cut "5" and the newline off
     write_file(inbox / "2.csv", [("a", 2, 2)])
     source = watch(inbox)
     advance_clock(source, 5)
@@ -94,7 +94,7 @@ def test_an_unreadable_file_is_one_rejected_row(inbox: Path, kind: str, memory_b
     BROKEN[kind](inbox)
     write_file(inbox / "3.csv", [("a", 3, 3)])
     source = watch(inbox, memory_bytes=memory_bytes, input=replace(INPUT, batch_rows=2))
-    assert values(read_log(source)) == [1, 3]  # the broken file is young and may still become complete
+    assert values(read_log(source)) == [1, 3]  # the broken file may still be written
     advance_clock(source, 10)
     (batch,) = read_log(source, 2)
     assert (batch.start, batch.stop, len(batch.rows)) == (2, 3, 0)
@@ -118,7 +118,7 @@ def test_an_unreadable_file_raises_without_skip_bad_files(inbox: Path) -> None:
     write_file(inbox / "3.csv", [("a", 3, 3)])
     source = watch(inbox, input=replace(INPUT, skip_bad_files=False, batch_rows=2))
     assert values(read_log(source, steps=1)) == [1]
-    for process in (source, restarted(source)):  # each step reads the broken file again
+    for process in (source, restarted(source)):  # neither a second step nor a restart skips the file
         for _ in range(2):
             with pytest.raises(DataError, match=r"2\.jsonl: line 10 is not a JSON object"):
                 process.step(1)
@@ -169,4 +169,4 @@ def test_a_large_file_changed_between_readings_keeps_its_offsets(inbox: Path) ->
         batches = [*first.batches, *read_log(source, first.reached)]
     assert [(batch.start, batch.stop) for batch in batches][-1] == (6, 7)
     assert values(batches)[-1] == 7
-    by_offset(batches)  # `by_offset` asserts that no offset is missing
+    by_offset(batches)  # this call asserts that no offset is missing

@@ -1,4 +1,4 @@
-"""A watched folder in which tests add, change and delete files, under a clock that tests set."""
+"""Sources that watch a folder in which tests add, change and delete files, with a clock that tests set."""
 
 from __future__ import annotations
 
@@ -19,14 +19,20 @@ ONE_ROW = pl.DataFrame({"series_id": ["a"], "timestamp": ["2013-01-01T05:30:00Z"
 
 
 def watch(inbox: Path, **changes: Any) -> FolderSource:
-    """Return a source of ``inbox`` with its manifest in ``out`` beside it; ``changes`` are fields."""
+    """Return a source that watches ``inbox``, with its manifest in the folder ``out`` beside ``inbox``.
+
+    ``changes`` are further fields of the source.
+    """
     inbox.mkdir(exist_ok=True)
     fields: dict[str, Any] = {"input": INPUT, "clock": Clock()} | changes
     return FolderSource(inbox, manifest_folder=inbox.parent / "out", **fields)
 
 
 def restarted(source: FolderSource) -> FolderSource:
-    """Return the source as a new process opens it: the same fields, and a new clock with the same time."""
+    """Return a copy of the source with a new clock, which caches nothing, as in a new process.
+
+    The new clock shows the time of the old one.
+    """
     return replace(source, clock=Clock(source.clock()))
 
 

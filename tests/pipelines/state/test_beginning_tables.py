@@ -1,4 +1,8 @@
-"""The state table that a job begins with: its own, one of an earlier job, a resharded or an empty table."""
+"""The state table with which a job starts.
+
+It is the job's own table, that of an earlier job, one of these with another number of shards, or an empty
+table.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +54,7 @@ def test_a_state_table_is_resharded_without_loss(
         assert shard.closed_through == old.closed_through
         assert len(shard.pending) == shard.counts.pending
     assert_same_state(new.state, old.state)
-    order = old.pending.columns  # a table without pending rows has no column of event ids
+    order = old.pending.columns  # compare only these columns: without pending rows, there is no event_id
     assert new.pending.select(order).sort(order).equals(old.pending.select(order).sort(order))
     assert new.counts == old.counts
     assert new.offset("rows") == old.offset("rows")
@@ -81,11 +85,11 @@ def test_resuming_reads_no_series_unless_shards_are_resharded(
     state_table.write(tmp_path / "state", shards_after_five_windows(3))
     monkeypatch.setattr(pq.ParquetFile, "read", raise_memory_error)
     begin(tmp_path / "state", 3, tmp_path / "state", resume=True)
-    with pytest.raises(MemoryError):  # resharding reads the series
+    with pytest.raises(MemoryError):  # resharding must read the series, which this test makes fail
         begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
 
 
-def test_a_new_job_takes_states_and_pending_rows_without_offsets(tmp_path: Path) -> None:
+def test_a_new_job_starts_from_states_and_pending_rows(tmp_path: Path) -> None:
     state_table.write(tmp_path / "a", shards_after_five_windows(3))
     (tmp_path / "a" / "folder.jsonl").write_text("{}")
     for own in (tmp_path / "b", tmp_path / "a"):
@@ -99,7 +103,7 @@ def test_a_new_job_takes_states_and_pending_rows_without_offsets(tmp_path: Path)
         assert not (own / "folder.jsonl").exists()
 
 
-def test_every_shard_begins_with_the_offsets_of_all_partitions(tmp_path: Path) -> None:
+def test_every_shard_starts_with_offsets_of_all_partitions(tmp_path: Path) -> None:
     cold, folder = forecaster().initial_state(), tmp_path / "state"
     write_first_table(folder, 2, None, cold, partitions={"a": 100, "b": 0})
     for shard in state_table.read(folder).shards:
@@ -112,7 +116,7 @@ def test_every_shard_begins_with_the_offsets_of_all_partitions(tmp_path: Path) -
         )
 
 
-def test_shards_of_a_keyed_topic_keep_partitions_and_shard_count(tmp_path: Path) -> None:
+def test_shards_of_a_keyed_topic_keep_their_partitions(tmp_path: Path) -> None:
     cold, folder = forecaster().initial_state(), tmp_path / "state"
     partitions, owners = {"t-0": 0, "t-1": 0, "t-2": 7}, {"t-0": 0, "t-1": 1, "t-2": 0}
 

@@ -1,4 +1,7 @@
-"""A damaged file that a job reads back is read as it was written, or refused in one line."""
+"""If a file that a job wrote is damaged, the job refuses the file in one line, or reads its original content.
+
+A job never uses changed content.
+"""
 
 from __future__ import annotations
 
@@ -42,16 +45,17 @@ ENTRIES = [
 
 
 def damaged(whole: bytes) -> Iterator[bytes]:
-    """Yield damaged contents of a file: torn, with flipped bits, or replaced by other JSON or bytes."""
+    """Yield damaged versions of the content of a file: cut off, with a wrong bit, or other JSON or bytes."""
     yield from torn(whole)
     yield from (data for _, data in flipped(whole, random.Random(3), 200))
     yield from (b"\xff\xfe", b"null", b"[1]", b"{}", b"{}\n", b"[[[[", b"\n", b"{" * 100_000)
 
 
 def assert_as_written_or_refused(path: Path, whole: bytes, read: Callable[[], T], written: list[T]) -> int:
-    """Assert that a damaged file reads as one of ``written``, or raises one line that names the file.
+    """Damage a file in many ways, and assert that it is refused or read without a change.
 
-    Return the number of damaged files that raised.
+    Refused means an error of one line that names the file. Otherwise ``read`` must return one of ``written``.
+    Returns how many of the damaged files were refused.
     """
     refused = 0
     for data in damaged(whole):
@@ -83,7 +87,7 @@ def test_a_damaged_replay_manifest_is_refused(tmp_path: Path, rows: str) -> None
     )
     record = unseal(whole)
     for other in mistyped(record):
-        path.write_bytes(as_json(other))  # an earlier version wrote no checksum
+        path.write_bytes(as_json(other))  # without a checksum, as earlier versions of Statecast wrote it
         line = line_of(lambda: check_replay(path, [rows], "how", 1, 0.0), [])
         assert line is not None or other["now_s"] in (True, -1), other
     path.write_bytes(as_json(record))
@@ -99,7 +103,8 @@ def test_a_damaged_manifest_of_a_watched_folder_is_refused(tmp_path: Path) -> No
     def read() -> list[Entry]:
         return [*FolderManifest(path).entries(0)]
 
-    written = [ENTRIES[:count] for count in range(len(ENTRIES) + 1)]  # a torn last line is cut off
+    # The reader ignores an incomplete last line, so it may return fewer entries.
+    written = [ENTRIES[:count] for count in range(len(ENTRIES) + 1)]
     assert assert_as_written_or_refused(path, whole, read, written) > 150
     for other in mistyped(asdict(ENTRIES[0])):
         path.write_bytes(as_json(other) + b"\n")
@@ -230,7 +235,7 @@ def test_end_orphans_skips_a_damaged_engine_file(tmp_path: Path, monkeypatch: py
         assert engine.end_orphans() == []
 
 
-def test_a_damaged_manifest_of_a_replacement_deletes_no_rows() -> None:
+def test_a_damaged_replacement_manifest_deletes_no_output_rows() -> None:
     with in_memory() as store:
         (store / BACKFILL / "late" / "x").write_bytes(b"1")
         replace_parts(store / BACKFILL, store, ["late"])

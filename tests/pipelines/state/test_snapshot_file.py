@@ -60,7 +60,7 @@ def test_a_restored_shard_forecasts_as_the_original_shard(
         assert a.equals(b)
 
 
-def test_the_newest_snapshot_of_a_shard_replaces_older_ones(tmp_path: Path) -> None:
+def test_a_new_snapshot_of_a_shard_replaces_the_older_snapshot(tmp_path: Path) -> None:
     for closed in (2, 3):
         (shard,) = shards_after_five_windows(1, closed)
         snapshot_file.write_shard(tmp_path, shard)
@@ -116,7 +116,7 @@ def test_a_run_that_lost_its_folder_replaces_no_snapshot(tmp_path: Path) -> None
     (lost,), (next_,) = shards_after_five_windows(1, 2), shards_after_five_windows(1, 4)
 
     def lose_the_folder() -> bool:
-        assert snapshot_file.write_shard(tmp_path, next_)  # the next run writes this shard meanwhile
+        assert snapshot_file.write_shard(tmp_path, next_)  # in the meantime, the next run writes this shard
         return False
 
     assert not snapshot_file.write_shard(tmp_path, lost, lose_the_folder)
@@ -124,7 +124,7 @@ def test_a_run_that_lost_its_folder_replaces_no_snapshot(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["shard-0000-of-0001.parquet"]
 
 
-def test_two_writers_of_one_shard_share_no_file(tmp_path: Path) -> None:
+def test_two_writers_of_one_snapshot_use_different_files(tmp_path: Path) -> None:
     (old,), (new,) = shards_after_five_windows(1, 2), shards_after_five_windows(1, 4)
     assert snapshot_file.write_shard(tmp_path, old, lambda: snapshot_file.write_shard(tmp_path, new))
     assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), old)
@@ -147,11 +147,14 @@ def test_a_flipped_bit_anywhere_in_a_snapshot_is_detected(tmp_path: Path) -> Non
 
 
 def _removes_checksum(whole: bytes, place: int) -> bool:
-    """Return True if a byte is in the key of the checksum; if it changes, the file has no known checksum."""
+    """Return True if the byte at ``place`` belongs to the name under which the file stores its checksum.
+
+    If the name is damaged, the file is read without a check, as the files of earlier versions are.
+    """
     return 0 <= place - whole.index(b"statecast.checksum") < 26
 
 
-def test_a_mix_of_two_snapshots_is_refused(tmp_path: Path) -> None:
+def test_a_file_mixed_from_two_snapshots_is_refused(tmp_path: Path) -> None:
     for name, closed in (("a", 2), ("b", 4)):
         snapshot_file.write_shard(tmp_path / name, shards_after_five_windows(1, closed)[0])
     a, b = ((tmp_path / name / "shard-0000-of-0001.parquet").read_bytes() for name in "ab")

@@ -16,7 +16,7 @@ from tests.fleets import START
 from tests.shards import NAMES, shards_after_five_windows
 
 
-def test_a_state_table_is_plain_parquet(tmp_path: Path) -> None:
+def test_a_state_table_can_be_read_by_any_parquet_reader(tmp_path: Path) -> None:
     for shard in shards_after_five_windows(3):
         snapshot_file.write_shard(tmp_path, shard)
     rows = pl.concat([pl.read_parquet(file) for file in tmp_path.glob("*.parquet")], how="diagonal")
@@ -96,7 +96,7 @@ def test_a_state_table_without_all_its_shards_is_refused(tmp_path: Path, spoil: 
         state_table.read(tmp_path / "state")
 
 
-def test_progress_by_partition_returns_smallest_and_further_offsets_of_shards(tmp_path: Path) -> None:
+def test_progress_by_partition_returns_the_offsets_of_all_shards(tmp_path: Path) -> None:
     first, second, third = shards_after_five_windows(3)
     shards = [
         replace(first, offsets={"a": 5, "b": 9}, watermarks={"a": 1, "b": None}),
@@ -109,7 +109,7 @@ def test_progress_by_partition_returns_smallest_and_further_offsets_of_shards(tm
 
 
 @pytest.mark.parametrize("renames", range(3))
-def test_an_interrupted_replacement_leaves_one_whole_state_table(
+def test_an_interrupted_replacement_leaves_a_complete_state_table(
     tmp_path: Path, renames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, real, made = tmp_path / "state", os.replace, 0

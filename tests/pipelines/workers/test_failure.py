@@ -14,7 +14,9 @@ TRACEBACK = RuntimeError("Traceback (most recent call last):\n  File x\nValueErr
 
 
 @pytest.mark.parametrize("kind", [DataError, ModelError, OutputError, EngineError, StatecastError])
-def test_a_statecast_error_of_a_worker_is_restored(tmp_path: Path, kind: type[StatecastError]) -> None:
+def test_a_stored_worker_error_is_read_back_with_its_class(
+    tmp_path: Path, kind: type[StatecastError]
+) -> None:
     with pytest.raises(kind), store_worker_error(tmp_path):
         raise kind("bad.csv: no column 'été'")
     found = error_to_report(tmp_path, TRACEBACK)
@@ -23,7 +25,7 @@ def test_a_statecast_error_of_a_worker_is_restored(tmp_path: Path, kind: type[St
     assert found.exit_code == kind("").exit_code
 
 
-def test_other_worker_errors_give_the_last_line_of_the_traceback(tmp_path: Path) -> None:
+def test_a_foreign_worker_error_is_reported_by_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), store_worker_error(tmp_path):
         raise ZeroDivisionError
     found = error_to_report(tmp_path, TRACEBACK)
@@ -32,7 +34,7 @@ def test_other_worker_errors_give_the_last_line_of_the_traceback(tmp_path: Path)
     assert str(error_to_report(tmp_path, RuntimeError())) == "the pipeline failed: RuntimeError"
 
 
-def test_a_raised_statecast_error_wins_over_a_stored_error(tmp_path: Path) -> None:
+def test_a_raised_statecast_error_is_reported_before_a_stored_error(tmp_path: Path) -> None:
     with pytest.raises(DataError), store_worker_error(tmp_path):
         raise DataError("error of a worker")
     error = OutputError("raised here")
@@ -63,7 +65,7 @@ def test_the_first_of_several_worker_errors_is_returned(
         monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
         with pytest.raises(DataError), store_worker_error(tmp_path):
             raise DataError(f"worker {pid}")
-        time.sleep(0.01)  # file times advance in kernel ticks of a few milliseconds
+        time.sleep(0.01)  # let the files have different times, which change only every few milliseconds
     assert str(error_to_report(tmp_path, TRACEBACK)) == "worker 9"
 
 

@@ -42,7 +42,7 @@ def raise_error() -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> StepSettings:
-    """Settings of a job of three shards with a new, empty state table."""
+    """Return the settings of a job with three shards and an empty state table."""
     made = StepSettings("a job", forecaster().to_bytes(), 3, 4, tmp_path, "parquet", 2, resumed=False)
     begin(made)
     return made
@@ -56,7 +56,10 @@ def begin(settings: StepSettings, model: Forecaster | None = None) -> None:
 
 
 def batches_of_windows(windows: int = 6, arrived_s: float = 0.0) -> list[Batch]:
-    """Return batches that close one window each; the second batch also has a late and a rejected row."""
+    """Return batches of which each closes one window.
+
+    The second batch also contains a late row and a rejected row.
+    """
     values = np.random.default_rng(0).normal(size=(windows, 6))
     names = tuple(f"s{i}" for i in range(6))
     arrivals = [
@@ -85,7 +88,7 @@ def put(workers: Workers, *batches: Batch) -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until other threads have made ``condition`` true."""
+    """Wait until ``condition`` returns True, because of the work of other threads."""
     given_up_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < given_up_s
@@ -119,7 +122,7 @@ def test_outputs_of_batches_are_written_and_counted(settings: StepSettings) -> N
     assert numbers.applied(settings.output, 3) == {"rows": 37}
 
 
-def test_latency_is_measured_for_rows_with_arrival_times(settings: StepSettings) -> None:
+def test_latency_is_measured_if_rows_have_arrival_times(settings: StepSettings) -> None:
     run(settings, with_last_snapshot(batches_of_windows(arrived_s=1.0)))
     latency = numbers.JobNumbers.of(numbers.read_shards(settings.output)).latency
     shards_with_series = sum(len(shard.state) > 0 for shard in state_table.read(settings.states).shards)
@@ -127,7 +130,7 @@ def test_latency_is_measured_for_rows_with_arrival_times(settings: StepSettings)
     assert latency.quantile_ms(0.5) > 500_000
 
 
-def test_a_worker_reads_the_owner_only_before_writing(
+def test_a_worker_rarely_reads_the_owner_from_a_store(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names_read: list[str] = []
@@ -143,11 +146,12 @@ def test_a_worker_reads_the_owner_only_before_writing(
         take_ownership(remote)
         monkeypatch.setattr(Remote, "read_bytes", record_read)
         run(remote, [empty_batch("rows", 0)] * 200)
-    # Counts are published at intervals, see `PUBLISHED_REMOTELY_EVERY_S`, not after each batch.
+    # The worker reads the owner before it publishes its counts. It does so every `PUBLISHED_REMOTELY_EVERY_S`
+    # seconds, and not after each of the 200 batches.
     assert 3 <= names_read.count(".run") <= 30
 
 
-def test_a_resumed_shard_drops_rows_that_its_snapshot_has(settings: StepSettings) -> None:
+def test_a_resumed_shard_skips_rows_before_its_snapshot(settings: StepSettings) -> None:
     batches = batches_of_windows()
     run(settings, with_last_snapshot(batches[:3]))
     before = read_forecasts(settings.output)
@@ -159,12 +163,12 @@ def test_a_resumed_shard_drops_rows_that_its_snapshot_has(settings: StepSettings
     assert (counts.used, counts.late, counts.rejected, counts.missing) == (36, 1, 1, 0)
 
 
-def test_outputs_after_the_last_snapshot_are_written_again(
+def test_outputs_after_the_last_snapshot_are_deleted_and_rewritten(
     settings: StepSettings,
 ) -> None:
     batches = batches_of_windows()
     run(settings, with_last_snapshot(batches[:3]))
-    run(replace(settings, job="killed"), batches[3:])  # no snapshot at the end
+    run(replace(settings, job="killed"), batches[3:])  # without a snapshot, as after a kill
     assert len(read_forecasts(settings.output)) == 36
     run(replace(settings, job="again", resumed=True), batches[:3])
     assert len(read_forecasts(settings.output)) == 18
@@ -193,7 +197,7 @@ def test_a_snapshot_is_written_after_its_forecasts_are_synced(
     workers = Workers(settings)
     for number, batch in enumerate(batches_of_windows()):
         put(workers, batch, empty_batch("rows", batch.stop, snapshot=True))
-        # No further batch arrives: each shard must be called for its turn to write.
+        # The shards write their snapshots one after the other, although no further batch arrives.
         wait_until(lambda number=number: len(seen) == 3 * (number + 1))  # type: ignore[misc]
     put(workers, empty_batch("rows", batch.stop, snapshot=True, ends=True))
     workers.close()
@@ -201,7 +205,7 @@ def test_a_snapshot_is_written_after_its_forecasts_are_synced(
     assert all(steps == on_disk for steps, on_disk in seen)
 
 
-def test_a_background_snapshot_keeps_the_copied_state(
+def test_a_snapshot_holds_the_state_at_its_request(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free, snapshots = threading.Event(), list[tuple[int, set[int]]]()
@@ -225,7 +229,7 @@ def test_a_background_snapshot_keeps_the_copied_state(
     put(workers, *batches[:2], empty_batch("rows", batches[1].stop, snapshot=True))
     wait_until(lambda: len(alive) == 1)
     put(workers, *batches[2:])
-    # All batches are applied, and no snapshot is written yet.
+    # Wait until all batches are applied; the snapshot that was requested before has not been written yet.
     wait_until(lambda: len(read_forecasts(settings.output)) == 36)
     assert snapshots == []
     free.set()
@@ -234,10 +238,10 @@ def test_a_background_snapshot_keeps_the_copied_state(
     (first, clocks), *others = snapshots
     assert (first, clocks) == (batches[1].stop, {START + 1})
     assert {offset for offset, _ in others} == {batches[-1].stop}
-    assert most == [1] * settings.shards  # never two copies of shards in memory at once
+    assert most == [1] * settings.shards  # at any time, memory holds the copy of one shard only
 
 
-def test_repeated_requests_for_a_snapshot_count_once(
+def test_requests_during_a_snapshot_lead_to_one_more_snapshot(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, free, written = threading.Event(), threading.Event(), list[int]()
@@ -260,7 +264,7 @@ def test_repeated_requests_for_a_snapshot_count_once(
     assert sorted(written) == sorted([0, 1, 2, written[0]])  # the first shard has two snapshots
 
 
-def test_a_shard_writes_no_snapshot_after_its_end_marker(
+def test_a_shard_writes_its_end_marker_after_all_snapshots(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, free, after_its_end = threading.Event(), threading.Event(), list[bool]()
@@ -332,7 +336,7 @@ def test_an_error_of_a_background_snapshot_is_raised_by_close(
 
 
 @pytest.mark.parametrize("in_one_batch", [False, True])
-def test_abandoned_workers_end_only_their_current_work(
+def test_abandoned_workers_finish_only_their_current_work(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch, in_one_batch: bool
 ) -> None:
     begun, free = threading.Event(), threading.Event()

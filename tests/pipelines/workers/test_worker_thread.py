@@ -26,7 +26,7 @@ def raise_error() -> None:
 
 
 def wait_then(free: threading.Event, action: Callable[[], None]) -> Callable[[], None]:
-    """Return work that waits for ``free`` and then calls ``action``."""
+    """Return a function that waits until ``free`` is set and then calls ``action``."""
 
     def work() -> None:
         assert free.wait(PATIENCE_S)
@@ -99,7 +99,7 @@ def test_the_result_of_skipped_work_is_cancelled(worker_thread: WorkerThread) ->
         skipped.result(PATIENCE_S)
 
 
-def test_an_abandoned_worker_thread_ends_only_its_current_work(worker_thread: WorkerThread) -> None:
+def test_an_abandoned_worker_thread_finishes_only_its_current_work(worker_thread: WorkerThread) -> None:
     begun, free = threading.Event(), threading.Event()
     done: list[str] = []
 

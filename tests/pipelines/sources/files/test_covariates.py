@@ -1,4 +1,4 @@
-"""Covariate files: column names, refusals, and the tables that a trained forecaster takes."""
+"""Files of covariates are read and checked, and a forecaster accepts only the covariates of its training."""
 
 from __future__ import annotations
 

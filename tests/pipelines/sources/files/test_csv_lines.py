@@ -1,4 +1,7 @@
-"""`RowPerLine` puts each row of a CSV file on one line and keeps every character."""
+"""`RowPerLine` converts a CSV file so that each row is on one line, and loses no character.
+
+A row of the original file may extend over several lines, because quoted cells may contain newlines.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ TEXTS = st.text('a,"\n\r;é', max_size=6)
 
 
 class Trickle(io.BytesIO):
-    """A file of which each call of `read` returns at most 3 bytes."""
+    """A file whose method `read` returns at most 3 bytes in each call."""
 
     def read(self, size: int | None = -1) -> bytes:
         return super().read(3)
@@ -71,4 +74,4 @@ def test_a_stray_quote_leaves_the_lines_below_unchanged(stray: str) -> None:
     assert (rest, stream.restore(first)) == (below, stray)
     assert stream.is_stray(first) == (
         stray in ('"1,2', '5","6')
-    )  # in the other two lines, every quoted cell has its closing quote
+    )  # the other two lines have no quote that is opened and not closed

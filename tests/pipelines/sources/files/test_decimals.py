@@ -1,4 +1,4 @@
-"""Text files as spreadsheets save them: decimal commas, grouped thousands, several encodings."""
+"""Text files from spreadsheets are read: with decimal commas, grouped thousands, and several encodings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUMBERS = st.lists(st.tuples(st.integers(-(10**7), 10**7), st.integers(0, 4)), m
 
 
 def spreadsheet_number(cents: int, places: int, decimal: str, group: str) -> str:
-    """Return ``cents / 10**places`` as a spreadsheet shows it, with ``group`` between thousands."""
+    """Return ``cents / 10**places`` as a spreadsheet writes it, with the text ``group`` between thousands."""
     shown = f"{cents / 10**places:_.{places}f}"
     return shown.replace(".", "!").replace("_", group).replace("!", decimal)
 
@@ -76,7 +76,8 @@ def test_a_detected_decimal_sign_is_right_or_the_file_refused(
     except DataError:
         return
     assert reasons == []
-    # Cells that all look like 1.234 are read with three decimals, although they were written as thousands.
+    # If all cells look like 1.234, the reader cannot detect that they are whole numbers with grouped
+    # thousands, and reads three decimals.
     assert values == exact or is_ambiguous
 
 
@@ -113,7 +114,8 @@ def test_a_file_with_an_ambiguous_decimal_sign_is_refused(tmp_path: Path, cells:
 
 
 def test_one_file_is_never_read_with_two_decimal_signs(tmp_path: Path) -> None:
-    # The commas follow a first batch of cells that look like numbers with three decimals.
+    # The first batch looks like numbers with three decimals. The second batch has decimal commas, so the
+    # points in the first batch group thousands.
     path = write_cells(tmp_path, ["1.234", "5.678", "1,5", "2,5"])
     with pytest.raises(DataError, match=r"'1\.234' is either"):
         read(path, batch_rows=2)

@@ -1,4 +1,4 @@
-"""Files with columns of every Parquet type, and with the usual forms of times and series ids."""
+"""Files with columns of every Parquet type, and with times and series ids in many forms, are read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONG = ("series_id", "timestamp", "value", "event_id", "heat")
 
 
 def parquet_columns() -> dict[str, pa.Array]:
-    """Return a column of each type that pyarrow can write to a Parquet file and read back."""
+    """Return a column of each type that pyarrow can write to a Parquet file and then read from it."""
     found = {}
     for kind, column in arrow_types().items():
         if kind in ("fixed_size_list", "tensor"):
@@ -62,7 +62,7 @@ def test_every_parquet_type_in_wide_files_is_read_or_quarantined(tmp_path: Path)
     for kind, column in TYPES.items():
         pq.write_table(table_of(CELLS, {"b": column}, ("timestamp", "value", "b")), path)
         found = parts(path, Columns(layout="wide"))
-        given = len(column) - column.null_count  # an empty cell of a wide file makes no row
+        given = len(column) - column.null_count  # an empty cell of a wide file gives no row
         assert sum(len(p.rows) + len(p.rejected) for p in found) == CELLS + given, kind
 
 
@@ -143,7 +143,7 @@ def test_unreadable_times_are_refused_with_the_setting_to_use(
         tables.check(path)
     assert "none of the times in column 'timestamp' can be read" in str(refused.value)
     assert hint in str(refused.value)
-    # If the file is read unchecked, every row is rejected, and no row gets a time in 1970.
+    # Without the check of the file, every row must be rejected: none may be read as a time in 1970.
     assert [len(p.rejected) for p in parts(path, Columns())] == [len(times)]
     setting = str(refused.value).rsplit("data.time_format = ", 1)[1].split("'")[1]
     tables.check(path, Columns(time_format=setting))

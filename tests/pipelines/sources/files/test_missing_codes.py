@@ -26,7 +26,7 @@ def loaded(path: Path, **data: object) -> tuple[pl.DataFrame, int, tuple[str, ..
     return found.rows, len(found.quarantined), found.notices
 
 
-def test_codes_for_missing_values_are_reported(tmp_path: Path) -> None:
+def test_numbers_that_mean_a_missing_value_are_reported(tmp_path: Path) -> None:
     values: list[object] = [20 + i % 7 for i in range(100)]
     values[30:33] = [-9999, -9999.0, "-9999"]
     _, _, notices = loaded(write_values(tmp_path, values))
@@ -44,12 +44,12 @@ def test_a_missing_value_in_wide_files_gives_no_row(tmp_path: Path) -> None:
     assert (len(rows), quarantined) == (2, 0)
 
 
-def test_nines_near_other_values_are_not_reported_as_codes(tmp_path: Path) -> None:
+def test_ordinary_values_of_nines_are_not_reported_as_codes(tmp_path: Path) -> None:
     values: list[object] = [99, 99, 99, 102, 95, 0, 9999, 9999, 9000, 9999]
     assert loaded(write_values(tmp_path, values))[2] == ()
     assert loaded(write_values(tmp_path, [20.0] * 9 + [99]))[2] == ()
 
 
-def test_a_value_beyond_32_bits_is_reported_as_missing_code(tmp_path: Path) -> None:
+def test_a_code_beyond_32_bits_is_reported(tmp_path: Path) -> None:
     (notice,) = loaded(write_values(tmp_path, [20.0, 21.0] * 9 + [3.5e38]))[2]
     assert "3.5e+38, 1 times in 'nines'" in notice

@@ -1,4 +1,4 @@
-"""Wide files of two sensors are detected within a limit of memory."""
+"""Two wide files with different values for the same series and times are refused, with limited memory."""
 
 from __future__ import annotations
 

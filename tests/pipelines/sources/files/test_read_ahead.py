@@ -19,7 +19,7 @@ def count_up(
         closed.set()
 
 
-def test_reading_ahead_yields_all_items_in_order() -> None:
+def test_read_ahead_yields_all_items_in_order() -> None:
     closed = threading.Event()
     assert list(ahead(count_up(100, closed))) == list(range(100))
     assert closed.is_set()

@@ -33,7 +33,7 @@ def read(path: Path, columns: Columns | None = None, batch_rows: int = 200_000) 
 
 
 def message_of_refusal(path: Path, columns: Columns | None = None) -> str:
-    """Return the one line with which a file is refused, with FILE for its path."""
+    """Return the error message of one line with which a file is refused, with FILE in place of its path."""
     with pytest.raises(DataError) as from_check:
         check(path, columns)
     with pytest.raises(DataError) as caught:
@@ -139,7 +139,7 @@ def test_rows_with_too_few_or_many_cells_are_rejected(tmp_path: Path, lines: lis
 
 def test_broken_rows_keep_their_row_numbers_across_blocks(tmp_path: Path) -> None:
     line = "a,2013-01-01T00:00:00Z,1.25\n"
-    # The file is longer than one block of 1 MiB.
+    # The reader reads blocks of 1 MiB, so let the file be longer than one block.
     lines = [line if i % 1000 else "broken\n" for i in range(1, 150_001)]
     raw = read(
         write_file(tmp_path, "in.csv", "series_id,timestamp,value\n" + "".join(lines)), batch_rows=10_000
