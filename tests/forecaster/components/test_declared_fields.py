@@ -74,7 +74,7 @@ def component_and_block(name: str, cell: str) -> tuple[Component, Block]:
 
 
 def chain_of(names: Sequence[str]) -> list[Component]:
-    """Return components of a forecaster's chain in the order of ``names``."""
+    """Return the components ``names`` of a forecaster, in this order."""
     by_name = {component.name: component for component in model_of("lstm").components}
     return [by_name[name] for name in names]
 
@@ -110,7 +110,7 @@ def test_a_component_before_the_writer_of_its_fields_is_refused() -> None:
         chain.check_order(chain_of(["season", "ring", "moments"]))
 
 
-def test_a_component_that_reads_a_field_of_no_component_is_refused() -> None:
+def test_a_component_that_reads_a_field_that_none_writes_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"^moments reads 'history', which no component writes: add one before moments$"
     ):

@@ -23,7 +23,10 @@ LEARNED, JUDGED = 300, 100
 
 
 def driven_by_heat() -> Windows:
-    """Return series that repeat the heat of the window before, with noise; 10 % of the heat is missing."""
+    """Return series and their covariate ``heat``.
+
+    Each value is the heat of the previous window plus noise. 10 % of the heat values are missing.
+    """
     rng = np.random.default_rng(0)
     heat = 20.0 + 5.0 * rng.normal(size=(LEARNED + JUDGED, 4))
     values = 100.0 + np.roll(heat, 1, axis=0) + 0.5 * rng.normal(size=heat.shape)

@@ -1,3 +1,5 @@
+"""Tests of the weekly naive expert, whose forecast of a window is the value of one week before."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -24,7 +26,7 @@ def test_weekly_naive_repeats_the_value_of_a_week_before() -> None:
     np.testing.assert_allclose(
         forecast[WEEK + 1, t], forecast[1, t], atol=1e-5
     )  # the forecast repeats after a week
-    assert forecast[7, t, 1] == values[t, 1]  # a missing value of a week before becomes the last value
+    assert forecast[7, t, 1] == values[t, 1]  # where the value of a week before is missing: the last value
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_weekly_naive_repeats_the_value_of_a_week_before() -> None:
         ("1mo", 336, False),
     ],
 )
-def test_weekly_naive_needs_a_week_in_the_ring(freq: str, ring: int, included: bool) -> None:
+def test_weekly_naive_needs_a_ring_that_holds_a_week(freq: str, ring: int, included: bool) -> None:
     network = NetworkConfig(ring=ring, lags=(1, 2))
     names = [
         expert.name for expert in experts_of(network, WindowConfig(freq=freq), OnlineConfig(experts=EXPERTS))

@@ -1,3 +1,5 @@
+"""Tests of the log ridge, a linear expert that forecasts the logarithms of values by a ridge regression."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -42,11 +44,11 @@ def sales(windows: int = 90, series: int = 3) -> Floats:
 
 def ridge_on_lag(lag: int) -> Floats32:
     ridge = NO_RIDGE.copy()
-    ridge[RIDGE_COUNT, RING - 1 - lag, 4] = 0.5  # the regressors begin with the oldest lag
+    ridge[RIDGE_COUNT, RING - 1 - lag, 4] = 0.5  # the first regressor is the oldest lag
     return ridge
 
 
-def test_a_log_ridge_weight_of_one_half_gives_a_geometric_mean() -> None:
+def test_a_log_ridge_weight_of_one_half_forecasts_a_geometric_mean() -> None:
     values = sales()
     forecast = log_forecast(values, ridge_on_lag(12))
     np.testing.assert_allclose(forecast[80, :, 4], np.sqrt(values[80] * values[68]), rtol=1e-4)
