@@ -27,7 +27,7 @@ def step_moments(values: Floats, halflife: int = 20, prior: float = 0.0) -> tupl
     return after, block
 
 
-def test_after_one_halflife_old_values_have_half_of_the_mean() -> None:
+def test_after_one_halflife_old_values_have_half_of_the_weight() -> None:
     moments = Moments(20, 0.0)
     values = np.array([-1.0, 1.0] * 250 + [10.0] * 20)[:, None]
     after, block = moments.step(moments.init(1), Block(np.array([0]), values, HOUR))

@@ -141,7 +141,7 @@ def block_before_network(values: Floats, net: Network) -> Block:
     return replace(block, out=out)
 
 
-def test_medians_exceed_past_values_only_if_a_trend_continues() -> None:
+def test_medians_leave_the_range_of_past_values_only_along_a_trend() -> None:
     net, t = network(ring=8, halflife=20), np.arange(300.0)
     values = np.stack([np.sin(t), 0.1 * t, -0.1 * t], axis=1)
     for sign in (-1, 1):
