@@ -63,7 +63,10 @@ def s3_server() -> Iterator[Remote]:
 
 @contextmanager
 def in_memory() -> Iterator[Remote]:
-    """Yield a prefix of a store in memory, for one thread at a time, because the store is a plain dict."""
+    """Yield a prefix of a store in memory.
+
+    Only one thread may use it at a time, because the store is a plain dict.
+    """
 
     @contextmanager
     def one_by_one(self: Remote) -> Iterator[Any]:
@@ -83,7 +86,7 @@ Objects = dict[str, Any]
 
 
 def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
-    """Return the objects under a prefix of a store in memory, except names with a prefix in ``but``."""
+    """Return the objects under a prefix of a store in memory, without names that begin as one of ``but``."""
     import fsspec
 
     prefix = _key(place)

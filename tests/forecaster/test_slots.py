@@ -68,7 +68,7 @@ def test_slots_of_retired_series_are_freed() -> None:
 @given(seed=st.integers(0, 2**32 - 1), each=st.integers(1, 6), shards=st.integers(1, 4))
 def test_freeing_slots_changes_no_forecast(seed: int, each: int, shards: int) -> None:
     windows = short_series(20, each, seed)
-    # Let some series return, before or after they have retired, and let one series have values throughout.
+    # Eight series get values again, some of them after they have retired. The last series has all values.
     windows.values[14:17, :8] = 1.5
     windows.values[:, 19] = np.random.default_rng(seed).normal(size=len(windows.values))
     rows = rows_of(windows)

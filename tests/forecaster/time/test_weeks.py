@@ -1,4 +1,4 @@
-"""Tests of windows of a week that begin on the weekday of the rows, as the dates of forecasts then do."""
+"""Tests of windows of a week: they begin on the weekday of the rows, so forecasts have the rows' weekday."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_weekly_forecasts_begin_on_the_weekday_of_the_rows(day: str, name: str) 
     np.testing.assert_allclose(rest.values, whole.values[:, 12:], rtol=1e-5, atol=1e-5)
 
 
-def test_a_state_without_week_offset_has_weeks_from_thursday() -> None:
+def test_a_state_of_an_earlier_version_has_weeks_from_thursday_on() -> None:
     model = forecaster(freq="1w")
     state, _ = advance(model, model.initial_state(), weekly_rows("thu"))
     metadata = state.to_arrow().schema.metadata
