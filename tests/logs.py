@@ -91,7 +91,7 @@ class LogOutputs:
 
 
 def half_of(log: Log) -> int:
-    """Return the offset of the middle one of the log's watermarks."""
+    """Return the middle one of the offsets at which the log has a watermark."""
     every = sorted(log.watermarks_us)
     return every[len(every) // 2 - 1]
 

@@ -99,8 +99,8 @@ def all_logs(
 ) -> Logs:
     """Generate logs with every kind of row: disordered, late, repeated, corrected, far ahead, or invalid.
 
-    The windows are half a day long, as in `SHORT_WEEK`. A repeated row may be in another partition
-    than the first.
+    The windows are half a day long, as in `SHORT_WEEK`. A repeated row may be in another partition than
+    the first row.
     """
     fleet = draw(fleets(series, windows))
     fleet = replace(fleet, start=fleet.start // 12)

@@ -157,7 +157,7 @@ CHANGES_FILES = {
     "pipelines/runners/prism_binary.py",  # writes to a temporary folder
     "pipelines/sinks/files.py",  # its writers are called by `write_whole`
     "pipelines/state/snapshot_file.py",  # its writers are called by `write_whole`
-    "pipelines/sources/reader.py",  # creates an empty file, the request to stop
+    "pipelines/sources/reader.py",  # writes the stop file; only its existence matters
     "pipelines/sources/files/sorted_runs.py",  # writes temporary files, which the next start writes again
     "pipelines/state/state_file.py",  # writes to a temporary folder
     "pipelines/storage/journal.py",  # puts objects, which a store replaces atomically

@@ -18,7 +18,7 @@ LATENESS_H = 3
 
 
 def write_weather(path: Path, rng: np.random.Generator, days: int) -> None:
-    """Write days of weather in random order, with missing, repeated and invalid rows and wrong times."""
+    """Write weather rows in random order; some are missing, repeated or invalid, or have wrong times."""
     rows = _text(_days(examples.weather(), days))
     rows = rows.filter(pl.Series(rng.random(len(rows)) > 0.03))
     bad = rows.sample(40, seed=1).with_columns(value=pl.Series(["much", "NaN", "", "inf"] * 10))

@@ -24,7 +24,7 @@ _START_LIMIT_S: Final = 120.0
 _JOB_MANAGER: Final = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER: Final = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 
-# Set the memory of a task manager part by part: only Flink's shell scripts compute parts from a total.
+# Each part of a task manager's memory is set: without Flink's shell scripts, a total is not divided.
 _CONFIG: Final = """\
 jobmanager.rpc.address: 127.0.0.1
 jobmanager.rpc.port: {rpc}

@@ -1,4 +1,4 @@
-"""Streams between topics of a real broker give the forecasts of a backfill, with and without kills."""
+"""Tests that a stream between topics of a real broker gives the forecasts of a backfill, also after kills."""
 
 from __future__ import annotations
 

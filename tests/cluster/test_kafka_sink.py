@@ -1,4 +1,4 @@
-"""Messages that a stream sends to a real broker: forecasts in each format, late rows and rejected rows."""
+"""Tests of messages that a stream sends to a real broker: forecasts, late rows and rejected rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.fleets import scales
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not installed")
 
 
-def test_rejected_and_late_rows_are_sent_to_topics_with_offsets(
+def test_rejected_and_late_rows_are_sent_to_topics_with_their_offsets(
     broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
     late, bad = f"late-{uuid4().hex[:8]}", f"bad-{uuid4().hex[:8]}"
@@ -150,7 +150,8 @@ def test_a_stream_can_read_the_messages_of_the_example_producer(
     rows_in_time_order(fleet).write_parquet(tmp_path / "rows.parquet")
     topic = f"{topics[0]}-new"
     import_example("kafka_producer").main(broker.bootstrap, topic, str(tmp_path / "rows.parquet"))
-    import_example("kafka_producer").make(broker.bootstrap, topic)  # must succeed although the topic exists
+    # The topic exists already; making it again must not fail.
+    import_example("kafka_producer").make(broker.bootstrap, topic)
     run_until_closed(job_of(broker, (topic, topics[1]), tmp_path / "out", "in-process", IDLE_S), WINDOWS - 1)
     table = state_table.read(tmp_path / "out" / "state")
     assert table.counts.rows_in == len(rows_in_time_order(fleet))
@@ -162,7 +163,7 @@ def test_the_example_consumer_yields_each_forecast_once(
 ) -> None:
     example = import_example("kafka_consumer")
     produce(broker, topics[0], rows_in_time_order(fleet), even_partitions(fleet))
-    for name in ("a", "b"):  # the second job sends the same forecasts again
+    for name in ("a", "b"):  # the job b sends the forecasts of the job a again
         run_until_closed(job_of(broker, topics, tmp_path / name, "in-process"), WINDOWS - 1)
     messages = read_topic(broker, topics[1])
     passed = list(example.forecasts(messages, example.Once()))

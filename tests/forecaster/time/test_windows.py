@@ -167,7 +167,8 @@ def test_a_repeated_time_uses_the_row_with_the_largest_offset(how: str) -> None:
     assert found.replaced.select("value", "replaced_by").rows() == [(9.0, 1.0)]
 
 
-def test_sums_count_equal_rows_twice_unless_one_file_repeats_them() -> None:
+def test_sums_add_equal_rows_unless_one_row_was_read_twice() -> None:
+    """A row was read twice if its origin, the file and place in the file, occurs twice with one value."""
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": "sum"})
     rows = [(0, 5.0, 0), (0, 5.0, 1), (0, 5.0, 2), (0, 6.0, 3)]
     assert aggregate(rows_with_offsets(rows), config).duplicates == 0

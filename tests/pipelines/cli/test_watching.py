@@ -1,3 +1,5 @@
+"""Tests of streams that watch a folder for new files: bad files, wrong times, and kills."""
+
 from __future__ import annotations
 
 import json
@@ -42,7 +44,7 @@ def test_a_bad_file_is_quarantined_or_ends_a_watching_stream(tmp_path: Path, mod
     assert strict.stderr_line.startswith("error: in/2.csv: no column timestamp")
     assert (
         read(tmp_path / "a" / "state").closed_through is None
-    )  # the table is readable, and no window was closed
+    )  # the stream ended with a readable state table, before it closed a window
 
     lenient = start(*watch, "-o", "b", "--json", cwd=tmp_path)
     wait_until(lambda: has_issued(tmp_path / "b", "20130102T150000Z"), lenient)
