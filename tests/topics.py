@@ -20,9 +20,9 @@ class Topic:
     """The messages of a topic by partition, and how many of them have arrived so far.
 
     Attributes:
-        partitions: the values of each partition's messages, arrived or not.
-        there: number of arrived messages by partition; a partition that is missing here does not exist yet.
-        chance: random generator for the sizes of polls.
+        partitions: the values of all messages by partition, including messages that arrive later.
+        there: number of arrived messages by partition; a partition without a number does not exist yet.
+        chance: random generator for the number of messages in each poll.
         came_ms: the broker's time of each message, in ms since 1970; by default `CAME_MS` for all.
     """
 

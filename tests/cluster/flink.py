@@ -94,7 +94,7 @@ class FlinkCluster:
         Args:
             folder: the folder for its settings, checkpoints, logs and process ids.
             task_managers: number of task managers, each with one slot.
-            heap_mb: heap of each task manager, which holds the batches in transit.
+            heap_mb: heap of each task manager in MiB, which holds the batches on their way between workers.
 
         Raises:
             EngineError: Java or Flink are missing, or a process does not start.

@@ -50,7 +50,8 @@ def test_each_series_is_forecast_from_its_own_last_value(length: int, ends: list
         )
 
 
-def test_timestamps_of_flat_forecasts_are_starts_of_target_windows() -> None:
+def test_a_flat_forecast_has_the_start_of_its_window_as_timestamp() -> None:
+    """In a flat frame, each row is the forecast for one horizon."""
     freq = Frequency.parse("1mo")
     nested = pl.DataFrame(
         {

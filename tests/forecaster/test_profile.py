@@ -39,7 +39,8 @@ def profiled(windows: Windows) -> Forecaster:
     return replace(forecaster(), profile=Profile.of(windows))
 
 
-def test_the_classes_of_a_profile_hold_a_tenth_each_unless_values_repeat() -> None:
+def test_each_class_of_a_profile_holds_a_tenth_of_different_values() -> None:
+    """The classes lie between the deciles. If one value is very frequent, its class holds more."""
     made = Profile.of(training_windows())
     np.testing.assert_allclose(made.shares[0, 0], 0.1, atol=0.002)
     assert made.shares[2, 0].max() == pytest.approx(0.6, abs=0.002)

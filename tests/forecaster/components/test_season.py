@@ -73,7 +73,7 @@ def test_the_seasonal_naive_uses_the_likely_season_of_the_frequency(freq_s: int)
         (604_800, 336, None),
     ],
 )
-def test_a_week_is_used_if_it_is_longer_than_the_season_and_fits_the_ring(
+def test_a_week_longer_than_the_season_is_used_if_it_fits_the_ring(
     freq_s: int, ring: int, week: int | None
 ) -> None:
     assert ring_week(ring, Frequency(freq_s)) == week

@@ -48,7 +48,7 @@ def forecasts_of(blocks: list[ScoredBlock], name: str) -> Floats:
     return np.concatenate([block.members[name].values for block in blocks], axis=1)
 
 
-def test_forecasts_of_a_rolling_evaluation_equal_those_of_a_stream() -> None:
+def test_forecasts_of_a_rolling_evaluation_equal_stream_forecasts() -> None:
     windows = history()
     blocks = list(rolling_forecasts(MODEL, windows, SPLIT))
     rows = np.concatenate([block.rows for block in blocks])

@@ -72,7 +72,7 @@ def errors_of(actuals: np.ndarray, quantiles: np.ndarray) -> pl.DataFrame:
     )
 
 
-def test_measures_of_quantiles_equal_those_of_a_rolling_evaluation() -> None:
+def test_measures_of_quantiles_agree_with_a_rolling_evaluation() -> None:
     chance = np.random.default_rng(0)
     actuals = chance.normal(5, 3, size=(40, 2))
     middle = actuals + chance.normal(size=actuals.shape)

@@ -109,6 +109,7 @@ def test_label_probabilities_of_a_step_do_not_depend_on_later_values(
 def test_padding_a_sequence_changes_no_label_probability(
     cell: str, scaling: str, pooling: str, seed: int, lengths: list[int]
 ) -> None:
+    """Padding is added at the end of sequences that are shorter than the longest in their batch."""
     model = labeller(cell, "sequence", scaling, pooling=pooling)
     parts = [values(length, 1, seed + s)[:, 0] for s, length in enumerate(lengths)]
     together = model.probabilities(sequences(parts))
@@ -116,7 +117,8 @@ def test_padding_a_sequence_changes_no_label_probability(
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_label_probabilities_do_not_depend_on_the_unit_of_values() -> None:
+def test_labels_do_not_depend_on_the_unit_if_values_are_scaled_by_series() -> None:
+    """The scaling "series" or "running" divides each series by its own spread; "train" does not."""
     shape = labeller("gru", "sequence", "series")
     part = values(20, 1, 4)[:, 0]
     scaled = part * 1000 + 5e4

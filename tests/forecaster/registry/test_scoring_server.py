@@ -120,6 +120,7 @@ def expected_rows(model: Forecaster, rows: pl.DataFrame) -> list[dict[str, Any]]
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_json_shape_gives_the_same_forecasts(ask: Post, shape: str) -> None:
+    """A shape is one of the forms in which MLflow accepts rows in JSON."""
     status, answer = ask(json.dumps(SHAPES[shape](text_rows(history()))))
     assert status == 200, answer
     assert answer["predictions"] == expected_rows(forecaster(), history())

@@ -67,7 +67,8 @@ def test_an_invalid_row_does_not_affect_other_rows(tmp_path: Path) -> None:
     assert wrong[2][1] == "'[1.0]' is not a number"
 
 
-def test_rows_with_missing_fields_are_rejected_even_if_all_lack_them(tmp_path: Path) -> None:
+def test_rows_are_rejected_if_all_of_a_bundle_are_incomplete(tmp_path: Path) -> None:
+    """No row of the bundle has the fields timestamp and value."""
     found = run(IN_PROCESS, beam.Create([{"series_id": "a"}]), ForecastFleet(forecaster()), tmp_path)
     (rejected,) = read_output(tmp_path, "quarantined").to_dicts()
     assert (rejected["column"], rejected["reason"]) == ("timestamp", "time is missing; value is missing")

@@ -45,7 +45,7 @@ def settings_of(job: Path | None = None, *settings: str, **named: str) -> dict[s
     }
 
 
-def test_options_come_before_the_environment_and_it_before_the_job_file(
+def test_options_override_the_environment_which_overrides_the_job_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = tmp_path / "job.toml"

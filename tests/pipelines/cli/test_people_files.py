@@ -234,7 +234,8 @@ def test_a_later_corrected_row_replaces_the_earlier_row(
     assert have_equal_forecasts(job.folder / "right", job.folder / "stream")
 
 
-def test_rows_that_repeat_an_hour_at_the_change_to_winter_time_are_kept(job: Job) -> None:
+def test_rows_replaced_at_the_change_to_winter_time_are_stored(job: Job) -> None:
+    """Local times without a zone repeat for an hour: the later rows replace the earlier rows."""
     local = [f"2023-10-29T{h:02}:{m:02}:00" for h in (0, 1, 2, 2, 3, 4) for m in (0, 30)]
     write_csv_rows(job.folder / "in.csv", [("a", at, float(i)) for i, at in enumerate(local)])
     summary, _ = job("backfill in.csv -m model")

@@ -42,9 +42,8 @@ def test_a_bad_file_is_quarantined_or_ends_a_watching_stream(tmp_path: Path, mod
     strict = wait_for_exit(start(*watch, "--stop-on-bad-files", "-o", "a", cwd=tmp_path))
     assert strict.code == 3
     assert strict.stderr_line.startswith("error: in/2.csv: no column timestamp")
-    assert (
-        read(tmp_path / "a" / "state").closed_through is None
-    )  # the stream ended with a readable state table, before it closed a window
+    # The stream ended with a readable state table, before it closed a window.
+    assert read(tmp_path / "a" / "state").closed_through is None
 
     lenient = start(*watch, "-o", "b", "--json", cwd=tmp_path)
     wait_until(lambda: has_issued(tmp_path / "b", "20130102T150000Z"), lenient)

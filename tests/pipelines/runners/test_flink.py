@@ -37,7 +37,7 @@ def test_jobs_disable_the_restarts_of_flink() -> None:
     assert "--number_of_execution_retries=0" in flink_options("localhost:1", FlinkSettings(), 1)
 
 
-def test_flink_options_never_shut_down_a_source_that_has_ended() -> None:
+def test_flink_never_shuts_down_a_source_that_has_ended() -> None:
     options = flink_options("localhost:1", FlinkSettings(), 1)
     (idle_ms,) = [
         option.partition("=")[2] for option in options if option.startswith("--shutdown_sources_after_idle")
@@ -143,7 +143,7 @@ def test_read_owner_returns_the_run_that_owns_an_output(tmp_path: Path) -> None:
     assert read_owner(tmp_path) == "a"
 
 
-def test_a_failed_flink_job_names_a_dead_job_server_or_the_cause(tmp_path: Path) -> None:
+def test_the_error_of_a_failed_job_names_a_dead_job_server_or_the_cause(tmp_path: Path) -> None:
     settings = StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False)
     run = Run(AnyLog(), {}, settings, tmp_path / ".stop", 1.0, tmp_path)
     server = JobServer("host:1", tmp_path / "flink.log")

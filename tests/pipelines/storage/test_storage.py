@@ -130,7 +130,7 @@ def test_a_journal_copied_from_s3_to_a_disk_can_be_continued(s3: Remote, tmp_pat
     assert found == [*range(MERGED_AT + 2), -1]
 
 
-def test_a_location_has_path_names_and_can_be_pickled(place: Location) -> None:
+def test_a_location_has_names_like_a_path_and_can_be_pickled(place: Location) -> None:
     file = place / "state" / "shard.parquet"
     assert (file.name, file.suffix, file.parent.name) == ("shard.parquet", ".parquet", "state")
     assert file.with_name("other") == place / "state" / "other"
@@ -279,7 +279,8 @@ def test_replace_parts_puts_new_parts_in_place_of_old_parts(place: Location, nam
     assert not any((place / hidden / name).glob("*"))
 
 
-def test_a_part_called_old_state_is_replaced_after_an_interruption(tmp_path: Path) -> None:
+def test_an_interrupted_replacement_of_a_part_named_old_state_completes(tmp_path: Path) -> None:
+    """The old version of a part "state" is moved to "old-state", so this name is a special case."""
     hidden = tmp_path / ".old-state.new"
     write_text_in(hidden / "old-state" / "x", "new")
     write_text_in(hidden / "old-old-state" / "x", "old")
