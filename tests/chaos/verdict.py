@@ -20,8 +20,8 @@ class Verdict:
     Attributes:
         counts: counts of the killed stream.
         expected: counts of the stream without kills.
-        lost: number of forecasts that the killed stream lacks.
-        doubled: number of forecasts of the killed stream that are repeated, or that it should not have.
+        lost: number of forecasts of the stream without kills that the killed stream does not have.
+        doubled: number of forecasts of the killed stream that are repeats or are missing in the other stream.
         max_abs_difference: the largest difference between two values of a forecast.
         same_rows: True if late and quarantined rows are equal.
     """

@@ -51,8 +51,8 @@ class Verdict:
     """The effects of a fault.
 
     Attributes:
-        lost: number of forecasts that only the backfill has.
-        doubled: number of forecasts that are repeated, or that only the stream has.
+        lost: number of forecasts of the backfill that the stream does not have.
+        doubled: number of forecasts of the stream that are repeats or are missing in the backfill.
         recovery_s: seconds from the fault to the next closed window.
     """
 

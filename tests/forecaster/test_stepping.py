@@ -124,6 +124,7 @@ def test_windows_without_series_give_no_forecasts() -> None:
 
 
 def test_advance_in_place_gives_the_forecasts_and_state_of_advance() -> None:
+    """`advance` returns a new state; `advance_in_place` changes the given state."""
     model = forecaster(max_gap=3)
     values = np.random.default_rng(0).normal(size=(40, 7)).cumsum(axis=0)
     values[np.random.default_rng(1).random(values.shape) < 0.4] = NAN
@@ -169,6 +170,7 @@ def test_a_series_silent_for_more_than_max_gap_windows_retires(empty: str) -> No
 
 
 def test_each_return_of_a_retired_series_is_a_cold_start() -> None:
+    """After a cold start, a series is forecast as a new series."""
     model = forecaster(max_gap=1)
     state, forecasts = advance(
         model, model.initial_state(), windows([1, NAN, NAN, 2, NAN, NAN, 3, 4], [5] * 8)

@@ -104,6 +104,7 @@ def test_a_component_uses_each_field_that_it_declares_to_read(name: str, cell: s
 
 
 def test_a_component_before_the_writer_of_its_fields_is_refused() -> None:
+    """A component reads fields of the block, which an earlier component must have written."""
     with pytest.raises(
         ValueError, match=r"^season reads 'history' before ring writes it: put ring before season$"
     ):
@@ -118,6 +119,7 @@ def test_a_component_that_reads_a_field_that_none_writes_is_refused() -> None:
 
 
 def test_a_component_that_reads_a_field_before_its_last_change_is_refused() -> None:
+    """A component must read the final value of a field that several components change."""
     names = [component.name for component in model_of("lstm").components]
     assert names[-4:] == ["intervals", "anomaly", "scores", "drift"]
     with pytest.raises(ValueError, match=r"^anomaly reads 'out\.forecast' before intervals writes it: "):

@@ -34,5 +34,6 @@ def test_a_series_without_a_profile_has_no_counts() -> None:
 
 
 def test_counts_are_halved_every_336_windows_before_the_values_are_added() -> None:
+    """Halving forgets old values, and keeps each count below 2 * 336."""
     assert counts_after(block_of([0.0] * 8, start=330)) == [5, *[0] * 9]
     assert max(counts_after(block_of([0.0] * 10_000))) < 672

@@ -32,7 +32,10 @@ def calibrated(values: Floats, levels: tuple[float, ...] = LEVELS, network: floa
 
 
 def coverage(block: Block, values: Floats, h: int, first: int = 200) -> Floats:
-    """Return the share of actuals in the outer interval at horizon ``h``, by series, from row ``first``."""
+    """Return, by series, the share of actuals between the outer quantiles at horizon ``h``.
+
+    Rows before ``first`` do not count.
+    """
     low, high = block.out.forecast[0, first:-h, :, h - 1], block.out.forecast[-1, first:-h, :, h - 1]
     actual = values[first + h :]
     share: Floats = ((low <= actual) & (actual <= high)).mean(axis=0)

@@ -87,7 +87,7 @@ def test_constant_or_missing_observed_covariates_give_finite_forecasts(heat: flo
     assert np.isfinite(forecasts.values).all()
 
 
-def test_observed_covariates_are_part_of_the_model_version() -> None:
+def test_models_with_other_observed_covariates_have_another_version() -> None:
     model = forecaster(observed=("heat",))
     again = Forecaster.from_bytes(model.to_bytes())
     assert again.covariates.features == Features(observed=("heat",))

@@ -1,4 +1,4 @@
-"""Program that calls a logged model as a fresh environment would: ``serve_alone.py MODEL HISTORY FORECASTS``.
+"""Program that calls a logged model as in a new environment: ``serve_alone.py MODEL HISTORY FORECASTS``.
 
 It blocks imports of all packages except the model's requirements and the packages that these require.
 Statecast itself must be imported from the model's folder.

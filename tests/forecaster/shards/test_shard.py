@@ -132,6 +132,7 @@ def test_late_rows_do_not_depend_on_the_order_of_batches() -> None:
 
 
 def test_rows_of_one_batch_may_have_different_watermarks() -> None:
+    """The column `BEFORE` holds, for each row, the watermark before the row."""
     rows = rows_of_ones(("a",), 3)
     (batch,) = batches_of([Arrival(rows, 0)])
     before = pl.Series(BEFORE, [NEVER, (START + 1) * HOUR_US, (START + 5) * HOUR_US])
@@ -228,6 +229,7 @@ def test_a_later_row_replaces_earlier_rows_across_snapshots_and_jobs() -> None:
 
 
 def test_a_snapshot_without_offsets_of_pending_rows_can_be_read() -> None:
+    """Earlier versions wrote such snapshots."""
     model = forecaster()
     *_, (shard, _) = apply(Shard.cold(0, 1, model.initial_state(), ["rows"]), correction(3.0, 0), model)
     old = snapshot.to_arrow(replace(shard, pending=shard.pending.drop("offset")))
@@ -268,6 +270,7 @@ def test_a_new_row_replaces_a_pending_row_that_will_be_read_again() -> None:
 
 
 def test_a_snapshot_without_partitions_of_pending_rows_can_be_read() -> None:
+    """Earlier versions wrote such snapshots."""
     model = forecaster()
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 7, "p1": 0})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 7), model)

@@ -122,7 +122,7 @@ def assert_same_tables(one: Location, other: Location) -> None:
 
 
 @pytest.mark.parametrize("shards", [None, 1, 5])
-def test_export_and_import_keep_a_table_across_shard_counts(
+def test_an_imported_table_equals_the_exported_one_for_any_shard_count(
     job: StreamJob, command: Command, tmp_path: Path, shards: int | None
 ) -> None:
     assert command("export", "out/state", "kept/a.parquet")[0] == 0
@@ -139,7 +139,7 @@ def test_export_and_import_keep_a_table_across_shard_counts(
     assert [p.name for p in (tmp_path / "kept").iterdir()] == ["a.parquet"]
 
 
-def test_a_stream_resumes_exactly_from_an_imported_table(
+def test_streams_from_an_imported_and_the_original_table_are_equal(
     job: StreamJob, command: Command, tmp_path: Path
 ) -> None:
     assert command("export", "out/state", "a.parquet")[0] == 0

@@ -38,6 +38,7 @@ def test_jobs_disable_the_restarts_of_flink() -> None:
 
 
 def test_flink_never_shuts_down_a_source_that_has_ended() -> None:
+    """While Flink finishes after the end of a source, no checkpoint or savepoint can complete."""
     options = flink_options("localhost:1", FlinkSettings(), 1)
     (idle_ms,) = [
         option.partition("=")[2] for option in options if option.startswith("--shutdown_sources_after_idle")

@@ -195,7 +195,8 @@ def test_two_pipelines_run_in_turn_on_one_server(own_cache: Path, tmp_path: Path
     assert sorted(ended.stdout.splitlines()) == ["(0, 20)", "(0, 20)", "(1, 25)", "(1, 25)"]
 
 
-def test_prism_options_disable_the_splitting_of_bundles() -> None:
+def test_jobs_on_prism_disable_the_splitting_of_bundles() -> None:
+    """If Prism splits a bundle in the middle of a key, rows are lost or doubled."""
     assert "--experiments=prism_disable_sdf_split" in prism_options("localhost:1")
     assert "--streaming" not in prism_options("localhost:1", streaming=False)
 
