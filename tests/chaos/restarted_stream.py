@@ -153,7 +153,7 @@ class Stream:
         if self._lost != "prism":
             process.wait(60)
             self._process = None
-        orphans = psutil.wait_procs(engines, 30)[1]  # a process may end between two calls
+        orphans = psutil.wait_procs(engines, 30)[1]  # this call accepts that a process has just ended
         if orphans:
             raise SystemExit(f"Prism still runs 30 s after the kill: {orphans}")
         return self._lost

@@ -24,7 +24,8 @@ _START_LIMIT_S: Final = 120.0
 _JOB_MANAGER: Final = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER: Final = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 
-# Each part of a task manager's memory is set: without Flink's shell scripts, a total is not divided.
+# Set every part of a task manager's memory: only Flink's shell scripts, which are not used here, could
+# compute the parts from a total.
 _CONFIG: Final = """\
 jobmanager.rpc.address: 127.0.0.1
 jobmanager.rpc.port: {rpc}

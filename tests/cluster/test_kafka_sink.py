@@ -122,9 +122,10 @@ def registry() -> Iterator[str]:
         thread.join()
 
 
-def test_an_undelivered_message_fails_the_job_before_its_snapshot(
+def test_a_job_with_an_undelivered_message_fails_before_its_snapshot(
     broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
+    """Otherwise the resumed job would not send the message again."""
     produce(broker, topics[0], rows_in_time_order(fleet), even_partitions(fleet))
     job = job_of(broker, topics, tmp_path / "out", "in-process")
     soon = (("topic.metadata.propagation.max.ms", "1000"),)

@@ -205,7 +205,7 @@ def test_forecaster_bytes_keep_covariate_features_without_their_tables(
         forecaster().with_covariates(trained_model.covariates)
 
 
-def test_training_with_a_constant_series_gives_finite_weights_of_static_features() -> None:
+def test_weights_of_static_features_are_finite_despite_constant_series() -> None:
     chance = np.random.default_rng(0)
     values: Floats = chance.normal(size=(40, 4)).cumsum(axis=0)
     values[:, 0], values[:, 1] = 5.0, np.nan

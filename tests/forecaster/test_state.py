@@ -100,7 +100,7 @@ def test_joining_the_parts_of_a_state_restores_the_state(state: State, at: int) 
 
 
 @given(state=states())
-def test_copied_or_taken_states_share_no_memory_with_the_original(state: State) -> None:
+def test_copies_and_parts_of_a_state_share_no_memory_with_it(state: State) -> None:
     before = state.copy()
     for other in (state.copy(), state.take(np.arange(len(state)))):
         for array in arrays(other).values():

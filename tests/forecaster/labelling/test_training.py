@@ -110,7 +110,8 @@ def test_equal_seeds_give_equal_labeller_weights() -> None:
     assert train_labeller(sequences, config(epochs=2, seed=1)).labeller.version != one.labeller.version
 
 
-def test_labeller_training_stops_after_patience_epochs_without_improvement() -> None:
+def test_labeller_training_stops_if_it_no_longer_improves() -> None:
+    """The setting ``patience`` is the number of epochs without improvement after which training stops."""
     sequences = waves(60)
     rng = np.random.default_rng(0)
     scrambled = Sequences(

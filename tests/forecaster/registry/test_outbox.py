@@ -74,7 +74,7 @@ def log_everything(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> tuple
     return run.run_id, folder
 
 
-def test_send_completes_a_run_whose_store_became_unreachable(
+def test_sending_the_outbox_completes_a_run_whose_store_was_unreachable(
     store: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, folder = log_everything(store, monkeypatch)

@@ -63,7 +63,8 @@ def test_a_deleted_experiment_names_the_command_that_restores_it(tmp_path: Path)
         registry.runs()
 
 
-def test_a_postgresql_store_requires_the_setting_mlflow_artifacts(tmp_path: Path) -> None:
+def test_a_store_in_postgresql_needs_a_setting_for_its_files(tmp_path: Path) -> None:
+    """The setting mlflow.artifacts names the place of files, which are not in the database."""
     uri = "postgresql://me:secret@127.0.0.1:1/runs"
     with pytest.raises(ModelError, match=r"set mlflow\.artifacts to a folder") as caught:
         Connection(uri, "", "runs", "", "")._artifact_place()

@@ -43,7 +43,7 @@ def message_of_refusal(text: str, tmp_path: Path, **options: object) -> str:
     return message.replace(str(job), "job.toml")
 
 
-def test_load_config_without_file_and_options_gives_the_defaults() -> None:
+def test_without_a_job_file_and_options_settings_have_their_defaults() -> None:
     assert load_config() == JobConfig()
 
 

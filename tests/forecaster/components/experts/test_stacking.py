@@ -69,7 +69,7 @@ def test_stacking_weights_are_a_ridge_regression_on_past_actuals() -> None:
     decay = np.sqrt(kept[::-1].cumprod()[::-1] / kept)[:, None]
     squares, products = (decay * x).T @ (decay * x), (decay * x).T @ (decay[:, 0] * y)
     ridge = component.shrink * np.trace(squares) / 3
-    errors = np.square(decay * (x - y[:, None])).sum(axis=0)  # as in Bates & Granger
+    errors = np.square(decay * (x - y[:, None])).sum(axis=0)  # the weights of Bates and Granger
     first = (errors + 0.05) ** -component.power / ((errors + 0.05) ** -component.power).sum()
     weights = np.linalg.solve(squares + ridge * np.eye(3), products + ridge * first)
     forecast = np.array([0.0, *(block.members[n][0, -1, 0] for n in EXPERTS)])
@@ -122,6 +122,7 @@ def test_a_residual_exists_only_once_the_forecast_window_is_observed() -> None:
 
 
 def test_stacking_weights_between_anchor_horizons_are_interpolated() -> None:
+    """Weights are computed only at some horizons, the anchor horizons."""
     assert anchor_horizons(1) == (1,)
     assert anchor_horizons(24) == (1, 2, 4, 8, 16, 24)
     spread = by_horizon(anchor_horizons(10), 10)

@@ -36,7 +36,8 @@ def test_lag_inputs_are_distances_from_the_last_value_divided_by_spread(fleet: W
         for t in range(len(fleet.values)):
             past = fleet.values[t - lag] if t >= lag else np.full(fleet.values.shape[1], np.nan)
             off = np.where(np.isnan(past), block.mean[t], past) - block.last[t]
-            near = np.abs(off) <= 20 * block.scale[t]  # the network gets larger distances in compressed form
+            # Larger distances are compressed before they become inputs.
+            near = np.abs(off) <= 20 * block.scale[t]
             expected = np.clip(off / block.spread[t], -6, 6)
             np.testing.assert_allclose(found.x[t, near, column], expected[near], atol=1e-4)
             assert (np.abs(found.x[t, ~near, column]) <= np.abs(expected[~near]) + 1e-4).all()
@@ -109,8 +110,9 @@ def test_time_of_day_inputs_repeat_after_a_day(freq_s: int, windows: int) -> Non
 def test_time_of_year_inputs_repeat_after_a_year() -> None:
     values = np.zeros((13, 1))
     x = network_inputs(values, np.array([636]), Frequency(0, 1), CONFIG, RIDGE).x[:, 0]  # 2023
-    # Columns 7 and 8 are the phase of the next window in the month, which is always 0 for monthly windows.
-    # Columns 9 and 10 are the phase of the next window in the year, which is 0 after December.
+    # Columns 7 and 8 are sine and cosine of the position of the next window in its month. A window of a
+    # month always begins at the first day.
+    # Columns 9 and 10 are sine and cosine of its position in the year, which is 0 in January.
     np.testing.assert_allclose(x[:, 7:9], [[0.0, 1.0]] * 13, atol=1e-6)
     np.testing.assert_allclose(x[11, 9:11], [0.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(x[0, 9:11], x[12, 9:11], atol=0.02)

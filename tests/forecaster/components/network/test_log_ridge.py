@@ -79,7 +79,7 @@ def test_log_ridge_forecasts_scale_with_the_values_of_the_series() -> None:
         )
 
 
-def test_a_series_that_reached_0_uses_the_ridge_without_logarithms() -> None:
+def test_a_series_with_values_of_0_is_forecast_without_logarithms() -> None:
     values = sales() + 1.0
     values[20, 1] = 0.0
     block, ridge = block_of(values), NO_RIDGE + np.float32(0.01)
@@ -92,7 +92,8 @@ def test_a_series_that_reached_0_uses_the_ridge_without_logarithms() -> None:
     assert np.isfinite(changes).all()
 
 
-def test_log_ridge_forecasts_stay_between_half_minimum_and_twice_maximum() -> None:
+def test_log_ridge_forecasts_stay_near_the_range_of_past_values() -> None:
+    """They stay between half of the smallest and twice the largest value."""
     values = sales()
     for size in (-50.0, 50.0):
         forecast = log_forecast(values, NO_RIDGE + np.float32(size))[80]

@@ -85,7 +85,8 @@ def test_an_untrained_network_forecasts_near_its_linear_experts() -> None:
     experts[:2] = 3.0
     with torch.inference_mode():
         middle = net(torch.randn(50, 4, INPUTS), *net.initial(4), experts=experts)[0][1]
-    assert ((middle > 1.7) & (middle < 2.3)).all()  # the two ridge experts have 0.64 of the weight
+    # both ridge experts forecast 3, and have about 0.64 of the weight
+    assert ((middle > 1.7) & (middle < 2.3)).all()
 
 
 def test_the_median_is_the_weighted_experts_plus_a_correction() -> None:
@@ -105,6 +106,7 @@ def test_the_median_is_the_weighted_experts_plus_a_correction() -> None:
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_forecasts_of_selected_windows_equal_forecasts_of_all_windows(cell: str) -> None:
+    """The network can compute the forecasts of some windows of a block only, to save time."""
     net, x, experts = network(cell), torch.randn(9, 3, INPUTS), torch.randn(ALL_EXPERT_COUNT, 9, 3, 4)
     rows = slice(1, None, 3)
     every, hidden, memory = net(x, *net.initial(3), experts=experts)
