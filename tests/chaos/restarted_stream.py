@@ -45,7 +45,7 @@ class Stream:
 
     @staticmethod
     def of_flights(watched: Path, model: Path, output: Path, python: str = sys.executable) -> Stream:
-        """Make a folder and return a stream that watches it for files of `inputs.write_flights`."""
+        """Make a folder, and return a stream that watches the folder for files of `inputs.write_flights`."""
         watched.mkdir(exist_ok=True)
         options = [str(watched), "--watch", "--model", str(model), "--shards", "2"]
         options += ["--set", "data.event_id=event_id", "--set", "stream.poll_s=0.2"]

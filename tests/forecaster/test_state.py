@@ -42,7 +42,7 @@ def arrays(state: State) -> dict[str, NDArray[Any]]:
 
 @st.composite
 def states(draw: st.DrawFn) -> State:
-    """Draw a state that `advance` returned, or a state of series without a value so far."""
+    """Generate a state after some windows, or a new state whose series have no value yet."""
     cell, max_gap = draw(st.sampled_from(["lstm", "gru", "rnn"])), draw(st.sampled_from([2, 672]))
     model = forecaster(cell, layers=draw(st.integers(1, 3)), max_gap=max_gap)
     if draw(st.booleans()):

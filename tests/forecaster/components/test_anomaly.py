@@ -72,7 +72,10 @@ def test_p_value_and_alarm_are_nan_without_value_or_forecast() -> None:
 
 
 def test_at_most_a_share_p_of_p_values_is_below_p() -> None:
-    """A share of 1.3 p is allowed for chance; for heavy tails, the share must also be above p / 1.5."""
+    """The test allows a share of up to 1.3 p, because the values are random.
+
+    For heavy tails, the share must also be at least p / 1.5.
+    """
     rng = np.random.default_rng(4)
     draws = [rng.standard_t(2, 10_000), rng.uniform(-3, 3, 10_000), rng.exponential(9, 10_000)]
     p_value = step_anomaly(np.stack(draws, axis=1)).out.anomaly[0, 2000:, :, 0]

@@ -55,7 +55,7 @@ def with_declared_fields_only(block: Block, declared: frozenset[str]) -> Block:
 
 
 def arrays_of(block: Block) -> Arrays:
-    """Return a copy of each array of a block, by the name under which a component declares it."""
+    """Return a copy of each array of a block, by the name of its field in the declarations of components."""
     every = {field.name: getattr(block, field.name) for field in fields(Block)}
     every |= {f"members.{name}": array for name, array in block.members.items()}
     every |= {f"out.{name}": array for name, array in block.out._asdict().items()}

@@ -87,7 +87,7 @@ def test_the_seasonal_shape_does_not_depend_on_level_and_trend() -> None:
     days = np.tile(DAY, 40)
     values = np.stack([days + 1e6, days + 0.01 * np.arange(len(days))], axis=1)
     _, block = step_through([Season(6)], block_of(values))
-    found = block.shape[-1]  # [K, S]
+    found = block.shape[-1]  # axes: window of the season, series
     np.testing.assert_allclose(found - found.mean(axis=0), np.stack([DAY] * 2, axis=1), atol=0.1)
 
 

@@ -25,7 +25,7 @@ EVENTS = WindowConfig(aggregate="count", empty="zero")
 
 
 def forecasts_of(windows: Windows, seed: int = 0) -> Forecasts:
-    """Return random forecasts of three quantiles, independent of the values."""
+    """Return random forecasts of three quantiles, which do not depend on the values of the windows."""
     chance = np.random.default_rng(seed)
     shape = (*windows.values.shape, HORIZON)
     middle, width = chance.normal(size=shape), chance.random(shape)

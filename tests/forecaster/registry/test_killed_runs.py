@@ -1,4 +1,4 @@
-"""If the process of an MLflow run was killed, the next run sets the status of that run to KILLED."""
+"""Tests that the next run sets the status of an earlier run to KILLED if its process was killed."""
 
 from __future__ import annotations
 

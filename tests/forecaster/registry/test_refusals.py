@@ -1,4 +1,4 @@
-"""If an MLflow store refuses a request, the error is one line that names the remedy and hides passwords."""
+"""Tests of refusals by an MLflow store: the error is one line with the remedy and without passwords."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.servers import mlflow_server
 
 
 def refusal(registry: Registry) -> str:
-    """Start a run that the store refuses, and return the error, which must be one line without a secret."""
+    """Start a run that the store must refuse, and return the error; it must be one line without a secret."""
     with pytest.raises(ModelError) as caught, registry.start_run("refused", {}):
         pass
     line = str(caught.value)

@@ -170,7 +170,7 @@ def backfill(
 
 
 def end_us(window: int) -> int:
-    """Return the end of window number ``window``, counted from START, in microseconds since 1970."""
+    """Return the end of a window in microseconds since 1970; windows are numbered from START on."""
     return (START + window + 1) * HOUR_US
 
 

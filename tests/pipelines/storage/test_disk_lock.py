@@ -32,7 +32,10 @@ with locked(Path(sys.argv[1])):
 
 @contextmanager
 def job_elsewhere(folder: Path) -> Iterator[int]:
-    """Yield the id of a process that locks a folder and starts a program; kill the process at the end."""
+    """Yield the id of a process that has locked a folder and started a program.
+
+    At the end, kill the process, and check that the lock is free although the program still runs.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", LOCKING_JOB, str(folder)],
         cwd=ROOT,
