@@ -1,4 +1,4 @@
-"""Columns of every Arrow type, for tests that put each of them in place of each column of a source."""
+"""Columns of every Arrow type, for tests that replace each column of an input by each of these columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FAR = 2**63 - 1
 
 
 def arrow_types() -> dict[str, pa.Array]:
-    """Return a column of every Arrow type, and columns whose content is known to break readers, by name."""
+    """Return, by name, a column of every Arrow type and columns with content on which readers have failed."""
     found: dict[str, pa.Array] = {"null": pa.nulls(CELLS), "bool": pa.array([True, False, None])}
     found |= _numbers() | _texts() | _times() | _nested() | _encoded()
     assert all(len(column) == CELLS for column in found.values())
@@ -27,8 +27,8 @@ def table_of(rows: int, replaced: Mapping[str, pa.Array], names: tuple[str, ...]
 
     Args:
         rows: number of rows.
-        replaced: columns of ``rows`` cells by name; each replaces the column of its name or is added.
-        names: the columns of the table, in order; empty for all.
+        replaced: columns of ``rows`` cells, by name; each replaces the column with its name, or is added.
+        names: the names of the columns that the table has, in order; empty for all columns.
     """
     hours = [1_672_531_200_000_000 + 3_600_000_000 * i for i in range(rows)]
     columns = {

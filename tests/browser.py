@@ -28,7 +28,7 @@ class Browser:
     """A page of a running Chromium.
 
     Args:
-        session: address of the session at the driver.
+        session: URL of the browser's session at chromedriver.
     """
 
     def __init__(self, session: str) -> None:
@@ -44,11 +44,11 @@ class Browser:
 
     @property
     def text(self) -> str:
-        """The visible text of the page."""
+        """Return the visible text of the page."""
         return str(self.run("return document.body ? document.body.innerText : ''"))
 
     def wait_for(self, *parts: str) -> str:
-        """Wait until the visible text contains all parts, and return the text; fail after a timeout."""
+        """Wait until the visible text contains all ``parts``, and return it; fail after a timeout."""
         found: str = self.wait_until(lambda: self.text, lambda text: all(part in text for part in parts))
         return found
 

@@ -67,7 +67,7 @@ def assert_same_state(a: State, b: State) -> None:
             name = f"{component}.{place}"
             rtol, atol = 1e-12 if name in rounded else 0.0, 1e-5 if component == "network" else 0.0
             if component not in _EXACT and array.dtype.kind == "f":
-                # Add an absolute tolerance: a float32 value may be near 0, while other values are large.
+                # A relative tolerance alone fails for float32 values near 0 in an array of large values.
                 rtol, atol = 1e-3, 1e-3 + 1e-6 * np.nan_to_num(np.abs(array)).max(initial=0.0)
             np.testing.assert_allclose(array, b.parts[component][place], rtol, atol, err_msg=name)
 
@@ -79,9 +79,10 @@ def assert_same_live_series(a: Sequence[State], b: Sequence[State]) -> None:
 
 
 def assert_same_scores(a: Scores, b: Scores) -> None:
-    """Assert that as many forecasts were scored, and that their errors differ by at most 1e-3 units each.
+    """Assert that two runs scored equally many forecasts, with errors that differ by at most 1e-3 units.
 
-    Forecasts agree within 1e-5 scales only, so an actual may be inside an interval in one run alone.
+    The two forecasts may differ by 1e-5 scales. An actual near the bound of an interval may therefore be
+        inside the interval in only one of the runs.
     """
     assert a.keys() == b.keys()
     for version, by_horizon in a.items():
@@ -96,9 +97,13 @@ def assert_same_scores(a: Scores, b: Scores) -> None:
 
 
 def sorted_rows(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """Join late or quarantined rows of several outputs and sort by all columns; frames may have no column."""
+    """Join the late or quarantined rows of several outputs, and sort them by all columns.
+
+    A frame without columns adds no row.
+    """
     frame = pl.concat([pl.DataFrame(), *frames], how="diagonal")
-    if "late_s" in frame.columns:  # the last bit of a Polars division depends on the frame's length
+    # The last bit of a division in Polars depends on the length of the frame, so it is rounded off.
+    if "late_s" in frame.columns:
         frame = frame.with_columns(pl.col("late_s").round(6))
     return frame.sort(frame.columns) if len(frame) else pl.DataFrame()
 

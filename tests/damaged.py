@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 
 def line_of(read: Callable[[], T], found: list[T]) -> str | None:
-    """Call ``read``; return the text of a `StatecastError`, or None after adding the result to ``found``."""
+    """Call ``read``, and return the text of the `StatecastError` that it raises.
+
+    Without an error, add the result to ``found`` and return None.
+    """
     try:
         found.append(read())
     except StatecastError as error:
@@ -31,7 +34,7 @@ def flipped(whole: bytes, chance: random.Random, count: int) -> Iterator[tuple[i
 
 
 def torn(whole: bytes) -> Iterator[bytes]:
-    """Yield truncated copies of a file, first an empty copy, last a copy whose second half is zeros."""
+    """Yield copies of a file cut off at several lengths, and a copy whose second half is zeros."""
     for size in sorted({0, 1, len(whole) // 2, max(len(whole) - 2, 0)}):
         yield whole[:size]
     yield whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2)

@@ -21,8 +21,8 @@ from forecaster.shards.sharding import Splitter
 class Disk:
     """The snapshot and the output files of one shard, in memory.
 
-    The keys of forecasts are the first window and one past the last; the keys of late and quarantined rows
-    are the partition and the first offset.
+    The key of a file of forecasts is its first window and the window after its last one. The key of a file
+    of late or quarantined rows is its partition and first offset.
     """
 
     snapshot: bytes | None = None
@@ -32,7 +32,7 @@ class Disk:
     shadows: dict[tuple[int, int], Forecasts] = field(default_factory=dict)
 
     def write(self, output: Output) -> None:
-        """Store forecasts, late rows and quarantined rows of an output; replace files with equal keys."""
+        """Store the forecasts, late rows and quarantined rows of an output; equal keys replace files."""
         place = (output.partition, output.start)
         if len(output.quarantined):
             self.quarantined[place] = output.quarantined
@@ -43,7 +43,10 @@ class Disk:
                 files[block.start, block.start + len(block.issued)] = block
 
     def restore(self, cold: Shard) -> Shard:
-        """Return the shard of the snapshot, or ``cold`` without one; remove files newer than the snapshot."""
+        """Return the shard of the snapshot, or ``cold`` if there is no snapshot.
+
+        Remove the files that were written after the snapshot.
+        """
         shard = cold if self.snapshot is None else snapshot.from_bytes(self.snapshot)
         closed = -1 if shard.closed_through is None else shard.closed_through
         self.forecasts, self.shadows = (

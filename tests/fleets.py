@@ -72,8 +72,8 @@ def forecaster(
         for weight in made.network.parameters():
             weight.normal_(0.0, 0.3, generator=rng)
         for weight in made.network.decoder.parameters() if decoder else ():
-            # Keep decoder weights small, because large weights magnify rounding errors from step to step.
-            # Such rounding errors depend on the other series of the batch.
+            # Decoder weights must be small: large weights magnify rounding errors from step to step.
+            # These rounding errors differ if other series are in the batch.
             weight.mul_(0.3)
         made.network.ridge.normal_(0.0, 0.1, generator=rng)
     return replace(made, online_config=OnlineConfig(experts=EXPERTS))
@@ -81,7 +81,7 @@ def forecaster(
 
 @lru_cache
 def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
-    """Return covariates of six series with missing windows; without ``decoder``, only ``observed``."""
+    """Return covariates: the names ``observed``, and with ``decoder`` also tables of six series with gaps."""
     if not decoder:
         return Covariates(Features(observed=observed))
     rng, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]
@@ -145,9 +145,9 @@ def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
 
 
 def scales(windows: Windows, empty: str = "missing") -> dict[str, float]:
-    """Return the scale of each series for tolerances: its standard deviation plus 1e-10 of its level.
+    """Return the scale of each series, by which tests divide differences: deviation plus 1e-10 of the level.
 
-    The second term keeps a tolerance of 1e-5 scales above the float64 rounding of the level.
+    Because of the second term, a tolerance of 1e-5 scales is larger than the float64 rounding of the level.
     """
     found = {}
     for name, values in zip(windows.series_ids, windows.values.T, strict=True):

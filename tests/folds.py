@@ -32,7 +32,7 @@ class Arrival(NamedTuple):
 
 @dataclass
 class Ran:
-    """Shards that have applied batches, and their outputs."""
+    """The result of applying batches: the shards, and all their outputs."""
 
     shards: list[Shard] = field(default_factory=list)
     forecasts: list[Forecasts | None] = field(default_factory=list)
@@ -67,7 +67,10 @@ def run_shards(
     windows_per_step: int = 4,
     to_the_end: bool = True,
 ) -> Ran:
-    """Apply arrivals to new shards as a job does; with ``to_the_end``, close all windows at the end."""
+    """Apply arrivals to new shards as a job does.
+
+    With ``to_the_end``, a last watermark closes all windows.
+    """
     batches = batches_of(arrivals)
     if to_the_end:
         freq = model.window_config.frequency
@@ -109,7 +112,10 @@ def fold_on(
     orders: Sequence[Sequence[Batch]],
     windows_per_step: int = 4,
 ) -> Ran:
-    """Apply batches to existing shards, to each shard in its own order; do not use the given shards again."""
+    """Apply batches to existing shards, to each shard in its own order.
+
+    The given shards are changed and must not be used again.
+    """
     ran, splitter = Ran(list(shards)), Splitter(len(shards))
     for number, batches in enumerate(orders):
         for batch in batches:

@@ -1,6 +1,6 @@
-"""``python -m tests.held_stream OUTPUT OFFSET``: run a stream with a model change, and read up to an offset.
+"""``python -m tests.held_stream OUTPUT OFFSET``: run a stream that stops reading at an offset and waits.
 
-A test kills this process while it waits there.
+The stream may change its model. A test kills this process while it waits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LOG, SCALE = small_log(windows=40, every=8)
 
 @dataclass(frozen=True)
 class HeldSource(LogSource):
-    """A source that has no more rows from the offset ``held`` on, but does not end."""
+    """A source that returns no rows from the offset ``held`` on, and does not end."""
 
     held: int = 0
 
@@ -29,7 +29,7 @@ class HeldSource(LogSource):
 
 
 def job(output: Path) -> StreamJob:
-    """Return the stream of the whole log, which changes its model if a request is in the output folder."""
+    """Return a stream of the whole log; it changes its model if the output folder has a request for it."""
     return replace(job_of(LOG, output, shards=2, windows_per_step=1), follows=True)
 
 

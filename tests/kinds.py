@@ -1,4 +1,4 @@
-"""Generated series of many kinds, like the series of sensors, shops and machines."""
+"""Generated series of many kinds, similar to series of sensors, shops and machines."""
 
 from __future__ import annotations
 

@@ -47,7 +47,10 @@ class LogSource:
 def job_of(
     log: Log, output: Location, *, stop: int | None = None, shards: int = 1, windows_per_step: int = 4
 ) -> StreamJob:
-    """Return an in-process stream job over a log up to ``stop`` that resumes and always takes snapshots."""
+    """Return an in-process stream of a log up to ``stop``.
+
+    It resumes if there is a state table, and writes a snapshot after each step.
+    """
     return StreamJob(
         forecaster(**SHORT_WEEK),
         LogSource(log, log.stop if stop is None else stop),
@@ -76,8 +79,8 @@ class LogOutputs:
     scale: dict[str, float]
 
     def assert_same(self, output: Location, counts: Counts) -> None:
-        """Assert that another stream has equal outputs, and no forecast in two of its files."""
-        # Ignore the count of windows: it is the largest count of any shard, so it depends on the shards.
+        """Assert that another stream has equal outputs, and that it has written no forecast twice."""
+        # The count of windows is the largest of all shards, so it depends on their number: do not compare it.
         assert replace(counts, windows=0) == replace(self.counts, windows=0)
         assert_same_scores(counts.scores, self.counts.scores)
         forecasts = read_forecasts(self.output)
@@ -88,7 +91,7 @@ class LogOutputs:
 
 
 def half_of(log: Log) -> int:
-    """Return the offset of the watermark in the middle of a log."""
+    """Return the middle one of the offsets at which the log has a watermark."""
     every = sorted(log.watermarks_us)
     return every[len(every) // 2 - 1]
 

@@ -97,10 +97,10 @@ def all_logs(
     series: int = 5,
     windows: int = 24,
 ) -> Logs:
-    """Generate logs with rows out of order, late rows, duplicates, corrections, rows far ahead, invalid rows.
+    """Generate logs with every kind of row: disordered, late, repeated, corrected, far ahead, or invalid.
 
-    The windows are half a day long, as in `SHORT_WEEK`. The second row of a time may be in another partition
-    than the first.
+    The windows are half a day long, as in `SHORT_WEEK`. A repeated row may be in another partition than
+    the first row.
     """
     fleet = draw(fleets(series, windows))
     fleet = replace(fleet, start=fleet.start // 12)
@@ -108,7 +108,7 @@ def all_logs(
     rows = rows_of(fleet, HALF_A_DAY_US)
     repeated = rng.random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))
     second_rows = rows.filter(pl.Series(repeated))
-    # A second row of a time with another value is a correction: the later row is used.
+    # A second row with the same time and another value is a correction: only the later row counts.
     second_rows = second_rows.with_columns(
         pl.when(draw(st.booleans())).then(pl.col("value").reverse().over("series_id")).otherwise("value")
     )
@@ -170,14 +170,14 @@ def _log(
 
 
 def cut(draw: Any, log: Log, start: int = 0) -> list[Batch]:
-    """Return the batches of a log from offset ``start`` on, with drawn sizes."""
+    """Return the batches of a log from offset ``start`` on; Hypothesis chooses their sizes."""
     return log.batches(draw(st.lists(st.integers(1, log.stop), max_size=6)), start)
 
 
 def interleaved(draw: Any, parts: Iterable[Sequence[Batch]], early: bool = False) -> list[Batch]:
     """Return the batches of several partitions, interleaved at random.
 
-    Batches of a partition stay in order; with ``early``, some neighbouring batches are swapped.
+    The batches of a partition stay in order. With ``early``, some neighbouring batches change places.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     queues = [list(part) for part in parts]

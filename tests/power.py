@@ -2,8 +2,8 @@
 
 A disk keeps the content of a file once the file is synced, and keeps an operation on names once one of its
 folders is synced. After a power loss, any part of the unsynced operations may be on the disk. The states here
-have none of them, the first few, or all of them, each with unsynced content lost or cut in half. A rename is
-one operation: both folders have it, or neither has it.
+have none, the first few, or all of these operations. Unsynced content is lost or cut in half. A rename is one
+operation: both folders have it, or neither has it.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class PowerLoss:
     Attributes:
         folder: the folder that is recorded.
         ignored: beginnings of relative paths that are left out.
-        every_prefix: True for one state per number of kept unsynced operations; False for none and all only.
-        slow: names of folders into which a rename is slow, so that a missing wait for it shows.
+        every_prefix: True for states with each number of kept unsynced operations; False for none or all.
+        slow: names of folders into which a rename is slow, so that code that does not wait for it fails.
         states: the distinct states, in order.
     """
 

@@ -47,5 +47,5 @@ def wide_field(dtype: str, shape: tuple[int, ...] = ()) -> Field:
 
 
 def in_double_precision(model: Forecaster) -> Forecaster:
-    """Return a copy of the model with float64 weights; use it inside `double_precision` only."""
+    """Return a copy of the model with float64 weights; only components in `double_precision` accept it."""
     return replace(model, network=copy.deepcopy(model.network).double())

@@ -12,9 +12,9 @@ from typing import Any
 def started(
     command: Sequence[str], ignoring: Sequence[signal.Signals] = (), **options: Any
 ) -> subprocess.Popen[str]:
-    """Start a process in a new session with default handlers of SIGINT and SIGTERM, or with signals ignored.
+    """Start a process in a new session, with default handlers of SIGINT and SIGTERM or with ignored signals.
 
-    Without this, the process would inherit ignored signals, such as Ctrl-C in a script that runs in the
+    A process otherwise inherits ignored signals, for example Ctrl-C from a script that runs in the
     background.
 
     Args:
@@ -28,7 +28,8 @@ def started(
 
 @contextmanager
 def _dispositions(ignoring: Sequence[signal.Signals]) -> Iterator[None]:
-    # Set the handlers of this process for a moment, because preexec_fn may block if other threads run.
+    # The new process inherits the handlers, so they are set here for a moment. The alternative, preexec_fn,
+    # may block if other threads run.
     # In a new program, signals with a handler are reset to the default, and ignored signals stay ignored.
     usual = ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
     before = [

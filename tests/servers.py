@@ -1,4 +1,4 @@
-"""Run an MLflow server in this process that requires a login and records the logins of its requests."""
+"""An MLflow server in this process, for tests: it requires a login and records the login of each request."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def mlflow_server(folder: Path, accepts: Callable[[str | None], bool]) -> Iterat
         patch.object(handlers, "_model_registry_store", None),
     ):
         handlers.initialize_backend_stores(store, store, settings["_MLFLOW_SERVER_ARTIFACT_ROOT"])
-        # Remove the store addresses, which the server sets in the environment for programs that it starts.
+        # The server sets the addresses of its store in the environment, where tests would read them.
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
             os.environ.pop(name, None)
 

@@ -1,4 +1,7 @@
-"""A simulated kill of a job in the process of the test: after one change, every thread of the job fails."""
+"""Simulate the kill of a job that runs in the process of the test.
+
+From one change to a file on, every thread of the job fails at its next change.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from pipelines.storage import Location, Remote, source_of
 
 
 def on_disk(place: Location) -> Path:
-    """Return a location as a path; fail if it is not on a disk."""
+    """Return a location on a disk as a path; fail for any other location."""
     assert isinstance(place, Path)
     return place
 
@@ -52,8 +52,10 @@ def s3_server() -> Iterator[Remote]:
     }
     try:
         with patch.dict(os.environ, environment):
-            s3fs.S3FileSystem.clear_instance_cache()  # cached S3 clients are connected to an earlier server
-            name = f"bucket-{uuid4().hex[:8]}"  # a new name: all servers of a process share one store
+            # Cached S3 clients are connected to an earlier server.
+            s3fs.S3FileSystem.clear_instance_cache()
+            # The name must be new, because all servers of a process share their buckets.
+            name = f"bucket-{uuid4().hex[:8]}"
             s3fs.S3FileSystem(use_listings_cache=False).mkdir(name)
             yield Remote(f"s3://{name}")
     finally:
@@ -63,7 +65,10 @@ def s3_server() -> Iterator[Remote]:
 
 @contextmanager
 def in_memory() -> Iterator[Remote]:
-    """Yield a prefix of a store in memory, for one thread at a time, because the store is a plain dict."""
+    """Yield a prefix of a store in memory.
+
+    Only one thread may use it at a time, because the store is a plain dict.
+    """
 
     @contextmanager
     def one_by_one(self: Remote) -> Iterator[Any]:
@@ -83,7 +88,7 @@ Objects = dict[str, Any]
 
 
 def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
-    """Return the objects under a prefix of a store in memory, except names with a prefix in ``but``."""
+    """Return the objects under a prefix of a store in memory, without names that begin as one of ``but``."""
     import fsspec
 
     prefix = _key(place)
@@ -97,7 +102,7 @@ def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
 
 
 def put_back(place: Remote, kept: Objects) -> None:
-    """Replace the objects under a prefix of a store in memory by ``kept``, with their modification times."""
+    """Replace the objects under a prefix of a store in memory by the objects ``kept``, with their times."""
     import fsspec
 
     with _LOCK:

@@ -80,7 +80,7 @@ def test_deployed_flink_has_the_pinned_version_and_beam_java_options(text: str) 
     assert "classloader.resolve-order: parent-first" in text
 
 
-def test_no_flink_property_value_contains_a_space() -> None:
+def test_no_flink_property_in_the_deployments_contains_a_space() -> None:
     # The image of Flink removes spaces from the values of properties.
     lines = compose()["x-flink"]["environment"]["FLINK_PROPERTIES"].splitlines()
     assert all(len(line.split()) == 2 for line in lines)
@@ -129,7 +129,7 @@ def alarms() -> list[Any]:
 
 
 def exported() -> set[str]:
-    """Return the names of all samples that a job exports to Prometheus."""
+    """Return the names of all metrics that a job exports to Prometheus."""
     once = Histogram().add(1.0)
     names = set()
     numbers = JobNumbers(watermark_us=0, snapshot_at_s=1.0, latency=once, window_latency=once)

@@ -93,7 +93,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied_desk(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Make a copy of `desk` the working folder; afterwards, restore the settings of MLflow."""
+    """Copy `desk`, and make the copy the working folder; afterwards, restore the settings of MLflow."""
     import mlflow
 
     copy = tmp_path / "desk"

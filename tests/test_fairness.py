@@ -1,4 +1,4 @@
-"""The fairness benchmark ends even if one of its jobs prints much, fails, or runs too long."""
+"""Tests that the fairness benchmark ends even if one of its jobs prints much, fails, or runs too long."""
 
 from __future__ import annotations
 

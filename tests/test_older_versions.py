@@ -1,4 +1,7 @@
-"""Models, state tables and forecasts written by version 0.1.0, before modules were moved, can be read."""
+"""Tests that models, state tables and forecasts of version 0.1.0 can be read.
+
+Modules have other names since then.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,7 @@ def test_a_model_of_version_0_1_0_repeats_its_stored_forecasts(model: Forecaster
 
 
 @pytest.mark.parametrize("loader", ["forecaster.registry.loader", "forecaster.serving"])
-def test_an_old_registered_model_loads_with_either_loader_module(loader: str, tmp_path: Path) -> None:
+def test_a_model_registered_by_0_1_0_loads_by_its_old_and_new_module(loader: str, tmp_path: Path) -> None:
     from mlflow.pyfunc import load_model
 
     folder = tmp_path / "model"

@@ -18,7 +18,7 @@ from forecaster.registry.ui import ui_environment
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
-# The hosts are in pieces, because a test below would find complete host names in this file.
+# The hosts are split in pieces: complete host names would fail a test of this file.
 REGISTRIES = tuple(
     "".join(pieces)
     for pieces in (
@@ -157,8 +157,8 @@ CHANGES_FILES = {
     "pipelines/runners/prism_binary.py",  # writes to a temporary folder
     "pipelines/sinks/files.py",  # its writers are called by `write_whole`
     "pipelines/state/snapshot_file.py",  # its writers are called by `write_whole`
-    "pipelines/sources/reader.py",  # creates a file of which only the existence matters
-    "pipelines/sources/files/sorted_runs.py",  # writes sorted pieces, which the next start writes again
+    "pipelines/sources/reader.py",  # writes the stop file; only its existence matters
+    "pipelines/sources/files/sorted_runs.py",  # writes temporary files, which the next start writes again
     "pipelines/state/state_file.py",  # writes to a temporary folder
     "pipelines/storage/journal.py",  # puts objects, which a store replaces atomically
     "pipelines/storage/disk_lock.py",  # writes the lock file of an output folder
@@ -182,7 +182,7 @@ WRITING_MODE = re.compile(r"[rbt]*[wax+][wax+rbt]*")
 
 
 def changes_a_file(call: ast.Call) -> bool:
-    """Return whether a call writes, renames or copies a file without a safe write."""
+    """Return whether a call writes, renames or copies a file without the functions for safe writes."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
     of = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
     if of in ("os", "shutil"):
@@ -232,6 +232,6 @@ def test_only_the_listed_modules_write_files_directly() -> None:
         ("durable.write_bytes(path, data)", False),
     ],
 )
-def test_changes_a_file_recognises_calls_that_write(line: str, expected: bool) -> None:
+def test_calls_that_write_rename_or_copy_files_are_recognised(line: str, expected: bool) -> None:
     (call,) = (node for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Call))
     assert changes_a_file(call) == expected

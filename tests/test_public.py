@@ -51,7 +51,8 @@ def test_every_public_name_is_callable_and_documented(package: str) -> None:
 def test_no_public_name_equals_the_name_of_a_module(package: str) -> None:
     module = importlib.import_module(package)
     beside = {found.name for found in pkgutil.iter_modules(module.__path__)}
-    assert not beside & set(module.__all__)  # an import of the module would replace the public name
+    # Importing a module of the same name would replace the public name in its package.
+    assert not beside & set(module.__all__)
 
 
 @pytest.mark.parametrize("package", PUBLIC)

@@ -12,17 +12,17 @@ import polars as pl
 
 from pipelines.sources.kafka.consumer import Polled
 
-CAME_MS = 1_400_000_000_000  # default arrival time of messages: in 2014, after every row of `tests.fleets`
+CAME_MS = 1_400_000_000_000  # default arrival time of messages: in 2014, later than all rows of tests
 
 
-@dataclass(eq=False)  # topics are compared by identity, as brokers are
+@dataclass(eq=False)  # two topics are equal only if they are one object
 class Topic:
     """The messages of a topic by partition, and how many of them have arrived so far.
 
     Attributes:
-        partitions: the values of each partition's messages, arrived or not.
-        there: number of arrived messages by partition; a partition that is missing here does not exist yet.
-        chance: random generator for the sizes of polls.
+        partitions: the values of all messages by partition, including messages that arrive later.
+        there: number of arrived messages by partition; a partition without a number does not exist yet.
+        chance: random generator for the number of messages in each poll.
         came_ms: the broker's time of each message, in ms since 1970; by default `CAME_MS` for all.
     """
 
@@ -32,7 +32,7 @@ class Topic:
     came_ms: dict[int, list[int]] = field(default_factory=dict)
 
     def fill(self) -> None:
-        """Let all messages of all partitions arrive."""
+        """Mark all messages of all partitions as arrived."""
         self.there = {number: len(values) for number, values in self.partitions.items()}
 
     def __call__(self, broker: Any, topic: str, group: str) -> Any:

@@ -6,9 +6,9 @@ sometimes while a snapshot is written; the same command then starts the stream a
 counts, late rows and quarantined rows must equal the outputs of a stream without kills. The last line of the
 output is one JSON object.
 
-The input must last for all kills, on a fast machine and on a busy one. So each run between two kills gets a
-share of the input: the replay has a limited speed, and a new file is put only after the stream has read the
-earlier ones.
+The input must last until the last kill, on a fast machine and on a busy one. So each run between two kills
+gets a share of the input: the replay has a limited speed, and a new file is put only after the stream has
+read the earlier ones.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.chaos.verdict import Verdict, compare
 
 _DAY_S = 86_400
 _SHORTEST_RUN_S = 5.0  # the replay is slowed so that a run between two kills lasts at least this long
-_MOST_DAYS = 360  # the example data cover one year
+_MOST_DAYS = 360  # the example data are of one year
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Ended:
 
     Attributes:
         verdict: the comparison with the stream without kills.
-        killed: what was killed, by kill.
+        killed: for each kill, what was killed.
         recovery_s: seconds from each start to the first progress.
     """
 
@@ -155,7 +155,7 @@ def _kill_some(
 
 
 def _offset(stream: Stream, partition: str) -> int:
-    """Return the offset that all snapshots have reached in a partition; 0 without snapshots."""
+    """Return the offset that the snapshots of all shards have reached in a partition; 0 without snapshots."""
     states = stream.output / "state"
     return state_table.read(states, series=False).offset(partition) if state_table.exists(states) else 0
 
@@ -180,8 +180,8 @@ class _Feed:
     def __call__(self, waits_for_input: bool) -> None:
         """Put the next file if at most one file is unread and the run may have another file.
 
-        A run may have another file if it has not used up its share, or if the stream
-        ``waits_for_input`` to progress.
+        A run may have another file as long as its share lasts, and also if the stream makes no progress
+        without more input (``waits_for_input``).
         """
         if self._left and (self._share > 0 or waits_for_input) and self._put - self._read() <= 1:
             inputs.put(self._left.pop(0), self._folder)

@@ -18,7 +18,7 @@ LATENESS_H = 3
 
 
 def write_weather(path: Path, rng: np.random.Generator, days: int) -> None:
-    """Write days of weather in random order, with missing, repeated and invalid rows and wrong times."""
+    """Write weather rows in random order; some are missing, repeated or invalid, or have wrong times."""
     rows = _text(_days(examples.weather(), days))
     rows = rows.filter(pl.Series(rng.random(len(rows)) > 0.03))
     bad = rows.sample(40, seed=1).with_columns(value=pl.Series(["much", "NaN", "", "inf"] * 10))
@@ -52,7 +52,7 @@ def write_flights(folder: Path, rng: np.random.Generator, days: int) -> list[Pat
         if number % 11 == 5 and start:
             part = pl.concat(
                 [part, rows[start - 300 : start - 290]]
-            )  # repeated rows of windows that may have closed
+            )  # these rows repeat earlier rows, whose windows may have closed
         if number % 13 == 6:
             part = pl.concat([part, part.head(3).with_columns(timestamp=pl.lit("2251-01-01T00:00:00Z"))])
         if number % 17 == 8:

@@ -30,7 +30,7 @@ class Stream:
         output: the output folder.
         python: the interpreter that runs the command.
         more: further options of the next start.
-        recovery_s: seconds from each start, or from each kill of Prism, to the first progress.
+        recovery_s: seconds from each start or kill of Prism to the first new file of forecasts.
         longest_s: the longest time, in seconds, from a start or a kill of Prism to the next kill.
     """
 
@@ -45,7 +45,7 @@ class Stream:
 
     @staticmethod
     def of_flights(watched: Path, model: Path, output: Path, python: str = sys.executable) -> Stream:
-        """Make a folder and return a stream that watches it for files of `inputs.write_flights`."""
+        """Make a folder, and return a stream that watches the folder for files of `inputs.write_flights`."""
         watched.mkdir(exist_ok=True)
         options = [str(watched), "--watch", "--model", str(model), "--shards", "2"]
         options += ["--set", "data.event_id=event_id", "--set", "stream.poll_s=0.2"]
@@ -102,7 +102,7 @@ class Stream:
             if now != last[0]:
                 last[:] = [now, time.monotonic()]
             is_complete = now > 0 and now >= rows_in
-            # 15 s, because the stream waits 10 s before it takes a broken file as complete.
+            # 15 s, because an unreadable file counts as broken only 10 s after its last change.
             return is_complete and time.monotonic() - last[1] > 15
 
         self.run(is_quiet)
@@ -118,10 +118,10 @@ class Stream:
 
         Args:
             rng: the random generator that determines what is killed, and when.
-            feed: called repeatedly while the stream runs, with True as long as it has made no progress.
+            feed: called repeatedly during the run; its argument is True until the stream makes progress.
 
         Returns:
-            What was killed; "" if the stream ended by itself before.
+            What was killed; "" if the stream ended by itself.
         """
         began_s, reached = time.monotonic(), self._newest_forecasts_ns()
         process = self._process = self._process or self.start()
@@ -133,7 +133,7 @@ class Stream:
             return False
 
         if not _until(has_progress, process):
-            # After a few restarts of Prism, the pipeline ends with an error: start the pipeline again.
+            # The pipeline restarts Prism only a few times and then ends with an error: start it again.
             gave_up, self._process = self._lost == "prism" and process.poll() not in (0, None), None
             return self.run_until_kill(rng, feed) if gave_up else self._own_end(process)
         self.recovery_s.append(time.monotonic() - began_s)
@@ -153,7 +153,7 @@ class Stream:
         if self._lost != "prism":
             process.wait(60)
             self._process = None
-        orphans = psutil.wait_procs(engines, 30)[1]  # a process may end between two calls
+        orphans = psutil.wait_procs(engines, 30)[1]  # this call accepts that a process has just ended
         if orphans:
             raise SystemExit(f"Prism still runs 30 s after the kill: {orphans}")
         return self._lost
@@ -198,7 +198,7 @@ def _until(
     pause_s: float = 0.02,
     limit_s: float = PATIENCE_S,
 ) -> bool:
-    """Wait until a condition is true; return False if the process ends or the time is over before."""
+    """Wait until a condition is true; return False if the process ends first or the time runs out."""
     deadline_s = time.monotonic() + limit_s
     while process.poll() is None and time.monotonic() < deadline_s:
         if condition():

@@ -1,9 +1,9 @@
 """``python -m tests.chaos.upgrade 2.76.0``: upgrade and downgrade Beam between the runs of a stream.
 
-The script makes a second environment from the lock with another version of Beam, and fetches or builds Prism
-of that version, which takes minutes the first time. A stream of a watched folder on Prism is stopped and
-resumed several times, alternately with the two versions, and gets more files for each run. Its outputs must
-equal the outputs of one uninterrupted run. The last line of the output is one JSON object.
+The script makes a second environment from requirements.lock with another version of Beam, and fetches or
+builds Prism of that version, which takes minutes the first time. A stream of a watched folder on Prism is
+stopped and resumed several times, alternately with the two versions, and gets more files for each run. Its
+outputs must equal the outputs of one uninterrupted run. The last line of the output is one JSON object.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.chaos.restarted_stream import ROOT, Stream
 from tests.chaos.verdict import compare
 
 _RUNS = 5  # number of runs, which alternate between the two versions of Beam
-_RUN_S = 40.0  # a long run, because progress may be visible only at its end (seen with Prism 2.76.0)
+_RUN_S = 40.0  # long, because with Prism 2.76.0 some forecasts are written only at the end of a run
 
 
 def main(arguments: list[str]) -> int:
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def environment(uv: str, folder: Path, beam: str) -> str:
-    """Make an environment from the lock with another Beam and its Prism; return its interpreter."""
+    """Make an environment from the lock, with another version of Beam and Prism; return its interpreter."""
     pins = re.findall(r"^[a-z0-9._-]+==[^\\\n]+", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     pins = [f"apache-beam=={beam}" if pin.startswith("apache-beam==") else pin.strip() for pin in pins]
     (folder.parent / "requirements.txt").write_text("\n".join(pins))

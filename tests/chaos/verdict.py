@@ -20,8 +20,8 @@ class Verdict:
     Attributes:
         counts: counts of the killed stream.
         expected: counts of the stream without kills.
-        lost: number of forecasts that only the stream without kills has.
-        doubled: number of forecasts that are repeated, or that only the killed stream has.
+        lost: number of forecasts of the stream without kills that the killed stream does not have.
+        doubled: number of forecasts of the killed stream that are repeats or are missing in the other stream.
         max_abs_difference: the largest difference between two values of a forecast.
         same_rows: True if late and quarantined rows are equal.
     """
@@ -73,6 +73,6 @@ def _late(folder: Path) -> pl.DataFrame:
 
 
 def _quarantined(folder: Path) -> pl.DataFrame:
-    """Return quarantined rows with file names instead of paths, because each stream has another folder."""
+    """Return quarantined rows with file names instead of paths, because the streams read other folders."""
     rows = read_quarantine(folder)
     return rows.with_columns(pl.col("file").str.split("/").list.last()).sort(pl.all())

@@ -17,7 +17,7 @@ from tests.cluster.process import Server
 
 
 def folder() -> Path:
-    """Return the folder of the cluster; the environment variable STATECAST_CLUSTER can name it."""
+    """Return the folder of the cluster, which the environment variable STATECAST_CLUSTER may name."""
     return Path(os.environ.get("STATECAST_CLUSTER") or cache_dir() / "cluster")
 
 

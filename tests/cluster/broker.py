@@ -41,7 +41,7 @@ group.initial.rebalance.delay.ms=0
 
 
 class Broker:
-    """A broker with its data in a folder; it runs until it is stopped and outlives its parent process.
+    """A broker with its data in a folder; it runs until it is stopped, even if its parent process ends.
 
     ``with Broker.start(folder) as broker:`` stops it at the end of the block.
 
@@ -57,7 +57,7 @@ class Broker:
 
     @classmethod
     def start(cls, folder: Path, port: int = 0) -> Self:
-        """Start a broker; a broker that was stopped in the folder keeps its topics and its port.
+        """Start a broker; if a broker was stopped in the folder, the new one has its topics and its port.
 
         Args:
             folder: the folder for its settings, data, log and process id.

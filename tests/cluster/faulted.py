@@ -51,8 +51,8 @@ class Verdict:
     """The effects of a fault.
 
     Attributes:
-        lost: number of forecasts that only the backfill has.
-        doubled: number of forecasts that are repeated, or that only the stream has.
+        lost: number of forecasts of the backfill that the stream does not have.
+        doubled: number of forecasts of the stream that are repeats or are missing in the backfill.
         recovery_s: seconds from the fault to the next closed window.
     """
 
@@ -68,7 +68,7 @@ def make_topic(broker: Broker) -> None:
 
 
 def produce(broker: Broker, rows: pl.DataFrame) -> None:
-    """Send rows at a fixed pace, all rows of a series to one partition; the last partition stays idle."""
+    """Send rows at a fixed pace, all rows of a series to one partition; the last partition gets none."""
     client = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "log_level": 0})
     began_s = time.monotonic()
     windows = rows.with_columns(pl.col("timestamp").dt.truncate("1h").alias("window"))
@@ -90,7 +90,7 @@ class Stream:
         folder: the folder for the rows and the outputs.
         restarts: the reason of each restart.
         failed: errors that ended the stream.
-        newest_us: the newest end of a closed window of any shard at the last restart.
+        newest_us: at the last restart, the end of the newest window that any shard had closed.
     """
 
     cluster: FlinkCluster
@@ -146,7 +146,7 @@ class Stream:
                     raise
                 except (
                     EngineError
-                ) as error:  # the job was cancelled or stopped: start it again, as a person would
+                ) as error:  # a fault cancelled or stopped the job: start it again, as a person would
                     self._record_restart(str(error))
                     self.job = replace(self.job, resume=True)
         except BaseException as error:
@@ -177,7 +177,7 @@ class Stream:
     def apply_fault(self, fault: Callable[[Stream], None], is_waited_out: bool = False) -> Verdict:
         """Cause a fault, wait until the stream has recovered, and compare the outputs.
 
-        The stream recovers by a restart, unless the fault ``is_waited_out``.
+        The stream recovers by a restart; if the fault ``is_waited_out``, the same run continues.
         """
         self.await_window(self.through_us())
         restarts, self.newest_us = len(self.restarts), self.through_us()

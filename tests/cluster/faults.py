@@ -46,7 +46,7 @@ def kill_task_manager(stream: Stream) -> None:
 
 
 def kill_job_manager(stream: Stream) -> None:
-    """Kill the job manager and start a new job manager, which has no record of the job."""
+    """Kill the job manager and start a new job manager, which does not have the job."""
     stream.cluster.job_manager.kill()
     stream.cluster.ensure_running()
 
@@ -115,7 +115,7 @@ FAULTS: Final[Mapping[str, Callable[[Stream], None]]] = {
 def run_faults(
     folder: Path, names: tuple[str, ...] = tuple(FAULTS), task_managers: int = 2
 ) -> dict[str, Verdict]:
-    """Start a cluster and a stream, cause faults, stop; return a verdict for each fault and for the end."""
+    """Start a cluster and a stream, and cause faults; return a verdict after each fault and at the end."""
     with (
         Broker.start(folder / "kafka") as broker,
         FlinkCluster.start(folder / "cluster", task_managers) as cluster,

@@ -1,4 +1,4 @@
-"""Fixtures for tests that need a broker; a folder of tests gets them by an import in its conftest.py."""
+"""Fixtures for tests that need a broker; a conftest.py imports them for the tests of its folder."""
 
 from __future__ import annotations
 

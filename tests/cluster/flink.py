@@ -24,7 +24,8 @@ _START_LIMIT_S: Final = 120.0
 _JOB_MANAGER: Final = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER: Final = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 
-# Set the memory of a task manager part by part: only Flink's shell scripts compute parts from a total.
+# Set every part of a task manager's memory: only Flink's shell scripts, which are not used here, could
+# compute the parts from a total.
 _CONFIG: Final = """\
 jobmanager.rpc.address: 127.0.0.1
 jobmanager.rpc.port: {rpc}
@@ -94,7 +95,7 @@ class FlinkCluster:
         Args:
             folder: the folder for its settings, checkpoints, logs and process ids.
             task_managers: number of task managers, each with one slot.
-            heap_mb: heap of each task manager, which holds the batches in transit.
+            heap_mb: heap of each task manager in MiB, which holds the batches on their way between workers.
 
         Raises:
             EngineError: Java or Flink are missing, or a process does not start.

@@ -1,4 +1,7 @@
-"""A server of the test cluster: its id and start time are stored, so that no other process is stopped."""
+"""A server of the test cluster, which can be stopped by another process than the one that started it.
+
+Its process id and start time are stored, so that a later process with the same id is never stopped.
+"""
 
 from __future__ import annotations
 
@@ -65,9 +68,7 @@ class Server:
                 start_new_session=True,
             )  # fmt: skip
         self.record.write_text(json.dumps([child.pid, psutil.Process(child.pid).create_time()]))
-        child.returncode = (
-            0  # avoid Popen's warning about a running child: it outlives this process on purpose
-        )
+        child.returncode = 0  # avoids a warning of Popen: the child runs on after this process on purpose
         until_s = time.monotonic() + limit_s
         while not is_ready():
             if self.process is None or time.monotonic() > until_s:

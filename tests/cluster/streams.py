@@ -33,7 +33,7 @@ from tests.topics import values_of
 WINDOWS = 40
 SHARES = (0.55, 0.3, 0.15, 0.0)  # shares of the series by partition: uneven, and the last partition is idle
 PATIENCE_S = 120.0
-IDLE_S = 4.0  # long, so that on a busy machine only the partition without messages counts as idle
+IDLE_S = 4.0  # long, so that a slow partition on a busy machine does not count as idle
 
 
 def create_topics(broker: Broker, *names: str, partitions: int = 4) -> None:
@@ -99,7 +99,7 @@ def read_topic(broker: Broker, topic: str) -> list[Any]:
 
 
 def identity(message: Any) -> tuple[str, ...]:
-    """Return the key and headers that identify a forecast, by which a consumer drops repeats."""
+    """Return the key and headers that identify the forecast of a message, equal in repeated messages."""
     headers = dict(message.headers())
     return (
         message.key().decode(),
@@ -162,7 +162,7 @@ def run_until_closed(job: StreamJob, windows: int) -> Any:
 def expected_forecasts(fleet: Windows, folder: Path) -> pl.DataFrame:
     """Return the forecasts of a backfill of a fleet, without the last issue time.
 
-    A stream does not reach the last issue time, because it leaves the last window open.
+    A stream never issues at the last issue time, because no later row closes the last window.
     """
     path = folder / "rows.parquet"
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The test broker is a real Kafka broker: after a kill, it still has its messages."""
+"""Test that the broker of the tests has its messages and its address again after a kill."""
 
 from __future__ import annotations
 

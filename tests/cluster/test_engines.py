@@ -1,4 +1,4 @@
-"""Law: jobs over a file have the same forecasts, states and counts in process, on Prism and on Flink."""
+"""Tests that a job over a file gives equal forecasts, states and counts in process, on Prism and on Flink."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_streams_have_equal_outputs_on_every_engine(rows: Path, tmp_path: Path) 
 
 @pytest.mark.prism
 @pytest.mark.usefixtures("has_flink")
-def test_a_stream_changes_its_model_at_one_window_on_every_engine(rows: Path, tmp_path: Path) -> None:
+def test_a_model_change_begins_at_the_same_window_on_every_engine(rows: Path, tmp_path: Path) -> None:
     source = ReplaySource((str(rows),), Input(Columns(), batch_rows=1000), HOUR, windows_per_step=7)
     engines: tuple[Runner, ...] = ("in-process", "prism", "flink")
     old, new = forecaster(), forecaster("gru", seed=3)

@@ -1,4 +1,4 @@
-"""`ForecastFleet` in a user's own pipeline on a Flink cluster whose workers are killed."""
+"""Test of `ForecastFleet` in a Beam pipeline of a user on a Flink cluster whose worker is killed."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_fleet_on_flink_recovers_from_a_killed_worker(
         options = [
             *flink_options(server.endpoint, FlinkSettings(cluster.master, cluster.workers), 2),
             "--checkpointing_interval=1000",
-            # Restarts fail until the new task manager has started, which takes long on a busy machine.
+            # Flink's restarts fail until the new task manager runs, so many restarts are allowed.
             "--number_of_execution_retries=60",
             "--execution_retry_delay=2000",
         ]
@@ -106,8 +106,8 @@ def test_a_fleet_on_flink_recovers_from_a_killed_worker(
             assert checkpoints(cluster, job)[1] > 0
             wait_until(lambda: {*cluster.counters(job)} >= COUNTERS)
         finally:
-            for job in flink.jobs(cluster.master):  # even a job that Flink is restarting
+            for job in flink.jobs(cluster.master):  # also a job that Flink is just restarting
                 flink.cancel(cluster.master, job)
-            wait_until(lambda: has_ended(cluster))  # the next test needs the slots
+            wait_until(lambda: has_ended(cluster))  # the next test needs the slots of the job
     assert_same_frames(read_forecasts(output), backfilled, scales(observed))
     assert forecasts_written(output) == len(backfilled)

@@ -1,4 +1,4 @@
-"""Streams between topics of a real broker give the forecasts of a backfill, with and without kills."""
+"""Tests that a stream between topics of a real broker gives the forecasts of a backfill, also after kills."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def runner(request: pytest.FixtureRequest) -> Runner:
     return request.param  # type: ignore[no-any-return]
 
 
-def test_a_stream_of_a_topic_forecasts_as_a_backfill(
+def test_a_stream_of_a_topic_gives_the_forecasts_of_a_backfill(
     broker: Broker, topics: tuple[str, str], fleet: Windows, runner: Runner, tmp_path: Path
 ) -> None:
     rows, home = rows_in_time_order(fleet), uneven_partitions(fleet)
@@ -104,7 +104,7 @@ def run_until_kill(
 
 
 @pytest.mark.parametrize("keyed", [False, True])
-def test_a_killed_and_resumed_stream_forecasts_as_a_backfill(
+def test_a_killed_and_resumed_stream_gives_the_forecasts_of_a_backfill(
     broker: Broker, topics: tuple[str, str], fleet: Windows, runner: Runner, keyed: bool, tmp_path: Path
 ) -> None:
     rows, home, output = rows_in_time_order(fleet), uneven_partitions(fleet), tmp_path / "out"

@@ -1,4 +1,4 @@
-"""Messages that a stream sends to a real broker: forecasts in each format, late rows and rejected rows."""
+"""Tests of messages that a stream sends to a real broker: forecasts, late rows and rejected rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.fleets import scales
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not installed")
 
 
-def test_rejected_and_late_rows_are_sent_to_topics_with_offsets(
+def test_rejected_and_late_rows_are_sent_to_topics_with_their_offsets(
     broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
     late, bad = f"late-{uuid4().hex[:8]}", f"bad-{uuid4().hex[:8]}"
@@ -122,9 +122,10 @@ def registry() -> Iterator[str]:
         thread.join()
 
 
-def test_an_undelivered_message_fails_the_job_before_its_snapshot(
+def test_a_job_with_an_undelivered_message_fails_before_its_snapshot(
     broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
+    """Otherwise the resumed job would not send the message again."""
     produce(broker, topics[0], rows_in_time_order(fleet), even_partitions(fleet))
     job = job_of(broker, topics, tmp_path / "out", "in-process")
     soon = (("topic.metadata.propagation.max.ms", "1000"),)
@@ -150,7 +151,8 @@ def test_a_stream_can_read_the_messages_of_the_example_producer(
     rows_in_time_order(fleet).write_parquet(tmp_path / "rows.parquet")
     topic = f"{topics[0]}-new"
     import_example("kafka_producer").main(broker.bootstrap, topic, str(tmp_path / "rows.parquet"))
-    import_example("kafka_producer").make(broker.bootstrap, topic)  # must succeed although the topic exists
+    # The topic exists already; making it again must not fail.
+    import_example("kafka_producer").make(broker.bootstrap, topic)
     run_until_closed(job_of(broker, (topic, topics[1]), tmp_path / "out", "in-process", IDLE_S), WINDOWS - 1)
     table = state_table.read(tmp_path / "out" / "state")
     assert table.counts.rows_in == len(rows_in_time_order(fleet))
@@ -162,7 +164,7 @@ def test_the_example_consumer_yields_each_forecast_once(
 ) -> None:
     example = import_example("kafka_consumer")
     produce(broker, topics[0], rows_in_time_order(fleet), even_partitions(fleet))
-    for name in ("a", "b"):  # the second job sends the same forecasts again
+    for name in ("a", "b"):  # the job b sends the forecasts of the job a again
         run_until_closed(job_of(broker, topics, tmp_path / name, "in-process"), WINDOWS - 1)
     messages = read_topic(broker, topics[1])
     passed = list(example.forecasts(messages, example.Once()))

@@ -1,4 +1,4 @@
-"""Streams that read a real broker: first offsets, new partitions, a broker outage, and error messages."""
+"""Tests of streams that read a real broker: first offsets, new partitions, an outage, and error messages."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_partition_added_while_a_stream_runs_is_read(
             client = admin.AdminClient({"bootstrap.servers": broker.bootstrap})
             client.create_partitions([admin.NewPartitions(topics[0], 5)])[topics[0]].result(30)
             done.append("made")
-        # Fill the partition only once every shard reads it; otherwise its rows may be late.
+        # Rows are sent to the new partition once every shard reads it; earlier rows could be late.
         known = [new in shard.offsets for shard in numbers.read_shards(job.output)]
         if done == ["made"] and all(known):
             produce(broker, topics[0], rows[200:], home | {"series 3": 4, "series 7": 4})

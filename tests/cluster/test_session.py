@@ -1,4 +1,4 @@
-"""Jobs on a Flink session cluster have the outputs of jobs in process, with and without killed workers."""
+"""Tests that jobs on a Flink cluster have the outputs of jobs in process, also if workers are killed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ run_stream(stream_job(master, workers, Broker(Path(broker)), topic, Path(output)
 
 
 def stream_job(master: str, workers: str, broker: Broker, topic: str, output: Path) -> StreamJob:
-    """Return a stream of a topic on a cluster that resumes its state table and never restarts."""
+    """Return a stream of a topic on a cluster; it resumes from its state table and is never restarted."""
     return StreamJob(
         forecaster(),
         source_of(broker, topic, output),
@@ -89,7 +89,7 @@ def store() -> Iterator[Remote]:
 def cluster(store: Remote, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
     """Start two task managers and a pool of workers.
 
-    The fixture ``store`` comes first: the workers need its address, which is in the environment.
+    The fixture ``store`` must be ready before: the workers read its address from the environment.
     """
     assert "AWS_ENDPOINT_URL" in os.environ
     needs(java.job_server, java.setup_flink)
@@ -108,8 +108,10 @@ def assert_survives_kills(
 ) -> None:
     """Run a stream on the cluster until all windows are closed; kill ``deaths`` of its two workers once.
 
-    The workers are killed when each shard has written forecasts after its last snapshot. Rows that arrive
-    after the kill make the restarted job close other blocks of windows than before the kill, unless a worker
+    The workers are killed when each shard has written forecasts after its last snapshot.
+
+        Rows that arrive
+    after the kill let the restarted job close other blocks of windows than before the kill, unless a worker
     that was not killed writes a snapshot in between: batches are then cut at the offsets of that snapshot.
     """
     rows, home = rows_in_time_order(fleet), even_partitions(fleet)
@@ -156,7 +158,7 @@ def assert_survives_kills(
 
 
 def windows_after_snapshot(output: Location) -> list[int]:
-    """Return for each shard the number of windows with written forecasts that its snapshot does not include.
+    """Return, by shard, how many windows have written forecasts but are not yet in the shard's snapshot.
 
     The list is empty before all shards have a snapshot with closed windows.
     """
@@ -222,7 +224,7 @@ def test_flink_shows_the_counters_of_a_running_stream(
 
     def read_counters(numbers_of_job: object) -> None:
         nonlocal shown, counted
-        flink_jobs = running(cluster)  # none after the end of the stream
+        flink_jobs = running(cluster)  # the list is empty after the end of the stream
         if flink_jobs and closed_windows(job.output) >= WINDOWS - 1:
             shown, shards = cluster.counters(flink_jobs[0]), numbers.read_shards(job.output)
             counted = {
@@ -239,7 +241,7 @@ def test_flink_shows_the_counters_of_a_running_stream(
     assert shown["rows_in"] == 20 * WINDOWS
 
 
-def test_a_stream_into_a_store_survives_the_kill_of_all_workers(
+def test_a_stream_into_an_object_store_survives_a_kill_of_all_workers(
     cluster: FlinkCluster,
     store: Remote,
     broker: Broker,
@@ -254,7 +256,7 @@ def test_a_stream_into_a_store_survives_the_kill_of_all_workers(
     assert forecasts_written(output) == len(made)
 
 
-def test_a_backfill_has_equal_outputs_in_a_store_and_on_disk(
+def test_a_backfill_has_equal_outputs_in_an_object_store_and_on_disk(
     cluster: FlinkCluster, store: Remote, fleet: Windows, tmp_path: Path
 ) -> None:
     rows = tmp_path / "rows.parquet"
@@ -274,7 +276,7 @@ def test_a_backfill_has_equal_outputs_in_a_store_and_on_disk(
     assert keys(store / "backfill" / BACKFILL) == []
 
 
-def test_a_pool_of_workers_that_cannot_be_reached_is_named(
+def test_the_error_names_a_pool_of_workers_that_cannot_be_reached(
     cluster: FlinkCluster, fleet: Windows, tmp_path: Path
 ) -> None:
     rows_in_time_order(fleet).write_parquet(tmp_path / "rows.parquet")

@@ -30,7 +30,7 @@ def sines(windows: int, series: int = 24, seed: int = 0) -> Windows:
 
 
 def train_briefly(windows: Windows | None = None, **changes: object) -> Trained:
-    """Train `NETWORK` on ``windows`` (default: `sines`) with the settings `BRIEF` and ``changes``."""
+    """Train `NETWORK` with the settings `BRIEF` and ``changes``, on ``windows`` (default: `sines`)."""
     training = TrainingConfig.model_validate(BRIEF.model_dump() | changes)
     return train(windows or sines(100, 6), NETWORK, training, WindowConfig())
 

@@ -1,4 +1,7 @@
-"""Tests of forecasts from covariates: accuracy, series without a value so far, and long trajectories."""
+"""Tests of forecasts from covariates: their accuracy, and forecasts of series that have no value so far.
+
+A trajectory is the forecast of a new series for any number of windows.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from schemas.errors import ConfigError, DataError, ModelError
 from tests.fleets import START, forecaster
 
 STORES, NEW, DAYS, TEST, HORIZON = 20, 6, 160, 30, 7
-FIRST = 19_000  # the number of a day in 2022
+FIRST = 19_000  # the first day of the sales, in days since 1970; it is in 2022
 NETWORK = NetworkConfig(
     hidden=24, layers=1, horizon=HORIZON, lags=(1, 7), ring=15, decoder=True, quantiles=(0.1, 0.5, 0.9)
 )
@@ -33,7 +36,7 @@ NETWORK = NetworkConfig(
 
 @dataclass(frozen=True)
 class Shops:
-    """Daily sales of shops; level and weekly wave of the sales depend on promotions, shop size and shop kind.
+    """Daily sales of shops, which depend on promotions, the size of the shop, its kind and the weekday.
 
     Attributes:
         windows: sales ``[DAYS, STORES + NEW]``.
@@ -102,7 +105,7 @@ def test_known_promotions_halve_the_forecast_error(trained_model: Forecaster) ->
     assert relative_error(trained_model) < 0.5 * relative_error(trained(SHOPS.tables(promotions=False)))
 
 
-def test_trajectories_of_new_series_beat_the_fleet_mean(
+def test_trajectories_of_new_series_are_better_than_the_fleet_mean(
     trained_model: Forecaster,
 ) -> None:
     first = DAYS - TEST
@@ -132,7 +135,7 @@ def test_a_trajectory_is_issued_at_the_start_of_its_first_window(
     assert rows["forecast"].list.len().to_list() == [3] * NEW
 
 
-def test_a_trajectory_from_a_first_value_equals_stream_forecasts(trained_model: Forecaster) -> None:
+def test_a_trajectory_after_a_first_value_equals_stream_forecasts(trained_model: Forecaster) -> None:
     static, first = SHOPS.static[STORES:], SHOPS.windows.values[0, STORES:]
     own = Covariates.of(trained_model.covariates.features, Frequency(86_400), SHOPS.tables(promotions=True))
     model = trained_model.with_covariates(own)
@@ -146,9 +149,10 @@ def test_a_trajectory_from_a_first_value_equals_stream_forecasts(trained_model: 
 
 
 @pytest.mark.parametrize("decoder", [False, True])
-def test_unroll_network_begins_with_the_stream_forecasts(
+def test_long_forecasts_begin_with_the_forecasts_of_a_stream(
     decoder: bool,
 ) -> None:
+    """`unroll_network` forecasts beyond the horizon of the model."""
     model = replace(forecaster(decoder=decoder), online_config=OnlineConfig(experts=(), intervals=False))
     values = np.random.default_rng(0).normal(size=(30, 3)).cumsum(axis=0)
     values[-1, 1] = np.nan
@@ -164,7 +168,7 @@ def test_unroll_network_begins_with_the_stream_forecasts(
     assert forecasts.issued.all()
 
 
-def test_unroll_network_refuses_series_with_different_clocks() -> None:
+def test_long_forecasts_of_series_with_different_clocks_are_refused() -> None:
     model = forecaster()
     state = model.new_series_state(("a", "b"), START)
     state.clock[0] += 1
@@ -201,7 +205,7 @@ def test_forecaster_bytes_keep_covariate_features_without_their_tables(
         forecaster().with_covariates(trained_model.covariates)
 
 
-def test_training_on_constant_series_gives_finite_static_weights() -> None:
+def test_weights_of_static_features_are_finite_despite_constant_series() -> None:
     chance = np.random.default_rng(0)
     values: Floats = chance.normal(size=(40, 4)).cumsum(axis=0)
     values[:, 0], values[:, 1] = 5.0, np.nan

@@ -93,7 +93,8 @@ def test_a_forecaster_of_any_accepted_configuration_trains_and_forecasts(
     learned = random_walks(int(start), 60, 0)
     try:
         made = train(learned, config, one_epoch, window_config, online=OnlineConfig.model_validate(online))
-    except DataError:  # expected if the loss overflows or no window is left to train on
+    except DataError:
+        # This error is expected if the loss overflows, or if no window is left to train on.
         return
     model = Forecaster.from_bytes(made.forecaster.to_bytes())
     state, _ = advance(model, model.initial_state(), learned)

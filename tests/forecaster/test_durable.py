@@ -1,3 +1,5 @@
+"""Tests of the functions that replace a file or move a folder, so that a crash leaves no half of it."""
+
 from __future__ import annotations
 
 import os
@@ -23,7 +25,7 @@ def test_write_whole_keeps_the_earlier_file_if_the_writer_fails(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_write_whole_leaves_no_file_if_is_ours_returns_false(tmp_path: Path) -> None:
+def test_a_writer_that_is_no_longer_the_owner_writes_no_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     assert not write_whole(path, lambda hidden: hidden.write_bytes(b"new"), is_ours=lambda: False)
     assert list(tmp_path.iterdir()) == []

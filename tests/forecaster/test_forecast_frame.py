@@ -50,7 +50,8 @@ def test_each_series_is_forecast_from_its_own_last_value(length: int, ends: list
         )
 
 
-def test_timestamps_of_flat_forecasts_are_starts_of_target_windows() -> None:
+def test_a_flat_forecast_has_the_start_of_its_window_as_timestamp() -> None:
+    """In a flat frame, each row is the forecast for one horizon."""
     freq = Frequency.parse("1mo")
     nested = pl.DataFrame(
         {
@@ -88,7 +89,7 @@ def test_forecast_trains_a_model_on_the_frame_and_forecasts_it() -> None:
     assert np.abs(found["forecast"].to_numpy() - expected).max() < 1.5
 
 
-def test_the_backtest_scores_weights_trained_without_its_windows() -> None:
+def test_the_backtest_scores_a_model_trained_without_its_windows() -> None:
     windows, training = waves(200, (200, 200)), TrainingConfig(epochs=1, segment=16)
     found = train_and_forecast(windows, WindowConfig(), TINY, training)
     trained = train(windows, TINY, training)
@@ -104,7 +105,7 @@ def test_a_fleet_too_short_for_a_backtest_has_no_scores() -> None:
     assert len(found.forecasts) == 3
 
 
-def test_select_refuses_a_horizon_or_quantile_that_the_model_lacks() -> None:
+def test_selecting_a_horizon_or_quantile_of_no_forecast_is_refused() -> None:
     found = forecast_with(forecaster(), waves(30, (30,))).forecasts
     assert select(found, 2, (0.95, 0.5)).columns == ["series_id", "timestamp", "horizon", "forecast", "q95"]
     with pytest.raises(ConfigError, match="forecasts 3 windows ahead, and 4 are wanted"):

@@ -1,6 +1,6 @@
-"""Tests of long gaps: windows in which every series has retired are left out.
+"""Tests of long gaps in the rows: windows in which no series is live are left out.
 
-The cost of a gap must not grow with the number of windows in it.
+The time and memory for a gap must not grow with its length.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ SPARSE = st.lists(
 
 
 def sparse_rows(cells: list[tuple[str, int, float]], spacing: int) -> pl.DataFrame:
-    """Return a row for each cell (series, position, value).
+    """Return a row for each cell, a tuple of a series, a position and a value.
 
-    Four consecutive positions are consecutive windows; such runs begin every ``spacing`` windows.
+    Four consecutive positions are four consecutive windows; the next four begin ``spacing`` windows later.
     """
     found = {(name, at): value for name, at, value in cells}
     return pl.DataFrame(
@@ -111,7 +111,7 @@ def test_advance_skips_the_years_between_two_blocks() -> None:
     later = replace(hourly(2), start=START + YEARS, index=np.arange(2) + START + YEARS)
     _, forecasts = advance(model, state, later)
     assert forecasts.index.tolist() == [START + 5 + k for k in range(4)] + [START + YEARS, START + YEARS + 1]
-    assert forecasts.cold_starts == 0  # both series were forgotten in the gap, so they count as new
+    assert forecasts.cold_starts == 0  # the gap is so long that both series count as new
 
 
 @given(cells=SPARSE, max_gap=st.integers(1, 20))
@@ -165,7 +165,8 @@ def test_one_row_in_1900_hardly_slows_training() -> None:
     training = TrainingConfig(epochs=1, segment=48)
     rows, began_s = with_one_row_in_1900(hourly()), time.process_time()
     trained = train(rows, network, training, WindowConfig(max_gap=50))
-    assert time.process_time() - began_s < 20  # training takes minutes if windows of the gap are kept
+    # if the windows of the gap were kept, training would take minutes
+    assert time.process_time() - began_s < 20
     assert np.isfinite(trained.history[0]["validation_loss"])
 
 

@@ -1,3 +1,5 @@
+"""Tests of a forecaster as a file: its bytes, its folder, its version, and errors for invalid files."""
+
 from __future__ import annotations
 
 import json
@@ -33,7 +35,7 @@ def test_a_forecaster_is_restored_from_a_folder(tmp_path: Path) -> None:
     assert Forecaster.load(tmp_path / "new" / "folder").version == forecaster().version
 
 
-def test_a_model_version_depends_on_the_cell_and_the_weights() -> None:
+def test_forecasters_with_another_cell_or_weights_have_another_version() -> None:
     assert forecaster("gru").version.startswith("gru-")
     assert len(forecaster("gru").version) == len("gru-") + 12
     assert forecaster(seed=1).version != forecaster(seed=2).version

@@ -1,3 +1,8 @@
+"""Tests of the profile of the training values, and of the drift that is measured against it.
+
+Drift is an index: the larger it is, the more the recent values differ from the profile.
+"""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -24,7 +29,7 @@ def windows_of(values: np.ndarray, start: int = START, **past: np.ndarray) -> Wi
 
 def training_windows(windows: int = 1000) -> Windows:
     values = np.random.default_rng(1).normal(size=(windows, 3)) * [1.0, 1e-6, 1e9] + [0.0, 5.0, 0.0]
-    # six zeros in ten values, and the others are negative
+    # six of ten values are 0, and the others are negative
     values[:, 2] = np.where(np.arange(windows) % 10 < 6, 0.0, -np.abs(values[:, 2]))
     values[40:, 1] = np.nan
     return windows_of(values, heat=values**2)
@@ -34,7 +39,8 @@ def profiled(windows: Windows) -> Forecaster:
     return replace(forecaster(), profile=Profile.of(windows))
 
 
-def test_shares_of_a_profile_are_tenths_unless_values_repeat() -> None:
+def test_each_class_of_a_profile_holds_a_tenth_of_different_values() -> None:
+    """The classes lie between the deciles. If one value is very frequent, its class holds more."""
     made = Profile.of(training_windows())
     np.testing.assert_allclose(made.shares[0, 0], 0.1, atol=0.002)
     assert made.shares[2, 0].max() == pytest.approx(0.6, abs=0.002)
@@ -47,7 +53,7 @@ def test_an_input_with_fewer_than_50_values_has_no_profile() -> None:
     assert not np.isnan(made.edges[[0, 2]]).any()
 
 
-def test_a_profile_bounds_its_series_and_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_has_a_limited_number_of_series_and_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiles, "_MOST_SERIES", 2)
     monkeypatch.setattr(profiles, "_MOST_WINDOWS", 500)
     monkeypatch.setattr(profiles, "_SERIES_AT_ONCE", 1)
@@ -75,7 +81,7 @@ def test_a_model_of_an_earlier_release_has_no_profile() -> None:
     assert drift_of(loaded.profile, state) == {}
 
 
-def test_index_is_small_without_drift_and_names_the_series_that_drifted() -> None:
+def test_drift_is_small_for_equal_values_and_names_the_drifted_series() -> None:
     model = profiled(training_windows())
     again = np.random.default_rng(2).normal(size=(300, 3)) * [1.0, 1.0, 1e9]
     again[:, 2] = np.where(np.arange(300) % 10 < 6, 0.0, -np.abs(again[:, 2]))
@@ -92,7 +98,7 @@ def test_index_is_small_without_drift_and_names_the_series_that_drifted() -> Non
     assert drifted.index > 0.25
 
 
-def test_index_of_a_known_table_equals_its_definition() -> None:
+def test_the_population_stability_index_equals_its_definition() -> None:
     counts, shares = np.array([500.0, 300.0, 200.0]), np.array([0.4, 0.4, 0.2])
     exact = (0.5 - 0.4) * np.log(0.5 / 0.4) + (0.3 - 0.4) * np.log(0.3 / 0.4)
     assert population_stability_index(counts, shares) == pytest.approx(exact, rel=0.01)
@@ -100,7 +106,7 @@ def test_index_of_a_known_table_equals_its_definition() -> None:
     assert np.isfinite(population_stability_index(np.array([0.0, 0.0, 200.0]), np.array([1.0, 0.0, 0.0])))
 
 
-def test_drift_of_shards_adds_up_and_keeps_the_worst_series() -> None:
+def test_the_drift_of_shards_is_summed_and_names_the_worst_series() -> None:
     one = InputDrift([60] * 10, [60.0] * 10, "a", 0.2)
     two = InputDrift([0] * 9 + [600], [60.0] * 10, "b", 2.0)
     assert one.index == pytest.approx(0.0)
@@ -109,7 +115,7 @@ def test_drift_of_shards_adds_up_and_keeps_the_worst_series() -> None:
     assert InputDrift().index is None
 
 
-def test_drift_has_no_arrays_of_a_state_of_an_earlier_release() -> None:
+def test_a_state_of_an_earlier_release_begins_to_count_drift() -> None:
     model = profiled(training_windows())
     state, _ = advance(model, model.initial_state(), training_windows(200))
     del state.parts["drift"], state.parts["scores"]

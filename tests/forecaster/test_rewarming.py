@@ -1,3 +1,5 @@
+"""Tests of the re-warming of a state for another model version, at once or while a stream runs."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -19,7 +21,8 @@ from tests.fleets import START, forecaster
 def test_rewarming_keeps_clocks_moments_and_ring_values() -> None:
     old, new = forecaster("lstm", ring=6), forecaster("rnn", ring=9)
     values = np.random.default_rng(0).normal(100, 5, (40, 3))
-    values[25:, 1] = np.nan  # b is silent for longer than its ring, so that the ring holds no value
+    # The series b has no value in more windows than the ring holds, so its ring is empty.
+    values[25:, 1] = np.nan
     state, _ = advance(old, old.initial_state(), Windows(("a", "b", "c"), START, values))
     rewarmed = rewarm(new, state)
     assert rewarmed.series_ids == state.series_ids
@@ -33,7 +36,7 @@ def test_rewarming_keeps_clocks_moments_and_ring_values() -> None:
     assert np.isnan(new_ring[:, :3]).all()
 
 
-def test_rewarming_without_a_ring_keeps_only_the_moments() -> None:
+def test_rewarming_a_state_without_a_ring_keeps_only_the_moments() -> None:
     config = NetworkConfig(hidden=4, horizon=3, lags=(), ring=0)
     old, new = (Forecaster.untrained(config, WindowConfig(), seed) for seed in (1, 2))
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0], [5.0]])))
@@ -95,7 +98,7 @@ def test_rewarming_recomputes_the_seasonal_scale_for_a_new_season(before: int, a
     assert 0.8 < float(ratio[0]) < 1.25
 
 
-def test_rewarming_retrains_least_squares_only_for_other_lags() -> None:
+def test_rewarming_refits_the_least_squares_expert_only_for_other_lags() -> None:
     old, new = forecaster("lstm", ring=12), forecaster("lstm", ring=48, seed=2)
     values = np.random.default_rng(0).normal(size=(200, 1)).cumsum(axis=0)
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, values))
@@ -105,7 +108,8 @@ def test_rewarming_retrains_least_squares_only_for_other_lags() -> None:
     assert int(same.parts["least_squares"]["known"][0]) == 200
 
 
-def test_a_warming_of_series_that_are_ahead_equals_a_rewarm() -> None:
+def test_warming_up_series_with_different_clocks_equals_a_rewarm() -> None:
+    """`Warming` re-warms in small steps while the stream runs, `rewarm` all at once."""
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))
     ahead, behind = (
@@ -116,7 +120,7 @@ def test_a_warming_of_series_that_are_ahead_equals_a_rewarm() -> None:
     assert_same_state(rewarm(new, state), Warming(new, START + 5).finish(state))
 
 
-def test_a_warming_without_a_ring_keeps_only_the_moments() -> None:
+def test_warming_up_without_a_ring_keeps_only_the_moments() -> None:
     config = NetworkConfig(hidden=4, horizon=3, lags=(), ring=0)
     old, new = (Forecaster.untrained(config, WindowConfig(), seed) for seed in (1, 2))
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0], [5.0]])))
@@ -125,7 +129,7 @@ def test_a_warming_without_a_ring_keeps_only_the_moments() -> None:
     assert_same_state(rewarm(new, state), warming.finish(state))
 
 
-def test_a_series_that_retires_while_a_version_warms_up_starts_cold() -> None:
+def test_a_series_that_retires_during_the_warm_up_starts_cold() -> None:
     old, new = forecaster("lstm", max_gap=3, ring=20), forecaster("gru", max_gap=3, ring=20)
     values = np.array([[1.0], [2.0], *[[np.nan]] * 5, [4.0]])
     fleet = Windows(("a",), START, values)

@@ -1,3 +1,5 @@
+"""Tests of a served forecaster, which reads rows and returns the last forecast of each series."""
+
 from __future__ import annotations
 
 import time
@@ -165,7 +167,7 @@ def test_serving_rows_years_apart_is_fast_and_equals_streaming() -> None:
     np.testing.assert_allclose(points.to_numpy(), answer["q50"].to_numpy(), rtol=1e-5, atol=1e-5)
 
 
-def test_a_served_row_without_a_value_only_moves_the_issue_time() -> None:
+def test_a_row_without_a_value_only_moves_the_issue_time() -> None:
     model, rows = forecaster(), history().filter(pl.col("series_id") == "a")
     later = rows.tail(1).with_columns(
         pl.col("timestamp") + pl.duration(hours=5), value=pl.lit(None, pl.Float64)
@@ -211,7 +213,7 @@ def test_serving_reads_cells_of_mixed_types_from_pandas() -> None:
     assert ServedForecaster(forecaster()).predict(rows).equals(expected.to_pandas())
 
 
-def test_serving_reads_one_row_of_lists_as_a_row_for_each_item() -> None:
+def test_serving_reads_a_row_of_lists_as_one_row_for_each_item() -> None:
     texts = history().with_columns(pl.col("timestamp").dt.to_string(), pl.col("value").cast(pl.String))
     by_column = texts.select(pl.all().implode()).to_pandas()
     expected = ServedForecaster(forecaster()).predict(history())

@@ -25,7 +25,7 @@ MODEL = forecaster(max_gap=MAX_GAP)
 
 
 def short_series(series: int, each: int, seed: int = 0) -> Windows:
-    """Return series that begin in consecutive windows and have values for ``each`` windows."""
+    """Return series with ``each`` values, of which each series begins one window after the previous one."""
     values = np.full((series + each, series), np.nan)
     noise = np.random.default_rng(seed).normal(size=values.shape)
     for s in range(series):
@@ -48,7 +48,7 @@ def shards_after(batches: list[Batch], shard: Shard | None = None) -> Iterator[S
         yield shard
 
 
-def test_adding_series_one_by_one_rarely_copies_the_state() -> None:
+def test_adding_series_one_after_the_other_rarely_copies_the_state() -> None:
     rows = rows_of(Windows(tuple(f"s{i:03d}" for i in range(200)), START, np.ones((1, 200))))
     shards = list(shards_after(batches_of([Arrival(rows[i : i + 1], START * HOUR_US) for i in range(200)])))
     addresses = [shard.state.parts["ring"]["values"].__array_interface__["data"][0] for shard in shards]
@@ -68,7 +68,7 @@ def test_slots_of_retired_series_are_freed() -> None:
 @given(seed=st.integers(0, 2**32 - 1), each=st.integers(1, 6), shards=st.integers(1, 4))
 def test_freeing_slots_changes_no_forecast(seed: int, each: int, shards: int) -> None:
     windows = short_series(20, each, seed)
-    # Let some series return, before or after they have retired, and let one series have values throughout.
+    # Eight series get values again, some of them after they have retired. The last series has all values.
     windows.values[14:17, :8] = 1.5
     windows.values[:, 19] = np.random.default_rng(seed).normal(size=len(windows.values))
     rows = rows_of(windows)

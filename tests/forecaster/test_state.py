@@ -1,3 +1,5 @@
+"""Tests of the state as bytes and as a Parquet file, of its parts, and of states in older formats."""
+
 from __future__ import annotations
 
 import json
@@ -40,7 +42,7 @@ def arrays(state: State) -> dict[str, NDArray[Any]]:
 
 @st.composite
 def states(draw: st.DrawFn) -> State:
-    """Draw a state that `advance` returned, or a state of series without a value so far."""
+    """Generate a state after some windows, or a new state whose series have no value yet."""
     cell, max_gap = draw(st.sampled_from(["lstm", "gru", "rnn"])), draw(st.sampled_from([2, 672]))
     model = forecaster(cell, layers=draw(st.integers(1, 3)), max_gap=max_gap)
     if draw(st.booleans()):
@@ -98,7 +100,7 @@ def test_joining_the_parts_of_a_state_restores_the_state(state: State, at: int) 
 
 
 @given(state=states())
-def test_copied_or_taken_states_share_no_memory_with_the_original(state: State) -> None:
+def test_copies_and_parts_of_a_state_share_no_memory_with_it(state: State) -> None:
     before = state.copy()
     for other in (state.copy(), state.take(np.arange(len(state)))):
         for array in arrays(other).values():
@@ -152,7 +154,7 @@ def test_the_error_names_a_state_component_of_another_format(component: str, cha
         State.from_arrow(table.replace_schema_metadata(metadata))
 
 
-def test_reading_least_squares_of_format_1_makes_the_inverse_symmetric() -> None:
+def test_the_least_squares_matrix_of_format_1_is_read_as_symmetric() -> None:
     state = forecaster().new_series_state(("a", "b"), START)
     inverse = state.parts["least_squares"]["inverse"]
     inverse[1, 0, 2] += 0.5
@@ -165,7 +167,7 @@ def test_reading_least_squares_of_format_1_makes_the_inverse_symmetric() -> None
     assert migrated.dtype == np.float32
 
 
-def test_anomaly_arrays_of_format_1_are_migrated() -> None:
+def test_anomaly_arrays_of_format_1_are_converted_when_read() -> None:
     model = forecaster()
     state, _ = advance(model, model.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0]])))
     state.parts["anomaly"] = {
@@ -197,7 +199,7 @@ def test_anomaly_arrays_of_format_1_are_migrated() -> None:
     assert_equal(State.from_bytes(read.to_bytes()), read)
 
 
-def test_anomaly_alarms_of_format_2_are_migrated() -> None:
+def test_anomaly_alarms_of_format_2_are_converted_when_read() -> None:
     state = forecaster().new_series_state(("a", "b", "c"), START)
     state.parts["anomaly"]["alarming"][:] = 0, 1, 1
     state.parts["anomaly"]["run"][:] = 5, 5, 0

@@ -1,3 +1,5 @@
+"""Tests of `advance`, which steps a model and its state through windows and returns the forecasts."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -77,7 +79,7 @@ def test_a_value_for_a_closed_window_is_refused() -> None:
     state, _ = advance(model, model.initial_state(), windows([1, 2], [1, 2]))
     with pytest.raises(DataError, match=r"1 values .* already closed .* 'b'"):
         advance(model, state, windows([NAN, NAN, 3], [NAN, 7, 3]))
-    # Closed windows without a value are accepted.
+    # A closed window is accepted if it has no value.
     after, forecasts = advance(model, state, windows([NAN, NAN, 3], [NAN, NAN, 3]))
     assert len(forecasts) == 2
     assert after.clock.tolist() == [START + 2] * 2
@@ -121,7 +123,8 @@ def test_windows_without_series_give_no_forecasts() -> None:
     assert check_forecasts(forecasts.frame()).is_empty()
 
 
-def test_advance_in_place_equals_advance() -> None:
+def test_advance_in_place_gives_the_forecasts_and_state_of_advance() -> None:
+    """`advance` returns a new state; `advance_in_place` changes the given state."""
     model = forecaster(max_gap=3)
     values = np.random.default_rng(0).normal(size=(40, 7)).cumsum(axis=0)
     values[np.random.default_rng(1).random(values.shape) < 0.4] = NAN
@@ -167,6 +170,7 @@ def test_a_series_silent_for_more_than_max_gap_windows_retires(empty: str) -> No
 
 
 def test_each_return_of_a_retired_series_is_a_cold_start() -> None:
+    """After a cold start, a series is forecast as a new series."""
     model = forecaster(max_gap=1)
     state, forecasts = advance(
         model, model.initial_state(), windows([1, NAN, NAN, 2, NAN, NAN, 3, 4], [5] * 8)
@@ -196,7 +200,7 @@ def test_a_series_that_returns_after_years_creates_no_windows_between() -> None:
     state, _ = advance(model, model.initial_state(), windows([1, NAN, NAN, NAN]))
     state, forecasts = advance(model, state, windows([5], start=START + 100_000))
     assert forecasts.issued.shape == (1, 1)
-    assert forecasts.cold_starts == 0  # the series was forgotten in the gap, so it counts as new
+    assert forecasts.cold_starts == 0  # the gap is so long that the series counts as new
     assert state.silent.tolist() == [0]
 
 
@@ -245,7 +249,7 @@ def test_a_forecast_frame_holds_exactly_the_issued_forecasts() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 2.0])
-def test_stepping_all_series_equals_stepping_only_live_series(
+def test_forecasts_do_not_change_if_retired_series_are_stepped_too(
     share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = forecaster(max_gap=3)

@@ -1,3 +1,5 @@
+"""Tests of `compute_threads`, which sets the number of threads of torch while a block runs."""
+
 from __future__ import annotations
 
 from contextlib import ExitStack
@@ -30,7 +32,7 @@ def test_overlapping_compute_threads_restore_the_original_thread_count() -> None
     first.enter_context(compute_threads(before + 1))
     second.enter_context(compute_threads(before + 2))
     first.close()
-    assert torch.get_num_threads() == before + 2  # the second block is still open
+    assert torch.get_num_threads() == before + 2  # the second block has not ended
     second.close()
     assert torch.get_num_threads() == before
 

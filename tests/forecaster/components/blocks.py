@@ -1,4 +1,4 @@
-"""Blocks of windows for tests of components, already stepped through `Moments` and `Ring`."""
+"""Blocks of windows for tests of components; the components `Moments` and `Ring` have stepped them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def block_of(values: Floats, horizon: int = 1, quantiles: int = 3, start: int = 
 
 
 def step_through(components: Sequence[Component], block: Block) -> tuple[dict[str, Arrays], Block]:
-    """Step a block through components from their initial arrays; return their arrays and the block."""
+    """Step new components through a block; return the arrays of the components, and the block after them."""
     after = {}
     for component in components:
         arrays = component.init(block.values.shape[1])

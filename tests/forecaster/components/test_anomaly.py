@@ -1,3 +1,9 @@
+"""Tests of the component that gives each value a p-value and an alarm.
+
+The p-value is the probability of a value that is at least as far from its forecast. Alarms are limited to
+a target rate.
+"""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -52,7 +58,7 @@ def test_a_spike_and_a_stuck_sensor_each_raise_an_alarm() -> None:
     assert alarm[500:530, 1].any()
 
 
-def test_a_value_that_often_repeats_raises_few_alarms() -> None:
+def test_the_usual_value_of_a_mostly_constant_series_raises_few_alarms() -> None:
     rng = np.random.default_rng(3)
     values = np.where(rng.random((4000, 1)) < 0.9, 0.0, rng.normal(size=(4000, 1)))
     alarm = step_anomaly(values).out.anomaly[1, 2000:, 0, 0]
@@ -65,7 +71,11 @@ def test_p_value_and_alarm_are_nan_without_value_or_forecast() -> None:
     assert np.isnan(p_value).tolist() == np.isnan(alarm).tolist() == [True, True, False]
 
 
-def test_p_values_below_p_are_hardly_more_frequent_than_p() -> None:
+def test_at_most_a_share_p_of_p_values_is_below_p() -> None:
+    """The test allows a share of up to 1.3 p, because the values are random.
+
+    For heavy tails, the share must also be at least p / 1.5.
+    """
     rng = np.random.default_rng(4)
     draws = [rng.standard_t(2, 10_000), rng.uniform(-3, 3, 10_000), rng.exponential(9, 10_000)]
     p_value = step_anomaly(np.stack(draws, axis=1)).out.anomaly[0, 2000:, :, 0]
@@ -101,7 +111,7 @@ def test_a_flat_line_raises_one_alarm_at_its_start() -> None:
     assert alarm[2010:3000].sum() == 0
 
 
-def test_regular_nights_at_0_raise_no_alarm_but_closed_days_do() -> None:
+def test_zeros_at_night_raise_no_alarm_but_zeros_on_closed_days_do() -> None:
     rng = np.random.default_rng(7)
     open_ = np.isin(np.arange(4800) % 24, range(9, 20))
     values = np.where(open_, rng.normal(size=4800), 0.0)[:, None]
@@ -121,6 +131,7 @@ def test_a_lasting_anomaly_raises_one_alarm() -> None:
 
 @pytest.mark.parametrize("alarms_per_week", [1.0, 0.5])
 def test_the_alarm_budget_grows_by_the_alarm_rate_per_window(alarms_per_week: float) -> None:
+    """The budget is the number of alarms that may still be raised."""
     rate, windows = alarms_per_week / 604_800, 3000
     block = block_of(np.random.default_rng(9).normal(size=(windows, 1)))
     block.out.forecast[:] = np.array([-1.645, 0.0, 1.645])[:, None, None, None]

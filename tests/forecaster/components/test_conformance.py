@@ -30,12 +30,12 @@ MISSING += [("anomaly", "expected"), ("anomaly", "last"), ("past", "heat.ring")]
 """Fields in which NaN marks a missing entry, by component and field."""
 
 HALF_DAY = Frequency(43_200)
-RING = 15  # windows of 12 hours: a day has 2 and a week 14
+RING = 15  # in windows of 12 hours; a week has 14 windows, so that a week fits into the ring
 WINDOWS, SERIES = 19, 4  # more windows than the ring holds
 
 
 def model_of(cell: str) -> Forecaster:
-    """Return a forecaster of 12-hour windows with an observed covariate; a week fits into its ring."""
+    """Return a forecaster of 12-hour windows with one observed covariate and a ring longer than a week."""
     return forecaster(cell, freq="12h", ring=RING, observed=("heat",))
 
 
@@ -48,7 +48,7 @@ def values_with_gaps(seed: int = 0) -> Floats:
 
 
 def block_of_windows(model: Forecaster, values: Floats, start: Ints, lengths: Ints | None = None) -> Block:
-    """Return a block that no component has stepped; ``start`` and ``lengths`` as in `Block`."""
+    """Return a block before any component is stepped; for ``start`` and ``lengths``, see `Block`."""
     config = model.network_config
     windows, series = values.shape
     horizon, scored = config.horizon, len(scored_horizons(config.horizon))
@@ -70,7 +70,7 @@ def step_chain(
     lengths: Ints | None = None,
     starts: Ints | None = None,
 ) -> tuple[Component, dict[str, Arrays], Block]:
-    """Step `block_of_windows` through the chain up to and including the component ``name``.
+    """Step the block of `block_of_windows` through a forecaster's components up to the component ``name``.
 
     Args:
         model: the forecaster whose chain is stepped.
@@ -136,7 +136,7 @@ def added_arrays(block: Block) -> Arrays:
 
 
 @every_component
-def test_component_init_and_step_return_the_arrays_of_its_spec(name: str, cell: str) -> None:
+def test_init_and_step_of_a_component_return_the_arrays_of_its_spec(name: str, cell: str) -> None:
     component, after, _ = step_chain(model_of(cell), name, values_with_gaps())
     for arrays in (component.init(SERIES), after[name]):
         assert arrays.keys() == component.spec().keys()
@@ -152,7 +152,7 @@ def test_format_versions_has_the_format_version_of_each_component(name: str, cel
 
 
 @every_component
-def test_component_init_returns_fresh_arrays_on_each_call(name: str, cell: str) -> None:
+def test_component_init_returns_new_arrays_on_each_call(name: str, cell: str) -> None:
     component, _, _ = step_chain(model_of(cell), name, values_with_gaps())
     for series in (1, 3):
         clean = {field: array.copy() for field, array in component.init(series).items()}
@@ -174,7 +174,7 @@ def test_component_arrays_are_restored_from_state_bytes(name: str, cell: str) ->
 
 
 @every_component
-def test_component_arrays_of_series_can_be_taken_joined_and_put_back(name: str, cell: str) -> None:
+def test_component_arrays_of_some_series_can_be_taken_out_and_put_back(name: str, cell: str) -> None:
     model = model_of(cell)
     _, after, _ = step_chain(model, name, values_with_gaps())
     blank = model.new_series_state(tuple("abcd"), START)
@@ -205,7 +205,7 @@ def test_component_results_do_not_depend_on_block_sizes(name: str, cell: str, cu
 
 
 @every_component
-def test_component_results_of_a_series_do_not_depend_on_the_fleet(name: str, cell: str) -> None:
+def test_component_results_of_a_series_do_not_depend_on_other_series(name: str, cell: str) -> None:
     model, values = model_of(cell), values_with_gaps()
     _, together, block = step_chain(model, name, values)
     for s in range(SERIES):

@@ -55,7 +55,7 @@ def with_declared_fields_only(block: Block, declared: frozenset[str]) -> Block:
 
 
 def arrays_of(block: Block) -> Arrays:
-    """Return a copy of each array of a block, by the name under which a component declares it."""
+    """Return a copy of each array of a block, by the name of its field in the declarations of components."""
     every = {field.name: getattr(block, field.name) for field in fields(Block)}
     every |= {f"members.{name}": array for name, array in block.members.items()}
     every |= {f"out.{name}": array for name, array in block.out._asdict().items()}
@@ -74,7 +74,7 @@ def component_and_block(name: str, cell: str) -> tuple[Component, Block]:
 
 
 def chain_of(names: Sequence[str]) -> list[Component]:
-    """Return components of a forecaster's chain in the order of ``names``."""
+    """Return the components ``names`` of a forecaster, in this order."""
     by_name = {component.name: component for component in model_of("lstm").components}
     return [by_name[name] for name in names]
 
@@ -104,13 +104,14 @@ def test_a_component_uses_each_field_that_it_declares_to_read(name: str, cell: s
 
 
 def test_a_component_before_the_writer_of_its_fields_is_refused() -> None:
+    """A component reads fields of the block, which an earlier component must have written."""
     with pytest.raises(
         ValueError, match=r"^season reads 'history' before ring writes it: put ring before season$"
     ):
         chain.check_order(chain_of(["season", "ring", "moments"]))
 
 
-def test_a_component_that_reads_a_field_of_no_component_is_refused() -> None:
+def test_a_component_that_reads_a_field_that_none_writes_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"^moments reads 'history', which no component writes: add one before moments$"
     ):
@@ -118,6 +119,7 @@ def test_a_component_that_reads_a_field_of_no_component_is_refused() -> None:
 
 
 def test_a_component_that_reads_a_field_before_its_last_change_is_refused() -> None:
+    """A component must read the final value of a field that several components change."""
     names = [component.name for component in model_of("lstm").components]
     assert names[-4:] == ["intervals", "anomaly", "scores", "drift"]
     with pytest.raises(ValueError, match=r"^anomaly reads 'out\.forecast' before intervals writes it: "):

@@ -1,3 +1,5 @@
+"""Tests of the delay line, which stores forecasts until the actual of their window is observed."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -12,7 +14,8 @@ def test_delayed_forecasts_do_not_depend_on_block_sizes(data: st.DataObject) -> 
     ago, series = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
     rows = ago + data.draw(st.integers(0, 3))
     blocks = data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=5))
-    different_starts = data.draw(st.booleans())  # whether each series begins at a different window
+    # If True, each series begins at another window.
+    different_starts = data.draw(st.booleans())
     start = np.arange(series) * 10 + 100 if different_starts else np.array([100])
     values = np.random.default_rng(0).normal(size=(sum(blocks), 2, series))
     store, found, done = np.full((rows, 2, series), np.nan), [], 0
@@ -26,9 +29,10 @@ def test_delayed_forecasts_do_not_depend_on_block_sizes(data: st.DataObject) -> 
 
 
 def test_the_delay_line_does_not_store_padding() -> None:
+    """Padding is the rows at the end of a block for series with fewer windows than the block."""
     store = np.zeros((4, 1, 2))
     store_forecasts(
         store, np.array([[[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]]), np.array([8, 9]), np.array([1, 3])
     )
-    np.testing.assert_array_equal(store[:, 0, 0], [1, 0, 0, 0])  # series 0 stores only window 8
-    np.testing.assert_array_equal(store[:, 0, 1], [0, 1, 2, 3])  # series 1 stores windows 9, 10 and 11
+    np.testing.assert_array_equal(store[:, 0, 0], [1, 0, 0, 0])  # series 0: one row, its window 8
+    np.testing.assert_array_equal(store[:, 0, 1], [0, 1, 2, 3])  # series 1: its windows 9 to 11

@@ -1,3 +1,5 @@
+"""Tests of the component that counts recent values between the edges of the profile, to measure drift."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -21,7 +23,7 @@ def counts_after(block: Block) -> list[int]:
     return [int(count) for count in own["counts"][0, 0]]
 
 
-def test_values_are_counted_by_the_number_of_edges_at_or_below_them() -> None:
+def test_each_value_is_counted_between_the_edges_that_enclose_it() -> None:
     found = counts_after(block_of([0.5, 1.0, 1.5, 9.0, 1e300, -1e300, np.nan]))
     assert found == [2, 2, 0, 0, 0, 0, 0, 0, 0, 2]
 
@@ -32,5 +34,6 @@ def test_a_series_without_a_profile_has_no_counts() -> None:
 
 
 def test_counts_are_halved_every_336_windows_before_the_values_are_added() -> None:
+    """Halving forgets old values, and keeps each count below 2 * 336."""
     assert counts_after(block_of([0.0] * 8, start=330)) == [5, *[0] * 9]
     assert max(counts_after(block_of([0.0] * 10_000))) < 672

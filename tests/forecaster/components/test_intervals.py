@@ -1,3 +1,5 @@
+"""Tests of the calibration of prediction intervals: they contain the intended share of the actuals."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -16,7 +18,10 @@ HORIZON = 4
 
 
 def calibrated(values: Floats, levels: tuple[float, ...] = LEVELS, network: float = 0.01) -> Block:
-    """Return last-value forecasts with calibrated intervals; network quantiles are ``network`` apart."""
+    """Return forecasts of the last value with calibrated intervals.
+
+    Before calibration, neighbouring quantiles are ``network`` apart.
+    """
     block = block_of(values, HORIZON, len(levels))
     middle = levels.index(0.5)
     for q in range(len(levels)):
@@ -27,7 +32,10 @@ def calibrated(values: Floats, levels: tuple[float, ...] = LEVELS, network: floa
 
 
 def coverage(block: Block, values: Floats, h: int, first: int = 200) -> Floats:
-    """Return the share of actuals in the outer interval at horizon ``h``, by series, from row ``first``."""
+    """Return, by series, the share of actuals between the outer quantiles at horizon ``h``.
+
+    Rows before ``first`` do not count.
+    """
     low, high = block.out.forecast[0, first:-h, :, h - 1], block.out.forecast[-1, first:-h, :, h - 1]
     actual = values[first + h :]
     share: Floats = ((low <= actual) & (actual <= high)).mean(axis=0)
@@ -49,7 +57,8 @@ def test_intervals_reach_their_coverage_for_four_kinds_of_noise(h: int) -> None:
         axis=1,
     )
     values = steps.cumsum(axis=0)
-    # Skip 3,000 windows: for one-sided steps both quantiles must move above the forecast, which takes long.
+    # The first 3,000 windows are skipped, because the intervals are still adapting in these windows.
+    # One-sided noise takes longest: both quantiles must move above the forecast.
     np.testing.assert_allclose(coverage(calibrated(values), values, h, 3000), 0.9, atol=0.02)
 
 
@@ -60,7 +69,7 @@ def test_calibrated_quantiles_never_cross() -> None:
     assert (np.diff(block.out.forecast, axis=0) >= 0).all()
 
 
-def test_intervals_use_network_quantiles_until_the_first_residual() -> None:
+def test_intervals_are_those_of_the_network_until_the_first_actual() -> None:
     values = np.random.default_rng(2).normal(size=(50, 1)).cumsum(axis=0)
     block = calibrated(values, network=0.7)
     np.testing.assert_allclose(block.out.forecast[2, 0, 0] - block.out.forecast[1, 0, 0], 0.7)

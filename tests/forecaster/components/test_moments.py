@@ -1,3 +1,5 @@
+"""Tests of `Moments`, the component that tracks the mean, scale, unit and spread of each series."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,7 +13,7 @@ from forecaster.config import NetworkConfig
 from forecaster.time.frequency import Frequency
 from tests.fleets import HOUR
 
-SEASON = 7  # daily windows in a week
+SEASON = 7  # the season of daily windows: a week
 
 
 def step_moments(values: Floats, halflife: int = 20, prior: float = 0.0) -> tuple[Arrays, Block]:
@@ -25,7 +27,7 @@ def step_moments(values: Floats, halflife: int = 20, prior: float = 0.0) -> tupl
     return after, block
 
 
-def test_the_running_mean_forgets_half_in_a_halflife() -> None:
+def test_after_one_halflife_old_values_have_half_of_the_weight() -> None:
     moments = Moments(20, 0.0)
     values = np.array([-1.0, 1.0] * 250 + [10.0] * 20)[:, None]
     after, block = moments.step(moments.init(1), Block(np.array([0]), values, HOUR))
@@ -52,7 +54,7 @@ def test_a_constant_series_counts_as_moving_after_three_changes() -> None:
     assert block.scale[34, 0] == pytest.approx(6.0 / 33 * max(1.0, 33 * (1 - 2 ** (-1 / 20))))
 
 
-def test_mean_spread_and_unit_of_young_series_are_averages() -> None:
+def test_mean_spread_and_unit_weigh_the_first_values_equally() -> None:
     values = 100 + np.random.default_rng(0).normal(size=25)
     _, block = step_moments(values, halflife=1000)
     assert block.mean[-1, 0] == pytest.approx(values.mean())
@@ -61,7 +63,7 @@ def test_mean_spread_and_unit_of_young_series_are_averages() -> None:
     assert (block.lowest[-1, 0], block.highest[-1, 0]) == (values.min(), values.max())
 
 
-def test_the_unit_skips_missing_values_and_needs_no_full_season() -> None:
+def test_the_unit_ignores_missing_values_and_exists_before_one_season() -> None:
     values = np.random.default_rng(0).normal(size=40).cumsum()
     values[[3, 11, 12, 20]] = np.nan
     _, block = step_moments(values, halflife=1000)
@@ -80,14 +82,15 @@ def test_one_outlier_less_than_doubles_scale_unit_and_spread(size: float) -> Non
         assert getattr(other, name)[399, 0] < 2 * getattr(one, name)[399, 0], name
 
 
-def test_scale_and_unit_adapt_soon_after_a_constant_stretch() -> None:
+def test_scale_and_unit_grow_soon_after_constant_values_begin_to_change() -> None:
     values = np.concatenate([np.full(500, 7.0), 100 * np.random.default_rng(0).normal(size=120)])
     _, block = step_moments(values, halflife=20)
     assert block.scale[-1, 0] > 50
     assert block.unit[-1, 0] > 50
 
 
-def test_a_single_value_takes_scale_and_unit_from_the_prior() -> None:
+def test_scale_and_unit_of_a_single_value_come_from_the_prior() -> None:
+    """The prior is the usual relative change of the training series."""
     _, block = step_moments(np.array([200.0]), prior=0.1)
     assert block.scale[0, 0] == pytest.approx(20.0)
     assert block.unit[0, 0] == pytest.approx(20.0)

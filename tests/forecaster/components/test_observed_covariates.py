@@ -23,7 +23,10 @@ LEARNED, JUDGED = 300, 100
 
 
 def driven_by_heat() -> Windows:
-    """Return series that repeat the heat of the window before, with noise; 10 % of the heat is missing."""
+    """Return series and their covariate ``heat``.
+
+    Each value is the heat of the previous window plus noise. 10 % of the heat values are missing.
+    """
     rng = np.random.default_rng(0)
     heat = 20.0 + 5.0 * rng.normal(size=(LEARNED + JUDGED, 4))
     values = 100.0 + np.roll(heat, 1, axis=0) + 0.5 * rng.normal(size=heat.shape)
@@ -84,7 +87,7 @@ def test_constant_or_missing_observed_covariates_give_finite_forecasts(heat: flo
     assert np.isfinite(forecasts.values).all()
 
 
-def test_observed_covariates_are_part_of_the_model_version() -> None:
+def test_models_with_other_observed_covariates_have_another_version() -> None:
     model = forecaster(observed=("heat",))
     again = Forecaster.from_bytes(model.to_bytes())
     assert again.covariates.features == Features(observed=("heat",))

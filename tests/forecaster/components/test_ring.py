@@ -1,3 +1,5 @@
+"""Tests of the ring, the circular array that holds the last values of each series."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -44,7 +46,7 @@ def test_padding_is_not_written_to_the_ring() -> None:
     assert arrays["values"].tolist() == [[1.0, 3.0, 12.0, 13.0], [10.0, 11.0, 2.0, 13.0]]
 
 
-def test_lags_may_be_as_long_as_the_ring() -> None:
+def test_the_longest_lag_may_equal_the_ring_length() -> None:
     ring = Ring(3, 3)
     arrays, _ = ring.step(ring.init(1), Block(np.array([0]), np.array([[1.0], [2.0], [3.0]]), HOUR))
     _, block = ring.step(arrays, Block(np.array([3]), np.array([[4.0]]), HOUR))

@@ -1,3 +1,5 @@
+"""Tests of the component that scores each forecast of a running job once its actual is observed."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -18,13 +20,13 @@ def scored_block(model: Forecaster) -> Block:
 
 
 def past_forecasts(block: Block, horizon: int) -> np.ndarray:
-    """Return the quantiles that were issued ``horizon`` windows before each window, ``[Q, T, S]``."""
+    """Return for each window the quantiles ``[Q, T, S]`` that were forecast ``horizon`` windows earlier."""
     issued = block.out.forecast[:, :-horizon, :, horizon - 1]
     return np.concatenate([np.full((len(issued), horizon, issued.shape[2]), np.nan), issued], axis=1)
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_scores_equal_those_of_the_published_quantiles(place: int) -> None:
+def test_scores_equal_scores_computed_from_the_issued_quantiles(place: int) -> None:
     model = model_of("lstm")
     block, levels = scored_block(model), model.network_config.quantiles
     error, pinball, inside = block.out.scores[..., place]
@@ -50,7 +52,7 @@ def test_scored_horizons_are_the_first_a_middle_and_the_last_anchor() -> None:
     ]
 
 
-def test_only_the_error_is_known_without_stored_intervals() -> None:
+def test_a_state_without_stored_intervals_scores_only_errors() -> None:
     model = model_of("lstm")
     without = Forecaster(
         model.network_config,

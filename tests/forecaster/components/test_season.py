@@ -1,3 +1,5 @@
+"""Tests of seasons: the season that follows from the frequency, and the seasonal shape of a series."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -18,7 +20,7 @@ DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
 @pytest.mark.parametrize(
     ("months", "season"), [(1, 12), (2, 6), (3, 4), (4, 3), (5, 1), (6, 2), (12, 1), (24, 1)]
 )
-def test_the_likely_season_of_windows_of_months_is_a_year(months: int, season: int) -> None:
+def test_the_season_of_windows_of_months_is_a_year(months: int, season: int) -> None:
     assert likely_season(Frequency(0, months)) == season
 
 
@@ -29,9 +31,9 @@ def test_the_likely_season_of_windows_of_months_is_a_year(months: int, season: i
         (300, 288),
         (900, 96),
         (3600, 24),
-        (5 * 3600, 1),  # 5 hours do not divide a day
+        (5 * 3600, 1),  # no number of 5-hour windows fills a day
         (7 * 3600, 1),
-        (36 * 3600, 1),  # 36 hours do not divide a week
+        (36 * 3600, 1),  # no number of 36-hour windows fills a week
         (2 * 86_400, 1),
         (43_200, 2),
         (86_400, 7),
@@ -39,11 +41,12 @@ def test_the_likely_season_of_windows_of_months_is_a_year(months: int, season: i
         (52 * 604_800, 1),
     ],
 )
-def test_the_likely_season_is_a_day_a_week_or_a_year(freq_s: int, season: int) -> None:
+def test_the_season_of_a_frequency_is_a_day_a_week_or_a_year(freq_s: int, season: int) -> None:
+    """The season is 1 window if no number of windows fills a day, a week or a year."""
     assert likely_season(Frequency(freq_s)) == season
 
 
-def test_ring_season_is_1_for_a_season_longer_than_the_ring() -> None:
+def test_a_season_longer_than_the_ring_is_replaced_by_1() -> None:
     assert ring_season(100_000, Frequency(60)) == 1
     assert ring_season(288, Frequency(300)) == 288
     assert ring_season(287, Frequency(300)) == 1
@@ -64,17 +67,19 @@ def test_the_seasonal_naive_uses_the_likely_season_of_the_frequency(freq_s: int)
         (3600, 168, 168),
         (3600, 167, None),
         (43_200, 336, 14),
-        (7 * 3600, 336, 24),  # 7 hours divide a week, but not a day
+        (7 * 3600, 336, 24),  # 24 windows of 7 hours fill a week; no number fills a day
         (5 * 3600, 336, None),
-        (86_400, 336, None),  # a week is already the season
+        (86_400, 336, None),  # None: a week is already the season of daily windows
         (604_800, 336, None),
     ],
 )
-def test_ring_week_is_longer_than_season_and_within_ring(freq_s: int, ring: int, week: int | None) -> None:
+def test_a_week_longer_than_the_season_is_used_if_it_fits_the_ring(
+    freq_s: int, ring: int, week: int | None
+) -> None:
     assert ring_week(ring, Frequency(freq_s)) == week
 
 
-def test_ring_week_is_none_for_windows_of_months() -> None:
+def test_windows_of_months_use_no_week() -> None:
     assert ring_week(336, Frequency(0, 1)) is None
 
 
@@ -82,7 +87,7 @@ def test_the_seasonal_shape_does_not_depend_on_level_and_trend() -> None:
     days = np.tile(DAY, 40)
     values = np.stack([days + 1e6, days + 0.01 * np.arange(len(days))], axis=1)
     _, block = step_through([Season(6)], block_of(values))
-    found = block.shape[-1]  # [K, S]
+    found = block.shape[-1]  # axes: window of the season, series
     np.testing.assert_allclose(found - found.mean(axis=0), np.stack([DAY] * 2, axis=1), atol=0.1)
 
 

@@ -40,7 +40,7 @@ def stores() -> Table:
     return Table(pl.DataFrame(frame), "stores.csv")
 
 
-def test_useful_periods_last_two_windows_and_fit_into_the_history() -> None:
+def test_calendar_periods_last_two_windows_or_more_and_fit_the_history() -> None:
     assert useful_periods(HOUR, 24) == ("day",)
     assert useful_periods(HOUR, 24 * 400) == ("day", "week", "month", "year")
     assert useful_periods(DAY, 100) == ("week", "month")
@@ -83,7 +83,7 @@ def test_known_features_are_looked_up_by_series_and_window() -> None:
     assert not is_known[:, [0, 2]].any()
 
 
-def test_windows_outside_the_covariate_table_have_unknown_features() -> None:
+def test_features_are_unknown_in_windows_outside_the_covariate_table() -> None:
     covariates = Covariates.of(
         Features.fit(Tables(promotions()), windows(), HOUR), HOUR, Tables(promotions())
     )
@@ -95,7 +95,7 @@ def test_windows_outside_the_covariate_table_have_unknown_features() -> None:
     np.testing.assert_array_equal(own[:, 1], whole[2:12, 1])
 
 
-def test_a_covariate_table_without_series_ids_is_for_all_series() -> None:
+def test_a_covariate_table_without_series_ids_applies_to_all_series() -> None:
     frame = promotions().frame.filter(pl.col("series_id") == "a").drop("series_id")
     features = Features.fit(Tables(Table(frame)), windows(), HOUR)
     covariates = Covariates.of(features, HOUR, Tables(Table(frame)))
@@ -106,7 +106,7 @@ def test_a_covariate_table_without_series_ids_is_for_all_series() -> None:
     np.testing.assert_array_equal(own[0, :, -2], [-1.0, 1.0])
 
 
-def test_covariate_rows_of_a_window_are_averaged_and_words_encoded() -> None:
+def test_numeric_covariates_are_averaged_and_text_covariates_encoded() -> None:
     at = [BEGIN, BEGIN + timedelta(minutes=30), BEGIN + timedelta(hours=1)]
     table = Table(pl.DataFrame({"timestamp": at, "on": [True, False, True], "day": ["feast", "feast", None]}))
     features = Features.fit(Tables(table), windows(), HOUR)
@@ -203,7 +203,8 @@ def test_covariate_scaling_is_fitted_on_the_training_windows_only() -> None:
     assert chosen.static[0].mean == 1.0
     assert refit.known[0].mean == price.mean()
     assert [column.words for column in refit.static] == [(), ("new", "old")]
-    other = trained(np.where(np.arange(100) < 90, price, 1e6))  # only prices of the backtest differ
+    # the price differs in the backtest windows only
+    other = trained(np.where(np.arange(100) < 90, price, 1e6))
     assert other.chosen.covariates.features == chosen
     assert other.chosen.version == one.chosen.version
 

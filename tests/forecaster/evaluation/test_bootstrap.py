@@ -1,4 +1,7 @@
-"""Tests of the block bootstrap: its intervals have their confidence although losses are autocorrelated."""
+"""Tests of the block bootstrap, which gives the improvement of a model over another a confidence interval.
+
+It draws blocks of consecutive issue times, because losses of neighbouring issue times are correlated.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def autoregression(weight: float, count: int, seed: int) -> Floats:
 
 @pytest.mark.parametrize(
     ("weight", "count", "seed", "expected"),
-    [  # expected: the column `circular` of arch.bootstrap.optimal_block_length (arch 8.0)
+    [  # The expected lengths are the column `circular` of optimal_block_length in the package arch 8.0.
         (0.0, 500, 1, 3.67),
         (0.5, 500, 1, 9.52),
         (0.9, 500, 1, 39.63),
@@ -31,7 +34,7 @@ def autoregression(weight: float, count: int, seed: int) -> Floats:
         (-0.5, 300, 4, 15.32),
     ],
 )
-def test_the_block_length_equals_the_block_length_of_arch(
+def test_the_block_length_equals_that_of_the_package_arch(
     weight: float, count: int, seed: int, expected: float
 ) -> None:
     assert block_length(autoregression(weight, count, seed)) == np.ceil(expected)
@@ -45,7 +48,7 @@ def test_constant_losses_have_blocks_of_one_issue_time(count: int) -> None:
 def test_nine_of_ten_intervals_contain_the_true_improvement() -> None:
     length, inside, trials = 20, 0, 120
     for seed in range(trials):
-        both = 10 + autoregression(0.7, 400, seed)[:, None]  # a part of the losses that both models share
+        both = 10 + autoregression(0.7, 400, seed)[:, None]  # the part of the losses that both models share
         champion = both + 0.5 * autoregression(0.7, 400, 1000 + seed)[:, None]
         challenger = 0.9 * both + 0.5 * autoregression(0.7, 400, 2000 + seed)[:, None]
         (found,) = improvements(champion, challenger, np.ones_like(champion), length, 0.9)
@@ -61,7 +64,7 @@ def test_equal_losses_have_an_improvement_of_exactly_0(times: int, length: int, 
 
 
 @given(st.integers(1, 60), st.integers(1, 80), st.floats(0.1, 10), st.integers(0, 99))
-def test_a_constant_ratio_of_losses_has_an_interval_without_width(
+def test_a_constant_ratio_of_losses_has_an_interval_of_width_0(
     times: int, length: int, ratio: float, seed: int
 ) -> None:
     losses = 0.1 + np.abs(np.random.default_rng(seed).normal(size=(times, 1)))
@@ -69,7 +72,7 @@ def test_a_constant_ratio_of_losses_has_an_interval_without_width(
     assert np.allclose(found, 1 - ratio)
 
 
-def test_differences_of_rounding_size_are_no_improvement() -> None:
+def test_a_rounding_difference_of_losses_is_no_improvement() -> None:
     nothing = np.zeros((50, 1))
     (found,) = improvements(nothing, nothing + 1e-15, np.ones_like(nothing), 5, 0.9)
     assert np.allclose(found, 0.0, atol=1e-8)

@@ -1,4 +1,7 @@
-"""The gate promotes a challenger only if it is inside every limit; a decision gives all its reasons."""
+"""Tests of the gate, which promotes a challenger only if its comparison keeps every limit.
+
+A decision gives all its reasons.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +116,7 @@ def test_a_decision_gives_the_reason_of_every_failed_check(found: PairedComparis
 
 
 @given(comparisons(), GATES, st.data())
-def test_a_better_challenger_passes_wherever_a_worse_one_passes(
+def test_a_challenger_better_than_a_promoted_one_is_promoted(
     found: PairedComparison, gate: GateConfig, data: st.DataObject
 ) -> None:
     if not inside_every_limit(found, gate):
@@ -156,7 +159,9 @@ def test_a_better_challenger_passes_wherever_a_worse_one_passes(
         ("speed", {"costs": (Cost(8.0, 1, 1.0), Cost(8.0, 1, 2.1))}),
     ],
 )
-def test_a_challenger_outside_one_limit_is_refused_for_this_limit(name: str, changes: dict[str, Any]) -> None:
+def test_a_refused_challenger_fails_only_the_check_of_the_broken_limit(
+    name: str, changes: dict[str, Any]
+) -> None:
     assert decide(PASSING, GateConfig()).promote
     decision = decide(replace(PASSING, **changes), GateConfig())
     assert not decision.promote

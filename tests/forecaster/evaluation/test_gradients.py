@@ -1,3 +1,5 @@
+"""Tests of the norms of gradients of the network, by how many windows back the gradient reaches."""
+
 from __future__ import annotations
 
 import io
@@ -49,9 +51,9 @@ def linear_network(recurrent: NDArray[np.float32]) -> Forecaster:
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1])
-def test_gradient_norms_of_a_linear_network_change_geometrically(factor: float) -> None:
-    # Use a rotation times a factor, because that matrix multiplies the norm of any gradient by the factor.
-    # So the norm of the gradient k windows back is factor ** k times the norm at t.
+def test_the_recurrent_matrix_scales_gradient_norms_in_each_window(factor: float) -> None:
+    # The matrix is a rotation times a factor: it multiplies the norm of any gradient by the factor.
+    # The gradient therefore has factor ** k times its norm k windows before t.
     rotation = np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])
     norms = gradient_norms(linear_network((factor * rotation).astype(np.float32)), walks(), 20)
     assert norms.shape == (21,)
@@ -60,7 +62,7 @@ def test_gradient_norms_of_a_linear_network_change_geometrically(factor: float) 
 
 def test_gradients_pass_through_the_transposed_recurrent_matrix() -> None:
     # Unit 0 feeds unit 1, unit 1 feeds unit 2, and the head reads unit 2 alone.
-    # So the gradient goes back from unit 2 over unit 1 to unit 0, and is 0 in earlier windows.
+    # So the gradient goes back from unit 2 to unit 1, then to unit 0, and is 0 in earlier windows.
     chain = np.zeros((3, 3), np.float32)
     chain[1, 0], chain[2, 1] = 2.0, 3.0
     model = linear_network(chain)
@@ -78,7 +80,8 @@ def test_gradient_norms_equal_autograd_gradients_of_hidden_states(cell: str, lay
     norms = gradients._norms(model.network, moment)
     network, levels = model.network.eval(), torch.tensor(model.network.config.quantiles)
     hidden, cell_state = moment.hidden, moment.cell
-    for k in range(lags, 0, -1):  # take the state at t - k as a leaf of the graph, then step to t in one call
+    # Take the hidden state k windows before t as the variable of the gradient, and step to t in one call.
+    for k in range(lags, 0, -1):
         for series in range(5):
             leaf = hidden[:, series : series + 1].clone().requires_grad_()
             x = moment.x[lags - k :, series : series + 1]
@@ -92,7 +95,7 @@ def test_gradient_norms_equal_autograd_gradients_of_hidden_states(cell: str, lay
             _, hidden, cell_state = network(moment.x[lags - k : lags - k + 1], hidden, cell_state)
 
 
-def test_an_open_forget_gate_of_an_lstm_keeps_the_gradient() -> None:
+def test_an_lstm_whose_forget_gate_is_open_keeps_the_gradient() -> None:
     ratios = []
     for bias in (-5.0, 5.0):
         model = untrained("lstm", hidden=8)
@@ -124,7 +127,7 @@ def test_gaps_and_constant_series_give_finite_gradient_norms() -> None:
     assert (norms[:3] > 0).all()
 
 
-def test_gradient_norms_change_neither_weights_nor_stored_gradients() -> None:
+def test_computing_gradient_norms_changes_no_weight_or_stored_gradient() -> None:
     model = untrained("lstm")
     before = model.version
     assert gradient_norms(model, walks(), 8).tolist() == gradient_norms(model, walks(), 8).tolist()
@@ -134,7 +137,7 @@ def test_gradient_norms_change_neither_weights_nor_stored_gradients() -> None:
     assert all(high != low for high, low in pairwise(gradient_norms(model, walks(), 3)))
 
 
-def test_the_gradient_figure_shows_the_remaining_gradient_share() -> None:
+def test_the_gradient_figure_shows_the_share_of_the_gradient_that_remains() -> None:
     figure = gradient_figure(np.array([1.0, 0.5, 0.25, 0.125, 0.0]), "rnn")
     assert figure.axes[0].get_yscale() == "log"
     legend = figure.axes[0].get_legend()

@@ -1,3 +1,5 @@
+"""Tests of `inject`, which puts labelled anomalies into series, to measure how well anomalies are found."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -44,7 +46,7 @@ def test_injected_anomalies_do_not_depend_on_later_series() -> None:
     np.testing.assert_array_equal(together[:, :2], alone)
 
 
-def test_inject_meets_the_anomaly_rate_from_row_first_on() -> None:
+def test_inject_adds_anomalies_at_the_given_rate_after_the_first_rows() -> None:
     values = daily_waves(1000, series=4)
     _, labels = inject(values, HOUR_S, np.random.default_rng(3), ["spike"], 10 * 86_400, first=2400)
     assert not labels[:2400].any()
@@ -52,7 +54,7 @@ def test_inject_meets_the_anomaly_rate_from_row_first_on() -> None:
     assert 4 * 90 * 0.7 < begins < 4 * 90 * 1.4
 
 
-def test_injected_flat_lines_are_constant_and_seasonal_breaks_shift_values() -> None:
+def test_flat_lines_are_constant_and_seasonal_breaks_shift_half_a_season() -> None:
     values = daily_waves(60, series=1)
     flat, labels = inject(values, HOUR_S, np.random.default_rng(4), ["flat_line"], 10 * 86_400)
     labelled = np.flatnonzero(labels[:, 0])

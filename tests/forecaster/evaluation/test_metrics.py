@@ -1,3 +1,5 @@
+"""Tests of the measures of forecasts, such as MASE, WQL and coverage, against their definitions."""
+
 from __future__ import annotations
 
 import math
@@ -35,7 +37,7 @@ def block(seed: int, windows: int, series: int, horizon: int) -> tuple[Floats, F
 def looped_measures(
     actual: Floats, quantiles: Floats, counted: Bools, horizon: int, unit: Floats
 ) -> dict[str, Any]:
-    """Return the measures computed pair by pair from their definitions."""
+    """Return the measures from their definitions, computed one actual and forecast after the other."""
     found: dict[str, list[float]] = {}
     losses, size, coverages = np.zeros(len(LEVELS)), 0.0, {}
     for s in range(actual.shape[1]):
@@ -73,7 +75,7 @@ def looped_measures(
     horizon=st.integers(1, 4),
     cuts=st.lists(st.integers(0, 8), max_size=3),
 )
-def test_a_tally_over_blocks_gives_the_defined_measures(
+def test_measures_summed_over_blocks_equal_their_definitions(
     seed: int, windows: int, series: int, horizon: int, cuts: list[int]
 ) -> None:
     actual, quantiles, counted = block(seed, windows, series, 4)
@@ -106,17 +108,17 @@ def point_measures(actual: list[float], point: list[float]) -> Measures:
 def test_a_point_forecast_has_errors_and_no_interval_measures() -> None:
     found = point_measures([1.0, 3.0], [2.0, 1.0])
     assert (found.mse, found.mae, found.mase) == (2.5, 1.5, 0.75)
-    assert found.wql == 3 / 4  # for a point forecast: the sum of errors divided by the sum of actuals
+    assert found.wql == 3 / 4  # of a point forecast: sum of errors / sum of actuals
     assert all(math.isnan(x) for x in (found.msis, found.coverage_90, found.width_90))
 
 
 def test_a_forecast_of_0_for_an_actual_of_0_has_smape_0() -> None:
     found = point_measures([0.0, 0.0], [0.0, 1.0])
-    assert found.smape == 100.0  # 0 and 200
+    assert found.smape == 100.0  # the mean of 0 and 200, the measures of the two forecasts
     assert math.isnan(found.wql)
 
 
-def test_coverage_90_is_nan_without_the_quantiles_q5_and_q95() -> None:
+def test_coverage_of_90_percent_needs_the_quantiles_q5_and_q95() -> None:
     tally = Tally((0.1, 0.5, 0.9), 1, 1)
     tally.add(np.zeros((1, 1, 1)), np.zeros((3, 1, 1, 1)), np.ones((1, 1, 1), bool))
     found = tally.measures(1, np.ones(1))
@@ -134,8 +136,8 @@ def test_calibration_and_coverage_are_averaged_over_series() -> None:
     assert tally.mase_by_step(np.array([1.0, 2.0])).tolist() == [(0 + 0.5) / 2, (5 + 0) / 2]
 
 
-def test_seasonal_scale_falls_back_to_changes_or_1() -> None:
-    seasonal = [1.0, 2.0, 3.0, 5.0, 2.0, 4.0]  # changes over a season of 3 windows: 4, 0 and 1
+def test_without_seasonal_changes_the_scale_is_window_changes_or_1() -> None:
+    seasonal = [1.0, 2.0, 3.0, 5.0, 2.0, 4.0]  # changes over a season (3 windows): 4, 0, 1
     periodic = [
         1.0,
         3.0,
@@ -143,7 +145,7 @@ def test_seasonal_scale_falls_back_to_changes_or_1() -> None:
         1.0,
         3.0,
         2.0,
-    ]  # no change over a season of 3 windows; changes from window to window: 2, 1, 1, 2 and 1
+    ]  # no change over a season; changes from window to window: 2, 1, 1, 2 and 1
     short = [np.nan, np.nan, np.nan, np.nan, 2.0, 4.0]
     gaps = [1.0, np.nan, 3.0, 5.0, 2.0, np.nan]
     constant, never = [7.0, 7.0, 7.0, 7.0 + 1e-15, 7.0, 7.0], [np.nan] * 6

@@ -1,4 +1,7 @@
-"""Tests of `compare`, which steps two models through the same rows and scores their common forecasts."""
+"""Tests of `compare`, which steps two models through the same rows and scores both.
+
+It scores only the series, horizons and quantiles that both models forecast.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def compared() -> PairedComparison:
 
 
 def own_errors(model: Forecaster, windows: Windows) -> pl.DataFrame:
-    """Return the errors of the forecasts of ``model`` that a comparison scores if it begins at `FIRST`."""
+    """Return the errors of ``model`` in the forecasts that a comparison from `FIRST` on scores."""
     _, forecasts = advance(model, model.initial_state(), windows)
     last = windows.stop - model.network_config.horizon
     frame = forecasts.frame()
@@ -49,7 +52,7 @@ def own_errors(model: Forecaster, windows: Windows) -> pl.DataFrame:
     return errors(scored, windows, model.window_config)
 
 
-def test_scores_of_a_comparison_equal_scores_of_advance(compared: PairedComparison) -> None:
+def test_a_comparison_scores_the_forecasts_that_advance_issues(compared: PairedComparison) -> None:
     windows, config = history(), CHAMPION.window_config
     scale = series_scale(windows.rows(0, FIRST), config)
     naive = errors(seasonal_naive(windows, config, 3), windows, config)
@@ -81,7 +84,7 @@ def test_scores_of_a_comparison_equal_scores_of_advance(compared: PairedComparis
 
 
 def missing_actuals(windows: Windows) -> int:
-    """Return how many of the 58 forecasts lack an actual, at the horizon at which the fewest do."""
+    """Return how many of 58 forecasts lack their actual; the smallest number of any horizon."""
     return min(int(np.isnan(windows.values[FIRST + h : FIRST + h + 58]).sum()) for h in range(3))
 
 
@@ -95,7 +98,7 @@ def test_identical_models_have_no_improvement_and_equal_scores() -> None:
     assert champion.equals(challenger)
 
 
-def test_exchanging_champion_and_challenger_exchanges_their_scores(compared: PairedComparison) -> None:
+def test_swapping_champion_and_challenger_swaps_their_scores(compared: PairedComparison) -> None:
     exchanged = compare(CHALLENGER, CHAMPION, history(), FIRST)
     for one, other in (("champion", "challenger"), ("challenger", "champion"), ("persistence",) * 2):
         rows = compared.scores.filter(pl.col("model") == one).drop("model")
@@ -103,7 +106,7 @@ def test_exchanging_champion_and_challenger_exchanges_their_scores(compared: Pai
     assert exchanged.overall.share == pytest.approx(1 - 1 / (1 - compared.overall.share))
 
 
-def test_a_shorter_horizon_and_fewer_quantiles_limit_the_comparison() -> None:
+def test_only_horizons_and_quantiles_of_both_models_are_compared() -> None:
     shorter = forecaster(horizon=2)
     config = shorter.network_config.model_copy(update={"quantiles": (0.1, 0.5, 0.95)})
     other = Forecaster.untrained(config, shorter.window_config)
@@ -117,12 +120,12 @@ def test_a_shorter_horizon_and_fewer_quantiles_limit_the_comparison() -> None:
     )
 
 
-def test_models_of_different_windows_are_refused() -> None:
+def test_comparing_models_with_different_windows_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"windows.freq = 1h, and .* has 12h"):
         compare(CHAMPION, forecaster(freq="12h"), history(), FIRST)
 
 
-def test_windows_without_an_actual_are_refused() -> None:
+def test_a_comparison_without_any_actual_is_refused() -> None:
     windows = history()
     windows.values[FIRST:] = np.nan
     with pytest.raises(DataError, match="no forecast of the windows to compare has an actual"):
@@ -148,5 +151,7 @@ def test_the_series_are_grouped_by_demand_class_or_by_given_classes(compared: Pa
         ([np.nan] * 5, "zero"),
     ],
 )
-def test_demand_classes_follow_distance_and_variation(values: list[float], expected: str) -> None:
+def test_the_demand_class_depends_on_distance_and_variation_of_values(
+    values: list[float], expected: str
+) -> None:
     assert demand_classes(np.array(values, float)[:, None]) == [expected]

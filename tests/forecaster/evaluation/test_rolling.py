@@ -1,3 +1,5 @@
+"""Tests of the rolling evaluation, which issues forecasts in every test window and scores them."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -46,11 +48,12 @@ def forecasts_of(blocks: list[ScoredBlock], name: str) -> Floats:
     return np.concatenate([block.members[name].values for block in blocks], axis=1)
 
 
-def test_rolled_forecasts_equal_the_stream_forecasts() -> None:
+def test_forecasts_of_a_rolling_evaluation_equal_stream_forecasts() -> None:
     windows = history()
     blocks = list(rolling_forecasts(MODEL, windows, SPLIT))
     rows = np.concatenate([block.rows for block in blocks])
-    assert rows.tolist() == list(range(39, 67))  # row 39 has targets 40 to 42, row 66 has 67 to 69
+    # Row 39 is the first: its forecasts are for rows 40 to 42. Row 66 is the last, with rows 67 to 69.
+    assert rows.tolist() == list(range(39, 67))
     state = MODEL.initial_state()
     for t in range(67):
         now = START + t
@@ -65,7 +68,7 @@ def test_rolled_forecasts_equal_the_stream_forecasts() -> None:
             )
 
 
-def test_actuals_of_a_rolled_block_follow_the_issuing_row() -> None:
+def test_actuals_are_the_values_after_the_row_that_issues_the_forecast() -> None:
     windows = history()
     for block in rolling_forecasts(MODEL, windows, SPLIT):
         for i, t in enumerate(block.rows):
@@ -90,13 +93,13 @@ def test_rolling_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.Monke
         assert one.wql == pytest.approx(other.wql, rel=1e-5)
 
 
-def test_targets_without_actual_or_forecast_or_scale_are_not_scored() -> None:
+def test_forecasts_without_actual_or_value_or_scale_are_not_scored() -> None:
     blocks = list(rolling_forecasts(MODEL, history(), SPLIT))
     scored = np.concatenate([block.is_scored for block in blocks])
     actuals = np.concatenate([block.actuals for block in blocks])
     assert scored[:, 0].all()
     np.testing.assert_array_equal(scored[:, 1], ~np.isnan(actuals[:, 1]))
-    assert not scored[:, 2].any()  # without training rows the series has no scale
+    assert not scored[:, 2].any()  # series c has no training rows, so no scale
     late = replace(SPLIT, train_rows=36)
     blocks = list(rolling_forecasts(MODEL_WITHOUT_EXPERTS, history(), late))
     scored = np.concatenate([block.is_scored for block in blocks])
@@ -128,7 +131,7 @@ def test_without_experts_the_network_is_the_only_member() -> None:
     assert list(forecasts_by_member(single_forecast())) == ["network"]
 
 
-def test_forecasts_by_member_lists_combination_network_and_experts() -> None:
+def test_forecasts_are_scored_for_the_combination_and_each_member() -> None:
     member_forecasts = {"persistence": np.ones((1, 1, 2)), "network": np.full((1, 1, 2), 2.0)}
     found = forecasts_by_member(single_forecast(np.full((3, 1, 1, 2), 3.0), member_forecasts))
     assert list(found) == ["combined", "network", "persistence"]

@@ -1,3 +1,5 @@
+"""Tests of the scores of forecast frames: errors, calibration and charts, and the simple baselines."""
+
 from __future__ import annotations
 
 import math
@@ -23,7 +25,7 @@ EVENTS = WindowConfig(aggregate="count", empty="zero")
 
 
 def forecasts_of(windows: Windows, seed: int = 0) -> Forecasts:
-    """Return random forecasts of three quantiles, independent of the values."""
+    """Return random forecasts of three quantiles, which do not depend on the values of the windows."""
     chance = np.random.default_rng(seed)
     shape = (*windows.values.shape, HORIZON)
     middle, width = chance.normal(size=shape), chance.random(shape)
@@ -33,7 +35,7 @@ def forecasts_of(windows: Windows, seed: int = 0) -> Forecasts:
 
 
 def looped_pairs(windows: Windows, made: Forecasts) -> dict[tuple[str, int, int], tuple[float, list[float]]]:
-    """Return actual and quantiles by (series, issuing window, horizon), computed with plain loops."""
+    """Return the actual and the quantiles of each (series, issuing window, horizon), from plain loops."""
     pairs = {}
     for s, name in enumerate(windows.series_ids):
         for t in range(len(windows.values)):
@@ -45,7 +47,7 @@ def looped_pairs(windows: Windows, made: Forecasts) -> dict[tuple[str, int, int]
 
 
 @given(windows=fleets(series=3, windows=12))
-def test_errors_pair_each_horizon_with_its_window(windows: Windows) -> None:
+def test_each_forecast_is_paired_with_the_actual_of_its_window(windows: Windows) -> None:
     made = forecasts_of(windows)
     found = errors(made.frame(), windows, HOURLY)
     rows = {
@@ -86,14 +88,14 @@ def test_scores_average_scaled_errors_over_series(windows: Windows, seed: int) -
         assert row["coverage"] == pytest.approx(np.mean(inside))
 
 
-def test_series_scale_is_the_seasonal_naive_error_or_1() -> None:
+def test_the_scale_of_a_series_is_the_seasonal_naive_error_or_1() -> None:
     day = np.tile(np.arange(24.0), 2)
     rising = day + np.repeat([0.0, 3.0], 24)
     values = np.stack([rising, np.full(48, 7.0), np.full(48, np.nan)], axis=1)
     assert series_scale(Windows(("a", "b", "c"), START, values), HOURLY) == {"a": 3.0, "b": 1.0, "c": 1.0}
 
 
-def test_calibration_averages_shares_below_quantiles_over_series() -> None:
+def test_calibration_is_the_mean_share_of_actuals_below_each_quantile() -> None:
     frame = pl.DataFrame(
         {
             "series_id": ["a", "a", "b", "b"],
@@ -105,7 +107,7 @@ def test_calibration_averages_shares_below_quantiles_over_series() -> None:
     assert calibration(frame).rows() == [(0.5, 0.5), (0.9, 1.0)]
 
 
-def test_matched_keeps_only_forecasts_in_both_frames() -> None:
+def test_matching_two_frames_keeps_only_their_common_forecasts() -> None:
     windows = Windows(("a", "b"), START, np.arange(20.0).reshape(10, 2))
     all_errors = errors(persistence(windows, HOURLY, HORIZON), windows, HOURLY)
     part = all_errors.filter((pl.col("series_id") == "a") & (pl.col("horizon") == 2))
@@ -157,7 +159,7 @@ def test_every_score_of_a_baseline_is_finite(windows: Windows) -> None:
         assert scores["pinball"].is_finite().all()
 
 
-# --- empty = "zero": an empty window is an observation of 0
+# --- the setting empty = "zero": a window without rows has the value 0
 
 
 @given(windows=fleets(series=3, windows=12))
@@ -180,7 +182,7 @@ def test_the_setting_empty_zero_scores_empty_windows_as_zeros(windows: Windows) 
         assert baseline(windows, EVENTS, HORIZON).equals(baseline(filled, HOURLY, HORIZON))
 
 
-def test_the_setting_empty_zero_scores_a_silent_series_on_zeros() -> None:
+def test_the_setting_empty_zero_scores_a_series_without_rows_as_zeros() -> None:
     windows = Windows(("a", "b"), START, np.array([[3.0, 1.0], [np.nan, 1.0], [np.nan, 1.0]]))
     naive = errors(persistence(windows, EVENTS, 1), windows, EVENTS).filter(pl.col("series_id") == "a")
     assert naive.sort("issued_at").select("observed", "q50").rows() == [(0.0, 3.0), (0.0, 0.0)]

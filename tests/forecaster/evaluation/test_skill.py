@@ -34,7 +34,7 @@ def scores_of(errors: dict[str, list[float]]) -> pl.DataFrame:
 def test_a_model_that_is_worse_at_every_horizon_ranks_lower(
     ratios: list[float], factor: float, horizons: int
 ) -> None:
-    """The worse model also forecasts fewer horizons; by the mean over these alone, it could rank first."""
+    """The worse model forecasts fewer horizons. A mean over only these horizons could rank it first."""
     persistence = [1.0 + horizon for horizon in range(24)]
     good = [ratio * error for ratio, error in zip(ratios, persistence, strict=True)]
     worse = [error * factor for error in good[:horizons]]
@@ -72,7 +72,7 @@ def errors_of(actuals: np.ndarray, quantiles: np.ndarray) -> pl.DataFrame:
     )
 
 
-def test_distribution_measures_agree_with_a_tally() -> None:
+def test_measures_of_quantiles_agree_with_a_rolling_evaluation() -> None:
     chance = np.random.default_rng(0)
     actuals = chance.normal(5, 3, size=(40, 2))
     middle = actuals + chance.normal(size=actuals.shape)

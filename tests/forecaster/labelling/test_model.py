@@ -1,3 +1,5 @@
+"""Tests of the labeller, a recurrent network that gives each sequence or each time step a label."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -58,7 +60,7 @@ def sequences(parts: list[Floats]) -> Sequences:
     st.lists(st.integers(1, 40), min_size=1, max_size=5),
     st.integers(0, 400_000),
 )
-def test_labelling_in_pieces_equals_labelling_at_once(
+def test_labelling_a_sequence_in_pieces_gives_the_same_probabilities(
     cell: str, scaling: str, seed: int, pieces: list[int], start: int
 ) -> None:
     model, given_values = labeller(cell, "step", scaling), values(sum(pieces), 3, seed)
@@ -74,7 +76,7 @@ def test_labelling_in_pieces_equals_labelling_at_once(
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_labelling_window_by_window_equals_labelling_at_once(cell: str) -> None:
+def test_labelling_step_by_step_gives_the_same_probabilities(cell: str) -> None:
     model, given_values = labeller(cell, "step", "running"), values(60, 2, 1)
     begin = np.array([7, 1000])
     _, whole = model.step(model.initial_state(begin), given_values)
@@ -107,6 +109,7 @@ def test_label_probabilities_of_a_step_do_not_depend_on_later_values(
 def test_padding_a_sequence_changes_no_label_probability(
     cell: str, scaling: str, pooling: str, seed: int, lengths: list[int]
 ) -> None:
+    """Padding is added at the end of sequences that are shorter than the longest in their batch."""
     model = labeller(cell, "sequence", scaling, pooling=pooling)
     parts = [values(length, 1, seed + s)[:, 0] for s, length in enumerate(lengths)]
     together = model.probabilities(sequences(parts))
@@ -114,7 +117,8 @@ def test_padding_a_sequence_changes_no_label_probability(
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_series_and_running_scaling_remove_the_unit_of_values() -> None:
+def test_labels_do_not_depend_on_the_unit_if_values_are_scaled_by_series() -> None:
+    """The scaling "series" or "running" divides each series by its own spread; "train" does not."""
     shape = labeller("gru", "sequence", "series")
     part = values(20, 1, 4)[:, 0]
     scaled = part * 1000 + 5e4
@@ -167,7 +171,7 @@ def test_invalid_labeller_files_are_refused(tmp_path: Path) -> None:
         Labeller.load(tmp_path)
 
 
-def test_a_labeller_refuses_values_of_other_channels() -> None:
+def test_a_labeller_refuses_rows_with_other_channels() -> None:
     part = sequences([values(5, 1, 0)[:, 0]])
     other = Sequences(
         part.series_ids, ("x", "z"), part.values, part.lengths, CLASSES, part.labels, part.start

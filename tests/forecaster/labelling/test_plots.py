@@ -1,3 +1,5 @@
+"""Tests of the figures in the report of a labeller."""
+
 from __future__ import annotations
 
 import io
@@ -36,7 +38,7 @@ def test_precision_recall_legend_shows_average_and_chance() -> None:
         label_plots.precision_recall_figure(np.empty(0), np.empty(0), 0.0, 0.0)
 
 
-def test_the_found_figure_shows_the_detected_count_of_each_kind() -> None:
+def test_a_figure_shows_how_many_anomalies_of_each_kind_were_detected() -> None:
     figure = label_plots.found_figure(["spike", "flat_line"], [9, 0], [10, 4])
     assert [text.get_text() for text in figure.axes[0].texts] == ["9 of 10", "0 of 4"]
     figure.savefig(io.BytesIO())

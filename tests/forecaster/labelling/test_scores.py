@@ -1,3 +1,5 @@
+"""Tests of the scores of a labeller, and of the threshold above which a score raises an alarm."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -28,7 +30,7 @@ def test_class_scores_agree_with_scikit_learn(seed: int, classes: int, n: int) -
 
 
 @given(st.integers(0, 1000), st.integers(2, 80), st.integers(1, 6))
-def test_average_precision_agrees_with_scikit_learn_on_ties(seed: int, n: int, levels: int) -> None:
+def test_average_precision_of_equal_scores_agrees_with_scikit_learn(seed: int, n: int, levels: int) -> None:
     rng = np.random.default_rng(seed)
     anomalous, score = rng.random(n) < 0.3, (rng.integers(0, levels, n) / levels).astype(np.float32)
     anomalous[0] = True
@@ -41,11 +43,11 @@ def test_the_confusion_matrix_has_true_labels_in_rows() -> None:
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
 
 
-def test_one_score_per_week_exceeds_the_weekly_threshold() -> None:
+def test_on_average_one_score_a_week_is_above_the_weekly_threshold() -> None:
     score = np.random.default_rng(0).permutation(np.linspace(0, 1, 168 * 5, dtype=np.float32))
     assert (score > scores.weekly_threshold(score, 3600)).sum() == 5
     assert (score > scores.weekly_threshold(score, 3600, a_week=3.0)).sum() == 15
-    few = score[:100]  # scores of less than a week
+    few = score[:100]  # less than a week of scores
     assert (few > scores.weekly_threshold(few, 3600)).sum() == 0
     assert scores.weekly_threshold(score[:0], 3600) == 0.5
 

@@ -1,3 +1,5 @@
+"""Tests of how labelled rows become sequences, and of their training, validation and test parts."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
@@ -38,7 +40,7 @@ def rows(*given_rows: Row, split: dict[str, str] | None = None) -> pl.DataFrame:
     )
 
 
-def test_one_label_per_series_gives_labelled_sequences() -> None:
+def test_one_label_per_series_gives_a_label_for_the_sequence() -> None:
     frame = rows(("a", 9, "up", 2.0), ("b", 0, "down", 5.0), ("a", 1, None, 1.0), ("a", 30, "up", None))
     made = build_sequences(frame, ["x"])
     found = made.sequences
@@ -49,7 +51,7 @@ def test_one_label_per_series_gives_labelled_sequences() -> None:
     np.testing.assert_array_equal(found.values[:, :, 0], [[1, 5], [2, np.nan], [np.nan, np.nan]])
 
 
-def test_two_labels_in_a_series_give_step_labels() -> None:
+def test_two_labels_in_a_series_give_a_label_for_each_time_step() -> None:
     frame = rows(("a", 2, "ok", 1.0), ("a", 3, "bad", 2.0), ("a", 6, None, 3.0), ("b", 5, "ok", 4.0))
     found = build_sequences(frame, ["x"]).sequences
     assert found.is_per_step
@@ -70,7 +72,7 @@ def test_only_the_first_row_of_a_time_step_is_kept() -> None:
     assert longer.duplicates == 2
 
 
-def test_number_labels_are_sorted_by_value() -> None:
+def test_labels_that_are_numbers_are_sorted_as_numbers() -> None:
     frame = rows(*((f"s{i}", 0, str(i), 1.0) for i in (10, 9, 2)))
     assert build_sequences(frame, ["x"]).sequences.classes == ("2", "9", "10")
 
@@ -122,7 +124,7 @@ def test_split_parts_by_time_begin_at_equal_times_in_all_series() -> None:
     assert parts[:, 1].tolist() == [VALIDATION] * 2 + [TEST] * 3 + [UNKNOWN] * 5
 
 
-def test_a_grid_of_time_steps_above_8_gib_is_refused() -> None:
+def test_time_steps_that_would_need_more_than_8_gib_are_refused() -> None:
     frame = rows(("a", 0, "ok", 1.0), ("a", 1, "bad", 1.0), ("a", 2_000_000, "ok", 1.0))
     with pytest.raises(DataError, match="need more than 8 GiB: give a longer freq"):
         build_sequences(frame, ["x"], freq_s=1)

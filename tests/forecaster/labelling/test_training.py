@@ -1,3 +1,5 @@
+"""Tests of the training of a labeller for sequences and for time steps."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -61,7 +63,7 @@ def test_every_cell_learns_to_label_sequences(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_every_cell_learns_to_label_steps_at_any_level(cell: str) -> None:
+def test_every_cell_learns_to_label_steps_of_series_of_any_level(cell: str) -> None:
     sequences = spikes()
     trained = train_labeller(sequences, config(cell=cell))
     task, probabilities = trained.labeller.task, trained.labeller.probabilities(sequences)
@@ -108,7 +110,8 @@ def test_equal_seeds_give_equal_labeller_weights() -> None:
     assert train_labeller(sequences, config(epochs=2, seed=1)).labeller.version != one.labeller.version
 
 
-def test_labeller_training_stops_after_patience_epochs_without_improvement() -> None:
+def test_labeller_training_stops_if_it_no_longer_improves() -> None:
+    """The setting ``patience`` is the number of epochs without improvement after which training stops."""
     sequences = waves(60)
     rng = np.random.default_rng(0)
     scrambled = Sequences(
@@ -126,7 +129,8 @@ def test_validation_sequences_are_taken_from_the_training_part() -> None:
     split = np.where(np.arange(60) < 40, TRAIN, TEST)
     trained = train_labeller(sequences, config(epochs=1), split)
     assert (trained.parts[40:] == TEST).all()
-    assert (trained.parts[:40] == VALIDATION).sum() == 9  # a fifth of 14, 13 and 13 in each class, rounded
+    # A fifth of each class, rounded; the classes have 14, 13 and 13 sequences.
+    assert (trained.parts[:40] == VALIDATION).sum() == 9
 
 
 def test_unlabelled_sequences_are_in_no_part_of_the_split() -> None:
@@ -148,7 +152,7 @@ def test_unlabelled_sequences_are_in_no_part_of_the_split() -> None:
         (spikes, {"scaling": "series"}, "is for labels of sequences"),
     ],
 )
-def test_a_scaling_for_the_other_kind_of_labels_is_refused(
+def test_a_scaling_that_does_not_fit_the_kind_of_labels_is_refused(
     make: object, changes: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):

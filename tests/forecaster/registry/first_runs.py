@@ -1,6 +1,8 @@
-"""Program that starts first runs in new MLflow stores, each in a process; it kills some of the processes.
+"""Program that starts the first run of an MLflow store in a new process, for several stores.
 
-This is a program and not a test, so that MLflow is imported once and each process is a fork of it. It
+It kills some of the processes at chosen moments.
+
+It is a program and not a test: it imports MLflow once, and each process is a fork of it. It
 prints a JSON object with the results.
 """
 

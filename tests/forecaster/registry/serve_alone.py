@@ -1,4 +1,4 @@
-"""Program that calls a logged model as a fresh environment would: ``serve_alone.py MODEL HISTORY FORECASTS``.
+"""Program that calls a logged model as in a new environment: ``serve_alone.py MODEL HISTORY FORECASTS``.
 
 It blocks imports of all packages except the model's requirements and the packages that these require.
 Statecast itself must be imported from the model's folder.
@@ -48,7 +48,7 @@ class ImportGuard:
         Raises:
             ModuleNotFoundError: only packages that are not allowed contain the module.
         """
-        # Allow statecast here: `main` checks that it is imported from the model's folder.
+        # Modules of statecast are allowed; `main` checks that they come from the model's folder.
         owners = {canonicalize_name(owner) for owner in self.owners.get(name, ())} - {"statecast"}
         if owners and not owners & self.allowed:
             raise ModuleNotFoundError(f"no requirement of the model provides {name}", name=name)

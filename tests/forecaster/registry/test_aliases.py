@@ -1,4 +1,8 @@
-"""The moves of an alias are recorded, up to a limit, and a rollback undoes the last move."""
+"""Tests of aliases in the registry, such as ``champion``, each of which names a model version.
+
+Each move of an alias to another version is recorded; a rollback undoes the last move. Old records are
+deleted above a limit.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,8 @@ def move(number: int, before: int | None, after: int, *, is_rollback: bool = Fal
 
 @given(st.lists(st.integers(0, 4), max_size=60), st.integers(1, 60))
 def test_rollbacks_undo_promotions_from_the_newest_to_the_oldest(actions: list[int], kept: int) -> None:
-    stack: list[int] = []  # what the history must give: a promotion pushes a version, a rollback (0) pops one
+    # The expected versions, the current one last: a promotion adds a version, a rollback (0) removes one.
+    stack: list[int] = []
     moves: list[Move] = []
     for action in actions:
         before = stack[-1] if stack else None
@@ -35,11 +40,11 @@ def test_rollbacks_undo_promotions_from_the_newest_to_the_oldest(actions: list[i
         return
     expected = stack[-2] if len(stack) > 1 else None
     assert previous_version(moves, stack[-1]) == expected
-    # If the oldest moves are deleted, the previous version may be unknown, but it must never be wrong.
+    # After the oldest moves are deleted, the previous version may be unknown, but never wrong.
     assert previous_version(moves[-kept:], stack[-1]) in (expected, None)
 
 
-def test_a_rollback_undoes_a_move_made_without_statecast() -> None:
+def test_a_rollback_after_a_move_by_other_software_uses_the_last_record() -> None:
     assert previous_version([move(1, None, 1), move(2, 1, 2)], 5) == 2
     assert previous_version([], 5) is None
 
@@ -79,7 +84,7 @@ def test_a_promotion_and_its_rollback_are_recorded_as_tags(store: Registry) -> N
         store.aliases.rollback("weather", "used")
 
 
-def test_an_alias_keeps_only_its_newest_moves(store: Registry) -> None:
+def test_only_the_newest_moves_of_an_alias_are_kept(store: Registry) -> None:
     for number in range(MOST_MOVES + 3):
         store.promote(f"weather/{number % 3 + 1}", "busy")
     moves = store.aliases.moves("weather", "busy")
@@ -112,7 +117,7 @@ def test_the_description_contains_only_the_newest_decision(store: Registry) -> N
     assert described.endswith("Replaces weather/2, from https://***@host.")
 
 
-def test_trained_until_reads_the_end_of_training_from_tags(store: Registry, tmp_path: Path) -> None:
+def test_the_end_of_the_training_data_is_read_from_tags(store: Registry, tmp_path: Path) -> None:
     assert store.aliases.trained_until("weather/1") is None
     assert store.aliases.trained_until("weather/2") == datetime(2026, 1, 2, tzinfo=UTC)
     forecaster().save(tmp_path / "saved")

@@ -1,4 +1,4 @@
-"""If the process of an MLflow run was killed, the next run sets the status of that run to KILLED."""
+"""Tests that the next run sets the status of an earlier run to KILLED if its process was killed."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def test_the_next_run_sets_the_status_of_a_killed_run(tmp_path: Path) -> None:
     [
         ({}, False),
         ({2: "4194303"}, True),  # no process has this number
-        ({3: "1.0"}, True),  # a later process has the number
-        ({1: "pid:[1]"}, False),  # the process belongs to another container
+        ({3: "1.0"}, True),  # a process that started later has this number
+        ({1: "pid:[1]"}, False),  # the process is in another container, where it may still run
         ({0: "an-earlier-boot", 1: "pid:[4026531836]"}, True),
     ],
 )
-def test_only_dead_processes_of_this_machine_count_as_dead(
+def test_a_process_counts_as_dead_only_if_this_machine_can_check_it(
     monkeypatch: pytest.MonkeyPatch, change: dict[int, str], is_dead: bool
 ) -> None:
     if 0 in change:

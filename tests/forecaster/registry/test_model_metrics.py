@@ -1,3 +1,5 @@
+"""Tests that the metrics of a model in MLflow equal the measures of an evaluation."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -27,7 +29,7 @@ def store(tmp_path: Path) -> Iterator[None]:
 
 
 def errors(a: int = 30, b: int = 10) -> pl.DataFrame:
-    """Return forecasts one window ahead with their actuals, ``a`` and ``b`` of each series."""
+    """Return forecasts one window ahead with their actuals, for the series ``a`` and ``b``."""
     rng = np.random.default_rng(2)
     middle = rng.normal(size=a + b)
     return pl.DataFrame(
@@ -64,7 +66,7 @@ def test_mlflow_metrics_equal_the_measures_of_an_evaluation() -> None:
     assert mlflow.get_run(run.info.run_id).data.metrics == pytest.approx(found)
 
 
-def test_series_count_equally_in_mase_and_coverage() -> None:
+def test_mase_and_coverage_weigh_all_series_equally() -> None:
     few, many = evaluate_forecasts(errors(), SCALE), errors()
     ten_times = pl.concat([many.filter(series_id="a")] * 10 + [many.filter(series_id="b")])
     more = evaluate_forecasts(ten_times, SCALE)

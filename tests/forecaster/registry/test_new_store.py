@@ -1,4 +1,7 @@
-"""Tests that first runs make a complete MLflow store or none, if killed or if started at the same time."""
+"""Tests of the first run of an MLflow store, which makes the store.
+
+It makes a complete store or none, even if it is killed, or if several first runs start at the same time.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Tests of the outbox: the folder that keeps entries of a run while the MLflow store cannot be reached.
+"""Tests of the outbox: the folder with the entries of a run that the MLflow store has not taken yet.
 
-The entries are sent later, each once. Their number is limited.
+Entries are metrics, files, models and the status of the run. Each is sent once. Their number is limited.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def log_everything(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> tuple
     return run.run_id, folder
 
 
-def test_send_completes_a_run_whose_store_became_unreachable(
+def test_sending_the_outbox_completes_a_run_whose_store_was_unreachable(
     store: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, folder = log_everything(store, monkeypatch)
@@ -109,7 +109,7 @@ def test_sending_a_run_again_after_a_kill_repeats_no_entry(
         patched.setattr(MlflowClient, "set_terminated", die)
         with pytest.raises(Killed):
             store.send(folder, "unused")
-    for file, content in before.items():  # put back the sent entries
+    for file, content in before.items():  # restore the entries, as if their deletion had not happened
         if file.name != "run.json":
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
@@ -149,7 +149,7 @@ def test_a_refused_metric_gives_a_notice_and_later_metrics_are_logged(
     assert client(store).get_run(run.run_id).data.metrics == {"b": 2.0}
 
 
-def test_files_that_cannot_be_stored_leave_metrics_and_status_complete(
+def test_a_run_whose_files_cannot_be_stored_keeps_metrics_and_status(
     store: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = []
@@ -172,7 +172,9 @@ def test_files_that_cannot_be_stored_leave_metrics_and_status_complete(
     assert [file.path for file in client(store).list_artifacts(run.run_id)] == ["scores.json"]
 
 
-def test_the_outbox_drops_points_beyond_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outbox_drops_metric_values_above_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(outbox, "_MOST_POINTS", 5)
     box = Outbox(tmp_path, {"name": "long"})
     for step in range(4):
@@ -200,7 +202,7 @@ def test_an_unreachable_store_is_tried_again_after_growing_waits(
         monkeypatch.setattr(type(connection.runs), "check", probe)
         for clock[0] in (1010.0, 1031.0, 1060.0, 1092.0, 1100.0):
             run.log_metrics({"a": 1.0})
-        assert tries == [1031.0, 1092.0]  # waits of 30 s, then of 60 s
+        assert tries == [1031.0, 1092.0]  # after a wait of 30 s, then of 60 s
         monkeypatch.undo()
     assert client(store).get_run(run.run_id).data.metrics == {"a": 1.0}
 
@@ -277,7 +279,7 @@ def test_a_folder_without_a_run_or_model_is_refused(store: Registry, tmp_path: P
         store.send(tmp_path, "unused")
 
 
-def test_a_run_that_the_store_took_leaves_no_folder(store: Registry) -> None:
+def test_a_completely_stored_run_leaves_no_outbox_folder(store: Registry) -> None:
     with store.start_run("whole", {}) as run:
         run.log_model(forecaster(8), "whole", history(3))
         run.log_frame(pl.DataFrame({"a": [1.0, float("nan")]}), "table.json")

@@ -1,4 +1,4 @@
-"""If an MLflow store refuses a request, the error is one line that names the remedy and hides passwords."""
+"""Tests of refusals by an MLflow store: the error is one line with the remedy and without passwords."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.servers import mlflow_server
 
 
 def refusal(registry: Registry) -> str:
-    """Start a run that the store refuses, and return the error, which must be one line without a secret."""
+    """Start a run that the store must refuse, and return the error; it must be one line without a secret."""
     with pytest.raises(ModelError) as caught, registry.start_run("refused", {}):
         pass
     line = str(caught.value)
@@ -63,7 +63,8 @@ def test_a_deleted_experiment_names_the_command_that_restores_it(tmp_path: Path)
         registry.runs()
 
 
-def test_a_postgresql_store_requires_the_setting_mlflow_artifacts(tmp_path: Path) -> None:
+def test_a_store_in_postgresql_needs_a_setting_for_its_files(tmp_path: Path) -> None:
+    """The setting mlflow.artifacts names the place of files, which are not in the database."""
     uri = "postgresql://me:secret@127.0.0.1:1/runs"
     with pytest.raises(ModelError, match=r"set mlflow\.artifacts to a folder") as caught:
         Connection(uri, "", "runs", "", "")._artifact_place()

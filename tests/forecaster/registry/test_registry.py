@@ -1,3 +1,5 @@
+"""Tests of the registry: runs, data sets and models that are logged to MLflow, and models that are loaded."""
+
 from __future__ import annotations
 
 import os
@@ -54,7 +56,7 @@ def store(store_dir: Path) -> Registry:
 
 @pytest.fixture(scope="module")
 def first_run(store: Registry) -> str:
-    """Return the id of a run that logged every kind of data, and registered ``weather/1``."""
+    """Return the id of a run that logged every kind of entry, and registered the model ``weather/1``."""
     params = {"network.cell": "lstm", "training.seed": None, "long": "x" * 10_000}
     with store.start_run("first", params, tags={"purpose": "test"}) as run:
         for epoch in (1, 2):
@@ -192,7 +194,7 @@ def test_simultaneously_registered_models_get_different_versions(
     assert len(versions.filter(pl.col("aliases").list.contains("champion"))) == 1
 
 
-def test_overlapping_uses_of_store_errors_filter_only_mlflow_warnings() -> None:
+def test_overlapping_store_calls_hide_only_the_warnings_of_mlflow() -> None:
     from forecaster.registry.refusals import store_errors
 
     before = list(warnings.filters)
@@ -284,7 +286,9 @@ def test_model_versions_and_runs_are_listed_newest_first(
     assert store.runs()["started"].is_sorted(descending=True)
 
 
-def test_a_served_model_answers_as_its_signature(store: Registry, store_dir: Path, first_run: str) -> None:
+def test_the_answer_of_a_served_model_matches_its_signature(
+    store: Registry, store_dir: Path, first_run: str
+) -> None:
     import mlflow
 
     folder = next((store_dir / "mlartifacts" / "models").rglob("MLmodel")).parent

@@ -1,3 +1,5 @@
+"""Tests of a model behind the scoring server of MLflow, which answers requests in JSON."""
+
 from __future__ import annotations
 
 import base64
@@ -65,13 +67,13 @@ def serve_model(model: Forecaster, example: pl.DataFrame, folder: Path) -> Itera
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
-    """Serve a model without covariates, see `serve_model`."""
+    """Yield a function that posts a request to a served model without covariates; see `serve_model`."""
     yield from serve_model(forecaster(), history(3), tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")
 def ask_with_covariates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
-    """Serve a model with covariates, see `serve_model`."""
+    """Yield a function that posts a request to a served model with covariates; see `serve_model`."""
     example = history(3).with_columns(pl.lit(1.0).alias("observed.heat"))
     yield from serve_model(covariate_forecaster(), example, tmp_path_factory.mktemp("served"))
 
@@ -118,6 +120,7 @@ def expected_rows(model: Forecaster, rows: pl.DataFrame) -> list[dict[str, Any]]
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_json_shape_gives_the_same_forecasts(ask: Post, shape: str) -> None:
+    """A shape is one of the forms in which MLflow accepts rows in JSON."""
     status, answer = ask(json.dumps(SHAPES[shape](text_rows(history()))))
     assert status == 200, answer
     assert answer["predictions"] == expected_rows(forecaster(), history())
@@ -227,7 +230,7 @@ def test_every_json_shape_refuses_a_broken_id(ask: Post, shape: str, cell: objec
     rows[4]["series_id"] = cell
     status, answer = ask(json.dumps(SHAPES[shape](rows)))
     if "instances" in shape and cell is True:
-        return  # MLflow makes text of all cells of such a column, so True is a readable id
+        return  # MLflow converts all cells of such a column to text, so that True is a valid id.
     assert 400 <= status < 500, answer
     assert "stack_trace" not in answer
     # MLflow itself, not the model, refuses [] in "instances", with a message of two lines.
@@ -281,7 +284,7 @@ def test_a_request_of_another_form_gets_no_stack_trace(ask: Post, body: str) -> 
     assert "stack_trace" not in answer
 
 
-def test_the_scoring_server_answers_rows_years_apart_within_seconds(ask: Post) -> None:
+def test_a_request_with_rows_years_apart_is_answered_within_seconds(ask: Post) -> None:
     began_s = time.monotonic()
     status, answer = ask(body_of('"1990-01-01T00:00:00"', "timestamp"))
     assert (status, len(answer["predictions"])) == (200, 6)

@@ -1,3 +1,5 @@
+"""Tests of the addresses of MLflow stores, of model names such as ``weather@champion``, and of the UI."""
+
 from __future__ import annotations
 
 import socket
@@ -25,7 +27,7 @@ def test_invalid_mlflow_store_addresses_are_refused(tmp_path: Path, monkeypatch:
         with pytest.raises(ModelError, match="write "):
             Store.parse(uri)
 
-    # Fake the error of the system, because the tests may run as root, which may write anywhere.
+    # The error of the system is simulated: a test that runs as root could write to any folder.
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 

@@ -1,3 +1,5 @@
+"""Tests of the HTML page of a report."""
+
 from __future__ import annotations
 
 import re

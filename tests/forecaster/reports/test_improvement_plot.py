@@ -1,4 +1,4 @@
-"""The figure of improvements has one row for each improvement and its interval."""
+"""Tests of the figure of improvements of a model over another, which has one row for each improvement."""
 
 from __future__ import annotations
 

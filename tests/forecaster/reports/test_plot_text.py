@@ -63,8 +63,8 @@ def test_figures_are_drawn_for_any_series_model_or_label_name(kind: str, name: s
 
 @given(st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=80))
 @example(r"\$5 and $6")
-def test_plain_escapes_every_dollar_sign_of_a_name(name: str) -> None:
-    # Matplotlib draws a text literally if the text has no formula, so every $ must be escaped.
+def test_every_dollar_sign_of_a_name_is_escaped(name: str) -> None:
+    # Matplotlib draws text between two $ as a formula, so every $ must be escaped.
     shown = plain(name)
     assert shown.count("$") == shown.count(r"\$")
     assert shown.replace(r"\$", "$").removeprefix(" ") == name

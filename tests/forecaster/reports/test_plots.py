@@ -1,3 +1,5 @@
+"""Tests of the figures of reports: losses, calibration, forecasts, coverage and latencies."""
+
 from __future__ import annotations
 
 import io

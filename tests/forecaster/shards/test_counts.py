@@ -1,4 +1,7 @@
-"""Tests of the counts of quarantined rows: the kinds form a fixed set, whatever text the rows hold."""
+"""Tests of the counts of quarantined rows by kind of reason.
+
+The kinds are a fixed set: no text of a row becomes a kind.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ def test_a_quarantined_cell_with_semicolons_counts_as_one_kind() -> None:
     assert by_kind(rejected) == {"is not a number": 5}
 
 
-def test_unknown_quarantine_kinds_of_a_reader_count_as_other() -> None:
+def test_quarantined_rows_of_an_unknown_kind_count_as_other() -> None:
     frame = raw([("a", "b", "c", "", "why; so")] * 3)
     frame = frame.with_columns(problem_kind=pl.Series(["message is empty", None, "made up"]))
     _, rejected = observations.validate(frame)
@@ -57,7 +60,7 @@ def test_unknown_quarantine_kinds_of_a_reader_count_as_other() -> None:
     assert counts.quarantined == {"message is empty": 1, "row cannot be read": 1, "other": 1}
 
 
-def test_quarantine_counts_of_an_earlier_snapshot_format_are_mapped() -> None:
+def test_quarantine_counts_of_an_old_snapshot_get_the_current_kinds() -> None:
     table = snapshot.to_arrow(Shard.cold(0, 1, forecaster().initial_state(), ()))
     key = b"statecast.shard"
     metadata = json.loads(table.schema.metadata[key])

@@ -1,3 +1,5 @@
+"""Tests of how a shard applies batches: late rows, closed windows, offsets, corrected and repeated rows."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -74,7 +76,7 @@ def test_windows_close_once_every_partition_has_a_watermark() -> None:
 
 
 @pytest.mark.parametrize("per_step", [1, 4, 100])
-def test_ends_of_blocks_do_not_depend_on_the_first_window(per_step: int) -> None:
+def test_blocks_of_windows_end_at_the_same_windows_for_any_start(per_step: int) -> None:
     ends = []
     for begin in (START, START + 1, START + 6):
         batches = batches_of(
@@ -98,7 +100,7 @@ def test_late_rows_are_written_with_lateness_and_offset() -> None:
     assert late.select("series_id", "partition", "offset").rows() == [("a", "rows", 3)]
 
 
-def test_an_early_batch_waits_for_the_preceding_batch() -> None:
+def test_a_batch_that_overtakes_the_preceding_batch_waits_for_it() -> None:
     model, rows = forecaster(), rows_of_ones(("a",), 6)
     arrivals = [Arrival(rows[i : i + 2], (START + i + 2) * HOUR_US) for i in (0, 2, 4)]
     first, second, third = batches_of(arrivals)
@@ -130,6 +132,7 @@ def test_late_rows_do_not_depend_on_the_order_of_batches() -> None:
 
 
 def test_rows_of_one_batch_may_have_different_watermarks() -> None:
+    """The column `BEFORE` holds, for each row, the watermark before the row."""
     rows = rows_of_ones(("a",), 3)
     (batch,) = batches_of([Arrival(rows, 0)])
     before = pl.Series(BEFORE, [NEVER, (START + 1) * HOUR_US, (START + 5) * HOUR_US])
@@ -142,7 +145,7 @@ def test_rows_of_one_batch_may_have_different_watermarks() -> None:
     assert late["late_s"].to_list() == [((START + 5) * HOUR_US - rows["timestamp"].dt.epoch("us")[2]) / 1e6]
 
 
-def test_batches_wait_until_all_partitions_are_known() -> None:
+def test_a_shard_applies_no_batch_before_all_partitions_are_known() -> None:
     model = forecaster()
     (batch,) = batches_of([Arrival(rows_of_ones(("a",), 3), (START + 3) * HOUR_US)])
     closed_us = (START + 1) * HOUR_US
@@ -179,7 +182,7 @@ def test_quarantined_rows_are_counted_by_kind_of_reason() -> None:
     assert list(written.columns) == list(quarantine.SCHEMA)
 
 
-def test_a_row_years_before_all_others_creates_no_windows_between() -> None:
+def test_a_row_years_before_the_other_rows_creates_no_windows_between() -> None:
     model = forecaster(max_gap=5)
     rows = pl.concat([rows_of_ones(("a",), 1, START - 300_000), rows_of_ones(("a",), 3)])
     (batch,) = batches_of([Arrival(rows, (START + 3) * HOUR_US)])
@@ -187,12 +190,12 @@ def test_a_row_years_before_all_others_creates_no_windows_between() -> None:
     blocks = [out.forecasts for out in outputs if out.forecasts]
     assert sum(len(block.issued) for block in blocks) < 20
     counts = last_shard(model, [batch]).counts
-    # The series takes 6 steps until it retires, and 3 steps after the gap. It was forgotten in the gap, so it
-    # counts as new, and its return is no cold start.
+    # The series takes 6 steps until it retires, and 3 steps after the gap.
+    # It was forgotten in the gap: it counts as a new series, and not as a cold start.
     assert (counts.used, counts.cold_starts, counts.series_steps) == (4, 0, 6 + 3)
 
 
-def test_only_the_last_output_of_a_batch_holds_the_batch() -> None:
+def test_only_the_last_output_of_a_batch_marks_the_batch_as_done() -> None:
     (batch,) = batches_of([Arrival(rows_of_ones(("a",), 20), (START + 20) * HOUR_US)])
     done = [out.done for _, out in steps(forecaster(), [batch], 4)]
     assert len(done) > 5
@@ -206,7 +209,7 @@ def correction(value: float, start: int) -> Batch:
     return replace(empty_batch("rows", start), stop=start + 1, rows=rows)
 
 
-def test_the_later_row_of_a_time_is_used_across_snapshots_and_jobs() -> None:
+def test_a_later_row_replaces_earlier_rows_across_snapshots_and_jobs() -> None:
     model = forecaster()
     shard = Shard.cold(0, 1, model.initial_state(), ["rows"])
     for offset, value in enumerate((3.0, 9.0, 5.0)):
@@ -215,7 +218,8 @@ def test_the_later_row_of_a_time_is_used_across_snapshots_and_jobs() -> None:
     (other,) = hand_over_shards([shard.copy()])
     (other,) = hand_over_shards([other])
     assert other.pending.sort("offset")["value"].to_list() == [3.0, 9.0, 5.0]
-    *_, (other, _) = apply(other, correction(4.0, 0), model)  # offsets restart in the second job
+    # The second job has another input, whose offsets begin at 0 again.
+    *_, (other, _) = apply(other, correction(4.0, 0), model)
     for kept, expected in ((shard, [(3.0, 5.0), (9.0, 5.0)]), (other, [(3.0, 4.0), (5.0, 4.0), (9.0, 4.0)])):
         outputs = list(apply(kept, closing(START, kept.offsets.get("rows", 0)), model))
         replaced = pl.concat([output.replaced for _, output in outputs]).sort("value")
@@ -225,6 +229,7 @@ def test_the_later_row_of_a_time_is_used_across_snapshots_and_jobs() -> None:
 
 
 def test_a_snapshot_without_offsets_of_pending_rows_can_be_read() -> None:
+    """Earlier versions wrote such snapshots."""
     model = forecaster()
     *_, (shard, _) = apply(Shard.cold(0, 1, model.initial_state(), ["rows"]), correction(3.0, 0), model)
     old = snapshot.to_arrow(replace(shard, pending=shard.pending.drop("offset")))
@@ -238,9 +243,10 @@ def in_partition(name: str, value: float, start: int) -> Batch:
 
 
 @given(order=st.permutations([("p0", 9.0, 5), ("p1", 2.0, 5), ("p2", 7.0, 4)]), stop=st.integers(0, 3))
-def test_a_repeated_time_uses_the_largest_offset_then_partition(
+def test_of_rows_with_one_time_the_largest_offset_is_used(
     order: list[tuple[str, float, int]], stop: int
 ) -> None:
+    """At equal offsets, the row of the greatest partition name is used."""
     model, begins = forecaster(), {"p0": 5, "p1": 5, "p2": 4}
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), begins)
     for done, (name, value, offset) in enumerate(order):
@@ -252,17 +258,19 @@ def test_a_repeated_time_uses_the_largest_offset_then_partition(
     assert _used_value(shard, model) == 2.0
 
 
-def test_new_rows_replace_pending_rows_of_a_partition_read_again() -> None:
+def test_a_new_row_replaces_a_pending_row_that_will_be_read_again() -> None:
     model = forecaster()
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)
-    for begin in (0, 50):  # p0 is read again, from before its pending row or from that row on
+    # The partition p0 is read again: from its start, or from its pending row at offset 50 on.
+    for begin in (0, 50):
         other = add_partitions(hand_over_shards([shard.copy()])[0], {"p0": begin, "p1": 0})
         *_, (other, _) = apply(other, in_partition("p1", 4.0, 0), model)
         assert _used_value(other, model) == 4.0
 
 
 def test_a_snapshot_without_partitions_of_pending_rows_can_be_read() -> None:
+    """Earlier versions wrote such snapshots."""
     model = forecaster()
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 7, "p1": 0})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 7), model)
@@ -274,7 +282,7 @@ def test_a_snapshot_without_partitions_of_pending_rows_can_be_read() -> None:
 
 
 def _used_value(shard: Shard, model: Forecaster) -> float:
-    """Return the value that a shard uses of pending rows that all have the same series and time."""
+    """Close the window of pending rows that share a series and time; return the value that the shard uses."""
     shard = shard.copy()
     for name, offset in shard.offsets.items():
         end = replace(closing(START, offset), partition=name)

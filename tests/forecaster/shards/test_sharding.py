@@ -1,3 +1,5 @@
+"""Tests of how series are assigned to shards, and batches split by shard."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -14,7 +16,7 @@ from tests.fleets import fleets, rows_of
 
 
 def test_the_shard_of_a_series_never_changes() -> None:
-    # Existing state tables hold these shard numbers: a change of `shard_of` needs a migration of the tables.
+    # Existing state tables depend on these shard numbers. If `shard_of` changes, the tables must be migrated.
     assert [shard_of(name, 8) for name in ("a", "EWR temp", "Zürich", "🚲", "")] == [3, 7, 6, 6, 0]
 
 
@@ -28,7 +30,7 @@ def test_series_are_spread_over_all_shards(seed: int, shards: int) -> None:
 
 
 @given(fleet=fleets(), shards=st.integers(1, 9))
-def test_the_parts_of_a_batch_split_by_shard_add_up(fleet: Windows, shards: int) -> None:
+def test_the_parts_of_a_batch_for_all_shards_have_each_row_once(fleet: Windows, shards: int) -> None:
     rows = rows_of(fleet).with_row_index("offset").with_columns(pl.col("offset").cast(pl.Int64))
     rows = rows.select("series_id", "timestamp", "value", "offset")
     rejected = quarantine.whole_file("a.csv", "why", 0)
@@ -36,7 +38,7 @@ def test_the_parts_of_a_batch_split_by_shard_add_up(fleet: Windows, shards: int)
         empty_batch("rows", 0), stop=len(rows), rows=rows, rejected=rejected, outside=3, watermark_us=7
     )
     splitter = Splitter(shards)
-    for _ in range(2):  # the second call uses the shard numbers that the first call stored
+    for _ in range(2):  # the second call reuses the shard numbers of series from the first call
         parts = splitter.split(batch)
         assert len(parts) == shards
         assert pl.concat([part.rows for part in parts.values()]).sort("offset").equals(rows)

@@ -1,3 +1,5 @@
+"""Tests of frequencies: the windows that they define, their texts, and their pandas names."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
@@ -104,9 +106,7 @@ def test_parsing_the_text_of_a_frequency_restores_the_frequency(freq: Frequency)
         ("2mo", "2mo", 2 * 2_629_746),
     ],
 )
-def test_a_parsed_frequency_has_a_standard_name_and_nominal_length(
-    text: str, named: str, nominal_s: int
-) -> None:
+def test_equal_frequencies_have_one_name_and_a_nominal_length(text: str, named: str, nominal_s: int) -> None:
     freq = Frequency.parse(text)
     assert (str(freq), freq.nominal_s) == (named, nominal_s)
 
@@ -166,7 +166,7 @@ def test_pandas_frequencies_are_replaced_by_statecast_names(text: str, own: str)
     assert Frequency.parse(text) == Frequency.parse(own)
 
 
-def test_windows_begin_at_the_dates_of_pandas_date_range() -> None:
+def test_windows_begin_at_the_dates_that_pandas_generates() -> None:
     import pandas as pd  # type: ignore[import-untyped]
 
     for alias in ("W", "W-MON", "W-SAT", "D", "h", "15min", "MS", "QS", "YS"):
@@ -201,7 +201,7 @@ def test_unsupported_pandas_frequencies_are_refused_with_a_hint(text: str, messa
         WindowConfig(freq=text)
 
 
-def test_the_time_step_of_labels_must_have_a_fixed_length() -> None:
+def test_the_time_step_of_a_labeller_must_have_a_fixed_length() -> None:
     assert (fixed_s("15min"), fixed_s("1d12h")) == (900, 129_600)
     for text in ("1mo", "1w-sun", "QS"):
         with pytest.raises(ValueError, match="no fixed length"):

@@ -1,4 +1,4 @@
-"""Tests of windows of a week that begin on the weekday of the rows, as the dates of forecasts then do."""
+"""Tests of windows of a week: they begin on the weekday of the rows, so forecasts have the rows' weekday."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def test_weekly_forecasts_begin_on_the_weekday_of_the_rows(day: str, name: str) 
     np.testing.assert_allclose(rest.values, whole.values[:, 12:], rtol=1e-5, atol=1e-5)
 
 
-def test_a_state_without_week_offset_has_weeks_from_thursday() -> None:
+def test_a_state_of_an_earlier_version_has_weeks_from_thursday_on() -> None:
     model = forecaster(freq="1w")
     state, _ = advance(model, model.initial_state(), weekly_rows("thu"))
     metadata = state.to_arrow().schema.metadata
-    # Remove the offset, which earlier versions did not write.
+    # Earlier versions did not write the weekday on which windows begin: remove it from the state.
     layout = metadata[b"statecast.state.layout"].replace(b'"freq_offset_s": 0, ', b"")
     older = state.to_arrow().replace_schema_metadata({**metadata, b"statecast.state.layout": layout})
     assert b"freq_offset_s" not in layout
@@ -66,6 +66,7 @@ def test_a_state_without_week_offset_has_weeks_from_thursday() -> None:
 
 
 def test_rows_not_on_the_first_weekday_of_windows_give_a_notice() -> None:
+    """The notice names the frequency whose windows begin on the weekday of the rows."""
     plain = WindowConfig(freq="1w")
     notice = weekday_notice(weekly_rows("sun"), plain)
     assert notice is not None
@@ -78,4 +79,5 @@ def test_rows_not_on_the_first_weekday_of_windows_give_a_notice() -> None:
 
 
 def test_weeks_that_begin_on_sunday_have_the_season_of_a_year() -> None:
+    """The first weekday does not change the season: 52 weeks."""
     assert likely_season(Frequency.parse("1w-sun")) == likely_season(Frequency.parse("1w")) == 52

@@ -1,3 +1,5 @@
+"""Tests of `aggregate`, which aggregates the rows of each series and window to one value."""
+
 from __future__ import annotations
 
 import statistics
@@ -25,7 +27,8 @@ Row = tuple[str, int, float, str]
 ROWS = st.lists(
     st.tuples(
         st.sampled_from("abc"),
-        st.integers(0, 12 * FREQ_S - 1).map(lambda s: s // 300 * 300),  # rounded, so that some times repeat
+        # rounded to 5 minutes, so that times repeat
+        st.integers(0, 12 * FREQ_S - 1).map(lambda s: s // 300 * 300),
         st.floats(-1e6, 1e6).map(lambda v: round(v, 1)),
         st.sampled_from(["x", "y"]),
     ),
@@ -94,7 +97,7 @@ def test_aggregates_equal_the_results_of_plain_loops(
 
     placed = frame.with_row_index("offset").with_columns(pl.col("offset").cast(pl.Int64))
     shuffled = aggregate(placed.sample(fraction=1, shuffle=True, seed=seed), config)
-    np.testing.assert_array_equal(shuffled.windows.values, windows.values)  # to the bit
+    np.testing.assert_array_equal(shuffled.windows.values, windows.values)  # equal to the last bit
     assert shuffled.duplicates == duplicates
 
 
@@ -164,7 +167,8 @@ def test_a_repeated_time_uses_the_row_with_the_largest_offset(how: str) -> None:
     assert found.replaced.select("value", "replaced_by").rows() == [(9.0, 1.0)]
 
 
-def test_sums_add_equal_events_unless_their_origins_are_equal() -> None:
+def test_sums_add_equal_rows_unless_one_row_was_read_twice() -> None:
+    """A row was read twice if its origin, the file and place in the file, occurs twice with one value."""
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": "sum"})
     rows = [(0, 5.0, 0), (0, 5.0, 1), (0, 5.0, 2), (0, 6.0, 3)]
     assert aggregate(rows_with_offsets(rows), config).duplicates == 0
@@ -190,7 +194,7 @@ def test_an_observed_covariate_is_averaged_over_the_rows_of_a_window() -> None:
         np.testing.assert_array_equal(found.windows.past["heat"], [[5.0], [np.nan], [5.0]])
         # The two rows at minute 10 differ only in heat: the later row replaces the earlier row.
         assert found.replaced.select("value", "replaced_by").rows() == [(2.0, 2.0)]
-    lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # one row in each window
+    lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # windows with a single row
     np.testing.assert_array_equal(lone.past["heat"], [[1.0], [np.nan], [5.0]])
     both = lone.stacked_covariates(("wind", "heat"))
     assert both is not None

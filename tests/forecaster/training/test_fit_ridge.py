@@ -1,3 +1,5 @@
+"""Tests of the fit of the ridge regressions, the linear experts of the network."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -49,12 +51,13 @@ def test_the_ridge_regressions_learn_a_season() -> None:
     made = fleet(autoregression(), 1200)
     errors = errors_by_expert(fit_linear(made), made, slice(1200, None))
     for k in (0, 1):
-        # The best possible error is 0.87 of the error of the last season, and 0.61 of that of the last value.
+        # Even exact weights have 0.87 of the error of the seasonal expert (2).
+        # They have 0.61 of the error of the last value (5).
         assert (errors[k] < 0.93 * errors[2]).all()
         assert (errors[k] < 0.7 * errors[5]).all()
 
 
-def test_multiplicative_series_are_forecast_best_by_the_log_ridge() -> None:
+def test_the_log_ridge_is_best_for_series_with_relative_changes() -> None:
     noise = np.random.default_rng(0).normal(size=(1524, 6))
     for t in range(24, len(noise)):
         noise[t] += 0.8 * noise[t - 24]
@@ -95,7 +98,7 @@ def test_gaps_constants_and_outliers_give_finite_ridge_weights() -> None:
     assert np.isfinite(fit_linear(fleet(values))).all()
 
 
-def test_the_typical_change_is_the_median_relative_change() -> None:
+def test_the_typical_change_is_the_median_change_relative_to_the_level() -> None:
     steps = np.resize([0.0, 1.0], 100)[:, None]
     values = np.concatenate([99.5 + steps, 10 * (9.5 + steps), 0 * steps], axis=1)
     assert typical_change(fleet(values)) == pytest.approx((0.01 + 0.1) / 2)

@@ -1,3 +1,5 @@
+"""Tests of the batches and segments that training reads: their targets, and their use of memory."""
+
 from __future__ import annotations
 
 import tracemalloc
@@ -33,7 +35,7 @@ def walks(windows: int, series: int) -> Windows:
 
 
 def kept_bytes(batch: TrainingBatch) -> int:
-    """Return the bytes of memory that a batch keeps allocated, each buffer counted once."""
+    """Return the number of bytes that a batch holds in memory; arrays that share memory count once."""
     buffers: dict[int, int] = {batch.x.data_ptr(): batch.x.nbytes}
     block = batch.block
     for array in (batch.ahead, block.history, block.last, block.unit, batch.first_target):
@@ -45,7 +47,7 @@ def kept_bytes(batch: TrainingBatch) -> int:
 
 
 def peak_bytes(fleet: Fleet, length: int) -> int:
-    """Return the peak of traced memory in bytes while all segments of all batches are iterated."""
+    """Return the largest memory in use, in bytes, while all segments of all batches are iterated."""
     tracemalloc.start()
     try:
         for number in range(len(fleet.batches)):
@@ -62,7 +64,7 @@ def test_training_batch_memory_does_not_grow_with_the_horizon() -> None:
     assert kept_bytes(many) == kept_bytes(one) + padding
 
 
-def test_peak_training_memory_is_less_than_all_targets_need() -> None:
+def test_training_never_holds_all_targets_in_memory() -> None:
     windows, series, length, horizon = 4000, 8, 16, 64
     fleets = [fleet_of(walks(windows, series), network(n), FREQ, 8) for n in (1, horizon)]
     near, far = (peak_bytes(fleet, length) for fleet in fleets)
@@ -73,17 +75,17 @@ def test_peak_training_memory_is_less_than_all_targets_need() -> None:
     )  # 1 byte per target; a copy of all targets needs 4 bytes each
 
 
-def test_peak_training_memory_does_not_grow_with_the_batch_count(
+def test_training_memory_does_not_grow_with_the_number_of_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("forecaster.training.batches._KEPT_BYTES", 0)
     few, many = (peak_bytes(fleet_of(walks(500, n), network(4), FREQ, 8), 16) for n in (8, 80))
-    assert many < 2.5 * few  # at most two batches exist at once: a batch and the next one
+    assert many < 2.5 * few  # at most two batches are in memory at once
 
 
 @pytest.mark.parametrize("held_from", [60, 41, 40, 17, 2])
 @pytest.mark.parametrize("length", [7, 16, 100])
-def test_targets_are_scaled_changes_split_at_the_held_out_windows(held_from: int, length: int) -> None:
+def test_targets_are_changes_in_units_split_at_the_held_out_windows(held_from: int, length: int) -> None:
     windows, horizon = walks(60, 4), 5
     fleet = fleet_of(windows, network(horizon), FREQ, 2, held_from)
     seen = set()
@@ -118,7 +120,7 @@ def test_targets_are_scaled_changes_split_at_the_held_out_windows(held_from: int
 
 @pytest.mark.parametrize("held_from", [0, 1, 2, 16, 17, 18, 59, 60])
 @pytest.mark.parametrize("length", [2, 16, 59, 100])
-def test_training_segments_have_a_target_before_held_out_windows(held_from: int, length: int) -> None:
+def test_segments_without_a_target_to_learn_from_are_not_counted(held_from: int, length: int) -> None:
     windows = walks(60, 6)
     fleet = fleet_of(windows, network(3), FREQ, 2, held_from)
     total = 0
@@ -131,7 +133,7 @@ def test_training_segments_have_a_target_before_held_out_windows(held_from: int,
     assert fleet.steps(length) == total
 
 
-def test_training_batches_within_the_memory_bound_are_cached(
+def test_training_batches_are_kept_up_to_a_limit_of_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fleet = fleet_of(walks(60, 6), network(3), FREQ, 2)

@@ -1,3 +1,5 @@
+"""Tests of training: equal results for equal seeds, the choice of weights, and the refit on all windows."""
+
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
@@ -122,7 +124,7 @@ def test_training_keeps_the_best_or_the_initial_weights(windows: Windows, rate: 
     assert score(trained.chosen.network) == pytest.approx(min(scores), rel=1e-6)
 
 
-def test_refit_after_zero_epochs_fits_only_the_linear_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refit_of_zero_epochs_fits_only_the_linear_experts(monkeypatch: pytest.MonkeyPatch) -> None:
     worse = count(1)
     monkeypatch.setattr(fitting, "validate", lambda *_: {"validation_loss": float(next(worse))})
     trained = train_briefly(refit=True, backtest=0.1)
@@ -134,7 +136,7 @@ def test_refit_after_zero_epochs_fits_only_the_linear_part(monkeypatch: pytest.M
         assert torch.equal(weight, trained.forecaster.network.get_parameter(name)), name
 
 
-def test_refit_repeats_the_best_number_of_epochs_over_all_windows() -> None:
+def test_a_refit_trains_the_best_number_of_epochs_on_all_windows() -> None:
     trained = train_briefly(refit=True, backtest=0.1, epochs=3)
     assert trained.epochs > 0
     assert [epoch["epoch"] for epoch in trained.refit_history] == list(range(1, trained.epochs + 1))
@@ -207,7 +209,8 @@ def test_the_training_seed_shuffles_batches_in_each_epoch(
     def orders(seed: int) -> list[list[int]]:
         batch_numbers.clear()
         train_briefly(sines(60, 40), batch_series=5, epochs=3, seed=seed, validation=0.0)
-        # The first five passes over the 8 batches fit the linear part (4) and the weights of horizons (1).
+        # Training first reads the 8 batches five times: four times to fit the linear experts, and once for
+        # the weights of horizons. The epochs follow.
         return [batch_numbers[8 * (5 + epoch) : 8 * (6 + epoch)] for epoch in range(3)]
 
     one = orders(0)
@@ -218,8 +221,9 @@ def test_the_training_seed_shuffles_batches_in_each_epoch(
 
 
 def test_the_validation_skill_does_not_depend_on_the_halflife() -> None:
-    # With a learning rate of almost 0 the network forecasts the last value: its skill must be 0 in any unit.
-    # Make the held-out windows noisy: each half-life tracks another unit there, and the loss is in units.
+    # With a learning rate of almost 0, the network keeps forecasting the last value, so its skill is about 0.
+    # The held-out windows are noisy. There, the unit of a series depends on the half-life, and so does the
+    # loss, which is in units. The skill must not.
     noisy_end = sines(200, 6).values
     noisy_end[160:] *= 20.0
     values = fleet_of(noisy_end)

@@ -1,3 +1,5 @@
+"""Tests of training on unusual data: constant, short or empty series, outliers, and extreme values."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -76,7 +78,7 @@ def test_the_training_error_names_a_series_with_infinite_loss(
 def test_the_error_for_diverging_weights_names_the_learning_rate() -> None:
     values = sines(100, 6).values
     values[50:, 2] += 1e12 * np.sign(np.sin(np.arange(50)))
-    # Use model_copy, because it does not validate: these values are above the limits of the settings.
+    # These values are above the limits of the settings; `model_copy` does not check the limits.
     too_fast = BRIEF.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30})
     with pytest.raises(DataError, match=r"'s2'.* training\.learning_rate"):
         train(fleet_of(values), NETWORK, too_fast, WindowConfig())

@@ -13,7 +13,7 @@ from tests.pipelines.beam.fleet_pipelines import backfill
 
 @pytest.fixture(scope="module")
 def observed() -> Windows:
-    """Seven series of forty windows, with gaps, one late start, and six hours without observations."""
+    """Return seven series of forty windows with gaps; one begins late, and six hours have no observation."""
     values = np.random.default_rng(0).normal(size=(40, 7)).cumsum(axis=0) + 10.0 ** np.arange(7)
     values[np.random.default_rng(1).random(values.shape) < 0.1] = np.nan
     values[:20, 3] = np.nan
@@ -24,5 +24,5 @@ def observed() -> Windows:
 
 @pytest.fixture(scope="module")
 def backfilled(observed: Windows, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
-    """The forecasts of a backfill of the rows of ``observed``."""
+    """Return the forecasts of a backfill of the rows of ``observed``."""
     return backfill(rows_of(observed), tmp_path_factory.mktemp("backfill")).sort("issued_at", "series_id")

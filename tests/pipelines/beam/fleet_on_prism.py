@@ -1,6 +1,9 @@
-"""Forecast a paced replay on Prism: `python -m tests.pipelines.beam.fleet_on_prism ROWS MODEL OUTPUT [POOL]`.
+"""Program that forecasts a replay on Prism: ``... fleet_on_prism ROWS MODEL OUTPUT [POOL]``.
 
-With the address of a pool, the worker is a process of the pool; without, it is a thread of this process.
+The replay has a limited speed, so that a test can kill the program while it runs.
+
+With the address of a worker pool, the worker is a process of the pool. Otherwise it is a thread of this
+process.
 """
 
 from __future__ import annotations

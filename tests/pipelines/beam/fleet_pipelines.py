@@ -40,7 +40,10 @@ NO_TIME = datetime(2013, 1, 1, tzinfo=UTC)  # event time of an element without a
 
 @dataclass(frozen=True)
 class Bundle:
-    """Elements that a source emits once the fleet has written ``after`` forecasts, and the next watermark."""
+    """Elements that a source emits together, and the watermark after them.
+
+    The source emits them once the fleet has written ``after`` forecasts.
+    """
 
     elements: Sequence[Row | pl.DataFrame]
     watermark_us: int
@@ -55,7 +58,7 @@ class EmitBundles(beam.PTransform[Any, Any]):
     folder: Path
 
     def expand(self, begin: Any) -> Any:
-        """Create one element, the number of bundles; a splittable DoFn emits one bundle in each call."""
+        """Create one element, the number of bundles; each call of a splittable DoFn emits one bundle."""
         count = begin | beam.Create([len(self.bundles)], reshuffle=False)
         return count | beam.ParDo(_EmitBundle(tuple(self.bundles), self.folder)).with_output_types(Any)
 
@@ -167,7 +170,7 @@ def backfill(
 
 
 def end_us(window: int) -> int:
-    """Return the end of window number ``window``, counted from START, in microseconds since 1970."""
+    """Return the end of a window in microseconds since 1970; windows are numbered from START on."""
     return (START + window + 1) * HOUR_US
 
 

@@ -1,3 +1,5 @@
+"""Tests of the coders, by which Beam turns batches and frames into bytes and back."""
+
 from __future__ import annotations
 
 import json
@@ -80,14 +82,14 @@ def test_beam_finds_the_coder_by_the_type(kind: type[Any]) -> None:
 
 
 @given(element=BATCHES | FLEET_ROWS)
-def test_the_size_of_an_element_sums_its_frames(element: Any) -> None:
+def test_the_estimated_size_of_an_element_is_that_of_its_frames(element: Any) -> None:
     frames = [part for part in vars(element).values() if isinstance(part, pl.DataFrame)]
     size = ElementCoder(type(element)).estimate_size(element)
     assert size == sum(int(frame.estimated_size()) for frame in frames)
     assert ElementCoder(pl.DataFrame).estimate_size(frames[0]) == int(frames[0].estimated_size())
 
 
-def test_an_element_is_encoded_as_json_and_arrow() -> None:
+def test_an_element_is_a_json_header_followed_by_arrow_data() -> None:
     data = ElementCoder(Batch).encode(empty_batch("replay", 7, snapshot=True))
     size = struct.unpack("<q", data[:8])[0]
     header = json.loads(data[8 : 8 + size])
@@ -96,5 +98,6 @@ def test_an_element_is_encoded_as_json_and_arrow() -> None:
     assert frame_of(rows).schema == observations.empty(offset=True).schema
 
 
-def test_the_coder_of_elements_is_not_deterministic() -> None:
+def test_beam_does_not_use_the_coder_for_keys() -> None:
+    """Beam requires a deterministic coder for keys: equal elements must have equal bytes."""
     assert not ElementCoder(Batch).is_deterministic()

@@ -1,4 +1,7 @@
-"""`ForecastFleet` whose workers load the model and the state table from files, a registry or a store."""
+"""Tests of `ForecastFleet` whose workers load the model and the state table when the pipeline starts.
+
+They load them from files, from a registry or from an object store.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from tests.pipelines.beam.fleet_pipelines import IN_PROCESS, backfill, between, 
 
 
 @pytest.mark.parametrize("name", [Path, str])
-def test_workers_load_a_model_file_in_setup(
+def test_workers_load_a_model_file_when_the_pipeline_runs(
     name: Callable[[Path], Path | str], observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     file = tmp_path / "model" / "forecaster.safetensors"
@@ -30,7 +33,7 @@ def test_workers_load_a_model_file_in_setup(
     pipeline = beam.Pipeline(options=IN_PROCESS)
     forecasts = (pipeline | beam.Create(rows_of(observed).to_dicts()) | fleet)["forecasts"]
     forecasts | beam.Map(write_frame, tmp_path / "forecasts")
-    # The model is saved after the pipeline was made, so the pipeline cannot hold its weights.
+    # The model is saved only now, after the pipeline was built, so only the workers can load it.
     forecaster().save(file.parent)
     pipeline.run().wait_until_finish()
     assert_same_frames(read_output(tmp_path, "forecasts"), backfilled, scales(observed))
@@ -53,7 +56,7 @@ def test_a_model_is_loaded_from_an_object_store(s3: Remote) -> None:
         assert model_of(place, "", "one").load().version == forecaster().version
 
 
-def test_a_second_pipeline_loads_a_replaced_model_file_again(tmp_path: Path) -> None:
+def test_a_second_pipeline_loads_the_model_that_has_replaced_the_first(tmp_path: Path) -> None:
     for seed in (0, 1):
         forecaster(seed=seed).save(tmp_path)
         loaded = model_of(tmp_path, "", f"pipeline {seed}").load()

@@ -1,4 +1,4 @@
-"""`ForecastFleet` in a user's own Beam pipeline, compared with a backfill of the same rows."""
+"""Tests of `ForecastFleet` in a Beam pipeline of a user, compared with a backfill of the same rows."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def test_an_invalid_row_does_not_affect_other_rows(tmp_path: Path) -> None:
     assert wrong[2][1] == "'[1.0]' is not a number"
 
 
-def test_a_bundle_without_any_complete_row_is_rejected(tmp_path: Path) -> None:
+def test_rows_are_rejected_if_all_of_a_bundle_are_incomplete(tmp_path: Path) -> None:
+    """No row of the bundle has the fields timestamp and value."""
     found = run(IN_PROCESS, beam.Create([{"series_id": "a"}]), ForecastFleet(forecaster()), tmp_path)
     (rejected,) = read_output(tmp_path, "quarantined").to_dicts()
     assert (rejected["column"], rejected["reason"]) == ("timestamp", "time is missing; value is missing")
@@ -92,26 +93,28 @@ def test_a_fleet_resumes_from_any_number_of_shards(
 
 
 @pytest.mark.prism
-def test_an_unbounded_fleet_issues_forecasts_as_its_watermark_passes(
+def test_an_unbounded_fleet_issues_forecasts_when_its_watermark_advances(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed)
     issued = (backfilled["issued_at"].dt.epoch("us") // HOUR_US - START).to_numpy()
 
     def closed(window: int) -> int:
-        """Return the number of forecasts that a fleet has issued once it has closed this window."""
+        """Return how many forecasts a fleet has issued in total after it has closed a window."""
         return int((issued <= window + 1).sum())
 
     late_row = [{"series_id": "s0", "timestamp": time_of(3), "value": 1e9}]
     bad = [{"series_id": "s1", "timestamp": "never", "value": 1.0}]
     bundles = [
-        # One bundle has elements of many windows, and the watermark stays behind the newest of them.
+        # The elements of this bundle belong to twelve windows; the watermark after it closes only eight.
         Bundle(between(rows, 0, 12).to_dicts(), end_us(7)),
-        # This bundle waits for forecasts. The wait would time out if the fleet issued them only at its end.
+        # This bundle waits until window 7 is forecast. If the fleet issued forecasts only at the end of its
+        # input, the wait would time out.
         Bundle([*late_row, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=closed(7)),
         Bundle([], end_us(15) - 1),
         Bundle([between(rows, 16, 20)], end_us(18), after=closed(13)),
-        # Each window has two bundles; the second one closes it, and its rows must not count as late.
+        # Each window has two bundles. The watermark after the second one closes the window; the rows of the
+        # second bundle must not count as late.
         *(bundle for w in range(20, 34) for bundle in in_halves(between(rows, w, w + 1).to_dicts(), w)),
         Bundle([], end_us(33), after=closed(19)),
         Bundle(between(rows, 34, 40).to_dicts(), end_us(36)),
@@ -152,7 +155,7 @@ def test_a_row_within_the_allowed_lateness_is_used(observed: Windows, tmp_path: 
 
     closed = int((expected["issued_at"].dt.epoch("us") <= end_us(8)).sum())
     bundles = [
-        # The watermark is behind the end of window 10, so window 8 closes and window 9 does not.
+        # With a lateness of 2 h, a watermark at the end of window 10 closes window 8, but not window 9.
         Bundle(between(on_time, 0, 11).to_dicts(), end_us(10)),
         Bundle([*delayed.to_dicts(), *too_late.to_dicts()], end_us(10), after=closed),
         Bundle(between(on_time, 11, 40).to_dicts(), end_us(39)),
@@ -164,7 +167,7 @@ def test_a_row_within_the_allowed_lateness_is_used(observed: Windows, tmp_path: 
 
 
 @pytest.mark.prism
-def test_a_fleet_forecasts_a_log_by_its_watermark(
+def test_a_fleet_forecasts_the_rows_of_a_log(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows_of(observed).write_parquet(tmp_path / "rows.parquet")

@@ -1,4 +1,4 @@
-"""The pictures of docs/beam.md show the steps of today's pipelines."""
+"""Test that the pictures of docs/beam.md show the current steps of the pipelines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pipeline of `ForecastFleet` on Prism that is killed and run again leaves the forecasts of a backfill."""
+"""Tests that a pipeline of `ForecastFleet` that is killed and run again gives the forecasts of a backfill."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def start_fleet(folder: Path, *pool: str, **options: Any) -> subprocess.Popen[st
 
 
 def files_in(folder: Path) -> set[str]:
-    """Return the names of complete files; a process that is killed may leave a hidden one."""
+    """Return the names of complete files; a killed process may leave an incomplete file, which is hidden."""
     return {path.name for path in folder.glob("[!.]*")}
 
 
@@ -54,7 +54,7 @@ def inputs(observed: Windows, tmp_path: Path) -> Path:
 
 
 def assert_complete(output: Path, before: set[str], backfilled: pl.DataFrame, observed: Windows) -> None:
-    """Check that the second run of a pipeline kept or replaced each file of the first, and added the rest."""
+    """Check that a second run kept or replaced each file of the first run, and that all forecasts exist."""
     forecasts = output / "forecasts"
     assert before < files_in(forecasts)
     written = [pl.read_parquet(forecasts / name) for name in files_in(forecasts)]
@@ -63,13 +63,13 @@ def assert_complete(output: Path, before: set[str], backfilled: pl.DataFrame, ob
 
 
 @pytest.mark.prism
-def test_a_killed_pipeline_run_again_equals_a_backfill(
+def test_a_killed_pipeline_that_is_run_again_equals_a_backfill(
     observed: Windows, backfilled: pl.DataFrame, inputs: Path
 ) -> None:
     output = inputs / "fleet"
     process = start_fleet(inputs)
     wait_for_files(output / "forecasts", process)
-    # The workers of the pipeline are threads of this process, and its Prism ends with it.
+    # The kill also ends the workers, which are threads of the process, and Prism, which ends with it.
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = files_in(output / "forecasts")

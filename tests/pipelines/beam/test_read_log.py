@@ -1,7 +1,8 @@
 """Tests of `ReadLog`, a Beam source of the batches of a log.
 
-While the log has no new rows, the source waits in one of two ways, depending on the engine: it defers the
-rest of its restriction, or it sets a timer. Both ways must give the same batches.
+While the log has no new rows, the source waits, in one of two ways that depend on the engine. It defers the
+rest of its restriction, which is Beam's word for a part of the input, or it sets a timer. Both ways must
+give the same batches.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pipelines.sources.base import Log, Position, Positions, Step
 
 @dataclass(frozen=True)
 class Counted:
-    """A log of ``rows`` batches, each one offset long, that requests a wait after each batch."""
+    """A log of ``rows`` batches of one offset each; the reader has to wait after each batch."""
 
     rows: int
     is_paced: bool = True
@@ -44,7 +45,7 @@ class Counted:
 
 @dataclass
 class Cell:
-    """A fake state cell and a fake timer of an engine in one object."""
+    """A fake of two objects of an engine: a stored value (state cell), and a timer."""
 
     value: str = ""
     set_s: list[float] = field(default_factory=list)
@@ -149,13 +150,14 @@ class Estimator:
         self.set_us.append(at.micros)
 
 
-def test_the_engine_watermark_is_the_least_of_all_partitions() -> None:
+def test_the_watermark_of_the_engine_is_the_least_of_all_partitions() -> None:
     estimator, stamped = Estimator(), []
     for element in read_by_deferral(ReadLog(Staggered()), starting_table(Staggered()), estimator):
         at_us = element.timestamp.micros if isinstance(element, TimestampedValue) else None
         batch = element.value if isinstance(element, TimestampedValue) else element
         stamped.append((batch.partition, batch.watermark_us, at_us))
-    # The event time of a batch is the engine's watermark before the batch, so that the engine drops no batch.
+    # The event time of a batch is the engine's watermark before the batch: an earlier time would be late,
+    # and the engine would drop the batch.
     assert [each for each in stamped if each[1] is not None] == [
         ("a", 5, None),
         ("b", 3, None),

@@ -1,3 +1,5 @@
+"""Test of the step that applies batches to shards: the counters that it reports to Beam."""
+
 from __future__ import annotations
 
 import threading
@@ -21,10 +23,11 @@ from tests.pipelines.workers.test_worker import batches_of_windows, begin
 PATIENCE_S = 30.0
 
 
-def test_a_later_bundle_counts_rows_that_were_applied_after_their_bundle(
+def test_rows_applied_after_their_bundle_are_counted_by_the_next_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = threading.Event(), threading.Event()  # of each shard; its batches are applied once it is set
+    """A bundle is a group of elements that Beam processes together; batches are applied in the background."""
+    free = threading.Event(), threading.Event()  # one for each shard, which applies no batch before it is set
     added: list[int] = []
 
     def apply_late(shard: Shard, batch: Batch, *more: Any) -> Iterator[Any]:

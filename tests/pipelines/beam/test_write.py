@@ -1,4 +1,4 @@
-"""The sinks of a Beam pipeline write equal files if the engine processes a bundle a second time."""
+"""Tests that the sinks of a Beam pipeline write the same files if an engine repeats a bundle."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from tests.fleets import START, forecaster, rows_of
 from tests.processes import started
 
 ROOT = Path(__file__).parents[3]
-TIMEOUT_S = 600.0  # a long timeout, because two cores may be shared with many other processes
+TIMEOUT_S = 600.0  # long, because a machine with few cores may run many other processes
 
 
 @dataclass
@@ -37,14 +37,14 @@ class EndedCommand:
 
     @property
     def stderr_line(self) -> str:
-        """The text on stderr, which must be one line."""
+        """Return the text on stderr, which must be one line."""
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
         return lines[0]
 
     @property
     def json_object(self) -> dict[str, Any]:
-        """The JSON object on stdout; fails unless the command succeeded and printed only this object."""
+        """Return the JSON object on stdout; fail if the command failed or printed more than this object."""
         assert self.code == 0, self.err
         assert self.out.count("\n") == 1
         parsed: dict[str, Any] = json.loads(self.out)
@@ -106,13 +106,13 @@ def write_series(path: Path, hours: int, series: int = 3) -> Path:
 
 @pytest.fixture(scope="session")
 def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV of three series of 400 hours, in a separate folder."""
+    """Return the path of a CSV of three series of 400 hours, in a separate folder."""
     return write_series(tmp_path_factory.mktemp("series") / "series.csv", 400)
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a saved forecaster, which commands load without MLflow."""
+    """Return a folder with a saved forecaster, which commands load without MLflow."""
     folder = tmp_path_factory.mktemp("model")
     forecaster().save(folder)
     return folder
@@ -120,7 +120,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, series: Path) -> tuple[str, dict[str, Any]]:
-    """The URI of a store with one version of the model ``tiny``, and the JSON object of its training."""
+    """Train the model ``tiny``; return the URI of its MLflow store, and the JSON object of the training."""
     folder = tmp_path_factory.mktemp("store")
     uri = f"sqlite:///{folder / 'runs.db'}"
     tiny = ("--hidden", 8, "--horizon", 3, "--epochs", 1, "--set", "network.layers=1")
@@ -132,7 +132,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, series: Path) -> tuple[str
 
 @dataclass
 class Job:
-    """Runs commands in a folder with a tiny model, and captures their output."""
+    """A function that runs commands in a folder with a tiny model, and captures their output."""
 
     folder: Path
     streams: pytest.CaptureFixture[str]
@@ -145,7 +145,10 @@ class Job:
         return (json.loads(captured.out.splitlines()[-1]) if code == 0 else None), captured.err.splitlines()
 
     def watch(self, folder: str, *options: str) -> tuple[Any, list[str]]:
-        """Run a stream that watches ``folder``, and stop it once all files are read; return as `__call__`."""
+        """Run a stream that watches ``folder``, and stop it once all files are read.
+
+        Return its JSON object and its lines on stderr.
+        """
         stop = self.folder / "out" / ".stop"
 
         def stop_when_read() -> None:

@@ -1,4 +1,4 @@
-"""``statecast cold-start`` forecasts series without rows, with a model that was trained on static columns."""
+"""Tests of ``statecast cold-start``, which forecasts series without rows from their static covariates."""
 
 from __future__ import annotations
 

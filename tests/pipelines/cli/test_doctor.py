@@ -1,3 +1,5 @@
+"""Tests of ``statecast doctor``, which checks the machine: programs, the MLflow store, the output folder."""
+
 from __future__ import annotations
 
 import shutil
@@ -46,7 +48,7 @@ def test_every_failed_doctor_check_names_a_fix(tmp_path: Path, monkeypatch: pyte
     assert all(check.fix for check in failing)
 
 
-def test_the_check_of_a_missing_prism_names_doctor_fix(
+def test_if_prism_is_missing_doctor_names_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "find_prism", lambda: None)
@@ -66,7 +68,7 @@ def test_without_java_the_flink_check_passes_with_a_hint(
     assert "Java is not installed" in flink.fix
 
 
-def test_the_check_of_a_missing_job_server_names_make_java(
+def test_if_the_job_server_is_missing_doctor_names_make_java(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -74,7 +76,7 @@ def test_the_check_of_a_missing_job_server_names_make_java(
     assert "make java" in checks(tmp_path)["Flink"].fix
 
 
-def test_the_go_check_passes_without_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_accepts_a_machine_without_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_go", lambda: None)
     monkeypatch.setattr(doctor, "package_installer", lambda: ["pip"])
     go = checks(tmp_path)["Go"]

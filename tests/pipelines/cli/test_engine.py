@@ -1,3 +1,5 @@
+"""Tests of the choice of the engine of a job, and of the options that are passed to Beam."""
+
 from __future__ import annotations
 
 import inspect
@@ -53,7 +55,7 @@ def test_naming_a_flink_master_selects_flink() -> None:
     assert requested_runner(None, None) is None
 
 
-def test_engine_fields_returns_the_engine_settings_of_a_job_file() -> None:
+def test_the_engine_settings_of_a_job_file_are_passed_to_the_job() -> None:
     settings = JobsConfig(flink_master="a:1", flink_workers="b:2", restarts=7)
     expected = EngineSettings(
         runner="flink", flink=FlinkSettings("a:1", "b:2"), beam_options=("--c=3",), restarts=7
@@ -62,7 +64,7 @@ def test_engine_fields_returns_the_engine_settings_of_a_job_file() -> None:
     assert engine_fields("prism", JobsConfig(), ()).flink.workers is None
 
 
-def test_with_absolute_paths_changes_paths_only_for_flink_workers() -> None:
+def test_paths_are_made_absolute_only_for_a_pool_of_flink_workers() -> None:
     given = {
         "data": {"paths": ["rows.csv", "/data/more"]},
         "output": {"folder": "out"},
@@ -86,7 +88,7 @@ def test_options_after_two_dashes_are_passed_to_beam() -> None:
     assert split_beam_options(None) == (None, ())
 
 
-def test_a_word_after_a_beam_option_is_the_options_value() -> None:
+def test_a_word_after_a_beam_option_is_its_value_and_no_file() -> None:
     data = ["a.csv", "b.csv", "--parallelism", "4", "--experiments", "x", "--streaming"]
     expected = ("--parallelism=4", "--experiments=x", "--streaming")
     assert split_beam_options(data) == (["a.csv", "b.csv"], expected)

@@ -1,4 +1,4 @@
-"""MLflow's own environment variables select the store, as they do for MLflow's commands."""
+"""Tests that the environment variables of MLflow select the store, the experiment and the run."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_promote_uses_the_store_named_by_the_environment(
 ) -> None:
     local, other = f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/other.db"
     for uri in (local, other):
-        for _ in range(2):  # a run registers one version
+        for _ in range(2):  # each run registers one version
             with Registry(uri).start_run("one", {}) as made:
                 made.log_model(forecaster(), "weather", history(3))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)

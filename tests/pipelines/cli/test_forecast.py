@@ -1,4 +1,7 @@
-"""``statecast forecast`` reads a file and writes forecasts, by a given model or one trained on the file."""
+"""Tests of ``statecast forecast``, which forecasts the series of a file.
+
+It uses a given model, or trains one on the file.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Tests of the help texts of the commands and options."""
+
 from __future__ import annotations
 
 import subprocess
@@ -32,7 +34,7 @@ COMMANDS = (
 
 
 def test_help_imports_no_slow_package() -> None:
-    """Check the imports instead of the time, because the time depends on the machine."""
+    """The help must be fast. The test checks the imports, because the time depends on the machine."""
     command = [sys.executable, "-X", "importtime", "-m", "pipelines.cli", "--help"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(command in result.stdout for command in COMMANDS)

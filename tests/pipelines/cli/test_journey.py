@@ -1,3 +1,5 @@
+"""Tests of the usual sequence of commands: init, train, backfill, stream and evaluate."""
+
 from __future__ import annotations
 
 import json

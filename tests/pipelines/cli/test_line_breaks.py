@@ -1,4 +1,4 @@
-"""CSV files with line breaks inside quoted cells are read, and their rows are counted correctly."""
+"""Tests that rows of CSV files are read and counted correctly if quoted cells contain line breaks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def test_a_quoted_cell_with_a_line_break_is_one_row(job: Job, end: str) -> None:
 
 
 def test_rows_with_line_breaks_are_counted_in_large_files(job: Job) -> None:
-    note = ("x" * 100 + "\n") * 40  # a long cell, so that a block of the CSV reader ends in it
+    # The CSV reader reads blocks of bytes. The cells are long, so that some blocks end inside a cell.
+    note = ("x" * 100 + "\n") * 40
     rows = [f'{at},a,{hour % 24},"{note}"' for hour, at in enumerate(times(600))]
     (job.folder / "in.csv").write_text("\n".join(["timestamp,series_id,value,note", *rows, ""]))
     result, _ = job("backfill in.csv -m model --set data.batch_rows=1000")
@@ -40,7 +41,7 @@ def test_rows_with_line_breaks_are_counted_in_large_files(job: Job) -> None:
 def test_a_bad_cell_with_a_line_break_is_one_quarantined_row(job: Job) -> None:
     rows = [f"a,{at},{hour}" for hour, at in enumerate(times(40))]
     rows[10] = f'a,{times(11)[10]},"1\n0"'
-    rows[20] = f'"a,{times(21)[20]},20'  # a stray quote makes only its own line invalid
+    rows[20] = f'"a,{times(21)[20]},20'  # a quote without an end: only this line is invalid
     (job.folder / "in.csv").write_text("\n".join(["series_id,timestamp,value", *rows, ""]))
     result, _ = job("backfill in.csv -m model")
     assert (result["rows_in"], result["used"]) == (40, 38)

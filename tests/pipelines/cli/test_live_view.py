@@ -1,3 +1,5 @@
+"""Tests of the live view of a running job in the terminal, of its JSON lines, and of its metrics."""
+
 from __future__ import annotations
 
 import io
@@ -103,7 +105,7 @@ def test_the_live_view_dims_labels_and_marks_problems_yellow() -> None:
     assert styles["2026-11-02 05:00 UTC"] == ""
 
 
-def test_the_live_view_omits_figures_that_a_job_lacks() -> None:
+def test_the_live_view_omits_numbers_that_a_job_does_not_have() -> None:
     view = View("backfill", wall=Clock(WATERMARK_S))
     view.take(JobNumbers(Counts(rows_in=5, pending=5)))
     text = rendered(view)
@@ -139,7 +141,7 @@ def test_the_state_size_has_a_readable_unit(n_bytes: int, words: str) -> None:
     assert f"state {words}" in rendered(view)
 
 
-def test_the_watermark_of_ended_input_is_shown_as_the_end() -> None:
+def test_the_live_view_shows_that_the_input_has_ended() -> None:
     view = View("stream", wall=Clock(WATERMARK_S))
     view.take(job_numbers(watermark_us=2**63 - 1))
     assert "watermark  the end" in rendered(view)
@@ -194,7 +196,7 @@ def test_show_live_draws_nothing_with_json_output() -> None:
     assert not screen.getvalue()
 
 
-def test_the_live_view_is_drawn_on_stderr_and_erased(
+def test_the_live_view_is_drawn_on_stderr_and_erased_at_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = Out()
@@ -269,7 +271,7 @@ def test_a_running_stream_serves_metrics_on_an_exclusive_port(tmp_path: Path, mo
     job.send_signal(signal.SIGINT)
     result = wait_for_exit(job)
     assert result.json_object["pending"] == 2
-    # On a busy machine the job may run long enough to log its counts as a JSON line.
+    # On a busy machine, the job runs so long that it also logs JSON lines with its counts.
     assert [line for line in result.err.splitlines() if not line.startswith('{"job": "stream"')] == []
     assert scraped(port) == {}
 
@@ -295,7 +297,7 @@ def test_the_live_view_shows_quality_and_drift() -> None:
     assert "drift" not in rendered(view)
 
 
-def test_the_live_view_shows_a_model_change_and_a_refusal() -> None:
+def test_the_live_view_shows_a_model_change_and_a_refused_version() -> None:
     view = View("stream", wall=Clock(WATERMARK_S))
     view.take(job_numbers(model_versions=("lstm-1",)))
     assert "lstm-1" not in rendered(view)

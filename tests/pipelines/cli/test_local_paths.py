@@ -1,4 +1,4 @@
-"""Options that name local paths refuse addresses of an object store."""
+"""Test that options for local paths refuse addresses of an object store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def nested_types(annotation: Any) -> set[Any]:
     return {annotation, *(nested for part in get_args(annotation) for nested in nested_types(part))}
 
 
-def test_every_path_option_refuses_addresses() -> None:
+def test_every_option_for_a_path_refuses_addresses_of_a_store() -> None:
     checked = set()
     for name, command in (_COMMANDS | _TABLES).items():
         for option, hint in get_type_hints(command, include_extras=True).items():

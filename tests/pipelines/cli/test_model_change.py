@@ -1,3 +1,5 @@
+"""Tests of streams that follow an alias: they change their model when the alias moves to another version."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -15,7 +17,7 @@ def test_following_an_alias_needs_a_registered_model(tmp_path: Path, series: Pat
     assert "is not a registered model: name one, such as weather" in result.stderr_line
 
 
-def test_a_stream_that_follows_an_alias_resumes_without_its_server(
+def test_a_stream_that_follows_an_alias_resumes_without_mlflow(
     tmp_path: Path, series: Path, trained: tuple[str, dict[str, Any]]
 ) -> None:
     uri, version = trained[0], trained[1]["version"]["model_version"]

@@ -1,4 +1,4 @@
-"""A backfill and a stream report the same notices about their rows as a training."""
+"""Tests that a backfill and a stream report the same notices about unusual rows as a training."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_hourly_windows_for_weekly_rows_are_reported(job: Job, command: str) -> 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_codes_of_missing_values_are_reported(job: Job, command: str) -> None:
+def test_numbers_that_seem_to_mean_missing_values_are_reported(job: Job, command: str) -> None:
     rows = [(BEGIN + timedelta(hours=hour), 20.0 + hour % 7) for hour in range(200)]
     rows[30:33] = [(at, -9999.0) for at, _ in rows[30:33]]
     write_csv(job.folder / "in.csv", rows)

@@ -1,4 +1,7 @@
-"""Commands read usual files: with series ids in folder names, data frame indexes, receipts, odd headers."""
+"""Tests that commands read files as people have them.
+
+Examples are series ids in folder names, indexes of data frames, receipts, and unusual headers.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ def test_files_of_several_sensors_are_not_silently_merged(job: Job) -> None:
     assert "no column says whose values these are" in line
     assert "data.layout = wide" in line
     summary, _ = job("backfill files -m model --set data.layout=wide")
-    assert summary["duplicates"] == 30  # the setting reads both files as the one series 'value'
+    assert summary["duplicates"] == 30  # with this setting, both files are one series 'value'
     summary, _ = job("backfill files/a.parquet -m model")
     assert (summary["used"], job.series()) == (30, {"value"})
     numbered = pl.concat([hours(30).with_columns(pl.lit(i).alias("sensor_no")) for i in range(3)])
@@ -88,7 +91,7 @@ def write_frame_with_index(folder: Path, kind: str) -> Path:
         {"timestamp": hours(40)["timestamp"], "north": np.arange(40.0), "south": np.arange(40.0) + 9}
     )
     numbered = pl.DataFrame({"i": [i for i in range(47) if i % 7 != 3][:40]}).hstack(wide)
-    if kind == "named index":  # only pandas' metadata in the file marks this column as the index
+    if kind == "named index":  # only the metadata by pandas show that this column is the index
         table = numbered.rename({"i": "row"}).to_arrow()
         metadata = json.dumps({"index_columns": ["row"], "columns": []})
         pq.write_table(table.replace_schema_metadata({"pandas": metadata}), folder / "in.parquet")
@@ -152,7 +155,7 @@ RECEIPT_DAYS = 60
 
 
 def receipts(seed: int = 0) -> list[tuple[str, str, float]]:
-    """Return till, day and amount of each receipt; each day of a till has two receipts of equal amount."""
+    """Return the till, day and amount of receipts; on each day, a till has two receipts with one amount."""
     chance = np.random.default_rng(seed)
     days = [(BEGIN + timedelta(days=d)).strftime("%Y-%m-%d") for d in range(RECEIPT_DAYS)]
     return [
@@ -232,6 +235,7 @@ def test_a_later_corrected_row_replaces_the_earlier_row(
 
 
 def test_rows_replaced_at_the_change_to_winter_time_are_stored(job: Job) -> None:
+    """Local times without a zone repeat for an hour: the later rows replace the earlier rows."""
     local = [f"2023-10-29T{h:02}:{m:02}:00" for h in (0, 1, 2, 2, 3, 4) for m in (0, 30)]
     write_csv_rows(job.folder / "in.csv", [("a", at, float(i)) for i, at in enumerate(local)])
     summary, _ = job("backfill in.csv -m model")
@@ -336,7 +340,7 @@ def test_evaluate_prints_large_errors_in_few_characters(job: Job) -> None:
     assert "In the values' own unit" in page.replace("&#x27;", "'")
 
 
-def test_evaluate_scales_errors_by_the_models_training_rows(
+def test_evaluate_divides_errors_by_the_scale_of_the_training_rows(
     job: Job, trained: tuple[str, dict[str, Any]], series: Path
 ) -> None:
     store = f"--tracking-uri {trained[0]}"

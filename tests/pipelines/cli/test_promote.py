@@ -1,4 +1,4 @@
-"""The commands ``compare``, ``promote``, ``retrain`` and ``rollback``, run as a user runs them."""
+"""Tests of the commands ``compare``, ``promote``, ``retrain`` and ``rollback``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.pipelines.cli.conftest import write_series
 
 @pytest.fixture(scope="module")
 def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV of the same series as `series`, with 200 further hours."""
+    """Return the path of a CSV with the series of the fixture ``series`` and 200 more hours."""
     return write_series(tmp_path_factory.mktemp("newer") / "newer.csv", 600)
 
 
 class Shell:
-    """Runs commands with one MLflow store, and captures their output."""
+    """A function that runs commands with one MLflow store, and captures their output."""
 
     def __init__(self, store: str, streams: pytest.CaptureFixture[str]) -> None:
         self._store, self._streams = store, streams
@@ -55,7 +55,7 @@ def test_compare_prints_one_object_with_both_models(shell: Shell, newer: Path) -
         "persistence",
         "seasonal naive",
     }
-    assert found["scored_from"] == "2013-01-17T16:00:00+00:00"  # the model was trained on the first 400 hours
+    assert found["scored_from"] == "2013-01-17T16:00:00+00:00"  # the end of the 400 hours of training
 
 
 def test_a_refused_promotion_is_one_line_and_exit_code_7(shell: Shell, newer: Path) -> None:

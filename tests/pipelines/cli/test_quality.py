@@ -1,4 +1,4 @@
-"""A stream scores its forecasts, sends alerts and logs production runs, on every runner."""
+"""Tests that a stream scores its forecasts, sends alerts and logs to MLflow, on every runner."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ command = "sh -c 'cat >> drift; exit 3'"
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    """Return a folder with a job file, rows, and a registered model that expects other values of "s1"."""
+    """Return a folder with a job file, rows, and a registered model.
+
+    The profile of the model has other values of the series "s1" than the rows, so that "s1" drifts.
+    """
     rng = np.random.default_rng(0)
     values = rng.normal(size=(WINDOWS, 3)).cumsum(axis=0)
     fleet = Windows(("s0", "s1", "s2"), START, values)
@@ -58,7 +61,7 @@ def test_a_stream_scores_alerts_and_logs_to_mlflow(runner: str, desk: Path) -> N
     result = ended.json_object
     (version,) = result["quality"]
     horizons = result["quality"][version]
-    # The forecasts after the first value of a series are not scored, because it has no scale yet.
+    # The first forecast of each series is not scored: after a single value, the series has no scale.
     assert {name: one["scored"] for name, one in horizons.items()} == {
         f"h{h}": 3 * (WINDOWS - 1 - h) for h in (1, 2, 3)
     }
@@ -76,11 +79,11 @@ def test_a_stream_scores_alerts_and_logs_to_mlflow(runner: str, desk: Path) -> N
     assert runs["name"].to_list() == ["training", "production"]
     again = wait_for_exit(start(*command, "--resume", cwd=desk))
     assert again.json_object["quality"] == result["quality"]
-    assert "alert" not in again.err  # no window was closed, and the limit has not passed
+    assert "alert" not in again.err  # no new window was closed, so no alert is sent again
     assert len(registry.runs()) == 2
 
 
-def test_a_rule_that_the_model_cannot_meet_ends_the_command_at_once(desk: Path) -> None:
+def test_an_alert_on_a_horizon_that_is_not_scored_is_refused_at_once(desk: Path) -> None:
     (desk / "job.toml").write_text(JOB.replace("band = [0.999, 1]", "band = [0.999, 1]\nhorizon = 7"))
     ended = wait_for_exit(start("stream", "rows.parquet", "-c", "job.toml", cwd=desk))
     assert ended.code == 2

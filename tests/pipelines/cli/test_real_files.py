@@ -1,4 +1,4 @@
-"""Commands read files of real formats correctly, or refuse them with a line that names the setting."""
+"""Tests that commands read files of other programs correctly, or name the setting that they need."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def command(
 
 
 def values(series: int, first: int = 0, last: int = HOURS) -> list[tuple[str, datetime, float]]:
-    """Return hourly rows of one or two series; values are 1000 or more, every third value with decimals."""
+    """Return hourly rows of one or two series; values are 1000 or more, and every third has decimals."""
     return [
         (("Hof", "Küche")[s], START + timedelta(hours=h), float(1000 + h) if h % 3 else 1000.25 + h * (s + 1))
         for s in range(series)
@@ -89,7 +89,9 @@ def test_excel_exports_give_the_same_forecasts_as_plain_csv(command: Command, tm
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_serial_dates_need_the_excel_time_format(command: Command, tmp_path: Path, suffix: str) -> None:
+def test_dates_as_numbers_of_a_spreadsheet_need_the_time_format_excel(
+    command: Command, tmp_path: Path, suffix: str
+) -> None:
     rows = [(s, 44927 + (t - START) / timedelta(days=1), v) for s, t, v in values(1)]
     frame = pl.DataFrame(rows, ["series_id", "timestamp", "value"], orient="row")
     file = f"serial.{suffix}"
@@ -103,7 +105,7 @@ def test_serial_dates_need_the_excel_time_format(command: Command, tmp_path: Pat
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_step_counts_as_timestamps_are_refused_before_training(
+def test_timestamps_that_only_count_rows_are_refused_before_training(
     tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -119,7 +121,9 @@ def test_step_counts_as_timestamps_are_refused_before_training(
 
 
 @pytest.mark.parametrize("first", ["float", "int", "category"])
-def test_a_series_id_of_another_type_keeps_its_state(command: Command, tmp_path: Path, first: str) -> None:
+def test_a_series_keeps_its_state_if_the_type_of_its_id_changes(
+    command: Command, tmp_path: Path, first: str
+) -> None:
     rows = [(7 + i, t, v) for i in range(2) for _, t, v in values(1)]
     frame = pl.DataFrame(rows, ["unique_id", "ds", "y"], orient="row")
     history = frame.filter(pl.col("ds") < START + timedelta(hours=40))
@@ -171,7 +175,7 @@ def test_parquet_types_unknown_to_polars_are_read_or_quarantined(command: Comman
     quarantined = {}
     for name, table in tables.items():
         pq.write_table(table, f"{name}.parquet")
-        # A job whose rows are all quarantined may fail, but only after it has written the quarantine.
+        # The job fails if all its rows are quarantined, but first it writes the quarantine, which is checked.
         command(
             "stream",
             f"{name}.parquet",

@@ -1,4 +1,4 @@
-"""Invalid commands are refused with one line on stderr and an exit code, before they write anything."""
+"""Tests that invalid commands are refused with one line on stderr, before they write anything."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class WorkingFolder:
     streams: pytest.CaptureFixture[str]
 
     def refused(self, command: str) -> tuple[int, str]:
-        """Run a command, and return its exit code and the message of its one line on stderr.
+        """Run a command that must be refused; return its exit code and its message, one line on stderr.
 
-        Fails if the command printed anything else, or added or removed files.
+        The test fails if the command prints anything else, or adds or removes files.
         """
         before = sorted(self.folder.rglob("*"))
         code = run(command.split())
@@ -239,7 +239,7 @@ def test_invalid_commands_are_refused_in_one_line(
     assert exit_code == code
 
 
-def test_an_unknown_model_is_refused_with_the_existing_names(
+def test_the_error_for_an_unknown_model_names_the_existing_models(
     working_folder: WorkingFolder, trained: tuple[str, dict[str, Any]]
 ) -> None:
     store = f"--tracking-uri {trained[0]}"

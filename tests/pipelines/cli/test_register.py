@@ -1,4 +1,7 @@
-"""``statecast register`` and ``statecast sync`` send runs that an MLflow store did not take, and models."""
+"""Tests of ``statecast register`` and ``statecast sync``.
+
+They send saved models, and the entries of runs that an MLflow store has not taken yet.
+"""
 
 from __future__ import annotations
 

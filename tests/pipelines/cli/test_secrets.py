@@ -1,4 +1,4 @@
-"""No command shows a secret in its output, its logs, its files, MLflow or a state table."""
+"""Tests that no command writes a secret to its output, its logs, its files, MLflow or a state table."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ COMMANDS = {
     "doctor": ["doctor -c job.toml --json"],
     "ui": ["ui -c job.toml"],
     "init": ["init new.toml -s mlflow.tracking_uri=URI", "init newer.toml -s kafka.registry=URI"],
-    "demo": ["demo -o URI", "demo -o job.toml"],  # both are refused, because a complete demo runs for minutes
+    # Only demos that are refused, because a complete demo runs for minutes.
+    "demo": ["demo -o URI", "demo -o job.toml"],
 }
 REFUSED = [
     "promote tiny/1 --tracking-uri ftp://U@host",
@@ -90,7 +91,7 @@ REFUSED = [
 
 @pytest.fixture(scope="module")
 def folder_and_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Server]]:
-    """A working folder, and an MLflow server that requires a password."""
+    """Make a temporary folder the working folder, and run an MLflow server that requires a password."""
     folder = tmp_path_factory.mktemp("folder")
     with mlflow_server(tmp_path_factory.mktemp("server"), lambda login: login == basic(LOGIN)) as server:
         uri = f"http://{LOGIN}@{server.address}"
@@ -104,7 +105,7 @@ def folder_and_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
             f'[mlflow]\ntracking_uri = "{uri}"\n[kafka]\nregistry = "{uri}"\n'
             'options = { "sasl.password" = "$MARKED", "ssl.key.password" = "$MARKED" }\n'
         )
-        # The error of the Kafka client shows the value of an option that it rejects.
+        # The Kafka client rejects this option with an error that contains the value.
         (folder / "echoing.toml").write_text('[kafka.options]\n"security.protocol" = "$MARKED"\n')
         (folder / "whole.toml").write_text(f'kafka = "{MARK}"\nmlflow = ["{MARK}"]\n')
         (folder / "typed.toml").write_text(f'[kafka]\nregistry = ["{MARK}"]\n')

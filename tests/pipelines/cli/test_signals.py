@@ -1,4 +1,4 @@
-"""Effects of SIGINT (Ctrl-C), SIGTERM and SIGKILL on a running command."""
+"""Tests of the effects of SIGINT (Ctrl-C), SIGTERM and SIGKILL on a running command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.pipelines.cli.conftest import TIMEOUT_S, start, statecast, wait_for_e
 from tests.processes import started
 
 HOURS = 1200
-# A shell script starts its background jobs with SIGINT ignored; SIGTERM must still end such a job.
+# Jobs in the background of a shell script ignore SIGINT, but SIGTERM must end them.
 ENDING_SIGNALS = pytest.mark.parametrize(
     ("number", "ignoring"),
     [(signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGTERM, (signal.SIGINT,))],
@@ -30,7 +30,7 @@ ENDING_SIGNALS = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV of three series, long enough that a signal reaches a job before its end."""
+    """Return the path of a CSV so long that a job still runs when it gets a signal."""
     return write_series(tmp_path_factory.mktemp("long") / "long.csv", HOURS)
 
 
@@ -67,7 +67,7 @@ def test_a_started_process_ignores_only_the_named_signals(parent_handler: Any) -
 def test_an_interrupted_training_is_logged_as_killed(
     tmp_path: Path, long: Path, number: signal.Signals, trained: tuple[str, dict[str, Any]]
 ) -> None:
-    store = tmp_path / "runs.db"  # a copy of an existing store, because creating its tables is slow
+    store = tmp_path / "runs.db"  # copied, because making a new store is slow
     store.write_bytes(Path(trained[0].removeprefix("sqlite:///")).read_bytes())
 
     def query(sql: str) -> Any:
@@ -127,7 +127,7 @@ def test_an_interrupted_stream_ends_cleanly_and_can_be_resumed(
 
     rest = statecast("stream", long, *options, "--resume", cwd=tmp_path).json_object
     assert (rest["missing"], rest["pending"], rest["stopped"]) == (0, 0, False)
-    assert rest["rows_in"] == rest["used"] == 3 * HOURS  # the counts include the rows before the interrupt
+    assert rest["rows_in"] == rest["used"] == 3 * HOURS  # the counts include the rows of the first run
     assert len(read_forecasts(tmp_path / "out")) == 3 * HOURS
 
 
@@ -139,7 +139,8 @@ def test_a_second_interrupt_or_a_kill_loses_no_row(tmp_path: Path, long: Path, m
         wait_until(lambda folder=folder: has_forecasts(folder), job)  # type: ignore[misc]
         engines = prism_processes(job.pid)
         job.send_signal(signals[0])
-        while job.poll() is None:  # repeat the signal, because two pending signals of a kind merge
+        # Two signals at almost the same time may count as one, so the second is sent again until the end.
+        while job.poll() is None:
             time.sleep(0.2)
             job.send_signal(signals[-1])
         result = wait_for_exit(job)

@@ -1,4 +1,4 @@
-"""State tables are shown, exported to one file and imported again without loss."""
+"""Tests of ``statecast state``, which shows, exports and imports state tables."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def stream_until(job: StreamJob, rows: int) -> None:
 
 @pytest.fixture
 def job(tmp_path: Path) -> StreamJob:
-    """A stream that was stopped after ten windows; the newest window is still open."""
+    """Return a stream that was stopped after ten windows; the newest of them is still open."""
     add_file(tmp_path / "in", "1.parquet", 0, 10)
     job = watching_stream(tmp_path)
     stream_until(job, 40)
@@ -122,7 +122,7 @@ def assert_same_tables(one: Location, other: Location) -> None:
 
 
 @pytest.mark.parametrize("shards", [None, 1, 5])
-def test_export_and_import_keep_a_table_across_shard_counts(
+def test_an_imported_table_equals_the_exported_one_for_any_shard_count(
     job: StreamJob, command: Command, tmp_path: Path, shards: int | None
 ) -> None:
     assert command("export", "out/state", "kept/a.parquet")[0] == 0
@@ -139,7 +139,7 @@ def test_export_and_import_keep_a_table_across_shard_counts(
     assert [p.name for p in (tmp_path / "kept").iterdir()] == ["a.parquet"]
 
 
-def test_a_stream_resumes_exactly_from_an_imported_table(
+def test_streams_from_an_imported_and_the_original_table_are_equal(
     job: StreamJob, command: Command, tmp_path: Path
 ) -> None:
     assert command("export", "out/state", "a.parquet")[0] == 0
@@ -149,7 +149,8 @@ def test_a_stream_resumes_exactly_from_an_imported_table(
     for each in (job, imported):
         stream_until(each, 80)
     assert_same_tables(job.states, imported.states)
-    assert state_table.read(imported.states).counts.rows_in == 80  # no row was read again
+    # the 40 rows before the export are not read again
+    assert state_table.read(imported.states).counts.rows_in == 80
     before = read_forecasts(job.output)
     units = dict.fromkeys(NAMES, 1.0)
     since = before.filter(pl.col("issued_at") > before["issued_at"].unique().sort()[8])
@@ -228,13 +229,14 @@ def test_state_commands_refuse_invalid_tables_in_one_line(
     assert_refused(
         command("import", "in/1.parquet", "new"), 3, "in/1.parquet: is not an exported state table"
     )
-    part = next(job.states.glob("*.parquet"))  # a snapshot holds one shard, not a whole table
+    # A snapshot is a Parquet file too, but of one shard only.
+    part = next(job.states.glob("*.parquet"))
     assert_refused(command("import", str(part), "new"), 3, "is not an exported state table")
     assert_refused(command("export", "out/state", "in/1.parquet/a"), 6, "is a file, not a folder")
     assert not (tmp_path / "new").exists()
 
 
-def test_manifest_names_cannot_escape_the_imported_table(
+def test_importing_a_table_writes_no_file_outside_its_folder(
     job: StreamJob, command: Command, tmp_path: Path
 ) -> None:
     command("export", "out/state", "a.parquet")
@@ -250,7 +252,7 @@ def test_manifest_names_cannot_escape_the_imported_table(
     ]
 
 
-def test_an_exported_table_reads_as_a_one_shard_snapshot(job: StreamJob, command: Command) -> None:
+def test_an_exported_table_can_be_read_as_the_snapshot_of_one_shard(job: StreamJob, command: Command) -> None:
     command("export", "out/state", "a.parquet")
     shard = snapshot.from_arrow(pq.read_table("a.parquet"))
     assert (shard.number, shard.of, len(shard.state), len(shard.pending)) == (0, 1, 4, 4)

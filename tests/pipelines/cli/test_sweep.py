@@ -1,4 +1,4 @@
-"""The output of ``statecast train --sweep``."""
+"""Tests of the output of ``statecast train --sweep``, which trains with several settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages that ``statecast ui`` opens, in a real browser."""
+"""Tests of the pages of MLflow that ``statecast ui`` opens, in a real browser."""
 
 from __future__ import annotations
 
@@ -150,8 +150,8 @@ def test_the_page_of_models_shows_their_registered_versions(ui: Ui, page: Browse
     page.wait_for("weather-lstm", "weather-gru", "weather-rnn", "v1", "v2", "v3")
 
 
-def test_the_view_of_runs_fits_into_an_experiment_tag() -> None:
-    assert len(_packed(view())) < 5000  # MLflow's limit for a tag
+def test_the_settings_of_the_page_of_runs_fit_into_an_experiment_tag() -> None:
+    assert len(_packed(view())) < 5000  # MLflow limits the length of a tag
 
 
 def test_ui_on_a_port_in_use_is_refused_in_one_line(

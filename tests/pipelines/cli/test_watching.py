@@ -1,3 +1,5 @@
+"""Tests of streams that watch a folder for new files: bad files, wrong times, and kills."""
+
 from __future__ import annotations
 
 import json
@@ -31,6 +33,7 @@ def has_issued(folder: Path, at: str) -> bool:
 
 @pytest.mark.prism
 def test_a_bad_file_is_quarantined_or_ends_a_watching_stream(tmp_path: Path, model: Path) -> None:
+    """With ``--stop-on-bad-files`` the stream ends; without the option, the file is quarantined."""
     (tmp_path / "in").mkdir()
     add_file(tmp_path / "in", "1.csv", rows(0, 30))
     add_file(tmp_path / "in", "2.csv", "what,is,this\n1,2,3\n")
@@ -40,9 +43,8 @@ def test_a_bad_file_is_quarantined_or_ends_a_watching_stream(tmp_path: Path, mod
     strict = wait_for_exit(start(*watch, "--stop-on-bad-files", "-o", "a", cwd=tmp_path))
     assert strict.code == 3
     assert strict.stderr_line.startswith("error: in/2.csv: no column timestamp")
-    assert (
-        read(tmp_path / "a" / "state").closed_through is None
-    )  # the table is readable, and no window was closed
+    # The stream ended with a readable state table, before it closed a window.
+    assert read(tmp_path / "a" / "state").closed_through is None
 
     lenient = start(*watch, "-o", "b", "--json", cwd=tmp_path)
     wait_until(lambda: has_issued(tmp_path / "b", "20130102T150000Z"), lenient)
@@ -58,6 +60,7 @@ def test_a_bad_file_is_quarantined_or_ends_a_watching_stream(tmp_path: Path, mod
 
 @pytest.mark.prism
 def test_a_row_from_the_year_2225_closes_no_window(tmp_path: Path, model: Path) -> None:
+    """A row from the future is quarantined, so that it does not move the watermark."""
     (tmp_path / "in").mkdir()
     add_file(tmp_path / "in", "1.csv", rows(0, 5) + "s0,2225-01-01T00:00:00Z,7\n")
     soon = datetime.now(UTC) + timedelta(days=2)
@@ -76,7 +79,7 @@ def test_a_row_from_the_year_2225_closes_no_window(tmp_path: Path, model: Path) 
 
 
 @pytest.mark.prism
-def test_a_killed_watching_stream_resumes_by_its_command(tmp_path: Path, model: Path) -> None:
+def test_a_killed_stream_resumes_when_its_command_is_run_again(tmp_path: Path, model: Path) -> None:
     (tmp_path / "in").mkdir()
     command = (
         "stream",

@@ -1,6 +1,9 @@
-"""If several wide files have the same columns, each column is one series across the files.
+"""Tests of several wide files, which have a column for each series, with the same columns.
 
-Files of different sensors are refused unless data.layout = wide declares that they are of one sensor.
+If the files are of one sensor, each column is one series that continues from file to file.
+
+Files of different sensors are refused, because their values for one time differ. The setting
+data.layout = wide declares that the files are of one sensor.
 """
 
 from __future__ import annotations
@@ -50,12 +53,13 @@ def test_wide_files_of_two_sites_are_refused(job: Job, command: str) -> None:
     assert not (job.folder / "out").exists()
     if name == "backfill":
         result, _ = job("backfill in -m model --set data.layout=wide")
-        # With data.layout = wide the files count as one sensor, and later values replace earlier ones.
+        # The files now count as files of one sensor: values of the second file replace those of the first.
         assert (result["used"], result["replaced"]) == (80, 40)
 
 
 def test_each_column_across_files_of_one_sensor_is_one_series(job: Job) -> None:
-    for day in range(3):  # each file but the last also has the next file's first hour, with value 5
+    # Each file but the last has one more hour, the first hour of the next file, with the value 5.
+    for day in range(3):
         last = {f"h{24 * (day + 1)}": 5.0} if day < 2 else {}
         write_site(job.folder / "in" / f"{day}.csv", 10, 24 * day, 25 if day < 2 else 24, **last)
     write_site(job.folder / "in" / "again.csv", 10, 30, 12)

@@ -10,12 +10,12 @@ from pipelines.runners import prism_binary
 
 
 def prism_of(version: str, body: str = "exit 0") -> str:
-    """Return the body of a script that looks like a Prism of the given version."""
+    """Return the text of a shell script from which the version of a Prism is read, as from the program."""
     return f"{body}\n# path\t{prism_binary.PACKAGE}\n# mod\tgithub.com/apache/beam/sdks/v2\t{version}\th1:x"
 
 
 def current_prism(body: str = "exit 0") -> str:
-    """Return the body of a script that looks like a Prism of the installed Beam version."""
+    """Return the text of a shell script that counts as a Prism of the version of the installed Beam."""
     return prism_of(f"v{prism_binary.beam_version()}", body)
 
 
@@ -28,7 +28,7 @@ def write_script(path: Path, body: str) -> Path:
 
 
 def without_prism_and_go(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """Hide Prism and Go from a test, and the installer that could install Go."""
+    """Let a test run as on a machine without Prism, without Go, and without a program that installs Go."""
     for name in ("STATECAST_PRISM", "XDG_CACHE_HOME", "GOBIN", "GOPATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))

@@ -1,3 +1,5 @@
+"""Tests of the Flink runner with a fake Flink: options, causes of failures, and lost job managers."""
+
 from __future__ import annotations
 
 import re
@@ -30,11 +32,13 @@ def test_flink_workers_run_in_this_process_without_a_worker_pool() -> None:
     assert "--parallelism=2" in options
 
 
-def test_flink_options_disable_the_restarts_of_flink() -> None:
+def test_jobs_disable_the_restarts_of_flink() -> None:
+    """The job itself restarts from its state table."""
     assert "--number_of_execution_retries=0" in flink_options("localhost:1", FlinkSettings(), 1)
 
 
-def test_flink_options_never_shut_down_a_source_that_has_ended() -> None:
+def test_flink_never_shuts_down_a_source_that_has_ended() -> None:
+    """While Flink finishes after the end of a source, no checkpoint or savepoint can complete."""
     options = flink_options("localhost:1", FlinkSettings(), 1)
     (idle_ms,) = [
         option.partition("=")[2] for option in options if option.startswith("--shutdown_sources_after_idle")
@@ -90,7 +94,7 @@ Caused by: org.apache.flink.runtime.jobmanager.scheduler.NoResourceAvailableExce
     [
         ([], "a Flink worker or task has died"),
         (["java.lang.RuntimeException: NoResourceAvailableException: out of memory\n"], "has died"),
-        ([REFUSED], "has died"),  # the connection between two task managers
+        ([REFUSED], "has died"),  # not the pool: the refused connection is one between task managers
         ([NO_POOL], "has died"),
         ([NO_POOL + REFUSED], "cannot reach a pool of workers at pool:50000: .*--port 50000"),
         ([REFUSED, NO_POOL + "Caused by: java.net.UnknownHostException: pool: unknown\n"], "cannot reach"),
@@ -110,7 +114,7 @@ def test_the_cause_of_a_failure_is_read_from_flinks_exceptions(
     assert re.search(cause, on_flink._cause(FlinkSettings("host:1", "pool:50000"), "mine"))
 
 
-def test_the_cause_of_a_failure_is_general_if_flink_does_not_answer() -> None:
+def test_if_flink_does_not_answer_the_error_names_a_general_cause() -> None:
     assert on_flink._cause(FlinkSettings("127.0.0.1:1"), "mine") == "a Flink worker or task has died"
     assert on_flink._cause(FlinkSettings(), "mine") == "a Flink worker or task has died"
 
@@ -140,7 +144,7 @@ def test_read_owner_returns_the_run_that_owns_an_output(tmp_path: Path) -> None:
     assert read_owner(tmp_path) == "a"
 
 
-def test_a_failed_flink_job_names_a_dead_job_server_or_the_cause(tmp_path: Path) -> None:
+def test_the_error_of_a_failed_job_names_a_dead_job_server_or_the_cause(tmp_path: Path) -> None:
     settings = StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False)
     run = Run(AnyLog(), {}, settings, tmp_path / ".stop", 1.0, tmp_path)
     server = JobServer("host:1", tmp_path / "flink.log")
@@ -158,7 +162,7 @@ def test_a_failed_flink_job_names_a_dead_job_server_or_the_cause(tmp_path: Path)
 
 
 class Cluster:
-    """A fake of a cluster's REST interface, and a clock.
+    """A fake of the REST interface of a Flink cluster, with a clock that the test moves.
 
     ``answer`` maps the ids of jobs to their names and states; None makes the cluster unreachable.
     """
@@ -204,7 +208,8 @@ def test_a_job_missing_from_its_job_manager_raises_engine_lost(monkeypatch: pyte
         cluster.look(watch)
 
 
-def test_a_flink_inside_the_job_server_is_not_polled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_embedded_flink_has_no_job_manager_that_can_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The master ``[local]`` is a Flink inside the process of the job server."""
     cluster = Cluster(monkeypatch)
     cluster.answer = None
     watch = cluster.watch("[local]")
@@ -213,9 +218,7 @@ def test_a_flink_inside_the_job_server_is_not_polled(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("master", ["[local]", "host:1"])
-def test_a_job_ends_with_its_shards_whatever_flink_reports(
-    monkeypatch: pytest.MonkeyPatch, master: str
-) -> None:
+def test_a_job_has_ended_once_all_shards_have_ended(monkeypatch: pytest.MonkeyPatch, master: str) -> None:
     cluster = Cluster(monkeypatch)
     watch = cluster.watch(master)
     cluster.answer = {"1": ("job", "RUNNING")}
@@ -225,8 +228,8 @@ def test_a_job_ends_with_its_shards_whatever_flink_reports(
     assert cluster.look(watch)
 
 
-def test_a_running_job_sends_few_requests_to_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Listing a folder of a store costs twelve times as much as reading an object."""
+def test_a_running_job_sends_few_requests_to_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A running job reads one object and lists no folder: a list costs twelve times as much as a read."""
     requests: Counter[str] = Counter()
     for name in ("_list_files", "read_bytes"):
         monkeypatch.setattr(Remote, name, _counted(requests, name))

@@ -1,3 +1,5 @@
+"""Tests of the set-up of Java programs: the jars of Flink and Kafka, and Beam's job server for Flink."""
+
 from __future__ import annotations
 
 import textwrap
@@ -20,7 +22,7 @@ def write_script(path: Path, body: str) -> Path:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The program folder of a machine with Java 17, on which no jars are set up."""
+    """Return the folder for programs of a machine with Java 17 and without jars."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
@@ -29,7 +31,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "bin"
 
 
-# A fake Maven: it writes a jar if its arguments contain {served}, and fails otherwise.
+# A fake Maven, the program that fetches jars: it writes a jar if its arguments contain {served}, or fails.
 MAVEN = """
     for word; do case "$word" in -DoutputDirectory=*) folder=${{word#*=}};; esac; done
     case "$*" in
@@ -88,13 +90,15 @@ def test_a_concurrent_set_up_of_the_same_jars_succeeds(machine: Path) -> None:
     assert list(java._java().iterdir()) == [concurrent]
 
 
-def test_the_released_job_server_is_preferred(machine: Path) -> None:
+def test_the_job_server_of_a_beam_release_is_preferred(machine: Path) -> None:
     write_script(machine / "mvn", MAVEN.format(served="released-job-server"))
     java.setup_job_server()
     assert java.job_server()[1] == f"Beam's job server {beam_version()}"
 
 
-def test_the_pinned_job_server_is_the_fallback(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_released_job_server_the_pinned_one_is_used(
+    machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_script(machine / "mvn", MAVEN.format(served="'-P job-server'"))
     java.setup_job_server()
     assert java.versions()["beam.runner.version"] in java.job_server()[1]

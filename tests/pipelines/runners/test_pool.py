@@ -1,4 +1,4 @@
-"""A worker pool starts a worker for each request; a stop request does not end a worker of another job."""
+"""Tests of the worker pool, a server that starts a worker process for each request of an engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def request_worker(pool: Pool, worker_id: str, port: int) -> None:
     pool.StartWorker(request, None)
 
 
-def test_a_stop_request_ends_no_other_jobs_worker() -> None:
+def test_a_stop_request_ends_no_worker_of_another_job() -> None:
+    """Workers of two jobs may have the same id. So a stop request ends no worker at all."""
     worker_pool = Pool()
     worker_pool.command = lambda request: [sys.executable, "-c", "import time; time.sleep(60)"]  # type: ignore[method-assign]
     try:

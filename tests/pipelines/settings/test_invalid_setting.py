@@ -1,4 +1,4 @@
-"""An error names an invalid setting as the user wrote it: in a file, as an option, or with --set."""
+"""Tests that an error names an invalid setting as the user wrote it: in a file, as an option, or by --set."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def test_the_error_for_an_invalid_setting_lists_all_accepted_values() -> None:
     assert message == f'--set kafka.start="soon": {allowed}'
 
 
-def test_setting_a_section_lists_its_settings_in_the_error() -> None:
+def test_a_value_for_a_section_is_refused_with_a_list_of_its_settings() -> None:
     assert refusal(["output=3"]) == "--set output: no such setting; [output] has folder, format"
 
 
-def test_errors_of_settings_without_a_section_name_the_option() -> None:
+def test_an_error_of_an_option_that_is_no_setting_names_the_option() -> None:
     with pytest.raises(ValidationError) as caught:
         LabelConfig(hidden=0, layers=99)
     line = describe(caught.value, LabelConfig.model_fields, {"hidden": "--hidden "})

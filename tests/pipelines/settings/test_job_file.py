@@ -1,3 +1,5 @@
+"""Tests of the job file in TOML, and of options that override its settings."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime
@@ -31,7 +33,7 @@ OVERRIDES = st.fixed_dictionaries(
 
 
 def message_of_refusal(text: str, tmp_path: Path, **options: object) -> str:
-    """Return the one line with which a job file or its options are refused."""
+    """Read a job file that must be refused; return the message, which must be one line."""
     job = tmp_path / "job.toml"
     job.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
@@ -41,7 +43,7 @@ def message_of_refusal(text: str, tmp_path: Path, **options: object) -> str:
     return message.replace(str(job), "job.toml")
 
 
-def test_load_config_without_file_and_options_gives_the_defaults() -> None:
+def test_without_a_job_file_and_options_settings_have_their_defaults() -> None:
     assert load_config() == JobConfig()
 
 
@@ -115,7 +117,7 @@ def test_an_invalid_job_file_is_refused_with_the_fix(text: str, message: str, tm
     assert message_of_refusal(text, tmp_path) == message
 
 
-def test_an_invalid_option_is_called_an_option_in_the_error(tmp_path: Path) -> None:
+def test_the_error_for_an_invalid_option_does_not_name_the_file(tmp_path: Path) -> None:
     assert (
         message_of_refusal("", tmp_path, network__horizon="-3")
         == "option network.horizon = -3: must be 1 or more"

@@ -11,7 +11,7 @@ from tests.stores import in_memory
 
 @pytest.fixture(params=["disk", "memory", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Location]:
-    """An empty folder: on a disk, in memory, or on an S3 server."""
+    """Return an empty folder; each test runs on a disk, in memory, and on an S3 server."""
     if request.param == "disk":
         yield tmp_path
     elif request.param == "memory":

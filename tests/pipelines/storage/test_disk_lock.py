@@ -1,3 +1,5 @@
+"""Tests of the lock on an output folder on a disk, which lets one job at a time write to the folder."""
+
 from __future__ import annotations
 
 import fcntl
@@ -30,7 +32,10 @@ with locked(Path(sys.argv[1])):
 
 @contextmanager
 def job_elsewhere(folder: Path) -> Iterator[int]:
-    """Yield the id of a process that locks a folder and starts a program; kill the process at the end."""
+    """Yield the id of a process that has locked a folder and started a program.
+
+    At the end, kill the process, and check that the lock is free although the program still runs.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", LOCKING_JOB, str(folder)],
         cwd=ROOT,
@@ -46,18 +51,19 @@ def job_elsewhere(folder: Path) -> Iterator[int]:
         finally:
             process.send_signal(signal.SIGKILL)
             process.communicate()
-        with locked(folder):  # the program that the killed job started still runs, but holds no lock
+        # A program that the killed job started still runs. It must not have inherited the lock.
+        with locked(folder):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
 
 
-def test_check_folder_creates_nothing(tmp_path: Path) -> None:
+def test_checking_an_output_folder_creates_nothing(tmp_path: Path) -> None:
     assert check_folder(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
 
 
-def test_prepare_accepts_a_prepared_folder(tmp_path: Path) -> None:
+def test_an_output_folder_can_be_prepared_twice(tmp_path: Path) -> None:
     for _ in range(2):
         store_of(tmp_path / "a" / "out").prepare(("forecasts", "late"))
     assert sorted(path.name for path in (tmp_path / "a" / "out").iterdir()) == ["forecasts", "late"]
@@ -105,7 +111,7 @@ def test_two_folders_can_be_locked_at_once(tmp_path: Path) -> None:
         pass
 
 
-def test_a_lock_ends_with_the_process_that_holds_the_lock(tmp_path: Path) -> None:
+def test_a_lock_ends_when_its_process_is_killed(tmp_path: Path) -> None:
     with (
         job_elsewhere(tmp_path) as pid,
         pytest.raises(OutputError, match=f"process {pid} since"),
@@ -137,7 +143,7 @@ def test_a_failed_job_releases_its_lock(tmp_path: Path) -> None:
             fail()
 
 
-def test_locked_locks_again_if_the_lock_file_was_deleted(
+def test_a_lock_is_taken_again_if_its_file_was_deleted_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flock = fcntl.flock
@@ -145,7 +151,8 @@ def test_locked_locks_again_if_the_lock_file_was_deleted(
 
     def flock_a_deleted_file(lock: int, operation: int) -> None:
         if not locked_files:
-            (tmp_path / markers.LOCK).unlink()  # simulates the earlier owner, which deletes the file late
+            # Simulates the earlier owner of the lock, which deletes its file between the open and the lock.
+            (tmp_path / markers.LOCK).unlink()
         locked_files.append(lock)
         flock(lock, operation)
 

@@ -1,4 +1,8 @@
-"""The lease on an output in an object store: one job at a time writes to it."""
+"""Tests of the lease on an output in an object store, which lets one job at a time write to the output.
+
+A suspended job does not run for a while, so that it does not renew its lease. When it continues, another
+job may own the output; it must then write nothing.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ from tests.shards import shards_after_five_windows
 from tests.stores import keys
 
 
-def test_a_second_job_is_refused_with_the_lease_owner(s3: Remote) -> None:
+def test_the_error_for_a_second_job_names_the_owner_of_the_lease(s3: Remote) -> None:
     line = r"another job, process \d+ on .+ since .+ UTC .*, is writing here: wait for its end"
     with locked(s3) as check:
         check()
@@ -48,7 +52,7 @@ def _check_for_a_minute(*checks: Callable[[], None]) -> None:
 
 
 def write_lock_file_4(s3: Remote, **changes: Any) -> None:
-    """Write lock number 4 with the identity of this process, except for ``changes``."""
+    """Write the lock file number 4, with the identity of this process except for ``changes``."""
     write_text(s3 / ".lock-000004", json.dumps(json.loads(lease._identity()) | changes))
 
 
@@ -94,14 +98,19 @@ def test_one_of_two_simultaneous_jobs_is_refused(s3: Remote, monkeypatch: pytest
         pass
 
 
-def test_a_stale_listing_does_not_reuse_a_lock_number(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_lock_file_4(s3)  # locks 1 to 3 existed earlier and are deleted
+def test_an_old_list_of_lock_files_does_not_reuse_their_numbers(
+    s3: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lock_file_4(s3)  # the lock files 1 to 3 existed earlier and were deleted
     monkeypatch.setattr(lease, "_list_locks", lambda folder: (0.0, []))
     with pytest.raises(OutputError, match="another job has just begun to write here"), locked(s3):
         pass
 
 
-def test_a_store_without_conditional_puts_is_refused(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_always_overwrites_objects_is_refused(
+    s3: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease needs a conditional PUT, which fails if the object exists."""
     monkeypatch.setattr(Remote, "create", lambda self, data: (self.write_bytes(data), True)[1])
     with pytest.raises(OutputError, match="a store without conditional PUT"), locked(s3):
         pass
@@ -118,7 +127,7 @@ def test_a_suspended_job_does_not_become_owner_again(s3: Remote, monkeypatch: py
 
         def confirm_and_sleep() -> None:
             suspended.confirm()
-            if read_owner(s3) is None:  # another job takes over between the confirmation and the write
+            if read_owner(s3) is None:  # another job takes the output over between the check and the write
                 with locked(s3) as successor:
                     take_ownership(run_in(s3, "successor"), successor.confirm)
 
@@ -137,7 +146,7 @@ def test_a_suspended_job_does_not_overwrite_newer_snapshots(s3: Remote) -> None:
 
     def check_and_sleep() -> bool:
         is_ours = not is_owned_by_another_run(first)
-        if is_ours:  # another job takes over between the check and the write
+        if is_ours:  # another job takes the output over between the check and the write
             take_ownership(second)
             file = snapshot_file.owned(folder, 0, 1)
             assert write_shard(folder, newer, lambda: not is_owned_by_another_run(second), file)
@@ -155,7 +164,7 @@ def snapshot_writer(settings: StepSettings) -> SnapshotWriter:
 
 
 @pytest.mark.parametrize("shard", range(2))
-def test_a_suspended_job_cannot_overwrite_a_snapshot_taken_over(s3: Remote, shard: int) -> None:
+def test_a_suspended_job_cannot_overwrite_a_snapshot_of_its_successor(s3: Remote, shard: int) -> None:
     (start,), late = (
         shards_after_five_windows(1, 2),
         (*shards_after_five_windows(1, 2), *shards_after_five_windows(1, 3))[shard],
@@ -166,12 +175,12 @@ def test_a_suspended_job_cannot_overwrite_a_snapshot_taken_over(s3: Remote, shar
     suspended = snapshot_file.owned(s3 / "state", 0, 1)
     take_ownership(run_in(s3, "second"))
     snapshot_writer(run_in(s3, "second")).take_over()
-    checks = iter([True, False])  # the job was suspended after its first check
+    checks = iter([True, False])  # the job is the owner at its first check, then it is suspended
     assert not write_shard(s3 / "state", late, lambda: next(checks), suspended)
     assert snapshot_file.read_shard(s3 / "state", 0, 1).closed_through == start.closed_through
 
 
-def test_taking_over_a_snapshot_does_not_change_its_time(s3: Remote) -> None:
+def test_taking_over_a_snapshot_keeps_its_modification_time(s3: Remote) -> None:
     write_shard(s3 / "state", shards_after_five_windows(1, 2)[0])
     written_ns = []
     for job in ("first", "second", "third"):

@@ -1,3 +1,9 @@
+"""Tests of the replacement of parts of an output folder on a disk, by renames that a crash may interrupt.
+
+The new parts are first complete in a hidden folder. The file ``complete`` there marks that the renames
+must be finished, even after a crash.
+"""
+
 from __future__ import annotations
 
 import os
@@ -11,13 +17,13 @@ from pipelines.storage import complete_replacement, replace_parts
 from schemas.errors import OutputError
 
 PARTS = ("forecasts", "late", "state")
-OLD = {"forecasts": "old", "state": "old"}  # a job without late rows writes no part "late"
+OLD = {"forecasts": "old", "state": "old"}  # without "late": the earlier job had no late rows
 NEW = dict.fromkeys(PARTS, "new")
-RENAMES = 5  # two old parts are moved away, three new parts are moved in
+RENAMES = 5  # two of old parts, which are moved away, and three of new parts
 
 
 class Killed(BaseException):
-    """Simulates SIGKILL: a rename raises it, so that no later rename is done."""
+    """Raised by a rename to simulate SIGKILL: the code does no later rename."""
 
 
 @pytest.fixture
@@ -44,12 +50,12 @@ def read_parts(output: Path) -> dict[str, str]:
 def fail_renames(
     monkeypatch: pytest.MonkeyPatch, *at: int, error: BaseException, after: bool = False
 ) -> None:
-    """Make the renames with the numbers ``at`` raise ``error``, before or after the rename is done."""
+    """Let the renames with the numbers ``at`` raise ``error``, before or after they are done."""
     real, made = os.replace, 0
 
     def rename(source: Any, target: Any) -> None:
         nonlocal made
-        if Path(target).name == "complete":  # the rename of the file ``complete`` is not counted
+        if Path(target).name == "complete":  # this rename is of the marker, not of a part: do not count it
             real(source, target)
             return
         made += 1
@@ -81,13 +87,13 @@ def test_a_failed_rename_leaves_the_old_parts(
         "out: cannot be put in place (Input/output error)"
     )
     assert read_parts(output) == OLD
-    complete_replacement(output / ".hidden", output)  # a job calls this function at its end
+    complete_replacement(output / ".hidden", output)  # as a job does at its end
     assert read_parts(output) == OLD
     assert not (output / ".hidden").exists()
 
 
 @pytest.mark.parametrize("at", range(1, RENAMES))
-def test_an_interrupted_undo_of_a_replacement_ends_with_new_parts(
+def test_if_a_failed_replacement_cannot_be_undone_it_is_completed(
     output: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_renames(monkeypatch, at, at + 1, error=KeyboardInterrupt())
@@ -99,7 +105,7 @@ def test_an_interrupted_undo_of_a_replacement_ends_with_new_parts(
 
 
 @pytest.mark.parametrize("at", range(RENAMES + 1))
-def test_complete_replacement_completes_interrupted_renames(
+def test_a_killed_replacement_is_completed_later(
     output: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (output / ".hidden" / "complete").write_text("\n".join(PARTS))
@@ -112,7 +118,7 @@ def test_complete_replacement_completes_interrupted_renames(
     assert not (output / ".hidden").exists()
 
 
-def test_complete_replacement_deletes_incomplete_new_parts(output: Path) -> None:
+def test_incomplete_new_parts_are_deleted(output: Path) -> None:
     complete_replacement(output / ".hidden", output)
     assert read_parts(output) == OLD
     assert not (output / ".hidden").exists()
@@ -120,8 +126,8 @@ def test_complete_replacement_deletes_incomplete_new_parts(output: Path) -> None
     assert read_parts(output) == OLD
 
 
-def test_an_empty_file_complete_does_not_lose_the_new_parts(output: Path) -> None:
-    """Earlier versions did not sync the file ``complete``, so a loss of power could leave it empty."""
+def test_new_parts_are_kept_if_the_file_complete_is_empty(output: Path) -> None:
+    """Earlier versions did not sync the file ``complete``; after a power loss it could be empty."""
     hidden = output / ".hidden"
     (hidden / "complete").write_text("")
     os.replace(output / "forecasts", hidden / "old-forecasts")

@@ -1,4 +1,4 @@
-"""Operations on folders of every kind: on a disk, in memory, on an S3 server."""
+"""Tests of operations on folders that may be on a disk, in memory, or on an S3 server."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def test_a_journal_in_s3_writes_only_new_records(s3: Remote) -> None:
         before = {one.url for one in s3.glob("*")}
         journal.add({"n": number, "text": "x" * 100}, {"n": -number})
         sizes += [len(one.read_bytes()) for one in s3.glob("*") if one.url not in before]
-    assert max(sorted(sizes)[:-1]) < 1000  # only the file of merged records is large
+    # Each addition writes a small file; only the file into which records are merged is large.
+    assert max(sorted(sizes)[:-1]) < 1000
     assert len(list(s3.glob("*"))) <= MERGED_AT
     found = [record["n"] for _, record in Journal(s3 / "lines.jsonl").records()]
     assert found == [n for number in range(3 * MERGED_AT) for n in (number, -number)]
@@ -111,14 +112,14 @@ def test_records_merged_into_a_journal_are_read_once(s3: Remote) -> None:
     part = next(iter(s3.glob("lines-*")))
     data = part.read_bytes()
     journal.replace([{"n": 1}, {"n": 2}])
-    part.write_bytes(data)  # simulates a crash before the part was deleted
+    part.write_bytes(data)  # simulates a crash before this file of merged records was deleted
     again = Journal(s3 / "lines")
     assert [*again.records()] == [(1, {"n": 1}), (2, {"n": 2})]
     again.add({"n": 3})
     assert [record["n"] for _, record in Journal(s3 / "lines").records()] == [1, 2, 3]
 
 
-def test_a_journal_copied_from_s3_to_disk_takes_records(s3: Remote, tmp_path: Path) -> None:
+def test_a_journal_copied_from_s3_to_a_disk_can_be_continued(s3: Remote, tmp_path: Path) -> None:
     for number in range(MERGED_AT + 2):
         Journal(s3 / "lines.jsonl").add({"n": number})
     for one in s3.glob("*"):
@@ -129,7 +130,7 @@ def test_a_journal_copied_from_s3_to_disk_takes_records(s3: Remote, tmp_path: Pa
     assert found == [*range(MERGED_AT + 2), -1]
 
 
-def test_a_location_has_path_names_and_can_be_pickled(place: Location) -> None:
+def test_a_location_has_names_like_a_path_and_can_be_pickled(place: Location) -> None:
     file = place / "state" / "shard.parquet"
     assert (file.name, file.suffix, file.parent.name) == ("shard.parquet", ".parquet", "state")
     assert file.with_name("other") == place / "state" / "other"
@@ -137,7 +138,7 @@ def test_a_location_has_path_names_and_can_be_pickled(place: Location) -> None:
     assert str(file).startswith(str(place))
 
 
-def test_read_consistently_reads_again_after_a_concurrent_replacement(s3: Remote) -> None:
+def test_a_read_is_repeated_if_the_folder_was_replaced_meanwhile(s3: Remote) -> None:
     seen: list[str] = []
     write_text(s3 / "state" / "x", "old")
     hidden = s3 / ".state.new"
@@ -233,7 +234,7 @@ def test_an_owner_suspended_after_its_check_overwrites_no_file(s3: Remote, exist
 
     def check_and_sleep() -> bool:
         is_first = next(checks)
-        if is_first:  # another owner writes between the check and the write
+        if is_first:  # another owner writes the file between the check and the write
             assert OwnedFile(path).write(partial(write_to, data=b"successor"), lambda: True)
         return is_first
 
@@ -251,7 +252,7 @@ def test_an_owner_replaces_the_file_of_an_earlier_owner(s3: Remote) -> None:
     assert owner.write(partial(write_to, data=b"three"), lambda: True)
 
 
-def test_a_large_object_is_replaced_only_at_its_version(s3: Remote) -> None:
+def test_a_large_object_is_replaced_only_if_its_version_is_unchanged(s3: Remote) -> None:
     version = s3.replace(bytes(101 << 20), "")
     assert version
     assert s3.replace(b"other", "") is None
@@ -278,7 +279,8 @@ def test_replace_parts_puts_new_parts_in_place_of_old_parts(place: Location, nam
     assert not any((place / hidden / name).glob("*"))
 
 
-def test_a_part_called_old_state_is_replaced_after_an_interruption(tmp_path: Path) -> None:
+def test_an_interrupted_replacement_of_a_part_named_old_state_completes(tmp_path: Path) -> None:
+    """The old version of a part "state" is moved to "old-state", so this name is a special case."""
     hidden = tmp_path / ".old-state.new"
     write_text_in(hidden / "old-state" / "x", "new")
     write_text_in(hidden / "old-old-state" / "x", "old")
@@ -293,7 +295,7 @@ def write_text_in(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_a_replacement_without_its_marker_keeps_the_old_parts(place: Location) -> None:
+def test_an_incomplete_replacement_keeps_the_old_parts(place: Location) -> None:
     for folder, file in ((place / "state", "old"), (place / ".state.new" / "state", "new")):
         make_folder(folder)
         write_text(folder / file, file)
@@ -302,7 +304,7 @@ def test_a_replacement_without_its_marker_keeps_the_old_parts(place: Location) -
     assert not any((place / ".state.new" / "state").glob("*"))
 
 
-def test_copy_beside_copies_all_files_except_hidden_ones(place: Location) -> None:
+def test_a_copy_of_a_folder_has_all_files_except_hidden_ones(place: Location) -> None:
     make_folder(place / "state")
     for name in ("a", "b", ".c"):
         write_text(place / "state" / name, name)

@@ -1,3 +1,5 @@
+"""Tests of the least-squares expert, which fits a linear regression on the past values of each series."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -28,7 +30,8 @@ def test_least_squares_without_forgetting_is_a_ridge_regression() -> None:
     after, block = step_through([Season(1), expert], block_of(values, 2))
     for s in range(3):
         y, scale = values[:, s], block.scale[:, s]
-        rows = range(expert.reach + 1, 120)  # the expert learns only from windows with all lags
+        # Earlier windows lack a lag, so the expert does not learn from them.
+        rows = range(expert.reach + 1, 120)
         x = np.array([[(y[t - 1 - lag] - y[t - 1]) / scale[t] for lag in (1, 2)] for t in rows])
         target = np.array([(y[t] - y[t - 1]) / scale[t] for t in rows])
         weights = np.linalg.solve(x.T @ x + expert.prior * np.eye(2), x.T @ target)
@@ -54,7 +57,7 @@ def test_least_squares_with_a_season_forecasts_a_seasonal_series() -> None:
     np.testing.assert_allclose(forecasts_of(block)[:, -1, 0], day + 100.0, atol=0.2)
 
 
-def test_least_squares_forecasts_stay_near_values_after_a_level_shift() -> None:
+def test_least_squares_forecasts_follow_a_level_shift_without_overshooting() -> None:
     rng = np.random.default_rng(2)
     values = rng.normal(size=(400, 1)).cumsum(axis=0)
     values[300:] += 1000.0

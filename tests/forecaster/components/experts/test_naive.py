@@ -1,3 +1,5 @@
+"""Tests of the weekly naive expert, whose forecast of a window is the value of one week before."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -17,14 +19,14 @@ def test_weekly_naive_repeats_the_value_of_a_week_before() -> None:
     values = np.random.default_rng(0).normal(size=(200, 2)).cumsum(axis=0)
     values[20, 1] = np.nan
     _, block = step_through([Season(1), SeasonalNaive(WEEK + 2, WEEK, "weekly")], block_of(values, WEEK + 2))
-    forecast = block.last + block.scale * block.members["weekly"]  # [N, T, S]
+    forecast = block.last + block.scale * block.members["weekly"]  # axes: horizon, window, series
     t = 180
     for ahead in (1, 7, WEEK):
         np.testing.assert_allclose(forecast[ahead - 1, t, 0], values[t + ahead - WEEK, 0], atol=1e-5)
     np.testing.assert_allclose(
         forecast[WEEK + 1, t], forecast[1, t], atol=1e-5
     )  # the forecast repeats after a week
-    assert forecast[7, t, 1] == values[t, 1]  # a missing value of a week before becomes the last value
+    assert forecast[7, t, 1] == values[t, 1]  # where the value of a week before is missing: the last value
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_weekly_naive_repeats_the_value_of_a_week_before() -> None:
         ("1mo", 336, False),
     ],
 )
-def test_weekly_naive_needs_a_week_in_the_ring(freq: str, ring: int, included: bool) -> None:
+def test_weekly_naive_needs_a_ring_that_holds_a_week(freq: str, ring: int, included: bool) -> None:
     network = NetworkConfig(ring=ring, lags=(1, 2))
     names = [
         expert.name for expert in experts_of(network, WindowConfig(freq=freq), OnlineConfig(experts=EXPERTS))

@@ -1,3 +1,5 @@
+"""Tests of stacking, which combines the members; more accurate members get larger weights."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -14,7 +16,7 @@ EXPERTS = ("right", "guess")
 
 
 def stacked(values: Floats, horizon: int = HORIZON, seed: int = 0) -> tuple[Arrays, Block, Stacking]:
-    """Step `Stacking` with three members: the last value, a nearly right expert, and a guessing expert."""
+    """Step `Stacking` with three members: the last value, an almost exact expert, and a random expert."""
     rng = np.random.default_rng(seed)
     block = block_of(values, horizon)
     windows, series = values.shape
@@ -44,7 +46,7 @@ def test_stacking_follows_the_most_accurate_member() -> None:
     _, block, _ = stacked(values)
     for h in (1, 3):
         combined = np.abs(values[100 + h :] - block.out.forecast[1, 100:-h, :, h - 1]).mean()
-        assert combined < 0.6  # mean errors: guess 1.6, last value 0.8 (h = 1) and 1.4
+        assert combined < 0.6  # the random expert has a mean error of 1.6, the last value of 0.8 and 1.4
 
 
 def test_all_members_weigh_equally_before_the_first_actual() -> None:
@@ -67,7 +69,7 @@ def test_stacking_weights_are_a_ridge_regression_on_past_actuals() -> None:
     decay = np.sqrt(kept[::-1].cumprod()[::-1] / kept)[:, None]
     squares, products = (decay * x).T @ (decay * x), (decay * x).T @ (decay[:, 0] * y)
     ridge = component.shrink * np.trace(squares) / 3
-    errors = np.square(decay * (x - y[:, None])).sum(axis=0)  # Bates & Granger
+    errors = np.square(decay * (x - y[:, None])).sum(axis=0)  # the weights of Bates and Granger
     first = (errors + 0.05) ** -component.power / ((errors + 0.05) ** -component.power).sum()
     weights = np.linalg.solve(squares + ridge * np.eye(3), products + ridge * first)
     forecast = np.array([0.0, *(block.members[n][0, -1, 0] for n in EXPERTS)])
@@ -82,7 +84,7 @@ def test_stacking_gives_a_far_worse_member_almost_no_weight() -> None:
     assert np.abs(block.out.forecast[1, 300:, :, 0] - right[300:]).mean() < 0.15
 
 
-def test_a_stacked_member_recovers_from_large_early_errors() -> None:
+def test_a_member_regains_its_weight_after_large_early_errors() -> None:
     values = walk(300, 1)
     block = block_of(values, 1)
     nearly = np.append(values[1:, 0], 0.0) + np.where(np.arange(300) < 30, 20.0, 0.1)
@@ -91,12 +93,13 @@ def test_a_stacked_member_recovers_from_large_early_errors() -> None:
     component = Stacking(("late",), 1, middle=1)
     _, block = component.step(component.init(1), block)
     error = np.abs(block.out.forecast[1, :-1, 0, 0] - values[1:, 0])
-    assert error[20:30].mean() < 2.0  # the expert has no weight while its error is 20
+    assert error[20:30].mean() < 2.0  # while the expert's error is 20, its weight is about 0
     assert error[280:].mean() < 0.3
 
 
 def test_the_stacked_forecast_of_very_wrong_members_is_finite() -> None:
-    values = walk(2400, 1)  # so many windows that a sum of powers of errors overflows float32
+    # 2400 windows are so many that the sum of powers of the errors overflows float32.
+    values = walk(2400, 1)
     block = block_of(values, 1)
     block = replace(block, members={"lost": np.full((1, 2400, 1), 1e9, np.float32)})
     block.out.forecast[:] = -1e9
@@ -105,19 +108,21 @@ def test_the_stacked_forecast_of_very_wrong_members_is_finite() -> None:
     assert np.isfinite(block.out.forecast).all()
 
 
-def test_a_stacking_residual_exists_only_after_its_horizon_has_passed() -> None:
+def test_a_residual_exists_only_once_the_forecast_window_is_observed() -> None:
+    """A residual is an actual minus its forecast; it is NaN before the actual is observed."""
     values = walk(12, 1)
     other = values.copy()
-    other[10] += 50.0  # makes the forecasts for window 10 wrong
+    other[10] += 50.0  # an outlier, so that the forecasts for window 10 are wrong
     _, one, _ = stacked(values)
     _, two, _ = stacked(other)
     np.testing.assert_array_equal(one.out.forecast[:, :7], two.out.forecast[:, :7])
-    assert np.isnan(one.residuals[0]).all()  # the first window was never forecast
+    assert np.isnan(one.residuals[0]).all()  # NaN: no forecast was issued for the first window
     assert np.isnan(one.residuals[2, -1]).all()
     assert not np.isnan(one.residuals[5]).any()
 
 
 def test_stacking_weights_between_anchor_horizons_are_interpolated() -> None:
+    """Weights are computed only at some horizons, the anchor horizons."""
     assert anchor_horizons(1) == (1,)
     assert anchor_horizons(24) == (1, 2, 4, 8, 16, 24)
     spread = by_horizon(anchor_horizons(10), 10)

@@ -1,4 +1,4 @@
-"""Tests of the decoder of the network: shapes, number of steps, independence of later steps and series."""
+"""Tests of the decoder, the part of the network that computes the horizons one step after the other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def random_decoder(known: int = 3) -> Decoder:
     return decoder.eval()
 
 
-def test_first_decoder_steps_do_not_depend_on_later_steps() -> None:
+def test_forecasts_of_near_horizons_do_not_depend_on_decoder_length() -> None:
     decoder, top, known = random_decoder(), torch.randn(2, 4, 8), torch.randn(2, 60, 4, 3)
     with torch.inference_mode():
         near, far = decoder(top, known[:, :6]), decoder(top, known)
@@ -26,7 +26,7 @@ def test_first_decoder_steps_do_not_depend_on_later_steps() -> None:
     torch.testing.assert_close(far[..., :6], near)
 
 
-def test_a_known_feature_changes_no_earlier_decoder_step() -> None:
+def test_a_known_covariate_changes_no_forecast_of_an_earlier_horizon() -> None:
     decoder, top, known = random_decoder(), torch.randn(2, 4, 8), torch.randn(2, 6, 4, 3)
     other = known.clone()
     other[1, 3, 2] += 1.0
@@ -37,7 +37,7 @@ def test_a_known_feature_changes_no_earlier_decoder_step() -> None:
     assert torch.equal(changed, expected)
 
 
-def test_the_decoder_broadcasts_features_shared_by_all_series() -> None:
+def test_features_shared_by_all_series_equal_features_repeated_per_series() -> None:
     decoder, top, known = random_decoder(), torch.randn(2, 4, 8), torch.randn(2, 6, 1, 3)
     with torch.inference_mode():
         torch.testing.assert_close(decoder(top, known), decoder(top, known.expand(2, 6, 4, 3)))

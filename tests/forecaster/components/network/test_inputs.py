@@ -1,3 +1,5 @@
+"""Tests of the inputs of the network, which are computed from the values of a series."""
+
 from __future__ import annotations
 
 import math
@@ -25,7 +27,7 @@ def inputs_of(values: list[float], start: int = 0, freq_s: int = 3600, prior: fl
 
 
 @given(fleet=fleets(windows=20), freq_s=st.sampled_from([900, 3600, 86_400]))
-def test_lag_inputs_are_distances_from_the_last_value_in_spreads(fleet: Windows, freq_s: int) -> None:
+def test_lag_inputs_are_distances_from_the_last_value_divided_by_spread(fleet: Windows, freq_s: int) -> None:
     found = network_inputs(fleet.values, np.array([fleet.start]), Frequency(freq_s), CONFIG, RIDGE)
     assert found.x.shape == (*fleet.values.shape, input_count(CONFIG))
     assert np.isfinite(found.x).all()
@@ -34,7 +36,8 @@ def test_lag_inputs_are_distances_from_the_last_value_in_spreads(fleet: Windows,
         for t in range(len(fleet.values)):
             past = fleet.values[t - lag] if t >= lag else np.full(fleet.values.shape[1], np.nan)
             off = np.where(np.isnan(past), block.mean[t], past) - block.last[t]
-            near = np.abs(off) <= 20 * block.scale[t]  # larger distances are compressed
+            # Larger distances are compressed before they become inputs.
+            near = np.abs(off) <= 20 * block.scale[t]
             expected = np.clip(off / block.spread[t], -6, 6)
             np.testing.assert_allclose(found.x[t, near, column], expected[near], atol=1e-4)
             assert (np.abs(found.x[t, ~near, column]) <= np.abs(expected[~near]) + 1e-4).all()
@@ -45,8 +48,9 @@ def test_lag_inputs_are_distances_from_the_last_value_in_spreads(fleet: Windows,
     power=st.integers(-8, 12),
 )
 def test_network_inputs_do_not_depend_on_the_unit_of_values(values: list[float], power: int) -> None:
-    # Multiply by a power of two, because that does not change how the sums in the moments round.
-    # Compare only windows with a scale above 1e-5, because a smaller scale may be at its lower bound.
+    # The unit is a power of two: multiplying by it changes no rounding of sums.
+    # Only windows with a scale above 1e-5 are compared, because the scale has a lower bound.
+    # A scale at this bound does not change with the unit.
     one, other = inputs_of(values), inputs_of([v * 2.0**power for v in values])
     unbounded = (one.block.scale > 1e-5)[:, 0] & (other.block.scale > 1e-5)[:, 0]
     np.testing.assert_allclose(one.x[unbounded], other.x[unbounded], atol=1e-5)
@@ -62,7 +66,7 @@ def test_missing_differences_are_0_and_missing_lags_are_the_mean() -> None:
     found = inputs_of([1.0, 2.0, math.nan, math.nan, 5.0])
     x, block = found.x[:, 0], found.block
     assert x[:, 4].tolist() == [1, 1, 0, 0, 1]
-    assert x[2:, 1].tolist() == [0, 0, 0]  # 0, because each difference lacks a value
+    assert x[2:, 1].tolist() == [0, 0, 0]  # each difference is between two values, of which one is missing
     np.testing.assert_allclose(x[:, 5], np.log1p([0, 0, 1, 2, 0]) / 5, rtol=1e-6)
     np.testing.assert_allclose(x[:, 6], np.log1p([1, 2, 2, 2, 3]) / 7, rtol=1e-6)
     expected = (block.mean[4, 0] - block.last[4, 0]) / block.spread[4, 0]
@@ -106,8 +110,9 @@ def test_time_of_day_inputs_repeat_after_a_day(freq_s: int, windows: int) -> Non
 def test_time_of_year_inputs_repeat_after_a_year() -> None:
     values = np.zeros((13, 1))
     x = network_inputs(values, np.array([636]), Frequency(0, 1), CONFIG, RIDGE).x[:, 0]  # 2023
-    # Columns 7 and 8 are the phase of the next window in the month, which is always 0 for monthly windows.
-    # Columns 9 and 10 are the phase of the next window in the year, which is 0 after December.
+    # Columns 7 and 8 are sine and cosine of the position of the next window in its month. A window of a
+    # month always begins at the first day.
+    # Columns 9 and 10 are sine and cosine of its position in the year, which is 0 in January.
     np.testing.assert_allclose(x[:, 7:9], [[0.0, 1.0]] * 13, atol=1e-6)
     np.testing.assert_allclose(x[11, 9:11], [0.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(x[0, 9:11], x[12, 9:11], atol=0.02)

@@ -1,3 +1,5 @@
+"""Tests of the log ridge, a linear expert that forecasts the logarithms of values by a ridge regression."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -42,11 +44,11 @@ def sales(windows: int = 90, series: int = 3) -> Floats:
 
 def ridge_on_lag(lag: int) -> Floats32:
     ridge = NO_RIDGE.copy()
-    ridge[RIDGE_COUNT, RING - 1 - lag, 4] = 0.5  # the regressors begin with the oldest lag
+    ridge[RIDGE_COUNT, RING - 1 - lag, 4] = 0.5  # the first regressor is the oldest lag
     return ridge
 
 
-def test_a_log_ridge_weight_of_one_half_gives_a_geometric_mean() -> None:
+def test_a_log_ridge_weight_of_one_half_forecasts_a_geometric_mean() -> None:
     values = sales()
     forecast = log_forecast(values, ridge_on_lag(12))
     np.testing.assert_allclose(forecast[80, :, 4], np.sqrt(values[80] * values[68]), rtol=1e-4)
@@ -77,7 +79,7 @@ def test_log_ridge_forecasts_scale_with_the_values_of_the_series() -> None:
         )
 
 
-def test_a_series_that_reached_0_uses_the_ridge_without_logarithms() -> None:
+def test_a_series_with_values_of_0_is_forecast_without_logarithms() -> None:
     values = sales() + 1.0
     values[20, 1] = 0.0
     block, ridge = block_of(values), NO_RIDGE + np.float32(0.01)
@@ -90,7 +92,8 @@ def test_a_series_that_reached_0_uses_the_ridge_without_logarithms() -> None:
     assert np.isfinite(changes).all()
 
 
-def test_log_ridge_forecasts_stay_between_half_minimum_and_twice_maximum() -> None:
+def test_log_ridge_forecasts_stay_near_the_range_of_past_values() -> None:
+    """They stay between half of the smallest and twice the largest value."""
     values = sales()
     for size in (-50.0, 50.0):
         forecast = log_forecast(values, NO_RIDGE + np.float32(size))[80]

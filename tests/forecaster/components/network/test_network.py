@@ -1,3 +1,5 @@
+"""Tests of the network: its quantiles, its hidden state, its linear experts and its loss."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -52,7 +54,7 @@ def test_quantiles_of_the_network_never_cross(cell: str, seed: int, factor: floa
     assert (quantiles.diff(dim=0) >= 0).all()
 
 
-def test_network_quantiles_of_zero_inputs_differ() -> None:
+def test_network_quantiles_differ_even_if_all_inputs_are_0() -> None:
     net = network()
     with torch.inference_mode():
         quantiles, _, _ = net(torch.zeros(3, 2, INPUTS), *net.initial(2))
@@ -83,10 +85,11 @@ def test_an_untrained_network_forecasts_near_its_linear_experts() -> None:
     experts[:2] = 3.0
     with torch.inference_mode():
         middle = net(torch.randn(50, 4, INPUTS), *net.initial(4), experts=experts)[0][1]
-    assert ((middle > 1.7) & (middle < 2.3)).all()  # the two ridge experts have 0.64 of the weight
+    # both ridge experts forecast 3, and have about 0.64 of the weight
+    assert ((middle > 1.7) & (middle < 2.3)).all()
 
 
-def test_the_median_is_a_weighted_mean_of_experts_plus_a_change() -> None:
+def test_the_median_is_the_weighted_experts_plus_a_correction() -> None:
     net, x = network(), torch.randn(5, 3, INPUTS)
     experts, state = torch.randn(ALL_EXPERT_COUNT, 5, 3, 4), net.initial(3)
     with torch.inference_mode():
@@ -95,13 +98,15 @@ def test_the_median_is_a_weighted_mean_of_experts_plus_a_change() -> None:
         )
         without_experts = net(x, *state)[0]
     torch.testing.assert_close(alone, without_experts)
-    torch.testing.assert_close(two, one + 2.0)  # the weights of the experts sum to 1
+    # adding 2 to all experts adds 2, because their weights sum to 1
+    torch.testing.assert_close(two, one + 2.0)
     low, high = experts.min(dim=0).values, experts.max(dim=0).values
     assert ((one - alone >= low - 1e-5) & (one - alone <= high + 1e-5)).all()
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_selecting_windows_changes_no_network_forecast(cell: str) -> None:
+def test_forecasts_of_selected_windows_equal_forecasts_of_all_windows(cell: str) -> None:
+    """The network can compute the forecasts of some windows of a block only, to save time."""
     net, x, experts = network(cell), torch.randn(9, 3, INPUTS), torch.randn(ALL_EXPERT_COUNT, 9, 3, 4)
     rows = slice(1, None, 3)
     every, hidden, memory = net(x, *net.initial(3), experts=experts)
@@ -138,7 +143,7 @@ def block_before_network(values: Floats, net: Network) -> Block:
     return replace(block, out=out)
 
 
-def test_medians_leave_the_past_range_only_along_a_trend() -> None:
+def test_medians_leave_the_range_of_past_values_only_along_a_trend() -> None:
     net, t = network(ring=8, halflife=20), np.arange(300.0)
     values = np.stack([np.sin(t), 0.1 * t, -0.1 * t], axis=1)
     for sign in (-1, 1):

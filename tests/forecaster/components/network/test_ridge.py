@@ -1,3 +1,5 @@
+"""Tests of the linear experts: ridge regressions on the context, and fixed rules such as the last value."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -38,7 +40,7 @@ def walks(windows: int = 90, series: int = 3) -> Floats:
     return 50 + np.random.default_rng(0).normal(size=(windows, series)).cumsum(axis=0)
 
 
-def test_the_fixed_experts_forecast_seasons_mean_and_last_value() -> None:
+def test_fixed_experts_forecast_past_seasons_the_mean_or_the_last_value() -> None:
     values = walks()
     block = block_of(values)
     changes = expert_forecasts(block, NO_RIDGE, SEASON)
@@ -52,9 +54,9 @@ def test_the_fixed_experts_forecast_seasons_mean_and_last_value() -> None:
         np.testing.assert_array_equal(last[t, :, h - 1], values[t])
 
 
-def test_a_ridge_weight_of_one_half_averages_lag_and_last_value() -> None:
+def test_a_ridge_weight_of_one_half_averages_the_lag_and_the_last_value() -> None:
     values, ridge = walks(), NO_RIDGE.copy()
-    ridge[1, RING - 1 - 12, 4] = 0.5  # the regressors begin with the oldest lag
+    ridge[1, RING - 1 - 12, 4] = 0.5  # the first regressor is the oldest lag
     block = block_of(values)
     found = values_of(block, expert_forecasts(block, ridge, SEASON)[1])
     np.testing.assert_allclose(found[80, :, 4], (values[80] + values[68]) / 2, rtol=1e-6)
@@ -81,7 +83,7 @@ def test_ridge_forecasts_ignore_lags_before_a_level_shift() -> None:
 
 
 @pytest.mark.parametrize("rows", [[0], [3, 50, 89]])
-def test_selecting_windows_changes_no_expert_forecast(rows: list[int]) -> None:
+def test_expert_forecasts_of_selected_windows_equal_those_of_all_windows(rows: list[int]) -> None:
     block, ridge = block_of(walks()), NO_RIDGE + np.float32(0.01)
     every = expert_forecasts(block, ridge, SEASON)
     np.testing.assert_allclose(expert_forecasts(block, ridge, SEASON, np.array(rows)), every[:, rows])
