@@ -164,7 +164,7 @@ def test_sync_finishes_a_training_whose_server_was_killed(
         out, errors = ended(training, code=4)
     finally:
         server.start()
-    assert "statecast register statecast-unsent/" in errors.splitlines()[-1]
+    assert f"statecast register {desk}/statecast-unsent/" in errors.splitlines()[-1]
     assert server.passwords["ana"] not in out + errors
     assert files_with(desk, server.passwords["ana"]) == []
     called(server, "sync -c job.toml", desk, "ana")
