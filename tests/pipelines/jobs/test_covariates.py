@@ -64,7 +64,7 @@ def test_known_covariates_are_used_in_training_and_backfill(tmp_path: Path) -> N
     )
     outcome = run_training(config, "shops")
     registry = Registry(config.mlflow.tracking_uri, config.mlflow.experiment)
-    bare = registry.load("shops")
+    bare = registry.load("shops/1")
     assert bare.version == outcome.version.model_version
     assert [column.name for column in bare.covariates.features.known] == ["promotion"]
     model = with_tables(bare, config.covariates)
