@@ -1,8 +1,8 @@
-"""Compare the rates of this checkout with those of another checkout, such as the version before a change.
+"""Compare the rates of this checkout with the rates of another one, such as the version before a change.
 
 ``python -m benchmarks.against FOLDER`` runs each phase of `benchmarks.throughput` in both checkouts, one
 right after the other, in an order that alternates from round to round. So other work on the machine affects
-both alike. FOLDER needs an environment of its own (``make setup`` there). A ratio is the median over the
+both alike. FOLDER needs its own environment (``make setup`` there). A ratio is the median over the
 rounds of (rate here / rate there). It takes about ten minutes on two cores. The last line of standard
 output is one JSON object.
 """

@@ -13,7 +13,7 @@ import polars as pl
 
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
 from forecaster.covariates.encoding import Tables
-from forecaster.evaluation.backtest import score_beside_baselines, step_in_blocks
+from forecaster.evaluation.backtest import backtest, score_beside_baselines, step_in_blocks
 from forecaster.evaluation.scores import errors
 from forecaster.forecasts import Forecasts, flat, flat_column
 from forecaster.model import Forecaster
@@ -103,20 +103,21 @@ def train_and_forecast(
     training = training or TrainingConfig()
     trained = train(windows, network, training, config, on_epoch, online, tables)
     _, first = held_out_from(len(windows.values), training)
-    _, scores = _step(trained.chosen, windows, first)
+    tested = backtest(trained.chosen, windows, first) if 0 < first < len(windows.values) else None
+    scores = pl.DataFrame() if tested is None else tested.comparison.scores
     last, _ = _step(trained.forecaster, windows, len(windows.values))
     return FleetForecast(last, trained.forecaster, scores)
 
 
-def forecast_with(model: Forecaster, windows: Windows, backtest: float = 0.1) -> FleetForecast:
+def forecast_with(model: Forecaster, windows: Windows, scored: float = 0.1) -> FleetForecast:
     """Step every series through ``windows``, and forecast each series after its last value.
 
     Args:
         model: the forecaster.
         windows: the history of the series.
-        backtest: the last share of the windows, on which the forecasts are scored.
+        scored: the last share of the windows, in which the issued forecasts are scored.
     """
-    last, scores = _step(model, windows, round((1 - backtest) * len(windows.values)))
+    last, scores = _step(model, windows, round((1 - scored) * len(windows.values)))
     return FleetForecast(last, model, scores)
 
 
@@ -144,9 +145,9 @@ def _step(model: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame
         The flat forecasts that follow the last value of each series; and the scores of the forecasts that are
         issued from row ``first`` on, which are empty if none of them has an actual.
     """
-    last, scored = [], []
+    last, scored, last_window = [], [], _windows_of_last_values(windows)
     for start, forecasts in step_in_blocks(model, windows, first):
-        last.append(_after_last_value(forecasts, windows))
+        last.append(_after_last_value(forecasts, last_window))
         if start >= first:
             scored.append(errors(forecasts.frame(), windows, model.window_config))
     own = pl.concat(scored) if scored else pl.DataFrame()
@@ -155,10 +156,14 @@ def _step(model: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame
     return flat(pl.concat(last), model.window_config.frequency), scores
 
 
-def _after_last_value(forecasts: Forecasts, windows: Windows) -> pl.DataFrame:
-    """Return the forecasts that are issued in the window of the last value of their series."""
+def _windows_of_last_values(windows: Windows) -> dict[str, int]:
+    """Return the window of the last value of each series, by series id."""
     has_value = ~np.isnan(windows.values)
     last_row = len(windows.values) - 1 - has_value[::-1].argmax(axis=0)
-    window_of_id = dict(zip(windows.series_ids, windows.index[last_row].tolist(), strict=True))
-    last = np.array([window_of_id[name] for name in forecasts.series_ids], np.int64)
+    return dict(zip(windows.series_ids, windows.index[last_row].tolist(), strict=True))
+
+
+def _after_last_value(forecasts: Forecasts, last_window: dict[str, int]) -> pl.DataFrame:
+    """Return the forecasts that are issued in the window of the last value of their series."""
+    last = np.array([last_window[name] for name in forecasts.series_ids], np.int64)
     return replace(forecasts, issued=forecasts.issued & (forecasts.index[:, None] == last)).frame()

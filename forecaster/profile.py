@@ -136,7 +136,7 @@ class Profile:
         The profile is empty if there are none, as in the file of a model of an earlier release.
 
         Raises:
-            ValueError: the tensors are not those of a profile.
+            ValueError: the tensors do not hold a profile.
         """
         found = [tensors.pop(name, None) for name in (_IDS, _EDGES, _SHARES)]
         if any(tensor is None for tensor in found):

@@ -152,9 +152,9 @@ CHANGES_FILES = {
     "forecaster/registry/datasets.py",  # writes into memory, for a digest
     "forecaster/registry/run.py",  # its writers are called by `write_whole`
     "forecaster/registry/store_checks.py",  # opens a database to check whether it is writable
-    "pipelines/jobs/file_forecast.py",  # its writers are called by `write_whole`
     "pipelines/runners/engine.py",  # opens the log of an engine
     "pipelines/runners/prism_binary.py",  # writes to a temporary folder
+    "pipelines/sinks/flat_forecasts.py",  # its writers are called by `write_whole`
     "pipelines/sinks/files.py",  # its writers are called by `write_whole`
     "pipelines/state/snapshot_file.py",  # its writers are called by `write_whole`
     "pipelines/sources/reader.py",  # writes the stop file; only its existence matters

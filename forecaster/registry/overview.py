@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from forecaster.registry.connection import Connection
 from forecaster.registry.lookup import versions_of
-from forecaster.registry.versions import UTC_TIME, Version, instant
+from forecaster.registry.versions import UTC_TIME, Version, instant, versions_frame
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -114,18 +114,8 @@ def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, flo
         ``name, version, aliases, model_version, run_id, created, description`` and the metrics, see
         `runs_frame`.
     """
-    return pl.DataFrame(
-        {
-            "name": pl.Series([v.name for v in versions], dtype=pl.String),
-            "version": pl.Series([v.number for v in versions], dtype=pl.Int64),
-            "aliases": pl.Series([list(v.aliases) for v in versions], dtype=pl.List(pl.String)),
-            "model_version": pl.Series([v.model_version for v in versions], dtype=pl.String),
-            "run_id": pl.Series([v.run_id for v in versions], dtype=pl.String),
-            "created": pl.Series([v.created for v in versions], dtype=UTC_TIME),
-            "description": pl.Series([v.description for v in versions], dtype=pl.String),
-            **_columns(metrics),
-        }
-    )
+    descriptions = pl.Series([v.description for v in versions], dtype=pl.String)
+    return versions_frame(versions).with_columns(description=descriptions, **_columns(metrics))
 
 
 def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:

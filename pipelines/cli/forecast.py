@@ -121,7 +121,8 @@ def forecast(
     with out.progress("loading torch", "packages"):
         from forecaster.training.train import loss_of
         from pipelines.cli.sweep import max_epochs
-        from pipelines.jobs.file_forecast import forecast_files, write_forecasts
+        from pipelines.jobs.file_forecast import forecast_files
+        from pipelines.sinks.flat_forecasts import write_forecasts
 
     total = None if forecaster else max_epochs(job)
     with (
@@ -155,9 +156,10 @@ def _levels(text: str) -> tuple[float, ...]:
 
 def _check_output(output: Path) -> None:
     """Raise an error if the file has another suffix than the known ones, or its folder cannot be written."""
+    from pipelines.sinks.flat_forecasts import FORMATS
     from pipelines.storage import check_folder
 
-    if output.suffix not in (".csv", ".parquet", ".jsonl"):
+    if output.suffix not in FORMATS:
         raise ConfigError(f"--output {output}: the name must end with .csv, .parquet or .jsonl")
     check_folder(output.parent)
 
@@ -166,24 +168,23 @@ def _show(out: Out, found: FileForecast, output: Path | None) -> None:
     """Print the forecasts or the name of their file, then the counts of rows and the backtest."""
     for line in found.notices:
         out.notice(line)
-    series = found.forecasts["series_id"].n_unique()
-    if output is None and not out.as_json:
-        if not sys.stdout.isatty():
-            from pipelines.jobs.file_forecast import with_text_times
-
-            sys.stdout.write(with_text_times(found.forecasts).write_csv())
-        else:
-            _show_first(out, found)
-    # Into a pipe only rows are written, so the other lines go to stderr.
-    say = out.say if output is not None or sys.stdout.isatty() else out.notice
     if out.as_json:
         return
+    is_piped = output is None and not sys.stdout.isatty()
+    if is_piped:
+        from pipelines.sinks.flat_forecasts import with_text_times
+
+        sys.stdout.write(with_text_times(found.forecasts).write_csv())
+    elif output is None:
+        _show_first(out, found)
+    say = out.notice if is_piped else out.say  # a pipe gets only rows, so the other lines go to stderr
     used = found.rows - found.duplicates
     say(
         f"{found.rows + found.quarantined:,} rows in = {used:,} used + {found.quarantined:,} quarantined "
         f"+ {found.duplicates:,} duplicate"
     )
     if output is not None:
+        series = found.forecasts["series_id"].n_unique()
         say(f"{len(found.forecasts):,} forecasts of {series:,} series: {output}")
     say(_backtest_line(found))
 

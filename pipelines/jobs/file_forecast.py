@@ -1,15 +1,12 @@
-"""Forecast the series of files after their last rows: read, train unless a model is given, step, write."""
+"""Forecast the series of files after their last rows: read, train unless a model is given, step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import polars as pl
 
-from forecaster.durable import write_whole
 from forecaster.forecast_frame import FleetForecast, forecast_with, select, train_and_forecast
 from forecaster.model import Forecaster
 from forecaster.threads import compute_threads
@@ -21,14 +18,6 @@ from forecaster.training.epochs import Epoch
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from pipelines.sources.files.load_all import load_observations
-from schemas.errors import OutputError
-
-FORMATS: dict[str, Callable[[pl.DataFrame, Path], object]] = {
-    ".csv": lambda rows, path: with_text_times(rows).write_csv(path),
-    ".parquet": lambda rows, path: rows.write_parquet(path),
-    ".jsonl": lambda rows, path: with_text_times(rows).write_ndjson(path),
-}
-"""The function that writes a frame in each format, by the suffix of the file."""
 
 
 @dataclass(frozen=True)
@@ -111,20 +100,3 @@ def forecast_files(
 def _train(job: JobConfig, windows: Windows, on_epoch: Callable[[Epoch], None]) -> FleetForecast:
     tables = read_tables(job.covariates)
     return train_and_forecast(windows, job.windows, job.network, job.training, on_epoch, job.online, tables)
-
-
-def write_forecasts(forecasts: pl.DataFrame, path: Path) -> None:
-    """Write flat forecasts in the format of the file's suffix (see `FORMATS`).
-
-    Raises:
-        OutputError: the file cannot be written; an existing file is unchanged.
-    """
-    try:
-        write_whole(path, partial(FORMATS[path.suffix], forecasts))
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def with_text_times(forecasts: pl.DataFrame) -> pl.DataFrame:
-    """Return flat forecasts with their times as text, such as 2013-12-31T05:00:00Z."""
-    return forecasts.with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"))

@@ -65,7 +65,7 @@ class ObjectStore(Store):
         """Do nothing, because objects are durable."""
 
     def make_folder(self) -> None:
-        """Do nothing, because there are no folders."""
+        """Do nothing, because an object store has no folders."""
 
     def remove_tree(self) -> None:
         with suppress(OSError):
