@@ -21,7 +21,7 @@ import polars as pl
 from forecaster.arrays import Bools, Floats, Ints
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
 from forecaster.evaluation.injection import KINDS, inject
-from forecaster.stepping import advance_in_place
+from forecaster.stepping.advance import advance_in_place
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from forecaster.training.train import train

@@ -22,7 +22,7 @@ from benchmarks import machine
 from forecaster.arrays import Floats
 from forecaster.config import NetworkConfig, TrainingConfig
 from forecaster.model import Forecaster
-from forecaster.stepping import advance_in_place
+from forecaster.stepping.advance import advance_in_place
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from forecaster.training.train import train

@@ -26,9 +26,9 @@ from benchmarks import machine
 from forecaster.arrays import Floats
 from forecaster.config import NetworkConfig
 from forecaster.model import Forecaster
-from forecaster.rewarming import rewarm
 from forecaster.shards.batch import Batch
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
+from forecaster.stepping.rewarming import rewarm
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from pipelines.jobs import follow

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from forecaster.forecasts import Forecasts
     from forecaster.model import Forecaster
     from forecaster.registry.registry import Registry
-    from forecaster.rewarming import rewarm
     from forecaster.shards.apply import apply
     from forecaster.shards.batch import Batch
     from forecaster.shards.counts import Counts
     from forecaster.shards.shard import Output, Shard
     from forecaster.state import State
-    from forecaster.stepping import advance
+    from forecaster.stepping.advance import advance
+    from forecaster.stepping.rewarming import rewarm
     from forecaster.time.aggregation import aggregate
     from forecaster.time.window_config import WindowConfig
     from forecaster.time.windows import Windows
@@ -44,14 +44,14 @@ _MODULE_OF = {
     "TrainingConfig": "config",
     "WindowConfig": "time.window_config",
     "Windows": "time.windows",
-    "advance": "stepping",
+    "advance": "stepping.advance",
     "aggregate": "time.aggregation",
     "apply": "shards.apply",
     "calibration": "evaluation.scores",
     "errors": "evaluation.scores",
     "forecast": "forecast_frame",
     "persistence": "evaluation.baselines",
-    "rewarm": "rewarming",
+    "rewarm": "stepping.rewarming",
     "score": "evaluation.scores",
     "seasonal_naive": "evaluation.baselines",
     "series_scale": "evaluation.scores",

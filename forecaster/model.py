@@ -16,10 +16,10 @@ from forecaster.components.chain import chain
 from forecaster.components.experts.base import Expert
 from forecaster.components.experts.stacking import Stacking
 from forecaster.components.network.network import Network
+from forecaster.components.profile import Profile
 from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.covariates.encoding import Features
 from forecaster.covariates.lookup import Covariates
-from forecaster.profile import Profile
 from forecaster.state import State
 from forecaster.time.window_config import WindowConfig
 from forecaster.weights import config_of_blob, read, to_blob, version_of, weights_of_blob

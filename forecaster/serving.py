@@ -21,14 +21,14 @@ import polars as pl
 
 from forecaster.arrays import Ints
 from forecaster.covariates.lookup import Covariates
+from forecaster.covariates.request import History, read_history
 from forecaster.model import Forecaster
-from forecaster.request import History, read_history
-from forecaster.rewarming import rewarm
 from forecaster.shards.apply import apply
 from forecaster.shards.batch import Batch
 from forecaster.shards.shard import Shard
 from forecaster.state import State, live
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
+from forecaster.stepping.rewarming import rewarm
 from forecaster.threads import compute_threads
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows

@@ -36,7 +36,7 @@ _GROWTH = 4  # an array that grows gets spare room for one more series per this 
 class State:
     """The state of ``S`` series under the weights ``model_version``.
 
-    Only `put` and ``forecaster.stepping.advance_in_place`` write into its arrays.
+    Only `put` and ``forecaster.stepping.advance.advance_in_place`` write into its arrays.
 
     Attributes:
         model_version: the weights that made this state, the only ones that may step it.

@@ -95,10 +95,10 @@ class Outputs(NamedTuple):
 class Block:
     """Some windows of some series: the values, and what the components of the chain have added to them.
 
-    The caller (`forecaster.stepping`) fills the fields from ``start`` to ``past`` and allocates ``out``. Each
-    component adds the fields named for it below, for the components after it in the chain, and declares the
-    fields that it reads and writes (`Component`). A field is an empty array until its component has stepped.
-    What a component adds at window ``t`` depends on windows up to ``t`` only.
+    The caller (`forecaster.stepping.step_block`) fills the fields from ``start`` to ``past`` and allocates
+    ``out``. Each component adds the fields named for it below, for the components after it in the chain, and
+    declares the fields that it reads and writes (`Component`). A field is an empty array until its component
+    has stepped. What a component adds at window ``t`` depends on windows up to ``t`` only.
 
     Attributes:
         start: ``[S]`` int64, the window in row 0 of each series; ``[1]`` if it is the same for all.

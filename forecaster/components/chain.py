@@ -15,10 +15,10 @@ from forecaster.components.intervals import Intervals
 from forecaster.components.network.inputs import input_components
 from forecaster.components.network.network import Network
 from forecaster.components.observed_covariates import ObservedCovariates
+from forecaster.components.profile import VALUE
 from forecaster.components.scores import Scores
 from forecaster.components.season import Season, ring_season, ring_week
 from forecaster.config import NetworkConfig, OnlineConfig
-from forecaster.profile import VALUE
 from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800

@@ -14,7 +14,7 @@ import numpy as np
 
 from forecaster.arrays import Arrays
 from forecaster.components.base import Block, Field
-from forecaster.profile import BUCKETS, bucket_of
+from forecaster.components.profile import BUCKETS, bucket_of
 
 _HALVED_EVERY = 336  # windows; the counts then cover the last 336 to 672 windows, and fit into two bytes
 

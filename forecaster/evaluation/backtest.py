@@ -14,7 +14,7 @@ from forecaster.evaluation.scores import errors, keep_common, score, series_scal
 from forecaster.evaluation.skill import PERSISTENCE, SEASONAL_NAIVE, BaselineComparison
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 
 _BLOCK = 256  # windows in one block; the forecasts of a whole long history would not fit into memory

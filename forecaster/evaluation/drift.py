@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from forecaster.arrays import Floats
-from forecaster.profile import BUCKETS, Profile
+from forecaster.components.profile import BUCKETS, Profile
 from forecaster.state import State
 
 FEWEST: Final = 100

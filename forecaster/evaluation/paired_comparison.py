@@ -26,7 +26,7 @@ from forecaster.evaluation.paired_losses import BASELINES, PairedLosses
 from forecaster.evaluation.rolling import Split, blocks, training_scale, values_ahead
 from forecaster.model import Forecaster
 from forecaster.state import State
-from forecaster.stepping import advance_in_place
+from forecaster.stepping.advance import advance_in_place
 from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError, DataError

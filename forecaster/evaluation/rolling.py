@@ -1,7 +1,7 @@
 """Rolling-origin evaluation: step a history window by window as the stream does, and score every member.
 
 No forecast can depend on later rows. The network is trained on the first rows only. A forecast issued at a
-row is made by `forecaster.stepping.advance_in_place`, which has received the rows up to it and no later row.
+row is made by `advance_in_place`, which has received the rows up to it and no later row.
 
 Letters: T issue rows, S series, N horizon, Q quantiles.
 """
@@ -22,7 +22,7 @@ from forecaster.evaluation.metrics import Tally, seasonal_scale
 from forecaster.evaluation.point_intervals import PointIntervals
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
-from forecaster.stepping import advance_in_place
+from forecaster.stepping.advance import advance_in_place
 from forecaster.time.frequency import Frequency
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows, observed

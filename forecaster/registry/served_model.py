@@ -19,8 +19,8 @@ from mlflow.types.schema import AnyType
 
 import forecaster as statecast
 import schemas
+from forecaster.covariates.request import HISTORY, columns_of
 from forecaster.model import Forecaster
-from forecaster.request import HISTORY, columns_of
 from forecaster.serving import RETURN_STATE, STATE
 from schemas.forecasts import quantile_column
 from schemas.observations import OBSERVED
@@ -71,8 +71,8 @@ def _requirements() -> list[str]:
 def _signature(forecaster: Forecaster) -> ModelSignature:
     """Return the columns of histories and of forecasts, and the parameters of a request, for MLflow.
 
-    The cells of a history may have any type, and `forecaster.request` checks them. MLflow's own check accepts
-    no time with a zone, and answers a missing column with the whole table.
+    The cells of a history may have any type, and `forecaster.covariates.request` checks them. MLflow's own
+    check accepts no time with a zone, and answers a missing column with the whole table.
     """
     names = (*HISTORY, *columns_of(forecaster.covariates.features))
     inputs = Schema([ColSpec(AnyType(), name, required=False) for name in names])

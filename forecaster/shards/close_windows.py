@@ -10,14 +10,14 @@ import polars as pl
 
 from forecaster.arrays import Floats
 from forecaster.forecasts import Forecasts
-from forecaster.lifecycle import forgotten_after
 from forecaster.model import Forecaster
 from forecaster.shards.counts import Counts
 from forecaster.shards.models import Models
 from forecaster.shards.score_sums import add_scores, scores_of
 from forecaster.shards.shard import NONE_REPLACED, Shard, slots_of
 from forecaster.state import live
-from forecaster.stepping import advance_in_place
+from forecaster.stepping.advance import advance_in_place
+from forecaster.stepping.lifecycle import forgotten_after
 from forecaster.time.aggregation import NO_DUPLICATES, fill
 from schemas import replaced
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from forecaster.model import Forecaster
-from forecaster.rewarming import rewarm
 from forecaster.state import State
+from forecaster.stepping.rewarming import rewarm
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Models:
         first: the version that closes the windows before the first change.
         changes: the changes of the version, in the order of their windows.
         rewarm: returns the state of a new version from the state of the version before, at the change. The
-            result must be that of `forecaster.rewarming.rewarm`; a job has prepared it in the background.
+            result must be that of `rewarm`; a job has prepared it in the background.
         shadow: a version that forecasts the same windows, only to be compared; None without one.
     """
 

@@ -14,11 +14,11 @@ import polars as pl
 
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
-from forecaster.rewarming import rewarm
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
 from forecaster.shards.lateness import NONE_LATE, smallest_watermark
 from forecaster.state import State
+from forecaster.stepping.rewarming import rewarm
 from forecaster.time.aggregation import ORIGIN
 from schemas import observations, quarantine, replaced
 

@@ -117,7 +117,7 @@ def observed(windows: Windows, config: WindowConfig) -> Windows:
 
     A series is live from its first value until it has had none for more than ``config.max_gap`` windows.
     Training, evaluation and baselines all use this function, so that "empty" has one meaning;
-    `forecaster.stepping.advance` does the same by the clock of each series.
+    `forecaster.stepping.advance.advance` does the same by the clock of each series.
     """
     if config.empty == "missing":
         return windows

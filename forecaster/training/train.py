@@ -20,10 +20,10 @@ import numpy as np
 import polars as pl
 
 from forecaster.components.network.network import Network
+from forecaster.components.profile import Profile
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
 from forecaster.covariates.encoding import Tables
 from forecaster.model import Forecaster
-from forecaster.profile import Profile
 from forecaster.threads import compute_threads
 from forecaster.time.aggregation import aggregate
 from forecaster.time.size_check import check_size

@@ -24,12 +24,12 @@ from apache_beam.utils.timestamp import Timestamp
 from numpy.typing import NDArray
 
 from forecaster.model import Forecaster
-from forecaster.rewarming import rewarm
 from forecaster.shards import snapshot
 from forecaster.shards.apply import apply
 from forecaster.shards.counts import Counts, by_kind
 from forecaster.shards.shard import Output, Shard, slots_of
 from forecaster.shards.sharding import empty_batch, hand_over_shards, reshard
+from forecaster.stepping.rewarming import rewarm
 from forecaster.time.windows import MICROSECONDS
 from pipelines.beam.coders import ElementCoder, FleetRows, ShardedRows
 from pipelines.beam.gather_rows import PARTITION, GatherRows, SplitRows

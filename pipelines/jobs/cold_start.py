@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from forecaster.arrays import Floats
-from forecaster.cold_start import trajectory
 from forecaster.covariates.encoding import SERIES, Table
 from forecaster.model import Forecaster
+from forecaster.stepping.cold_start import trajectory
 from forecaster.threads import compute_threads
 from forecaster.time.windows import MICROSECONDS
 from pipelines.sinks.files import Format, write_frame

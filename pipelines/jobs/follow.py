@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import ceil
 
-from forecaster.compatibility import check_can_replace
 from forecaster.model import Forecaster
+from forecaster.shards.compatibility import check_can_replace
 from pipelines.jobs.alias import Alias, AliasedVersion
 from pipelines.jobs.job import StreamJob
 from pipelines.sinks.numbers import JobNumbers

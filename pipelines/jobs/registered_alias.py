@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from forecaster.compatibility import check_can_replace
 from forecaster.model import Forecaster
 from forecaster.registry.references import Reference
 from forecaster.registry.registry import Registry
+from forecaster.shards.compatibility import check_can_replace
 from pipelines.jobs.alias import AliasedVersion
 from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig

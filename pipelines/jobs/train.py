@@ -25,7 +25,7 @@ from forecaster.reports import plots
 from forecaster.reports.gradient_plot import gradient_figure
 from forecaster.shards.shard import Shard
 from forecaster.shards.sharding import reshard
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.threads import compute_threads
 from forecaster.time.aggregation import aggregate
 from forecaster.time.notices import window_notices

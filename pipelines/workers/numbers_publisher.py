@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
+from forecaster.components.profile import Profile
 from forecaster.evaluation.drift import InputDrift, drift_of
-from forecaster.profile import Profile
 from forecaster.shards.batch import Batch
 from forecaster.shards.shard import Shard
 from forecaster.state import live

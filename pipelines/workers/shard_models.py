@@ -9,13 +9,13 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
 
+from forecaster.components.profile import Profile
 from forecaster.model import Forecaster
-from forecaster.profile import Profile
-from forecaster.rewarming import Warming, rewarm
 from forecaster.shards.batch import Batch
 from forecaster.shards.models import ModelChange, Models
 from forecaster.shards.shard import Shard
 from forecaster.state import State
+from forecaster.stepping.rewarming import Warming, rewarm
 from pipelines.sources.model_changes import JOURNAL, model_changes, model_of_run, read_changes
 from pipelines.workers.step_settings import StepSettings, forecaster_of
 from pipelines.workers.worker_thread import WorkerThread

@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from forecaster.rewarming import rewarm
 from forecaster.shards.apply import apply
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
 from forecaster.shards.shard import Shard, slots_of
+from forecaster.stepping.rewarming import rewarm
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.workers.numbers_publisher import NumbersPublisher, closed_us
 from pipelines.workers.ownership import WriteGuard, mark_shard_ended

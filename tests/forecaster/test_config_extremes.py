@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from forecaster.config import EXPERTS, NetworkConfig, OnlineConfig, TrainingConfig
 from forecaster.model import Forecaster
 from forecaster.setting_types import Settings
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.frequency import Frequency
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows

@@ -14,7 +14,7 @@ from forecaster.config import NetworkConfig, TrainingConfig
 from forecaster.evaluation.backtest import backtest
 from forecaster.forecast_frame import forecast, forecast_with, select, train_and_forecast
 from forecaster.forecasts import flat
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.frequency import Frequency
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows

@@ -19,8 +19,8 @@ from forecaster.config import NetworkConfig, TrainingConfig
 from forecaster.evaluation.baselines import seasonal_naive
 from forecaster.evaluation.metrics import seasonal_scale
 from forecaster.evaluation.rolling import Split, rolling_forecasts
-from forecaster.lifecycle import plan_block
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
+from forecaster.stepping.lifecycle import plan_block
 from forecaster.time.aggregation import aggregate
 from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig

@@ -11,7 +11,7 @@ import pytest
 
 from forecaster.config import NetworkConfig
 from forecaster.model import FILE_NAME, Forecaster
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from schemas.errors import ModelError

@@ -12,8 +12,8 @@ import pytest
 from forecaster.config import NetworkConfig
 from forecaster.covariates.encoding import Features, Table, Tables
 from forecaster.covariates.lookup import Covariates
+from forecaster.covariates.request import read_history
 from forecaster.model import Forecaster
-from forecaster.request import read_history
 from forecaster.serving import ServedForecaster, last_forecasts
 from schemas.errors import DataError
 from schemas.observations import LARGEST

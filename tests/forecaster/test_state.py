@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from forecaster.config import NetworkConfig
 from forecaster.model import Forecaster
 from forecaster.state import FORMAT_VERSION, State, live
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from schemas.errors import ModelError

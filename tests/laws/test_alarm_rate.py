@@ -11,7 +11,7 @@ from forecaster.arrays import Floats
 from forecaster.components.anomaly import Anomaly
 from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.model import Forecaster
-from forecaster.stepping import advance_in_place
+from forecaster.stepping.advance import advance_in_place
 from forecaster.time.window_config import WindowConfig
 from tests.forecaster.components.blocks import block_of
 from tests.kinds import MOVING, kinds

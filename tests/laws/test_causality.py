@@ -15,7 +15,7 @@ from forecaster.components.network.inputs import network_inputs
 from forecaster.components.network.network import Network
 from forecaster.components.network.ridge import expert_forecasts
 from forecaster.config import NetworkConfig, TrainingConfig
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.frequency import Frequency
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows

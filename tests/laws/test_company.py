@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from forecaster.shards.shard import Shard
 from forecaster.shards.sharding import reshard
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill
 from pipelines.jobs.job import BackfillJob

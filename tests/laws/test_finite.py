@@ -16,7 +16,7 @@ from forecaster.covariates.lookup import Covariates
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.state import State
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from schemas.errors import DataError
 from schemas.observations import LARGEST

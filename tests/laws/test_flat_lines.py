@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from forecaster.arrays import Floats
 from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.model import Forecaster
-from forecaster.stepping import advance_in_place
+from forecaster.stepping.advance import advance_in_place
 from forecaster.time.window_config import WindowConfig
 
 BEGIN, LENGTH, WINDOWS = 500, 350, 1000

@@ -20,7 +20,7 @@ from forecaster.arrays import Floats
 from forecaster.components.experts.least_squares import LeastSquares
 from forecaster.model import Forecaster
 from forecaster.state import State
-from forecaster.stepping import advance_in_place
+from forecaster.stepping.advance import advance_in_place
 from tests.fleets import SHORT_WEEK, START, forecaster
 from tests.kinds import kinds
 from tests.precision import double_precision, in_double_precision

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from forecaster.rewarming import rewarm
 from forecaster.shards import snapshot
 from forecaster.shards.sharding import hand_over_shards, reshard
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
+from forecaster.stepping.rewarming import rewarm
 from forecaster.time.windows import Windows
 from tests.comparisons import assert_same, assert_same_live_series, assert_same_state, by_key
 from tests.fleets import HOUR_US, START, fleets, forecaster, rows_of, scales, with_heat

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecaster.components.profile import Profile
 from forecaster.components.scores import scored_horizons
 from forecaster.evaluation.drift import InputDrift, drift_of
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
-from forecaster.profile import Profile
 from forecaster.shards import snapshot
 from forecaster.time.windows import Windows
 from tests.comparisons import assert_same_scores

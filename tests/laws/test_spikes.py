@@ -9,7 +9,7 @@ import numpy as np
 from forecaster.arrays import Floats
 from forecaster.config import NetworkConfig
 from forecaster.model import Forecaster
-from forecaster.stepping import advance_in_place
+from forecaster.stepping.advance import advance_in_place
 from forecaster.time.window_config import WindowConfig
 from tests.fleets import START
 from tests.kinds import kinds

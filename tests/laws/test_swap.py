@@ -23,12 +23,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.model import Forecaster
-from forecaster.rewarming import Warming, rewarm
 from forecaster.shards.batch import Batch
 from forecaster.shards.models import ModelChange, Models
 from forecaster.shards.shard import Output, Shard
 from forecaster.state import State
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
+from forecaster.stepping.rewarming import Warming, rewarm
 from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_stream
 from pipelines.sinks.files import PARTS, read_forecasts

@@ -27,7 +27,7 @@ from forecaster.covariates.encoding import Table, Tables
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.state import State
-from forecaster.stepping import advance_in_place
+from forecaster.stepping.advance import advance_in_place
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from forecaster.training.train import Trained, train

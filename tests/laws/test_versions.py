@@ -11,11 +11,11 @@ import pytest
 from hypothesis import assume, given
 
 from forecaster.model import Forecaster
-from forecaster.rewarming import rewarm
 from forecaster.shards import snapshot
 from forecaster.shards.sharding import empty_batch
 from forecaster.state import State
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
+from forecaster.stepping.rewarming import rewarm
 from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob

@@ -17,7 +17,7 @@ from forecaster.components.formats import FORMAT_VERSIONS
 from forecaster.components.scores import scored_horizons
 from forecaster.model import Forecaster
 from forecaster.state import State
-from forecaster.step_block import with_known_covariates
+from forecaster.stepping.step_block import with_known_covariates
 from forecaster.time.frequency import Frequency
 from tests.fleets import START, forecaster
 

@@ -13,7 +13,7 @@ from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
 from forecaster.covariates.encoding import Features
 from forecaster.evaluation.rolling import Split, rolling_forecasts
 from forecaster.model import Forecaster
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from forecaster.training.batches import fleet_of
 from forecaster.training.train import train

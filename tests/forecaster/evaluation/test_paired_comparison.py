@@ -18,7 +18,7 @@ from forecaster.evaluation.demand_classes import demand_classes
 from forecaster.evaluation.paired_comparison import PairedComparison, compare
 from forecaster.evaluation.scores import errors, keep_common, series_scale
 from forecaster.model import Forecaster
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from schemas.errors import ConfigError, DataError
 from tests.fleets import START, forecaster

@@ -23,7 +23,7 @@ from forecaster.evaluation.rolling import (
     training_scale,
 )
 from forecaster.forecasts import Forecasts
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from schemas.errors import ConfigError

@@ -11,7 +11,7 @@ import pytest
 from forecaster.components.season import likely_season
 from forecaster.evaluation.scores import errors
 from forecaster.state import State
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.aggregation import aggregate
 from forecaster.time.frequency import Frequency
 from forecaster.time.notices import weekday_notice

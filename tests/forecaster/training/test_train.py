@@ -13,7 +13,7 @@ import torch
 
 from forecaster.components.network.network import Network
 from forecaster.config import NetworkConfig, TrainingConfig
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from forecaster.training import train as fitting

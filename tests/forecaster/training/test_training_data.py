@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forecaster.config import NetworkConfig, TrainingConfig
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from forecaster.training.train import train

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecaster.cold_start import trajectory
+from forecaster.stepping.cold_start import trajectory
 from pipelines.cli.app import run
 from schemas.forecasts import check_forecasts
 from tests.fleets import START, forecaster

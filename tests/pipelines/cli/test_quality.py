@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecaster.profile import Profile
+from forecaster.components.profile import Profile
 from forecaster.registry.registry import Registry
 from forecaster.time.windows import Windows
 from tests.fleets import START, forecaster, rows_of

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from forecaster.registry.registry import Registry
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, StreamJob

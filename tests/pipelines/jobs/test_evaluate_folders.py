@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 
 from forecaster.evaluation.backtest import backtest
 from forecaster.registry.registry import Registry
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows, observed
 from pipelines.jobs import evaluate
 from pipelines.jobs.evaluate import evaluate_folders

@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 from forecaster.model import Forecaster
 from forecaster.registry.registry import Registry
 from forecaster.state import State
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from pipelines.jobs.train import TrainOutcome, run_training, write_states
 from pipelines.settings.config import JobConfig

@@ -11,7 +11,7 @@ import pytest
 
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from pipelines.sinks import files as sinks
 from pipelines.sinks.files import (

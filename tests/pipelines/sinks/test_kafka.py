@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from forecaster.forecasts import Forecasts
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from pipelines.schema_registry import AVRO_HEADER
 from pipelines.settings.kafka import Broker

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from forecaster.profile import Profile
+from forecaster.components.profile import Profile
 from pipelines.state import snapshot_file
 from pipelines.state.snapshot_file import write_shard
 from pipelines.storage import Remote, lease, locked, write_text

@@ -10,7 +10,7 @@ from forecaster.components.ring import in_order
 from forecaster.config import NetworkConfig
 from forecaster.model import Forecaster
 from forecaster.state import State, live
-from forecaster.stepping import advance, advance_in_place
+from forecaster.stepping.advance import advance, advance_in_place
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from schemas.errors import DataError, VersionMismatch
@@ -260,8 +260,8 @@ def test_forecasts_do_not_change_if_retired_series_are_stepped_too(
     names = tuple("abcdef")
     one_state, other_state = model.new_series_state(names, START), model.new_series_state(names, START)
     one = advance_in_place(model, one_state, values, START)
-    monkeypatch.setattr("forecaster.step_block._CALL_STEPS", 24)
-    monkeypatch.setattr("forecaster.step_block._MOSTLY", share)
+    monkeypatch.setattr("forecaster.stepping.step_block._CALL_STEPS", 24)
+    monkeypatch.setattr("forecaster.stepping.step_block._MOSTLY", share)
     other = advance_in_place(model, other_state, values, START)
     assert_same(by_key([one]), by_key([other]), scales(Windows(names, START, values)))
     assert_same_state(one_state, other_state)
@@ -276,7 +276,7 @@ def test_stepping_series_in_groups_gives_equal_forecasts(
     values[rng.random(values.shape) < 0.4] = np.nan
     fleet = Windows(tuple(f"s{i}" for i in range(11)), START, values)
     whole_state, whole = advance(model, model.initial_state(), fleet)
-    monkeypatch.setattr("forecaster.stepping._CALL_SERIES", 3)
+    monkeypatch.setattr("forecaster.stepping.advance._CALL_SERIES", 3)
     some_state, some = advance(model, model.initial_state(), fleet)
     assert whole.cold_starts == some.cold_starts > 0
     assert_same(by_key([whole]), by_key([some]), scales(fleet))

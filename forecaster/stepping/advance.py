@@ -4,8 +4,8 @@ The backfill, the streaming job, the evaluation and the served model all call `a
 `advance_in_place`, which `advance` calls. No other code steps the network through the windows of a stored
 state.
 
-A series is stepped from its first value until it retires (see `forecaster.lifecycle`). A retired series is
-not forecast.
+A series is stepped from its first value until it retires (see `forecaster.stepping.lifecycle`). A retired
+series is not forecast.
 
 Letters: T windows, S series, C observed covariates, N horizon, Q quantiles.
 """
@@ -21,10 +21,10 @@ from forecaster.arrays import Floats
 from forecaster.components.base import Outputs
 from forecaster.components.scores import scored_horizons
 from forecaster.forecasts import Forecasts
-from forecaster.lifecycle import plan_block
 from forecaster.model import Forecaster
 from forecaster.state import State, live, match_layout, put
-from forecaster.step_block import PlannedBlock, step_block
+from forecaster.stepping.lifecycle import plan_block
+from forecaster.stepping.step_block import PlannedBlock, step_block
 from forecaster.time.aggregation import aggregate
 from forecaster.time.size_check import check_size
 from forecaster.time.windows import Windows

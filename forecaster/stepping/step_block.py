@@ -12,9 +12,9 @@ import numpy as np
 
 from forecaster.arrays import Arrays, Bools, Floats, Ints
 from forecaster.components.base import Block, Outputs
-from forecaster.lifecycle import Plan
 from forecaster.model import Forecaster
 from forecaster.state import State, live, put, taken
+from forecaster.stepping.lifecycle import Plan
 
 _CALL_STEPS = 10_000  # a network call has at most this many series-steps, to stay in the CPU's cache
 

@@ -23,8 +23,8 @@ from forecaster.components.ring import Ring, in_order
 from forecaster.components.season import Season, ring_season
 from forecaster.model import Forecaster
 from forecaster.state import State, live
-from forecaster.step_block import windows_per_call
-from forecaster.stepping import advance_in_place
+from forecaster.stepping.advance import advance_in_place
+from forecaster.stepping.step_block import windows_per_call
 from schemas.errors import ModelError
 
 # The arrays of these components do not depend on the network's weights, so a new model can take them over.

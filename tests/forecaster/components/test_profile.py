@@ -13,10 +13,10 @@ import pytest
 
 from forecaster import profile as profiles
 from forecaster.components.drift import Drift
+from forecaster.components.profile import Profile
 from forecaster.evaluation.drift import InputDrift, drift_of, population_stability_index
 from forecaster.model import Forecaster
-from forecaster.profile import Profile
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from tests.fleets import START, forecaster
 

@@ -8,9 +8,9 @@ import pytest
 from forecaster.components.ring import in_order
 from forecaster.config import NetworkConfig
 from forecaster.model import Forecaster
-from forecaster.rewarming import Warming, rewarm
 from forecaster.state import State, live
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
+from forecaster.stepping.rewarming import Warming, rewarm
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from schemas.errors import ModelError

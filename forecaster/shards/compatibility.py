@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from forecaster.model import Forecaster
-from forecaster.stepping import advance
+from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from schemas.errors import ModelError
 

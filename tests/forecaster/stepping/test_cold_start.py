@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from forecaster.arrays import Bools, Floats
-from forecaster.cold_start import trajectory, unroll_network
 from forecaster.config import NetworkConfig, OnlineConfig, TrainingConfig
 from forecaster.covariates.encoding import Table, Tables
 from forecaster.covariates.lookup import Covariates
 from forecaster.model import Forecaster
-from forecaster.stepping import advance, advance_in_place
+from forecaster.stepping.advance import advance, advance_in_place
+from forecaster.stepping.cold_start import trajectory, unroll_network
 from forecaster.time.frequency import Frequency
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows

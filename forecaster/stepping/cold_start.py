@@ -22,7 +22,7 @@ from forecaster.covariates.lookup import Covariates
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.state import State, live
-from forecaster.step_block import with_known_covariates
+from forecaster.stepping.step_block import with_known_covariates
 from schemas import cells
 from schemas.errors import DataError, ModelError
 
