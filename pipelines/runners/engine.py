@@ -225,10 +225,14 @@ def _record(pid: int) -> None:
 
 
 def started_s(pid: int) -> float | None:
-    """Return the start time of process ``pid`` in seconds since 1970; None if no such process runs."""
+    """Return the start time of process ``pid`` in seconds since the boot; None if no such process runs.
+
+    The difference to the time of the boot stays the same when the clock of the machine is corrected.
+    """
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        is_zombie = process.status() == psutil.STATUS_ZOMBIE
+        return None if is_zombie else round(process.create_time() - psutil.boot_time(), 2)
     except psutil.Error:
         return None
 

@@ -220,3 +220,13 @@ def test_a_lost_connection_of_a_worker_prints_no_error_but_a_bug_does(
         end_with(ValueError("a mistake"))
     end_with(grpc.RpcError("another connection"))
     assert [str(ended.exc_value) for ended in raised] == ["a mistake", "another connection"]
+
+
+def test_a_corrected_clock_does_not_end_the_prism_of_a_running_job(
+    job: subprocess.Popen[str], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A correction of the clock moves the times of the boot and of the starts of all processes."""
+    pid, boot_s = read_prism_pid(job), psutil.boot_time()
+    monkeypatch.setattr("psutil._psplatform.boot_time", lambda: boot_s + 3)
+    assert end_orphans() == []
+    assert engine.started_s(pid) is not None
