@@ -110,14 +110,15 @@ def test_a_model_whose_files_cannot_be_stored_is_marked_as_failed(
     with monkeypatch.context() as patched, store.start_run("full", {}) as run:
         patched.setattr(MlflowClient, "log_model_artifacts", full)
         assert run.log_model(forecaster(), "full", history(3)) is None
-    found = client(store).search_logged_models([run._outbox.run["experiment_id"]])
-    assert [str(model.status) for model in found] == ["FAILED"]
+    experiments = [run._outbox.run["experiment_id"]]
+
+    def states() -> set[str]:
+        return {str(model.status) for model in client(store).search_logged_models(experiments)}
+
+    assert states() == {"FAILED"}
     [folder] = unsent(Path(store._unsent))
     assert str(store.send(folder, "unused").version) == "full/1"
-    states = {str(model.status) for model in client(store).search_logged_models(
-        [run._outbox.run["experiment_id"]]
-    )}  # fmt: skip
-    assert states == {"FAILED", "READY"}
+    assert states() == {"FAILED", "READY"}
 
 
 def test_a_server_error_of_a_metric_is_not_final(store: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
