@@ -65,7 +65,7 @@ def main() -> int:
     """Compare two models, and print times, memory and the JSON object."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("--series", type=int, default=10_000)
-    parser.add_argument("--windows", type=int, default=480, help="hourly windows of each series")
+    parser.add_argument("--windows", type=int, default=240, help="hourly windows of each series")
     chosen = parser.parse_args()
     print(machine.described(), flush=True)
     with tempfile.TemporaryDirectory(prefix="statecast-compare-") as name:

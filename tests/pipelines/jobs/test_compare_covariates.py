@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from pipelines.jobs.compare import run_compare
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import with_tables
 from schemas.errors import ConfigError
-from tests.fleets import HOUR_US, START, rows_of, with_heat
+from tests.fleets import HOUR, HOUR_US, START, rows_of, with_heat
 
 HOURS, IDS, RING = 96, ("s0", "s1", "s2"), 4
 PRICE, SIZE = Column(name="price", mean=5.0, scale=2.0), Column(name="size", mean=2.0, scale=1.0)
@@ -37,12 +38,12 @@ def fleet() -> Windows:
 def model(features: Features, seed: int = 0) -> Forecaster:
     """Return an untrained model whose forecasts depend much on each of its covariates."""
     network = NetworkConfig(hidden=4, layers=1, horizon=3, lags=(1, 2), ring=RING, decoder=True)
-    made = Forecaster.untrained(network, WindowConfig(), covariates=Covariates(features))
+    made = Forecaster.untrained(network, WindowConfig(), covariates=Covariates.of(features, HOUR))
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in made.network.parameters():
             weight.normal_(0.0, 0.3, generator=rng)
-    return made
+    return replace(made)  # computes the version from the new weights
 
 
 @pytest.fixture
