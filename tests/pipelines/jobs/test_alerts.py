@@ -183,6 +183,14 @@ def test_a_rule_of_many_windows_reads_older_counts_than_a_rule_of_few(tmp_path: 
     assert len(watched.watch._readings) == 30 / 5 + 1
 
 
+def test_numbers_without_a_new_window_are_not_kept(tmp_path: Path) -> None:
+    """The numbers are taken twice a second, and a window may take a day."""
+    watched = Watched(tmp_path, rule())
+    for _ in range(5):
+        watched.watch.take(numbers(5, 5))
+    assert [reading.windows for reading in watched.watch._readings] == [0, 5]
+
+
 def drifts(windows: int, **last_buckets: int | None) -> JobNumbers:
     """Return numbers with the drift of inputs, by the values in their last bucket; None is too few values."""
     drift = {
