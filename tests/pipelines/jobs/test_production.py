@@ -126,6 +126,17 @@ def test_a_logged_batch_has_only_scores_since_the_previous_batch(tmp_path: Path)
     assert not job.lines
 
 
+def test_numbers_within_a_period_are_logged_together(tmp_path: Path) -> None:
+    store = Store()
+    job = Job(store, tmp_path)
+    job.take(numbers(10))
+    job.take(numbers(20), after_s=1.0)
+    job.take(numbers(30), after_s=1.0)
+    job.runs.close()
+    (points,) = store.points.values()
+    assert scored(points) == [(10, 10), (30, 20)]
+
+
 def test_each_model_version_has_a_separate_production_run(tmp_path: Path) -> None:
     store = Store()
     job = Job(store, tmp_path)
