@@ -238,6 +238,7 @@ def test_the_oldest_batches_are_dropped_while_the_store_is_unreachable(
     job = Job(store, tmp_path)
     for windows in range(1, 6):
         job.take(numbers(windows))
+        assert job.runs._dropped == max(windows - 3, 0)
     began_s = time.monotonic()
     job.runs.close()
     assert time.monotonic() - began_s < 10
