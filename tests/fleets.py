@@ -81,7 +81,7 @@ def forecaster(
 
 @lru_cache
 def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
-    """Return covariates: the names ``observed``, and with ``decoder`` also tables of six series with gaps."""
+    """Return covariates with the observed names ``observed`` and, with ``decoder``, tables of six series."""
     if not decoder:
         return Covariates(Features(observed=observed))
     rng, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]

@@ -24,7 +24,7 @@ class HeldSource(LogSource):
     held: int = 0
 
     def step(self, offset: int) -> Step[int] | None:
-        """See `Source`."""
+        """Return the step of the log at an offset, or a step without rows from ``held`` on."""
         return Step((), offset, 0.05) if offset >= self.held else super().step(offset)
 
 

@@ -26,7 +26,7 @@ from tests.chaos.restarted_stream import ROOT, Stream
 from tests.chaos.verdict import compare
 
 _RUNS = 5  # number of runs, which alternate between the two versions of Beam
-_RUN_S = 40.0  # long, because with Prism 2.76.0 some forecasts are written only at the end of a run
+_RUN_S = 40.0  # a run is long, because with Prism 2.76.0 some forecasts are written only at its end
 
 
 def main(arguments: list[str]) -> int:

@@ -43,7 +43,7 @@ SHARDS: Final = 4
 PARTITIONS: Final = 4
 _TOPIC: Final = "readings"
 _WINDOWS_A_SECOND: Final = 2.0
-_LIMIT_S: Final = 420.0  # for one fault; long, because the machine may be busy
+_LIMIT_S: Final = 420.0  # time limit of the recovery from one fault on a busy machine
 
 
 @dataclass(frozen=True)

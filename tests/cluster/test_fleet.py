@@ -26,7 +26,7 @@ from tests.pipelines.jobs.replays import DEFAULT_INPUT
 from tests.stores import forecasts_written
 
 WINDOWS_PER_S = 2
-PATIENCE_S = 360.0  # long, because a busy machine starts Java and Python slowly
+PATIENCE_S = 360.0  # a long time limit, because a busy machine starts Java and Python slowly
 COUNTERS = {"rows_in", "rows_used", "windows_closed", "forecasts"}
 
 
@@ -106,8 +106,8 @@ def test_a_fleet_on_flink_recovers_from_a_killed_worker(
             assert checkpoints(cluster, job)[1] > 0
             wait_until(lambda: {*cluster.counters(job)} >= COUNTERS)
         finally:
-            for job in flink.jobs(cluster.master):  # also a job that Flink is just restarting
+            for job in flink.jobs(cluster.master):  # includes jobs that Flink is restarting
                 flink.cancel(cluster.master, job)
-            wait_until(lambda: has_ended(cluster))  # the next test needs the slots of the job
+            wait_until(lambda: has_ended(cluster))  # wait, because the next test needs the slots of the job
     assert_same_frames(read_forecasts(output), backfilled, scales(observed))
     assert forecasts_written(output) == len(backfilled)

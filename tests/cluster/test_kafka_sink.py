@@ -164,7 +164,7 @@ def test_the_example_consumer_yields_each_forecast_once(
 ) -> None:
     example = import_example("kafka_consumer")
     produce(broker, topics[0], rows_in_time_order(fleet), even_partitions(fleet))
-    for name in ("a", "b"):  # the job b sends the forecasts of the job a again
+    for name in ("a", "b"):  # job b sends the same forecasts as job a again
         run_until_closed(job_of(broker, topics, tmp_path / name, "in-process"), WINDOWS - 1)
     messages = read_topic(broker, topics[1])
     passed = list(example.forecasts(messages, example.Once()))

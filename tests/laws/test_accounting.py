@@ -54,7 +54,7 @@ def test_every_row_of_an_input_is_counted_exactly_once(
         good, bad = observations.validate(raw[first:stop])
         assert len(good) + len(bad) == stop - first
         bad_rows += len(bad)
-        # Draw also watermarks that have passed the times of the next rows, because these rows are then late.
+        # Some of these watermarks have passed the times of the next rows, so that these rows are late.
         arrivals.append(Arrival(good, data.draw(st.integers(START, START + 35)) * HOUR_US))
     if not arrivals:
         return
@@ -159,8 +159,7 @@ def test_a_stream_of_a_watched_folder_counts_every_row(tmp_path: Path) -> None:
     assert counts.rejected == 2 == len(read_quarantine(output)) - 1
     assert counts.pending == 2
     assert counts.used == 18 + 1 + 1
-    # The forecasts must be those of the windows that have closed: a late row must not give a closed window
-    # another forecast, and an open window must not have a forecast yet.
+    # Forecasts are issued at the ends of closed windows only, and no late row adds a forecast.
     issued = read_forecasts(output)["issued_at"]
     assert str(issued.min()) == "2013-01-01 01:00:00+00:00"
     assert str(issued.max()) == "2013-01-01 14:00:00+00:00"

@@ -111,9 +111,8 @@ def test_a_series_begins_anew_after_a_gap_longer_than_max_gap(fleet: Windows) ->
     for name, values in zip(fleet.series_ids, fleet.values.T, strict=True):
         at = np.flatnonzero(~np.isnan(values))
         parts = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
-        # A series without a value for more than ``max_gap`` windows begins anew: its next value is counted as
-        # a cold start. After more than twice as many windows, the series is forgotten and then counts as a
-        # new series. The first value of a new series is not counted as a cold start.
+        # After more than ``max_gap`` windows without a value, the next value of a series is a cold start.
+        # After more than twice as many windows, the series counts as new, which is no cold start.
         returns += int(((np.diff(at) > 4) & (np.diff(at) <= 7)).sum())
         for part in parts:
             stop = min(int(part[-1]) + 4, len(values))

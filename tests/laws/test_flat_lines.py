@@ -90,8 +90,7 @@ def test_each_spike_of_a_constant_series_raises_one_alarm(seed: int, level: floa
     values = (values + spikes * sizes) * unit
     _, alarm, median = stepped(values)
     np.testing.assert_array_equal(np.nan_to_num(alarm) == 1, spikes)
-    # Only the forecast that is made just after a spike may differ from the level, because the spike is then
-    # the last value.
+    # Only the forecast just after a spike may differ from the level, because the spike is the last value.
     np.testing.assert_allclose(median[~spikes], level * unit, rtol=1e-6)
 
 

@@ -96,7 +96,7 @@ def assert_same_as_one_job(
 
     at = data.draw(st.integers(0, len(order)))
     first = fold(model, order[:at], shards[0], partitions=logs.partitions)
-    # For each partition, the offset that the first job has reached.
+    # ``reached`` has the offset that the first job has reached in each partition.
     reached = dict.fromkeys(logs.partitions, 0) | {batch.partition: batch.stop for batch in order[:at]}
     begins = dict.fromkeys(reached, 0) if is_new_log else reached
     second_shards = [
@@ -218,7 +218,7 @@ def test_a_stopped_and_resumed_stream_equals_one_backfill(
     at = int(share * rows)
     stopped = run_stream(replace(job, source=StoppingSource(source, at, job.stop_file)))
 
-    # Rows of windows that the watermark has not passed are pending, and no forecast is based on them.
+    # Rows of windows that are still open when the stream stops are pending: no forecast is based on them.
     assert stopped.stopped
     assert stopped.counts.missing == 0
     assert stopped.counts.rows_in >= at
@@ -242,7 +242,7 @@ def test_a_stopped_and_resumed_stream_equals_one_backfill(
     files = sorted((output / "forecasts").iterdir())
     forecasts = pl.concat([pl.read_parquet(file) for file in files])
     assert forecasts.select(pl.struct(IDENTITY).is_unique().all()).item()
-    if share:  # forecasts of the stopped run are unchanged, to the bit
+    if share:  # the resumed run has changed no bit of the stopped run's forecasts
         unchanged = read_forecasts(output).join(before, on=IDENTITY, how="semi")
         assert nested(unchanged.sort(IDENTITY)).equals(nested(before.sort(IDENTITY)))
 
@@ -271,8 +271,7 @@ def test_a_stream_of_a_watched_folder_resumes_after_each_file(
         counts = run_stream(job, stop_when_read).counts
         assert counts.missing == counts.late == 0
         assert counts.rows_in == read
-    # The rows of the last three windows are still pending and not used, because the watermark is two hours
-    # behind the newest row.
+    # The watermark is two hours behind the newest row, so rows of the last three windows are still pending.
     assert counts.used + len(state_table.read(output / "state").pending) == len(rows)
     expected = read_forecasts(whole).filter(pl.col("issued_at").dt.epoch("us") <= (START + 117) * HOUR_US)
     assert_same_frames(expected, read_forecasts(output), scales(small_fleet))

@@ -213,7 +213,7 @@ def test_a_watched_folder_forecasts_all_closed_windows(
 
     last = (
         small_fleet.stop - 1
-    ) * HOUR_US  # the last window stays open, so the last forecast is issued at the end of the one before
+    ) * HOUR_US  # the last window stays open, so the last forecast is issued at its start
     expected = read_forecasts(tmp_path / "backfill").filter(pl.col("issued_at").dt.epoch("us") <= last)
     assert_same_frames(expected, read_forecasts(output), scales(small_fleet))
     assert counts.missing == counts.late == 0

@@ -118,7 +118,7 @@ def assert_transformed(one: Result, other: Result, values: Floats, factor: float
     assert (np.nanmedian(off, axis=0) <= 1e-4 + ROUNDINGS * level).all()
     assert (
         np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level
-    ).all()  # the p-value is a step function, so a small difference of a value may change it by one step
+    ).all()  # a p-value is a step function of the value: a small difference may change it by one step
 
 
 factors = st.one_of(
@@ -148,8 +148,7 @@ def test_scaling_by_a_power_of_2_changes_no_bit_of_a_forecast(seed: int, power: 
     model, values, factor = forecaster(**SHORT_WEEK), kinds(seed), 2.0**power
     one, other = run(model, values), run(model, factor * values)
     for name in ("values", "network", "members"):
-        # As long as a series has only zeros, its scale is the smallest allowed one, which does not depend on
-        # the unit. So leave these windows out.
+        # Allow tiny differences: the scale of a series of zeros is a lower bound that has no unit.
         atol = 1e-140 / min(factor, 1.0)
         np.testing.assert_allclose(getattr(other, name) / factor, getattr(one, name), 0.0, atol, err_msg=name)
     np.testing.assert_array_equal(other.anomaly, one.anomaly)
@@ -231,8 +230,7 @@ def test_a_network_trained_at_another_level_has_shifted_forecasts() -> None:
     values, shift = kinds(0) - 64.0, -(2.0**24)
     one, other = (trained_on(v, v, 1.0, True).forecaster for v in (values, values + shift))
     first, second = run(one, values, values), run(other, values + shift, values + shift)
-    # Compare from window 20 on, because the first forecasts depend on the level: the scale of a series with a
-    # single value is a fraction of this value.
+    # Compare from window 20 on: after a single value, the scale is a fraction of it and depends on the level.
     off = np.abs(second.values - shift - first.values)[:, 20:].max(axis=(0, 1, 3))
     spread = np.nanstd(values, axis=0)
     assert (off <= 1e-2 * spread + ROUNDINGS * abs(shift)).all()

@@ -19,8 +19,8 @@ from tests.lifecycle import inputs
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
-_FIRST_DAYS = 40  # written quickly, because the retraining waits for these days
-_FAST_S, _SLOW_S = 0.1, 0.7  # seconds between two days of the stream
+_FIRST_DAYS = 40  # days that are written quickly, because the retraining waits for them
+_FAST_S, _SLOW_S = 0.1, 0.7  # seconds between the files of two days
 
 
 @dataclass

@@ -108,13 +108,13 @@ def point_measures(actual: list[float], point: list[float]) -> Measures:
 def test_a_point_forecast_has_errors_and_no_interval_measures() -> None:
     found = point_measures([1.0, 3.0], [2.0, 1.0])
     assert (found.mse, found.mae, found.mase) == (2.5, 1.5, 0.75)
-    assert found.wql == 3 / 4  # of a point forecast: sum of errors / sum of actuals
+    assert found.wql == 3 / 4  # the WQL of a point forecast is the sum of errors / the sum of actuals
     assert all(math.isnan(x) for x in (found.msis, found.coverage_90, found.width_90))
 
 
 def test_a_forecast_of_0_for_an_actual_of_0_has_smape_0() -> None:
     found = point_measures([0.0, 0.0], [0.0, 1.0])
-    assert found.smape == 100.0  # the mean of 0 and 200, the measures of the two forecasts
+    assert found.smape == 100.0  # the sMAPE of the two forecasts is 0 and 200, so the mean is 100
     assert math.isnan(found.wql)
 
 

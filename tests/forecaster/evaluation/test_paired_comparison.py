@@ -43,7 +43,7 @@ def compared() -> PairedComparison:
 
 
 def own_errors(model: Forecaster, windows: Windows) -> pl.DataFrame:
-    """Return the errors of ``model`` in the forecasts that a comparison from `FIRST` on scores."""
+    """Return the errors of all forecasts of ``model`` that a comparison scores if it begins at `FIRST`."""
     _, forecasts = advance(model, model.initial_state(), windows)
     last = windows.stop - model.network_config.horizon
     frame = forecasts.frame()

@@ -230,7 +230,7 @@ def test_every_json_shape_refuses_a_broken_id(ask: Post, shape: str, cell: objec
     rows[4]["series_id"] = cell
     status, answer = ask(json.dumps(SHAPES[shape](rows)))
     if "instances" in shape and cell is True:
-        return  # MLflow converts all cells of such a column to text, so that True is a valid id.
+        return  # MLflow converts the ids in "instances" to text, so that True is a valid id.
     assert 400 <= status < 500, answer
     assert "stack_trace" not in answer
     # MLflow itself, not the model, refuses [] in "instances", with a message of two lines.

@@ -70,7 +70,7 @@ def test_the_setting_empty_zero_gives_windows_without_rows_value_0() -> None:
     assert state.parts["moments"]["observed"].tolist() == [3]
     ring = in_order(state.parts["ring"]["values"], state.clock)
     assert ring[0, -4:].tolist() == pytest.approx([NAN, 3, 0, 0], nan_ok=True)
-    assert state.silent.tolist() == [2]  # silent counts windows without rows, although their value is 0
+    assert state.silent.tolist() == [2]  # windows without rows count as silent, although their value is 0
     assert sorted(by_key([forecasts])) == [("a", START + t) for t in (1, 2, 3)]
 
 

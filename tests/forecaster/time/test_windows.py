@@ -97,7 +97,7 @@ def test_aggregates_equal_the_results_of_plain_loops(
 
     placed = frame.with_row_index("offset").with_columns(pl.col("offset").cast(pl.Int64))
     shuffled = aggregate(placed.sample(fraction=1, shuffle=True, seed=seed), config)
-    np.testing.assert_array_equal(shuffled.windows.values, windows.values)  # equal to the last bit
+    np.testing.assert_array_equal(shuffled.windows.values, windows.values)  # equal bit by bit
     assert shuffled.duplicates == duplicates
 
 

@@ -72,7 +72,7 @@ def test_training_never_holds_all_targets_in_memory() -> None:
     assert far - near < 64 * segment
     assert (
         far - near < windows * series * horizon
-    )  # 1 byte per target; a copy of all targets needs 4 bytes each
+    )  # less than 1 byte per target, but a copy of all targets would need 4 bytes per target
 
 
 def test_training_memory_does_not_grow_with_the_number_of_batches(

@@ -108,13 +108,12 @@ def test_an_unbounded_fleet_issues_forecasts_when_its_watermark_advances(
     bundles = [
         # The elements of this bundle belong to twelve windows; the watermark after it closes only eight.
         Bundle(between(rows, 0, 12).to_dicts(), end_us(7)),
-        # This bundle waits until window 7 is forecast. If the fleet issued forecasts only at the end of its
-        # input, the wait would time out.
+        # This bundle waits until window 7 is forecast; a fleet that waits for the end of its input fails.
         Bundle([*late_row, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=closed(7)),
         Bundle([], end_us(15) - 1),
         Bundle([between(rows, 16, 20)], end_us(18), after=closed(13)),
-        # Each window has two bundles. The watermark after the second one closes the window; the rows of the
-        # second bundle must not count as late.
+        # Each window has two bundles; the watermark after the second bundle closes the window.
+        # The rows of the second bundle must not count as late.
         *(bundle for w in range(20, 34) for bundle in in_halves(between(rows, w, w + 1).to_dicts(), w)),
         Bundle([], end_us(33), after=closed(19)),
         Bundle(between(rows, 34, 40).to_dicts(), end_us(36)),

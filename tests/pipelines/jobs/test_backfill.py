@@ -89,7 +89,7 @@ def test_an_unreadable_file_ends_a_backfill(job: BackfillJob, tmp_path: Path) ->
     with pytest.raises(DataError, match=r"bad\.csv: no column") as raised:
         run_backfill(replace(job, paths=(*job.paths, str(bad))))
     assert "\n" not in str(raised.value)
-    assert contents(job.states) == before  # the states are still those of the earlier backfill
+    assert contents(job.states) == before  # the earlier state table is unchanged
 
 
 def test_skip_bad_files_quarantines_an_unreadable_file(job: BackfillJob, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_stream_waits_for_the_first_watched_file(
     def arrived(numbers: JobNumbers) -> bool:
         nonlocal looks
         looks += 1
-        if looks == 3:  # more than 1 s after the start, the job still waits for a file
+        if looks == 3:  # the job still waits for a file more than 1 s after its start
             add_file(folder, "rows.parquet", pl.read_parquet(replay_of(replayed).paths[0]))
         return numbers.counts.series_steps > 0
 

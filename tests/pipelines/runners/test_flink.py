@@ -94,7 +94,7 @@ Caused by: org.apache.flink.runtime.jobmanager.scheduler.NoResourceAvailableExce
     [
         ([], "a Flink worker or task has died"),
         (["java.lang.RuntimeException: NoResourceAvailableException: out of memory\n"], "has died"),
-        ([REFUSED], "has died"),  # not the pool: the refused connection is one between task managers
+        ([REFUSED], "has died"),  # a task manager, not the pool, refused the connection
         ([NO_POOL], "has died"),
         ([NO_POOL + REFUSED], "cannot reach a pool of workers at pool:50000: .*--port 50000"),
         ([REFUSED, NO_POOL + "Caused by: java.net.UnknownHostException: pool: unknown\n"], "cannot reach"),

@@ -19,7 +19,7 @@ from schemas.errors import OutputError
 PARTS = ("forecasts", "late", "state")
 OLD = {"forecasts": "old", "state": "old"}  # without "late": the earlier job had no late rows
 NEW = dict.fromkeys(PARTS, "new")
-RENAMES = 5  # two of old parts, which are moved away, and three of new parts
+RENAMES = 5  # two renames move old parts away, and three put new parts in place
 
 
 class Killed(BaseException):
