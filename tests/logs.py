@@ -39,7 +39,7 @@ class LogSource:
         return self.log.partition
 
     def step(self, offset: int) -> Step[int] | None:
-        """See `Source`."""
+        """Return the batch that begins at ``offset``, or None at the end of the log."""
         following = [batch for batch in self.log.batches(start=offset) if batch.stop <= self.stop]
         return Step((following[0],), following[0].stop) if following else None
 

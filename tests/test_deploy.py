@@ -1,4 +1,4 @@
-"""The deployments of docs/deploy/ match their schemas and name existing versions, options and metrics."""
+"""Tests that files in docs/deploy/ match their schemas and name existing versions, options and metrics."""
 
 from __future__ import annotations
 

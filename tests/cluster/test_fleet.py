@@ -67,7 +67,7 @@ def has_ended(cluster: FlinkCluster) -> bool:
 
 
 @pytest.mark.parametrize("kill", [kill_python_worker, kill_task_manager])
-def test_a_fleet_on_flink_recovers_from_a_killed_worker(
+def test_forecast_fleet_on_flink_recovers_from_a_killed_worker(
     kill: Callable[[FlinkCluster], None], cluster: FlinkCluster, tmp_path: Path
 ) -> None:
     values = np.random.default_rng(3).normal(size=(60, 12)).cumsum(0)

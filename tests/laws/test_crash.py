@@ -191,12 +191,15 @@ def test_a_stream_killed_at_any_file_rename_loses_nothing(
             snapshot_every_s=0.0,
             runner="in-process",
         )
-        ghosts = frozenset[threading.Thread]()
+        killed_threads = frozenset[threading.Thread]()
         for left, after, windows_per_step in kills:
-            with patch("os.replace", KillableProcess(left, after, ghosts).wrap(os.replace)), suppress(Killed):
+            with (
+                patch("os.replace", KillableProcess(left, after, killed_threads).wrap(os.replace)),
+                suppress(Killed),
+            ):
                 run_stream(replace(job, windows_per_step=windows_per_step))
-            ghosts = frozenset(threading.enumerate()) - {threading.current_thread()}
-        with patch("os.replace", KillableProcess(10**9, True, ghosts).wrap(os.replace)):
+            killed_threads = frozenset(threading.enumerate()) - {threading.current_thread()}
+        with patch("os.replace", KillableProcess(10**9, True, killed_threads).wrap(os.replace)):
             ended = run_stream(job).counts
         expected = run_stream(
             replace(job, output=clean, source=replace(source, manifest_folder=clean / "state"))

@@ -203,13 +203,14 @@ def test_a_stream_killed_at_any_request_resumes_without_loss(
                 snapshot_every_s=0.0, runner="in-process",
             )  # fmt: skip
 
-        ghosts = frozenset[threading.Thread]()
+        killed_threads = frozenset[threading.Thread]()
         for left, after, windows_per_step in kills:
             run_until_killed(
-                replace(job(store), windows_per_step=windows_per_step), KillableProcess(left, after, ghosts)
+                replace(job(store), windows_per_step=windows_per_step),
+                KillableProcess(left, after, killed_threads),
             )
-            ghosts = frozenset(threading.enumerate()) - {threading.current_thread()}
-        ended = run_until_killed(job(store), KillableProcess(10**9, True, ghosts))
+            killed_threads = frozenset(threading.enumerate()) - {threading.current_thread()}
+        ended = run_until_killed(job(store), KillableProcess(10**9, True, killed_threads))
 
         assert ended == run_stream(job(clean)).counts
         assert_same_frames(read_forecasts(clean), read_forecasts(store), scales(small_fleet))

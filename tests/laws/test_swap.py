@@ -133,7 +133,9 @@ def test_a_model_change_gives_the_forecasts_of_a_rewarm(
     new_ring=st.sampled_from([5, 20, 100]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_a_rewarm_in_parts_gives_the_same_state(cuts: list[int], ring: int, new_ring: int, seed: int) -> None:
+def test_a_rewarm_in_parts_gives_the_state_of_a_rewarm_at_once(
+    cuts: list[int], ring: int, new_ring: int, seed: int
+) -> None:
     old, new = forecaster("lstm", ring=ring), forecaster("gru", ring=new_ring)
     rng = np.random.default_rng(seed)
     values = 100 + rng.normal(size=(60, 4)).cumsum(axis=0)

@@ -1,4 +1,4 @@
-"""A record that `seal` wrote passes the check of `unseal`, also with whole-number keys and tuples."""
+"""Test that `unseal` accepts each record that `seal` wrote, also with whole-number keys and tuples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MLflow server of ``mlflow/`` works with a real PostgreSQL, with logins, kills, backups and S3.
+"""Tests of the MLflow server of the folder ``mlflow/`` with PostgreSQL, logins, kills, backups and S3.
 
 docs/team-server.md has the commands for users.
 """

@@ -63,7 +63,7 @@ def test_mean_spread_and_unit_weigh_the_first_values_equally() -> None:
     assert (block.lowest[-1, 0], block.highest[-1, 0]) == (values.min(), values.max())
 
 
-def test_the_unit_ignores_missing_values_and_exists_before_one_season() -> None:
+def test_the_unit_of_a_series_ignores_gaps_and_needs_no_full_season() -> None:
     values = np.random.default_rng(0).normal(size=40).cumsum()
     values[[3, 11, 12, 20]] = np.nan
     _, block = step_moments(values, halflife=1000)

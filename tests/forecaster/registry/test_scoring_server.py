@@ -225,7 +225,7 @@ def test_the_scoring_server_answers_invalid_rows_with_one_line(
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("cell", [None, [], {}, True, ""])
-def test_every_json_shape_refuses_a_broken_id(ask: Post, shape: str, cell: object) -> None:
+def test_every_json_shape_refuses_an_invalid_series_id(ask: Post, shape: str, cell: object) -> None:
     rows = text_rows(history(3))
     rows[4]["series_id"] = cell
     status, answer = ask(json.dumps(SHAPES[shape](rows)))

@@ -305,7 +305,7 @@ def test_invalid_engine_options_are_refused_with_the_fix(
     assert line in message
 
 
-def test_an_address_without_flink_is_refused_at_once(
+def test_a_flink_master_address_without_flink_is_refused_at_once(
     working_folder: WorkingFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.cli.engine.find_java", lambda: Path("java"))

@@ -115,7 +115,7 @@ def address_of(ui: Ui) -> str:
 
 
 @needs_browser
-def test_the_page_that_opens_shows_runs_sorted_by_skill(ui: Ui, page: Browser) -> None:
+def test_the_first_page_of_the_ui_shows_runs_sorted_by_skill(ui: Ui, page: Browser) -> None:
     page.open(ui.url)
     text = page.wait_for("skill_vs_persistence", "lstm", "gru", "rnn")
     assert text.index("\nlstm\n") < text.index("\ngru\n") < text.index("\nrnn\n")

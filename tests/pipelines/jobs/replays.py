@@ -1,4 +1,4 @@
-"""Streams over a small fleet for tests of resuming: they are stopped, fail, or watch a folder."""
+"""Streams of a small fleet that stop early, fail, or watch a folder, for tests that resume them."""
 
 from __future__ import annotations
 

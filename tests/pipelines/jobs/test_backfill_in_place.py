@@ -1,4 +1,4 @@
-"""A backfill into the folder of an earlier one replaces the earlier output as a whole, or not at all."""
+"""Tests that a backfill into the output folder of an earlier backfill replaces all of its output or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The covariates that a job file names are used by the training, and by backfills and streams after it."""
+"""Tests that trainings, backfills and streams use the covariates that a job file names."""
 
 from __future__ import annotations
 

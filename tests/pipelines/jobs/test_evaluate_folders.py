@@ -1,4 +1,4 @@
-"""For a model of event counts, a window without events has the actual 0.
+"""Tests of the evaluation of a model of event counts: in a window without events, the actual is 0.
 
 The backtest of a training and ``statecast evaluate`` both score such windows.
 """

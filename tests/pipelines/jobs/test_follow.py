@@ -1,4 +1,4 @@
-"""A stream that follows an alias changes to the model version to which the alias has moved.
+"""Tests of streams that follow an alias: if the alias moves, the stream changes to its new model version.
 
 The stream writes the window of the change to its journal, and a resumed stream changes at the same window.
 """

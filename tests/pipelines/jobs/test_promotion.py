@@ -1,4 +1,4 @@
-"""Training, comparison, gate, retraining and rollback of one registered model, with real trainings."""
+"""Tests of the training, comparison, promotion, retraining and rollback of one registered model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs with outputs in an object store give the same results as jobs with outputs on a disk."""
+"""Tests that jobs give the same results whether they write to an object store or to a disk."""
 
 from __future__ import annotations
 

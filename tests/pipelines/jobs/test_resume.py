@@ -1,4 +1,4 @@
-"""A stream that was stopped or killed is resumed by the same command, and its results do not change."""
+"""Tests that the same command resumes a stopped or killed stream without a change of its results."""
 
 from __future__ import annotations
 

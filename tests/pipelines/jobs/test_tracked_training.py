@@ -1,4 +1,4 @@
-"""A training logs its settings, data set, scores, model and software to MLflow, with links between these."""
+"""Tests that a training logs its settings, data set, scores, model and software to MLflow, and links them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scripts that replace Prism in tests, and an environment without Prism and Go."""
+"""Helpers for tests of the search for Prism: scripts that replace it, and a machine without Prism and Go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each row of a message with unusual types or invalid content is either valid or quarantined, exactly once.
+"""Tests that each row of a message with unusual or invalid content is either valid or quarantined, once.
 
 The result does not depend on the other messages that are decoded at the same time.
 """

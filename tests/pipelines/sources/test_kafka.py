@@ -1,6 +1,6 @@
-"""A Kafka topic as a log: its rows and watermarks do not change when the topic is read again.
+"""Tests that a Kafka topic is a log: repeated readings find the same rows and watermarks.
 
-So that they do not change, the source writes its decisions about partitions and schemas to a journal.
+For this, the source writes its decisions about partitions and schemas to a journal.
 """
 
 from __future__ import annotations

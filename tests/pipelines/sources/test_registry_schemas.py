@@ -1,4 +1,4 @@
-"""A decoder requests Avro schemas from a schema registry, repeats failed requests, and stores the answers."""
+"""Tests that a decoder requests Avro schemas from a registry, repeats failed requests, and stores answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A replay is a log: each offset has the same rows, however often and from wherever it is read."""
+"""Tests that a replay is a log: repeated readings find the same rows at each offset."""
 
 from __future__ import annotations
 

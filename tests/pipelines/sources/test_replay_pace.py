@@ -1,4 +1,4 @@
-"""A paced replay (one with a limited speed) returns each window at the time at which the window is due."""
+"""Tests that a paced replay, one with a limited speed, returns each window when the window is due."""
 
 from __future__ import annotations
 

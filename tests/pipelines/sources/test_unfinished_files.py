@@ -1,4 +1,4 @@
-"""A source that watches a folder handles files that are unfinished, unreadable, changed or deleted."""
+"""Tests of a watched folder in which files are unfinished, unreadable, changed or deleted."""
 
 from __future__ import annotations
 

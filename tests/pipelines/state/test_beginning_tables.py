@@ -1,4 +1,4 @@
-"""The state table with which a job starts.
+"""Tests of the choice of the state table with which a job starts.
 
 It is the job's own table, that of an earlier job, one of these with another number of shards, or an empty
 table.

@@ -1,4 +1,4 @@
-"""If a file that a job wrote is damaged, the job refuses the file in one line, or reads its original content.
+"""Tests that a job refuses a damaged file of an earlier job in one line, or reads its original content.
 
 A job never uses changed content.
 """

@@ -1,4 +1,4 @@
-"""`RowPerLine` converts a CSV file so that each row is on one line, and loses no character.
+"""Tests of `RowPerLine`, which converts a CSV file so that each row is on one line, without a loss of text.
 
 A row of the original file may extend over several lines, because quoted cells may contain newlines.
 """

@@ -1,4 +1,4 @@
-"""Text files from spreadsheets are read: with decimal commas, grouped thousands, and several encodings."""
+"""Tests that text files of spreadsheets are read: decimal commas, grouped thousands, and encodings."""
 
 from __future__ import annotations
 
