@@ -32,7 +32,7 @@ COUNTERS = {"rows_in", "rows_used", "windows_closed", "forecasts"}
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
-    """Start two task managers and a pool of workers."""
+    """Start a Flink cluster with two task managers and a pool of workers."""
     needs(java.job_server, java.setup_flink)
     with FlinkCluster.start(tmp_path_factory.mktemp("flink")) as started:
         yield started

@@ -111,7 +111,7 @@ def test_a_kafka_source_begins_at_the_configured_start(
             source_of(broker, topics[0], tmp_path).begin({f"{topics[0]}-2": Position(reached)})
 
 
-def test_errors_of_kafka_topics_are_one_line_without_passwords(broker: Broker, tmp_path: Path) -> None:
+def test_errors_of_kafka_topics_have_one_line_and_no_passwords(broker: Broker, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no topic 'nothing': see kafka\.topic"):
         source_of(broker, "nothing", tmp_path).begin({})
     with pytest.raises(OutputError, match=r"there is no topic 'nothing' to write to: see kafka\.to_topic"):

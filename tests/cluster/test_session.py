@@ -87,7 +87,7 @@ def store() -> Iterator[Remote]:
 
 @pytest.fixture(scope="module")
 def cluster(store: Remote, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
-    """Start two task managers and a pool of workers.
+    """Start a Flink cluster with two task managers and a pool of workers.
 
     The fixture ``store`` must be ready before: the workers read its address from the environment.
     """

@@ -112,7 +112,7 @@ class Stream:
         return found
 
     def stop_feeder(self) -> None:
-        """Stop putting files."""
+        """Stop the thread that writes files into the watched folder."""
         self._is_stopping.set()
         self._feeder.join()
 

@@ -85,7 +85,7 @@ def test_the_server_does_not_start_without_its_secrets(missing: str, reason: str
 
 
 @pytest.mark.parametrize("command", ["train rows.csv -c job.toml", "promote weather/1", "models", "runs"])
-def test_a_wrong_password_is_refused_with_one_line(command: str, server: TeamServer, desk: Path) -> None:
+def test_a_wrong_password_is_refused_in_one_line(command: str, server: TeamServer, desk: Path) -> None:
     wrong = {"MLFLOW_TRACKING_USERNAME": "ana", "MLFLOW_TRACKING_PASSWORD": "not-the-password"}
     out, errors = ended(server.start_command(command, desk, **wrong), code=4)
     [line] = errors.splitlines()

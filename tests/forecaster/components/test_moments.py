@@ -48,7 +48,7 @@ def test_a_level_shift_of_a_constant_series_moves_only_its_mean() -> None:
     assert not block.moves.any()
 
 
-def test_a_constant_series_counts_as_moving_after_three_changes() -> None:
+def test_a_constant_series_counts_as_changing_after_three_changes() -> None:
     _, block = step_moments(np.array([0.0] * 30 + [3.0, 0.0, 0.0, 0.0, 6.0, 0.0]))
     assert block.moves[:, 0].tolist() == [False] * 34 + [True] * 2
     assert block.scale[34, 0] == pytest.approx(6.0 / 33 * max(1.0, 33 * (1 - 2 ** (-1 / 20))))

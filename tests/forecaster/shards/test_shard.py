@@ -243,7 +243,7 @@ def in_partition(name: str, value: float, start: int) -> Batch:
 
 
 @given(order=st.permutations([("p0", 9.0, 5), ("p1", 2.0, 5), ("p2", 7.0, 4)]), stop=st.integers(0, 3))
-def test_of_rows_with_one_time_the_largest_offset_is_used(
+def test_of_rows_with_the_same_time_the_one_with_the_largest_offset_is_used(
     order: list[tuple[str, float, int]], stop: int
 ) -> None:
     """At equal offsets, the row of the greatest partition name is used."""

@@ -85,7 +85,7 @@ def test_a_value_for_a_closed_window_is_refused() -> None:
     assert after.clock.tolist() == [START + 2] * 2
 
 
-def test_advance_does_not_change_the_given_state_windows_and_model() -> None:
+def test_advance_changes_none_of_its_arguments() -> None:
     model = forecaster()
     fleet = windows([1, NAN, 3, 4], [NAN, NAN, 5, 6])
     state, _ = advance(model, model.initial_state(), fleet.between(START, START + 2))

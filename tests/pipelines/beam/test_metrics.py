@@ -1,4 +1,4 @@
-"""Tests of Beam's counters of the rows, windows and forecasts of a fleet and of a job."""
+"""Tests of Beam's counters of the rows, windows and forecasts of `ForecastFleet` and of a job."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_a_word_after_a_beam_option_is_read_as_its_value() -> None:
         split_beam_options(["a.csv", "--runner", "DirectRunner"])
 
 
-def test_an_option_that_beam_refuses_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_option_that_beam_refuses_gives_a_one_line_error(capsys: pytest.CaptureFixture[str]) -> None:
     stream = sys.stderr
     with pytest.raises(ConfigError, match="=x: argument --direct_num_workers: invalid int"):
         choose_engine(JobsConfig(runner="prism"), ("--direct_num_workers=x",))

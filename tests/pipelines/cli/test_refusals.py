@@ -320,7 +320,7 @@ def test_a_flink_master_address_without_flink_is_refused_at_once(
     assert (code, message[:38]) == (5, "the server at 127.0.0.1:1 is not Flink")
 
 
-def test_a_full_disk_and_a_bug_print_one_line(
+def test_a_full_disk_and_a_bug_each_print_a_one_line_error(
     working_folder: WorkingFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: Any) -> None:

@@ -184,7 +184,7 @@ def test_a_stream_follows_an_alias_that_moves_while_it_runs(
 
 @dataclass(frozen=True)
 class Gate:
-    """Returns whether a journal holds a change; picklable."""
+    """Function object that returns True if a journal contains a model change; it can be pickled."""
 
     journal: Path
 

@@ -20,7 +20,7 @@ from schemas.errors import ModelError
 
 
 class Store:
-    """Replaces an MLflow store: it keeps runs in memory, and cannot be reached while ``away`` is True."""
+    """A fake MLflow store that keeps runs in memory, and that is unreachable while ``away`` is True."""
 
     def __init__(self) -> None:
         self.points: dict[str, list[tuple[int, dict[str, float]]]] = {}

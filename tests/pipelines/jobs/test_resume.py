@@ -67,7 +67,7 @@ def test_a_killed_stream_resumes_by_the_same_command(
 ) -> None:
     job = replace(replayed, format=format_, resume=True)
     for _ in range(2):
-        with pytest.raises(DataError, match="the cable was pulled"):
+        with pytest.raises(DataError, match="the source failed on purpose"):
             run_stream(failing_at(job, at, every_s))
     assert_complete(job, run_stream(job).counts, uninterrupted)
 
@@ -75,7 +75,7 @@ def test_a_killed_stream_resumes_by_the_same_command(
 @pytest.mark.prism
 def test_a_stream_killed_on_prism_resumes(replayed: StreamJob, uninterrupted: pl.DataFrame) -> None:
     job = replace(replayed, resume=True, runner="prism")
-    with pytest.raises(DataError, match="the cable was pulled"):
+    with pytest.raises(DataError, match="the source failed on purpose"):
         run_stream(failing_at(job, 40))
     assert_complete(job, run_stream(job).counts, uninterrupted)
 
@@ -178,7 +178,7 @@ def test_two_models_share_an_output_folder_without_losing_forecasts(
     shutil.rmtree(
         on_disk(first.states)
     )  # the second model starts with an empty state, but writes to the output folder of the first
-    with pytest.raises(DataError, match="the cable was pulled"):
+    with pytest.raises(DataError, match="the source failed on purpose"):
         run_stream(failing_at(second, 40))
     run_stream(second)
     both = read_forecasts(first.output)

@@ -46,7 +46,7 @@ def table_of(folder: Path, run_id: str, path: str) -> pl.DataFrame:
     return pl.DataFrame(found["data"], schema=found["columns"], orient="row", infer_schema_length=None)
 
 
-def test_parameters_are_the_settings_that_change_the_weights(folder: Path, run: Run) -> None:
+def test_logged_parameters_are_the_settings_that_change_the_weights(folder: Path, run: Run) -> None:
     sections = {key.partition(".")[0] for key in run.data.params}
     assert sections <= {"windows", "network", "online", "training", "data"}
     assert run.data.params["network.hidden"] == "4"
@@ -142,7 +142,7 @@ def test_tags_of_a_run_name_its_machine_and_software(run: Run) -> None:
     assert run.data.tags["statecast.job"] == "train"
 
 
-def test_the_commit_of_the_working_folder_is_a_tag(tmp_path: Path) -> None:
+def test_the_commit_of_the_working_folder_is_logged_as_a_tag(tmp_path: Path) -> None:
     def git(*arguments: str) -> str:
         who = ("-c", "user.name=a", "-c", "user.email=a@localhost")
         command = ["git", "-C", str(tmp_path), *who, *arguments]

@@ -144,7 +144,7 @@ def test_stored_models_are_loaded_with_their_covariates(tmp_path: Path) -> None:
     ]
 
 
-def test_missing_or_damaged_weights_raise_one_line(tmp_path: Path) -> None:
+def test_missing_or_damaged_weights_raise_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gru-b\.safetensors: cannot be read"):
         load_model(tmp_path, "gru-b")
     make_folder(tmp_path / "models")

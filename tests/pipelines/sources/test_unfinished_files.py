@@ -40,7 +40,7 @@ def test_an_unfinished_text_file_does_not_delay_other_files(inbox: Path, age_s: 
 
 def test_a_text_file_without_a_last_newline_is_delayed(inbox: Path) -> None:
     text = csv_text([("a", 1, 1), ("a", 1.5, 25)])
-    write_file(inbox / "1.csv", text[:-2], age_s=0)  # cut "5" and the newline off
+    write_file(inbox / "1.csv", text[:-2], age_s=0)  # cut off the last two characters, "5" and the newline
     write_file(inbox / "2.csv", [("a", 2, 2)])
     source = watch(inbox)
     advance_clock(source, 5)

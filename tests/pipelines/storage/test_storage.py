@@ -178,7 +178,7 @@ def test_an_unusable_url_is_refused_in_one_line(url: str, line: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_writing_to_a_missing_bucket_raises_one_line(bucket: Remote) -> None:
+def test_writing_to_a_missing_bucket_raises_a_one_line_error(bucket: Remote) -> None:
     from pipelines.storage import check_folder, locked
 
     nowhere = Remote("s3://no-such-bucket/out")
@@ -189,7 +189,7 @@ def test_writing_to_a_missing_bucket_raises_one_line(bucket: Remote) -> None:
         pass
 
 
-def test_writing_to_s3_without_credentials_raises_one_line(
+def test_writing_to_s3_without_credentials_raises_a_one_line_error(
     s3: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import s3fs

@@ -49,7 +49,7 @@ def test_stacking_is_nearly_as_accurate_as_its_best_member() -> None:
         assert combined < 0.6  # the worst member has a mean error of 1.6, the last value 0.8 and 1.4
 
 
-def test_all_members_weigh_equally_before_the_first_actual() -> None:
+def test_all_members_have_equal_weights_before_the_first_actual() -> None:
     values = walk(5)
     _, block, _ = stacked(values)
     members = [block.last[0], *(block.last[0] + block.scale[0] * block.members[n][0, 0] for n in EXPERTS)]
