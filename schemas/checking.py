@@ -39,7 +39,7 @@ def failing(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
     return pl.DataFrame()
 
 
-def checked(frame: pl.DataFrame, schema: pa.DataFrameSchema, what: str) -> pl.DataFrame:
+def checked(frame: pl.DataFrame, schema: pa.DataFrameSchema, name: str) -> pl.DataFrame:
     """Return ``frame`` if it fits the schema, else raise a `DataError`.
 
     If the schema coerces a column, the returned frame has the column in the type of the schema.
@@ -47,7 +47,7 @@ def checked(frame: pl.DataFrame, schema: pa.DataFrameSchema, what: str) -> pl.Da
     Args:
         frame: the frame to check.
         schema: the schema.
-        what: the name of the frame in the error message, such as "forecasts".
+        name: the name of the frame in the error message, such as "forecasts".
 
     Raises:
         DataError: the frame does not fit the schema. The message names the frame, the column and the first
@@ -60,4 +60,4 @@ def checked(frame: pl.DataFrame, schema: pa.DataFrameSchema, what: str) -> pl.Da
         first = errors.schema_errors[0]
         column = f"column {first.column_name}: " if first.column_name else ""
         fault = " ".join(str(first.args[0] if first.args else first.check).split())[:300]
-        raise DataError(f"{what}: {column}{fault}") from errors
+        raise DataError(f"{name}: {column}{fault}") from errors

@@ -72,9 +72,8 @@ class Observation(pa.DataFrameModel):
         ordered = True
 
 
-_OBSERVATIONS = (
-    Observation.to_schema()
-)  # build the schema only once: with the class `Observation`, each thread would build it again
+# Build the schema only once: with the class `Observation`, each thread would build it again.
+_OBSERVATIONS = Observation.to_schema()
 
 
 @lru_cache(maxsize=64)
@@ -180,9 +179,8 @@ def _is_good(column: pl.Series) -> bool:
     validates few rows at a time. So `validate` calls pandera only if this function returns False.
     """
     if column.name.startswith(OBSERVED):
-        return bool(
-            (column.drop_nulls().abs() <= LARGEST).all()
-        )  # False if the column contains NaN, because Polars orders NaN above all numbers
+        # The result is False if the column contains NaN, because Polars orders NaN above all numbers.
+        return bool((column.drop_nulls().abs() <= LARGEST).all())
     if column.null_count():
         return False
     if column.name == "timestamp":

@@ -22,7 +22,7 @@ def seal(record: Mapping[str, Any]) -> str:
 
 
 def unseal(line: str | bytes) -> dict[str, Any]:
-    """Return the record of a line that `seal` made.
+    """Check a line that `seal` wrote, and return its record.
 
     Raises:
         ValueError: the line is not a JSON object, or its checksum does not match. Callers put

@@ -117,8 +117,7 @@ def _times(cells: pl.Series) -> pl.Series:
 def _json(cells: pl.Series) -> pl.Series:
     if not isinstance(cells.dtype, pl.Object) and _is_json(cells.dtype):
         cell = pl.col("v")
-        # Polars can write only structs as JSON, so put each cell into a struct with the field "v".
-        # Then cut the first 5 characters, {"v":, and the last one, }, off the JSON text.
+        # Polars writes only structs as JSON, so write {"v":CELL}, then cut off {"v": and the last }.
         encoded = pl.struct(cell).struct.json_encode().str.slice(5).str.head(-1)
         made = cells.alias("v").to_frame().select(pl.when(cell.is_not_null()).then(encoded))
         return made.to_series().alias(cells.name)

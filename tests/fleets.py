@@ -145,7 +145,7 @@ def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
 
 
 def scales(windows: Windows, empty: str = "missing") -> dict[str, float]:
-    """Return the scale of each series, by which tests divide differences: deviation plus 1e-10 of the level.
+    """Return for each series its standard deviation plus 1e-10 of its level; tests divide differences by it.
 
     Because of the second term, a tolerance of 1e-5 scales is larger than the float64 rounding of the level.
     """

@@ -29,7 +29,7 @@ class HeldSource(LogSource):
 
 
 def job(output: Path) -> StreamJob:
-    """Return a stream of the whole log; it changes its model if the output folder has a request for it."""
+    """Return a stream of the whole log, which changes its model if its output folder contains a request."""
     return replace(job_of(LOG, output, shards=2, windows_per_step=1), follows=True)
 
 

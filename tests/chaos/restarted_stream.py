@@ -156,7 +156,8 @@ class Stream:
         if self._lost != "prism":
             process.wait(60)
             self._process = None
-        orphans = psutil.wait_procs(engines, 30)[1]  # also accepts ended processes
+        # `psutil.wait_procs` raises no error for a process that has just ended.
+        orphans = psutil.wait_procs(engines, 30)[1]
         if orphans:
             raise SystemExit(f"Prism still runs 30 s after the kill: {orphans}")
         return self._lost

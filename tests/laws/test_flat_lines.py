@@ -68,9 +68,8 @@ def test_a_flat_line_raises_one_alarm_when_it_begins(begins: str, seed: int, gap
     assert (np.nansum(alarm[BEGIN + 1 : BEGIN + LENGTH], axis=0) <= 1).all()
     assert (np.nansum(alarm[BEGIN + 48 : BEGIN + LENGTH], axis=0) == 0).all()
     assert np.nansum(alarm[BEGIN - 24 : BEGIN + 48] == 1, axis=0).min() >= 1
-    assert (
-        np.nanmax(p_value[BEGIN + 100 : BEGIN + LENGTH]) < 0.1
-    )  # docs/alarms.md states that p-values stay low while a series is constant
+    # docs/alarms.md states that p-values stay low while a series is constant.
+    assert np.nanmax(p_value[BEGIN + 100 : BEGIN + LENGTH]) < 0.1
 
 
 @settings(max_examples=4)

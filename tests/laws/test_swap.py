@@ -45,7 +45,7 @@ from tests.partitions import LONG_GAP, Logs, all_logs
 from tests.power import PowerLoss
 from tests.stores import forecasts_written
 
-FIRST = START // 12  # the first windows of the logs begin here
+FIRST = START // 12  # the smallest number that the first window of a log can have
 
 
 def warmed_in_parts(

@@ -64,9 +64,8 @@ def topics(draw: st.DrawFn, keyed: bool) -> tuple[Topic, dict[str, float], int]:
         for at in sorted(rng.integers(0, len(messages) + 1, int(rng.integers(0, 3)))):
             messages.insert(int(at), rng.choice(np.array([b"nope", b'{"value": 5}'], object)))
         partitions[number] = messages
-    there = dict.fromkeys(
-        range(draw(st.integers(SHARDS if keyed else 1, 4))), 0
-    )  # the other partitions appear while the topic is read
+    # These partitions exist from the start; the other partitions appear while the topic is read.
+    there = dict.fromkeys(range(draw(st.integers(SHARDS if keyed else 1, 4))), 0)
     return Topic(partitions, there, rng), scales(fleet), fleet.start
 
 

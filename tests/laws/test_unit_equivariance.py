@@ -116,9 +116,8 @@ def assert_transformed(one: Result, other: Result, values: Floats, factor: float
         assert largest.max() <= 1.0, f"{name} of series {largest.argmax()} is off by {largest.max()}"
     off = np.abs(other.anomaly[0] - one.anomaly[0])
     assert (np.nanmedian(off, axis=0) <= 1e-4 + ROUNDINGS * level).all()
-    assert (
-        np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level
-    ).all()  # a p-value is a step function of the value: a small difference may change it by one step
+    # A p-value is a step function of the value: a small difference may change it by one step.
+    assert (np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level).all()
 
 
 factors = st.one_of(
@@ -148,7 +147,7 @@ def test_scaling_by_a_power_of_2_changes_no_bit_of_a_forecast(seed: int, power: 
     model, values, factor = forecaster(**SHORT_WEEK), kinds(seed), 2.0**power
     one, other = run(model, values), run(model, factor * values)
     for name in ("values", "network", "members"):
-        # Allow tiny differences: the scale of a series of zeros is a lower bound that has no unit.
+        # Allow tiny differences: the scale of a series of zeros is a constant, whatever the unit.
         atol = 1e-140 / min(factor, 1.0)
         np.testing.assert_allclose(getattr(other, name) / factor, getattr(one, name), 0.0, atol, err_msg=name)
     np.testing.assert_array_equal(other.anomaly, one.anomaly)

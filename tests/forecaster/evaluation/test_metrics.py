@@ -138,14 +138,8 @@ def test_calibration_and_coverage_are_averaged_over_series() -> None:
 
 def test_without_seasonal_changes_the_scale_is_window_changes_or_1() -> None:
     seasonal = [1.0, 2.0, 3.0, 5.0, 2.0, 4.0]  # changes over a season (3 windows): 4, 0, 1
-    periodic = [
-        1.0,
-        3.0,
-        2.0,
-        1.0,
-        3.0,
-        2.0,
-    ]  # no change over a season; changes from window to window: 2, 1, 1, 2 and 1
+    # The values do not change over a season; from window to window, they change by 2, 1, 1, 2 and 1.
+    periodic = [1.0, 3.0, 2.0, 1.0, 3.0, 2.0]
     short = [np.nan, np.nan, np.nan, np.nan, 2.0, 4.0]
     gaps = [1.0, np.nan, 3.0, 5.0, 2.0, np.nan]
     constant, never = [7.0, 7.0, 7.0, 7.0 + 1e-15, 7.0, 7.0], [np.nan] * 6

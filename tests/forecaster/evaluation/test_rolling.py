@@ -104,9 +104,8 @@ def test_forecasts_without_actual_or_value_or_scale_are_not_scored() -> None:
     blocks = list(rolling_forecasts(MODEL_WITHOUT_EXPERTS, history(), late))
     scored = np.concatenate([block.is_scored for block in blocks])
     naive = forecasts_of(blocks, "seasonal_naive")[1, :, 2]
-    np.testing.assert_array_equal(
-        scored[:, 2], ~np.isnan(naive)
-    )  # seasonal naive has no forecast until series c has a day of values
+    # Seasonal naive has no forecast until series c has a day of values.
+    np.testing.assert_array_equal(scored[:, 2], ~np.isnan(naive))
     assert scored[:, 2].any()
     assert not scored[:, 2].all()
 

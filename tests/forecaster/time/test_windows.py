@@ -194,7 +194,7 @@ def test_an_observed_covariate_is_averaged_over_the_rows_of_a_window() -> None:
         np.testing.assert_array_equal(found.windows.past["heat"], [[5.0], [np.nan], [5.0]])
         # The two rows at minute 10 differ only in heat: the later row replaces the earlier row.
         assert found.replaced.select("value", "replaced_by").rows() == [(2.0, 2.0)]
-    lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # windows with a single row
+    lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # each of these windows has a single row
     np.testing.assert_array_equal(lone.past["heat"], [[1.0], [np.nan], [5.0]])
     both = lone.stacked_covariates(("wind", "heat"))
     assert both is not None

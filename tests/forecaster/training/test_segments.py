@@ -70,9 +70,8 @@ def test_training_never_holds_all_targets_in_memory() -> None:
     near, far = (peak_bytes(fleet, length) for fleet in fleets)
     segment = length * series * horizon
     assert far - near < 64 * segment
-    assert (
-        far - near < windows * series * horizon
-    )  # less than 1 byte per target, but a copy of all targets would need 4 bytes per target
+    # Training needs less than 1 byte per target: a copy of all targets would need 4 bytes per target.
+    assert far - near < windows * series * horizon
 
 
 def test_training_memory_does_not_grow_with_the_number_of_batches(

@@ -210,7 +210,7 @@ def test_the_training_seed_shuffles_batches_in_each_epoch(
         batch_numbers.clear()
         train_briefly(sines(60, 40), batch_series=5, epochs=3, seed=seed, validation=0.0)
         # Before the first epoch, training reads the 8 batches five times.
-        # It reads them four times to fit the linear experts, and once for the weights of horizons.
+        # Four of these readings fit the linear experts, and one computes the weights of horizons.
         return [batch_numbers[8 * (5 + epoch) : 8 * (6 + epoch)] for epoch in range(3)]
 
     one = orders(0)

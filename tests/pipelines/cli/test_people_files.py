@@ -91,7 +91,7 @@ def write_frame_with_index(folder: Path, kind: str) -> Path:
         {"timestamp": hours(40)["timestamp"], "north": np.arange(40.0), "south": np.arange(40.0) + 9}
     )
     numbered = pl.DataFrame({"i": [i for i in range(47) if i % 7 != 3][:40]}).hstack(wide)
-    if kind == "named index":  # only the metadata by pandas show that this column is the index
+    if kind == "named index":  # only the metadata that pandas writes show that this column is the index
         table = numbered.rename({"i": "row"}).to_arrow()
         metadata = json.dumps({"index_columns": ["row"], "columns": []})
         pq.write_table(table.replace_schema_metadata({"pandas": metadata}), folder / "in.parquet")

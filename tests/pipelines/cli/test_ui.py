@@ -151,7 +151,7 @@ def test_the_page_of_models_shows_their_registered_versions(ui: Ui, page: Browse
 
 
 def test_the_settings_of_the_page_of_runs_fit_into_an_experiment_tag() -> None:
-    assert len(_packed(view())) < 5000  # MLflow limits the length of a tag
+    assert len(_packed(view())) < 5000  # MLflow accepts no longer tag
 
 
 def test_ui_on_a_port_in_use_is_refused_in_one_line(

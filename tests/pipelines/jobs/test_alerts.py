@@ -60,7 +60,7 @@ def test_coverage_outside_its_band_sends_an_alert(tmp_path: Path) -> None:
     watched.watch.take(numbers(100, 90))
     watched.watch.take(numbers(105, 94))
     assert not watched.sent
-    watched.watch.take(numbers(110, 96))  # in the last 10 windows, 6 of 10 are inside
+    watched.watch.take(numbers(110, 96))  # 6 of the last 10 actuals are inside the interval
     (alert,) = watched.sent
     assert alert["text"] == (
         "coverage of lstm-1 at horizon 1 over the last 10 windows is 0.6, outside 0.8 to 0.98"

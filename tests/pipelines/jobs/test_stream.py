@@ -77,7 +77,7 @@ def test_a_stream_waits_for_the_first_watched_file(
     assert looks > 3
     assert outcome.stopped
     assert outcome.counts.rows_in == 60
-    assert outcome.counts.pending == 3  # the three rows of the newest window, which stays open
+    assert outcome.counts.pending == 3  # the newest window stays open, so its three rows are pending
     assert outcome.counts.missing == 0
     assert not job.stop_file.exists()
 

@@ -25,7 +25,7 @@ from tests.pipelines.runners.binaries import current_prism, without_prism_and_go
 from tests.processes import started
 
 ROOT = Path(__file__).parents[3]
-TIMEOUT_S = 600.0  # long, because a machine with few cores may run many other processes
+TIMEOUT_S = 600.0  # a long time limit, because the machine may run many other processes
 
 # The program of a job: it starts Prism, prints the process id of Prism, and sleeps until it is ended.
 JOB = """

@@ -67,8 +67,8 @@ def test_a_model_change_is_journaled_before_its_first_batch(states: Path) -> Non
     log._checked_s = float("-inf")
     request_change(states.parent, Request("gru-b", "m/2", 5))
     assert batch_of(log).changes == 2
-    # The first batch moved the watermark to START + 1, so window START may have been closed already. The
-    # first window that is certainly open is START + 1, and the request is for 5 windows later.
+    # The first batch moved the watermark to START + 1, so some shard may already have closed window START.
+    # The first window that is certainly open is START + 1, and the request is for 5 windows later.
     change = Change("gru-b", "m/2", START + 1 + 5)
     assert read_changes(states) == (Change("lstm-a", "m/1", None), change)
     # A job that reads the log again finds the change in the journal.

@@ -175,7 +175,7 @@ def test_a_suspended_job_cannot_overwrite_a_snapshot_of_its_successor(s3: Remote
     suspended = snapshot_file.owned(s3 / "state", 0, 1)
     take_ownership(run_in(s3, "second"))
     snapshot_writer(run_in(s3, "second")).take_over()
-    checks = iter([True, False])  # the job is the owner at its first check, then it is suspended
+    checks = iter([True, False])  # the job owns its output at its first check, but no longer at its second
     assert not write_shard(s3 / "state", late, lambda: next(checks), suspended)
     assert snapshot_file.read_shard(s3 / "state", 0, 1).closed_through == start.closed_through
 
@@ -186,5 +186,5 @@ def test_taking_over_a_snapshot_keeps_its_modification_time(s3: Remote) -> None:
     for job in ("first", "second", "third"):
         take_ownership(run_in(s3, job))
         written_ns.append(snapshot_writer(run_in(s3, job)).take_over()[1])
-        time.sleep(1.1)  # the store rounds modification times to seconds
+        time.sleep(1.1)  # wait, because the store rounds modification times to seconds
     assert len(set(written_ns)) == 1

@@ -112,7 +112,7 @@ def test_records_merged_into_a_journal_are_read_once(s3: Remote) -> None:
     part = next(iter(s3.glob("lines-*")))
     data = part.read_bytes()
     journal.replace([{"n": 1}, {"n": 2}])
-    part.write_bytes(data)  # simulates a crash before this file of merged records was deleted
+    part.write_bytes(data)  # restore the small file, as if a crash had prevented its deletion
     again = Journal(s3 / "lines")
     assert [*again.records()] == [(1, {"n": 1}), (2, {"n": 2})]
     again.add({"n": 3})

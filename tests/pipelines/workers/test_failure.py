@@ -65,7 +65,7 @@ def test_the_first_of_several_worker_errors_is_returned(
         monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
         with pytest.raises(DataError), store_worker_error(tmp_path):
             raise DataError(f"worker {pid}")
-        time.sleep(0.01)  # let the files have different times, which change only every few milliseconds
+        time.sleep(0.01)  # give the files different times: times of files change only every few milliseconds
     assert str(error_to_report(tmp_path, TRACEBACK)) == "worker 9"
 
 

@@ -168,7 +168,7 @@ def test_outputs_after_the_last_snapshot_are_deleted_and_rewritten(
 ) -> None:
     batches = batches_of_windows()
     run(settings, with_last_snapshot(batches[:3]))
-    run(replace(settings, job="killed"), batches[3:])  # without a snapshot, as after a kill
+    run(replace(settings, job="killed"), batches[3:])  # a run that writes no snapshot, like a killed run
     assert len(read_forecasts(settings.output)) == 36
     run(replace(settings, job="again", resumed=True), batches[:3])
     assert len(read_forecasts(settings.output)) == 18

@@ -49,8 +49,7 @@ def test_lag_inputs_are_distances_from_the_last_value_divided_by_spread(fleet: W
 )
 def test_network_inputs_do_not_depend_on_the_unit_of_values(values: list[float], power: int) -> None:
     # The unit is a power of two: multiplying by it changes no rounding of sums.
-    # Only windows with a scale above 1e-5 are compared, because the scale has a lower bound.
-    # A scale at this bound does not change with the unit.
+    # Compare only windows with a scale above 1e-5: scales have a lower bound, which has no unit.
     one, other = inputs_of(values), inputs_of([v * 2.0**power for v in values])
     unbounded = (one.block.scale > 1e-5)[:, 0] & (other.block.scale > 1e-5)[:, 0]
     np.testing.assert_allclose(one.x[unbounded], other.x[unbounded], atol=1e-5)

@@ -76,8 +76,7 @@ def test_a_detected_decimal_sign_is_right_or_the_file_refused(
     except DataError:
         return
     assert reasons == []
-    # If all cells look like 1.234, the reader cannot detect that they are whole numbers with grouped
-    # thousands, and reads three decimals.
+    # If all cells look like 1.234, the reader reads three decimals, even if the point groups thousands.
     assert values == exact or is_ambiguous
 
 
@@ -114,8 +113,8 @@ def test_a_file_with_an_ambiguous_decimal_sign_is_refused(tmp_path: Path, cells:
 
 
 def test_one_file_is_never_read_with_two_decimal_signs(tmp_path: Path) -> None:
-    # The first batch looks like numbers with three decimals. The second batch has decimal commas, so the
-    # points in the first batch group thousands.
+    # The first batch looks like numbers with three decimals, but its points group thousands.
+    # Only the decimal commas in the second batch show this.
     path = write_cells(tmp_path, ["1.234", "5.678", "1,5", "2,5"])
     with pytest.raises(DataError, match=r"'1\.234' is either"):
         read(path, batch_rows=2)
