@@ -112,7 +112,7 @@ def fold_on(
     orders: Sequence[Sequence[Batch]],
     windows_per_step: int = 4,
 ) -> Ran:
-    """Apply batches to existing shards; each shard has an order of batches of its own in ``orders``.
+    """Apply batches to existing shards; ``orders`` contains, for each shard, its batches in their order.
 
     The given shards are changed and must not be used again.
     """

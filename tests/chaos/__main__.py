@@ -178,10 +178,9 @@ class _Feed:
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
     def __call__(self, waits_for_input: bool) -> None:
-        """Put the next file into the watched folder if the stream may get it and has at most one to read.
+        """Put the next file into the watched folder, unless two are unread or the run's share is used up.
 
-        The stream may get more files until its run has had its share, and also if it makes no progress
-        without more input (``waits_for_input``).
+        If the stream makes no progress without more input (``waits_for_input``), ignore the share.
         """
         if self._left and (self._share > 0 or waits_for_input) and self._put - self._read() <= 1:
             inputs.put(self._left.pop(0), self._folder)

@@ -68,7 +68,7 @@ def make_topic(broker: Broker) -> None:
 
 
 def produce(broker: Broker, rows: pl.DataFrame) -> None:
-    """Send rows at a fixed pace, all rows of a series to one partition; the last partition gets none."""
+    """Send rows at a fixed pace, all rows of a series to one partition; the last partition gets no rows."""
     client = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "log_level": 0})
     began_s = time.monotonic()
     windows = rows.with_columns(pl.col("timestamp").dt.truncate("1h").alias("window"))

@@ -1,4 +1,4 @@
-"""Cause faults of a cluster while a stream runs on it, and compare its outputs with a backfill.
+"""Cause faults of a cluster while a stream runs on it, and compare the stream's outputs with a backfill.
 
 One stream goes through all faults, one after the other. It must recover from each fault without help. After
 each fault, its forecasts must equal the forecasts of a backfill of the same rows, without losses or repeats.

@@ -86,7 +86,7 @@ def test_two_jobs_over_separate_logs_equal_one_job(
 def assert_same_as_one_job(
     model: Forecaster, logs: Logs, shards: tuple[int, int], data: st.DataObject, is_new_log: bool
 ) -> None:
-    """Assert that two jobs give the outputs of one job if the second job takes over the shards of the first.
+    """Assert that two jobs give the outputs of one job if the second continues with the shards of the first.
 
     The second job reads the batches that the first job has not read. With ``is_new_log``, it reads them as
     new logs whose offsets begin at 0.

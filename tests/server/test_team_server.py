@@ -176,7 +176,7 @@ def test_sync_finishes_a_training_whose_server_was_killed(
 
 
 def epochs_of(client: MlflowClient, name: str) -> list[int]:
-    """Return the epochs whose loss the server has, for the run with this name; empty without such a run."""
+    """Return the epochs for which the server has a loss of the run ``name``; empty if there is no such run."""
     experiments = [found.experiment_id for found in client.search_experiments()]
     runs = client.search_runs(experiments, f"attributes.run_name = '{name}'")
     if not runs:

@@ -37,7 +37,7 @@ def block(seed: int, windows: int, series: int, horizon: int) -> tuple[Floats, F
 def looped_measures(
     actual: Floats, quantiles: Floats, counted: Bools, horizon: int, unit: Floats
 ) -> dict[str, Any]:
-    """Return the measures from their definitions, computed one actual and forecast after the other."""
+    """Return the measures, computed from their definitions with plain loops over actuals and forecasts."""
     found: dict[str, list[float]] = {}
     losses, size, coverages = np.zeros(len(LEVELS)), 0.0, {}
     for s in range(actual.shape[1]):

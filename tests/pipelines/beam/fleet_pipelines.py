@@ -58,7 +58,7 @@ class EmitBundles(beam.PTransform[Any, Any]):
     folder: Path
 
     def expand(self, begin: Any) -> Any:
-        """Create one element, the number of bundles; each call of a splittable DoFn emits one bundle."""
+        """Emit the bundles with a splittable DoFn, which emits one bundle in each call."""
         count = begin | beam.Create([len(self.bundles)], reshuffle=False)
         return count | beam.ParDo(_EmitBundle(tuple(self.bundles), self.folder)).with_output_types(Any)
 

@@ -23,7 +23,7 @@ def rule(**changes: Any) -> AlertConfig:
 
 
 def numbers(windows: int, inside: int, absolute: int = 0, shards: int = SHARDS) -> JobNumbers:
-    """Return the numbers of a job that has scored one forecast in each of its windows.
+    """Return the counts of a job that has scored one forecast in each of its windows.
 
     Args:
         windows: the number of windows.

@@ -66,7 +66,7 @@ class _Run:
 
 
 def numbers(windows: int, *versions: str, drift: bool = False) -> JobNumbers:
-    """Return the numbers of a job in which each version scored one forecast for each window, with error 2."""
+    """Return the counts of a job in which each version scored one forecast for each window, with error 2."""
     sums = ScoreSums(
         windows, 2_000_000 * windows, -2_000_000 * windows, windows, 1_000_000 * windows, windows
     )

@@ -23,7 +23,7 @@ SMALL = {"network.hidden": 4, "network.layers": 1, "training.epochs": 1}
 
 
 def history() -> Windows:
-    """Return two series with a daily cycle, and a third one whose first value is after the training rows."""
+    """Return two series with a daily cycle, and a third series that begins after the training rows."""
     chance = np.random.default_rng(0)
     hour = np.arange(float(ROWS))[:, None] + np.array([0.0, 5.0, 0.0])
     values = 4 * np.sin(2 * np.pi * hour / 24) + chance.normal(size=hour.shape)

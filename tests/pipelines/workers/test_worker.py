@@ -56,7 +56,7 @@ def begin(settings: StepSettings, model: Forecaster | None = None) -> None:
 
 
 def batches_of_windows(windows: int = 6, arrived_s: float = 0.0) -> list[Batch]:
-    """Return batches of which each closes one window.
+    """Return batches, each of which closes one window.
 
     The second batch also contains a late row and a rejected row.
     """
@@ -88,7 +88,7 @@ def put(workers: Workers, *batches: Batch) -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until ``condition`` returns True, because of the work of other threads."""
+    """Wait until other threads have made ``condition`` return True."""
     given_up_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < given_up_s

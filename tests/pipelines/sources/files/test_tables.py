@@ -33,7 +33,7 @@ def read(path: Path, columns: Columns | None = None, batch_rows: int = 200_000) 
 
 
 def message_of_refusal(path: Path, columns: Columns | None = None) -> str:
-    """Return the error message of one line with which a file is refused, with FILE in place of its path."""
+    """Read a file that must be refused; return the one-line error message, with FILE in place of its path."""
     with pytest.raises(DataError) as from_check:
         check(path, columns)
     with pytest.raises(DataError) as caught:
