@@ -99,7 +99,7 @@ def read_topic(broker: Broker, topic: str) -> list[Any]:
 
 
 def identity(message: Any) -> tuple[str, ...]:
-    """Return the key and headers that identify the forecast of a message, equal in repeated messages."""
+    """Return the key and headers of a message, which are equal in all messages with the same forecast."""
     headers = dict(message.headers())
     return (
         message.key().decode(),

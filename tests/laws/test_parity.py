@@ -185,7 +185,7 @@ def test_series_are_forecast_from_their_first_to_the_last_window(jobs: JobsOfFil
     assert set(issued.iter_rows()) == expected
 
 
-def test_a_watched_folder_forecasts_all_closed_windows(
+def test_a_stream_of_a_watched_folder_forecasts_all_closed_windows(
     small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     model, incoming, output = forecaster(), tmp_path / "in", tmp_path / "out"

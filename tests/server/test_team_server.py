@@ -72,7 +72,7 @@ def files_with(folder: Path, text: str) -> list[Path]:
         ("MLFLOW_FLASK_SERVER_SECRET_KEY", "secret key"),
     ],
 )
-def test_the_server_does_not_start_without_its_secrets(missing: str, reason: str, tmp_path: Path) -> None:
+def test_the_mlflow_server_needs_its_secrets_to_start(missing: str, reason: str, tmp_path: Path) -> None:
     with running_postgres() as empty:
         server = TeamServer(tmp_path / "server", empty.environment(), without=(missing,))
         try:
@@ -176,7 +176,7 @@ def test_sync_finishes_a_training_whose_server_was_killed(
 
 
 def epochs_of(client: MlflowClient, name: str) -> list[int]:
-    """Return the epochs for which the server has a loss of the run ``name``; empty if there is no such run."""
+    """Return the epochs for which the server has a loss of the run ``name``; empty without such a run."""
     experiments = [found.experiment_id for found in client.search_experiments()]
     runs = client.search_runs(experiments, f"attributes.run_name = '{name}'")
     if not runs:

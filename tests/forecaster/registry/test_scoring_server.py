@@ -278,7 +278,7 @@ def test_the_scoring_server_refuses_an_empty_history_in_one_line(ask: Post, body
         '{"dataframe_records": [], "params": {"return_state": "perhaps"}}',
     ],
 )
-def test_a_request_of_another_form_gets_no_stack_trace(ask: Post, body: str) -> None:
+def test_a_malformed_request_gets_no_stack_trace(ask: Post, body: str) -> None:
     status, answer = ask(body)
     assert 400 <= status < 500
     assert "stack_trace" not in answer
@@ -295,7 +295,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
 
 
 @pytest.mark.parametrize("body", re.findall(r"--data '(.*?)'", PAGE.read_text(), re.DOTALL))
-def test_the_requests_of_the_serving_page_are_answered_as_shown(ask: Post, body: str) -> None:
+def test_requests_shown_in_the_serving_docs_get_the_shown_answers(ask: Post, body: str) -> None:
     status, answer = ask(body)
     assert status == 200, answer
     found = answer["predictions"]

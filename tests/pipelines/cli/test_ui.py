@@ -126,7 +126,7 @@ def test_the_first_page_of_the_ui_shows_runs_sorted_by_skill(ui: Ui, page: Brows
 
 
 @needs_browser
-def test_charts_compare_runs_by_horizon_beside_the_baselines(ui: Ui, page: Browser) -> None:
+def test_mlflow_charts_compare_runs_and_baselines_by_horizon(ui: Ui, page: Browser) -> None:
     page.open(f"{ui.url}&compareRunsMode=CHART")
     lines = [f"{cell} (backtest/mase_by_horizon{n})" for cell in SKILL for n in ("", "_persistence")]
     page.wait_for("backtest/skill_vs_persistence", *lines)

@@ -92,7 +92,7 @@ def test_an_unreadable_file_ends_a_backfill(job: BackfillJob, tmp_path: Path) ->
     assert contents(job.states) == before  # the earlier state table is unchanged
 
 
-def test_skip_bad_files_quarantines_an_unreadable_file(job: BackfillJob, tmp_path: Path) -> None:
+def test_a_backfill_with_skip_bad_files_quarantines_a_bad_file(job: BackfillJob, tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
     bad.write_text("what,is,this\nx,y,z\n")
     skipping = replace(DEFAULT_INPUT, skip_bad_files=True)

@@ -93,7 +93,7 @@ def write_heated_rows(folder: Path) -> tuple[Path, Windows]:
     return folder / "rows.csv", fleet
 
 
-def test_observed_covariates_reach_backfills_and_streams(
+def test_observed_covariates_are_used_in_backfills_and_streams(
     tmp_path: Path,
 ) -> None:
     path, fleet = write_heated_rows(tmp_path)

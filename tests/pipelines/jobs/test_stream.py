@@ -97,7 +97,7 @@ def test_a_bad_file_ends_a_stream_without_a_new_snapshot(
     assert contents(job.states) == before
 
 
-def test_skip_bad_files_quarantines_a_bad_file(replayed: StreamJob, tmp_path: Path) -> None:
+def test_a_stream_with_skip_bad_files_quarantines_a_bad_file(replayed: StreamJob, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     add_file(folder, "1.csv", "what,is,this\nx,y,z\n")
     add_file(folder, "2.parquet", pl.read_parquet(replay_of(replayed).paths[0]))

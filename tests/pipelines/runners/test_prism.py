@@ -169,7 +169,7 @@ def test_ending_orphans_keeps_another_process_with_the_id_of_a_prism(own_cache: 
         stranger.kill()
 
 
-def test_two_pipelines_run_in_turn_on_one_server(own_cache: Path, tmp_path: Path) -> None:
+def test_two_pipelines_run_one_after_the_other_on_one_prism(own_cache: Path, tmp_path: Path) -> None:
     job = """
         import sys
         from pathlib import Path

@@ -52,7 +52,7 @@ def source_of(topic: Topic, folder: Path, **more: object) -> KafkaSource:
     return replace(made, **more)  # type: ignore[arg-type]
 
 
-def test_a_kafka_source_implements_log(tmp_path: Path) -> None:
+def test_a_kafka_source_implements_the_interface_of_a_log(tmp_path: Path) -> None:
     assert isinstance(source_of(Topic({}), tmp_path), Log)
 
 

@@ -111,7 +111,7 @@ def test_an_unreadable_file_is_one_rejected_row(inbox: Path, kind: str, memory_b
     )
 
 
-def test_an_unreadable_file_raises_without_skip_bad_files(inbox: Path) -> None:
+def test_an_unreadable_file_raises_an_error_without_skip_bad_files(inbox: Path) -> None:
     write_file(inbox / "1.csv", [("a", 1, 1)])
     half = '{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n' * 9
     write_file(inbox / "2.jsonl", half + '{"ser')

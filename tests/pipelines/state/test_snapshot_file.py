@@ -147,7 +147,7 @@ def test_a_flipped_bit_anywhere_in_a_snapshot_is_detected(tmp_path: Path) -> Non
 
 
 def _removes_checksum(whole: bytes, place: int) -> bool:
-    """Return True if the byte at ``place`` belongs to the name under which the file stores its checksum.
+    """Return True if the byte at ``place`` is in the name of the checksum, so that damage hides the checksum.
 
     If the name is damaged, the file is read without a check, as the files of earlier versions are.
     """

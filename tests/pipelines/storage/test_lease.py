@@ -76,7 +76,7 @@ def test_a_silent_job_of_another_machine_keeps_its_lease_until_expiry(
         assert keys(s3) == [".lock-000005"]
 
 
-def test_a_job_that_lost_its_lease_raises(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_lost_its_lease_raises_an_error(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_RENEWED_EVERY_S", 0.01)
     with locked(s3) as check:
         monkeypatch.setattr(lease, "_is_dead", lambda identity: True)

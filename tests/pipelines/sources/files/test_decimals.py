@@ -59,7 +59,7 @@ def test_numbers_with_a_configured_decimal_sign_are_read_exactly(
 
 @given(NUMBERS, st.sampled_from([(",", "."), (",", ""), (".", "")]), st.integers(1, 8))
 @settings(max_examples=100, deadline=None)
-def test_a_detected_decimal_sign_is_right_or_the_file_refused(
+def test_a_decimal_sign_is_detected_correctly_or_the_file_is_refused(
     tmp_path_factory: pytest.TempPathFactory,
     numbers: list[tuple[int, int]],
     style: tuple[str, str],

@@ -103,7 +103,7 @@ WRITERS: dict[str, Callable[[pl.DataFrame, Path], None]] = {
 
 @given(TABLES, st.integers(1, 40))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_format_and_batch_size_gives_the_same_observations(
+def test_every_file_format_and_batch_size_gives_the_same_observations(
     tmp_path: Path, table: list[tuple[str, datetime, float | None]], batch_rows: int
 ) -> None:
     frame = pl.DataFrame(table, schema=["series_id", "timestamp", "value"], orient="row").with_columns(
@@ -148,7 +148,7 @@ def test_broken_rows_keep_their_row_numbers_across_blocks(tmp_path: Path) -> Non
     assert raw.filter(pl.col("problem").is_not_null())["row"].to_list() == list(range(1000, 150_001, 1000))
 
 
-def test_skip_rows_omits_the_first_rows(tmp_path: Path) -> None:
+def test_the_setting_skip_rows_omits_the_first_rows(tmp_path: Path) -> None:
     path = write_file(tmp_path, "in.csv", WIDE)
     assert pl.concat(list(read_batches(path, skip_rows=2)))["row"].to_list() == [3, 3]
 
