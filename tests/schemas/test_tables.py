@@ -1,3 +1,5 @@
+"""Tests of the schemas of forecasts and scores."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime

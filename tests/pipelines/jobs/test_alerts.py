@@ -1,3 +1,5 @@
+"""Tests of the alerts that a stream sends if its coverage, errors or drift leave the configured band."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Tests of backfills: their outputs, their state table, and the inputs that they refuse."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Tests of the production scores of a stream, which it logs to MLflow for each model version."""
+
 from __future__ import annotations
 
 import threading

@@ -1,3 +1,5 @@
+"""Tests of an alias of the MLflow registry that a stream follows."""
+
 from __future__ import annotations
 
 from pathlib import Path

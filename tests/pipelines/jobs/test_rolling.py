@@ -1,3 +1,5 @@
+"""Tests of the job of a rolling evaluation: its scores, its report, and what it logs to MLflow."""
+
 from __future__ import annotations
 
 import json

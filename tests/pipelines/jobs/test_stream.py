@@ -1,3 +1,5 @@
+"""Tests of streams: replays, watched folders, bad files, and the state tables that they start from."""
+
 from __future__ import annotations
 
 from dataclasses import replace

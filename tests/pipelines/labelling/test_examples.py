@@ -1,3 +1,5 @@
+"""Tests of the labelled example data, vowels and anomalies."""
+
 from __future__ import annotations
 
 import sys

@@ -1,3 +1,5 @@
+"""Tests of the job that trains and applies a labeller."""
+
 from __future__ import annotations
 
 from pathlib import Path

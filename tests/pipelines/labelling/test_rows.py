@@ -1,3 +1,5 @@
+"""Tests of how a labelling job reads labelled rows from files."""
+
 from __future__ import annotations
 
 from pathlib import Path

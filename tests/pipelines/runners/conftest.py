@@ -1,3 +1,5 @@
+"""Fixture for tests of runners: an empty cache folder."""
+
 from __future__ import annotations
 
 from pathlib import Path

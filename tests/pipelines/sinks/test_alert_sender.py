@@ -1,3 +1,5 @@
+"""Tests of the sending of alerts to a command or to a webhook."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Tests of the output files of a stream: forecasts, late rows and rejected rows."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Tests of the counts that the shards of a job publish, and of their sums over the shards."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Tests of the metrics that a job exports to Prometheus."""
+
 from __future__ import annotations
 
 import urllib.request

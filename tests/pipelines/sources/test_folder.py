@@ -1,3 +1,5 @@
+"""Tests of a source that watches a folder for new files."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Tests of the decision at which window a stream changes its model version, and of its journal."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Tests of `Reader`, which reads a source for the shards of a job and requests snapshots."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence

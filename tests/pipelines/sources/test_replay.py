@@ -1,3 +1,5 @@
+"""Tests of a replay, a source that returns the rows of files in the order of their timestamps."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Tests of the snapshot of a shard as a file, and of its checksum."""
+
 from __future__ import annotations
 
 import os

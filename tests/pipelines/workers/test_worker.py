@@ -1,3 +1,5 @@
+"""Tests of the workers of a job, which apply batches to shards and write outputs and snapshots."""
+
 from __future__ import annotations
 
 import threading

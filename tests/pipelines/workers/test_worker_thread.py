@@ -1,3 +1,5 @@
+"""Tests of `WorkerThread`, which runs functions one after the other in a thread."""
+
 from __future__ import annotations
 
 import threading

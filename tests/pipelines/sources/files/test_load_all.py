@@ -1,3 +1,5 @@
+"""Test that a training skips bad files."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Tests of numbers that mean a missing value, such as -9999."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

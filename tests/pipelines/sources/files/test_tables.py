@@ -1,3 +1,5 @@
+"""Tests of the reader of CSV, JSON lines and Parquet: columns, row numbers, and refused files."""
+
 from __future__ import annotations
 
 import gzip
