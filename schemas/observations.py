@@ -212,8 +212,8 @@ def _quarantined(
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
     # A row is rejected if the reader reported a problem, or if a cell fails the schema.
-    # ``causes`` has a tuple for each cause: an expression that is True for the rows rejected for this cause,
-    # the name of the faulty column ("" if the whole row is faulty), and the possible faults.
+    # Each tuple in ``causes`` has an expression that is True for the rows rejected for one cause.
+    # Then follow the name of the faulty column ("" if the whole row is faulty) and the possible faults.
     causes: list[tuple[pl.Expr, str, list[Fault]]] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:

@@ -1,4 +1,4 @@
-"""Tests of the output files of a stream: forecasts, late rows and rejected rows."""
+"""Tests of the output files of a job: forecasts, late rows and rejected rows."""
 
 from __future__ import annotations
 
