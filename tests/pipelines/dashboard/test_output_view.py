@@ -123,12 +123,12 @@ def test_the_series_search_ignores_case_and_lists_prefixes_first(finished: Path)
     assert (view.search("")["count"], view.search("")["of"]) == (4, 4)
 
 
-def test_a_note_of_the_dashboard_names_an_unknown_series_id(finished: Path) -> None:
+def test_the_dashboard_notes_an_unknown_series_id(finished: Path) -> None:
     found = OutputView(finished).series("gate 3")
     assert (found["time"], found["notes"]) == ([], ["no series has the id gate 3"])
 
 
-def test_a_note_says_that_a_model_without_a_ring_has_no_values(rows: Path, tmp_path: Path) -> None:
+def test_the_dashboard_notes_that_a_model_without_a_ring_has_no_values(rows: Path, tmp_path: Path) -> None:
     network = NetworkConfig(hidden=4, layers=1, horizon=3, lags=(), ring=0)
     backfill(rows, tmp_path / "out", model=Forecaster.untrained(network, WindowConfig()))
     found = OutputView(tmp_path / "out").series("yard")
@@ -178,7 +178,7 @@ def test_the_dashboard_shows_an_output_that_replaces_another(output: Path, tmp_p
     assert found["fans"][0]["quantiles"]["q50"] == forecast_values(output, "Gate 10", 199)
 
 
-def test_a_damaged_snapshot_gives_a_note_and_hides_only_its_shard(output: Path) -> None:
+def test_the_dashboard_hides_only_the_shard_of_a_damaged_snapshot(output: Path) -> None:
     damaged, whole = sorted((output / "state").glob("*.parquet"))
     damaged.write_bytes(damaged.read_bytes()[:-100])
     view = OutputView(output)
@@ -190,7 +190,7 @@ def test_a_damaged_snapshot_gives_a_note_and_hides_only_its_shard(output: Path) 
     assert view.series(known.pop())["value"]
 
 
-def test_a_damaged_forecast_file_gives_a_note(output: Path) -> None:
+def test_a_damaged_forecast_file_gives_a_note_in_the_dashboard(output: Path) -> None:
     *_, newest = sorted((output / "forecasts").glob("*.parquet"))
     newest.write_bytes(b"PAR1")
     view = OutputView(output)

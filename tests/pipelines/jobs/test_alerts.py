@@ -103,7 +103,7 @@ def test_drift_that_stays_outside_its_band_sends_an_alert(tmp_path: Path) -> Non
     assert (alert["input"], alert["worst_series"]) == ("value", "gate 7")
 
 
-def test_an_alert_is_repeated_only_after_the_seconds_in_every_s(tmp_path: Path) -> None:
+def test_an_alert_is_repeated_only_after_every_s_seconds(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule())
     for windows in range(10, 40, 10):
         watched.watch.take(numbers(windows, 0))
@@ -113,7 +113,7 @@ def test_an_alert_is_repeated_only_after_the_seconds_in_every_s(tmp_path: Path) 
     assert len(watched.sent) == 2
 
 
-def test_a_resumed_stream_repeats_an_alert_only_after_the_seconds_in_every_s(tmp_path: Path) -> None:
+def test_a_resumed_stream_repeats_an_alert_only_after_every_s_seconds(tmp_path: Path) -> None:
     before = Watched(tmp_path, rule())
     before.watch.take(numbers(10, 0))
     assert len(before.sent) == 1

@@ -200,7 +200,7 @@ def test_a_job_manager_silent_for_too_long_raises_engine_lost(monkeypatch: pytes
 def test_a_job_missing_from_its_job_manager_raises_engine_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     watch = cluster.watch()
-    cluster.look(watch)  # the cluster does not have the job yet, which is being submitted
+    cluster.look(watch)  # the cluster does not have the job yet, because it is being submitted
     cluster.answer = {"1": ("job", "RUNNING"), "2": ("another", "FAILED")}
     cluster.look(watch)
     cluster.answer = {"2": ("another", "FAILED")}

@@ -132,7 +132,7 @@ def test_a_damaged_file_of_kafka_decisions_is_refused(tmp_path: Path) -> None:
         assert line is None or line.startswith(f"{path}: cannot be read (line 1")
 
 
-def test_damaged_snapshot_metadata_raises_at_most_a_one_line_error() -> None:
+def test_damaged_snapshot_metadata_raises_no_error_or_a_one_line_error() -> None:
     table = snapshot.to_arrow(shards_after_five_windows(1)[0])
     for key in (b"statecast.shard", b"statecast.state.layout"):
         for other in mistyped(json.loads(table.schema.metadata[key])):
