@@ -49,9 +49,11 @@ def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
         return pl.Series(name, [], dtype=pl.Null)
     kinds = {one.dtype for one in made}
     # All chunks of a Polars column must have the same type.
-    if kinds == {pl.String, pl.Binary}:  # make all Binary: text that is not UTF-8 is Binary already
+    if kinds == {pl.String, pl.Binary}:
+        # Text that is not UTF-8 is Binary, so convert the other chunks to Binary, too.
         made = [one.cast(pl.Binary) for one in made]
-    elif len(kinds) > 1:  # make all text: chunks with values that Polars cannot represent are text already
+    elif len(kinds) > 1:
+        # Chunks with values that Polars cannot represent are text, so convert the other chunks to text, too.
         made = [_as_text(chunk, one) for chunk, one in zip(chunks, made, strict=True)]
     return pl.concat(made).alias(name)
 
@@ -101,7 +103,7 @@ def _converted(cells: pa.Array) -> pl.Series:
 
 
 def _as_text(chunk: pa.Array, made: pl.Series) -> pl.Series:
-    """Convert a chunk to text.
+    """Convert a chunk of an Arrow column to a Polars column of text.
 
     Args:
         chunk: the Arrow chunk.

@@ -111,7 +111,7 @@ def faults_of(
 
 
 def _fault(found: pl.Expr | bool, kind: str, sentence: pl.Expr | str | None = None) -> Fault:
-    """Return a `Fault` with the arguments as Polars expressions; without ``sentence``, it is ``kind``."""
+    """Return a `Fault` with the arguments as Polars expressions; ``sentence`` is ``kind`` by default."""
     assert kind in quarantine.KINDS
     text = kind if sentence is None else sentence
     return Fault(

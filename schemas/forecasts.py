@@ -84,5 +84,5 @@ def check_forecasts(frame: pl.DataFrame) -> pl.DataFrame:
     for field, fails in wrong.row(0, named=True).items():
         if fails:
             fault = "below 1 or missing" if field == "horizon" else "missing or not finite"
-            raise DataError(f"forecasts: in column forecast, a number {field} is {fault}")
+            raise DataError(f"forecasts: in column forecast, a value of {field} is {fault}")
     return frame

@@ -30,7 +30,7 @@ _PROBE = datetime(2013, 1, 31, 13, 30, 30)
 
 
 def check(time_format: str) -> str:
-    """Return ``time_format`` unchanged if it is valid.
+    """Return ``time_format`` unchanged if it is valid, else raise a ValueError.
 
     A valid format is ``auto``, one of `UNITS`, or a pattern that contains a year, such as ``%m/%d/%Y %H:%M``.
 

@@ -84,7 +84,7 @@ def test_a_comparison_scores_the_forecasts_that_advance_issues(compared: PairedC
 
 
 def missing_actuals(windows: Windows) -> int:
-    """Return how many of 58 forecasts lack their actual; the smallest number of any horizon."""
+    """Return the number of forecasts without an actual, at the horizon at which this number is smallest."""
     return min(int(np.isnan(windows.values[FIRST + h : FIRST + h + 58]).sum()) for h in range(3))
 
 

@@ -25,7 +25,7 @@ def refusal(registry: Registry) -> str:
     return line
 
 
-def test_a_server_that_requires_a_login_names_the_variables_to_set(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_login_names_the_variables_to_set(tmp_path: Path) -> None:
     with mlflow_server(tmp_path, lambda login: False) as server:
         for address in (f"http://{server.address}", f"http://me:secret@{server.address}"):
             line = refusal(Registry(address))

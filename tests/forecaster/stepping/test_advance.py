@@ -98,7 +98,7 @@ def test_advance_changes_none_of_its_arguments() -> None:
     assert model.to_bytes() == weights
 
 
-def test_forecast_frames_follow_the_forecast_schema() -> None:
+def test_forecast_frames_match_the_forecast_schema() -> None:
     network = NetworkConfig(hidden=4, horizon=3, quantiles=(0.025, 0.5, 0.9), lags=(1,), ring=2)
     model = Forecaster.untrained(network, WindowConfig())
     _, forecasts = advance(model, model.initial_state(), windows([1, 2, 4], [1e9, 1e9 + 1, NAN]))
