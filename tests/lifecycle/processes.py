@@ -129,7 +129,7 @@ class Stream:
             if self._process.poll() is not None:
                 raise SystemExit(f"the stream has ended: see {self._folder / 'stream.log'}")
             if time.monotonic() > deadline_s:
-                raise SystemExit(f"the stream reads no further: see {self._folder / 'stream.log'}")
+                raise SystemExit(f"the stream made too little progress: see {self._folder / 'stream.log'}")
             time.sleep(0.1)
 
 

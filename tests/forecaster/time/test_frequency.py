@@ -196,7 +196,7 @@ def test_a_week_frequency_without_a_weekday_begins_on_thursday() -> None:
         ("9999w", "longer than 100 years"),
     ],
 )
-def test_unsupported_pandas_frequencies_are_refused_with_a_hint(text: str, message: str) -> None:
+def test_the_error_for_an_unsupported_pandas_frequency_gives_a_hint(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WindowConfig(freq=text)
 

@@ -262,7 +262,7 @@ def test_a_second_job_on_an_output_folder_is_refused(working_folder: WorkingFold
             assert "is writing here: wait for its end" in message
 
 
-def test_a_missing_engine_is_refused_with_the_fix(
+def test_the_error_for_a_missing_engine_names_the_fix(
     working_folder: WorkingFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.cli.engine.find_prism", lambda: None)
@@ -297,7 +297,7 @@ def test_a_missing_engine_is_refused_with_the_fix(
         ("--runner flink -s jobs.flink_workers=a", 'jobs.flink_workers="a": must be HOST:PORT'),
     ],
 )
-def test_invalid_engine_options_are_refused_with_the_fix(
+def test_the_error_for_invalid_engine_options_names_the_fix(
     working_folder: WorkingFolder, job: str, options: str, line: str
 ) -> None:
     code, message = working_folder.refused(f"{job} good.csv -m model {options}")

@@ -86,7 +86,7 @@ def test_all_models_are_scored_on_the_same_windows(monkeypatch: pytest.MonkeyPat
     for model_name in ("lstm", "persistence", "seasonal naive"):
         counts = scores.filter(pl.col("model") == model_name).sort("horizon")["count"].to_list()
         # At each horizon, HOURS - horizon forecasts have an actual.
-        # The first 24 - horizon of these are not scored, because seasonal naive has no forecast for them.
+        # The first 24 - horizon forecasts are not scored: seasonal naive has no forecast for these windows.
         assert counts == [HOURS - 1 - 23, HOURS - 2 - 22, HOURS - 3 - 21]
 
 

@@ -149,7 +149,7 @@ def test_an_encoding_with_a_byte_order_mark_is_detected(tmp_path: Path, encoding
     assert read(packed) == ([1.5] * 300, [])
 
 
-def test_an_undetected_encoding_is_refused_with_the_setting(tmp_path: Path) -> None:
+def test_the_error_for_an_undetected_encoding_names_the_setting(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.write_bytes("series_id,timestamp,value\nK\u00fcche,2023-01-01,1.5\n".encode("cp1252"))
     with pytest.raises(
