@@ -89,7 +89,7 @@ def test_scale_and_unit_grow_soon_after_constant_values_begin_to_change() -> Non
     assert block.unit[-1, 0] > 50
 
 
-def test_scale_and_unit_of_a_single_value_come_from_the_prior() -> None:
+def test_scale_and_unit_of_a_single_value_are_computed_from_the_prior() -> None:
     """The prior is the usual relative change of the training series."""
     _, block = step_moments(np.array([200.0]), prior=0.1)
     assert block.scale[0, 0] == pytest.approx(20.0)

@@ -62,7 +62,7 @@ COMMANDS = {
     "cold-start": ["cold-start -c job.toml -m tiny --series rows.csv --at 2013-01-01"],
     "doctor": ["doctor -c job.toml --json"],
     "ui": ["ui -c job.toml"],
-    # Only a folder that is refused, because the page is served until somebody ends it.
+    # Run only a dashboard that is refused, because a dashboard runs until a signal ends it.
     "dashboard": ["dashboard nowhere"],
     "init": ["init new.toml -s mlflow.tracking_uri=URI", "init newer.toml -s kafka.registry=URI"],
     # Run only demos that are refused, because a complete demo takes minutes.

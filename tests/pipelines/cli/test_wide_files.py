@@ -53,7 +53,7 @@ def test_wide_files_of_two_sites_are_refused(job: Job, command: str) -> None:
     assert not (job.folder / "out").exists()
     if name == "backfill":
         result, _ = job("backfill in -m model --set data.layout=wide")
-        # The files now count as files of one sensor: values of the second file replace those of the first.
+        # Both files now count as files of one sensor: the second replaces the values of the first.
         assert (result["used"], result["replaced"]) == (80, 40)
 
 

@@ -84,7 +84,7 @@ def test_no_model_change_is_decided_without_a_watermark(states: Path) -> None:
     assert batch_of(log).changes == 2
 
 
-def test_a_model_change_comes_after_all_closed_windows(states: Path) -> None:
+def test_a_model_change_is_later_than_all_closed_windows(states: Path) -> None:
     request_change(states.parent, Request("gru-b", "m/2", 2))
     log = changing(states, closed_through=START + 100)
     for _ in range(2):

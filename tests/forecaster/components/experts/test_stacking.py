@@ -69,7 +69,7 @@ def test_stacking_weights_are_a_ridge_regression_on_past_actuals() -> None:
     decay = np.sqrt(kept[::-1].cumprod()[::-1] / kept)[:, None]
     squares, products = (decay * x).T @ (decay * x), (decay * x).T @ (decay[:, 0] * y)
     ridge = component.shrink * np.trace(squares) / 3
-    # The first weights are those of Bates and Granger: powers of the sums of squared errors.
+    # The first weights follow Bates and Granger: they are powers of the sums of squared errors.
     errors = np.square(decay * (x - y[:, None])).sum(axis=0)
     first = (errors + 0.05) ** -component.power / ((errors + 0.05) ** -component.power).sum()
     weights = np.linalg.solve(squares + ridge * np.eye(3), products + ridge * first)
