@@ -46,7 +46,7 @@ def test_a_missing_value_in_wide_files_gives_no_row(tmp_path: Path) -> None:
     assert (len(rows), quarantined) == (2, 0)
 
 
-def test_ordinary_values_of_nines_are_not_reported_as_codes(tmp_path: Path) -> None:
+def test_ordinary_values_of_nines_are_not_reported_as_missing_values(tmp_path: Path) -> None:
     values: list[object] = [99, 99, 99, 102, 95, 0, 9999, 9999, 9000, 9999]
     assert loaded(write_values(tmp_path, values))[2] == ()
     assert loaded(write_values(tmp_path, [20.0] * 9 + [99]))[2] == ()
