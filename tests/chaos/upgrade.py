@@ -81,7 +81,7 @@ def environment(uv: str, folder: Path, beam: str) -> str:
         [python, "-m", "pipelines.runners.prism", "setup"],
     ):
         if subprocess.run(command, cwd=ROOT).returncode:
-            raise SystemExit(f"failed: {' '.join(command)}")
+            raise SystemExit(f"the command failed: {' '.join(command)}")
     return python
 
 

@@ -54,7 +54,7 @@ def test_clear_worker_errors_removes_the_error_of_an_earlier_run(tmp_path: Path)
 
 def test_a_half_written_file_of_a_worker_error_is_ignored(tmp_path: Path) -> None:
     with pytest.raises(DataError), store_worker_error(tmp_path):
-        raise DataError("x")
+        raise DataError("the file is broken")
     (left,) = tmp_path.iterdir()
     left.write_text('{"kind": "Data')
     assert type(error_to_report(tmp_path, TRACEBACK)) is EngineError
