@@ -48,7 +48,7 @@ def test_training_on_less_than_two_windows_raises_an_error(windows: int) -> None
         train_briefly(sines(windows, 3))
 
 
-def test_training_refuses_values_only_in_held_out_windows() -> None:
+def test_training_is_refused_if_all_values_are_in_held_out_windows() -> None:
     values = sines(100, 3).values
     values[:90] = np.nan
     with pytest.raises(DataError, match=r"held-out .* training.validation"):

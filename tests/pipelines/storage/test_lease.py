@@ -127,7 +127,7 @@ def test_a_suspended_job_does_not_become_owner_again(s3: Remote, monkeypatch: py
 
         def confirm_and_sleep() -> None:
             suspended.confirm()
-            if read_owner(s3) is None:  # another job takes the output over between the check and the write
+            if read_owner(s3) is None:  # another job becomes the owner between the check and the write
                 with locked(s3) as successor:
                     take_ownership(run_in(s3, "successor"), successor.confirm)
 
@@ -146,7 +146,7 @@ def test_a_suspended_job_does_not_overwrite_newer_snapshots(s3: Remote) -> None:
 
     def check_and_sleep() -> bool:
         is_ours = not is_owned_by_another_run(first)
-        if is_ours:  # another job takes the output over between the check and the write
+        if is_ours:  # another job becomes the owner between the check and the write
             take_ownership(second)
             file = snapshot_file.owned(folder, 0, 1)
             assert write_shard(folder, newer, lambda: not is_owned_by_another_run(second), file)
