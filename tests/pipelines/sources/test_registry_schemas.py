@@ -56,7 +56,7 @@ class SchemaTexts:
 
 
 def counted(frames: list[pl.DataFrame]) -> tuple[int, int]:
-    """Decode messages; return how many rows they gave, and how many messages could not be decoded."""
+    """Return the number of rows in decoded messages, and the number of messages that could not be decoded."""
     bad = sum(len(frame) for frame in frames if "problem" in frame.columns)
     return sum(map(len, frames)) - bad, bad
 
