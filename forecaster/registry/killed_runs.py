@@ -34,11 +34,13 @@ def mark_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> int:
         [experiment_id], f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{host}'", max_results=1000
     )
     dead = [run.info.run_id for run in found if _is_dead(run.data.tags.get(PROCESS_TAG, ""))]
-    for run_id in dead:
+    # A process may have ended its run and exited after the search, so read the status of its run again.
+    killed = [run_id for run_id in dead if client.get_run(run_id).info.status == "RUNNING"]
+    for run_id in killed:
         client.set_tag(run_id, "statecast.error", _NOTE)
         client.set_tag(run_id, "mlflow.note.content", _NOTE)
         client.set_terminated(run_id, "KILLED")
-    return len(dead)
+    return len(killed)
 
 
 def check_not_running(tag: str, folder: Path) -> None:
