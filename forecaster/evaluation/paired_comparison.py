@@ -31,7 +31,7 @@ from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError, DataError
 
-_BLOCK_CELLS = 300_000  # forecasts in a block, see `forecaster.evaluation.rolling`
+_BLOCK_CELLS = 300_000  # a block has at most this many forecasts, as in `forecaster.evaluation.rolling`
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from forecaster.weights import config_of_blob, read, to_blob, version_of, weight
 from schemas.errors import DataError, ModelError
 
 FILE_NAME = "labeller.safetensors"
-_BLOCK = 512  # one call computes the inputs of this many steps, because a long history needs too much memory
+# inputs are computed for at most this many steps at a time, to bound the memory for a long history
+_BLOCK = 512
 
 
 class Task(Settings):
@@ -60,7 +61,7 @@ class Task(Settings):
 
 @dataclass(frozen=True)
 class LabelState:
-    """State that `Labeller.step` carries from one step to the next; series is the first axis of every array.
+    """The state of a labeller between two calls of `Labeller.step`; series is the first axis of each array.
 
     Attributes:
         next_window: ``[S]`` int64, window index of each series' next step.

@@ -94,7 +94,7 @@ def _reopened(connection: Connection, run_id: str, name: str, tags: Mapping[str,
 @contextmanager
 def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     """Log the use of processor, memory, disk and network to a run during the ``with`` block."""
-    if not run.run_id:  # the store is away
+    if not run.run_id:  # the store is away, so the run has no id yet
         yield
         return
     monitor = SystemMetricsMonitor(run.run_id, tracking_uri=tracking_uri)
@@ -102,5 +102,5 @@ def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not run.is_away:  # if the store is away, MLflow would wait for it here
+        if not run.is_away:  # if the store is away, `finish` would wait for it
             monitor.finish()

@@ -68,7 +68,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         past = _stored_past(forecaster, state, index, values)
         start = int(clock) + 1 - len(values)
         part = forecaster.new_series_state(tuple(state.series_ids[i] for i in index), start)
-        most = windows_per_call(len(index))  # few windows in each call bound the memory that it needs
+        most = windows_per_call(len(index))  # each call steps few windows, to limit its memory
         for first in range(0, len(values), most):
             rows = slice(first, first + most)
             advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])
@@ -217,7 +217,8 @@ class Warming:
         Args:
             state: the state of the earlier version, which has closed all windows before ``window``.
         """
-        if (state.clock[live(state)] != self.window - 1).any():  # series that are ahead of the others
+        # some live series have closed fewer or more windows than the others
+        if (state.clock[live(state)] != self.window - 1).any():
             return rewarm(self.forecaster, state)
         recent = self.copy_values(state, self.window - 1)
         if recent is not None:

@@ -220,7 +220,7 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
 
 
 def _fill_past(past: NDArray[np.float64] | None, rows: pl.DataFrame, names: Sequence[str]) -> None:
-    """Write the covariates of ``rows``, which has one row for each ``cell``, into ``past``."""
+    """Write the covariates of ``rows`` into ``past``; each row has its own ``cell``: window and series."""
     for place, name in enumerate(names):
         if past is not None and OBSERVED + name in rows.columns:
             found = rows[OBSERVED + name].fill_null(float("nan")).to_numpy()

@@ -26,7 +26,7 @@ _SHRINKAGE = (1e-4, 1e-2)  # the penalties are these shares of the mean second m
 # The penalty is this many times as large for lags that are neither near nor whole seasons.
 _SHRINKAGE_OF_OTHERS = 30.0
 _NEAR = 3  # lags of fewer windows than this are near
-# A row is used once its series has more values than this, or than a third of the batch's windows.
+# A row is used only if its series has had more values than this, or than a third of the batch's windows.
 _VALUES_BEFORE_USE = 200
 _MOST_ROWS = 400_000  # about this many rows of a fleet are used: a million take ten seconds
 _LEAST_ERROR = 0.1  # an error below this many units counts as this many in the weight of its row
