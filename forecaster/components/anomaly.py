@@ -18,20 +18,19 @@ from numpy.typing import NDArray
 from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 
-# The edges, in bands, by which distances of values from their forecasts are counted. For each series and edge
-# the state holds the share of windows in which the distance was at least the edge.
+# Edges of the distance between a value and its forecast, in bands.
+# For each series and edge, the state holds the share of windows with at least this distance.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
 # P-values are interpolated in log(1 + distance), because the gaps between the edges grow with the distance.
 # log(distance) would fail at a distance of 0.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
-# The lengths, in windows, by which runs of equal values are counted. For each series and length the state
-# holds the share of runs that lasted at least this long.
+# Lengths of runs of equal values, in windows.
+# For each series and length, the state holds the share of runs that lasted at least this long.
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {
-    # The field ``expected`` holds the forecast median of the next window, and the widths of the bands below
-    # and above this median.
+    # ``expected`` holds the forecast median of the next window, and the widths of the two bands around it.
     "expected": Field("float64", (3,)),
     "beyond": Field("float32", (len(_DISTANCES),)),
     "known": Field("int32"),
@@ -44,19 +43,18 @@ _FIELDS = {
 }
 
 _PRIOR = 20.0  # the assumed initial distribution of a series weighs as much as this many windows or runs
-# Assumption about a new series: values outside their band are this many bands beyond its edge, on average. In
-# a normal distribution with 5 % of the values in a tail, they would be 0.25 bands beyond it.
+# In a new series, values outside their band are assumed to be this many bands beyond its edge, on average.
+# In a normal distribution with a tail of 5 %, they would be 0.25 bands beyond it.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
-# The distribution of distances of a series covers about its last `_MEMORY` / ``rate`` windows, within the
-# limits below. So about `_MEMORY` alarms are wanted in the windows that it covers.
+# The shares of distances cover about the last `_MEMORY` / ``rate`` windows, within the limits below.
+# In that many windows, about `_MEMORY` alarms are wanted.
 _MEMORY = 20.0
-# Limits of the number of windows that a distribution covers. Beyond a million, float32 would round the update
-# of a share by one window to nothing.
+# Limits of the number of windows that the shares cover.
+# Beyond a million windows, float32 would round the update of a share to nothing.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
-# A band is at least this many scales wide: without this limit, the band of a series whose values are mostly
-# equal would have no width. The limit is not a round number, because rounding would otherwise decide whether
-# a change of whole scales reaches one of the edges.
+# A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
+# With a round number, rounding would decide whether a change of whole scales reaches one of the edges.
 _LEAST_BAND = 0.0971
 # A value counts as equal to its forecast if they differ by at most this share of the forecast.
 _ROUNDING = 1e-15
@@ -66,8 +64,8 @@ _STEP = 0.4  # one alarm lowers the natural logarithm of the threshold by this
 _DEBT = 6.0  # a series raises no alarm while it has raised at least this many alarms more than wanted
 _MOST = 0.1  # the p-value threshold is at most this, or at most 3 times ``rate`` if that is larger
 _CALM = 0.05  # an anomaly ends when a p-value is at least this, or at least ``rate`` if that is larger
-# The two bits of the field ``alarming``. The first is set while the anomaly lasts, the second while the value
-# has been repeated in every window since the alarm.
+# First bit of ``alarming``: the anomaly lasts.
+# Second bit of ``alarming``: the value has been the same in every window since the alarm.
 _LASTS, _REPEATS = 1, 2
 
 
@@ -237,8 +235,7 @@ class Anomaly:
         with np.errstate(invalid="ignore"):
             alarm = log_p < log_rate + _STEP * budget
             calm = log_p >= math.log(max(_CALM, self.rate))
-        # A jump to a value that then repeats raises an alarm for the jump. The run of the repeated value must
-        # not raise a second alarm.
+        # If a value jumps and then repeats, only the jump raises an alarm, not also the run of equal values.
         before = own["alarming"]
         repeats = np.where(known & (own["run"] == 0), 0, before & _REPEATS)
         alarm &= (before & _LASTS == 0) & (repeats == 0) & (budget > -_DEBT) & (own["known"] > _YOUNG)

@@ -16,8 +16,7 @@ from forecaster.arrays import Arrays
 from forecaster.components.base import Block, Field
 from forecaster.components.profile import BUCKETS, bucket_of
 
-# The counts are halved every 336 windows. So they cover mainly the last 336 to 672 windows, and fit into two
-# bytes.
+# Counts are halved every 336 windows, so they cover mainly the last 336 to 672 and fit into two bytes.
 _HALVED_EVERY = 336
 
 

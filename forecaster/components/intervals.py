@@ -18,15 +18,12 @@ from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.experts.stacking import anchor_horizons, by_horizon
 from forecaster.components.scores import scored_places
 
-# After this many residuals of a series, its learned distances of the quantiles from the median replace the
-# network's distances completely.
+# After this many residuals, the learned distances of the quantiles replace the network's completely.
 _TRUSTED = 40
-# A residual counts as at most this many units: otherwise an outlier of a thousand units would widen the
-# intervals for months.
+# A residual counts as at most this many units, so that an outlier does not widen intervals for months.
 _LARGEST = 8.0
 # A residual within this many units of a quantile counts as partly below it and partly above it.
-# Otherwise the last bit of a forecast would decide between below and above, and this bit depends on which
-# other series are computed in the same call.
+# Otherwise the last bit of a forecast, which depends on the other series of a call, would decide.
 _TIE = 1e-2
 # a series whose unit is at most this many scales counts as constant: its offsets do not learn
 _NO_UNIT = 1e-6
@@ -112,8 +109,8 @@ class Intervals:
             if k:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], np.moveaxis(distance[:, k], 0, 2), out=out[q])
-        # Clip the median to the range between the quantiles next to it. If the quantile below has crossed the
-        # median, nearly all actuals are above the median; if the quantile above has, nearly all are below.
+        # Clip the median to the range between the two quantiles next to it.
+        # If a lower quantile is above the median, nearly all actuals are above the median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         own = {name: series_first(array) for name, array in own.items()}
         return own, replace(block, bands=bands)
@@ -138,8 +135,8 @@ class Intervals:
         anchors = anchor_horizons(self.horizon)
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
         learned, trust = np.empty(network.shape), np.empty(network.shape[1:], np.float32)
-        # The axes of the next three arrays are window, anchor, quantile and series. For each window, ``due``
-        # holds the distances that were issued for it.
+        # The axes of the next three arrays are window, anchor, quantile and series.
+        # For each window, ``due`` holds the distances that were issued for it.
         network = network.transpose(2, 1, 0, 3)
         issued, due = np.empty(network.shape), np.empty(network.shape)
         stores = _split_by_anchor(own["issued"], anchors)

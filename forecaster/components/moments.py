@@ -16,8 +16,7 @@ from forecaster.components.base import Block, Field
 
 # The rounding error of a value is at most about this share of the level: a few steps of float64.
 _ROUNDING = 2.0**-50
-# If a scale is at most this many rounding errors, it may be due to rounding alone: the series counts as
-# constant.
+# A scale of at most this many rounding errors may be rounding alone: the series counts as constant.
 _CONSTANT = 16.0
 _LEAST = 1e-150  # a scale is at least this, so that float64 can hold its square and the inverse of the square
 _LARGEST = 8.0  # a larger change counts as a change of this many scales
@@ -27,8 +26,8 @@ _LONGEST_RUN = 40  # the largest value of ``run``, the number of consecutive cha
 _STILL = 24  # a series is constant after more than this many equal values
 # This many first changes of a constant series are ignored: a broken reading makes two, a step makes one.
 _IGNORED_CHANGES = 2
-# A value of ``run`` above this is not a number of changes. It means that a constant series has returned to
-# its level after a broken reading; ``run - _RETURNED`` more values make the series forget the reading.
+# A ``run`` above this is not a number of changes: a constant series is back at its level.
+# ``run - _RETURNED`` more values make the series forget its broken reading.
 _RETURNED = 64
 _EARLY_UNIT = 0.3  # before a whole season has passed, the unit is at least this share of the spread
 _LEAST_UNIT = 0.01  # the unit is always at least this share of the spread
@@ -123,8 +122,7 @@ class Moments:
                 array[t] = getattr(running, name)
         after: Arrays = {name: getattr(running, name) for name in _FIELDS}
         if block.lengths is not None:
-            # A padding row has no value, so it changed nothing but the age: subtract the number of padding
-            # rows.
+            # A padding row has no value, but has raised the age: subtract the number of padding rows.
             after["age"] = running.age - (len(values) - block.lengths)
         least = np.maximum(_ROUNDING * np.abs(added["mean"]), _LEAST)
         moves = added["scale"] > _CONSTANT * least
@@ -182,8 +180,7 @@ class _Running:
         change = np.where(has_value & begun, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
         run = self.run
         most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
-        # The mean of a constant series is exactly its level. So if the value equals the mean, the series has
-        # returned to its level.
+        # The mean of a constant series is its level: a value equal to the mean has returned to the level.
         returns = still & (run > 0) & (run <= _IGNORED_CHANGES) & (value == self.mean)
         is_far = begun & (change > most) & ((most > 0) | (still & (run < _IGNORED_CHANGES)) | returns)
         longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), np.where(still & (change == 0), run, 0))

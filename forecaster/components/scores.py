@@ -84,8 +84,7 @@ class Scores:
             bands: ``[T, K, Q - 1, S]``, see `Block`.
         """
         middle = self.levels.index(0.5)
-        # Make the quantiles rise with their levels, and clip the median to the quantiles next to it, as
-        # `Intervals.step` does.
+        # As `Intervals.step` does, make the quantiles rise and clip the median to its two neighbours.
         outer = np.maximum.accumulate(bands, axis=2)
         below = outer[:, :, middle - 1] if middle else None
         above = outer[:, :, middle] if middle < outer.shape[2] else None

@@ -119,8 +119,7 @@ class Season:
         for k in range(self.season):
             part = block.history[first + k : first + k + windows]
             has_value = ~np.isnan(part)
-            # Sum distances from the last value: sums of values in the billions would lose the small
-            # differences of the shape.
+            # Sum distances from the last value: sums of values in the billions would lose small differences.
             total += np.where(has_value, part - block.last, 0.0)
             count += has_value
         first = len(block.history) - windows - middle

@@ -28,8 +28,7 @@ from schemas.observations import LARGEST
 _MOST_WORDS = 64
 # A column of numbers counts as constant if its standard deviation is at most this share of the mean.
 _ROUNDING = 2.0**-48
-# Standardised numbers are clipped to this many standard deviations: a single 1 among 10,000 zeros is 100 from
-# the mean.
+# Standardised numbers are clipped to this: a single 1 among 10,000 zeros is 100 deviations from the mean.
 _MOST_SPREADS = 100.0
 SERIES, TIME = "series_id", "timestamp"
 

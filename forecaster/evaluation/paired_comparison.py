@@ -179,8 +179,8 @@ def compare(
     breaks = np.flatnonzero(np.diff(windows.index) > 1) + 1
     for number, rows in enumerate(blocks(split, size, breaks)):
         block, at = windows.rows(rows.start, rows.stop), np.arange(rows.start, rows.stop)
-        # The models take turns to step first: the model that steps second is faster, because the block's
-        # values are in the CPU's caches.
+        # Each model is stepped first in every second block.
+        # The second step is faster, because the values of the block are in the CPU's caches by then.
         first_is_champion = number % 2 == 0
         stepped = [replay.step(block) for replay in (replays if first_is_champion else replays[::-1])]
         if rows.start >= split.issue_rows.start:

@@ -151,8 +151,7 @@ def _dense(
         DataError: the arrays would be too large.
     """
     ids = unique["series_id"].unique(maintain_order=True)
-    # The rows are sorted by series, so each change of the series id begins the next series: `rle_id` numbers
-    # the series.
+    # The rows are sorted by series, so `rle_id` numbers the series: it counts changes of the id.
     column = unique["series_id"].rle_id().cast(pl.Int64).to_numpy()
     lengths = np.zeros(len(ids), np.int64)
     np.maximum.at(lengths, column, row + 1)
@@ -170,8 +169,7 @@ def _dense(
     if is_per_step:
         labels[row, column] = codes
     else:
-        # A sequence gets the largest label code of its rows, because the code of a missing label is smaller
-        # than all others.
+        # A sequence gets the largest label code of its rows: the code of a missing label is the smallest.
         np.maximum.at(labels, column, codes)
     start = np.zeros(len(ids), np.int64)
     if is_per_step:

@@ -88,8 +88,8 @@ def train_labeller(
             "sequences, or a longer history"
         )
     task = _task(sequences, config, parts)
-    # torch draws the dropout between recurrent layers from the generator of the process and from no other. So
-    # this generator is seeded here, and restored afterwards.
+    # torch draws the dropout between recurrent layers from the random generator of the process only.
+    # So seed this generator here, and restore its state afterwards.
     with compute_threads(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = untrained(config, task)

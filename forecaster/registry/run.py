@@ -248,8 +248,8 @@ class Run:
             error: the error that ended the run; it becomes a tag and the note of the run.
         """
         if error is not None and error is self._incomplete:
-            # The work is complete, so the run becomes FINISHED once its unsent entries are sent. Until then,
-            # it is FAILED in the store.
+            # The work is complete: the run becomes FINISHED once its unsent entries are sent.
+            # Until then, the store shows it as FAILED.
             self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": _now_ms()})
             self._outbox.save()
             with suppress(Exception):  # the store may not answer

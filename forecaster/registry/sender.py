@@ -213,8 +213,7 @@ class Sender:
             made = client.create_model_version(name, source, self._run_id, linked, model_id=logged.model_id)
             run["version"] = str(made.version)
             self._outbox.save()
-        # MLflow's list of models marks a model as registered if it has this tag, which MLflow's client does
-        # not set.
+        # MLflow's list of models needs this tag to show a model as registered; MLflow does not set it.
         versions = json.dumps([{"name": name, "version": run["version"]}])
         client.set_logged_model_tags(run["model_id"], {MLFLOW_MODEL_VERSIONS: versions})
         found = client.get_model_version(name, run["version"])

@@ -160,5 +160,5 @@ def _step_components(forecaster: Forecaster, parts: Mapping[str, Arrays], block:
 
 
 def _initial_arrays(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
-    """Return the arrays of ``series`` series without any value, by component."""
+    """Return the arrays of ``series`` new series, which have no value yet, by component."""
     return {component.name: component.init(series) for component in forecaster.components}

@@ -20,8 +20,7 @@ _CLIP = 50.0  # regressors and targets are clipped to this many scales
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _AT_ONCE = 16  # this many windows are computed at once, so that intermediate arrays stay in the cache
-# The distance of a forecast from the last value is at most this many times the largest distance of a lag from
-# the last value, plus one scale.
+# Limit of a forecast's distance from the last value, as a multiple of the farthest lag's, plus one scale.
 _ROOM = 2.0
 
 
@@ -128,9 +127,8 @@ class LeastSquares(Expert):
         size += np.float32(self.forget)
         weights += gain / size * error
         np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weights)
-        # Divide the gain by a square root, so that the update gain[i] * gain[j] keeps the inverse exactly
-        # symmetric. An asymmetry would grow with every step of forgetting, until the inverse is not positive definite any
-        # more.
+        # Divide the gain by a square root: the update gain[i] * gain[j] of the inverse is then symmetric.
+        # An asymmetry would grow until the inverse is not positive definite.
         gain /= np.sqrt(size)
         trace = sum(inverse[i, i] - gain[i] * gain[i] for i in range(len(x)))
         forgets = learns & (trace < len(x) / self.prior)

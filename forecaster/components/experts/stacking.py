@@ -19,8 +19,8 @@ from forecaster.arrays import Arrays, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
-# The penalty of the ridge regression is at least this, in squared scales. Without this limit, weights would
-# change fast after tiny forecast changes.
+# The penalty of the ridge regression is at least this, in squared scales.
+# Without this limit, weights would change fast after tiny forecast changes.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
@@ -93,8 +93,7 @@ class Stacking:
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
             # In the field ``products``, the last column holds the squared actuals.
             "products": Field("float32", (len(anchors), members + 1)),
-            # In the field ``waiting``, which holds stored forecasts, the last column holds the combined
-            # forecasts.
+            # In ``waiting``, the stored forecasts, the last column holds the combined forecasts.
             "waiting": Field("float32", (sum(anchors), members + 1)),
             "issued": Field("float64", (self.horizon, 2)),
         }
@@ -139,8 +138,7 @@ class Stacking:
         median = block.out.forecast[self.middle]
         network = np.moveaxis((median - block.last[..., None]) / block.scale[..., None], 2, 0)
         np.clip(network, -_LARGEST, _LARGEST, out=network)
-        # The experts' forecasts are in C order; with the same order for the network, arithmetic on both is
-        # fast.
+        # The experts' forecasts are in C order: arithmetic is faster if the network's are, too.
         return [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
 
     def _combined(self, weights: Floats32, changes: Sequence[Floats32], block: Block) -> Floats32:
@@ -253,8 +251,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide all errors by the error of the best member. The power of its quotient is then 1, so the sum of
-    # the powers cannot be 0.
+    # Divide all errors by the best member's error: its power is then 1, so no sum of powers is 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]

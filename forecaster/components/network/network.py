@@ -35,8 +35,8 @@ _ALL = slice(None)
 # with this initial logit, the two ridge regressions get 64 % of the weight of all seven experts
 _TRUST_IN_RIDGES = 1.5
 _LARGEST_LOG_SCALE = 345.0  # the log scale is clipped to this, so that the square of a scale stays finite
-# Limits of the median at horizon h: this many times h ``falls`` below the lowest past value, and this many
-# times h ``rises`` above the highest.
+# At horizon h, the median is at most this many times h ``falls`` below the lowest past value.
+# It is at most this many times h ``rises`` above the highest past value.
 _ROOM = 2.0
 _READS = frozenset({"history", "before", "mean", "spread", "last", "lowest", "highest", "falls", "rises"})
 _READS |= {"scale", "unit", "age", "observed"}
@@ -151,8 +151,7 @@ class Network(nn.Module):
             Quantiles ``[Q, n, S, N]``.
         """
         hidden, _ = self.initial(len(static), static)
-        # Each layer adds its input to its output, so the top layer's output is the sum of all layers'
-        # outputs.
+        # Each layer adds its input to its output, so the top layer's output is the sum over all layers.
         top = hidden.sum(dim=0).expand(len(known), -1, -1)
         return self._quantiles(self.decoder(top, known), None)
 
@@ -181,8 +180,7 @@ class Network(nn.Module):
 
     def init(self, series: int) -> Arrays:
         """Return the learned initial state; ``expected`` is NaN, because nothing was forecast yet."""
-        # Clone the initial state: with one series it shares memory with the weights, which a step would
-        # overwrite.
+        # Clone the initial state: it may be the memory of the weights, which a step would overwrite.
         own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
         return own | (
             {"expected": np.full((series, LINEAR_EXPERT_COUNT), np.nan, np.float32)}

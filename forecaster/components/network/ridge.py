@@ -174,8 +174,7 @@ class Experts:
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # Row ``count`` of the regressors is 0, which means the last value. It is used if the lag is 0 or is
-        # not in the ring.
+        # Row ``count`` of the regressors is 0, the last value: use it for lags that the ring does not hold.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
