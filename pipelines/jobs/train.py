@@ -138,7 +138,7 @@ def run_training(
     """
     check_model_name(config.mlflow.model)
     registry = open_registry(config.mlflow)
-    # Unreadable data leave a failed run, but do not create a store.
+    # Data that cannot be read leave a failed run in the store, but only if the store exists already.
     data = None if registry.exists else read(config, on_rows)
     with registry.start_run(name, training_params(config), run_tags(config, "train")) as run:
         return learn(run, config, data or read(config, on_rows), on_epoch, states)

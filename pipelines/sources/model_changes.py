@@ -41,7 +41,8 @@ from schemas.sealed import seal, unseal
 JOURNAL: Final = "models.json"
 """Name of the journal in the folder of the state table. Each change replaces the file as a whole."""
 
-_CHECK_EVERY_S, _CHECK_SELDOM_S = 0.5, 5.0  # how often a log looks for a request; seldom if that costs money
+# seconds between two checks for a request: on a disk, and in a store that bills each check
+_CHECK_EVERY_S, _CHECK_SELDOM_S = 0.5, 5.0
 
 
 class Request(NamedTuple):

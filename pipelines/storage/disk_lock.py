@@ -42,8 +42,8 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
         path.write_text(json.dumps({"pid": os.getpid(), "since": since}))
         yield
     finally:
-        # Remove the file before the lock is released, so that another job's file is never removed: FileLock
-        # takes no lock on a removed file.
+        # Remove the file before releasing the lock, so that the file of another job is never removed.
+        # Another job cannot lock the removed file.
         with suppress(OSError):
             path.unlink()
         if is_new:

@@ -14,8 +14,7 @@ from typing import IO, Any, Final, Literal, TypeAlias
 
 from schemas.errors import ConfigError, one_line
 
-# The Python package for each kind of store. These stores have an atomic PUT, and can refuse it if the object
-# exists.
+# The Python package for each kind of store with an atomic PUT that it can refuse if the object exists.
 _STORES: Final = {"s3": "'statecast[s3]'", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _ERRNOS: Final[Mapping[type, int]] = {
     FileNotFoundError: errno.ENOENT,
@@ -23,7 +22,7 @@ _ERRNOS: Final[Mapping[type, int]] = {
     PermissionError: errno.EACCES,
 }
 _LARGEST_PUT_BYTES: Final = 5 << 30  # the largest object that S3 accepts in one request
-# the key of the time of writing in the listings of different stores
+# in listings, different stores name the time of writing by these keys
 _TIME_KEYS: Final = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 
@@ -219,7 +218,7 @@ class Remote:
             number = next((_ERRNOS[kind] for kind in type(error).__mro__ if kind in _ERRNOS), errno.EIO)
             reason = one_line(error.strerror or (error.args[-1] if error.args else error))
             raise OSError(number, reason) from error  # OSError picks the subclass for the number
-        except Exception as error:  # the store's libraries raise other classes, too
+        except Exception as error:  # the store's libraries raise more than OSError
             raise OSError(errno.EIO, one_line(error)) from error
 
 

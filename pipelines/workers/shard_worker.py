@@ -96,7 +96,7 @@ class ShardWorker:
         exists at a time, because copies of all shards would double the memory of the fleet's state: one
         thread makes and writes the copies of all shards. So the shards' snapshots are of different moments.
         """
-        with suppress(CancelledError):  # the run was abandoned, or a thread has failed
+        with suppress(CancelledError):  # raised if the run was abandoned or a thread has failed
             copy = self._thread.put(self._copy).result()
             # The writer works in order, so it has then written all output that precedes the copy.
             files = self._writer.put(self._output.take_unsynced).result()

@@ -103,8 +103,8 @@ class Sorter:
             last_times_us = [run.last_us for run in runs if run.has_more]
             if not last_times_us:
                 break
-            # Take only rows before this time: a run whose block ends with it may have more rows of the same
-            # time in its next block, and they must precede the rows of later runs.
+            # Take only rows before this time: a run may have more rows of this time in its next block.
+            # These rows must precede the rows of the same time in later runs.
             bound_us = min(last_times_us)
             ready = [run.take_before(bound_us) for run in runs]
             yield from _in_order(ready)
