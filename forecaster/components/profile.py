@@ -25,9 +25,11 @@ VALUE = "value"
 BUCKETS = 10
 """B; the edges of the buckets are the deciles of the training values."""
 
-_FEWEST = 50  # deciles of fewer values are too rough to compare with
-_MOST_SERIES = 20_000  # a profile of more series would be larger than most networks
-_MOST_WINDOWS = 8_192  # deciles of more windows would take long to sort and be no more exact
+_FEWEST = 50  # an input with fewer values than this has no deciles, because they would be too rough
+# a profile has at most this many series: with more, it would be larger than most networks
+_MOST_SERIES = 20_000
+# deciles are computed from at most this many windows: more would take long and be no more exact
+_MOST_WINDOWS = 8_192
 _SERIES_AT_ONCE = 1_000  # values are sorted in copies of this many series, to limit memory
 _WHOLE = 250  # a share is stored in one byte, as a whole number of this many parts
 _IDS, _EDGES, _SHARES = "profile.ids", "profile.edges", "profile.shares"

@@ -77,7 +77,7 @@ class Scores:
         return own, block
 
     def _of_quantiles(self, residual: Floats, bands: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return the error of the median, the mean pinball loss, and 1 inside the outermost quantiles.
+        """Return the error of the median, the mean pinball loss, and 1 if inside the outermost quantiles.
 
         Args:
             residual: ``[T, K, S]``, the actuals less the combined forecasts; NaN if missing.

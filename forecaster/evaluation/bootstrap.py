@@ -19,7 +19,7 @@ import numpy as np
 from forecaster.arrays import Floats
 
 _RESAMPLES = 2000
-_SEED = 0  # the same losses give the same interval
+_SEED = 0  # a fixed seed, so that the same losses always give the same interval
 _SIGNIFICANT = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 _ROUNDING = 1e-12
 _LEAST_LOSS = 1e-6  # losses below this share of the error of seasonal naive count as rounding

@@ -106,7 +106,7 @@ class Connection:
         if known is None:
             place = self._artifact_place()
             # The tag ``experimentKind`` makes MLflow open its view of training runs, not of language models.
-            with ignore_existing():  # another process can create the experiment at the same time
+            with ignore_existing():  # ignore it if another process creates the experiment at the same time
                 client.create_experiment(
                     self.experiment,
                     place,

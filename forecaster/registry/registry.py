@@ -286,7 +286,8 @@ class Registry:
             if experiment_id is None:
                 found = client.search_experiments(max_results=1, order_by=["last_update_time DESC"])
                 experiment_id = found[0].experiment_id if found else self._connection.experiment_id()
-            with suppress(*REFUSALS):  # a user who may only read can open the page, too
+            # ignore errors, so that a user who may only read can open the page, too
+            with suppress(*REFUSALS):
                 store_view(client, experiment_id)
                 mark_killed_runs(client, experiment_id)
         return runs_page(address, experiment_id)

@@ -221,9 +221,9 @@ class _StepAtWatermark(_StepShard):
 
     SHARD = ReadModifyWriteStateSpec("shard", BytesCoder())
     ROWS = BagStateSpec("rows", ElementCoder(pl.DataFrame))
-    # The ends of the open windows that have a row: int64 microseconds, ascending.
+    # The ends of the open windows that have a row, in microseconds (int64), ascending.
     ENDS = ReadModifyWriteStateSpec("ends", BytesCoder())
-    # This timer is set to the first of these ends plus the allowed lateness.
+    # This timer is set to the earliest end of an open window that has a row, plus the allowed lateness.
     CLOSE = TimerSpec("close", TimeDomain.WATERMARK)
 
     def process(

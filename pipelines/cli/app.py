@@ -159,7 +159,7 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the program that reads stdout has closed it, as in `statecast ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # such as a full disk or a folder that was deleted
+    except OSError as error:  # for example, the disk is full or a folder was deleted
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", OutputError.exit_code)
     except Exception as error:

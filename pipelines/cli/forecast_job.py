@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pipelines.settings.config import JobConfig
     from pipelines.sinks.numbers import JobNumbers
 
-_ENOUGH_ROWS = 1_000  # with fewer rows, the share of quarantined rows is too noisy to warn about
+# no warning with fewer rows than this, because the share of quarantined rows would be too noisy
+_ENOUGH_ROWS = 1_000
 
 
 def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:

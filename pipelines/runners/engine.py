@@ -29,7 +29,8 @@ from schemas.errors import EngineError
 
 _STOP_LIMIT_S: Final = 5.0
 _PORTS_TRIED: Final = 3
-_HANG_UP_LIMIT_S: Final = 2.0  # time for Beam's worker threads to end after a lost connection
+# wait this long for Beam's worker threads to end after they have lost their connection
+_HANG_UP_LIMIT_S: Final = 2.0
 # Threads of Beam with these beginnings of names raise an error when they lose their connection.
 _CONNECTED_THREADS: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
@@ -216,7 +217,8 @@ def _record(pid: int) -> None:
 
     The operating system reuses process ids, but a process id and a start time together name one process only.
     """
-    with contextlib.suppress(OSError, psutil.Error):  # without a record, the watcher still ends the engine
+    # if there is no record, the watcher still ends the engine
+    with contextlib.suppress(OSError, psutil.Error):
         path = _record_path(pid)
         path.parent.mkdir(parents=True, exist_ok=True)
         owner = os.getpid()

@@ -195,7 +195,8 @@ class _Watch:
                 return None
             whole, problem = WholeFile((bad_file(found.path, error),), 1, None), str(error)
         if identity_of(found.path) != found.identity:
-            return None  # it was removed or replaced while it was read; the next listing finds a new file
+            # the file was removed or replaced while it was read; the next listing finds a new file
+            return None
         if problem and not source.input.skip_bad_files:
             raise DataError(problem)
         return self._add_to_manifest(found, whole, problem)

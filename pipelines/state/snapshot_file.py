@@ -205,7 +205,8 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
         DataError: the file is unreadable.
         ModelError: this version of Statecast cannot read the format of the file.
     """
-    with _reading(path), path.open("rb") as file:  # open it once, because a job may replace it meanwhile
+    # open the file only once, because a job may replace it meanwhile
+    with _reading(path), path.open("rb") as file:
         if series:
             check_checksum(file)
         parquet = pq.ParquetFile(file)

@@ -47,7 +47,7 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()
         if is_new:
-            with suppress(OSError):  # not empty: the job has written output
+            with suppress(OSError):  # the folder is not empty, because the job has written output
                 folder.rmdir()
         lock.release()
 

@@ -147,7 +147,7 @@ class Remote:
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
         try:
             with self._requests() as store:
-                # one request, because s3fs drops the condition for an object in several parts
+                # put the object in one request: s3fs drops the condition for an object in several parts
                 put = store.pipe_file(self.url, data, chunksize=_LARGEST_PUT_BYTES, **condition)
         except OSError as error:
             # 404: the object is gone; 409: another request replaces it now; 412: it has changed
@@ -155,7 +155,8 @@ class Remote:
             if _status(error) not in refused:
                 raise
             return None
-        return self.version() if put is None else str(put["ETag"])  # None: s3fs put a larger object, in parts
+        # None means that s3fs put the object in several parts
+        return self.version() if put is None else str(put["ETag"])
 
     @property
     def _replaces_versions(self) -> bool:
@@ -248,11 +249,11 @@ def location(text: str | Path) -> Location:
 
 
 def _store(url: str) -> Any:
-    import fsspec  # slow to import, and most jobs write to a disk
+    import fsspec  # import late: the package is slow to import, and most jobs write to a disk
 
     scheme = url.partition("://")[0]
     try:
-        # without a cache of listings, because other processes write to the store, too
+        # use no cache of listings, because other processes write to the store, too
         return fsspec.filesystem(scheme, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         package = _STORES.get(scheme, "fsspec")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.sources.files.byte_stream import ByteStream
 
-# characters that replace others for a while: private-use characters, which ordinary text lacks
+# stand-ins for the replaced characters: private-use characters, which ordinary text does not have
 _LINE_FEED, _RETURN, _QUOTE, _DELIMITER = "\ue00a", "\ue00d", "\ue00b", "\ue00c"
 
 _MOST_LINES = 50
