@@ -1,6 +1,6 @@
 """Compute the p-value of each value under the forecast of the window before; raise alarms at anomalies.
 
-Letters: T windows, S series, E edges.
+Letters: T windows, S series, E edges, Q quantiles.
 """
 
 from __future__ import annotations

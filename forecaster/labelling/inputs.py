@@ -1,6 +1,6 @@
 """Inputs of a label network under each scaling.
 
-Letters: T steps, S sequences, C channels, F inputs.
+Letters: T steps, S sequences, C channels, F inputs, N values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Train a labeller: on whole sequences, or on steps by truncated back-propagation with a carried state.
+"""Train a labeller: on whole sequences, or on steps by truncated back-propagation that keeps the state.
 
 Letters: T steps, S sequences, F inputs, K classes.
 """
@@ -174,7 +174,9 @@ class _Whole:
 
 
 class _Steps:
-    """Segments of a few series at a time, in order; the state is carried from segment to segment."""
+    """Segments of a few series at a time, in order; each segment begins with the state after the one
+    before.
+    """
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:
         x, _ = labeller.step_inputs(labeller.initial_state(sequences.start), sequences.values)

@@ -75,7 +75,7 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             versions.append(move.after)
         elif move.after in versions:
             del versions[_last_position(versions, move.after) + 1 :]
-        else:  # the move that this rollback undid is not recorded any more
+        else:  # the move that first led to this version is not recorded any more
             versions = [move.after]
     if current not in versions:  # the last move of the alias was not recorded
         versions.append(current)

@@ -64,7 +64,7 @@ class Connection:
         return monotonic() >= self._retry_s
 
     def mark_away(self) -> None:
-        """Wait before the next request: 30 s at first, then twice as long after each failure, up to 10 min.
+        """Put off the next request: by 30 s at first, by twice as long after each failure, up to 10 min.
 
         Without this, a store that accepts connections but does not answer would delay every entry by seconds.
         """

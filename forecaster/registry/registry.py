@@ -59,7 +59,7 @@ class Registry:
         run_id: id of an existing run that `start_run` continues, such as that of ``mlflow run``; empty to
             start a new run each time.
         system_metrics: whether to log the use of processor, memory, disk and network during a run.
-        unsent: folder for the entries that the store does not take while it is away.
+        unsent: folder for the entries that the store does not take while it cannot be reached.
         artifacts: folder, or address such as ``s3://BUCKET/PREFIX``, for the files of a new experiment; empty
             if the server decides, and for SQLite, which has them beside its file.
 
@@ -102,16 +102,16 @@ class Registry:
     ) -> Iterator[Run]:
         """Start an MLflow run to log to, and end it at the end of the ``with`` block.
 
-        An error ends the MLflow run as FAILED, Ctrl-C as KILLED. If the store goes away during the run,
-        the entries that it does not take wait in the folder ``unsent``. First, earlier runs are marked as
-        KILLED if their process ran on this host and has died.
+        An error ends the MLflow run as FAILED, Ctrl-C as KILLED. If the store cannot be reached during the
+        run, the entries that it does not take wait in the folder ``unsent``. First, earlier runs are marked
+        as KILLED if their process ran on this host and has died.
 
         Args:
             name: name of the MLflow run in overviews.
             params: settings, see `Run.log_params`.
             tags: tags in addition to the tags about user, commit, versions and machine.
             parent: the MLflow run to which the new one belongs; MLflow shows the new one below it. Such a run
-                can start while the store is away.
+                can start while the store cannot be reached.
             model_version: `Forecaster.version` of a registered model that the run evaluates; metrics with
                 ``of_model`` are linked to it.
 
@@ -138,7 +138,7 @@ class Registry:
         """Log later results to a run that has ended; the status of the run does not change.
 
         Raises:
-            ModelError: the run does not exist, or the store is away.
+            ModelError: the run does not exist, or the store cannot be reached.
         """
         run = reopen_run(self._connection, self._unsent, run_id)
         yield run

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 class Run:
     """A run to log to: an active run from `Registry.start_run`, or an ended run from `Registry.reopen`.
 
-    If the store is away, entries wait in the outbox; only `registered` and `send` raise an error then.
+    If the store cannot be reached, entries wait in the outbox; only `registered` and `send` raise an error
+    then.
 
     Attributes:
         notices: one line for each item that could not be drawn or logged, see `notice_on_error`.

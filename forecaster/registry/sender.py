@@ -72,7 +72,8 @@ class Sender:
     def send(self, *, now: bool = False) -> None:
         """Send all entries, and write the remaining entries to the disk.
 
-        A store that was away is tried again after a while (`Connection.mark_away`), or at once with ``now``.
+        A store that could not be reached is tried again after a while (`Connection.mark_away`), or at once
+        with ``now``.
 
         Raises:
             OSError: the entries cannot be written to the disk.

@@ -1,4 +1,7 @@
-"""Sums of the errors of past forecasts, by model version and horizon, as a part of a shard's counts."""
+"""Sums of the errors of past forecasts, by model version and horizon, as a part of a shard's counts.
+
+Letters: T windows, S series, K scored horizons.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 `rewarm` does this in one call. `Warming` gives the same result at a later window, in small steps that can be
 taken while the earlier weights go on.
 
-Letters: R windows of the ring, C observed covariates, n series.
+Letters: T windows, R windows of the ring, C observed covariates, n series.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ class Warming:
         return self._state
 
     def _align(self, series_ids: tuple[str, ...], has_earlier: Bools, start: int) -> None:
-        """Give the state the series ``series_ids``, before the window ``start``.
+        """Reorder the state to the series ``series_ids``; add new series as they are before ``start``.
 
         A series without a value before ``start`` has the initial state: it is new, or it has retired.
         """

@@ -119,7 +119,7 @@ def aggregate(
 
 
 def kept_windows(window: NDArray[np.int64], start: int, stop: int, max_gap: int) -> NDArray[np.int64]:
-    """Return the windows of ``[start, stop)`` less the windows between rows with no live series.
+    """Return the windows of ``[start, stop)``, but leave out windows in which no series is live.
 
     The window in which the last series retires is kept: in it the state of that series is reset.
 

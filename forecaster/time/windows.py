@@ -2,6 +2,7 @@
 
 Windows are counted from the Unix epoch, in UTC (see `forecaster.time.frequency`). All code that steps the
 network uses these integers; only outputs for people have timestamps.
+Letters: T windows, S series, C covariates.
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ def with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
 
 
 def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
-    """Return the log of a stream; if the stream follows an alias, the log carries its model changes.
+    """Return the log of a stream; if the stream follows an alias, the log includes its model changes.
 
     Call this only when the run owns the output folder, because this function writes or removes the journal of
     the changes.

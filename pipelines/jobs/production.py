@@ -1,7 +1,7 @@
 """Log the quality of a running stream to MLflow: one run named "production" for each model version.
 
-The runs are logged to in a thread of the process that started the stream, so a tracking server that is away
-delays no window. Batches wait in memory meanwhile, at most `_MOST_BATCHES`.
+The runs are logged to in a thread of the process that started the stream, so a tracking server that does not
+answer delays no window. Batches wait in memory meanwhile, at most `_MOST_BATCHES`.
 """
 
 from __future__ import annotations

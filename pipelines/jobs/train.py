@@ -147,7 +147,8 @@ def run_training(
 def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
     """Log a run that failed before its training could start, because a file cannot be read."""
     with (
-        suppress(StatecastError),  # the caller raises the error of the file, also if the store is away
+        # the caller raises the error of the file, also if the store cannot be reached
+        suppress(StatecastError),
         open_registry(config.mlflow).start_run(name, training_params(config), run_tags(config, "train")),
     ):
         raise failure
