@@ -31,7 +31,7 @@ _STOP_LIMIT_S: Final = 5.0
 _PORTS_TRIED: Final = 3
 # wait this long for Beam's worker threads to end after they have lost their connection
 _HANG_UP_LIMIT_S: Final = 2.0
-# Threads of Beam with these beginnings of names raise an error when they lose their connection.
+# Beam threads whose names begin with one of these raise an error when they lose their connection.
 _CONNECTED_THREADS: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
 # `read` waits until the owner's end of the pipe closes; the operating system closes it when the owner dies.

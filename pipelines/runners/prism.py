@@ -90,7 +90,7 @@ def prism_options(endpoint: str, *, streaming: bool = True) -> list[str]:
         f"--job_endpoint={endpoint}",
         "--environment_type=LOOPBACK",
         # Without this option Prism runs two bundles of one key at the same time: rows are lost or doubled.
-        # It would split a slow bundle in the middle of a key (see tests/laws/test_prism_stress.py).
+        # Prism would split a slow bundle in the middle of a key (see tests/laws/test_prism_stress.py).
         "--experiments=prism_disable_sdf_split",
         # Do not turn on Beam's state cache (--max_cache_memory_usage_mb), which has no effect on Prism.
         # Prism issues no cache tokens, so no bundle can use values that an earlier bundle has cached.

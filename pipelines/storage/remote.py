@@ -219,7 +219,7 @@ class Remote:
             number = next((_ERRNOS[kind] for kind in type(error).__mro__ if kind in _ERRNOS), errno.EIO)
             reason = one_line(error.strerror or (error.args[-1] if error.args else error))
             raise OSError(number, reason) from error  # OSError picks the subclass for the number
-        except Exception as error:  # the store's libraries raise more than OSError
+        except Exception as error:  # the libraries of stores raise other exceptions, too
             raise OSError(errno.EIO, one_line(error)) from error
 
 

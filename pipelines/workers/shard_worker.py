@@ -98,7 +98,7 @@ class ShardWorker:
         """
         with suppress(CancelledError):  # raised if the run was abandoned or a thread has failed
             copy = self._thread.put(self._copy).result()
-            # The writer works in order, so it has then written all output that precedes the copy.
+            # The writer works in order: when it runs this task, it has written all output before the copy.
             files = self._writer.put(self._output.take_unsynced).result()
             if self._guard.may_write():
                 self._snapshot_writer.write(copy, files)

@@ -181,7 +181,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
         buffered, text = row_per_line(file, lines, delimiter, len(header))
         reader = pacsv.open_csv(
             buffered,
-            # one thread, because pyarrow reports the numbers of skipped rows only then
+            # use one thread: with more, pyarrow does not report the numbers of skipped rows
             read_options=pacsv.ReadOptions(
                 use_threads=False,
                 # a block must hold at least one row
