@@ -192,7 +192,7 @@ class Labeller:
         return Labeller(config, task, network)
 
     def save(self, folder: Path) -> Path:
-        """Write ``labeller.safetensors`` into ``folder``, which is made if need be, and return its path.
+        """Write ``labeller.safetensors`` into ``folder``, which is created if necessary; return its path.
 
         The file is the earlier one or the new one at every moment, also after a loss of power.
 

@@ -197,7 +197,7 @@ def _check_version(forecaster: Forecaster, state: State) -> None:
 
 
 def _add_missing_arrays(forecaster: Forecaster, state: State) -> None:
-    """Add the initial arrays of components that the release which wrote the state did not have."""
+    """Add the initial arrays of components that are newer than the release that wrote the state."""
     for component in forecaster.components:
         if component.name not in state.parts:
             state.parts[component.name] = component.init(len(state))

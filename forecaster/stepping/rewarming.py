@@ -173,7 +173,7 @@ class Warming:
         self.copied_through: int | None = None
 
     def copy_values(self, state: State, closed_through: int) -> RecentValues | None:
-        """Copy the values of the windows that were not copied before; None if there are none.
+        """Copy the values of the windows that were not copied before; return None if there are none.
 
         Args:
             state: the state of the earlier version.

@@ -22,7 +22,7 @@ class Dropout(nn.Module):
     """Set a random share of the numbers to 0 during training, and enlarge the others (as `nn.Dropout`)."""
 
     def __init__(self, rate: float, rng: torch.Generator) -> None:
-        """Drop the share ``rate``, 0 to below 1, drawn from ``rng``."""
+        """Set up dropout of the share ``rate``, 0 to below 1, with random numbers from ``rng``."""
         super().__init__()
         self.rate, self.rng = rate, rng
 
