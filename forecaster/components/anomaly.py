@@ -71,7 +71,7 @@ _LASTS, _REPEATS = 1, 2
 
 @dataclass(frozen=True)
 class Anomaly:
-    """The p-value of each value, and an alarm at the beginning of each anomaly.
+    """Computes the p-value of each value, and raises an alarm at the beginning of each anomaly.
 
     The distance of a value from the median of its forecast is measured in bands ``z``: a band is the distance
     from the median to the outermost quantile on the value's side. The p-value is the share of the series'

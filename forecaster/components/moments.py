@@ -60,7 +60,7 @@ _BLOCK_FIELDS = (
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean, spread, usual changes, range, last value and its age of each series.
+    """Tracks the count, mean, spread, usual changes, range, last value and its age for each series.
 
     The means forget exponentially, and are plain averages until enough values were observed (Finch 2009,
     "Incremental calculation of weighted mean and variance", equations 130 and 143). A series has begun if
@@ -131,7 +131,7 @@ class Moments:
         return after, replace(block, before=before, moves=moves, **added)
 
     def _season_ago(self, block: Block, before: Floats) -> Floats:
-        """Return ``[T, S]``, the value one season before each window (one window, without a season)."""
+        """Return ``[T, S]``: the value one season (or, without a season, one window) before each window."""
         if self.season == 1:
             return before
         first = len(block.history) - len(block.values) - self.season

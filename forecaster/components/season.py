@@ -53,7 +53,7 @@ def ring_week(ring: int, freq: Frequency) -> int | None:
 
 @dataclass(frozen=True)
 class Season:
-    """The mean difference of each seasonal phase from the mean of the season around it, by series.
+    """Learns, by series, how far each seasonal phase is from the mean of the season around it, on average.
 
     Each phase has a running mean of these distances that forgets exponentially and learns once a season. The
     season's mean is centred on the value, which removes the trend (the classical decomposition of Hyndman &

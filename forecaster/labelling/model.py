@@ -95,10 +95,10 @@ class Labeller:
         object.__setattr__(self, "version", version)
 
     def probabilities(self, sequences: Sequences) -> Floats32:
-        """Return ``[S, K]`` for sequences, or ``[T, S, K]`` for steps (NaN after a sequence's end).
+        """Return the probabilities of the classes: ``[S, K]`` for sequences, ``[T, S, K]`` for steps.
 
-        The probabilities of a sequence do not depend on other sequences, and a step's do not depend on later
-        steps.
+        The probabilities of a sequence do not depend on other sequences, and the probabilities of a step do
+        not depend on later steps. They are NaN after the end of a sequence.
 
         Raises:
             DataError: ``sequences`` has other channels than the model.
@@ -122,7 +122,7 @@ class Labeller:
         return probabilities
 
     def sequence_inputs(self, values: Floats) -> Floats32:
-        """Return ``[T, S, F]`` for sequences ``[T, S, C]`` under the scaling ``train`` or ``series``."""
+        """Return the inputs ``[T, S, F]`` of sequences ``[T, S, C]`` (scaling ``train`` or ``series``)."""
         if self.task.scaling == "series":
             return inputs.scaled_by_sequence(values)
         return inputs.scaled(values, np.array(self.task.mean), np.array(self.task.std))
@@ -167,7 +167,9 @@ class Labeller:
         return x, parts
 
     def alarm(self, probabilities: Floats32) -> Floats32:
-        """Return ``[...]``, the probability that a step is anomalous, for probabilities ``[..., K]``."""
+        """Return the probability ``[...]`` that a step is anomalous, from class probabilities ``[...,
+        K]``.
+        """
         return np.asarray(1.0 - probabilities[..., self.task.background], np.float32)
 
     def to_bytes(self) -> bytes:

@@ -63,7 +63,7 @@ def load_first_version(folder: Location, alias: Alias) -> Forecaster | None:
 
 
 def load_shadow(job: JobConfig, model: str, forecaster: Forecaster, out: Out) -> Forecaster | None:
-    """Return the shadow of a stream; None if there is none, or if it cannot be used, with a notice.
+    """Return the shadow of a stream, or None; print a notice if the shadow cannot be used.
 
     Raises:
         ConfigError: the model of the stream is not a registered one.

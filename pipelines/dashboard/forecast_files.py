@@ -248,7 +248,7 @@ def _row_of_lines(source: Any, series_id: str, issued_us: int | None) -> tuple[i
 def _row_of_parquet(
     parquet: pq.ParquetFile, series_id: str, issued_us: int | None
 ) -> tuple[int, list[Any]] | None:
-    """Find the row by its id and its time, and decode the forecasts of its row group up to that row."""
+    """Find a row of a Parquet file by its id and time, and decode its row group up to that row."""
     for group in reversed(range(parquet.num_row_groups)):
         keys = parquet.read_row_group(group, columns=["series_id", "issued_at"])
         issued = keys["issued_at"].cast(pa.int64())

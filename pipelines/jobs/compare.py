@@ -44,7 +44,7 @@ class Progress:
 
 
 class Contender(NamedTuple):
-    """One of the two models.
+    """One of the two models of a comparison.
 
     Attributes:
         ref: reference by which the user named the model.

@@ -92,7 +92,7 @@ class ModelWatch:
             thread.join(_TICK_S)
 
     def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
-        """Return an ``on_progress`` that also gets the next version and the notice about the alias."""
+        """Wrap ``on_progress``: add the next version and the notice about the alias to its numbers."""
         return lambda numbers: on_progress(self.take(numbers))
 
     def take(self, numbers: JobNumbers) -> JobNumbers:

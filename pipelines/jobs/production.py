@@ -108,7 +108,7 @@ class ProductionRuns:
             self._say(f"{batches} not logged to the run {RUN_NAME} in MLflow")
 
     def _queue_batch(self) -> None:
-        """Queue what was scored since the last batch, as a batch for each model version."""
+        """Queue the scores since the last batch, as one batch for each model version."""
         counts = self._latest.counts
         new = scores_since(counts.scores, self._taken)
         if not new:

@@ -60,7 +60,7 @@ class Request(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A record of the journal.
+    """A record of the journal of model changes.
 
     Attributes:
         version: `Forecaster.version`.
@@ -175,7 +175,7 @@ def remove_changes(states: Location) -> None:
 
 @lru_cache(maxsize=4)
 def model_of_run(run: str, output: Location, version: str) -> Forecaster:
-    """Return a version, cached in the process for all shards of a run."""
+    """Return a model version, which the process caches for all shards of a run."""
     return load_model(output, version)
 
 

@@ -68,7 +68,7 @@ class Decoder(nn.Module):
 
 
 def trained_horizons(learned: int, steps: int, season: int) -> slice | Ints:
-    """Return the trained horizon that each step reuses: beyond the last, one of the same season phase."""
+    """Return the trained horizon to use for each step: beyond the last one, a horizon of the same phase."""
     if steps == learned:
         return slice(None)
     step = np.arange(steps)

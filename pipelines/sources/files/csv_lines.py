@@ -37,7 +37,7 @@ class RowPerLine(ByteStream):
     _CHUNK = 1 << 20
 
     def __init__(self, file: BinaryIO, header_lines: int, delimiter: str, cells: int) -> None:
-        """Begin a file; ``file`` is UTF-8 text at its beginning, ``cells`` the number of columns."""
+        """Begin with the first byte of ``file``, text in UTF-8; ``cells`` is the number of columns."""
         super().__init__(file)
         self.has_replaced = False
         self._delimiter = delimiter

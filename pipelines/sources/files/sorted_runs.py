@@ -22,7 +22,7 @@ _FRAME_ROWS = 1 << 18
 
 
 def sweep(folder: Path) -> None:
-    """Delete the runs that a killed replay has left in a folder."""
+    """Delete the files of sorted runs that a killed replay has left in a folder."""
     for left in folder.glob(f"{_PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -66,7 +66,7 @@ class Sorter:
         yield from _in_larger_frames(self._merged()) if self._runs else self._held
 
     def close(self) -> None:
-        """Release the rows, and delete the runs on the disk."""
+        """Release the rows, and delete the sorted runs on the disk."""
         self._held, self._runs = [], []
         if self._delete is not None:
             self._delete()

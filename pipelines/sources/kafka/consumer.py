@@ -191,7 +191,7 @@ class TopicConsumer:
                 time.sleep(_RETRY_S)
 
     def _raise_if_permanent(self, partition: int, error: Any) -> None:
-        """Raise an error that will not go away by itself; the client recovers from a lost connection."""
+        """Raise an error from which the client cannot recover; it recovers from a lost connection."""
         name = error.name()
         if name == "_AUTO_OFFSET_RESET":
             raise DataError(self._lost_offset(partition, error))
