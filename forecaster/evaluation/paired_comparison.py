@@ -91,7 +91,7 @@ class PairedComparison:
 
     @property
     def blocks(self) -> int:
-        """Number of whole blocks in the issue times."""
+        """The number of whole blocks of the bootstrap that fit into the issue times."""
         return self.issues // self.block
 
     def as_json(self) -> dict[str, Any]:
