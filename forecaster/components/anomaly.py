@@ -54,7 +54,7 @@ _MEMORY = 20.0
 # Beyond a million windows, float32 would round the update of a share to nothing.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
-# With a round number, rounding would decide whether a change of whole scales reaches one of the edges.
+# The width is not round: otherwise rounding would decide whether a change of whole scales reaches an edge.
 _LEAST_BAND = 0.0971
 # A value counts as equal to its forecast if they differ by at most this share of the forecast.
 _ROUNDING = 1e-15

@@ -12,7 +12,7 @@ from pipelines.storage import Location, location
 from pipelines.workers.step_settings import encode_covariates, forecaster_of
 from schemas.errors import ModelError
 
-# texts that begin so are references to models in MLflow, not URLs of files
+# a text with one of these beginnings refers to a model in MLflow; it is not the URL of a file
 _REFERENCES = ("models:/", "runs:/")
 
 
