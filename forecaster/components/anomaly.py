@@ -44,11 +44,11 @@ _FIELDS = {
 
 _PRIOR = 20.0  # the assumed initial distribution of a series weighs as much as this many windows or runs
 # In a new series, values outside their band are assumed to be this many bands beyond its edge, on average.
-# In a normal distribution with a tail of 5 %, they would be 0.25 bands beyond it.
+# In a normal distribution with 5 % of the values outside the band, these would be 0.25 bands beyond its edge.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
 # The shares of distances cover about the last `_MEMORY` / ``rate`` windows, within the limits below.
-# In that many windows, about `_MEMORY` alarms are wanted.
+# `_MEMORY` / ``rate`` is the number of windows in which about `_MEMORY` alarms are wanted.
 _MEMORY = 20.0
 # Limits of the number of windows that the shares cover.
 # Beyond a million windows, float32 would round the update of a share to nothing.

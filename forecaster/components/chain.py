@@ -23,7 +23,7 @@ from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800
 # Limit of the share of windows that raise an alarm, for windows of a month, a quarter or a year.
-# The usual rate of one alarm a week would be several alarms for each such window.
+# The usual rate of one alarm a week would be several alarms in each window of a month or longer.
 _LARGEST_CALENDAR_RATE = 0.05
 
 

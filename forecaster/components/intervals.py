@@ -23,7 +23,7 @@ _TRUSTED = 40
 # A residual counts as at most this many units, so that an outlier does not widen intervals for months.
 _LARGEST = 8.0
 # A residual within this many units of a quantile counts as partly below it and partly above it.
-# Otherwise the last bit of a forecast, which depends on the other series of a call, would decide.
+# Without this range the last bit of a forecast would decide, which depends on the other series of a call.
 _TIE = 1e-2
 # a series whose unit is at most this many scales counts as constant: its offsets do not learn
 _NO_UNIT = 1e-6

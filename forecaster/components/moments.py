@@ -27,7 +27,7 @@ _STILL = 24  # a series is constant after more than this many equal values
 # This many first changes of a constant series are ignored: a broken reading makes two, a step makes one.
 _IGNORED_CHANGES = 2
 # If ``run`` is above this, it does not count changes: it means that a constant series is back at its level.
-# ``run - _RETURNED`` more values make the series forget its broken reading.
+# After ``run - _RETURNED`` more values, the series forgets its broken reading.
 _RETURNED = 64
 _EARLY_UNIT = 0.3  # before a whole season has passed, the unit is at least this share of the spread
 _LEAST_UNIT = 0.01  # the unit is always at least this share of the spread

@@ -180,7 +180,7 @@ def compare(
     for number, rows in enumerate(blocks(split, size, breaks)):
         block, at = windows.rows(rows.start, rows.stop), np.arange(rows.start, rows.stop)
         # Each model is stepped first in every second block.
-        # The second step is faster, because the values of the block are in the CPU's caches by then.
+        # The model that steps second is faster, because the values of the block are in the CPU's caches.
         first_is_champion = number % 2 == 0
         stepped = [replay.step(block) for replay in (replays if first_is_champion else replays[::-1])]
         if rows.start >= split.issue_rows.start:

@@ -250,7 +250,7 @@ class Run:
         """
         if error is not None and error is self._incomplete:
             # The work is complete: the run becomes FINISHED once its unsent entries are sent.
-            # Until then, the store shows it as FAILED.
+            # Until its entries are sent, the store shows the run as FAILED.
             self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": _now_ms()})
             self._outbox.save()
             with suppress(Exception):  # the store may not answer

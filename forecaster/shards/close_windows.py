@@ -59,7 +59,7 @@ def close_windows(
         low = high
         yield replace(shard, pending=pending[high:]), closed
     # Change the version as soon as all windows before the change are closed, even if no series is live.
-    # Then all shards of a stopped job have the same version.
+    # So all shards of a stopped job have the same model version.
     changed = _with_version_of(shard, through + 1, models)
     if shard.closed_through != through or changed is not shard:
         yield replace(changed, pending=pending[low:], closed_through=through), None

@@ -76,7 +76,7 @@ class StepShards(beam.PTransform[Any, Any]):
 
 class _StepShard(beam.DoFn):
     # A worker writes this state when it first opens the shard.
-    # If a later worker finds it, the first worker is lost, together with the shard in its memory.
+    # If a later worker finds this state, the first worker is lost, together with the shard in its memory.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
     # This timer is never set. Declare it all the same, to save a core on Prism (2.77.0, `stage.Execute`).

@@ -134,7 +134,7 @@ def main() -> None:
     code = run()
     if code > 128:
         # After Ctrl-C the user expects the prompt at once.
-        # So do not wait for worker threads, which would first finish their bundles.
+        # So do not wait for worker threads: they would first finish their bundles.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -85,7 +85,7 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         "--number_of_execution_retries=0",
         # The source never ends, and `run_on_flink` cancels the job when all shards have ended.
         # After the end of a source, Flink would finish the steps behind it one by one.
-        # Meanwhile `ExecutableStageDoFnOperator.flushData` would block every checkpoint and savepoint.
+        # While steps finish, `ExecutableStageDoFnOperator.flushData` blocks every checkpoint and savepoint.
         f"--shutdown_sources_after_idle_ms={_FOR_EVER_MS}",
     ]
 

@@ -254,5 +254,5 @@ def _batch_from(
     places = pl.int_range(start + skipped, stop, eager=True).alias("offset")
     rows, rejected = (f[skipped:].with_columns(places) if len(f) else f for f in (rows, rejected))
     # Only the batch with the first row counts the rows outside the time bounds.
-    # A read that begins at a later row must not count them again.
+    # A read that begins at a later row must not count the rows outside the time bounds again.
     yield Batch(PARTITION, start + skipped, stop, rows, rejected, watermark_us, 0 if skipped else outside)

@@ -43,7 +43,7 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         # Remove the file before releasing the lock, so that the file of another job is never removed.
-        # Another job cannot lock the removed file.
+        # No other job can lock a removed file.
         with suppress(OSError):
             path.unlink()
         if is_new:

@@ -82,7 +82,7 @@ def _parts_in(hidden: Path) -> list[str]:
     """Return the new parts in a complete hidden folder: its folders that are neither hidden nor old parts."""
     names = (path.name for path in hidden.iterdir() if path.is_dir())
     # A user's state table can have a name that begins like the name of an old part.
-    # The name of its hidden folder contains the name of the table, so compare the two names.
+    # The name of a table's hidden folder contains the name of the table, so compare the two names.
     is_table = {name: markers.new_table(name) == hidden.name for name in names}
     return sorted(name for name in is_table if is_table[name] or not name.startswith((".", _OLD)))
 

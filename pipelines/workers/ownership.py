@@ -62,7 +62,7 @@ def is_owned_by_another_run(settings: StepSettings) -> bool:
     except FileNotFoundError:
         # The hidden folder of the backfill is gone, with the owner file: it ended or another run began it.
         # A write to the removed folder fails on a disk, but would succeed in a store.
-        # So return True for a store, to prevent the write.
+        # So return True for a store, to prevent a write into a folder that is gone.
         return store_of(settings.output).on_disk is None
     except OSError:
         return False

@@ -128,7 +128,7 @@ class LeastSquares(Expert):
         weights += gain / size * error
         np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weights)
         # Divide the gain by a square root: the update gain[i] * gain[j] of the inverse is then symmetric.
-        # An asymmetry would grow until the inverse is not positive definite.
+        # An asymmetry of the inverse would grow until the inverse is not positive definite.
         gain /= np.sqrt(size)
         trace = sum(inverse[i, i] - gain[i] * gain[i] for i in range(len(x)))
         forgets = learns & (trace < len(x) / self.prior)

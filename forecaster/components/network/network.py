@@ -36,7 +36,7 @@ _ALL = slice(None)
 _TRUST_IN_RIDGES = 1.5
 _LARGEST_LOG_SCALE = 345.0  # the log scale is clipped to this, so that the square of a scale stays finite
 # At horizon h, the median is at most this many times h ``falls`` below the lowest past value.
-# It is at most this many times h ``rises`` above the highest past value.
+# At horizon h, the median is at most this many times h ``rises`` above the highest past value.
 _ROOM = 2.0
 _READS = frozenset({"history", "before", "mean", "spread", "last", "lowest", "highest", "falls", "rises"})
 _READS |= {"scale", "unit", "age", "observed"}
@@ -105,7 +105,7 @@ class Network(nn.Module):
         )
         self.dropout = Dropout(dropout, rng)
         # The head's outputs are blocks of N numbers: one block for each quantile, then one for each expert.
-        # Its initial weights are small, so the untrained network forecasts as its linear part does.
+        # The head's initial weights are small, so an untrained network forecasts as its linear part does.
         self.head = small_linear(width, (len(config.quantiles) + experts) * config.horizon, rng)
         self.hidden0 = nn.Parameter(torch.zeros(config.layers, width))
         self.cell0 = nn.Parameter(torch.zeros(config.layers if config.cell == "lstm" else 0, width))

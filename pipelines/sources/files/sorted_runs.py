@@ -104,7 +104,7 @@ class Sorter:
             if not last_times_us:
                 break
             # Take only rows before this time: a run may have more rows of this time in its next block.
-            # These rows must precede the rows of the same time in later runs.
+            # Rows of a run must precede the rows of the same time in later runs.
             bound_us = min(last_times_us)
             ready = [run.take_before(bound_us) for run in runs]
             yield from _in_order(ready)

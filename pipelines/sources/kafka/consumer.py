@@ -23,7 +23,7 @@ from pipelines.sources.messages import Messages
 from schemas.errors import DataError
 
 # The client fetches as many messages in advance as a large poll takes.
-# By default it stops for a second whenever it holds 100,000 messages: polls return half as many.
+# By default a client stops for a second whenever it holds 100,000 messages: polls return half as many.
 _QUEUED_KB, _QUEUED_MESSAGES, _FULL_WAIT_MS = 64 << 10, 300_000, 20
 _UNKNOWN = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION")
 _TEMPORARY = ("NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "BROKER_NOT_AVAILABLE", "_WAIT_CACHE")

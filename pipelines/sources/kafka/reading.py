@@ -59,7 +59,7 @@ class Reading:
         self.consumer.close()
 
     def step(self, places: Positions) -> Step[Positions]:
-        """Return the next batches from ``places`` on; waits for messages for up to `_POLL_S` seconds."""
+        """Return the next batches from ``places`` on; wait for messages for up to `_POLL_S` seconds."""
         if places != self.places:
             self._seek(places)
         now = dict(places)
