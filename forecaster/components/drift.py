@@ -22,7 +22,7 @@ _HALVED_EVERY = 336
 
 @dataclass(frozen=True)
 class Drift:
-    """Counts how many recent values of each series and input lie in each bucket of its training profile.
+    """Counts the recent values of each series and input in each bucket of the training profile.
 
     In every 336th window the counts are halved before the window's values are added, so older values count
     less. The counts of a series without a training profile stay 0.

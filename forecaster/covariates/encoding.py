@@ -113,7 +113,7 @@ class Features(Settings):
 
     @property
     def known_count(self) -> int:
-        """K: the number of known features, those of the calendar included."""
+        """K: the number of known features, with the features of the calendar."""
         return 2 * len(self.calendar) + sum(column.width for column in self.known)
 
     @property

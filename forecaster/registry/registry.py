@@ -201,7 +201,7 @@ class Registry:
                 forecaster = Forecaster.load(saved.parent)
         if expected not in (None, forecaster.version):
             raise ModelError(
-                f"{ref} was registered as {expected}, but its weights are those of {forecaster.version}: "
+                f"{ref} was registered as {expected}, but its weights are {forecaster.version}: "
                 "its files were changed; train and register it again"
             )
         return forecaster

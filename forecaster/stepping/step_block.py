@@ -111,7 +111,7 @@ def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -
     slots = np.flatnonzero(begins.any(axis=0))
     first_row = begins[:, slots].argmax(axis=0) + 1
     lengths = len(piece.values) - first_row
-    # for each shifted row and series, the row of the piece that it comes from
+    # for each shifted row and series, its row in the piece
     row = first_row + np.arange(lengths.max())[:, None]
     inside = row < len(piece.values)
     source_row = np.minimum(row, len(piece.values) - 1)

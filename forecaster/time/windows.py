@@ -18,7 +18,7 @@ from forecaster.time.window_config import WindowConfig
 
 MICROSECONDS = 1_000_000
 NEVER = -(2**62)
-"""Stands for the row of the last value of a series that has no value yet."""
+"""The number that is used as the row of the last value if a series has no value yet."""
 
 
 _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

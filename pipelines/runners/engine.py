@@ -217,7 +217,7 @@ def _record(pid: int) -> None:
 
     The operating system reuses process ids, but a process id and a start time together name one process only.
     """
-    # if there is no record, the watcher still ends the engine
+    # the watcher ends the engine even without a record
     with contextlib.suppress(OSError, psutil.Error):
         path = _record_path(pid)
         path.parent.mkdir(parents=True, exist_ok=True)

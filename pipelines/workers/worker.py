@@ -57,7 +57,7 @@ class Workers:
     def take_counts(self) -> list[tuple[Counts, Counts]]:
         """Return the counts of each open shard at the previous call and now.
 
-        The counts before the first call are those of the snapshot from which the shard was opened.
+        In the first call the previous counts are the counts of the snapshot from which the shard was opened.
         """
         with self._counts_lock:
             counts = {number: shard.counts for number, shard in self._shards.items()}
