@@ -43,7 +43,7 @@ from pipelines.storage import Location
 from schemas import replaced
 from schemas.errors import DataError, StatecastError
 
-_BLOCK_STEPS = 25_600  # the most series times windows in one block of `write_states`
+_BLOCK_STEPS = 25_600  # a block of `write_states` has at most this many series times windows
 
 
 @dataclass(frozen=True)
