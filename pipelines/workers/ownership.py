@@ -60,7 +60,7 @@ def is_owned_by_another_run(settings: StepSettings) -> bool:
     try:
         return (settings.output / markers.OWNER).read_bytes() != settings.job.encode()
     except FileNotFoundError:
-        # The hidden folder and its owner file are gone: the backfill has ended, or another run began it again.
+        # The hidden folder and its owner file are gone: the backfill ended, or another run began it again.
         # A write to the removed folder fails on a disk, but would succeed in a store.
         # So return True for a store, to prevent a write into a folder that is gone.
         return store_of(settings.output).on_disk is None
