@@ -225,7 +225,7 @@ class State:
         try:
             table = pa.ipc.open_stream(data).read_all()
         except pa.ArrowInvalid as error:
-            raise ModelError(f"this is not a saved state: {error}") from error
+            raise ModelError(f"this is no state: {error}") from error
         return State.from_arrow(table)
 
     def frame(self) -> pl.DataFrame:
