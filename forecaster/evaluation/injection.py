@@ -58,7 +58,9 @@ def inject(
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
-        raise ValueError(f"no kinds of anomalies, or unknown ones {unknown}: give some of {', '.join(KINDS)}")
+        raise ValueError(
+            f"no kinds, or unknown kinds of anomalies {unknown}: give some of {', '.join(KINDS)}"
+        )
     season = season_s // freq_s
     if "seasonal_break" in kinds and season < 4:
         raise ValueError(
