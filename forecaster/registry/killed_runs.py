@@ -13,7 +13,8 @@ from schemas.errors import ModelError
 
 PROCESS_TAG = "statecast.process"
 HOST_TAG = "statecast.host"
-_OF_HOST = "pid:[4026531836]"  # on Linux, the first namespace of a machine always has this number
+# the process namespace of a Linux host itself, outside of containers, always has this number
+_OF_HOST = "pid:[4026531836]"
 _NOTE = "the process of this run ended without ending the run, for example by SIGKILL"
 
 
@@ -68,12 +69,13 @@ def _is_dead(tag: str) -> bool:
     if len(parts) != 4 or parts[1] != _namespace():
         return False
     if parts[0] != _boot():
-        return parts[1] == _OF_HOST  # the host has rebooted, which ended all its processes
+        return parts[1] == _OF_HOST  # the host has rebooted since, which ended all processes
     try:
         started_s = psutil.Process(int(parts[2])).create_time()
     except (psutil.Error, ValueError):
         return True
-    return abs(started_s - float(parts[3])) > 1.0  # if True, a newer process has the number
+    # a process with the same number that started later is another process
+    return abs(started_s - float(parts[3])) > 1.0
 
 
 def _boot() -> str:
