@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecaster import profile as profiles
+from forecaster.components import profile as profiles
 from forecaster.components.drift import Drift
 from forecaster.components.profile import Profile
 from forecaster.evaluation.drift import InputDrift, drift_of, population_stability_index
