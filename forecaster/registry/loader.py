@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Served:
-    """A `ServedForecaster` that raises errors which MLflow can report."""
+    """Wraps a `ServedForecaster`, and converts its errors to exceptions that MLflow can report."""
 
     def __init__(self, served: ServedForecaster) -> None:
         self.served = served
@@ -36,7 +36,7 @@ class Served:
         except StatecastError as error:
             raise RequestRefused(str(error)) from error
         except Exception as error:
-            # MLflow would answer with the stack trace, which is for the server's log only.
+            # MLflow would send the stack trace to the client. It belongs in the server's log only.
             _log.exception("a request failed")
             raise RequestRefused(f"the request cannot be answered: {type(error).__name__}") from error
 
