@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class RequestRefused(MlflowException):
-    """A request cannot be answered; the message is one line with the reason."""
+    """The error for a request that cannot be answered; its message is one line with the reason."""
 
     def __init__(self, line: str) -> None:
         self._line = line
@@ -37,7 +37,7 @@ class RequestRefused(MlflowException):
 
     @property
     def message(self) -> str:
-        """Return the message; it is read-only, since MLflow's server would put the request before it."""
+        """Return the message. It is read-only, because MLflow's server would add the request to it."""
         return self._line
 
     @message.setter

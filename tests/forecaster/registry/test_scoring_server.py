@@ -231,7 +231,7 @@ def test_every_json_shape_refuses_an_invalid_series_id(ask: Post, shape: str, ce
     rows[4]["series_id"] = cell
     status, answer = ask(json.dumps(SHAPES[shape](rows)))
     if "instances" in shape and cell is True:
-        return  # MLflow converts all cells of such a column to text, so that True is a valid id.
+        return  # MLflow converts the ids in "instances" to text, so that True is a valid id.
     assert_one_line(status, answer)
 
 
@@ -282,7 +282,7 @@ def test_the_scoring_server_refuses_an_empty_history_in_one_line(ask: Post, body
         ('{"dataframe_records": [], "params": []}', ""),
     ],
 )
-def test_a_request_of_another_form_is_refused_with_one_line(ask: Post, body: str, message: str) -> None:
+def test_a_malformed_request_is_refused_in_one_line(ask: Post, body: str, message: str) -> None:
     status, answer = ask(body.encode("latin-1"))
     assert_one_line(status, answer)
     assert message in answer["message"]
@@ -294,19 +294,19 @@ def csv_of(rows: pl.DataFrame) -> str:
 
 
 @pytest.mark.parametrize("content_type", ["text/csv", "text/csv; charset=utf-8"])
-def test_a_history_as_csv_gives_the_same_forecasts(ask: Post, content_type: str) -> None:
+def test_a_history_in_csv_gives_the_same_forecasts(ask: Post, content_type: str) -> None:
     rows = history().with_columns(pl.col("value") / 7)
     status, answer = ask(csv_of(rows), content_type)
     assert (status, answer["predictions"]) == (200, expected_rows(forecaster(), rows))
 
 
-def test_a_history_as_csv_can_hold_missing_values_and_covariates(ask_with_covariates: Post) -> None:
+def test_a_history_in_csv_can_hold_missing_values_and_covariates(ask_with_covariates: Post) -> None:
     status, answer = ask_with_covariates("\ufeff" + csv_of(covariate_history()), "text/csv")
     assert status == 200, answer
     assert answer["predictions"] == expected_rows(covariate_forecaster(), covariate_history())
 
 
-def test_a_history_as_csv_keeps_leading_zeros_of_series_ids(ask: Post) -> None:
+def test_a_history_in_csv_keeps_leading_zeros_of_series_ids(ask: Post) -> None:
     rows = history().with_columns(series_id=pl.col("series_id").replace({"a": "007", "b": "1e3"}))
     status, answer = ask(csv_of(rows), "text/csv")
     assert status == 200, answer
@@ -329,13 +329,13 @@ def test_a_history_as_csv_keeps_leading_zeros_of_series_ids(ask: Post) -> None:
         (b"\x00", "the history"),
     ],
 )
-def test_a_bad_history_as_csv_is_refused_with_one_line(ask: Post, body: bytes, message: str) -> None:
+def test_an_invalid_history_in_csv_is_refused_in_one_line(ask: Post, body: bytes, message: str) -> None:
     status, answer = ask(body, "text/csv")
     assert_one_line(status, answer)
     assert message in answer["message"]
 
 
-def test_a_history_as_parquet_is_answered_or_refused_with_one_line(ask: Post) -> None:
+def test_a_history_in_parquet_is_answered_or_refused_in_one_line(ask: Post) -> None:
     kind, file = "application/vnd.apache.parquet", io.BytesIO()
     history().write_parquet(file)
     status, answer = ask(file.getvalue(), kind)
@@ -343,7 +343,7 @@ def test_a_history_as_parquet_is_answered_or_refused_with_one_line(ask: Post) ->
     assert_one_line(*ask(file.getvalue()[:-50], kind))
 
 
-def test_a_request_without_a_content_type_is_refused_with_one_line(ask: Post) -> None:
+def test_a_request_without_a_content_type_is_refused_in_one_line(ask: Post) -> None:
     status, answer = ask(body_of(), "")
     assert_one_line(status, answer)
     assert "no header Content-Type" in answer["message"]
