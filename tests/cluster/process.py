@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from pipelines.runners.engine import started_s
+from forecaster.process_start import started_s
 from schemas.errors import EngineError
 
 
