@@ -102,7 +102,7 @@ def sorted_rows(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
     A frame without columns adds no row.
     """
     frame = pl.concat([pl.DataFrame(), *frames], how="diagonal")
-    # Round the quotients, because the last bit of a division in Polars depends on the length of the frame.
+    # Round ``late_s``, because the last bit of a division in Polars depends on the length of the frame.
     if "late_s" in frame.columns:
         frame = frame.with_columns(pl.col("late_s").round(6))
     return frame.sort(frame.columns) if len(frame) else pl.DataFrame()

@@ -73,7 +73,7 @@ def forecaster(
             weight.normal_(0.0, 0.3, generator=rng)
         for weight in made.network.decoder.parameters() if decoder else ():
             # Decoder weights must be small: large weights magnify rounding errors from step to step.
-            # These rounding errors differ if other series are in the batch.
+            # Rounding errors of a series depend on the other series in its batch, but forecasts must not.
             weight.mul_(0.3)
         made.network.ridge.normal_(0.0, 0.1, generator=rng)
     return replace(made, online_config=OnlineConfig(experts=EXPERTS))
@@ -81,7 +81,10 @@ def forecaster(
 
 @lru_cache
 def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
-    """Return covariates with the observed names ``observed`` and, with ``decoder``, tables of six series."""
+    """Return covariates: ``observed`` ones and, if ``decoder``, known and static ones of six series.
+
+    Without ``decoder``, the names ``observed`` are the only covariates.
+    """
     if not decoder:
         return Covariates(Features(observed=observed))
     rng, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]
@@ -145,7 +148,9 @@ def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
 
 
 def scales(windows: Windows, empty: str = "missing") -> dict[str, float]:
-    """Return for each series its standard deviation plus 1e-10 of its level; tests divide differences by it.
+    """Return the scale of each series by its id: its standard deviation plus 1e-10 of its largest value.
+
+    Tests divide differences of forecasts by this scale.
 
     Because of the second term, a tolerance of 1e-5 scales is larger than the float64 rounding of the level.
     """

@@ -52,7 +52,7 @@ class Ran:
         return [shard.state for shard in self.shards]
 
     def take(self, output: Output) -> None:
-        """Add the forecasts and rows of a shard's output to the lists."""
+        """Add the forecasts and rows of a shard's output to the lists of this object."""
         self.forecasts.append(output.forecasts)
         self.late.append(output.late)
         self.quarantined.append(output.quarantined)

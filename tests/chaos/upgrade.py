@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def environment(uv: str, folder: Path, beam: str) -> str:
-    """Make an environment from the lock, with another version of Beam and Prism; return its interpreter."""
+    """Install requirements.lock with another version of Beam and Prism; return the path of the new Python."""
     pins = re.findall(r"^[a-z0-9._-]+==[^\\\n]+", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     pins = [f"apache-beam=={beam}" if pin.startswith("apache-beam==") else pin.strip() for pin in pins]
     (folder.parent / "requirements.txt").write_text("\n".join(pins))

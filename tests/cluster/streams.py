@@ -160,7 +160,7 @@ def run_until_closed(job: StreamJob, windows: int) -> Any:
 
 
 def expected_forecasts(fleet: Windows, folder: Path) -> pl.DataFrame:
-    """Return the forecasts of a backfill of a fleet, without the last issue time.
+    """Return the forecasts of a backfill of a fleet, except the forecasts of the last issue time.
 
     A stream never issues at the last issue time, because no later row closes the last window.
     """

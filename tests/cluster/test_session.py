@@ -224,7 +224,7 @@ def test_flink_shows_the_counters_of_a_running_stream(
 
     def read_counters(numbers_of_job: object) -> None:
         nonlocal shown, counted
-        flink_jobs = running(cluster)  # none after the end of the stream
+        flink_jobs = running(cluster)  # after the end of the stream, the list is empty
         if flink_jobs and closed_windows(job.output) >= WINDOWS - 1:
             shown, shards = cluster.counters(flink_jobs[0]), numbers.read_shards(job.output)
             counted = {

@@ -144,7 +144,7 @@ def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: LogOut
 
 @settings(max_examples=4)
 @given(changes=st.integers(1, 16))
-def test_a_stream_that_lost_its_output_changes_no_stored_object(
+def test_a_stream_whose_output_another_run_took_over_changes_no_object(
     uninterrupted: LogOutputs, changes: int
 ) -> None:
     log, _ = small_log()
@@ -180,7 +180,7 @@ def run_until_killed(job: StreamJob, process: KillableProcess) -> Any:
 
 
 @settings(max_examples=3)
-@example(kills=[(22, False, 1)], shards=1)  # killed before the first snapshot with a closed window
+@example(kills=[(22, False, 1)], shards=1)  # the kill is before the first snapshot with a closed window
 @given(
     kills=st.lists(st.tuples(st.integers(0, 150), st.booleans(), st.integers(1, 9)), min_size=1, max_size=4),
     shards=st.integers(1, 3),

@@ -1,4 +1,4 @@
-"""Laws of other files in this folder, for forecasters with an observed covariate.
+"""Laws that forecasters with an observed covariate must keep, as those without one do.
 
 The other files are test_chunking, test_company, test_causality, test_order and test_versions.
 """

@@ -58,7 +58,7 @@ class Result:
 
 
 def run(model: Forecaster, values: Floats, heat: Floats | None = None) -> Result:
-    """Step a forecaster through ``values`` ``[T, S]`` with an observed covariate ``heat`` ``[T, S]``."""
+    """Return the outputs of a forecaster for ``values`` and an observed covariate ``heat``, each ``[T, S]``."""
     state = model.new_series_state(tuple(f"s{i}" for i in range(values.shape[1])), START)
     parts: list[Forecasts] = []
     for first in range(0, len(values), 40):
@@ -103,7 +103,7 @@ def kinds(seed: int) -> Floats:
 
 
 def assert_transformed(one: Result, other: Result, values: Floats, factor: float, shift: float) -> None:
-    """Assert that the outputs in ``other`` are those in ``one``, times ``factor``, plus ``shift``.
+    """Assert that each output in ``other`` is ``factor`` times the output in ``one``, plus ``shift``.
 
     ``one`` holds the outputs for ``values``.
     """
@@ -229,7 +229,7 @@ def test_a_network_trained_at_another_level_has_shifted_forecasts() -> None:
     values, shift = kinds(0) - 64.0, -(2.0**24)
     one, other = (trained_on(v, v, 1.0, True).forecaster for v in (values, values + shift))
     first, second = run(one, values, values), run(other, values + shift, values + shift)
-    # Compare from window 20 on: after a single value, the scale is a fraction of it and depends on the level.
+    # Compare from window 20 on: the scale after one value is a share of the value and depends on the level.
     off = np.abs(second.values - shift - first.values)[:, 20:].max(axis=(0, 1, 3))
     spread = np.nanstd(values, axis=0)
     assert (off <= 1e-2 * spread + ROUNDINGS * abs(shift)).all()

@@ -52,7 +52,7 @@ def own_errors(model: Forecaster, windows: Windows) -> pl.DataFrame:
     return errors(scored, windows, model.window_config)
 
 
-def test_a_comparison_scores_the_forecasts_that_advance_issues(compared: PairedComparison) -> None:
+def test_a_comparison_scores_the_forecasts_that_the_models_issue(compared: PairedComparison) -> None:
     windows, config = history(), CHAMPION.window_config
     scale = series_scale(windows.rows(0, FIRST), config)
     naive = errors(seasonal_naive(windows, config, 3), windows, config)

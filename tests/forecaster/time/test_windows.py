@@ -132,7 +132,7 @@ def test_a_window_includes_its_start_and_excludes_its_end() -> None:
     assert HOUR.end_us(index[0]) == times[2].timestamp() * 1_000_000
 
 
-def test_windows_between_returns_only_existing_windows() -> None:
+def test_windows_between_leaves_out_requested_windows_that_do_not_exist() -> None:
     windows = Windows(("a",), 10, np.arange(5.0)[:, None])
     for start, stop, values in ((11, 13, [1, 2]), (0, 12, [0, 1]), (13, 99, [3, 4]), (20, 30, [])):
         part = windows.between(start, stop)
@@ -140,7 +140,7 @@ def test_windows_between_returns_only_existing_windows() -> None:
         assert part.start == max(start, 10)
 
 
-def test_windows_refuses_values_with_a_missing_series_column() -> None:
+def test_windows_refuses_values_with_fewer_columns_than_series() -> None:
     with pytest.raises(ValueError, match=r"not \[T, 2\]"):
         Windows(("a", "b"), 0, np.zeros((3, 1)))
 

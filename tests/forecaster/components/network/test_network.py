@@ -98,7 +98,7 @@ def test_the_median_is_the_weighted_experts_plus_a_correction() -> None:
         )
         without_experts = net(x, *state)[0]
     torch.testing.assert_close(alone, without_experts)
-    # adding 2 to all experts adds 2, because their weights sum to 1
+    # Adding 2 to the forecasts of all experts adds 2 to the median, because the weights sum to 1.
     torch.testing.assert_close(two, one + 2.0)
     low, high = experts.min(dim=0).values, experts.max(dim=0).values
     assert ((one - alone >= low - 1e-5) & (one - alone <= high + 1e-5)).all()
