@@ -48,7 +48,7 @@ class Browser:
         return str(self.run("return document.body ? document.body.innerText : ''"))
 
     def wait_for(self, *parts: str) -> str:
-        """Wait until the visible text contains each of the ``parts``; return the text, or fail after a timeout."""
+        """Wait until the visible text contains all ``parts``, and return it; fail after a timeout."""
         found: str = self.wait_until(lambda: self.text, lambda text: all(part in text for part in parts))
         return found
 

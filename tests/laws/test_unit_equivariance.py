@@ -58,7 +58,7 @@ class Result:
 
 
 def run(model: Forecaster, values: Floats, heat: Floats | None = None) -> Result:
-    """Return the outputs of a forecaster for ``values`` and an observed covariate ``heat``, each ``[T, S]``."""
+    """Return the outputs of a forecaster for ``values`` and the observed covariate ``heat`` ``[T, S]``."""
     state = model.new_series_state(tuple(f"s{i}" for i in range(values.shape[1])), START)
     parts: list[Forecasts] = []
     for first in range(0, len(values), 40):

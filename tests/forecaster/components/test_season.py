@@ -73,7 +73,7 @@ def test_the_seasonal_naive_uses_the_likely_season_of_the_frequency(freq_s: int)
         (604_800, 336, None),
     ],
 )
-def test_a_second_season_of_a_week_is_used_if_the_ring_holds_a_week(
+def test_a_week_of_windows_is_none_if_there_can_be_no_weekly_expert(
     freq_s: int, ring: int, week: int | None
 ) -> None:
     assert ring_week(ring, Frequency(freq_s)) == week

@@ -142,7 +142,7 @@ def test_an_imported_table_equals_the_exported_one_for_any_shard_count(
     assert [p.name for p in (tmp_path / "kept").iterdir()] == ["a.parquet"]
 
 
-def test_streams_from_an_imported_and_the_original_table_are_equal(
+def test_streams_from_an_imported_and_the_original_table_have_equal_outputs(
     job: StreamJob, command: Command, tmp_path: Path
 ) -> None:
     assert command("export", "out/state", "a.parquet")[0] == 0

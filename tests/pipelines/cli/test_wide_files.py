@@ -58,7 +58,7 @@ def test_wide_files_of_two_sites_are_refused(job: Job, command: str) -> None:
 
 
 def test_each_column_across_files_of_one_sensor_is_one_series(job: Job) -> None:
-    # Each file but the last ends with the first hour of the next file, but with the value 5 for this hour.
+    # The first two files also have a row for the first hour of the next file, with the wrong value 5.
     for day in range(3):
         last = {f"h{24 * (day + 1)}": 5.0} if day < 2 else {}
         write_site(job.folder / "in" / f"{day}.csv", 10, 24 * day, 25 if day < 2 else 24, **last)
