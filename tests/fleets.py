@@ -22,7 +22,7 @@ from schemas.observations import OBSERVED
 
 HOUR = Frequency(3600)
 HOUR_US = 3600 * MICROSECONDS
-START = 376_944  # the window of one hour that begins at 2013-01-01
+START = 376_944  # index of the one-hour window that begins at 2013-01-01
 
 HALF_A_DAY = Frequency(12 * 3600)
 HALF_A_DAY_US = 12 * HOUR_US

@@ -25,7 +25,7 @@ from tests.chaos import inputs
 from tests.chaos.restarted_stream import ROOT, Stream
 from tests.chaos.verdict import compare
 
-_RUNS = 5  # number of runs, which alternate between the two versions of Beam
+_RUNS = 5  # the stream runs five times, with the two versions of Beam in turn
 _RUN_S = 40.0  # a run is long, because with Prism 2.76.0 some forecasts are written only at its end
 
 

@@ -144,9 +144,7 @@ class Stream:
                     return
                 except EngineLost:
                     raise
-                except (
-                    EngineError
-                ) as error:  # a fault cancelled or stopped the job: start it again, as a person would
+                except EngineError as error:  # a fault has ended the job: start it again, as a person would
                     self._record_restart(str(error))
                     self.job = replace(self.job, resume=True)
         except BaseException as error:

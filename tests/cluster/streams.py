@@ -31,7 +31,7 @@ from tests.fleets import HOUR, START, forecaster, rows_of
 from tests.topics import values_of
 
 WINDOWS = 40
-SHARES = (0.55, 0.3, 0.15, 0.0)  # shares of the series by partition: uneven, and the last partition is idle
+SHARES = (0.55, 0.3, 0.15, 0.0)  # share of the series in each partition; the last has none
 PATIENCE_S = 120.0
 IDLE_S = 4.0  # a shorter time would make a slow partition on a busy machine count as idle
 

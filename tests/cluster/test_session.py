@@ -47,7 +47,7 @@ from tests.fleets import forecaster, scales
 from tests.processes import started
 from tests.stores import forecasts_written, keys, s3_server
 
-ROWS_AT_ONCE = 100  # number of rows that are sent to the topic together
+ROWS_AT_ONCE = 100  # the test sends 100 rows to the topic at a time
 COMPACT = "%Y%m%dT%H%M%S%z"  # format of times in the names of forecast files
 
 _ROOT = Path(__file__).parents[2]
@@ -218,7 +218,7 @@ def test_flink_shows_the_counters_of_a_running_stream(
 ) -> None:
     produce(broker, topics[0], rows_in_time_order(fleet), even_partitions(fleet))
     job = stream_job(cluster.master, cluster.workers, broker, topics[0], tmp_path / "out")
-    until_s = time.monotonic() + 3 * PATIENCE_S  # a long limit: a busy machine starts Java and Python slowly
+    until_s = time.monotonic() + 3 * PATIENCE_S  # a busy machine starts Java and Python slowly, so wait long
     shown: dict[str, int] = {}
     counted: dict[str, int] = {}
 

@@ -88,7 +88,7 @@ def test_every_row_of_every_partition_is_counted_once(logs: Logs, shards: int, d
     assert stop < len(order) or not counts.pending
 
 
-@settings(max_examples=6)  # few examples, because an example is slow: it reads its logs several times
+@settings(max_examples=6)  # test few examples, because each example reads its logs several times
 @given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
 def test_batches_that_are_read_again_change_no_output(logs: Logs, shards: int, data: st.DataObject) -> None:
     model = forecaster(max_gap=LONG_GAP, **SHORT_WEEK)

@@ -32,8 +32,8 @@ from tests.simulated_kills import KillableProcess, Killed
 from tests.stores import Objects, forecasts_written, in_memory, objects, put_back
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"
-_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # paths that do not influence a resumed run
-_SLOW_S = 0.03  # seconds by which writes of outputs are delayed: a snapshot must wait for these writes
+_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # a resumed run does not depend on these paths
+_SLOW_S = 0.03  # each write of an output is delayed by 0.03 s; a snapshot must wait for the write
 
 
 class PausedStream:
@@ -97,7 +97,8 @@ def states_after_requests(job: StreamJob, store: Remote) -> list[Objects]:
     The paths in `_IGNORED` are left out.
     """
     left: list[Objects] = []
-    lock = threading.RLock()  # reentrant, because a method that changes the store may call another one
+    # The lock is reentrant, because a method that changes the store may call another such method.
+    lock = threading.RLock()
 
     def recorded(change: Any) -> Any:
         def wrapped(*given: Any, **options: Any) -> Any:

@@ -121,7 +121,7 @@ def events() -> pl.DataFrame:
     """Return 2,000 events of 9 series: some hours have many events, others none; some events occur twice."""
     rng = np.random.default_rng(1)
     count = 2000
-    at = START * 3600 + rng.integers(0, 150 * 60, count) * 60  # whole minutes: some times are equal
+    at = START * 3600 + rng.integers(0, 150 * 60, count) * 60  # times are whole minutes, so some are equal
     rows = pl.DataFrame(
         {
             "series_id": [f"gate {i}" for i in rng.integers(0, 9, count)],

@@ -13,7 +13,7 @@ from forecaster.config import NetworkConfig
 from forecaster.time.frequency import Frequency
 from tests.fleets import HOUR
 
-SEASON = 7  # the season of daily windows: a week
+SEASON = 7  # the season of daily windows is a week
 
 
 def step_moments(values: Floats, halflife: int = 20, prior: float = 0.0) -> tuple[Arrays, Block]:

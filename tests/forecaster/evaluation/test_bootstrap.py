@@ -48,7 +48,7 @@ def test_constant_losses_have_blocks_of_one_issue_time(count: int) -> None:
 def test_nine_of_ten_intervals_contain_the_true_improvement() -> None:
     length, inside, trials = 20, 0, 120
     for seed in range(trials):
-        both = 10 + autoregression(0.7, 400, seed)[:, None]  # the part of the losses that both models share
+        both = 10 + autoregression(0.7, 400, seed)[:, None]  # both models share this part of their losses
         champion = both + 0.5 * autoregression(0.7, 400, 1000 + seed)[:, None]
         challenger = 0.9 * both + 0.5 * autoregression(0.7, 400, 2000 + seed)[:, None]
         (found,) = improvements(champion, challenger, np.ones_like(champion), length, 0.9)

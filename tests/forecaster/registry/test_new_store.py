@@ -38,7 +38,7 @@ def first_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_killed_first_runs_leave_complete_stores_or_none(first_runs: dict[str, Any]) -> None:
     assert len(first_runs["killed"]) == len(MOMENTS)
     for case in first_runs["killed"]:
-        assert case["first"] in (-9, 130, 0), case  # exit code 0: the run ended before the signal
+        assert case["first"] in (-9, 130, 0), case  # a run that ended before the signal has exit code 0
         assert case["again"] == 0, (case, first_runs["stderr"])
         assert case["files"] == ["runs.db"], case
     assert any("runs.db" not in case["left"] for case in first_runs["killed"]), "all were killed too late"

@@ -173,7 +173,8 @@ def test_a_report_keeps_matplotlib_settings_of_other_threads(
     finalize, before = RendererSVG.finalize, rcParams["lines.linewidth"]
 
     def change_and_finalize(renderer: RendererSVG) -> None:
-        rcParams["lines.linewidth"] = before + 1  # simulates a second thread that changes the setting
+        # This line simulates a second thread that changes the setting.
+        rcParams["lines.linewidth"] = before + 1
         finalize(renderer)
 
     monkeypatch.setattr(RendererSVG, "finalize", change_and_finalize)

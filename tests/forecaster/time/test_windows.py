@@ -19,7 +19,7 @@ from schemas import observations
 from tests.fleets import HOUR
 
 FREQ_S = 900
-BEGIN = datetime(1969, 12, 31, 22, 0, tzinfo=UTC)  # before 1970, so that some windows have negative indices
+BEGIN = datetime(1969, 12, 31, 22, 0, tzinfo=UTC)  # windows before 1970 have negative indices
 
 Row = tuple[str, int, float, str]
 """Series, seconds after BEGIN, value, event."""
@@ -27,7 +27,7 @@ Row = tuple[str, int, float, str]
 ROWS = st.lists(
     st.tuples(
         st.sampled_from("abc"),
-        # rounded to 5 minutes, so that times repeat
+        # The times are rounded to 5 minutes, so that some rows of a series have the same time.
         st.integers(0, 12 * FREQ_S - 1).map(lambda s: s // 300 * 300),
         st.floats(-1e6, 1e6).map(lambda v: round(v, 1)),
         st.sampled_from(["x", "y"]),
@@ -97,7 +97,8 @@ def test_aggregates_equal_the_results_of_plain_loops(
 
     placed = frame.with_row_index("offset").with_columns(pl.col("offset").cast(pl.Int64))
     shuffled = aggregate(placed.sample(fraction=1, shuffle=True, seed=seed), config)
-    np.testing.assert_array_equal(shuffled.windows.values, windows.values)  # equal bit by bit
+    # The values must be equal bit by bit.
+    np.testing.assert_array_equal(shuffled.windows.values, windows.values)
     assert shuffled.duplicates == duplicates
 
 
@@ -194,7 +195,7 @@ def test_an_observed_covariate_is_averaged_over_the_rows_of_a_window() -> None:
         np.testing.assert_array_equal(found.windows.past["heat"], [[5.0], [np.nan], [5.0]])
         # The two rows at minute 10 differ only in heat: the later row replaces the earlier row.
         assert found.replaced.select("value", "replaced_by").rows() == [(2.0, 2.0)]
-    lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # each of these windows has a single row
+    lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # each window has one row
     np.testing.assert_array_equal(lone.past["heat"], [[1.0], [np.nan], [5.0]])
     both = lone.stacked_covariates(("wind", "heat"))
     assert both is not None

@@ -69,7 +69,7 @@ def test_a_killed_pipeline_that_is_run_again_has_the_forecasts_of_a_backfill(
     output = inputs / "fleet"
     process = start_fleet(inputs)
     wait_for_files(output / "forecasts", process)
-    # The kill also ends the workers, which are threads of the process, and Prism, which watches the process.
+    # The kill also ends the workers, which are threads of the process, and Prism, which a watcher ends.
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = files_in(output / "forecasts")

@@ -130,7 +130,7 @@ def test_an_imported_table_equals_the_exported_one_for_any_shard_count(
 ) -> None:
     assert command("export", "out/state", "kept/a.parquet")[0] == 0
     rows = pl.read_parquet(tmp_path / "kept" / "a.parquet")
-    assert sorted(rows["series_id"]) == list(NAMES)  # one row for each series, in a plain Parquet file
+    assert sorted(rows["series_id"]) == list(NAMES)  # the file has one row for each series
     assert rows["pending"].list.len().to_list() == [1, 1, 1, 1]
     options = () if shards is None else ("--shards", str(shards))
     assert command("import", "kept/a.parquet", "other", *options)[0] == 0

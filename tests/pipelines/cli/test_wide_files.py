@@ -78,6 +78,6 @@ def test_a_watched_folder_rejects_a_file_of_another_sensor(job: Job) -> None:
     assert (result["used"] + result["pending"], result["bad_files"], result["late"]) == (160, 1, 0)
     (reason,) = read_quarantine(job.folder / "out")["reason"]
     assert reason.startswith("series 'temp' is 20 at 2023-01-01T00:00:00Z, and 10 in in/1.csv")
-    write_site(job.folder / "in" / "4.csv", 30, 50)  # a file of a third sensor
+    write_site(job.folder / "in" / "4.csv", 30, 50)  # this file is of a third sensor
     result, _ = job.watch("in", "--resume")
     assert result["bad_files"] == 2

@@ -170,7 +170,7 @@ def test_outputs_after_the_last_snapshot_are_deleted_and_rewritten(
 ) -> None:
     batches = batches_of_windows()
     run(settings, with_last_snapshot(batches[:3]))
-    run(replace(settings, job="killed"), batches[3:])  # a run that writes no snapshot, like a killed run
+    run(replace(settings, job="killed"), batches[3:])  # this run, like a killed run, writes no snapshot
     assert len(read_forecasts(settings.output)) == 36
     run(replace(settings, job="again", resumed=True), batches[:3])
     assert len(read_forecasts(settings.output)) == 18
@@ -240,7 +240,7 @@ def test_a_snapshot_holds_the_state_at_its_request(
     (first, clocks), *others = snapshots
     assert (first, clocks) == (batches[1].stop, {START + 1})
     assert {offset for offset, _ in others} == {batches[-1].stop}
-    assert most == [1] * settings.shards  # at any time, memory holds the copy of one shard only
+    assert most == [1] * settings.shards  # at any time, memory has one copy of a shard at most
 
 
 def test_requests_during_a_snapshot_lead_to_one_more_snapshot(

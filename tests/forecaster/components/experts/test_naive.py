@@ -19,7 +19,7 @@ def test_weekly_naive_repeats_the_value_of_a_week_before() -> None:
     values = np.random.default_rng(0).normal(size=(200, 2)).cumsum(axis=0)
     values[20, 1] = np.nan
     _, block = step_through([Season(1), SeasonalNaive(WEEK + 2, WEEK, "weekly")], block_of(values, WEEK + 2))
-    forecast = block.last + block.scale * block.members["weekly"]  # axes: horizon, window, series
+    forecast = block.last + block.scale * block.members["weekly"]  # the axes are horizon, window and series
     t = 180
     for ahead in (1, 7, WEEK):
         np.testing.assert_allclose(forecast[ahead - 1, t, 0], values[t + ahead - WEEK, 0], atol=1e-5)

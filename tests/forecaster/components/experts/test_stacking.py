@@ -95,7 +95,7 @@ def test_a_member_regains_its_weight_after_large_early_errors() -> None:
     component = Stacking(("late",), 1, middle=1)
     _, block = component.step(component.init(1), block)
     error = np.abs(block.out.forecast[1, :-1, 0, 0] - values[1:, 0])
-    assert error[20:30].mean() < 2.0  # while the expert's error is 20, its weight is about 0
+    assert error[20:30].mean() < 2.0  # an expert with an error of 20 has a weight of about 0
     assert error[280:].mean() < 0.3
 
 
