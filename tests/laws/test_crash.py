@@ -130,7 +130,7 @@ def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
     run_stream(job_of(log, output, stop=half_of(log)))
     power = PowerLoss(output, _IGNORED, every_prefix=False, slow=PARTS)
     with power.record():
-        # Resume with 2 shards: the run first replaces the state table of 3 shards.
+        # Resume with 2 shards: the run first replaces the state table of 1 shard by one of 2 shards.
         run_stream(job_of(log, output, shards=2))
     for files in random.Random(4).sample(power.states, 12):
         power.restore(files)

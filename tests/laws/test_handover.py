@@ -242,7 +242,7 @@ def test_a_stopped_and_resumed_stream_has_the_outputs_of_one_backfill(
     files = sorted((output / "forecasts").iterdir())
     forecasts = pl.concat([pl.read_parquet(file) for file in files])
     assert forecasts.select(pl.struct(IDENTITY).is_unique().all()).item()
-    if share:  # the resumed run must not change the files of the stopped run
+    if share:  # the resumed run must change no bit of the forecasts of the stopped run
         unchanged = read_forecasts(output).join(before, on=IDENTITY, how="semi")
         assert nested(unchanged.sort(IDENTITY)).equals(nested(before.sort(IDENTITY)))
 
