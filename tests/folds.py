@@ -67,7 +67,7 @@ def run_shards(
     windows_per_step: int = 4,
     to_the_end: bool = True,
 ) -> Ran:
-    """Apply arrivals to new shards as a job does.
+    """Apply arrivals to new shards as a job does; return the shards and their outputs.
 
     With ``to_the_end``, a last watermark closes all windows.
     """

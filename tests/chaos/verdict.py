@@ -41,7 +41,7 @@ class Verdict:
 
 
 def compare(killed: Path, clean: Path) -> Verdict:
-    """Compare forecasts, late rows, quarantined rows and counts of two output folders."""
+    """Return the differences between the forecasts, row files and counts of two output folders."""
     raw = pl.concat([_read(path) for path in (killed / FORECASTS).glob("*.parquet")])
     ours, theirs = read_forecasts(killed), read_forecasts(clean)
     both = _flat(theirs).join(_flat(ours), on=[*IDENTITY, "horizon"], suffix=" now")

@@ -106,13 +106,13 @@ def assert_survives_kills(
     keyed: bool,
     deaths: int,
 ) -> None:
-    """Run a stream on the cluster until all windows are closed; kill ``deaths`` of its two workers once.
+    """Assert that a stream ends without lost rows although ``deaths`` of its two workers are killed once.
 
     The workers are killed when each shard has written forecasts after its last snapshot.
 
-        Rows that arrive
-    after the kill let the restarted job close other blocks of windows than before the kill, unless a worker
-    that was not killed writes a snapshot in between: batches are then cut at the offsets of that snapshot.
+    The rows that arrive after the kill let the restarted job close other blocks of windows than before the
+    kill. If the other worker writes a snapshot in between, batches are cut at the offsets of this snapshot,
+    and the blocks are the same.
     """
     rows, home = rows_in_time_order(fleet), even_partitions(fleet)
     source = replace(source_of(broker, topic, Path()), folder=output / "state")
@@ -158,7 +158,7 @@ def assert_survives_kills(
 
 
 def windows_after_snapshot(output: Location) -> list[int]:
-    """Return, by shard, how many windows have written forecasts but are not yet in the shard's snapshot.
+    """Return for each shard the number of windows whose forecasts are written, but which no snapshot holds.
 
     The list is empty before all shards have a snapshot with closed windows.
     """

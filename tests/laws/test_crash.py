@@ -51,7 +51,7 @@ Its arguments are the shard, the batches, and the largest number of windows in o
 def fold_with_kills(
     model: Forecaster, logs: Logs, shards: int, kills: int, draw: Any, steps: Steps | None = None
 ) -> Ran:
-    """Run a job over logs, and kill and resume the job ``kills`` times.
+    """Return the outputs of a job over logs that is killed and resumed ``kills`` times.
 
     Each run of the job ends after a drawn number of outputs, except the last, which ends with the logs.
 

@@ -164,7 +164,7 @@ def test_a_stream_whose_output_another_run_took_over_changes_no_object(
 
 
 def run_until_killed(job: StreamJob, process: KillableProcess) -> Any:
-    """Run a stream in a simulated process that may be killed at a change to the store.
+    """Run a stream that may be killed at a change to the store; return its counts, or None after a kill.
 
     Returns:
         The counts of the stream, or None if it was killed.

@@ -114,7 +114,7 @@ def test_pending_rows_keep_covariates_through_snapshot_and_resharding(shards: tu
 
 
 @given(fleet=fleets(windows=12).map(with_heat))
-def test_a_rewarmed_state_equals_a_cold_start_with_covariates(fleet: Windows) -> None:
+def test_a_rewarmed_state_with_covariates_equals_the_state_of_a_cold_start(fleet: Windows) -> None:
     old, new = (forecaster(cell, ring=20, observed=HEAT) for cell in ("lstm", "gru"))
     assume(len(fleet.values) > 2)
     now = fleet.stop - 2

@@ -198,7 +198,7 @@ def test_least_squares_learns_nothing_from_rounding_errors(factor: float) -> Non
 
 
 def trained_on(values: Floats, heat: Floats, factor: float, linear: bool) -> Trained:
-    """Train on ``values``, the observed covariate ``heat``, and a known covariate times ``factor``."""
+    """Return the result of training on ``values``, ``heat``, and a known covariate times ``factor``."""
     hours = pl.Series((START + np.arange(2 * WINDOWS)) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     price = factor * np.random.default_rng(0).integers(0, 9, 2 * WINDOWS)
     known = Table(pl.DataFrame({"timestamp": hours, "price": price}))

@@ -144,7 +144,7 @@ def deliver(batches: Iterable[Batch], often: float, chance: np.random.Generator)
 def run_with_kills(
     model: Forecaster, source: KafkaSource, topic: Topic, kills: int, draw: Any, grows_between: bool = False
 ) -> Ran:
-    """Run a job over a topic, and kill and resume the job ``kills`` times.
+    """Return the outputs of a job over a topic that is killed and resumed ``kills`` times.
 
     A kill ends each shard after another number of batches. With ``grows_between``, new partitions appear only
     between a kill and the next run.
@@ -179,9 +179,9 @@ def run_with_kills(
 
 
 def run_without_kills(model: Forecaster, source: KafkaSource, topic: Topic) -> Ran:
-    """Run a job over the complete topic, with the recorded decisions about idle partitions.
+    """Return the outputs of an uninterrupted job over a topic, with the journaled decisions of another job.
 
-    An earlier job over the topic has recorded these decisions in the journal of the source.
+    The decisions say when partitions became idle. An earlier job has written them to the source's journal.
     """
     topic.fill()
     shards, places = resume(model, source, source.begin({}), [Disk() for _ in range(SHARDS)])

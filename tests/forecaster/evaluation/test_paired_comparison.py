@@ -106,7 +106,7 @@ def test_swapping_champion_and_challenger_swaps_their_scores(compared: PairedCom
     assert exchanged.overall.share == pytest.approx(1 - 1 / (1 - compared.overall.share))
 
 
-def test_only_horizons_and_quantiles_of_both_models_are_compared() -> None:
+def test_only_horizons_and_quantiles_that_both_models_have_are_compared() -> None:
     shorter = forecaster(horizon=2)
     config = shorter.network_config.model_copy(update={"quantiles": (0.1, 0.5, 0.95)})
     other = Forecaster.untrained(config, shorter.window_config)

@@ -80,7 +80,9 @@ def job(tmp_path: Path) -> StreamJob:
     return job
 
 
-def test_show_prints_a_state_table_as_text_and_json(job: StreamJob, command: Command) -> None:
+def test_the_command_state_show_prints_a_state_table_as_text_or_json(
+    job: StreamJob, command: Command
+) -> None:
     code, printed, _ = command("show", "out/state")
     assert code == 0
     for words in (

@@ -80,7 +80,7 @@ class DyingEngine:
         run_in_process(run, die_after_snapshots)
 
 
-def test_a_stream_resumes_exactly_after_its_engine_dies(
+def test_a_stream_has_the_same_outputs_although_its_engine_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run_stream(stream(tmp_path, "quiet", 0.0, 0))
