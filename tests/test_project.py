@@ -145,7 +145,7 @@ def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
 
 # --- writing of files
 
-# Modules that may write, rename or copy files themselves, each with the reason.
+# Only these modules may write, rename or copy files themselves; a comment at each module says why.
 # All other modules must call `forecaster.durable` or `pipelines.storage`: no crash may leave half a file.
 CHANGES_FILES = {
     "forecaster/durable.py",  # this module implements the crash-safe writes

@@ -136,7 +136,7 @@ def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: LogOut
     log, _ = small_log()
     with in_memory() as store:
         run_stream(job_of(log, store, stop=half_of(log)))
-        # Run again with 2 shards, so that the run begins by replacing the state table with one for 2 shards.
+        # Run again with 2 shards: the run first replaces the state table of 1 shard by one of 2 shards.
         for left in states_after_requests(job_of(log, store, shards=2), store):
             put_back(store, left)
             ended = run_stream(job_of(log, store, shards=2, windows_per_step=3))

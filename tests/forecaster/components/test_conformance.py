@@ -1,4 +1,4 @@
-"""Rules that every component of a state must follow.
+"""Tests of the rules that every component of a model must follow.
 
 The tests take the components from `FORMAT_VERSIONS`, so that a new component is tested without a change here.
 """

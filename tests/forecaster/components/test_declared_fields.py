@@ -1,4 +1,4 @@
-"""Tests that components use only the block fields that they declare, and that their order is checked."""
+"""Tests that components use only the block fields that they declare, and run in a valid order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the norms of gradients of the network, by how many windows back the gradient reaches."""
+"""Tests of the norms of gradients of the network, for each number of windows that a gradient goes back."""
 
 from __future__ import annotations
 

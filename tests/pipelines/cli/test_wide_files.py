@@ -1,4 +1,4 @@
-"""Tests of several wide files, which have a column for each series, with the same columns.
+"""Tests of several wide files with the same columns; a wide file has a column for each series.
 
 If the files are of one sensor, each column is one series that continues from file to file.
 

@@ -149,7 +149,7 @@ def test_a_worker_rarely_reads_the_owner_from_a_store(
         monkeypatch.setattr(Remote, "read_bytes", record_read)
         run(remote, [empty_batch("rows", 0)] * 200)
     # The worker reads the owner only before it publishes its counts, not after each of the 200 batches.
-    # It publishes its counts every `PUBLISHED_REMOTELY_EVERY_S` seconds.
+    # The worker publishes its counts every `PUBLISHED_REMOTELY_EVERY_S` seconds.
     assert 3 <= names_read.count(".run") <= 30
 
 
