@@ -146,7 +146,7 @@ def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
 # --- writing of files
 
 # Only these modules may write, rename or copy files themselves; a comment at each module says why.
-# All other modules must call `forecaster.durable` or `pipelines.storage`: no crash may leave half a file.
+# A module that is not listed must call `forecaster.durable` or `pipelines.storage` to write files.
 CHANGES_FILES = {
     "forecaster/durable.py",  # this module implements the crash-safe writes
     "forecaster/registry/datasets.py",  # this module writes to memory only

@@ -133,7 +133,7 @@ def test_a_stream_of_a_watched_folder_counts_every_row(tmp_path: Path) -> None:
     )
     # The file 2.csv has two late rows and one duplicate.
     write_old_file(folder, "2.csv", [f"a,{day}{h:02}:10:00Z,{h}" for h in (2, 4, 9, 9)])
-    write_old_file(folder, "3.csv", [f"b,{day}0{h}:40:00Z,{h}" for h in range(5)])  # only late rows
+    write_old_file(folder, "3.csv", [f"b,{day}0{h}:40:00Z,{h}" for h in range(5)])  # 3.csv has only late rows
     write_old_file(
         folder, "4.csv", [f"new,{day}03:00:00Z,1", f"new,{day}11:00:00Z,2", f"c,{day}12:05:00Z,x", "c,,2"]
     )

@@ -40,7 +40,7 @@ def test_the_seed_determines_the_injected_anomalies() -> None:
     assert (one[1] != other[1]).any()
 
 
-def test_injected_anomalies_do_not_depend_on_later_series() -> None:
+def test_adding_series_at_the_end_changes_no_earlier_injected_anomaly() -> None:
     values = daily_waves(100, series=4)
     together, alone = (inject(v, HOUR_S, np.random.default_rng(7))[1] for v in (values, values[:, :2]))
     np.testing.assert_array_equal(together[:, :2], alone)

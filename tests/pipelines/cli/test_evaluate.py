@@ -36,7 +36,7 @@ def test_a_wide_file_is_evaluated_in_one_command(tmp_path: Path) -> None:
 
 
 def test_monthly_series_have_a_season_of_twelve(tmp_path: Path) -> None:
-    chance, months = np.random.default_rng(0), range(80)  # from January 1963
+    chance, months = np.random.default_rng(0), range(80)  # the months begin with January 1963
     year = 10 * chance.normal(size=(12, 4))
     values = [100 + year[m % 12] + 0.3 * m + 2 * chance.normal(size=4) for m in months]
     lines = [

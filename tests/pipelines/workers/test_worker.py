@@ -207,7 +207,7 @@ def test_a_snapshot_is_written_after_its_forecasts_are_synced(
     assert all(steps == on_disk for steps, on_disk in seen)
 
 
-def test_a_snapshot_holds_the_state_at_its_request(
+def test_a_snapshot_holds_the_state_at_the_time_of_its_request(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free, snapshots = threading.Event(), list[tuple[int, set[int]]]()
@@ -378,7 +378,7 @@ def test_workers_of_job_returns_the_same_workers_until_end_job(settings: StepSet
     end_job(settings.job, abandon=True)
 
 
-def test_end_job_raises_errors_unless_abandoned(
+def test_end_job_raises_errors_of_workers_unless_the_job_is_abandoned(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_worker.ShardWorker, "step", lambda *given: raise_error())
