@@ -126,7 +126,7 @@ def test_incomplete_new_parts_are_deleted(output: Path) -> None:
     assert read_parts(output) == OLD
 
 
-def test_new_parts_are_kept_if_the_file_complete_is_empty(output: Path) -> None:
+def test_new_parts_are_kept_if_their_marker_file_is_empty(output: Path) -> None:
     """Earlier versions did not sync the file ``complete``; after a power loss it could be empty."""
     hidden = output / ".hidden"
     (hidden / "complete").write_text("")
