@@ -48,7 +48,7 @@ class Browser:
         return str(self.run("return document.body ? document.body.innerText : ''"))
 
     def wait_for(self, *parts: str) -> str:
-        """Wait until the visible text contains all ``parts``, and return the text; fail after a timeout."""
+        """Wait until the visible text contains all ``parts``, and return it; fail after a timeout."""
         found: str = self.wait_until(lambda: self.text, lambda text: all(part in text for part in parts))
         return found
 
@@ -74,7 +74,7 @@ class Browser:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
-    """Run Chromium while the block runs.
+    """Start Chromium, yield a `Browser` that controls it, and stop Chromium at the end of the block.
 
     Args:
         folder: an empty folder for the profile of Chromium.

@@ -92,7 +92,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied_desk(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy `desk`, and make the copy the working folder."""
+    """Copy `desk`, make the copy the working folder, and return the copy."""
     copy = tmp_path / "desk"
     shutil.copytree(desk, copy)
     monkeypatch.chdir(copy)

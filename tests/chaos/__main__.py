@@ -33,7 +33,7 @@ from tests.chaos.restarted_stream import Stream
 from tests.chaos.verdict import Verdict, compare
 
 _DAY_S = 86_400
-_SHORTEST_RUN_S = 5.0  # the replay is slowed so that a run between two kills lasts at least this long
+_SHORTEST_RUN_S = 5.0  # the replay is slowed so that a run between two kills lasts at least 5 s
 _MOST_DAYS = 360  # the example data cover one year
 
 
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _rounds(stream: Callable[[Path, int, int], Ended], folder: Path, kills: int, seed: int) -> list[Ended]:
-    """Run streams one after the other until ``kills`` kills are done.
+    """Run and kill streams, one after the other, until there were ``kills`` kills; return their results.
 
     One stream may not be enough, because it may read all of its input before the last kill.
     """
@@ -178,7 +178,7 @@ class _Feed:
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
     def __call__(self, waits_for_input: bool) -> None:
-        """Put the next file into the watched folder, unless two are unread or the run's share is used up.
+        """Put the next file into the watched folder, unless two files are unread or the share is used up.
 
         If the stream makes no progress without more input (``waits_for_input``), ignore the share.
         """

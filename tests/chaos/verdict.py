@@ -35,13 +35,13 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Return True if the outputs are equal, with values of forecasts within 1e-5."""
+        """Return True if both streams have equal outputs; values of forecasts may differ by 1e-5."""
         same = self.counts == self.expected and self.same_rows and self.counts.missing == 0
         return same and not self.lost and not self.doubled and self.max_abs_difference <= 1e-5
 
 
 def compare(killed: Path, clean: Path) -> Verdict:
-    """Compare forecasts, late rows, quarantined rows and counts of two output folders."""
+    """Return the differences between the forecasts, row files and counts of two output folders."""
     raw = pl.concat([_read(path) for path in (killed / FORECASTS).glob("*.parquet")])
     ours, theirs = read_forecasts(killed), read_forecasts(clean)
     both = _flat(theirs).join(_flat(ours), on=[*IDENTITY, "horizon"], suffix=" now")

@@ -68,7 +68,8 @@ class Server:
                 start_new_session=True,
             )  # fmt: skip
         self.record.write_text(json.dumps([child.pid, started_s(child.pid)]))
-        child.returncode = 0  # avoids a warning of Popen: the child runs on after this process on purpose
+        # Popen would warn that the child still runs, but the child must outlive this process.
+        child.returncode = 0
         until_s = time.monotonic() + limit_s
         while not is_ready():
             if self.process is None or time.monotonic() > until_s:

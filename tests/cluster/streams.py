@@ -31,7 +31,7 @@ from tests.fleets import HOUR, START, forecaster, rows_of
 from tests.topics import values_of
 
 WINDOWS = 40
-SHARES = (0.55, 0.3, 0.15, 0.0)  # shares of the series by partition: uneven, and the last partition is idle
+SHARES = (0.55, 0.3, 0.15, 0.0)  # share of the series in each partition; the last has none
 PATIENCE_S = 120.0
 IDLE_S = 4.0  # a shorter time would make a slow partition on a busy machine count as idle
 
@@ -160,7 +160,7 @@ def run_until_closed(job: StreamJob, windows: int) -> Any:
 
 
 def expected_forecasts(fleet: Windows, folder: Path) -> pl.DataFrame:
-    """Return the forecasts of a backfill of a fleet, without the last issue time.
+    """Return the forecasts of a backfill of a fleet, except the forecasts of the last issue time.
 
     A stream never issues at the last issue time, because no later row closes the last window.
     """

@@ -136,7 +136,7 @@ def test_a_job_with_an_undelivered_message_fails_before_its_snapshot(
 
 
 def import_example(name: str) -> ModuleType:
-    """Import an example program from docs/."""
+    """Import an example program from docs/ and return it as a module."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -51,7 +51,7 @@ Its arguments are the shard, the batches, and the largest number of windows in o
 def fold_with_kills(
     model: Forecaster, logs: Logs, shards: int, kills: int, draw: Any, steps: Steps | None = None
 ) -> Ran:
-    """Run a job over logs, and kill and resume the job ``kills`` times.
+    """Return the outputs of a job over logs that is killed and resumed ``kills`` times.
 
     Each run of the job ends after a drawn number of outputs, except the last, which ends with the logs.
 
@@ -121,7 +121,7 @@ def test_a_killed_and_resumed_job_writes_every_output_once(
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
 
-_IGNORED = (".numbers", ".lock", ".ended", ".run")  # paths that do not influence a resumed run
+_IGNORED = (".numbers", ".lock", ".ended", ".run")  # a resumed run does not depend on these paths
 
 
 def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
     run_stream(job_of(log, output, stop=half_of(log)))
     power = PowerLoss(output, _IGNORED, every_prefix=False, slow=PARTS)
     with power.record():
-        # with another number of shards, the run begins by replacing the state table with one for 2 shards
+        # Resume with 2 shards: the run first replaces the state table of 1 shard by one of 2 shards.
         run_stream(job_of(log, output, shards=2))
     for files in random.Random(4).sample(power.states, 12):
         power.restore(files)

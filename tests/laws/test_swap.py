@@ -45,7 +45,7 @@ from tests.partitions import LONG_GAP, Logs, all_logs
 from tests.power import PowerLoss
 from tests.stores import forecasts_written
 
-FIRST = START // 12  # the smallest number that the first window of a log can have
+FIRST = START // 12  # no log begins before this window
 
 
 def warmed_in_parts(
@@ -205,7 +205,8 @@ def test_a_model_change_survives_a_kill_around_its_window(tmp_path: Path) -> Non
     run_stream(clean)
     window = read_changes(clean.states)[1].window
     assert window is not None
-    for closed in (window - 3, window - 1, window + 2):  # kill during the re-warm, at the change, and later
+    # Kill the stream during the re-warm, at the model change, and later.
+    for closed in (window - 3, window - 1, window + 2):
         closed_us = HALF_A_DAY.end_us(closed)
         held = next(at for at, us in sorted(held_stream.LOG.watermarks_us.items()) if us >= closed_us)
         command = [sys.executable, "-m", "tests.held_stream", str(killed.output), str(held)]

@@ -19,8 +19,8 @@ from tests.lifecycle import inputs
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
-_FIRST_DAYS = 40  # days that are written quickly, because the retraining waits for them
-_FAST_S, _SLOW_S = 0.1, 0.7  # seconds between the files of two days
+_FIRST_DAYS = 40  # 40 days after the history are written quickly, because the retraining needs them
+_FAST_S, _SLOW_S = 0.1, 0.7  # seconds from the file of one day to the file of the next day
 
 
 @dataclass

@@ -118,7 +118,7 @@ def test_a_decision_gives_the_reason_of_every_failed_check(found: PairedComparis
 
 
 @given(comparisons(), GATES, st.data())
-def test_a_challenger_better_than_a_promoted_one_is_promoted(
+def test_a_challenger_better_than_one_that_the_gate_promotes_is_promoted(
     found: PairedComparison, gate: GateConfig, data: st.DataObject
 ) -> None:
     if not inside_every_limit(found, gate):

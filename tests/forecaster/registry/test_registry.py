@@ -116,7 +116,7 @@ def dataset(store: Registry, run_id: str) -> Dataset:
     return inputs.dataset_inputs[0].dataset
 
 
-def test_logged_data_sets_have_equal_digests_only_if_equal(store: Registry, first_run: str) -> None:
+def test_different_data_sets_have_different_digests_in_mlflow(store: Registry, first_run: str) -> None:
     digests = []
     for frame in (history(), history(5)):
         with store.start_run("digest", {}) as run:

@@ -155,7 +155,7 @@ def test_the_scoring_server_reads_times_of_several_zones(ask: Post) -> None:
     assert (status, answer["predictions"]) == (200, expected_rows(forecaster(), history()))
 
 
-def test_the_scoring_server_continues_a_returned_state(ask: Post) -> None:
+def test_the_scoring_server_continues_from_a_state_that_it_returned(ask: Post) -> None:
     rows, middle = history(), datetime(2013, 1, 2, tzinfo=UTC)
     begin, end = rows.filter(pl.col("timestamp") < middle), rows.filter(pl.col("timestamp") >= middle)
     first = {"dataframe_records": text_rows(begin), "params": {"return_state": True}}

@@ -12,7 +12,7 @@ from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.state.state_table import read
 from tests.pipelines.cli.conftest import statecast
 
-STREAMED = ("2013-01-10", "2013-01-13")  # the streamed part of the 400 hours that begin at 2013-01-01
+STREAMED = ("2013-01-10", "2013-01-13")  # the test streams these three days of the data
 
 
 @pytest.mark.prism

@@ -1,4 +1,4 @@
-"""Tests that commands read files as people have them.
+"""Tests that commands read the irregular files that people have.
 
 Examples are series ids in folder names, indexes of data frames, receipts, and unusual headers.
 """

@@ -61,7 +61,7 @@ def test_the_dashboard_page_shows_an_output_and_its_changes(
         page.open(f"{url}/#Gate%2010")
         text = page.wait_for("not running", "Gate 10", "Series with the most alarms", "yard")
         shown = OutputView(output).series("Gate 10")
-        assert f"{fleet().values.size - 5 + 3:,}" in text  # rows of the input; 3 of them are quarantined
+        assert f"{fleet().values.size - 5 + 3:,}" in text  # the count includes 3 quarantined rows
         assert trace(page, "value") == {"x": shown["time"], "y": shown["value"]}
         fan = shown["fans"][0]
         expected = {"x": fan["time"], "y": fan["quantiles"]["q50"]}

@@ -126,7 +126,7 @@ def test_a_resumed_stream_repeats_an_alert_only_after_every_s_seconds(tmp_path: 
     assert len(after.sent) == 1
 
 
-def test_a_resumed_stream_checks_only_windows_since_its_start(tmp_path: Path) -> None:
+def test_a_resumed_stream_applies_alert_rules_only_to_windows_since_its_start(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(), is_resume=True)
     watched.watch.take(numbers(500, 10, shards=1))  # only 1 shard has published its numbers
     watched.watch.take(numbers(1000, 100))

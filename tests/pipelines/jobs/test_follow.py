@@ -260,7 +260,7 @@ def broken(model: Forecaster) -> Forecaster:
         (lambda: broken(forecaster("rnn", seed=77, **SHORT_WEEK)), "its forecasts are not finite"),
     ],
 )
-def test_a_version_that_does_not_fit_is_refused_with_its_reason(
+def test_a_version_that_does_not_fit_the_stream_is_refused_with_a_reason(
     tmp_path: Path, make: Callable[[], Forecaster], reason: str
 ) -> None:
     notices: list[str] = []

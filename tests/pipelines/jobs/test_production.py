@@ -199,7 +199,7 @@ def test_a_resumed_stream_continues_the_run_and_repeats_no_score(tmp_path: Path)
     before.take(numbers(30))
     before.runs.close()
     after = Job(store, tmp_path, is_resume=True)
-    after.take(numbers(20))  # fewer scores than before, because the stream resumed from an older snapshot
+    after.take(numbers(20))  # the stream resumed from an older snapshot, so it has fewer scores
     after.take(numbers(35))
     after.runs.close()
     (points,) = store.points.values()

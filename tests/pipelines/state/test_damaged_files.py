@@ -87,7 +87,8 @@ def test_a_damaged_replay_manifest_is_refused(tmp_path: Path, rows: str) -> None
     )
     record = unseal(whole)
     for other in mistyped(record):
-        path.write_bytes(as_json(other))  # without a checksum, as earlier versions of Statecast wrote it
+        # Write the file without a checksum, as earlier versions of Statecast did.
+        path.write_bytes(as_json(other))
         line = line_of(lambda: check_replay(path, [rows], "how", 1, 0.0), [])
         assert line is not None or other["now_s"] in (True, -1), other
     path.write_bytes(as_json(record))

@@ -113,8 +113,8 @@ def test_a_file_with_an_ambiguous_decimal_sign_is_refused(tmp_path: Path, cells:
 
 
 def test_one_file_is_never_read_with_two_decimal_signs(tmp_path: Path) -> None:
-    # The first batch looks like numbers with three decimals, but its points group thousands.
-    # Only the decimal commas in the second batch show this.
+    # The first batch looks like numbers with three decimals, although its points group thousands.
+    # Only the decimal commas in the second batch show that the points group thousands.
     path = write_cells(tmp_path, ["1.234", "5.678", "1,5", "2,5"])
     with pytest.raises(DataError, match=r"'1\.234' is either"):
         read(path, batch_rows=2)
