@@ -168,7 +168,7 @@ def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
         return shard
     closed = int(state.clock.max())
     nothing = Windows(state.series_ids, closed + 1, np.empty((0, len(state))))
-    # this also copies the state, because `apply` changes its arrays
+    # With no windows, `advance` only aligns the clocks, and returns a copy, because `apply` changes arrays.
     aligned, _ = advance(forecaster, state, nothing)
     return replace(shard, state=aligned, closed_through=closed)
 

@@ -89,7 +89,7 @@ def empty(offset: bool = False) -> pl.DataFrame:
 
 
 def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
-    """Return the quarantined row of a file that cannot be read at all, or only up to some row.
+    """Return one quarantined row, which stands for a file that cannot be read at all, or not to its end.
 
     Args:
         file: the name of the file.

@@ -102,7 +102,7 @@ def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
         known = known & ~n.is_between(-_LEAST, _LEAST, closed="none") & ~_digits_of_a_minute(n)
     elif time_format == "excel":
         # A spreadsheet stores 2 o'clock as a fraction of a day, which may be read as 7199.997 s, not 7200 s.
-        # Round to seconds, so that this row is in the window that begins at 2 o'clock.
+        # Round to seconds, so that a row of 2 o'clock is in the window that begins at 2 o'clock.
         seconds = ((n.cast(pl.Float64) - _EXCEL_DAYS) * 86_400).round()
         micros, known = seconds * 1_000_000, known & n.is_between(-1e7, 1e7)
     elif time_format == "ns":

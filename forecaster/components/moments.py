@@ -24,7 +24,7 @@ _LARGEST_DISTANCE = 20.0  # a larger distance from the mean counts as this many 
 _SLOW = 8  # the half-life of the slow mean of changes is this many times that of the fast mean
 _LONGEST_RUN = 40  # the largest value of ``run``, the number of consecutive changes beyond the limit
 _STILL = 24  # a series is constant after more than this many equal values
-# This many first changes of a constant series are ignored: a broken reading makes two, a step makes one.
+# The first changes of a constant series are ignored, up to this many: a broken reading makes two, a step one.
 _IGNORED_CHANGES = 2
 # If ``run`` is above this, it does not count changes: it means that a constant series is back at its level.
 # After ``run - _RETURNED`` more values, the series forgets its broken reading.
@@ -101,7 +101,7 @@ class Moments:
         return _FIELDS
 
     def init(self, series: int) -> Arrays:
-        """Return arrays of zeros, for series without any value."""
+        """Return the initial arrays for series that have no value yet: zeros."""
         return {name: np.zeros(series, field.dtype) for name, field in _FIELDS.items()}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:

@@ -70,14 +70,14 @@ class Scores:
         else:
             error, pinball, inside = residual, *np.full((2, *residual.shape), np.nan)
         unit = block.unit[:, None]
-        with np.errstate(over="ignore"):  # a quotient too large for float64 is clipped as well
+        with np.errstate(over="ignore"):  # a quotient too large for float64 becomes infinite, and is clipped
             scaled = (np.clip(part / unit, -_LARGEST, _LARGEST) for part in (error, pinball))
             for row, part in zip(block.out.scores, (*scaled, inside), strict=True):
                 row[:] = np.moveaxis(part, 1, 2)
         return own, block
 
     def _of_quantiles(self, residual: Floats, bands: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return the error of the median, the mean pinball loss, and 1 if inside the outermost quantiles.
+        """Return the median's error, the mean pinball loss, and 1 if the actual is in the interval, else 0.
 
         Args:
             residual: ``[T, K, S]``, the actuals less the combined forecasts; NaN if missing.

@@ -107,7 +107,7 @@ class Season:
         return {"shape": series_first(shape), "seen": series_first(seen)}, replace(block, shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
-        """Return the value in the middle of the last season, less the mean of this season.
+        """Return the value in the middle of the last season's windows, less the mean over these windows.
 
         Returns:
             How many windows ago the middle was, and the differences ``[T, S]``: NaN if that value, or half of
@@ -148,7 +148,7 @@ class Season:
 
 
 def phases(shape: Floats, windows: Ints) -> Floats:
-    """Return the seasonal shape at the phase of each of the given windows.
+    """Return the value of the seasonal shape in each of ``windows``.
 
     Args:
         shape: ``[K, ..., S]``.

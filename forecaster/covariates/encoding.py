@@ -70,7 +70,7 @@ class Column(Settings):
 
     @property
     def width(self) -> int:
-        """Number of features, including the one for whether the cell is given."""
+        """The number of features of the column; one of them says whether the cell has a value."""
         return 1 + max(len(self.words), 1)
 
     def features(self, table: Table) -> Floats32:
@@ -161,7 +161,7 @@ class Features(Settings):
 
 
 def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
-    """Return the encoding of each column, fitted to the rows ``in_training``, or to all if none is."""
+    """Return each column's encoding, fitted to the rows ``in_training``, or to all rows if none is True."""
     rows = in_training if in_training.any() else np.ones_like(in_training)
     names = [name for name in table.frame.columns if name not in (SERIES, TIME)]
     if not names:

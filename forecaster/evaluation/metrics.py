@@ -176,7 +176,7 @@ class Tally:
         return _interval_of(self.levels) is not None
 
     def mase_by_step(self, unit: Floats) -> Floats:
-        """Return ``[N]``, mean absolute error at each horizon over ``unit`` ``[S]``, averaged over series."""
+        """Return ``[N]``, the mean absolute error per horizon over ``unit`` ``[S]``, averaged over series."""
         return _means(_ratio(self._absolute, self.count) / unit[:, None])
 
     def coverage_by_step(self) -> Floats:
@@ -210,7 +210,7 @@ def _interval_of(levels: tuple[float, ...]) -> tuple[int, int] | None:
 
 
 def _ratio(sums: Floats | Ints, count: Ints) -> Floats:
-    """Return sums over counts; NaN where the count is 0."""
+    """Return sums divided by counts; NaN where the count is 0."""
     means = np.full(sums.shape, np.nan)
     np.divide(sums, count, out=means, where=np.broadcast_to(count > 0, sums.shape))
     return means

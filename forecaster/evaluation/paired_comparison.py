@@ -51,7 +51,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """The result of a comparison.
+    """The result of a comparison of two models.
 
     Attributes:
         champion, challenger: versions of the two models.
@@ -124,7 +124,7 @@ def check_comparable(champion: Forecaster, challenger: Forecaster) -> None:
 
 
 def limits_of(champion: Forecaster, challenger: Forecaster) -> tuple[int, tuple[float, ...], list[str]]:
-    """Return the largest horizon and the quantile levels that both models have, and notices."""
+    """Return the largest horizon and the quantiles that both models have, and notices of differences."""
     notices = []
     horizons = [model.network_config.horizon for model in (champion, challenger)]
     if horizons[0] != horizons[1]:

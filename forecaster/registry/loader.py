@@ -30,7 +30,7 @@ class RequestRefused(MlflowException):
 
     @property
     def message(self) -> str:
-        """Return the message. It is read-only, because MLflow's server would add the request to it."""
+        """Return the message; the setter ignores changes, because MLflow's server would add the request."""
         return self._line
 
     @message.setter

@@ -273,7 +273,7 @@ class Registry:
             return models_frame(*models_of(self._connection))
 
     def prepare_page(self, address: str) -> str:
-        """Store the view of the runs in the experiment, mark killed runs, and return the URL of its page.
+        """Store the view of the experiment's runs, mark killed runs, and return the URL of the runs' page.
 
         If no run has created the experiment, the experiment that was changed last is shown.
 

@@ -89,7 +89,7 @@ def versions_frame(versions: Sequence[Version]) -> pl.DataFrame:
 
 
 def version_of(found: ModelVersion, aliases: Mapping[str, object]) -> Version:
-    """Convert MLflow's record of a version; ``aliases`` maps the aliases of its model to numbers."""
+    """Return a `Version` made from MLflow's record; ``aliases`` maps the aliases of the model to numbers."""
     return Version(
         name=found.name,
         number=int(found.version),

@@ -51,7 +51,7 @@ class Plan:
         return Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
 
     def windows(self, part: slice) -> Plan:
-        """Return the plan of some windows; fields without an axis of windows are still of the whole block."""
+        """Return the plan of some windows; fields without a window axis still describe the whole block."""
         return replace(self, begins=self.begins[part], live=self.live[part], issued=self.issued[part])
 
     def pieces(self, most: int) -> Iterator[tuple[int, int]]:
@@ -91,7 +91,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         ValueError: ``start`` leaves out windows of a live series.
     """
     seen = ~np.isnan(values)
-    closed = state.clock + 1 - start  # number of the block's rows that each series has closed before
+    closed = state.clock + 1 - start  # the number of rows of the block that each series had closed before
     began = live(state)
     _check_gaps(state, start, began & (closed < 0))
     some_closed = (closed > 0).any()
@@ -146,10 +146,10 @@ def _plan_with_changes(state: State, seen: Bools, closed: Ints, max_gap: int) ->
     windows, row = len(seen), np.arange(len(seen))[:, None]
     began = live(state)
     has_past = began | (state.silent > 0)
-    # row of the last value before the block; has a meaning only for a series with such a value
+    # This is the row of the last value before the block, for a series that has such a value.
     last_before = closed - 1 - state.silent
-    latest = latest_rows(seen, np.where(has_past, last_before, NEVER))  # [1 + T, S]
-    silence = row - latest[:-1] - 1  # number of windows without a value directly before each window
+    latest = latest_rows(seen, np.where(has_past, last_before, NEVER))  # ``[1 + T, S]``
+    silence = row - latest[:-1] - 1  # the number of windows without a value directly before each window
     begins = seen & (silence > max_gap)
     returns = begins & (silence <= forgotten_after(max_gap))
     alive = row - latest[1:] <= max_gap

@@ -71,7 +71,7 @@ class Fleet:
     _cached: dict[int, TrainingBatch] = field(default_factory=dict)
 
     def with_linear_part(self, ridge: Floats32 | None, prior: float) -> Fleet:
-        """Return this fleet for a network with the linear part ``ridge`` and this ``prior``."""
+        """Return this fleet for a network with the linear part ``ridge`` and the prior scale ``prior``."""
         return replace(self, ridge=ridge, prior=prior, _cached={})
 
     def batch(self, number: int) -> TrainingBatch:

@@ -119,7 +119,8 @@ class TrainingBatch:
     def weight(self) -> Floats32:
         """Return ``[T, B]`` float32, the weight of the errors of each row, see `Segment`."""
         next_row = self.first_target + np.arange(len(self))[:, None]
-        # Average over the rows before the held-out windows, or over all rows of a series that begins in them.
+        # Average over the rows before the held-out windows.
+        # If a series has no such row, average over all its rows.
         is_learned = next_row < self.held_from
         is_learned |= ~is_learned.any(axis=0)
         average = (self.block.unit * is_learned).sum(axis=0) / is_learned.sum(axis=0)

@@ -110,12 +110,13 @@ class Stacking:
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         changes = self._changes(block)
         _copy_members(block, changes)
-        # NaN for a constant series: its changes in scales are noise, so no weight may learn from them.
+        # Store NaN as the scale of a constant series: in scales, its changes are noise.
+        # No weight may learn from this noise.
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)  # [T, 2, S]
         origins = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
         actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origins], axis=1)  # [T, A, S]
         actual = np.clip(actual, -_LARGEST, _LARGEST)
-        # [A, M, T, S]
+        # The axes of ``anchor_forecasts`` are anchor, member, window and series.
         anchor_forecasts = np.stack([_at_anchors(change, anchors) for change in changes], axis=1)
         combined = changes[0]
         if self.experts:
@@ -138,7 +139,7 @@ class Stacking:
         median = block.out.forecast[self.middle]
         network = np.moveaxis((median - block.last[..., None]) / block.scale[..., None], 2, 0)
         np.clip(network, -_LARGEST, _LARGEST, out=network)
-        # The experts' forecasts are in C order: arithmetic is faster if the network's are, too.
+        # Copy the network's forecasts to C order, the order of the experts' forecasts, for fast arithmetic.
         return [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
 
     def _combined(self, weights: Floats32, changes: Sequence[Floats32], block: Block) -> Floats32:
@@ -251,7 +252,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide all errors by the best member's error: its power is then 1, so no sum of powers is 0.
+    # Divide all errors by the best member's error: the power of this one is then 1, so no sum of powers is 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]

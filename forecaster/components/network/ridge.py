@@ -168,13 +168,13 @@ class Experts:
 
     @cached_property
     def _places(self) -> list[Ints]:
-        """The row of the regressors ``[N]`` that each of the two seasonal experts forecasts per horizon.
+        """For each seasonal expert, the index ``[N]`` of the regressor that it forecasts at each horizon.
 
         The first expert repeats the last season, the second one the seventh season before.
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # Row ``count`` of the regressors is 0, the last value: use it for lags that the ring does not hold.
+        # Row ``count`` of the regressors is 0, which is the last value: use it for lags beyond the ring.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
