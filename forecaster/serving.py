@@ -174,9 +174,7 @@ def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
 
 
 def _check_open(windows: Ints, closed_through: int | None) -> None:
-    """Raise DataError if the state has closed the window of a row; ``windows`` holds the window of each
-    row.
-    """
+    """Raise DataError if the state has closed the window of a row; ``windows`` has each row's window."""
     is_closed = windows <= closed_through if closed_through is not None else np.zeros(len(windows), bool)
     if is_closed.any():
         others = f" (and {int(is_closed.sum()) - 1:,} more rows)" if is_closed.sum() > 1 else ""

@@ -146,4 +146,4 @@ def check_share(reasons: Mapping[str, int], rows: int, most: float, rejected: pl
     raise DataError(f"{message}{first}; correct the rows, or raise data.max_quarantined (1 allows any share)")
 
 
-_SHOWN = 3  # a message shows at most this many reasons
+_SHOWN = 3  # an error message lists at most this many kinds of faults

@@ -22,7 +22,7 @@ from forecaster.components.base import Block, Field, series_first, series_last
 # For each series and distance, the state holds the share of windows with at least this distance.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
-# P-values are interpolated in log(1 + distance), because the gaps between the edges grow with the distance.
+# P-values are interpolated in log(1 + distance), because the gaps between `_DISTANCES` grow.
 # log(distance) would fail at a distance of 0.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
 # Lengths of runs of equal values, in windows.
@@ -48,7 +48,7 @@ _PRIOR = 20.0  # the initial shares of a new series weigh as much as this many o
 # In a normal distribution with 5 % of the values beyond the edge, the average is 0.25 band widths.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
-# The shares of distances cover about the last `_MEMORY` / ``rate`` windows, within the limits below.
+# The shares are averages over about the last `_MEMORY` / ``rate`` windows, within the limits below.
 # `_MEMORY` / ``rate`` is the number of windows in which about `_MEMORY` alarms are wanted.
 _MEMORY = 20.0
 # The shares are averages over at least, and at most, this many windows.
@@ -61,10 +61,10 @@ _LEAST_BAND = 0.0971
 _ROUNDING = 1e-15
 
 _YOUNG = 40  # alarms begin after this many windows of a series, and p-values of runs after this many runs
-_STEP = 0.4  # one alarm lowers the natural logarithm of the threshold by this
-_DEBT = 6.0  # a series raises no alarm while it has raised at least this many alarms more than wanted
-_MOST = 0.1  # the p-value threshold is at most this, or at most 3 times ``rate`` if that is larger
-_CALM = 0.05  # an anomaly ends when a p-value is at least this, or at least ``rate`` if that is larger
+_STEP = 0.4  # an alarm lowers the natural logarithm of the p-value threshold by this number
+_DEBT = 6.0  # while a series has raised this many alarms more than wanted, it raises no other alarm
+_MOST = 0.1  # the p-value threshold is at most this number, or 3 times ``rate`` if that is larger
+_CALM = 0.05  # an anomaly ends when a p-value is at least this number, or ``rate`` if that is larger
 # The first bit of ``alarming`` is set while an anomaly lasts.
 # The second bit of ``alarming`` is set while the value has been the same in every window since the alarm.
 _LASTS, _REPEATS = 1, 2
@@ -230,7 +230,7 @@ class Anomaly:
         count += learns
 
     def _alarm(self, own: Arrays, log_p: Floats) -> Floats:
-        """Return ``[S]``: 1 for an alarm, 0 for no alarm, NaN without a p-value. Updates the budget."""
+        """Return ``[S]``: 1 for an alarm, 0 for no alarm, NaN without a p-value; update the alarm budget."""
         known, budget, log_rate = ~np.isnan(log_p), own["budget"], math.log(self.rate)
         highest = math.log(max(_MOST, min(3.0 * self.rate, 0.95)))
         with np.errstate(invalid="ignore"):
@@ -259,7 +259,7 @@ def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
 
 
 def migrated(own: Arrays) -> Arrays:
-    """Convert arrays of format 1 (mean excess, share of repeats, threshold) to this format."""
+    """Convert arrays of format 1 (mean excess, share of repeats, threshold) to the present format."""
     series = len(own["last"])
     after = {name: np.zeros((series, *f.shape), f.dtype) for name, f in _FIELDS.items()}
     low, middle, high = own["expected"].T
@@ -277,7 +277,7 @@ def migrated(own: Arrays) -> Arrays:
 
 
 def migrated_from_2(own: Arrays) -> Arrays:
-    """Convert arrays of format 2, in which ``alarming`` was 0 or 1, to this format.
+    """Convert arrays of format 2, in which ``alarming`` was 0 or 1, to the present format.
 
     If an anomaly lasts and its value repeats, the value is taken to have repeated since the alarm.
     """

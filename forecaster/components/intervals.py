@@ -24,11 +24,11 @@ _TRUSTED = 40
 # A residual counts as at most this many units, so that an outlier does not widen intervals for months.
 _LARGEST = 8.0
 # A residual within this many units of a quantile counts as partly below it and partly above it.
-# Without this range the last bit of a forecast would decide, which depends on the other series of a call.
+# Without this range, the last bit of a forecast would decide; it depends on which series share a call.
 _TIE = 1e-2
 # a series whose unit is at most this many scales counts as constant: its offsets are not updated
 _NO_UNIT = 1e-6
-_SLOWER = 0.15  # at horizon h, the learning rate of the offsets is divided by h to the power of this
+_SLOWER = 0.15  # at horizon h, the learning rate of the offsets is divided by h to the power of this number
 # Ratio of standard deviation to mean absolute deviation in a normal distribution.
 _NORMAL_UNITS = math.sqrt(math.pi / 2)
 

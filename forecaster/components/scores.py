@@ -53,11 +53,11 @@ class Scores:
         return frozenset({"residuals", "unit", *(["bands"] if len(self.levels) > 1 else [])})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return no fields."""
+        """Return no fields, because the component has no arrays of its own."""
         return {}
 
     def init(self, series: int) -> Arrays:
-        """Return no arrays."""
+        """Return no arrays, because the component has none."""
         return {}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:

@@ -18,7 +18,8 @@ from forecaster.state import State
 FEWEST: Final = 100
 """The drift of fewer values is not measured, because it would mostly be noise."""
 
-_PRIOR = 0.5  # values added to each bucket, so that an empty bucket does not make the index infinite
+# This is added to the count of each bucket, so that an empty bucket does not make the index infinite.
+_PRIOR = 0.5
 
 
 def population_stability_index(counts: Floats, shares: Floats) -> Floats:

@@ -69,7 +69,7 @@ class GateConfig(Settings):
 
 @dataclass(frozen=True)
 class Check:
-    """One limit of the gate.
+    """The result of checking a challenger against one limit of the gate.
 
     Attributes:
         name: what is limited, such as ``coverage``.
@@ -84,7 +84,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a challenger replaces the champion, with the check of every limit.
+    """The decision whether a challenger replaces the champion, with the check of every limit.
 
     Attributes:
         checks: one for every limit, the passed ones too.

@@ -108,7 +108,7 @@ def train_labeller(
 
 
 def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Ints:
-    """Return for each sequence ``[S]``, or step ``[T, S]``, whether it is for training, validation or test.
+    """Return whether each sequence ``[S]``, or step ``[T, S]``, is for training, validation or test.
 
     The values are the same as in `TrainedLabeller.parts`.
     """
@@ -174,7 +174,7 @@ class _Whole:
 
 
 class _Steps:
-    """Batches of segments: a few series at a time step through their segments in order and keep their state."""
+    """Batches of segments: a few series at a time step through their segments and keep their state."""
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:
         x, _ = labeller.step_inputs(labeller.initial_state(sequences.start), sequences.values)

@@ -90,7 +90,7 @@ class Connection:
         return self.client()
 
     def errors(self) -> AbstractContextManager[None]:
-        """Return a context that raises errors of the store as ModelError with one line."""
+        """Return a context in which an error of the store is raised as a ModelError with a one-line message."""
         return store_errors(self.runs.uri)
 
     def experiment_id(self) -> str:

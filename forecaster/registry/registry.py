@@ -128,7 +128,8 @@ class Registry:
             with monitored(run, self.tracking_uri) if self._system_metrics else nullcontext():
                 yield run
         except BaseException as error:
-            with suppress(Exception):  # the error of the `with` block must be raised, not the store's
+            # Ignore an error of the store, because the error of the `with` block must be raised.
+            with suppress(Exception):
                 run.end("FAILED" if isinstance(error, Exception) else "KILLED", error)
             raise
         run.end("FINISHED")

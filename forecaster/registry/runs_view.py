@@ -70,7 +70,7 @@ _SECTIONS = ("backtest", "epoch", "gradient", "sweep", "test", "time", "Model me
 
 def runs_page(address: str, experiment_id: str) -> str:
     """Return the URL of the page of an experiment's training runs, on the server at ``address``."""
-    # Without the first parameter, the menu beside the runs is that for language models.
+    # Without the first parameter of the URL, MLflow shows its menu for language models beside the runs.
     query = f"workflowType=machine_learning&viewStateShareKey={_KEY}"
     return f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
 

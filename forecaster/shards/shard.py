@@ -104,7 +104,7 @@ class Shard:
 
     @staticmethod
     def cold(number: int, of: int, state: State, partitions: Iterable[str]) -> Shard:
-        """Return shard ``number`` of ``of`` before any row has been read.
+        """Return shard ``number`` of a job with ``of`` shards, before any row has been read.
 
         No window closes before each of ``partitions`` has a watermark. A further partition is added by its
         first batch. ``state`` is `Forecaster.initial_state`.

@@ -46,7 +46,7 @@ class Plan:
     cold_starts: int
 
     def part(self, series: slice) -> Plan:
-        """Return the plan of some series; ``joins`` and ``cold_starts`` still count all series."""
+        """Return the plan of the series in a slice; ``joins`` and ``cold_starts`` still count all series."""
         begins, alive, issued = (array[:, series] for array in (self.begins, self.live, self.issued))
         return Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
 
@@ -55,7 +55,7 @@ class Plan:
         return replace(self, begins=self.begins[part], live=self.live[part], issued=self.issued[part])
 
     def pieces(self, most: int) -> Iterator[tuple[int, int]]:
-        """Yield pieces ``(first, stop)`` of the block, each of at most ``most`` windows.
+        """Cut the block into pieces of at most ``most`` windows, and yield them as ``(first, stop)``.
 
         In a piece no series begins twice, and no row after the first is one of ``joins``.
         """
@@ -103,18 +103,14 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
 
 
 def _check_gaps(state: State, start: int, left_out: Bools) -> None:
-    """Raise ValueError if ``left_out`` ``[S]`` is True for a series, which misses windows before
-    ``start``.
-    """
+    """Raise ValueError if ``left_out`` ``[S]`` is True for a series: windows before ``start`` are missing."""
     if left_out.any():
         name = state.series_ids[int(left_out.argmax())]
         raise ValueError(f"windows of {name!r} before {start} are left out")
 
 
 def _check_closed(state: State, reopened: Bools) -> None:
-    """Raise DataError if ``reopened`` ``[T, S]`` is True anywhere: such a value belongs to a closed
-    window.
-    """
+    """Raise DataError if ``reopened`` ``[T, S]`` is True for a value: it belongs to a closed window."""
     if reopened.any():
         name = state.series_ids[int(reopened.any(axis=0).argmax())]
         raise DataError(

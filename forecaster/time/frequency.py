@@ -91,7 +91,7 @@ def plain_name(text: str) -> str:
 
 
 def _is_own(text: str) -> bool:
-    """Return whether a text is a frequency in our own notation."""
+    """Return True if a text is a frequency in our own notation."""
     return any(pattern.fullmatch(text) for pattern in (_OWN, _MONTHS, _WEEK))
 
 

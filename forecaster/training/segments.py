@@ -92,7 +92,7 @@ class TrainingBatch:
 
     @property
     def nbytes(self) -> int:
-        """Approximate size in memory."""
+        """The approximate size of the batch in memory, in bytes."""
         return int(self.x.nbytes) + 14 * int(self.block.values.nbytes) + int(self.block.known.nbytes)
 
     def targets(self, rows: slice | NDArray[np.integer[Any]]) -> Floats32:

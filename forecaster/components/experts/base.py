@@ -44,7 +44,7 @@ class ExpertInputs(NamedTuple):
     shape: Floats
 
     def at(self, t: int) -> ExpertInputs:
-        """Return the data of window ``t``, without the axis of windows."""
+        """Return the data of window ``t``; the arrays have no axis of windows."""
         one = (self.window[t], self.value[t], self.past[:, t], self.last[t], self.age[t])
         return ExpertInputs(*one, self.scale[t], self.moves[t], self.shape[:, t])
 
@@ -74,7 +74,7 @@ class Expert(ABC):
     """
 
     format_version = 1
-    # the fields of the block that `ExpertInputs` contains
+    # These are the fields of the block that `ExpertInputs` contains.
     reads = frozenset({"history", "last", "age", "scale", "moves", "shape"})
 
     @property

@@ -88,7 +88,7 @@ class LeastSquares(Expert):
         return own
 
     def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
-        """Update the weights in place with one window, see `Expert.learn`.
+        """Update the regression weights in place with one window, see `Expert.learn`.
 
         The weights learn from a window only if the window and the window before have values, the series is
         not constant, and more than `reach` values were observed before.

@@ -155,7 +155,7 @@ class Stacking:
         return combined
 
     def _stores(self, own: Arrays, forecasts: Floats32) -> list[tuple[int, Floats32, Floats32]]:
-        """Return for each anchor horizon: its length, its store of forecasts, and the forecasts to store.
+        """Return for each anchor horizon: its length, the array of stored forecasts, and the new forecasts.
 
         An anchor of ``a`` windows has a store ``[a, M or M + 1, S]``; the new forecasts are ``[T, M or M + 1,
         S]``.
@@ -211,7 +211,7 @@ class _Learned(NamedTuple):
 
 
 def _running_sums(own: Arrays, new: _Learned) -> tuple[Floats32, Floats32]:
-    """Return the sums of squares and products after each window of a block.
+    """Return the sums of squares and products of forecasts and actuals, after each window of a block.
 
     Args:
         own: the arrays of `Stacking`, with the sums before the block; not changed.

@@ -28,8 +28,9 @@ from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 
 _CLIP = 6.0  # distances of values and lags are clipped to this many spreads
-_LARGEST_RATIO = 1e3  # the ratios of scale and unit to the spread are clipped to this, and to its inverse
-_MOST_SPREADS = 1e30  # the ratio of 20 scales to the spread is limited to this, which fits into float32
+# The ratios of scale and unit to the spread are clipped to this number and to its inverse.
+_LARGEST_RATIO = 1e3
+_MOST_SPREADS = 1e30  # the ratio of 20 scales to the spread is at most this number, which float32 can hold
 _LARGEST_ERROR = 1e6  # errors of experts are clipped to this many units (`Moments`)
 
 INPUTS_BESIDE_LAGS = 11
@@ -151,7 +152,8 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
     with np.errstate(invalid="ignore", over="ignore"):
         x[:, :, 0] = (block.last - block.mean) * per_spread
         change = (values - block.before) * per_spread
-        x[:, :, 1] = np.where(np.isnan(change), 0.0, change)  # the change is 0 if either value is missing
+        # The change is set to 0 if either of its two values is missing.
+        x[:, :, 1] = np.where(np.isnan(change), 0.0, change)
         x[:, :, INPUTS_BESIDE_LAGS:] = np.moveaxis(_lagged(block, lags), 0, 2)
         np.clip(x, -_CLIP, _CLIP, out=x)
         for column, moved in ((2, block.unit), (3, block.scale)):

@@ -32,9 +32,10 @@ from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
 
 _ALL = slice(None)
-# with this initial logit, the two ridge regressions get 64 % of the weight of all seven experts
+# with this initial logit, the two ridge regressions have 64 % of the weight of all seven linear experts
 _TRUST_IN_RIDGES = 1.5
-_LARGEST_LOG_SCALE = 345.0  # the log scale is clipped to this, so that the square of a scale stays finite
+# The log scale is clipped to this number, so that the square of a scale stays finite.
+_LARGEST_LOG_SCALE = 345.0
 # At horizon h, the median is at most `_ROOM` times h times ``falls`` below the lowest past value.
 # At horizon h, the median is at most `_ROOM` times h times ``rises`` above the highest past value.
 _ROOM = 2.0
@@ -157,7 +158,7 @@ class Network(nn.Module):
         return self._quantiles(self.decoder(top, known), None)
 
     def level_and_scale(self, static: Tensor) -> tuple[Tensor, Tensor]:
-        """Return level and scale of series without a value, computed from static features.
+        """Return the level and the scale of series without a value, both computed from their static features.
 
         Args:
             static: ``[S, D]`` float32.
