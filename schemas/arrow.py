@@ -26,7 +26,7 @@ _BYTES = (
 
 
 def frame_of(rows: pa.RecordBatch | pa.Table) -> pl.DataFrame:
-    """Convert Arrow rows to a Polars frame; a cell that Polars cannot represent becomes text."""
+    """Convert Arrow rows to a Polars frame, without an error for any type or content of a column."""
     columns = [series_of(name, column) for name, column in zip(rows.schema.names, rows.columns, strict=True)]
     return pl.DataFrame(columns) if columns else pl.DataFrame()
 

@@ -43,15 +43,14 @@ _FIELDS = {
 }
 
 _PRIOR = 20.0  # the initial shares of a new series weigh as much as this many observed windows or runs
-# In a new series, values beyond the edge of a band are assumed to exceed it by this many band widths.
-# This number is an average.
-# In a normal distribution with 5 % of the values beyond the edge, the average is 0.25 band widths.
+# In a new series, values beyond a band's edge are assumed to exceed it by this many band widths on average.
+# In a normal distribution with 5 % of the values beyond the edge, the average excess is 0.25 band widths.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
 # The shares are averages over about the last `_MEMORY` / ``rate`` windows, within the limits below.
 # `_MEMORY` / ``rate`` is the number of windows in which about `_MEMORY` alarms are wanted.
 _MEMORY = 20.0
-# The shares are averages over at least, and at most, this many windows.
+# The shares are averages over at least the first, and at most the second, of these numbers of windows.
 # Beyond a million windows, float32 would round the update of a share to nothing.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band is at least this many scales wide: if most values are equal, it would otherwise have no width.

@@ -19,12 +19,12 @@ from forecaster.components.experts.stacking import anchor_horizons, by_horizon
 from forecaster.components.scores import scored_places
 
 # After this many residuals, the quantiles are at the learned distances from the median.
-# Before, their distances are a mean of the learned ones and the network's.
+# With fewer residuals, a quantile's distance is a weighted mean of the learned distance and the network's.
 _TRUSTED = 40
 # A residual counts as at most this many units, so that an outlier does not widen intervals for months.
 _LARGEST = 8.0
 # A residual within this many units of a quantile counts as partly below it and partly above it.
-# Without this range, the last bit of a forecast would decide; it depends on which series share a call.
+# Without this range, the last bit of a forecast would decide, which differs with the series in a call.
 _TIE = 1e-2
 # a series whose unit is at most this many scales counts as constant: its offsets are not updated
 _NO_UNIT = 1e-6
@@ -149,7 +149,7 @@ class Intervals:
             learned[:, :, t] = np.moveaxis(own["offset"], 1, 0) * (own["unit"] * trust[:, t])
             issued[t] = np.moveaxis(learned[:, :, t], 0, 1) + (1.0 - trust[:, t])[:, None] * network[t]
             for i, a in enumerate(anchors):
-                # A slice, so that a window after the block is ignored.
+                # Assign to a slice, so that a window after the block is ignored.
                 due[t + a : t + a + 1, i] = issued[t, i]
         for i, store in enumerate(stores):
             store_forecasts(store, issued[:, i], block.start, block.lengths)
@@ -164,7 +164,7 @@ class Intervals:
         rates: Floats32,
         counts: Bools | None,
     ) -> None:
-        """Update offsets and unit in place with the residuals of one window.
+        """Update the quantiles' offsets and the unit in place with the residuals of one window.
 
         Args:
             own: the component's arrays.

@@ -170,7 +170,7 @@ def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
 
 
 def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
-    """Return the encoding of a column, fitted to the ``rows`` (bool) that are True."""
+    """Return the encoding of a column, fitted to the rows where ``rows`` is True."""
     given = cells.given(column)
     is_number = cells.numbers(column).is_not_null() & given
     # If most cells are numbers, the column is numeric: one typing error must not turn it into text.

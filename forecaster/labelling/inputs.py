@@ -1,4 +1,4 @@
-"""Inputs of a label network under each scaling.
+"""Compute the inputs of a label network, for each kind of scaling.
 
 Letters: T steps, S sequences, C channels, F inputs, N values.
 """

@@ -21,7 +21,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 30.0, 600.0
 
 
 class Connection:
-    """The two stores, MLflow's client for both, and the experiment.
+    """The stores of runs and of models, MLflow's client for both, and the experiment of new runs.
 
     Attributes:
         runs: the store of runs.
@@ -90,7 +90,7 @@ class Connection:
         return self.client()
 
     def errors(self) -> AbstractContextManager[None]:
-        """Return a context in which an error of the store is raised as a ModelError with a one-line message."""
+        """Return a context in which an error of the store becomes a ModelError with a one-line message."""
         return store_errors(self.runs.uri)
 
     def experiment_id(self) -> str:

@@ -66,7 +66,7 @@ def close_windows(
 
 
 def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
-    """Return the shard with the state of the version that closes ``window``; re-warm it at a change."""
+    """Return the shard with a state of the version that closes ``window``, re-warmed if the version changes."""
     forecaster = models.of_window(window)
     if shard.state.model_version == forecaster.version or not models.has_made(shard.state):
         return shard

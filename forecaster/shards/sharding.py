@@ -199,7 +199,7 @@ def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
 
 
 def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
-    """Give rows back the offsets before `_before_offset_0` if the new log continues after these offsets."""
+    """Undo `_before_offset_0` for rows of partitions that the new log continues at a later offset."""
     if not begins or not len(pending):
         return pending
     own = pl.col("offset") + _LOWERED

@@ -110,8 +110,8 @@ class Stacking:
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         changes = self._changes(block)
         _copy_members(block, changes)
-        # Store NaN as the scale of a constant series: in scales, its changes are noise.
-        # No weight may learn from this noise.
+        # Store NaN as the scale of a constant series, so that no weight learns from its changes.
+        # The changes of a constant series, divided by its scale, are only noise.
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)  # [T, 2, S]
         origins = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
         actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origins], axis=1)  # [T, A, S]
@@ -252,7 +252,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide all errors by the best member's error: the power of this one is then 1, so no sum of powers is 0.
+    # Divide all errors by the best member's error: the best error is then 1, so no sum of powers is 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]
