@@ -83,12 +83,12 @@ def _with_covariates(names: tuple[str, ...]) -> pa.DataFrameSchema:
 
 
 def covariates_of(columns: Iterable[str]) -> list[str]:
-    """Return the columns of observed covariates among ``columns``, in the order of ``columns``."""
+    """Return those of ``columns`` that hold observed covariates, in their order."""
     return [name for name in columns if name.startswith(OBSERVED)]
 
 
 def optional_columns(columns: Iterable[str]) -> list[str]:
-    """Return the optional columns (``event_id``, observed covariates) among ``columns``, in their order."""
+    """Return those of ``columns`` that are optional (``event_id``, observed covariates), in their order."""
     return [name for name in columns if name == "event_id" or name.startswith(OBSERVED)]
 
 

@@ -23,7 +23,7 @@ from forecaster.components.base import Block, Field, series_first, series_last
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
 # P-values are interpolated in log(1 + distance), because the gaps between `_DISTANCES` grow.
-# log(distance) would fail at a distance of 0.
+# The 1 is added because log(distance) would fail at a distance of 0.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
 # Lengths of runs of equal values, in windows.
 # For each series and each of these lengths, the state holds the share of runs that lasted at least so long.
@@ -51,7 +51,7 @@ _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat t
 # `_MEMORY` / ``rate`` is the number of windows in which about `_MEMORY` alarms are wanted.
 _MEMORY = 20.0
 # The shares are averages over at least the first, and at most the second, of these numbers of windows.
-# Beyond a million windows, float32 would round the update of a share to nothing.
+# Beyond a million windows, float32 would round the update of a share to 0.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
 # The factor is not round, so that rounding does not decide whether a change of whole scales reaches an edge.
@@ -59,7 +59,7 @@ _LEAST_BAND = 0.0971
 # A value counts as equal to its forecast if they differ by at most this share of the forecast.
 _ROUNDING = 1e-15
 
-_YOUNG = 40  # alarms begin after this many windows of a series, and p-values of runs after this many runs
+_YOUNG = 40  # a series raises alarms after this many windows, and its runs have p-values after this many runs
 _STEP = 0.4  # an alarm lowers the natural logarithm of the p-value threshold by this number
 _DEBT = 6.0  # while a series has raised this many alarms more than wanted, it raises no other alarm
 _MOST = 0.1  # the p-value threshold is at most this number, or 3 times ``rate`` if that is larger
@@ -106,7 +106,7 @@ class Anomaly:
     writes = frozenset({"out.anomaly"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the component's fields: 177 bytes for each series.
+        """Return the component's fields, which take 177 bytes for each series.
 
         ``beyond`` holds the share of windows that were at least as far as each of `_DISTANCES`, ``lasting``
         the share of runs that lasted at least as long as each of `_RUNS`. ``known`` and ``runs`` are the

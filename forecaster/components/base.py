@@ -217,7 +217,7 @@ class Component(Protocol):
 
     @property
     def name(self) -> str:
-        """The name of the component, with which the names of its columns in a state table begin."""
+        """The name of the component; the names of its columns in a state table begin with it."""
 
     @property
     def format_version(self) -> int:

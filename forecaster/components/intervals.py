@@ -197,6 +197,6 @@ def _split_by_anchor(issued: Floats, anchors: tuple[int, ...]) -> list[Floats]:
 
 
 def _neighbours(quantiles: Floats, middle: int) -> tuple[Floats | None, Floats | None]:
-    """Return the quantiles next to the middle one, below and above; None if there is none."""
+    """Return the two quantiles next to the middle one; None for a neighbour that does not exist."""
     below = quantiles[middle - 1] if middle else None
     return below, quantiles[middle + 1] if middle + 1 < len(quantiles) else None

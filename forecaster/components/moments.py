@@ -196,7 +196,7 @@ class _Running:
         return change
 
     def _update_level(self, value: Floats, has_value: Bools, weight: Floats, change: Floats) -> None:
-        """Update mean and spread; a value too far from the mean counts as a nearer value."""
+        """Update mean and spread; a value far from the mean counts as if its distance were at a limit."""
         most = np.maximum(_LARGEST_DISTANCE * np.maximum(np.sqrt(self.variance), self.scale), change)
         most[self.observed == 1] = np.inf
         distance = np.clip(np.where(has_value, value - self.mean, 0.0), -most, most)

@@ -35,7 +35,7 @@ def likely_season(freq: Frequency) -> int:
 
 
 def ring_season(ring: int, freq: Frequency) -> int:
-    """Return the length in windows of the season in the state: 1 (none) if it exceeds the ring or 288."""
+    """Return how many windows the season in the state has; 1 (no season) if it exceeds the ring or 288."""
     season = likely_season(freq)
     return season if season <= min(ring, _LONGEST) else 1
 

@@ -28,7 +28,7 @@ from schemas.observations import LARGEST
 _MOST_WORDS = 64
 # A column of numbers counts as constant if its standard deviation is at most this share of the mean.
 _ROUNDING = 2.0**-48
-# Standardised numbers are clipped to this: a single 1 among 10,000 zeros is 100 deviations from the mean.
+# Standardised numbers are clipped to this many deviations, which a single 1 among 10,000 zeros reaches.
 _MOST_SPREADS = 100.0
 SERIES, TIME = "series_id", "timestamp"
 
@@ -113,7 +113,7 @@ class Features(Settings):
 
     @property
     def known_count(self) -> int:
-        """K: the number of known features, with the features of the calendar."""
+        """K: the number of known features, including the features of the calendar."""
         return 2 * len(self.calendar) + sum(column.width for column in self.known)
 
     @property

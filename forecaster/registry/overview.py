@@ -119,7 +119,7 @@ def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, flo
 
 
 def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
-    """Return one column for each metric that any row has and by which runs are compared."""
+    """Return one column for each metric by which runs are compared and which any of the runs has."""
     names = sorted({name for row in metrics for name in row if _is_compared(name)})
     return {name: pl.Series([row.get(name) for row in metrics], dtype=pl.Float64) for name in names}
 

@@ -19,7 +19,7 @@ from forecaster.arrays import Arrays, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
-# The penalty of the ridge regression is at least this, in squared scales.
+# The penalty of the ridge regression is at least this number, in squared scales.
 # Without this limit, weights would change fast after tiny forecast changes.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
@@ -292,7 +292,7 @@ def _within(combined: Floats32, changes: Sequence[Floats32]) -> None:
 
 
 def _copy_members(block: Block, changes: Sequence[Floats32]) -> None:
-    """Copy the forecasts of members and network into ``block.out`` if they are requested."""
+    """Copy the forecasts of the members and of the network into ``block.out`` if it has arrays for them."""
     if len(block.out.members):
         block.out.network[:] = block.out.forecast
         for row, change in zip(block.out.members, changes, strict=True):

@@ -169,7 +169,7 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
 
 
 def _lagged(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """Return each lag less the last value, in spreads: ``[n, T, S]`` for ``n`` lags.
+    """Return the value at each lag less the last value, in spreads: ``[n, T, S]`` for ``n`` lags.
 
     A missing lag counts as the running mean. A lag on another level counts as the last value.
     """

@@ -175,7 +175,7 @@ class Network(nn.Module):
         return _READS | ({"observed_inputs"} if self.past else frozenset())
 
     def spec(self) -> Mapping[str, Field]:
-        """Return ``hidden``, ``cell`` if the cell is an LSTM, and ``expected`` if there is a linear part."""
+        """Return the fields: ``hidden``, ``cell`` for an LSTM, and ``expected`` if there is a linear part."""
         field = Field("float32", (self.config.layers, self.config.hidden))
         fields = {"hidden": field} | ({"cell": field} if self.config.cell == "lstm" else {})
         return fields | ({"expected": Field("float32", (LINEAR_EXPERT_COUNT,))} if self.config.linear else {})

@@ -84,7 +84,7 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return ``[count, r, S]``, values of ``count`` windows; the first is ``ago`` windows before each row."""
+    """Return ``[count, r, S]``: for each row, ``count`` windows' values, from ``ago`` windows before on."""
     before = len(block.history) - len(block.values) - ago
     if isinstance(rows, slice):
         return block.history[before + rows.start : before + rows.start + count, None, some]
@@ -178,7 +178,7 @@ class Experts:
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
-        """Write the changes from the last value, in units, into ``forecasts`` ``[K, n, S, N]``."""
+        """Write forecasts, as changes from the last value in units, into ``forecasts`` ``[K, n, S, N]``."""
         x, horizon = piece.x, self.ridge.shape[2]
         to_units = (piece.size / block.unit[piece.rows, piece.some]).astype(np.float32)[:, :, None]
         out = forecasts[:LINEAR_EXPERT_COUNT, piece.at, piece.some]
