@@ -30,7 +30,7 @@ _DECISION = "**Decision of "
 
 @dataclass(frozen=True)
 class Move:
-    """One move of an alias.
+    """A move of an alias from one version of a model to another.
 
     Attributes:
         number: number of the move, from 1.

@@ -66,7 +66,7 @@ def close_windows(
 
 
 def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
-    """Return the shard with a state of the version that closes ``window``; re-warm the state for a new one."""
+    """Return the shard with a state of the version that closes ``window``; re-warm the state if needed."""
     forecaster = models.of_window(window)
     if shard.state.model_version == forecaster.version or not models.has_made(shard.state):
         return shard

@@ -197,7 +197,7 @@ class Warming:
         return RecentValues(state.series_ids, start, values, past, _has_value(ring[:, earlier]))
 
     def step(self, recent: RecentValues, pause: Callable[[], None] = lambda: None) -> None:
-        """Step the new version through copied values.
+        """Step the state of the new version through copied values.
 
         Args:
             recent: the values, in the order in which they were copied.

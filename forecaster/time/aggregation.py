@@ -177,7 +177,7 @@ def fill(
 
 
 def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame, Duplicates]:
-    """Return the later row of each observation, which counts, and the other rows as `Duplicates`."""
+    """Return the last row of each observation, which counts, and the other rows as `Duplicates`."""
     identity, rows = _with_identity(rows, config)
     if not identity:
         return rows, NO_DUPLICATES

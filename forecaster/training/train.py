@@ -40,7 +40,7 @@ from forecaster.training.losses import (
 
 @dataclass(frozen=True)
 class Trained:
-    """Result of a training run.
+    """The result of training a forecaster's network.
 
     Attributes:
         forecaster: the forecaster to use: refit to all windows, or ``chosen`` if ``training.refit`` is off or

@@ -115,7 +115,9 @@ def network_inputs(
     x = block_inputs(block, config.lags)
     if config.linear:
         if ridge is None:
-            raise ValueError("inputs of a network with a linear part need its ridge")
+            raise ValueError(
+                "give the ridge of the network: its linear part needs the ridge to compute inputs"
+            )
         changes = expert_forecasts(block, ridge[:, :, :1], ring_season(config.ring, freq))[..., 0]
         nothing = np.full((LINEAR_EXPERT_COUNT, values.shape[1]), np.nan, np.float32)
         x = np.concatenate([x, expert_errors(block, nothing, changes)], axis=2)
