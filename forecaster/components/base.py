@@ -93,7 +93,7 @@ class Outputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """Some windows of some series: the values, and what the components of the chain have added to them.
+    """Consecutive windows of some series: the values, and the fields that the components have added.
 
     The caller (`forecaster.stepping.step_block`) fills the fields from ``start`` to ``past`` and allocates
     ``out``. Each component adds the fields named for it below, for the components after it in the chain, and

@@ -74,7 +74,7 @@ class Sequences:
 
 @dataclass(frozen=True)
 class GatheredSequences:
-    """Sequences that were built from rows.
+    """Sequences that were built from rows, and the part that the rows assign to each sequence.
 
     Attributes:
         sequences: the sequences.

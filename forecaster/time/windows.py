@@ -83,7 +83,7 @@ class Windows:
             yield self.rows(first, stop)
 
     def row_of(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row of each window, or of the last earlier window that has a row; -1 if there is none."""
+        """Return the row of each window, or of the last earlier window with a row; -1 if there is none."""
         return np.searchsorted(self.index, window, side="right") - 1
 
     def of_series(self, index: Sequence[int] | NDArray[np.int64]) -> Windows:

@@ -30,7 +30,7 @@ _MOST_WEIGHT = 5.0
 
 
 class Segment(NamedTuple):
-    """Some windows of a batch as tensors, with the targets at ``n`` of its rows.
+    """Consecutive windows of a batch as tensors, with the targets at the ``n`` rows to forecast from.
 
     Attributes:
         x: ``[t, B, F]`` float32, inputs.
