@@ -67,7 +67,7 @@ class State:
 
     @property
     def bytes_per_series(self) -> float:
-        """Bytes per series in all arrays, without its id."""
+        """Bytes per series in all arrays of the state, without the bytes of the series id."""
         clocks = self.clock.nbytes + self.silent.nbytes
         return clocks / max(len(self), 1) + sum(self.bytes_by_component.values())
 

@@ -24,7 +24,7 @@ _SECRET_QUERY = re.compile(
 
 
 def masked(text: str) -> str:
-    """Replace the user names, passwords and tokens of all URLs in a text by ``***``."""
+    """Replace user names, passwords and parameters with secret names in the URLs of a text by ``***``."""
     return _SECRET_QUERY.sub(rf"\1{MASK}", _USER_INFO.sub(f"{MASK}@", text))
 
 

@@ -64,7 +64,8 @@ class Scores:
         """Write the scores of the forecasts whose actuals are in the block to ``out.scores``."""
         if not block.out.scores.shape[-1]:
             return own, block
-        residual = block.residuals[:, scored_places(self.horizon)]  # [T, K, S]
+        # The axes of ``residual`` are window, scored horizon and series.
+        residual = block.residuals[:, scored_places(self.horizon)]
         if len(self.levels) > 1:
             error, pinball, inside = self._of_quantiles(residual, block.bands)
         else:

@@ -89,7 +89,8 @@ def drift_of(profile: Profile, state: State) -> dict[str, InputDrift]:
     rows = profile.rows_of(state.series_ids)
     known = np.flatnonzero(rows >= 0)
     counts, shares = counted[known].astype(np.float64), profile.shares[rows[known]].astype(np.float64)
-    indices = np.nan_to_num(population_stability_index(counts, shares), nan=-1.0)  # [S, I]
+    # The axes of ``indices`` are series and input.
+    indices = np.nan_to_num(population_stability_index(counts, shares), nan=-1.0)
     found = {}
     for place, name in enumerate(profile.inputs):
         own, totals = counts[:, place], counts[:, place].sum(axis=1, keepdims=True)

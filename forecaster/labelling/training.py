@@ -165,7 +165,7 @@ class _Whole:
         self._batch = labeller.config.batch
 
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield logits and labels of all sequences of a part, in batches of random order."""
+        """Yield logits and labels of all sequences of a part, in batches drawn in random order."""
         index = self._index[part]
         for chosen in torch.split(index[torch.randperm(len(index))], self._batch):
             lengths = self._lengths[chosen]

@@ -144,7 +144,8 @@ def _plan_with_changes(state: State, seen: Bools, closed: Ints, max_gap: int) ->
     has_past = began | (state.silent > 0)
     # This is the row of the last value before the block, for a series that has such a value.
     last_before = closed - 1 - state.silent
-    latest = latest_rows(seen, np.where(has_past, last_before, NEVER))  # the shape is ``[1 + T, S]``
+    # The axes of ``latest`` are row (``1 + T`` rows) and series.
+    latest = latest_rows(seen, np.where(has_past, last_before, NEVER))
     silence = row - latest[:-1] - 1  # the number of windows without a value directly before each window
     begins = seen & (silence > max_gap)
     returns = begins & (silence <= forgotten_after(max_gap))

@@ -159,7 +159,7 @@ class Frequency:
 
     @property
     def nominal_s(self) -> int:
-        """The length of a window in seconds, for rates; the average length for months, quarters and years."""
+        """The length of a window in seconds, for rates; an average for months, quarters and years."""
         return self.months * _MONTH_S if self.months else self.seconds
 
     @overload

@@ -20,7 +20,7 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
 # The penalty of the ridge regression is at least this number, in squared scales.
-# Without this limit, weights would change fast after tiny forecast changes.
+# With a smaller penalty, weights would change fast after tiny forecast changes.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
@@ -112,9 +112,11 @@ class Stacking:
         _copy_members(block, changes)
         # Store NaN as the scale of a constant series, so that no weight learns from its changes.
         # The changes of a constant series, divided by its scale, are only noise.
-        issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)  # [T, 2, S]
+        # The axes of ``issued`` are window, last value or scale, and series.
+        issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)
         origins = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
-        actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origins], axis=1)  # [T, A, S]
+        # The axes of ``actual`` are window, anchor and series.
+        actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origins], axis=1)
         actual = np.clip(actual, -_LARGEST, _LARGEST)
         # The axes of ``anchor_forecasts`` are anchor, member, window and series.
         anchor_forecasts = np.stack([_at_anchors(change, anchors) for change in changes], axis=1)
@@ -252,7 +254,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide all errors by the best member's error: the best error is then 1, so no sum of powers is 0.
+    # Divide all errors by the least error, which is then 1, so that no sum of powers of errors is 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]

@@ -84,7 +84,7 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return ``[count, r, S]``: for each row, ``count`` windows' values, from ``ago`` windows before on."""
+    """Return ``[count, r, S]``: the values of ``count`` windows, from ``ago`` windows before each row on."""
     before = len(block.history) - len(block.values) - ago
     if isinstance(rows, slice):
         return block.history[before + rows.start : before + rows.start + count, None, some]
@@ -163,7 +163,7 @@ class Experts:
 
     @cached_property
     def _weights(self) -> Floats32:
-        """The weights of both regressions side by side, ``[F, 2 N]``."""
+        """The weights of both ridge regressions, side by side: ``[F, 2 N]``."""
         return np.concatenate(list(self.ridge), axis=1)
 
     @cached_property
