@@ -181,7 +181,7 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log of the share of windows with a distance of at least ``z``, and the least p-value.
+        """Return the log of the share of distances of at least ``z``, and the lower bound of the p-value.
 
         Both are ``[S]``.
         """

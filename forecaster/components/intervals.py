@@ -24,7 +24,8 @@ _TRUSTED = 40
 # A residual counts as at most this many units, so that an outlier does not widen intervals for months.
 _LARGEST = 8.0
 # A residual within this many units of a quantile counts as partly below it and partly above it.
-# Without this range, the last bit of a forecast would decide, which differs with the series in a call.
+# Without this range, the last bit of a forecast would decide the side of a residual.
+# That bit differs with the series that are computed in one call.
 _TIE = 1e-2
 # a series whose unit is at most this many scales counts as constant: its offsets are not updated
 _NO_UNIT = 1e-6
