@@ -33,8 +33,8 @@ _MONTH = r"^\d{4}-(?:0[1-9]|1[0-2])$"
 _QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
-# `times` moves times before 1600 or after 2300 to these limits, because microseconds of far times overflow.
-# The rows of such times are rejected all the same: observations must be in the years 1678 to 2261.
+# `times` replaces a time before 1600 or after 2300 by the nearer limit: microseconds of far times overflow.
+# The row of such a time is rejected anyway: observations must be in the years 1678 to 2261.
 _LEAST_US = -11_676_096_000_000_000
 _MOST_US = 10_413_792_000_000_000
 
@@ -48,9 +48,9 @@ def given(cells: pl.Series) -> pl.Series:
 
 
 def numbers(cells: pl.Series) -> pl.Series:
-    """Convert the cells to Float64 ``[n]``.
+    """Convert the cells to Float64 ``[n]``; a cell that is missing or not a number becomes null.
 
-    A cell that is missing or not a number becomes null. NaN and infinity are kept.
+    NaN and infinity are kept.
     """
     cells = _plain(cells)
     if cells.dtype.is_numeric():
@@ -141,7 +141,7 @@ def _from_text(words: pl.Series) -> pl.Series:
 
 
 def _from_repeated(words: pl.Series) -> pl.Series:
-    """Convert text to microseconds since 1970, Int64 ``[n]``; parse a text that many cells have only once.
+    """Convert text to microseconds since 1970, Int64 ``[n]``; parse each distinct text once if many repeat.
 
     This saves time, because the series of a fleet often have rows at the same times. If more than half of the
     texts are distinct, all cells are parsed.

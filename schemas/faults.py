@@ -34,7 +34,7 @@ class Fault(NamedTuple):
 
 
 def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
-    """Return an expression for the kind or the sentence of each row's first fault.
+    """Return a Polars expression that gives the kind, or the sentence, of the first fault of each row.
 
     Args:
         faults: the possible faults, in the order in which they are checked.
@@ -44,7 +44,7 @@ def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
 
 
 def faults_of_problem(default: str) -> list[Fault]:
-    """Return the fault of rows that the reader of the file or message could not read, as a list of one fault.
+    """Return a list with one fault, for rows that the reader of the file or message could not read.
 
     The ``found`` of the fault is True for every row, so use the fault only for rows with a problem. The
     column ``problem`` of a row holds the sentence of the fault, and the column ``problem_kind`` holds its

@@ -72,7 +72,7 @@ class Observation(pa.DataFrameModel):
         ordered = True
 
 
-# Build the schema only once: with the class `Observation`, each thread would build it again.
+# Build the schema once, here: if `Observation` itself were used, each thread would build the schema again.
 _OBSERVATIONS = Observation.to_schema()
 
 
@@ -83,12 +83,12 @@ def _with_covariates(names: tuple[str, ...]) -> pa.DataFrameSchema:
 
 
 def covariates_of(columns: Iterable[str]) -> list[str]:
-    """Return the columns of observed covariates among ``columns``, in the order of ``columns``."""
+    """Return those of ``columns`` that hold observed covariates, in their order."""
     return [name for name in columns if name.startswith(OBSERVED)]
 
 
 def optional_columns(columns: Iterable[str]) -> list[str]:
-    """Return the optional columns (``event_id``, observed covariates) among ``columns``, in their order."""
+    """Return those of ``columns`` that are optional (``event_id``, observed covariates), in their order."""
     return [name for name in columns if name == "event_id" or name.startswith(OBSERVED)]
 
 
@@ -179,7 +179,7 @@ def _is_good(column: pl.Series) -> bool:
     validates few rows at a time. So `validate` calls pandera only if this function returns False.
     """
     if column.name.startswith(OBSERVED):
-        # Polars orders NaN above all numbers, so this comparison is False for NaN.
+        # Polars orders NaN above all numbers, so this comparison is False for NaN, as it should be.
         return bool((column.drop_nulls().abs() <= LARGEST).all())
     if column.null_count():
         return False
@@ -231,7 +231,7 @@ def _quarantined(
             cells.given(raw[name]).alias(f"{name} given"),
         )
         fails_here = pl.col(f"{name} fails")
-        # Report only the reader's problem for a row that the reader could not read: its cells mean nothing.
+        # For a row that the reader could not read, report only the reader's problem: its cells mean nothing.
         if has_problems:
             fails_here = fails_here & pl.col("problem").is_null()
         label = name.removeprefix(OBSERVED)

@@ -89,7 +89,7 @@ def empty(offset: bool = False) -> pl.DataFrame:
 
 
 def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
-    """Return the quarantined row of a file that cannot be read at all, or only up to some row.
+    """Return one quarantined row, which stands for a file that cannot be read at all, or not to its end.
 
     Args:
         file: the name of the file.
@@ -146,4 +146,4 @@ def check_share(reasons: Mapping[str, int], rows: int, most: float, rejected: pl
     raise DataError(f"{message}{first}; correct the rows, or raise data.max_quarantined (1 allows any share)")
 
 
-_SHOWN = 3  # a message shows at most this many reasons
+_SHOWN = 3  # an error message lists at most this many kinds of faults

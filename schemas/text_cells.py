@@ -18,7 +18,7 @@ _YEARS_D = 92_000_000  # Polars can write dates within this many days of 1970 (2
 
 
 def text(cells: pl.Series) -> pl.Series:
-    """Convert the cells to text that can be parsed, String ``[n]``.
+    """Convert cells of any type to text for parsers to read, String ``[n]``; `shown` writes text for people.
 
     Lists and structs become JSON. Null and bytes that are not UTF-8 become null; `shown` can write such
     bytes.
@@ -106,7 +106,7 @@ def _times(cells: pl.Series) -> pl.Series:
     ticks = cells.to_physical().cast(pl.Int64)
     unit = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
     most = _YEARS_D if unit == "days" else min(_YEARS_S * _TICKS[unit], 2**63 - 1)
-    # Compare without abs(), too, because abs() of the smallest int64 overflows to a negative number.
+    # Compare without abs(), too, because abs() of the smallest int64 overflows: it is a negative number.
     outside = (ticks.abs() > most) | (ticks < -most)
     if not outside.any():
         return cells.cast(pl.String)

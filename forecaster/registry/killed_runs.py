@@ -20,7 +20,7 @@ _NOTE = "the process of this run ended without ending the run, for example by SI
 
 
 def process_tag() -> str:
-    """Return a text that no other process of this host has, not even after a reboot."""
+    """Return a text that identifies this process among all processes of its host, even after a reboot."""
     return f"{_boot()} {_namespace()} {os.getpid()} {started_s(os.getpid())} {_CLOCK}"
 
 
@@ -65,12 +65,13 @@ def check_not_running(tag: str, folder: Path) -> None:
 
 
 def _is_dead(tag: str) -> bool:
-    """Return whether the process of a tag ran in this process namespace and has ended."""
+    """Return True if the process of a tag ran in this process namespace, and has ended."""
     parts = tag.split()
     if len(parts) < 4 or parts[1] != _namespace():
         return False
     if parts[0] != _boot():
-        return parts[1] == _OF_HOST  # the host has rebooted, which ended all its processes
+        # The host has rebooted since the tag was written, which ended all processes.
+        return parts[1] == _OF_HOST
     try:
         if parts[4:] == [_CLOCK]:
             return not is_running(int(parts[2]), float(parts[3]))
@@ -80,7 +81,7 @@ def _is_dead(tag: str) -> bool:
 
 
 def _boot() -> str:
-    """Return the id of the boot of this machine; empty where the system has none."""
+    """Return the id of the current boot of this machine; "-" if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -88,7 +89,7 @@ def _boot() -> str:
 
 
 def _namespace() -> str:
-    """Return the namespace of process numbers; containers of one machine have different ones."""
+    """Return the id of the namespace of process numbers, which differs by container; "-" if there is none."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:

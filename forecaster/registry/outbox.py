@@ -133,7 +133,7 @@ class Outbox:
             durable.write_bytes(self.make_folder() / _FILE, text.encode())
         elif self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-            # the parent folder is not empty, because it holds the outbox of another run
+            # Keep the parent folder if it is not empty: it then holds the outbox of another run.
             with suppress(OSError):
                 self.folder.parent.rmdir()
             self.folder = None

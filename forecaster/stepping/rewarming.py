@@ -86,7 +86,7 @@ def _take_fields(forecaster: Forecaster, warm: State, state: State) -> None:
 
 
 def _fields_to_copy(forecaster: Forecaster, state: State) -> dict[str, list[str]]:
-    """Return the fields of each component whose values mean the same under the new and the old forecaster."""
+    """Return, for each component, the fields that mean the same under the old and the new forecaster."""
     config, windows = forecaster.network_config, forecaster.window_config
     ring = state.parts.get("ring", {}).get("values")
     old_config = config.model_copy(update={"ring": 0 if ring is None else ring.shape[1]})
@@ -197,7 +197,7 @@ class Warming:
         return RecentValues(state.series_ids, start, values, past, _has_value(ring[:, earlier]))
 
     def step(self, recent: RecentValues, pause: Callable[[], None] = lambda: None) -> None:
-        """Step the new version through copied values.
+        """Step the state of the new version through copied values.
 
         Args:
             recent: the values, in the order in which they were copied.
@@ -217,7 +217,7 @@ class Warming:
         Args:
             state: the state of the earlier version, which has closed all windows before ``window``.
         """
-        # some live series have closed fewer or more windows than the others
+        # If some live series have closed more windows than others, re-warm them all from the current state.
         if (state.clock[live(state)] != self.window - 1).any():
             return rewarm(self.forecaster, state)
         recent = self.copy_values(state, self.window - 1)
