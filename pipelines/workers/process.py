@@ -16,7 +16,8 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
-_LOWEST_PRIORITY = 19
+_LESS_PRIORITY = 5  # a quarter of a core that another thread wants, too; with 19 it would be almost nothing
+_LEAST_PRIORITY = 19
 _LARGEST_FROM_HEAP: Final = 32 * 2**20  # bytes; the largest threshold that glibc accepts
 _TRIM_ABOVE: Final = 2**30
 
@@ -27,12 +28,14 @@ def cores() -> int:
 
 
 def lower_priority_of_thread() -> None:
-    """Give the calling thread the lowest priority, so that it computes only on cores that are idle.
+    """Give the calling thread a lower priority than the other threads of the process.
 
     Linux sets priorities per thread. On other systems this function changes nothing.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+        thread = threading.get_native_id()
+        lower = os.getpriority(os.PRIO_PROCESS, thread) + _LESS_PRIORITY  # a larger number is less
+        os.setpriority(os.PRIO_PROCESS, thread, min(lower, _LEAST_PRIORITY))
 
 
 def reuse_freed_memory() -> None:

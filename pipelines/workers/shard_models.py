@@ -22,7 +22,7 @@ from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import DataError
 
 _LOOK_EVERY_S = 0.005
-_LONGEST_PAUSE_S = 1.0  # so that the warming also makes progress while the shards have a backlog
+_LONGEST_PAUSE_S = 0.25  # so that the warming also ends while the shards have a backlog
 
 
 class WarmingTask:
@@ -56,8 +56,8 @@ class WarmingTask:
 class WarmingThread:
     """The thread that warms up states; it gives way to the threads that forecast.
 
-    The thread has the lowest priority of the operating system, and makes no call of the network while the
-    other threads are busy. So a window waits for at most a part of one call.
+    The thread has a lower priority in the operating system, and pauses while the other threads are busy. So a
+    window is delayed by a part of one call, and the warming also makes progress on a busy machine.
 
     Args:
         is_busy: returns whether a window is being stepped, or its forecasts are being written.
@@ -94,7 +94,7 @@ class WarmingThread:
             self._thread.close()
 
     def _pause(self) -> None:
-        """Wait while other threads are busy, at most a second.
+        """Wait while other threads are busy, at most a quarter of a second.
 
         Raises:
             CancelledError: the thread was abandoned.

@@ -66,5 +66,5 @@ def test_warming_has_a_lower_priority_than_other_threads() -> None:
     warming.may_end.set()
     thread.start(warming)[1].result(PATIENCE_S)  # type: ignore[arg-type]
     thread.close()
-    assert min(warming.priorities) == 19
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < 19
+    ours = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert min(warming.priorities) > ours  # a larger number is a lower priority
