@@ -224,8 +224,8 @@ def main() -> int:
     """Run the stream, and print latencies, memory, differences and the JSON object."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.swap", description=__doc__)
     parser.add_argument("--series", type=int, default=10_000)
-    parser.add_argument("--pace", type=float, default=0.5, metavar="SECONDS", help="time between two windows")
-    parser.add_argument("--before", type=int, default=120, help="paced windows before the request")
+    parser.add_argument("--pace", type=float, default=1.0, metavar="SECONDS", help="time between two windows")
+    parser.add_argument("--before", type=int, default=60, help="paced windows before the request")
     chosen = parser.parse_args()
     print(machine.described(), flush=True)
     old, new = (Forecaster.untrained(NetworkConfig(), WindowConfig(freq="1h"), seed) for seed in (1, 2))
