@@ -21,7 +21,7 @@ from forecaster.stepping.lifecycle import forgotten_after
 from forecaster.time.aggregation import NO_DUPLICATES, fill
 from schemas import replaced
 
-# The slots of forgotten series slow down steps: free them if they are more than one slot in this many.
+# Slots of forgotten series slow down steps: they are freed if they are more than one in this many slots.
 _SLOTS_PER_FORGOTTEN = 10
 
 _BLOCK_STEPS = 1 << 18  # a block has at most this many series-steps: its forecasts take about 150 MB

@@ -3,7 +3,7 @@
 `rewarm` does this in one call. `Warming` gives the same result at a later window, in small steps that can be
 taken while the earlier weights go on.
 
-Letters: R windows of the ring, C observed covariates, n series.
+Letters: T windows, R windows of the ring, C observed covariates, n series.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         past = _stored_past(forecaster, state, index, values)
         start = int(clock) + 1 - len(values)
         part = forecaster.new_series_state(tuple(state.series_ids[i] for i in index), start)
-        most = windows_per_call(len(index))  # few windows in each call bound the memory that it needs
+        most = windows_per_call(len(index))  # each call steps few windows, to limit its memory
         for first in range(0, len(values), most):
             rows = slice(first, first + most)
             advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])
@@ -218,7 +218,8 @@ class Warming:
         Args:
             state: the state of the earlier version, which has closed all windows before ``window``.
         """
-        if (state.clock[live(state)] != self.window - 1).any():  # series that are ahead of the others
+        # some live series have closed fewer or more windows than the others
+        if (state.clock[live(state)] != self.window - 1).any():
             return rewarm(self.forecaster, state)
         self.copy_values(state, self.window - 1)
         while self.step():
@@ -247,7 +248,7 @@ class Warming:
             put(self._state.parts, series, part.parts)
 
     def _align(self, series_ids: tuple[str, ...], has_earlier: Bools, start: int) -> None:
-        """Give the state the series ``series_ids``, before the window ``start``.
+        """Reorder the state to the series ``series_ids``; add new series as they are before ``start``.
 
         A series without a value before ``start`` has the initial state: it is new, or it has retired.
         """

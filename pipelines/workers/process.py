@@ -18,7 +18,7 @@ _M_ARENA_MAX: Final = -8
 
 _LESS_PRIORITY = 5  # a quarter of a core that another thread wants, too; with 19 it would be almost nothing
 _LEAST_PRIORITY = 19
-_LARGEST_FROM_HEAP: Final = 32 * 2**20  # bytes; the largest threshold that glibc accepts
+_LARGEST_FROM_HEAP: Final = 32 * 2**20  # in bytes; glibc accepts no larger threshold
 _TRIM_ABOVE: Final = 2**30
 
 

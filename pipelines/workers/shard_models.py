@@ -22,7 +22,7 @@ from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import DataError
 
 _LOOK_EVERY_S = 0.005
-_LONGEST_PAUSE_S = 0.25  # so that the warming also ends while the shards have a backlog
+_LONGEST_PAUSE_S = 0.25  # limit of each wait, so that the warming also ends if the shards always have work
 
 
 class WarmingTask:
