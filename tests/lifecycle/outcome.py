@@ -67,7 +67,7 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """True if no window was lost or late, and the alias and the stream changed versions as planned."""
+        """Return True if no window was lost or late, and alias and stream changed versions as planned."""
         return (
             not self.windows_lost
             and not self.windows_late

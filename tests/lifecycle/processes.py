@@ -19,8 +19,8 @@ from tests.lifecycle import inputs
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
-_FIRST_DAYS = 40  # written quickly, because the retraining waits for these days
-_FAST_S, _SLOW_S = 0.1, 1.5  # least seconds between two days of the stream
+_FIRST_DAYS = 40  # days that are written quickly, because the retraining waits for them
+_FAST_S, _SLOW_S = 0.1, 1.5  # least seconds between the files of two days
 _MOST_UNREAD_DAYS = 2  # so that a slow machine streams fewer days, and does not collect a backlog
 
 
@@ -117,7 +117,7 @@ class Stream:
         return found
 
     def stop_feeder(self) -> None:
-        """Stop putting files."""
+        """Stop the thread that writes files into the watched folder."""
         self._is_stopping.set()
         self._feeder.join()
 
@@ -134,7 +134,7 @@ class Stream:
             if self._process.poll() is not None:
                 raise SystemExit(f"the stream has ended: see {self._folder / 'stream.log'}")
             if time.monotonic() > deadline_s:
-                raise SystemExit(f"the stream reads no further: see {self._folder / 'stream.log'}")
+                raise SystemExit(f"the stream made too little progress: see {self._folder / 'stream.log'}")
             time.sleep(0.1)
 
 
