@@ -58,9 +58,9 @@ def close_windows(
         shard, closed = _close_block(shard, pending[low:high], start, stop, models)
         low = high
         yield replace(shard, pending=pending[high:]), closed
-    # Change the version as soon as all windows before the change are closed, even if no series is live.
-    # All shards of a stopped job then have the same model version.
-    changed = _with_version_of(shard, through + 1, models)
+    # Also change the version of a shard without a live series: then all shards of a stopped job have the
+    # version that closed the last window. The change waits for its window, to leave time for the re-warming.
+    changed = _with_version_of(shard, through, models)
     if shard.closed_through != through or changed is not shard:
         yield replace(changed, pending=pending[low:], closed_through=through), None
 

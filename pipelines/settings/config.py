@@ -95,7 +95,7 @@ class StreamConfig(Settings):
     shadow: str = Field(
         default="",
         description="alias of the model, such as challenger, that names a version which also forecasts every "
-        "window, into the folder forecasts-shadow; unset: no such version",
+        "window, into the folder forecasts-shadow or the topic kafka.to_shadow; unset: no such version",
     )
     shadow_share: float = Field(
         default=1.0,

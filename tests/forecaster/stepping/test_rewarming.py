@@ -125,7 +125,7 @@ def test_warming_up_without_a_ring_keeps_only_the_moments() -> None:
     old, new = (Forecaster.untrained(config, WindowConfig(), seed) for seed in (1, 2))
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0], [5.0]])))
     warming = Warming(new, START + 3)
-    assert warming.copy_values(state, START + 2) is None
+    assert not warming.copy_values(state, START + 2)
     assert_same_state(rewarm(new, state), warming.finish(state))
 
 
@@ -135,8 +135,7 @@ def test_a_series_that_retires_during_the_warm_up_has_a_cold_start() -> None:
     fleet = Windows(("a",), START, values)
     state, _ = advance(old, old.initial_state(), fleet.between(START, START + 2))
     warming = Warming(new, fleet.stop)
-    recent = warming.copy_values(state, START + 1)
-    assert recent is not None
-    warming.step(recent)
+    assert warming.copy_values(state, START + 1)
+    assert warming.step()
     state, _ = advance(old, state, fleet.between(START + 2, fleet.stop))
     assert_same_state(rewarm(new, state), warming.finish(state))

@@ -109,6 +109,12 @@ REFUSED = [
         "a stream of a topic reads no files: leave good.csv",
     ),
     ("stream good.csv -m model -s kafka.to_late=t", 2, "kafka.to_late needs kafka.to_topic"),
+    ("stream good.csv -m model -s kafka.to_shadow=t", 2, "kafka.to_shadow needs kafka.to_topic"),
+    (
+        "stream good.csv -m model --to-topic t -s kafka.to_shadow=u",
+        2,
+        "--set kafka.to_shadow has no effect without stream.shadow",
+    ),
     (
         "stream folder -m model --watch --source kafka --topic t",
         2,

@@ -344,10 +344,10 @@ def test_abandoned_workers_finish_only_their_current_work(
     begun, free = threading.Event(), threading.Event()
     write = files.ShardFiles.write_forecasts
 
-    def write_slowly(self: files.ShardFiles, forecasts: Forecasts) -> None:
+    def write_slowly(self: files.ShardFiles, forecasts: Forecasts, part: str) -> None:
         begun.set()
         assert free.wait(PATIENCE_S)
-        write(self, forecasts)
+        write(self, forecasts, part)
 
     monkeypatch.setattr(files.ShardFiles, "write_forecasts", write_slowly)
     workers = Workers(replace(settings, threads=1, windows_per_step=1))
