@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from forecaster.setting_types import LocalPath, Settings, SettingsConflict
 from forecaster.time.window_config import Duration
-from pipelines.settings.setting_types import Encoding, Time, TimeFormat
+from pipelines.settings.setting_types import Encoding, Time, TimeFormat, TimeZone
 
 
 def _as_list(paths: object) -> object:
@@ -39,8 +39,13 @@ class ColumnsConfig(Settings):
     time_format: TimeFormat = Field(
         default="auto",
         description="format of the times; auto: ISO 8601, or s, ms, us or ns since 1970 if the time is after "
-        "1973; s, ms, us or ns: this unit since 1970; excel: days of a spreadsheet; or a pattern such as "
-        "%m/%d/%Y %H:%M, %Y or %Y%m",
+        "1973, or for files the format that reads all times of a file; s, ms, us or ns: this unit since "
+        "1970; excel: days of a spreadsheet; or a pattern such as %m/%d/%Y %H:%M, %Y or %Y%m",
+    )
+    time_zone: TimeZone = Field(
+        default="",
+        description="zone of times without a zone, such as Europe/Berlin; a local time that the zone skips "
+        'or repeats when clocks change is quarantined; "": UTC',
     )
     decimal: Literal["auto", ".", ","] = Field(
         default="auto",

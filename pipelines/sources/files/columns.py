@@ -12,6 +12,7 @@ import polars as pl
 
 from pipelines.settings.data_config import Columns
 from pipelines.sources.files.csv_header import UNNAMED
+from pipelines.sources.files.time_detection import fits_a_format
 from schemas import cells
 from schemas.errors import DataError
 from schemas.time_formats import UNITS
@@ -204,6 +205,8 @@ def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str)
         if column.dtype.is_numeric() or known.is_empty() or cells.numbers(known).is_not_null().any():
             continue
         if cells.times(known, time_format).is_not_null().all():
+            return column.name
+        if time_format == cells.AUTO and fits_a_format(known):
             return column.name
     return ""
 
