@@ -9,11 +9,14 @@ from __future__ import annotations
 import polars as pl
 
 from schemas import time_formats, time_zones
-from schemas.text_cells import names, shown, text
+from schemas.text_cells import joined_names, names, shown, text
 from schemas.time_formats import AUTO
 from schemas.time_zones import TIME
 
-__all__ = ["AUTO", "MISSING", "TIME", "given", "lacks_zone", "names", "numbers", "shown", "text", "times"]
+__all__ = [
+    "AUTO", "MISSING", "TIME", "given", "joined_names", "lacks_zone", "names", "numbers", "shown", "text",
+    "times",
+]  # fmt: skip
 
 MISSING = ("", "NA", "null", "None")
 """The texts that mean a missing value in a column of numbers or times.

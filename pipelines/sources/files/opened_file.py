@@ -15,8 +15,9 @@ from pipelines.settings.data_config import Columns
 from pipelines.sources.files import formats
 from pipelines.sources.files.columns import Beside, Layout, find_layout, is_long
 from pipelines.sources.files.decimals import Decimals
+from pipelines.sources.files.file_identity import Identity, identity_of
+from pipelines.sources.files.file_kinds import has_numbers_as_text
 from pipelines.sources.files.hive_partitions import folder_columns
-from pipelines.sources.files.listing import Identity, identity_of
 from pipelines.sources.files.read_ahead import ahead
 from pipelines.sources.files.time_detection import detect_format, needs_format
 from schemas import cells
@@ -98,10 +99,11 @@ class OpenedFile:
         """
         names = [name for name in named if name not in self.folders]
         folders = {name: value for name, value in self.folders.items() if name in named}
-        decimals = Decimals(self.path, self.columns.decimal) if formats.is_csv(self.path) else None
+        decimals = Decimals(self.path, self.columns.decimal) if has_numbers_as_text(self.path) else None
+        cleared = [*numbers, self.layout.timestamp]
         with formats.convert_read_errors(self.path):
             for batch in ahead(formats.batches(self.path, names, rows, self.columns.encoding)):
-                batch = _with_folders(batch, folders)
+                batch = _without_null_values(_with_folders(batch, folders), cleared, self.columns.null_values)
                 yield decimals.rewrite(batch, numbers) if decimals else batch
 
 
@@ -160,11 +162,22 @@ def _with_folders(frame: pl.DataFrame, folders: Mapping[str, str | None]) -> pl.
 def _head(path: Path, names: Sequence[str], numbers: Sequence[str], columns: Columns) -> pl.DataFrame:
     first = next(chain(formats.batches(path, names, _HEAD_ROWS, columns.encoding), [None]))
     head = _empty(names) if first is None else first.select(names)
-    return Decimals(path, columns.decimal).rewrite(head, numbers) if formats.is_csv(path) else head
+    head = _without_null_values(head, names, columns.null_values)
+    return Decimals(path, columns.decimal).rewrite(head, numbers) if has_numbers_as_text(path) else head
 
 
 def _empty(names: Iterable[str]) -> pl.DataFrame:
     return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+
+
+def _without_null_values(frame: pl.DataFrame, names: Iterable[str], texts: Sequence[str]) -> pl.DataFrame:
+    """Return the frame, with null for cells of the named text columns that mean a missing value."""
+    if not texts:
+        return frame
+    found = [name for name in dict.fromkeys(names) if frame.schema.get(name) == pl.String]
+    return frame.with_columns(
+        frame[name].set(frame[name].str.strip_chars().is_in(texts).fill_null(False), None) for name in found
+    )
 
 
 def _without_codes(batch: pl.DataFrame, names: Sequence[str], codes: Sequence[float]) -> pl.DataFrame:
@@ -177,11 +190,15 @@ def _without_codes(batch: pl.DataFrame, names: Sequence[str], codes: Sequence[fl
 
 
 def _raw_of_long(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
-    chosen = {"series_id": layout.series_id, "timestamp": layout.timestamp, "value": layout.values[0]}
+    chosen = {"timestamp": layout.timestamp, "value": layout.values[0]}
     if layout.event_id:
         chosen["event_id"] = layout.event_id
     chosen |= {OBSERVED + name: name for name in layout.observed}
+    series = batch[layout.series[0]]
+    if len(layout.series) > 1:
+        series = cells.joined_names([batch[name] for name in layout.series])
     return batch.select(
+        series.alias("series_id"),
         *(pl.col(source).alias(name) for name, source in chosen.items()),
         pl.col(formats.ROW).alias("row"),
         *_problem_column(batch),

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from pipelines.settings.data_config import Columns
+from pipelines.sources.files import formats
 from pipelines.sources.files.columns import Layout, listed
 from pipelines.sources.files.find_files import input_files
 from pipelines.sources.files.opened_file import open_file
@@ -29,6 +30,7 @@ class FileCheck:
         lacks_zone: whether its times have no zone, and the job names none.
         unread: its columns that are not read.
         folders: the columns from names of folders that are not read, with their values.
+        file_notices: lines about the sheets and the encoding of the file.
     """
 
     path: Path
@@ -37,10 +39,12 @@ class FileCheck:
     unread: tuple[str, ...] = ()
     folders: tuple[tuple[str, str | None], ...] = ()
 
+    file_notices: tuple[str, ...] = ()
+
     @property
     def notices(self) -> list[str]:
         """Lines about the file for the user, without the path."""
-        lines = ["times have no zone, UTC assumed"] if self.lacks_zone else []
+        lines = [*self.file_notices, *(["times have no zone, UTC assumed"] if self.lacks_zone else [])]
         unread = [*self.unread, *(f"{name} (of the folder)" for name, _ in self.folders)]
         return (
             [*lines, f"not read: {'columns' if len(unread) > 1 else 'column'} {listed(unread)}"]
@@ -66,6 +70,7 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
         not opened.columns.time_zone and cells.lacks_zone(times, time_format),
         tuple(name for name in opened.names if name not in read),
         tuple((name, value) for name, value in opened.folders.items() if name not in read),
+        tuple(formats.notices(path, opened.columns.encoding)),
     )
 
 
