@@ -7,11 +7,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from forecaster.time.aggregation import kept_windows
-from forecaster.time.frequency import DAY_S, WEEK_S, WEEKDAYS
+from forecaster.time.frequency import DAY_S, WEEK_S, WEEKDAYS, Frequency
+from forecaster.time.infer_freq import infer_freq
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import MICROSECONDS
+from schemas.errors import DataError
 
 _FEWEST_STEPS = 3
+_MANY_ROWS = 60
 _MANY_WINDOWS = 10  # if rows are usually this many windows apart, 90 % of the windows are empty
 
 _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -35,6 +38,31 @@ def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
         f"all rows are dated to the same weekday ({dated}), and the weeks of {config.freq} begin on another "
         f"({begins}): forecasts get dates that no row has; use --freq {weeks}w-{dated}"
     )
+
+
+def misfit_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
+    """Return a notice if windows are far shorter or far longer than the time between rows, else None.
+
+    Args:
+        rows: observation frame.
+        config: the length of the windows.
+    """
+    try:
+        usual = infer_freq(rows).freq
+    except DataError:
+        return None
+    share = config.frequency.nominal_s / Frequency.parse(usual).nominal_s
+    if share * _MANY_WINDOWS <= 1 and config.empty == "missing":
+        return (
+            f"windows of {config.freq} are too short for these rows, which are usually {usual} apart: about "
+            f"{1 - share:.0%} of the windows are empty; use --freq {usual}"
+        )
+    if share >= _MANY_ROWS and config.aggregate not in ("count", "sum"):
+        return (
+            f"windows of {config.freq} hold about {share:,.0f} rows of each series, which are usually "
+            f"{usual} apart, and keep their {config.aggregate}; to forecast every row use --freq {usual}"
+        )
+    return None
 
 
 def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:

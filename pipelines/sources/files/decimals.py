@@ -73,8 +73,8 @@ class Decimals:
     def rewrite(self, frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """Return the frame with the numbers in the named text columns as digits and a point.
 
-        Currencies and percent signs are removed: ``12,5 %`` becomes 12.5. A number in brackets is negative, as
-        accountants write it. A number with the other decimal sign becomes text that cannot be read as one.
+        Currencies and percent signs are removed: ``12,5 %`` becomes 12.5. A number in brackets is negative,
+        as accountants write it. A number with the other decimal sign becomes text that cannot be read as one.
 
         Raises:
             DataError: the decimal sign is ambiguous; the line names the setting.

@@ -72,9 +72,8 @@ def notices(path: Path, encoding: str = "auto") -> list[str]:
         return []
     with compression.open_bytes(path) as file:
         is_windows = needs_windows(file)
-    return (
-        ["is not UTF-8, read as Windows-1252 (Latin-1): set data.encoding for another"] if is_windows else []
-    )
+    line = "is not UTF-8, read as Windows-1252 (Latin-1): set data.encoding if it is another"
+    return [line] if is_windows else []
 
 
 def index_columns(path: Path) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ _DAYS = (
     "%d %B %Y",
     "%B %d, %Y",
 )  # %B also reads short names such as Jan
-_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S")
-_CLOCKS += (", %I:%M %p", ", %I:%M:%S %p")
+_CLOCKS = ("", " %H:%M", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S%.f")
+_CLOCKS += (", %I:%M %p", ", %I:%M:%S %p")  # %S%.f reads seconds with and without a fraction
 PATTERNS = tuple(day + clock for day in _DAYS for clock in _CLOCKS)
 
 _EXCEL = "excel"
