@@ -73,7 +73,7 @@ def test_the_format_of_times_is_detected(tmp_path: Path, times: list[str], read:
         (["1/1/2010", "2/2/2010"], "set data.time_format = '%m/%d/%Y' (2010-01-01) or"),
         (["31/01/10"], "set data.time_format = '%d/%m/%y' (2010-01-31) or '%y/%m/%d' (2031-01-10)"),
         (["31/1/2010", "1/31/2010"], "have several forms, such as '1/31/2010' and '31/1/2010'"),
-        (["31.1.2010", "2010-02-01"], "have several forms, such as '31.1.2010' and '2010-02-01'"),
+        (["31.1.2010", "1.2.2010 5:00"], "have several forms, such as '31.1.2010' and '1.2.2010 5:00'"),
     ],
 )
 def test_times_with_two_readings_are_refused(tmp_path: Path, times: list[str], readings: str) -> None:
@@ -82,7 +82,7 @@ def test_times_with_two_readings_are_refused(tmp_path: Path, times: list[str], r
         with pytest.raises(DataError) as refused:
             read(path)
         assert str(refused.value).startswith(f"{path}: the times in column 'timestamp'")
-        assert readings in str(refused.value) or "'31/1/2010' and '1/31/2010'" in str(refused.value)
+        assert readings in str(refused.value)
 
 
 def test_the_setting_chooses_one_of_two_readings(tmp_path: Path) -> None:
