@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pipelines.settings.data_config import DataConfig
 from pipelines.sources.files import tables
 from pipelines.sources.files import validated_rows as files
+from pipelines.sources.files.decimals import Decimals
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from schemas.errors import ConfigError, DataError
@@ -173,3 +175,22 @@ def test_an_undetected_encoding_is_refused_with_the_setting(tmp_path: Path) -> N
 def test_invalid_settings_of_text_files_are_refused(setting: str, value: str, message: str) -> None:
     with pytest.raises((ConfigError, ValueError), match=message):
         DataConfig(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("cells", "read"),
+    [
+        (["$1,234.50", "-$5", "$ -5.25", "+7", "USD 7.5", "5 EUR", "5€"], [1234.5, -5, -5.25, 7, 7.5, 5, 5]),
+        (["1.234,50 €", "-5,1", "€ 2", "1 234,5 kr"], [1234.5, -5.1, 2, 1234.5]),
+        (["12.5%", "12 %", "-3%"], [12.5, 12, -3]),
+        (["(1,234.50)", "($3.25)", "( 2.0 %)", "1.5"], [-1234.5, -3.25, -2, 1.5]),
+        (["(1.234,50)", "0,5 %"], [-1234.5, 0.5]),
+        (
+            ["$", "5 apples", "--5", "(5", "5)", "$$5", "1.5", "€%"],
+            [None, None, None, None, None, None, 1.5, None],
+        ),
+    ],
+)
+def test_currencies_percent_signs_and_brackets_are_read(cells: list[str], read: list[float | None]) -> None:
+    frame = Decimals(Path("f.csv"), "auto").rewrite(pl.DataFrame({"v": cells}), ["v"])
+    assert frame["v"].str.strip_chars().cast(pl.Float64, strict=False).to_list() == read
