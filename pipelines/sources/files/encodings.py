@@ -17,6 +17,7 @@ _MARKS = (
 )  # UTF-32 first, because its little-endian mark begins with the mark of UTF-16
 _WINDOWS = "cp1252"  # holds all printable characters of Latin-1
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # text in Windows-1252 has none of these; other files do
 _LONGEST_BYTES = 8 << 20  # a longer line is judged by its beginning
 
 
@@ -25,8 +26,8 @@ def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
 
     ``encoding`` is a name, or ``auto``. With ``auto``, a file that begins with the byte order mark of UTF-16
     or UTF-32, as text files of Excel do, has this encoding. Otherwise its first line with a character beyond
-    ASCII decides: if that line is not UTF-8, the file is read as Windows-1252. The stream raises
-    UnicodeDecodeError at bytes that are not valid.
+    ASCII decides: if that line is not UTF-8, and has no control characters near it, the file is read as
+    Windows-1252. The stream raises UnicodeDecodeError at bytes that are not valid.
     """
     if encoding == "auto":
         encoding = _marked(file)
@@ -103,7 +104,7 @@ class _Detected(ByteStream):
             codecs.getincrementaldecoder("utf-8")().decode(line, final=end >= 0 or self._ended)
             self.encoding = "utf-8"
         except UnicodeDecodeError:
-            self.encoding = _WINDOWS
+            self.encoding = "utf-8" if _CONTROL.search(text) else _WINDOWS
         return text
 
     def close(self) -> None:

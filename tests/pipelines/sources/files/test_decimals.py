@@ -152,15 +152,13 @@ def test_an_encoding_with_a_byte_order_mark_is_detected(tmp_path: Path, encoding
     assert read(packed) == ([1.5] * 300, [])
 
 
-def test_an_undetected_encoding_is_refused_with_the_setting(tmp_path: Path) -> None:
+def test_the_setting_of_the_encoding_is_used(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
-    path.write_bytes("series_id,timestamp,value\nK\u00fcche,2023-01-01,1.5\n".encode("cp1252"))
-    with pytest.raises(
-        DataError, match=r"is not text in UTF-8: save it as UTF-8, or set data\.encoding, such as"
-    ):
-        tables.check(path)
-    (part,) = files.read_file(path, Input(Columns(encoding="cp1252")), 1.8e9)
-    assert part.rows["series_id"].to_list() == ["K\u00fcche"]
+    path.write_bytes("series_id,timestamp,value\n\u043a,2023-01-01,1.5\n".encode("cp1251"))
+    (part,) = files.read_file(path, Input(Columns(encoding="cp1251")), 1.8e9)
+    assert part.rows["series_id"].to_list() == ["\u043a"]
+    assert tables.check(path, Columns(encoding="cp1251")).file_notices == ()
+    assert tables.check(path).file_notices[0].startswith("is not UTF-8, read as Windows-1252")
 
 
 @pytest.mark.parametrize(
