@@ -30,7 +30,7 @@ class FileCheck:
         lacks_zone: whether its times have no zone, and the job names none.
         unread: its columns that are not read.
         folders: the columns from names of folders that are not read, with their values.
-        file_notices: lines about the sheets and the encoding of the file.
+        file_notices: lines about the sheets, the encoding and the times of the file.
     """
 
     path: Path
@@ -63,6 +63,8 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
     times, time_format = opened.first_times, opened.columns.time_format
     if cells.given(times).any() and cells.times(times, time_format).is_null().all():
         raise DataError(f"{path}: {unreadable_times_message(times, time_format)}")
+    is_detected = opened.columns.time_format != (columns or Columns()).time_format
+    detected = [f"times are read with data.time_format = '{time_format}', found from all rows"] * is_detected
     read = set(opened.layout.names)
     return FileCheck(
         path,
@@ -70,7 +72,7 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
         not opened.columns.time_zone and cells.lacks_zone(times, time_format),
         tuple(name for name in opened.names if name not in read),
         tuple((name, value) for name, value in opened.folders.items() if name not in read),
-        tuple(formats.notices(path, opened.columns.encoding)),
+        (*formats.notices(path, opened.columns.encoding), *detected),
     )
 
 

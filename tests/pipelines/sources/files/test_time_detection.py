@@ -60,6 +60,10 @@ def test_the_format_of_times_is_detected(tmp_path: Path, times: list[str], read:
     assert times_of(found) == read
     assert not any(len(part.rejected) for part in found)
     assert tables.check(path).lacks_zone
+    (line,) = tables.check(path).file_notices
+    setting = line.split("'")[1]
+    assert times_of(parts(path, Columns(time_format=setting))) == read
+    assert tables.check(path, Columns(time_format=setting)).file_notices == ()
 
 
 @pytest.mark.parametrize(
