@@ -54,8 +54,8 @@ def misfit_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
     share = config.frequency.nominal_s / Frequency.parse(usual).nominal_s
     if share * _MANY_WINDOWS <= 1 and config.empty == "missing":
         return (
-            f"windows of {config.freq} are too short for these rows, which are usually {usual} apart: about "
-            f"{1 - share:.0%} of the windows are empty; use --freq {usual}"
+            f"rows are usually {1 / share:,.0f} windows of {config.freq} apart, so {1 - share:.0%} of the "
+            f"windows are empty: train with longer windows, such as --freq {usual}"
         )
     if share >= _MANY_ROWS and config.aggregate not in ("count", "sum"):
         return (
@@ -63,6 +63,18 @@ def misfit_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
             f"{usual} apart, and keep their {config.aggregate}; to forecast every row use --freq {usual}"
         )
     return None
+
+
+def gap_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
+    """Return the notice about long gaps of all series, if there are any; see `window_notices`.
+
+    A training reports windows that are too short before it begins; see `misfit_notice`.
+    """
+    if len(filled) < 2:
+        return []
+    index = kept_windows(filled, int(filled[0]), int(filled[-1]) + 1, config.max_gap)
+    line = _gap_notice(index, config)
+    return [line] if line else []
 
 
 def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
@@ -75,7 +87,8 @@ def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]
     if len(filled) < 2:
         return []
     index = kept_windows(filled, int(filled[0]), int(filled[-1]) + 1, config.max_gap)
-    return [line for line in (_gap_notice(index, config), _short_notice(filled, index, config)) if line]
+    short = _short_notice(filled, index, config)
+    return [*gap_notices(filled, config), *([short] if short else [])]
 
 
 def _gap_notice(index: NDArray[np.int64], config: WindowConfig) -> str | None:

@@ -11,7 +11,7 @@ from forecaster.forecast_frame import FleetForecast, forecast_with, select, trai
 from forecaster.model import Forecaster
 from forecaster.threads import compute_threads
 from forecaster.time.aggregation import aggregate
-from forecaster.time.notices import window_notices
+from forecaster.time.notices import gap_notices, window_notices
 from forecaster.time.windows import Windows
 from forecaster.training.epochs import Epoch
 from pipelines.jobs.frequency import with_frequency
@@ -86,6 +86,8 @@ def forecast_files(
         reason = None if was_given else lines[0].partition(": ")[2]
     windows, duplicates, _ = aggregate(loaded.rows, job.windows)
     found = _train(job, windows, on_epoch) if forecaster is None else forecast_with(forecaster, windows)
+    # without a model, windows that are too short were reported before the training
+    about_windows = gap_notices if forecaster is None else window_notices
     return FileForecast(
         forecasts=select(found.forecasts, job.network.horizon, quantiles),
         scores=found.scores,
@@ -97,7 +99,7 @@ def forecast_files(
         quarantined=len(loaded.quarantined),
         duplicates=duplicates,
         outside=loaded.outside,
-        notices=(*loaded.notices, *loaded.skipped, *window_notices(windows.filled, job.windows)),
+        notices=(*loaded.notices, *loaded.skipped, *about_windows(windows.filled, job.windows)),
     )
 
 

@@ -23,7 +23,7 @@ from forecaster.model import Forecaster
 from forecaster.reports import plots
 from forecaster.threads import compute_threads
 from forecaster.time.aggregation import aggregate
-from forecaster.time.notices import window_notices
+from forecaster.time.notices import gap_notices
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from forecaster.training.epochs import Epoch
@@ -199,7 +199,7 @@ def windows_and_split(job: RollingJob, windows: Windows) -> tuple[Windows, Split
 
 
 def _notices(loaded: LoadedRows, windows: Windows, split: Split, config: WindowConfig) -> list[str]:
-    lines = window_notices(windows.filled, config)
+    lines = gap_notices(windows.filled, config)
     if len(loaded.quarantined):
         first = loaded.quarantined.row(0, named=True)
         lines.append(

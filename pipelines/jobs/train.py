@@ -28,7 +28,7 @@ from forecaster.shards.sharding import reshard
 from forecaster.stepping.advance import advance
 from forecaster.threads import compute_threads
 from forecaster.time.aggregation import aggregate
-from forecaster.time.notices import window_notices
+from forecaster.time.notices import gap_notices
 from forecaster.time.windows import Windows
 from forecaster.training.epochs import Epoch
 from forecaster.training.train import Trained, train
@@ -210,7 +210,7 @@ def learn(
     version = run.registered()
     quarantined = len(loaded.quarantined)
     lost = replaced.notice(len(data.replaced), "replaced.parquet among the run's files")
-    gaps = window_notices(windows.filled, config.windows)
+    gaps = gap_notices(windows.filled, config.windows)
     return TrainOutcome(
         run_id=run.run_id,
         version=version,

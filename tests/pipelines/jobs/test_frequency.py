@@ -33,8 +33,12 @@ def test_a_frequency_that_is_not_given_is_found() -> None:
 @pytest.mark.parametrize(
     ("step", "freq", "expected"),
     [
-        (timedelta(days=1), "1h", "windows of 1h are too short for these rows, which are usually 1d apart"),
-        (timedelta(hours=12), "1h", "about 92% of the windows are empty; use --freq 12h"),
+        (timedelta(days=1), "1h", "rows are usually 24 windows of 1h apart, so 96% of the windows are empty"),
+        (
+            timedelta(hours=12),
+            "1h",
+            "so 92% of the windows are empty: train with longer windows, such as --freq 12h",
+        ),
         (timedelta(minutes=1), "1h", "windows of 1h hold about 60 rows of each series, which are usually 1m"),
         (timedelta(hours=1), "1h", ""),
         (timedelta(hours=9), "1h", ""),
