@@ -22,7 +22,7 @@ def open_bytes(path: Path) -> BinaryIO:
     """Open a file for reading; a compressed file is decompressed while it is read.
 
     Raises:
-        DataError: a zip archive does not hold exactly one file.
+        DataError: a zip archive does not hold exactly one file, or cannot be unpacked.
     """
     how = _OPEN.get(path.suffix.lower())
     return path.open("rb") if how is None else how(path)
@@ -51,7 +51,10 @@ def _is_hidden(name: str) -> bool:
 
 
 def _open_zip(path: Path) -> BinaryIO:
-    return cast(BinaryIO, zipfile.ZipFile(path).open(name_inside(path)))
+    try:
+        return cast(BinaryIO, zipfile.ZipFile(path).open(name_inside(path)))
+    except (RuntimeError, NotImplementedError) as error:  # it needs a password, or a method that Python lacks
+        raise DataError(f"{path}: cannot be unpacked ({error}): unpack it, and name the folder") from None
 
 
 def _open_zstandard(path: Path) -> BinaryIO:

@@ -63,14 +63,11 @@ def notices(path: Path, encoding: str = "auto") -> list[str]:
     kind = kind_of(path)
     if kind == "excel":
         others = excel.other_sheets(path)
-        return (
-            [f"not read: {'sheets' if len(others) > 1 else 'sheet'} {', '.join(others[:8])}"]
-            if others
-            else []
-        )
+        noun = "sheet" if len(others) == 1 else "sheets"
+        return [f"not read: {noun} {', '.join(others[:8])}"] if others else []
     if kind == "parquet" or encoding != "auto":
         return []
-    with compression.open_bytes(path) as file:
+    with convert_read_errors(path), compression.open_bytes(path) as file:
         is_windows = needs_windows(file)
     line = "is not UTF-8, read as Windows-1252 (Latin-1): set data.encoding if it is another"
     return [line] if is_windows else []

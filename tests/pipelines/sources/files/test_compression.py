@@ -87,3 +87,14 @@ def test_the_first_line_beyond_ascii_decides_the_encoding(tmp_path: Path) -> Non
     write_file(tmp_path / "u.csv", csv_text([("Köln", 1, 1)]).encode() + b"K\xf6ln,2013-01-01,1\n")
     with pytest.raises(DataError, match="is not text in UTF-8: save it as UTF-8"):
         list(read_files([tmp_path / "u.csv"], Input(Columns()), 1.8e9, 1 << 20))
+
+
+def test_a_zip_archive_with_a_password_is_refused(tmp_path: Path) -> None:
+    path = packed(tmp_path / "rows.zip", "zip")
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) - 4):  # set the flag "encrypted" of every file in the archive
+        if content[place : place + 4] in (b"PK\x01\x02", b"PK\x03\x04"):
+            content[place + (8 if content[place + 2] == 1 else 6)] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"rows\.zip: cannot be unpacked \(File .* is encrypted"):
+        tables.check(path)
