@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from schemas.errors import DataError
 
 SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
-_NO_SHEET = "is incomplete or not a spreadsheet"
 _UNNAMED = "__UNNAMED__"  # fastexcel's name of a column without a name, followed by its number from 0
 
 
@@ -37,7 +37,8 @@ def other_sheets(path: Path) -> list[str]:
     Raises:
         DataError: see `first_sheet`.
     """
-    return list(_reader(path).sheet_names[1:])
+    with _reading(path):
+        return list(_package(path).read_excel(path).sheet_names[1:])
 
 
 def frames(path: Path, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
@@ -47,9 +48,12 @@ def frames(path: Path, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
 
 @lru_cache(maxsize=1)  # a sheet is read at once; a job reads it to check it, and then its rows
 def _first_sheet(path: Path, identity: Identity | None) -> pl.DataFrame:
-    # the types of columns are found from all cells, so that none is dropped because of its type
-    sheet = _reader(path).load_sheet(0, schema_sample_rows=None)
-    frame = arrow.frame_of(sheet.to_arrow())
+    with _reading(path):
+        # the types of columns are found from all cells, so that none is dropped because of its type
+        rows = _package(path).read_excel(path).load_sheet(0, schema_sample_rows=None).to_arrow()
+    frame = arrow.frame_of(rows)
+    if not frame.width:
+        raise DataError(f"{path}: its first sheet is empty")
     names = [" ".join(name.split()) for name in frame.columns]
     places = {name: int(name.removeprefix(_UNNAMED)) + 1 for name in names if name.startswith(_UNNAMED)}
     named = [f"{UNNAMED}{places[name]})" if name in places else name for name in names]
@@ -64,14 +68,20 @@ def _distinct(path: Path, names: list[str]) -> list[str]:
     return names
 
 
-def _reader(path: Path) -> Any:
+def _package(path: Path) -> Any:
     try:
         import fastexcel  # an extra package, which other kinds of files do not need
     except ImportError:
         raise DataError(
             f"{path}: spreadsheets need the package fastexcel: pip install 'statecast[excel]'"
         ) from None
+    return fastexcel
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        return fastexcel.read_excel(path)
-    except fastexcel.FastExcelError as error:
-        raise DataError(f"{path}: {_NO_SHEET} ({str(error).splitlines()[0]})") from None
+        yield
+    except _package(path).FastExcelError as error:
+        line = str(error).splitlines()[0][:200]
+        raise DataError(f"{path}: is incomplete or not a spreadsheet ({line}): save it again") from None

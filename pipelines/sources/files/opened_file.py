@@ -21,7 +21,6 @@ from pipelines.sources.files.hive_partitions import folder_columns
 from pipelines.sources.files.read_ahead import ahead
 from pipelines.sources.files.time_detection import detect_format, needs_format
 from schemas import cells
-from schemas.errors import DataError
 from schemas.observations import OBSERVED
 from schemas.time_formats import UNITS
 
@@ -129,10 +128,7 @@ def _with_time_format(opened: OpenedFile) -> OpenedFile:
 @lru_cache(maxsize=10_000)  # a job opens a file several times: to check it, to compare it, and to read it
 def _time_format(path: Path, identity: Identity | None, name: str, encoding: str) -> str:
     """Return the format of a file's times; ``identity`` is a part of the key of the cache only."""
-    try:
-        return detect_format(name, (batch[name] for batch in formats.batches(path, [name], _ROWS, encoding)))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+    return detect_format(path, (batch[name] for batch in formats.batches(path, [name], _ROWS, encoding)))
 
 
 def _open(path: Path, columns: Columns) -> OpenedFile:

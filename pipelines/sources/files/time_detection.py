@@ -7,6 +7,7 @@ All times of the file decide: the format must read every time that any of the kn
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import polars as pl
 
@@ -55,19 +56,19 @@ def fits_a_format(column: pl.Series) -> bool:
     return any(_read(column, pattern).is_not_null().all() for pattern in fitting)
 
 
-def detect_format(name: str, batches: Iterable[pl.Series]) -> str:
+def detect_format(path: Path, batches: Iterable[pl.Series]) -> str:
     """Return the format of the times of a column; ``auto`` if no format reads any of its first times.
 
     Args:
-        name: the name of the column, for errors.
+        path: the file, for errors.
         batches: the whole column, in pieces.
 
     Raises:
         DataError: two formats read all times, because day and month could be exchanged, or no format reads
-            all times. The message has no path.
+            all times.
     """
     formats: list[str] = []
-    example = ""  # a cell that the formats read as different times, if there is one
+    example: pl.Series | None = None  # a cell that the formats read as different times, if there is one
     for batch in batches:
         distinct = batch.filter(cells.given(batch)).unique(maintain_order=True)
         if not formats:
@@ -82,13 +83,13 @@ def detect_format(name: str, batches: Iterable[pl.Series]) -> str:
             wanted |= cells.numbers(distinct).is_not_null()
         complete = [one for one in formats if (read[one].is_not_null() | ~wanted).all()]
         if not complete:
-            raise DataError(_several_forms(name, distinct, wanted, read))
+            raise DataError(f"{path}: {_several_forms(distinct, wanted, read)}")
         formats = complete
-        if len(complete) > 1 and not example:
+        if len(complete) > 1 and example is None:
             differs = read[complete[0]] != read[complete[1]]
-            example = str(distinct.filter(differs.fill_null(False) | (not differs.any()))[0])
-    if len(formats) > 1:
-        raise DataError(_two_readings(name, example, formats))
+            example = distinct.filter(differs.fill_null(False) | (not differs.any())).head(1)
+    if len(formats) > 1 and example is not None:
+        raise DataError(f"{path}: {_two_readings(example, formats)}")
     return formats[0] if formats else cells.AUTO
 
 
@@ -119,20 +120,19 @@ def _read(column: pl.Series, time_format: str) -> pl.Series:
     return times.set(~in_range.fill_null(False), None)
 
 
-def _two_readings(name: str, cell: str, formats: Sequence[str]) -> str:
-    of_cell = pl.Series([cell])
-    ways = [f"'{one}' ({_read(of_cell, one).dt.strftime('%Y-%m-%d')[0]})" for one in formats]
+def _two_readings(example: pl.Series, formats: Sequence[str]) -> str:
+    ways = [f"'{one}' ({_read(example, one).dt.strftime('%Y-%m-%d')[0]})" for one in formats]
     return (
-        f"the times in column {name!r}, such as {cell!r}, can be read in {len(ways)} ways: set "
+        f"the times in column {example.name!r}, such as {example[0]!r}, can be read in {len(ways)} ways: set "
         f"data.time_format = {' or '.join(ways)}"
     )
 
 
-def _several_forms(name: str, distinct: pl.Series, wanted: pl.Series, read: dict[str, pl.Series]) -> str:
+def _several_forms(distinct: pl.Series, wanted: pl.Series, read: dict[str, pl.Series]) -> str:
     best = max(read, key=lambda one: int(read[one].is_not_null().sum()))
     is_read = read[best].is_not_null()
-    one, other = distinct.filter(is_read)[0], distinct.filter(wanted & ~is_read)[0]
+    one, other = str(distinct.filter(is_read)[0]), str(distinct.filter(wanted & ~is_read)[0])
     return (
-        f"the times in column {name!r} have several forms, such as {str(one)!r} and {str(other)!r}: write "
-        f"all in one form, or set data.time_format = '{best}', which quarantines the rows of other forms"
+        f"the times in column {distinct.name!r} have several forms, such as {one!r} and {other!r}: write all "
+        f"in one form, or set data.time_format = '{best}', which quarantines the rows of other forms"
     )
