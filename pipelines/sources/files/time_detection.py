@@ -43,10 +43,10 @@ _FEW = 100
 
 def needs_format(head: pl.Series) -> bool:
     """Return whether none of the first times of a column can be read without a format."""
-    known = head.filter(cells.given(head))
-    if known.is_empty() or cells.times(known.head(1))[0] is not None:
+    if cells.times(head.head(1)).is_not_null().any():  # the usual case, at little cost
         return False
-    return bool(cells.times(known).is_null().all())
+    known = head.filter(cells.given(head))
+    return not known.is_empty() and bool(cells.times(known).is_null().all())
 
 
 def fits_a_format(column: pl.Series) -> bool:
