@@ -123,15 +123,17 @@ def last_forecasts(
     rows = rows.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("offset"))
     closed_us = int(freq.end_us(int(windows.max())))
     batch = Batch("history", 0, len(rows), rows, quarantine.empty(offset=True), closed_us)
-    parts = []
+    found: pl.DataFrame | None = None
     for after, output in apply(shard, batch, forecaster):
         shard = after
         if output.forecasts is not None:
-            parts.append(output.forecasts.latest().frame())
-    if not parts:
+            # Merge after each block: the forecasts of all blocks of a long history would fill the memory.
+            newer = output.forecasts.latest().frame()
+            both = newer if found is None else pl.concat([found, newer])
+            found = both.unique("series_id", keep="last", maintain_order=True)
+    if found is None:
         raise DataError("the history has no value: send a value of at least one series")
-    found = pl.concat(parts).unique("series_id", keep="last", maintain_order=True).sort("series_id")
-    return _answer(forecaster, found, shard.state), shard.state
+    return _answer(forecaster, found.sort("series_id"), shard.state), shard.state
 
 
 def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.DataFrame:

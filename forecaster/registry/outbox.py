@@ -67,7 +67,7 @@ class Outbox:
         try:
             found = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             return Outbox(folder.parent, found["run"], found["entries"], folder, found["dropped"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
                 f"{folder} holds neither an unsent run nor a saved model: name a folder in {FOLDER}, or one "
                 "with forecaster.safetensors"

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from forecaster.model import Forecaster
-from forecaster.registry.loader import RequestRefused, Served
+from forecaster.registry.loader import Served
+from forecaster.registry.scoring_requests import RequestRefused
 from forecaster.serving import ServedForecaster
 from forecaster.state import State
 from schemas.errors import DataError, ModelError

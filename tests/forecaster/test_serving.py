@@ -191,6 +191,12 @@ def test_serving_refuses_a_history_with_too_many_rows() -> None:
         read_history(history(), Features(), most_rows=79)
 
 
+def test_serving_refuses_a_history_with_too_many_series() -> None:
+    with pytest.raises(DataError, match="the history has 2 series: send at most 1 series in one request"):
+        read_history(history(), Features(), most_series=1)
+    assert len(read_history(history(), Features(), most_series=2).rows) == 80
+
+
 def text_history() -> pl.DataFrame:
     return history().with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
 

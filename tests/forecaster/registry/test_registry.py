@@ -17,7 +17,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from forecaster.model import Forecaster
-from forecaster.registry.loader import RequestRefused
+from forecaster.registry.scoring_requests import RequestRefused
 from forecaster.reports.plots import loss_figure
 from forecaster.serving import ServedForecaster, last_forecasts
 from schemas.errors import ModelError

@@ -252,7 +252,7 @@ def test_a_damaged_replacement_manifest_deletes_no_output_rows() -> None:
 def test_jobs_are_refused_even_if_the_lock_file_of_a_store_is_damaged() -> None:
     with in_memory() as store:
         lock = store / ".lock-000001"
-        identity = {"host": "h", "machine": "m", "pid": 1, "started_s": 1.0, "since": "then"}
+        identity = {"host": "h", "machine": "m", "pid": 1, "started_after_boot_s": 1.0, "since": "then"}
         for data in (*damaged(as_json(identity)), *map(as_json, mistyped(identity))):
             lock.write_bytes(data)
 

@@ -57,7 +57,7 @@ def write_lock_file_4(s3: Remote, **changes: Any) -> None:
 
 
 def test_a_job_killed_on_this_machine_loses_its_lease(s3: Remote) -> None:
-    write_lock_file_4(s3, started_s=1.0)
+    write_lock_file_4(s3, started_after_boot_s=-9.0)
     with locked(s3):
         assert keys(s3) == [".lock-000005"]
 
