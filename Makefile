@@ -79,8 +79,8 @@ server-test: setup  ## the team server of mlflow/ with a real PostgreSQL (skippe
 	@$(BIN)/python -m pytest tests/server
 
 lock: $(UV)  ## write requirements.lock anew from pyproject.toml
-	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo, kafka, s3, server, docs and dev. Written by `make lock`.'; \
-	   $(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --extra kafka --extra s3 --extra server --extra docs --extra dev \
+	@{ echo '# Every dependency with its hashes, for Python 3.11 and later, extras demo, excel, kafka, s3, server, docs and dev. Written by `make lock`.'; \
+	   $(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --extra demo --extra excel --extra kafka --extra s3 --extra server --extra docs --extra dev \
 	     --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 

@@ -20,6 +20,8 @@ KINDS: Final = (
     "time is missing",
     "is not a time",
     "is a number that may be no time",
+    "local time does not exist",
+    "local time exists twice",
     "is outside the years 1678 to 2261",
     "is in the future",
     "value is missing",

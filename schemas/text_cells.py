@@ -7,6 +7,7 @@ people to read. No content of a cell makes these functions raise an error.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -80,6 +81,19 @@ def names(cells: pl.Series) -> pl.Series:
     if words.str.ends_with(".0").any():
         words = words.str.replace(_FLOAT_NAME, "${1}")
     return words
+
+
+def joined_names(parts: Sequence[pl.Series]) -> pl.Series:
+    """Join the names of several columns with "/", String ``[n]``; null if one of the names is missing.
+
+    A "/" inside a name is written as ``%2F``, so that different names never become the same one.
+    """
+    if len(parts) == 1:
+        return names(parts[0])
+    read = [names(part).str.replace_all("/", "%2F", literal=True) for part in parts]
+    read = [part.set(~part.str.contains(r"\S").fill_null(False), None) for part in read]
+    frame = pl.DataFrame([part.alias(str(i)) for i, part in enumerate(read)])
+    return frame.select(pl.concat_str(pl.all(), separator="/", ignore_nulls=False)).to_series()
 
 
 def _decoded(cells: pl.Series) -> pl.Series:

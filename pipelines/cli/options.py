@@ -56,8 +56,8 @@ def field_option(field: FieldInfo, *names: str, metavar: str, panel: str) -> Any
 Data = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Files or folders of CSV, Parquet or JSON lines, long (series_id, timestamp, value) or wide (a "
-        "time column, and one column for each series).",
+        help="Files, folders or patterns of CSV, Parquet, JSON lines or Excel, long (series_id, timestamp, "
+        "value) or wide (a time column, and one column for each series).",
         show_default=False,
         metavar="[DATA]...",
     ),

@@ -128,6 +128,9 @@ def parse_value(text: str, field: FieldInfo) -> object:
     kinds = get_args(field.annotation) if get_origin(field.annotation) is Literal else (field.annotation,)
     if all(kind in (str, SecretUrl) or isinstance(kind, str) for kind in kinds):
         return text
+    parts = get_args(field.annotation)
+    if str in parts and any(get_origin(part) is tuple for part in parts) and not text.startswith("["):
+        return text  # one text of a setting that may be a list: a column may be called 3 or 1.10
     try:
         found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

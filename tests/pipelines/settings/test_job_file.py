@@ -134,3 +134,11 @@ def test_an_unreadable_job_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "junk.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is not text in UTF-8"):
         load_config(tmp_path / "junk.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("store", "store"), ("3", "3"), ("1.10", "1.10"), ('["store", "item"]', ("store", "item"))],
+)
+def test_an_option_names_one_column_of_series_ids_or_several(text: str, read: object) -> None:
+    assert load_config(overrides={"data.series_id": text}).data.series_id == read
