@@ -1,4 +1,8 @@
-"""The demo: train three networks on real weather, backfill, stream, and compare their forecasts."""
+"""The demo: train three networks on real weather, backfill, stream, and compare their forecasts.
+
+The LSTM goes the whole way first, so that its forecasts appear within a minute. The GRU and the RNN follow,
+for the comparison.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+import polars as pl
+
+from forecaster.model import Forecaster
 from forecaster.registry.registry import Registry
 from forecaster.training.epochs import Epoch
+from pipelines.dashboard.series_fans import SeriesFans
 from pipelines.examples import weather as examples
 from pipelines.jobs.backtest_log import log_comparison
 from pipelines.jobs.evaluate import FolderEvaluation, evaluate_folders, write_evaluation
@@ -22,21 +30,29 @@ from pipelines.settings.job_file import load_config
 from pipelines.sources.files.validated_rows import input_of
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
+from pipelines.storage import Location
 
 CELLS = ("lstm", "gru", "rnn")
-MODEL = "weather"
+EPOCHS = 6
+"""Epochs of each training; more of them make no difference in the table of errors that the demo prints."""
+
+MODEL, SHOWN_SERIES = "weather", "EWR.temp"
 TRAIN_END, STREAM_START = datetime(2013, 9, 1, tzinfo=UTC), datetime(2013, 11, 1, tzinfo=UTC)
-WINDOWS_PER_S = 16
+WINDOWS_PER_S = 61  # the stream of the LSTM, 1,464 hours, takes 24 s
+_FANS = 3
 
 
 class Show(Protocol):
-    """Shows the progress of the demo; the first two methods begin a phase, the last one ends it."""
+    """Shows the progress of the demo: ``training`` and ``job`` begin a phase, ``done`` ends it."""
 
     def training(self, cell: str, epochs: int) -> Callable[[Epoch], None]:
         """Show that the training of a network begins; return the function that is called after each epoch."""
 
     def job(self, what: str) -> Progress:
         """Show that a backfill or a stream begins; return the function that takes its numbers."""
+
+    def forecasts(self, series_id: str, frame: pl.DataFrame) -> None:
+        """Show the newest forecasts of a series (see `forecaster.reports.fan_plot.fan_figure`)."""
 
     def done(self, outcome: Outcome | TrainOutcome) -> None:
         """Show that the phase has ended, with its outcome."""
@@ -61,13 +77,14 @@ class DemoOutcome:
     folder: Path
 
 
-def run_demo(folder: Path, show: Show, runner: Runner) -> DemoOutcome:
+def run_demo(folder: Path, show: Show, choose_runner: Callable[[], Runner]) -> DemoOutcome:
     """Train on January to August, backfill September and October, and stream November and December.
 
     Args:
         folder: folder that all files are written to.
         show: shows the progress.
-        runner: engine of the streams.
+        choose_runner: returns the engine of the streams; called when the first stream begins, because an
+            engine may be installed while the demo runs.
 
     Raises:
         StatecastError: a package is missing, or a file cannot be written; the message is one line.
@@ -81,7 +98,12 @@ def run_demo(folder: Path, show: Show, runner: Runner) -> DemoOutcome:
         fit = _within(job, end=TRAIN_END)
         fits[cell] = run_training(fit, cell, on_epoch=show.training(cell, job.training.epochs))
         show.done(fits[cell])
-        streams[cell] = _forecast(job, str(fits[cell].version), str(data), folder / cell, show, runner)
+        forecaster = Registry(uri, job.mlflow.experiment).load(str(fits[cell].version))
+        states = _backfill(job, forecaster, folder / cell / "backfill", show)
+        if cell == CELLS[0]:
+            show.forecasts(SHOWN_SERIES, SeriesFans(folder / cell / "backfill").read(SHOWN_SERIES, _FANS))
+            runner = choose_runner()
+        streams[cell] = _stream(job, forecaster, states, folder / cell / "stream", show, runner)
     evaluation = evaluate_folders(
         _job(data, uri, CELLS[0]),
         [folder / cell / "stream" for cell in CELLS],
@@ -121,6 +143,9 @@ def _job(data: Path, uri: str, cell: str) -> JobConfig:
         {
             "data.paths": [str(data)],
             "network.cell": cell,
+            "training.epochs": EPOCHS,
+            # A second training on all windows would double the time.
+            "training.refit": False,
             "mlflow.tracking_uri": uri,
             "mlflow.experiment": "demo",
             "mlflow.model": MODEL,
@@ -135,21 +160,24 @@ def _within(job: JobConfig, **bounds: datetime) -> JobConfig:
     return job.model_copy(update={"data": job.data.model_copy(update=bounds)})
 
 
-def _forecast(job: JobConfig, version: str, data: str, folder: Path, show: Show, runner: Runner) -> Outcome:
-    """Backfill September and October, then stream November and December from the backfill's state."""
-    forecaster = Registry(job.mlflow.tracking_uri, job.mlflow.experiment).load(version)
+def _backfill(job: JobConfig, forecaster: Forecaster, output: Path, show: Show) -> Location:
+    """Backfill September and October, and return the state table."""
     autumn = input_of(_within(job, start=TRAIN_END, end=STREAM_START))
-    winter = input_of(_within(job, start=STREAM_START))
-    backfill = BackfillJob(forecaster, (data,), autumn, folder / "backfill", job.jobs.shards)
+    backfill = BackfillJob(forecaster, job.data.paths, autumn, output, job.jobs.shards)
     show.done(run_backfill(backfill, show.job("backfill of September and October")))
-    freq = forecaster.window_config.frequency
+    return backfill.states
+
+
+def _stream(
+    job: JobConfig, forecaster: Forecaster, states: Location, output: Path, show: Show, runner: Runner
+) -> Outcome:
+    """Stream November and December from the state table of a backfill."""
+    freq, winter = forecaster.window_config.frequency, input_of(_within(job, start=STREAM_START))
     # Pace the stream of the first network, because the latency of an unpaced replay means nothing.
     speed = float(freq.nominal_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
-    output = folder / "stream"
-    source = ReplaySource((data,), winter, freq, speed=speed, manifest_folder=output / state_table.FOLDER)
-    stream = StreamJob(
-        forecaster, source, output, job.jobs.shards, state_table=backfill.states, runner=runner
-    )
+    manifests = output / state_table.FOLDER
+    source = ReplaySource(job.data.paths, winter, freq, speed=speed, manifest_folder=manifests)
+    stream = StreamJob(forecaster, source, output, job.jobs.shards, state_table=states, runner=runner)
     outcome = run_stream(stream, show.job("stream of November and December"))
     show.done(outcome)
     return outcome

@@ -33,7 +33,7 @@ class ShardOutput:
         topics: TopicWriter | None = None,
     ) -> None:
         self._guard, self._topics = guard, topics
-        self._files = ShardFiles(settings.output, number, settings.shards, settings.format)
+        self._files = ShardFiles(settings.output, number, settings.shards, settings.format, settings.flat)
 
     def write(self, output: Output) -> None:
         """Write the rows and forecasts of one output.
