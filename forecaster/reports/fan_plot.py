@@ -76,7 +76,7 @@ def _draw_fans(axes: Axes, frame: pl.DataFrame) -> None:
                 color=PALETTE[0],
                 alpha=0.16 + 0.16 * depth,
                 linewidth=0,
-                label=f"{low[1:]} % to {high[1:]} %" if first else None,
+                label=f"{_level(low):g} % to {_level(high):g} %" if first else None,
             )
         axes.plot(at, fan["q50"], color=PALETTE[0], linewidth=1.6, label="median forecast" if first else None)
     for number, start in enumerate(_dates(starts)):
