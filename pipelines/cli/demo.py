@@ -44,8 +44,8 @@ def demo(
 
     Trains an LSTM on eight months of hourly weather of three airports (18 series with gaps), backfills
     September and October, draws the first forecasts within a minute, and starts a stream from that state,
-    which replays November and December. Then a GRU and an RNN do the same, and the errors of all are compared
-    with persistence and seasonal naive. Nothing is downloaded.
+    which replays November and December. A GRU and an RNN are trained meanwhile and do the same. The errors of
+    all three are compared with persistence and seasonal naive. Nothing is downloaded.
     """
     out = Out(as_json)
     check_folder(output)
@@ -130,6 +130,10 @@ class _DemoProgress:
         from forecaster.training.train import loss_of
 
         return lambda epoch: bar.add(1, f"loss {loss_of(epoch):.4f}")
+
+    def waiting(self, cell: str) -> None:
+        """Announce that the demo waits for a training in another process."""
+        self.out.say(f"\n{cell}: waiting for its training, which began with the stream", "bold")
 
     def job(self, what: str) -> Callable[[JobNumbers], None]:
         """Announce a job, and return a function that shows its numbers."""
