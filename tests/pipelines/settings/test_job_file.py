@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,18 @@ def test_a_written_job_file_reads_back_unchanged(tmp_path: Path, overrides: dict
     job = tmp_path / "job.toml"
     job.write_text(commented_toml(config), encoding="utf-8", newline="")
     assert load_config(job) == config
+
+
+def test_every_setting_that_is_commented_out_has_a_valid_example(tmp_path: Path) -> None:
+    section, examples = "", []
+    for line in commented_toml().partition("# [[alerts]]")[0].splitlines():
+        section = line if line.startswith("[") else section
+        if re.match(r"# \w+ = ", line):
+            examples.append(f"{section}\n{line[2:]}\n")
+    assert {name for text in examples for name in re.findall(r"^\w+", text, re.MULTILINE)} >= {"end", "flat"}
+    for text in examples:
+        (tmp_path / "job.toml").write_text(text)
+        load_config(tmp_path / "job.toml")
 
 
 def test_commented_toml_writes_a_comment_above_every_setting() -> None:
