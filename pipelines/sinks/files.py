@@ -69,17 +69,22 @@ class ShardFiles:
     def write_forecasts(self, forecasts: Forecasts, part: str = FORECASTS) -> None:
         """Write a block of forecasts as one file into the folder ``part``.
 
-        With ``flat``, the forecasts of the job (not those of a shadow) are also written as a flat file of the
-        same name: one row for each series, target window and horizon (`forecaster.forecasts.flat`).
-
         Raises:
             OutputError: the file cannot be written.
         """
         name, frame = f"{self._block_name(forecasts)}.{self.format}", forecasts.frame()
         self._write(part, name, lambda path: write_frame(frame, path, self.format))
-        if self.flat is not None and part == FORECASTS:
-            rows = flat(frame, forecasts.freq)
-            name = f"{self._block_name(forecasts)}.{self.flat}"
+
+    def write_flat(self, forecasts: Forecasts) -> None:
+        """Write a block of forecasts as one flat file, if the job writes flat files.
+
+        It has one row for each series, target window and horizon (`forecaster.forecasts.flat`).
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        if self.flat is not None:
+            name, rows = f"{self._block_name(forecasts)}.{self.flat}", flat(forecasts.frame(), forecasts.freq)
             self._write(FLAT, name, partial(write_flat, rows, format_=self.flat))
 
     def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame) -> None:

@@ -51,6 +51,8 @@ class ShardOutput:
             self._files.write_replaced(forecasts, output.replaced)
         if len(forecasts) and self._guard.may_write():
             self._write_forecasts(forecasts)
+        if len(forecasts) and self._topics is None and self._guard.may_write():
+            self._files.write_flat(forecasts)
         if output.shadow is not None and len(output.shadow) and self._guard.may_write():
             self._files.write_forecasts(output.shadow, SHADOW)
 
