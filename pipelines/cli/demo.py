@@ -42,9 +42,9 @@ def demo(
 ) -> None:
     """Train, backfill, stream and compare forecasts on a year of real weather, in about three minutes.
 
-    Trains an LSTM on eight months of hourly weather of three airports (18 series with gaps), backfills
-    September and October, draws the first forecasts within a minute, and starts a stream from that state,
-    which replays November and December. A GRU and an RNN are trained meanwhile and do the same. The errors of
+    Trains an LSTM on eight months of hourly weather of three airports (18 series with gaps), backfills the
+    months until mid-December, draws the first forecasts within a minute, and starts a stream from that state,
+    which replays the last two weeks. A GRU and an RNN are trained meanwhile and do the same. The errors of
     all three are compared with persistence and seasonal naive. Nothing is downloaded.
     """
     out = Out(as_json)

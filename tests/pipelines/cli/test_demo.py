@@ -27,6 +27,7 @@ def _small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
         "CELLS": CELLS,
         "EPOCHS": 1,
         "TRAIN_END": datetime(2013, 1, 20, tzinfo=UTC),
+        "TEST_FROM": datetime(2013, 1, 20, tzinfo=UTC),
         "STREAM_START": datetime(2013, 1, 24, tzinfo=UTC),
         "WINDOWS_PER_S": 1000,
     }.items():
