@@ -81,7 +81,7 @@ def test_the_terminal_shows_values_forecasts_and_quantiles(
     monkeypatch.setenv("COLUMNS", "100")
     assert plot(output) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("s0", "observed", "forecast", "q10", "q90"))
+    assert all(word in shown for word in ("s0", "observed", "forecast", "q5", "q95"))
     assert sum("⠀" < mark <= "⣿" for mark in shown) > 60
     lines = shown.splitlines()
     assert len(lines) > 15

@@ -108,7 +108,7 @@ def test_options_override_the_job_file(tmp_path: Path) -> None:
         ("[network]\nhiden = 3", "job.toml: network.hiden: no such setting; did you mean network.hidden?"),
         ("[jobs]\nhidden = 3", "job.toml: jobs.hidden: no such setting; did you mean network.hidden?"),
         ("[netwrk]\nhidden = 3", "job.toml: netwrk: no such setting; did you mean network?"),
-        ("[output]\nxyz = 3", "job.toml: output.xyz: no such setting; [output] has folder, format"),
+        ("[output]\nxyz = 3", "job.toml: output.xyz: no such setting; [output] has folder, format, flat"),
         ("network = 3", "job.toml: network = 3: must be a section that begins with [network]"),
         (
             '[windows]\nfreq = "1x"',
