@@ -29,7 +29,7 @@ __all__ = ["FORMAT_VERSION", "Arrays", "Floats", "Ints", "State", "live"]
 FORMAT_VERSION = "2"
 _FORMAT_KEY = b"statecast.state.format"
 _LAYOUT_KEY = b"statecast.state.layout"
-_GROWTH = 4  # an array that grows gets spare room for one more series per this many series
+_GROWTH = 4  # an array that grows gets spare room: for one more series per this many series
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arra
     """Write every array of ``new`` over the series at ``index``."""
     for name, own in parts.items():
         for f, array in own.items():
-            # A step may have changed the array in place: then there is nothing to copy.
+            # The step may have written into this array already: then there is nothing to copy.
             if not isinstance(index, slice) or not _same_memory(array[index], new[name][f]):
                 array[index] = new[name][f]
 

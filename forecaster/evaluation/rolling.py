@@ -75,7 +75,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Member:
-    """Forecasts of one member: ``values`` ``[Q, T, S, N]`` at the quantile levels ``levels``."""
+    """The forecasts of one member: quantiles ``values`` ``[Q, T, S, N]`` at the levels ``levels``."""
 
     levels: tuple[float, ...]
     values: Floats
@@ -204,7 +204,7 @@ class FanSample:
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
     def add(self, block: ScoredBlock) -> None:
-        """Store the forecasts of the block's first member that are to be drawn."""
+        """Store those forecasts of the block's first member that are to be drawn."""
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):

@@ -38,7 +38,7 @@ def evaluate_forecasts(
     Raises:
         DataError: ``errors`` has no row, or a series in it has no scale.
     """
-    warning_filters.ignore(module=r"mlflow\b")  # these warnings are about MLflow's own use of pandas
+    warning_filters.ignore(module=r"mlflow\b")  # MLflow warns about its own use of pandas
     table = evaluation_table(errors, scale)
     levels = sorted(float(name[1:]) / 100 for name in table.columns if name[:1] == "q")
     result = mlflow.models.evaluate(

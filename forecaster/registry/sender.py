@@ -72,7 +72,8 @@ class Sender:
     def send(self, *, now: bool = False) -> None:
         """Send all entries, and write the remaining entries to the disk.
 
-        A store that was away is tried again after a while (`Connection.mark_away`), or at once with ``now``.
+        A store that could not be reached is tried again after a while (`Connection.mark_away`), or at once
+        with ``now``.
 
         Raises:
             OSError: the entries cannot be written to the disk.
@@ -89,7 +90,7 @@ class Sender:
         self._outbox.save()
 
     def _send_all(self, now: bool) -> None:
-        """Send all entries in their order; keep each one that the store does not take.
+        """Send all entries in order. Keep the entries that the store does not take.
 
         Args:
             now: whether files that the store did not take before are tried again, which can take long.
@@ -111,7 +112,7 @@ class Sender:
                     continue
                 kept.append(entry)
                 self.reason = self.reason or one_line(error)
-                # If the store still answers, only the place of its files fails: send the other entries.
+                # If the store itself answers, only its place for files has failed: send the other entries.
                 if entry["kind"] in ("model", "file") and not self._probe():
                     entry["is_put_off"] = True
                     continue
@@ -174,7 +175,8 @@ class Sender:
 
     def _send_file(self, entry: Entry) -> None:
         file, folder = self._outbox.file(entry), Path(entry["path"]).parent.as_posix()
-        if not file.is_file():  # an earlier attempt sent it, and ended before the entry was removed
+        # an earlier attempt sent the file, but its process ended before it removed the entry
+        if not file.is_file():
             return
         self._connection.client().log_artifact(self._run_id, str(file), None if folder == "." else folder)
         if tables := entry.get("tables"):
@@ -193,7 +195,7 @@ class Sender:
         self._connection.client().log_inputs(self._run_id, models=[model])
 
     def _send_model(self, entry: Entry) -> None:
-        """Log the model, and register it; steps that an earlier attempt completed are not repeated."""
+        """Log the model and register it; skip the steps that an earlier attempt completed."""
         run, client = self._outbox.run, self._connection.client()
         forecaster = Forecaster.load(self._outbox.model)
         tags = {VERSION_TAG: forecaster.version} | entry.get("tags", {})
@@ -212,7 +214,7 @@ class Sender:
             made = client.create_model_version(name, source, self._run_id, linked, model_id=logged.model_id)
             run["version"] = str(made.version)
             self._outbox.save()
-        # MLflow's list of models shows a model as registered by this tag, which its client does not set.
+        # MLflow's list of models needs this tag to show a model as registered; MLflow does not set it.
         versions = json.dumps([{"name": name, "version": run["version"]}])
         client.set_logged_model_tags(run["model_id"], {MLFLOW_MODEL_VERSIONS: versions})
         found = client.get_model_version(name, run["version"])
@@ -230,7 +232,7 @@ class Sender:
                 save(forecaster, example, logged, Path(folder) / "model")
                 client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
         except Exception:
-            with suppress(Exception):  # the first error must be raised
+            with suppress(Exception):  # an error here must not hide the first error
                 client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         client.finalize_logged_model(logged.model_id, "READY")
@@ -266,7 +268,7 @@ class Sender:
 
 
 def _is_final(error: Exception) -> bool:
-    """Return whether the store will refuse the entry every time it is sent."""
+    """Return whether the store refuses an entry permanently, so that sending it again is useless."""
     cause = error.__cause__ if isinstance(error, ModelError) else error
     return isinstance(cause, MlflowException) and cause.error_code in _FINAL
 

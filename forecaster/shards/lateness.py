@@ -44,7 +44,7 @@ def largest_watermark(watermarks_us: Iterable[int | None]) -> int | None:
 def split_late_rows(
     rows: pl.DataFrame, partition: str, before_us: int | None, closed_through: int | None, freq: Frequency
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split rows into rows of open windows, with a column ``window``, and a frame of late rows.
+    """Return the rows of windows that are still open, with a column ``window``, and a frame of the late rows.
 
     Args:
         rows: observation frame with ``offset``, and with `BEFORE` if the watermark moved between two rows.
@@ -53,7 +53,7 @@ def split_late_rows(
         closed_through: index of the last closed window; None if none is closed.
         freq: length of a window.
     """
-    if not len(rows):  # return early: most polls have no rows for most shards
+    if not len(rows):  # return early, because most shards get no rows from most polls
         return rows.hstack([_NO_WINDOWS]), NONE_LATE
     window = freq.window_of(rows["timestamp"].to_physical().to_numpy())
     rows = rows.hstack([pl.Series("window", window)])

@@ -18,7 +18,8 @@ from forecaster.stepping.lifecycle import Plan
 
 _CALL_STEPS = 10_000  # a network call has at most this many series-steps, to stay in the CPU's cache
 
-_MOSTLY = 0.9  # if this share of the slots is due, all slots are stepped: copying a part costs more
+# if at least this share of the slots must be stepped, step all slots: copying a part would cost more
+_MOSTLY = 0.9
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -
     slots = np.flatnonzero(begins.any(axis=0))
     first_row = begins[:, slots].argmax(axis=0) + 1
     lengths = len(piece.values) - first_row
-    row = first_row + np.arange(lengths.max())[:, None]  # the row of the piece, by shifted row and series
+    # for each shifted row and series, its row in the piece
+    row = first_row + np.arange(lengths.max())[:, None]
     inside = row < len(piece.values)
     source_row = np.minimum(row, len(piece.values) - 1)
     values = np.where(inside, piece.values[source_row, slots], np.nan)
@@ -158,5 +160,5 @@ def _step_components(forecaster: Forecaster, parts: Mapping[str, Arrays], block:
 
 
 def _initial_arrays(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
-    """Return the arrays of ``series`` series without any value, by component."""
+    """Return the arrays of ``series`` new series, which have no value yet, by component."""
     return {component.name: component.init(series) for component in forecaster.components}

@@ -13,7 +13,7 @@ _US = 1_000_000
 _USUAL_S: tuple[int, ...] = (1, 2, 5, 10, 15, 20, 30, 60, 120, 180, 300, 360, 600, 720, 900, 1200, 1800)
 _USUAL_S += (3600, 7200, 10_800, 14_400, 21_600, 28_800, 43_200, DAY_S)
 _CALENDAR_DAYS = {1: (28, 31), 3: (89, 92), 12: (365, 366)}
-_MOST = 0.9  # "nearly all" steps are at least this share of the steps
+_MOST = 0.9  # "nearly all" steps means at least this share of the steps
 
 
 class InferredFreq(NamedTuple):
@@ -97,7 +97,7 @@ def _length_s(usual_us: int, share: float) -> tuple[int, bool]:
 
 
 def _weeks(times: pl.DataFrame, freq_s: int) -> str:
-    """Return a number of weeks that begin on the weekday that most rows are dated to."""
+    """Return a length of whole weeks, which begin on the most frequent weekday of the rows."""
     days_since_thursday = times["timestamp"].dt.epoch("d") % 7
     weekday = WEEKDAYS[int(days_since_thursday.mode().sort()[0])]
     return f"{freq_s // WEEK_S}w" + ("" if weekday == "thu" else f"-{weekday}")

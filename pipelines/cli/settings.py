@@ -60,7 +60,9 @@ def flag_of(key: str) -> str:
 
 
 def written_with_set(settings: Iterable[str]) -> dict[str, str]:
-    """Return the text that precedes the value of each setting on the command line, for `load_config`."""
+    """Return, for each setting, the text before its value on the command line, such as ``--set
+    data.end=``.
+    """
     return {key: f"--set {key}=" for key in settings}
 
 

@@ -21,7 +21,7 @@ FARTHEST = 1e9  # an expert's distances are clipped to this many scales, which f
 
 
 class ExpertInputs(NamedTuple):
-    """The data that an expert reads as a window closes, for one window (no axis ``...``) or ``T`` windows.
+    """The data that an expert reads at the end of a window: of one window, or of each of ``T`` windows.
 
     Attributes:
         window: ``[..., S]`` int64, index of the window; ``[..., 1]`` if it is the same for all series.
@@ -72,7 +72,8 @@ class Expert(ABC):
     """
 
     format_version = 1
-    reads = frozenset({"history", "last", "age", "scale", "moves", "shape"})  # the fields in `ExpertInputs`
+    # the fields of the block that `ExpertInputs` contains
+    reads = frozenset({"history", "last", "age", "scale", "moves", "shape"})
 
     @property
     @abstractmethod
@@ -81,7 +82,7 @@ class Expert(ABC):
 
     @property
     def writes(self) -> frozenset[str]:
-        """The expert's forecasts among the block's ``members``."""
+        """The name of the block's field that the expert fills, such as ``members.persistence``."""
         return frozenset({f"members.{self.name}"})
 
     @property
@@ -91,7 +92,7 @@ class Expert(ABC):
 
     @property
     def forecast_fields(self) -> tuple[str, ...]:
-        """The fields that `forecast` reads: `step` keeps their contents after every window of the block."""
+        """The names of the expert's fields that `forecast` reads; `step` copies them after every window."""
         return ()
 
     @abstractmethod
@@ -99,7 +100,7 @@ class Expert(ABC):
         """Return the expert's fields by name."""
 
     def init(self, series: int) -> Arrays:
-        """Return zeros, unless the expert overrides it."""
+        """Return arrays of zeros as the initial state; a subclass can override this."""
         return {name: np.zeros((series, *field.shape), field.dtype) for name, field in self.spec().items()}
 
     @abstractmethod

@@ -44,7 +44,7 @@ class PolledMessages:
         """Join the polled messages of several partitions, given by name."""
         counts = [len(one.offsets) for one in polled.values()]
         came_ms = np.array([ms for one in polled.values() for ms in one.came_ms], np.int64)
-        # a message without a timestamp (brokers return -1) leaves the decision to the stored clock
+        # -1 means that the message has no timestamp: then only the stored clock decides
         came_ms = np.where(came_ms <= 0, _LAST_MS, np.minimum(came_ms, _LAST_MS))
         return PolledMessages(
             [*polled],

@@ -123,7 +123,7 @@ def series_of(cells: Sequence[object]) -> pl.Series:
 
 
 def schema_of_file(path: Path) -> Schemas:
-    """Return a function that returns the schema in a file for every id.
+    """Return a function from the id of a schema to the schema in a file, whatever the id is.
 
     Raises:
         DataError: the file cannot be read, or is not an Avro schema.
