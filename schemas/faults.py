@@ -13,7 +13,7 @@ from schemas import cells, quarantine
 from schemas.time_formats import looks_like
 
 _PLAIN_TYPES = (pl.String, pl.Boolean, pl.Null, pl.Categorical, pl.Enum)
-"""Column types that are ordinary. If a cell cannot be read, the sentence names only other column types."""
+"""Common column types. The sentence about a cell names the type of its column only if it is another type."""
 
 
 class Fault(NamedTuple):
@@ -34,14 +34,14 @@ def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
     """Return an expression for the kind or the sentence of each row's first fault.
 
     Args:
-        faults: the possible faults, in the order in which they are looked for.
+        faults: the possible faults, in the order in which they are checked.
         part: "kind" or "sentence".
     """
     return pl.coalesce(pl.when(fault.found).then(getattr(fault, part)) for fault in faults)
 
 
 def faults_of_problem(default: str) -> list[Fault]:
-    """Return a list with the one fault of rows that the reader of a file or message could not read.
+    """Return a list with one fault: the reader of the file or message could not read the row.
 
     The fault's sentence is in the column ``problem`` of the row, and its kind in the column ``problem_kind``.
     A kind that is not in `quarantine.KINDS` is replaced by "other".
@@ -57,7 +57,7 @@ def faults_of_problem(default: str) -> list[Fault]:
 def faults_of(
     name: str, dtype: pl.DataType, time_format: str, largest: float, covariate: str | None
 ) -> list[Fault]:
-    """Return the faults that the cells of a column can have, in the order in which they are looked for.
+    """Return the faults that the cells of a column can have, in the order in which they are checked.
 
     Use these faults only for cells that fail the schema. The ``found`` of the last fault is always True: a
     cell that fails the schema and has no other fault must have the last one.
@@ -111,7 +111,7 @@ def faults_of(
 
 
 def _fault(found: pl.Expr | bool, kind: str, sentence: pl.Expr | str | None = None) -> Fault:
-    """Return a fault with these attributes as expressions; the default of ``sentence`` is the ``kind``."""
+    """Return a `Fault` with the arguments as Polars expressions; ``sentence`` is ``kind`` by default."""
     assert kind in quarantine.KINDS
     text = kind if sentence is None else sentence
     return Fault(

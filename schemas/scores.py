@@ -42,7 +42,7 @@ class Score(pa.DataFrameModel):
     coverage: pl.Float64 = pa.Field(nullable=True, ge=0, le=1)
 
     class Config:
-        """Exactly these columns; pairs of model and horizon are unique."""
+        """A frame of scores has exactly these columns; each pair of model and horizon occurs once."""
 
         strict = True
         unique = ["model", "horizon"]  # noqa: RUF012 - pandera's own form
@@ -87,7 +87,7 @@ class MemberScore(pa.DataFrameModel):
     width_90: pl.Float64 = pa.Field(nullable=True, ge=0)
 
     class Config:
-        """Exactly these columns; pairs of member and horizon are unique."""
+        """A frame of members' scores has exactly these columns; a pair of member and horizon occurs once."""
 
         strict = True
         unique = ["member", "horizon"]  # noqa: RUF012 - pandera's own form

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecaster import profile as profiles
+from forecaster.components import profile as profiles
 from forecaster.components.drift import Drift
 from forecaster.components.profile import Profile
 from forecaster.evaluation.drift import InputDrift, drift_of, population_stability_index
@@ -106,7 +106,7 @@ def test_the_population_stability_index_equals_its_definition() -> None:
     assert np.isfinite(population_stability_index(np.array([0.0, 0.0, 200.0]), np.array([1.0, 0.0, 0.0])))
 
 
-def test_the_drift_of_shards_is_summed_and_names_the_worst_series() -> None:
+def test_the_sum_of_drifts_of_shards_names_the_worst_series() -> None:
     one = InputDrift([60] * 10, [60.0] * 10, "a", 0.2)
     two = InputDrift([0] * 9 + [600], [60.0] * 10, "b", 2.0)
     assert one.index == pytest.approx(0.0)

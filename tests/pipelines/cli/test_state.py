@@ -229,7 +229,7 @@ def test_state_commands_refuse_invalid_tables_in_one_line(
     assert_refused(
         command("import", "in/1.parquet", "new"), 3, "in/1.parquet: is not an exported state table"
     )
-    # A snapshot is a Parquet file too, but of one shard only.
+    # A snapshot of a shard is a Parquet file, but no exported state table.
     part = next(job.states.glob("*.parquet"))
     assert_refused(command("import", str(part), "new"), 3, "is not an exported state table")
     assert_refused(command("export", "out/state", "in/1.parquet/a"), 6, "is a file, not a folder")

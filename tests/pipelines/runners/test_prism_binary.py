@@ -47,7 +47,7 @@ def test_another_program_called_prism_is_ignored(
 
 
 @pytest.mark.parametrize("version", ["v2.1.0", "(devel)"])
-def test_a_prism_on_path_must_have_beams_version(
+def test_a_prism_on_path_must_have_the_version_of_beam(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_prism_and_go(monkeypatch, tmp_path)

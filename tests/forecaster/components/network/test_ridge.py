@@ -83,7 +83,7 @@ def test_ridge_forecasts_ignore_lags_before_a_level_shift() -> None:
 
 
 @pytest.mark.parametrize("rows", [[0], [3, 50, 89]])
-def test_expert_forecasts_of_selected_windows_equal_those_of_all_windows(rows: list[int]) -> None:
+def test_expert_forecasts_of_some_windows_equal_forecasts_of_all_windows(rows: list[int]) -> None:
     block, ridge = block_of(walks()), NO_RIDGE + np.float32(0.01)
     every = expert_forecasts(block, ridge, SEASON)
     selected = expert_forecasts(block, ridge, SEASON, np.array(rows))
