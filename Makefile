@@ -31,7 +31,7 @@ setup-prism: $(STAMPS)/prism  ## Prism, the streaming engine, alone (3 minutes w
 	@:
 
 # The demo does not wait for Prism: its streams run in process if Prism is still missing when they begin.
-demo: $(STAMPS)/project  ## train, backfill, stream and compare, on real data, in 3 minutes
+demo: $(STAMPS)/project  ## train, backfill, stream and compare, on real data
 	@[ -e $(STAMPS)/prism ] || { \
 	  $(call say,Prism is set up in the background; see build/setup-prism.log); mkdir -p build; \
 	  nohup nice -n 19 $(MAKE) setup-prism >build/setup-prism.log 2>&1 </dev/null & }
