@@ -13,14 +13,17 @@ from schemas import cells, quarantine
 from schemas.time_formats import looks_like
 
 _PLAIN_TYPES = (pl.String, pl.Boolean, pl.Null, pl.Categorical, pl.Enum)
-"""Common column types. The sentence about a cell names the type of its column only if it is another type."""
+"""Common column types. If a column has another type, the sentences about its cells name that type."""
 
 
 class Fault(NamedTuple):
-    """A fault that the cells of a column can have, as three Polars expressions with one result for each row.
+    """A fault that the cells of a column can have.
+
+    The attributes are Polars expressions, which compute one result for each row.
 
     Attributes:
-        found: Boolean, True for the rows whose cell has the fault.
+        found: Boolean, True for the rows whose cell has the fault. The last fault of a list is used
+            for the rows that have no earlier fault, so its ``found`` may be True for every row.
         kind: the kind of the fault, one of `quarantine.KINDS`.
         sentence: the text for the user, which describes the fault and quotes the cell.
     """
@@ -41,10 +44,11 @@ def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
 
 
 def faults_of_problem(default: str) -> list[Fault]:
-    """Return a list with one fault: the reader of the file or message could not read the row.
+    """Return the fault of rows that the reader of the file or message could not read, as a list of one fault.
 
-    The fault's sentence is in the column ``problem`` of the row, and its kind in the column ``problem_kind``.
-    A kind that is not in `quarantine.KINDS` is replaced by "other".
+    The ``found`` of the fault is True for every row, so use the fault only for rows with a problem. The
+    column ``problem`` of a row holds the sentence of the fault, and the column ``problem_kind`` holds its
+    kind. A kind that is not in `quarantine.KINDS` is replaced by "other".
 
     Args:
         default: the kind of the fault if ``problem_kind`` is null.
@@ -111,7 +115,10 @@ def faults_of(
 
 
 def _fault(found: pl.Expr | bool, kind: str, sentence: pl.Expr | str | None = None) -> Fault:
-    """Return a `Fault` with the arguments as Polars expressions; ``sentence`` is ``kind`` by default."""
+    """Return a `Fault`; an argument that is no Polars expression is converted to one.
+
+    Without a ``sentence``, the sentence of the fault is its kind.
+    """
     assert kind in quarantine.KINDS
     text = kind if sentence is None else sentence
     return Fault(

@@ -179,7 +179,7 @@ def _is_good(column: pl.Series) -> bool:
     validates few rows at a time. So `validate` calls pandera only if this function returns False.
     """
     if column.name.startswith(OBSERVED):
-        # The result is False if the column contains NaN, because Polars orders NaN above all numbers.
+        # Polars orders NaN above all numbers, so this comparison is False for NaN.
         return bool((column.drop_nulls().abs() <= LARGEST).all())
     if column.null_count():
         return False
@@ -212,8 +212,10 @@ def _quarantined(
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
     # A row is rejected if the reader reported a problem, or if a cell fails the schema.
-    # Each tuple in ``causes`` has an expression that is True for the rows rejected for one cause.
-    # Then follow the name of the faulty column ("" if the whole row is faulty) and the possible faults.
+    # Each tuple in ``causes`` describes one cause for which rows are rejected, in three items.
+    # The first item of a tuple is an expression that is True for the rows rejected for this cause.
+    # The second item is the name of the faulty column, or "" if the whole row is faulty.
+    # The third item is the list of the faults that these rows can have.
     causes: list[tuple[pl.Expr, str, list[Fault]]] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:

@@ -60,7 +60,7 @@ SCHEMA: dict[str, pl.DataType] = {
 
 
 class QuarantinedRow(pa.DataFrameModel):
-    """One row of the input that validation rejected, or one file that cannot be read, or not to its end.
+    """One row of the input that validation rejected, or one file that cannot be read to its end.
 
     - ``file``: the name of the file as the user gave it; empty if the row is not from a file.
     - ``row``: the number of the row in the file, from 1, without the header. For a file, 0.
@@ -89,7 +89,7 @@ def empty(offset: bool = False) -> pl.DataFrame:
 
 
 def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
-    """Return one quarantined row for a file that cannot be read, or that can be read only up to some row.
+    """Return the quarantined row of a file that cannot be read at all, or only up to some row.
 
     Args:
         file: the name of the file.

@@ -116,10 +116,13 @@ def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
 
 
 def looks_like(number: pl.Expr) -> pl.Expr:
-    """Return the end of an error message about a number (Float64) that the format ``auto`` rejects as a time.
+    """Return text that says what a number probably is if the format ``auto`` rejects it as a time.
 
-    The text states what the number probably is, and which setting reads such numbers. It is null for a number
-    that ``auto`` accepts.
+    The text is the end of an error message that begins with the number. It also names the setting with which
+    such numbers can be read. The text is null for a number that ``auto`` accepts.
+
+    Args:
+        number: an expression for numbers in Float64.
     """
     return (
         pl.when(number.is_between(19000101, 21001231) & _is_day(number))

@@ -54,11 +54,13 @@ def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tupl
 
 
 def check_order(components: Sequence[Component]) -> None:
-    """Check that every field of the block is complete when a component reads it.
+    """Check that the components step in an order in which each field is written before it is read.
+
+    The fields are those of the `Block` that the components pass on.
 
     Raises:
-        ValueError: a component reads a field that no component before it writes, or reads, without writing
-            it, a field that a later component writes.
+        ValueError: a component reads a field that no earlier component writes. Or a component reads a field
+            that it does not write itself, and a later component writes this field.
     """
     written: set[str] = set()
     for place, component in enumerate(components):

@@ -1,4 +1,4 @@
-"""Send the entries of an outbox to MLflow, in their order; keep each entry that the store does not take."""
+"""Send the entries of an outbox to MLflow in their order, and keep the entries that must still be sent."""
 
 from __future__ import annotations
 
@@ -39,11 +39,13 @@ _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE",
 
 
 class Sender:
-    """Sends the entries of one outbox, and keeps each entry that the store does not take.
+    """Sends the entries of one outbox, and keeps the entries that must still be sent.
+
+    An entry that the store refuses for good is dropped, but a model or a file is kept even then.
 
     Attributes:
-        reason: why the last entry was not sent; empty after all were sent.
-        refused: one line for each entry that the store will never take; such an entry is not kept.
+        reason: the first error for which an entry was kept; empty if there was none in the last attempt.
+        refused: one line for each entry that was dropped because the store will never take it.
         version: the registered version, once the model has been sent.
 
     Args:
@@ -90,7 +92,7 @@ class Sender:
         self._outbox.save()
 
     def _send_all(self, now: bool) -> None:
-        """Send all entries in order. Keep the entries that the store does not take.
+        """Send all entries in their order, and keep the entries that must still be sent.
 
         Args:
             now: whether files that the store did not take before are tried again, which can take long.
@@ -112,7 +114,7 @@ class Sender:
                     continue
                 kept.append(entry)
                 self.reason = self.reason or one_line(error)
-                # If the store itself answers, only its place for files has failed: send the other entries.
+                # If the store answers a probe, only its place for files has failed: send the other entries.
                 if entry["kind"] in ("model", "file") and not self._probe():
                     entry["is_put_off"] = True
                     continue
@@ -122,7 +124,7 @@ class Sender:
         self._outbox.entries = kept
 
     def _create_run(self) -> bool:
-        """Create the run in MLflow unless it exists; return whether it exists."""
+        """Create the run in MLflow if it does not exist yet; return False if MLflow cannot create it."""
         run = self._outbox.run
         if not run.get("run_id"):
             try:

@@ -52,7 +52,7 @@ class PlannedBlock:
 
 
 def step_block(forecaster: Forecaster, state: State, block: PlannedBlock) -> None:
-    """Step a block piece by piece, and fill its forecasts."""
+    """Step a block in pieces of consecutive windows, and fill the block's forecasts."""
     for first, stop in block.plan.pieces(windows_per_call(len(state))):
         _step_piece(forecaster, state, block.windows(slice(first, stop)))
 
@@ -63,7 +63,7 @@ def windows_per_call(series: int) -> int:
 
 
 def _step_piece(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step one piece of a block, and fill its forecasts.
+    """Step one piece of a block (some of its consecutive windows), and fill the piece's forecasts.
 
     One call steps the series that are live or begin at the first row; a second call steps the later
     beginners.
@@ -103,15 +103,15 @@ def _step_some(forecaster: Forecaster, state: State, piece: PlannedBlock, slots:
 
 
 def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step the series that begin after the first row of a piece.
+    """Step the series that begin in a row of ``piece`` after its first row; a piece is a part of a block.
 
-    Each series is shifted so that its first value is in row 0, and one call steps all of them.
+    Each series is shifted so that its first value is in row 0, and one call steps all of these series.
     """
     begins = piece.plan.begins[1:]
     slots = np.flatnonzero(begins.any(axis=0))
     first_row = begins[:, slots].argmax(axis=0) + 1
     lengths = len(piece.values) - first_row
-    # for each shifted row and series, its row in the piece
+    # ``row[i, k]`` is the row of the piece that becomes row i of the shifted series k.
     row = first_row + np.arange(lengths.max())[:, None]
     inside = row < len(piece.values)
     source_row = np.minimum(row, len(piece.values) - 1)

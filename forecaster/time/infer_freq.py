@@ -73,7 +73,7 @@ def infer_freq(rows: pl.DataFrame) -> InferredFreq:
 
 
 def _calendar(steps: pl.DataFrame, usual_us: int, share: float) -> InferredFreq | None:
-    """Return months, quarters or years if nearly all steps are such, else None."""
+    """Return the frequency if nearly all steps last a month, a quarter or a year, else None."""
     days = usual_us / _US / DAY_S
     # Rows exactly 4 or 52 weeks apart are dated to a weekday, not to a day of the month.
     if share == 1.0 and days % 7 == 0 and len(steps) > 2:

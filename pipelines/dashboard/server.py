@@ -79,14 +79,14 @@ def make_app(view: OutputView, host: str = "127.0.0.1") -> FastAPI:
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Listen on an address while the block runs, before the server starts.
+    """Listen on an address while the ``with`` block runs; the block starts the server on this socket.
 
     Args:
         host: address to listen on.
         port: port; 0 chooses a free one.
 
     Yields:
-        The socket.
+        The socket that listens on the address.
 
     Raises:
         ConfigError: the address is unknown, or the port is in use.

@@ -31,7 +31,7 @@ class ExpertInputs(NamedTuple):
         age: ``[..., S]`` int64, how many windows ago ``last`` was observed.
         scale: ``[..., S]`` float64 above 0, see `Block`.
         moves: ``[..., S]`` bool, see `Block`.
-        shape: ``[K, ..., S]`` float64, the differences of a season's phases from its mean.
+        shape: ``[K, ..., S]`` float64, the difference of each phase of the season from the season's mean.
     """
 
     window: Ints
@@ -53,10 +53,12 @@ class ExpertInputs(NamedTuple):
         return self.past[len(self.past) - 1 - ago]
 
     def future_shape(self, ahead: Ints) -> Floats:
-        """Return the season's shape ``[n, ..., S]`` at windows after this one.
+        """Return the part of ``shape`` that belongs to each of ``n`` later windows: ``[n, ..., S]``.
+
+        Each window has a phase of the season, and ``shape`` holds one number per phase.
 
         Args:
-            ahead: how many windows after this one, ``[n]`` or ``[n, ..., S]``.
+            ahead: how many windows after the current one, ``[n]`` or ``[n, ..., S]``.
         """
         more = ahead.reshape(-1, *[1] * self.window.ndim) if ahead.ndim == 1 else ahead
         return phases(self.shape, self.window + more)
@@ -78,7 +80,7 @@ class Expert(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """The name of the component and of the member."""
+        """The name of the component, under which its forecasts are added to the block's ``members``."""
 
     @property
     def writes(self) -> frozenset[str]:
@@ -88,7 +90,7 @@ class Expert(ABC):
     @property
     @abstractmethod
     def reach(self) -> int:
-        """M: how many windows before the current one the expert reads."""
+        """M, the number of windows before the current one that the expert reads."""
 
     @property
     def forecast_fields(self) -> tuple[str, ...]:

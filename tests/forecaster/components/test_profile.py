@@ -29,7 +29,7 @@ def windows_of(values: np.ndarray, start: int = START, **past: np.ndarray) -> Wi
 
 def training_windows(windows: int = 1000) -> Windows:
     values = np.random.default_rng(1).normal(size=(windows, 3)) * [1.0, 1e-6, 1e9] + [0.0, 5.0, 0.0]
-    # six of ten values are 0, and the others are negative
+    # In the third series, six of ten values are 0, and the others are negative.
     values[:, 2] = np.where(np.arange(windows) % 10 < 6, 0.0, -np.abs(values[:, 2]))
     values[40:, 1] = np.nan
     return windows_of(values, heat=values**2)
@@ -39,8 +39,8 @@ def profiled(windows: Windows) -> Forecaster:
     return replace(forecaster(), profile=Profile.of(windows))
 
 
-def test_each_class_of_a_profile_holds_a_tenth_of_different_values() -> None:
-    """The classes lie between the deciles. If one value is very frequent, its class holds more."""
+def test_a_bucket_of_a_profile_holds_a_tenth_of_the_values_unless_they_repeat() -> None:
+    """The deciles of the values separate the buckets; a bucket with a frequent value holds more values."""
     made = Profile.of(training_windows())
     np.testing.assert_allclose(made.shares[0, 0], 0.1, atol=0.002)
     assert made.shares[2, 0].max() == pytest.approx(0.6, abs=0.002)

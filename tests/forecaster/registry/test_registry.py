@@ -56,7 +56,10 @@ def store(store_dir: Path) -> Registry:
 
 @pytest.fixture(scope="module")
 def first_run(store: Registry) -> str:
-    """Return the id of a run that logged every kind of entry, and registered the model ``weather/1``."""
+    """Return the id of a run that registered the model ``weather/1``.
+
+    The run also logged parameters, tags, metrics, a data set, tables and a figure.
+    """
     params = {"network.cell": "lstm", "training.seed": None, "long": "x" * 10_000}
     with store.start_run("first", params, tags={"purpose": "test"}) as run:
         for epoch in (1, 2):

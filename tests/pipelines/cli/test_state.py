@@ -108,7 +108,10 @@ def test_show_prints_a_state_table_as_text_and_json(job: StreamJob, command: Com
 
 
 def assert_same_tables(one: Location, other: Location) -> None:
-    """Assert that two tables have equal states, pending rows, counts, offsets and watermarks."""
+    """Assert that the state tables in two folders are equal, except for the number of shards.
+
+    The states, pending rows, closed windows, counts, offsets and watermarks must be equal.
+    """
     first, second = (state_table.read(folder) for folder in (one, other))
     assert_same_state(first.state, second.state)
     assert first.pending.sort("series_id").equals(second.pending.sort("series_id"))

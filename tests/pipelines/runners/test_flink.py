@@ -94,7 +94,9 @@ Caused by: org.apache.flink.runtime.jobmanager.scheduler.NoResourceAvailableExce
     [
         ([], "a Flink worker or task has died"),
         (["java.lang.RuntimeException: NoResourceAvailableException: out of memory\n"], "has died"),
-        ([REFUSED], "has died"),  # a task manager, not the pool, refused the connection
+        # Here a task manager refused the connection: no exception names a call to the pool of workers.
+        ([REFUSED], "has died"),
+        # Here a call to the pool of workers failed, but no exception says that the pool was unreachable.
         ([NO_POOL], "has died"),
         ([NO_POOL + REFUSED], "cannot reach a pool of workers at pool:50000: .*--port 50000"),
         ([REFUSED, NO_POOL + "Caused by: java.net.UnknownHostException: pool: unknown\n"], "cannot reach"),

@@ -75,7 +75,7 @@ def test_known_and_unknown_schemas_are_requested_once() -> None:
         assert set(registry.users) == {"Basic bmFtZTpzZWNyZXQ="}
 
 
-def test_an_unknown_schema_is_requested_after_growing_waits() -> None:
+def test_an_unknown_schema_is_requested_again_after_growing_waits() -> None:
     clock = Clock(0.0)
     answers: dict[str, tuple[int, dict[str, str]]] = {"GET /schemas/ids/8": (404, {})}
     with registry_of(lambda request: answers[request]) as registry:
@@ -123,7 +123,7 @@ def test_registry_failures_raise_schema_unknown_after_patience_s() -> None:
     [(200, {"schema": '{"type": "nonsense"}'}), (200, {"schema": 5}), (200, []), (200, {})],
     ids=repr,
 )
-def test_a_schema_id_answered_without_a_schema_is_requested_once(answer: Answer) -> None:
+def test_a_schema_id_is_requested_once_if_the_answer_has_no_valid_schema(answer: Answer) -> None:
     with registry_of(lambda request: answer) as registry:
         decode = DecoderSpec("avro", registry=registry.url).decoder()
         assert counted(decoded(decode, messages(7, 7, 7))) == (0, 3)
