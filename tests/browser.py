@@ -42,6 +42,21 @@ class Browser:
         """Run the body of a JavaScript function in the page, and return its value."""
         return _request(f"{self._session}/execute/sync", {"script": script, "args": []})
 
+    def emulate(self, width: int, height: int, *, is_phone: bool = False, is_dark: bool = False) -> None:
+        """Give the page another size in pixels, the screen of a phone, or a reader who prefers dark mode."""
+        metrics = {
+            "width": width,
+            "height": height,
+            "deviceScaleFactor": 2 if is_phone else 1,
+            "mobile": is_phone,
+        }
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}]
+        for command, values in (
+            ("Emulation.setDeviceMetricsOverride", metrics),
+            ("Emulation.setEmulatedMedia", {"features": scheme}),
+        ):
+            _request(f"{self._session}/goog/cdp/execute", {"cmd": command, "params": values})
+
     @property
     def text(self) -> str:
         """Return the visible text of the page."""

@@ -181,6 +181,9 @@ def test_the_docs_site_builds_without_a_warning(tmp_path: Path) -> None:
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert built.returncode == 0, built.stderr
     assert "forecaster.advance" in (tmp_path / "reference.html").read_text()
+    notebook = (tmp_path / "notebook.html").read_text()
+    assert notebook.count("<svg ") >= 4, "the cells of the notebook draw four figures"
+    assert "seasonal naive" in notebook
 
 
 def test_the_architecture_page_links_every_law_test() -> None:

@@ -99,8 +99,9 @@ def test_only_schemas_forecaster_and_pipelines_are_packaged() -> None:
 def test_make_help_lists_every_documented_target() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([\w-]+)", listed, re.MULTILINE) == [
-        "help", "setup", "demo", "test", "lint", "docs", "bench", "chaos", "long-run", "lifecycle",
-        "upgrade-test", "java", "cluster-up", "cluster-down", "cluster-test", "server-test", "lock", "clean",
+        "help", "setup", "setup-prism", "demo", "test", "lint", "docs", "bench", "chaos", "long-run",
+        "lifecycle", "upgrade-test", "java", "cluster-up", "cluster-down", "cluster-test", "server-test",
+        "lock", "clean",
     ]  # fmt: skip
 
 

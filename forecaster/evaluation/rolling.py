@@ -188,7 +188,7 @@ def tally(tallies: dict[str, Tally], block: ScoredBlock) -> None:
 
 
 class FanSample:
-    """Forecasts of some series at successive issue times, to draw as fans with `plots.fan_figure`.
+    """Forecasts of some series at successive issue times, to draw as fans with `fan_plot.fan_figure`.
 
     The forecasts are from the middle of the scored rows. Each is issued where the forecast before it ends.
     """

@@ -129,6 +129,7 @@ Shards = Annotated[int | None, option_of("jobs.shards", metavar="N", panel=JOB)]
 Runner = Annotated[str | None, option_of("jobs.runner", metavar="ENGINE", panel=JOB)]
 FlinkMaster = Annotated[str | None, option_of("jobs.flink_master", metavar="MASTER", panel=JOB)]
 Format = Annotated[str | None, option_of("output.format", metavar="FORMAT", panel=OUTPUT)]
+Flat = Annotated[str | None, option_of("output.flat", metavar="FORMAT", panel=OUTPUT)]
 SkipBad = Annotated[
     bool | None,
     typer.Option(

@@ -90,7 +90,7 @@ def check_options_have_effect(job: JobConfig, typed: Mapping[str, str]) -> None:
             raise ConfigError(f"{option} has no effect without --to-topic: leave it out, or add --to-topic")
         if key in _OF_SHADOW and not job.stream.shadow:
             raise ConfigError(f"{option} has no effect without stream.shadow: leave it out, or set both")
-        if key == "output.format" and has_topic:
+        if key in ("output.format", "output.flat") and has_topic:
             raise ConfigError(f"{option} has no effect with --to-topic: leave it out, or use kafka.to_format")
         if key == "kafka.bootstrap" and source != "kafka" and not has_topic:
             raise ConfigError(f"{option} has no effect without --source kafka or --to-topic: leave it out")

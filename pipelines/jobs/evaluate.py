@@ -23,7 +23,7 @@ from forecaster.evaluation.scores import (
     series_without_scale,
 )
 from forecaster.evaluation.skill import PERSISTENCE, SEASONAL_NAIVE, BaselineComparison
-from forecaster.reports import plots
+from forecaster.reports import fan_plot, plots
 from forecaster.reports.html import Picture, error_table, write_report
 from forecaster.time.aggregation import aggregate
 from forecaster.time.frequency import Frequency
@@ -169,7 +169,7 @@ def write_evaluation(
     for series_id in ids.gather_every(max(len(ids) // _FANS, 1)).to_list()[:_FANS]:
         fan = fans(first, series_id, evaluation.freq)
         if len(fan):
-            draw = partial(plots.fan_figure, fan, series_id)
+            draw = partial(fan_plot.fan_figure, fan, series_id)
             figures.append((f"{series_id}: forecasts of {label}, and actuals.", draw))
     for name, part in evaluation.errors.items():
         levels = calibration(part)

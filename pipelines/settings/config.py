@@ -116,6 +116,11 @@ class OutputConfig(Settings):
     format: Literal["parquet", "jsonl"] = Field(
         default="parquet", description="format of the forecast files: parquet or jsonl"
     )
+    flat: Literal["csv", "parquet", "jsonl"] | None = Field(
+        default=None,
+        description="also write the forecasts as flat files, one row for each series, target window and "
+        "horizon, into the folder flat: csv, parquet or jsonl; unset: no flat files",
+    )
 
 
 class JobConfig(Settings):

@@ -141,6 +141,9 @@ def parse_value(text: str, field: FieldInfo) -> object:
 def _example(field: FieldInfo) -> str:
     """Return an example value, as TOML, for a setting whose default is no value."""
     kinds = get_args(field.annotation)
+    choices = [kind for kind in kinds if get_origin(kind) is Literal]
+    if choices:
+        return _toml(get_args(choices[0])[0])
     return "false" if bool in kinds else "2013-01-01T00:00:00Z" if Time in kinds else '"1h"'
 
 

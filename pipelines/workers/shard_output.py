@@ -33,7 +33,7 @@ class ShardOutput:
         topics: TopicWriter | None = None,
     ) -> None:
         self._guard, self._topics = guard, topics
-        self._files = ShardFiles(settings.output, number, settings.shards, settings.format)
+        self._files = ShardFiles(settings.output, number, settings.shards, settings.format, settings.flat)
 
     def write(self, output: Output) -> None:
         """Write the rows and forecasts of one output.
@@ -51,6 +51,8 @@ class ShardOutput:
             self._files.write_replaced(forecasts, output.replaced)
         if len(forecasts) and self._guard.may_write():
             self._write_forecasts(FORECASTS, forecasts)
+        if len(forecasts) and self._topics is None and self._guard.may_write():
+            self._files.write_flat(forecasts)
         if output.shadow is not None and len(output.shadow) and self._guard.may_write():
             self._write_forecasts(SHADOW, output.shadow)
 

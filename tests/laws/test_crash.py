@@ -29,6 +29,7 @@ from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import PARTS, Format, read_forecasts, read_quarantine
+from pipelines.sinks.flat_forecasts import FlatFormat
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
@@ -37,6 +38,7 @@ from tests.disks import Disk, outputs
 from tests.fleets import HALF_A_DAY, HOUR, SHORT_WEEK, forecaster, rows_of, scales
 from tests.folds import Ran, fold
 from tests.logs import LogOutputs, half_of, job_of, small_log
+from tests.outputs import assert_flat_as_nested
 from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
 from tests.power import PowerLoss
 from tests.simulated_kills import KillableProcess, Killed
@@ -163,9 +165,14 @@ def test_a_replay_resumes_after_a_power_loss_in_its_first_run(tmp_path: Path) ->
     kills=st.lists(st.tuples(st.integers(0, 60), st.booleans(), st.integers(1, 9)), min_size=1, max_size=4),
     shards=st.integers(1, 3),
     format_=st.sampled_from(["parquet", "jsonl"]),
+    flat=st.sampled_from([None, "csv", "parquet", "jsonl"]),
 )
 def test_a_stream_killed_at_any_file_rename_loses_nothing(
-    small_fleet: Windows, kills: list[tuple[int, bool, int]], shards: int, format_: Format
+    small_fleet: Windows,
+    kills: list[tuple[int, bool, int]],
+    shards: int,
+    format_: Format,
+    flat: FlatFormat | None,
 ) -> None:
     model = forecaster()
     with tempfile.TemporaryDirectory() as name:
@@ -188,6 +195,7 @@ def test_a_stream_killed_at_any_file_rename_loses_nothing(
             windows_per_step=4,
             resume=True,
             format=format_,
+            flat=flat,
             snapshot_every_s=0.0,
             runner="in-process",
         )
@@ -212,3 +220,5 @@ def test_a_stream_killed_at_any_file_rename_loses_nothing(
         read = pl.read_parquet if format_ == "parquet" else pl.read_ndjson
         written = [read(file) for file in (output / "forecasts").iterdir()]
         assert sum(map(len, written)) == len(read_forecasts(clean))
+        if flat is not None:
+            assert_flat_as_nested(output, HOUR)

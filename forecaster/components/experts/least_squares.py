@@ -19,6 +19,7 @@ from forecaster.components.network.ridge import OTHER_LEVEL, distances, limit_di
 _CLIP = 50.0  # regressors and targets are clipped to this many scales
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
+_CACHED_NUMBERS = 65_536  # float32 numbers that stay in the cache of a core
 _AT_ONCE = 16  # this many windows are computed at once, so that intermediate arrays stay in the cache
 # A forecast is at most this many times as far from the last value as the farthest lag is, plus one scale.
 _ROOM = 2.0
@@ -130,14 +131,17 @@ class LeastSquares(Expert):
         # Divide the gain by a square root: the update gain[i] * gain[j] of the inverse is then symmetric.
         # An asymmetry of the inverse would grow until the inverse is not positive definite.
         gain /= np.sqrt(size)
-        trace = sum(inverse[i, i] - gain[i] * gain[i] for i in range(len(x)))
+        diagonal = np.arange(len(x))
+        trace = np.add.reduce(inverse[diagonal, diagonal] - gain * gain)
         forgets = learns & (trace < len(x) / self.prior)
         grows = np.where(forgets, np.float32(1.0 / self.forget), np.float32(1.0))
-        product = np.empty_like(gain)
-        # Update the inverse row by row, so that each row passes through the cache only once.
-        for row, share in zip(inverse, gain, strict=True):
-            row -= np.multiply(share, gain, out=product)
-            row *= grows
+        # Update some rows of the inverse at a time, so that each row passes through the cache only once. With
+        # few series these are all rows, because every call of NumPy has a cost.
+        at_once = max(1, _CACHED_NUMBERS // max(gain.size, 1))
+        for first in range(0, len(inverse), at_once):
+            rows = inverse[first : first + at_once]
+            rows -= gain[first : first + at_once, None] * gain
+            rows *= grows
 
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
         """Return the forecasts issued at the end of each window of ``inputs``, see `Expert.forecast`."""

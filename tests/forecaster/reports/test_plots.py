@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 from matplotlib.figure import Figure
 
+from forecaster.reports.fan_plot import fan_figure
 from forecaster.reports.plot_style import PALETTE
 from forecaster.reports.plots import (
     calibration_figure,
     coverage_by_horizon_figure,
     error_by_horizon_figure,
-    fan_figure,
     latency_figure,
     loss_figure,
 )

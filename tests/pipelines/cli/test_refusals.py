@@ -91,6 +91,7 @@ REFUSED = [
     ("train good.csv -c nowhere.toml", 2, "nowhere.toml: no such job file"),
     ("train good.csv -c bad.toml", 2, "bad.toml: network.hiden: no such setting"),
     ("train good.csv -c worse.toml", 2, "worse.toml: line 1"),
+    ("backfill good.csv -m model --flat xml", 2, '--flat "xml": must be csv, parquet or jsonl'),
     ("backfill good.csv -m model --format xml", 2, '--format "xml": must be parquet or jsonl'),
     ("backfill good.csv -m model --shards 0", 2, "--shards 0: must be 1 or more"),
     ("backfill good.csv -m model --freq 1d", 2, "No such option: --freq"),
@@ -142,6 +143,7 @@ REFUSED = [
         "--skip-bad-files has no effect with --source kafka: leave it out, or use --source replay or",
     ),
     ("stream good.csv -m model -s kafka.to_format=arrow", 2, "--set kafka.to_format has no effect without"),
+    ("stream good.csv -m model --to-topic t --flat csv", 2, "--flat has no effect with --to-topic"),
     ("stream good.csv -m model --to-topic t --format jsonl", 2, "--format has no effect with --to-topic"),
     (
         "stream good.csv -m model --runner prism -- --parallelism=x",

@@ -129,7 +129,7 @@ def test_series_with_hostile_names_are_trained_and_plotted(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "broken",
     [
-        "backtest_log.plots.fan_figure",
+        "backtest_log.fan_plot.fan_figure",
         "train.plots.loss_figure",
         "train.gradient_norms",
         "backtest_log.backtest",
