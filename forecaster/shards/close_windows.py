@@ -24,7 +24,8 @@ from schemas import replaced
 # The slots of forgotten series slow down steps: free them if they are more than one slot in this many.
 _SLOTS_PER_FORGOTTEN = 10
 
-_BLOCK_STEPS = 1 << 18  # a block has at most this many series-steps: its forecasts take about 150 MB
+BLOCK_STEPS = 1 << 18
+"""A block has at most this many series-steps: its forecasts take about 150 MB."""
 
 ClosedBlock = tuple[Forecasts, pl.DataFrame, Forecasts | None]
 """Forecasts of a block of windows, rows of the block that later rows replaced, forecasts of the shadow."""
@@ -50,17 +51,19 @@ def close_windows(
         pending = pending.sort("window", maintain_order=True)
     index, low = pending["window"], 0
     while (start := _next_window(shard, index, low)) is not None and start <= through:
-        most = max(1, min(windows_per_step, _BLOCK_STEPS // max(len(shard.state), 1)))
+        most = max(1, min(windows_per_step, BLOCK_STEPS // max(len(shard.state), 1)))
         stop = min(through + 1, start + most, (start // windows_per_step + 1) * windows_per_step)
         stop = models.cut(start, stop)
-        shard = _with_version_of(shard, start, models)
+        shard = _with_copy(_with_version_of(shard, start, models), start, models)
         high = int(index.search_sorted(stop, side="left"))
         shard, closed = _close_block(shard, pending[low:high], start, stop, models)
+        if shard.history is not None:
+            shard = replace(shard, history=shard.history.with_rows(pending[low:high]))
         low = high
         yield replace(shard, pending=pending[high:]), closed
     # Change the version as soon as the windows before the change are closed, also in a shard without a live
     # series: then all shards of a stopped job have the same version.
-    changed = _with_version_of(shard, through + 1, models)
+    changed = _with_copy(_with_version_of(shard, through + 1, models), through + 1, models)
     if shard.closed_through != through or changed is not shard:
         yield replace(changed, pending=pending[low:], closed_through=through), None
 
@@ -71,6 +74,14 @@ def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
     if shard.state.model_version == forecaster.version or not models.has_made(shard.state):
         return shard
     return replace(shard, state=models.rewarm(forecaster, shard.state))
+
+
+def _with_copy(shard: Shard, window: int, models: Models) -> Shard:
+    """Return the shard with a copy of its state before ``window`` if a copy is due there; see `History`."""
+    if shard.history is None:
+        return shard
+    history = shard.history.with_copy(shard.state, shard.shadow, window, shard.closed_through, models.repair)
+    return shard if history is shard.history else replace(shard, history=history)
 
 
 def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
@@ -84,13 +95,16 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
     silent = state.silent + (shard.closed_through - state.clock)
     is_forgotten = ~live(state) & (state.silent > 0) & (silent > forgotten_after(max_gap))
     is_forgotten[shard.pending["slot"].to_numpy()] = False
+    if shard.history is not None:
+        is_forgotten[shard.history.slots()] = False
     if is_forgotten.sum() * _SLOTS_PER_FORGOTTEN <= len(state):
         return shard
     kept = np.flatnonzero(~is_forgotten)
     slot = pl.Series(np.cumsum(~is_forgotten) - 1, dtype=pl.Int32)
     pending = shard.pending.with_columns(slot=slot.gather(shard.pending["slot"]))
     state, shadow = state.take(kept), None if shard.shadow is None else shard.shadow.take(kept)
-    return replace(shard, state=state, slots=slots_of(state), pending=pending, shadow=shadow)
+    history = None if shard.history is None else shard.history.take(kept, slot)
+    return replace(shard, state=state, slots=slots_of(state), pending=pending, shadow=shadow, history=history)
 
 
 def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
@@ -117,6 +131,10 @@ def _close_block(
         duplicates = fill(values, rows, window, slot, forecaster.window_config, past, names)
     forecasts = advance_in_place(forecaster, shard.state, values, start, past=past)
     shadow = _step_shadow(shard, models.shadow, values, start, past, names)
+    if shard.history is not None:
+        revision = shard.history.revisions(forecasts.index, np.arange(len(shard.state)))
+        forecasts = replace(forecasts, revision=revision)
+        shadow = None if shadow is None else replace(shadow, revision=revision)
     counts = shard.counts + Counts(
         used=len(rows) - duplicates.dropped,
         duplicates=duplicates.dropped,

@@ -9,7 +9,7 @@ from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from schemas.errors import ModelError
 
-_NOT_COMPARED = "allowed_lateness"  # the setting belongs to the source of the rows, which does not change
+_NOT_COMPARED = ("allowed_lateness", "repair")  # settings of the job, which does not change
 _TRIAL_WINDOWS = 60
 
 
@@ -24,7 +24,7 @@ def check_can_replace(new: Forecaster, old: Forecaster) -> None:
     """
     for name in type(new.window_config).model_fields:
         its, ours = (getattr(one.window_config, name) for one in (new, old))
-        if name != _NOT_COMPARED and its != ours:
+        if name not in _NOT_COMPARED and its != ours:
             raise ModelError(f"its windows.{name} is {its}, and the windows.{name} of the stream is {ours}")
     for name in ("horizon", "quantiles"):
         its, ours = (getattr(one.network_config, name) for one in (new, old))

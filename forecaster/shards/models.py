@@ -34,12 +34,15 @@ class Models:
         rewarm: returns the state of a new version from the state of the version before, at the change. The
             result must be that of `rewarm`; a job has prepared it in the background.
         shadow: a version that forecasts the same windows, only to be compared; None without one.
+        repair: late rows of so many windows after they closed are repaired (see `forecaster.shards.repair`);
+            0 repairs none.
     """
 
     first: Forecaster
     changes: tuple[ModelChange, ...] = ()
     rewarm: Callable[[Forecaster, State], State] = rewarm
     shadow: Forecaster | None = None
+    repair: int = 0
 
     def of_window(self, window: int) -> Forecaster:
         """Return the version that closes a window."""
@@ -54,8 +57,12 @@ class Models:
         return state.model_version in self._by_version()
 
     def cut(self, start: int, stop: int) -> int:
-        """Return ``stop``, or the first change after the window ``start`` if it comes before ``stop``."""
-        return min([stop, *(change.window for change in self.changes if change.window > start)])
+        """Return ``stop``, or the first window after ``start`` and before ``stop`` that must begin a block.
+
+        Such a window is a change, or a multiple of ``repair``.
+        """
+        repair = (start // self.repair + 1) * self.repair if self.repair else stop
+        return min([stop, repair, *(change.window for change in self.changes if change.window > start)])
 
     def _by_version(self) -> dict[str, Forecaster]:
         every = (self.first, *(change.forecaster for change in self.changes))

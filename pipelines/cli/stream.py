@@ -165,6 +165,7 @@ def stream(
         follows=bool(job.stream.follow),
         shadow=load_shadow(job, model or job.mlflow.model, forecaster, out),
         shadow_share=job.stream.shadow_share,
+        repair=job.windows.repair,
         model=model or job.mlflow.model,
         **vars(engine_fields(engine, job.jobs, beam_options)),
     )

@@ -34,7 +34,9 @@ FILES_AT_ONCE: Final = 64
 _STORE_LISTED_EVERY_S = 15.0
 _SETTLED_NS = 1_000_000_000
 _ROWS_AT_ONCE = 1024
-_NAME = re.compile(r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-(.+)-r(\d+)-shard-(\d+)-of-(\d+)\.(?:parquet|jsonl)")
+_NAME = re.compile(
+    r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-(.+?)-r(\d+)(?:-.+-\d{15})?-shard-(\d+)-of-(\d+)\.(?:parquet|jsonl)"
+)
 _ALARM_COLUMNS = ("series_id", "issued_at", "p_value", "alarm")
 
 

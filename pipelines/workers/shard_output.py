@@ -8,7 +8,7 @@ import polars as pl
 
 from forecaster.forecasts import Forecasts
 from forecaster.shards.shard import Output
-from pipelines.sinks.files import LATE, QUARANTINE, SHADOW, ShardFiles
+from pipelines.sinks.files import LATE, QUARANTINE, SHADOW, LateRow, ShardFiles
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.storage import Location, sync
 from pipelines.workers.ownership import WriteGuard
@@ -47,12 +47,13 @@ class ShardOutput:
         forecasts = output.forecasts
         if forecasts is None:
             return
+        late = LateRow(output.partition, output.start) if output.revises else None
         if len(output.replaced) and self._guard.may_write():
-            self._files.write_replaced(forecasts, output.replaced)
+            self._files.write_replaced(forecasts, output.replaced, late)
         if len(forecasts) and self._guard.may_write():
-            self._write_forecasts(forecasts)
+            self._write_forecasts(forecasts, late)
         if output.shadow is not None and len(output.shadow) and self._guard.may_write():
-            self._files.write_forecasts(output.shadow, SHADOW)
+            self._files.write_forecasts(output.shadow, SHADOW, late)
 
     def take_unsynced(self) -> list[Location]:
         """Return the files written since the last call; pass them to `make_durable` before a snapshot."""
@@ -81,8 +82,8 @@ class ShardOutput:
         else:
             self._files.write_rows(part, output.partition, output.start, rows)
 
-    def _write_forecasts(self, forecasts: Forecasts) -> None:
+    def _write_forecasts(self, forecasts: Forecasts, late: LateRow | None) -> None:
         if self._topics is None:
-            self._files.write_forecasts(forecasts)
+            self._files.write_forecasts(forecasts, late=late)
         else:
             self._topics.write_forecasts(forecasts, self._files.shard)
