@@ -45,7 +45,13 @@ class LogSource:
 
 
 def job_of(
-    log: Log, output: Location, *, stop: int | None = None, shards: int = 1, windows_per_step: int = 4
+    log: Log,
+    output: Location,
+    *,
+    stop: int | None = None,
+    shards: int = 1,
+    windows_per_step: int = 4,
+    repair: int = 0,
 ) -> StreamJob:
     """Return an in-process stream of a log up to ``stop``.
 
@@ -61,6 +67,7 @@ def job_of(
         snapshot_every_s=0.0,
         runner="in-process",
         threads=1,
+        repair=repair,
     )
 
 
