@@ -12,6 +12,7 @@ from forecaster.arrays import Floats
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.shards.counts import Counts
+from forecaster.shards.history import copied_every
 from forecaster.shards.models import Models
 from forecaster.shards.score_sums import add_scores, scores_of
 from forecaster.shards.shard import NONE_REPLACED, Shard, slots_of
@@ -50,11 +51,15 @@ def close_windows(
     if not pending["window"].is_sorted():
         pending = pending.sort("window", maintain_order=True)
     index, low = pending["window"], 0
+    every = copied_every(models.repair, windows_per_step) if shard.history is not None else 0
     while (start := _next_window(shard, index, low)) is not None and start <= through:
         most = max(1, min(windows_per_step, BLOCK_STEPS // max(len(shard.state), 1)))
         stop = min(through + 1, start + most, (start // windows_per_step + 1) * windows_per_step)
         stop = models.cut(start, stop)
-        shard = _with_copy(_with_version_of(shard, start, models), start, models)
+        shard = _with_version_of(shard, start, models)
+        if every:
+            stop = min(stop, (start // every + 1) * every)
+            shard = _with_copy(shard, start, every)
         high = int(index.search_sorted(stop, side="left"))
         shard, closed = _close_block(shard, pending[low:high], start, stop, models)
         if shard.history is not None:
@@ -63,7 +68,9 @@ def close_windows(
         yield replace(shard, pending=pending[high:]), closed
     # Change the version as soon as the windows before the change are closed, also in a shard without a live
     # series: then all shards of a stopped job have the same version.
-    changed = _with_copy(_with_version_of(shard, through + 1, models), through + 1, models)
+    changed = _with_version_of(shard, through + 1, models)
+    if every:
+        changed = _with_copy(changed, through + 1, every)
     if shard.closed_through != through or changed is not shard:
         yield replace(changed, pending=pending[low:], closed_through=through), None
 
@@ -76,11 +83,11 @@ def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
     return replace(shard, state=models.rewarm(forecaster, shard.state))
 
 
-def _with_copy(shard: Shard, window: int, models: Models) -> Shard:
-    """Return the shard with a copy of its state before ``window`` if a copy is due there; see `History`."""
+def _with_copy(shard: Shard, window: int, every: int) -> Shard:
+    """Return the shard with a copy of its state before ``window`` in its history, if a copy is due there."""
     if shard.history is None:
         return shard
-    history = shard.history.with_copy(shard.state, shard.shadow, window, shard.closed_through, models.repair)
+    history = shard.history.with_copy(shard.state, shard.shadow, window, shard.closed_through, every)
     return shard if history is shard.history else replace(shard, history=history)
 
 

@@ -1,8 +1,8 @@
 """The recent past of a shard, from which the windows that it has closed can be repaired.
 
 A shard that repairs late rows keeps copies of its state, and the rows of the windows closed since the
-earliest copy. A copy is taken at each multiple of ``windows.repair`` windows, and the last two are kept. So
-one of them is before every window that a late row may still change.
+earliest copy. A copy is taken at least ``windows.repair`` windows after the one before (see `copied_every`),
+and the last two are kept. So one of them is before every window that a late row may still change.
 
 Letters: T windows, S series.
 """
@@ -23,6 +23,21 @@ LATE_ROWS: dict[str, pl.DataType] = {"slot": pl.Int32(), "window": pl.Int64(), "
 partition had closed before the row. The row changes the forecasts of ``window`` to ``late_through``."""
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
+
+_MOST_ROUNDED = 32  # the interval of copies is rounded up to blocks of at most so many windows
+
+
+def copied_every(repair: int, windows_per_step: int) -> int:
+    """Return the number of windows between two copies of the state of a shard.
+
+    It is ``repair``, rounded up to the next window at which a block ends anyway.
+
+    Args:
+        repair: ``windows.repair``, above 0.
+        windows_per_step: the largest number of windows in a block.
+    """
+    step = min(windows_per_step, _MOST_ROUNDED)
+    return -(-repair // step) * step
 
 
 @dataclass(frozen=True)
@@ -83,7 +98,7 @@ class History:
             window: the next window to close.
             closed: the last window that was closed; None before the first. No series is live if windows
                 between it and ``window`` are left out.
-            every: ``windows.repair``.
+            every: see `copied_every`.
         """
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:

@@ -57,12 +57,8 @@ class Models:
         return state.model_version in self._by_version()
 
     def cut(self, start: int, stop: int) -> int:
-        """Return ``stop``, or the first window after ``start`` and before ``stop`` that must begin a block.
-
-        Such a window is a change, or a multiple of ``repair``.
-        """
-        repair = (start // self.repair + 1) * self.repair if self.repair else stop
-        return min([stop, repair, *(change.window for change in self.changes if change.window > start)])
+        """Return ``stop``, or the first change after the window ``start`` if it comes before ``stop``."""
+        return min([stop, *(change.window for change in self.changes if change.window > start)])
 
     def _by_version(self) -> dict[str, Forecaster]:
         every = (self.first, *(change.forecaster for change in self.changes))
