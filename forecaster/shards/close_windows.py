@@ -33,12 +33,12 @@ ClosedBlock = tuple[Forecasts, pl.DataFrame, Forecasts | None]
 
 
 def close_windows(
-    shard: Shard, through: int, models: Models, windows_per_step: int
+    shard: Shard, through: int, models: Models, windows_per_step: int, *, keeps_slots: bool = False
 ) -> Iterator[tuple[Shard, ClosedBlock | None]]:
     """Close every window up to and including ``through``, block by block.
 
     Windows in which no series is live are skipped, so one row years ahead does not close every window before
-    it.
+    it. With ``keeps_slots``, forgotten series keep their slots.
 
     Yields:
         The shard after each block of windows, and the results of the block; None in place of results if only
@@ -46,7 +46,8 @@ def close_windows(
     """
     if shard.closed_through is not None and through <= shard.closed_through:
         return
-    shard = _without_forgotten(shard, models.first.window_config.max_gap)
+    if not keeps_slots:
+        shard = _without_forgotten(shard, models.first.window_config.max_gap)
     pending = shard.pending
     if not pending["window"].is_sorted():
         pending = pending.sort("window", maintain_order=True)

@@ -77,10 +77,6 @@ class History:
         """Return this history with its own copies of the states."""
         return replace(self, copies=tuple(copy.of(State.copy) for copy in self.copies))
 
-    def reaches(self, window: int) -> bool:
-        """Return whether a copy is before a closed window."""
-        return bool(self.copies) and self.copies[0].through < window
-
     def with_rows(self, rows: pl.DataFrame) -> History:
         """Return this history with the rows of windows that were closed."""
         return replace(self, rows=(*self.rows, rows)) if len(rows) else self

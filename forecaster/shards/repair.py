@@ -79,7 +79,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     history, closed = shard.history, shard.closed_through
     assert history is not None
     assert closed is not None
-    is_due = _is_due(shard) & shard.pending["slot"].is_in(slots)
+    is_due = _is_due(shard) & shard.pending["slot"].is_in(slots.implode())
     due, index = shard.pending.filter(is_due), slots.to_numpy().astype(np.int64)
     first_due = due.group_by("slot").agg(pl.col("window").min()).sort("slot")["window"].to_numpy()
     # Start at the last copy before the first late row, and correct the copies after it.
@@ -156,7 +156,9 @@ class _Replay:
 
     def run(self, through: int) -> None:
         """Close the windows up to ``through``."""
-        for shard, closed in close_windows(self.shard, through, self._models, _WINDOWS_PER_STEP):
+        for shard, closed in close_windows(
+            self.shard, through, self._models, _WINDOWS_PER_STEP, keeps_slots=True
+        ):
             self.shard = shard
             if closed is not None:
                 forecasts, replaced_rows, shadow = closed
