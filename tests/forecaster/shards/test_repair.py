@@ -35,7 +35,8 @@ def batches(windows: int, late: dict[int, list[tuple[str, int]]]) -> list[Batch]
     rows = rows_of(fleet).with_columns(window=window)
     at = [moved.get((name, w), w) for name, w in zip(rows["series_id"], rows["window"], strict=True)]
     found, offset = [], 0
-    for arrival, part in rows.with_columns(at=pl.Series(at)).group_by("at", maintain_order=True):
+    rows = rows.with_columns(at=pl.Series(at)).sort("at", maintain_order=True)
+    for arrival, part in rows.group_by("at", maintain_order=True):
         stop = offset + len(part)
         placed = part.drop("window", "at").with_columns(offset=pl.int_range(offset, stop, dtype=pl.Int64))
         end_us = (START + int(arrival[0]) + 1) * HOUR_US
