@@ -51,7 +51,7 @@ COMMANDS = {
         "stream -c job.toml -m tiny --source kafka --topic t -s kafka.decoder=avro --bootstrap 127.0.0.1:9",
         "stream rows.csv -c echoing.toml -m tiny --source kafka --topic t",
     ],
-    "show": ["state show out/state"],
+    "show": ["state show out/state", "quarantine show out"],
     "export": ["state export past/state packed.parquet"],
     "import": ["state import packed.parquet unpacked"],
     "evaluate": [
