@@ -254,7 +254,7 @@ class _HistoryById:
             own: the slots of its series in each old shard.
             slots: the slots of its series in the new shard.
         """
-        late = self.late.join(slots, on="series_id", how="inner", maintain_order="left").select(LATE_ROWS)
+        late = self.late.join(slots, on="series_id", how="inner", maintain_order="left").select(*LATE_ROWS)
         return History(join_copies(self.histories, own), (_with_slots(self.rows, slots),), late)
 
 

@@ -225,7 +225,7 @@ def read_forecasts(folder: Location, part: str = FORECASTS, *, all_revisions: bo
         .unique(IDENTITY, keep="last", maintain_order=True)
         .sort("issued_at", "series_id")
     )
-    if all_revisions or not found["revision"].any():
+    if all_revisions or not (found["revision"] > 0).any():
         return found
     newest = found.sort("revision").unique(IDENTITY[:3], keep="last", maintain_order=True)
     return newest.sort("issued_at", "series_id")
