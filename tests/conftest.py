@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,3 +25,25 @@ def _one_thread() -> None:
     """Limit torch to one thread: for networks of width 8, threads cost more time than they save."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_mlflow_settings_left() -> Iterator[None]:
+    """Restore MLflow's settings after each test: they belong to the process, and later tests would use them.
+
+    ``mlflow.set_experiment`` and ``mlflow.set_tracking_uri`` also set environment variables.
+    """
+    before = mlflow_variables()
+    yield
+    mlflow: Any = sys.modules.get("mlflow")
+    if mlflow is not None:
+        mlflow.set_tracking_uri(None)
+        mlflow.set_registry_uri(None)
+    for name in mlflow_variables():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+def mlflow_variables() -> dict[str, str]:
+    """Return the environment variables that MLflow reads."""
+    return {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}

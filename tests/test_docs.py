@@ -14,7 +14,6 @@ import sys
 import tomllib
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,16 +91,13 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def copied_desk(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Copy `desk`, and make the copy the working folder; afterwards, restore the settings of MLflow."""
-    import mlflow
-
+def copied_desk(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy `desk`, and make the copy the working folder."""
     copy = tmp_path / "desk"
     shutil.copytree(desk, copy)
     monkeypatch.chdir(copy)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    yield copy
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+    return copy
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=by_place)

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 def is_registered_model(name: str, job: JobConfig) -> bool:
     """Return whether ``name`` refers to a model in the job's MLflow store, and not to a folder.
 
-    Raises:
-        ModelError: no such model exists.
-    """
-    from forecaster.registry.store import Store
-    from pipelines.cli.preflight import check_model
+    The store is asked only if a folder of that name exists too.
 
-    reference = check_model(name, job.mlflow)
+    Raises:
+        ModelError: ``name`` is not a valid reference, or the store cannot be read.
+    """
+    from forecaster.registry.references import Reference
+    from forecaster.registry.store import Store
+
+    reference = Reference.parse(name)
     if reference.folder is None:
         return True
     if reference.is_folder or not Store.parse(job.mlflow.tracking_uri).exists():

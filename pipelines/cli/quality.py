@@ -59,7 +59,8 @@ def watch_quality(
         from pipelines.cli.models import is_registered_model
 
         every_s = job.mlflow.production_every_s
-        if every_s and is_registered_model(model, job):
+        # A stream follows only registered models; one that resumes needs no MLflow store.
+        if every_s and (stream.follows or is_registered_model(model, job)):
             from pipelines.jobs.production import ProductionRuns
 
             def open_run(run_id: str) -> Registry:

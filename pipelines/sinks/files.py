@@ -133,7 +133,9 @@ class ShardFiles:
                 an earlier job's.
             offsets: the next offset of each partition in the snapshot; a partition that is missing has not
                 been read.
-            snapshot_ns: when the snapshot was written, in nanoseconds since 1970.
+            snapshot_ns: when the snapshot was written, in nanoseconds since 1970. A file of the same time
+                counts as later: object stores give whole seconds, and the first outputs of a stream often
+                follow its first snapshot within a second.
             versions: versions of the model whose forecasts are removed.
         """
         closed = None if closed_us is None else compact_time(closed_us)

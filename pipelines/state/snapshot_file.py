@@ -166,7 +166,7 @@ def take_over(
 
     Returns:
         The shard, and when its snapshot was first written, in nanoseconds since 1970; see
-        `Store.written_before_ns`.
+        `Store.written_ns`.
 
     Raises:
         DataError: the file is missing or unreadable.
@@ -179,7 +179,7 @@ def take_over(
         table = pq.ParquetFile(opened).read()
         shard, metadata = snapshot.from_arrow(table), table.schema.metadata
         first_ns = metadata.get(_FIRST_WRITTEN)
-        written_ns = int(first_ns) if first_ns else store_of(path).written_before_ns()
+        written_ns = int(first_ns) if first_ns else store_of(path).written_ns()
     if file.has_version:
         marks = {_RUN: run.encode(), _FIRST_WRITTEN: str(written_ns).encode()}
         table = table.replace_schema_metadata({**metadata, **marks})

@@ -71,8 +71,6 @@ class DiskStore(Store):
     def written_ns(self) -> int:
         return self._path.stat().st_mtime_ns
 
-    written_before_ns = written_ns
-
     def sync(self) -> None:
         durable.sync_path(self._path)
 

@@ -12,8 +12,6 @@ from pipelines.storage.remote import Remote
 from pipelines.storage.replaced_parts import complete_in_store, read_from_store, replace_in_store
 from pipelines.storage.store import Held, Store, T, Target
 
-_SECOND_NS = 10**9
-
 
 class ObjectStore(Store):
     """An object or a prefix in an object store: an object appears complete and durable with one PUT."""
@@ -55,11 +53,12 @@ class ObjectStore(Store):
         return self._place.open_parts()
 
     def written_ns(self) -> int:
-        return self._place.written_ns
-
-    def written_before_ns(self) -> int:
-        listed = self._place.parent.glob(self._place.name)
-        return max(path.written_ns // _SECOND_NS + 1 for path in listed) * _SECOND_NS
+        if self._place.written_ns:
+            return self._place.written_ns
+        listed = [path.written_ns for path in self._place.parent.glob(self._place.name)]
+        if not listed:
+            raise FileNotFoundError(f"{self._place}: it does not exist")
+        return listed[0]
 
     def sync(self) -> None:
         """Do nothing, because objects are durable."""

@@ -98,12 +98,13 @@ class Store(Protocol):
         """Open the file to read parts of it; of an object, only these parts are requested."""
 
     def written_ns(self) -> int:
-        """Return when the file was written, in nanoseconds since 1970; for an object, the listed time."""
+        """Return when the file was written, in nanoseconds since 1970; for an object, the listed time.
 
-    def written_before_ns(self) -> int:
-        """Return a time in nanoseconds since 1970 before which no later file has been written.
+        Object stores list times in whole seconds.
 
-        An object store gives times in whole seconds, so there this is the end of the second.
+        Raises:
+            FileNotFoundError: there is no such file.
+            OSError: the store cannot be reached.
         """
 
     def sync(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,12 @@ LEVELS = (0.05, 0.5, 0.95)
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path: Path) -> Iterator[None]:
+def _store(tmp_path: Path) -> None:
     import mlflow
 
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     mlflow.create_experiment("scored", (tmp_path / "artifacts").as_uri())
     mlflow.set_experiment("scored")
-    yield
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
 
 
 def errors(a: int = 30, b: int = 10) -> pl.DataFrame:

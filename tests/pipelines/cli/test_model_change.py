@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pipelines.sinks.files import read_forecasts
 from pipelines.sources.model_changes import read_changes
 from tests.pipelines.cli.conftest import statecast
@@ -19,7 +17,6 @@ def test_following_an_alias_needs_a_registered_model(tmp_path: Path, series: Pat
     assert "is not a registered model: name one, such as weather" in result.stderr_line
 
 
-@pytest.mark.xfail(reason="open fault: a check before the start asks the tracking server", strict=False)
 def test_a_stream_that_follows_an_alias_resumes_without_mlflow(
     tmp_path: Path, series: Path, trained: tuple[str, dict[str, Any]]
 ) -> None:

@@ -70,7 +70,7 @@ def working_folder(
 
 REFUSED = [
     # invalid settings
-    ("strean", 2, "No such command 'strean'. Did you mean 'stream'?; see statecast --help"),
+    ("strean", 2, "No such command 'strean'. Did you mean 'stream', 'train', 'retrain'?; see statecast"),
     ("train good.csv --horizont 3", 2, "No such option: --horizont"),
     ("train good.csv --horizon", 2, "Option '--horizon' requires an argument"),
     ("train good.csv --horizon x", 2, "Invalid value for '--horizon'"),
