@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from forecaster.arrays import Floats
+from forecaster.arrays import Bools, Floats
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.shards.counts import Counts
@@ -16,7 +16,7 @@ from forecaster.shards.history import copied_every
 from forecaster.shards.models import Models
 from forecaster.shards.score_sums import add_scores, scores_of
 from forecaster.shards.shard import NONE_REPLACED, Shard, slots_of
-from forecaster.state import live
+from forecaster.state import State, live
 from forecaster.stepping.advance import advance_in_place
 from forecaster.stepping.lifecycle import forgotten_after
 from forecaster.time.aggregation import NO_DUPLICATES, fill
@@ -97,14 +97,15 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
 
     The decision depends on the shard only, so a rerun frees the slots at the same batch.
     """
-    state = shard.state
-    if shard.closed_through is None:
+    state, through, history = shard.state, shard.closed_through, shard.history
+    if through is None:
         return shard
-    silent = state.silent + (shard.closed_through - state.clock)
-    is_forgotten = ~live(state) & (state.silent > 0) & (silent > forgotten_after(max_gap))
+    if history is None or not history.copies:
+        is_forgotten = _is_forgotten(state, through, max_gap)
+    else:  # a late row may still show that a series was not silent
+        is_forgotten = _is_forgotten(history.copies[0].state, history.copies[0].through, max_gap)
+        is_forgotten[history.slots()] = False
     is_forgotten[shard.pending["slot"].to_numpy()] = False
-    if shard.history is not None:
-        is_forgotten[shard.history.slots()] = False
     if is_forgotten.sum() * _SLOTS_PER_FORGOTTEN <= len(state):
         return shard
     kept = np.flatnonzero(~is_forgotten)
@@ -113,6 +114,12 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
     state, shadow = state.take(kept), None if shard.shadow is None else shard.shadow.take(kept)
     history = None if shard.history is None else shard.history.take(kept, slot)
     return replace(shard, state=state, slots=slots_of(state), pending=pending, shadow=shadow, history=history)
+
+
+def _is_forgotten(state: State, through: int, max_gap: int) -> Bools:
+    """Return which series are forgotten after the window ``through``, ``[S]`` bool."""
+    silent = state.silent + (through - state.clock)
+    return np.asarray(~live(state) & (state.silent > 0) & (silent > forgotten_after(max_gap)))
 
 
 def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
