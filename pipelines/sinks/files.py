@@ -38,7 +38,9 @@ PARTS = (FORECASTS, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
 _LONGEST_STEM = 100  # characters; a whole file name may have 255 bytes on most disks
-_REVISED = re.compile(r".+?-r[1-9]\d*-(.+)-(\d{15})-shard-\d+-of-\d+\.(?:parquet|jsonl)")
+_REVISED = re.compile(
+    r"\d{8}T\d{6}Z-\d{8}T\d{6}Z-.+?-r[1-9]\d*-(.+)-(\d{15})-shard-\d+-of-\d+\.(?:parquet|jsonl)"
+)
 _ISSUED = re.compile(r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-.+\.(?:parquet|jsonl)")
 _ROWS = re.compile(r"(.+)-(\d{15})-shard-(\d+)-of-(\d+)\.parquet")
 
