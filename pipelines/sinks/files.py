@@ -38,10 +38,9 @@ PARTS = (FORECASTS, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
 _LONGEST_STEM = 100  # characters; a whole file name may have 255 bytes on most disks
-_REVISED = re.compile(
-    r"\d{8}T\d{6}Z-\d{8}T\d{6}Z-.+?-r[1-9]\d*-(.+)-(\d{15})-shard-\d+-of-\d+\.(?:parquet|jsonl)"
-)
-_ISSUED = re.compile(r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-.+\.(?:parquet|jsonl)")
+_BLOCK = r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-"
+_REVISED = re.compile(_BLOCK + r".+?-r[1-9]\d*-(.+)-(\d{15})-shard-\d+-of-\d+\.(?:parquet|jsonl)")
+_ISSUED = re.compile(_BLOCK + r".+\.(?:parquet|jsonl)")
 _ROWS = re.compile(r"(.+)-(\d{15})-shard-(\d+)-of-(\d+)\.parquet")
 
 
@@ -149,8 +148,8 @@ class ShardFiles:
 
         def is_later_block(path: Location) -> bool:
             if revised := _REVISED.fullmatch(path.name):
-                is_known = revised[1] in reached
-                return int(revised[2]) >= reached[revised[1]] if is_known else is_newer(path)
+                offset = reached.get(revised[2])
+                return is_newer(path) if offset is None else int(revised[3]) >= offset
             found = _ISSUED.fullmatch(path.name)
             return is_newer(path) if found is None or closed is None else found[1] > closed
 
