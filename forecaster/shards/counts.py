@@ -120,7 +120,7 @@ class Counts:
         return {**plain, "quality": quality}
 
     def stored(self) -> dict[str, Any]:
-        """Return the counts for a snapshot: those that only a job with ``windows.repair`` has, if not 0."""
+        """Return the counts for a snapshot; ``repaired`` is left out if it is 0."""
         return {name: value for name, value in asdict(self).items() if name != "repaired" or value}
 
 

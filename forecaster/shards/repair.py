@@ -3,7 +3,7 @@
 The series with late rows go back to a copy of their state before the first of these rows (see
 `forecaster.shards.history`), and are stepped again through their kept rows with the late rows among them.
 The state is then that of a shard that had read all rows in time. A late row that is to be repaired waits
-among the pending rows; its window is closed, unlike those of the other pending rows.
+among the pending rows, although its window is closed.
 
 Letters: T windows, n series that are repaired.
 """
@@ -151,7 +151,7 @@ class _Replay:
         self.forecasts: list[Forecasts] = []
         self.shadows: list[Forecasts] = []
         self.replaced = NONE_REPLACED
-        # The states that a job has warmed up in the background are those of all series.
+        # `models.rewarm` may return a state of all series that a job has warmed up in the background.
         self._models = replace(models, rewarm=rewarm, repair=0)
 
     def run(self, through: int) -> None:
@@ -179,8 +179,8 @@ def _first_counts(
 ) -> tuple[Counts, pl.DataFrame]:
     """Return what a repair adds to the counts of the shard, and the rows that were replaced before it.
 
-    The first are the counts of the replay less those of the same windows without the late rows, for which it
-    is enough to plan the lives of the series. Scores and the number of windows stay as they were when the
+    The added counts are the counts of the replay less the counts of the same windows without the late rows. To
+    compute the latter, it is enough to plan the lives of the series. Scores and the number of windows stay as they were when the
     windows closed.
 
     Args:

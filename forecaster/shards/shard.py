@@ -49,7 +49,7 @@ class Output:
 
     Attributes:
         partition, start: partition and offset at which the rows begin. Together with the shard's number they
-            name the files that are written. For a repair, they are those of its first late row.
+            name the files that are written. For a repair, they are the place of its first late row.
         forecasts: forecasts of a block of windows; None if the step closed no windows.
         shadow: forecasts of the shadow for the same block; None without a shadow.
         quarantined: rejected rows (``schemas.quarantine``).

@@ -44,8 +44,8 @@ _ISSUED = re.compile(_BLOCK + r".+\.(?:parquet|jsonl)")
 _ROWS = re.compile(r"(.+)-(\d{15})-shard-(\d+)-of-(\d+)\.parquet")
 
 
-class LateRow(NamedTuple):
-    """The partition and the offset of a late row."""
+class RowPlace(NamedTuple):
+    """The partition and the offset of a row."""
 
     partition: str
     offset: int
@@ -74,7 +74,7 @@ class ShardFiles:
         return f"shard-{self.number:04d}-of-{self.of:04d}"
 
     def write_forecasts(
-        self, forecasts: Forecasts, part: str = FORECASTS, late: LateRow | None = None
+        self, forecasts: Forecasts, part: str = FORECASTS, late: RowPlace | None = None
     ) -> None:
         """Write a block of forecasts as one file into the folder ``part``.
 
@@ -89,7 +89,7 @@ class ShardFiles:
         name, frame = f"{self._block_name(forecasts, late)}.{self.format}", forecasts.frame()
         self._write(part, name, lambda path: write_frame(frame, path, self.format))
 
-    def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame, late: LateRow | None = None) -> None:
+    def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame, late: RowPlace | None = None) -> None:
         """Write the replaced rows of a block: rows of its windows for which a later row has another value.
 
         The arguments are as in `write_forecasts`.
@@ -100,7 +100,7 @@ class ShardFiles:
         name = f"{self._block_name(forecasts, late)}.parquet"
         self._write(REPLACED, name, lambda path: write_frame(rows, path, "parquet"))
 
-    def _block_name(self, forecasts: Forecasts, late: LateRow | None) -> str:
+    def _block_name(self, forecasts: Forecasts, late: RowPlace | None) -> str:
         """Return the file name of a block without its suffix: windows, model version, revision and shard."""
         first, last = (compact_time(forecasts.freq.end_us(int(w))) for w in forecasts.index[[0, -1]])
         revision = "r0"

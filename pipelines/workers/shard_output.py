@@ -8,7 +8,7 @@ import polars as pl
 
 from forecaster.forecasts import Forecasts
 from forecaster.shards.shard import Output
-from pipelines.sinks.files import LATE, QUARANTINE, SHADOW, LateRow, ShardFiles
+from pipelines.sinks.files import LATE, QUARANTINE, SHADOW, RowPlace, ShardFiles
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.storage import Location, sync
 from pipelines.workers.ownership import WriteGuard
@@ -47,7 +47,7 @@ class ShardOutput:
         forecasts = output.forecasts
         if forecasts is None:
             return
-        late = LateRow(output.partition, output.start) if output.revises else None
+        late = RowPlace(output.partition, output.start) if output.revises else None
         if len(output.replaced) and self._guard.may_write():
             self._files.write_replaced(forecasts, output.replaced, late)
         if len(forecasts) and self._guard.may_write():
@@ -82,7 +82,7 @@ class ShardOutput:
         else:
             self._files.write_rows(part, output.partition, output.start, rows)
 
-    def _write_forecasts(self, forecasts: Forecasts, late: LateRow | None) -> None:
+    def _write_forecasts(self, forecasts: Forecasts, late: RowPlace | None) -> None:
         if self._topics is None:
             self._files.write_forecasts(forecasts, late=late)
         else:

@@ -20,7 +20,7 @@ from pipelines.sinks.files import (
     PARTS,
     QUARANTINE,
     Format,
-    LateRow,
+    RowPlace,
     ShardFiles,
     read_forecasts,
     read_late,
@@ -167,7 +167,7 @@ def test_late_and_rejected_rows_written_twice_are_read_once(folder: Path) -> Non
         shard_files(folder, 1).write_rows(LATE, "replay", 2, late_rows(2, 4))
         shard_files(folder, 0).write_rows(LATE, "replay", 0, late_rows(0))
     assert quarantine.QuarantinedRow.validate(read_quarantine(folder))["row"].to_list() == [3, 5, 7]
-    assert late.LateRow.validate(read_late(folder))["offset"].to_list() == [0, 2, 4]
+    assert late.RowPlace.validate(read_late(folder))["offset"].to_list() == [0, 2, 4]
     assert read_quarantine(folder / "nowhere").equals(quarantine.empty())
     assert read_late(folder / "nowhere").equals(late.empty())
 
@@ -279,8 +279,8 @@ def revised_forecasts(revision: int, level: float) -> Forecasts:
 @FORMATS
 def test_the_newest_revision_of_a_forecast_is_read(folder: Path, format_: Format) -> None:
     shard_0 = shard_files(folder, format_=format_)
-    shard_0.write_forecasts(revised_forecasts(2, 50.0), late=LateRow("a-r1-b", 9))
-    shard_0.write_forecasts(revised_forecasts(1, 20.0), late=LateRow("a-r1-b", 7))
+    shard_0.write_forecasts(revised_forecasts(2, 50.0), late=RowPlace("a-r1-b", 9))
+    shard_0.write_forecasts(revised_forecasts(1, 20.0), late=RowPlace("a-r1-b", 7))
     shard_0.write_forecasts(issued_forecasts())
     read = check_forecasts(read_forecasts(folder))
     assert read.sort("issued_at")["revision"].to_list() == [2] * 4 + [0] * 4
@@ -292,7 +292,7 @@ def test_the_newest_revision_of_a_forecast_is_read(folder: Path, format_: Format
 @pytest.mark.parametrize("partition", ["replay", "a-r1-b"])
 def test_remove_after_removes_revisions_of_later_rows(folder: Path, partition: str) -> None:
     for offset in (6, 7, 8):
-        late = LateRow(partition, offset)
+        late = RowPlace(partition, offset)
         shard_files(folder).write_forecasts(revised_forecasts(1, 0.0), late=late)
         shard_files(folder).write_replaced(revised_forecasts(1, 0.0), late_rows(offset), late)
     shard_files(folder).remove_after((START + 8) * HOUR_US, {partition: 7}, 0, [VERSION])
