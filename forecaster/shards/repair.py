@@ -179,9 +179,9 @@ def _first_counts(
 ) -> tuple[Counts, pl.DataFrame]:
     """Return what a repair adds to the counts of the shard, and the rows that were replaced before it.
 
-    The added counts are the counts of the replay less the counts of the same windows without the late rows. To
-    compute the latter, it is enough to plan the lives of the series. Scores and the number of windows stay as they were when the
-    windows closed.
+    The added counts are the counts of the replay less the counts of the same windows without the late rows.
+    The latter need only a plan of the lives of the series. Scores and the number of windows stay as they were
+    when the windows closed.
 
     Args:
         lives: see `_lives_of`, at the copy from which the replay began. It is changed.
