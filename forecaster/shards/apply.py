@@ -43,6 +43,8 @@ def apply(
     Rows that the shard has already applied are dropped one by one. A batch that arrives before its
     predecessor waits in ``Shard.early``. Whether a row is late depends only on the watermark that its
     partition has before the row, so a rerun gives the same late rows, in whatever order the batches arrive.
+    With ``models.repair``, windows are repaired with the late rows that are not too old, before more windows
+    are closed.
 
     Args:
         shard: must not be used after the call, see `Shard`.
