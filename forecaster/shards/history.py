@@ -99,6 +99,8 @@ class History:
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:
             return self
+        if closed is not None and closed > last:  # another run had other intervals: wait for the next end
+            return self
         before = last - every
         copies = self.copies
         if closed is None or closed <= before:

@@ -73,11 +73,15 @@ def in_time(logs: Logs, late: Ran) -> Logs:
     return Logs(tuple(parts), logs.scale)
 
 
-def scales_of(logs: Logs, aggregate: str) -> dict[str, float]:
-    """Return the scale of the windows of each series."""
+def scales_of(logs: Logs, aggregate: str, empty: str = "missing") -> dict[str, float]:
+    """Return the scale of each series: the larger of the scales of its rows and of its windows.
+
+    The rows that a run leaves out count too: a series of one value would have no scale.
+    """
     rows = pl.concat([log.rows for log in logs.parts]).drop("offset")
     config = WindowConfig.model_validate({"freq": str(HALF_A_DAY), "aggregate": aggregate})
-    return {**logs.scale, **scales(aggregate_rows(rows, config).windows)}
+    found = scales(aggregate_rows(rows, config).windows, empty)
+    return {name: max(scale, found.get(name, 0.0)) for name, scale in logs.scale.items()}
 
 
 def comparable(counts: Counts) -> Counts:
@@ -127,7 +131,7 @@ def test_repaired_rows_give_the_forecasts_of_rows_in_time(
     assert_repaired(
         repaired,
         fold(model, reference.one_by_one(), shards, partitions=logs.partitions),
-        scales_of(reference, aggregate),
+        scales_of(logs, aggregate, empty),
     )
 
 
@@ -157,7 +161,7 @@ def test_repairs_pass_a_model_change_and_include_the_shadow(
         fold(one, reference.one_by_one(), shards, partitions=logs.partitions)
         for one in (replace(models, shadow=None), shadow)
     )
-    scale = scales_of(reference, "mean")
+    scale = scales_of(logs, "mean")
     assert_repaired(repaired, every, scale)
     assert_same(newest_by_key(alone.forecasts), newest_by_key(repaired.shadows), scale, within=YOUNG)
     for part in repaired.forecasts:
