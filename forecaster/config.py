@@ -59,7 +59,7 @@ class NetworkConfig(Settings):
     @model_validator(mode="after")
     def _fits(self) -> NetworkConfig:
         if any(not 0.0 < q < 1.0 for q in self.quantiles) or 0.5 not in self.quantiles:
-            raise SettingsConflict("{} must lie between 0 and 1 and hold 0.5", "network.quantiles")
+            raise SettingsConflict("{} must be between 0 and 1 and contain 0.5", "network.quantiles")
         if any(a >= b for a, b in pairwise(self.quantiles)):
             raise SettingsConflict("{} must rise", "network.quantiles")
         if any(lag < 1 for lag in self.lags):
@@ -147,7 +147,7 @@ class OnlineConfig(Settings):
     @model_validator(mode="after")
     def _once(self) -> OnlineConfig:
         if len(set(self.experts)) < len(self.experts):
-            raise SettingsConflict("{} must not name one twice", "online.experts")
+            raise SettingsConflict("{} must not name an expert twice", "online.experts")
         return self
 
 

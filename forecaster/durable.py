@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-_TEMPORARY: Final = ".tmp"  # suffix of the hidden name of a file that is being written
+_TEMPORARY: Final = ".tmp"  # suffix of the hidden name under which a file is written before it is renamed
 
 
 def write_whole(
@@ -104,7 +104,7 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove the incomplete files of writers that died.
+    """Remove the incomplete files that killed processes have left in a folder.
 
     A writer that is still alive, in a run that has lost the folder, then fails when it renames its file.
     """
@@ -118,7 +118,7 @@ def sync_tree(path: Path) -> None:
     Raises:
         OSError: the disk reports an error, or ``path`` does not exist.
     """
-    for below in sorted(path.rglob("*"), reverse=True):  # sync files before the folder that names them
+    for below in sorted(path.rglob("*"), reverse=True):  # sync the files in a folder before the folder itself
         if not below.is_symlink():
             sync_path(below)
     sync_path(path)

@@ -150,7 +150,7 @@ class Forecaster:
             profile = Profile.from_tensors(tensors)
             module.load_state_dict(tensors)
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
-            raise ModelError(f"this is no forecaster to run: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"this is no forecaster that can run: {str(error).splitlines()[0]}") from error
         covariates = Covariates.of(features, windows.frequency)
         return Forecaster(network, windows, module, online, covariates, profile)
 

@@ -116,7 +116,7 @@ def last_forecasts(
     _check_open(windows, shard.closed_through)
     has_value = history["value"].is_not_nan()
     if forecaster.covariates.features.known and has_value.any():
-        # Rows after the last value hold known covariates of future windows, which must stay open.
+        # The rows after the last value hold known covariates of future windows. These windows must stay open.
         windows = windows[windows <= windows[has_value.to_numpy()].max()]
     rows = history.filter(has_value)
     rows = _rows_since_last_begin(rows, forecaster.window_config) if state is None else rows
@@ -168,12 +168,15 @@ def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
         return shard
     closed = int(state.clock.max())
     nothing = Windows(state.series_ids, closed + 1, np.empty((0, len(state))))
-    aligned, _ = advance(forecaster, state, nothing)  # also copies the state, which `apply` changes
+    # this also copies the state, because `apply` changes its arrays
+    aligned, _ = advance(forecaster, state, nothing)
     return replace(shard, state=aligned, closed_through=closed)
 
 
 def _check_open(windows: Ints, closed_through: int | None) -> None:
-    """Raise DataError if a row, by its window ``[rows]``, belongs to a window that is closed."""
+    """Raise DataError if the state has closed the window of a row; ``windows`` holds the window of each
+    row.
+    """
     is_closed = windows <= closed_through if closed_through is not None else np.zeros(len(windows), bool)
     if is_closed.any():
         others = f" (and {int(is_closed.sum()) - 1:,} more rows)" if is_closed.sum() > 1 else ""

@@ -29,7 +29,7 @@ __all__ = ["FORMAT_VERSION", "Arrays", "Floats", "Ints", "State", "live"]
 FORMAT_VERSION = "2"
 _FORMAT_KEY = b"statecast.state.format"
 _LAYOUT_KEY = b"statecast.state.layout"
-_GROWTH = 4  # an array that grows gets spare room for one more series per this many series
+_GROWTH = 4  # an array that grows gets spare room: for one more series per this many series
 
 
 @dataclass(frozen=True)
@@ -242,26 +242,26 @@ def live(state: State) -> NDArray[np.bool_]:
 
 
 def taken(parts: Mapping[str, Arrays], index: Ints) -> dict[str, Arrays]:
-    """Return copies of the series at ``index`` of every array."""
+    """Return copies of all arrays in ``parts``, with only the series at ``index``."""
     return {name: {f: a[index] for f, a in own.items()} for name, own in parts.items()}
 
 
 def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arrays]) -> None:
-    """Write every array of ``new`` over the series at ``index``."""
+    """Copy the arrays of ``new`` into the arrays of ``parts``, at the series ``index``."""
     for name, own in parts.items():
         for f, array in own.items():
-            # A step may have changed the array in place: then there is nothing to copy.
+            # The step may have written into this array already: then there is nothing to copy.
             if not isinstance(index, slice) or not _same_memory(array[index], new[name][f]):
                 array[index] = new[name][f]
 
 
 def match_layout(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> None:
-    """Give every array the memory layout of the same array in ``some``.
+    """Give each array of ``parts`` the memory layout of the array with the same name in ``some``.
 
     Args:
         parts: the arrays of all series, replaced if their layout differs.
-        some: the arrays that a step has returned for a part of the series. A step copies arrays of any other
-            layout; with a large fleet, which is stepped in parts, it would do so each time.
+        some: the arrays that a step has returned for a part of the series. A step copies an array of another
+            layout. A large fleet is stepped in parts, and each step of it would copy such arrays.
     """
     for name, own in parts.items():
         for f, array in own.items():

@@ -49,9 +49,11 @@ def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
         return pl.Series(name, [], dtype=pl.Null)
     kinds = {one.dtype for one in made}
     # All chunks of a Polars column must have the same type.
-    if kinds == {pl.String, pl.Binary}:  # only chunks with text that is not UTF-8 became Binary
+    if kinds == {pl.String, pl.Binary}:
+        # Text that is not UTF-8 is Binary, so convert the other chunks to Binary, too.
         made = [one.cast(pl.Binary) for one in made]
-    elif len(kinds) > 1:  # only chunks with values that Polars cannot represent became text
+    elif len(kinds) > 1:
+        # Chunks with values that Polars cannot represent are text, so convert the other chunks to text, too.
         made = [_as_text(chunk, one) for chunk, one in zip(chunks, made, strict=True)]
     return pl.concat(made).alias(name)
 
@@ -87,8 +89,8 @@ def _converted(cells: pa.Array) -> pl.Series:
     if pa.types.is_duration(kind):
         return _ticks(cells, kind.unit, pl.Duration)
     if pa.types.is_time(kind):
-        # Arrow accepts a clock time of 24 hours or more, which Polars converts to null. If Polars has
-        # converted any time to null, return all times as text.
+        # Arrow accepts clock times of 24 hours or more, but Polars converts such a time to null.
+        # If Polars has converted any time to null, return all times of the column as text.
         made = _polars(cells)
         lost = made.cast(pl.String, strict=False).null_count() > cells.null_count
         return _polars(cells.cast(pa.string())) if lost else made
@@ -101,7 +103,7 @@ def _converted(cells: pa.Array) -> pl.Series:
 
 
 def _as_text(chunk: pa.Array, made: pl.Series) -> pl.Series:
-    """Convert a chunk to text.
+    """Convert a chunk of an Arrow column to a Polars column of text.
 
     Args:
         chunk: the Arrow chunk.
@@ -145,7 +147,7 @@ def _bytes_like(kind: pa.DataType) -> pa.DataType:
 def _timestamps(cells: pa.Array) -> pl.Series:
     """Convert times to Datetime, in UTC if they have a time zone.
 
-    The stored numbers need no conversion, because Arrow counts times with a zone in UTC.
+    The stored numbers stay the same, because Arrow stores times with a time zone in UTC.
     """
     zone = None if cells.type.tz is None else "UTC"
     return _ticks(cells, cells.type.unit, lambda unit: pl.Datetime(unit, zone))
@@ -189,5 +191,5 @@ def _text(cell: pa.Scalar) -> str | None:
         if isinstance(value, int | float):
             return str(value)
         return f"{cell.type} {json.dumps(value, default=str, separators=(',', ':'))}"
-    except Exception:  # the text is not UTF-8, or Python does not support the time or zone
+    except Exception:  # the value is text that is not UTF-8, or a time or zone that Python does not support
         return str(cell.type)

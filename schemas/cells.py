@@ -33,9 +33,8 @@ _MONTH = r"^\d{4}-(?:0[1-9]|1[0-2])$"
 _QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
-# `times` replaces a time before the year 1600 or after 2300 by the nearer of these two limits, because the
-# conversion of a far time to microseconds could overflow. The row is rejected all the same: both limits are
-# outside the years 1678 to 2261, in which observations must be.
+# `times` moves times before 1600 or after 2300 to these limits, because microseconds of far times overflow.
+# The rows of such times are rejected all the same: observations must be in the years 1678 to 2261.
 _LEAST_US = -11_676_096_000_000_000
 _MOST_US = 10_413_792_000_000_000
 
@@ -126,7 +125,7 @@ def _micros(ticks: pl.Series, unit: str) -> pl.Series:
 def _from_text(words: pl.Series) -> pl.Series:
     """Convert text without surrounding blanks to microseconds since 1970, Int64 ``[n]``.
 
-    Fast code parses the cells of the most common form (`_PLAIN`), and slower code the others.
+    Fast code parses the cells in the most common form (`_PLAIN`), and slower code parses the other cells.
     """
     t = pl.col("t")
     plain = t.str.head(10) + "T" + t.str.slice(11, 8)
@@ -142,9 +141,10 @@ def _from_text(words: pl.Series) -> pl.Series:
 
 
 def _from_repeated(words: pl.Series) -> pl.Series:
-    """Call ``_from_any_text`` only with the distinct texts, and return the result for every cell.
+    """Convert text to microseconds since 1970, Int64 ``[n]``; parse a text that many cells have only once.
 
-    This saves time, because the series of a fleet often have rows at the same times.
+    This saves time, because the series of a fleet often have rows at the same times. If more than half of the
+    texts are distinct, all cells are parsed.
     """
     distinct = words.unique()
     if 2 * len(distinct) > len(words):

@@ -24,8 +24,7 @@ def failing(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
         SchemaErrors: a column is absent or does not have the type in the schema.
     """
     try:
-        # Set both options explicitly, because their defaults come from environment variables, which could
-        # turn the validation off.
+        # Set both options of pandera, because environment variables could turn its validation off.
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
             schema.validate(frame, lazy=True)
     except SchemaErrors as errors:
@@ -40,15 +39,15 @@ def failing(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
     return pl.DataFrame()
 
 
-def checked(frame: pl.DataFrame, schema: pa.DataFrameSchema, what: str) -> pl.DataFrame:
-    """Return ``frame`` if it fits the schema.
+def checked(frame: pl.DataFrame, schema: pa.DataFrameSchema, name: str) -> pl.DataFrame:
+    """Return ``frame`` if it fits the schema, else raise a `DataError`.
 
     If the schema coerces a column, the returned frame has the column in the type of the schema.
 
     Args:
         frame: the frame to check.
         schema: the schema.
-        what: the name of the frame in the error message, such as "forecasts".
+        name: the name of the frame in the error message, such as "forecasts".
 
     Raises:
         DataError: the frame does not fit the schema. The message names the frame, the column and the first
@@ -59,6 +58,6 @@ def checked(frame: pl.DataFrame, schema: pa.DataFrameSchema, what: str) -> pl.Da
             return schema.validate(frame, lazy=True)
     except SchemaErrors as errors:
         first = errors.schema_errors[0]
-        where = f"column {first.column_name}: " if first.column_name else ""
-        reason = " ".join(str(first.args[0] if first.args else first.check).split())
-        raise DataError(f"{what}: {where}{reason[:300]}") from errors
+        column = f"column {first.column_name}: " if first.column_name else ""
+        fault = " ".join(str(first.args[0] if first.args else first.check).split())[:300]
+        raise DataError(f"{name}: {column}{fault}") from errors

@@ -44,7 +44,7 @@ class ConfigError(StatecastError):
 
 
 class DataError(StatecastError):
-    """A file, folder or column cannot be read as series."""
+    """A file, folder or column cannot be read as time series."""
 
     exit_code: ClassVar[int] = 3
 
@@ -56,7 +56,7 @@ class ModelError(StatecastError):
 
 
 class VersionMismatch(ModelError):
-    """A model was given a state of another model version; a model can step only states of its own version."""
+    """A state was computed by another model version; a model can use only states of its own version."""
 
 
 class EngineError(StatecastError):

@@ -13,14 +13,17 @@ from schemas import cells, quarantine
 from schemas.time_formats import looks_like
 
 _PLAIN_TYPES = (pl.String, pl.Boolean, pl.Null, pl.Categorical, pl.Enum)
-"""Column types that are ordinary. If a cell cannot be read, the sentence names only other column types."""
+"""Common column types. If a column has another type, the sentences about its cells name that type."""
 
 
 class Fault(NamedTuple):
-    """A fault that the cells of a column can have, as three Polars expressions with one result for each row.
+    """A fault that the cells of a column can have.
+
+    The attributes are Polars expressions, which compute one result for each row.
 
     Attributes:
-        found: Boolean, True for the rows whose cell has the fault.
+        found: Boolean, True for the rows whose cell has the fault. The last fault of a list is used
+            for the rows that have no earlier fault, so its ``found`` may be True for every row.
         kind: the kind of the fault, one of `quarantine.KINDS`.
         sentence: the text for the user, which describes the fault and quotes the cell.
     """
@@ -34,17 +37,18 @@ def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
     """Return an expression for the kind or the sentence of each row's first fault.
 
     Args:
-        faults: the possible faults, in the order in which they are looked for.
+        faults: the possible faults, in the order in which they are checked.
         part: "kind" or "sentence".
     """
     return pl.coalesce(pl.when(fault.found).then(getattr(fault, part)) for fault in faults)
 
 
 def faults_of_problem(default: str) -> list[Fault]:
-    """Return a list with the one fault of rows that the reader of a file or message could not read.
+    """Return the fault of rows that the reader of the file or message could not read, as a list of one fault.
 
-    The fault's sentence is in the column ``problem`` of the row, and its kind in the column ``problem_kind``.
-    A kind that is not in `quarantine.KINDS` is replaced by "other".
+    The ``found`` of the fault is True for every row, so use the fault only for rows with a problem. The
+    column ``problem`` of a row holds the sentence of the fault, and the column ``problem_kind`` holds its
+    kind. A kind that is not in `quarantine.KINDS` is replaced by "other".
 
     Args:
         default: the kind of the fault if ``problem_kind`` is null.
@@ -57,7 +61,7 @@ def faults_of_problem(default: str) -> list[Fault]:
 def faults_of(
     name: str, dtype: pl.DataType, time_format: str, largest: float, covariate: str | None
 ) -> list[Fault]:
-    """Return the faults that the cells of a column can have, in the order in which they are looked for.
+    """Return the faults that the cells of a column can have, in the order in which they are checked.
 
     Use these faults only for cells that fail the schema. The ``found`` of the last fault is always True: a
     cell that fails the schema and has no other fault must have the last one.
@@ -111,7 +115,10 @@ def faults_of(
 
 
 def _fault(found: pl.Expr | bool, kind: str, sentence: pl.Expr | str | None = None) -> Fault:
-    """Return a fault with these attributes as expressions; the default of ``sentence`` is the ``kind``."""
+    """Return a `Fault`; an argument that is no Polars expression is converted to one.
+
+    Without a ``sentence``, the sentence of the fault is its kind.
+    """
     assert kind in quarantine.KINDS
     text = kind if sentence is None else sentence
     return Fault(

@@ -49,7 +49,7 @@ class Forecast(pa.DataFrameModel):
     forecast: pl.List
 
     class Config:
-        """Exactly these columns; no two rows have equal values in the columns of `IDENTITY`."""
+        """A frame of forecasts has exactly these columns, and no two rows with the same `IDENTITY`."""
 
         strict = True
         unique = list(IDENTITY)  # noqa: RUF012 - pandera's own form
@@ -71,7 +71,9 @@ def check_forecasts(frame: pl.DataFrame) -> pl.DataFrame:
     fields = inner.inner if isinstance(inner, pl.List) else None
     names = [f.name for f in fields.fields] if isinstance(fields, pl.Struct) else []
     if names[:1] != ["horizon"] or len(names) < 2 or not all(n.startswith("q") for n in names[1:]):
-        raise DataError(f"forecasts: column forecast: {inner} is no list of horizon and quantiles")
+        raise DataError(
+            f"forecasts: the column forecast must hold lists of structs of horizon and quantiles, not {inner}"
+        )
     if frame.is_empty():
         return frame
     flat = frame.select(pl.col("forecast").explode(empty_as_null=True, keep_nulls=True)).unnest("forecast")
@@ -82,5 +84,5 @@ def check_forecasts(frame: pl.DataFrame) -> pl.DataFrame:
     for field, fails in wrong.row(0, named=True).items():
         if fails:
             fault = "below 1 or missing" if field == "horizon" else "missing or not finite"
-            raise DataError(f"forecasts: in column forecast, a {field} is {fault}")
+            raise DataError(f"forecasts: in column forecast, a value of {field} is {fault}")
     return frame

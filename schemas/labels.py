@@ -29,8 +29,8 @@ After these columns, the frame has a Float64 column for each channel.
 """
 
 SPLITS = ("train", "validation", "test")
-# For each column, the kind of fault (one of `quarantine.KINDS`) that its invalid cells have. Invalid cells of
-# a channel have the kind "is not a number".
+# The kind of fault (one of `quarantine.KINDS`) of an invalid cell, for each column that is not a channel.
+# An invalid cell of a channel has the kind "is not a number".
 _KINDS = {
     "series_id": "series_id is missing",
     "timestamp": "is not a time",
@@ -44,10 +44,9 @@ def validate(frame: pl.DataFrame, channels: Sequence[str]) -> tuple[pl.DataFrame
     """Split raw rows into valid rows and quarantined rows; each raw row is in exactly one of the two.
 
     Args:
-        frame: the raw rows. The columns ``series_id``, ``timestamp`` and those of the channels are required,
-            of any type. Optional columns are ``label``; ``split``, the part of the data (one of `SPLITS`) to
-            which the row is assigned; and ``file``, ``row`` and ``problem``, as in
-            `schemas.observations.validate`.
+        frame: the raw rows. The columns ``series_id``, ``timestamp`` and the channels are required, of any
+            type. Optional columns are ``label``; ``split``, the part of the data (one of `SPLITS`) to which
+            the row is assigned; and ``file``, ``row`` and ``problem``, as in `schemas.observations.validate`.
         channels: the names of the columns that hold values. An empty cell or NaN in such a column is a
             missing value, for which the row is not rejected.
 
@@ -136,7 +135,7 @@ def _quarantined(
         reasons.append(pl.col("\0problem"))
     for name in made:
         work = work.with_columns(bad[name][at].alias(f"\0{name}"))
-        # If the reader could not read a row, its cells are not meaningful: report only the problem.
+        # Report only the reader's problem for a row that the reader could not read: its cells mean nothing.
         is_faulty = pl.col(f"\0{name}") & ~pl.col("\0broken")
         first.append(pl.when(is_faulty).then(pl.lit(name)))
         kinds.append(pl.when(is_faulty).then(pl.lit(_KINDS.get(name, "is not a number"))))

@@ -34,7 +34,7 @@ class LateRow(pa.DataFrameModel):
     event_id: Optional[pl.String]  # noqa: UP045 - pandera reads Optional
 
     class Config:
-        """Exactly these columns."""
+        """A frame of late rows has exactly these columns."""
 
         strict = True
 

@@ -1,6 +1,6 @@
-"""Import a module of a package only when one of its public names is first used.
+"""Let a package import a module only when a public name that the module defines is first used.
 
-The reason is that some modules take seconds to import.
+Some modules take seconds to import, so this makes the import of the package fast.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from urllib.parse import unquote
 
 MASK: Final = "***"
 
-# The login of a URL, NAME:PASSWORD@. A password may contain any character, even @ or /, so everything from //
-# to the last @ before a blank is taken as the login. An exception is a port: http://host:8080/a@b has no
-# password.
+# Matches the user name and the password of a URL, NAME:PASSWORD@ in http://NAME:PASSWORD@host.
+# A password may contain even @ or /, so the match ends at the last @ before a blank.
+# A number before a slash is a port and no password, as in http://host:8080/a@b.
 _USER_INFO = re.compile(r"(?<=//)(?:[^\s/:]*:(?!\d+[/?#])\S*|[^\s/@:'\"]+)@")
 _SECRET_QUERY = re.compile(
     r"([?&;][^=&;\s]*(?:password|passwd|pwd|secret|token|api_?key|sig|signature|credential|odbc_connect)"

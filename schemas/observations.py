@@ -55,7 +55,7 @@ class Observation(pa.DataFrameModel):
     """One value of one series at one time.
 
     Times are in UTC, from `FIRST_TIME` to `LAST_TIME`. Values are from -`LARGEST` to `LARGEST`. Two rows with
-    the same series and time are duplicates; if rows have an ``event_id``, only with the same ``event_id``.
+    the same series and time are duplicates; if rows have an ``event_id``, it must be the same, too.
     """
 
     series_id: pl.String = pa.Field(str_contains=r"\S")
@@ -66,15 +66,14 @@ class Observation(pa.DataFrameModel):
     event_id: Optional[pl.String] = pa.Field(str_contains=r"\S")  # noqa: UP045 - pandera reads Optional
 
     class Config:
-        """Exactly these columns, in this order."""
+        """A frame of observations has exactly these columns, in this order."""
 
         strict = True
         ordered = True
 
 
-_OBSERVATIONS = (
-    Observation.to_schema()
-)  # build the schema once: each thread that uses the class `Observation` would build the schema again
+# Build the schema only once: with the class `Observation`, each thread would build it again.
+_OBSERVATIONS = Observation.to_schema()
 
 
 @lru_cache(maxsize=64)
@@ -180,9 +179,8 @@ def _is_good(column: pl.Series) -> bool:
     validates few rows at a time. So `validate` calls pandera only if this function returns False.
     """
     if column.name.startswith(OBSERVED):
-        return bool(
-            (column.drop_nulls().abs() <= LARGEST).all()
-        )  # a NaN makes this False, because Polars orders NaN above all numbers
+        # Polars orders NaN above all numbers, so this comparison is False for NaN.
+        return bool((column.drop_nulls().abs() <= LARGEST).all())
     if column.null_count():
         return False
     if column.name == "timestamp":
@@ -208,15 +206,16 @@ def _quarantined(
 ) -> pl.DataFrame:
     at = bad.arg_true()
     raw, read = frame[at], read[at]
-    # ``fails`` has a column for each column with a failing cell. If no cell fails, it has no columns and
-    # no rows, and ``fails[at]`` would raise an error.
+    # If no cell fails the schema, ``fails`` has no columns and no rows: ``fails[at]`` would raise an error.
     fails = fails[at] if fails.width else fails
     height = raw.height
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
-    # A row is rejected because the reader reported a problem, or because a cell fails the schema. The list
-    # has a tuple for each of these causes: an expression that is True for the rows rejected for this cause,
-    # the faulty column ("" if the whole row is faulty), and the possible faults.
+    # A row is rejected if the reader reported a problem, or if a cell fails the schema.
+    # Each tuple in ``causes`` describes one cause for which rows are rejected, in three items.
+    # The first item of a tuple is an expression that is True for the rows rejected for this cause.
+    # The second item is the name of the faulty column, or "" if the whole row is faulty.
+    # The third item is the list of the faults that these rows can have.
     causes: list[tuple[pl.Expr, str, list[Fault]]] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:
@@ -232,7 +231,7 @@ def _quarantined(
             cells.given(raw[name]).alias(f"{name} given"),
         )
         fails_here = pl.col(f"{name} fails")
-        # If the reader could not read a row, its cells are not meaningful: report only the problem.
+        # Report only the reader's problem for a row that the reader could not read: its cells mean nothing.
         if has_problems:
             fails_here = fails_here & pl.col("problem").is_null()
         label = name.removeprefix(OBSERVED)

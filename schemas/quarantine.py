@@ -60,7 +60,7 @@ SCHEMA: dict[str, pl.DataType] = {
 
 
 class QuarantinedRow(pa.DataFrameModel):
-    """One row of the input that validation rejected, or one file that cannot be read (to its end).
+    """One row of the input that validation rejected, or one file that cannot be read to its end.
 
     - ``file``: the name of the file as the user gave it; empty if the row is not from a file.
     - ``row``: the number of the row in the file, from 1, without the header. For a file, 0.
@@ -78,7 +78,7 @@ class QuarantinedRow(pa.DataFrameModel):
     raw: pl.String
 
     class Config:
-        """Exactly these columns."""
+        """A frame of quarantined rows has exactly these columns."""
 
         strict = True
 
@@ -89,7 +89,7 @@ def empty(offset: bool = False) -> pl.DataFrame:
 
 
 def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
-    """Return one quarantined row for a file that cannot be read, or that can be read only up to some row.
+    """Return the quarantined row of a file that cannot be read at all, or only up to some row.
 
     Args:
         file: the name of the file.
@@ -143,7 +143,7 @@ def check_share(reasons: Mapping[str, int], rows: int, most: float, rejected: pl
         if len(rejected)
         else ""
     )
-    raise DataError(f"{message}{first}; correct the rows, or raise data.max_quarantined (1 takes any share)")
+    raise DataError(f"{message}{first}; correct the rows, or raise data.max_quarantined (1 allows any share)")
 
 
 _SHOWN = 3  # a message shows at most this many reasons

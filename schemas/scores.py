@@ -1,7 +1,7 @@
 """Schemas of tables with the scores of forecasts.
 
-`Score` holds the errors of one model at one horizon. `MemberScore` holds the errors of one member of a
-forecaster, averaged over the horizons from 1 to a given horizon.
+A row of `Score` holds the errors of one model at one horizon. A row of `MemberScore` holds the errors of one
+member of a forecaster at all horizons from 1 to a given horizon together.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Score(pa.DataFrameModel):
     coverage: pl.Float64 = pa.Field(nullable=True, ge=0, le=1)
 
     class Config:
-        """Exactly these columns; pairs of model and horizon are unique."""
+        """A frame of scores has exactly these columns; each pair of model and horizon occurs once."""
 
         strict = True
         unique = ["model", "horizon"]  # noqa: RUF012 - pandera's own form
@@ -61,7 +61,10 @@ MEMBER_SCHEMA: dict[str, pl.DataType] = {
 
 
 class MemberScore(pa.DataFrameModel):
-    """The errors of one member of a forecaster in a rolling evaluation, over the horizons 1 to ``horizon``.
+    """The errors of one member of a forecaster in a rolling evaluation.
+
+    A member is the network or an expert. Here the combined forecast and the baselines count as members, too.
+    A row describes the errors of one member at all horizons from 1 to ``horizon`` together.
 
     ``count`` is the number of pairs of a forecast and its actual; every member has the same number. The other
     columns are the measures of `forecaster.evaluation.metrics.Measures`:
@@ -87,7 +90,7 @@ class MemberScore(pa.DataFrameModel):
     width_90: pl.Float64 = pa.Field(nullable=True, ge=0)
 
     class Config:
-        """Exactly these columns; pairs of member and horizon are unique."""
+        """A frame of members' scores has exactly these columns; a pair of member and horizon occurs once."""
 
         strict = True
         unique = ["member", "horizon"]  # noqa: RUF012 - pandera's own form

@@ -15,29 +15,28 @@ _CHECKSUM: Final = "crc32"
 
 def seal(record: Mapping[str, Any]) -> str:
     """Return one line of JSON: a record and its checksum."""
-    # JSON has only text keys, so `unseal` computes the checksum with text keys. Do it here, too: the checksum
-    # depends on the order of the sorted keys, and the numbers 9 and 10 are sorted as 9, 10, but their texts
-    # as "10", "9".
+    # Convert the keys to text, because JSON has only text keys and `unseal` computes the checksum with these.
+    # Number keys would give another checksum: they are sorted as 9, 10, but text keys as "10", "9".
     as_read = json.loads(json.dumps(record))
     return json.dumps({**record, _CHECKSUM: _checksum(as_read)})
 
 
 def unseal(line: str | bytes) -> dict[str, Any]:
-    """Return the record of a line that `seal` made.
+    """Check a line that `seal` wrote, and return its record.
 
     Raises:
-        ValueError: the line is not a JSON object, or its checksum does not match. The message is a sentence
-            about the line, such as "it is cut off or damaged", which callers put after the file's name.
+        ValueError: the line is not a JSON object, or its checksum does not match. Callers put
+            the message, such as "the record is cut off or damaged", after the name of the file.
     """
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
-        raise ValueError("it is cut off or damaged") from None
+        raise ValueError("the record is cut off or damaged") from None
     if not isinstance(record, dict):
-        raise ValueError("it is not a JSON object")
+        raise ValueError("the record is not a JSON object")
     found = record.pop(_CHECKSUM, None)
     if found is not None and found != _checksum(record):
-        raise ValueError("it is damaged: its checksum does not match")
+        raise ValueError("the record is damaged: its checksum does not match")
     return record
 
 

@@ -106,8 +106,7 @@ def _times(cells: pl.Series) -> pl.Series:
     ticks = cells.to_physical().cast(pl.Int64)
     unit = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
     most = _YEARS_D if unit == "days" else min(_YEARS_S * _TICKS[unit], 2**63 - 1)
-    # The second comparison is for the smallest int64: its abs() overflows to a negative number, which is not
-    # greater than the limit.
+    # Compare without abs(), too, because abs() of the smallest int64 overflows to a negative number.
     outside = (ticks.abs() > most) | (ticks < -most)
     if not outside.any():
         return cells.cast(pl.String)
@@ -118,14 +117,12 @@ def _times(cells: pl.Series) -> pl.Series:
 def _json(cells: pl.Series) -> pl.Series:
     if not isinstance(cells.dtype, pl.Object) and _is_json(cells.dtype):
         cell = pl.col("v")
-        # Polars can write only structs as JSON, so put each cell into a struct with the field "v", and then
-        # cut the first 5 characters, {"v":, and the last one, }, off the JSON text.
+        # Polars writes only structs as JSON, so write {"v":CELL}, then cut off {"v": and the last }.
         encoded = pl.struct(cell).struct.json_encode().str.slice(5).str.head(-1)
         made = cells.alias("v").to_frame().select(pl.when(cell.is_not_null()).then(encoded))
         return made.to_series().alias(cells.name)
     if cells.dtype.is_nested():
-        # Convert times inside lists and structs to integers, because Python cannot represent all times that
-        # Polars can.
+        # Convert times in lists and structs to integers, because Python cannot represent all times of Polars.
         cells = cells.to_physical()
     return pl.Series(cells.name, [_cell_text(cells, i) for i in range(len(cells))], dtype=pl.String)
 

@@ -1,4 +1,4 @@
-"""Read times from numbers or from text of a given format, and explain numbers that cannot be times."""
+"""Convert numbers and text to times, and explain in error messages which numbers cannot be times."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ or a count of steps.
 
 _EXCEL_DAYS = 25_569  # 1899-12-30, day 0 of spreadsheets, is this many days before 1970-01-01
 _MOST = 1e19  # larger numbers are not times in any unit: even as nanoseconds, they are after the year 2286
-_MOST_US = 10_413_792_000_000_000  # the year 2300 begins at this time
+_MOST_US = 10_413_792_000_000_000  # the start of the year 2300, in microseconds since 1970
 _PROBE = datetime(2013, 1, 31, 13, 30, 30)
 
 
 def check(time_format: str) -> str:
-    """Return ``time_format`` unchanged if it is valid.
+    """Return ``time_format`` unchanged if it is valid, else raise a ValueError.
 
     A valid format is ``auto``, one of `UNITS`, or a pattern that contains a year, such as ``%m/%d/%Y %H:%M``.
 
@@ -74,7 +74,7 @@ def from_pattern(words: pl.Series, pattern: str) -> pl.Series:
 
 
 def has_zone(pattern: str) -> bool:
-    """Return True if a time of this format contains its offset from UTC, or counts from 1970 in UTC."""
+    """Return True if times in this format have an offset from UTC or are counts since 1970, in UTC."""
     return pattern in ("s", "ms", "us", "ns") or _has(pattern, ("z", ":z", "+", "#z", "s"))
 
 
@@ -101,8 +101,8 @@ def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
         )  # fmt: skip
         known = known & ~n.is_between(-_LEAST, _LEAST, closed="none") & ~_digits_of_a_minute(n)
     elif time_format == "excel":
-        # Round to seconds, because a spreadsheet stores 2 o'clock as a fraction of a day, which may be read
-        # as 7199.997 s instead of 7200 s. The row would then belong to the window before 2 o'clock.
+        # A spreadsheet stores 2 o'clock as a fraction of a day, which may be read as 7199.997 s, not 7200 s.
+        # Round to seconds, so that this row is in the window that begins at 2 o'clock.
         seconds = ((n.cast(pl.Float64) - _EXCEL_DAYS) * 86_400).round()
         micros, known = seconds * 1_000_000, known & n.is_between(-1e7, 1e7)
     elif time_format == "ns":
@@ -116,10 +116,13 @@ def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
 
 
 def looks_like(number: pl.Expr) -> pl.Expr:
-    """Return the end of an error message about a number (Float64) that the format ``auto`` rejects as a time.
+    """Return text that says what a number probably is if the format ``auto`` rejects it as a time.
 
-    The text states what the number probably is, and which setting reads such numbers. It is null for a number
-    that ``auto`` accepts.
+    The text is the end of an error message that begins with the number. It also names the setting with which
+    such numbers can be read. The text is null for a number that ``auto`` accepts.
+
+    Args:
+        number: an expression for numbers in Float64.
     """
     return (
         pl.when(number.is_between(19000101, 21001231) & _is_day(number))
@@ -143,9 +146,9 @@ def looks_like(number: pl.Expr) -> pl.Expr:
 
 
 def _digits_of_a_minute(number: pl.Expr) -> pl.Expr:
-    """Return True for a number such as 201301310500, which can be read in two ways.
+    """Return True for a number whose digits are a date and a clock time, such as 201301310500.
 
-    Its digits are a date and a clock time, 2013-01-31 05:00; as milliseconds since 1970, it is in 1976.
+    The same number can also be milliseconds since 1970: a time in 1976 instead of 2013-01-31 05:00.
     """
     minute, hour, day = number % 100, number // 100 % 100, number // 10_000
     is_clock = minute.is_between(0, 59) & hour.is_between(0, 23)

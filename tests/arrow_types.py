@@ -71,7 +71,7 @@ def _texts() -> dict[str, pa.Array]:
 
 
 def _not_utf8(kind: pa.DataType) -> pa.Array:
-    """Return a text column that contains bytes that are not UTF-8, as some writers produce."""
+    """Return a text column that contains bytes that are not UTF-8, as some programs write it."""
     if pa.types.is_string_view(kind):
         cells = pa.array([b"1", b"\xff", None], pa.binary_view())
     else:

@@ -48,7 +48,7 @@ class Browser:
         return str(self.run("return document.body ? document.body.innerText : ''"))
 
     def wait_for(self, *parts: str) -> str:
-        """Wait until the visible text contains all ``parts``, and return it; fail after a timeout."""
+        """Wait until the visible text contains all ``parts``, and return the text; fail after a timeout."""
         found: str = self.wait_until(lambda: self.text, lambda text: all(part in text for part in parts))
         return found
 
@@ -62,7 +62,7 @@ class Browser:
             found = read()
             if is_right(found):
                 return found
-            assert time.monotonic() < deadline_s, f"the page does not become right; last: {found}"
+            assert time.monotonic() < deadline_s, f"the page is not as expected; it shows {found}"
             time.sleep(0.3)
 
     def picture(self, file: Path) -> None:

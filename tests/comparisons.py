@@ -53,7 +53,7 @@ few values and small differences between members, so float32 rounding in the net
 def assert_same(
     a: dict[Key, Floats], b: dict[Key, Floats], scale: dict[str, float], within: float = 1e-5
 ) -> None:
-    """Assert that forecasts have equal keys, and values that differ by at most ``within`` scales."""
+    """Assert that two sets of forecasts have equal keys, and values equal within ``within`` scales."""
     assert sorted(a) == sorted(b)
     for key, values in a.items():
         assert np.isfinite(values).all(), key
@@ -87,7 +87,7 @@ def assert_same_state(a: State, b: State) -> None:
 
 
 def assert_same_live_series(a: Sequence[State], b: Sequence[State]) -> None:
-    """Assert that the states of live series are equal, whatever the states of retired series."""
+    """Assert that two sets of states are equal for all live series; retired series are not compared."""
     one, other = State.join(a), State.join(b)
     assert_same_state(*(state.take(np.flatnonzero(live(state))) for state in (one, other)))
 
@@ -96,7 +96,7 @@ def assert_same_scores(a: Scores, b: Scores) -> None:
     """Assert that two runs scored equally many forecasts, with errors that differ by at most 1e-3 units.
 
     The two forecasts may differ by 1e-5 scales. An actual near the bound of an interval may therefore be
-        inside the interval in only one of the runs.
+    inside the interval in only one of the runs.
     """
     assert a.keys() == b.keys()
     for version, by_horizon in a.items():
@@ -116,7 +116,7 @@ def sorted_rows(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
     A frame without columns adds no row.
     """
     frame = pl.concat([pl.DataFrame(), *frames], how="diagonal")
-    # The last bit of a division in Polars depends on the length of the frame, so it is rounded off.
+    # Round the quotients, because the last bit of a division in Polars depends on the length of the frame.
     if "late_s" in frame.columns:
         frame = frame.with_columns(pl.col("late_s").round(6))
     return frame.sort(frame.columns) if len(frame) else pl.DataFrame()

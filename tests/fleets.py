@@ -81,7 +81,7 @@ def forecaster(
 
 @lru_cache
 def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
-    """Return covariates: the names ``observed``, and with ``decoder`` also tables of six series with gaps."""
+    """Return covariates with the observed names ``observed`` and, with ``decoder``, tables of six series."""
     if not decoder:
         return Covariates(Features(observed=observed))
     rng, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]
@@ -145,7 +145,7 @@ def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
 
 
 def scales(windows: Windows, empty: str = "missing") -> dict[str, float]:
-    """Return the scale of each series, by which tests divide differences: deviation plus 1e-10 of the level.
+    """Return for each series its standard deviation plus 1e-10 of its level; tests divide differences by it.
 
     Because of the second term, a tolerance of 1e-5 scales is larger than the float64 rounding of the level.
     """

@@ -112,7 +112,7 @@ def fold_on(
     orders: Sequence[Sequence[Batch]],
     windows_per_step: int = 4,
 ) -> Ran:
-    """Apply batches to existing shards, to each shard in its own order.
+    """Apply batches to existing shards; ``orders`` contains, for each shard, its batches in their order.
 
     The given shards are changed and must not be used again.
     """
@@ -133,7 +133,7 @@ def last_window(frames: Sequence[pl.DataFrame], freq: Frequency) -> int:
 
 
 def shuffled(draw: Any, rows: pl.DataFrame, lateness_us: int) -> Iterator[Arrival]:
-    """Yield ``rows`` in batches of any size, in an order in which no row is later than ``lateness_us``."""
+    """Yield ``rows`` in batches of random sizes, in an order that makes no row later than ``lateness_us``."""
     if rows.is_empty():
         return
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

@@ -24,12 +24,12 @@ class HeldSource(LogSource):
     held: int = 0
 
     def step(self, offset: int) -> Step[int] | None:
-        """See `Source`."""
+        """Return the step of the log at an offset, or a step without rows from ``held`` on."""
         return Step((), offset, 0.05) if offset >= self.held else super().step(offset)
 
 
 def job(output: Path) -> StreamJob:
-    """Return a stream of the whole log; it changes its model if the output folder has a request for it."""
+    """Return a stream of the whole log, which changes its model if its output folder contains a request."""
     return replace(job_of(LOG, output, shards=2, windows_per_step=1), follows=True)
 
 

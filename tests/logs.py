@@ -39,7 +39,7 @@ class LogSource:
         return self.log.partition
 
     def step(self, offset: int) -> Step[int] | None:
-        """See `Source`."""
+        """Return the batch that begins at ``offset``, or None at the end of the log."""
         following = [batch for batch in self.log.batches(start=offset) if batch.stop <= self.stop]
         return Step((following[0],), following[0].stop) if following else None
 
@@ -87,7 +87,7 @@ class LogOutputs:
 
     def assert_same(self, output: Location, counts: Counts) -> None:
         """Assert that another stream has equal outputs, and that it has written no forecast twice."""
-        # The count of windows is the largest of all shards, so it depends on their number: do not compare it.
+        # Do not compare the numbers of windows, because they depend on the number of shards.
         assert replace(counts, windows=0) == replace(self.counts, windows=0)
         assert_same_scores(counts.scores, self.counts.scores)
         forecasts = read_forecasts(self.output)

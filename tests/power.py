@@ -117,7 +117,7 @@ class PowerLoss:
             if name == "replace" and Path(given[1]).parent.name in self.slow:
                 time.sleep(_SLOW_S)
             with self._lock:
-                self._look()  # record writes since the last operation
+                self._look()  # record the content that was written since the last operation
                 self._take()
                 synced = Path(f"/proc/self/fd/{given[0]}").resolve() if name == "fsync" else None
                 done = self._real[name](*given, **options)

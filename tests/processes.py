@@ -28,9 +28,9 @@ def started(
 
 @contextmanager
 def _dispositions(ignoring: Sequence[signal.Signals]) -> Iterator[None]:
-    # The new process inherits the handlers, so they are set here for a moment. The alternative, preexec_fn,
-    # may block if other threads run.
-    # In a new program, signals with a handler are reset to the default, and ignored signals stay ignored.
+    # Set the handlers of this process for a moment, because a new process inherits them.
+    # The alternative, ``preexec_fn`` of `subprocess.Popen`, may block if other threads run.
+    # A new program keeps ignored signals ignored, and gets the default handlers for all other signals.
     usual = ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
     before = [
         (number, signal.signal(number, signal.SIG_IGN if number in ignoring else handler))

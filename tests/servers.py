@@ -63,7 +63,7 @@ def mlflow_server(folder: Path, accepts: Callable[[str | None], bool]) -> Iterat
         patch.object(handlers, "_model_registry_store", None),
     ):
         handlers.initialize_backend_stores(store, store, settings["_MLFLOW_SERVER_ARTIFACT_ROOT"])
-        # The server sets the addresses of its store in the environment, where tests would read them.
+        # The server writes the address of its store into the environment; remove it, as tests would read it.
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
             os.environ.pop(name, None)
 

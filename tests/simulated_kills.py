@@ -22,14 +22,14 @@ class KillableProcess:
     Attributes:
         left: changes that succeed before the kill.
         after: True if the change at which the kill happens is still made.
-        ghosts: threads of processes that were killed earlier; all their changes fail.
+        killed_threads: threads of processes that were killed earlier; each of their changes fails.
         dead: True after the kill.
         lock: held during a change; reentrant, because a change may call other changes.
     """
 
     left: int
     after: bool
-    ghosts: frozenset[threading.Thread]
+    killed_threads: frozenset[threading.Thread]
     dead: bool = False
     lock: Any = field(default_factory=threading.RLock)
 
@@ -38,7 +38,7 @@ class KillableProcess:
 
         def wrapped(*given: Any, **options: Any) -> Any:
             with self.lock:
-                if threading.current_thread() in self.ghosts:
+                if threading.current_thread() in self.killed_threads:
                     raise Killed
                 self.left -= 1
                 if self.dead or self.left < 0:

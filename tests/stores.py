@@ -52,9 +52,9 @@ def s3_server() -> Iterator[Remote]:
     }
     try:
         with patch.dict(os.environ, environment):
-            # Cached S3 clients are connected to an earlier server.
+            # Clear the cached S3 clients, because they are connected to an earlier server.
             s3fs.S3FileSystem.clear_instance_cache()
-            # The name must be new, because all servers of a process share their buckets.
+            # The bucket needs a new name, because all servers of a process share their buckets.
             name = f"bucket-{uuid4().hex[:8]}"
             s3fs.S3FileSystem(use_listings_cache=False).mkdir(name)
             yield Remote(f"s3://{name}")
@@ -88,7 +88,7 @@ Objects = dict[str, Any]
 
 
 def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
-    """Return the objects under a prefix of a store in memory, without names that begin as one of ``but``."""
+    """Return the objects under a prefix of a store in memory, but none whose name begins with a ``but``."""
     import fsspec
 
     prefix = _key(place)
@@ -102,7 +102,7 @@ def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
 
 
 def put_back(place: Remote, kept: Objects) -> None:
-    """Replace the objects under a prefix of a store in memory by the objects ``kept``, with their times."""
+    """Replace all objects under a prefix of a store in memory by earlier objects, ``kept``."""
     import fsspec
 
     with _LOCK:

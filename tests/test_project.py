@@ -149,26 +149,26 @@ def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
 # All other modules must call `forecaster.durable` or `pipelines.storage`: no crash may leave half a file.
 CHANGES_FILES = {
     "forecaster/durable.py",  # implements the crash-safe writes
-    "forecaster/registry/datasets.py",  # writes into memory, for a digest
-    "forecaster/registry/run.py",  # its writers are called by `write_whole`
+    "forecaster/registry/datasets.py",  # writes to memory only, to compute a digest
+    "forecaster/registry/run.py",  # `write_whole` calls the functions of this module that write
     "forecaster/registry/store_checks.py",  # opens a database to check whether it is writable
     "pipelines/runners/engine.py",  # opens the log of an engine
-    "pipelines/runners/prism_binary.py",  # writes to a temporary folder
-    "pipelines/sinks/flat_forecasts.py",  # its writers are called by `write_whole`
-    "pipelines/sinks/files.py",  # its writers are called by `write_whole`
-    "pipelines/state/snapshot_file.py",  # its writers are called by `write_whole`
+    "pipelines/runners/prism_binary.py",  # writes only to a temporary folder
+    "pipelines/sinks/flat_forecasts.py",  # `write_whole` calls the functions of this module that write
+    "pipelines/sinks/files.py",  # `write_whole` calls the functions of this module that write
+    "pipelines/state/snapshot_file.py",  # `write_whole` calls the functions of this module that write
     "pipelines/sources/reader.py",  # writes the stop file; only its existence matters
     "pipelines/sources/files/sorted_runs.py",  # writes temporary files, which the next start writes again
-    "pipelines/state/state_file.py",  # writes to a temporary folder
-    "pipelines/storage/journal.py",  # puts objects, which a store replaces atomically
+    "pipelines/state/state_file.py",  # writes only to a temporary folder
+    "pipelines/storage/journal.py",  # writes objects to a store, which replaces each one atomically
     "pipelines/storage/disk_lock.py",  # writes the lock file of an output folder
     "pipelines/storage/disk_store.py",  # appends records, and copies complete files
-    "pipelines/storage/files.py",  # its writer is called by `write_whole`
-    "pipelines/storage/lease.py",  # puts objects, which a store replaces atomically
-    "pipelines/storage/remote.py",  # puts objects, which a store replaces atomically
-    "pipelines/storage/moved_parts.py",  # renames complete folders
-    "pipelines/storage/object_store.py",  # puts objects, which a store replaces atomically
-    "pipelines/storage/replaced_parts.py",  # puts objects, which a store replaces atomically
+    "pipelines/storage/files.py",  # `write_whole` calls the function of this module that writes
+    "pipelines/storage/lease.py",  # writes objects to a store, which replaces each one atomically
+    "pipelines/storage/remote.py",  # writes objects to a store, which replaces each one atomically
+    "pipelines/storage/moved_parts.py",  # renames only complete folders
+    "pipelines/storage/object_store.py",  # writes objects to a store, which replaces each one atomically
+    "pipelines/storage/replaced_parts.py",  # writes objects to a store, which replaces each one atomically
     "pipelines/state/table_files.py",  # puts back a complete folder
 }
 OF_OS = {"replace", "rename", "renames", "link", "fsync", "truncate", "ftruncate", "write"}

@@ -1,6 +1,6 @@
 """Compute the p-value of each value under the forecast of the window before; raise alarms at anomalies.
 
-Letters: T windows, S series, E edges.
+Letters: T windows, S series, E edges, Q quantiles.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 
-# The state holds, for each series and each of these edges, the share of windows whose distance from the
-# forecast, in bands, reaches the edge.
+# Edges of the distance between a value and its forecast, in bands.
+# For each series and edge, the state holds the share of windows with at least this distance.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
-# P-values are interpolated in log(1 + z): the gaps between the edges of z grow, and log(z) fails at 0.
+# P-values are interpolated in log(1 + distance), because the gaps between the edges grow with the distance.
+# log(distance) would fail at a distance of 0.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
-# The state holds, for each series and each of these lengths, the share of runs of equal values that last
-# at least as many windows.
+# Lengths of runs of equal values, in windows.
+# For each series and length, the state holds the share of runs that lasted at least this long.
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {
-    # ``expected`` holds the next window's median and the widths of the bands below and above it.
+    # ``expected`` holds the forecast median of the next window, and the widths of the two bands around it.
     "expected": Field("float64", (3,)),
     "beyond": Field("float32", (len(_DISTANCES),)),
     "known": Field("int32"),
@@ -41,35 +42,36 @@ _FIELDS = {
     "alarming": Field("uint8"),
 }
 
-_PRIOR = 20.0  # the initial distribution weighs as much as this many observed windows or runs
-# In a new series, a value beyond its band is assumed to be this many bands beyond it, on average.
-# A normal distribution with a tail of 5 % would have 0.25 bands.
+_PRIOR = 20.0  # the assumed initial distribution of a series weighs as much as this many windows or runs
+# In a new series, values outside their band are assumed to be this many bands beyond its edge, on average.
+# In a normal distribution with 5 % of the values outside the band, these would be 0.25 bands beyond its edge.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
-# A distribution remembers `_MEMORY` / ``rate`` windows or runs, within the limits below. In that many
-# windows, `_MEMORY` alarms are wanted.
+# The shares of distances cover about the last `_MEMORY` / ``rate`` windows, within the limits below.
+# `_MEMORY` / ``rate`` is the number of windows in which about `_MEMORY` alarms are wanted.
 _MEMORY = 20.0
-# The memory is limited to these numbers of windows: beyond a million, float32 would lose the updates.
+# Limits of the number of windows that the shares cover.
+# Beyond a million windows, float32 would round the update of a share to nothing.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
-# A band is at least this many scales wide: otherwise it would have no width if most values were equal.
-# The width is not a round number: otherwise rounding would decide whether a change of whole scales reaches
-# one of the edges.
+# A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
+# The width is not round: otherwise rounding would decide whether a change of whole scales reaches an edge.
 _LEAST_BAND = 0.0971
 # A value counts as equal to its forecast if they differ by at most this share of the forecast.
 _ROUNDING = 1e-15
 
 _YOUNG = 40  # alarms begin after this many windows of a series, and p-values of runs after this many runs
 _STEP = 0.4  # one alarm lowers the natural logarithm of the threshold by this
-_DEBT = 6.0  # a series raises no alarm while its alarms exceed the wanted number by at least this many
-_MOST = 0.1  # upper limit of the p-value threshold; the limit is 3 times ``rate`` if that is larger
+_DEBT = 6.0  # a series raises no alarm while it has raised at least this many alarms more than wanted
+_MOST = 0.1  # the p-value threshold is at most this, or at most 3 times ``rate`` if that is larger
 _CALM = 0.05  # an anomaly ends when a p-value is at least this, or at least ``rate`` if that is larger
-# The two bits of ``alarming``: the anomaly still lasts, and the value has repeated itself since the alarm.
+# First bit of ``alarming``: the anomaly lasts.
+# Second bit of ``alarming``: the value has been the same in every window since the alarm.
 _LASTS, _REPEATS = 1, 2
 
 
 @dataclass(frozen=True)
 class Anomaly:
-    """The p-value of each value, and an alarm at the beginning of each anomaly.
+    """Computes the p-value of each value, and raises an alarm at the beginning of each anomaly.
 
     The distance of a value from the median of its forecast is measured in bands ``z``: a band is the distance
     from the median to the outermost quantile on the value's side. The p-value is the share of the series'
@@ -122,7 +124,7 @@ class Anomaly:
 
     @cached_property
     def _memory(self) -> float:
-        """The number of windows, or runs, that a distribution remembers."""
+        """The number of windows (or runs) over which the share of distances (or lengths) is averaged."""
         return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
@@ -139,7 +141,7 @@ class Anomaly:
         return {name: series_first(array) for name, array in own.items()}, block
 
     def _bands(self, forecast: Floats, scale: Floats) -> Floats:
-        """Return the median of the next window, and the widths of the bands below and above it.
+        """Return the forecast median of the next window, and the widths of the bands below and above it.
 
         Args:
             forecast: quantiles ``[Q, S]``.
@@ -154,11 +156,12 @@ class Anomaly:
         return np.stack([middle, below, above])
 
     def _p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return the p-values of a window's values and the logarithms for alarms; update the shares.
+        """Return p-values of a window's values, and log p-values to raise alarms by; update the shares.
 
         Returns:
-            ``[S]`` each, NaN if the value or its forecast is missing. The p-value has a lower bound. The
-            logarithm has none: of two values farther than any before, the farther has the smaller logarithm.
+            ``[S]`` each, NaN if the value or its forecast is missing. The p-value has a lower bound. The log
+            p-value has none: of two values that are farther from their forecasts than any value before, the
+            farther one has the smaller log p-value.
         """
         middle, below, above = own["expected"]
         error = value - middle
@@ -170,7 +173,7 @@ class Anomaly:
         z = np.where(known, np.minimum(z, _FARTHEST), 0.0)
         log_p, least = self._distance_p_value(own, z, known)
         log_run, least_run = self._run_p_value(own, value)
-        # A value in a run has two p-values: take the smaller one, times two (Bonferroni).
+        # A value that repeats the value before it has two p-values. Take twice the smaller one (Bonferroni).
         longer = log_run < log_p
         log_p = np.where(longer, log_run, log_p)
         log_p = np.where(log_run < 0, np.minimum(log_p + math.log(2.0), 0.0), log_p)
@@ -178,13 +181,13 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log share of windows with a distance of at least ``z``, and the smallest p-value.
+        """Return the log share of distances of at least ``z``, and the lower bound of the p-value.
 
         Both are ``[S]``.
         """
         reached = z >= _DISTANCES[:, None]
         at = reached.sum(axis=0)
-        # The share counts this window, too, so no p-value is smaller than the share of one window.
+        # The share includes this window, so the p-value is at least the share of one window.
         least = 1.0 / (np.minimum(own["known"], self._memory) + 1.0)
         series = np.arange(len(z))
         inner, outer = np.maximum(at - 1, 0), np.minimum(at, len(_DISTANCES) - 1)
@@ -197,7 +200,7 @@ class Anomaly:
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
     def _run_p_value(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return the log share of runs at least as long as the current run, and the smallest p-value.
+        """Return the log share of runs as long as the current run, and the lower bound of the p-value.
 
         Both are ``[S]``; the logarithm is 0 outside a run.
         """
@@ -217,7 +220,7 @@ class Anomaly:
         return np.where(applies, np.log(np.minimum(share, 1.0)), 0.0), least
 
     def _learn(self, shares: Floats32, count: NDArray[Any], reached: Bools, learns: Bools) -> None:
-        """Update shares ``[E, S]`` and their counts ``[S]`` in place, for series where ``learns`` is True.
+        """Update the shares ``[E, S]`` and counts ``[S]`` in place for the series where ``learns`` is True.
 
         ``reached`` ``[E, S]`` is True where the new window, or run, reaches the edge.
         """
@@ -226,13 +229,13 @@ class Anomaly:
         count += learns
 
     def _alarm(self, own: Arrays, log_p: Floats) -> Floats:
-        """Return ``[S]``: 1 for an alarm, 0 for none, NaN without a p-value; update the budget."""
+        """Return ``[S]``: 1 for an alarm, 0 for no alarm, NaN without a p-value. Updates the budget."""
         known, budget, log_rate = ~np.isnan(log_p), own["budget"], math.log(self.rate)
         highest = math.log(max(_MOST, min(3.0 * self.rate, 0.95)))
         with np.errstate(invalid="ignore"):
             alarm = log_p < log_rate + _STEP * budget
             calm = log_p >= math.log(max(_CALM, self.rate))
-        # After the alarm for a jump, the run of the repeated value must not raise a second alarm.
+        # If a value jumps and then repeats, only the jump raises an alarm, not also the run of equal values.
         before = own["alarming"]
         repeats = np.where(known & (own["run"] == 0), 0, before & _REPEATS)
         alarm &= (before & _LASTS == 0) & (repeats == 0) & (budget > -_DEBT) & (own["known"] > _YOUNG)
@@ -264,7 +267,7 @@ def migrated(own: Arrays) -> Arrays:
         [middle, np.maximum(middle - low, least), np.maximum(high - middle, least)], axis=1
     )
     after["beyond"][:] = _normal_shares(0.05, 0.95, own["excess"].astype(np.float64))
-    # Multiply by 10, because format 1 counted only values beyond the band, which are one in ten.
+    # Multiply by 10: format 1 counted only values outside the band, which are one in ten.
     after["known"][:] = 10 * own["beyond"]
     after["lasting"][:] = own["repeats"].astype(np.float64)[:, None] ** _RUNS
     after["runs"][:] = after["known"] * (1.0 - own["repeats"])

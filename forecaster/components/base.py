@@ -181,7 +181,9 @@ class Block:
 
 
 FIELDS_OF_CALLER = frozenset({"start", "values", "freq", "lengths", "known", "static", "past", "edges"})
-"""The fields of a `Block` that its caller fills: every component may read them, and none changes them."""
+"""The fields of a `Block` that the caller of the chain fills: every component may read them, and no component
+changes them.
+"""
 
 
 def series_last(array: NDArray[Any]) -> NDArray[Any]:

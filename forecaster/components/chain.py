@@ -22,8 +22,8 @@ from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800
-# At most this share of windows is to raise an alarm if windows are months, quarters or years. Such a window
-# has several weeks, so one alarm a week would be several alarms a window.
+# Limit of the share of windows that raise an alarm, for windows of a month, a quarter or a year.
+# The usual rate of one alarm a week would be several alarms in each window of a month or longer.
 _LARGEST_CALENDAR_RATE = 0.05
 
 
@@ -54,11 +54,13 @@ def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tupl
 
 
 def check_order(components: Sequence[Component]) -> None:
-    """Check that every field of the block is complete when a component reads it.
+    """Check that the components step in an order in which each field is written before it is read.
+
+    The fields are those of the `Block` that the components pass on.
 
     Raises:
-        ValueError: a component reads a field that no component before it writes, or reads, without writing
-            it, a field that a later component writes.
+        ValueError: a component reads a field that no earlier component writes. Or a component reads a field
+            that it does not write itself, and a later component writes this field.
     """
     written: set[str] = set()
     for place, component in enumerate(components):
@@ -103,7 +105,7 @@ def _least_squares(
     halflives: tuple[float, ...] = (),
     season: bool = False,
 ) -> Expert | None:
-    """Return a least-squares expert with the lags that the ring holds, or None if it holds none of them."""
+    """Return a least-squares expert with the lags that fit into the ring, or None if no lag fits."""
     usable_lags = tuple(sorted({lag for lag in lags if 1 <= lag < config.ring}))
     if not usable_lags:
         return None
@@ -116,7 +118,8 @@ def _interval_and_anomaly(
 ) -> Iterator[Component]:
     """Yield the components that calibrate quantiles and raise alarms, if they are configured."""
     levels = config.quantiles
-    if len(levels) == 1:  # a point forecast has no quantiles to calibrate, and no tails for p-values
+    # a point forecast has no quantiles to calibrate, and no outer quantiles for p-values
+    if len(levels) == 1:
         return
     if online.intervals:
         yield Intervals(levels, config.horizon)

@@ -1,4 +1,6 @@
-"""Conversion of an array of the state into a column of the state table, and back."""
+"""Conversion of an array of the state into a column of the state table, and back; S is the number of
+series.
+"""
 
 from __future__ import annotations
 

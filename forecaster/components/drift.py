@@ -1,4 +1,4 @@
-"""Counts of the recent values of each input, by the buckets of the training profile.
+"""Count the recent values of each input in each bucket of the training profile.
 
 `forecaster.evaluation.drift` computes the drift of the inputs from these counts.
 
@@ -16,15 +16,16 @@ from forecaster.arrays import Arrays
 from forecaster.components.base import Block, Field
 from forecaster.components.profile import BUCKETS, bucket_of
 
-_HALVED_EVERY = 336  # windows; the counts then cover the last 336 to 672 windows, and fit into two bytes
+# Counts are halved every 336 windows, so they cover mainly the last 336 to 672 and fit into two bytes.
+_HALVED_EVERY = 336
 
 
 @dataclass(frozen=True)
 class Drift:
-    """Counts how many recent values of each series and input lie in each bucket of its training profile.
+    """Counts the recent values of each series and input in each bucket of the training profile.
 
     In every 336th window the counts are halved before the window's values are added, so older values count
-    less. A series that the profile does not hold has no counts.
+    less. The counts of a series without a training profile stay 0.
 
     Attributes:
         inputs: I names, the value first, then the observed covariates.

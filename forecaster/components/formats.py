@@ -55,7 +55,7 @@ MIGRATIONS: Mapping[tuple[str, int], Callable[[Arrays], Arrays]] = {
 } | {
     ("anomaly", 1): anomaly.migrated,
     ("anomaly", 2): anomaly.migrated_from_2,
-    # Moments of format 3 need no conversion: format 4 only adds possible values of ``run``.
+    # The arrays of `Moments` in format 3 need no conversion: format 4 only allows more values of ``run``.
     ("moments", 3): dict,
     ("past", 1): dict,
 }

@@ -18,17 +18,17 @@ from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.experts.stacking import anchor_horizons, by_horizon
 from forecaster.components.scores import scored_places
 
-_TRUSTED = 40  # after this many residuals, the learned distances replace the network's completely
-# A residual counts as at most this many units: otherwise an outlier of a thousand units would widen the
-# intervals for months.
+# After this many residuals, the learned distances of the quantiles replace the network's completely.
+_TRUSTED = 40
+# A residual counts as at most this many units, so that an outlier does not widen intervals for months.
 _LARGEST = 8.0
 # A residual within this many units of a quantile counts as partly below it and partly above it.
-# Otherwise the last bit of a forecast would decide between below and above, and this bit depends on which
-# other series are computed in the same call.
+# Without this range the last bit of a forecast would decide, which depends on the other series of a call.
 _TIE = 1e-2
-_NO_UNIT = 1e-6  # a series whose unit is at most this many scales is constant, and its offsets do not learn
-_SLOWER = 0.15  # the learning rate of the offsets of horizon h is divided by h to the power of this
-# A normal distribution's standard deviation is this many mean absolute deviations.
+# a series whose unit is at most this many scales counts as constant: its offsets do not learn
+_NO_UNIT = 1e-6
+_SLOWER = 0.15  # at horizon h, the learning rate of the offsets is divided by h to the power of this
+# Ratio of standard deviation to mean absolute deviation in a normal distribution.
 _NORMAL_UNITS = math.sqrt(math.pi / 2)
 
 
@@ -109,7 +109,8 @@ class Intervals:
             if k:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], np.moveaxis(distance[:, k], 0, 2), out=out[q])
-        # Clip the median to its neighbours: nearly all actuals lie beyond a median that a neighbour passes.
+        # Clip the median to the range between the two quantiles next to it.
+        # If a lower quantile is above the median, nearly all actuals are above the median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         own = {name: series_first(array) for name, array in own.items()}
         return own, replace(block, bands=bands)
@@ -134,8 +135,8 @@ class Intervals:
         anchors = anchor_horizons(self.horizon)
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
         learned, trust = np.empty(network.shape), np.empty(network.shape[1:], np.float32)
-        # The axes of these three are window, anchor, quantile and series; ``due`` holds, for each window, the
-        # distances that were issued for it.
+        # The axes of the next three arrays are window, anchor, quantile and series.
+        # For each window, ``due`` holds the distances that were issued for it.
         network = network.transpose(2, 1, 0, 3)
         issued, due = np.empty(network.shape), np.empty(network.shape)
         stores = _split_by_anchor(own["issued"], anchors)
@@ -147,7 +148,7 @@ class Intervals:
             learned[:, :, t] = np.moveaxis(own["offset"], 1, 0) * (own["unit"] * trust[:, t])
             issued[t] = np.moveaxis(learned[:, :, t], 0, 1) + (1.0 - trust[:, t])[:, None] * network[t]
             for i, a in enumerate(anchors):
-                due[t + a : t + a + 1, i] = issued[t, i]  # no row if the window lies after the block
+                due[t + a : t + a + 1, i] = issued[t, i]  # no row is stored if the window is after the block
         for i, store in enumerate(stores):
             store_forecasts(store, issued[:, i], block.start, block.lengths)
         return learned, trust, due[:, scored_places(self.horizon)]

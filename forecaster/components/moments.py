@@ -14,23 +14,23 @@ import numpy as np
 from forecaster.arrays import Arrays, Bools, Floats
 from forecaster.components.base import Block, Field
 
-# A value's rounding error is at most about this share of the level: a few steps of float64.
+# The rounding error of a value is at most about this share of the level: a few steps of float64.
 _ROUNDING = 2.0**-50
-# A scale up to this many rounding errors may come from rounding alone: the series counts as constant.
+# A scale of at most this many rounding errors may be rounding alone: the series counts as constant.
 _CONSTANT = 16.0
 _LEAST = 1e-150  # a scale is at least this, so that float64 can hold its square and the inverse of the square
 _LARGEST = 8.0  # a larger change counts as a change of this many scales
 _LARGEST_DISTANCE = 20.0  # a larger distance from the mean counts as this many spreads
-_SLOW = 8  # the slow mean of changes has this many times the half-life of the fast one
-_LONGEST_RUN = 40  # ``run``, the number of consecutive changes beyond the limit, is at most this
+_SLOW = 8  # the half-life of the slow mean of changes is this many times that of the fast mean
+_LONGEST_RUN = 40  # the largest value of ``run``, the number of consecutive changes beyond the limit
 _STILL = 24  # a series is constant after more than this many equal values
 # This many first changes of a constant series are ignored: a broken reading makes two, a step makes one.
 _IGNORED_CHANGES = 2
-# A ``run`` above this is not a number of changes: it means that a constant series is back at its level after
-# a broken reading. Then ``run - _RETURNED`` is the number of values until the reading is forgotten.
+# If ``run`` is above this, it does not count changes: it means that a constant series is back at its level.
+# After ``run - _RETURNED`` more values, the series forgets its broken reading.
 _RETURNED = 64
-_EARLY_UNIT = 0.3  # before one season has passed, the unit is at least this share of the spread
-_LEAST_UNIT = 0.01  # the unit is at least this share of the spread
+_EARLY_UNIT = 0.3  # before a whole season has passed, the unit is at least this share of the spread
+_LEAST_UNIT = 0.01  # the unit is always at least this share of the spread
 
 _FIELDS = {
     "observed": Field("int64"),
@@ -60,7 +60,7 @@ _BLOCK_FIELDS = (
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean, spread, usual changes, range, last value and its age of each series.
+    """Tracks the count, mean, spread, usual changes, range, last value and its age for each series.
 
     The means forget exponentially, and are plain averages until enough values were observed (Finch 2009,
     "Incremental calculation of weighted mean and variance", equations 130 and 143). A series has begun if
@@ -122,7 +122,7 @@ class Moments:
                 array[t] = getattr(running, name)
         after: Arrays = {name: getattr(running, name) for name in _FIELDS}
         if block.lengths is not None:
-            # Padding rows hold no values and have only raised the age: subtract their number from it.
+            # A padding row has no value, but has raised the age: subtract the number of padding rows.
             after["age"] = running.age - (len(values) - block.lengths)
         least = np.maximum(_ROUNDING * np.abs(added["mean"]), _LEAST)
         moves = added["scale"] > _CONSTANT * least
@@ -131,7 +131,7 @@ class Moments:
         return after, replace(block, before=before, moves=moves, **added)
 
     def _season_ago(self, block: Block, before: Floats) -> Floats:
-        """Return ``[T, S]``, the value one season before each window; one window before if there is none."""
+        """Return ``[T, S]``: the value one season (or, without a season, one window) before each window."""
         if self.season == 1:
             return before
         first = len(block.history) - len(block.values) - self.season
@@ -174,11 +174,13 @@ class _Running:
         self.age = np.where(has_value, 0, self.age + 1)
 
     def _update_change(self, value: Floats, has_value: Bools, begun: Bools, still: Bools) -> Floats:
-        """Update the means of changes, the scale and the last value; return the change after the limit."""
+        """Update the means of changes, the scale and the last value; return the change, clipped to the
+        limit.
+        """
         change = np.where(has_value & begun, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
         run = self.run
         most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
-        # The mean of a constant series is exactly its level, so a value equal to the mean has returned to it.
+        # The mean of a constant series is its level: a value equal to the mean has returned to the level.
         returns = still & (run > 0) & (run <= _IGNORED_CHANGES) & (value == self.mean)
         is_far = begun & (change > most) & ((most > 0) | (still & (run < _IGNORED_CHANGES)) | returns)
         longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), np.where(still & (change == 0), run, 0))
@@ -196,7 +198,7 @@ class _Running:
         return change
 
     def _update_level(self, value: Floats, has_value: Bools, weight: Floats, change: Floats) -> None:
-        """Update mean and spread; a large distance from the mean is limited, like a large change."""
+        """Update mean and spread; a value too far from the mean counts as a nearer value."""
         most = np.maximum(_LARGEST_DISTANCE * np.maximum(np.sqrt(self.variance), self.scale), change)
         most[self.observed == 1] = np.inf
         distance = np.clip(np.where(has_value, value - self.mean, 0.0), -most, most)
@@ -218,7 +220,9 @@ class _Running:
         self.unit = np.maximum(unit, _LEAST_UNIT * self.spread)
 
     def _update_range(self, value: Floats, has_value: Bools, begun: Bools, weight: Floats) -> None:
-        """Update the lowest and highest value, and the means of how far values pass them."""
+        """Update the lowest and highest value, and the means of how far values fall below or rise above
+        them.
+        """
         low = np.where(has_value & ((value < self.lowest) | ~begun), value, self.lowest)
         high = np.where(has_value & ((value > self.highest) | ~begun), value, self.highest)
         self.falls = self.falls + weight * (np.where(begun, self.lowest - low, 0.0) - self.falls)

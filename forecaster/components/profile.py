@@ -25,11 +25,13 @@ VALUE = "value"
 BUCKETS = 10
 """B; the edges of the buckets are the deciles of the training values."""
 
-_FEWEST = 50  # deciles of fewer values are too rough to compare with
-_MOST_SERIES = 20_000  # a profile of more series would be larger than most networks
-_MOST_WINDOWS = 8_192  # deciles of more windows would take long to sort and be no more exact
-_SERIES_AT_ONCE = 1_000  # the copy of the values that is sorted has at most so many series
-_WHOLE = 250  # a share is stored as a whole number of this many parts, so that it fits into one byte
+_FEWEST = 50  # an input with fewer values than this has no deciles, because they would be too rough
+# a profile has at most this many series: with more, it would be larger than most networks
+_MOST_SERIES = 20_000
+# deciles are computed from at most this many windows: more would take long and be no more exact
+_MOST_WINDOWS = 8_192
+_SERIES_AT_ONCE = 1_000  # values are sorted in copies of this many series, to limit memory
+_WHOLE = 250  # a share is stored in one byte, as a whole number of this many parts
 _IDS, _EDGES, _SHARES = "profile.ids", "profile.edges", "profile.shares"
 
 
@@ -86,7 +88,8 @@ class Profile:
         if not count:
             return Profile()
         rows = np.arange(count)
-        if count > _MOST_WINDOWS:  # at random, because even steps could meet only some hours of the day
+        # Draw the windows at random: windows at even steps could all fall on the same hours of the day.
+        if count > _MOST_WINDOWS:
             rows = np.sort(np.random.default_rng(0).choice(count, _MOST_WINDOWS, replace=False))
         chosen = np.unique(np.linspace(0, series - 1, min(series, _MOST_SERIES), dtype=np.int64))
         sources = [windows.values, *(windows.past[name] for name in covariates)]
@@ -131,7 +134,7 @@ class Profile:
 
     @staticmethod
     def from_tensors(tensors: dict[str, Tensor]) -> Profile:
-        """Take the tensors of `to_tensors` out of ``tensors``, and return their profile.
+        """Remove the tensors that `to_tensors` returned from ``tensors``, and return their profile.
 
         The profile is empty if there are none, as in the file of a model of an earlier release.
 
@@ -150,7 +153,7 @@ class Profile:
 
 def _deciles(values: Floats) -> Floats32:
     """Return the deciles of each series, ``[S, B - 1]`` float32; NaN for a series with too few values."""
-    ordered = np.sort(values, axis=0)  # puts NaN last
+    ordered = np.sort(values, axis=0)  # NaN is sorted last
     count = (~np.isnan(values)).sum(axis=0)
     places = np.ceil(np.arange(1, BUCKETS)[:, None] * count / BUCKETS).astype(np.int64)
     deciles = np.take_along_axis(ordered, np.minimum(places, np.maximum(count - 1, 0)), axis=0)

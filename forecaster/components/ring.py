@@ -87,7 +87,9 @@ def in_order(ring: Floats, clock: Ints) -> Floats:
 
 
 def _places(start: int, windows: int, ring: int) -> list[slice]:
-    """Return where consecutive windows, at most ``ring``, are in the ring: two slices if they wrap around."""
+    """Return the places of consecutive windows, at most ``ring``, as one slice, or two if they wrap
+    around.
+    """
     first = start % ring
     stop = min(first + windows, ring)
     rest = windows - (stop - first)

@@ -33,7 +33,7 @@ def scored_places(horizon: int) -> list[int]:
 class Scores:
     """Scores the forecasts that `Stacking` and `Intervals` hold until their actuals are observed.
 
-    This component holds no arrays of its own, so scores need no memory for each series. A constant series has
+    This component has no arrays in the state, so scores need no memory for each series. A constant series has
     no residuals, so its forecasts are not scored.
 
     Attributes:
@@ -49,7 +49,7 @@ class Scores:
 
     @property
     def reads(self) -> frozenset[str]:
-        """See `Component`."""
+        """The names of the block's fields that `step` reads."""
         return frozenset({"residuals", "unit", *(["bands"] if len(self.levels) > 1 else [])})
 
     def spec(self) -> Mapping[str, Field]:
@@ -77,14 +77,14 @@ class Scores:
         return own, block
 
     def _of_quantiles(self, residual: Floats, bands: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return the error of the median, the mean pinball loss, and 1 inside the outermost quantiles.
+        """Return the error of the median, the mean pinball loss, and 1 if inside the outermost quantiles.
 
         Args:
             residual: ``[T, K, S]``, the actuals less the combined forecasts; NaN if missing.
             bands: ``[T, K, Q - 1, S]``, see `Block`.
         """
         middle = self.levels.index(0.5)
-        # As in `Intervals.step`, the quantiles rise, and the median is clipped to its neighbours.
+        # As `Intervals.step` does, make the quantiles rise and clip the median to its two neighbours.
         outer = np.maximum.accumulate(bands, axis=2)
         below = outer[:, :, middle - 1] if middle else None
         above = outer[:, :, middle] if middle < outer.shape[2] else None

@@ -15,8 +15,8 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.time.frequency import Frequency
 
 _DAY_S, _WEEK_S = 86_400, 604_800
-_LONGEST = 288  # the season in the state has at most this many windows: a day of 5-minute windows
-_LARGEST = 8.0  # a value's difference from the shape of its phase counts as at most this many scales
+_LONGEST = 288  # the longest season in the state has this many windows: a day of 5-minute windows
+_LARGEST = 8.0  # a value counts as at most this many scales away from the shape of its phase
 
 
 def likely_season(freq: Frequency) -> int:
@@ -35,13 +35,13 @@ def likely_season(freq: Frequency) -> int:
 
 
 def ring_season(ring: int, freq: Frequency) -> int:
-    """Return how many windows the season in the state has: 1, no season, if it exceeds the ring or 288."""
+    """Return the length in windows of the season in the state: 1 (none) if it exceeds the ring or 288."""
     season = likely_season(freq)
     return season if season <= min(ring, _LONGEST) else 1
 
 
 def ring_week(ring: int, freq: Frequency) -> int | None:
-    """Return how many windows a week has, for the weekly expert; None if there can be no such expert.
+    """Return the number of windows in a week, for the weekly expert; None if there can be no such expert.
 
     It is None if a week is not a whole number of windows, is no longer than the season, or exceeds the ring.
     """
@@ -53,7 +53,7 @@ def ring_week(ring: int, freq: Frequency) -> int | None:
 
 @dataclass(frozen=True)
 class Season:
-    """The mean difference of each phase's values from the mean of the season around them, for each series.
+    """Learns, by series, how far each seasonal phase is from the mean of the season around it, on average.
 
     Each phase has a running mean of these distances that forgets exponentially and learns once a season. The
     season's mean is centred on the value, which removes the trend (the classical decomposition of Hyndman &
@@ -107,7 +107,7 @@ class Season:
         return {"shape": series_first(shape), "seen": series_first(seen)}, replace(block, shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
-        """Return the value in the middle of the last season less the mean of that season.
+        """Return the value in the middle of the last season, less the mean of this season.
 
         Returns:
             How many windows ago the middle was, and the differences ``[T, S]``: NaN if that value, or half of
@@ -119,7 +119,7 @@ class Season:
         for k in range(self.season):
             part = block.history[first + k : first + k + windows]
             has_value = ~np.isnan(part)
-            # Sum distances from the last value: sums of values in the billions would round the shape away.
+            # Sum distances from the last value: sums of values in the billions would lose small differences.
             total += np.where(has_value, part - block.last, 0.0)
             count += has_value
         first = len(block.history) - windows - middle
@@ -161,14 +161,14 @@ def phases(shape: Floats, windows: Ints) -> Floats:
     if phase.shape[-1] > 1 or phase.ndim < 3:
         return np.take_along_axis(shape, phase, axis=0)
     found = np.empty((len(phase), *shape.shape[1:]))
-    # Copy window by window, all series at once: this is several times as fast as value by value.
+    # Copy all series of one window at a time: this is several times as fast as copying single values.
     for t in range(phase.shape[1]):
         found[:, t] = shape[phase[:, t, 0], t]
     return found
 
 
 def windows_ago(season: int, horizon: int) -> Ints:
-    """Return ``[N]``: how many windows before the last one each horizon's phase of the season last occurred.
+    """Return ``[N]``: how many windows ago the seasonal phase of each horizon last occurred.
 
     Args:
         season: windows of a season.

@@ -26,9 +26,9 @@ from schemas.errors import DataError
 from schemas.observations import LARGEST
 
 _MOST_WORDS = 64
-# Numbers whose standard deviation is at most this share of their mean count as all equal.
+# A column of numbers counts as constant if its standard deviation is at most this share of the mean.
 _ROUNDING = 2.0**-48
-# Numbers are clipped to this many standard deviations: a 1 among 10,000 zeros is this far from the mean.
+# Standardised numbers are clipped to this: a single 1 among 10,000 zeros is 100 deviations from the mean.
 _MOST_SPREADS = 100.0
 SERIES, TIME = "series_id", "timestamp"
 
@@ -113,7 +113,7 @@ class Features(Settings):
 
     @property
     def known_count(self) -> int:
-        """K: the number of known features, including the calendar's."""
+        """K: the number of known features, with the features of the calendar."""
         return 2 * len(self.calendar) + sum(column.width for column in self.known)
 
     @property
@@ -161,7 +161,7 @@ class Features(Settings):
 
 
 def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
-    """Return the encoding of each column from the rows ``in_training``, or from all if there are none."""
+    """Return the encoding of each column, fitted to the rows ``in_training``, or to all if none is."""
     rows = in_training if in_training.any() else np.ones_like(in_training)
     names = [name for name in table.frame.columns if name not in (SERIES, TIME)]
     if not names:
@@ -170,10 +170,10 @@ def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
 
 
 def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
-    """Return the encoding of a column, with the statistics of the ``rows`` (bool) that are True."""
+    """Return the encoding of a column, fitted to the ``rows`` (bool) that are True."""
     given = cells.given(column)
     is_number = cells.numbers(column).is_not_null() & given
-    # Decide by majority: one typing error must not turn a column of numbers into text.
+    # If most cells are numbers, the column is numeric: one typing error must not turn it into text.
     if int(is_number.sum()) * 2 >= int(given.sum()):
         number = _numbers(table, column)[rows]
         known = number[~np.isnan(number)]
@@ -190,7 +190,7 @@ def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
 
 
 def column_of(table: Table, name: str) -> pl.Series:
-    """Return a column of a table.
+    """Return the column ``name`` of a table of covariates.
 
     Raises:
         DataError: the table has no column of that name.

@@ -52,7 +52,7 @@ class Covariates:
 
     @staticmethod
     def of(features: Features, freq: Frequency, tables: Tables | None = None) -> Covariates:
-        """Encode tables with given features; a table that is not given has missing cells only.
+        """Encode tables with fitted features. All cells of a table that is not given count as missing.
 
         The features of several rows of one window are averaged. A row has no effect on other windows.
 
@@ -96,7 +96,7 @@ class Covariates:
             return Covariates()
         features = Features.fit(tables, windows, freq, held_from)
         if not decoder:
-            # Leave the calendar out: the network's inputs include it already.
+            # Leave the calendar features out: the network's inputs have them already.
             features = features.model_copy(update={"calendar": ()})
         return Covariates.of(features, freq, tables)
 
@@ -117,7 +117,7 @@ class Covariates:
         return np.concatenate(aligned, axis=2, dtype=np.float32)
 
     def _of_table(self, series_ids: Sequence[str], at: Ints) -> Floats32:
-        """Return the features of the known table in the windows ``at`` ``[n, S or 1]``: ``[n, S or 1, k]``.
+        """Return the features of the known table for windows ``at`` ``[n, S or 1]``: ``[n, S or 1, k]``.
 
         They are 0 in a window for which the table has no row.
         """

@@ -61,7 +61,7 @@ def read_history(table: Any, features: Features, most_rows: int = MOST_ROWS) -> 
     value = frame["value"]
     number = cells.numbers(value)
     is_missing = ~cells.given(value) | number.is_nan().fill_null(False)
-    # Write 0 into rows without a value, so that they pass the validation; after it, replace the 0 by NaN.
+    # Rows without a value must pass the validation: write 0 as their value, and replace it by NaN afterwards.
     readable = (number if value.dtype.is_numeric() else cells.text(value)).alias("value")
     zero = pl.Series("value", [0.0]).cast(readable.dtype)
     observed = [frame[name].alias(OBSERVED + name) for name in features.observed]
@@ -79,7 +79,7 @@ def read_history(table: Any, features: Features, most_rows: int = MOST_ROWS) -> 
 
 
 def _polars_frame(table: Any, names: list[str]) -> pl.DataFrame:
-    """Return the columns ``names`` of a Polars or pandas frame, without nested cells.
+    """Return the columns ``names`` of a Polars or pandas frame; a column of lists or objects is refused.
 
     Raises:
         DataError: a column is absent or occurs twice, or a cell holds a list, an object, true or false.
@@ -116,7 +116,7 @@ def _one_row_of_lists_as_rows(table: Any) -> Any:
 
 
 def _polars_column(column: Any) -> pl.Series:
-    """Return a pandas column with cells of any type as a Polars column: mixed cells become text.
+    """Convert a pandas column to a Polars column; a column with cells of several types becomes text.
 
     Raises:
         DataError: a cell holds a list, an object, true or false.

@@ -19,7 +19,7 @@ import numpy as np
 from forecaster.arrays import Floats
 
 _RESAMPLES = 2000
-_SEED = 0  # the same losses give the same interval
+_SEED = 0  # a fixed seed, so that the same losses always give the same interval
 _SIGNIFICANT = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 _ROUNDING = 1e-12
 _LEAST_LOSS = 1e-6  # losses below this share of the error of seasonal naive count as rounding
@@ -58,7 +58,8 @@ def block_length(differences: Floats) -> int:
     last = _last_significant(is_significant, silent_lags)
     width = min(2 * max(last, 1), most_lags)
     lag = np.arange(-width, width + 1)
-    weight = np.clip(2.0 * (1.0 - np.abs(lag) / width), 0.0, 1.0)  # the flat-top window of the paper
+    # the flat-top lag window of Politis & White
+    weight = np.clip(2.0 * (1.0 - np.abs(lag) / width), 0.0, 1.0)
     at = covariance[np.abs(lag)]
     slope, variance = (weight * np.abs(lag) * at).sum(), (weight * at).sum()
     if not variance:
@@ -106,7 +107,8 @@ def improvements(
     for losses in (champion, challenger):
         by_start = _circular_sums(losses, length)
         total = np.zeros((_RESAMPLES, losses.shape[1]))
-        for starts in drawn:  # add block by block: all blocks of all resamples would not fit into memory
+        # add one block of all resamples at a time: all blocks together would not fit into memory
+        for starts in drawn:
             total += by_start[starts]
         sums.append(total)
     resampled = shares(sums[0], sums[1], len(drawn) * length / times)

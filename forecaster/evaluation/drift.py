@@ -47,7 +47,7 @@ def population_stability_index(counts: Floats, shares: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class InputDrift:
-    """The recent values of one input of all series, by the buckets of the training profile.
+    """Counts of the recent values of one input, over all series, in the buckets of the training profile.
 
     Attributes:
         observed: B numbers of values that were observed.
@@ -70,7 +70,7 @@ class InputDrift:
         return float(population_stability_index(observed, expected / expected.sum()))
 
     def __add__(self, other: InputDrift) -> InputDrift:
-        """Return the drift of the series of both."""
+        """Return the drift over the series of this object and of ``other``."""
         worst = max(self, other, key=lambda drift: (drift.worst_series is not None, drift.worst_index))
         return InputDrift(
             [a + b for a, b in zip(self.observed, other.observed, strict=True)],

@@ -9,7 +9,7 @@ which shrinks or grows geometrically with ``k`` (Bengio, Simard & Frasconi 1994,
 dependencies with gradient descent is difficult"; Pascanu, Mikolov & Bengio 2013, "On the difficulty of
 training recurrent neural networks", equation 5). The gates of an LSTM or a GRU slow this decrease.
 
-Letters: S series, L layers, H hidden width, N horizon.
+Letters: S series, L layers, H hidden width, N horizon, F inputs, K experts, C known covariates, Q quantiles.
 """
 
 from __future__ import annotations

@@ -58,11 +58,14 @@ def inject(
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
-        raise ValueError(f"unknown or missing kinds of anomalies {unknown}: give some of {', '.join(KINDS)}")
+        raise ValueError(
+            f"no kinds, or unknown kinds of anomalies {unknown}: give some of {', '.join(KINDS)}"
+        )
     season = season_s // freq_s
     if "seasonal_break" in kinds and season < 4:
         raise ValueError(
-            f"seasonal_break needs a season of 4 windows: {season_s} s are {season} of {freq_s} s"
+            f"seasonal_break needs a season of 4 windows or more: a season of {season_s} s has {season} "
+            f"windows of {freq_s} s"
         )
     out, labels = values.copy(), np.zeros(values.shape, np.int64)
     for column, own in enumerate(rng.spawn(values.shape[1])):

@@ -31,7 +31,7 @@ from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError, DataError
 
-_BLOCK_CELLS = 300_000  # forecasts in a block, see `forecaster.evaluation.rolling`
+_BLOCK_CELLS = 300_000  # a block has at most this many forecasts, as in `forecaster.evaluation.rolling`
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class PairedComparison:
 
     @property
     def blocks(self) -> int:
-        """Number of whole blocks in the issue times."""
+        """The number of whole blocks of the bootstrap that fit into the issue times."""
         return self.issues // self.block
 
     def as_json(self) -> dict[str, Any]:
@@ -179,8 +179,8 @@ def compare(
     breaks = np.flatnonzero(np.diff(windows.index) > 1) + 1
     for number, rows in enumerate(blocks(split, size, breaks)):
         block, at = windows.rows(rows.start, rows.stop), np.arange(rows.start, rows.stop)
-        # The models take turns to step first: the model that steps second is faster, because the block's
-        # values are in the CPU's caches.
+        # Each model is stepped first in every second block.
+        # The model that steps second is faster, because the values of the block are in the CPU's caches.
         first_is_champion = number % 2 == 0
         stepped = [replay.step(block) for replay in (replays if first_is_champion else replays[::-1])]
         if rows.start >= split.issue_rows.start:

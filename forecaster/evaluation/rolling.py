@@ -1,5 +1,6 @@
-"""Rolling-origin evaluation: step a history window by window as the stream does, and score every member.
+"""Rolling-origin evaluation: step a fleet through a history as the stream does, and score its forecasts.
 
+A member is a source of forecasts that is scored: the combined forecast, the network, an expert or a baseline.
 No forecast can depend on later rows. The network is trained on the first rows only. A forecast issued at a
 row is made by `advance_in_place`, which has received the rows up to it and no later row.
 
@@ -75,7 +76,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Member:
-    """Forecasts of one member: ``values`` ``[Q, T, S, N]`` at the quantile levels ``levels``."""
+    """The forecasts of one member: quantiles ``values`` ``[Q, T, S, N]`` at the levels ``levels``."""
 
     levels: tuple[float, ...]
     values: Floats
@@ -87,7 +88,7 @@ class ScoredBlock:
 
     Attributes:
         rows: ``[T]`` rows at whose end the forecasts were issued.
-        members: by name, ``combined`` first if there is one.
+        members: the forecasts of each member by its name, ``combined`` first if there is one.
         actuals: ``[T, S, N]`` actuals; NaN where missing.
         is_scored: ``[T, S, N]``, True for the pairs to score: an actual, and a forecast of every member.
     """
@@ -204,7 +205,7 @@ class FanSample:
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
     def add(self, block: ScoredBlock) -> None:
-        """Store the forecasts of the block's first member that are to be drawn."""
+        """Store those forecasts of the block's first member that are to be drawn."""
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):

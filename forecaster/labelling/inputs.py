@@ -1,6 +1,6 @@
 """Inputs of a label network under each scaling.
 
-Letters: T steps, S sequences, C channels, F inputs.
+Letters: T steps, S sequences, C channels, F inputs, N values.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
 def level_free(
     parts: dict[str, Arrays], values: Floats, start: Ints, freq_s: int, config: NetworkConfig
 ) -> tuple[dict[str, Arrays], Floats32]:
-    """Return the state after some steps, and their inputs ``[T, S, F]``.
+    """Return the state after the given steps, and the inputs of these steps ``[T, S, F]``.
 
     The given state must not be used again, as it may share memory with the returned one.
 

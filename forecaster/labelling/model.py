@@ -26,7 +26,8 @@ from forecaster.weights import config_of_blob, read, to_blob, version_of, weight
 from schemas.errors import DataError, ModelError
 
 FILE_NAME = "labeller.safetensors"
-_BLOCK = 512  # one call computes the inputs of this many steps, because a long history needs too much memory
+# inputs are computed for at most this many steps at a time, to bound the memory for a long history
+_BLOCK = 512
 
 
 class Task(Settings):
@@ -60,7 +61,7 @@ class Task(Settings):
 
 @dataclass(frozen=True)
 class LabelState:
-    """State that `Labeller.step` carries from one step to the next; series is the first axis of every array.
+    """The state of a labeller between two calls of `Labeller.step`; series is the first axis of each array.
 
     Attributes:
         next_window: ``[S]`` int64, window index of each series' next step.
@@ -94,10 +95,10 @@ class Labeller:
         object.__setattr__(self, "version", version)
 
     def probabilities(self, sequences: Sequences) -> Floats32:
-        """Return ``[S, K]`` for sequences, or ``[T, S, K]`` for steps (NaN after a sequence's end).
+        """Return the probabilities of the classes: ``[S, K]`` for sequences, ``[T, S, K]`` for steps.
 
-        The probabilities of a sequence do not depend on other sequences, and a step's do not depend on later
-        steps.
+        The probabilities of a sequence do not depend on other sequences, and the probabilities of a step do
+        not depend on later steps. They are NaN after the end of a sequence.
 
         Raises:
             DataError: ``sequences`` has other channels than the model.
@@ -121,7 +122,7 @@ class Labeller:
         return probabilities
 
     def sequence_inputs(self, values: Floats) -> Floats32:
-        """Return ``[T, S, F]`` for sequences ``[T, S, C]`` under the scaling ``train`` or ``series``."""
+        """Return the inputs ``[T, S, F]`` of sequences ``[T, S, C]`` (scaling ``train`` or ``series``)."""
         if self.task.scaling == "series":
             return inputs.scaled_by_sequence(values)
         return inputs.scaled(values, np.array(self.task.mean), np.array(self.task.std))
@@ -166,7 +167,9 @@ class Labeller:
         return x, parts
 
     def alarm(self, probabilities: Floats32) -> Floats32:
-        """Return ``[...]``, the probability that a step is anomalous, for probabilities ``[..., K]``."""
+        """Return the probability ``[...]`` that a step is anomalous, from class probabilities ``[...,
+        K]``.
+        """
         return np.asarray(1.0 - probabilities[..., self.task.background], np.float32)
 
     def to_bytes(self) -> bytes:
@@ -191,7 +194,7 @@ class Labeller:
         return Labeller(config, task, network)
 
     def save(self, folder: Path) -> Path:
-        """Write ``labeller.safetensors`` into ``folder``, which is made if need be, and return its path.
+        """Write ``labeller.safetensors`` into ``folder``, which is created if necessary; return its path.
 
         The file is the earlier one or the new one at every moment, also after a loss of power.
 

@@ -18,7 +18,8 @@ from forecaster.reports.plot_text import plain
 
 _FONT = 10
 _BLUES = LinearSegmentedColormap.from_list("blues", [PAPER, PALETTE[0]])
-_MOST_CLASSES_WITH_COUNTS = 16  # with more classes, counts in the cells would be too small to read
+# with more classes than this, cells have no counts, because they would be too small to read
+_MOST_CLASSES_WITH_COUNTS = 16
 
 
 def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:

@@ -151,7 +151,7 @@ def _dense(
         DataError: the arrays would be too large.
     """
     ids = unique["series_id"].unique(maintain_order=True)
-    # The rows are sorted by series, so the number of a series is the number of its run of equal ids.
+    # The rows are sorted by series, so `rle_id` numbers the series: it counts changes of the id.
     column = unique["series_id"].rle_id().cast(pl.Int64).to_numpy()
     lengths = np.zeros(len(ids), np.int64)
     np.maximum.at(lengths, column, row + 1)
@@ -169,7 +169,7 @@ def _dense(
     if is_per_step:
         labels[row, column] = codes
     else:
-        # Take the largest code of a sequence: rows without a label have a smaller one.
+        # A sequence gets the largest label code of its rows: the code of a missing label is the smallest.
         np.maximum.at(labels, column, codes)
     start = np.zeros(len(ids), np.int64)
     if is_per_step:

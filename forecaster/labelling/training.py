@@ -1,4 +1,4 @@
-"""Train a labeller: on whole sequences, or on steps by truncated back-propagation with a carried state.
+"""Train a labeller: on whole sequences, or on steps by truncated back-propagation that keeps the state.
 
 Letters: T steps, S sequences, F inputs, K classes.
 """
@@ -88,8 +88,8 @@ def train_labeller(
             "sequences, or a longer history"
         )
     task = _task(sequences, config, parts)
-    # torch draws the dropout between recurrent layers from the generator of the process and from no other. So
-    # this generator is seeded here, and restored afterwards.
+    # torch draws the dropout between recurrent layers from the random generator of the process only.
+    # So seed the generator of the process here, and restore its state afterwards.
     with compute_threads(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = untrained(config, task)
@@ -174,7 +174,9 @@ class _Whole:
 
 
 class _Steps:
-    """Segments of a few series at a time, in order; the state is carried from segment to segment."""
+    """Segments of a few series at a time, in order; each segment begins with the state after the one
+    before.
+    """
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:
         x, _ = labeller.step_inputs(labeller.initial_state(sequences.start), sequences.values)

@@ -75,9 +75,9 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             versions.append(move.after)
         elif move.after in versions:
             del versions[_last_position(versions, move.after) + 1 :]
-        else:  # the earlier moves are no longer recorded
+        else:  # the move that first led to this version is not recorded any more
             versions = [move.after]
-    if current not in versions:  # the alias was moved without a record
+    if current not in versions:  # the last move of the alias was not recorded
         versions.append(current)
     place = _last_position(versions, current)
     return versions[place - 1] if place else None

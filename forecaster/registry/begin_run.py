@@ -36,7 +36,8 @@ def begin_run(
 ) -> Run:
     """Return a new run, or the run ``run_id`` that ``mlflow run`` created.
 
-    A run with a parent is created when its first entry is sent, so that it can begin while the store is away.
+    A run with a parent is created when its first entry is sent, so that it can begin while the store cannot
+    be reached.
 
     Raises:
         ModelError: the store reports an error.
@@ -66,7 +67,7 @@ def reopen_run(connection: Connection, unsent: Path, run_id: str) -> Run:
     """Return a run that has ended, for later results about its model.
 
     Raises:
-        ModelError: the run does not exist, or the store is away.
+        ModelError: the run does not exist, or the store cannot be reached.
     """
     with connection.errors():
         found = find_run(connection, run_id)
@@ -94,7 +95,7 @@ def _reopened(connection: Connection, run_id: str, name: str, tags: Mapping[str,
 @contextmanager
 def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     """Log the use of processor, memory, disk and network to a run during the ``with`` block."""
-    if not run.run_id:  # the store is away
+    if not run.run_id:  # the store could not be reached, so the run has no id yet
         yield
         return
     monitor = SystemMetricsMonitor(run.run_id, tracking_uri=tracking_uri)
@@ -102,5 +103,5 @@ def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not run.is_away:  # if the store is away, MLflow would wait for it here
+        if not run.is_away:  # if the store cannot be reached, `finish` would wait for it
             monitor.finish()

@@ -55,16 +55,16 @@ class Connection:
 
     @property
     def is_away(self) -> bool:
-        """Whether the store did not take the last entry that was sent."""
+        """Whether the store counts as unreachable: from `mark_away` until `mark_present`."""
         return self._wait_s > 0
 
     @property
     def may_retry(self) -> bool:
-        """Whether a store that is away may be tried again."""
+        """Whether the waiting time after the last failed request has passed, so that a retry may begin."""
         return monotonic() >= self._retry_s
 
     def mark_away(self) -> None:
-        """Put off the next try of the store: by 30 s at first, then by twice as long each time, up to 10 min.
+        """Put off the next request: by 30 s at first, by twice as long after each failure, up to 10 min.
 
         Without this, a store that accepts connections but does not answer would delay every entry by seconds.
         """
@@ -72,7 +72,7 @@ class Connection:
         self._retry_s = monotonic() + self._wait_s
 
     def mark_present(self) -> None:
-        """Record that the store answers, so that the next entry is sent at once."""
+        """Record that the store answers; the next entry is then sent at once."""
         self._retry_s, self._wait_s = 0.0, 0.0
 
     def client(self) -> mlflow.MlflowClient:
@@ -106,7 +106,7 @@ class Connection:
         if known is None:
             place = self._artifact_place()
             # The tag ``experimentKind`` makes MLflow open its view of training runs, not of language models.
-            with ignore_existing():  # another process can create the experiment at the same time
+            with ignore_existing():  # ignore it if another process creates the experiment at the same time
                 client.create_experiment(
                     self.experiment,
                     place,

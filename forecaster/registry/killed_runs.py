@@ -13,7 +13,8 @@ from schemas.errors import ModelError
 
 PROCESS_TAG = "statecast.process"
 HOST_TAG = "statecast.host"
-_OF_HOST = "pid:[4026531836]"  # on Linux, the first namespace of a machine always has this number
+# the process namespace of a Linux host itself, outside of containers, always has this number
+_OF_HOST = "pid:[4026531836]"
 _NOTE = "the process of this run ended without ending the run, for example by SIGKILL"
 
 
@@ -34,11 +35,13 @@ def mark_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> int:
         [experiment_id], f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{host}'", max_results=1000
     )
     dead = [run.info.run_id for run in found if _is_dead(run.data.tags.get(PROCESS_TAG, ""))]
-    for run_id in dead:
+    # A process may have ended its run and exited after the search, so read the status of its run again.
+    killed = [run_id for run_id in dead if client.get_run(run_id).info.status == "RUNNING"]
+    for run_id in killed:
         client.set_tag(run_id, "statecast.error", _NOTE)
         client.set_tag(run_id, "mlflow.note.content", _NOTE)
         client.set_terminated(run_id, "KILLED")
-    return len(dead)
+    return len(killed)
 
 
 def check_not_running(tag: str, folder: Path) -> None:
@@ -66,12 +69,13 @@ def _is_dead(tag: str) -> bool:
     if len(parts) != 4 or parts[1] != _namespace():
         return False
     if parts[0] != _boot():
-        return parts[1] == _OF_HOST  # the host has rebooted, which ended all its processes
+        return parts[1] == _OF_HOST  # the host has rebooted since, which ended all processes
     try:
         started_s = psutil.Process(int(parts[2])).create_time()
     except (psutil.Error, ValueError):
         return True
-    return abs(started_s - float(parts[3])) > 1.0  # if True, a newer process has the number
+    # a process with the same number that started later is another process
+    return abs(started_s - float(parts[3])) > 1.0
 
 
 def _boot() -> str:

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class RequestRefused(MlflowException):
-    """A request cannot be answered; the message is one line with the reason."""
+    """The error for a request that cannot be answered; its message is one line with the reason."""
 
     def __init__(self, line: str) -> None:
         self._line = line
@@ -30,7 +30,7 @@ class RequestRefused(MlflowException):
 
     @property
     def message(self) -> str:
-        """Return the message; it is read-only, since MLflow's server would put the request before it."""
+        """Return the message. It is read-only, because MLflow's server would add the request to it."""
         return self._line
 
     @message.setter
@@ -39,7 +39,7 @@ class RequestRefused(MlflowException):
 
 
 class Served:
-    """A `ServedForecaster` that raises errors which MLflow can report."""
+    """Wraps a `ServedForecaster`, and converts its errors to exceptions that MLflow can report."""
 
     def __init__(self, served: ServedForecaster) -> None:
         self.served = served
@@ -55,7 +55,7 @@ class Served:
         except StatecastError as error:
             raise RequestRefused(str(error)) from error
         except Exception as error:
-            # MLflow would answer with the stack trace, which is for the server's log only.
+            # MLflow would send the stack trace to the client. It belongs in the server's log only.
             _log.exception("a request failed")
             raise RequestRefused(f"the request cannot be answered: {type(error).__name__}") from error
 

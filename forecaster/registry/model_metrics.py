@@ -26,9 +26,10 @@ SCALE = "scale"
 def evaluate_forecasts(
     errors: pl.DataFrame, scale: Mapping[str, float], group: str = "forecast"
 ) -> dict[str, float]:
-    """Score forecasts with `mlflow.models.evaluate`, and return the metrics of `forecast_metrics` by name.
+    """Score forecasts with `mlflow.models.evaluate`, and return the value of each metric by its name.
 
-    MLflow logs the metrics and the table to the active run, or to a new run if none is active.
+    `forecast_metrics` defines the metrics. MLflow logs the metrics and the table to the active run, or to a
+    new run if none is active.
 
     Args:
         errors: forecasts with their actuals, the result of `forecaster.errors`.
@@ -38,7 +39,7 @@ def evaluate_forecasts(
     Raises:
         DataError: ``errors`` has no row, or a series in it has no scale.
     """
-    warning_filters.ignore(module=r"mlflow\b")  # these warnings are about MLflow's own use of pandas
+    warning_filters.ignore(module=r"mlflow\b")  # MLflow warns about its own use of pandas
     table = evaluation_table(errors, scale)
     levels = sorted(float(name[1:]) / 100 for name in table.columns if name[:1] == "q")
     result = mlflow.models.evaluate(
@@ -72,11 +73,13 @@ def evaluation_table(errors: pl.DataFrame, scale: Mapping[str, float]) -> pl.Dat
 
 
 def forecast_metrics(levels: Sequence[float], group: str = "forecast") -> EvaluationMetric:
-    """Return the metrics ``mase``, ``wql`` and, with an interval, ``coverage_90`` as one metric of MLflow.
+    """Return one MLflow metric that computes MASE, weighted quantile loss and coverage.
 
-    Their names begin with ``group`` and a slash. MASE and coverage are means over series of each series'
-    mean. The percent in the name of the coverage is that of the outermost quantiles. The table that MLflow
-    evaluates needs the columns of `evaluation_table`.
+    MLflow logs the results as ``mase``, ``wql`` and, for example, ``coverage_90``. Each name follows
+    ``group`` and a slash. The number 90 means that 90% of the actuals should lie between the outermost
+    quantiles. A forecast with one level has no coverage. MASE and coverage are first averaged within each
+    series and then over all series. The table that MLflow evaluates needs the columns of
+    `evaluation_table`.
 
     Args:
         levels: quantile levels, rising, with 0.5 among them.
@@ -109,12 +112,12 @@ def forecast_metrics(levels: Sequence[float], group: str = "forecast") -> Evalua
 
 
 def _mean_over_series(frame: pl.DataFrame, error: pl.Expr) -> float:
-    """Return the mean over series of each series' mean."""
+    """Return the mean of ``error`` within each series, averaged over all series."""
     return float(frame.group_by("series_id").agg(error.mean().alias("mean"))["mean"].mean())  # type: ignore[arg-type]
 
 
 def _weighted_quantile_loss(frame: pl.DataFrame, levels: Mapping[str, float]) -> float:
-    """Return twice the pinball loss over the sum of absolute actuals, averaged over quantile levels.
+    """Return twice the pinball loss, divided by the sum of absolute actuals and averaged over the levels.
 
     ``levels`` has the quantile level of each column of forecasts.
     """

@@ -112,7 +112,7 @@ class Outbox:
             name = re.sub(r"[^\w.-]+", "-", self.run["name"])[:80] or "run"
             key = self.run.get("run_id", "")[:8] or secrets.token_hex(4)
             folder = self.parent.absolute() / f"{name}-{key}"
-            if folder.exists():  # an earlier outbox of the same run
+            if folder.exists():  # the folder belongs to an earlier outbox of this run
                 folder = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
             try:
                 durable.make_folder(folder)
@@ -133,7 +133,8 @@ class Outbox:
             durable.write_bytes(self.make_folder() / _FILE, text.encode())
         elif self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-            with suppress(OSError):  # another run has an outbox in the same folder
+            # the parent folder is not empty, because it holds the outbox of another run
+            with suppress(OSError):
                 self.folder.parent.rmdir()
             self.folder = None
 

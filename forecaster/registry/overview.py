@@ -78,7 +78,7 @@ def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, 
     for version in versions:
         try:
             metrics.append(client.get_run(version.run_id).data.metrics)
-        except MlflowException:  # the run was deleted
+        except MlflowException:  # the run of the version was deleted
             metrics.append({})
     return versions, metrics
 
@@ -119,12 +119,12 @@ def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, flo
 
 
 def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
-    """Return one column for each metric that some rows have, and by which models are compared."""
+    """Return one column for each metric that any row has and by which runs are compared."""
     names = sorted({name for row in metrics for name in row if _is_compared(name)})
     return {name: pl.Series([row.get(name) for row in metrics], dtype=pl.Float64) for name in names}
 
 
 def _is_compared(name: str) -> bool:
-    """Return whether runs are compared by a metric; they are not compared by curves over horizons."""
+    """Return whether runs are compared by the metric, which must be a score and not a curve by horizon."""
     is_score = name.startswith(("backtest/", "test/")) and "_by_" not in name
     return is_score or name.endswith("_validation")

@@ -59,7 +59,7 @@ class Registry:
         run_id: id of an existing run that `start_run` continues, such as that of ``mlflow run``; empty to
             start a new run each time.
         system_metrics: whether to log the use of processor, memory, disk and network during a run.
-        unsent: folder for the entries that the store does not take while it is away.
+        unsent: folder for the entries that the store does not take while it cannot be reached.
         artifacts: folder, or address such as ``s3://BUCKET/PREFIX``, for the files of a new experiment; empty
             if the server decides, and for SQLite, which has them beside its file.
 
@@ -102,16 +102,16 @@ class Registry:
     ) -> Iterator[Run]:
         """Start an MLflow run to log to, and end it at the end of the ``with`` block.
 
-        An error ends the MLflow run as FAILED, Ctrl-C as KILLED. If the store goes away during the run,
-        the entries that it does not take wait in the folder ``unsent``. First, earlier runs are marked as
-        KILLED if their process ran on this host and has died.
+        An error ends the MLflow run as FAILED, Ctrl-C as KILLED. If the store cannot be reached during the
+        run, the entries that it does not take wait in the folder ``unsent``. First, earlier runs are marked
+        as KILLED if their process ran on this host and has died.
 
         Args:
             name: name of the MLflow run in overviews.
             params: settings, see `Run.log_params`.
             tags: tags in addition to the tags about user, commit, versions and machine.
             parent: the MLflow run to which the new one belongs; MLflow shows the new one below it. Such a run
-                can start while the store is away.
+                can start while the store cannot be reached.
             model_version: `Forecaster.version` of a registered model that the run evaluates; metrics with
                 ``of_model`` are linked to it.
 
@@ -138,7 +138,7 @@ class Registry:
         """Log later results to a run that has ended; the status of the run does not change.
 
         Raises:
-            ModelError: the run does not exist, or the store is away.
+            ModelError: the run does not exist, or the store cannot be reached.
         """
         run = reopen_run(self._connection, self._unsent, run_id)
         yield run
@@ -201,7 +201,7 @@ class Registry:
                 forecaster = Forecaster.load(saved.parent)
         if expected not in (None, forecaster.version):
             raise ModelError(
-                f"{ref} was registered as {expected}, but its weights are those of {forecaster.version}: "
+                f"{ref} was registered as {expected}, but its weights are {forecaster.version}: "
                 "its files were changed; train and register it again"
             )
         return forecaster
@@ -286,7 +286,8 @@ class Registry:
             if experiment_id is None:
                 found = client.search_experiments(max_results=1, order_by=["last_update_time DESC"])
                 experiment_id = found[0].experiment_id if found else self._connection.experiment_id()
-            with suppress(*REFUSALS):  # a user who may only read can open the page, too
+            # ignore errors, so that a user who may only read can open the page, too
+            with suppress(*REFUSALS):
                 store_view(client, experiment_id)
                 mark_killed_runs(client, experiment_id)
         return runs_page(address, experiment_id)

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 class Run:
     """A run to log to: an active run from `Registry.start_run`, or an ended run from `Registry.reopen`.
 
-    If the store is away, entries wait in the outbox; only `registered` and `send` raise an error then.
+    If the store cannot be reached, entries wait in the outbox; only `registered` and `send` raise an error
+    then.
 
     Attributes:
         notices: one line for each item that could not be drawn or logged, see `notice_on_error`.
@@ -58,7 +59,7 @@ class Run:
 
     @property
     def is_away(self) -> bool:
-        """Whether the store did not take the last entry that was sent to it."""
+        """Whether the last attempt to send entries failed, so that entries wait in the outbox."""
         return bool(self._sender.reason)
 
     @property
@@ -188,7 +189,8 @@ class Run:
             OSError: the model cannot be saved.
         """
         check_model_name(model_name)
-        for key in ("model_id", "version"):  # of an earlier model of the run, which has been sent
+        # forget the ids of an earlier model of this run, which has been sent
+        for key in ("model_id", "version"):
             self._outbox.run.pop(key, None)
         folder = self._outbox.model
         forecaster.save(folder)
@@ -199,7 +201,7 @@ class Run:
         return self._sender.version
 
     def name_first_version(self, model_name: str, alias: str, why: str) -> None:
-        """Give the version that the run registered an alias, if its model has no champion.
+        """If the model has no champion, give an alias to the version that the run registered.
 
         Args:
             model_name: the registered model.
@@ -247,11 +249,11 @@ class Run:
             error: the error that ended the run; it becomes a tag and the note of the run.
         """
         if error is not None and error is self._incomplete:
-            # The work is complete, so the run becomes FINISHED once its unsent entries are sent. Until then,
-            # it is FAILED in the store.
+            # The work is complete: the run becomes FINISHED once its unsent entries are sent.
+            # Until its entries are sent, the store shows the run as FAILED.
             self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": _now_ms()})
             self._outbox.save()
-            with suppress(Exception):  # the store can be away
+            with suppress(Exception):  # the store may not answer
                 self._connection.client().set_terminated(self.run_id, "FAILED")
             return
         if error is not None:

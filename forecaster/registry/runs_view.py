@@ -87,8 +87,8 @@ def view() -> dict[str, Any]:
     charts: list[dict[str, Any]] = []
     for title, metrics in _LINES.items():
         charts.append(_line(metrics[0], title, metrics))
-        # The chart above draws these metrics as lines. MLflow would also draw a chart of each, so mark it as
-        # deleted.
+        # The chart above draws all of these metrics as lines.
+        # MLflow would also draw a chart of each metric, so mark these charts as deleted.
         charts += [_line(metric, "", (metric,)) | {"deleted": True} for metric in metrics[1:]]
     charts += [_card("BAR", metric) for metric in _BARS]
     charts.append(

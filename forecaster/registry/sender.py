@@ -1,4 +1,4 @@
-"""Send the entries of an outbox to MLflow, in their order; keep each entry that the store does not take."""
+"""Send the entries of an outbox to MLflow in their order, and keep the entries that must still be sent."""
 
 from __future__ import annotations
 
@@ -39,11 +39,13 @@ _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE",
 
 
 class Sender:
-    """Sends the entries of one outbox, and keeps each entry that the store does not take.
+    """Sends the entries of one outbox, and keeps the entries that must still be sent.
+
+    An entry that the store refuses for good is dropped, but a model or a file is kept even then.
 
     Attributes:
-        reason: why the last entry was not sent; empty after all were sent.
-        refused: one line for each entry that the store will never take; such an entry is not kept.
+        reason: the first error for which an entry was kept; empty if there was none in the last attempt.
+        refused: one line for each entry that was dropped because the store will never take it.
         version: the registered version, once the model has been sent.
 
     Args:
@@ -72,7 +74,8 @@ class Sender:
     def send(self, *, now: bool = False) -> None:
         """Send all entries, and write the remaining entries to the disk.
 
-        A store that was away is tried again after a while (`Connection.mark_away`), or at once with ``now``.
+        A store that could not be reached is tried again after a while (`Connection.mark_away`), or at once
+        with ``now``.
 
         Raises:
             OSError: the entries cannot be written to the disk.
@@ -89,7 +92,7 @@ class Sender:
         self._outbox.save()
 
     def _send_all(self, now: bool) -> None:
-        """Send all entries in their order; keep each one that the store does not take.
+        """Send all entries in their order, and keep the entries that must still be sent.
 
         Args:
             now: whether files that the store did not take before are tried again, which can take long.
@@ -111,7 +114,7 @@ class Sender:
                     continue
                 kept.append(entry)
                 self.reason = self.reason or one_line(error)
-                # If the store still answers, only the place of its files fails: send the other entries.
+                # If the store answers a probe, only its place for files has failed: send the other entries.
                 if entry["kind"] in ("model", "file") and not self._probe():
                     entry["is_put_off"] = True
                     continue
@@ -121,7 +124,7 @@ class Sender:
         self._outbox.entries = kept
 
     def _create_run(self) -> bool:
-        """Create the run in MLflow unless it exists; return whether it exists."""
+        """Create the run in MLflow if it does not exist yet; return False if MLflow cannot create it."""
         run = self._outbox.run
         if not run.get("run_id"):
             try:
@@ -174,7 +177,8 @@ class Sender:
 
     def _send_file(self, entry: Entry) -> None:
         file, folder = self._outbox.file(entry), Path(entry["path"]).parent.as_posix()
-        if not file.is_file():  # an earlier attempt sent it, and ended before the entry was removed
+        # an earlier attempt sent the file, but its process ended before it removed the entry
+        if not file.is_file():
             return
         self._connection.client().log_artifact(self._run_id, str(file), None if folder == "." else folder)
         if tables := entry.get("tables"):
@@ -193,7 +197,7 @@ class Sender:
         self._connection.client().log_inputs(self._run_id, models=[model])
 
     def _send_model(self, entry: Entry) -> None:
-        """Log the model, and register it; steps that an earlier attempt completed are not repeated."""
+        """Log the model and register it; skip the steps that an earlier attempt completed."""
         run, client = self._outbox.run, self._connection.client()
         forecaster = Forecaster.load(self._outbox.model)
         tags = {VERSION_TAG: forecaster.version} | entry.get("tags", {})
@@ -212,7 +216,7 @@ class Sender:
             made = client.create_model_version(name, source, self._run_id, linked, model_id=logged.model_id)
             run["version"] = str(made.version)
             self._outbox.save()
-        # MLflow's list of models shows a model as registered by this tag, which its client does not set.
+        # MLflow's list of models needs this tag to show a model as registered; MLflow does not set it.
         versions = json.dumps([{"name": name, "version": run["version"]}])
         client.set_logged_model_tags(run["model_id"], {MLFLOW_MODEL_VERSIONS: versions})
         found = client.get_model_version(name, run["version"])
@@ -230,7 +234,7 @@ class Sender:
                 save(forecaster, example, logged, Path(folder) / "model")
                 client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
         except Exception:
-            with suppress(Exception):  # the first error must be raised
+            with suppress(Exception):  # an error here must not hide the first error
                 client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         client.finalize_logged_model(logged.model_id, "READY")
@@ -266,7 +270,7 @@ class Sender:
 
 
 def _is_final(error: Exception) -> bool:
-    """Return whether the store will refuse the entry every time it is sent."""
+    """Return whether the store refuses an entry permanently, so that sending it again is useless."""
     cause = error.__cause__ if isinstance(error, ModelError) else error
     return isinstance(cause, MlflowException) and cause.error_code in _FINAL
 

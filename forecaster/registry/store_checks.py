@@ -37,7 +37,8 @@ def check_file(file: Path) -> None:
     try:
         if file.exists():
             file.open("r+b").close()
-        with tempfile.TemporaryFile(dir=file.parent):  # SQLite writes a rollback file beside the database
+        # SQLite writes a rollback file beside the database, so it must be able to write into the folder
+        with tempfile.TemporaryFile(dir=file.parent):
             pass
     except OSError as error:
         raise ModelError(

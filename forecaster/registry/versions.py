@@ -61,7 +61,7 @@ class Promotion(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """An unsent run that is now in MLflow.
+    """The result of sending an unsent run to MLflow.
 
     Attributes:
         run_id: the run.

@@ -138,7 +138,7 @@ def write_report(
 
 
 def error_table(scores: pl.DataFrame, unit: str = MASE) -> ReportTable:
-    """Return a table of errors with one row per horizon and one column per model; the smallest is marked.
+    """Return a table of errors: one row per horizon, one column per model, the smallest of a row marked.
 
     Args:
         scores: ``model: String, horizon: Int32, mae: Float64``; more columns are ignored.

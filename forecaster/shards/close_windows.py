@@ -22,7 +22,7 @@ from forecaster.stepping.lifecycle import forgotten_after
 from forecaster.time.aggregation import NO_DUPLICATES, fill
 from schemas import replaced
 
-# The slots of forgotten series slow down steps: free them if they are more than one slot in this many.
+# Slots of forgotten series slow down steps: they are freed if they are more than one in this many slots.
 _SLOTS_PER_FORGOTTEN = 10
 
 BLOCK_STEPS = 1 << 18
@@ -67,8 +67,8 @@ def close_windows(
             shard = replace(shard, history=shard.history.with_rows(pending[low:high]))
         low = high
         yield replace(shard, pending=pending[high:]), closed
-    # Change the version as soon as the windows before the change are closed, also in a shard without a live
-    # series: then all shards of a stopped job have the same version.
+    # Change the version as soon as all windows before the change are closed, even if no series is live.
+    # So all shards of a stopped job have the same model version.
     changed = _with_version_of(shard, through + 1, models)
     if every:
         changed = _with_copy(changed, through + 1, every)

@@ -9,12 +9,13 @@ from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from schemas.errors import ModelError
 
-_NOT_COMPARED = ("allowed_lateness", "repair")  # settings of the job, which does not change
+# both settings belong to the stream, so a new version may have other ones
+_NOT_COMPARED = ("allowed_lateness", "repair")
 _TRIAL_WINDOWS = 60
 
 
 def check_can_replace(new: Forecaster, old: Forecaster) -> None:
-    """Check that a version makes forecasts of the same kind, from the same values, as the version before it.
+    """Check that a new version can replace the old one: the same kind of forecasts, from the same inputs.
 
     Both must have the same windows, horizon, quantiles and observed covariates. The new version must return
     finite forecasts in a trial of a few windows.
@@ -32,9 +33,7 @@ def check_can_replace(new: Forecaster, old: Forecaster) -> None:
             raise ModelError(f"its network.{name} is {_text(its)}, and that of the stream is {_text(ours)}")
     its, ours = (one.covariates.features.observed for one in (new, old))
     if set(its) != set(ours):
-        raise ModelError(
-            f"its observed covariates are {_text(its)}, and those of the stream are {_text(ours)}"
-        )
+        raise ModelError(f"its observed covariates are {_text(its)}, and the stream has {_text(ours)}")
     hours = np.arange(_TRIAL_WINDOWS)[:, None]
     _, forecasts = advance(new, new.initial_state(), Windows(("trial",), 0, np.sin(hours / 4)))
     if not np.isfinite(forecasts.values[:, -1]).all():

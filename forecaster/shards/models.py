@@ -49,7 +49,7 @@ class Models:
         return next((c.forecaster for c in reversed(self.changes) if c.window <= window), self.first)
 
     def of_state(self, state: State) -> Forecaster:
-        """Return the version that made a state; `first` if no version of the job did."""
+        """Return the version whose weights made a state; `first` if no version of the job made it."""
         return self._by_version().get(state.model_version, self.first)
 
     def has_made(self, state: State) -> bool:
@@ -57,7 +57,7 @@ class Models:
         return state.model_version in self._by_version()
 
     def cut(self, start: int, stop: int) -> int:
-        """Return ``stop``, or the first change after the window ``start`` if it comes before ``stop``."""
+        """Return the end of a block from ``start`` on: ``stop``, or the first change within the block."""
         return min([stop, *(change.window for change in self.changes if change.window > start)])
 
     def _by_version(self) -> dict[str, Forecaster]:

@@ -1,4 +1,7 @@
-"""Sums of the errors of past forecasts, by model version and horizon, as a part of a shard's counts."""
+"""Sums of the errors of past forecasts, by model version and horizon, as a part of a shard's counts.
+
+Letters: T windows, S series, K scored horizons.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class ScoreSums(NamedTuple):
     inside: int = 0
 
     def plus(self, other: ScoreSums) -> ScoreSums:
-        """Return the sums over the forecasts of both."""
+        """Return the sums over the forecasts of this object and of ``other``."""
         return ScoreSums(*(a + b for a, b in zip(self, other, strict=True)))
 
     def minus(self, other: ScoreSums) -> ScoreSums:
@@ -80,7 +83,7 @@ Scores = Mapping[str, Mapping[int, ScoreSums]]
 
 
 def add_scores(one: Scores, other: Scores) -> Scores:
-    """Return the sums over the forecasts of both."""
+    """Return the sums over the forecasts of ``one`` and ``other``."""
     if not other:
         return one
     added = {version: dict(by_horizon) for version, by_horizon in one.items()}

@@ -127,7 +127,7 @@ class Shard:
         return replace(self, state=self.state.copy(), shadow=shadow, history=history)
 
     def with_shadow(self, forecaster: Forecaster | None) -> Shard:
-        """Return this shard with the state of another shadow, which is re-warmed, or without a shadow.
+        """Return this shard with a re-warmed state for another shadow, or without a shadow.
 
         A shadow of the same version keeps its state. A change removes the history, which has states of the
         earlier shadow.

@@ -95,7 +95,7 @@ def empty_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bo
 def add_partitions(
     shard: Shard, partitions: Mapping[str, int], owners: Mapping[str, int] | None = None
 ) -> Shard:
-    """Return the shard after adding partitions that it follows from now on.
+    """Add partitions to a shard, which from then on waits for their watermarks, too.
 
     It closes no further window until each new partition has a watermark. A pending row of an earlier job
     (see `hand_over_shards`) gets its own offset back if its partition is announced from a later offset: then

@@ -30,7 +30,7 @@ from forecaster.time.size_check import check_size
 from forecaster.time.windows import Windows
 from schemas.errors import VersionMismatch
 
-_CALL_SERIES = 2_500  # a network call has at most this many series: with more, it would have under 4 windows
+_CALL_SERIES = 2_500  # a network call steps at most this many series, so that it can step 4 windows or more
 
 
 def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame) -> tuple[State, Forecasts]:
@@ -59,7 +59,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
         aggregate(window, forecaster.window_config).windows if isinstance(window, pl.DataFrame) else window
     )
     if block.series_ids == state.series_ids:
-        state = state.copy()  # usually, a block of a stream holds exactly the series of the state
+        state = state.copy()  # the usual case in a stream: the block has exactly the series of the state
     else:
         known_ids = frozenset(state.series_ids)
         has_value = np.flatnonzero((~np.isnan(block.values)).any(axis=0))
@@ -71,7 +71,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
     for run in block.runs():
         after = _after_last_retirement(state, forecaster.window_config.max_gap)
         if after is not None and after < run.start:
-            # Step only until the last series has retired: no series is live until the next values.
+            # Stop when the last series has retired: between then and the next values no series is live.
             forecasts.append(_step_run(forecaster, state, replace(run.rows(0, 0), start=after)))
         forecasts.append(_step_run(forecaster, state, run))
     return state, forecasts[0] if len(forecasts) == 1 else Forecasts.join(forecasts)
@@ -197,7 +197,7 @@ def _check_version(forecaster: Forecaster, state: State) -> None:
 
 
 def _add_missing_arrays(forecaster: Forecaster, state: State) -> None:
-    """Add the initial arrays of components that the release which wrote the state did not have."""
+    """Add the initial arrays of components that are newer than the release that wrote the state."""
     for component in forecaster.components:
         if component.name not in state.parts:
             state.parts[component.name] = component.init(len(state))

@@ -4,7 +4,7 @@ A series without a value has no level to forecast from. Its level and scale are 
 features, with a ridge regression that was fitted to the fleet. The decoder forecasts its values as if
 the series began at that window: its initial state is a learned function of the same features.
 
-Letters: S series, D static features, N windows ahead, Q quantiles.
+Letters: T windows, S series, D static features, N windows ahead, Q quantiles.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When series begin, retire and return in a block of windows, computed before the block is stepped.
+"""Compute when series begin, retire and return in a block of windows, before the block is stepped.
 
 A series begins at its first value. When it has been silent for more than ``windows.max_gap`` windows it
 retires, and a later value is a first one again. After twice as long it is forgotten, so that its slot can be
@@ -91,7 +91,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         ValueError: ``start`` leaves out windows of a live series.
     """
     seen = ~np.isnan(values)
-    closed = state.clock + 1 - start  # rows of each series that are closed already
+    closed = state.clock + 1 - start  # number of the block's rows that each series has closed before
     began = live(state)
     _check_gaps(state, start, began & (closed < 0))
     some_closed = (closed > 0).any()
@@ -103,14 +103,18 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
 
 
 def _check_gaps(state: State, start: int, left_out: Bools) -> None:
-    """Raise ValueError if windows before ``start`` are left out for any series, ``[S]`` bool."""
+    """Raise ValueError if ``left_out`` ``[S]`` is True for a series, which misses windows before
+    ``start``.
+    """
     if left_out.any():
         name = state.series_ids[int(left_out.argmax())]
         raise ValueError(f"windows of {name!r} before {start} are left out")
 
 
 def _check_closed(state: State, reopened: Bools) -> None:
-    """Raise DataError if any values, ``[T, S]`` bool, belong to windows that are closed."""
+    """Raise DataError if ``reopened`` ``[T, S]`` is True anywhere: such a value belongs to a closed
+    window.
+    """
     if reopened.any():
         name = state.series_ids[int(reopened.any(axis=0).argmax())]
         raise DataError(
@@ -142,9 +146,10 @@ def _plan_with_changes(state: State, seen: Bools, closed: Ints, max_gap: int) ->
     windows, row = len(seen), np.arange(len(seen))[:, None]
     began = live(state)
     has_past = began | (state.silent > 0)
-    last_before = closed - 1 - state.silent  # row of the last value before the block, if the series has one
+    # row of the last value before the block; has a meaning only for a series with such a value
+    last_before = closed - 1 - state.silent
     latest = latest_rows(seen, np.where(has_past, last_before, NEVER))  # [1 + T, S]
-    silence = row - latest[:-1] - 1  # windows without a value before each window
+    silence = row - latest[:-1] - 1  # number of windows without a value directly before each window
     begins = seen & (silence > max_gap)
     returns = begins & (silence <= forgotten_after(max_gap))
     alive = row - latest[1:] <= max_gap

@@ -3,7 +3,7 @@
 `rewarm` does this in one call. `Warming` gives the same result at a later window, in small steps that can be
 taken while the earlier weights go on.
 
-Letters: R windows of the ring, C observed covariates, n series.
+Letters: T windows, R windows of the ring, C observed covariates, n series.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         past = _stored_past(forecaster, state, index, values)
         start = int(clock) + 1 - len(values)
         part = forecaster.new_series_state(tuple(state.series_ids[i] for i in index), start)
-        most = windows_per_call(len(index))  # few windows in each call bound the memory that it needs
+        most = windows_per_call(len(index))  # each call steps few windows, to limit its memory
         for first in range(0, len(values), most):
             rows = slice(first, first + most)
             advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])
@@ -173,7 +173,7 @@ class Warming:
         self.copied_through: int | None = None
 
     def copy_values(self, state: State, closed_through: int) -> RecentValues | None:
-        """Copy the values of the windows that were not copied before; None if there are none.
+        """Copy the values of the windows that were not copied before; return None if there are none.
 
         Args:
             state: the state of the earlier version.
@@ -217,7 +217,8 @@ class Warming:
         Args:
             state: the state of the earlier version, which has closed all windows before ``window``.
         """
-        if (state.clock[live(state)] != self.window - 1).any():  # series that are ahead of the others
+        # some live series have closed fewer or more windows than the others
+        if (state.clock[live(state)] != self.window - 1).any():
             return rewarm(self.forecaster, state)
         recent = self.copy_values(state, self.window - 1)
         if recent is not None:
@@ -230,7 +231,7 @@ class Warming:
         return self._state
 
     def _align(self, series_ids: tuple[str, ...], has_earlier: Bools, start: int) -> None:
-        """Give the state the series ``series_ids``, before the window ``start``.
+        """Reorder the state to the series ``series_ids``; add new series as they are before ``start``.
 
         A series without a value before ``start`` has the initial state: it is new, or it has retired.
         """

@@ -18,7 +18,8 @@ from forecaster.stepping.lifecycle import Plan
 
 _CALL_STEPS = 10_000  # a network call has at most this many series-steps, to stay in the CPU's cache
 
-_MOSTLY = 0.9  # if this share of the slots is due, all slots are stepped: copying a part costs more
+# if at least this share of the slots must be stepped, step all slots: copying a part would cost more
+_MOSTLY = 0.9
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class PlannedBlock:
 
 
 def step_block(forecaster: Forecaster, state: State, block: PlannedBlock) -> None:
-    """Step a block piece by piece, and fill its forecasts."""
+    """Step a block in pieces of consecutive windows, and fill the block's forecasts."""
     for first, stop in block.plan.pieces(windows_per_call(len(state))):
         _step_piece(forecaster, state, block.windows(slice(first, stop)))
 
@@ -62,7 +63,7 @@ def windows_per_call(series: int) -> int:
 
 
 def _step_piece(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step one piece of a block, and fill its forecasts.
+    """Step one piece of a block (some of its consecutive windows), and fill the piece's forecasts.
 
     One call steps the series that are live or begin at the first row; a second call steps the later
     beginners.
@@ -102,15 +103,16 @@ def _step_some(forecaster: Forecaster, state: State, piece: PlannedBlock, slots:
 
 
 def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step the series that begin after the first row of a piece.
+    """Step the series that begin in a row of ``piece`` after its first row; a piece is a part of a block.
 
-    Each series is shifted so that its first value is in row 0, and one call steps all of them.
+    Each series is shifted so that its first value is in row 0, and one call steps all of these series.
     """
     begins = piece.plan.begins[1:]
     slots = np.flatnonzero(begins.any(axis=0))
     first_row = begins[:, slots].argmax(axis=0) + 1
     lengths = len(piece.values) - first_row
-    row = first_row + np.arange(lengths.max())[:, None]  # the row of the piece, by shifted row and series
+    # ``row[i, k]`` is the row of the piece that becomes row i of the shifted series k.
+    row = first_row + np.arange(lengths.max())[:, None]
     inside = row < len(piece.values)
     source_row = np.minimum(row, len(piece.values) - 1)
     values = np.where(inside, piece.values[source_row, slots], np.nan)
@@ -158,5 +160,5 @@ def _step_components(forecaster: Forecaster, parts: Mapping[str, Arrays], block:
 
 
 def _initial_arrays(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
-    """Return the arrays of ``series`` series without any value, by component."""
+    """Return the arrays of ``series`` new series, which have no value yet, by component."""
     return {component.name: component.init(series) for component in forecaster.components}

@@ -119,7 +119,7 @@ def aggregate(
 
 
 def kept_windows(window: NDArray[np.int64], start: int, stop: int, max_gap: int) -> NDArray[np.int64]:
-    """Return the windows of ``[start, stop)`` less the windows between rows with no live series.
+    """Return the windows of ``[start, stop)``, but leave out windows in which no series is live.
 
     The window in which the last series retires is kept: in it the state of that series is reset.
 
@@ -220,7 +220,7 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
 
 
 def _fill_past(past: NDArray[np.float64] | None, rows: pl.DataFrame, names: Sequence[str]) -> None:
-    """Write the covariates of ``rows``, which has one row for each ``cell``, into ``past``."""
+    """Write the covariates of ``rows`` into ``past``; each row has its own ``cell``: window and series."""
     for place, name in enumerate(names):
         if past is not None and OBSERVED + name in rows.columns:
             found = rows[OBSERVED + name].fill_null(float("nan")).to_numpy()

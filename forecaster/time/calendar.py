@@ -36,7 +36,7 @@ def calendar(windows: Ints, freq: Frequency, periods: Sequence[str]) -> Floats32
     the month does not matter.
 
     Returns:
-        ``[..., 2 P]`` float32.
+        ``[..., 2 P]`` float32, for P periods.
     """
     found = np.empty((*windows.shape, 2 * len(periods)), np.float32)
     for i, period in enumerate(periods):

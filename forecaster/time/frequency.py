@@ -222,5 +222,5 @@ def fixed_s(text: str) -> int:
     """
     found = Frequency.parse(text)
     if found.is_calendar or found.offset_s:
-        raise ValueError(f"{text!r} has no fixed length from 1970 on: write 30s, 15m, 1h, 1d or 1w")
+        raise ValueError(f"{text!r} has no fixed length, counted from 1970: write 30s, 15m, 1h, 1d or 1w")
     return found.seconds

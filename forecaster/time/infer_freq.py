@@ -13,7 +13,7 @@ _US = 1_000_000
 _USUAL_S: tuple[int, ...] = (1, 2, 5, 10, 15, 20, 30, 60, 120, 180, 300, 360, 600, 720, 900, 1200, 1800)
 _USUAL_S += (3600, 7200, 10_800, 14_400, 21_600, 28_800, 43_200, DAY_S)
 _CALENDAR_DAYS = {1: (28, 31), 3: (89, 92), 12: (365, 366)}
-_MOST = 0.9  # "nearly all" steps are at least this share of the steps
+_MOST = 0.9  # "nearly all" steps means at least this share of the steps
 
 
 class InferredFreq(NamedTuple):
@@ -73,7 +73,7 @@ def infer_freq(rows: pl.DataFrame) -> InferredFreq:
 
 
 def _calendar(steps: pl.DataFrame, usual_us: int, share: float) -> InferredFreq | None:
-    """Return months, quarters or years if nearly all steps are such, else None."""
+    """Return the frequency if nearly all steps last a month, a quarter or a year, else None."""
     days = usual_us / _US / DAY_S
     # Rows exactly 4 or 52 weeks apart are dated to a weekday, not to a day of the month.
     if share == 1.0 and days % 7 == 0 and len(steps) > 2:
@@ -97,7 +97,7 @@ def _length_s(usual_us: int, share: float) -> tuple[int, bool]:
 
 
 def _weeks(times: pl.DataFrame, freq_s: int) -> str:
-    """Return a number of weeks that begin on the weekday that most rows are dated to."""
+    """Return a length of whole weeks, which begin on the most frequent weekday of the rows."""
     days_since_thursday = times["timestamp"].dt.epoch("d") % 7
     weekday = WEEKDAYS[int(days_since_thursday.mode().sort()[0])]
     return f"{freq_s // WEEK_S}w" + ("" if weekday == "thu" else f"-{weekday}")

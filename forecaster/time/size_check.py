@@ -7,8 +7,8 @@ import numpy as np
 from forecaster.time.windows import Windows
 from schemas.errors import DataError
 
-# A value up to this is accepted, because float64 can hold its square.
-# A window can exceed the limit of rows (`observations.LARGEST`), because it can be a sum of rows.
+# Values up to this are accepted, because float64 can hold their squares.
+# A window's value can be a sum of rows, so it can exceed the limit of rows, `observations.LARGEST`.
 _LARGEST = 1e150
 
 
@@ -26,6 +26,6 @@ def check_size(windows: Windows) -> None:
             name = windows.series_ids[int(largest.argmax())]
             where = f"series {name!r}" + (f", covariate {covariate!r}," if covariate else "")
             raise DataError(
-                f"{where} reaches {largest.max():g}, whose square leaves no room in a float64: take it out, "
-                "or divide it by a power of ten"
+                f"{where} reaches {largest.max():g}, which is too large to compute with: remove it, "
+                "or divide all values by a power of ten"
             )

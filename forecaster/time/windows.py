@@ -1,7 +1,8 @@
-"""Aggregation of rows to one value per series and window.
+"""Blocks of windows: arrays with one value for each series and window.
 
 Windows are counted from the Unix epoch, in UTC (see `forecaster.time.frequency`). All code that steps the
 network uses these integers; only outputs for people have timestamps.
+Letters: T windows, S series, C covariates.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from forecaster.time.window_config import WindowConfig
 
 MICROSECONDS = 1_000_000
 NEVER = -(2**62)
-"""The row of the last value of a series without a value."""
+"""The number that is used as the row of the last value if a series has no value yet."""
 
 
 _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -100,7 +101,7 @@ class Windows:
 
 
 def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the row of each series' last value before each of ``T`` rows and after all: ``[T + 1, S]``.
+    """Return the row of each series' last value before each of ``T`` rows and after the last: ``[T + 1, S]``.
 
     Args:
         seen: ``[T, S]``, whether there is a value.

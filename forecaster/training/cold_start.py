@@ -1,4 +1,7 @@
-"""Train the forecasts of series without values: their level and scale are fitted to static features."""
+"""Train the forecasts of series without values: their level and scale are fitted to static features.
+
+Letters: D static features.
+"""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def check_start(start: Forecaster | None, network: NetworkConfig, windows: Windo
     """Check that the weights of ``start`` fit the network and the windows of a training.
 
     Raises:
-        ConfigError: the settings differ from those of ``start``.
+        ConfigError: the settings differ from the settings of ``start``.
     """
     if start is not None and (network, windows) != (start.network_config, start.window_config):
         raise ConfigError(

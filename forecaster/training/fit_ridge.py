@@ -25,8 +25,8 @@ from forecaster.training.segments import TrainingBatch
 _SHRINKAGE = (1e-4, 1e-2)  # the penalties are these shares of the mean second moment of a regressor
 # The penalty is this many times as large for lags that are neither near nor whole seasons.
 _SHRINKAGE_OF_OTHERS = 30.0
-_NEAR = 3  # lags of fewer windows than this are near
-# A row is used once its series has more values than this, or than a third of the batch's windows.
+_NEAR = 3  # a lag counts as near if it is fewer windows than this
+# A row is used if its series has had more values than this, and than a third of the batch's windows if less.
 _VALUES_BEFORE_USE = 200
 _MOST_ROWS = 400_000  # about this many rows of a fleet are used: a million take ten seconds
 _LEAST_ERROR = 0.1  # an error below this many units counts as this many in the weight of its row

@@ -80,8 +80,8 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
             "(give more windows, or a smaller training.validation or training.backtest)"
         )
     weight = 1.0 / (moved / target_count).clamp(min=1e-3)
-    # A horizon longer than every series has no targets, so its weight is NaN: leave the weight out of the
-    # mean, and set it to 1.
+    # If a horizon is longer than every series, it has no targets and its weight is NaN.
+    # Leave the NaN weight of such a horizon out of the mean, and set it to 1.
     learned = torch.nan_to_num(weight / weight.nanmean(), nan=1.0)
     has_loss = persistence > 0
     inverse = torch.where(has_loss, 1.0 / torch.where(has_loss, persistence, 1.0), 0.0)

@@ -3,8 +3,8 @@
 Targets are views of the values until a segment is requested. They are in units: the unit of a series at a row
 is its usual change from season to season (`forecaster.components.base.Block`).
 
-Letters: T windows, B series of a batch, F inputs, K experts, N horizon; t windows of a segment, n rows of
-them.
+Letters: T windows, B series of a batch, F inputs, K experts, N horizon, C known covariates, D static
+features; t windows of a segment, n rows of them.
 """
 
 from __future__ import annotations

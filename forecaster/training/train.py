@@ -76,9 +76,9 @@ def train(
     """Fit a network to all series of ``windows``.
 
     Every series is stepped from its first value to its end. The loss is summed over every window and horizon
-    of a segment. The state is carried from segment to segment, but gradients stop at the beginning of a
-    segment. The order of the batches changes each epoch. The same seed, machine and number of threads give
-    the same weights, bit for bit.
+    of a segment. A segment begins with the state after the segment before it, but gradients stop at the
+    beginning of a segment. The order of the batches changes each epoch. The same seed, machine and number of
+    threads give the same weights, bit for bit.
 
     Args:
         windows: the values, or an observation frame, which is aggregated first. The last parts are held out

@@ -62,7 +62,7 @@ class ElementCoder(Coder):
         return b"".join([_LENGTH.pack(len(head)), head, *buffers])
 
     def decode(self, encoded: bytes) -> Any:
-        """Decode the bytes that `encode` returned for an element."""
+        """Decode an element from the bytes that `encode` returned."""
         if self.kind is pl.DataFrame:
             return frame_of(encoded)
         at = _LENGTH.size + _LENGTH.unpack_from(encoded)[0]
@@ -122,8 +122,8 @@ def frame_of(data: bytes) -> pl.DataFrame:
     return frame
 
 
-# Cache empty frames: in most polls most shards get no rows, and coding the schema of a frame takes as long as
-# coding thousands of rows.
+# Cache empty frames, because most shards get no rows from most polls.
+# Coding the schema of a frame takes as long as coding thousands of rows.
 _MOST_EMPTIES = 64
 _empties: dict[bytes, pl.DataFrame] = {}
 

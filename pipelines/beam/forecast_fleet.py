@@ -176,7 +176,8 @@ class _Step:
         """Apply rows, close every window up to ``end_us``, and yield what `apply` yields."""
         nothing, forecaster = empty_batch(PARTITION, 0), self.model.load()
         frame = pl.concat([nothing.rows, *rows], how="diagonal", rechunk=True)
-        state = rewarm(forecaster, shard.state)  # unchanged, unless another model version made the state
+        # `rewarm` returns the state unchanged unless another model version made it
+        state = rewarm(forecaster, shard.state)
         shard = replace(shard, state=state, slots=slots_of(state))
         batch = replace(nothing, rows=frame, watermark_us=end_us)
         yield from apply(shard, batch, forecaster, self.windows_per_step)
@@ -190,7 +191,7 @@ class _StepShard(beam.DoFn):
 
     def setup(self) -> None:
         self.metrics = RowMetrics()
-        self.lateness_us = self.step.lateness_us  # loads the weights
+        self.lateness_us = self.step.lateness_us  # this loads the weights, too
 
     def closed(self, before: Shard, rows: Iterable[pl.DataFrame], end_us: int) -> Iterator[Shard | Any]:
         """Yield forecasts and tagged late rows of all windows up to ``end_us``, and last the new shard."""
@@ -220,9 +221,9 @@ class _StepAtWatermark(_StepShard):
 
     SHARD = ReadModifyWriteStateSpec("shard", BytesCoder())
     ROWS = BagStateSpec("rows", ElementCoder(pl.DataFrame))
-    # The ends of the open windows that have a row: int64 microseconds, ascending.
+    # The ends of the open windows that have a row, in microseconds (int64), ascending.
     ENDS = ReadModifyWriteStateSpec("ends", BytesCoder())
-    # This timer is set to the first of these ends plus the allowed lateness.
+    # This timer is set to the earliest end of an open window that has a row, plus the allowed lateness.
     CLOSE = TimerSpec("close", TimeDomain.WATERMARK)
 
     def process(

@@ -100,7 +100,7 @@ def _frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
 
 
 def _column(name: str, cells: list[Any]) -> pl.Series:
-    """Return cells as a column; as text if their types differ, so that only wrong cells are rejected."""
+    """Return cells as a column; as text if their types differ, so that only the wrong cells are rejected."""
     try:
         return pl.Series(name, cells)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):

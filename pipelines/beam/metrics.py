@@ -15,7 +15,7 @@ from pipelines.sinks.counters import ROWS_BY_OUTCOME, TOTALS
 
 NAMESPACE: Final = "statecast"
 
-# A step of a series by a window issues one forecast, and users of Beam count forecasts.
+# A series-step issues one forecast. Users of Beam know forecasts, so the counter has their name.
 _NAMES: Final = {"series_steps": "forecasts"}
 _VALUES: Final = {
     **{f"rows_{outcome}": value for outcome, value in ROWS_BY_OUTCOME.items()},

@@ -12,7 +12,8 @@ from pipelines.storage import Location, location
 from pipelines.workers.step_settings import encode_covariates, forecaster_of
 from schemas.errors import ModelError
 
-_REFERENCES = ("models:/", "runs:/")  # prefixes of MLflow's references to models, which name no file
+# a text with one of these beginnings refers to a model in MLflow; it is not the URL of a file
+_REFERENCES = ("models:/", "runs:/")
 
 
 class Model(Protocol):
@@ -75,7 +76,7 @@ def _load(model: WeightsElsewhere) -> Forecaster:
     place = model.place
     if isinstance(place, Path) or Path(place).name == FILE_NAME or _is_url(place):
         return _load_file(location(place))
-    from forecaster import Registry  # MLflow takes seconds to import
+    from forecaster import Registry  # import late, because MLflow takes seconds to import
 
     return Registry(model.tracking_uri).load(place)
 

@@ -75,13 +75,12 @@ class StepShards(beam.PTransform[Any, Any]):
 
 
 class _StepShard(beam.DoFn):
-    # This state is written when a worker first opens the shard. If a later worker finds it, the engine has
-    # replaced the first worker, and the shard in the memory of that worker is lost.
+    # A worker writes this state when it first opens the shard.
+    # If a later worker finds this state, the first worker is lost, together with the shard in its memory.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
-    # This timer is never set. It is declared because Prism (2.77.0, in `stage.Execute`) keeps a core busy
-    # while it waits for a bundle of a stage with neither outputs nor timers; if the stage has a timer, Prism
-    # sleeps.
+    # This timer is never set. Declare it all the same, to save a core on Prism (2.77.0, `stage.Execute`).
+    # A stage with neither outputs nor timers keeps a core busy while it waits for a bundle.
     WAIT = TimerSpec("wait", TimeDomain.WATERMARK)
 
     workers: Workers

@@ -131,12 +131,12 @@ def _digest(rows: pl.DataFrame) -> str:
 
 
 def _write(folder: Location, name: str, rows: pl.DataFrame, format_: Format) -> str:
-    """Write a file that survives a loss of power; after its bundle, the engine would not write it again."""
+    """Write a file so that it survives a loss of power: the engine never repeats a finished bundle."""
     path = folder / name
     try:
         make_folder(folder)
         write_whole(path, partial(_put, rows, format_), kept=True)
-    except (OSError, pl.exceptions.PolarsError) as error:  # a full disk raises one of the two
+    except (OSError, pl.exceptions.PolarsError) as error:  # a full disk raises either of these
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise OutputError(f"{path}: cannot be written: {reason}") from error
     return str(path)

@@ -138,8 +138,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _raise_interrupt)
     code = run()
     if code > 128:
-        # Do not wait for worker threads, which would first finish their bundles: after Ctrl-C, the user
-        # expects the prompt at once.
+        # After Ctrl-C the user expects the prompt at once.
+        # So do not wait for worker threads: they would first finish their bundles.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -161,10 +161,10 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _report_interrupt()
-    except BrokenPipeError:  # the reader of stdout has closed it, as in `statecast ... | head`
+    except BrokenPipeError:  # the program that reads stdout has closed it, as in `statecast ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # such as a full disk or a folder that was deleted
+    except OSError as error:  # for example, the disk is full or a folder was deleted
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", OutputError.exit_code)
     except Exception as error:
@@ -233,8 +233,8 @@ def _configure_logging() -> None:
     """Set up logging as STATECAST_LOG requests; without it, libraries print no log lines and no warnings."""
     level = logging.getLevelNamesMapping().get(_log_level(), logging.ERROR)
     is_on = level < logging.ERROR
-    # By default not even errors are logged: Beam logs every exception with its stack trace, and a thread
-    # that dies prints another. The command reports the error itself, in one line.
+    # By default not even errors are logged, because the command reports an error itself, in one line.
+    # Beam would log every exception with a stack trace, and a thread that dies would print another one.
     logging.basicConfig(level=level if is_on else logging.CRITICAL)
     logging.getLogger().handlers[0].setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))
     sys.excepthook = _print_stack_trace

@@ -48,5 +48,6 @@ def dashboard(
         out.result({"url": url, "output": output})
         try:
             server_of(make_app(OutputView(folder), host)).run(sockets=[listener])
-        except KeyboardInterrupt:  # uvicorn raises it again after it has closed its connections
+        # uvicorn raises KeyboardInterrupt again after it has closed its connections
+        except KeyboardInterrupt:
             return

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pipelines.settings.config import JobConfig
     from pipelines.sinks.numbers import JobNumbers
 
-_ENOUGH_ROWS = 1_000  # with fewer rows, the share of quarantined rows is too noisy to warn about
+# no warning with fewer rows than this, because the share of quarantined rows would be too noisy
+_ENOUGH_ROWS = 1_000
 
 
 def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:
@@ -62,7 +63,7 @@ def load_first_version(folder: Location, alias: Alias) -> Forecaster | None:
 
 
 def load_shadow(job: JobConfig, model: str, forecaster: Forecaster, out: Out) -> Forecaster | None:
-    """Return the shadow of a stream; None if there is none, or if it cannot be used, with a notice.
+    """Return the shadow of a stream, or None; print a notice if the shadow cannot be used.
 
     Raises:
         ConfigError: the model of the stream is not a registered one.

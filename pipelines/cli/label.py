@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from forecaster.labelling.config import LabelConfig
     from pipelines.settings.config import JobConfig
 
-_SHARE = "data.max_quarantined"  # --set takes this setting of the job, and all network settings
+_SHARE = "data.max_quarantined"  # `--set` accepts this setting of the job, and all settings of the network
 _EXAMPLES = ("vowels", "anomalies")
 
 

@@ -29,7 +29,7 @@ LINE_EVERY_S: Final = 10.0
 _FRAMES_PER_S = 2
 _RATE_OVER_S = 10.0
 _REASONS = 3
-_LARGE_DRIFT = 0.25  # the usual limit of the population stability index for a large change
+_LARGE_DRIFT = 0.25  # a population stability index of this or more usually counts as a large change
 _SPANS = ((365.25 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -222,7 +222,7 @@ def _quality_rows(n: JobNumbers) -> Iterator[tuple[str, Text]]:
 
 
 def _model_text(n: JobNumbers) -> Text:
-    """Return the model versions in use, the next version, and why the alias names another version."""
+    """Return the model versions in use, the next version, and why the watched alias names another version."""
     start = "" if n.next_model_us is None else f" from {_utc_time(n.next_model_us)} on"
     return _join(
         Text(", ".join(n.model_versions)),

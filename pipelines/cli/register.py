@@ -41,7 +41,7 @@ def register(
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
-    """Finish a training whose MLflow store was away: register its model, and send its metrics and files.
+    """Finish a training that could not reach its MLflow store: register its model, send metrics and files.
 
     A training that cannot reach its store leaves a folder in statecast-unsent, and names it. The folder is
     removed when the store has everything. The command also registers a model that was saved into a folder.

@@ -60,7 +60,7 @@ def flag_of(key: str) -> str:
 
 
 def written_with_set(settings: Iterable[str]) -> dict[str, str]:
-    """Return the text that precedes the value of each setting on the command line, for `load_config`."""
+    """Return, for each setting, the text before its value in an error, such as ``--set data.end=``."""
     return {key: f"--set {key}=" for key in settings}
 
 
@@ -81,7 +81,7 @@ def from_environment() -> dict[str, str]:
 
 
 def assignments(settings: list[str] | None) -> dict[str, str]:
-    """Return the values of ``--set`` by setting.
+    """Return the value of each setting that a ``--set`` option gives.
 
     Raises:
         ConfigError: a value of ``--set`` is not KEY=VALUE.

@@ -97,7 +97,7 @@ def train(
     try:
         input_files(job)
     except DataError as error:
-        if Store.parse(job.mlflow.tracking_uri).exists():  # a refused command creates no store
+        if Store.parse(job.mlflow.tracking_uri).exists():  # create no store for a command that is refused
             from pipelines.jobs.train import log_failed_run
 
             log_failed_run(job, name, error)

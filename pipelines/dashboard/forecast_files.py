@@ -97,7 +97,7 @@ class ForecastFiles:
         return self._listed
 
     def _is_current(self) -> bool:
-        """Return whether the folder has not changed since it was listed; a store is listed by the clock."""
+        """Return whether the last listing of the folder is current; in a store, for some seconds only."""
         folder = store_of(self._folder).on_disk
         if folder is None:
             return time.monotonic() - self._listed_s < _STORE_LISTED_EVERY_S
@@ -213,7 +213,7 @@ def _read_alarms(path: Location) -> pl.DataFrame:
         raise
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
         raise _damaged(path, error) from error
-    if "alarm" not in frame.columns:  # files of early versions
+    if "alarm" not in frame.columns:  # files of early versions of Statecast have no alarms
         return _no_alarms()
     return frame.filter(pl.col("alarm")).select(_no_alarms().columns)
 
@@ -257,7 +257,7 @@ def _row_of_lines(source: Any, series_id: str, issued_us: int | None) -> tuple[i
 def _row_of_parquet(
     parquet: pq.ParquetFile, series_id: str, issued_us: int | None
 ) -> tuple[int, list[Any]] | None:
-    """Find the row by its id and its time, and decode the forecasts of its row group up to that row."""
+    """Find a row of a Parquet file by its id and time, and decode its row group up to that row."""
     for group in reversed(range(parquet.num_row_groups)):
         keys = parquet.read_row_group(group, columns=["series_id", "issued_at"])
         issued = keys["issued_at"].cast(pa.int64())

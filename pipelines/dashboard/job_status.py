@@ -74,7 +74,7 @@ def _end_text(output: Location) -> str:
 
 
 def _is_running(process: int, lock: Path) -> bool:
-    """Return whether a process runs that began before its lock file; a later one has only the same number."""
+    """Return whether the process that wrote the lock file runs; a later process can have its number."""
     try:
         return psutil.Process(process).create_time() <= lock.stat().st_mtime + 1
     except (psutil.Error, OSError):

@@ -42,7 +42,7 @@ def make_app(view: OutputView, host: str = "127.0.0.1") -> FastAPI:
         view: reads the output folder.
         host: address that the server listens on.
     """
-    # Without the pages of the API, because they load their scripts from another machine.
+    # Create no pages of the API, because they would load scripts from another machine.
     app = FastAPI(title="Statecast", docs_url=None, redoc_url=None, openapi_url=None)
     hosts = ["*"] if host in _EVERY_ADDRESS else ["127.0.0.1", "localhost", "[::1]", "::1", host]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
@@ -79,14 +79,14 @@ def make_app(view: OutputView, host: str = "127.0.0.1") -> FastAPI:
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Listen on an address while the block runs, before the server starts.
+    """Listen on an address while the ``with`` block runs; the block starts the server on this socket.
 
     Args:
         host: address to listen on.
         port: port; 0 chooses a free one.
 
     Yields:
-        The socket.
+        The socket that listens on the address.
 
     Raises:
         ConfigError: the address is unknown, or the port is in use.

@@ -1,6 +1,7 @@
 """Read the series of an output folder from its snapshots: ids, gaps, and the last values of one series.
 
 Only the columns that the page shows are read. A snapshot is read again only after it was replaced.
+Letters: S series of a snapshot, R windows of the ring.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from schemas.sealed import seal, unseal
 
 
 class _Reading(NamedTuple):
-    """The scores of a job when it had closed so many windows."""
+    """The scores of a job, and the number of windows that it had closed at that time."""
 
     windows: int
     scores: Scores
@@ -81,7 +81,8 @@ class AlertWatch:
         self._say, self._wall = say, wall
         self._sender = AlertSender(say)
         self._readings = deque[_Reading]() if is_resume else deque([_Reading(0, {})])
-        self._outside_since: dict[int, int] = {}  # windows at the first reading outside the band, by rule
+        # by rule, the number of closed windows at the first reading outside the band
+        self._outside_since: dict[int, int] = {}
         self._sent_s = self._read_sent()
 
     def take(self, numbers: JobNumbers) -> None:
@@ -93,7 +94,8 @@ class AlertWatch:
         windows = numbers.counts.windows
         if numbers.shards < self._shards:
             return
-        if self._readings and windows < self._readings[-1].windows:  # the job resumed from older snapshots
+        # start anew, because the job has resumed from older snapshots
+        if self._readings and windows < self._readings[-1].windows:
             self._readings.clear()
             self._outside_since.clear()
         if not self._readings or windows > self._readings[-1].windows:
@@ -183,7 +185,8 @@ class AlertWatch:
         try:
             found = unseal((self._output / markers.ALERTS).read_bytes())["sent_s"]
             return {str(key): float(sent_s) for key, sent_s in found.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # there is none, or it is damaged
+        # the file does not exist, or is damaged
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
 
@@ -204,5 +207,5 @@ def _key(rule: AlertConfig) -> str:
 def _utc(us: int) -> str | None:
     try:
         return datetime.fromtimestamp(us / 1e6, UTC).isoformat()
-    except (OverflowError, ValueError, OSError):  # beyond the years of `datetime`
+    except (OverflowError, ValueError, OSError):  # the year is too large for `datetime`
         return None

@@ -37,7 +37,7 @@ def log_comparison(run: Run, found: PairedComparison) -> None:
 
 
 def _metric_name(text: str) -> str:
-    """Return a text with the characters that MLflow does not accept in the name of a metric replaced."""
+    """Replace the characters of a text that MLflow does not accept in the name of a metric."""
     return re.sub(r"[^\w./ -]", "_", text)
 
 

@@ -43,7 +43,8 @@ POLL_S = 30.0
 
 _TICK_S = 0.5
 _RATE_OVER_S = 60.0
-_SERIES_STEPS_PER_S = 20_000  # a low estimate of the warming on one core, which also steps the shards
+# a low estimate of how fast one core warms up a version while it also steps the shards
+_SERIES_STEPS_PER_S = 20_000
 _LEAST_AHEAD = 2
 
 
@@ -66,7 +67,7 @@ class ModelWatch:
     output: Location
     notice: Callable[[str], None]
     poll_s: float = field(default_factory=lambda: POLL_S)
-    _seen: str | None = field(default=None, init=False)  # last checked model
+    _seen: str | None = field(default=None, init=False)  # the model that the last poll checked
     _requested: Request | None = field(default=None, init=False)
     _change: Change | None = field(default=None, init=False)
     _line: str = field(default="", init=False)
@@ -91,7 +92,7 @@ class ModelWatch:
             thread.join(_TICK_S)
 
     def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
-        """Return an ``on_progress`` that also gets the next version and the notice about the alias."""
+        """Wrap ``on_progress``: add the next version and the notice about the alias to its numbers."""
         return lambda numbers: on_progress(self.take(numbers))
 
     def take(self, numbers: JobNumbers) -> JobNumbers:
@@ -139,7 +140,7 @@ class ModelWatch:
             check_can_replace(new, self.forecaster)
         except (StatecastError, ValueError, RuntimeError, TypeError) as error:
             if self._read_alias() is None:
-                self._seen = None  # the server is away: the next poll loads the version again
+                self._seen = None  # the registry is away: the next poll checks the version again
             else:
                 reason = str(error) if isinstance(error, StatecastError) else f"it cannot be stepped: {error}"
                 self._refuse(aliased, reason)
@@ -162,7 +163,7 @@ class ModelWatch:
         return aliased
 
     def _wanted(self) -> str:
-        """Return the version that the stream has, or that it will have after the last request."""
+        """Return the version that the stream uses, or will use after the last request."""
         if self._requested is not None:
             return self._requested.version
         changes = read_changes(self.output / state_table.FOLDER) if self.follows else ()
@@ -180,7 +181,7 @@ class ModelWatch:
         self.notice(line)
 
     def _windows_ahead(self) -> int:
-        """Return the number of windows in which the new version warms up: twice the estimate."""
+        """Return the number of windows for the warm-up of a new version: twice the estimate."""
         ring = self.forecaster.network_config.ring
         (began_s, first), (ended_s, last) = self._closed[0], self._closed[-1]
         windows_per_s = (last - first) / (ended_s - began_s) if ended_s > began_s else 0.0
@@ -219,7 +220,7 @@ def with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
 
 
 def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
-    """Return the log of a stream; if the stream follows an alias, the log carries its model changes.
+    """Return the log of a stream; if the stream follows an alias, the log includes its model changes.
 
     Call this only when the run owns the output folder, because this function writes or removes the journal of
     the changes.

@@ -121,7 +121,7 @@ def _resuming(job: StreamJob) -> StreamJob:
 
 
 def _with_lock_check(check: Callable[[], None], on_progress: Progress) -> Progress:
-    """Return an ``on_progress`` that first calls ``check``, so that a job that has lost its lock ends."""
+    """Wrap ``on_progress``: call ``check`` first, so that a job that has lost its lock ends."""
 
     def take(numbers: JobNumbers) -> None:
         check()

@@ -1,7 +1,7 @@
 """Log the quality of a running stream to MLflow: one run named "production" for each model version.
 
-The runs are logged to in a thread of the process that started the stream, so a tracking server that is away
-delays no window. Batches wait in memory meanwhile, at most `_MOST_BATCHES`.
+The runs are logged to in a thread of the process that started the stream, so a tracking server that does not
+answer delays no window. Batches wait in memory meanwhile, at most `_MOST_BATCHES`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 RUN_NAME: Final = "production"
 VERSION_TAG: Final = "model_version"
-"""The tag that registered versions have, too, so that a search finds the runs of a version."""
+"""The tag has the same name as the tag of registered versions, so a search finds the runs of a version."""
 
 _MOST_BATCHES = 1_000
 _RETRY_S = 30.0
-_END_LIMIT_S = 15.0  # at its end, a stream waits so long for the last batches
+_END_LIMIT_S = 15.0  # at its end, a stream waits at most this long until the last batches are logged
 
 
 class _Batch(NamedTuple):
-    """What is logged at once.
+    """The scores and the drift of one model version that are logged together.
 
     Attributes:
         step: windows that the stream has closed.
@@ -108,7 +108,7 @@ class ProductionRuns:
             self._say(f"{batches} not logged to the run {RUN_NAME} in MLflow")
 
     def _queue_batch(self) -> None:
-        """Queue what was scored since the last batch, as a batch for each model version."""
+        """Queue the scores since the last batch, as one batch for each model version."""
         counts = self._latest.counts
         new = scores_since(counts.scores, self._taken)
         if not new:
@@ -124,11 +124,12 @@ class ProductionRuns:
             self._changed.notify()
 
     def _work(self) -> None:
-        """Log batches until the end; this is the thread."""
+        """Log batches until the stream ends; the thread runs this method."""
         try:
             with ExitStack() as opened:
                 self._log_all(opened)
-        except Exception as error:  # the store went away before the runs were marked as finished
+        # the runs could not be marked as finished, because the store does not answer
+        except Exception as error:
             self._say(f"the run {RUN_NAME} could not be ended in MLflow: {one_line(error)}")
         for line in {line: None for run in self._runs.values() for line in run.notices}:
             self._say(line)
@@ -153,7 +154,7 @@ class ProductionRuns:
         with self._changed:
             if pause_s:
                 self._changed.wait_for(lambda: self._is_ended, pause_s)
-                if self._is_ended:  # the store was away, and the stream has no more time for it
+                if self._is_ended:  # the stream has ended: do not try a store again that did not answer
                     return None
             self._changed.wait_for(lambda: bool(self._waiting) or self._is_ended)
             return self._waiting[0] if self._waiting else None

@@ -50,7 +50,7 @@ class Gated:
 
 
 def run_promotion(config: JobConfig, ref: str, alias: str, progress: Progress | None = None) -> Gated:
-    """Compare a version with the one that ``alias`` points to, and move the alias if the gate lets it pass.
+    """Compare a version with the one that ``alias`` points to; move the alias if it passes the gate.
 
     Args:
         config: data, gate and MLflow store.

@@ -8,7 +8,8 @@ from pipelines.settings.job_file import commented_toml
 from pipelines.settings.mlflow_config import MlflowConfig
 
 _TRAINING = ("windows", "covariates", "network", "online", "training")
-_NOT_PARAMS = ("training.threads",)  # the number of threads does not change the weights; it is a tag
+# the number of threads is logged as a tag, because it does not change the weights
+_NOT_PARAMS = ("training.threads",)
 
 
 def open_registry(mlflow: MlflowConfig) -> Registry:

@@ -13,15 +13,15 @@ OnRestart = Callable[[str], None]
 """Called with a line for the user when a job whose engine has died is restarted."""
 
 
-_RESTARTS_RESET_S = 600.0  # a run of this length makes all restarts available again
+_RESTARTS_RESET_S = 600.0  # after a run of at least this length, all restarts are available again
 
 
 class RestartWords(NamedTuple):
-    """Parts of the messages after an engine has died.
+    """The words that a job adds to the error after its engine has died.
 
     Attributes:
-        action: what the job does by itself, for the log line.
-        advice: what the user can do, for the error when no restart is left.
+        action: what the job does by itself, added to the line about a restart.
+        advice: what the user can do, added to the error when no restart is left.
     """
 
     action: str

@@ -63,7 +63,7 @@ def _stream_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
     if not isinstance(job, StreamJob):
         return {}
     shadow = "" if job.shadow is None else job.shadow.version
-    # The first shards hold a random sample of the series, because a hash of the id places a series.
+    # A hash of the id selects the shard of a series, so the first shards have a random sample of the series.
     shadow_shards = max(1, round(job.shadow_share * job.shards))
     return {
         "follows": job.follows,
@@ -114,7 +114,7 @@ def run_once(run: Run, job: EngineSettings, on_progress: Progress) -> RunResult:
     reader = JobReader(output, run.settings.shards)
     for source in (folder, replay, kafka):
         source.forget()
-    # One compute thread: stepping several shards at once is faster than stepping one at a time on all cores.
+    # Use one compute thread: stepping several shards at once is faster than stepping one on all cores.
     with compute_threads(1), process.without_collecting_loaded_objects():
         _engine(job)(run, lambda: on_progress(reader.read()))
     published = reader.read_uncached()
@@ -127,7 +127,7 @@ def _engine(job: EngineSettings) -> Callable[[Run, Callable[[], None]], None]:
     if job.runner == "in-process":
         return run_in_process
     if job.runner == "prism":
-        from pipelines.runners.on_prism import run_on_prism  # Beam takes seconds to load
+        from pipelines.runners.on_prism import run_on_prism  # import late, because Beam takes seconds to load
 
         return run_on_prism
     from pipelines.runners.on_flink import run_on_flink

@@ -17,7 +17,7 @@ from pipelines.sources.reader import request_stop
 from pipelines.storage import Location
 
 _CHECK_EVERY_S: Final = 0.1
-_RETRY_AFTER_S: Final = 2.0  # after a disk or a store has refused the stop file
+_RETRY_AFTER_S: Final = 2.0  # wait this long after the disk or the store has refused the stop file
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def stop_on_signal(stop_file: Location) -> Iterator[None]:
                     wait_s = _RETRY_AFTER_S
 
     for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        if signal.getsignal(number) != signal.SIG_IGN:  # a shell ignores SIGINT for background jobs
+        if signal.getsignal(number) != signal.SIG_IGN:  # a shell lets its background jobs ignore SIGINT
             before[number] = signal.signal(number, stop)
     thread = threading.Thread(target=write_stop_file, name="stop", daemon=True)
     thread.start()

@@ -43,7 +43,7 @@ from pipelines.storage import Location
 from schemas import replaced
 from schemas.errors import DataError, StatecastError
 
-_BLOCK_STEPS = 25_600  # the most series times windows in one block of `write_states`
+_BLOCK_STEPS = 25_600  # a block of `write_states` has at most this many series times windows
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def run_training(
     """
     check_model_name(config.mlflow.model)
     registry = open_registry(config.mlflow)
-    # Unreadable data leave a failed run, but do not create a store.
+    # Data that cannot be read leave a failed run in the store, but only if the store exists already.
     data = None if registry.exists else read(config, on_rows)
     with registry.start_run(name, training_params(config), run_tags(config, "train")) as run:
         return learn(run, config, data or read(config, on_rows), on_epoch, states)
@@ -147,7 +147,8 @@ def run_training(
 def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
     """Log a run that failed before its training could start, because a file cannot be read."""
     with (
-        suppress(StatecastError),  # the caller raises the error of the file, also if the store is away
+        # the caller raises the error of the file, also if the store cannot be reached
+        suppress(StatecastError),
         open_registry(config.mlflow).start_run(name, training_params(config), run_tags(config, "train")),
     ):
         raise failure

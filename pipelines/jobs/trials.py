@@ -15,7 +15,7 @@ from forecaster.training.train import held_out_from
 from pipelines.settings.config import JobConfig
 
 _FOLDS = 2
-_RANDOM_TRIALS = 5  # trials with random settings, before the estimator draws and the median prunes
+_RANDOM_TRIALS = 5  # this many trials get random settings, before the estimator draws settings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

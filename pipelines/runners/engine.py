@@ -29,8 +29,9 @@ from schemas.errors import EngineError
 
 _STOP_LIMIT_S: Final = 5.0
 _PORTS_TRIED: Final = 3
-_HANG_UP_LIMIT_S: Final = 2.0  # time for Beam's worker threads to end after a lost connection
-# Beam's worker threads whose names begin so raise an error when they lose their connection.
+# wait this long for Beam's worker threads to end after they have lost their connection
+_HANG_UP_LIMIT_S: Final = 2.0
+# Beam threads whose names begin with one of these raise an error when they lose their connection.
 _CONNECTED_THREADS: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
 # `read` waits until the owner's end of the pipe closes; the operating system closes it when the owner dies.
@@ -90,7 +91,7 @@ class EngineProcess:
                 self._start(self.command(port))
                 if self._await_ready(port, tries_left):
                     return self
-                self._end()  # another process has taken the port since `free_port` returned it
+                self._end()  # another process has taken the port since `free_port` found it
         except BaseException:
             self._stop()
             raise
@@ -147,8 +148,8 @@ class EngineProcess:
         self._block.close()
 
     def _end(self) -> None:
-        # End the watcher first: once the engine has ended, its process id may belong to another process, and
-        # the watcher must not signal that one.
+        # End the watcher before the engine, because it would signal the engine's process id.
+        # Once the engine has ended, its process id may belong to another process.
         if self._watcher is not None:
             self._watcher.kill()
             self._watcher.communicate()
@@ -216,7 +217,8 @@ def _record(pid: int) -> None:
 
     The operating system reuses process ids, but a process id and a start time together name one process only.
     """
-    with contextlib.suppress(OSError, psutil.Error):  # without a record, the watcher still ends the engine
+    # the watcher ends the engine even without a record
+    with contextlib.suppress(OSError, psutil.Error):
         path = _record_path(pid)
         path.parent.mkdir(parents=True, exist_ok=True)
         owner = os.getpid()

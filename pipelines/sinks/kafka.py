@@ -34,9 +34,9 @@ from schemas.forecasts import IDENTITY
 
 MessageFormat = Literal["json", "avro", "arrow"]
 
-_ARROW_BYTES = 500_000  # largest message; brokers accept a million bytes by default
+_ARROW_BYTES = 500_000  # size limit of a message; by default brokers accept a million bytes
 _FLUSHED_EVERY_S = 0.5
-_HEADERS = tuple(name for name in IDENTITY if name != "series_id")  # the series id is the key
+_HEADERS = tuple(name for name in IDENTITY if name != "series_id")  # the series id is the key of the message
 
 Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]
 """Key, value and headers."""

@@ -33,7 +33,8 @@ Stores bill every request.
 RECENT: Final = 64
 """Number of single latencies that a shard publishes, so that `JobReader` can match them between shards."""
 
-_MOST_OPEN = 4096  # the most windows whose latencies are kept until the slowest shard has closed them
+# latencies of at most this many windows are kept until the slowest shard has closed the windows
+_MOST_OPEN = 4096
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,8 @@ class JobReader:
 
     def _record_latencies(self, shard: ShardNumbers) -> None:
         count, before = shard.latency.count, self._read_counts.get(shard.shard, 0)
-        new = count - before if count >= before else count  # a restarted worker counts from 0 again
+        # the worker was restarted, so it counts from 0 again
+        new = count - before if count >= before else count
         self._read_counts[shard.shard] = count
         seen = shard.recent[-new:] if new else ()
         if new > len(seen) and seen:

@@ -24,7 +24,8 @@ from pipelines.sinks.numbers import JobNumbers
 from schemas.errors import ConfigError
 
 _THIS_MACHINE, _LAST_PORT = "127.0.0.1", 65_535
-_BUCKETS_IN_ONE = 4  # so Prometheus stores 37 series for each histogram instead of 148
+# this many buckets are exported as one: Prometheus then stores 37 series for a histogram, not 148
+_BUCKETS_IN_ONE = 4
 
 
 def address_of(text: str) -> tuple[str, int]:

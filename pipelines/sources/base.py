@@ -46,7 +46,7 @@ class Source(Protocol):
         """
 
     def step(self, offset: int) -> Step[int] | None:
-        """Read the rows from ``offset`` on; None at the end of the log, to which no rows will be added.
+        """Read the rows from ``offset`` on; return None if the log has ended and gets no more rows.
 
         Raises:
             DataError: the source cannot be read; the message is one line and names the fix.
@@ -124,7 +124,7 @@ class Log(Protocol):
         """
 
     def step(self, places: Positions) -> Step[Positions] | None:
-        """Read the rows from ``places`` on; None at the end of the log, to which no rows will be added.
+        """Read the rows from ``places`` on; return None if the log has ended and gets no more rows.
 
         Raises:
             DataError: the log cannot be read; the message is one line and names the fix.

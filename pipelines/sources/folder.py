@@ -124,7 +124,8 @@ class _Watch:
         try:
             batches = self._next_batches()
         except BaseException:
-            self.offset = None  # the failed iterator has ended, so the next step must seek
+            # the error has ended the iterator, so the next step must look up its offset anew
+            self.offset = None
             raise
         if not batches:
             return Step((), offset, self.next_look_s - self.source.clock())
@@ -194,7 +195,8 @@ class _Watch:
                 return None
             whole, problem = WholeFile((bad_file(found.path, error),), 1, None), str(error)
         if identity_of(found.path) != found.identity:
-            return None  # it was removed or replaced while it was read; the next listing finds a new file
+            # the file was removed or replaced while it was read; the next listing finds a new file
+            return None
         if problem and not source.input.skip_bad_files:
             raise DataError(problem)
         return self._add_to_manifest(found, whole, problem)
@@ -251,8 +253,8 @@ class _Watch:
             stop = entry.stop if following is None else entry.first + part.stop
             rows = part.rows.with_columns(
                 pl.col("offset") + entry.first,
-                # A file that has grown is read again from its first row. Its rows keep their origin, which
-                # consists of the name and the position, so the rows read before are recognized.
+                # A file that has grown is read again from its first row, and its rows keep their origin.
+                # The origin is name and position, so rows that were read before are recognized.
                 (pl.col("offset") + (self.manifest.number(entry.name) << 32)).alias(ORIGIN),
             )
             rejected = part.rejected.with_columns(pl.col("offset") + entry.first)

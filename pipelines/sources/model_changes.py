@@ -41,7 +41,8 @@ from schemas.sealed import seal, unseal
 JOURNAL: Final = "models.json"
 """Name of the journal in the folder of the state table. Each change replaces the file as a whole."""
 
-_CHECK_EVERY_S, _CHECK_SELDOM_S = 0.5, 5.0  # how often a log looks for a request; seldom if that costs money
+# seconds between two checks for a request: on a disk, and in a store that bills each check
+_CHECK_EVERY_S, _CHECK_SELDOM_S = 0.5, 5.0
 
 
 class Request(NamedTuple):
@@ -59,7 +60,7 @@ class Request(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A record of the journal.
+    """A record of the journal of model changes.
 
     Attributes:
         version: `Forecaster.version`.
@@ -174,7 +175,7 @@ def remove_changes(states: Location) -> None:
 
 @lru_cache(maxsize=4)
 def model_of_run(run: str, output: Location, version: str) -> Forecaster:
-    """Return a version, cached in the process for all shards of a run."""
+    """Return a model version, which the process caches for all shards of a run."""
     return load_model(output, version)
 
 

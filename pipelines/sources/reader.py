@@ -14,7 +14,8 @@ from pipelines.storage import Location, make_folder, store_of
 
 _HOLD_BACK_S = 0.02
 _REPORT_EVERY_S = 0.5
-_MOST_AHEAD = 1000  # batches that may be read and not yet applied before `applied` is called
+# `applied` is called if more batches than this may be unapplied, or if their rows are large
+_MOST_AHEAD = 1000
 LONGEST_WAIT_S = 0.5  # the longest time between two checks for the stop file
 
 

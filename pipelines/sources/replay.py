@@ -25,7 +25,7 @@ from schemas import observations, quarantine
 
 PARTITION = "replay"
 
-# An unpaced batch ends at the latest with the window in which the offset passes a multiple of this.
+# Without a pace, a batch ends with the window in which the offset passes a multiple of this.
 _BATCH_ROWS = 1 << 20
 
 
@@ -104,8 +104,8 @@ class _Player:
         self.pace_start: tuple[float, int] | None = None
         """The wall clock of the first valid row (s), and the start of its window (µs)."""
         self.sorter: Sorter | None = None
-        self.rejected = 0  # number of rejected rows
-        self.outside = 0  # rows outside the time bounds that no batch of rejected rows has counted
+        self.rejected = 0  # number of rejected rows so far
+        self.outside = 0  # rows outside the time bounds, as far as no batch of rejected rows has counted them
 
     def step(self, offset: int) -> Step[int] | None:
         if offset != self.offset:
@@ -113,7 +113,8 @@ class _Player:
         try:
             return self._step()
         except BaseException:
-            self.offset = None  # the failed iterator has ended, so the next step must seek
+            # the error has ended the iterator, so the next step must look up its offset anew
+            self.offset = None
             raise
 
     def _step(self) -> Step[int] | None:
@@ -252,6 +253,6 @@ def _batch_from(
     skipped = max(offset - start, 0)
     places = pl.int_range(start + skipped, stop, eager=True).alias("offset")
     rows, rejected = (f[skipped:].with_columns(places) if len(f) else f for f in (rows, rejected))
-    # The batch with the first row counts the rows outside the time bounds; a read from a later row must not
-    # count them again.
+    # Only the batch with the first row counts the rows outside the time bounds.
+    # A read that begins at a later row must not count the rows outside the time bounds again.
     yield Batch(PARTITION, start + skipped, stop, rows, rejected, watermark_us, 0 if skipped else outside)

@@ -109,7 +109,8 @@ def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
                 made = reshard(table.shards, shards)
         return log.add_partitions_to(made)
 
-    table = read(start, series=False)  # fast, and enough to see whether anything changes
+    # read without the series, which is fast, to see whether anything changes
+    table = read(start, series=False)
     if not _have_same_partitions(resumed(table), table.shards):
         write(folder, resumed(read(start)), also=folder)
 
@@ -129,12 +130,13 @@ def _keyed_shards(table: StateTable, shards: int) -> tuple[Shard, ...]:
     """
     if not table.shards[0].keyed:
         raise DataError(
-            "its series belong to shards by their names, and with kafka.keyed = true by partitions: begin "
-            "without the table, or read the topic with kafka.keyed = false"
+            "its series belong to shards by their names, and with kafka.keyed = true their partitions would "
+            "decide: begin without the table, or read the topic with kafka.keyed = false"
         )
     if len(table.shards) == shards:
         return table.shards
-    return reshard(table.shards, shards)  # raises, because the series of a keyed table cannot be moved
+    # this call raises, because the series of a keyed table cannot be moved to other shards
+    return reshard(table.shards, shards)
 
 
 @contextmanager

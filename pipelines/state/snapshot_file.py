@@ -26,11 +26,12 @@ NAME: Final = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 """File name of a snapshot: the number of the shard, and the number of shards."""
 
 _CHECKSUM: Final = b"statecast.checksum"
-_PLACEHOLDER: Final = b"00000000"  # replaced once the checksum is computed
+_PLACEHOLDER: Final = b"00000000"  # the place of the checksum in the file, until the checksum is computed
 # The key and value in Parquet's footer. Two bytes before the value encode its type and its length.
 _CHECKSUM_PATTERN: Final = re.compile(re.escape(_CHECKSUM) + rb"\x18\x0ecrc32:([0-9a-f]{8})")
-_RUN: Final = b"statecast.run"  # the run that has taken the snapshot over
-_FIRST_WRITTEN: Final = b"statecast.first_written_ns"  # before any take-over
+_RUN: Final = b"statecast.run"  # key of the id of the run that took the snapshot over
+# key of the time at which the snapshot was written before the first take-over
+_FIRST_WRITTEN: Final = b"statecast.first_written_ns"
 _CHUNK_BYTES: Final = 4 << 20
 
 
@@ -204,7 +205,8 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
         DataError: the file is unreadable.
         ModelError: this version of Statecast cannot read the format of the file.
     """
-    with _reading(path), path.open("rb") as file:  # open it once, because a job may replace it meanwhile
+    # open the file only once, because a job may replace it meanwhile
+    with _reading(path), path.open("rb") as file:
         if series:
             check_checksum(file)
         parquet = pq.ParquetFile(file)

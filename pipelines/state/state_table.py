@@ -199,7 +199,7 @@ def is_of_backfill(folder: Location) -> bool:
     Raises:
         StatecastError: the table cannot be read.
     """
-    if any(folder.glob("*.json*")):  # manifests, which only the sources of streams write
+    if any(folder.glob("*.json*")):  # such files are manifests, which only the sources of streams write
         return False
     return read(folder, series=False).progress_by_partition().keys() <= {_BACKFILL}
 

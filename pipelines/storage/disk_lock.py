@@ -42,12 +42,12 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
         path.write_text(json.dumps({"pid": os.getpid(), "since": since}))
         yield
     finally:
-        # Remove the file before the lock is released, so that another job's file is never removed: FileLock
-        # takes no lock on a removed file.
+        # Remove the file before releasing the lock, so that the file of another job is never removed.
+        # No other job can lock a removed file.
         with suppress(OSError):
             path.unlink()
         if is_new:
-            with suppress(OSError):  # not empty: the job has written output
+            with suppress(OSError):  # the folder is not empty, because the job has written output
                 folder.rmdir()
         lock.release()
 

@@ -39,7 +39,7 @@ def write_text(
 
 
 def write_to(target: Target, data: bytes) -> None:
-    """Write ``data`` to ``target``; with ``data`` bound, this is the ``write`` argument of `write_whole`."""
+    """Write ``data`` to ``target``; a `partial` with ``data`` is a ``write`` argument of `write_whole`."""
     if isinstance(target, Path):
         target.write_bytes(data)
     else:

@@ -73,8 +73,8 @@ def leased(folder: Remote) -> Iterator[Held]:
     finally:
         ended.set()
         thread.join()
-        # Mark the lock as released and keep it: if it were deleted, another job that listed the locks earlier
-        # could create the same number again.
+        # Mark the lock as released instead of deleting it.
+        # If the lock were deleted, a job that listed the locks before could create the same number again.
         with suppress(OSError):
             if not lost.is_set():
                 mine.write_bytes(json.dumps({"released": True}).encode())
@@ -143,7 +143,7 @@ def _holder(lock: Remote, now_s: float) -> str | None:
         who = f"process {record['pid']} on {record['host']} since {record['since']}"
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):  # not written by a job: only the time of the object counts
+    except (ValueError, KeyError, TypeError):  # a job did not write this object: use only its time
         if silent_s > LAPSES_S:
             return None
         who = "which its lock does not name"

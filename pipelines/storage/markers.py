@@ -92,7 +92,9 @@ def lease_number(name: str) -> int:
 
 
 def probe() -> str:
-    """Return a new name for an object that tests whether a store can be written to, and reads its clock."""
+    """Return a new name for an object that is put to test whether a store accepts it, and to read its
+    clock.
+    """
     return f".probe-{uuid4().hex}"
 
 

@@ -70,7 +70,7 @@ def complete(hidden: Path, output: Path) -> None:
         OSError: a part cannot be renamed.
     """
     if (hidden / markers.COMPLETE).exists():
-        for part in _parts_in(hidden):  # the other parts were moved before
+        for part in _parts_in(hidden):  # an earlier attempt has moved the other parts
             _move(part, hidden, output, [])
         _sync_both(hidden, output)
         (hidden / markers.COMPLETE).unlink()
@@ -81,8 +81,8 @@ def complete(hidden: Path, output: Path) -> None:
 def _parts_in(hidden: Path) -> list[str]:
     """Return the new parts in a complete hidden folder: its folders that are neither hidden nor old parts."""
     names = (path.name for path in hidden.iterdir() if path.is_dir())
-    # A state table of a user may have a name like that of an old part. The hidden folder of a table contains
-    # the name of the table, so compare the two names.
+    # A user's state table can have a name that begins like the name of an old part.
+    # The name of a table's hidden folder contains the name of the table, so compare the two names.
     is_table = {name: markers.new_table(name) == hidden.name for name in names}
     return sorted(name for name in is_table if is_table[name] or not name.startswith((".", _OLD)))
 

@@ -14,8 +14,7 @@ from typing import IO, Any, Final, Literal, TypeAlias
 
 from schemas.errors import ConfigError, one_line
 
-# The Python package for each kind of store. These stores have an atomic PUT, and can refuse it if the object
-# exists.
+# The Python package for each kind of store with an atomic PUT that it can refuse if the object exists.
 _STORES: Final = {"s3": "'statecast[s3]'", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _ERRNOS: Final[Mapping[type, int]] = {
     FileNotFoundError: errno.ENOENT,
@@ -23,7 +22,7 @@ _ERRNOS: Final[Mapping[type, int]] = {
     PermissionError: errno.EACCES,
 }
 _LARGEST_PUT_BYTES: Final = 5 << 30  # the largest object that S3 accepts in one request
-# the key of the time of writing in the listings of different stores
+# in listings, different stores name the time of writing by these keys
 _TIME_KEYS: Final = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 
@@ -148,7 +147,7 @@ class Remote:
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
         try:
             with self._requests() as store:
-                # one request, because s3fs drops the condition for an object in several parts
+                # put the object in one request: s3fs drops the condition for an object in several parts
                 put = store.pipe_file(self.url, data, chunksize=_LARGEST_PUT_BYTES, **condition)
         except OSError as error:
             # 404: the object is gone; 409: another request replaces it now; 412: it has changed
@@ -156,7 +155,8 @@ class Remote:
             if _status(error) not in refused:
                 raise
             return None
-        return self.version() if put is None else str(put["ETag"])  # None: s3fs put a larger object, in parts
+        # None means that s3fs put the object in several parts
+        return self.version() if put is None else str(put["ETag"])
 
     @property
     def _replaces_versions(self) -> bool:
@@ -219,7 +219,7 @@ class Remote:
             number = next((_ERRNOS[kind] for kind in type(error).__mro__ if kind in _ERRNOS), errno.EIO)
             reason = one_line(error.strerror or (error.args[-1] if error.args else error))
             raise OSError(number, reason) from error  # OSError picks the subclass for the number
-        except Exception as error:  # the store's libraries raise other classes, too
+        except Exception as error:  # the libraries of stores raise other exceptions, too
             raise OSError(errno.EIO, one_line(error)) from error
 
 
@@ -249,11 +249,11 @@ def location(text: str | Path) -> Location:
 
 
 def _store(url: str) -> Any:
-    import fsspec  # slow to import, and most jobs write to a disk
+    import fsspec  # import late: the package is slow to import, and most jobs write to a disk
 
     scheme = url.partition("://")[0]
     try:
-        # without a cache of listings, because other processes write to the store, too
+        # use no cache of listings, because other processes write to the store, too
         return fsspec.filesystem(scheme, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         package = _STORES.get(scheme, "fsspec")

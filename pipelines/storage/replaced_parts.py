@@ -42,8 +42,8 @@ def complete_in_store(hidden: Remote, output: Remote) -> None:
     Raises:
         OSError: the store cannot be reached.
     """
-    # If the hidden prefix is empty, all parts were copied before, so copy nothing. A manifest that still
-    # lists parts is then an old one that a user has restored.
+    # An empty hidden prefix means that all parts were copied before, so copy nothing.
+    # A manifest that lists parts of an empty hidden prefix is an old one that a user has restored.
     for part in _read_manifest(hidden, output).get("parts", ()) if hidden.below() else ():
         new = [(path, _final_place(path, hidden, output)) for path in (hidden / part).below()]
         with ThreadPoolExecutor(_PARALLEL_COPIES) as pool:

@@ -23,7 +23,7 @@ from pipelines.sinks.numbers import (
 )
 from pipelines.storage import Location, store_of
 
-_DRIFT_EVERY_S = 1.0  # measuring the drift of a large shard takes some milliseconds
+_DRIFT_EVERY_S = 1.0  # seconds between two measurements of the drift of a shard, which take some milliseconds
 
 
 class NumbersPublisher:

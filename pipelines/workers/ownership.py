@@ -60,9 +60,9 @@ def is_owned_by_another_run(settings: StepSettings) -> bool:
     try:
         return (settings.output / markers.OWNER).read_bytes() != settings.job.encode()
     except FileNotFoundError:
-        # The hidden folder of a backfill is gone, and with it the owner file: the backfill ended, or another
-        # run began it again. A write to the disk then fails by itself. A write to an object store would
-        # succeed, so return True for a store, to prevent the write.
+        # The hidden folder and its owner file are gone: the backfill ended, or another run began it again.
+        # A write to the removed folder fails on a disk, but would succeed in a store.
+        # So return True for a store, to prevent a write into a folder that is gone.
         return store_of(settings.output).on_disk is None
     except OSError:
         return False

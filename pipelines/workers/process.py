@@ -14,7 +14,7 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
-_LARGEST_FROM_HEAP: Final = 32 * 2**20  # bytes; the largest threshold that glibc accepts
+_LARGEST_FROM_HEAP: Final = 32 * 2**20  # in bytes; glibc accepts no larger threshold
 _TRIM_ABOVE: Final = 2**30
 
 

@@ -24,9 +24,10 @@ from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import DataError
 
 _LOOK_EVERY_S = 0.005
-_CATCH_UP_WINDOWS = 16  # stepping many windows at once costs little more than stepping one
-_LAST_WINDOWS = 3  # so few windows before the change, each is stepped at once, so that the change is short
-_LONGEST_PAUSE_S = 0.25  # so that the warming also ends while the shards have a backlog
+_CATCH_UP_WINDOWS = 16  # step this many windows in one call, which costs little more than stepping one
+# this close to a change, step every new window immediately, so that the change takes little time
+_LAST_WINDOWS = 3
+_LONGEST_PAUSE_S = 0.25  # limit of each wait, so that the warming also ends if the shards always have work
 
 
 class WarmingThread:
@@ -70,7 +71,7 @@ class WarmingThread:
             time.sleep(_LOOK_EVERY_S)
 
     def wait_for(self, result: Future[None]) -> None:
-        """Wait for the result of a task without further pauses.
+        """Wait for the result of a task; the warming thread makes no pauses meanwhile.
 
         Raises:
             BaseException: the error of the task; `CancelledError` if the thread was abandoned.

@@ -75,7 +75,7 @@ class ShardWorker:
         has_issued = False
         windows_per_step = self._settings.windows_per_step
         for shard, output in apply(self._shard, batch, self._models.models(batch), windows_per_step):
-            if self._guard.is_abandoned:  # check between blocks, because a batch may have many
+            if self._guard.is_abandoned:  # check between blocks, because a batch may have many blocks
                 return
             self._shard = shard
             if output.revises and output.forecasts is not None:
@@ -98,9 +98,9 @@ class ShardWorker:
         exists at a time, because copies of all shards would double the memory of the fleet's state: one
         thread makes and writes the copies of all shards. So the shards' snapshots are of different moments.
         """
-        with suppress(CancelledError):  # the run was abandoned, or a thread has failed
+        with suppress(CancelledError):  # raised if the run was abandoned or a thread has failed
             copy = self._thread.put(self._copy).result()
-            # The writer works in order, so it has then written all output that precedes the copy.
+            # The writer works in order: when it runs this task, it has written all output before the copy.
             files = self._writer.put(self._output.take_unsynced).result()
             if self._guard.may_write():
                 self._snapshot_writer.write(copy, files)
@@ -116,7 +116,8 @@ class ShardWorker:
         """
         if has_issued:
             self._publisher.record_latency(batch, shard)
-        if batch.ends:  # in the thread of the snapshots, so that no older snapshot replaces the last one
+        # run this in the thread of the snapshots, so that no older snapshot replaces the last one
+        if batch.ends:
             self._snapshots.put(partial(self._end, batch, shard))
         elif self._publisher.is_due(has_issued) and self._guard.may_write():
             self._publisher.publish(shard)
@@ -132,7 +133,8 @@ class ShardWorker:
         if batch.snapshot:
             self._snapshot_writer.write(shard, self._output.take_unsynced())
         self._publisher.publish(shard, is_last=True)
-        mark_shard_ended(self._settings, shard.number)  # last: the engine may stop once all shards have ended
+        # do this last, because the engine may stop once all shards have ended
+        mark_shard_ended(self._settings, shard.number)
 
 
 def _open_shard(

@@ -18,8 +18,9 @@ from pipelines.workers.shard_worker import ShardWorker
 from pipelines.workers.step_settings import StepSettings
 from pipelines.workers.worker_thread import WorkerThread
 
-_BLOCKS_AHEAD = 4  # blocks of forecasts that may wait to be written; each has up to 150 MB
-_BATCHES_AHEAD = 8  # batches that may wait for a thread, so that one slow thread does not delay the others
+_BLOCKS_AHEAD = 4  # at most this many blocks of forecasts wait to be written; each has up to 150 MB
+# at most this many batches wait for a thread, so that a slow thread does not delay the others
+_BATCHES_AHEAD = 8
 
 
 class Workers:
@@ -56,7 +57,7 @@ class Workers:
     def take_counts(self) -> list[tuple[Counts, Counts]]:
         """Return the counts of each open shard at the previous call and now.
 
-        The counts before the first call are those of the snapshot from which the shard was opened.
+        In the first call the previous counts are the counts of the snapshot from which the shard was opened.
         """
         with self._counts_lock:
             counts = {number: shard.counts for number, shard in self._shards.items()}
@@ -96,7 +97,7 @@ class Workers:
         failed: list[BaseException] = []
         threads = (*self._threads, self._writer, self._snapshots)
         # A snapshot waits for the other threads, so close no thread before all threads have finished.
-        # The remaining tasks of the warming thread are abandoned, because no window follows that needs them.
+        # Abandon the remaining tasks of the warming thread, because no window follows that needs them.
         waits, closes = [thread.wait for thread in threads], [thread.close for thread in threads]
         for end in (*waits, self._warming.abandon, *closes, self._warming.close):
             try:

@@ -96,6 +96,7 @@ class WorkerThread:
                 self._failed = error
                 result.set_exception(error)
             finally:
-                del task, work, result  # free them now, because they may hold the rows of many windows
+                # free these objects now, because they may hold the rows of many windows
+                del task, work, result
                 self._todo.task_done()
         self._todo.task_done()

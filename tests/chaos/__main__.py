@@ -34,7 +34,7 @@ from tests.chaos.verdict import Verdict, compare
 
 _DAY_S = 86_400
 _SHORTEST_RUN_S = 5.0  # the replay is slowed so that a run between two kills lasts at least this long
-_MOST_DAYS = 360  # the example data are of one year
+_MOST_DAYS = 360  # the example data cover one year
 
 
 @dataclass
@@ -178,10 +178,9 @@ class _Feed:
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
     def __call__(self, waits_for_input: bool) -> None:
-        """Put the next file if at most one file is unread and the run may have another file.
+        """Put the next file into the watched folder, unless two are unread or the run's share is used up.
 
-        A run may have another file as long as its share lasts, and also if the stream makes no progress
-        without more input (``waits_for_input``).
+        If the stream makes no progress without more input (``waits_for_input``), ignore the share.
         """
         if self._left and (self._share > 0 or waits_for_input) and self._put - self._read() <= 1:
             inputs.put(self._left.pop(0), self._folder)

@@ -50,9 +50,8 @@ def write_flights(folder: Path, rng: np.random.Generator, days: int) -> list[Pat
         if number % 7 == 3:
             part = pl.concat([part, part.head(20)])
         if number % 11 == 5 and start:
-            part = pl.concat(
-                [part, rows[start - 300 : start - 290]]
-            )  # these rows repeat earlier rows, whose windows may have closed
+            # These rows repeat earlier rows, whose windows may have closed.
+            part = pl.concat([part, rows[start - 300 : start - 290]])
         if number % 13 == 6:
             part = pl.concat([part, part.head(3).with_columns(timestamp=pl.lit("2251-01-01T00:00:00Z"))])
         if number % 17 == 8:

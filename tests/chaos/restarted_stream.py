@@ -94,7 +94,10 @@ class Stream:
             )
 
     def run_until_quiet(self, rows_in: int) -> int:
-        """Run the stream until it has read ``rows_in`` rows, and then none for 15 s; return the rows read."""
+        """Run the stream until it has read ``rows_in`` rows, and no further row for 15 s.
+
+        Return the number of rows that it has read.
+        """
         last: list[float] = [0, time.monotonic()]
 
         def is_quiet() -> bool:
@@ -102,7 +105,7 @@ class Stream:
             if now != last[0]:
                 last[:] = [now, time.monotonic()]
             is_complete = now > 0 and now >= rows_in
-            # 15 s, because an unreadable file counts as broken only 10 s after its last change.
+            # Wait for 15 s, because an unreadable file counts as broken only 10 s after its last change.
             return is_complete and time.monotonic() - last[1] > 15
 
         self.run(is_quiet)
@@ -133,7 +136,7 @@ class Stream:
             return False
 
         if not _until(has_progress, process):
-            # The pipeline restarts Prism only a few times and then ends with an error: start it again.
+            # The pipeline restarts Prism only a few times, then ends with an error: start the pipeline again.
             gave_up, self._process = self._lost == "prism" and process.poll() not in (0, None), None
             return self.run_until_kill(rng, feed) if gave_up else self._own_end(process)
         self.recovery_s.append(time.monotonic() - began_s)
@@ -153,7 +156,8 @@ class Stream:
         if self._lost != "prism":
             process.wait(60)
             self._process = None
-        orphans = psutil.wait_procs(engines, 30)[1]  # this call accepts that a process has just ended
+        # `psutil.wait_procs` raises no error for a process that has just ended.
+        orphans = psutil.wait_procs(engines, 30)[1]
         if orphans:
             raise SystemExit(f"Prism still runs 30 s after the kill: {orphans}")
         return self._lost

@@ -26,7 +26,7 @@ from tests.chaos.restarted_stream import ROOT, Stream
 from tests.chaos.verdict import compare
 
 _RUNS = 5  # number of runs, which alternate between the two versions of Beam
-_RUN_S = 40.0  # long, because with Prism 2.76.0 some forecasts are written only at the end of a run
+_RUN_S = 40.0  # a run is long, because with Prism 2.76.0 some forecasts are written only at its end
 
 
 def main(arguments: list[str]) -> int:
@@ -81,7 +81,7 @@ def environment(uv: str, folder: Path, beam: str) -> str:
         [python, "-m", "pipelines.runners.prism", "setup"],
     ):
         if subprocess.run(command, cwd=ROOT).returncode:
-            raise SystemExit(f"failed: {' '.join(command)}")
+            raise SystemExit(f"the command failed: {' '.join(command)}")
     return python
 
 

@@ -73,6 +73,6 @@ def _late(folder: Path) -> pl.DataFrame:
 
 
 def _quarantined(folder: Path) -> pl.DataFrame:
-    """Return quarantined rows with file names instead of paths, because the streams read other folders."""
+    """Return quarantined rows with file names instead of paths, because streams read different folders."""
     rows = read_quarantine(folder)
     return rows.with_columns(pl.col("file").str.split("/").list.last()).sort(pl.all())

@@ -14,7 +14,7 @@ _STARTED: Final = "Kafka Server started"
 _LOG_LEVEL: Final = "-Dorg.slf4j.simpleLogger.defaultLogLevel=info"
 _MEMORY: Final = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
-_CLUSTER: Final = "c3RhdGVjYXN0LXRlc3RzMQ"  # 16 bytes in base64
+_CLUSTER: Final = "c3RhdGVjYXN0LXRlc3RzMQ"  # the id of the Kafka cluster: 16 bytes in base64
 
 _PROPERTIES: Final = """\
 process.roles=broker,controller

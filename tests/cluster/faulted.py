@@ -43,7 +43,7 @@ SHARDS: Final = 4
 PARTITIONS: Final = 4
 _TOPIC: Final = "readings"
 _WINDOWS_A_SECOND: Final = 2.0
-_LIMIT_S: Final = 420.0  # for one fault; long, because the machine may be busy
+_LIMIT_S: Final = 420.0  # time limit of the recovery from one fault on a busy machine
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def make_topic(broker: Broker) -> None:
 
 
 def produce(broker: Broker, rows: pl.DataFrame) -> None:
-    """Send rows at a fixed pace, all rows of a series to one partition; the last partition gets none."""
+    """Send rows at a fixed pace, all rows of a series to one partition; the last partition gets no rows."""
     client = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "log_level": 0})
     began_s = time.monotonic()
     windows = rows.with_columns(pl.col("timestamp").dt.truncate("1h").alias("window"))

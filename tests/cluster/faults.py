@@ -1,4 +1,4 @@
-"""Cause faults of a cluster while a stream runs on it, and compare its outputs with a backfill.
+"""Cause faults of a cluster while a stream runs on it, and compare the stream's outputs with a backfill.
 
 One stream goes through all faults, one after the other. It must recover from each fault without help. After
 each fault, its forecasts must equal the forecasts of a backfill of the same rows, without losses or repeats.
@@ -98,7 +98,7 @@ def await_checkpoint(cluster: FlinkCluster) -> str:
             if done := flink.ask(cluster.master, f"/jobs/{job}/checkpoints")["latest"]["completed"]:
                 return f"{done['state_size']} bytes in {done['end_to_end_duration']} ms"
         time.sleep(0.5)
-    raise AssertionError(f"no checkpoint in {_SAVEPOINT_S:.0f} s")
+    raise AssertionError(f"Flink completed no checkpoint in {_SAVEPOINT_S:.0f} s")
 
 
 FAULTS: Final[Mapping[str, Callable[[Stream], None]]] = {

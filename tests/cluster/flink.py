@@ -24,8 +24,8 @@ _START_LIMIT_S: Final = 120.0
 _JOB_MANAGER: Final = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER: Final = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 
-# Set every part of a task manager's memory: only Flink's shell scripts, which are not used here, could
-# compute the parts from a total.
+# Set every part of a task manager's memory, because only Flink's shell scripts compute parts from a total.
+# This module starts Flink without its shell scripts.
 _CONFIG: Final = """\
 jobmanager.rpc.address: 127.0.0.1
 jobmanager.rpc.port: {rpc}

@@ -77,7 +77,7 @@ class Server:
             time.sleep(0.1)
 
     def stop(self, limit_s: float = 20.0) -> None:
-        """Stop the process and its children with SIGTERM; kill them after the limit."""
+        """Stop the process and its children with SIGTERM; kill a process that still runs after the limit."""
         self._end(signal.SIGTERM, limit_s)
 
     def kill(self) -> None:

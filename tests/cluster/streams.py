@@ -33,7 +33,7 @@ from tests.topics import values_of
 WINDOWS = 40
 SHARES = (0.55, 0.3, 0.15, 0.0)  # shares of the series by partition: uneven, and the last partition is idle
 PATIENCE_S = 120.0
-IDLE_S = 4.0  # long, so that a slow partition on a busy machine does not count as idle
+IDLE_S = 4.0  # a shorter time would make a slow partition on a busy machine count as idle
 
 
 def create_topics(broker: Broker, *names: str, partitions: int = 4) -> None:
@@ -99,7 +99,7 @@ def read_topic(broker: Broker, topic: str) -> list[Any]:
 
 
 def identity(message: Any) -> tuple[str, ...]:
-    """Return the key and headers that identify the forecast of a message, equal in repeated messages."""
+    """Return the key and headers of a message, which are equal in all messages with the same forecast."""
     headers = dict(message.headers())
     return (
         message.key().decode(),

@@ -26,13 +26,13 @@ from tests.pipelines.jobs.replays import DEFAULT_INPUT
 from tests.stores import forecasts_written
 
 WINDOWS_PER_S = 2
-PATIENCE_S = 360.0  # long, because a busy machine starts Java and Python slowly
+PATIENCE_S = 360.0  # a long time limit, because a busy machine starts Java and Python slowly
 COUNTERS = {"rows_in", "rows_used", "windows_closed", "forecasts"}
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
-    """Start two task managers and a pool of workers."""
+    """Start a Flink cluster with two task managers and a pool of workers."""
     needs(java.job_server, java.setup_flink)
     with FlinkCluster.start(tmp_path_factory.mktemp("flink")) as started:
         yield started
@@ -67,7 +67,7 @@ def has_ended(cluster: FlinkCluster) -> bool:
 
 
 @pytest.mark.parametrize("kill", [kill_python_worker, kill_task_manager])
-def test_a_fleet_on_flink_recovers_from_a_killed_worker(
+def test_forecast_fleet_on_flink_recovers_from_a_killed_worker(
     kill: Callable[[FlinkCluster], None], cluster: FlinkCluster, tmp_path: Path
 ) -> None:
     values = np.random.default_rng(3).normal(size=(60, 12)).cumsum(0)
@@ -106,8 +106,8 @@ def test_a_fleet_on_flink_recovers_from_a_killed_worker(
             assert checkpoints(cluster, job)[1] > 0
             wait_until(lambda: {*cluster.counters(job)} >= COUNTERS)
         finally:
-            for job in flink.jobs(cluster.master):  # also a job that Flink is just restarting
+            for job in flink.jobs(cluster.master):  # includes jobs that Flink is restarting
                 flink.cancel(cluster.master, job)
-            wait_until(lambda: has_ended(cluster))  # the next test needs the slots of the job
+            wait_until(lambda: has_ended(cluster))  # wait, because the next test needs the slots of the job
     assert_same_frames(read_forecasts(output), backfilled, scales(observed))
     assert forecasts_written(output) == len(backfilled)

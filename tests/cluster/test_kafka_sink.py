@@ -151,7 +151,7 @@ def test_a_stream_can_read_the_messages_of_the_example_producer(
     rows_in_time_order(fleet).write_parquet(tmp_path / "rows.parquet")
     topic = f"{topics[0]}-new"
     import_example("kafka_producer").main(broker.bootstrap, topic, str(tmp_path / "rows.parquet"))
-    # The topic exists already; making it again must not fail.
+    # The topic exists already, so the example must not fail if it cannot create the topic.
     import_example("kafka_producer").make(broker.bootstrap, topic)
     run_until_closed(job_of(broker, (topic, topics[1]), tmp_path / "out", "in-process", IDLE_S), WINDOWS - 1)
     table = state_table.read(tmp_path / "out" / "state")
@@ -164,7 +164,7 @@ def test_the_example_consumer_yields_each_forecast_once(
 ) -> None:
     example = import_example("kafka_consumer")
     produce(broker, topics[0], rows_in_time_order(fleet), even_partitions(fleet))
-    for name in ("a", "b"):  # the job b sends the forecasts of the job a again
+    for name in ("a", "b"):  # job b sends the same forecasts as job a again
         run_until_closed(job_of(broker, topics, tmp_path / name, "in-process"), WINDOWS - 1)
     messages = read_topic(broker, topics[1])
     passed = list(example.forecasts(messages, example.Once()))

@@ -54,7 +54,7 @@ def test_a_partition_added_while_a_stream_runs_is_read(
             client = admin.AdminClient({"bootstrap.servers": broker.bootstrap})
             client.create_partitions([admin.NewPartitions(topics[0], 5)])[topics[0]].result(30)
             done.append("made")
-        # Rows are sent to the new partition once every shard reads it; earlier rows could be late.
+        # Send rows to the new partition only after every shard reads it, because earlier rows could be late.
         known = [new in shard.offsets for shard in numbers.read_shards(job.output)]
         if done == ["made"] and all(known):
             produce(broker, topics[0], rows[200:], home | {"series 3": 4, "series 7": 4})
@@ -111,7 +111,7 @@ def test_a_kafka_source_begins_at_the_configured_start(
             source_of(broker, topics[0], tmp_path).begin({f"{topics[0]}-2": Position(reached)})
 
 
-def test_errors_of_kafka_topics_are_one_line_without_passwords(broker: Broker, tmp_path: Path) -> None:
+def test_errors_of_kafka_topics_have_one_line_and_no_passwords(broker: Broker, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no topic 'nothing': see kafka\.topic"):
         source_of(broker, "nothing", tmp_path).begin({})
     with pytest.raises(OutputError, match=r"there is no topic 'nothing' to write to: see kafka\.to_topic"):

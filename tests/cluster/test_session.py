@@ -87,7 +87,7 @@ def store() -> Iterator[Remote]:
 
 @pytest.fixture(scope="module")
 def cluster(store: Remote, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlinkCluster]:
-    """Start two task managers and a pool of workers.
+    """Start a Flink cluster with two task managers and a pool of workers.
 
     The fixture ``store`` must be ready before: the workers read its address from the environment.
     """
@@ -131,7 +131,7 @@ def assert_survives_kills(
     restarts: list[str] = []
     killed: list[int] = []
     left = list(rows.iter_slices(ROWS_AT_ONCE))
-    until_s = time.monotonic() + 3 * PATIENCE_S  # long, because Java and Python start twice
+    until_s = time.monotonic() + 3 * PATIENCE_S  # a long time limit, because Java and Python start twice
     produce(broker, topic, left.pop(0), home)
 
     def kill_workers(numbers_of_job: object) -> None:
@@ -218,13 +218,13 @@ def test_flink_shows_the_counters_of_a_running_stream(
 ) -> None:
     produce(broker, topics[0], rows_in_time_order(fleet), even_partitions(fleet))
     job = stream_job(cluster.master, cluster.workers, broker, topics[0], tmp_path / "out")
-    until_s = time.monotonic() + 3 * PATIENCE_S  # long, because a busy machine starts Java and Python slowly
+    until_s = time.monotonic() + 3 * PATIENCE_S  # a long limit: a busy machine starts Java and Python slowly
     shown: dict[str, int] = {}
     counted: dict[str, int] = {}
 
     def read_counters(numbers_of_job: object) -> None:
         nonlocal shown, counted
-        flink_jobs = running(cluster)  # the list is empty after the end of the stream
+        flink_jobs = running(cluster)  # none after the end of the stream
         if flink_jobs and closed_windows(job.output) >= WINDOWS - 1:
             shown, shards = cluster.counters(flink_jobs[0]), numbers.read_shards(job.output)
             counted = {

@@ -26,7 +26,7 @@ TINY = NetworkConfig(hidden=4, layers=1, horizon=3, ring=8, lags=(1, 2))
 
 
 def waves(length: int, ends: tuple[int, ...]) -> Windows:
-    """Return one sine wave for each number in ``ends``; its values from that row on are missing."""
+    """Return a sine wave for each number in ``ends``; values from this row number on are missing."""
     values = np.sin(np.arange(length)[:, None] / 3 + np.arange(len(ends)))
     values[np.arange(length)[:, None] >= np.array(ends)] = np.nan
     return Windows(tuple(f"s{number}" for number in range(len(ends))), START, values)
@@ -105,7 +105,7 @@ def test_a_fleet_too_short_for_a_backtest_has_no_scores() -> None:
     assert len(found.forecasts) == 3
 
 
-def test_selecting_a_horizon_or_quantile_of_no_forecast_is_refused() -> None:
+def test_selecting_a_missing_horizon_or_quantile_is_refused() -> None:
     found = forecast_with(forecaster(), waves(30, (30,))).forecasts
     assert select(found, 2, (0.95, 0.5)).columns == ["series_id", "timestamp", "horizon", "forecast", "q95"]
     with pytest.raises(ConfigError, match="forecasts 3 windows ahead, and 4 are wanted"):

@@ -79,7 +79,7 @@ def test_a_state_that_does_not_fit_the_model_is_refused() -> None:
         assert "\n" not in str(error.value)
 
 
-def test_an_unexpected_error_of_a_served_model_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_of_a_served_model_has_one_line(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(ServedForecaster):
         def predict(self, frame: object, params: object = None) -> object:
             raise KeyError("series\na")

@@ -37,7 +37,7 @@ def test_serving_returns_the_last_forecast_of_every_series() -> None:
     assert set(answer["issued_at"]) == {datetime(2013, 1, 2, 16, tzinfo=UTC)}
 
 
-def test_serving_accepts_pandas_and_other_time_zones() -> None:
+def test_serving_accepts_pandas_frames_and_times_of_any_zone() -> None:
     served = ServedForecaster(forecaster())
     expected = served.predict(history()).to_pandas()
     assert served.predict(history().to_pandas()).equals(expected)

@@ -54,7 +54,7 @@ def test_every_row_of_an_input_is_counted_exactly_once(
         good, bad = observations.validate(raw[first:stop])
         assert len(good) + len(bad) == stop - first
         bad_rows += len(bad)
-        # Draw also watermarks that have passed the times of the next rows, because these rows are then late.
+        # Some of the drawn watermarks have passed the times of the next rows, so that these rows are late.
         arrivals.append(Arrival(good, data.draw(st.integers(START, START + 35)) * HOUR_US))
     if not arrivals:
         return
@@ -131,9 +131,8 @@ def test_a_stream_of_a_watched_folder_counts_every_row(tmp_path: Path) -> None:
     write_old_file(
         folder, "1.csv", [f"{name},{day}{h:02}:30:00Z,{h}" for h in range(6) for name in ("a", "b", "c")]
     )
-    write_old_file(
-        folder, "2.csv", [f"a,{day}{h:02}:10:00Z,{h}" for h in (2, 4, 9, 9)]
-    )  # two late rows and one duplicate
+    # The file 2.csv has two late rows and one duplicate.
+    write_old_file(folder, "2.csv", [f"a,{day}{h:02}:10:00Z,{h}" for h in (2, 4, 9, 9)])
     write_old_file(folder, "3.csv", [f"b,{day}0{h}:40:00Z,{h}" for h in range(5)])  # only late rows
     write_old_file(
         folder, "4.csv", [f"new,{day}03:00:00Z,1", f"new,{day}11:00:00Z,2", f"c,{day}12:05:00Z,x", "c,,2"]
@@ -159,8 +158,7 @@ def test_a_stream_of_a_watched_folder_counts_every_row(tmp_path: Path) -> None:
     assert counts.rejected == 2 == len(read_quarantine(output)) - 1
     assert counts.pending == 2
     assert counts.used == 18 + 1 + 1
-    # The forecasts must be those of the windows that have closed: a late row must not give a closed window
-    # another forecast, and an open window must not have a forecast yet.
+    # Forecasts are issued at the ends of closed windows only, and no late row adds a forecast.
     issued = read_forecasts(output)["issued_at"]
     assert str(issued.min()) == "2013-01-01 01:00:00+00:00"
     assert str(issued.max()) == "2013-01-01 14:00:00+00:00"

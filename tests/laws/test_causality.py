@@ -87,8 +87,7 @@ def test_trained_weights_do_not_depend_on_held_out_rows(monkeypatch: pytest.Monk
 
     network = NetworkConfig(hidden=4, horizon=5, lags=(1,), ring=4)
     window_config = WindowConfig.model_validate({"empty": empty})
-    # Train for one epoch only: of several epochs, training keeps the weights of the epoch with the smallest
-    # loss on the held-out rows, so these rows would decide which weights are kept.
+    # Train for one epoch only: with several epochs, the held-out rows decide which epoch's weights are kept.
     training = TrainingConfig(epochs=1, segment=16, validation=0.1, backtest=0.1, refit=False)
     seen: list[dict[str, torch.Tensor]] = []
 

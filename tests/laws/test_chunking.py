@@ -111,9 +111,8 @@ def test_a_series_begins_anew_after_a_gap_longer_than_max_gap(fleet: Windows) ->
     for name, values in zip(fleet.series_ids, fleet.values.T, strict=True):
         at = np.flatnonzero(~np.isnan(values))
         parts = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
-        # A series without a value for more than ``max_gap`` windows begins anew: its next value is counted as
-        # a cold start. After more than twice as many windows, the series is forgotten and then counts as a
-        # new series. The first value of a new series is not counted as a cold start.
+        # After more than ``max_gap`` windows without a value, the next value of a series is a cold start.
+        # After more than twice ``max_gap`` windows, the series counts as new, which is no cold start.
         returns += int(((np.diff(at) > 4) & (np.diff(at) <= 7)).sum())
         for part in parts:
             stop = min(int(part[-1]) + 4, len(values))
@@ -160,9 +159,8 @@ def test_a_gap_of_years_is_not_stepped_window_by_window(windows_per_step: int) -
     )
     closed = [block.start for block in ran.forecasts if block is not None]
     assert len(closed) <= 2 + 2 * 6
-    assert (
-        ran.counts.cold_starts == 0
-    )  # series a is forgotten in the gap, so it counts as new, and its next value is not a cold start
+    # Series a is forgotten in the gap, so it counts as new, and its next value is not a cold start.
+    assert ran.counts.cold_starts == 0
     assert ran.counts.windows == 2 + 3 + 1
     assert ran.counts.used == 5
     assert ran.shards[0].closed_through == far

@@ -82,8 +82,7 @@ def test_resharding_between_batches_changes_no_output(
 
 
 def assert_same_outputs(one: Ran, other: Ran, logs: Logs) -> None:
-    # Do not compare the number of windows: it is that of the shard with most windows, so it depends on which
-    # series are in which shard.
+    # Do not compare the numbers of windows, because they depend on how series are assigned to shards.
     assert replace(one.counts, windows=0) == replace(other.counts, windows=0)
     assert_same(by_key(one.forecasts), by_key(other.forecasts), logs.scale, within=YOUNG)
     assert sorted_rows(one.late).equals(sorted_rows(other.late))
@@ -105,6 +104,5 @@ def test_backfill_forecasts_do_not_depend_on_shard_count(
     assert_same_frames(frames[1], frames[3], scales(small_fleet))
     assert_same_frames(frames[1], frames[8], scales(small_fleet))
     _, forecasts = advance(model, model.initial_state(), small_fleet)
-    # Compare the forecasts with those of `advance`, too. With a decoder, they are equal only if the job has
-    # read the covariates.
+    # With a decoder, the forecasts of `advance` are equal only if the backfill has read the covariates.
     assert_same_frames(frames[1], forecasts.frame(), scales(small_fleet))

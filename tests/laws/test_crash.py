@@ -72,8 +72,8 @@ def fold_with_kills(
         ]
         starts = {name: min(shard.offsets[name] for shard in opened) for name in logs.partitions}
         parts = [cut(draw, log, starts[log.partition]) for log in logs.parts]
-        # Begin each partition with a batch without rows, as `Reader` does. This batch closes the windows that
-        # the watermark had passed before the kill. Otherwise they would stay open if no row follows.
+        # Begin each partition with a batch without rows, as `Reader` does.
+        # Even if no row follows, this batch closes the windows that the watermark had passed before the kill.
         announced = [empty_batch(name, start) for name, start in starts.items()]
         chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         per_step = draw(st.integers(1, 9))
@@ -130,7 +130,7 @@ def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
     run_stream(job_of(log, output, stop=half_of(log)))
     power = PowerLoss(output, _IGNORED, every_prefix=False, slow=PARTS)
     with power.record():
-        # run with 2 shards, so that the run begins by replacing the state table with one for 2 shards
+        # with another number of shards, the run begins by replacing the state table with one for 2 shards
         run_stream(job_of(log, output, shards=2))
     for files in random.Random(4).sample(power.states, 12):
         power.restore(files)
@@ -191,12 +191,15 @@ def test_a_stream_killed_at_any_file_rename_loses_nothing(
             snapshot_every_s=0.0,
             runner="in-process",
         )
-        ghosts = frozenset[threading.Thread]()
+        killed_threads = frozenset[threading.Thread]()
         for left, after, windows_per_step in kills:
-            with patch("os.replace", KillableProcess(left, after, ghosts).wrap(os.replace)), suppress(Killed):
+            with (
+                patch("os.replace", KillableProcess(left, after, killed_threads).wrap(os.replace)),
+                suppress(Killed),
+            ):
                 run_stream(replace(job, windows_per_step=windows_per_step))
-            ghosts = frozenset(threading.enumerate()) - {threading.current_thread()}
-        with patch("os.replace", KillableProcess(10**9, True, ghosts).wrap(os.replace)):
+            killed_threads = frozenset(threading.enumerate()) - {threading.current_thread()}
+        with patch("os.replace", KillableProcess(10**9, True, killed_threads).wrap(os.replace)):
             ended = run_stream(job).counts
         expected = run_stream(
             replace(job, output=clean, source=replace(source, manifest_folder=clean / "state"))
@@ -205,7 +208,7 @@ def test_a_stream_killed_at_any_file_rename_loses_nothing(
         assert ended == expected
         assert_same_frames(read_forecasts(clean), read_forecasts(output), scales(small_fleet))
         assert read_quarantine(clean).equals(read_quarantine(output))
-        # Read every file of forecasts, because none may be incomplete; and no forecast may be in two files.
+        # Every file of forecasts must be readable, and no forecast may be in two files.
         read = pl.read_parquet if format_ == "parquet" else pl.read_ndjson
         written = [read(file) for file in (output / "forecasts").iterdir()]
         assert sum(map(len, written)) == len(read_forecasts(clean))

@@ -33,7 +33,7 @@ from tests.stores import Objects, forecasts_written, in_memory, objects, put_bac
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"
 _IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # paths that do not influence a resumed run
-_SLOW_S = 0.03  # delay of writes of outputs, so that the test fails if a snapshot does not wait for them
+_SLOW_S = 0.03  # seconds by which writes of outputs are delayed: a snapshot must wait for these writes
 
 
 class PausedStream:
@@ -86,7 +86,7 @@ class PausedStream:
         return wrapped
 
     def _run(self, run: Callable[[], object]) -> None:
-        with suppress(Exception):  # the stream fails after the pause if another run has become the owner
+        with suppress(Exception):  # the stream raises after the pause if another run owns its output
             run()
         self.paused.set()
 
@@ -97,7 +97,7 @@ def states_after_requests(job: StreamJob, store: Remote) -> list[Objects]:
     The paths in `_IGNORED` are left out.
     """
     left: list[Objects] = []
-    lock = threading.RLock()  # reentrant, because one method that changes the store may call another
+    lock = threading.RLock()  # reentrant, because a method that changes the store may call another one
 
     def recorded(change: Any) -> Any:
         def wrapped(*given: Any, **options: Any) -> Any:
@@ -171,8 +171,8 @@ def run_until_killed(job: StreamJob, process: KillableProcess) -> Any:
     with ExitStack() as stack:
         for name in _CHANGES:
             stack.enter_context(patch.object(Remote, name, process.wrap(getattr(Remote, name))))
-        # A run may take over an output whose owner's process has died. All runs of this test are in one
-        # process, which is alive, so replace the check of the process.
+        # A run may become the owner of an output only if the process of the earlier owner is dead.
+        # All runs of this test are in one process, so let every owner count as dead.
         stack.enter_context(patch.object(lease, "_is_dead", lambda owner: True))
         with suppress(Killed):
             return run_stream(job).counts
@@ -203,17 +203,17 @@ def test_a_stream_killed_at_any_request_resumes_without_loss(
                 snapshot_every_s=0.0, runner="in-process",
             )  # fmt: skip
 
-        ghosts = frozenset[threading.Thread]()
+        killed_threads = frozenset[threading.Thread]()
         for left, after, windows_per_step in kills:
             run_until_killed(
-                replace(job(store), windows_per_step=windows_per_step), KillableProcess(left, after, ghosts)
+                replace(job(store), windows_per_step=windows_per_step),
+                KillableProcess(left, after, killed_threads),
             )
-            ghosts = frozenset(threading.enumerate()) - {threading.current_thread()}
-        ended = run_until_killed(job(store), KillableProcess(10**9, True, ghosts))
+            killed_threads = frozenset(threading.enumerate()) - {threading.current_thread()}
+        ended = run_until_killed(job(store), KillableProcess(10**9, True, killed_threads))
 
         assert ended == run_stream(job(clean)).counts
         assert_same_frames(read_forecasts(clean), read_forecasts(store), scales(small_fleet))
         assert read_quarantine(clean).equals(read_quarantine(store))
-        # A resumed run must have removed the objects that are newer than its snapshot. Otherwise a forecast
-        # would be in two objects.
+        # No forecast may be in two objects: a resumed run removes objects that are newer than its snapshot.
         assert forecasts_written(store) == len(read_forecasts(clean))

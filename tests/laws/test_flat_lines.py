@@ -68,9 +68,8 @@ def test_a_flat_line_raises_one_alarm_when_it_begins(begins: str, seed: int, gap
     assert (np.nansum(alarm[BEGIN + 1 : BEGIN + LENGTH], axis=0) <= 1).all()
     assert (np.nansum(alarm[BEGIN + 48 : BEGIN + LENGTH], axis=0) == 0).all()
     assert np.nansum(alarm[BEGIN - 24 : BEGIN + 48] == 1, axis=0).min() >= 1
-    assert (
-        np.nanmax(p_value[BEGIN + 100 : BEGIN + LENGTH]) < 0.1
-    )  # docs/alarms.md states that p-values stay low while a series is constant
+    # docs/alarms.md states that p-values stay low while a series is constant.
+    assert np.nanmax(p_value[BEGIN + 100 : BEGIN + LENGTH]) < 0.1
 
 
 @settings(max_examples=4)
@@ -90,8 +89,7 @@ def test_each_spike_of_a_constant_series_raises_one_alarm(seed: int, level: floa
     values = (values + spikes * sizes) * unit
     _, alarm, median = stepped(values)
     np.testing.assert_array_equal(np.nan_to_num(alarm) == 1, spikes)
-    # Only the forecast that is made just after a spike may differ from the level, because the spike is then
-    # the last value.
+    # Only the forecast just after a spike may differ from the level, because the spike is the last value.
     np.testing.assert_allclose(median[~spikes], level * unit, rtol=1e-6)
 
 

@@ -73,8 +73,8 @@ def test_two_jobs_over_one_log_equal_one_job(
     assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=False)
 
 
-# Use one partition, because of two duplicates the row with the larger offset counts. The second job reads new
-# logs, whose offsets begin at 0, so of two duplicates in different partitions another one could count.
+# Of two duplicates, the row with the larger offset counts, but the second log begins at offset 0 again.
+# So use one partition: with more, two jobs could use another row of two duplicates than one job does.
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(partitions=1), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
 def test_two_jobs_over_separate_logs_equal_one_job(
@@ -86,7 +86,7 @@ def test_two_jobs_over_separate_logs_equal_one_job(
 def assert_same_as_one_job(
     model: Forecaster, logs: Logs, shards: tuple[int, int], data: st.DataObject, is_new_log: bool
 ) -> None:
-    """Assert that two jobs give the outputs of one job if the second job takes over the shards of the first.
+    """Assert that two jobs give the outputs of one job if the second continues with the shards of the first.
 
     The second job reads the batches that the first job has not read. With ``is_new_log``, it reads them as
     new logs whose offsets begin at 0.
@@ -96,7 +96,7 @@ def assert_same_as_one_job(
 
     at = data.draw(st.integers(0, len(order)))
     first = fold(model, order[:at], shards[0], partitions=logs.partitions)
-    # For each partition, the offset that the first job has reached.
+    # ``reached`` has the offset that the first job has reached in each partition.
     reached = dict.fromkeys(logs.partitions, 0) | {batch.partition: batch.stop for batch in order[:at]}
     begins = dict.fromkeys(reached, 0) if is_new_log else reached
     second_shards = [
@@ -218,7 +218,7 @@ def test_a_stopped_and_resumed_stream_equals_one_backfill(
     at = int(share * rows)
     stopped = run_stream(replace(job, source=StoppingSource(source, at, job.stop_file)))
 
-    # Rows of windows that the watermark has not passed are pending, and no forecast is based on them.
+    # Rows of windows that are still open when the stream stops are pending: no forecast is based on them.
     assert stopped.stopped
     assert stopped.counts.missing == 0
     assert stopped.counts.rows_in >= at
@@ -242,7 +242,7 @@ def test_a_stopped_and_resumed_stream_equals_one_backfill(
     files = sorted((output / "forecasts").iterdir())
     forecasts = pl.concat([pl.read_parquet(file) for file in files])
     assert forecasts.select(pl.struct(IDENTITY).is_unique().all()).item()
-    if share:  # forecasts of the stopped run are unchanged, to the bit
+    if share:  # the resumed run has changed no bit of the stopped run's forecasts
         unchanged = read_forecasts(output).join(before, on=IDENTITY, how="semi")
         assert nested(unchanged.sort(IDENTITY)).equals(nested(before.sort(IDENTITY)))
 
@@ -271,8 +271,7 @@ def test_a_stream_of_a_watched_folder_resumes_after_each_file(
         counts = run_stream(job, stop_when_read).counts
         assert counts.missing == counts.late == 0
         assert counts.rows_in == read
-    # The rows of the last three windows are still pending and not used, because the watermark is two hours
-    # behind the newest row.
+    # The watermark is two hours behind the newest row, so rows of the last three windows are still pending.
     assert counts.used + len(state_table.read(output / "state").pending) == len(rows)
     expected = read_forecasts(whole).filter(pl.col("issued_at").dt.epoch("us") <= (START + 117) * HOUR_US)
     assert_same_frames(expected, read_forecasts(output), scales(small_fleet))

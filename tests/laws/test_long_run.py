@@ -27,8 +27,7 @@ from tests.precision import double_precision, in_double_precision
 
 WINDOWS = 100_000
 CHAIN_WINDOWS = int(os.environ.get("LONG_RUN_WINDOWS", "5000"))
-# In a smooth series, the values at neighbouring lags are nearly equal. Rounding errors of least squares are
-# largest for such inputs.
+# Values at neighbouring lags of a smooth series are nearly equal, which magnifies rounding errors.
 LAGS = (1, 2, 3, 22, 23, 24)
 
 
@@ -120,7 +119,7 @@ def test_forecasts_of_a_long_run_in_float32_agree_with_float64(chains: tuple[Cha
     short, reference = chains
     off = np.abs(short.forecast - reference.forecast)
     assert off[:, -1000:].max() <= 1e-3
-    assert off.max() <= 1e-2  # if one of the two had reset the state of a component, they would differ more
+    assert off.max() <= 1e-2  # if only one of the models had reset a state, it would be larger
 
 
 def test_p_values_and_alarms_of_a_long_run_agree_with_float64(chains: tuple[Chain, Chain]) -> None:

@@ -27,11 +27,12 @@ from tests.fleets import forecaster, scales
 
 MONTH = Frequency(0, 1)
 MODEL = forecaster(freq="1mo", ring=24)
+# December 1967 to November 1972 contains two leap years, and months before and after 1970.
 FIRST, MONTHS, SERIES = (
     -25,
     60,
     5,
-)  # December 1967 to November 1972 contains two leap years, and months before and after 1970
+)
 SPLIT_US = 864_000_000_000  # the 11th of January 1970
 
 

@@ -1,6 +1,6 @@
 """Laws of other files in this folder, for forecasters with an observed covariate.
 
-The laws are those of test_chunking, test_company, test_causality, test_order and test_versions.
+The other files are test_chunking, test_company, test_causality, test_order and test_versions.
 """
 
 from __future__ import annotations

@@ -48,9 +48,8 @@ def test_forecasts_do_not_depend_on_row_order_within_the_lateness(
     shuffled_order = run_shards(model, arrivals)
 
     assert shuffled_order.counts.late == 0
-    expected = (
-        0 if aggregate == "sum" else min(copies, len(rows_of(fleet)))
-    )  # equal rows are duplicates, but not in sums, which count each of them as an event
+    # An exact copy of a row is a duplicate, except in sums, which count each copy as an event.
+    expected = 0 if aggregate == "sum" else min(copies, len(rows_of(fleet)))
     assert shuffled_order.counts.duplicates == in_order.counts.duplicates == expected
     scale = scales(aggregate_rows(rows, model.window_config).windows)
     assert_same(by_key(in_order.forecasts), by_key(shuffled_order.forecasts), scale)

@@ -185,7 +185,7 @@ def test_series_are_forecast_from_their_first_to_the_last_window(jobs: JobsOfFil
     assert set(issued.iter_rows()) == expected
 
 
-def test_a_watched_folder_forecasts_all_closed_windows(
+def test_a_stream_of_a_watched_folder_forecasts_all_closed_windows(
     small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     model, incoming, output = forecaster(), tmp_path / "in", tmp_path / "out"
@@ -211,9 +211,8 @@ def test_a_watched_folder_forecasts_all_closed_windows(
     counts = run_stream(job, stop_when_read).counts
     run_backfill(BackfillJob(model, (str(small_file),), Input(Columns()), tmp_path / "backfill"))
 
-    last = (
-        small_fleet.stop - 1
-    ) * HOUR_US  # the last window stays open, so the last forecast is issued at the end of the one before
+    # A stream issues its last forecast at the start of the last window, because this window stays open.
+    last = (small_fleet.stop - 1) * HOUR_US
     expected = read_forecasts(tmp_path / "backfill").filter(pl.col("issued_at").dt.epoch("us") <= last)
     assert_same_frames(expected, read_forecasts(output), scales(small_fleet))
     assert counts.missing == counts.late == 0

@@ -45,7 +45,7 @@ from tests.partitions import LONG_GAP, Logs, all_logs
 from tests.power import PowerLoss
 from tests.stores import forecasts_written
 
-FIRST = START // 12  # the first windows of the logs begin here
+FIRST = START // 12  # the smallest number that the first window of a log can have
 
 
 def warmed_in_parts(
@@ -120,7 +120,7 @@ def test_a_model_change_gives_the_forecasts_of_a_rewarm(
     for ran in (at_once, in_parts):
         assert_versions(ran, models)
     scale = logs.scale_of_sums() if aggregate == "sum" else logs.scale
-    if empty == "zero":  # windows without a row count as 0, so the changes can be as large as the values
+    if empty == "zero":  # a window without a row has the value 0, so changes can be as large as values
         values = pl.concat([log.rows for log in logs.parts]).group_by("series_id")
         largest = dict(values.agg(pl.col("value").abs().max()).rows())
         scale = {name: own + largest.get(name, 0.0) for name, own in scale.items()}
@@ -133,7 +133,9 @@ def test_a_model_change_gives_the_forecasts_of_a_rewarm(
     new_ring=st.sampled_from([5, 20, 100]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_a_rewarm_in_parts_gives_the_same_state(cuts: list[int], ring: int, new_ring: int, seed: int) -> None:
+def test_a_rewarm_in_parts_gives_the_state_of_a_rewarm_at_once(
+    cuts: list[int], ring: int, new_ring: int, seed: int
+) -> None:
     old, new = forecaster("lstm", ring=ring), forecaster("gru", ring=new_ring)
     rng = np.random.default_rng(seed)
     values = 100 + rng.normal(size=(60, 4)).cumsum(axis=0)
@@ -164,8 +166,7 @@ def test_a_killed_stream_changes_its_version_at_the_journaled_window(tmp_path: P
     power = PowerLoss(output, (".numbers", ".lock", ".ended", ".run"), every_prefix=False, slow=PARTS)
     with power.record():
         run_stream(job)
-    # The recorded files are those after a loss of power at many moments: before the change is decided, while
-    # the new version is re-warmed, at the change, or after the change.
+    # A power loss can be before the decision to change, during the re-warm, at the change, or after it.
     for files in random.Random(6).sample(power.states, 14):
         power.restore(files)
         request_change(job.output, Request(new.version, "weather/2", 8))
@@ -204,7 +205,7 @@ def test_a_model_change_survives_a_kill_around_its_window(tmp_path: Path) -> Non
     run_stream(clean)
     window = read_changes(clean.states)[1].window
     assert window is not None
-    for closed in (window - 3, window - 1, window + 2):  # during the re-warm, at the change, after it
+    for closed in (window - 3, window - 1, window + 2):  # kill during the re-warm, at the change, and later
         closed_us = HALF_A_DAY.end_us(closed)
         held = next(at for at, us in sorted(held_stream.LOG.watermarks_us.items()) if us >= closed_us)
         command = [sys.executable, "-m", "tests.held_stream", str(killed.output), str(held)]

@@ -64,9 +64,8 @@ def topics(draw: st.DrawFn, keyed: bool) -> tuple[Topic, dict[str, float], int]:
         for at in sorted(rng.integers(0, len(messages) + 1, int(rng.integers(0, 3)))):
             messages.insert(int(at), rng.choice(np.array([b"nope", b'{"value": 5}'], object)))
         partitions[number] = messages
-    there = dict.fromkeys(
-        range(draw(st.integers(SHARDS if keyed else 1, 4))), 0
-    )  # the partitions that are not listed appear later
+    # These partitions exist from the start; the other partitions appear while the topic is read.
+    there = dict.fromkeys(range(draw(st.integers(SHARDS if keyed else 1, 4))), 0)
     return Topic(partitions, there, rng), scales(fleet), fleet.start
 
 
@@ -84,8 +83,7 @@ def forecast_scales(forecasts: dict[Key, Floats], scale: dict[str, float]) -> di
 
 
 @pytest.mark.parametrize("keyed", [False, True])
-# The phases leave out shrinking: Hypothesis would take minutes to find a smaller seed for which the test
-# fails, and a smaller seed does not make a simpler topic.
+# The phases leave out shrinking, which would take minutes: a smaller seed makes no simpler topic.
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(kills=st.integers(0, 3), lateness=st.integers(0, 2), data=st.data())
 def test_outputs_of_a_topic_do_not_depend_on_polls_kills_or_clocks(
@@ -146,7 +144,7 @@ def test_outputs_with_new_partitions_do_not_depend_on_batch_order(keyed: bool, d
     parts = [
         [b for b in batches if b.partition == one] for one in dict.fromkeys(b.partition for b in batches)
     ]
-    # Three orders: that in which the batches were read, a random one, and one partition after the other.
+    # Compare three orders: as the batches were read, a random order, and one partition after the other.
     orders = [batches, interleaved(data.draw, parts), [batch for part in parts for batch in part]]
     ran = [Ran([shard.copy() for shard in shards]) for _ in orders]
     for one, order in zip(ran, orders, strict=True):

@@ -116,9 +116,8 @@ def assert_transformed(one: Result, other: Result, values: Floats, factor: float
         assert largest.max() <= 1.0, f"{name} of series {largest.argmax()} is off by {largest.max()}"
     off = np.abs(other.anomaly[0] - one.anomaly[0])
     assert (np.nanmedian(off, axis=0) <= 1e-4 + ROUNDINGS * level).all()
-    assert (
-        np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level
-    ).all()  # the p-value is a step function, so a small difference of a value may change it by one step
+    # A p-value is a step function of the value: a small difference may change it by one step.
+    assert (np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level).all()
 
 
 factors = st.one_of(
@@ -136,7 +135,7 @@ factors = st.one_of(
 @example(seed=0, factor=1e-15, level=0.0)
 @example(seed=1, factor=1e15, level=-20.0)
 @example(seed=2, factor=1e-15, level=2.0**36)
-def test_forecasts_of_a_series_do_not_depend_on_its_unit(
+def test_forecasts_of_a_series_do_not_depend_on_the_unit_of_its_values(
     cell: str, seed: int, factor: float, level: float
 ) -> None:
     model, values = forecaster(cell, **SHORT_WEEK), kinds(seed) + level
@@ -148,8 +147,7 @@ def test_scaling_by_a_power_of_2_changes_no_bit_of_a_forecast(seed: int, power: 
     model, values, factor = forecaster(**SHORT_WEEK), kinds(seed), 2.0**power
     one, other = run(model, values), run(model, factor * values)
     for name in ("values", "network", "members"):
-        # As long as a series has only zeros, its scale is the smallest allowed one, which does not depend on
-        # the unit. So leave these windows out.
+        # Allow tiny differences: the scale of a series of zeros is a constant, whatever the unit.
         atol = 1e-140 / min(factor, 1.0)
         np.testing.assert_allclose(getattr(other, name) / factor, getattr(one, name), 0.0, atol, err_msg=name)
     np.testing.assert_array_equal(other.anomaly, one.anomaly)
@@ -213,7 +211,7 @@ def trained_on(values: Floats, heat: Floats, factor: float, linear: bool) -> Tra
 
 @pytest.mark.parametrize("power", [-50, 50])
 @pytest.mark.parametrize("linear", [True, False])
-def test_a_network_trained_in_another_unit_has_the_same_weights(power: int, linear: bool) -> None:
+def test_a_network_trained_on_values_in_another_unit_has_the_same_weights(power: int, linear: bool) -> None:
     values, heat, factor = kinds(0), kinds(1), 2.0**power
     one = trained_on(values, heat, 1.0, linear)
     other = trained_on(factor * values, factor * heat, factor, linear)
@@ -231,8 +229,7 @@ def test_a_network_trained_at_another_level_has_shifted_forecasts() -> None:
     values, shift = kinds(0) - 64.0, -(2.0**24)
     one, other = (trained_on(v, v, 1.0, True).forecaster for v in (values, values + shift))
     first, second = run(one, values, values), run(other, values + shift, values + shift)
-    # Compare from window 20 on, because the first forecasts depend on the level: the scale of a series with a
-    # single value is a fraction of this value.
+    # Compare from window 20 on: after a single value, the scale is a fraction of it and depends on the level.
     off = np.abs(second.values - shift - first.values)[:, 20:].max(axis=(0, 1, 3))
     spread = np.nanstd(values, axis=0)
     assert (off <= 1e-2 * spread + ROUNDINGS * abs(shift)).all()

@@ -49,7 +49,7 @@ def test_a_shard_of_another_version_is_refused() -> None:
         fold_on(new, [shard], [[end]])
 
 
-def test_a_setting_without_effect_on_weights_changes_the_version() -> None:
+def test_a_setting_without_effect_on_weights_changes_the_model_version() -> None:
     versions = {
         forecaster().version,
         forecaster(aggregate="sum").version,

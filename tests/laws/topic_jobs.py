@@ -57,7 +57,7 @@ def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any
         lateness: the lateness in half days.
         more: further fields of the source.
     """
-    # The job begins two windows after the first, so that it also reads rows outside of its time range.
+    # The job's time range begins two windows after the topic, so that some rows are outside of the range.
     how = Input(Columns(), start_us=(start + 2) * HALF_A_DAY_US, max_future_s=3600)
     return KafkaSource(
         Broker("nowhere:9092"),
@@ -107,7 +107,7 @@ def read(
             topic.there[following] = 0
         for number in topic.there:
             most = len(topic.partitions[number]) - topic.there[number]
-            if topic.chance.random() < 0.6:  # in the other steps, no message arrives
+            if topic.chance.random() < 0.6:  # with probability 0.4, no message arrives
                 topic.there[number] += int(topic.chance.integers(0, min(most, most_messages) + 1))
         clock.now_s += float(topic.chance.choice([0.1, 1.0, 40.0]))
         step = reading.step(places)

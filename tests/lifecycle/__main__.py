@@ -130,7 +130,7 @@ def _retrain(desk: Desk, life: Life) -> None:
     life.gated.append(retrained["gate"])
     life.add(f"B was retrained from A on newer rows: {retrained['version']}.")
     if not retrained["gate"]["promoted"]:
-        raise SystemExit(f"the gate refused B: {retrained['gate']['reason']}")
+        raise SystemExit(f"the gate refused model B: {retrained['gate']['reason']}")
     life.add("The gate let B in, and the champion is B.")
 
 

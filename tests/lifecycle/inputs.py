@@ -46,7 +46,7 @@ def _frame(hour: np.ndarray, values: np.ndarray) -> pl.DataFrame:
 
 
 def write_history(folder: Path) -> tuple[Path, Path]:
-    """Write the history and the noise, and return both files."""
+    """Write the history and the noise, and return the paths of both files."""
     folder.mkdir(parents=True, exist_ok=True)
     history, noise = folder / "history.parquet", folder / "noise.parquet"
     pl.concat([day_frame(day) for day in range(HISTORY_DAYS)]).write_parquet(history)

@@ -69,7 +69,7 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """True if no window was lost or late, and the alias and the stream changed versions as planned."""
+        """Return True if no window was lost or late, and alias and stream changed versions as planned."""
         moves = [1, 2, 4, 2, 1] if self.follows else [1, 2, 1]
         return (
             not self.windows_lost

@@ -19,8 +19,8 @@ from tests.lifecycle import inputs
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
-_FIRST_DAYS = 40  # written quickly, because the retraining waits for these days
-_FAST_S, _SLOW_S = 0.1, 0.7  # seconds between two days of the stream
+_FIRST_DAYS = 40  # days that are written quickly, because the retraining waits for them
+_FAST_S, _SLOW_S = 0.1, 0.7  # seconds between the files of two days
 
 
 @dataclass
@@ -112,7 +112,7 @@ class Stream:
         return found
 
     def stop_feeder(self) -> None:
-        """Stop putting files."""
+        """Stop the thread that writes files into the watched folder."""
         self._is_stopping.set()
         self._feeder.join()
 
@@ -129,7 +129,7 @@ class Stream:
             if self._process.poll() is not None:
                 raise SystemExit(f"the stream has ended: see {self._folder / 'stream.log'}")
             if time.monotonic() > deadline_s:
-                raise SystemExit(f"the stream reads no further: see {self._folder / 'stream.log'}")
+                raise SystemExit(f"the stream made too little progress: see {self._folder / 'stream.log'}")
             time.sleep(0.1)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of tests that write outputs: a bucket of an S3 server."""
+"""Fixtures for tests that write outputs to an object store: an S3 server with a bucket."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.stores import s3_server
 
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[Remote]:
-    """A bucket of an S3 server."""
+    """Run an S3 server, and yield a bucket of it."""
     with s3_server() as bucket:
         yield bucket
 
 
 @pytest.fixture
 def s3(bucket: Remote) -> Iterator[Remote]:
-    """An empty prefix in the bucket of the S3 server; its objects are deleted after the test."""
+    """Yield an empty prefix in the bucket of the S3 server; delete its objects after the test."""
     yield bucket / "out"
     bucket.remove_below()

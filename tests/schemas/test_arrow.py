@@ -1,3 +1,5 @@
+"""Tests that Arrow columns of every type are read, or their rows quarantined."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime

@@ -1,3 +1,5 @@
+"""Tests of the validation of labelled rows."""
+
 from __future__ import annotations
 
 import polars as pl

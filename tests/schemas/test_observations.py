@@ -1,3 +1,5 @@
+"""Tests of the validation of observations, and of the forms of times and ids that it reads."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,4 @@
-"""A record that `seal` wrote passes the check of `unseal`, also with whole-number keys and tuples."""
+"""Test that `unseal` accepts each record that `seal` wrote, also with whole-number keys and tuples."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ from schemas.sealed import seal, unseal
         ({"parts": (1, 2)}, {"parts": [1, 2]}),
     ],
 )
-def test_a_read_record_has_text_keys_and_lists(record: dict[Any, Any], expected: dict[str, Any]) -> None:
+def test_an_unsealed_record_has_text_keys_and_lists(record: dict[Any, Any], expected: dict[str, Any]) -> None:
     assert unseal(seal(record)) == expected

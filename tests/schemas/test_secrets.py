@@ -1,3 +1,5 @@
+"""Tests that logins and tokens are masked in URLs, settings and errors."""
+
 from __future__ import annotations
 
 import pickle

@@ -1,3 +1,5 @@
+"""Tests of the schemas of forecasts and scores."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime
@@ -64,7 +66,7 @@ def test_a_frame_with_duplicate_forecasts_is_refused() -> None:
 def test_a_forecast_frame_with_wrong_columns_is_refused() -> None:
     with pytest.raises(DataError, match="revision"):
         check_forecasts(forecast().drop("revision"))
-    with pytest.raises(DataError, match="no list of horizon"):
+    with pytest.raises(DataError, match="must hold lists of structs of horizon"):
         check_forecasts(forecast().with_columns(forecast=pl.lit([1.0])))
 
 

@@ -1,4 +1,4 @@
-"""The MLflow server of ``mlflow/`` as a process, and Statecast's commands as its clients."""
+"""Run the MLflow server of the folder ``mlflow/``, and Statecast commands that are its clients."""
 
 from __future__ import annotations
 

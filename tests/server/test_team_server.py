@@ -1,4 +1,4 @@
-"""The MLflow server of ``mlflow/`` works with a real PostgreSQL, with logins, kills, backups and S3.
+"""Tests of the MLflow server of the folder ``mlflow/`` with PostgreSQL, logins, kills, backups and S3.
 
 docs/team-server.md has the commands for users.
 """
@@ -72,7 +72,7 @@ def files_with(folder: Path, text: str) -> list[Path]:
         ("MLFLOW_FLASK_SERVER_SECRET_KEY", "secret key"),
     ],
 )
-def test_the_server_does_not_start_without_its_secrets(missing: str, reason: str, tmp_path: Path) -> None:
+def test_the_mlflow_server_needs_its_secrets_to_start(missing: str, reason: str, tmp_path: Path) -> None:
     with running_postgres() as empty:
         server = TeamServer(tmp_path / "server", empty.environment(), without=(missing,))
         try:
@@ -85,7 +85,7 @@ def test_the_server_does_not_start_without_its_secrets(missing: str, reason: str
 
 
 @pytest.mark.parametrize("command", ["train rows.csv -c job.toml", "promote weather/1", "models", "runs"])
-def test_a_wrong_password_is_refused_with_one_line(command: str, server: TeamServer, desk: Path) -> None:
+def test_a_wrong_password_is_refused_in_one_line(command: str, server: TeamServer, desk: Path) -> None:
     wrong = {"MLFLOW_TRACKING_USERNAME": "ana", "MLFLOW_TRACKING_PASSWORD": "not-the-password"}
     out, errors = ended(server.start_command(command, desk, **wrong), code=4)
     [line] = errors.splitlines()
@@ -176,7 +176,7 @@ def test_sync_finishes_a_training_whose_server_was_killed(
 
 
 def epochs_of(client: MlflowClient, name: str) -> list[int]:
-    """Return the epochs whose loss the server has, for the run with this name; empty without such a run."""
+    """Return the epochs for which the server has a loss of the run ``name``; empty without such a run."""
     experiments = [found.experiment_id for found in client.search_experiments()]
     runs = client.search_runs(experiments, f"attributes.run_name = '{name}'")
     if not runs:

@@ -21,7 +21,7 @@ FARTHEST = 1e9  # an expert's distances are clipped to this many scales, which f
 
 
 class ExpertInputs(NamedTuple):
-    """The data that an expert reads as a window closes, for one window (no axis ``...``) or ``T`` windows.
+    """The data that an expert reads at the end of a window: of one window, or of each of ``T`` windows.
 
     Attributes:
         window: ``[..., S]`` int64, index of the window; ``[..., 1]`` if it is the same for all series.
@@ -31,7 +31,7 @@ class ExpertInputs(NamedTuple):
         age: ``[..., S]`` int64, how many windows ago ``last`` was observed.
         scale: ``[..., S]`` float64 above 0, see `Block`.
         moves: ``[..., S]`` bool, see `Block`.
-        shape: ``[K, ..., S]`` float64, the differences of a season's phases from its mean.
+        shape: ``[K, ..., S]`` float64, the difference of each phase of the season from the season's mean.
     """
 
     window: Ints
@@ -53,10 +53,12 @@ class ExpertInputs(NamedTuple):
         return self.past[len(self.past) - 1 - ago]
 
     def future_shape(self, ahead: Ints) -> Floats:
-        """Return the season's shape ``[n, ..., S]`` at windows after this one.
+        """Return the part of ``shape`` that belongs to each of ``n`` later windows: ``[n, ..., S]``.
+
+        Each window has a phase of the season, and ``shape`` holds one number per phase.
 
         Args:
-            ahead: how many windows after this one, ``[n]`` or ``[n, ..., S]``.
+            ahead: how many windows after the current one, ``[n]`` or ``[n, ..., S]``.
         """
         more = ahead.reshape(-1, *[1] * self.window.ndim) if ahead.ndim == 1 else ahead
         return phases(self.shape, self.window + more)
@@ -72,26 +74,27 @@ class Expert(ABC):
     """
 
     format_version = 1
-    reads = frozenset({"history", "last", "age", "scale", "moves", "shape"})  # the fields in `ExpertInputs`
+    # the fields of the block that `ExpertInputs` contains
+    reads = frozenset({"history", "last", "age", "scale", "moves", "shape"})
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The name of the component and of the member."""
+        """The name of the component, under which its forecasts are added to the block's ``members``."""
 
     @property
     def writes(self) -> frozenset[str]:
-        """The expert's forecasts among the block's ``members``."""
+        """The name of the block's field that the expert fills, such as ``members.persistence``."""
         return frozenset({f"members.{self.name}"})
 
     @property
     @abstractmethod
     def reach(self) -> int:
-        """M: how many windows before the current one the expert reads."""
+        """M, the number of windows before the current one that the expert reads."""
 
     @property
     def forecast_fields(self) -> tuple[str, ...]:
-        """The fields that `forecast` reads: `step` keeps their contents after every window of the block."""
+        """The names of the expert's fields that `forecast` reads; `step` copies them after every window."""
         return ()
 
     @abstractmethod
@@ -99,7 +102,7 @@ class Expert(ABC):
         """Return the expert's fields by name."""
 
     def init(self, series: int) -> Arrays:
-        """Return zeros, unless the expert overrides it."""
+        """Return arrays of zeros as the initial state; a subclass can override this."""
         return {name: np.zeros((series, *field.shape), field.dtype) for name, field in self.spec().items()}
 
     @abstractmethod

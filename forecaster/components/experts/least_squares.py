@@ -20,7 +20,7 @@ _CLIP = 50.0  # regressors and targets are clipped to this many scales
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _AT_ONCE = 16  # this many windows are computed at once, so that intermediate arrays stay in the cache
-# A forecast is at most this many times as far from the last value as the farthest lag, plus one scale.
+# Limit of a forecast's distance from the last value, as a multiple of the farthest lag's, plus one scale.
 _ROOM = 2.0
 
 
@@ -119,7 +119,7 @@ class LeastSquares(Expert):
         gain = np.einsum("ijs,js->is", inverse, x)
         size = np.einsum("is,is->s", gain, x)
         error = target - np.einsum("is,is->s", weights, x)
-        # In single precision the inverse can cease to be positive definite: reset it then.
+        # In float32 the inverse can become not positive definite by rounding. Reset it then.
         lost = ~(size >= 0) & learns
         if lost.any():
             inverse[:, :, lost] = (np.eye(len(x), dtype=np.float32) / self.prior)[:, :, None]
@@ -127,8 +127,8 @@ class LeastSquares(Expert):
         size += np.float32(self.forget)
         weights += gain / size * error
         np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weights)
-        # Put the square root into the gain: then gain[i] * gain[j], and so the inverse, is exactly symmetric.
-        # An asymmetry would grow at every forgetting, until the inverse is no longer positive definite.
+        # Divide the gain by a square root: the update gain[i] * gain[j] of the inverse is then symmetric.
+        # An asymmetry of the inverse would grow until the inverse is not positive definite.
         gain /= np.sqrt(size)
         trace = sum(inverse[i, i] - gain[i] * gain[i] for i in range(len(x)))
         forgets = learns & (trace < len(x) / self.prior)
@@ -143,7 +143,7 @@ class LeastSquares(Expert):
         """Return the forecasts issued at the end of each window of ``inputs``, see `Expert.forecast`."""
         now = self._without_shape(inputs, inputs.last[None], inputs.age[None])[0]
         longest = max(self.lags)
-        # Compute with distances from the last value: float32 would round small changes of a high level away.
+        # Compute with distances from the last value: at a high level, float32 would round small changes to 0.
         values = np.zeros((longest + 1 + self.horizon, *now.shape), np.float32)
         for back in self._runs_of_past_windows:
             past = self._without_shape(inputs, inputs.back(back), back)
@@ -161,13 +161,13 @@ class LeastSquares(Expert):
 
     @cached_property
     def _runs_of_past_windows(self) -> list[Ints]:
-        """The past windows that a forecast reads, as arrays ``[n]`` of windows ago that fall by 1 each."""
+        """The past windows that a forecast reads, as groups ``[n]`` of consecutive "windows ago"."""
         ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
         runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
         return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
 
     def _unroll(self, values: Floats32, weights: Floats32, means: list[Floats32], room: Floats32) -> None:
-        """Fill the horizons of ``values`` ``[M + N, ..., S]`` one by one, each from the rows before it.
+        """Forecast the last N rows of ``values`` ``[M + N, ..., S]`` one by one, each from earlier rows.
 
         Args:
             values: distances from the last value in scales; the last N rows are written.
@@ -183,7 +183,7 @@ class LeastSquares(Expert):
         product = np.empty_like(ahead)
         self._add_past_values(ahead, values, of_lags, product)
         for h, after in enumerate(ahead):
-            row = longest + h  # the row of the value before this horizon
+            row = longest + h  # the row before the forecast row
             after += np.multiply(stays, values[row], out=product[0])
             for weight, lag in zip(of_lags, self.lags, strict=True):
                 if lag < h:
@@ -198,10 +198,10 @@ class LeastSquares(Expert):
     def _add_past_values(
         self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
     ) -> None:
-        """Add to all horizons ``ahead`` ``[N, ..., S]`` the part of the lags that lie before the forecast.
+        """Add the terms of the regression that use past values only to ``ahead`` ``[N, ..., S]``.
 
-        Past values are known, so all horizons of a lag are computed at once; ``product`` ``[N, ..., S]`` is
-        overwritten. The other arguments are as in `_unroll`.
+        These terms do not depend on forecasts, so all horizons of a lag are computed at once. ``product``
+        ``[N, ..., S]`` is overwritten. The other arguments are as in `_unroll`.
         """
         longest = max(self.lags)
         for weight, lag in zip(of_lags, self.lags, strict=True):

@@ -63,7 +63,7 @@ class SeasonalNaive(Expert):
 
     @property
     def reach(self) -> int:
-        """The windows of a season before the current window."""
+        """M: one window less than a season, so that the last value of every seasonal phase is read."""
         return self.season - 1
 
     def spec(self) -> Mapping[str, Field]:

@@ -19,7 +19,8 @@ from forecaster.arrays import Arrays, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
-# The ridge is at least this (in scales squared), so that tiny forecast changes move weights only slowly.
+# The penalty of the ridge regression is at least this, in squared scales.
+# Without this limit, weights would change fast after tiny forecast changes.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
@@ -90,15 +91,15 @@ class Stacking:
         anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
-            # The last column of ``products`` holds the squared actuals.
+            # In the field ``products``, the last column holds the squared actuals.
             "products": Field("float32", (len(anchors), members + 1)),
-            # The last column of ``waiting`` holds the combined forecasts.
+            # In ``waiting``, the stored forecasts, the last column holds the combined forecasts.
             "waiting": Field("float32", (sum(anchors), members + 1)),
             "issued": Field("float64", (self.horizon, 2)),
         }
 
     def init(self, series: int) -> Arrays:
-        """Return arrays without learned weights and stored forecasts."""
+        """Return the initial arrays: no weights are learned yet, and no forecasts are stored."""
         own: Arrays = {name: np.zeros((series, *f.shape), f.dtype) for name, f in self.spec().items()}
         own["waiting"][:], own["issued"][:] = np.nan, np.nan
         return own
@@ -137,25 +138,26 @@ class Stacking:
         median = block.out.forecast[self.middle]
         network = np.moveaxis((median - block.last[..., None]) / block.scale[..., None], 2, 0)
         np.clip(network, -_LARGEST, _LARGEST, out=network)
-        # order="C" is the experts' order in memory, so arithmetic on all members is fast.
+        # The experts' forecasts are in C order: arithmetic is faster if the network's are, too.
         return [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
 
     def _combined(self, weights: Floats32, changes: Sequence[Floats32], block: Block) -> Floats32:
-        """Return the combined forecast ``[N, T, S]``, from weights ``[M, A, T, S]`` of the ``changes``."""
+        """Return the combined forecast ``[N, T, S]``: the weighted sum of the members' ``changes``."""
         to_horizons = by_horizon(anchor_horizons(self.horizon), self.horizon)
         combined = np.zeros_like(changes[0])
         for weight, change in zip(weights, changes, strict=True):
             part = np.tensordot(to_horizons, weight, axes=1)
             combined += np.multiply(part, change, out=part)
         _within(combined, changes)
-        # A constant series with more than one value is forecast to stay at its last value.
+        # The forecast of a constant series with more than one value is its last value.
         combined *= block.moves | (block.observed == 1)
         return combined
 
     def _stores(self, own: Arrays, forecasts: Floats32) -> list[tuple[int, Floats32, Floats32]]:
-        """Return for each anchor horizon: its windows, its store of forecasts, and the rows to store next.
+        """Return for each anchor horizon: its length, its store of forecasts, and the forecasts to store.
 
-        An anchor of ``a`` windows has a store ``[a, M or M + 1, S]``; the rows are ``[T, M or M + 1, S]``.
+        An anchor of ``a`` windows has a store ``[a, M or M + 1, S]``; the new forecasts are ``[T, M or M + 1,
+        S]``.
         """
         anchors, members = anchor_horizons(self.horizon), forecasts.shape[1]
         until = np.cumsum(anchors)
@@ -249,7 +251,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide all errors by that of the best member: its power is then 1, so the sum of the powers is not 0.
+    # Divide all errors by the best member's error: its power is then 1, so no sum of powers is 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]

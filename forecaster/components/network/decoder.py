@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from forecaster.arrays import Ints
 from forecaster.components.network.random_parts import random_linear, random_recurrent, small_linear
 
-_DISTANCES = 2  # two inputs of the decoder hold how far ahead a step is
+_DISTANCES = 2  # two inputs of the decoder state how many windows ahead a step is
 
 
 class Decoder(nn.Module):
@@ -68,7 +68,7 @@ class Decoder(nn.Module):
 
 
 def trained_horizons(learned: int, steps: int, season: int) -> slice | Ints:
-    """Return the trained horizon that each step uses: its own, or the last trained one of the same phase."""
+    """Return the trained horizon to use for each step: beyond the last one, a horizon of the same phase."""
     if steps == learned:
         return slice(None)
     step = np.arange(steps)

@@ -29,7 +29,7 @@ from forecaster.time.frequency import Frequency
 
 _CLIP = 6.0  # distances of values and lags are clipped to this many spreads
 _LARGEST_RATIO = 1e3  # the ratios of scale and unit to the spread are clipped to this, and to its inverse
-_MOST_SPREADS = 1e30  # the ratio of 20 scales to the spread is limited to this, which float32 can hold
+_MOST_SPREADS = 1e30  # the ratio of 20 scales to the spread is limited to this, which fits into float32
 _LARGEST_ERROR = 1e6  # errors of experts are clipped to this many units (`Moments`)
 
 INPUTS_BESIDE_LAGS = 11
@@ -98,7 +98,7 @@ def network_inputs(
     ridge: Floats32 | None = None,
     prior: float = 0.0,
 ) -> Inputs:
-    """Compute the inputs of series from a cold start; none depends on a later window.
+    """Compute the inputs of series from a cold start; the inputs of a window do not depend on later windows.
 
     Args:
         values: ``[T, S]`` float64, NaN if missing.

@@ -30,7 +30,7 @@ from forecaster.components.network.ridge import (
 ALL_RIDGE_COUNT = RIDGE_COUNT + 1
 ALL_EXPERT_COUNT = LINEAR_EXPERT_COUNT + 1  # the expert in logarithms is the last of all K experts
 _LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # the ratio of a value to the last value is clipped to these limits
-_ROOM = 0.7  # a forecast passes the largest or smallest value so far by at most this, in logarithms
+_ROOM = 0.7  # a forecast exceeds the past range of values by at most this, in logarithms
 _LARGEST = np.float32(2000.0)  # a forecast is at most this many units from the last value
 
 
@@ -94,6 +94,6 @@ def _in_units(block: Block, piece: RegressorPiece, change: Floats32) -> Floats32
         low, high = np.log(lowest / last) - _ROOM, np.log(highest / last) + _ROOM
         np.clip(change, *(bound.astype(np.float32)[..., None] for bound in (low, high)), out=change)
         np.expm1(change, out=change)
-        # Limit the ratio of the last value to the unit: it can exceed float32, and infinity times 0 is NaN.
+        # Limit the ratio of last value and unit: if it overflowed float32, infinity times 0 would be NaN.
         change *= np.minimum(last / unit, _LARGEST_RATIO).astype(np.float32)[..., None]
         return np.clip(change, -_LARGEST, _LARGEST, out=change)

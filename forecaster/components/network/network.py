@@ -32,10 +32,11 @@ from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
 
 _ALL = slice(None)
-_TRUST_IN_RIDGES = 1.5  # with this initial logit, the two ridges have 64 % of the seven experts' weight
+# with this initial logit, the two ridge regressions get 64 % of the weight of all seven experts
+_TRUST_IN_RIDGES = 1.5
 _LARGEST_LOG_SCALE = 345.0  # the log scale is clipped to this, so that the square of a scale stays finite
-# The median of horizon h may be this many times h ``falls`` below the lowest past value, or this many times h
-# ``rises`` above the highest.
+# At horizon h, the median is at most this many times h ``falls`` below the lowest past value.
+# At horizon h, the median is at most this many times h ``rises`` above the highest past value.
 _ROOM = 2.0
 _READS = frozenset({"history", "before", "mean", "spread", "last", "lowest", "highest", "falls", "rises"})
 _READS |= {"scale", "unit", "age", "observed"}
@@ -104,7 +105,7 @@ class Network(nn.Module):
         )
         self.dropout = Dropout(dropout, rng)
         # The head's outputs are blocks of N numbers: one block for each quantile, then one for each expert.
-        # With small weights, the untrained network forecasts as its linear part.
+        # The head's initial weights are small, so an untrained network forecasts as its linear part does.
         self.head = small_linear(width, (len(config.quantiles) + experts) * config.horizon, rng)
         self.hidden0 = nn.Parameter(torch.zeros(config.layers, width))
         self.cell0 = nn.Parameter(torch.zeros(config.layers if config.cell == "lstm" else 0, width))
@@ -150,7 +151,7 @@ class Network(nn.Module):
             Quantiles ``[Q, n, S, N]``.
         """
         hidden, _ = self.initial(len(static), static)
-        # Each layer adds its input to its output, so the top layer's output is the sum over the layers.
+        # Each layer adds its input to its output, so the top layer's output is the sum over all layers.
         top = hidden.sum(dim=0).expand(len(known), -1, -1)
         return self._quantiles(self.decoder(top, known), None)
 
@@ -179,7 +180,7 @@ class Network(nn.Module):
 
     def init(self, series: int) -> Arrays:
         """Return the learned initial state; ``expected`` is NaN, because nothing was forecast yet."""
-        # Clone the initial state: for one series it is the weights' own memory, which a step would overwrite.
+        # Clone the initial state: it may be the memory of the weights, which a step would overwrite.
         own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
         return own | (
             {"expected": np.full((series, LINEAR_EXPERT_COUNT), np.nan, np.float32)}

@@ -22,7 +22,7 @@ class Dropout(nn.Module):
     """Set a random share of the numbers to 0 during training, and enlarge the others (as `nn.Dropout`)."""
 
     def __init__(self, rate: float, rng: torch.Generator) -> None:
-        """Drop the share ``rate``, 0 to below 1, drawn from ``rng``."""
+        """Set up dropout of the share ``rate``, 0 to below 1, with random numbers from ``rng``."""
         super().__init__()
         self.rate, self.rng = rate, rng
 
@@ -46,8 +46,8 @@ def random_linear(inputs: int, outputs: int, rng: torch.Generator, bias: bool = 
 
 def small_linear(inputs: int, outputs: int, rng: torch.Generator) -> nn.Linear:
     """Return a linear layer with small weights and a bias of 0: its first outputs are almost 0."""
-    # `random_linear` draws weights that the next lines overwrite. Keep these draws: without them, a seed
-    # would give other weights than in version 0.1.
+    # `random_linear` draws weights that the next lines overwrite.
+    # Keep these draws: without them, the same seed would give other weights than in version 0.1.
     layer = random_linear(inputs, outputs, rng)
     nn.init.normal_(layer.weight, std=1e-2, generator=rng)
     nn.init.zeros_(layer.bias)

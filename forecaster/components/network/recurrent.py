@@ -1,4 +1,4 @@
-"""The recurrent layers of a network: they read the inputs and carry the state.
+"""The recurrent layers of a network: they read the inputs and keep a state from window to window.
 
 Letters: T windows, S series, F inputs, L layers, H hidden width.
 """

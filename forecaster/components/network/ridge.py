@@ -27,8 +27,8 @@ from forecaster.components.season import windows_ago
 
 RIDGE_COUNT = 2
 LINEAR_EXPERT_COUNT = RIDGE_COUNT + 4
-OTHER_LEVEL = 20.0  # a lag farther than this many scales from the last value counts less
-# Distances are clipped to this many times `OTHER_LEVEL`, because infinity times 0 would be NaN.
+OTHER_LEVEL = 20.0  # a lag that differs from the last value by more than this many scales counts less
+# Distances are clipped to this many times `OTHER_LEVEL`: infinity would later give NaN when multiplied by 0.
 _FAR = np.float32(1e30)
 _LARGEST = 2000.0  # a forecast is at most this many units from the last value
 # A piece has at most this many columns (windows times series) and lags: its arrays fit into the cache.
@@ -137,14 +137,14 @@ def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator
     The regressors of a piece are overwritten by the next piece.
     """
     series = block.values.shape[1]
-    together = max(1, _COLUMNS // max(series, 1))  # a piece of few series has several windows
+    together = max(1, _COLUMNS // max(series, 1))  # if there are few series, a piece has several windows
     for first in range(0, series, _COLUMNS):
         some = slice(first, min(first + _COLUMNS, series))
         buffer = np.zeros((count + 1, min(together, len(rows)), some.stop - first), np.float32)
         for start in range(0, len(rows), together):
             at = slice(start, min(start + together, len(rows)))
             x = buffer[:, : at.stop - start]
-            # For a single row use a slice, which gives views of the block: an array of rows would copy.
+            # For a single row use a slice, which gives views of the block: an index array would copy.
             these = slice(int(rows[start]), int(rows[start]) + 1) if len(x[0]) == 1 else rows[at]
             yield RegressorPiece(at, these, some, x, regressors(block, these, some, x[:count]))
 
@@ -168,13 +168,13 @@ class Experts:
 
     @cached_property
     def _places(self) -> list[Ints]:
-        """The rows ``[N]`` of the regressors that the two seasonal experts forecast at each horizon.
+        """The row of the regressors ``[N]`` that each of the two seasonal experts forecasts per horizon.
 
         The first expert repeats the last season, the second one the seventh season before.
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # Row ``count`` of the regressors is 0, the last value: use it for lags of 0 and lags beyond the ring.
+        # Row ``count`` of the regressors is 0, the last value: use it for lags that the ring does not hold.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:

@@ -27,7 +27,7 @@ def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
     for file in found.files:
         try:
             checked.append(tables.check(file, columns))
-        except DataError:  # the reason is reported when the file is read
+        except DataError:  # skip the file here: the reason is reported when the job reads the file
             if not job.data.skip_bad_files:
                 raise
             bad += 1

@@ -20,13 +20,14 @@ SERIES_NAMES = ("series_id", "unique_id", "item_id")
 TIME_NAMES = ("timestamp", "ds", "time", "date", "datetime", "date_time", "time_hour")
 VALUE_NAMES = ("value", "y", "target")
 
-# the names that a pandas index without a name gets in CSV files, when read back, and in Parquet files
+# names of a pandas index without a name: in CSV files, in CSV files read back by pandas, in Parquet files
 _INDEX = re.compile(rf"{re.escape(UNNAMED)}\d+\)|Unnamed: \d+(?:\.\d+)?|__index_level_\d+__")
 
-# names that pandas and R give to a column that was an index or row names
+# names of columns that pandas and R make from an index or from row names
 _RESET_INDEX = re.compile(r"index|level_\d+|X|rownames|\.\.\.\d+")
 
-_ENOUGH_CELLS = 20  # a column with this many cells and not one number is text, not numbers in bad rows
+# a column of this many cells without a number is text; with fewer, its rows may just be bad
+_ENOUGH_CELLS = 20
 
 
 @dataclass(frozen=True)

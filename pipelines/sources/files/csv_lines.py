@@ -19,7 +19,7 @@ _LINE_FEED, _RETURN, _QUOTE, _DELIMITER = "\ue00a", "\ue00d", "\ue00b", "\ue00c"
 
 _MOST_LINES = 50
 _MOST_BYTES = 1 << 16
-_LONGEST_BYTES = 8 << 20  # a longer line is returned in pieces
+_LONGEST_BYTES = 8 << 20  # a longer line is passed on in pieces
 
 
 class RowPerLine(ByteStream):
@@ -37,7 +37,7 @@ class RowPerLine(ByteStream):
     _CHUNK = 1 << 20
 
     def __init__(self, file: BinaryIO, header_lines: int, delimiter: str, cells: int) -> None:
-        """Begin a file; ``file`` is UTF-8 text at its beginning, ``cells`` the number of columns."""
+        """Begin with the first byte of ``file``, text in UTF-8; ``cells`` is the number of columns."""
         super().__init__(file)
         self.has_replaced = False
         self._delimiter = delimiter
@@ -45,7 +45,7 @@ class RowPerLine(ByteStream):
         self._edges = np.zeros(256, bool)  # characters that may be beside the quotes of a cell
         self._edges[list(f'"\r\n{delimiter}'.encode())] = True
         sign = re.escape(delimiter.encode())
-        # a complete cell: in a cell that does not begin with a quote, a quote is an ordinary character
+        # A complete cell. In a cell that does not begin with a quote, a quote is an ordinary character.
         self._ending = re.compile(rb'(?:"(?:[^"]|"")*+"[^%b]*+|[^"%b][^%b]*+|)(?:%b|$)' % ((sign,) * 4))
         self._ready = b"".join(file.readline() for _ in range(header_lines))
         self._rest = b""

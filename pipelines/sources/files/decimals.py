@@ -10,7 +10,7 @@ import polars as pl
 
 from schemas.errors import DataError
 
-_GROUPS = "'’ \u00a0\u202f"  # separators of thousands that are used with either decimal sign
+_GROUPS = "'’ \u00a0\u202f"  # separators of thousands that numbers with either decimal sign may have
 _SIGN = r"^\s*[+-]?"
 
 
@@ -62,7 +62,7 @@ class Decimals:
         """Begin a file; ``setting`` is the decimal sign, ``.`` or ``,``, or ``auto`` to find it."""
         self._path = path
         self._sign = "" if setting == "auto" else setting
-        self._unsure = ""  # an earlier cell such as 1.234, which is 1234 if the file has decimal commas
+        self._unsure = ""  # an earlier cell such as 1.234, which means 1234 if the file has decimal commas
 
     def rewrite(self, frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """Return the frame with the numbers in the named text columns as digits and a point.

@@ -23,7 +23,8 @@ from schemas import arrow
 from schemas.errors import DataError
 
 KNOWN = "CSV, Parquet or JSON lines files (.csv, .tsv, .parquet, .jsonl; text may be .gz)"
-ROW, PROBLEM = "\0row", "\0problem"  # the zero byte prevents clashes with file columns
+# names of added columns; because of the zero byte, no column of a file has such a name
+ROW, PROBLEM = "\0row", "\0problem"
 
 _NO_UTF8 = "is not text in UTF-8: save it as UTF-8, or set data.encoding, such as 'cp1252' for files of Excel"
 
@@ -180,7 +181,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
         buffered, text = row_per_line(file, lines, delimiter, len(header))
         reader = pacsv.open_csv(
             buffered,
-            # one thread, because pyarrow reports the numbers of skipped rows only then
+            # use one thread: with more, pyarrow does not report the numbers of skipped rows
             read_options=pacsv.ReadOptions(
                 use_threads=False,
                 # a block must hold at least one row
@@ -220,8 +221,8 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
     among: dict[int, str] = {}
     end = row + frame.height
     for number in sorted(broken):
-        # ``frame`` lacks the broken rows, so each of them moves the end of the block by one row. A broken row
-        # right after the end belongs to the block.
+        # ``frame`` lacks the broken rows, so each of them moves the end of the block by one row.
+        # A broken row directly after the last row of the block belongs to the block.
         if frame.height and number > end + 1:
             break
         among[number] = broken.pop(number)

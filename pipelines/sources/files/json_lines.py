@@ -13,7 +13,7 @@ import polars as pl
 
 from schemas.errors import DataError
 
-_KEY_LINES = 1_000  # column names are searched for in this many first lines
+_KEY_LINES = 1_000  # column names are collected from this many lines at the beginning of a file
 
 
 def first_keys(path: Path, file: BinaryIO) -> list[str]:

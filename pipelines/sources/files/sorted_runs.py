@@ -22,7 +22,7 @@ _FRAME_ROWS = 1 << 18
 
 
 def sweep(folder: Path) -> None:
-    """Delete the runs that a killed replay has left in a folder."""
+    """Delete the files of sorted runs that a killed replay has left in a folder."""
     for left in folder.glob(f"{_PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -66,7 +66,7 @@ class Sorter:
         yield from _in_larger_frames(self._merged()) if self._runs else self._held
 
     def close(self) -> None:
-        """Release the rows, and delete the runs on the disk."""
+        """Release the rows, and delete the sorted runs on the disk."""
         self._held, self._runs = [], []
         if self._delete is not None:
             self._delete()
@@ -103,8 +103,8 @@ class Sorter:
             last_times_us = [run.last_us for run in runs if run.has_more]
             if not last_times_us:
                 break
-            # Take only rows before this time: a run whose block ends with it may have more rows of the same
-            # time in its next block, and they must precede the rows of later runs.
+            # Take only rows before this time: a run may have more rows of this time in its next block.
+            # Rows of a run must precede the rows of the same time in later runs.
             bound_us = min(last_times_us)
             ready = [run.take_before(bound_us) for run in runs]
             yield from _in_order(ready)

@@ -164,8 +164,8 @@ def _open(path: Path, columns: Columns) -> _Opened:
     folders = {name: value for name, value in folder_columns(path).items() if name not in names}
     beside = Beside(tuple(folders), formats.index_columns(path))
     if is_long(names, columns, beside):
-        # The layout of a long file depends only on its column names and on the cells of index columns, so it
-        # is found without the cells of other columns.
+        # Find the layout without the cells of columns that are not needed.
+        # For a long file the column names and the cells of index columns decide the layout.
         index = [name for name in names if beside.is_index(name)]
         known = _head(path, index, (), columns) if index else _empty(())
         others = _empty(name for name in names if name not in index).clear(len(known))

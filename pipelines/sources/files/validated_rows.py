@@ -258,5 +258,5 @@ def rows_of(path: Path, how: Input, now_s: float) -> Iterator[pl.DataFrame]:
     try:
         for part in read_file(path, how, now_s):
             yield part.rows
-    except DataError:  # the reason is reported when the job reads the file
+    except DataError:  # stop here: the reason is reported when the job reads the file
         return

@@ -22,8 +22,8 @@ from pipelines.settings.kafka import (
 from pipelines.sources.messages import Messages
 from schemas.errors import DataError
 
-# Let the client fetch as many messages in advance as a large poll takes. With its defaults it stops fetching
-# for a second as soon as it holds 100,000 messages, even small ones, and polls return half as many.
+# The client fetches as many messages in advance as a large poll takes.
+# By default a client stops for a second whenever it holds 100,000 messages: polls return half as many.
 _QUEUED_KB, _QUEUED_MESSAGES, _FULL_WAIT_MS = 64 << 10, 300_000, 20
 _UNKNOWN = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION")
 _TEMPORARY = ("NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "BROKER_NOT_AVAILABLE", "_WAIT_CACHE")
@@ -191,7 +191,7 @@ class TopicConsumer:
                 time.sleep(_RETRY_S)
 
     def _raise_if_permanent(self, partition: int, error: Any) -> None:
-        """Raise an error that will not go away by itself; the client recovers from a lost connection."""
+        """Raise an error from which the client cannot recover; it recovers from a lost connection."""
         name = error.name()
         if name == "_AUTO_OFFSET_RESET":
             raise DataError(self._lost_offset(partition, error))

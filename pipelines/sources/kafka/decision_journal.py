@@ -103,7 +103,8 @@ class Decisions:
         self._schemas: dict[int, str] = {}
         self._records, self._longest = 0, LONGEST
         try:
-            self._journal = Journal(path)  # drops an incomplete last line: its decision never took effect
+            # opening the journal drops an incomplete last line, because its decision never took effect
+            self._journal = Journal(path)
             for number, record in self._journal.records():
                 self._apply(record, number)
         except (OSError, ValueError) as error:
@@ -119,7 +120,7 @@ class Decisions:
         self._add({"partition": partition, "offset": offset, "watermark_us": watermark_us})
 
     def keep_clocks(self, clocks: Mapping[str, ClockDecision]) -> None:
-        """Store the clocks with which the rows of partitions are compared."""
+        """Store the clocks that decide, for each partition, which rows are in the future."""
         self._add(*(_clock_record(name, one) for name, one in clocks.items()))
 
     def refuse(self, refused: Mapping[str, list[Refused]]) -> None:
@@ -159,7 +160,7 @@ class Decisions:
         ]
 
     def settled(self, partition: str) -> int:
-        """Return the offset before which the clocks of all rows are final."""
+        """Return the offset before which the decisions about rows in the future are final."""
         clocks = self._of(partition).clocks
         return clocks[-1].stop if clocks else 0
 

@@ -59,7 +59,7 @@ class Reading:
         self.consumer.close()
 
     def step(self, places: Positions) -> Step[Positions]:
-        """Return the next batches from ``places`` on; waits for messages for up to `_POLL_S` seconds."""
+        """Return the next batches from ``places`` on; wait for messages for up to `_POLL_S` seconds."""
         if places != self.places:
             self._seek(places)
         now = dict(places)
@@ -67,14 +67,15 @@ class Reading:
             made = [*self._poll(now)]
             made += self._periodic(now, max((batch.arrived_s for batch in made), default=None))
         except BaseException:
-            self.places = None  # the poll is lost, so the next step must seek
+            self.places = None  # the polled messages are lost, so the next step must read them again
             raise
         self.places = now
         return Step(tuple(made), now, _REGISTRY_WAIT_S if self.held else 0.0)
 
     def _seek(self, places: Positions) -> None:
         self.numbers = {name: self.source.number(name) for name in places}
-        self.decisions = self.source.decisions()  # the process that began this run may have added decisions
+        # read the journal anew: the process that began this run may have added decisions
+        self.decisions = self.source.decisions()
         self.held = None
         self.consumer.read_from({self.numbers[name]: place.offset for name, place in places.items()})
         self.idle.restart(places)

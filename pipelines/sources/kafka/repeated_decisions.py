@@ -41,10 +41,10 @@ class PolledMessages:
 
     @staticmethod
     def of(polled: Mapping[str, Polled]) -> PolledMessages:
-        """Join the polled messages of several partitions, given by name."""
+        """Join the polled messages of several partitions; the keys are the names of the partitions."""
         counts = [len(one.offsets) for one in polled.values()]
         came_ms = np.array([ms for one in polled.values() for ms in one.came_ms], np.int64)
-        # a message without a timestamp (brokers return -1) leaves the decision to the stored clock
+        # -1 means that the message has no timestamp: then only the stored clock decides.
         came_ms = np.where(came_ms <= 0, _LAST_MS, np.minimum(came_ms, _LAST_MS))
         return PolledMessages(
             [*polled],
@@ -113,7 +113,7 @@ class Judge:
         for partition in partitions:
             name, low, high = self.polls.names[partition], *self.polls.bounds[partition : partition + 2]
             start = max(int(self.polls.offsets[low]), self.decisions.settled(name))
-            # never store an earlier clock, or a wall clock that was set back would change past decisions
+            # Never store an earlier clock: past decisions must not change if the wall clock is set back.
             clock_us = max(now_us, int(self._clock_us[high - 1]))
             clocks[name] = ClockDecision(start, int(self.polls.offsets[high - 1]) + 1, clock_us)
             span = slice(low, high)
@@ -123,7 +123,10 @@ class Judge:
 
 
 def refused(polls: PolledMessages, decisions: Decisions) -> dict[int, str]:
-    """Return the messages whose schema was unknown at the first read, as reasons by index in the poll."""
+    """Return why messages were refused at the first read: the reason by the index of the message in the poll.
+
+    A message was refused because its schema was unknown.
+    """
     found: dict[int, str] = {}
     for name, at in polls.each():
         for start, stop, reason in decisions.refused(name):

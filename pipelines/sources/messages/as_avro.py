@@ -103,7 +103,7 @@ def frames_of(
 
 
 def _cell(cell: object) -> object:
-    """Return a cell; as text if its Polars type would depend on the other cells of the column."""
+    """Return a cell as it is, or as text if its Polars type would depend on other cells of its column."""
     if isinstance(cell, list | dict | tuple):
         return json.dumps(cell, default=str, separators=(",", ":"))
     if isinstance(cell, Decimal):
@@ -112,9 +112,9 @@ def _cell(cell: object) -> object:
 
 
 def series_of(cells: Sequence[object]) -> pl.Series:
-    """Return a column of cells, which all have one Python type or are None.
+    """Return the cells of one column as a Polars series; cells that are not None have one Python type.
 
-    The column is text if no type of Polars fits all cells.
+    The series holds text if no type of Polars fits all cells.
     """
     try:
         return pl.Series(cells)
@@ -123,7 +123,7 @@ def series_of(cells: Sequence[object]) -> pl.Series:
 
 
 def schema_of_file(path: Path) -> Schemas:
-    """Return a function that returns the schema in a file for every id.
+    """Read the Avro schema in a file; return a function that returns this schema for every schema id.
 
     Raises:
         DataError: the file cannot be read, or is not an Avro schema.

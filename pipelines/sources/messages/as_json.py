@@ -23,7 +23,7 @@ def json_decoder(names: Names) -> Decoder:
         values = [value or b"" for value in messages.values]
         lines = b"\n".join(values)
         if lines.count(b"\n") >= len(values):
-            # A message has line breaks. JSON allows them between tokens only, so blanks can replace them.
+            # A message has line breaks. They can only be between tokens of JSON, so blanks can replace them.
             lines = b"\n".join(value.replace(b"\n", b" ") for value in values)
         try:
             frame = _read_together(lines, values[0], names)

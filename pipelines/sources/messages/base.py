@@ -98,7 +98,8 @@ def _frames(decode: Decoder, messages: Messages, places: Sequence[int]) -> Itera
         frames = decode(messages.at(places))
     except StatecastError:
         raise
-    except (Exception, pl.exceptions.PanicException) as error:  # a panic is not an Exception
+    # a panic of Polars is not a subclass of Exception
+    except (Exception, pl.exceptions.PanicException) as error:
         if len(places) == 1:
             yield problems(places, [f"cannot be decoded; {shown(str(error) or type(error).__name__)}"])
             return

@@ -108,7 +108,8 @@ def own_decoder(name: str) -> Decoder:
 
 def _with_keys(decode: Decoder) -> Decoder:
     def with_keys(messages: Messages) -> list[pl.DataFrame]:
-        keys = pl.Series("series_id", messages.keys, pl.Binary)  # stays Binary if any key is not UTF-8
+        # the column stays Binary if any key is not UTF-8
+        keys = pl.Series("series_id", messages.keys, pl.Binary)
         with suppress(pl.exceptions.PolarsError):
             keys = keys.cast(pl.String)
         return [frame.with_columns(keys.gather(frame[MESSAGE])) for frame in decode(messages)]

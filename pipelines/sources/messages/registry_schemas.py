@@ -120,7 +120,7 @@ class RegistrySchemas:
 
 
 def _again(before: _Failure | None, reason: str, now_s: float, first_s: float) -> _Failure:
-    """Return a failure whose wait is twice the wait of the failure before it, but at most a minute."""
+    """Return a failure; its next request waits ``first_s``, or twice as long as after ``before``."""
     wait_s = first_s if before is None else min(2 * before.wait_s, max(_LONGEST_S, first_s))
     return _Failure(reason, wait_s, now_s + wait_s)
 

@@ -30,7 +30,7 @@ MISSING += [("anomaly", "expected"), ("anomaly", "last"), ("past", "heat.ring")]
 """Fields in which NaN marks a missing entry, by component and field."""
 
 HALF_DAY = Frequency(43_200)
-RING = 15  # in windows of 12 hours; a week has 14 windows, so that a week fits into the ring
+RING = 15  # the ring holds a week, which has 14 windows of 12 hours
 WINDOWS, SERIES = 19, 4  # more windows than the ring holds
 
 

@@ -14,7 +14,7 @@ def test_delayed_forecasts_do_not_depend_on_block_sizes(data: st.DataObject) -> 
     ago, series = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
     rows = ago + data.draw(st.integers(0, 3))
     blocks = data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=5))
-    # If True, each series begins at another window.
+    # If ``different_starts`` is True, each series begins at another window.
     different_starts = data.draw(st.booleans())
     start = np.arange(series) * 10 + 100 if different_starts else np.array([100])
     values = np.random.default_rng(0).normal(size=(sum(blocks), 2, series))
@@ -34,5 +34,5 @@ def test_the_delay_line_does_not_store_padding() -> None:
     store_forecasts(
         store, np.array([[[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]]), np.array([8, 9]), np.array([1, 3])
     )
-    np.testing.assert_array_equal(store[:, 0, 0], [1, 0, 0, 0])  # series 0: one row, its window 8
-    np.testing.assert_array_equal(store[:, 0, 1], [0, 1, 2, 3])  # series 1: its windows 9 to 11
+    np.testing.assert_array_equal(store[:, 0, 0], [1, 0, 0, 0])  # series 0 has one row, for window 8
+    np.testing.assert_array_equal(store[:, 0, 1], [0, 1, 2, 3])  # series 1 has windows 9 to 11

@@ -69,7 +69,7 @@ def test_calibrated_quantiles_never_cross() -> None:
     assert (np.diff(block.out.forecast, axis=0) >= 0).all()
 
 
-def test_intervals_are_those_of_the_network_until_the_first_actual() -> None:
+def test_intervals_equal_the_network_intervals_until_the_first_actual() -> None:
     values = np.random.default_rng(2).normal(size=(50, 1)).cumsum(axis=0)
     block = calibrated(values, network=0.7)
     np.testing.assert_allclose(block.out.forecast[2, 0, 0] - block.out.forecast[1, 0, 0], 0.7)

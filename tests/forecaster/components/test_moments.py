@@ -48,7 +48,7 @@ def test_a_level_shift_of_a_constant_series_moves_only_its_mean() -> None:
     assert not block.moves.any()
 
 
-def test_a_constant_series_counts_as_moving_after_three_changes() -> None:
+def test_a_constant_series_counts_as_changing_after_three_changes() -> None:
     _, block = step_moments(np.array([0.0] * 30 + [3.0, 0.0, 0.0, 0.0, 6.0, 0.0]))
     assert block.moves[:, 0].tolist() == [False] * 34 + [True] * 2
     assert block.scale[34, 0] == pytest.approx(6.0 / 33 * max(1.0, 33 * (1 - 2 ** (-1 / 20))))
@@ -63,7 +63,7 @@ def test_mean_spread_and_unit_weigh_the_first_values_equally() -> None:
     assert (block.lowest[-1, 0], block.highest[-1, 0]) == (values.min(), values.max())
 
 
-def test_the_unit_ignores_missing_values_and_exists_before_one_season() -> None:
+def test_the_unit_of_a_series_ignores_gaps_and_needs_no_full_season() -> None:
     values = np.random.default_rng(0).normal(size=40).cumsum()
     values[[3, 11, 12, 20]] = np.nan
     _, block = step_moments(values, halflife=1000)
@@ -89,7 +89,7 @@ def test_scale_and_unit_grow_soon_after_constant_values_begin_to_change() -> Non
     assert block.unit[-1, 0] > 50
 
 
-def test_scale_and_unit_of_a_single_value_come_from_the_prior() -> None:
+def test_scale_and_unit_of_a_single_value_are_computed_from_the_prior() -> None:
     """The prior is the usual relative change of the training series."""
     _, block = step_moments(np.array([200.0]), prior=0.1)
     assert block.scale[0, 0] == pytest.approx(20.0)

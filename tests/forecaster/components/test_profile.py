@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecaster import profile as profiles
+from forecaster.components import profile as profiles
 from forecaster.components.drift import Drift
 from forecaster.components.profile import Profile
 from forecaster.evaluation.drift import InputDrift, drift_of, population_stability_index
@@ -29,7 +29,7 @@ def windows_of(values: np.ndarray, start: int = START, **past: np.ndarray) -> Wi
 
 def training_windows(windows: int = 1000) -> Windows:
     values = np.random.default_rng(1).normal(size=(windows, 3)) * [1.0, 1e-6, 1e9] + [0.0, 5.0, 0.0]
-    # six of ten values are 0, and the others are negative
+    # In the third series, six of ten values are 0, and the others are negative.
     values[:, 2] = np.where(np.arange(windows) % 10 < 6, 0.0, -np.abs(values[:, 2]))
     values[40:, 1] = np.nan
     return windows_of(values, heat=values**2)
@@ -39,8 +39,8 @@ def profiled(windows: Windows) -> Forecaster:
     return replace(forecaster(), profile=Profile.of(windows))
 
 
-def test_each_class_of_a_profile_holds_a_tenth_of_different_values() -> None:
-    """The classes lie between the deciles. If one value is very frequent, its class holds more."""
+def test_a_bucket_of_a_profile_holds_a_tenth_of_the_values_unless_they_repeat() -> None:
+    """The deciles of the values separate the buckets; a bucket with a frequent value holds more values."""
     made = Profile.of(training_windows())
     np.testing.assert_allclose(made.shares[0, 0], 0.1, atol=0.002)
     assert made.shares[2, 0].max() == pytest.approx(0.6, abs=0.002)
@@ -106,7 +106,7 @@ def test_the_population_stability_index_equals_its_definition() -> None:
     assert np.isfinite(population_stability_index(np.array([0.0, 0.0, 200.0]), np.array([1.0, 0.0, 0.0])))
 
 
-def test_the_drift_of_shards_is_summed_and_names_the_worst_series() -> None:
+def test_the_sum_of_drifts_of_shards_names_the_worst_series() -> None:
     one = InputDrift([60] * 10, [60.0] * 10, "a", 0.2)
     two = InputDrift([0] * 9 + [600], [60.0] * 10, "b", 2.0)
     assert one.index == pytest.approx(0.0)

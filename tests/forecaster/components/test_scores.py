@@ -93,7 +93,7 @@ def test_sums_of_scores_count_each_forecast_with_an_actual() -> None:
     assert ScoreSums().measures() == {}
 
 
-def test_sums_of_two_model_versions_stay_apart() -> None:
+def test_score_sums_of_two_model_versions_are_separate() -> None:
     scores = np.ones((3, 1, 2, 2))
     one, two = (scores_of(forecasts_with(scores, version)) for version in ("v1", "v2"))
     both = add_scores(add_scores(one, two), one)

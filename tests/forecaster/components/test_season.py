@@ -79,7 +79,7 @@ def test_a_week_longer_than_the_season_is_used_if_it_fits_the_ring(
     assert ring_week(ring, Frequency(freq_s)) == week
 
 
-def test_windows_of_months_use_no_week() -> None:
+def test_windows_of_months_have_no_weekly_season() -> None:
     assert ring_week(336, Frequency(0, 1)) is None
 
 

@@ -15,7 +15,7 @@ from forecaster.evaluation.bootstrap import block_length, improvements
 
 
 def autoregression(weight: float, count: int, seed: int) -> Floats:
-    """Return a series in which each value is ``weight`` times the one before, plus normal noise."""
+    """Return a series in which each value is ``weight`` times the previous value, plus normal noise."""
     noise = np.random.default_rng(seed).normal(size=count)
     values = np.zeros(count)
     for t in range(1, count):

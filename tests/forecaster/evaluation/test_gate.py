@@ -99,7 +99,7 @@ def test_a_challenger_outside_any_limit_is_not_promoted(found: PairedComparison,
 
 
 @given(comparisons(), GATES)
-def test_a_model_is_never_promoted_against_an_identical_model(
+def test_a_challenger_identical_to_the_champion_is_never_promoted(
     found: PairedComparison, gate: GateConfig
 ) -> None:
     same = replace(found, overall=improvement(0.0), by_class=dict.fromkeys(found.by_class, improvement(0.0)))

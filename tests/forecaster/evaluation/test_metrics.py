@@ -37,7 +37,7 @@ def block(seed: int, windows: int, series: int, horizon: int) -> tuple[Floats, F
 def looped_measures(
     actual: Floats, quantiles: Floats, counted: Bools, horizon: int, unit: Floats
 ) -> dict[str, Any]:
-    """Return the measures from their definitions, computed one actual and forecast after the other."""
+    """Return the measures, computed from their definitions with plain loops over actuals and forecasts."""
     found: dict[str, list[float]] = {}
     losses, size, coverages = np.zeros(len(LEVELS)), 0.0, {}
     for s in range(actual.shape[1]):
@@ -108,13 +108,13 @@ def point_measures(actual: list[float], point: list[float]) -> Measures:
 def test_a_point_forecast_has_errors_and_no_interval_measures() -> None:
     found = point_measures([1.0, 3.0], [2.0, 1.0])
     assert (found.mse, found.mae, found.mase) == (2.5, 1.5, 0.75)
-    assert found.wql == 3 / 4  # of a point forecast: sum of errors / sum of actuals
+    assert found.wql == 3 / 4  # the WQL of a point forecast is the sum of errors / the sum of actuals
     assert all(math.isnan(x) for x in (found.msis, found.coverage_90, found.width_90))
 
 
 def test_a_forecast_of_0_for_an_actual_of_0_has_smape_0() -> None:
     found = point_measures([0.0, 0.0], [0.0, 1.0])
-    assert found.smape == 100.0  # the mean of 0 and 200, the measures of the two forecasts
+    assert found.smape == 100.0  # the sMAPE of the two forecasts is 0 and 200, so the mean is 100
     assert math.isnan(found.wql)
 
 
@@ -138,14 +138,8 @@ def test_calibration_and_coverage_are_averaged_over_series() -> None:
 
 def test_without_seasonal_changes_the_scale_is_window_changes_or_1() -> None:
     seasonal = [1.0, 2.0, 3.0, 5.0, 2.0, 4.0]  # changes over a season (3 windows): 4, 0, 1
-    periodic = [
-        1.0,
-        3.0,
-        2.0,
-        1.0,
-        3.0,
-        2.0,
-    ]  # no change over a season; changes from window to window: 2, 1, 1, 2 and 1
+    # The values do not change over a season; from window to window, they change by 2, 1, 1, 2 and 1.
+    periodic = [1.0, 3.0, 2.0, 1.0, 3.0, 2.0]
     short = [np.nan, np.nan, np.nan, np.nan, 2.0, 4.0]
     gaps = [1.0, np.nan, 3.0, 5.0, 2.0, np.nan]
     constant, never = [7.0, 7.0, 7.0, 7.0 + 1e-15, 7.0, 7.0], [np.nan] * 6

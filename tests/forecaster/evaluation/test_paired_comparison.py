@@ -43,7 +43,7 @@ def compared() -> PairedComparison:
 
 
 def own_errors(model: Forecaster, windows: Windows) -> pl.DataFrame:
-    """Return the errors of ``model`` in the forecasts that a comparison from `FIRST` on scores."""
+    """Return the errors of all forecasts of ``model`` that a comparison scores if it begins at `FIRST`."""
     _, forecasts = advance(model, model.initial_state(), windows)
     last = windows.stop - model.network_config.horizon
     frame = forecasts.frame()
@@ -84,7 +84,7 @@ def test_a_comparison_scores_the_forecasts_that_advance_issues(compared: PairedC
 
 
 def missing_actuals(windows: Windows) -> int:
-    """Return how many of 58 forecasts lack their actual; the smallest number of any horizon."""
+    """Return the number of forecasts without an actual, at the horizon at which this number is smallest."""
     return min(int(np.isnan(windows.values[FIRST + h : FIRST + h + 58]).sum()) for h in range(3))
 
 
@@ -151,7 +151,7 @@ def test_the_series_are_grouped_by_demand_class_or_by_given_classes(compared: Pa
         ([np.nan] * 5, "zero"),
     ],
 )
-def test_the_demand_class_depends_on_distance_and_variation_of_values(
+def test_the_demand_class_depends_on_gaps_between_values_and_on_variation(
     values: list[float], expected: str
 ) -> None:
     assert demand_classes(np.array(values, float)[:, None]) == [expected]

@@ -52,7 +52,7 @@ def test_forecasts_of_a_rolling_evaluation_equal_stream_forecasts() -> None:
     windows = history()
     blocks = list(rolling_forecasts(MODEL, windows, SPLIT))
     rows = np.concatenate([block.rows for block in blocks])
-    # Row 39 is the first: its forecasts are for rows 40 to 42. Row 66 is the last, with rows 67 to 69.
+    # The first forecasts are issued at row 39 for rows 40 to 42, the last ones at row 66 for rows 67 to 69.
     assert rows.tolist() == list(range(39, 67))
     state = MODEL.initial_state()
     for t in range(67):
@@ -83,7 +83,7 @@ def test_rolling_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.Monke
         return tallies
 
     at_once = tallies_of_blocks()
-    monkeypatch.setattr(rolling, "_BLOCK_CELLS", 9 * 4)  # blocks of 4 rows of 3 series with 3 horizons
+    monkeypatch.setattr(rolling, "_BLOCK_CELLS", 9 * 4)  # a block has 4 rows of 3 series and 3 horizons
     assert len(list(rolling_forecasts(MODEL, history(), SPLIT))) == 7
     unit = training_scale(history(), 30, WindowConfig())
     for name, cut in tallies_of_blocks().items():
@@ -104,9 +104,8 @@ def test_forecasts_without_actual_or_value_or_scale_are_not_scored() -> None:
     blocks = list(rolling_forecasts(MODEL_WITHOUT_EXPERTS, history(), late))
     scored = np.concatenate([block.is_scored for block in blocks])
     naive = forecasts_of(blocks, "seasonal_naive")[1, :, 2]
-    np.testing.assert_array_equal(
-        scored[:, 2], ~np.isnan(naive)
-    )  # missing until series c has a day of values
+    # Seasonal naive has no forecast until series c has a day of values.
+    np.testing.assert_array_equal(scored[:, 2], ~np.isnan(naive))
     assert scored[:, 2].any()
     assert not scored[:, 2].all()
 

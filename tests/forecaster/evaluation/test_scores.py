@@ -125,7 +125,7 @@ def test_fan_chart_targets_are_consecutive_windows_near_the_middle() -> None:
     assert targets[-1] < 300
 
 
-def test_a_short_series_has_two_fans_and_an_unknown_series_none() -> None:
+def test_fan_charts_draw_two_forecasts_of_a_short_series() -> None:
     windows = Windows(("a",), START, np.arange(5.0)[:, None])
     found = errors(forecasts_of(windows).frame(), windows, HOURLY)
     assert fans(found, "a", HOUR)["issued_at"].n_unique() == 2

@@ -27,7 +27,7 @@ def required_packages(lines: Sequence[str]) -> set[str]:
         seen.add(str(one))
         try:
             further = [Requirement(line) for line in requires(one.name) or ()]
-        except PackageNotFoundError:  # required only on another platform or Python version
+        except PackageNotFoundError:  # a package for other platforms or versions of Python
             continue
         names.add(canonicalize_name(one.name))
         extras = (*one.extras, "")
@@ -48,7 +48,7 @@ class ImportGuard:
         Raises:
             ModuleNotFoundError: only packages that are not allowed contain the module.
         """
-        # Modules of statecast are allowed; `main` checks that they come from the model's folder.
+        # Modules of statecast are allowed; `main` checks that they were imported from the model's folder.
         owners = {canonicalize_name(owner) for owner in self.owners.get(name, ())} - {"statecast"}
         if owners and not owners & self.allowed:
             raise ModuleNotFoundError(f"no requirement of the model provides {name}", name=name)

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from forecaster.registry import killed_runs
-from forecaster.registry.killed_runs import process_tag
+from forecaster.registry.killed_runs import mark_killed_runs, process_tag
 from forecaster.registry.registry import Registry
 
 ROOT = Path(__file__).parents[3]
@@ -39,6 +39,20 @@ def test_the_next_run_sets_the_status_of_a_killed_run(tmp_path: Path) -> None:
     )
     assert "SIGKILL" in client.get_run(killed).data.tags["mlflow.note.content"]
     assert client.get_run(alive.run_id).info.status == "FINISHED"
+
+
+def test_a_run_that_ends_after_the_search_for_killed_runs_stays_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(f"sqlite:///{tmp_path}/mlflow.db", "tests")
+    client = MlflowClient(registry.tracking_uri)
+    with registry.start_run("ends", {}) as run:
+        found = client.get_run(run.run_id)
+    assert found.info.status == "RUNNING"
+    monkeypatch.setattr(client, "search_runs", lambda *given, **options: [found])
+    monkeypatch.setattr(killed_runs, "_is_dead", lambda tag: True)
+    assert mark_killed_runs(client, found.info.experiment_id) == 0
+    assert client.get_run(run.run_id).info.status == "FINISHED"
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,9 @@ def test_simultaneous_first_runs_share_one_store(first_runs: dict[str, Any]) -> 
     [("alembic_version",), ("experiments", "runs", "alembic_version")],
     ids=["one table", "several tables"],
 )
-def test_an_incomplete_mlflow_store_is_refused_with_a_remedy(tmp_path: Path, tables: tuple[str, ...]) -> None:
+def test_the_error_for_an_incomplete_mlflow_store_names_a_remedy(
+    tmp_path: Path, tables: tuple[str, ...]
+) -> None:
     file = tmp_path / "runs.db"
     with sqlite3.connect(file) as database:
         for table in tables:

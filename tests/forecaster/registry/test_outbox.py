@@ -202,7 +202,7 @@ def test_an_unreachable_store_is_tried_again_after_growing_waits(
         monkeypatch.setattr(type(connection.runs), "check", probe)
         for clock[0] in (1010.0, 1031.0, 1060.0, 1092.0, 1100.0):
             run.log_metrics({"a": 1.0})
-        assert tries == [1031.0, 1092.0]  # after a wait of 30 s, then of 60 s
+        assert tries == [1031.0, 1092.0]  # the first wait is 30 s, the second 60 s
         monkeypatch.undo()
     assert client(store).get_run(run.run_id).data.metrics == {"a": 1.0}
 

@@ -25,7 +25,7 @@ def refusal(registry: Registry) -> str:
     return line
 
 
-def test_a_server_that_requires_a_login_names_the_variables_to_set(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_login_names_the_variables_to_set(tmp_path: Path) -> None:
     with mlflow_server(tmp_path, lambda login: False) as server:
         for address in (f"http://{server.address}", f"http://me:secret@{server.address}"):
             line = refusal(Registry(address))
@@ -44,12 +44,12 @@ def test_an_address_without_scheme_is_refused_without_its_login(address: str) ->
 
 
 @pytest.mark.skipif(importlib.util.find_spec("psycopg") is not None, reason="the driver is installed")
-def test_a_missing_driver_names_the_package_to_install() -> None:
+def test_the_error_for_a_missing_driver_names_the_package_to_install() -> None:
     registry = Registry("postgresql://me:secret@127.0.0.1:1/runs", artifacts="/srv/runs")
     assert "pip install 'psycopg[binary]'" in refusal(registry)
 
 
-def test_a_deleted_experiment_names_the_command_that_restores_it(tmp_path: Path) -> None:
+def test_the_error_for_a_deleted_experiment_names_the_command_to_restore_it(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     registry = Registry(uri, "gone")
     with registry.start_run("first", {}):

@@ -56,7 +56,10 @@ def store(store_dir: Path) -> Registry:
 
 @pytest.fixture(scope="module")
 def first_run(store: Registry) -> str:
-    """Return the id of a run that logged every kind of entry, and registered the model ``weather/1``."""
+    """Return the id of a run that registered the model ``weather/1``.
+
+    The run also logged parameters, tags, metrics, a data set, tables and a figure.
+    """
     params = {"network.cell": "lstm", "training.seed": None, "long": "x" * 10_000}
     with store.start_run("first", params, tags={"purpose": "test"}) as run:
         for epoch in (1, 2):
@@ -238,14 +241,14 @@ def test_the_error_for_an_unknown_model_suggests_alternatives(
     assert "\n" not in str(caught.value)
 
 
-def test_loading_a_run_without_a_model_raises(store: Registry) -> None:
+def test_loading_a_run_without_a_model_raises_an_error(store: Registry) -> None:
     with store.start_run("no model", {}) as run:
         pass
     with pytest.raises(ModelError, match="logged no model"):
         store.load(run.run_id)
 
 
-def test_loading_a_model_with_changed_weights_raises(store: Registry, store_dir: Path) -> None:
+def test_loading_a_model_with_changed_weights_raises_an_error(store: Registry, store_dir: Path) -> None:
     with store.start_run("changed", {}) as run:
         run.log_model(forecaster(2), "changed", history(3))
     files = list((store_dir / "mlartifacts").rglob("forecaster.safetensors"))
@@ -303,7 +306,7 @@ def test_the_answer_of_a_served_model_matches_its_signature(
         served.predict(naive.drop(columns="value"))
 
 
-def test_a_logged_model_serves_without_statecast_installed(
+def test_a_logged_model_can_be_served_without_installing_statecast(
     store: Registry, store_dir: Path, first_run: str, tmp_path: Path
 ) -> None:
     folder = next((store_dir / "mlartifacts" / "models").rglob("MLmodel")).parent

@@ -170,7 +170,7 @@ def test_the_scoring_server_continues_a_returned_state(ask: Post) -> None:
     assert "row 1: the state has closed its window" in answer["message"]
 
 
-def test_the_scoring_server_refuses_an_unreadable_state_with_one_line(ask: Post) -> None:
+def test_the_scoring_server_refuses_an_unreadable_state_in_one_line(ask: Post) -> None:
     other = forecaster().initial_state().to_bytes()
     for state in ("?", "YWJj", base64.b64encode(other[:-30]).decode(), base64.b64encode(b"x" * 99).decode()):
         status, answer = ask(
@@ -215,7 +215,7 @@ def test_the_scoring_server_returns_finite_forecasts(ask: Post) -> None:
         ("null", "timestamp", "the history: row 7: time is missing"),
     ],
 )
-def test_the_scoring_server_answers_invalid_rows_with_one_line(
+def test_the_scoring_server_refuses_invalid_rows_in_one_line(
     ask: Post, cell: str, column: str, message: str
 ) -> None:
     status, answer = ask(body_of(cell, column))
@@ -225,12 +225,12 @@ def test_the_scoring_server_answers_invalid_rows_with_one_line(
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("cell", [None, [], {}, True, ""])
-def test_every_json_shape_refuses_a_broken_id(ask: Post, shape: str, cell: object) -> None:
+def test_every_json_shape_refuses_an_invalid_series_id(ask: Post, shape: str, cell: object) -> None:
     rows = text_rows(history(3))
     rows[4]["series_id"] = cell
     status, answer = ask(json.dumps(SHAPES[shape](rows)))
     if "instances" in shape and cell is True:
-        return  # MLflow converts all cells of such a column to text, so that True is a valid id.
+        return  # MLflow converts the ids in "instances" to text, so that True is a valid id.
     assert 400 <= status < 500, answer
     assert "stack_trace" not in answer
     # MLflow itself, not the model, refuses [] in "instances", with a message of two lines.
@@ -240,7 +240,7 @@ def test_every_json_shape_refuses_a_broken_id(ask: Post, shape: str, cell: objec
 
 @pytest.mark.parametrize("name", ["series_id", "timestamp", "value"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_json_shape_refuses_a_missing_column_with_one_line(ask: Post, shape: str, name: str) -> None:
+def test_every_json_shape_refuses_a_missing_column_in_one_line(ask: Post, shape: str, name: str) -> None:
     body = json.dumps(SHAPES[shape](text_rows(history(3)))).replace(f'"{name}"', '"other"')
     status, answer = ask(body)
     assert_one_line(status, answer)
@@ -260,7 +260,7 @@ def test_every_json_shape_refuses_a_missing_column_with_one_line(ask: Post, shap
     ],
     ids=str,
 )
-def test_the_scoring_server_refuses_an_empty_history_with_one_line(ask: Post, body: dict[str, Any]) -> None:
+def test_the_scoring_server_refuses_an_empty_history_in_one_line(ask: Post, body: dict[str, Any]) -> None:
     assert_one_line(*ask(json.dumps(body)))
 
 
@@ -278,7 +278,7 @@ def test_the_scoring_server_refuses_an_empty_history_with_one_line(ask: Post, bo
         '{"dataframe_records": [], "params": {"return_state": "perhaps"}}',
     ],
 )
-def test_a_request_of_another_form_gets_no_stack_trace(ask: Post, body: str) -> None:
+def test_a_malformed_request_gets_no_stack_trace(ask: Post, body: str) -> None:
     status, answer = ask(body)
     assert 400 <= status < 500
     assert "stack_trace" not in answer
@@ -295,7 +295,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
 
 
 @pytest.mark.parametrize("body", re.findall(r"--data '(.*?)'", PAGE.read_text(), re.DOTALL))
-def test_the_requests_of_the_serving_page_are_answered_as_shown(ask: Post, body: str) -> None:
+def test_requests_shown_in_the_serving_docs_get_the_shown_answers(ask: Post, body: str) -> None:
     status, answer = ask(body)
     assert status == 200, answer
     found = answer["predictions"]

@@ -120,7 +120,7 @@ def test_a_report_shows_a_missing_error_as_a_dash(tmp_path: Path) -> None:
     assert cells == [(None, "–"), (None, "–"), ("best", "0.500")]
 
 
-def test_a_report_table_marks_the_given_cells(tmp_path: Path) -> None:
+def test_a_report_table_marks_the_requested_cells(tmp_path: Path) -> None:
     table = ReportTable(
         "Numbers", ["member", "mse"], [("<a>", [1.0]), ("b", [None])], frozenset({(0, 0)}), "a <note>"
     )

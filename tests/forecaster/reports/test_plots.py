@@ -79,7 +79,7 @@ def test_figures_are_drawn_without_pyplot() -> None:
         assert figure.axes[0].get_xlabel()
         assert figure.axes[0].get_ylabel()
         assert figure.axes[0].get_title(loc="left")
-    if "matplotlib.pyplot" in sys.modules:  # other code may import pyplot; our figures must not be in pyplot
+    if "matplotlib.pyplot" in sys.modules:  # other code may import pyplot, but figures must not use it
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
 
 
@@ -113,8 +113,8 @@ def test_a_fan_figure_pairs_quantiles_by_column_name() -> None:
 def test_a_fan_figure_draws_no_observed_line_over_a_gap() -> None:
     observed = fan_figure(fan(), "temperature").axes[0].lines[-1].get_ydata()
     values = np.asarray(observed, float)
-    assert len(values) == 13  # twelve targets and the gap between the fans
-    assert np.isnan(values).sum() == 3  # two missing targets and the gap
+    assert len(values) == 13  # twelve actuals and NaN for the gap between the fans
+    assert np.isnan(values).sum() == 3  # two missing actuals and the gap between the fans
 
 
 def test_a_fan_figure_without_rows_or_median_is_refused() -> None:

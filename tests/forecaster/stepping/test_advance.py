@@ -70,7 +70,7 @@ def test_the_setting_empty_zero_gives_windows_without_rows_value_0() -> None:
     assert state.parts["moments"]["observed"].tolist() == [3]
     ring = in_order(state.parts["ring"]["values"], state.clock)
     assert ring[0, -4:].tolist() == pytest.approx([NAN, 3, 0, 0], nan_ok=True)
-    assert state.silent.tolist() == [2]  # silent counts windows without rows, although their value is 0
+    assert state.silent.tolist() == [2]  # windows without rows count as silent, although their value is 0
     assert sorted(by_key([forecasts])) == [("a", START + t) for t in (1, 2, 3)]
 
 
@@ -85,7 +85,7 @@ def test_a_value_for_a_closed_window_is_refused() -> None:
     assert after.clock.tolist() == [START + 2] * 2
 
 
-def test_advance_does_not_change_the_given_state_windows_and_model() -> None:
+def test_advance_changes_none_of_its_arguments() -> None:
     model = forecaster()
     fleet = windows([1, NAN, 3, 4], [NAN, NAN, 5, 6])
     state, _ = advance(model, model.initial_state(), fleet.between(START, START + 2))
@@ -98,7 +98,7 @@ def test_advance_does_not_change_the_given_state_windows_and_model() -> None:
     assert model.to_bytes() == weights
 
 
-def test_forecast_frames_follow_the_forecast_schema() -> None:
+def test_forecast_frames_match_the_forecast_schema() -> None:
     network = NetworkConfig(hidden=4, horizon=3, quantiles=(0.025, 0.5, 0.9), lags=(1,), ring=2)
     model = Forecaster.untrained(network, WindowConfig())
     _, forecasts = advance(model, model.initial_state(), windows([1, 2, 4], [1e9, 1e9 + 1, NAN]))

@@ -73,7 +73,7 @@ def test_rewarming_a_state_of_the_same_version_returns_the_state() -> None:
     assert rewarm(forecaster(), state) is state
 
 
-def test_rewarming_a_state_of_another_frequency_raises() -> None:
+def test_rewarming_a_state_of_another_frequency_raises_an_error() -> None:
     with pytest.raises(ModelError, match="windows of 1h"):
         rewarm(forecaster(freq="30m"), forecaster().new_series_state(("a",), START))
 
@@ -129,7 +129,7 @@ def test_warming_up_without_a_ring_keeps_only_the_moments() -> None:
     assert_same_state(rewarm(new, state), warming.finish(state))
 
 
-def test_a_series_that_retires_during_the_warm_up_starts_cold() -> None:
+def test_a_series_that_retires_during_the_warm_up_has_a_cold_start() -> None:
     old, new = forecaster("lstm", max_gap=3, ring=20), forecaster("gru", max_gap=3, ring=20)
     values = np.array([[1.0], [2.0], *[[np.nan]] * 5, [4.0]])
     fleet = Windows(("a",), START, values)

@@ -176,7 +176,7 @@ def test_windows_begin_at_the_dates_that_pandas_generates() -> None:
         assert starts.tolist() == [us(date.to_pydatetime()) for date in dates], alias
 
 
-def test_a_plain_week_begins_on_thursday() -> None:
+def test_a_week_frequency_without_a_weekday_begins_on_thursday() -> None:
     plain = Frequency.parse("1w")
     assert plain == Frequency(WEEK_S) == Frequency.parse("1w-thu")
     assert datetime.fromtimestamp(plain.start_us(2500) / 1e6, UTC).strftime("%a") == "Thu"
@@ -196,7 +196,7 @@ def test_a_plain_week_begins_on_thursday() -> None:
         ("9999w", "longer than 100 years"),
     ],
 )
-def test_unsupported_pandas_frequencies_are_refused_with_a_hint(text: str, message: str) -> None:
+def test_the_error_for_an_unsupported_pandas_frequency_gives_a_hint(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WindowConfig(freq=text)
 

@@ -41,9 +41,8 @@ def test_weekly_forecasts_begin_on_the_weekday_of_the_rows(day: str, name: str) 
     assert aggregate(rows, model.window_config).windows.values[:, 0].tolist() == list(range(20))
     state, forecasts = advance(model, model.initial_state(), rows.head(12))
     frame = forecasts.frame()
-    assert (
-        frame["issued_at"].to_list() == rows["timestamp"][1:13].to_list()
-    )  # horizon 1 is the week that begins at ``issued_at``, so that time is the date of the next row
+    # Horizon 1 is the week that begins at ``issued_at``, which is the date of the next row.
+    assert frame["issued_at"].to_list() == rows["timestamp"][1:13].to_list()
     scored = errors(frame, aggregate(rows, model.window_config).windows, model.window_config)
     assert scored.filter(pl.col("horizon") == 1)["observed"].to_list() == list(range(1, 13))
     again = State.from_bytes(state.to_bytes())

@@ -97,7 +97,7 @@ def test_aggregates_equal_the_results_of_plain_loops(
 
     placed = frame.with_row_index("offset").with_columns(pl.col("offset").cast(pl.Int64))
     shuffled = aggregate(placed.sample(fraction=1, shuffle=True, seed=seed), config)
-    np.testing.assert_array_equal(shuffled.windows.values, windows.values)  # equal to the last bit
+    np.testing.assert_array_equal(shuffled.windows.values, windows.values)  # equal bit by bit
     assert shuffled.duplicates == duplicates
 
 
@@ -194,7 +194,7 @@ def test_an_observed_covariate_is_averaged_over_the_rows_of_a_window() -> None:
         np.testing.assert_array_equal(found.windows.past["heat"], [[5.0], [np.nan], [5.0]])
         # The two rows at minute 10 differ only in heat: the later row replaces the earlier row.
         assert found.replaced.select("value", "replaced_by").rows() == [(2.0, 2.0)]
-    lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # windows with a single row
+    lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # each of these windows has a single row
     np.testing.assert_array_equal(lone.past["heat"], [[1.0], [np.nan], [5.0]])
     both = lone.stacked_covariates(("wind", "heat"))
     assert both is not None

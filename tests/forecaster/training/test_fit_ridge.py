@@ -51,8 +51,8 @@ def test_the_ridge_regressions_learn_a_season() -> None:
     made = fleet(autoregression(), 1200)
     errors = errors_by_expert(fit_linear(made), made, slice(1200, None))
     for k in (0, 1):
-        # Even exact weights have 0.87 of the error of the seasonal expert (2).
-        # They have 0.61 of the error of the last value (5).
+        # With exact weights, the error is 0.87 of the error of the seasonal expert (expert number 2).
+        # With exact weights, the error is 0.61 of the error of the last value (expert number 5).
         assert (errors[k] < 0.93 * errors[2]).all()
         assert (errors[k] < 0.7 * errors[5]).all()
 

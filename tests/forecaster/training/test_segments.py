@@ -70,9 +70,8 @@ def test_training_never_holds_all_targets_in_memory() -> None:
     near, far = (peak_bytes(fleet, length) for fleet in fleets)
     segment = length * series * horizon
     assert far - near < 64 * segment
-    assert (
-        far - near < windows * series * horizon
-    )  # 1 byte per target; a copy of all targets needs 4 bytes each
+    # Training needs less than 1 byte per target: a copy of all targets would need 4 bytes per target.
+    assert far - near < windows * series * horizon
 
 
 def test_training_memory_does_not_grow_with_the_number_of_batches(
@@ -85,7 +84,7 @@ def test_training_memory_does_not_grow_with_the_number_of_batches(
 
 @pytest.mark.parametrize("held_from", [60, 41, 40, 17, 2])
 @pytest.mark.parametrize("length", [7, 16, 100])
-def test_targets_are_changes_in_units_split_at_the_held_out_windows(held_from: int, length: int) -> None:
+def test_training_and_held_out_targets_are_changes_in_units(held_from: int, length: int) -> None:
     windows, horizon = walks(60, 4), 5
     fleet = fleet_of(windows, network(horizon), FREQ, 2, held_from)
     seen = set()
@@ -133,7 +132,7 @@ def test_segments_without_a_target_to_learn_from_are_not_counted(held_from: int,
     assert fleet.steps(length) == total
 
 
-def test_training_batches_are_kept_up_to_a_limit_of_memory(
+def test_training_keeps_batches_in_memory_up_to_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fleet = fleet_of(walks(60, 6), network(3), FREQ, 2)

@@ -209,8 +209,8 @@ def test_the_training_seed_shuffles_batches_in_each_epoch(
     def orders(seed: int) -> list[list[int]]:
         batch_numbers.clear()
         train_briefly(sines(60, 40), batch_series=5, epochs=3, seed=seed, validation=0.0)
-        # Training first reads the 8 batches five times: four times to fit the linear experts, and once for
-        # the weights of horizons. The epochs follow.
+        # Before the first epoch, training reads the 8 batches five times.
+        # Four of these readings fit the linear experts, and one computes the weights of horizons.
         return [batch_numbers[8 * (5 + epoch) : 8 * (6 + epoch)] for epoch in range(3)]
 
     one = orders(0)
@@ -222,8 +222,8 @@ def test_the_training_seed_shuffles_batches_in_each_epoch(
 
 def test_the_validation_skill_does_not_depend_on_the_halflife() -> None:
     # With a learning rate of almost 0, the network keeps forecasting the last value, so its skill is about 0.
-    # The held-out windows are noisy. There, the unit of a series depends on the half-life, and so does the
-    # loss, which is in units. The skill must not.
+    # In the noisy held-out windows, the unit of a series depends on the half-life.
+    # So the loss, which is in units, depends on the half-life too, but the skill must not depend on it.
     noisy_end = sines(200, 6).values
     noisy_end[160:] *= 20.0
     values = fleet_of(noisy_end)

@@ -43,12 +43,12 @@ def test_training_on_short_and_empty_series_gives_finite_losses() -> None:
 
 
 @pytest.mark.parametrize("windows", [0, 1])
-def test_training_on_less_than_two_windows_raises(windows: int) -> None:
+def test_training_on_less_than_two_windows_raises_an_error(windows: int) -> None:
     with pytest.raises(DataError, match="nothing to train on"):
         train_briefly(sines(windows, 3))
 
 
-def test_training_refuses_values_only_in_held_out_windows() -> None:
+def test_training_is_refused_if_all_values_are_in_held_out_windows() -> None:
     values = sines(100, 3).values
     values[:90] = np.nan
     with pytest.raises(DataError, match=r"held-out .* training.validation"):
@@ -97,7 +97,7 @@ def test_training_accepts_the_largest_allowed_values() -> None:
 
 
 @pytest.mark.parametrize("windows", [3, 40, 128])
-def test_training_with_very_few_steps_ends(windows: int) -> None:
+def test_training_ends_even_with_very_few_steps(windows: int) -> None:
     values = np.random.default_rng(0).normal(size=(windows, 1))
     network = NetworkConfig(hidden=4, layers=1, horizon=2, lags=(1,), ring=4)
     trained = train(Windows(("a",), 0, values), network, TrainingConfig(epochs=1))

@@ -58,7 +58,7 @@ class EmitBundles(beam.PTransform[Any, Any]):
     folder: Path
 
     def expand(self, begin: Any) -> Any:
-        """Create one element, the number of bundles; each call of a splittable DoFn emits one bundle."""
+        """Emit the bundles with a splittable DoFn, which emits one bundle in each call."""
         count = begin | beam.Create([len(self.bundles)], reshuffle=False)
         return count | beam.ParDo(_EmitBundle(tuple(self.bundles), self.folder)).with_output_types(Any)
 
@@ -128,7 +128,7 @@ def read_output(folder: Path, kind: str) -> pl.DataFrame:
 def run(
     options: PipelineOptions, rows: beam.PTransform[Any, Any], fleet: ForecastFleet, folder: Path
 ) -> dict[str, int]:
-    """Run a pipeline of a fleet, write each kind of its outputs under ``folder``, and return its counters."""
+    """Run a pipeline with `ForecastFleet`, write its outputs below ``folder``, and return its counters."""
     pipeline = beam.Pipeline(options=options)
     for kind, frames in (pipeline | "Rows" >> rows | fleet).items():
         (folder / kind).mkdir(parents=True, exist_ok=True)

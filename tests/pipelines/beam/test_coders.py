@@ -73,7 +73,7 @@ def test_a_frame_is_decoded_unchanged(frame: pl.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("kind", [Batch, FleetRows, pl.DataFrame])
-def test_beam_finds_the_coder_by_the_type(kind: type[Any]) -> None:
+def test_beam_finds_the_coder_of_a_type(kind: type[Any]) -> None:
     coder = registry.get_coder(kind)
     assert coder == ElementCoder(kind)
     assert coder.to_type_hint() is kind

@@ -71,7 +71,7 @@ def test_the_error_names_a_missing_or_invalid_model_file(tmp_path: Path) -> None
         model_of(tmp_path, "", "one").load()
 
 
-def test_a_fleet_starts_from_a_state_table_in_an_object_store(
+def test_forecast_fleet_starts_from_a_state_table_in_a_store(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path, s3: Remote
 ) -> None:
     rows = rows_of(observed)
@@ -82,7 +82,7 @@ def test_a_fleet_starts_from_a_state_table_in_an_object_store(
     assert_same_frames(both, backfilled, scales(observed))
 
 
-def test_a_new_fleet_reads_a_replaced_state_table_again(
+def test_a_new_forecast_fleet_reads_a_replaced_state_table(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows, table = rows_of(observed), tmp_path / "out" / "state"
@@ -95,7 +95,7 @@ def test_a_new_fleet_reads_a_replaced_state_table_again(
         assert_same_frames(both, backfilled, scales(observed))
 
 
-def test_a_fleet_rewarms_a_state_table_of_another_model(observed: Windows, tmp_path: Path) -> None:
+def test_forecast_fleet_rewarms_a_state_table_of_another_model(observed: Windows, tmp_path: Path) -> None:
     rows = rows_of(observed)
     backfill(between(rows, 0, 15), tmp_path, forecaster(seed=1))
     fleet = ForecastFleet(forecaster(), state_table=tmp_path / "out" / "state")

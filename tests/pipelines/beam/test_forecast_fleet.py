@@ -34,7 +34,7 @@ from tests.pipelines.beam.fleet_pipelines import (
 from tests.pipelines.jobs.replays import DEFAULT_INPUT
 
 
-def test_a_bounded_fleet_gives_the_forecasts_of_a_backfill(
+def test_forecast_fleet_on_bounded_input_equals_a_backfill(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed).sample(fraction=1, shuffle=True, seed=0)
@@ -67,7 +67,7 @@ def test_an_invalid_row_does_not_affect_other_rows(tmp_path: Path) -> None:
     assert wrong[2][1] == "'[1.0]' is not a number"
 
 
-def test_rows_are_rejected_if_all_of_a_bundle_are_incomplete(tmp_path: Path) -> None:
+def test_rows_are_rejected_if_no_row_of_a_bundle_is_complete(tmp_path: Path) -> None:
     """No row of the bundle has the fields timestamp and value."""
     found = run(IN_PROCESS, beam.Create([{"series_id": "a"}]), ForecastFleet(forecaster()), tmp_path)
     (rejected,) = read_output(tmp_path, "quarantined").to_dicts()
@@ -80,7 +80,7 @@ def test_a_bounded_input_without_rows_gives_no_forecasts(tmp_path: Path) -> None
     assert not len(read_output(tmp_path, "forecasts"))
 
 
-def test_a_fleet_resumes_from_any_number_of_shards(
+def test_forecast_fleet_resumes_from_any_number_of_shards(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed)
@@ -93,7 +93,7 @@ def test_a_fleet_resumes_from_any_number_of_shards(
 
 
 @pytest.mark.prism
-def test_an_unbounded_fleet_issues_forecasts_when_its_watermark_advances(
+def test_forecast_fleet_issues_forecasts_when_the_watermark_advances(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed)
@@ -108,13 +108,12 @@ def test_an_unbounded_fleet_issues_forecasts_when_its_watermark_advances(
     bundles = [
         # The elements of this bundle belong to twelve windows; the watermark after it closes only eight.
         Bundle(between(rows, 0, 12).to_dicts(), end_us(7)),
-        # This bundle waits until window 7 is forecast. If the fleet issued forecasts only at the end of its
-        # input, the wait would time out.
+        # This bundle waits until window 7 is forecast; a fleet that waits for the end of its input fails.
         Bundle([*late_row, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=closed(7)),
         Bundle([], end_us(15) - 1),
         Bundle([between(rows, 16, 20)], end_us(18), after=closed(13)),
-        # Each window has two bundles. The watermark after the second one closes the window; the rows of the
-        # second bundle must not count as late.
+        # Each window has two bundles; the watermark after the second bundle closes the window.
+        # The rows of the second bundle must not count as late.
         *(bundle for w in range(20, 34) for bundle in in_halves(between(rows, w, w + 1).to_dicts(), w)),
         Bundle([], end_us(33), after=closed(19)),
         Bundle(between(rows, 34, 40).to_dicts(), end_us(36)),
@@ -129,7 +128,7 @@ def test_an_unbounded_fleet_issues_forecasts_when_its_watermark_advances(
 
 
 @pytest.mark.prism
-def test_an_unbounded_fleet_resumes_from_a_state_table(
+def test_forecast_fleet_on_unbounded_input_resumes_from_a_state_table(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed)
@@ -167,7 +166,7 @@ def test_a_row_within_the_allowed_lateness_is_used(observed: Windows, tmp_path: 
 
 
 @pytest.mark.prism
-def test_a_fleet_forecasts_the_rows_of_a_log(
+def test_forecast_fleet_forecasts_the_rows_of_a_log(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows_of(observed).write_parquet(tmp_path / "rows.parquet")

@@ -1,4 +1,4 @@
-"""Tests of Beam's counters of the rows, windows and forecasts of a fleet and of a job."""
+"""Tests of Beam's counters of the rows, windows and forecasts of `ForecastFleet` and of a job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.pipelines.beam.fleet_pipelines import IN_PROCESS, counters, read_outp
 from tests.pipelines.jobs.replays import replay_job, stopped_at
 
 
-def test_a_fleet_counts_rows_windows_and_forecasts(observed: Windows, tmp_path: Path) -> None:
+def test_forecast_fleet_counts_rows_windows_and_forecasts(observed: Windows, tmp_path: Path) -> None:
     rows = rows_of(observed)
     bad = {"series_id": "s1", "timestamp": "never", "value": 1.0}
     found = run(IN_PROCESS, beam.Create([rows, bad, bad]), ForecastFleet(forecaster(), shards=1), tmp_path)

@@ -156,8 +156,7 @@ def test_the_watermark_of_the_engine_is_the_least_of_all_partitions() -> None:
         at_us = element.timestamp.micros if isinstance(element, TimestampedValue) else None
         batch = element.value if isinstance(element, TimestampedValue) else element
         stamped.append((batch.partition, batch.watermark_us, at_us))
-    # The event time of a batch is the engine's watermark before the batch: an earlier time would be late,
-    # and the engine would drop the batch.
+    # The event time of a batch is the engine's watermark before it; with an earlier time, it would be late.
     assert [each for each in stamped if each[1] is not None] == [
         ("a", 5, None),
         ("b", 3, None),

@@ -27,7 +27,7 @@ def test_rows_applied_after_their_bundle_are_counted_by_the_next_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bundle is a group of elements that Beam processes together; batches are applied in the background."""
-    free = threading.Event(), threading.Event()  # one for each shard, which applies no batch before it is set
+    free = threading.Event(), threading.Event()  # shard n applies batches only after free[n] is set
     added: list[int] = []
 
     def apply_late(shard: Shard, batch: Batch, *more: Any) -> Iterator[Any]:

@@ -39,7 +39,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("format_", ["parquet", "jsonl"])
-def test_forecasts_written_twice_are_the_same_files(tmp_path: Path, format_: Format) -> None:
+def test_writing_forecasts_twice_gives_the_same_files(tmp_path: Path, format_: Format) -> None:
     frame = some_forecasts()
     first, second = frame.filter(pl.col("series_id") == "s0"), frame.filter(pl.col("series_id") != "s0")
     write([first, second, second.clear()], WriteForecasts(tmp_path, format_))
@@ -60,7 +60,7 @@ def test_forecasts_of_two_models_or_revisions_are_in_separate_files(tmp_path: Pa
     assert len(read_forecasts(tmp_path)) == 3 * len(frame)
 
 
-def test_forecasts_written_again_in_other_frames_are_read_once(tmp_path: Path) -> None:
+def test_forecasts_written_twice_in_different_frames_are_read_once(tmp_path: Path) -> None:
     frame = some_forecasts()
     write(frame.partition_by("series_id"), WriteForecasts(tmp_path))
     write(frame.partition_by("issued_at"), WriteForecasts(tmp_path))
@@ -75,7 +75,7 @@ def test_forecasts_are_written_to_an_object_store(s3: Remote) -> None:
     assert read_forecasts(s3).equals(frame.sort("issued_at", "series_id"))
 
 
-def test_rejected_rows_written_twice_are_the_same_files(tmp_path: Path) -> None:
+def test_writing_rejected_rows_twice_gives_the_same_files(tmp_path: Path) -> None:
     raw = pl.DataFrame(
         {"series_id": "a", "timestamp": "never", "value": 1.0, "file": ["x", "x", "y"], "row": [1, 2, 1]}
     )
@@ -88,7 +88,7 @@ def test_rejected_rows_written_twice_are_the_same_files(tmp_path: Path) -> None:
     assert read_quarantine(tmp_path).equals(rejected.sort("file", "row"))
 
 
-def test_writing_into_a_file_as_output_folder_raises(tmp_path: Path) -> None:
+def test_writing_into_a_file_as_output_folder_raises_an_error(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(Exception, match=r"out/forecasts/.*: cannot be written: "):
         write([some_forecasts()], WriteForecasts(tmp_path / "out"))

@@ -24,7 +24,7 @@ from tests.fleets import START, forecaster, rows_of
 from tests.processes import started
 
 ROOT = Path(__file__).parents[3]
-TIMEOUT_S = 600.0  # long, because a machine with few cores may run many other processes
+TIMEOUT_S = 600.0  # a long time limit, because the machine may run many other processes
 
 
 @dataclass

@@ -88,7 +88,7 @@ def test_options_after_two_dashes_are_passed_to_beam() -> None:
     assert split_beam_options(None) == (None, ())
 
 
-def test_a_word_after_a_beam_option_is_its_value_and_no_file() -> None:
+def test_a_word_after_a_beam_option_is_read_as_its_value() -> None:
     data = ["a.csv", "b.csv", "--parallelism", "4", "--experiments", "x", "--streaming"]
     expected = ("--parallelism=4", "--experiments=x", "--streaming")
     assert split_beam_options(data) == (["a.csv", "b.csv"], expected)
@@ -99,7 +99,7 @@ def test_a_word_after_a_beam_option_is_its_value_and_no_file() -> None:
         split_beam_options(["a.csv", "--runner", "DirectRunner"])
 
 
-def test_an_option_that_beam_refuses_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_option_that_beam_refuses_gives_a_one_line_error(capsys: pytest.CaptureFixture[str]) -> None:
     stream = sys.stderr
     with pytest.raises(ConfigError, match="=x: argument --direct_num_workers: invalid int"):
         choose_engine(JobsConfig(runner="prism"), ("--direct_num_workers=x",))

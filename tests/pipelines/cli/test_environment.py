@@ -65,7 +65,7 @@ def test_options_override_the_environment_which_overrides_the_job_file(
     assert settings_of(job) == file
 
 
-def test_an_experiment_name_removes_an_overridden_experiment_id(
+def test_an_experiment_name_replaces_an_experiment_id_of_lower_priority(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = tmp_path / "job.toml"
@@ -113,7 +113,7 @@ def test_mlflow_experiment_id_selects_the_experiment_of_runs(
         pass
 
 
-def test_an_invalid_environment_variable_is_refused_by_name(
+def test_the_error_for_an_invalid_environment_variable_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "maybe")

@@ -276,7 +276,7 @@ def test_a_running_stream_serves_metrics_on_an_exclusive_port(tmp_path: Path, mo
     assert scraped(port) == {}
 
 
-def test_a_failed_job_with_metrics_prints_one_line(tmp_path: Path, model: Path) -> None:
+def test_a_failed_job_with_a_metrics_port_prints_a_one_line_error(tmp_path: Path, model: Path) -> None:
     (tmp_path / "empty.csv").write_text("series_id,timestamp,value\n")
     result = statecast("backfill", "empty.csv", "-m", model, "--metrics-port", 0, cwd=tmp_path)
     assert result.code == 3

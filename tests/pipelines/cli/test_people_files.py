@@ -74,7 +74,7 @@ def test_files_of_several_sensors_are_not_silently_merged(job: Job) -> None:
     assert "no column says whose values these are" in line
     assert "data.layout = wide" in line
     summary, _ = job("backfill files -m model --set data.layout=wide")
-    assert summary["duplicates"] == 30  # with this setting, both files are one series 'value'
+    assert summary["duplicates"] == 30  # the rows of both files are in one series, 'value'
     summary, _ = job("backfill files/a.parquet -m model")
     assert (summary["used"], job.series()) == (30, {"value"})
     numbered = pl.concat([hours(30).with_columns(pl.lit(i).alias("sensor_no")) for i in range(3)])
@@ -91,7 +91,7 @@ def write_frame_with_index(folder: Path, kind: str) -> Path:
         {"timestamp": hours(40)["timestamp"], "north": np.arange(40.0), "south": np.arange(40.0) + 9}
     )
     numbered = pl.DataFrame({"i": [i for i in range(47) if i % 7 != 3][:40]}).hstack(wide)
-    if kind == "named index":  # only the metadata by pandas show that this column is the index
+    if kind == "named index":  # only the metadata that pandas writes show that this column is the index
         table = numbered.rename({"i": "row"}).to_arrow()
         metadata = json.dumps({"index_columns": ["row"], "columns": []})
         pq.write_table(table.replace_schema_metadata({"pandas": metadata}), folder / "in.parquet")

@@ -58,7 +58,7 @@ def test_compare_prints_one_object_with_both_models(shell: Shell, newer: Path) -
     assert found["scored_from"] == "2013-01-17T16:00:00+00:00"  # the end of the 400 hours of training
 
 
-def test_a_refused_promotion_is_one_line_and_exit_code_7(shell: Shell, newer: Path) -> None:
+def test_a_refused_promotion_prints_one_line_and_exits_with_code_7(shell: Shell, newer: Path) -> None:
     found, lines = shell("promote", "tiny/1", newer, "--if-better", code=7)
     assert not found["promoted"]
     assert len(lines) == 1

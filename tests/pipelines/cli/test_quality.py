@@ -55,7 +55,7 @@ def desk(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("runner", ["in-process", pytest.param("prism", marks=pytest.mark.prism)])
-def test_a_stream_scores_alerts_and_logs_to_mlflow(runner: str, desk: Path) -> None:
+def test_a_stream_scores_its_forecasts_sends_alerts_and_logs_to_mlflow(runner: str, desk: Path) -> None:
     command = ("stream", "rows.parquet", "-c", "job.toml", "--runner", runner, "--json")
     ended = wait_for_exit(start(*command, cwd=desk))
     result = ended.json_object

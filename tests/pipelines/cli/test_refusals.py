@@ -262,7 +262,7 @@ def test_a_second_job_on_an_output_folder_is_refused(working_folder: WorkingFold
             assert "is writing here: wait for its end" in message
 
 
-def test_a_missing_engine_is_refused_with_the_fix(
+def test_the_error_for_a_missing_engine_names_the_fix(
     working_folder: WorkingFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.cli.engine.find_prism", lambda: None)
@@ -297,7 +297,7 @@ def test_a_missing_engine_is_refused_with_the_fix(
         ("--runner flink -s jobs.flink_workers=a", 'jobs.flink_workers="a": must be HOST:PORT'),
     ],
 )
-def test_invalid_engine_options_are_refused_with_the_fix(
+def test_the_error_for_invalid_engine_options_names_the_fix(
     working_folder: WorkingFolder, job: str, options: str, line: str
 ) -> None:
     code, message = working_folder.refused(f"{job} good.csv -m model {options}")
@@ -305,7 +305,7 @@ def test_invalid_engine_options_are_refused_with_the_fix(
     assert line in message
 
 
-def test_an_address_without_flink_is_refused_at_once(
+def test_a_flink_master_address_without_flink_is_refused_at_once(
     working_folder: WorkingFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.cli.engine.find_java", lambda: Path("java"))
@@ -320,7 +320,7 @@ def test_an_address_without_flink_is_refused_at_once(
     assert (code, message[:38]) == (5, "the server at 127.0.0.1:1 is not Flink")
 
 
-def test_a_full_disk_and_a_bug_print_one_line(
+def test_a_full_disk_and_a_bug_each_print_a_one_line_error(
     working_folder: WorkingFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: Any) -> None:

@@ -62,10 +62,10 @@ COMMANDS = {
     "cold-start": ["cold-start -c job.toml -m tiny --series rows.csv --at 2013-01-01"],
     "doctor": ["doctor -c job.toml --json"],
     "ui": ["ui -c job.toml"],
-    # Only a folder that is refused, because the page is served until somebody ends it.
+    # Run only a dashboard that is refused, because a dashboard runs until a signal ends it.
     "dashboard": ["dashboard nowhere"],
     "init": ["init new.toml -s mlflow.tracking_uri=URI", "init newer.toml -s kafka.registry=URI"],
-    # Only demos that are refused, because a complete demo runs for minutes.
+    # Run only demos that are refused, because a complete demo takes minutes.
     "demo": ["demo -o URI", "demo -o job.toml"],
 }
 REFUSED = [
@@ -107,7 +107,7 @@ def folder_and_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
             f'[mlflow]\ntracking_uri = "{uri}"\n[kafka]\nregistry = "{uri}"\n'
             'options = { "sasl.password" = "$MARKED", "ssl.key.password" = "$MARKED" }\n'
         )
-        # The Kafka client rejects this option with an error that contains the value.
+        # The Kafka client rejects this value with an error that contains the value.
         (folder / "echoing.toml").write_text('[kafka.options]\n"security.protocol" = "$MARKED"\n')
         (folder / "whole.toml").write_text(f'kafka = "{MARK}"\nmlflow = ["{MARK}"]\n')
         (folder / "typed.toml").write_text(f'[kafka]\nregistry = ["{MARK}"]\n')

@@ -67,7 +67,7 @@ def test_a_started_process_ignores_only_the_named_signals(parent_handler: Any) -
 def test_an_interrupted_training_is_logged_as_killed(
     tmp_path: Path, long: Path, number: signal.Signals, trained: tuple[str, dict[str, Any]]
 ) -> None:
-    store = tmp_path / "runs.db"  # copied, because making a new store is slow
+    store = tmp_path / "runs.db"  # a copy of a store, because making a new one is slow
     store.write_bytes(Path(trained[0].removeprefix("sqlite:///")).read_bytes())
 
     def query(sql: str) -> Any:
@@ -139,7 +139,7 @@ def test_a_second_interrupt_or_a_kill_loses_no_row(tmp_path: Path, long: Path, m
         wait_until(lambda folder=folder: has_forecasts(folder), job)  # type: ignore[misc]
         engines = prism_processes(job.pid)
         job.send_signal(signals[0])
-        # Two signals at almost the same time may count as one, so the second is sent again until the end.
+        # Two signals at almost the same time may count as one, so send the second signal until the job ends.
         while job.poll() is None:
             time.sleep(0.2)
             job.send_signal(signals[-1])

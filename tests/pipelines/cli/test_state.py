@@ -108,7 +108,10 @@ def test_show_prints_a_state_table_as_text_and_json(job: StreamJob, command: Com
 
 
 def assert_same_tables(one: Location, other: Location) -> None:
-    """Assert that two tables have equal states, pending rows, counts, offsets and watermarks."""
+    """Assert that the state tables in two folders are equal, except for the number of shards.
+
+    The states, pending rows, closed windows, counts, offsets and watermarks must be equal.
+    """
     first, second = (state_table.read(folder) for folder in (one, other))
     assert_same_state(first.state, second.state)
     assert first.pending.sort("series_id").equals(second.pending.sort("series_id"))
@@ -229,7 +232,7 @@ def test_state_commands_refuse_invalid_tables_in_one_line(
     assert_refused(
         command("import", "in/1.parquet", "new"), 3, "in/1.parquet: is not an exported state table"
     )
-    # A snapshot is a Parquet file too, but of one shard only.
+    # A snapshot of a shard is a Parquet file, but no exported state table.
     part = next(job.states.glob("*.parquet"))
     assert_refused(command("import", str(part), "new"), 3, "is not an exported state table")
     assert_refused(command("export", "out/state", "in/1.parquet/a"), 6, "is a file, not a folder")

@@ -115,7 +115,7 @@ def address_of(ui: Ui) -> str:
 
 
 @needs_browser
-def test_the_page_that_opens_shows_runs_sorted_by_skill(ui: Ui, page: Browser) -> None:
+def test_the_first_page_of_the_ui_shows_runs_sorted_by_skill(ui: Ui, page: Browser) -> None:
     page.open(ui.url)
     text = page.wait_for("skill_vs_persistence", "lstm", "gru", "rnn")
     assert text.index("\nlstm\n") < text.index("\ngru\n") < text.index("\nrnn\n")
@@ -126,7 +126,7 @@ def test_the_page_that_opens_shows_runs_sorted_by_skill(ui: Ui, page: Browser) -
 
 
 @needs_browser
-def test_charts_compare_runs_by_horizon_beside_the_baselines(ui: Ui, page: Browser) -> None:
+def test_mlflow_charts_compare_runs_and_baselines_by_horizon(ui: Ui, page: Browser) -> None:
     page.open(f"{ui.url}&compareRunsMode=CHART")
     lines = [f"{cell} (backtest/mase_by_horizon{n})" for cell in SKILL for n in ("", "_persistence")]
     page.wait_for("backtest/skill_vs_persistence", *lines)
@@ -151,7 +151,7 @@ def test_the_page_of_models_shows_their_registered_versions(ui: Ui, page: Browse
 
 
 def test_the_settings_of_the_page_of_runs_fit_into_an_experiment_tag() -> None:
-    assert len(_packed(view())) < 5000  # MLflow limits the length of a tag
+    assert len(_packed(view())) < 5000  # MLflow accepts no longer tag
 
 
 def test_ui_on_a_port_in_use_is_refused_in_one_line(

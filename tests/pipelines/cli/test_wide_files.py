@@ -53,12 +53,12 @@ def test_wide_files_of_two_sites_are_refused(job: Job, command: str) -> None:
     assert not (job.folder / "out").exists()
     if name == "backfill":
         result, _ = job("backfill in -m model --set data.layout=wide")
-        # The files now count as files of one sensor: values of the second file replace those of the first.
+        # Both files now count as files of one sensor: the second replaces the values of the first.
         assert (result["used"], result["replaced"]) == (80, 40)
 
 
 def test_each_column_across_files_of_one_sensor_is_one_series(job: Job) -> None:
-    # Each file but the last has one more hour, the first hour of the next file, with the value 5.
+    # Each file but the last ends with the first hour of the next file, but with the value 5 for this hour.
     for day in range(3):
         last = {f"h{24 * (day + 1)}": 5.0} if day < 2 else {}
         write_site(job.folder / "in" / f"{day}.csv", 10, 24 * day, 25 if day < 2 else 24, **last)

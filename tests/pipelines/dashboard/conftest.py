@@ -1,4 +1,4 @@
-"""A small output folder, and the server of its page."""
+"""Fixtures for tests of the dashboard: a small output folder, and a server of the dashboard's page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SPIKE = 300
 
 
 def fleet(windows: int = WINDOWS) -> Windows:
-    """Return four hourly series: ``gate 2`` has a spike, and ``yard`` no value in the last five windows."""
+    """Return four hourly series: ``gate 2`` has a spike, and ``yard`` ends five windows early."""
     at, rng = np.arange(WINDOWS), np.random.default_rng(1)
     values = np.stack([10 * s + np.sin((at + 3 * s) * np.pi / 12) for s in range(len(IDS))], axis=1)
     values += rng.normal(scale=0.05, size=values.shape)
@@ -58,13 +58,13 @@ def backfill(
 
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV of the fleet."""
+    """Return a CSV file of the rows of the fleet and of three invalid rows."""
     return write_rows(tmp_path_factory.mktemp("rows") / "rows.csv", fleet())
 
 
 @pytest.fixture(scope="session")
 def finished(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a backfill of the fleet; tests only read it."""
+    """Return the output folder of a backfill of the fleet, which tests must not change."""
     output = tmp_path_factory.mktemp("finished") / "out"
     backfill(rows, output)
     return output
@@ -72,13 +72,13 @@ def finished(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def output(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the output of the backfill, which a test may damage."""
+    """Return a copy of the output folder of the backfill, which a test may change."""
     return Path(shutil.copytree(finished, tmp_path / "out"))
 
 
 @contextmanager
 def serving(output: Location) -> Iterator[str]:
-    """Serve the page of an output while the block runs, and yield its address."""
+    """Serve the dashboard of an output while the block runs, and yield the URL of the dashboard."""
     with listening("127.0.0.1", 0) as listener:
         server = server_of(make_app(OutputView(output)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -100,6 +100,6 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def start_texts(windows: range) -> list[str]:
-    """Return the starts of windows, counted from the first of the fleet, as the page writes them."""
+    """Return the start times of windows as the dashboard writes them; window 0 is the first of the fleet."""
     hours = pl.Series([(START + window) * 3_600_000_000 for window in windows], dtype=pl.Int64)
     return hours.cast(pl.Datetime("us")).dt.strftime("%Y-%m-%d %H:%M:%S").to_list()

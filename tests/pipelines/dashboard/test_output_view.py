@@ -1,4 +1,4 @@
-"""What the page gets from an output folder, compared with the files in the folder."""
+"""Tests that the dashboard shows what is in the files of an output folder, even if some are damaged."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ HOUR_US = 3_600_000_000
 
 
 def forecast_values(output: Path, series_id: str, window: int) -> Any:
-    """Return the q50 values of a series whose forecast was issued at the end of a window of the fleet."""
+    """Return the q50 values of the forecast of a series that was issued at the end of a window."""
     issued = pl.lit((START + window + 1) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     rows = read_forecasts(output).filter(pl.col("series_id") == series_id, pl.col("issued_at") == issued)
     return [step["q50"] for step in rows["forecast"].item()]
 
 
 @pytest.mark.parametrize("series_id", IDS[:3])
-def test_values_are_the_values_of_the_ring(finished: Path, series_id: str) -> None:
+def test_the_chart_of_a_series_has_the_values_in_its_ring(finished: Path, series_id: str) -> None:
     found = OutputView(finished).series(series_id)
     assert found["time"] == start_texts(range(WINDOWS - RING, WINDOWS))
     expected = fleet().values[-RING:, IDS.index(series_id)]
@@ -54,12 +54,12 @@ def test_values_are_the_values_of_the_ring(finished: Path, series_id: str) -> No
     assert found["notes"] == []
 
 
-def test_missing_values_have_no_point(finished: Path) -> None:
+def test_the_chart_of_a_series_omits_missing_values(finished: Path) -> None:
     found = OutputView(finished).series("yard")
     assert found["time"] == start_texts(range(WINDOWS - RING, WINDOWS - SILENT))
 
 
-def test_fans_are_the_newest_forecast_and_earlier_ones_by_a_horizon(finished: Path) -> None:
+def test_the_forecasts_in_a_chart_are_issued_one_horizon_apart(finished: Path) -> None:
     fans = OutputView(finished).series("Gate 10")["fans"]
     horizon = 3
     assert len(fans) == output_view.FANS
@@ -70,7 +70,7 @@ def test_fans_are_the_newest_forecast_and_earlier_ones_by_a_horizon(finished: Pa
         assert fan["quantiles"]["q50"] == forecast_values(finished, "Gate 10", last)
 
 
-def test_alarms_are_the_alarms_of_the_forecast_files(finished: Path) -> None:
+def test_the_dashboard_shows_the_alarms_in_forecast_files(finished: Path) -> None:
     view = OutputView(finished)
     alarms = read_forecasts(finished).filter("alarm")
     raised = view.fleet()["alarms"]
@@ -83,7 +83,7 @@ def test_alarms_are_the_alarms_of_the_forecast_files(finished: Path) -> None:
     assert len(times) == counted["gate 2"]
 
 
-def test_rows_are_the_counts_of_the_job(finished: Path) -> None:
+def test_the_dashboard_shows_the_row_counts_of_the_job(finished: Path) -> None:
     shown = OutputView(finished).fleet()
     counts = state_table.read(finished / "state", series=False).counts
     assert shown["rows"]["used"] == counts.used == int((~np.isnan(fleet().values)).sum())
@@ -95,7 +95,7 @@ def test_rows_are_the_counts_of_the_job(finished: Path) -> None:
     assert shown["closed_until"] == start_texts(range(WINDOWS, WINDOWS + 1))[0]
 
 
-def test_scores_are_computed_from_the_counts(finished: Path) -> None:
+def test_the_dashboard_computes_scores_from_the_counts_of_the_job(finished: Path) -> None:
     shown = OutputView(finished).fleet()["versions"]
     scores = state_table.read(finished / "state", series=False).counts.scores
     expected = [
@@ -107,14 +107,14 @@ def test_scores_are_computed_from_the_counts(finished: Path) -> None:
     assert [tuple(one[name] for name in fields) for one in shown] == expected != []
 
 
-def test_silent_series_are_listed_with_the_end_of_their_last_window(finished: Path) -> None:
+def test_the_dashboard_lists_since_when_a_series_has_no_values(finished: Path) -> None:
     silent = OutputView(finished).fleet()["silent"]
     since = start_texts(range(WINDOWS - SILENT, WINDOWS - SILENT + 1))[0]
     assert silent["series"] == [{"series_id": "yard", "windows": SILENT, "since": since}]
     assert (silent["count"], silent["retired"]) == (1, 0)
 
 
-def test_search_ignores_case_and_lists_matching_beginnings_first(finished: Path) -> None:
+def test_the_series_search_ignores_case_and_lists_prefixes_first(finished: Path) -> None:
     view = OutputView(finished)
     assert view.search("GATE 1")["ids"] == ["Gate 10"]
     assert view.search("a")["ids"] == ["Gate 10", "gate 2", "gate/1 a", "yard"]
@@ -123,12 +123,12 @@ def test_search_ignores_case_and_lists_matching_beginnings_first(finished: Path)
     assert (view.search("")["count"], view.search("")["of"]) == (4, 4)
 
 
-def test_an_unknown_series_is_a_note(finished: Path) -> None:
+def test_the_dashboard_notes_an_unknown_series_id(finished: Path) -> None:
     found = OutputView(finished).series("gate 3")
     assert (found["time"], found["notes"]) == ([], ["no series has the id gate 3"])
 
 
-def test_a_model_without_a_ring_is_a_note(rows: Path, tmp_path: Path) -> None:
+def test_the_dashboard_notes_that_a_model_without_a_ring_has_no_values(rows: Path, tmp_path: Path) -> None:
     network = NetworkConfig(hidden=4, layers=1, horizon=3, lags=(), ring=0)
     backfill(rows, tmp_path / "out", model=Forecaster.untrained(network, WindowConfig()))
     found = OutputView(tmp_path / "out").series("yard")
@@ -137,7 +137,7 @@ def test_a_model_without_a_ring_is_a_note(rows: Path, tmp_path: Path) -> None:
     assert found["fans"]
 
 
-def test_jsonl_forecasts_are_read(output: Path) -> None:
+def test_the_dashboard_reads_forecasts_in_json_lines(output: Path) -> None:
     expected = OutputView(output).series("gate 2")
     for file in (output / "forecasts").glob("*.parquet"):
         pl.read_parquet(file).with_columns(
@@ -147,7 +147,7 @@ def test_jsonl_forecasts_are_read(output: Path) -> None:
     assert OutputView(output).series("gate 2") == expected
 
 
-def test_nothing_is_written_and_nothing_is_locked(output: Path) -> None:
+def test_the_dashboard_neither_writes_nor_locks_an_output(output: Path) -> None:
     before = contents(output)
     (output / markers.LOCK).write_text(json.dumps({"pid": os.getpid()}))
     view = OutputView(output)
@@ -156,7 +156,7 @@ def test_nothing_is_written_and_nothing_is_locked(output: Path) -> None:
     assert contents(output) == before
 
 
-def test_an_output_in_an_object_store_shows_the_same(rows: Path, s3: Remote, finished: Path) -> None:
+def test_the_dashboard_shows_an_output_in_a_store_as_on_disk(rows: Path, s3: Remote, finished: Path) -> None:
     backfill(rows, s3)
     on_disk, in_store = OutputView(finished), OutputView(s3)
     assert in_store.series("gate 2") == on_disk.series("gate 2")
@@ -168,7 +168,7 @@ def test_an_output_in_an_object_store_shows_the_same(rows: Path, s3: Remote, fin
 # --- folders that are written, damaged, replaced or deleted
 
 
-def test_a_new_output_in_the_folder_is_shown(output: Path, tmp_path: Path) -> None:
+def test_the_dashboard_shows_an_output_that_replaces_another(output: Path, tmp_path: Path) -> None:
     view = OutputView(output)
     assert view.fleet()["closed_until"] == start_texts(range(WINDOWS, WINDOWS + 1))[0]
     backfill(write_rows(tmp_path / "few.csv", fleet(200)), output)
@@ -178,7 +178,7 @@ def test_a_new_output_in_the_folder_is_shown(output: Path, tmp_path: Path) -> No
     assert found["fans"][0]["quantiles"]["q50"] == forecast_values(output, "Gate 10", 199)
 
 
-def test_a_damaged_snapshot_is_a_note_and_other_shards_are_shown(output: Path) -> None:
+def test_the_dashboard_hides_only_the_shard_of_a_damaged_snapshot(output: Path) -> None:
     damaged, whole = sorted((output / "state").glob("*.parquet"))
     damaged.write_bytes(damaged.read_bytes()[:-100])
     view = OutputView(output)
@@ -190,7 +190,7 @@ def test_a_damaged_snapshot_is_a_note_and_other_shards_are_shown(output: Path) -
     assert view.series(known.pop())["value"]
 
 
-def test_a_damaged_forecast_file_is_a_note(output: Path) -> None:
+def test_a_damaged_forecast_file_gives_a_note_in_the_dashboard(output: Path) -> None:
     *_, newest = sorted((output / "forecasts").glob("*.parquet"))
     newest.write_bytes(b"PAR1")
     view = OutputView(output)
@@ -201,7 +201,7 @@ def test_a_damaged_forecast_file_is_a_note(output: Path) -> None:
     assert all(view.series(one)["value"] for one in ids)
 
 
-def test_files_that_are_still_written_are_left_out(output: Path) -> None:
+def test_the_dashboard_ignores_incomplete_temporary_files(output: Path) -> None:
     expected = OutputView(output).series("yard")
     for part in ("forecasts", "state"):
         for file in list((output / part).glob("*.parquet")):
@@ -211,14 +211,16 @@ def test_files_that_are_still_written_are_left_out(output: Path) -> None:
     assert view.fleet()["notes"] == []
 
 
-def test_numbers_that_are_half_written_are_left_out(output: Path) -> None:
+def test_the_dashboard_ignores_half_written_files_of_counts(output: Path) -> None:
     (output / markers.NUMBERS).mkdir()
     (output / markers.NUMBERS / markers.numbers_of_shard(0)).write_text('{"shard": 0, "cou')
     shown = OutputView(output).fleet()
     assert (shown["series"], shown["notes"]) == (4, [])
 
 
-def test_a_deleted_folder_is_absent_and_comes_back(output: Path, finished: Path) -> None:
+def test_the_dashboard_shows_that_an_output_folder_is_deleted_or_restored(
+    output: Path, finished: Path
+) -> None:
     view = OutputView(output)
     before = view.series("yard")
     shutil.rmtree(output)
@@ -231,19 +233,19 @@ def test_a_deleted_folder_is_absent_and_comes_back(output: Path, finished: Path)
     assert view.series("yard") == before
 
 
-def test_an_empty_folder_is_absent(tmp_path: Path) -> None:
+def test_an_empty_output_folder_has_the_status_absent(tmp_path: Path) -> None:
     shown = OutputView(tmp_path).fleet()
     assert (shown["status"], shown["notes"], shown["series"]) == ("absent", [], 0)
 
 
-def test_the_status_follows_the_process_of_the_lock(output: Path) -> None:
+def test_the_status_of_a_job_depends_on_the_process_in_its_lock_file(output: Path) -> None:
     view, lock = OutputView(output), output / markers.LOCK
     assert view.fleet()["status"] == "not running"
     lock.write_text(json.dumps({"pid": os.getpid(), "since": "now"}))
     assert view.fleet()["status"] == "running"
     (output / markers.BACKFILL).mkdir()
     assert "a backfill is writing" in view.fleet()["status_text"]
-    os.utime(lock, (1, 1))  # the process with this number began later, so it is not the job
+    os.utime(lock, (1, 1))  # the process with this id began later, so it is not the job
     assert view.fleet()["status"] == "not running"
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
@@ -253,7 +255,7 @@ def test_the_status_follows_the_process_of_the_lock(output: Path) -> None:
     assert "--resume" in shown["status_text"]
 
 
-def test_an_output_folder_is_required(tmp_path: Path, finished: Path) -> None:
+def test_the_dashboard_refuses_a_folder_that_is_not_an_output(tmp_path: Path, finished: Path) -> None:
     check_output(finished)
     with pytest.raises(DataError, match=r"no such folder: name the output folder of a backfill or a stream"):
         check_output(tmp_path / "none")

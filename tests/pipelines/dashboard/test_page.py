@@ -1,4 +1,4 @@
-"""The page in headless Chromium: it shows what the files hold, updates, and searches 10,000 series."""
+"""Tests of the dashboard's page in headless Chromium: its contents, its updates, and its search."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A running Chromium."""
+    """Run a headless Chromium, and yield its page."""
     with browser(tmp_path_factory.mktemp("profile")) as page:
         yield page
 
 
 def trace(page: Browser, name: str) -> dict[str, Any]:
-    """Return the times and values of a line of the chart, once it is drawn."""
+    """Wait until a line of the chart is drawn, and return its times and values."""
     script = (
         "const chart = document.getElementById('chart');"
         f"const line = (chart.data ?? []).find((one) => one.name.startsWith({json.dumps(name)}));"
@@ -43,7 +43,7 @@ def trace(page: Browser, name: str) -> dict[str, Any]:
 
 
 def search(page: Browser, text: str) -> list[str]:
-    """Type a text into the search, and return the lines below it once they belong to the text."""
+    """Type a text into the search field, and return the lines of the search result."""
     page.run(
         f"const box = document.getElementById('search'); box.value = {json.dumps(text)};"
         "document.getElementById('found').replaceChildren();"
@@ -54,14 +54,14 @@ def search(page: Browser, text: str) -> list[str]:
     return found
 
 
-def test_the_page_shows_the_files_and_follows_their_changes(
+def test_the_dashboard_page_shows_an_output_and_its_changes(
     page: Browser, output: Path, tmp_path: Path
 ) -> None:
     with serving(output) as url:
         page.open(f"{url}/#Gate%2010")
         text = page.wait_for("not running", "Gate 10", "Series with the most alarms", "yard")
         shown = OutputView(output).series("Gate 10")
-        assert f"{fleet().values.size - 5 + 3:,}" in text  # rows, of which 3 are quarantined
+        assert f"{fleet().values.size - 5 + 3:,}" in text  # rows of the input; 3 of them are quarantined
         assert trace(page, "value") == {"x": shown["time"], "y": shown["value"]}
         fan = shown["fans"][0]
         expected = {"x": fan["time"], "y": fan["quantiles"]["q50"]}
@@ -76,7 +76,7 @@ def test_the_page_shows_the_files_and_follows_their_changes(
     page.wait_for("away", "does not answer")
 
 
-def test_a_series_of_10000_is_found_by_its_id(page: Browser, tmp_path: Path) -> None:
+def test_the_dashboard_search_finds_one_of_10000_series(page: Browser, tmp_path: Path) -> None:
     ids = tuple(f"meter {number:05d}" for number in range(SERIES))
     values = np.arange(2 * SERIES, dtype=float).reshape(2, SERIES)
     backfill(write_rows(tmp_path / "many.csv", Windows(ids, START, values)), tmp_path / "out", ring=8)

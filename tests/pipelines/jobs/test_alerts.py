@@ -1,3 +1,5 @@
+"""Tests of the alerts that a stream sends if its coverage, errors or drift leave the configured band."""
+
 from __future__ import annotations
 
 import json
@@ -23,7 +25,7 @@ def rule(**changes: Any) -> AlertConfig:
 
 
 def numbers(windows: int, inside: int, absolute: int = 0, shards: int = SHARDS) -> JobNumbers:
-    """Return the numbers of a job that has scored one forecast in each of its windows.
+    """Return the counts of a job that has scored one forecast in each of its windows.
 
     Args:
         windows: the number of windows.
@@ -60,7 +62,7 @@ def test_coverage_outside_its_band_sends_an_alert(tmp_path: Path) -> None:
     watched.watch.take(numbers(100, 90))
     watched.watch.take(numbers(105, 94))
     assert not watched.sent
-    watched.watch.take(numbers(110, 96))  # in the last 10 windows, 6 of 10 are inside
+    watched.watch.take(numbers(110, 96))  # 6 of the last 10 actuals are inside the interval
     (alert,) = watched.sent
     assert alert["text"] == (
         "coverage of lstm-1 at horizon 1 over the last 10 windows is 0.6, outside 0.8 to 0.98"
@@ -101,7 +103,7 @@ def test_drift_that_stays_outside_its_band_sends_an_alert(tmp_path: Path) -> Non
     assert (alert["input"], alert["worst_series"]) == ("value", "gate 7")
 
 
-def test_an_alert_is_repeated_only_after_every_s(tmp_path: Path) -> None:
+def test_an_alert_is_repeated_only_after_every_s_seconds(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule())
     for windows in range(10, 40, 10):
         watched.watch.take(numbers(windows, 0))
@@ -111,7 +113,7 @@ def test_an_alert_is_repeated_only_after_every_s(tmp_path: Path) -> None:
     assert len(watched.sent) == 2
 
 
-def test_a_resumed_stream_repeats_an_alert_only_after_every_s(tmp_path: Path) -> None:
+def test_a_resumed_stream_repeats_an_alert_only_after_every_s_seconds(tmp_path: Path) -> None:
     before = Watched(tmp_path, rule())
     before.watch.take(numbers(10, 0))
     assert len(before.sent) == 1
@@ -126,7 +128,7 @@ def test_a_resumed_stream_repeats_an_alert_only_after_every_s(tmp_path: Path) ->
 
 def test_a_resumed_stream_checks_only_windows_since_its_start(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(), is_resume=True)
-    watched.watch.take(numbers(500, 10, shards=1))  # the other shards have not published their numbers yet
+    watched.watch.take(numbers(500, 10, shards=1))  # only 1 shard has published its numbers
     watched.watch.take(numbers(1000, 100))
     assert not watched.sent
     watched.watch.take(numbers(1010, 109))

@@ -1,3 +1,5 @@
+"""Tests of backfills: their outputs, their state table, and the inputs that they refuse."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -89,10 +91,10 @@ def test_an_unreadable_file_ends_a_backfill(job: BackfillJob, tmp_path: Path) ->
     with pytest.raises(DataError, match=r"bad\.csv: no column") as raised:
         run_backfill(replace(job, paths=(*job.paths, str(bad))))
     assert "\n" not in str(raised.value)
-    assert contents(job.states) == before  # the states are still those of the earlier backfill
+    assert contents(job.states) == before  # the earlier state table is unchanged
 
 
-def test_skip_bad_files_quarantines_an_unreadable_file(job: BackfillJob, tmp_path: Path) -> None:
+def test_a_backfill_with_skip_bad_files_quarantines_a_bad_file(job: BackfillJob, tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
     bad.write_text("what,is,this\nx,y,z\n")
     skipping = replace(DEFAULT_INPUT, skip_bad_files=True)

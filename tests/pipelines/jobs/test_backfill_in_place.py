@@ -1,4 +1,4 @@
-"""A backfill into the folder of an earlier one replaces the earlier output as a whole, or not at all."""
+"""Tests that a backfill into the output folder of an earlier backfill replaces all of its output or none."""
 
 from __future__ import annotations
 
@@ -110,7 +110,8 @@ def test_the_next_backfill_completes_an_interrupted_replacement(
             "out",
         } and not crashed.exists():
             if count == renames:
-                shutil.copytree(on_disk(job.output), crashed)  # what a crash would leave here
+                # Copy the files that a crash would leave at this moment.
+                shutil.copytree(on_disk(job.output), crashed)
             count += 1
         real(source, target)
 

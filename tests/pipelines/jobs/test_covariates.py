@@ -1,4 +1,4 @@
-"""The covariates that a job file names are used by the training, and by backfills and streams after it."""
+"""Tests that trainings, backfills and streams use the covariates that a job file names."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def write_heated_rows(folder: Path) -> tuple[Path, Windows]:
     return folder / "rows.csv", fleet
 
 
-def test_observed_covariates_reach_backfills_and_streams(
+def test_observed_covariates_are_used_in_backfills_and_streams(
     tmp_path: Path,
 ) -> None:
     path, fleet = write_heated_rows(tmp_path)

@@ -1,4 +1,4 @@
-"""For a model of event counts, a window without events has the actual 0.
+"""Tests of the evaluation of a model of event counts: in a window without events, the actual is 0.
 
 The backtest of a training and ``statecast evaluate`` both score such windows.
 """
@@ -85,8 +85,8 @@ def test_all_models_are_scored_on_the_same_windows(monkeypatch: pytest.MonkeyPat
     scores = evaluate_folders(JobConfig.model_validate({"data": {"paths": ["x"]}}), [Path("x")]).scores
     for model_name in ("lstm", "persistence", "seasonal naive"):
         counts = scores.filter(pl.col("model") == model_name).sort("horizon")["count"].to_list()
-        # HOURS - horizon forecasts have an actual. Of these, the first 24 - horizon are not scored, because
-        # seasonal naive has no forecast for them.
+        # At each horizon, HOURS - horizon forecasts have an actual.
+        # The first 24 - horizon forecasts are not scored: seasonal naive has no forecast for these windows.
         assert counts == [HOURS - 1 - 23, HOURS - 2 - 22, HOURS - 3 - 21]
 
 

@@ -1,4 +1,4 @@
-"""A stream that follows an alias changes to the model version to which the alias has moved.
+"""Tests of streams that follow an alias: if the alias moves, the stream changes to its new model version.
 
 The stream writes the window of the change to its journal, and a resumed stream changes at the same window.
 """
@@ -184,7 +184,7 @@ def test_a_stream_follows_an_alias_that_moves_while_it_runs(
 
 @dataclass(frozen=True)
 class Gate:
-    """Returns whether a journal holds a change; picklable."""
+    """Function object that returns True if a journal contains a model change; it can be pickled."""
 
     journal: Path
 

@@ -1,4 +1,4 @@
-"""If the tracking server is killed during a training, no result of the training is lost."""
+"""Test that no result of a training is lost if the MLflow server is killed during the training."""
 
 from __future__ import annotations
 

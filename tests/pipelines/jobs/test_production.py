@@ -1,3 +1,5 @@
+"""Tests of the production scores of a stream, which it logs to MLflow for each model version."""
+
 from __future__ import annotations
 
 import threading
@@ -20,7 +22,7 @@ from schemas.errors import ModelError
 
 
 class Store:
-    """Replaces an MLflow store: it keeps runs in memory, and cannot be reached while ``away`` is True."""
+    """A fake MLflow store that keeps runs in memory, and that is unreachable while ``away`` is True."""
 
     def __init__(self) -> None:
         self.points: dict[str, list[tuple[int, dict[str, float]]]] = {}
@@ -66,7 +68,7 @@ class _Run:
 
 
 def numbers(windows: int, *versions: str, drift: bool = False) -> JobNumbers:
-    """Return the numbers of a job in which each version scored one forecast for each window, with error 2."""
+    """Return the counts of a job in which each version scored one forecast for each window, with error 2."""
     sums = ScoreSums(
         windows, 2_000_000 * windows, -2_000_000 * windows, windows, 1_000_000 * windows, windows
     )
@@ -150,7 +152,7 @@ def test_a_resumed_stream_continues_the_run_and_repeats_no_score(tmp_path: Path)
     before.take(numbers(30))
     before.runs.close()
     after = Job(store, tmp_path, is_resume=True)
-    after.take(numbers(20))  # fewer than before, because the stream resumed from an older snapshot
+    after.take(numbers(20))  # fewer scores than before, because the stream resumed from an older snapshot
     after.take(numbers(35))
     after.runs.close()
     (points,) = store.points.values()

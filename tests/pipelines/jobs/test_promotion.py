@@ -1,4 +1,4 @@
-"""Training, comparison, gate, retraining and rollback of one registered model, with real trainings."""
+"""Tests of the training, comparison, promotion, retraining and rollback of one registered model."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def short_model(folder: Path) -> TrainOutcome:
-    """Train the first version, on too few windows for a backtest."""
+    """Train the first version of the model on too few windows for a backtest."""
     return run_training(config(folder, "short.parquet"), "short")
 
 
 @pytest.fixture(scope="module")
 def champion(folder: Path, short_model: TrainOutcome) -> TrainOutcome:
-    """Train the second version, on waves for one epoch."""
+    """Train the second version of the model on waves, for one epoch."""
     return run_training(config(folder, "old.parquet", training={"epochs": 1}), "old")
 
 
@@ -113,7 +113,7 @@ def test_the_first_version_better_than_persistence_becomes_champion(
     assert moved.why.startswith("it is the first version that is better than persistence (skill +")
 
 
-def test_a_retrained_version_is_a_child_and_passes_the_gate(
+def test_a_retrained_version_has_a_child_run_and_passes_the_gate(
     folder: Path, champion: TrainOutcome, retrained: Retrained
 ) -> None:
     assert retrained.version is not None
@@ -144,7 +144,7 @@ def test_the_decision_and_every_check_are_in_the_description(folder: Path, retra
     assert (tags["statecast.decision"], tags["statecast.reason"]) == ("promoted", retrained.gated.line)
 
 
-def test_a_bad_version_is_refused_and_moves_no_alias(folder: Path, retrained: Retrained) -> None:
+def test_a_refused_model_version_moves_no_alias(folder: Path, retrained: Retrained) -> None:
     bad = run_training(config(folder, "noise.parquet", training={"epochs": 1}), "noise")
     assert bad.version.aliases == ()
     gated = run_promotion(config(folder, "new.parquet"), str(bad.version), "champion")

@@ -1,4 +1,4 @@
-"""Jobs with outputs in an object store give the same results as jobs with outputs on a disk."""
+"""Tests that jobs give the same results whether they write to an object store or to a disk."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def die_after_copies(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 1, 4])
-def test_a_backfill_that_died_during_replacement_is_readable(
+def test_the_output_of_a_backfill_that_died_while_replacing_is_readable(
     files: tuple[str, str], store: Remote, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_backfill(backfill(files[:1], store))

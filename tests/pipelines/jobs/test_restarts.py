@@ -1,4 +1,4 @@
-"""If the engine of a job dies, the job starts the engine again.
+"""Tests of jobs whose engine dies: the job starts the engine again.
 
 A stream then resumes from its last snapshots, and a backfill starts over.
 """

@@ -1,4 +1,4 @@
-"""A stream that was stopped or killed is resumed by the same command, and its results do not change."""
+"""Tests that the same command resumes a stopped or killed stream without a change of its results."""
 
 from __future__ import annotations
 
@@ -39,9 +39,8 @@ def assert_complete(job: StreamJob, counts: Counts, uninterrupted: pl.DataFrame)
 def test_a_stopped_stream_resumes_by_the_same_command(
     replayed: StreamJob, uninterrupted: pl.DataFrame, format_: Format
 ) -> None:
-    job = replace(
-        replayed, format=format_, resume=True
-    )  # there is no state table yet, so the first run starts from the first row
+    # There is no state table yet, so the first run starts from the first row.
+    job = replace(replayed, format=format_, resume=True)
     stopped = run_stream(stopped_at(job, 30))
     assert stopped.stopped
     assert stopped.counts.rows_in == 36
@@ -67,7 +66,7 @@ def test_a_killed_stream_resumes_by_the_same_command(
 ) -> None:
     job = replace(replayed, format=format_, resume=True)
     for _ in range(2):
-        with pytest.raises(DataError, match="the cable was pulled"):
+        with pytest.raises(DataError, match="the source failed on purpose"):
             run_stream(failing_at(job, at, every_s))
     assert_complete(job, run_stream(job).counts, uninterrupted)
 
@@ -75,7 +74,7 @@ def test_a_killed_stream_resumes_by_the_same_command(
 @pytest.mark.prism
 def test_a_stream_killed_on_prism_resumes(replayed: StreamJob, uninterrupted: pl.DataFrame) -> None:
     job = replace(replayed, resume=True, runner="prism")
-    with pytest.raises(DataError, match="the cable was pulled"):
+    with pytest.raises(DataError, match="the source failed on purpose"):
         run_stream(failing_at(job, 40))
     assert_complete(job, run_stream(job).counts, uninterrupted)
 
@@ -127,7 +126,8 @@ def test_a_stream_into_a_used_output_requires_resume_or_fresh(
 ) -> None:
     run_stream(stopped_at(replayed, 30))
     before = contents(replayed.states)
-    for state in (None, replayed.states):  # naming its own state table would also discard the offsets
+    # A stream that starts from its own state table, without --resume, would lose the offsets in the table.
+    for state in (None, replayed.states):
         with pytest.raises(ConfigError, match=r"out/state: holds the state .*--resume.*--fresh") as raised:
             run_stream(replace(replayed, state_table=state))
         assert "\n" not in str(raised.value)
@@ -175,10 +175,9 @@ def test_two_models_share_an_output_folder_without_losing_forecasts(
     first = replace(replayed, format=format_)
     second = replace(first, forecaster=forecaster(seed=1), resume=True)
     run_stream(first)
-    shutil.rmtree(
-        on_disk(first.states)
-    )  # the second model starts with an empty state, but writes to the output folder of the first
-    with pytest.raises(DataError, match="the cable was pulled"):
+    # The second model starts with an empty state, but writes to the output folder of the first.
+    shutil.rmtree(on_disk(first.states))
+    with pytest.raises(DataError, match="the source failed on purpose"):
         run_stream(failing_at(second, 40))
     run_stream(second)
     both = read_forecasts(first.output)

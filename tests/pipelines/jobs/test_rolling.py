@@ -1,3 +1,5 @@
+"""Tests of the job of a rolling evaluation: its scores, its report, and what it logs to MLflow."""
+
 from __future__ import annotations
 
 import json
@@ -23,7 +25,7 @@ SMALL = {"network.hidden": 4, "network.layers": 1, "training.epochs": 1}
 
 
 def history() -> Windows:
-    """Return two series with a daily cycle, and a third one whose first value is after the training rows."""
+    """Return two series with a daily cycle, and a third series that begins after the training rows."""
     chance = np.random.default_rng(0)
     hour = np.arange(float(ROWS))[:, None] + np.array([0.0, 5.0, 0.0])
     values = 4 * np.sin(2 * np.pi * hour / 24) + chance.normal(size=hour.shape)
@@ -101,7 +103,7 @@ def test_a_rolling_evaluation_reports_progress_and_unscored_series(
     _, counted, evaluated = evaluation
     assert counted.rows == int((~np.isnan(history().values)).sum())
     assert counted.epochs >= 1
-    assert counted.windows == 136  # the last forecast is issued after 136 rows
+    assert counted.windows == 136  # the evaluation reads 136 windows, up to its last issue time
     assert any("1 series have no value in the training rows" in line for line in evaluated.notices)
 
 
@@ -126,7 +128,8 @@ def test_settings_scores_and_tables_are_logged_to_mlflow(
         evaluated.by_step.filter(pl.col("model") == name).sort("horizon")["mae"].to_list()
         for name in (member, "persistence")
     )
-    skill = sum(1 - own[h - 1] / naive[h - 1] for h in (1, 3)) / 5  # 2 of 5 fixed horizons
+    # The model forecasts only 2 of the 5 fixed horizons.
+    skill = sum(1 - own[h - 1] / naive[h - 1] for h in (1, 3)) / 5
     assert tested["test/skill_vs_persistence"] == pytest.approx(skill)
     curve = client.get_metric_history(evaluated.run_id, "test/mase_by_horizon_persistence")
     assert [point.value for point in sorted(curve, key=lambda p: p.step)] == pytest.approx(naive)

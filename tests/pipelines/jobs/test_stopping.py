@@ -1,4 +1,4 @@
-"""A first signal stops a stream after a snapshot, and a second signal interrupts the stream at once."""
+"""Tests of signals to a stream: the first stops the stream after a snapshot, the second ends it at once."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Tests of streams: replays, watched folders, bad files, and the state tables that they start from."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -69,7 +71,7 @@ def test_a_stream_waits_for_the_first_watched_file(
     def arrived(numbers: JobNumbers) -> bool:
         nonlocal looks
         looks += 1
-        if looks == 3:  # more than 1 s after the start, the job still waits for a file
+        if looks == 3:  # the job still waits for a file more than 1 s after its start
             add_file(folder, "rows.parquet", pl.read_parquet(replay_of(replayed).paths[0]))
         return numbers.counts.series_steps > 0
 
@@ -77,7 +79,7 @@ def test_a_stream_waits_for_the_first_watched_file(
     assert looks > 3
     assert outcome.stopped
     assert outcome.counts.rows_in == 60
-    assert outcome.counts.pending == 3  # the three rows of the newest window, which stays open
+    assert outcome.counts.pending == 3  # the newest window stays open, so its three rows are pending
     assert outcome.counts.missing == 0
     assert not job.stop_file.exists()
 
@@ -97,7 +99,7 @@ def test_a_bad_file_ends_a_stream_without_a_new_snapshot(
     assert contents(job.states) == before
 
 
-def test_skip_bad_files_quarantines_a_bad_file(replayed: StreamJob, tmp_path: Path) -> None:
+def test_a_stream_with_skip_bad_files_quarantines_a_bad_file(replayed: StreamJob, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     add_file(folder, "1.csv", "what,is,this\nx,y,z\n")
     add_file(folder, "2.parquet", pl.read_parquet(replay_of(replayed).paths[0]))

@@ -1,4 +1,4 @@
-"""A training logs its settings, data set, scores, model and software to MLflow, with links between these."""
+"""Tests that a training logs its settings, data set, scores, model and software to MLflow, and links them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def table_of(folder: Path, run_id: str, path: str) -> pl.DataFrame:
     return pl.DataFrame(found["data"], schema=found["columns"], orient="row", infer_schema_length=None)
 
 
-def test_parameters_are_the_settings_that_change_the_weights(folder: Path, run: Run) -> None:
+def test_logged_parameters_are_the_settings_that_change_the_weights(folder: Path, run: Run) -> None:
     sections = {key.partition(".")[0] for key in run.data.params}
     assert sections <= {"windows", "network", "online", "training", "data"}
     assert run.data.params["network.hidden"] == "4"
@@ -89,8 +89,8 @@ def test_backtest_metrics_have_the_documented_names_and_steps(client: MlflowClie
 def test_the_logged_skill_is_a_mean_over_fixed_horizons(run: Run, outcome: TrainOutcome) -> None:
     mase = {(row["model"], row["horizon"]): row["mae"] for row in outcome.scores.to_dicts()}
     gains = [1 - mase["lstm", horizon] / mase["persistence", horizon] for horizon in (1, 3)]
-    # The logged skill is the mean over fixed horizons. The model forecasts only three windows ahead, so its
-    # skill at the fixed horizons 6, 12 and 24 counts as 0.
+    # The logged skill is the mean over fixed horizons.
+    # The model forecasts only three windows ahead, so its skill at the horizons 6, 12 and 24 counts as 0.
     assert run.data.metrics["backtest/skill_vs_persistence"] == pytest.approx(sum(gains) / 5)
 
 
@@ -142,7 +142,7 @@ def test_tags_of_a_run_name_its_machine_and_software(run: Run) -> None:
     assert run.data.tags["statecast.job"] == "train"
 
 
-def test_the_commit_of_the_working_folder_is_a_tag(tmp_path: Path) -> None:
+def test_the_commit_of_the_working_folder_is_logged_as_a_tag(tmp_path: Path) -> None:
     def git(*arguments: str) -> str:
         who = ("-c", "user.name=a", "-c", "user.email=a@localhost")
         command = ["git", "-C", str(tmp_path), *who, *arguments]

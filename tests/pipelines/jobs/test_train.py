@@ -1,4 +1,4 @@
-"""A training logs its losses, scores and model to MLflow, and writes its last states to a state table."""
+"""Tests that a training logs losses, scores and model to MLflow, and writes its states to a state table."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Tests of the job that trains and applies a labeller."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -84,7 +86,7 @@ def files_of(folder: Path, run_id: str) -> set[str]:
     return {artifact.path for artifact in [*found, *below]}
 
 
-def test_sequence_labels_are_learned_and_scored(
+def test_labels_of_sequences_are_learned_and_scored(
     sequence_run: tuple[LabelOutcome, Path],
 ) -> None:
     outcome, _ = sequence_run
@@ -124,7 +126,7 @@ def test_the_output_holds_model_and_labels_of_every_sequence(
     np.testing.assert_allclose(labels.select("p_quick", "p_slow").to_numpy().sum(axis=1), 1.0, atol=1e-5)
 
 
-def test_step_labels_are_learned_and_scored(
+def test_labels_of_time_steps_are_learned_and_scored(
     step_run: tuple[LabelOutcome, Path],
 ) -> None:
     outcome, folder = step_run

@@ -1,4 +1,4 @@
-"""Scripts that replace Prism in tests, and an environment without Prism and Go."""
+"""Helpers for tests of the search for Prism: scripts that replace it, and a machine without Prism and Go."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pipelines.runners import prism_binary
 
 
 def prism_of(version: str, body: str = "exit 0") -> str:
-    """Return the text of a shell script from which the version of a Prism is read, as from the program."""
+    """Return a shell script whose text contains a version, as the program file of Prism does."""
     return f"{body}\n# path\t{prism_binary.PACKAGE}\n# mod\tgithub.com/apache/beam/sdks/v2\t{version}\th1:x"
 
 
 def current_prism(body: str = "exit 0") -> str:
-    """Return the text of a shell script that counts as a Prism of the version of the installed Beam."""
+    """Return a shell script that passes for the Prism of the installed version of Beam."""
     return prism_of(f"v{prism_binary.beam_version()}", body)
 
 

@@ -1,3 +1,5 @@
+"""Fixture for tests of runners: an empty cache folder."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,7 +11,7 @@ from pipelines.runners.prism_binary import find_prism
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Set an empty cache folder for one test; STATECAST_PRISM still names the Prism of the machine."""
+    """Give a test a separate, empty cache folder; the variable STATECAST_PRISM still names a Prism."""
     binary = find_prism()
     assert binary is not None, "run `make setup` first"
     monkeypatch.setenv("STATECAST_PRISM", str(binary))

@@ -94,7 +94,9 @@ Caused by: org.apache.flink.runtime.jobmanager.scheduler.NoResourceAvailableExce
     [
         ([], "a Flink worker or task has died"),
         (["java.lang.RuntimeException: NoResourceAvailableException: out of memory\n"], "has died"),
-        ([REFUSED], "has died"),  # not the pool: the refused connection is one between task managers
+        # Here a task manager refused the connection: no exception names a call to the pool of workers.
+        ([REFUSED], "has died"),
+        # Here a call to the pool of workers failed, but no exception says that the pool was unreachable.
         ([NO_POOL], "has died"),
         ([NO_POOL + REFUSED], "cannot reach a pool of workers at pool:50000: .*--port 50000"),
         ([REFUSED, NO_POOL + "Caused by: java.net.UnknownHostException: pool: unknown\n"], "cannot reach"),
@@ -200,7 +202,7 @@ def test_a_job_manager_silent_for_too_long_raises_engine_lost(monkeypatch: pytes
 def test_a_job_missing_from_its_job_manager_raises_engine_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     watch = cluster.watch()
-    cluster.look(watch)  # the job is still being submitted
+    cluster.look(watch)  # the cluster does not have the job yet, because it is being submitted
     cluster.answer = {"1": ("job", "RUNNING"), "2": ("another", "FAILED")}
     cluster.look(watch)
     cluster.answer = {"2": ("another", "FAILED")}

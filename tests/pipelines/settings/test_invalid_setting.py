@@ -43,11 +43,11 @@ def test_the_error_for_an_invalid_setting_lists_all_accepted_values() -> None:
     assert message == f'--set kafka.start="soon": {allowed}'
 
 
-def test_a_value_for_a_section_is_refused_with_a_list_of_its_settings() -> None:
+def test_the_error_for_a_value_of_a_section_lists_its_settings() -> None:
     assert refusal(["output=3"]) == "--set output: no such setting; [output] has folder, format"
 
 
-def test_an_error_of_an_option_that_is_no_setting_names_the_option() -> None:
+def test_an_error_of_an_option_without_a_setting_names_the_option() -> None:
     with pytest.raises(ValidationError) as caught:
         LabelConfig(hidden=0, layers=99)
     line = describe(caught.value, LabelConfig.model_fields, {"hidden": "--hidden "})

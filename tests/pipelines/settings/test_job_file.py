@@ -113,7 +113,7 @@ def test_options_override_the_job_file(tmp_path: Path) -> None:
         ("[network]\nhidden =\n", "job.toml: line 2, column 9: not valid TOML: Invalid value"),
     ],
 )  # fmt: skip
-def test_an_invalid_job_file_is_refused_with_the_fix(text: str, message: str, tmp_path: Path) -> None:
+def test_the_error_for_an_invalid_job_file_names_the_fix(text: str, message: str, tmp_path: Path) -> None:
     assert message_of_refusal(text, tmp_path) == message
 
 

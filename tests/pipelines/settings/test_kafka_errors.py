@@ -21,9 +21,7 @@ confluent_kafka = pytest.importorskip("confluent_kafka", reason="left out: confl
         (["_AUTHENTICATION", "_TRANSPORT"], "here:1: no Kafka broker answers there (the reason): see"),
     ],
 )
-def test_the_error_tells_a_broker_that_refuses_from_a_missing_broker(
-    error_names: list[str], message: str
-) -> None:
+def test_the_errors_for_a_refusing_and_a_missing_broker_differ(error_names: list[str], message: str) -> None:
     last = LastError()
     for name in error_names:
         last(confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, name), "the reason"))

@@ -1,3 +1,5 @@
+"""Tests of the sending of alerts to a command or to a webhook."""
+
 from __future__ import annotations
 
 import json
@@ -71,7 +73,7 @@ def test_a_webhook_that_fails_is_reported_without_its_path_and_password(port: in
     assert away == "the webhook at 127.0.0.1:9 cannot be reached (Connection refused)"
 
 
-def test_sending_returns_at_once_and_reports_a_failure_as_a_line() -> None:
+def test_sending_an_alert_returns_at_once_and_reports_a_failure_later() -> None:
     lines: list[str] = []
     sender = AlertSender(lines.append)
     sender.send("alerts[2]", MESSAGE, "sh -c 'sleep 0.3; exit 1'", "")

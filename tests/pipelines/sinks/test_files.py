@@ -1,3 +1,5 @@
+"""Tests of the output files of a job: forecasts, late rows and rejected rows."""
+
 from __future__ import annotations
 
 import os
@@ -340,7 +342,7 @@ def test_the_error_names_an_unreadable_file_of_forecasts(folder: Path, format_: 
     assert "\n" not in str(caught.value)
 
 
-def test_writing_forecasts_to_a_full_disk_raises_one_line(
+def test_writing_forecasts_to_a_full_disk_raises_a_one_line_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def disk_full(*args: object) -> None:

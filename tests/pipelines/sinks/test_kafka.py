@@ -1,4 +1,4 @@
-"""Forecasts encoded as Kafka messages, without a broker."""
+"""Test of the encoding of forecasts as Kafka messages, which needs no broker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.pipelines.registries import registry_of
 
 
 def issued() -> Forecasts:
-    """Return forecasts; those of the first window have neither a p-value nor an alarm."""
+    """Return forecasts; the forecasts of the first window have neither a p-value nor an alarm."""
     model = forecaster()
     values = np.random.default_rng(0).normal(size=(30, 2))
     return advance(model, model.initial_state(), Windows(("a", "b"), START, values))[1]

@@ -1,3 +1,5 @@
+"""Tests of the histogram of latencies."""
+
 from __future__ import annotations
 
 import math

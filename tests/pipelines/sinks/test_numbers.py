@@ -1,3 +1,5 @@
+"""Tests of the counts that the shards of a job publish, and of their sums over the shards."""
+
 from __future__ import annotations
 
 import json
@@ -149,11 +151,11 @@ def test_a_window_with_overwritten_latencies_is_not_counted(tmp_path: Path) -> N
     reader, slow, fast = JobReader(tmp_path, 2), shard_numbers(0), shard_numbers(1)
     for at in range(3 * RECENT):
         slow = after_window(slow, at, 500.0)
-        # Publish before older latencies are overwritten, so that the reader gets all of them.
+        # Publish the slow shard's latencies before newer ones overwrite them, so that the reader gets all.
         if at % 50 == 49:
             publish(tmp_path, slow)
             reader.read()
-    # Publish the counts of the fast shard only once, so that the reader gets only the last RECENT of them.
+    # Publish the fast shard's latencies only once, so that the reader gets only the last RECENT ones.
     for at in range(3 * RECENT):
         fast = after_window(fast, at, 1.0)
     publish(tmp_path, slow)
@@ -163,7 +165,7 @@ def test_a_window_with_overwritten_latencies_is_not_counted(tmp_path: Path) -> N
     assert other_way.read().window_latency.buckets == histogram([500.0] * RECENT).buckets
 
 
-def test_windows_are_counted_further_after_a_shard_restarts(tmp_path: Path) -> None:
+def test_the_count_of_windows_continues_after_a_shard_restarts(tmp_path: Path) -> None:
     reader, published = JobReader(tmp_path, 1), shard_numbers()
     for at in range(3):
         published = after_window(published, at, 10.0)
@@ -196,7 +198,7 @@ def test_an_unreadable_file_of_published_counts_is_ignored(tmp_path: Path, conte
     assert JobNumbers.of(read_shards(tmp_path)).series == 3
 
 
-def test_a_folder_without_published_counts_reads_as_zero_counts(tmp_path: Path) -> None:
+def test_counts_read_from_a_folder_without_published_counts_are_0(tmp_path: Path) -> None:
     assert JobNumbers.of(read_shards(tmp_path / "nowhere")) == JobNumbers()
     assert JobNumbers().watermark_lag_s(1e9) is None
 

@@ -1,3 +1,5 @@
+"""Tests of the metrics that a job exports to Prometheus."""
+
 from __future__ import annotations
 
 import urllib.request
@@ -155,7 +157,7 @@ def test_a_metrics_address_without_a_host_is_local(text: str, address: tuple[str
 
 
 @pytest.mark.parametrize("text", ["", "many", ":9464", "-1", "65536", "host:", "\u0663"])
-def test_an_invalid_metrics_address_is_refused_with_the_format(text: str) -> None:
+def test_the_error_for_an_invalid_metrics_address_shows_the_format(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^--metrics-port .*: write PORT or HOST:PORT"):
         address_of(text)
 

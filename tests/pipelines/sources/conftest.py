@@ -1,3 +1,5 @@
+"""Fixture for tests of watched folders: an empty folder."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -19,8 +19,8 @@ NOW_S = 1.4e9  # a moment in May 2014, later than most rows of the tests
 Row = tuple[Any, ...]
 
 
-# With eq=False, two clocks are never equal, so sources with different clocks are not equal either. A source
-# then does not use what an equal source has cached.
+# With eq=False, two clocks are never equal, so sources with different clocks are not equal either.
+# Unequal sources share no cache.
 @dataclass(eq=False)
 class Clock:
     """A clock that changes only when a test sets ``now_s``."""

@@ -21,5 +21,5 @@ def replay_of(*files: Path, **changes: Any) -> ReplaySource:
 
 
 def restarted(one: ReplaySource) -> ReplaySource:
-    """Return a copy of the source with a new clock, which caches nothing, as in a new process."""
+    """Return a copy of the source with a new clock and an empty cache, as in a new process."""
     return replace(one, clock=Clock())

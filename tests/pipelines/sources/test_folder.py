@@ -1,3 +1,5 @@
+"""Tests of a source that watches a folder for new files."""
+
 from __future__ import annotations
 
 import os
@@ -166,7 +168,7 @@ def test_cells_of_a_wide_row_share_one_offset(inbox: Path) -> None:
     assert [(batch.start, batch.stop) for batch in batches] == [(i, i + 1) for i in range(5)]
 
 
-def test_a_file_without_rows_has_one_offset(inbox: Path) -> None:
+def test_a_watched_file_without_rows_takes_one_offset(inbox: Path) -> None:
     write_file(inbox / "1.csv", [])
     write_parquet_file(inbox / "2.parquet", ONE_ROW.clear())
     batches = read_log(watch(inbox))
@@ -196,7 +198,7 @@ def test_rows_have_the_arrival_time_of_the_folder_listing(inbox: Path) -> None:
     assert [batch.arrived_s for batch in read_log(restarted(source))] == [NOW_S, NOW_S]
 
 
-def test_a_deleted_watched_folder_raises(inbox: Path) -> None:
+def test_deleting_a_watched_folder_raises_an_error(inbox: Path) -> None:
     source = watch(inbox)
     inbox.rmdir()
     with pytest.raises(DataError, match="the watched folder is gone"):

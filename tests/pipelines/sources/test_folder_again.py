@@ -1,4 +1,4 @@
-"""A watched folder is a log: each offset has the same rows, however often and from wherever it is read."""
+"""Tests that a watched folder is a log: repeated readings find the same rows at each offset."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def test_every_reading_of_a_folder_gives_the_same_log(
     for i, text in enumerate(files):
         write_file(inbox / f"{i}.csv", text)
     with mock.patch.object(folders, "_STEP_BYTES", step_bytes):
-        # Read parts of the log, some of them after a restart of the source. At each offset, these parts must
-        # have the rows that a reading of the whole log has.
+        # Read parts of the log, some of them after a restart of the source.
+        # At each offset, a part must have the row that a reading of the whole log has at this offset.
         seen = by_offset([])
         offset, watermark_us = 0, None
         for _, steps, again in restarts:

@@ -1,4 +1,4 @@
-"""Each row of a message with unusual types or invalid content is either valid or quarantined, exactly once.
+"""Tests that each row of a message with unusual or invalid content is either valid or quarantined, once.
 
 The result does not depend on the other messages that are decoded at the same time.
 """
@@ -80,7 +80,7 @@ def test_arrow_columns_of_every_type_are_valid_or_quarantined(place: str) -> Non
     bad = bad.filter(pl.col("offset") > 2)
     assert (bad["column"] == place.replace("event", "event_id")).all()
     assert place != "more" or not len(bad)
-    for at, kind in enumerate(TYPES, 3):  # compare with each message decoded alone
+    for at, kind in enumerate(TYPES, 3):  # decode each message alone, and compare the rows
         alone = read(decode, sent[at])
         for all_rows, mine in zip((good, bad), alone, strict=True):
             found = all_rows.filter(pl.col("offset") == at)

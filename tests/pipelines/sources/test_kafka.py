@@ -1,6 +1,6 @@
-"""A Kafka topic as a log: its rows and watermarks do not change when the topic is read again.
+"""Tests that a Kafka topic is a log: repeated readings find the same rows and watermarks.
 
-So that they do not change, the source writes its decisions about partitions and schemas to a journal.
+For this, the source writes its decisions about partitions and schemas to a journal.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def source_of(topic: Topic, folder: Path, **more: object) -> KafkaSource:
     return replace(made, **more)  # type: ignore[arg-type]
 
 
-def test_a_kafka_source_implements_log(tmp_path: Path) -> None:
+def test_a_kafka_source_implements_the_interface_of_a_log(tmp_path: Path) -> None:
     assert isinstance(source_of(Topic({}), tmp_path), Log)
 
 

@@ -1,4 +1,4 @@
-"""Decoders convert messages of several formats to raw frames.
+"""Tests of decoders, which convert messages of several formats to raw frames.
 
 A message that cannot be decoded does not affect the rows of other messages.
 """
@@ -200,7 +200,7 @@ def test_the_message_key_can_be_the_series_id() -> None:
 
 
 def decode_commas(given: Messages) -> pl.DataFrame:
-    """A custom decoder of messages of the form ``series,time,value``."""
+    """Decode messages of the form ``series,time,value``, as a decoder of a user does."""
     parts = [(value or b"").decode().split(",") for value in given.values]
     return pl.DataFrame(
         {

@@ -1,3 +1,5 @@
+"""Tests of the decision at which window a stream changes its model version, and of its journal."""
+
 from __future__ import annotations
 
 import json
@@ -67,8 +69,8 @@ def test_a_model_change_is_journaled_before_its_first_batch(states: Path) -> Non
     log._checked_s = float("-inf")
     request_change(states.parent, Request("gru-b", "m/2", 5))
     assert batch_of(log).changes == 2
-    # The first batch moved the watermark to START + 1, so window START may have been closed already. The
-    # first window that is certainly open is START + 1, and the request is for 5 windows later.
+    # The first batch moved the watermark to START + 1, so some shard may already have closed window START.
+    # The first window that is certainly open is START + 1, and the request is for 5 windows later.
     change = Change("gru-b", "m/2", START + 1 + 5)
     assert read_changes(states) == (Change("lstm-a", "m/1", None), change)
     # A job that reads the log again finds the change in the journal.
@@ -82,7 +84,7 @@ def test_no_model_change_is_decided_without_a_watermark(states: Path) -> None:
     assert batch_of(log).changes == 2
 
 
-def test_a_model_change_comes_after_all_closed_windows(states: Path) -> None:
+def test_a_model_change_is_later_than_all_closed_windows(states: Path) -> None:
     request_change(states.parent, Request("gru-b", "m/2", 2))
     log = changing(states, closed_through=START + 100)
     for _ in range(2):
@@ -114,7 +116,7 @@ def test_a_request_for_the_version_in_use_is_ignored(states: Path) -> None:
     assert [batch_of(log).changes for _ in range(3)] == [1, 1, 1]
 
 
-def test_a_run_that_lost_the_output_folder_decides_nothing(states: Path) -> None:
+def test_a_run_that_lost_its_output_folder_decides_no_model_change(states: Path) -> None:
     request_change(states.parent, Request("gru-b", "m/2", 2))
     log = changing(states, run="an earlier run")
     assert [batch_of(log).changes for _ in range(2)] == [1, 1]
@@ -144,7 +146,7 @@ def test_stored_models_are_loaded_with_their_covariates(tmp_path: Path) -> None:
     ]
 
 
-def test_missing_or_damaged_weights_raise_one_line(tmp_path: Path) -> None:
+def test_missing_or_damaged_weights_raise_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gru-b\.safetensors: cannot be read"):
         load_model(tmp_path, "gru-b")
     make_folder(tmp_path / "models")

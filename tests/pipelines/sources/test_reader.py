@@ -1,3 +1,5 @@
+"""Tests of `Reader`, which reads a source for the shards of a job and requests snapshots."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -227,7 +229,7 @@ def test_the_reader_waits_for_slower_shards(stop_file: Path, clock: Clock, size:
         assert read.ended or read.wait_s or len(batches([read])[0].rows)
         offset = read.offset
         read_to.append(offset)
-    assert read_to[-1] == 40  # the limit is three batches, and the reader notices one batch later
+    assert read_to[-1] == 40  # the limit is three batches, and the reader stops one batch after it
     reached = 20
     assert [reader.at(offset).offset, reader.at(50).offset, reader.at(60).offset] == [50, 60, 60]
     reached = 60

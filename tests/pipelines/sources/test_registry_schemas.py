@@ -1,4 +1,4 @@
-"""A decoder requests Avro schemas from a schema registry, repeats failed requests, and stores the answers."""
+"""Tests that a decoder requests Avro schemas from a registry, repeats failed requests, and stores answers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SchemaTexts:
 
 
 def counted(frames: list[pl.DataFrame]) -> tuple[int, int]:
-    """Decode messages; return how many rows they gave, and how many messages could not be decoded."""
+    """Return the number of rows in decoded messages, and the number of messages that could not be decoded."""
     bad = sum(len(frame) for frame in frames if "problem" in frame.columns)
     return sum(map(len, frames)) - bad, bad
 
@@ -75,7 +75,7 @@ def test_known_and_unknown_schemas_are_requested_once() -> None:
         assert set(registry.users) == {"Basic bmFtZTpzZWNyZXQ="}
 
 
-def test_an_unknown_schema_is_requested_after_growing_waits() -> None:
+def test_an_unknown_schema_is_requested_again_after_growing_waits() -> None:
     clock = Clock(0.0)
     answers: dict[str, tuple[int, dict[str, str]]] = {"GET /schemas/ids/8": (404, {})}
     with registry_of(lambda request: answers[request]) as registry:
@@ -93,7 +93,8 @@ def test_a_temporary_registry_failure_loses_no_message() -> None:
     clock, answers = Clock(0.0), [(503, {}), (500, {}), KNOWN]
     with registry_of(lambda request: answers.pop(0)) as registry:
         decode = avro_decoder(Names.of(Columns(), False), RegistrySchemas(registry.url, clock=clock))
-        for clock.now_s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):  # not all of these times send a request
+        # At some of these times, the decoder sends no request.
+        for clock.now_s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):
             with pytest.raises(RegistryAway, match="answers 50"):
                 decoded(decode, messages(7, 7))
         assert len(registry.requests) == 2
@@ -122,7 +123,7 @@ def test_registry_failures_raise_schema_unknown_after_patience_s() -> None:
     [(200, {"schema": '{"type": "nonsense"}'}), (200, {"schema": 5}), (200, []), (200, {})],
     ids=repr,
 )
-def test_a_schema_id_answered_without_a_schema_is_requested_once(answer: Answer) -> None:
+def test_a_schema_id_is_requested_once_if_the_answer_has_no_valid_schema(answer: Answer) -> None:
     with registry_of(lambda request: answer) as registry:
         decode = DecoderSpec("avro", registry=registry.url).decoder()
         assert counted(decoded(decode, messages(7, 7, 7))) == (0, 3)

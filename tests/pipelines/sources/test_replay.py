@@ -1,3 +1,5 @@
+"""Tests of a replay, a source that returns the rows of files in the order of their timestamps."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -109,8 +111,7 @@ def test_replayed_rows_outside_the_time_bounds_are_counted_once(tmp_path: Path) 
     assert [batch.outside for batch in read_log(restarted(source), 1)] == [0, 0]
     file = write_file(tmp_path / "b.csv", [("a", h, h) for h in range(10)])
     assert [batch.outside for batch in read_log(replay_of(file, input=bounds))] == [7]
-    # The rows outside the bounds are counted in the batch at offset 0, so a reading from offset 1 counts
-    # none.
+    # The batch at offset 0 counts the rows outside the bounds, so a reading from offset 1 counts none.
     rest = read_log(replay_of(file, input=bounds), 1)
     assert [batch.outside for batch in rest] == [0]
 

@@ -1,4 +1,4 @@
-"""A paced replay (one with a limited speed) returns each window at the time at which the window is due."""
+"""Tests that a paced replay, one with a limited speed, returns each window when the window is due."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_a_paced_replay_returns_each_window_when_due(tmp_path: Path) -> None:
     clock.now_s += 1.5
     assert source.step(1) == Step((), 1, 0.5)
 
-    # After 7 s, three windows are due. One step returns all three, and each has the time at which it was due
-    # as its arrival time.
+    # After 7 s, three windows are due, and one step returns all three.
+    # The arrival time of each window is the time at which the window was due.
     clock.now_s = NOW_S + 7
     caught_up = source.step(1)
     assert caught_up is not None

@@ -1,4 +1,4 @@
-"""A source that watches a folder handles files that are unfinished, unreadable, changed or deleted."""
+"""Tests of a watched folder in which files are unfinished, unreadable, changed or deleted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_unfinished_text_file_does_not_delay_other_files(inbox: Path, age_s: 
 
 def test_a_text_file_without_a_last_newline_is_delayed(inbox: Path) -> None:
     text = csv_text([("a", 1, 1), ("a", 1.5, 25)])
-    write_file(inbox / "1.csv", text[:-2], age_s=0)  # cut "5" and the newline off
+    write_file(inbox / "1.csv", text[:-2], age_s=0)  # cut off the last two characters, "5" and the newline
     write_file(inbox / "2.csv", [("a", 2, 2)])
     source = watch(inbox)
     advance_clock(source, 5)
@@ -94,7 +94,7 @@ def test_an_unreadable_file_is_one_rejected_row(inbox: Path, kind: str, memory_b
     BROKEN[kind](inbox)
     write_file(inbox / "3.csv", [("a", 3, 3)])
     source = watch(inbox, memory_bytes=memory_bytes, input=replace(INPUT, batch_rows=2))
-    assert values(read_log(source)) == [1, 3]  # the broken file may still be written
+    assert values(read_log(source)) == [1, 3]  # the broken file is new, so it may still grow
     advance_clock(source, 10)
     (batch,) = read_log(source, 2)
     assert (batch.start, batch.stop, len(batch.rows)) == (2, 3, 0)
@@ -111,7 +111,7 @@ def test_an_unreadable_file_is_one_rejected_row(inbox: Path, kind: str, memory_b
     )
 
 
-def test_an_unreadable_file_raises_without_skip_bad_files(inbox: Path) -> None:
+def test_an_unreadable_file_raises_an_error_without_skip_bad_files(inbox: Path) -> None:
     write_file(inbox / "1.csv", [("a", 1, 1)])
     half = '{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n' * 9
     write_file(inbox / "2.jsonl", half + '{"ser')

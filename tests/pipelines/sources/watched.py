@@ -29,7 +29,7 @@ def watch(inbox: Path, **changes: Any) -> FolderSource:
 
 
 def restarted(source: FolderSource) -> FolderSource:
-    """Return a copy of the source with a new clock, which caches nothing, as in a new process.
+    """Return a copy of the source with a new clock and an empty cache, as in a new process.
 
     The new clock shows the time of the old one.
     """

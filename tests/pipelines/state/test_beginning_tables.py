@@ -1,4 +1,4 @@
-"""The state table with which a job starts.
+"""Tests of the choice of the state table with which a job starts.
 
 It is the job's own table, that of an earlier job, one of these with another number of shards, or an empty
 table.
@@ -54,7 +54,8 @@ def test_a_state_table_is_resharded_without_loss(
         assert shard.closed_through == old.closed_through
         assert len(shard.pending) == shard.counts.pending
     assert_same_state(new.state, old.state)
-    order = old.pending.columns  # compare only these columns: without pending rows, there is no event_id
+    # Compare only the columns of the old table: a table without pending rows has no event_id.
+    order = old.pending.columns
     assert new.pending.select(order).sort(order).equals(old.pending.select(order).sort(order))
     assert new.counts == old.counts
     assert new.offset("rows") == old.offset("rows")
@@ -85,7 +86,7 @@ def test_resuming_reads_no_series_unless_shards_are_resharded(
     state_table.write(tmp_path / "state", shards_after_five_windows(3))
     monkeypatch.setattr(pq.ParquetFile, "read", raise_memory_error)
     begin(tmp_path / "state", 3, tmp_path / "state", resume=True)
-    with pytest.raises(MemoryError):  # resharding must read the series, which this test makes fail
+    with pytest.raises(MemoryError):  # resharding reads the series, which raises this error
         begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
 
 

@@ -1,4 +1,4 @@
-"""If a file that a job wrote is damaged, the job refuses the file in one line, or reads its original content.
+"""Tests that a job refuses a damaged file of an earlier job in one line, or reads its original content.
 
 A job never uses changed content.
 """
@@ -132,7 +132,7 @@ def test_a_damaged_file_of_kafka_decisions_is_refused(tmp_path: Path) -> None:
         assert line is None or line.startswith(f"{path}: cannot be read (line 1")
 
 
-def test_damaged_snapshot_metadata_raises_at_most_one_line() -> None:
+def test_damaged_snapshot_metadata_raises_no_error_or_a_one_line_error() -> None:
     table = snapshot.to_arrow(shards_after_five_windows(1)[0])
     for key in (b"statecast.shard", b"statecast.state.layout"):
         for other in mistyped(json.loads(table.schema.metadata[key])):
@@ -249,7 +249,7 @@ def test_a_damaged_replacement_manifest_deletes_no_output_rows() -> None:
             assert (store / "late" / "x").read_bytes() == b"1"
 
 
-def test_a_damaged_lock_file_of_a_store_still_refuses_jobs() -> None:
+def test_jobs_are_refused_even_if_the_lock_file_of_a_store_is_damaged() -> None:
     with in_memory() as store:
         lock = store / ".lock-000001"
         identity = {"host": "h", "machine": "m", "pid": 1, "started_s": 1.0, "since": "then"}
@@ -267,7 +267,7 @@ def test_a_damaged_lock_file_of_a_store_still_refuses_jobs() -> None:
         assert line_of(take, []) is not None
 
 
-def test_a_journal_takes_records_after_a_failed_write(
+def test_a_journal_accepts_records_after_a_failed_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(tmp_path / "lines")

@@ -1,3 +1,5 @@
+"""Tests of the snapshot of a shard as a file, and of its checksum."""
+
 from __future__ import annotations
 
 import os
@@ -116,7 +118,7 @@ def test_a_run_that_lost_its_folder_replaces_no_snapshot(tmp_path: Path) -> None
     (lost,), (next_,) = shards_after_five_windows(1, 2), shards_after_five_windows(1, 4)
 
     def lose_the_folder() -> bool:
-        assert snapshot_file.write_shard(tmp_path, next_)  # in the meantime, the next run writes this shard
+        assert snapshot_file.write_shard(tmp_path, next_)  # the next run writes this shard now
         return False
 
     assert not snapshot_file.write_shard(tmp_path, lost, lose_the_folder)
@@ -147,7 +149,7 @@ def test_a_flipped_bit_anywhere_in_a_snapshot_is_detected(tmp_path: Path) -> Non
 
 
 def _removes_checksum(whole: bytes, place: int) -> bool:
-    """Return True if the byte at ``place`` belongs to the name under which the file stores its checksum.
+    """Return True if the byte at ``place`` is in the name of the checksum, so that damage hides the checksum.
 
     If the name is damaged, the file is read without a check, as the files of earlier versions are.
     """

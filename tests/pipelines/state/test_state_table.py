@@ -1,3 +1,5 @@
+"""Tests of the state table of a job, a folder with a snapshot of each shard."""
+
 from __future__ import annotations
 
 import os

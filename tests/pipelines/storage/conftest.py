@@ -1,3 +1,5 @@
+"""Fixture for tests of storage: an empty folder on a disk, in memory, and on an S3 server."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -76,7 +76,7 @@ def test_a_silent_job_of_another_machine_keeps_its_lease_until_expiry(
         assert keys(s3) == [".lock-000005"]
 
 
-def test_a_job_that_lost_its_lease_raises(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_lost_its_lease_raises_an_error(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_RENEWED_EVERY_S", 0.01)
     with locked(s3) as check:
         monkeypatch.setattr(lease, "_is_dead", lambda identity: True)
@@ -127,7 +127,7 @@ def test_a_suspended_job_does_not_become_owner_again(s3: Remote, monkeypatch: py
 
         def confirm_and_sleep() -> None:
             suspended.confirm()
-            if read_owner(s3) is None:  # another job takes the output over between the check and the write
+            if read_owner(s3) is None:  # another job becomes the owner between the check and the write
                 with locked(s3) as successor:
                     take_ownership(run_in(s3, "successor"), successor.confirm)
 
@@ -146,7 +146,7 @@ def test_a_suspended_job_does_not_overwrite_newer_snapshots(s3: Remote) -> None:
 
     def check_and_sleep() -> bool:
         is_ours = not is_owned_by_another_run(first)
-        if is_ours:  # another job takes the output over between the check and the write
+        if is_ours:  # another job becomes the owner between the check and the write
             take_ownership(second)
             file = snapshot_file.owned(folder, 0, 1)
             assert write_shard(folder, newer, lambda: not is_owned_by_another_run(second), file)
@@ -175,7 +175,7 @@ def test_a_suspended_job_cannot_overwrite_a_snapshot_of_its_successor(s3: Remote
     suspended = snapshot_file.owned(s3 / "state", 0, 1)
     take_ownership(run_in(s3, "second"))
     snapshot_writer(run_in(s3, "second")).take_over()
-    checks = iter([True, False])  # the job is the owner at its first check, then it is suspended
+    checks = iter([True, False])  # the job owns its output at its first check, but no longer at its second
     assert not write_shard(s3 / "state", late, lambda: next(checks), suspended)
     assert snapshot_file.read_shard(s3 / "state", 0, 1).closed_through == start.closed_through
 
@@ -186,5 +186,5 @@ def test_taking_over_a_snapshot_keeps_its_modification_time(s3: Remote) -> None:
     for job in ("first", "second", "third"):
         take_ownership(run_in(s3, job))
         written_ns.append(snapshot_writer(run_in(s3, job)).take_over()[1])
-        time.sleep(1.1)  # the store rounds modification times to seconds
+        time.sleep(1.1)  # wait, because the store rounds modification times to seconds
     assert len(set(written_ns)) == 1

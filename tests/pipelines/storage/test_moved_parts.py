@@ -17,9 +17,9 @@ from pipelines.storage import complete_replacement, replace_parts
 from schemas.errors import OutputError
 
 PARTS = ("forecasts", "late", "state")
-OLD = {"forecasts": "old", "state": "old"}  # without "late": the earlier job had no late rows
+OLD = {"forecasts": "old", "state": "old"}  # no part "late", because the earlier job had no late rows
 NEW = dict.fromkeys(PARTS, "new")
-RENAMES = 5  # two of old parts, which are moved away, and three of new parts
+RENAMES = 5  # two renames move old parts away, and three put new parts in place
 
 
 class Killed(BaseException):
@@ -55,7 +55,7 @@ def fail_renames(
 
     def rename(source: Any, target: Any) -> None:
         nonlocal made
-        if Path(target).name == "complete":  # this rename is of the marker, not of a part: do not count it
+        if Path(target).name == "complete":  # do not count this rename: it is that of a marker, not of a part
             real(source, target)
             return
         made += 1
@@ -87,7 +87,7 @@ def test_a_failed_rename_leaves_the_old_parts(
         "out: cannot be put in place (Input/output error)"
     )
     assert read_parts(output) == OLD
-    complete_replacement(output / ".hidden", output)  # as a job does at its end
+    complete_replacement(output / ".hidden", output)  # a job makes this call at its end
     assert read_parts(output) == OLD
     assert not (output / ".hidden").exists()
 

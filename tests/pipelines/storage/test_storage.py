@@ -112,7 +112,7 @@ def test_records_merged_into_a_journal_are_read_once(s3: Remote) -> None:
     part = next(iter(s3.glob("lines-*")))
     data = part.read_bytes()
     journal.replace([{"n": 1}, {"n": 2}])
-    part.write_bytes(data)  # simulates a crash before this file of merged records was deleted
+    part.write_bytes(data)  # restore the small file, as if a crash had prevented its deletion
     again = Journal(s3 / "lines")
     assert [*again.records()] == [(1, {"n": 1}), (2, {"n": 2})]
     again.add({"n": 3})
@@ -130,7 +130,7 @@ def test_a_journal_copied_from_s3_to_a_disk_can_be_continued(s3: Remote, tmp_pat
     assert found == [*range(MERGED_AT + 2), -1]
 
 
-def test_a_location_has_names_like_a_path_and_can_be_pickled(place: Location) -> None:
+def test_a_location_in_a_store_has_names_like_a_path_and_can_be_pickled(place: Location) -> None:
     file = place / "state" / "shard.parquet"
     assert (file.name, file.suffix, file.parent.name) == ("shard.parquet", ".parquet", "state")
     assert file.with_name("other") == place / "state" / "other"
@@ -178,7 +178,7 @@ def test_an_unusable_url_is_refused_in_one_line(url: str, line: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_writing_to_a_missing_bucket_raises_one_line(bucket: Remote) -> None:
+def test_writing_to_a_missing_bucket_raises_a_one_line_error(bucket: Remote) -> None:
     from pipelines.storage import check_folder, locked
 
     nowhere = Remote("s3://no-such-bucket/out")
@@ -189,7 +189,7 @@ def test_writing_to_a_missing_bucket_raises_one_line(bucket: Remote) -> None:
         pass
 
 
-def test_writing_to_s3_without_credentials_raises_one_line(
+def test_writing_to_s3_without_credentials_raises_a_one_line_error(
     s3: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import s3fs

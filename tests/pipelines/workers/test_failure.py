@@ -1,3 +1,5 @@
+"""Tests of errors of workers, which are stored in a file and reported by the job."""
+
 from __future__ import annotations
 
 import os
@@ -25,7 +27,7 @@ def test_a_stored_worker_error_is_read_back_with_its_class(
     assert found.exit_code == kind("").exit_code
 
 
-def test_a_foreign_worker_error_is_reported_by_its_last_line(tmp_path: Path) -> None:
+def test_a_worker_error_of_another_library_is_reported_by_its_last_line(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), store_worker_error(tmp_path):
         raise ZeroDivisionError
     found = error_to_report(tmp_path, TRACEBACK)
@@ -34,14 +36,14 @@ def test_a_foreign_worker_error_is_reported_by_its_last_line(tmp_path: Path) -> 
     assert str(error_to_report(tmp_path, RuntimeError())) == "the pipeline failed: RuntimeError"
 
 
-def test_a_raised_statecast_error_is_reported_before_a_stored_error(tmp_path: Path) -> None:
+def test_a_statecast_error_of_the_job_is_reported_before_a_stored_error(tmp_path: Path) -> None:
     with pytest.raises(DataError), store_worker_error(tmp_path):
         raise DataError("error of a worker")
     error = OutputError("raised here")
     assert error_to_report(tmp_path, error) is error
 
 
-def test_the_error_of_an_earlier_run_is_cleared(tmp_path: Path) -> None:
+def test_clear_worker_errors_removes_the_error_of_an_earlier_run(tmp_path: Path) -> None:
     clear_worker_errors(tmp_path)
     with pytest.raises(DataError), store_worker_error(tmp_path):
         raise DataError("error of an earlier run")
@@ -52,7 +54,7 @@ def test_the_error_of_an_earlier_run_is_cleared(tmp_path: Path) -> None:
 
 def test_a_half_written_file_of_a_worker_error_is_ignored(tmp_path: Path) -> None:
     with pytest.raises(DataError), store_worker_error(tmp_path):
-        raise DataError("x")
+        raise DataError("the file is broken")
     (left,) = tmp_path.iterdir()
     left.write_text('{"kind": "Data')
     assert type(error_to_report(tmp_path, TRACEBACK)) is EngineError
@@ -65,7 +67,7 @@ def test_the_first_of_several_worker_errors_is_returned(
         monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
         with pytest.raises(DataError), store_worker_error(tmp_path):
             raise DataError(f"worker {pid}")
-        time.sleep(0.01)  # let the files have different times, which change only every few milliseconds
+        time.sleep(0.01)  # give the files different times: times of files change only every few milliseconds
     assert str(error_to_report(tmp_path, TRACEBACK)) == "worker 9"
 
 
@@ -90,7 +92,7 @@ def test_a_full_disk_is_reported_without_a_worker_error_file(
     assert str(found) == f"{tmp_path}: the disk is full: make room, and start it again"
 
 
-def test_an_engine_error_is_reduced_to_its_first_line(tmp_path: Path) -> None:
+def test_an_engine_error_is_reported_by_its_first_line(tmp_path: Path) -> None:
     engine_error = RuntimeError("job-001 failed: nothing in progress\nstage-000 watermark in +inf\n")
     assert (
         str(error_to_report(tmp_path, engine_error))

@@ -1,3 +1,5 @@
+"""Tests of the workers of a job, which apply batches to shards and write outputs and snapshots."""
+
 from __future__ import annotations
 
 import threading
@@ -56,7 +58,7 @@ def begin(settings: StepSettings, model: Forecaster | None = None) -> None:
 
 
 def batches_of_windows(windows: int = 6, arrived_s: float = 0.0) -> list[Batch]:
-    """Return batches of which each closes one window.
+    """Return batches, each of which closes one window.
 
     The second batch also contains a late row and a rejected row.
     """
@@ -88,7 +90,7 @@ def put(workers: Workers, *batches: Batch) -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until ``condition`` returns True, because of the work of other threads."""
+    """Wait until other threads have made ``condition`` return True."""
     given_up_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < given_up_s
@@ -146,8 +148,8 @@ def test_a_worker_rarely_reads_the_owner_from_a_store(
         take_ownership(remote)
         monkeypatch.setattr(Remote, "read_bytes", record_read)
         run(remote, [empty_batch("rows", 0)] * 200)
-    # The worker reads the owner before it publishes its counts. It does so every `PUBLISHED_REMOTELY_EVERY_S`
-    # seconds, and not after each of the 200 batches.
+    # The worker reads the owner only before it publishes its counts, not after each of the 200 batches.
+    # It publishes its counts every `PUBLISHED_REMOTELY_EVERY_S` seconds.
     assert 3 <= names_read.count(".run") <= 30
 
 
@@ -168,7 +170,7 @@ def test_outputs_after_the_last_snapshot_are_deleted_and_rewritten(
 ) -> None:
     batches = batches_of_windows()
     run(settings, with_last_snapshot(batches[:3]))
-    run(replace(settings, job="killed"), batches[3:])  # without a snapshot, as after a kill
+    run(replace(settings, job="killed"), batches[3:])  # a run that writes no snapshot, like a killed run
     assert len(read_forecasts(settings.output)) == 36
     run(replace(settings, job="again", resumed=True), batches[:3])
     assert len(read_forecasts(settings.output)) == 18

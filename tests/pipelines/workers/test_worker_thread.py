@@ -1,3 +1,5 @@
+"""Tests of `WorkerThread`, which runs functions one after the other in a thread."""
+
 from __future__ import annotations
 
 import threading
@@ -78,7 +80,7 @@ def test_put_waits_while_a_worker_thread_is_full() -> None:
     assert done == list(range(6))
 
 
-def test_put_returns_the_future_result_of_the_work(worker_thread: WorkerThread) -> None:
+def test_put_returns_a_future_with_the_result_of_the_work(worker_thread: WorkerThread) -> None:
     free = threading.Event()
     blocked = worker_thread.put(wait_then(free, lambda: None))
     result = worker_thread.put(lambda: 6 * 7)

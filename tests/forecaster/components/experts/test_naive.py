@@ -23,10 +23,10 @@ def test_weekly_naive_repeats_the_value_of_a_week_before() -> None:
     t = 180
     for ahead in (1, 7, WEEK):
         np.testing.assert_allclose(forecast[ahead - 1, t, 0], values[t + ahead - WEEK, 0], atol=1e-5)
-    np.testing.assert_allclose(
-        forecast[WEEK + 1, t], forecast[1, t], atol=1e-5
-    )  # the forecast repeats after a week
-    assert forecast[7, t, 1] == values[t, 1]  # where the value of a week before is missing: the last value
+    # The forecast repeats after a week.
+    np.testing.assert_allclose(forecast[WEEK + 1, t], forecast[1, t], atol=1e-5)
+    # The last value is the forecast if the value of a week before is missing.
+    assert forecast[7, t, 1] == values[t, 1]
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,7 @@ def test_lag_inputs_are_distances_from_the_last_value_divided_by_spread(fleet: W
 )
 def test_network_inputs_do_not_depend_on_the_unit_of_values(values: list[float], power: int) -> None:
     # The unit is a power of two: multiplying by it changes no rounding of sums.
-    # Only windows with a scale above 1e-5 are compared, because the scale has a lower bound.
-    # A scale at this bound does not change with the unit.
+    # Compare only windows with a scale above 1e-5: scales have a lower bound, which has no unit.
     one, other = inputs_of(values), inputs_of([v * 2.0**power for v in values])
     unbounded = (one.block.scale > 1e-5)[:, 0] & (other.block.scale > 1e-5)[:, 0]
     np.testing.assert_allclose(one.x[unbounded], other.x[unbounded], atol=1e-5)
@@ -62,7 +61,7 @@ def test_network_inputs_do_not_depend_on_the_level_of_values() -> None:
     np.testing.assert_allclose(base.x[1:], raised.x[1:], atol=1e-5)
 
 
-def test_missing_differences_are_0_and_missing_lags_are_the_mean() -> None:
+def test_missing_lags_become_the_mean_and_missing_differences_0() -> None:
     found = inputs_of([1.0, 2.0, math.nan, math.nan, 5.0])
     x, block = found.x[:, 0], found.block
     assert x[:, 4].tolist() == [1, 1, 0, 0, 1]
@@ -110,9 +109,8 @@ def test_time_of_day_inputs_repeat_after_a_day(freq_s: int, windows: int) -> Non
 def test_time_of_year_inputs_repeat_after_a_year() -> None:
     values = np.zeros((13, 1))
     x = network_inputs(values, np.array([636]), Frequency(0, 1), CONFIG, RIDGE).x[:, 0]  # 2023
-    # Columns 7 and 8 are sine and cosine of the position of the next window in its month. A window of a
-    # month always begins at the first day.
-    # Columns 9 and 10 are sine and cosine of its position in the year, which is 0 in January.
+    # Columns 7 and 8 are sine and cosine of the position of the window in its month: always the first day.
+    # Columns 9 and 10 are sine and cosine of the position of the window in its year, which is 0 in January.
     np.testing.assert_allclose(x[:, 7:9], [[0.0, 1.0]] * 13, atol=1e-6)
     np.testing.assert_allclose(x[11, 9:11], [0.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(x[0, 9:11], x[12, 9:11], atol=0.02)

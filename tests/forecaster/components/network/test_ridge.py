@@ -83,10 +83,12 @@ def test_ridge_forecasts_ignore_lags_before_a_level_shift() -> None:
 
 
 @pytest.mark.parametrize("rows", [[0], [3, 50, 89]])
-def test_expert_forecasts_of_selected_windows_equal_those_of_all_windows(rows: list[int]) -> None:
+def test_expert_forecasts_of_some_windows_equal_forecasts_of_all_windows(rows: list[int]) -> None:
     block, ridge = block_of(walks()), NO_RIDGE + np.float32(0.01)
     every = expert_forecasts(block, ridge, SEASON)
-    np.testing.assert_allclose(expert_forecasts(block, ridge, SEASON, np.array(rows)), every[:, rows])
+    selected = expert_forecasts(block, ridge, SEASON, np.array(rows))
+    # A product of matrices of another size may add its float32 terms in another order.
+    np.testing.assert_allclose(selected, every[:, rows], rtol=1e-5, atol=1e-6)
 
 
 def test_expert_forecasts_do_not_depend_on_the_number_of_series() -> None:

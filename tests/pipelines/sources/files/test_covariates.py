@@ -1,4 +1,4 @@
-"""Files of covariates are read and checked, and a forecaster accepts only the covariates of its training."""
+"""Tests of files of covariates, and that a forecaster accepts only the covariates of its training."""
 
 from __future__ import annotations
 

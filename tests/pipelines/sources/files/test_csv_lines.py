@@ -1,4 +1,4 @@
-"""`RowPerLine` converts a CSV file so that each row is on one line, and loses no character.
+"""Tests of `RowPerLine`, which converts a CSV file so that each row is on one line, without a loss of text.
 
 A row of the original file may extend over several lines, because quoted cells may contain newlines.
 """
@@ -72,6 +72,5 @@ def test_a_stray_quote_leaves_the_lines_below_unchanged(stray: str) -> None:
     found, stream = read(f"x,y\n{stray}\n{below}", 2)
     first, rest = found.removeprefix("x,y\n").split("\n", 1)
     assert (rest, stream.restore(first)) == (below, stray)
-    assert stream.is_stray(first) == (
-        stray in ('"1,2', '5","6')
-    )  # the other two lines have no quote that is opened and not closed
+    # The other two texts have no quote that is opened and not closed.
+    assert stream.is_stray(first) == (stray in ('"1,2', '5","6'))

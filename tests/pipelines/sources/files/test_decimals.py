@@ -1,4 +1,4 @@
-"""Text files from spreadsheets are read: with decimal commas, grouped thousands, and several encodings."""
+"""Tests that text files of spreadsheets are read: decimal commas, grouped thousands, and encodings."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_numbers_with_a_configured_decimal_sign_are_read_exactly(
 
 @given(NUMBERS, st.sampled_from([(",", "."), (",", ""), (".", "")]), st.integers(1, 8))
 @settings(max_examples=100, deadline=None)
-def test_a_detected_decimal_sign_is_right_or_the_file_refused(
+def test_a_decimal_sign_is_detected_correctly_or_the_file_is_refused(
     tmp_path_factory: pytest.TempPathFactory,
     numbers: list[tuple[int, int]],
     style: tuple[str, str],
@@ -76,8 +76,7 @@ def test_a_detected_decimal_sign_is_right_or_the_file_refused(
     except DataError:
         return
     assert reasons == []
-    # If all cells look like 1.234, the reader cannot detect that they are whole numbers with grouped
-    # thousands, and reads three decimals.
+    # If all cells look like 1.234, the reader reads three decimals, even if the point groups thousands.
     assert values == exact or is_ambiguous
 
 
@@ -114,8 +113,8 @@ def test_a_file_with_an_ambiguous_decimal_sign_is_refused(tmp_path: Path, cells:
 
 
 def test_one_file_is_never_read_with_two_decimal_signs(tmp_path: Path) -> None:
-    # The first batch looks like numbers with three decimals. The second batch has decimal commas, so the
-    # points in the first batch group thousands.
+    # The first batch looks like numbers with three decimals, but its points group thousands.
+    # Only the decimal commas in the second batch show this.
     path = write_cells(tmp_path, ["1.234", "5.678", "1,5", "2,5"])
     with pytest.raises(DataError, match=r"'1\.234' is either"):
         read(path, batch_rows=2)
@@ -150,7 +149,7 @@ def test_an_encoding_with_a_byte_order_mark_is_detected(tmp_path: Path, encoding
     assert read(packed) == ([1.5] * 300, [])
 
 
-def test_an_undetected_encoding_is_refused_with_the_setting(tmp_path: Path) -> None:
+def test_the_error_for_an_undetected_encoding_names_the_setting(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.write_bytes("series_id,timestamp,value\nK\u00fcche,2023-01-01,1.5\n".encode("cp1252"))
     with pytest.raises(

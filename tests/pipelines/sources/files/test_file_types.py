@@ -1,4 +1,4 @@
-"""Files with columns of every Parquet type, and with times and series ids in many forms, are read."""
+"""Tests that columns of every Parquet type are read or quarantined, and times and ids in many forms."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_no_parquet_type_stops_a_watched_folder(tmp_path: Path) -> None:
     assert values(batches)[-1] == 77
 
 
-def test_an_unsupported_parquet_type_is_refused_by_name(tmp_path: Path) -> None:
+def test_the_error_for_an_unsupported_parquet_type_names_the_type(tmp_path: Path) -> None:
     path = tmp_path / "f.parquet"
     pq.write_table(table_of(CELLS, {"value": pa.array([[1], [2], [3]], pa.list_(pa.int64(), 1))}), path)
     with pytest.raises(DataError, match=r"column 'value' is fixed_size_list<.*, which cannot be read"):
@@ -135,7 +135,7 @@ def csv(folder: Path, times: list[object], header: str = "series_id,timestamp,va
         (["31.12.2022 23:15:00"], "set data.time_format = '%d.%m.%Y %H:%M:%S'"),
     ],
 )
-def test_unreadable_times_are_refused_with_the_setting_to_use(
+def test_the_error_for_unreadable_times_names_the_setting_to_use(
     tmp_path: Path, times: list[object], hint: str
 ) -> None:
     path = csv(tmp_path, times)

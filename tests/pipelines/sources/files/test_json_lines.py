@@ -1,3 +1,5 @@
+"""Tests of files of JSON lines: their keys, and the line number of a broken line."""
+
 from __future__ import annotations
 
 import io

@@ -1,3 +1,5 @@
+"""Test that a training skips bad files."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -16,9 +18,8 @@ LINE = '{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n'
 
 def test_training_skips_bad_files_and_names_them(tmp_path: Path) -> None:
     write_file(tmp_path / "a.csv", [("a", 0, 0), ("a", 1, "x")])
-    write_file(
-        tmp_path / "b.jsonl", LINE * 2000 + '{"ser'
-    )  # `check_files` reads only the first lines, before the bad line
+    # `check_files` reads only the first lines, and so not the bad line.
+    write_file(tmp_path / "b.jsonl", LINE * 2000 + '{"ser')
     write_file(tmp_path / "c.csv", "")
     data = DataConfig(paths=(str(tmp_path),), skip_bad_files=True, max_quarantined=1)
     read: list[int] = []

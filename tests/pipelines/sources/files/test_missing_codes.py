@@ -1,3 +1,5 @@
+"""Tests of numbers that mean a missing value, such as -9999."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -44,12 +46,12 @@ def test_a_missing_value_in_wide_files_gives_no_row(tmp_path: Path) -> None:
     assert (len(rows), quarantined) == (2, 0)
 
 
-def test_ordinary_values_of_nines_are_not_reported_as_codes(tmp_path: Path) -> None:
+def test_ordinary_values_of_nines_are_not_reported_as_missing_values(tmp_path: Path) -> None:
     values: list[object] = [99, 99, 99, 102, 95, 0, 9999, 9999, 9000, 9999]
     assert loaded(write_values(tmp_path, values))[2] == ()
     assert loaded(write_values(tmp_path, [20.0] * 9 + [99]))[2] == ()
 
 
-def test_a_code_beyond_32_bits_is_reported(tmp_path: Path) -> None:
+def test_a_code_for_missing_values_beyond_32_bits_is_reported(tmp_path: Path) -> None:
     (notice,) = loaded(write_values(tmp_path, [20.0, 21.0] * 9 + [3.5e38]))[2]
     assert "3.5e+38, 1 times in 'nines'" in notice

@@ -1,4 +1,4 @@
-"""Two wide files with different values for the same series and times are refused, with limited memory."""
+"""Test that two wide files with different values for the same times are refused, with limited memory."""
 
 from __future__ import annotations
 

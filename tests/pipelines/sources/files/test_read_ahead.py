@@ -1,3 +1,5 @@
+"""Tests of `ahead`, which reads items in another thread before they are needed."""
+
 from __future__ import annotations
 
 import threading

@@ -1,3 +1,5 @@
+"""Tests of the reader of CSV, JSON lines and Parquet: columns, row numbers, and refused files."""
+
 from __future__ import annotations
 
 import gzip
@@ -33,7 +35,7 @@ def read(path: Path, columns: Columns | None = None, batch_rows: int = 200_000) 
 
 
 def message_of_refusal(path: Path, columns: Columns | None = None) -> str:
-    """Return the error message of one line with which a file is refused, with FILE in place of its path."""
+    """Read a file that must be refused; return the one-line error message, with FILE in place of its path."""
     with pytest.raises(DataError) as from_check:
         check(path, columns)
     with pytest.raises(DataError) as caught:
@@ -103,7 +105,7 @@ WRITERS: dict[str, Callable[[pl.DataFrame, Path], None]] = {
 
 @given(TABLES, st.integers(1, 40))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_format_and_batch_size_gives_the_same_observations(
+def test_every_file_format_and_batch_size_gives_the_same_observations(
     tmp_path: Path, table: list[tuple[str, datetime, float | None]], batch_rows: int
 ) -> None:
     frame = pl.DataFrame(table, schema=["series_id", "timestamp", "value"], orient="row").with_columns(
@@ -148,7 +150,7 @@ def test_broken_rows_keep_their_row_numbers_across_blocks(tmp_path: Path) -> Non
     assert raw.filter(pl.col("problem").is_not_null())["row"].to_list() == list(range(1000, 150_001, 1000))
 
 
-def test_skip_rows_omits_the_first_rows(tmp_path: Path) -> None:
+def test_the_setting_skip_rows_omits_the_first_rows(tmp_path: Path) -> None:
     path = write_file(tmp_path, "in.csv", WIDE)
     assert pl.concat(list(read_batches(path, skip_rows=2)))["row"].to_list() == [3, 3]
 

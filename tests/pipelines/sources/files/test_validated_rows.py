@@ -1,3 +1,5 @@
+"""Tests of the validated rows of a file, and of their offsets."""
+
 from __future__ import annotations
 
 from dataclasses import replace
