@@ -195,7 +195,8 @@ def _history(table: pa.Table, copies_through: list[int], freq: Frequency) -> His
         if state is None:
             raise ValueError(f"copy {number} of the state is missing")
         copies.append(Copy(through, state, _state_of(table, f"copy{number}-{_SHADOW}")))
-    closed, late = _pending(table[_CLOSED], freq), _rows_of(table[_LATE]).select(*LATE_ROWS).cast(LATE_ROWS)
+    closed, late = _pending(table[_CLOSED], freq), _rows_of(table[_LATE])
+    late = late.select(pl.col(name).cast(dtype) for name, dtype in LATE_ROWS.items())
     return History(tuple(copies), (closed,) if len(closed) else (), late)
 
 

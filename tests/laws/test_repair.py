@@ -210,7 +210,7 @@ def test_a_stream_repairs_late_rows_after_a_kill_or_a_power_loss(tmp_path: Path)
         assert ended.repaired > ended.late == 0
         assert comparable(ended) == comparable(clean)
         found = read_forecasts(output)
-        assert found["revision"].max() > 0
+        assert (found["revision"] > 0).any()
         assert_same_frames(expected, found.with_columns(revision=pl.lit(0, pl.Int32)), scale)
         assert_same_state(states, state_table.read(output / "state").state)
         assert forecasts_written(output) == len(read_forecasts(output, all_revisions=True))
@@ -247,5 +247,5 @@ def test_a_watched_folder_repairs_rows_of_earlier_files(runner: Runner, tmp_path
     assert counts.late == len(read_late(output)) == 0
     found = read_forecasts(output)
     expected = read_forecasts(tmp_path / "backfill").filter(pl.col("issued_at") <= found["issued_at"].max())
-    assert found["revision"].max() > 0
+    assert (found["revision"] > 0).any()
     assert_same_frames(expected, found.with_columns(revision=pl.lit(0, pl.Int32)), scales(fleet))

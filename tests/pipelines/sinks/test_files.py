@@ -169,7 +169,7 @@ def test_late_and_rejected_rows_written_twice_are_read_once(folder: Path) -> Non
         shard_files(folder, 1).write_rows(LATE, "replay", 2, late_rows(2, 4))
         shard_files(folder, 0).write_rows(LATE, "replay", 0, late_rows(0))
     assert quarantine.QuarantinedRow.validate(read_quarantine(folder))["row"].to_list() == [3, 5, 7]
-    assert late.RowPlace.validate(read_late(folder))["offset"].to_list() == [0, 2, 4]
+    assert late.LateRow.validate(read_late(folder))["offset"].to_list() == [0, 2, 4]
     assert read_quarantine(folder / "nowhere").equals(quarantine.empty())
     assert read_late(folder / "nowhere").equals(late.empty())
 

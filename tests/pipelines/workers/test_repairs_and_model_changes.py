@@ -20,7 +20,7 @@ def test_a_series_that_is_repaired_during_the_warming_is_rewarmed(tmp_path: Path
     settings = StepSettings(
         "run", old.to_bytes(), 1, 4, tmp_path, "parquet", 1, resumed=False, follows=True, repair=6
     )
-    settings.states.mkdir()
+    (tmp_path / "state").mkdir()
     store_model(tmp_path, new)
     changes = (Change(old.version, "m/1", None), Change(new.version, "m/2", window))
     _write_changes(settings.states, changes)
