@@ -95,7 +95,7 @@ def test_records_of_a_journal_are_read_in_order(place: Location) -> None:
 def test_a_journal_in_s3_writes_only_new_records(s3: Remote) -> None:
     journal = Journal(s3 / "lines.jsonl")
     sizes: list[int] = []
-    for number in range(3 * MERGED_AT):
+    for number in range(2 * MERGED_AT):
         before = {one.url for one in s3.glob("*")}
         journal.add({"n": number, "text": "x" * 100}, {"n": -number})
         sizes += [len(one.read_bytes()) for one in s3.glob("*") if one.url not in before]
@@ -103,7 +103,7 @@ def test_a_journal_in_s3_writes_only_new_records(s3: Remote) -> None:
     assert max(sorted(sizes)[:-1]) < 1000
     assert len(list(s3.glob("*"))) <= MERGED_AT
     found = [record["n"] for _, record in Journal(s3 / "lines.jsonl").records()]
-    assert found == [n for number in range(3 * MERGED_AT) for n in (number, -number)]
+    assert found == [n for number in range(2 * MERGED_AT) for n in (number, -number)]
 
 
 def test_records_merged_into_a_journal_are_read_once(s3: Remote) -> None:
