@@ -32,8 +32,15 @@ _DAYS = (
     "%d %B %Y",
     "%B %d, %Y",
 )  # %B also reads short names such as Jan
-_CLOCKS = ("", " %H:%M", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S%.f")
-_CLOCKS += (", %I:%M %p", ", %I:%M:%S %p")  # %S%.f reads seconds with and without a fraction
+# %S%.f reads seconds with and without a fraction.
+_CLOCKS = (
+    "",
+    *(
+        f"{gap}{clock}"
+        for gap in (" ", ", ")
+        for clock in ("%H:%M", "%H:%M:%S%.f", "%I:%M %p", "%I:%M:%S %p")
+    ),
+)
 PATTERNS = tuple(day + clock for day in _DAYS for clock in _CLOCKS)
 
 _EXCEL = "excel"

@@ -144,6 +144,11 @@ REFUSED = [
     ),
     ("stream good.csv -m model -s kafka.to_format=arrow", 2, "--set kafka.to_format has no effect without"),
     ("stream good.csv -m model --to-topic t --flat csv", 2, "--flat has no effect with --to-topic"),
+    (
+        "stream good.csv -m model --flat csv -s windows.repair=2",
+        2,
+        "output.flat and windows.repair cannot be",
+    ),
     ("stream good.csv -m model --to-topic t --format jsonl", 2, "--format has no effect with --to-topic"),
     (
         "stream good.csv -m model --runner prism -- --parallelism=x",

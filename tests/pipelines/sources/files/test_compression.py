@@ -93,7 +93,7 @@ def test_a_zip_archive_with_a_password_is_refused(tmp_path: Path) -> None:
     path = packed(tmp_path / "rows.zip", "zip")
     content = bytearray(path.read_bytes())
     for place in range(len(content) - 4):  # set the flag "encrypted" of every file in the archive
-        if content[place : place + 4] in (b"PK\x01\x02", b"PK\x03\x04"):
+        if bytes(content[place : place + 4]) in (b"PK\x01\x02", b"PK\x03\x04"):
             content[place + (8 if content[place + 2] == 1 else 6)] |= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"rows\.zip: cannot be unpacked \(File .* is encrypted"):
