@@ -83,8 +83,8 @@ def check_options_have_effect(job: JobConfig, typed: Mapping[str, str]) -> None:
     source, has_topic = job.stream.source, bool(job.kafka.to_topic)
     if job.output.flat and job.windows.repair:
         raise ConfigError(
-            "output.flat and windows.repair cannot be combined, because flat files have no column for the revision "
-            "of a forecast: leave one of them out"
+            "output.flat and windows.repair cannot be combined, because flat files have no column for the "
+            "revision of a forecast: leave one of them out"
         )
     for key, option in typed.items():
         sources = _SOURCES.get(key, (source,))

@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
 from forecaster.shards.shard import Shard
@@ -344,10 +343,10 @@ def test_abandoned_workers_finish_only_their_current_work(
     begun, free = threading.Event(), threading.Event()
     write = files.ShardFiles.write_forecasts
 
-    def write_slowly(self: files.ShardFiles, forecasts: Forecasts, part: str) -> None:
+    def write_slowly(self: files.ShardFiles, *given: Any) -> None:
         begun.set()
         assert free.wait(PATIENCE_S)
-        write(self, forecasts, part)
+        write(self, *given)
 
     monkeypatch.setattr(files.ShardFiles, "write_forecasts", write_slowly)
     workers = Workers(replace(settings, threads=1, windows_per_step=1))
