@@ -52,6 +52,6 @@ def _validated(rows: pl.DataFrame | Batch) -> Iterator[Any]:
 
 
 def separated(batch: Batch) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the observations and the rejected rows of a batch, without offsets, watermarks and origins."""
+    """Return two frames: the observations of a batch, and its rejected rows."""
     rows = batch.rows.drop("offset", BEFORE, ORIGIN, strict=False)
     return rows, batch.rejected.select(list(quarantine.SCHEMA))

@@ -84,7 +84,7 @@ _TABLES: dict[str, Callable[..., None]] = {
 
 
 def _offer(to: typer.Typer, commands: dict[str, Callable[..., None]]) -> None:
-    """Add commands to an application, each with its docstring as its help text.
+    """Add commands to the application; the docstring of each command becomes its help text.
 
     The line breaks within a paragraph are removed, because the terminal breaks the lines to its own width.
     """
@@ -127,14 +127,14 @@ def _begin(
 
 
 def main() -> None:
-    """Run the command line and exit the process; an error that a user can fix prints no stack trace."""
+    """Run the command line and exit the process; print an error that a user can fix without a stack trace."""
     _configure_logging()
     process.reuse_freed_memory()
     signal.signal(signal.SIGTERM, _raise_interrupt)
     code = run()
     if code > 128:
         # After Ctrl-C the user expects the prompt at once.
-        # So do not wait for worker threads: they would first finish their bundles.
+        # So do not wait for worker threads, which would first finish their bundles.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -156,7 +156,7 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _report_interrupt()
-    except BrokenPipeError:  # the program that reads stdout has closed it, as in `statecast ... | head`
+    except BrokenPipeError:  # the reader of stdout has closed it, as `head` does in `statecast ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # for example, the disk is full or a folder was deleted

@@ -26,7 +26,7 @@ _INSTALL: Final = "run make setup, or reinstall statecast"
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check.
+    """The result of one check of this machine, such as whether Java is installed.
 
     Attributes:
         name: subject of the check, such as ``Python``.
@@ -65,7 +65,7 @@ def diagnose(
 
 
 def _run_check(name: str, check: Callable[[], Check]) -> Check:
-    """Run a check, and return an error that it raises as a failed check."""
+    """Run a check and return its result; an error that the check raises is returned as a failed check."""
     try:
         return check()
     except StatecastError as error:

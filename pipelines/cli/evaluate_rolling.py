@@ -82,7 +82,7 @@ def _run(job: RollingJob, out: Out) -> Evaluated:
 
 
 def _print(evaluated: Evaluated, job: RollingJob, out: Out) -> None:
-    """Print the notices, the tables of scores and the run of a rolling evaluation."""
+    """Print the notices of a rolling evaluation, its tables of scores, and its MLflow run."""
     from pipelines.jobs.rolling_scores import member_table
 
     for line in evaluated.notices:

@@ -140,7 +140,7 @@ def forecast(
 
 
 def _levels(text: str) -> tuple[float, ...]:
-    """Return the levels of --quantiles.
+    """Return the quantile levels that the option --quantiles lists.
 
     Raises:
         ConfigError: a part of the list is not a number between 0 and 1.
@@ -155,7 +155,7 @@ def _levels(text: str) -> tuple[float, ...]:
 
 
 def _check_output(output: Path) -> None:
-    """Raise an error if the file has another suffix than the known ones, or its folder cannot be written."""
+    """Raise an error if the suffix of the output file is unknown or its folder cannot be written."""
     from pipelines.sinks.flat_forecasts import FORMATS
     from pipelines.storage import check_folder
 

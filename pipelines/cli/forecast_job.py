@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipelines.settings.config import JobConfig
     from pipelines.sinks.numbers import JobNumbers
 
-# no warning with fewer rows than this, because the share of quarantined rows would be too noisy
+# With fewer rows than this, the share of quarantined rows is too noisy for a warning.
 _ENOUGH_ROWS = 1_000
 
 

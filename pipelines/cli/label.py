@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from forecaster.labelling.config import LabelConfig
     from pipelines.settings.config import JobConfig
 
-_SHARE = "data.max_quarantined"  # `--set` accepts this setting of the job, and all settings of the network
+# `--set` accepts this setting of the job, and all settings of the network.
+_SHARE = "data.max_quarantined"
 _EXAMPLES = ("vowels", "anomalies")
 
 
@@ -102,12 +103,12 @@ def label(
 
 
 def _assigned(settings: list[str] | None, *, shared: bool) -> list[str]:
-    """Return the values of ``--set`` for the job (``shared``) or for the network."""
+    """Return the values of ``--set`` that set the job's setting (``shared``), or else the others."""
     return [text for text in settings or [] if (text.partition("=")[0].strip() == _SHARE) == shared]
 
 
 def _label_config(settings: list[str], **options: object) -> LabelConfig:
-    """Return the network's settings; options override ``--set``.
+    """Return the settings of a labelling network; an option overrides ``--set`` for the same setting.
 
     Raises:
         ConfigError: a setting does not exist, or its value is invalid.

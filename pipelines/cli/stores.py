@@ -25,7 +25,7 @@ def store_line(mlflow: MlflowConfig) -> str:
 
 
 def ui_line(mlflow: MlflowConfig) -> str:
-    """Return the command that opens the runs of the experiment."""
+    """Return the ``statecast ui`` command that shows the MLflow runs of the experiment."""
     experiment = mlflow.experiment
     is_default = experiment == type(mlflow)().experiment
     return f"statecast ui --tracking-uri {mlflow.tracking_uri}" + (

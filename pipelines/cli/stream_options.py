@@ -43,7 +43,7 @@ def check_single_source(watch: bool, source: str | None) -> None:
 
 
 def check_stream(job: JobConfig, data: list[str] | None, resume: bool, fresh: bool) -> None:
-    """Check that a stream has the input that its source needs, and one way to start.
+    """Check that a stream has the input that its source needs, and not both --resume and --fresh.
 
     Args:
         job: settings of the stream.

@@ -9,7 +9,7 @@ from forecaster.time.frequency import Frequency
 from forecaster.time.windows import Windows
 
 _ROWS = 18
-_HISTORY = 3  # shown windows before the forecasts, as a multiple of the horizon
+_HISTORY = 3  # A plot shows this many times the horizon in windows before the forecasts.
 
 
 def fan_plot(windows: Windows, freq: str, forecasts: pl.DataFrame, columns: int) -> Text:

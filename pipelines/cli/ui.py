@@ -71,7 +71,7 @@ def ui(
 
 
 def _prepared_page(mlflow: MlflowConfig, address: str, out: Out) -> str:
-    """Store the view in the experiment, and return the URL of its page on the server at ``address``."""
+    """Store the view of the training runs in MLflow, and return the URL of the view's page at ``address``."""
     with out.progress("loading MLflow", "packages"):
         from pipelines.jobs.registry import open_registry
 
@@ -103,7 +103,7 @@ def _serve(mlflow: MlflowConfig, host: str, port: int, url: str, browser: bool, 
                 _open(url, browser and not out.as_json)
             code = server.wait()
         except KeyboardInterrupt:
-            server.terminate()  # Ctrl-C in a terminal reaches the server, too, but SIGTERM does not
+            server.terminate()  # End the server here, because a SIGTERM to this process does not reach it.
             server.wait()
             return
         if code:
@@ -132,7 +132,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _open(url: str, wanted: bool) -> None:
-    """Open a page in a browser, if this is the terminal of a desktop."""
+    """Open a page in a browser if it is ``wanted`` and the command runs in the terminal of a desktop."""
     has_desktop = sys.platform == "darwin" or any(os.environ.get(n) for n in ("DISPLAY", "WAYLAND_DISPLAY"))
     if wanted and has_desktop and sys.stdout.isatty():
         webbrowser.open(url)

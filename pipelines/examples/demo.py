@@ -30,7 +30,7 @@ WINDOWS_PER_S = 16
 
 
 class Show(Protocol):
-    """Shows the progress of the demo; the first two methods begin a phase, the last one ends it."""
+    """Shows the phases of the demo: `training` and `job` begin a phase, and `done` ends it."""
 
     def training(self, cell: str, epochs: int) -> Callable[[Epoch], None]:
         """Show that the training of a network begins; return the function that is called after each epoch."""
@@ -39,7 +39,7 @@ class Show(Protocol):
         """Show that a backfill or a stream begins; return the function that takes its numbers."""
 
     def done(self, outcome: Outcome | TrainOutcome) -> None:
-        """Show that the phase has ended, with its outcome."""
+        """Show that the current phase of the demo has ended, with its outcome."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _job(data: Path, uri: str, cell: str) -> JobConfig:
 
 
 def _within(job: JobConfig, **bounds: datetime) -> JobConfig:
-    """Return the job limited to the rows from ``start`` on and before ``end``."""
+    """Return a copy of the job that reads only the rows from ``start`` on and before ``end``."""
     return job.model_copy(update={"data": job.data.model_copy(update=bounds)})
 
 

@@ -37,7 +37,7 @@ def log_comparison(run: Run, found: PairedComparison) -> None:
 
 
 def _metric_name(text: str) -> str:
-    """Replace the characters of a text that MLflow does not accept in the name of a metric."""
+    """Return ``text`` as a metric's name: each character that MLflow does not accept becomes ``_``."""
     return re.sub(r"[^\w./ -]", "_", text)
 
 

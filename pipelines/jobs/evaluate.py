@@ -45,7 +45,7 @@ _UNIT = "in seasonal naive's own error (MASE) on each series' rows"
 
 @dataclass(frozen=True)
 class FolderEvaluation:
-    """The scores of forecasts.
+    """The result of an evaluation of stored forecasts: scores, errors and observations.
 
     Attributes:
         scores: scores by model and horizon (``schemas.scores``), with the baselines last.
@@ -195,7 +195,7 @@ def write_evaluation(
 
 
 def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) -> dict[str, pl.DataFrame]:
-    """Return the errors of each baseline at the issue times and horizons of the errors ``own``.
+    """Return the errors of each baseline at the issue times and horizons of a model's errors, ``own``.
 
     A baseline is left out if it has no forecast at any of these issue times and horizons.
     """
@@ -215,7 +215,7 @@ def _at_common_keys(by_label: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFr
 
 
 def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Split forecasts by model version.
+    """Return the forecasts of each model version by a label.
 
     The labels are the cells, such as ``lstm``, if no two versions have the same cell; else the versions.
     """
@@ -227,7 +227,7 @@ def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
 
 
 def _check_freq(forecasts: pl.DataFrame, freq: Frequency) -> None:
-    """Raise ConfigError if an issue time is not the end of a window, or no two times are one window apart."""
+    """Raise ConfigError if the issue times of forecasts do not fit windows of the length ``freq``."""
     times = forecasts["issued_at"].unique().sort()
     apart = times.diff().drop_nulls().dt.total_seconds().sort()
     issued_us = times.to_physical().to_numpy()
