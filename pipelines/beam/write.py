@@ -136,7 +136,7 @@ def _write(folder: Location, name: str, rows: pl.DataFrame, format_: Format) -> 
     try:
         make_folder(folder)
         write_whole(path, partial(_put, rows, format_), kept=True)
-    # A full disk raises either of these errors.
+    # A full disk raises one of these errors.
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise OutputError(f"{path}: cannot be written: {reason}") from error

@@ -194,7 +194,7 @@ class OutputView:
         return [{"time": at, "p_value": p} for at, p in zip(starts, rows["p_value"].to_list(), strict=True)]
 
     def _lateness(self, notes: list[str]) -> dict[str, float | None] | None:
-        """Return the median and 99 % lateness in seconds of the late rows in the newest files; None without."""
+        """Return the median and the 99 % quantile of the lateness of recent late rows; None without rows."""
 
         def read() -> list[pl.DataFrame]:
             files = sorted((self.output / LATE).glob("*.parquet"), key=_offset_text, reverse=True)

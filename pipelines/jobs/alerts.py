@@ -143,7 +143,7 @@ class AlertWatch:
     def _drift_messages(
         self, number: int, rule: AlertConfig, numbers: JobNumbers, common: dict[str, Any]
     ) -> Iterator[Message]:
-        """Yield an alert if the largest drift has been outside the rule's band for ``rule.windows`` windows."""
+        """Yield an alert if the largest drift has been outside the rule's band for the rule's windows."""
         indices = {name: drift.index for name, drift in numbers.drift.items()}
         known = {name: index for name, index in indices.items() if index is not None}
         if not known:

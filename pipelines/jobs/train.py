@@ -43,7 +43,7 @@ from pipelines.storage import Location
 from schemas import replaced
 from schemas.errors import DataError, StatecastError
 
-_BLOCK_STEPS = 25_600  # a block of `write_states` has at most this many series times windows
+_BLOCK_STEPS = 25_600  # In a block of `write_states`, series times windows are at most this number.
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class TrainOutcome:
 
     @property
     def seconds(self) -> float:
-        """Duration of all epochs of both phases."""
+        """The duration of all epochs of the training and of the refit, in seconds."""
         return seconds_of(self.history, self.refit_history)
 
     def as_json(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class TrainOutcome:
 
 
 def seconds_of(history: list[Epoch], refit_history: list[Epoch]) -> float:
-    """Return the duration of all epochs of both phases of a training."""
+    """Return the duration of all epochs of a training and of its refit, in seconds."""
     refit = sum(epoch["refit_seconds"] for epoch in refit_history)
     return sum(epoch["seconds"] for epoch in history) + refit
 
@@ -138,16 +138,16 @@ def run_training(
     """
     check_model_name(config.mlflow.model)
     registry = open_registry(config.mlflow)
-    # Data that cannot be read leave a failed run in the store, but only if the store exists already.
+    # If the store exists, read the data within the run, so that an error leaves a failed run in the store.
     data = None if registry.exists else read(config, on_rows)
     with registry.start_run(name, training_params(config), run_tags(config, "train")) as run:
         return learn(run, config, data or read(config, on_rows), on_epoch, states)
 
 
 def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
-    """Log a run that failed before its training could start, because a file cannot be read."""
+    """Log a failed MLflow run for a training that could not start, because a file cannot be read."""
     with (
-        # the caller raises the error of the file, also if the store cannot be reached
+        # Ignore an error of the store here: the caller raises the error of the file in any case.
         suppress(StatecastError),
         open_registry(config.mlflow).start_run(name, training_params(config), run_tags(config, "train")),
     ):

@@ -25,7 +25,7 @@ _BATCH_ROWS = 200_000
 
 @dataclass(frozen=True)
 class LabelColumns:
-    """Names of the columns of a file; `find_columns` fills in empty names.
+    """Names of the columns of a labelled file; `find_columns` replaces each empty name.
 
     Attributes:
         label: column of labels; empty if the files have no labels.
@@ -60,7 +60,7 @@ class LabelledRows:
 
 
 def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
-    """Return the columns of a file with empty names filled in.
+    """Return the names of a labelled file's columns; a name that is empty in ``columns`` is found.
 
     The columns of series and times are found by their usual names, the columns of values by their contents.
 
@@ -152,7 +152,7 @@ def _and_others(others: int) -> str:
 
 
 def _why(quarantined: pl.DataFrame) -> str:
-    """Return why no row can be used: all rows are quarantined, or there are none."""
+    """Return a text that says why no row of labelled files can be used."""
     if not len(quarantined):
         return "there are no rows"
     first = quarantined.row(0, named=True)
@@ -163,7 +163,7 @@ def _why(quarantined: pl.DataFrame) -> str:
 
 
 def _raw(path: Path, found: LabelColumns) -> list[pl.DataFrame]:
-    """Return the raw frames of a file, with columns named as in ``schemas.labels``."""
+    """Return the unvalidated rows of a labelled file, with columns named as in ``schemas.labels``."""
     chosen = {
         "series_id": found.series_id,
         "timestamp": found.timestamp,

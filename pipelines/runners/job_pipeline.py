@@ -1,4 +1,4 @@
-"""The Beam pipeline of a job, the same on Prism and on Flink."""
+"""Build the Beam pipeline of a job, which is the same on Prism and on Flink."""
 
 from __future__ import annotations
 

@@ -31,11 +31,11 @@ from schemas.forecasts import IDENTITY
 Format = Literal["parquet", "jsonl"]
 
 FORECASTS, QUARANTINE, LATE, REPLACED = "forecasts", "quarantine", "late", "replaced"
-SHADOW = "forecasts-shadow"  # the folder of the forecasts that a shadow makes
+SHADOW = "forecasts-shadow"  # The name of the folder of a shadow's forecasts.
 PARTS = (FORECASTS, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
-_LONGEST_STEM = 100  # in characters; on most disks a whole file name has at most 255 bytes
+_LONGEST_STEM = 100  # The most characters of a file name's first part. Most disks allow names of 255 bytes.
 _ISSUED = re.compile(r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-.+\.(?:parquet|jsonl)")
 _ROWS = re.compile(r"(.+)-(\d{15})-shard-(\d+)-of-(\d+)\.parquet")
 
@@ -59,7 +59,7 @@ class ShardFiles:
 
     @property
     def shard(self) -> str:
-        """The last part of the file names: the number of the shard, and the number of shards."""
+        """The last part of the shard's file names: its number, and the number of shards."""
         return f"shard-{self.number:04d}-of-{self.of:04d}"
 
     def write_forecasts(self, forecasts: Forecasts, part: str = FORECASTS) -> None:
@@ -72,7 +72,7 @@ class ShardFiles:
         self._write(part, name, lambda path: write_frame(frame, path, self.format))
 
     def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame) -> None:
-        """Write the replaced rows of a block: rows of its windows for which a later row has another value.
+        """Write the replaced rows of a block: rows in whose place a later row with another value counts.
 
         Raises:
             OutputError: the file cannot be written.
@@ -81,7 +81,7 @@ class ShardFiles:
         self._write(REPLACED, name, lambda path: write_frame(rows, path, "parquet"))
 
     def _block_name(self, forecasts: Forecasts) -> str:
-        """Return the file name of a block without its suffix: windows, model version, revision and shard."""
+        """Return the file name of a block of forecasts, without its suffix."""
         stop = forecasts.start + len(forecasts.issued)
         first, last = (compact_time(forecasts.freq.end_us(w)) for w in (forecasts.start, stop - 1))
         return f"{first}-{last}-{forecasts.model_version}-r0-{self.shard}"
@@ -96,7 +96,7 @@ class ShardFiles:
         self._write(part, name, lambda path: write_frame(rows, path, "parquet"))
 
     def taken(self) -> list[Location]:
-        """Return the files written since the last call; sync them before the next snapshot is written."""
+        """Return the files written since the last call, which the caller must sync before the next snapshot."""
         taken, self.unsynced = self.unsynced, []
         return taken
 
@@ -117,7 +117,7 @@ class ShardFiles:
             versions: versions of the model whose forecasts are removed.
         """
         closed = None if closed_us is None else compact_time(closed_us)
-        # in early versions of Statecast, file names contain the unchanged name of the partition
+        # Early versions of Statecast wrote the unchanged name of the partition into file names.
         reached = {**offsets, **{_partition_stem(name): offset for name, offset in offsets.items()}}
 
         def is_newer(path: Location) -> bool:
@@ -148,14 +148,14 @@ class ShardFiles:
         path = self.folder / part / name
         try:
             write_whole(path, write)
-        except (OSError, pl.exceptions.PolarsError) as error:  # a full disk raises either of these
+        except (OSError, pl.exceptions.PolarsError) as error:  # A full disk raises one of these errors.
             reason = getattr(error, "strerror", None) or one_line(error)
             raise OutputError(f"{path}: cannot be written: {reason}") from error
         self.unsynced.append(path)
 
 
 def _partition_stem(partition: str) -> str:
-    """Return the first part of the names of a partition's files.
+    """Return the partition's name as the first part of a file name.
 
     This part never begins with a dot or an underscore, as a topic's name may, because readers of folders skip
     such files. A long part is shortened, because a topic's name may be nearly as long as a file name may be.
@@ -196,7 +196,7 @@ def read_forecasts(folder: Location, part: str = FORECASTS) -> pl.DataFrame:
     if not frames:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
     return (
-        pl.concat(frames, how="diagonal")  # files of early versions of Statecast have no p-values
+        pl.concat(frames, how="diagonal")  # Files of early versions of Statecast have no p-values.
         .unique(IDENTITY, keep="last", maintain_order=True)
         .sort("issued_at", "series_id")
     )
@@ -262,7 +262,7 @@ def read_lines(file: Target) -> pl.DataFrame:
     return frame.with_columns(
         pl.col("issued_at").str.to_datetime(time_unit="us", time_zone="UTC"),
         pl.col("revision").cast(pl.Int32),
-        # A JSON column of nulls alone has no type.
+        # If all cells of a JSON column are null, the column has no type. So cast it.
         pl.col("p_value").cast(pl.Float64),
         pl.col("alarm").cast(pl.Boolean),
         pl.col("forecast").cast(nested),

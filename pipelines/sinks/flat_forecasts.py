@@ -20,7 +20,7 @@ FORMATS: dict[str, Callable[[pl.DataFrame, Path], object]] = {
 
 
 def write_forecasts(forecasts: pl.DataFrame, path: Path) -> None:
-    """Write flat forecasts in the format of the file's suffix (see `FORMATS`).
+    """Write flat forecasts into a file; the suffix of the file's name selects the format.
 
     Raises:
         OutputError: the file cannot be written; an existing file is unchanged.

@@ -34,7 +34,7 @@ def read_tables(config: CovariatesConfig) -> Tables:
 
 
 def with_tables(forecaster: Forecaster, config: CovariatesConfig) -> Forecaster:
-    """Return the forecaster with the job's tables of covariates.
+    """Return a copy of a forecaster that uses the job's tables of covariates.
 
     Raises:
         ConfigError: the job names a table or column that the forecaster was trained without.
