@@ -46,7 +46,7 @@ class ElementCoder(Coder):
         self.kind = kind
 
     def encode(self, value: Any) -> bytes:
-        """Encode an element as a JSON header, after its length, and the bytes of the frames that it names."""
+        """Return an element as bytes: the length of a JSON header, the header, and the element's frames."""
         if self.kind is pl.DataFrame:
             return frame_bytes(value)
         header: dict[str, Any] = {}

@@ -108,7 +108,7 @@ def _column(name: str, cells: list[Any]) -> pl.Series:
 
 
 class _SplitRows(beam.DoFn):
-    """Split rows by shard; each shard gets its rows, and the ends of the windows of any shard's rows."""
+    """Split rows by shard; every shard also gets the ends of all windows that have a row of any shard."""
 
     splitter: Splitter
 

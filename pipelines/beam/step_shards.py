@@ -118,7 +118,7 @@ class _StepShard(beam.DoFn):
         self.has_ended = False
 
     def finish_bundle(self) -> None:
-        """Add the new counts of all shards to Beam's counters; in the last bundle, wait for the threads first.
+        """Add the shards' new counts to Beam's counters; in the last bundle, first wait for the threads.
 
         The last snapshots are written when the last bundle ends. If every bundle waited, the threads would
         wait for the engine. So a thread may apply a batch after the batch's bundle has ended. A later bundle

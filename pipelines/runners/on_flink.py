@@ -117,7 +117,7 @@ def _state_of(master: str, name: str) -> str | None:
 def _error_to_raise(
     run: Run, server: JobServer, settings: FlinkSettings, name: str, error: Exception
 ) -> StatecastError:
-    """Return the error to raise for a failed job: the error of a worker, or else `EngineLost` with a cause."""
+    """Return the error to raise for a failed job: a worker's error, or else `EngineLost` with the cause."""
     reported = error_to_report(run.settings.output, error)
     if not isinstance(reported, EngineError):
         return reported

@@ -82,7 +82,7 @@ def commented_toml(config: JobConfig | None = None) -> str:
 
 
 def _alert_lines(alerts: Sequence[AlertConfig]) -> list[str]:
-    """Return the rules of alerts as lines of TOML; without rules, an example in comments.
+    """Return the rules of alerts as lines of TOML; if there are no rules, an example in comments.
 
     Raises:
         ConfigError: the address of a webhook is written out, and may hold a secret.

@@ -96,7 +96,7 @@ class ShardFiles:
         self._write(part, name, lambda path: write_frame(rows, path, "parquet"))
 
     def taken(self) -> list[Location]:
-        """Return the files written since the last call, which the caller must sync before the next snapshot."""
+        """Return the files written since the last call; the caller syncs them before the next snapshot."""
         taken, self.unsynced = self.unsynced, []
         return taken
 

@@ -174,7 +174,7 @@ def check_topics(topics: Topics) -> None:
         try:
             there = asking.list_topics(timeout=ANSWER_LIMIT_S).topics
         except client("KafkaException"):
-            # The client calls `last` with the cause of the error only during a poll.
+            # Poll, because only during a poll the client calls `last` with the error's cause.
             asking.poll(0)
             raise
     for setting, topic in (

@@ -22,14 +22,14 @@ from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import DataError
 
 _LOOK_EVERY_S = 0.005
-_CATCH_UP_WINDOWS = 16  # step this many windows in one call, which costs little more than stepping one
-# this close to a change, step every new window immediately, so that the change takes little time
+_CATCH_UP_WINDOWS = 16  # A new version steps this many windows in one call, for little more than one.
+# This close to its change, a new version steps each window at once, so that the change takes little time.
 _LAST_WINDOWS = 3
-_LONGEST_PAUSE_S = 0.25  # limit of each wait, so that the warming also ends if the shards always have work
+_LONGEST_PAUSE_S = 0.25  # The warming pauses at most this long, so that it ends although shards have work.
 
 
 class WarmingThread:
-    """The thread that warms up states; it gives way to the threads that step the shards.
+    """The thread that warms up the states of new model versions; it pauses while shards are stepped.
 
     Args:
         is_stepping: returns whether a shard is being stepped.
@@ -43,21 +43,21 @@ class WarmingThread:
         self.put = self._thread.put
 
     def abandon(self) -> None:
-        """End the current task at its next pause, and skip the tasks that have not begun."""
+        """End the task that is running at its next pause, and skip the tasks that have not begun."""
         self._is_abandoned = True
         self._thread.abandon()
 
     def close(self) -> None:
-        """End the thread.
+        """Wait until the tasks are done, and end the thread.
 
         Raises:
             BaseException: the error of a task.
         """
-        with suppress(CancelledError):  # the thread was abandoned
+        with suppress(CancelledError):  # This error means that the thread was abandoned.
             self._thread.close()
 
     def pause(self) -> None:
-        """Wait while a shard is being stepped, at most a quarter of a second; return if a shard waits.
+        """Wait, for a quarter of a second at most, while a shard is stepped and none waits for this thread.
 
         Raises:
             CancelledError: the thread was abandoned.
@@ -86,7 +86,7 @@ class WarmingThread:
 
 
 class ShardModels:
-    """The model versions that step one shard.
+    """The model versions that step one shard: in use, next, and shadow.
 
     Call all methods but `profile_of` only in the thread of the shard.
 
@@ -113,16 +113,16 @@ class ShardModels:
 
     @property
     def versions(self) -> list[str]:
-        """The versions of all models that forecast for the job, without the shadow."""
+        """The model versions that forecast for the job, from the first to the last; without the shadow."""
         return [self._first.version, *(change.forecaster.version for change in self._changes)]
 
     def profile_of(self, version: str) -> Profile:
-        """Return the training profile of a model version; other threads may call this, too."""
+        """Return the training profile of a model version; this may be called in any thread."""
         found = (change.forecaster for change in self._changes if change.forecaster.version == version)
         return next(found, self._first).profile
 
     def models(self, batch: Batch | None = None) -> Models:
-        """Return the model versions, with all changes that were decided before a batch.
+        """Return the model versions, including the changes that were decided before ``batch``.
 
         Raises:
             DataError: the journal lacks a change, or cannot be read.
@@ -136,7 +136,7 @@ class ShardModels:
         return Models(self._first, self._changes, self._finish, self._shadow)
 
     def warm_up(self, shard: Shard) -> None:
-        """Step the next version through the windows that the shard has closed, in the background.
+        """Step the next model version through the windows that the shard has closed, in the background.
 
         Call this after each block of windows, so that the new version catches up until the change.
         """
@@ -158,7 +158,7 @@ class ShardModels:
             self._step = self._thread.put(partial(self._warming.step, recent, self._thread.pause))
 
     def _finish(self, forecaster: Forecaster, state: State) -> State:
-        """Return the state of a new version at its change; the warming thread computed most of it before."""
+        """Return the state of a new model version at its change, mostly computed by the warming thread."""
         warming, step = self._warming, self._step
         self._warming = self._step = None
         if warming is None or warming.forecaster.version != forecaster.version:

@@ -13,11 +13,11 @@ _MARKS = (
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
-)  # UTF-32 first, because its little-endian mark begins with the mark of UTF-16
+)  # UTF-32 comes first, because its little-endian mark begins with the mark of UTF-16.
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
-    """Return the text of a file as a stream of UTF-8.
+    """Return a stream of a text file's bytes in UTF-8, converted if the file has another encoding.
 
     ``encoding`` is a name, or ``auto`` for UTF-8 unless the file begins with the byte order mark of UTF-16 or
     UTF-32, as text files of Excel do. The stream raises UnicodeDecodeError at bytes that are not valid.
@@ -31,7 +31,7 @@ def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
 
 
 class _Recoded(ByteStream):
-    """A stream of the UTF-8 bytes of a file in another encoding."""
+    """A stream that converts a file in another encoding to UTF-8."""
 
     _CHUNK = 1 << 16
 

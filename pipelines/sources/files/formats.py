@@ -23,7 +23,7 @@ from schemas import arrow
 from schemas.errors import DataError
 
 KNOWN = "CSV, Parquet or JSON lines files (.csv, .tsv, .parquet, .jsonl; text may be .gz)"
-# names of added columns; because of the zero byte, no column of a file has such a name
+# The names of columns that reading adds. They have a zero byte, so that no column of a file is called so.
 ROW, PROBLEM = "\0row", "\0problem"
 
 _NO_UTF8 = "is not text in UTF-8: save it as UTF-8, or set data.encoding, such as 'cp1252' for files of Excel"
@@ -41,17 +41,17 @@ _PACKED = frozenset({
 
 
 def is_known(path: Path) -> bool:
-    """Return whether the suffix belongs to a kind of file that can be read."""
+    """Return whether files with the suffix of ``path`` can be read."""
     return _suffix(path) in _KINDS
 
 
 def is_csv(path: Path) -> bool:
-    """Return whether the suffix belongs to a CSV file (``.csv``, ``.tsv``, ``.txt``)."""
+    """Return whether ``path`` has the suffix of a CSV file (``.csv``, ``.tsv``, ``.txt``)."""
     return _KINDS.get(_suffix(path)) == "csv"
 
 
 def why_unknown(path: Path) -> str | None:
-    """Return why the suffix of a file rules out reading it; None if files with the suffix can be read."""
+    """Return why files with the suffix of ``path`` cannot be read; None if they can be read."""
     if is_known(path):
         return None
     last = path.suffix.lower()
@@ -61,7 +61,7 @@ def why_unknown(path: Path) -> str | None:
 
 
 def is_parquet(path: Path) -> bool:
-    """Return whether the suffix belongs to a Parquet file."""
+    """Return whether ``path`` has the suffix of a Parquet file."""
     return _KINDS.get(_suffix(path)) == "parquet"
 
 
@@ -181,15 +181,15 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
         buffered, text = row_per_line(file, lines, delimiter, len(header))
         reader = pacsv.open_csv(
             buffered,
-            # use one thread: with more, pyarrow does not report the numbers of skipped rows
+            # Use one thread, because with more pyarrow does not report the numbers of skipped rows.
             read_options=pacsv.ReadOptions(
                 use_threads=False,
-                # a block must hold at least one row
+                # A block must be large enough for at least one row.
                 block_size=max(min(max(rows * 32, 1 << 20), 32 << 20), 8 * size, 256 * len(header)),
                 column_names=header,
                 skip_rows=lines,
             ),
-            # cells have no line breaks, because `RowPerLine` has replaced them
+            # Cells contain no line breaks, because `RowPerLine` has replaced them.
             parse_options=pacsv.ParseOptions(
                 delimiter=delimiter, invalid_row_handler=skip, newlines_in_values=False
             ),
@@ -210,7 +210,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
 
 
 def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataFrame:
-    """Return the rows of a block with their numbers, together with the broken rows among them.
+    """Return the rows of a block and the broken rows between them, each with its row number.
 
     Args:
         frame: the rows of the block that could be split into cells.
@@ -222,7 +222,7 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
     end = row + frame.height
     for number in sorted(broken):
         # ``frame`` lacks the broken rows, so each of them moves the end of the block by one row.
-        # A broken row directly after the last row of the block belongs to the block.
+        # If a broken row directly follows the last row of the block, it belongs to the block.
         if frame.height and number > end + 1:
             break
         among[number] = broken.pop(number)
@@ -240,7 +240,7 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
 
 def _parquet(path: Path, names: list[str], rows: int) -> Frames:
     row = 0
-    # read INT96 times as microseconds: nanoseconds in int64 overflow outside the years 1678 to 2261
+    # Read INT96 times as microseconds, because nanoseconds in int64 end with the years 1678 and 2261.
     with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
         for field in file.schema_arrow:
             if field.name in names and arrow.is_unreadable(field.type):

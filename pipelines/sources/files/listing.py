@@ -14,7 +14,8 @@ from schemas.errors import DataError
 Identity = tuple[str, int, int]
 """Name, size in bytes and modification time in nanoseconds; differs if the file was changed or replaced."""
 
-_QUIET_S = 1.0  # a text file is complete if it ends with a line break and has not changed for this long
+# A text file counts as complete if it ends with a line break and has not changed for this long.
+_QUIET_S = 1.0
 _FOOTER = b"PAR1"
 
 
@@ -39,7 +40,7 @@ class ReadyFile:
 
 @dataclass
 class _Seen:
-    """A file that is not ready: since when it has had this identity, and whether reading it has failed."""
+    """A file that is not ready yet: since when it is unchanged, and whether reading it has failed."""
 
     identity: Identity
     since_s: float
@@ -47,7 +48,7 @@ class _Seen:
 
 
 class Listing:
-    """Lists a folder repeatedly, and records since when each file that is not ready has not changed."""
+    """Lists a watched folder repeatedly, and finds the files that are ready to be read."""
 
     def __init__(self, folder: Path, settle_s: float) -> None:
         """Watch ``folder``; an incomplete file counts as ready after ``settle_s`` without a change."""
@@ -70,11 +71,12 @@ class Listing:
             if one is None or one.identity != identity or one.since_s > now_s:
                 one = _Seen(identity, now_s)
             seen[name] = one
-            if left_out:  # report the file only when it has settled, because a writer may still rename it
+            # Report the name of a file only when it has settled, because a writer may still rename the file.
+            if left_out:
                 if now_s - one.since_s >= self._settle_s:
                     ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))
                 continue
-            # if the modification time is in the future, count from the first listing that had the file
+            # The modification time may be in the future. Then count from the first listing with the file.
             quiet_s = now_s - min(identity[2] / 1e9, one.since_s)
             is_settled = quiet_s >= self._settle_s
             path = self._folder / name
@@ -100,7 +102,7 @@ class Listing:
                             at = entry.stat()
                             files.append((entry.name, (entry.name, at.st_size, at.st_mtime_ns), ""))
                     except OSError:
-                        continue  # the file was removed during the listing
+                        continue  # The file was removed during the listing.
         except OSError as error:
             raise DataError(
                 f"{self._folder}: the watched folder is gone ({error.strerror}): create it again"
@@ -127,14 +129,14 @@ def identity_of(path: Path) -> Identity | None:
 
 
 def _looks_complete(path: Path, quiet_s: float) -> bool:
-    """Return whether a file seems complete.
+    """Return whether a file seems complete, so that it can be read.
 
     A complete Parquet file ends with a footer. A complete text file ends with a line break, and has not
     changed for `_QUIET_S`.
     """
     if formats.is_parquet(path):
         return _ends_with(path, _FOOTER)
-    packed = path.suffix.lower() == ".gz"  # reading an incomplete gzip file raises an error
+    packed = path.suffix.lower() == ".gz"  # If a gzip file is incomplete, reading it raises an error.
     return quiet_s >= _QUIET_S and (packed or _ends_with(path, b"\n"))
 
 

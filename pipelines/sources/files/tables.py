@@ -47,7 +47,7 @@ class FileCheck:
 
     @property
     def notices(self) -> list[str]:
-        """Lines about the file for the user, without the path."""
+        """Notices about the file for the user; they do not contain the path."""
         lines = ["times have no zone, UTC assumed"] if self.lacks_zone else []
         unread = [*self.unread, *(f"{name} (of the folder)" for name, _ in self.folders)]
         return (
@@ -80,7 +80,7 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
 
 
 def layout_of(path: Path, columns: Columns) -> Layout:
-    """Return the layout of a file.
+    """Return the layout of a file: which columns hold the series, the times and the values.
 
     Raises:
         DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
@@ -123,7 +123,7 @@ def read_batches(
 
 
 def read_times(path: Path, columns: Columns, batch_rows: int = 200_000) -> Iterator[pl.Series]:
-    """Yield the times of a file's rows in batches, null if a cell is not a time; the values are not read.
+    """Yield only the times of a file's rows, in batches; a cell that is not a time becomes null.
 
     Raises:
         DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
@@ -141,7 +141,7 @@ def read_times(path: Path, columns: Columns, batch_rows: int = 200_000) -> Itera
 
 @dataclass(frozen=True)
 class _Opened:
-    """The layout of a file, its column names, its first rows, and the columns from names of its folders.
+    """A file of which the layout, the column names, the first rows and the folder columns are known.
 
     ``head`` has all columns of a wide file, but only the columns of a long file that are read.
     """
@@ -152,7 +152,7 @@ class _Opened:
     folders: dict[str, str | None]
 
     def batches(self, path: Path, rows: int, encoding: str) -> Iterator[pl.DataFrame]:
-        """Yield frames of the columns that are read, including columns from names of folders."""
+        """Yield the rows of the file as frames, with the columns of the layout only."""
         names = [name for name in self.layout.names if name not in self.folders]
         folders = {name: value for name, value in self.folders.items() if name in self.layout.names}
         for batch in ahead(formats.batches(path, names, rows, encoding)):
@@ -164,8 +164,8 @@ def _open(path: Path, columns: Columns) -> _Opened:
     folders = {name: value for name, value in folder_columns(path).items() if name not in names}
     beside = Beside(tuple(folders), formats.index_columns(path))
     if is_long(names, columns, beside):
-        # Find the layout without the cells of columns that are not needed.
-        # For a long file the column names and the cells of index columns decide the layout.
+        # In a long file, the column names and the cells of index columns decide the layout.
+        # So do not read the cells of other columns to find the layout.
         index = [name for name in names if beside.is_index(name)]
         known = _head(path, index, (), columns) if index else _empty(())
         others = _empty(name for name in names if name not in index).clear(len(known))
@@ -193,7 +193,7 @@ def _empty(names: Iterable[str]) -> pl.DataFrame:
 
 
 def _without_codes(batch: pl.DataFrame, names: Sequence[str], codes: Sequence[float]) -> pl.DataFrame:
-    """Return the batch, with null for cells of the named columns that hold a code for a missing value."""
+    """Return a batch of rows in which each cell that holds a code for a missing value is null."""
     if not codes:
         return batch
     return batch.with_columns(
@@ -214,7 +214,7 @@ def _raw_of_long(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
 
 
 def _raw_of_wide(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
-    """Return a raw frame with a row for each cell of a wide file that is not empty.
+    """Return a raw frame with one row for each filled cell of a wide file.
 
     The rows are sorted by the rows of the file, then by its columns. Broken rows stay one row each.
     """
@@ -226,7 +226,7 @@ def _raw_of_wide(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
         whole[name].cast(kind) if kind == pl.Float64 else cells.shown(whole[name]) for name in layout.values
     ]
     frame = pl.DataFrame([whole[time].alias("timestamp"), whole[row].alias("row")])
-    # number the columns, because a series may have any name, even "timestamp" or "row"
+    # Give the columns numbers, because a series may have any name, even "timestamp" or "row".
     numbered = pl.DataFrame([v.alias(f"\0{i}") for i, v in enumerate(values)])
     melted = frame.hstack(numbered).unpivot(
         on=numbered.columns, index=frame.columns, variable_name="series_id", value_name="value"

@@ -22,7 +22,7 @@ _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 
 
 def unreadable_times_message(column: pl.Series, time_format: str) -> str:
-    """Return the message for a column without a readable time: the reason and a setting that helps."""
+    """Return the error message for a column of times that cannot be read; it names a setting that helps."""
     known = column.filter(cells.given(column))
     first = pl.DataFrame({"series_id": ["a"], "timestamp": known.head(1), "value": [0.0]})
     reason = observations.validate(first, time_format)[1]["reason"][0]

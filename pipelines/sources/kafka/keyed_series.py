@@ -8,7 +8,7 @@ from schemas.errors import DataError
 
 
 class SeriesShards:
-    """The shard of each series that has been read so far.
+    """The shard of each series of a keyed topic, as far as the series has been read.
 
     The reader of the topic makes this check, because only the reader has the rows of all partitions. A shard
     would take a row in a wrong partition for the first row of a new series.
