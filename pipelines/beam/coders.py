@@ -62,7 +62,7 @@ class ElementCoder(Coder):
         return b"".join([_LENGTH.pack(len(head)), head, *buffers])
 
     def decode(self, encoded: bytes) -> Any:
-        """Decode an element from the bytes that `encode` returned."""
+        """Return the element that `encode` encoded as ``encoded``."""
         if self.kind is pl.DataFrame:
             return frame_of(encoded)
         at = _LENGTH.size + _LENGTH.unpack_from(encoded)[0]
@@ -86,7 +86,7 @@ class ElementCoder(Coder):
         return int(frames) + sum(len(part) for part in parts if isinstance(part, bytes))
 
     def is_deterministic(self) -> bool:
-        """Return False: only keys need a deterministic coder, and an element is never a key."""
+        """Return False, which Beam accepts because an element is never used as a key."""
         return False
 
     @staticmethod

@@ -48,7 +48,7 @@ _WITHOUT_TIMERS = ("FnApiRunner", "SwitchingDirectRunner", "BundleBasedDirectRun
 
 @dataclass
 class ForecastFleet(beam.PTransform[Any, Any]):
-    """Forecast many series as their windows close: rows in; forecasts, rejected rows and late rows out.
+    """A Beam transform that forecasts many series: it takes rows, and returns forecasts and rejected rows.
 
     Rows are mappings or Polars frames with ``series_id``, ``timestamp`` and ``value`` (see `schemas.validate`
     for their types), or the batches of `pipelines.ReadLog`. The outputs are three PCollections of Polars

@@ -1,4 +1,4 @@
-"""Collect the rows of any Beam source into frames, and split the frames by shard."""
+"""Beam transforms that collect the rows of any source into frames, and split the frames by shard."""
 
 from __future__ import annotations
 

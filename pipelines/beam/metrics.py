@@ -1,4 +1,4 @@
-"""Counters that Beam shows on the page of an engine and returns in the result of a pipeline.
+"""Beam's counters of rows and forecasts, which engines show on their pages and pipelines return.
 
 The counters are in the namespace ``statecast``. A bundle that fails and runs again counts once, because Beam
 adds up the counters of finished bundles only.
@@ -24,7 +24,7 @@ _VALUES: Final = {
 
 
 class RowMetrics:
-    """Beam's counters of rows, windows and forecasts, with the values of `pipelines.sinks.counters`.
+    """Adds the counts of rows, windows and forecasts of shards to counters that Beam shows.
 
     ``windows_closed`` counts a window once for each shard that issues forecasts at its end.
     """

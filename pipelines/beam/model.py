@@ -76,7 +76,7 @@ def _load(model: WeightsElsewhere) -> Forecaster:
     place = model.place
     if isinstance(place, Path) or Path(place).name == FILE_NAME or _is_url(place):
         return _load_file(location(place))
-    from forecaster import Registry  # import late, because MLflow takes seconds to import
+    from forecaster import Registry  # Import late, because MLflow takes seconds to import.
 
     return Registry(model.tracking_uri).load(place)
 

@@ -98,7 +98,7 @@ class ReadLog(beam.PTransform[Any, Any]):
 
 @dataclass(frozen=True)
 class _Position:
-    """The position in a log from which reading continues: the decoded restriction, or the timer's state.
+    """The position in a log from which reading continues: a place and a watermark for each partition.
 
     Attributes:
         places: the place from which each partition is read on.
@@ -281,6 +281,6 @@ class _ReadByTimer(_ReadBatches):
         yield from read.batches
         if not read.ended:
             position.write(replace(at, places=read.places).encoded())
-            # Wait at the next call, not here: the engine passes the batches on when this call returns.
+            # Do not wait here but at the next call, because the engine passes batches on after this call.
             self.due_s = time.monotonic() + read.wait_s
             again.set(_AT_ONCE)

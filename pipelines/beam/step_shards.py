@@ -75,12 +75,12 @@ class StepShards(beam.PTransform[Any, Any]):
 
 
 class _StepShard(beam.DoFn):
-    # A worker writes this state when it first opens the shard.
-    # If a later worker finds this state, the first worker is lost, together with the shard in its memory.
+    # A worker writes the Beam state "opened" when it first opens a shard.
+    # If another worker finds this state, the first worker is lost, together with the shard in its memory.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
-    # This timer is never set. Declare it all the same, to save a core on Prism (2.77.0, `stage.Execute`).
-    # A stage with neither outputs nor timers keeps a core busy while it waits for a bundle.
+    # The timer "wait" is never set. It is declared only to save a core on Prism (2.77.0, `stage.Execute`):
+    # there a stage with neither outputs nor timers keeps a core busy while it waits for a bundle.
     WAIT = TimerSpec("wait", TimeDomain.WATERMARK)
 
     workers: Workers
@@ -112,7 +112,7 @@ class _StepShard(beam.DoFn):
 
     @on_timer(WAIT)
     def on_wait(self) -> None:
-        """Never called; see `WAIT`."""
+        """Do nothing: the timer `WAIT` is never set, so this method is never called."""
 
     def start_bundle(self) -> None:
         self.has_ended = False

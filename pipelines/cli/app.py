@@ -149,7 +149,7 @@ def run(arguments: list[str] | None = None) -> int:
     """
     try:
         code = app(arguments, prog_name="statecast", standalone_mode=False)
-        if code == 128 + signal.SIGINT:  # typer returns this code if a command raises KeyboardInterrupt
+        if code == 128 + signal.SIGINT:  # Typer returns this code if a command raises KeyboardInterrupt.
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except StatecastError as error:
@@ -159,18 +159,19 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of stdout has closed it, as `head` does in `statecast ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # for example, the disk is full or a folder was deleted
+    except OSError as error:  # For example, the disk is full, or a folder was deleted.
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", OutputError.exit_code)
     except Exception as error:
-        if hasattr(error, "format_message"):  # a usage error; its class depends on the version of typer
+        # Recognize a usage error by its method, because its class depends on the version of typer.
+        if hasattr(error, "format_message"):
             return _fail(_usage_message(error), 2)
         if _log_level() != "ERROR":
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())
         return _fail(f"a bug, please report it: {what} (STATECAST_LOG=DEBUG shows where)", 1)
     except BaseException as error:
-        if "KeyboardInterrupt" in str(error):  # Polars raises a panic if Ctrl-C arrives during its work
+        if "KeyboardInterrupt" in str(error):  # Polars raises a panic if Ctrl-C arrives during its work.
             return _report_interrupt()
         raise
 
@@ -228,7 +229,7 @@ def _configure_logging() -> None:
     """Set up logging as STATECAST_LOG requests; without it, libraries print no log lines and no warnings."""
     level = logging.getLevelNamesMapping().get(_log_level(), logging.ERROR)
     is_on = level < logging.ERROR
-    # By default not even errors are logged, because the command reports an error itself, in one line.
+    # By default log nothing, not even errors, because the command itself reports an error, in one line.
     # Beam would log every exception with a stack trace, and a thread that dies would print another one.
     logging.basicConfig(level=level if is_on else logging.CRITICAL)
     logging.getLogger().handlers[0].setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))

@@ -63,7 +63,7 @@ class Out:
 
     @contextmanager
     def progress(self, what: str, unit: str, total: int | None = None) -> Iterator[Bar]:
-        """Show a progress bar with a rate on stderr while the block runs, if stderr is a terminal.
+        """Show a progress bar with a rate while the ``with`` block runs, if stderr is a terminal.
 
         Args:
             what: description beside the bar.
@@ -198,7 +198,7 @@ def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
 
 
 def _quality_lines(counts: Counts) -> list[str]:
-    """Return a line for each model version with the measures of its scored forecasts."""
+    """Return a line for each model version with the MASE and the coverage of its forecasts."""
     lines = []
     for version, by_horizon in counts.scores.items():
         parts = []

@@ -44,7 +44,7 @@ class Check:
 def diagnose(
     tracking_uri: str = "sqlite:///mlflow.db", output: Location = Path(), with_engines: bool = True
 ) -> list[Check]:
-    """Check everything Statecast needs, and return the results; change nothing, and raise no error.
+    """Check this machine for everything that Statecast needs, and return the result of each check.
 
     Args:
         tracking_uri: MLflow store that runs would be logged to.

@@ -213,14 +213,14 @@ def _show_first(out: Out, found: FileForecast) -> None:
 
 
 def _mean_errors(found: FileForecast) -> dict[str, float]:
-    """Return the mean of the errors over the horizons by model; empty without a backtest."""
+    """Return the mean error of each model in the backtest, over all horizons; empty without a backtest."""
     if not len(found.scores):
         return {}
     return dict(found.scores.group_by("model", maintain_order=True).mean().select("model", "mae").iter_rows())
 
 
 def _backtest_line(found: FileForecast) -> str:
-    """Return one line with the error of the backtest beside that of seasonal naive."""
+    """Return one line with the error of the model in its backtest, and the error of seasonal naive."""
     errors = _mean_errors(found)
     if not errors:
         return "no backtest: too few windows to hold some out"

@@ -133,7 +133,7 @@ def _label_config(settings: list[str], **options: object) -> LabelConfig:
 
 
 def _job_of(job: JobConfig) -> JobConfig:
-    """Return the job with the experiment ``statecast-labels``, unless the environment names an experiment."""
+    """Return the job with ``statecast-labels`` as its experiment, unless the environment names another."""
     if "experiment" in job.mlflow.model_fields_set:
         return job
     mlflow = job.mlflow.model_copy(update={"experiment": "statecast-labels"})

@@ -104,7 +104,7 @@ class Lines:
         self.rate = Rate()
 
     def take(self, numbers: JobNumbers) -> None:
-        """Take the current numbers of the job, and write a line if ten seconds have passed since the last."""
+        """Take the job's current numbers, and write a line if the last line is ten seconds old."""
         now_s = self.clock()
         self.rate.take(now_s, numbers.counts.series_steps)
         if now_s - self.last_line_s < LINE_EVERY_S:
@@ -222,7 +222,7 @@ def _quality_rows(n: JobNumbers) -> Iterator[tuple[str, Text]]:
 
 
 def _model_text(n: JobNumbers) -> Text:
-    """Return the model versions in use, the next version, and why the watched alias names another version."""
+    """Return one line with the model versions in use, the next version, and the notice about the alias."""
     start = "" if n.next_model_us is None else f" from {_utc_time(n.next_model_us)} on"
     return _join(
         Text(", ".join(n.model_versions)),

@@ -106,13 +106,13 @@ def _registry(job: JobConfig, out: Out) -> Registry:
 
 
 def _by_skill(found: pl.DataFrame, then: str) -> pl.DataFrame:
-    """Sort rows by skill, the highest first; rows without a skill come last, the newest first."""
+    """Sort runs or versions by skill, the highest first, then by the column ``then``, the highest first."""
     skill = [name for name in (_SCORES["skill"],) if name in found.columns]
     return found.sort(*skill, then, descending=True, nulls_last=True)
 
 
 def _table(*names: str) -> Table:
-    """Return a table without vertical lines; its numbers are aligned to the right."""
+    """Return an empty table with the named columns for the terminal, without vertical lines."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in names:
         is_number = name in _SCORES or name == "s"

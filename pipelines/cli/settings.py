@@ -81,7 +81,7 @@ def from_environment() -> dict[str, str]:
 
 
 def assignments(settings: list[str] | None) -> dict[str, str]:
-    """Return the value of each setting that a ``--set`` option gives.
+    """Parse the ``--set`` options, and return the value of each setting that they give.
 
     Raises:
         ConfigError: a value of ``--set`` is not KEY=VALUE.
@@ -127,7 +127,7 @@ def paths(data: list[str] | None) -> list[str] | None:
 
 
 def input_files(job: JobConfig, out: Out | None = None) -> list[Path]:
-    """Check the input files of a job quickly, and return them; this loads neither torch nor Beam.
+    """Check the columns and the first rows of a job's input files, and return the files.
 
     Args:
         job: settings whose data section names the files.

@@ -34,6 +34,6 @@ def ui_line(mlflow: MlflowConfig) -> str:
 
 
 def _origin(key: str, value: str) -> str:
-    """Return a note that an environment variable gave this value of a setting, or an empty text."""
+    """Return a note if an environment variable gave this value of a setting, or else an empty text."""
     name = ENVIRONMENT[key]
     return f" (from {name})" if os.environ.get(name, "").strip() == value else ""

@@ -1,4 +1,4 @@
-"""Check the options of a stream: they must fit together, and each must have an effect."""
+"""Check that the options of ``statecast stream`` fit together, and that each option has an effect."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def check_stream(job: JobConfig, data: list[str] | None, resume: bool, fresh: bo
 
 
 def check_options_have_effect(job: JobConfig, typed: Mapping[str, str]) -> None:
-    """Check that every setting given on the command line has an effect.
+    """Raise ConfigError if a setting on the command line has no effect.
 
     Args:
         job: settings of a stream.

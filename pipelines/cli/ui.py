@@ -111,7 +111,7 @@ def _serve(mlflow: MlflowConfig, host: str, port: int, url: str, browser: bool, 
 
 
 def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
-    """Wait until a server answers at ``url``, or has ended, or time runs out."""
+    """Return when a server answers at ``url``, when it has ended, or after a time limit."""
     deadline_s = time.monotonic() + _START_TIMEOUT_S
     while server.poll() is None and time.monotonic() < deadline_s:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
@@ -139,7 +139,7 @@ def _open(url: str, wanted: bool) -> None:
 
 
 def _last_line(log: IO[str]) -> str:
-    """Return the last line that a server has printed."""
+    """Return the last line in the log of a server."""
     log.seek(0)
     lines = [line.strip() for line in log if line.strip()]
     return lines[-1] if lines else "it printed nothing"

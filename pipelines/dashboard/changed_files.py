@@ -1,4 +1,4 @@
-"""Keep the contents of files, and read a file again only after a job has written it again."""
+"""A cache of the contents of files, which reads a file again only after a job has written it again."""
 
 from __future__ import annotations
 

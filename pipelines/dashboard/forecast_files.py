@@ -84,7 +84,7 @@ class ForecastFiles:
 
     @property
     def errors(self) -> list[str]:
-        """One line for each file whose alarms could not be read by the last call of `alarms`."""
+        """The error of each forecast file that the last call of `alarms` could not read, one line each."""
         return self._alarms.errors
 
     def newest_first(self) -> list[ForecastFile]:
@@ -106,7 +106,7 @@ class ForecastFiles:
         return self._changed_ns == before_ns and self._listed_ns - before_ns > _SETTLED_NS
 
     def alarms(self) -> tuple[pl.DataFrame, str | None, int]:
-        """Read the alarms in the newest files, at most `FILES_AT_ONCE` new files in a call.
+        """Return the alarms in the newest forecast files; each call reads a limited number of new files.
 
         Returns:
             ``series_id``, ``issued_at`` and ``p_value`` of each alarm; the end of the first window that was

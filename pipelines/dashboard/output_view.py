@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 def check_output(output: Location) -> None:
-    """Check that a folder is the output of a job.
+    """Raise DataError unless a folder is the output folder of a job.
 
     Raises:
         DataError: the folder does not exist, or is not an output folder.

@@ -57,7 +57,7 @@ class ShardSeries:
 
     @property
     def freq(self) -> Frequency:
-        """Length of the windows."""
+        """The length of the windows of the series."""
         return self.shard.state.freq
 
     def row_of(self, series_id: str) -> int | None:
@@ -81,7 +81,7 @@ class Snapshots:
 
     @property
     def errors(self) -> list[str]:
-        """One line for each snapshot that the last call of `read` could not read."""
+        """The error of each snapshot that the last call of `read` could not read, one line each."""
         return self._series.errors
 
     def read(self) -> list[ShardSeries]:
@@ -100,7 +100,7 @@ class Snapshots:
         return self._last
 
     def values(self, series_id: str) -> tuple[Ints, Floats] | None:
-        """Return the values of a series in its ring, oldest first, without missing values.
+        """Return the last values of a series, which its snapshot holds in the ring, oldest first.
 
         Returns:
             The start of each window in microseconds since 1970, and its value; None for an unknown series.

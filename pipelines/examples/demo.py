@@ -124,7 +124,7 @@ def _job(data: Path, uri: str, cell: str) -> JobConfig:
             "mlflow.tracking_uri": uri,
             "mlflow.experiment": "demo",
             "mlflow.model": MODEL,
-            # Each shard calls the network once per window, and one call is enough for 18 series.
+            # Use one shard, because each shard calls the network once per window, even for few series.
             "jobs.shards": 1,
         },
     )
@@ -143,7 +143,7 @@ def _forecast(job: JobConfig, version: str, data: str, folder: Path, show: Show,
     backfill = BackfillJob(forecaster, (data,), autumn, folder / "backfill", job.jobs.shards)
     show.done(run_backfill(backfill, show.job("backfill of September and October")))
     freq = forecaster.window_config.frequency
-    # Pace the stream of the first network, because the latency of an unpaced replay means nothing.
+    # Replay at a set speed for the first network, because a replay at full speed measures no latency.
     speed = float(freq.nominal_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
     output = folder / "stream"
     source = ReplaySource((data,), winter, freq, speed=speed, manifest_folder=output / state_table.FOLDER)

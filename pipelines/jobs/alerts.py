@@ -181,7 +181,7 @@ class AlertWatch:
         self._sender.send(name, message, rule.command, rule.webhook_address(name))
 
     def _read_sent(self) -> dict[str, float]:
-        """Return when each rule sent its last alert, in seconds since 1970."""
+        """Return the time of the last alert of each rule, in seconds since 1970, from the file."""
         try:
             found = unseal((self._output / markers.ALERTS).read_bytes())["sent_s"]
             return {str(key): float(sent_s) for key, sent_s in found.items()}

@@ -36,7 +36,7 @@ def backtest_of(trained: Trained, windows: Windows, config: JobConfig) -> Backte
 
 
 def log_backtest(run: Run, found: Backtest, freq: Frequency) -> None:
-    """Log the scores, the tables and the pictures of a backtest in a run, linked to the run's model."""
+    """Log a backtest in an MLflow run: its scores, linked to the run's model, its tables and pictures."""
     with run.notice_on_error("the scores of the backtest"):
         run.log_metrics({"time/backtest_s": found.seconds}, of_model=True)
         log_comparison(run, found.comparison, "backtest", found.rows)

@@ -185,7 +185,7 @@ def _compare(
     data: RecentData,
     on_windows: Callable[[int], None],
 ) -> Compared:
-    """Compare two models, and log the comparison in ``run``."""
+    """Compare two models on ``data``, log the comparison in the MLflow run ``run``, and return it."""
     windows = data.windows
     champion, challenger = _with_own_tables([one.forecaster for one in contenders], config.covariates)
     absent = [line for model in (champion, challenger) for line in missing_tables(model, config.covariates)]
@@ -260,7 +260,7 @@ def first_scored_row(
 
 
 def _classes(config: JobConfig, windows: Windows) -> list[str] | None:
-    """Return the class of each series from the static covariate that ``gate.classes`` names, if any.
+    """Return the class of each series: its value of the static covariate that ``gate.classes`` names.
 
     Raises:
         ConfigError: there is no such column, or it has too many values.

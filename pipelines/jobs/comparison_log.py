@@ -17,7 +17,7 @@ _MEASURES = ("skill", "mase", "wql", "coverage", "width")
 
 
 def log_comparison(run: Run, found: PairedComparison) -> None:
-    """Log a comparison: numbers, curves by horizon, tables and pictures."""
+    """Log the comparison of two models in an MLflow run: numbers, curves, tables and pictures."""
     final = {"improvement": found.overall.share}
     final |= {"improvement_low": found.overall.low, "improvement_high": found.overall.high}
     final |= {f"improvement_{name}": improvement.share for name, improvement in found.by_class.items()}

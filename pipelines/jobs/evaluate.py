@@ -99,7 +99,7 @@ def evaluate_folders(
         forecasts = forecasts.filter(pl.col("issued_at") >= issued_from)
     freq = job.windows.frequency
     _check_freq(forecasts, freq)
-    # Read without covariates: only the values are needed, and files without covariates are accepted.
+    # Only the values are needed, so do not read covariates, which the files may lack.
     loaded = load_observations(job.model_copy(update={"covariates": CovariatesConfig()}), on_rows)
     found = aggregate(loaded.rows, job.windows)
     windows, lost = found.windows, replaced.notice(len(found.replaced), "in the input, where they stay")
@@ -209,7 +209,7 @@ def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) 
 
 
 def _at_common_keys(by_label: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    """Reduce the errors of every model to the series, issue times and horizons that all models have."""
+    """Return each model's errors at the series, issue times and horizons that every model forecast."""
     common = reduce(lambda one, other: keep_common(other, one), by_label.values())
     return {label: keep_common(common, part) for label, part in by_label.items()}
 

@@ -1,4 +1,4 @@
-"""Forecast the series of files after their last rows: read, train unless a model is given, step."""
+"""Forecast the series of files after their last rows; train a model first, unless one is given."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class ModelWatch:
         finally:
             self._is_ended.set()
             self._is_running.set()
-            # Do not wait long: a thread that waits for a server ends later, and requests no change.
+            # Do not wait long, because a thread that waits for a server may end later without harm.
             thread.join(_TICK_S)
 
     def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
@@ -122,7 +122,7 @@ class ModelWatch:
                 self._see_decision()
 
     def poll(self) -> None:
-        """Read the alias once, and request a change or report that the alias moved."""
+        """Read the alias once; if it names a new version, request the change or report that it moved."""
         aliased = self._read_alias()
         if aliased is None or aliased.model == self._seen:
             return

@@ -79,7 +79,7 @@ class BackfillJob(EngineSettings):
 
     @property
     def states(self) -> Location:
-        """Path of the state table that the job writes."""
+        """The path of the state table that the job writes."""
         return self.output / state_table.FOLDER
 
 
@@ -130,7 +130,7 @@ class StreamJob(EngineSettings):
 
     @property
     def states(self) -> Location:
-        """Path of the state table that the job writes."""
+        """The path of the state table that the job writes."""
         return self.output / state_table.FOLDER
 
     @property

@@ -33,7 +33,7 @@ class Gated:
 
     @property
     def line(self) -> str:
-        """The decision and its reasons in one line."""
+        """The decision of the gate and its reasons, as one line."""
         champion = self.compared.refs[0]
         verb = "replaces" if self.decision.promote else "does not replace"
         return f"{self.version} {verb} {champion}: {'; '.join(self.decision.reasons)}"

@@ -142,7 +142,7 @@ def run_retraining(
     gated = None
     if version is not None and gate:
         gated = _gate(registry, config, version, data, progress.windows)
-    # The comparison of the gate also has the notices about the data, so do not add them twice.
+    # If the gate compared versions, its result already has the notices about the data.
     notices = (*(data.notices if gated is None else ()), *run.notices)
     return Retrained(parent, version, run.run_id, trained, gated, notices)
 

@@ -141,7 +141,7 @@ def member_table(scores: pl.DataFrame, horizon: int, note: str = "") -> ReportTa
 def scored(
     tallies: Mapping[str, Tally], horizons: Sequence[int], unit: Floats, ids: Sequence[str]
 ) -> tuple[pl.DataFrame, dict[tuple[str, int], dict[str, float]]]:
-    """Compute the scores and the coverage by series of every member at ``horizons`` (see `Evaluated`).
+    """Return the scores of every member at ``horizons``, and its coverage by series (see `Evaluated`).
 
     Args:
         tallies: sums of errors by member.

@@ -63,7 +63,7 @@ def _model_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
     if not isinstance(job, StreamJob):
         return {}
     shadow = "" if job.shadow is None else job.shadow.version
-    # A hash of the id selects the shard of a series, so the first shards have a random sample of the series.
+    # The shadow steps the first shards. They have a random sample of the series, by a hash of the series id.
     shadow_shards = max(1, round(job.shadow_share * job.shards))
     return {"follows": job.follows, "shadow": shadow, "shadow_shards": shadow_shards}
 

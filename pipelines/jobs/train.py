@@ -123,7 +123,7 @@ def run_training(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     states: Location | None = None,
 ) -> TrainOutcome:
-    """Train on the files of a job, and log the run and register the model in MLflow.
+    """Train a model on the files of a job, log the training in an MLflow run, and register the model.
 
     Args:
         config: settings of the job.
@@ -172,7 +172,7 @@ def learn(
     on_epoch: Callable[[Epoch], None],
     states: Location | None = None,
 ) -> TrainOutcome:
-    """Train a model and register it, then log the backtest and the plots; all in ``run``.
+    """Train a model, register it, and log its backtest and plots; all in the MLflow run ``run``.
 
     The model is first saved on the disk, then registered. A score or plot that fails after that adds a line
     to ``run.notices`` and raises no error, so that the trained model is not lost.
@@ -228,7 +228,7 @@ def learn(
 
 
 def _log_results(run: Run, trained: Trained, windows: Windows, config: JobConfig) -> Backtest | None:
-    """Log the results of a training, name and describe its version; return the backtest, if there is one."""
+    """Log the results of a training, give its version an alias and a description; return the backtest."""
     found = None
     run.log_metrics({"time/train_s": seconds_of(trained.history, trained.refit_history)}, of_model=True)
     with run.notice_on_error("the backtest"):
@@ -247,7 +247,7 @@ def _log_results(run: Run, trained: Trained, windows: Windows, config: JobConfig
 
 
 def description(forecaster: Forecaster, windows: Windows, found: Backtest | None) -> str:
-    """Return a description of a version: the network, its training data, and the scores of its backtest."""
+    """Return a text that describes a model version: the network, the training data, and the backtest."""
     network, freq = forecaster.network_config, forecaster.window_config.frequency
     first_us, last_us = freq.start_us(np.array([windows.start, windows.stop - 1]))
     first, last = (datetime.fromtimestamp(us / 1e6, UTC) for us in (first_us, last_us))

@@ -101,7 +101,7 @@ def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
 def read_labelled(
     paths: Sequence[str | Path], columns: LabelColumns, on_rows: Callable[[int], None] = lambda rows: None
 ) -> LabelledRows:
-    """Read and validate all rows of files.
+    """Read and validate all rows of labelled files.
 
     Args:
         paths: files or folders.
@@ -187,12 +187,12 @@ def _raw(path: Path, found: LabelColumns) -> list[pl.DataFrame]:
 
 
 def _series_of(path: Path) -> str:
-    """Return the series id of a file without a series column: a value of its folder names, or its name."""
+    """Return the series id of a file without a series column: from a folder name, or else the file name."""
     folders = folder_columns(path)
     return next((value for name in SERIES_NAMES if (value := folders.get(name))), path.stem)
 
 
 def _holds_numbers(column: pl.Series) -> bool:
-    """Return whether at least half of the cells that are not empty are numbers."""
+    """Return whether at least half of a column's filled cells are numbers."""
     given = cells.given(column)
     return bool(given.any()) and int(cells.numbers(column).is_not_null().sum()) * 2 >= int(given.sum())

@@ -78,7 +78,7 @@ class EngineProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the running engine, or None."""
+        """The process id of the engine; None if the engine is not running."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def __enter__(self) -> Self:
@@ -149,7 +149,7 @@ class EngineProcess:
 
     def _end(self) -> None:
         # End the watcher process before the engine, because the watcher would kill the engine's process id.
-        # Once the engine has ended, its process id may belong to another process.
+        # After the end of the engine, its process id may belong to another process.
         if self._watcher is not None:
             self._watcher.kill()
             self._watcher.communicate()

@@ -1,4 +1,4 @@
-"""Flink, the distributed engine, through Beam's job server, a Java process that belongs to one job.
+"""Run Beam's job server, a Java process of one job that submits to Flink; ask Flink's REST interface.
 
 The job server submits a pipeline to Flink: to a Flink inside the job server (``[local]``), or to a session
 cluster (``host:port`` of its REST interface). The task managers of a cluster request Python workers from a

@@ -201,7 +201,7 @@ def _existing_folder(folder: Path, name: str) -> Path:
 
 
 def _copy_jars(profile: str, target: Path, *more: str) -> Path:
-    """Download the jars of a profile of ``pom.xml`` into ``target``; return ``target``.
+    """Download the jars of a profile in ``pom.xml`` into the folder ``target``, and return ``target``.
 
     ``target`` appears with all jars or not at all, even if the download is interrupted.
     """

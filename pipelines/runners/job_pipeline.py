@@ -13,7 +13,7 @@ from pipelines.sinks import numbers
 
 
 def build_pipeline(pipeline: beam.Pipeline, run: Run, *, by_timer: bool = False) -> None:
-    """Add the steps of a job to a pipeline: read the log, split each batch by shard, step the shards.
+    """Add the steps of a job to a Beam pipeline: read the log, split each batch by shard, step the shards.
 
     Args:
         pipeline: the pipeline.

@@ -94,7 +94,7 @@ class _EndedByOthers(EngineError):
 
 def _check_ended(state: str, run: Run, master: str, name: str) -> None:
     """Raise `_EndedByOthers` if Flink's job was cancelled or stopped from outside."""
-    # The job server reports a cancelled job as FAILED; only the cluster distinguishes CANCELED from FAILED.
+    # Ask the cluster for the state, because the job server also reports a cancelled job as FAILED.
     if state == PipelineState.FAILED and _state_of(master, name) in ("CANCELLING", "CANCELED"):
         raise _EndedByOthers(
             "Flink's job was cancelled: run the same command again; add --resume for a stream"

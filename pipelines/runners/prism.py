@@ -1,4 +1,4 @@
-"""Prism, the streaming engine, as a process that belongs to one job.
+"""Run Prism, Beam's streaming engine for one machine, as a process of one job.
 
 Prism is one Go program, of the same version as Beam, and keeps its state in memory. Prism listens on every
 network interface and has no option to restrict this. So each job starts its own Prism on a free port, and

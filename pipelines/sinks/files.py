@@ -103,7 +103,7 @@ class ShardFiles:
     def remove_after(
         self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int, versions: Iterable[str]
     ) -> None:
-        """Remove the files that this shard wrote after a snapshot.
+        """Remove the output files that this shard wrote after a snapshot, because a run writes them again.
 
         Args:
             closed_us: end of the last window that the snapshot has closed, in microseconds; None if it has
@@ -169,7 +169,7 @@ def _partition_stem(partition: str) -> str:
 
 
 def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:
-    """Write a frame as Parquet or JSON lines.
+    """Write a frame into a file, as Parquet or as JSON lines.
 
     The Parquet file is not compressed: the digits of forecasts are nearly random, so compression would save a
     sixth of the bytes and take half of the writing time.

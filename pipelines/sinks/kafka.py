@@ -98,7 +98,7 @@ class TopicWriter:
             self._producer = client("Producer")({**settings, "on_delivery": self._delivered})
 
     def write_forecasts(self, forecasts: Forecasts, shard: str) -> None:
-        """Send a block of forecasts of ``shard``.
+        """Send a block of forecasts of the shard ``shard`` to the topic of forecasts.
 
         Raises:
             OutputError: an earlier message could not be delivered.
@@ -145,7 +145,7 @@ class TopicWriter:
                         self._producer.produce(topic, value, key, headers=headers)
                         break
                     except BufferError:
-                        # The client's queue is full, because the broker is slower than this job.
+                        # The client's queue is full, because the broker is slower than this job. So wait.
                         self._producer.poll(_FLUSHED_EVERY_S)
                         self._raise_failure()
             self._producer.poll(0)
@@ -202,7 +202,7 @@ def _message_each(frame: pl.DataFrame, values: Sequence[bytes]) -> Iterator[Mess
 
 
 def _arrow_messages(frame: pl.DataFrame, shard: str) -> Iterator[Message]:
-    """Yield messages of many forecasts each, with the shard as the key to keep the order within a series."""
+    """Yield messages of many forecasts each; their key is the shard, which keeps each series in order."""
     rows = max(1, _ARROW_BYTES * len(frame) // max(int(frame.estimated_size()), 1))
     version = frame["model_version"][0]
     for part in frame.iter_slices(rows):
@@ -218,7 +218,7 @@ def _json_lines(frame: pl.DataFrame) -> list[bytes]:
 
 
 def _avro_encoder(topics: Topics) -> Callable[[pl.DataFrame], list[bytes]]:
-    """Return a function that encodes forecasts in the registry's wire format, one record per row.
+    """Return a function that encodes each row of a forecast frame as an Avro message.
 
     For each new set of quantiles, the function first registers a schema under the subject ``TOPIC-value``.
     """

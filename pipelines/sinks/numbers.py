@@ -139,7 +139,7 @@ class JobNumbers:
         return None if self.watermark_us is None else now_s - self.watermark_us / 1e6
 
     def as_json(self, now_s: float) -> dict[str, Any]:
-        """Return the numbers as a flat dict for a line of JSON.
+        """Return the numbers of the job as a flat dict, for a line of JSON.
 
         ``p50_ms`` and ``p99_ms`` are quantiles of the latencies of windows; ``shard_p50_ms`` and
         ``shard_p99_ms`` are quantiles of the latencies of the shards' batches.
@@ -171,7 +171,7 @@ class JobNumbers:
 
 
 class JobReader:
-    """Reads a job's numbers repeatedly, and computes the latency of each window: that of its slowest shard.
+    """Reads a job's numbers repeatedly; the latency of a window is that of its slowest shard.
 
     A window is counted when every shard has closed it. A shard that closes
     more than `RECENT` windows between two reads loses some latencies; these windows are left out in all
@@ -254,7 +254,7 @@ def _quantiles(prefix: str, latency: Histogram) -> dict[str, float]:
 
 
 def publish(folder: Location, numbers: ShardNumbers) -> None:
-    """Write the numbers of a shard to its file; do nothing if the output folder has been removed.
+    """Write the numbers of a shard to its file; do nothing if the output folder does not exist any more.
 
     Raises:
         OutputError: the file cannot be written.
@@ -285,7 +285,7 @@ def read_shards(folder: Location) -> list[ShardNumbers]:
     """Return the last numbers of each shard that has published numbers."""
     found = []
     for path in _files(folder):
-        # A file may be missing, incomplete or of another version; the shard will publish again.
+        # Skip a file that is missing, incomplete or of another version, because the shard publishes again.
         with suppress(FileNotFoundError, ValueError):
             found.append(_ADAPTER.validate_json(path.read_bytes()))
     return found

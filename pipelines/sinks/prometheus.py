@@ -1,4 +1,4 @@
-"""Serve a job's numbers to Prometheus; each request reads the numbers anew."""
+"""Serve a job's numbers to Prometheus, which reads them with each request."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
 
 
 def _quality(counts: Counts) -> Iterator[Metric]:
-    """Yield the sums of the errors of past forecasts by model version and horizon.
+    """Yield Prometheus metrics of the errors of past forecasts, by model version and horizon.
 
     Most are counters, so that a query can divide the increases over any span of time: MASE over the last day
     is ``increase(statecast_absolute_error_total[1d]) / increase(statecast_forecasts_scored_total[1d])``.

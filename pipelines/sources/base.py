@@ -40,9 +40,9 @@ class Source(Protocol):
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at a pace that the job does not set.
+        """Whether rows arrive at their own pace; if not, they are a backlog that is read at full speed.
 
-        If False, the rows are a backlog, and the latency of the job would only measure the backlog's length.
+        The latency of a job that reads a backlog would only measure the backlog's length.
         """
 
     def step(self, offset: int) -> Step[int] | None:
@@ -85,7 +85,7 @@ Positions = Mapping[str, Position]
 
 
 def furthest_us(places: Positions, shard: int | None) -> int | None:
-    """Return the latest time up to which ``shard`` may have closed windows; None if it has closed none.
+    """Return the time up to which a shard may have closed windows; None if it cannot have closed any.
 
     This is the least of `Position.furthest_us` of the partitions that ``shard`` follows. A topic that is not
     keyed has one such time for all shards, with ``shard`` None.
@@ -94,7 +94,7 @@ def furthest_us(places: Positions, shard: int | None) -> int | None:
 
 
 def followed(places: Positions, shard: int | None) -> int:
-    """Return the number of partitions that ``shard`` follows."""
+    """Return how many of the partitions the given shard follows."""
     return sum(place.shard == shard for place in places.values())
 
 
@@ -109,7 +109,7 @@ class Log(Protocol):
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at a pace that the job does not set; see `Source`."""
+        """Whether rows arrive at their own pace; if not, they are a backlog. See `Source`."""
 
     def begin(self, reached: Positions) -> Positions:
         """Return the position in each partition of the log at which reading begins.
@@ -143,7 +143,7 @@ class OnePartition:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at a pace that the job does not set; see `Source`."""
+        """Whether rows arrive at their own pace; if not, they are a backlog. See `Source`."""
         return self.source.is_paced
 
     def begin(self, reached: Positions) -> Positions:

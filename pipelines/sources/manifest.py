@@ -158,7 +158,7 @@ class FolderManifest:
             self._index(entry)
 
     def __contains__(self, identity: object) -> bool:
-        """Return whether the file with this identity was read; see `Entry.identity`."""
+        """Return whether the manifest has an entry for the file with this `Entry.identity`."""
         return identity in self._known
 
     def entries(self, offset: int) -> Iterator[Entry]:

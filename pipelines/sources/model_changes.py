@@ -217,7 +217,7 @@ class ChangingLog:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at a pace that the job does not set; see `Source`."""
+        """Whether rows arrive at their own pace; if not, they are a backlog. See `Source`."""
         return self.log.is_paced
 
     def begin(self, reached: Positions) -> Positions:

@@ -124,7 +124,7 @@ class Reader:
         return self.stop_file is not None and self.stop_file.exists()
 
     def _is_held_back(self) -> bool:
-        # Call `applied` only if the limit may be exceeded: it reads a file, or a paid object, of each shard.
+        # Call `applied` only if too much may be unapplied, because it reads a file of each shard.
         if self.applied is None or not (self._is_far_ahead() or len(self._ahead) > _MOST_AHEAD):
             return False
         reached = self.applied()
@@ -132,7 +132,7 @@ class Reader:
         return self._is_far_ahead()
 
     def _is_far_ahead(self) -> bool:
-        # A single unapplied batch never stops the reading, because it may be larger than the limit.
+        # Go on reading after a single unapplied batch, even if this batch is larger than the limit.
         return len(self._ahead) > 1 and sum(size for *_, size in self._ahead) > self.max_unapplied_bytes
 
 

@@ -126,7 +126,7 @@ class _Player:
             if due_s > now_s:
                 self.not_due = batch
                 return self._step_of(due, due_s - now_s)
-            # Latency is measured from the time at which the rows were due, not from the time of the read.
+            # Store when the rows were due, because latency is measured from that time.
             due.append(replace(batch, arrived_s=due_s) if self.source.speed else batch)
         if due:
             return self._step_of(due, 0.0)

@@ -90,7 +90,7 @@ class StateTable:
 
     @property
     def closed_through(self) -> int | None:
-        """The last window that all shards have closed; None if a shard has closed none."""
+        """The last window that all shards have closed; None if a shard has not closed any window."""
         closed = [shard.closed_through for shard in self.shards]
         return None if None in closed else min(c for c in closed if c is not None)
 

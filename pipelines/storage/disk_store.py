@@ -1,4 +1,4 @@
-"""Files and folders on a disk."""
+"""The operations on files and folders on a disk, as one class, `DiskStore`."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ def leased(folder: Remote) -> Iterator[Held]:
     finally:
         ended.set()
         thread.join()
-        # Mark the lock as released instead of deleting it.
-        # If the lock were deleted, a job that listed the locks before could create the same number again.
+        # Mark the lease as released instead of deleting it. If it were deleted, another job that had listed
+        # the leases before could create a lease with the same number.
         with suppress(OSError):
             if not lost.is_set():
                 mine.write_bytes(json.dumps({"released": True}).encode())

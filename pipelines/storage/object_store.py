@@ -1,4 +1,4 @@
-"""Objects and prefixes in an object store."""
+"""The operations on objects and prefixes in an object store, as one class, `ObjectStore`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that one job replaces repeatedly, until another job takes the output over."""
+"""Files that one job replaces repeatedly, until another job takes over the output folder."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def _never_lost() -> None:
-    """Raise nothing, because a lock on a disk cannot be lost."""
+    """Do nothing: this is the check of a lock on a disk, which cannot be lost."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Measure one shard, and publish its numbers for the job."""
+"""Collect the numbers of one shard, such as latencies and drift, and publish them for the job."""
 
 from __future__ import annotations
 
@@ -132,6 +132,6 @@ class NumbersPublisher:
 
 
 def closed_us(shard: Shard) -> int | None:
-    """Return the end of the last window that a shard has closed, in microseconds; None before the first."""
+    """Return the end of the last window that a shard has closed, in microseconds; None if it closed none."""
     closed = shard.closed_through
     return None if closed is None else shard.state.freq.end_us(closed)

@@ -69,7 +69,7 @@ class WarmingThread:
             time.sleep(_LOOK_EVERY_S)
 
     def wait_for(self, result: Future[None]) -> None:
-        """Wait for the result of a task; the warming thread makes no pauses meanwhile.
+        """Wait until a task of the warming thread is done; the thread makes no pauses meanwhile.
 
         Raises:
             BaseException: the error of the task; `CancelledError` if the thread was abandoned.

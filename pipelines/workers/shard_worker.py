@@ -65,7 +65,7 @@ class ShardWorker:
         return self._shard.counts
 
     def step(self, batch: Batch) -> None:
-        """Apply a batch, and queue the writing of its output: forecasts and rows, then the snapshot.
+        """Apply a batch to the shard, and queue the writing of its forecasts and rows, then of a snapshot.
 
         Disks are slow, so the next block is computed while this one is written.
 

@@ -15,7 +15,7 @@ from pipelines.workers.step_settings import StepSettings
 
 
 class SnapshotWriter:
-    """Writes the snapshots of one shard; create a writer before the shard's snapshot is read.
+    """Writes the snapshots of one shard; it must be created before the shard's snapshot is read.
 
     The writer records which version of the snapshot exists when it is created; see `OwnedFile`.
 

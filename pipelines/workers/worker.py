@@ -49,7 +49,7 @@ class Workers:
         self._counts_lock = threading.Lock()
 
     def is_new(self, number: int) -> bool:
-        """Return True in the first call for a shard, and False in later calls."""
+        """Return whether this is the first call for the shard ``number``."""
         new = number not in self._requested
         self._requested.add(number)
         return new
@@ -97,7 +97,7 @@ class Workers:
         failed: list[BaseException] = []
         threads = (*self._threads, self._writer, self._snapshots)
         # Close no thread before all threads have finished, because a snapshot waits for the other threads.
-        # Abandon the remaining tasks of the warming thread, because no window follows that needs them.
+        # Abandon the remaining tasks of the warming thread: no window follows, so nothing needs them.
         waits, closes = [thread.wait for thread in threads], [thread.close for thread in threads]
         for end in (*waits, self._warming.abandon, *closes, self._warming.close):
             try:

@@ -1,4 +1,4 @@
-"""Check a job's files before it begins: their columns, and whether files of two sensors would be mixed."""
+"""Check a job's files before the job begins: their columns, and whether they would mix several sensors."""
 
 from __future__ import annotations
 

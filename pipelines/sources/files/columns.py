@@ -32,7 +32,7 @@ _ENOUGH_CELLS = 20
 
 @dataclass(frozen=True)
 class Beside:
-    """Facts about a file that the names and cells of its columns do not show.
+    """What a reader knows about a file besides its columns: folder columns, and index columns of pandas.
 
     Attributes:
         folders: columns that the names of its folders give, such as ``series_id=007``.
@@ -199,7 +199,7 @@ def _alias(there: Sequence[str], names: Sequence[str]) -> str:
 
 
 def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str) -> str:
-    """Return the first of the named columns whose cells are all times and not plain numbers; "" if none."""
+    """Return the first of the named columns that holds only times and no plain numbers; "" if none does."""
     for column in head.select(names):
         known = column.filter(cells.given(column))
         if column.dtype.is_numeric() or known.is_empty() or cells.numbers(known).is_not_null().any():

@@ -59,7 +59,7 @@ def with_tables(forecaster: Forecaster, config: CovariatesConfig) -> Forecaster:
 
 
 def missing_tables(forecaster: Forecaster, config: CovariatesConfig) -> list[str]:
-    """Return notices for covariates that a forecaster was trained with and the job does not name.
+    """Return notices about the covariates that a forecaster was trained with but the job does not name.
 
     There is one line for each table, and one for all observed covariates together.
     """

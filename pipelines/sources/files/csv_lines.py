@@ -100,7 +100,7 @@ class RowPerLine(ByteStream):
     def _quoted_lines(
         self, signs: NDArray[np.uint8], bounds: NDArray[np.int64]
     ) -> tuple[list[int], list[int]]:
-        """Return the lines with an odd number of quotes, and the lines with a quote inside a cell."""
+        """Return the indices of lines with an odd number of quotes, and with a quote inside a cell."""
         at = np.flatnonzero(signs == ord('"'))
         firsts = np.searchsorted(at, bounds)
         counts = np.diff(firsts)

@@ -99,7 +99,7 @@ def index_columns(path: Path) -> tuple[str, ...]:
 
 
 def batches(path: Path, names: Sequence[str], rows: int, encoding: str = "auto") -> Frames:
-    """Yield the rows of a file in frames of at most ``rows`` rows: the named columns, and ``ROW``.
+    """Yield the rows of a file in frames of at most ``rows`` rows, with the named columns and row numbers.
 
     ``ROW`` (Int64) counts the data rows of the file from 1. Columns of CSV and JSON lines files are String;
     columns of Parquet files have the file's types. A frame with rows that cannot be split into cells
@@ -221,7 +221,7 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
     among: dict[int, str] = {}
     end = row + frame.height
     for number in sorted(broken):
-        # ``frame`` lacks the broken rows, so each of them moves the end of the block by one row.
+        # Each broken row moves the end of the block by one row, because ``frame`` lacks the broken rows.
         # If a broken row directly follows the last row of the block, it belongs to the block.
         if frame.height and number > end + 1:
             break

@@ -148,7 +148,7 @@ _HELD = {
 
 
 def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFile]]]:
-    """Return the files that may clash, in the order of ``files``, each with the files it may clash with."""
+    """Return each file that shares a series and times with other files, together with these files."""
     others: dict[Path, list[WideFile]] = {}
     open_until: list[WideFile] = []
     for file in sorted(files, key=lambda file: file.first_us):
@@ -246,7 +246,7 @@ class WideFiles:
                 continue
 
     def take(self, path: Path, layout: Layout) -> None:
-        """Compare a new file with the earlier files, then add it.
+        """Compare a new file with the earlier files, and add it to them.
 
         Raises:
             DataError: the file cannot be read, or has values of another sensor than an earlier file.

@@ -66,7 +66,7 @@ class Sorter:
         yield from _in_larger_frames(self._merged()) if self._runs else self._held
 
     def close(self) -> None:
-        """Release the rows, and delete the sorted runs on the disk."""
+        """Free the memory of the sorter, and delete its sorted runs on the disk."""
         self._held, self._runs = [], []
         if self._delete is not None:
             self._delete()
@@ -133,7 +133,7 @@ def _in_order(parts: list[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 
 class _Run:
-    """A sorted run that is read block by block; ``block`` holds the rows that were read and not yet taken."""
+    """A sorted run that is read block by block; ``block`` holds the rows that are still to be merged."""
 
     def __init__(self, path: Path) -> None:
         self._file = pa.ipc.open_file(pa.memory_map(str(path)))

@@ -1,4 +1,4 @@
-"""Turn the rows that were polled from one partition into batches.
+"""Split the rows that were polled from one partition into batches.
 
 A poll ends at an arbitrary offset. Which rows are late must not depend on that offset, or a re-read would
 find other rows late. So the watermark before an offset is computed from the rows before that offset, and the

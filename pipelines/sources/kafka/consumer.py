@@ -22,7 +22,7 @@ from pipelines.settings.kafka import (
 from pipelines.sources.messages import Messages
 from schemas.errors import DataError
 
-# The client fetches as many messages in advance as a large poll takes.
+# These limits let the client fetch as many messages in advance as a large poll takes.
 # With the client's defaults, it would pause for a second at 100,000 messages, and polls would be smaller.
 _QUEUED_KB, _QUEUED_MESSAGES, _FULL_WAIT_MS = 64 << 10, 300_000, 20
 _UNKNOWN = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION")
@@ -51,12 +51,12 @@ class Polled:
 
     @property
     def messages(self) -> Messages:
-        """The values and keys of the messages."""
+        """The values and keys of the polled messages."""
         return Messages(self.values, self.keys)
 
 
 class TopicConsumer:
-    """Reads partitions of a topic from offsets that the job keeps.
+    """Reads partitions of a topic from given offsets, which the job itself stores.
 
     The offsets are also committed to a consumer group, but only for display; the reading never uses them.
 
@@ -135,7 +135,7 @@ class TopicConsumer:
             self._consumer.assign([self._at(self.topic, p, offset) for p, offset in offsets.items()])
 
     def poll(self, most: int, wait_s: float) -> dict[int, Polled]:
-        """Return the next messages by partition: at most ``most``, or fewer if ``wait_s`` seconds pass first.
+        """Wait for ``most`` messages, for ``wait_s`` seconds at most, and return the messages by partition.
 
         A broker that does not answer raises nothing; the client connects to it again.
 

@@ -1,4 +1,4 @@
-"""A journal of the decisions that depend on the time at which a topic is read.
+"""A journal of decisions that depend on when a topic is read, so that a re-read of the topic repeats them.
 
 Whether a partition is idle, whether a row is in the future and whether the schema registry answers depends on
 the time of reading, so a re-read could decide otherwise. So each decision is written to the disk before it
@@ -53,7 +53,7 @@ class ClockDecision(NamedTuple):
 
 @dataclass
 class _Partition:
-    """The decisions about one partition; each list is sorted by offset."""
+    """The stored decisions about the messages of one partition; each list is sorted by offset."""
 
     # From the offset ``offsets[i]`` on, the watermark is ``watermarks[i]``, in microseconds.
     offsets: list[int] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Advance the watermarks of idle partitions.
+"""Find the idle partitions of a topic, and advance their watermarks, so that windows can close.
 
 A partition is idle if it was read to its end, no message came and no connection was lost for `idle_s`, and
 the broker confirms that there are no more messages. The watermark of an idle partition advances to the least

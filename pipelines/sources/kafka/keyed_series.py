@@ -21,7 +21,7 @@ class SeriesShards:
         self._known = known
 
     def check(self, place: str, series_ids: pl.Series, shard: int | None) -> None:
-        """Record the series of a partition, and refuse a series that belongs to another shard.
+        """Record the series of a partition; raise DataError if a series belongs to another shard.
 
         Args:
             place: topic and partition, as ``topic/0``.

@@ -106,7 +106,7 @@ def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.Da
 
 
 def _by_offset(frames: Sequence[pl.DataFrame], empty: pl.DataFrame) -> pl.DataFrame:
-    """Join frames and sort their rows by ``offset``; the rows of one message keep their order."""
+    """Return frames joined to one, sorted by ``offset``; the rows of one message stay in order."""
     return pl.concat([frame for frame in frames if len(frame)] or [empty]).sort("offset", maintain_order=True)
 
 

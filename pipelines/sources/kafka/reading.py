@@ -59,7 +59,7 @@ class Reading:
         self.consumer.close()
 
     def step(self, places: Positions) -> Step[Positions]:
-        """Return the next batches from ``places`` on; wait for messages for up to `_POLL_S` seconds."""
+        """Return the next batches of the topic from ``places`` on; wait a limited time for messages."""
         if places != self.places:
             self._seek(places)
         now = dict(places)
@@ -81,7 +81,7 @@ class Reading:
         self.idle.restart(places)
 
     def schema(self, number: int) -> str | None:
-        """Return the text of a schema from the decision journal; see `Kept`."""
+        """Return the text of the schema ``number`` from the decision journal; None if it is not stored."""
         return self.decisions.schema(number)
 
     def keep_schema(self, number: int, text: str) -> None:
@@ -109,7 +109,7 @@ class Reading:
                 yield from (_addressed(batch, places) for batch in made)
 
     def _periodic(self, places: dict[str, Position], arrived_at_s: float | None) -> Iterator[Batch]:
-        """Commit offsets, announce new partitions and advance idle partitions, each at its own interval.
+        """Commit offsets, announce new partitions, and advance idle partitions; each when it is due.
 
         ``arrived_at_s`` is the greatest timestamp (seconds since 1970) of the polled batches; None without
         batches.

@@ -1,4 +1,4 @@
-"""Read a Kafka topic as a log: find where each partition begins, and read the topic in steps."""
+"""Read a Kafka topic as a log: find the offsets at which reading begins, and read the topic in steps."""
 
 from __future__ import annotations
 
@@ -117,6 +117,6 @@ def _reading_of(source: KafkaSource) -> Reading:
 
 
 def forget() -> None:
-    """Close the consumer of an earlier job in this process."""
+    """Close the Kafka consumer that an earlier job in this process opened."""
     while _open:
         _open.popitem()[1].close()

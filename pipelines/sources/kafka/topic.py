@@ -22,7 +22,7 @@ class OpenConsumer(Protocol):
     """A function that opens a consumer: `TopicConsumer`, or a replacement in tests."""
 
     def __call__(self, broker: Broker, topic: str, group: str) -> TopicConsumer:
-        """Return a consumer of ``topic`` that commits its offsets to ``group``."""
+        """Open and return a consumer of ``topic`` that commits its offsets to ``group``."""
 
 
 def _no_entries(folder: Location) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Make the decoder that a job's settings name."""
+"""Create the decoder of messages that a job's settings name."""
 
 from __future__ import annotations
 
