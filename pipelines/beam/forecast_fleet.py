@@ -48,7 +48,7 @@ _WITHOUT_TIMERS = ("FnApiRunner", "SwitchingDirectRunner", "BundleBasedDirectRun
 
 @dataclass
 class ForecastFleet(beam.PTransform[Any, Any]):
-    """A Beam transform that forecasts many series: it takes rows, and returns forecasts and rejected rows.
+    """A Beam transform that forecasts series: it takes rows, and returns forecasts, rejected and late rows.
 
     Rows are mappings or Polars frames with ``series_id``, ``timestamp`` and ``value`` (see `schemas.validate`
     for their types), or the batches of `pipelines.ReadLog`. The outputs are three PCollections of Polars
@@ -194,7 +194,7 @@ class _StepShard(beam.DoFn):
         self.lateness_us = self.step.lateness_us  # reading the allowed lateness loads the model's weights
 
     def closed(self, before: Shard, rows: Iterable[pl.DataFrame], end_us: int) -> Iterator[Shard | Any]:
-        """Close the windows up to ``end_us``; yield their forecasts, then late rows, and last the shard."""
+        """Close the windows up to ``end_us``; yield forecasts and late rows, and at the end the new shard."""
         shard = before
         for after, output in self.step.close(before, rows, end_us):
             shard = after

@@ -110,7 +110,7 @@ class _Position:
 
     @staticmethod
     def start(places: Positions) -> _Position:
-        """Return the position from which a reader starts that has the given place in each partition."""
+        """Return the position at which reading starts, from the place in each partition."""
         return _Position(places, {name: place.watermark_us for name, place in places.items()})
 
     @staticmethod

@@ -127,7 +127,7 @@ def _begin(
 
 
 def main() -> None:
-    """Run the command line and exit the process; print an error that a user can fix without a stack trace."""
+    """Run the command line and exit the process; an error that a user can fix is printed as one line."""
     _configure_logging()
     process.reuse_freed_memory()
     signal.signal(signal.SIGTERM, _raise_interrupt)

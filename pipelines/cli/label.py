@@ -103,7 +103,7 @@ def label(
 
 
 def _assigned(settings: list[str] | None, *, shared: bool) -> list[str]:
-    """Return the values of ``--set`` that set the job's setting (``shared``), or else the others."""
+    """Return the ``--set`` values of the job's setting if ``shared``, or else those of the network."""
     return [text for text in settings or [] if (text.partition("=")[0].strip() == _SHARE) == shared]
 
 

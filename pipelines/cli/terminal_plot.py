@@ -9,7 +9,7 @@ from forecaster.time.frequency import Frequency
 from forecaster.time.windows import Windows
 
 _ROWS = 18
-_HISTORY = 3  # A plot shows this many times the horizon in windows before the forecasts.
+_HISTORY = 3  # A plot shows windows before the forecasts: this many times as many as the horizon.
 
 
 def fan_plot(windows: Windows, freq: str, forecasts: pl.DataFrame, columns: int) -> Text:

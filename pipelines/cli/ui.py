@@ -103,7 +103,7 @@ def _serve(mlflow: MlflowConfig, host: str, port: int, url: str, browser: bool, 
                 _open(url, browser and not out.as_json)
             code = server.wait()
         except KeyboardInterrupt:
-            server.terminate()  # End the server here, because a SIGTERM to this process does not reach it.
+            server.terminate()  # End the server here, because a SIGTERM reaches only this process.
             server.wait()
             return
         if code:

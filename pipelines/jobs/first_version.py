@@ -1,4 +1,4 @@
-"""Choose the alias of a new version without a champion, and find the last window it has learned from."""
+"""Choose the alias of a model's first versions, and find the last window that a version has learned from."""
 
 from __future__ import annotations
 

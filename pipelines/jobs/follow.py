@@ -92,7 +92,7 @@ class ModelWatch:
             thread.join(_TICK_S)
 
     def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
-        """Return a function that adds the model change to its numbers, and passes them to ``on_progress``."""
+        """Return a function that adds the next model version to its numbers, and calls ``on_progress``."""
         return lambda numbers: on_progress(self.take(numbers))
 
     def take(self, numbers: JobNumbers) -> JobNumbers:

@@ -22,7 +22,7 @@ _RETRY_AFTER_S: Final = 2.0  # The pause before another try to write a stop file
 
 @contextmanager
 def stop_on_signal(stop_file: Location) -> Iterator[None]:
-    """Write ``stop_file`` when SIGINT or SIGTERM arrives in the ``with`` block; the second acts as usual.
+    """Write ``stop_file`` at the first SIGINT or SIGTERM in the ``with`` block; a second one acts as usual.
 
     Outside the main thread, where Python allows no signal handlers, nothing is changed.
     """
@@ -49,7 +49,7 @@ def stop_on_signal(stop_file: Location) -> Iterator[None]:
                     wait_s = _RETRY_AFTER_S
 
     for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        # Leave a signal that is ignored: a shell makes its background jobs ignore SIGINT.
+        # Do not handle a signal that is ignored: a shell makes its background jobs ignore SIGINT.
         if signal.getsignal(number) != signal.SIG_IGN:
             before[number] = signal.signal(number, stop)
     thread = threading.Thread(target=write_stop_file, name="stop", daemon=True)

@@ -15,7 +15,7 @@ from forecaster.training.train import held_out_from
 from pipelines.settings.config import JobConfig
 
 _FOLDS = 2
-_RANDOM_TRIALS = 5  # The first trials, this many, get random settings; later settings are estimated.
+_RANDOM_TRIALS = 5  # This many trials get random settings. After them, Optuna's estimator chooses.
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

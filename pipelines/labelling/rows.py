@@ -60,7 +60,7 @@ class LabelledRows:
 
 
 def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
-    """Return the names of a labelled file's columns; a name that is empty in ``columns`` is found.
+    """Return the names of a labelled file's columns; find the columns whose names in ``columns`` are empty.
 
     The columns of series and times are found by their usual names, the columns of values by their contents.
 

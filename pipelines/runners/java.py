@@ -31,7 +31,7 @@ _LIMIT_S: Final = 900.0
 
 SETUP: Final = "run `make java`, or `python -m pipelines.runners.java setup`"
 
-# Java 17 must let Flink 1.19 and Beam's runner use private parts of these packages.
+# With these options, Java 17 lets Flink 1.19 and Beam's runner use private parts of Java's packages.
 JAVA_OPEN_OPTIONS: Final = tuple(
     f"--add-opens=java.base/{package}=ALL-UNNAMED"
     for package in (

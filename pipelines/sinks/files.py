@@ -72,7 +72,7 @@ class ShardFiles:
         self._write(part, name, lambda path: write_frame(frame, path, self.format))
 
     def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame) -> None:
-        """Write the replaced rows of a block: rows in whose place a later row with another value counts.
+        """Write the replaced rows of a block: rows that do not count, because a later row has another value.
 
         Raises:
             OutputError: the file cannot be written.

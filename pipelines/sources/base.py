@@ -94,7 +94,7 @@ def furthest_us(places: Positions, shard: int | None) -> int | None:
 
 
 def followed(places: Positions, shard: int | None) -> int:
-    """Return how many of the partitions the given shard follows."""
+    """Return the number of the partitions in ``places`` that a shard follows."""
     return sum(place.shard == shard for place in places.values())
 
 

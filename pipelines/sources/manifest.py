@@ -120,7 +120,7 @@ class Entry:
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """Name, size and modification time; they differ if another file gets the name."""
+        """Name, size and modification time, which distinguish the file from a later one of the same name."""
         return self.name, self.size, self.mtime_ns
 
 

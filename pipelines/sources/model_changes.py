@@ -265,7 +265,7 @@ class ChangingLog:
         return (*changes, change) if self._record((*changes, change)) else changes
 
     def _record(self, changes: tuple[Change, ...]) -> bool:
-        """Write the journal of model changes if this run owns the output folder; return whether it does."""
+        """Write the journal, unless another run owns the output folder; return whether it was written."""
 
         def is_ours() -> bool:
             with suppress(OSError):

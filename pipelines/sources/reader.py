@@ -100,7 +100,7 @@ class Reader:
         return Read(last, places, 0.0, True)
 
     def _progress_requests(self, places: Positions) -> tuple[Batch, ...]:
-        """Return an empty batch for each shard, to make it report its offsets; () just after the last ones.
+        """Return an empty batch for each shard, to make it report its offsets; do so at most twice a second.
 
         A shard may report its offsets before it has applied its last batch. The shard reports again only
         after another batch, so without an empty batch the reader could wait forever.

@@ -43,7 +43,7 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         # Remove the file before releasing the lock, so that the file of another job is never removed.
-        # A job that has opened the removed file cannot lock it.
+        # Another job cannot lock a file that was removed.
         with suppress(OSError):
             path.unlink()
         if is_new:

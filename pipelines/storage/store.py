@@ -141,7 +141,7 @@ class Store(Protocol):
         """
 
     def copy_beside(self, name: str, never_change: Callable[[str], bool]) -> Location:
-        """Copy the folder durably to the name ``name`` beside it, without hidden files; return the copy.
+        """Copy the folder durably to a new folder ``name`` beside it, without hidden files; return the copy.
 
         ``never_change`` returns, for the name of a file, whether the file never changes; such a file may be
         linked instead of copied.

@@ -22,10 +22,10 @@ from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import DataError
 
 _LOOK_EVERY_S = 0.005
-_CATCH_UP_WINDOWS = 16  # A new version steps this many windows in one call, for little more than one.
+_CATCH_UP_WINDOWS = 16  # A new version steps this many windows in a call, which costs little more than one.
 # This close to its change, a new version steps each window at once, so that the change takes little time.
 _LAST_WINDOWS = 3
-_LONGEST_PAUSE_S = 0.25  # The warming pauses at most this long, so that it ends although shards have work.
+_LONGEST_PAUSE_S = 0.25  # A pause of the warming ends after this time, even if shards still have work.
 
 
 class WarmingThread:

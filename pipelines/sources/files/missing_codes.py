@@ -37,7 +37,7 @@ class Codes:
         self._others: list[pl.DataFrame] = []
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Search ``rows``, a frame of observations, for codes, too."""
+        """Add ``rows``, a frame of observations, to the rows in which codes are searched."""
         value, is_odd = pl.col("value"), _is_odd()
         self._odd.append(rows.filter(is_odd).group_by("series_id", "value").len())
         self._others.append(

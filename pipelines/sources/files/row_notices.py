@@ -42,7 +42,7 @@ class NoticeCollector:
         self._days = observations.empty().select("timestamp")
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Take ``rows``, a frame of observations, into account."""
+        """Add ``rows``, a frame of observations, to the rows that the notices are about."""
         if not len(rows):
             return
         freq, times = self._notes.windows.frequency, rows.select("timestamp")

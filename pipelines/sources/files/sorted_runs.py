@@ -104,7 +104,7 @@ class Sorter:
             if not last_times_us:
                 break
             # Take only rows before ``bound_us``, because a run may have more rows of this time to come.
-            # Of rows with one time, those of an earlier run must come first.
+            # Rows with equal times must stay in the order of the runs.
             bound_us = min(last_times_us)
             ready = [run.take_before(bound_us) for run in runs]
             yield from _in_order(ready)

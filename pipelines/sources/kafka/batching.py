@@ -99,7 +99,7 @@ class _Watermarks:
         self.event_us: Offsets = taken.rows["timestamp"].to_physical().to_numpy()
         first = NEVER if place.watermark_us is None else place.watermark_us
         moved = np.maximum.accumulate(np.append(first, self.event_us - lateness_s * MICROSECONDS))
-        # ``moved`` has the watermark before each row, and as the last element that after the last row.
+        # The watermark before each row, and at the end the watermark after the last row.
         self.moved: Offsets = moved
 
     def before(self, offsets: Offsets) -> Offsets:

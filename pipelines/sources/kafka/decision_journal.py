@@ -40,7 +40,7 @@ class Refused(NamedTuple):
 
 
 class ClockDecision(NamedTuple):
-    """A stored wall clock, by which rows from offset ``start`` on count as in the future or not.
+    """A stored wall clock: a row from offset ``start`` on is in the future if it is too far after it.
 
     A later record may replace the clock, but only for rows from offset ``stop`` on. ``clock_us`` is in
     microseconds since 1970.
@@ -105,7 +105,7 @@ class Decisions:
         self._schemas: dict[int, str] = {}
         self._records, self._longest = 0, LONGEST
         try:
-            # To open the journal removes an incomplete last line, whose decision never took effect.
+            # Opening the journal removes an incomplete last line, whose decision never took effect.
             self._journal = Journal(path)
             for number, record in self._journal.records():
                 self._apply(record, number)
@@ -122,7 +122,7 @@ class Decisions:
         self._add({"partition": partition, "offset": offset, "watermark_us": watermark_us})
 
     def keep_clocks(self, clocks: Mapping[str, ClockDecision]) -> None:
-        """Store the clocks by which rows count as in the future, by the name of the partition."""
+        """Store a clock for each partition, by its name, with which the times of its rows are compared."""
         self._add(*(_clock_record(name, one) for name, one in clocks.items()))
 
     def refuse(self, refused: Mapping[str, list[Refused]]) -> None:
@@ -151,7 +151,7 @@ class Decisions:
         return us if watermark_us is None else max(us, watermark_us)
 
     def clock_us(self, partition: str, offsets: Offsets) -> Offsets:
-        """Return the stored clock for each offset of a partition, by which its rows are in the future or not.
+        """Return the stored clock for each offset of a partition, with which the row's time is compared.
 
         The array has the shape of ``offsets [n]``; an element is `NEVER` before the first clock record.
         """

@@ -51,7 +51,7 @@ class IdlePartitions:
         self.silences = {name: Silence(self.clock()) for name in names}
 
     def record_poll(self, name: str, polled: Polled) -> None:
-        """Record whether a poll returned messages of a partition, and whether it reached their end."""
+        """Record whether a partition had messages in a poll, and whether the poll read it to its end."""
         silence = self.silences[name]
         silence.at_end = polled.end is not None
         if polled.offsets:

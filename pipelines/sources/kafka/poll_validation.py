@@ -61,7 +61,7 @@ class PollValidation:
     def _rows(
         self, polls: PolledMessages, messages: Messages
     ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-        """Validate the messages of a poll; return valid rows, rejected rows, and messages of rows outside.
+        """Validate a poll's messages; return valid rows, rejected rows, and messages of rows out of range.
 
         In all three ``offset`` is the index in ``messages``, by which the caller splits them by partition.
         """

@@ -30,7 +30,7 @@ _COMMIT_EVERY_S = 5.0
 
 
 class Reading:
-    """Reads a topic with one consumer, and holds what the steps of one process share.
+    """Reads a topic with one consumer; all steps of a job in one process share one `Reading`.
 
     Args:
         source: the topic and its settings.
