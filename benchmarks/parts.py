@@ -22,7 +22,6 @@ from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import write_frame
 from pipelines.sources.base import Position, Positions, Step
-from pipelines.sources.files.validated_rows import validated
 from pipelines.sources.messages import DecoderSpec, Messages, decoded
 from pipelines.state import snapshot_file
 
@@ -103,7 +102,7 @@ def _decoding(frame: pl.DataFrame, kind: str) -> tuple[float, float]:
     def run() -> None:
         (raw,) = decoded(decode, came)
         inside, _ = fleet.INPUT.within(raw.with_columns(pl.int_range(1, rows + 1).alias("row")))
-        validated(inside, inside["message"], time.time_ns() // 1000, fleet.INPUT.max_future_s)
+        fleet.INPUT.validated(inside, inside["message"], time.time_ns() // 1000)
 
     return _least(run) / rows, sum(map(len, values)) / rows
 

@@ -35,7 +35,7 @@ from pipelines.jobs import follow
 from pipelines.jobs.alias import AliasedVersion
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
-from pipelines.sinks.files import read_forecasts
+from pipelines.sinks.files import FORECASTS
 from pipelines.sinks.numbers import JobNumbers, read_shards
 from pipelines.sources.base import Step
 from pipelines.sources.model_changes import read_changes
@@ -173,21 +173,35 @@ class Latencies:
             self.changed_s = time.time()
 
 
-def differences(
-    old: Forecaster, new: Forecaster, issued: pl.DataFrame, series: int, change: int
-) -> dict[str, float]:
+def read_windows(output: Path) -> pl.DataFrame:
+    """Return the number of forecasts and of model versions in each window, without reading the forecasts.
+
+    Columns: ``issued_at, len, versions``. All forecasts of a large fleet would need gigabytes of memory.
+    """
+    return (
+        pl.scan_parquet(output / FORECASTS / "*.parquet")
+        .group_by("issued_at")
+        .agg(pl.len(), pl.col("model_version").n_unique().alias("versions"))
+        .collect()
+    )
+
+
+def differences(old: Forecaster, new: Forecaster, output: Path, series: int, change: int) -> dict[str, float]:
     """Return how far the forecasts after a change are from two references, in deviations of a series.
 
     The references are a state that is re-warmed at once at the change, and a state that always ran ``new``.
     """
     ids = names(series)[:_COMPARED]
+    files = pl.scan_parquet(output / FORECASTS / "*.parquet")
+    is_compared = pl.col("series_id").is_in(ids) & (pl.col("issued_at").dt.epoch("us") > change * _HOUR_US)
+    issued = files.filter(is_compared).collect()
     last = int(issued["issued_at"].dt.epoch("us").max()) // _HOUR_US - 1  # type: ignore[arg-type]
     values = np.stack([value(series, w)[:_COMPARED] for w in range(last + 1 - _FIRST)])
     every = Windows(tuple(ids), _FIRST, values)
     state, _ = advance(old, old.initial_state(), every.between(_FIRST, change))
     _, at_once = advance(new, rewarm(new, state), every.between(change, last + 1))
     _, always = advance(new, new.initial_state(), every)
-    found = _values(issued.filter(pl.col("series_id").is_in(ids)), change)
+    found = _values(issued, change)
     scale = float(values.std(axis=0).mean())
     rewarmed, long_run = (np.abs(found - _values(one.frame(), change)) / scale for one in (at_once, always))
     return {
@@ -210,8 +224,8 @@ def main() -> int:
     """Run the stream, and print latencies, memory, differences and the JSON object."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.swap", description=__doc__)
     parser.add_argument("--series", type=int, default=10_000)
-    parser.add_argument("--pace", type=float, default=0.5, metavar="SECONDS", help="time between two windows")
-    parser.add_argument("--before", type=int, default=120, help="paced windows before the request")
+    parser.add_argument("--pace", type=float, default=1.0, metavar="SECONDS", help="time between two windows")
+    parser.add_argument("--before", type=int, default=60, help="paced windows before the request")
     chosen = parser.parse_args()
     print(machine.described(), flush=True)
     old, new = (Forecaster.untrained(NetworkConfig(), WindowConfig(freq="1h"), seed) for seed in (1, 2))
@@ -226,9 +240,8 @@ def main() -> int:
         outcome = run_stream(job, latencies.take, print)
         change = read_changes(output / "state")[-1].window
         assert change is not None
-        issued = read_forecasts(output)
-        far = differences(old, new, issued, chosen.series, change)
-    windows = issued.group_by("issued_at").agg(pl.len(), pl.col("model_version").n_unique().alias("versions"))
+        windows = read_windows(output)
+        far = differences(old, new, output, chosen.series, change)
     asked = _FIRST + filled + chosen.before
     before = [ms for w, ms in latencies.by_window.items() if _FIRST + filled + _WARM_UP <= w < asked]
     around = [ms for w, ms in latencies.by_window.items() if w >= asked]
@@ -245,6 +258,7 @@ def main() -> int:
         "p50_ms_before": round(float(np.median(before)), 1),
         "p99_ms_before": round(p99_ms, 1),
         "p50_ms_during": round(float(np.median(around)), 1),
+        "p99_ms_during": round(float(np.quantile(around, 0.99)), 1),
         "longest_ms_during": round(longest_ms, 1),
         "ratio": round(longest_ms / p99_ms, 2),
         "mib_before": round(memory.around(began - 5), 1),

@@ -66,6 +66,7 @@ def main(folder: Path) -> None:
     ):
         assert server.stdout is not None
         try:
+            page.emulate(1440, 1180)
             page.open(f"{json.loads(server.stdout.readline())['url']}/#JFK.temp")
             page.wait_for("JFK.temp", "Series with the most alarms")
             page.picture(IMAGE)

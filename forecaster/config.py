@@ -65,7 +65,9 @@ class NetworkConfig(Settings):
         if any(lag < 1 for lag in self.lags):
             raise SettingsConflict("{} must be 1 or more", "network.lags")
         if self.lags and max(self.lags) > self.ring:
-            raise SettingsConflict("{} must be as long as the longest of {}", "network.ring", "network.lags")
+            raise SettingsConflict(
+                "{} must be at least as long as the longest of {}", "network.ring", "network.lags"
+            )
         return self
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-_TEMPORARY: Final = ".tmp"  # suffix of the hidden name under which a file is written before it is renamed
+_TEMPORARY: Final = ".tmp"  # an unfinished file has a hidden name with this suffix, until it is renamed
 
 
 def write_whole(

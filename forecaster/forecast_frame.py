@@ -122,7 +122,7 @@ def forecast_with(model: Forecaster, windows: Windows, scored: float = 0.1) -> F
 
 
 def select(forecasts: pl.DataFrame, horizon: int, quantiles: Sequence[float]) -> pl.DataFrame:
-    """Return flat forecasts up to a horizon, with the median and the columns of some other levels.
+    """Return flat forecasts for the horizons up to ``horizon``, with the median and the levels ``quantiles``.
 
     Raises:
         ConfigError: the forecasts do not reach the horizon, or lack a level.

@@ -115,7 +115,7 @@ class Forecasts:
         )
 
     def latest(self) -> Forecasts:
-        """Return these forecasts with ``issued`` True only for the last issued forecast of each series."""
+        """Return these forecasts, with ``issued`` True only for the last issued forecast of each series."""
         issued_from_here = np.cumsum(self.issued[::-1], axis=0)[::-1]
         return replace(self, issued=self.issued & (issued_from_here == 1))
 
@@ -163,5 +163,5 @@ def flat_column(level: float) -> str:
 
 @lru_cache(maxsize=16)
 def _ids(series_ids: tuple[str, ...]) -> pl.Series:
-    """Return the ids as a column; cached, since they are the same from window to window."""
+    """Return series ids as a Polars column; it is cached, since the ids rarely change."""
     return pl.Series("series_id", series_ids, pl.String)

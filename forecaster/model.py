@@ -109,11 +109,11 @@ class Forecaster:
         return replace(self, covariates=covariates)
 
     def initial_state(self) -> State:
-        """Return the state of an empty fleet."""
+        """Return the state of a fleet without series."""
         return self.new_series_state((), 0)
 
     def new_series_state(self, series_ids: tuple[str, ...], start: int) -> State:
-        """Return the state of series without any value before the window ``start``, which is their first."""
+        """Return the state of new series, which have no value yet; their first window is ``start``."""
         series = len(series_ids)
         return State(
             model_version=self.version,

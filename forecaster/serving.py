@@ -123,15 +123,17 @@ def last_forecasts(
     rows = rows.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("offset"))
     closed_us = int(freq.end_us(int(windows.max())))
     batch = Batch("history", 0, len(rows), rows, quarantine.empty(offset=True), closed_us)
-    parts = []
+    found: pl.DataFrame | None = None
     for after, output in apply(shard, batch, forecaster):
         shard = after
         if output.forecasts is not None:
-            parts.append(output.forecasts.latest().frame())
-    if not parts:
+            # Merge after each block: the forecasts of all blocks of a long history would fill the memory.
+            newer = output.forecasts.latest().frame()
+            both = newer if found is None else pl.concat([found, newer])
+            found = both.unique("series_id", keep="last", maintain_order=True)
+    if found is None:
         raise DataError("the history has no value: send a value of at least one series")
-    found = pl.concat(parts).unique("series_id", keep="last", maintain_order=True).sort("series_id")
-    return _answer(forecaster, found, shard.state), shard.state
+    return _answer(forecaster, found.sort("series_id"), shard.state), shard.state
 
 
 def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.DataFrame:
@@ -162,21 +164,19 @@ def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.Dat
 
 
 def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
-    """Return a shard that continues a state, after stepping all its series to the newest clock."""
+    """Return a shard that continues a state, after stepping each series to the latest clock of all series."""
     shard = Shard.cold(0, 1, forecaster.initial_state() if state is None else state, ["history"])
     if state is None or not len(state):
         return shard
     closed = int(state.clock.max())
     nothing = Windows(state.series_ids, closed + 1, np.empty((0, len(state))))
-    # this also copies the state, because `apply` changes its arrays
+    # With no windows, `advance` only aligns the clocks, and returns a copy, because `apply` changes arrays.
     aligned, _ = advance(forecaster, state, nothing)
     return replace(shard, state=aligned, closed_through=closed)
 
 
 def _check_open(windows: Ints, closed_through: int | None) -> None:
-    """Raise DataError if the state has closed the window of a row; ``windows`` holds the window of each
-    row.
-    """
+    """Raise DataError if the state has closed the window of a row; ``windows`` has each row's window."""
     is_closed = windows <= closed_through if closed_through is not None else np.zeros(len(windows), bool)
     if is_closed.any():
         others = f" (and {int(is_closed.sum()) - 1:,} more rows)" if is_closed.sum() > 1 else ""

@@ -67,7 +67,7 @@ class State:
 
     @property
     def bytes_per_series(self) -> float:
-        """Bytes per series in all arrays, without its id."""
+        """Bytes per series in all arrays of the state, without the bytes of the series id."""
         clocks = self.clock.nbytes + self.silent.nbytes
         return clocks / max(len(self), 1) + sum(self.bytes_by_component.values())
 
@@ -109,7 +109,7 @@ class State:
         return State(self.model_version, self.freq, ids, clock, silent, parts, room)
 
     def part(self, series: slice) -> State:
-        """Return some of the series as views: writing into the part changes this state."""
+        """Return the state of the series in a slice, as views: writing into its arrays changes this state."""
         parts = {name: {f: a[series] for f, a in own.items()} for name, own in self.parts.items()}
         return self._with(self.series_ids[series], self.clock[series], self.silent[series], parts)
 

@@ -38,7 +38,7 @@ class _Open:
 
 
 _lock = threading.Lock()
-_open: list[_Open] = []  # the open blocks of `compute_threads`, the oldest first
+_open: list[_Open] = []  # this list holds the open blocks of `compute_threads`, the oldest first
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def weights_of_blob(data: bytes) -> dict[str, torch.Tensor]:
 
 
 def read(path: Path, unpacked: Callable[[bytes], Model]) -> Model:
-    """Read the model in a file.
+    """Read a file, and return the model that ``unpacked`` makes of its bytes.
 
     Args:
         path: the file.

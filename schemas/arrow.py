@@ -26,7 +26,7 @@ _BYTES = (
 
 
 def frame_of(rows: pa.RecordBatch | pa.Table) -> pl.DataFrame:
-    """Convert Arrow rows to a Polars frame; no type and no content of a column raises an error."""
+    """Convert Arrow rows to a Polars frame, without an error for any type or content of a column."""
     columns = [series_of(name, column) for name, column in zip(rows.schema.names, rows.columns, strict=True)]
     return pl.DataFrame(columns) if columns else pl.DataFrame()
 
@@ -50,10 +50,10 @@ def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
     kinds = {one.dtype for one in made}
     # All chunks of a Polars column must have the same type.
     if kinds == {pl.String, pl.Binary}:
-        # Text that is not UTF-8 is Binary, so convert the other chunks to Binary, too.
+        # A chunk of text that is not UTF-8 has become Binary: convert the other chunks to Binary, too.
         made = [one.cast(pl.Binary) for one in made]
     elif len(kinds) > 1:
-        # Chunks with values that Polars cannot represent are text, so convert the other chunks to text, too.
+        # A chunk with values that Polars cannot represent has become text: convert the others to text, too.
         made = [_as_text(chunk, one) for chunk, one in zip(chunks, made, strict=True)]
     return pl.concat(made).alias(name)
 
@@ -145,7 +145,7 @@ def _bytes_like(kind: pa.DataType) -> pa.DataType:
 
 
 def _timestamps(cells: pa.Array) -> pl.Series:
-    """Convert times to Datetime, in UTC if they have a time zone.
+    """Convert an Arrow column of timestamps to Polars Datetime, in UTC if the Arrow type has a time zone.
 
     The stored numbers stay the same, because Arrow stores times with a time zone in UTC.
     """
@@ -162,7 +162,7 @@ def _ticks(cells: pa.Array, unit: str, dtype: Any) -> pl.Series:
 
 
 def _decimals(cells: pa.Array) -> pl.Series:
-    """Convert the cells to a Polars Decimal if all their digits fit into one, else to text."""
+    """Convert an Arrow column of decimals to a Polars Decimal if its digits fit into one, else to text."""
     scale = max(cells.type.scale, 0)
     try:
         return _polars(cells.cast(pa.decimal128(_MOST_DIGITS, min(scale, _MOST_DIGITS))))
@@ -177,7 +177,7 @@ def _uuids(storage: pa.Array) -> pl.Series:
 
 
 def _text(cell: pa.Scalar) -> str | None:
-    """Convert a cell of a type that Polars does not have to text: the type, a blank, and the value as JSON.
+    """Write a cell of a type that Polars lacks as text: the Arrow type, a blank, and the value as JSON.
 
     A value that is text, a number or a Boolean is written without the type. If Python cannot read the value,
     only the type is written.

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import polars as pl
 
-from schemas import time_formats
-from schemas.text_cells import names, shown, text
+from schemas import time_formats, time_zones
+from schemas.text_cells import joined_names, names, shown, text
 from schemas.time_formats import AUTO
+from schemas.time_zones import TIME
 
-__all__ = ["AUTO", "MISSING", "TIME", "given", "lacks_zone", "names", "numbers", "shown", "text", "times"]
+__all__ = [
+    "AUTO", "MISSING", "TIME", "given", "joined_names", "lacks_zone", "names", "numbers", "shown", "text",
+    "times",
+]  # fmt: skip
 
 MISSING = ("", "NA", "null", "None")
 """The texts that mean a missing value in a column of numbers or times.
@@ -20,8 +24,6 @@ MISSING = ("", "NA", "null", "None")
 Blanks around the text are ignored. In a column of names these texts are names, except the empty text, which
 means a missing name.
 """
-
-TIME = pl.Datetime("us", "UTC")
 
 _DAY = r"\d{4}-\d{2}-\d{2}"
 _CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d"
@@ -33,8 +35,8 @@ _MONTH = r"^\d{4}-(?:0[1-9]|1[0-2])$"
 _QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
-# `times` moves times before 1600 or after 2300 to these limits, because microseconds of far times overflow.
-# The rows of such times are rejected all the same: observations must be in the years 1678 to 2261.
+# `times` replaces a time before 1600 or after 2300 by the nearer limit: microseconds of far times overflow.
+# The row of such a time is rejected anyway: observations must be in the years 1678 to 2261.
 _LEAST_US = -11_676_096_000_000_000
 _MOST_US = 10_413_792_000_000_000
 
@@ -48,9 +50,9 @@ def given(cells: pl.Series) -> pl.Series:
 
 
 def numbers(cells: pl.Series) -> pl.Series:
-    """Convert the cells to Float64 ``[n]``.
+    """Convert the cells to Float64 ``[n]``; a cell that is missing or not a number becomes null.
 
-    A cell that is missing or not a number becomes null. NaN and infinity are kept.
+    NaN and infinity are kept.
     """
     cells = _plain(cells)
     if cells.dtype.is_numeric():
@@ -58,11 +60,12 @@ def numbers(cells: pl.Series) -> pl.Series:
     return text(cells).str.strip_chars().cast(pl.Float64, strict=False)
 
 
-def times(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
+def times(cells: pl.Series, time_format: str = AUTO, time_zone: str = "") -> pl.Series:
     """Convert the cells to times, ``Datetime("us", "UTC") [n]``.
 
     A cell that is missing or not a time becomes null. Times with a time zone are converted to UTC. Times and
-    dates without a zone are read as UTC.
+    dates without a zone are local times of ``time_zone``; a local time that does not exist there, or exists
+    twice, becomes null.
 
     With the format ``auto``, a column may mix these forms:
 
@@ -76,8 +79,18 @@ def times(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
     Args:
         cells: the column, of any type.
         time_format: the format of times in text and numbers: one that `schemas.time_formats.check` accepts.
+        time_zone: the zone of times without a zone: one that `schemas.time_zones.check` accepts; "" for UTC.
     """
     cells = _plain(cells)
+    read = _times_in_utc(cells, time_format)
+    if time_zones.is_utc(time_zone):
+        return read
+    local = without_zone(cells, time_format)
+    return time_zones.to_utc(read, time_zone).zip_with(local, read) if local.any() else read
+
+
+def _times_in_utc(cells: pl.Series, time_format: str) -> pl.Series:
+    """Convert the cells to times; those without a zone are read as UTC."""
     dtype = cells.dtype
     if isinstance(dtype, pl.Datetime):
         micros = _micros(cells.to_physical(), dtype.time_unit)
@@ -100,18 +113,24 @@ def _plain(cells: pl.Series) -> pl.Series:
 
 
 def lacks_zone(cells: pl.Series, time_format: str = AUTO) -> bool:
-    """Return True if any time of the column has no time zone, so that `times` reads it as UTC."""
+    """Return True if any time of the column has no time zone."""
+    return bool(without_zone(cells, time_format).any())
+
+
+def without_zone(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
+    """Return Boolean ``[n]``, True for each time without a time zone, and False for missing cells."""
     cells = _plain(cells)
+    given = cells.is_not_null()
     if isinstance(cells.dtype, pl.Datetime):
-        return cells.dtype.time_zone is None
+        return given & (cells.dtype.time_zone is None)
     if cells.dtype == pl.Date:
-        return True
+        return given
     if time_format != AUTO:
-        return not time_formats.has_zone(time_format) and bool(cells.is_not_null().any())
+        return given & (not time_formats.has_zone(time_format))
     if cells.dtype.is_numeric() or cells.dtype == pl.Null:
-        return False
+        return given & False
     words = text(cells)
-    return bool((words.str.contains(_NO_ZONE) | words.str.contains(_PERIOD)).any())
+    return (words.str.contains(_NO_ZONE) | words.str.contains(_PERIOD)).fill_null(False)
 
 
 def _micros(ticks: pl.Series, unit: str) -> pl.Series:
@@ -141,7 +160,7 @@ def _from_text(words: pl.Series) -> pl.Series:
 
 
 def _from_repeated(words: pl.Series) -> pl.Series:
-    """Convert text to microseconds since 1970, Int64 ``[n]``; parse a text that many cells have only once.
+    """Convert text to microseconds since 1970, Int64 ``[n]``; parse each distinct text once if many repeat.
 
     This saves time, because the series of a fleet often have rows at the same times. If more than half of the
     texts are distinct, all cells are parsed.

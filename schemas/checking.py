@@ -14,7 +14,7 @@ from schemas.errors import DataError
 
 
 def failing(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
-    """Return which cells of a frame do not fit a schema.
+    """Return a Boolean frame of the columns with cells that do not fit a schema; True marks these cells.
 
     Returns:
         A frame with a Boolean column ``[rows]`` for each column that contains a failing cell; True marks the

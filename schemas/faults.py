@@ -11,9 +11,13 @@ import polars as pl
 
 from schemas import cells, quarantine
 from schemas.time_formats import looks_like
+from schemas.time_zones import is_repeated, is_skipped, is_utc
 
 _PLAIN_TYPES = (pl.String, pl.Boolean, pl.Null, pl.Categorical, pl.Enum)
 """Common column types. If a column has another type, the sentences about its cells name that type."""
+
+LOCAL = "timestamp local"
+"""Column of the times as local times, which `faults_of` needs if a job sets a time zone."""
 
 
 class Fault(NamedTuple):
@@ -34,7 +38,7 @@ class Fault(NamedTuple):
 
 
 def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
-    """Return an expression for the kind or the sentence of each row's first fault.
+    """Return a Polars expression that gives the kind, or the sentence, of the first fault of each row.
 
     Args:
         faults: the possible faults, in the order in which they are checked.
@@ -44,7 +48,7 @@ def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
 
 
 def faults_of_problem(default: str) -> list[Fault]:
-    """Return the fault of rows that the reader of the file or message could not read, as a list of one fault.
+    """Return a list with one fault, for rows that the reader of the file or message could not read.
 
     The ``found`` of the fault is True for every row, so use the fault only for rows with a problem. The
     column ``problem`` of a row holds the sentence of the fault, and the column ``problem_kind`` holds its
@@ -59,7 +63,12 @@ def faults_of_problem(default: str) -> list[Fault]:
 
 
 def faults_of(
-    name: str, dtype: pl.DataType, time_format: str, largest: float, covariate: str | None
+    name: str,
+    dtype: pl.DataType,
+    time_format: str,
+    largest: float,
+    covariate: str | None,
+    time_zone: str = "",
 ) -> list[Fault]:
     """Return the faults that the cells of a column can have, in the order in which they are checked.
 
@@ -67,7 +76,8 @@ def faults_of(
     cell that fails the schema and has no other fault must have the last one.
 
     The expressions need a frame with three columns: ``NAME``, the raw cells as text; ``NAME read``, the
-    parsed cells; and ``NAME given``, which is True for cells that are not missing.
+    parsed cells; and ``NAME given``, which is True for cells that are not missing. With a time zone, they
+    also need the column `LOCAL` beside ``timestamp``.
 
     Args:
         name: the name of the column, ``NAME`` above.
@@ -75,6 +85,7 @@ def faults_of(
         time_format: the format of times in text and numbers; see `schemas.cells.times`.
         largest: the largest valid absolute value of a number.
         covariate: the name of the covariate if the column holds a covariate, else None.
+        time_zone: the zone of times without a zone; "" for UTC.
     """
     read, unread = pl.col(f"{name} read"), pl.col(f"{name} given") & pl.col(f"{name} read").is_null()
     label = covariate or name
@@ -103,6 +114,7 @@ def faults_of(
         by_format = "" if time_format == cells.AUTO else f" by data.time_format = {time_format!r}"
         outside = "is outside the years 1678 to 2261"
         return [
+            *([] if is_utc(time_zone) else _faults_of_zone(cell, unread, time_zone)),
             _fault(unread & looks.is_not_null(), "is a number that may be no time", cell + " " + looks),
             _fault(unread, "is not a time", cell + f" is not a time{by_format}{kind}"),
             _fault(read.is_null(), "time is missing"),
@@ -111,6 +123,22 @@ def faults_of(
     return [
         _fault(unread, "is no text", cell + f" is no text{kind}"),
         _fault(True, f"{name} is missing"),
+    ]
+
+
+def _faults_of_zone(cell: pl.Expr, unread: pl.Expr, zone: str) -> list[Fault]:
+    local, fix = pl.col(LOCAL), "write times with their offset from UTC, such as +01:00"
+    return [
+        _fault(
+            unread & is_skipped(local, zone),
+            "local time does not exist",
+            cell + f" does not exist in {zone}, where clocks are set forward: {fix}",
+        ),
+        _fault(
+            unread & is_repeated(local, zone),
+            "local time exists twice",
+            cell + f" exists twice in {zone}, where clocks are set back: {fix}",
+        ),
     ]
 
 

@@ -59,7 +59,7 @@ _FORECASTS = Forecast.to_schema()
 
 
 def check_forecasts(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return ``frame`` unchanged if it is a valid frame of forecasts.
+    """Return ``frame`` unchanged if it is a valid frame of forecasts, else raise a `DataError`.
 
     Raises:
         DataError: a column is absent or of another type, two rows have equal values in the columns of

@@ -135,7 +135,7 @@ def _quarantined(
         reasons.append(pl.col("\0problem"))
     for name in made:
         work = work.with_columns(bad[name][at].alias(f"\0{name}"))
-        # Report only the reader's problem for a row that the reader could not read: its cells mean nothing.
+        # For a row that the reader could not read, report only the reader's problem: its cells mean nothing.
         is_faulty = pl.col(f"\0{name}") & ~pl.col("\0broken")
         first.append(pl.when(is_faulty).then(pl.lit(name)))
         kinds.append(pl.when(is_faulty).then(pl.lit(_KINDS.get(name, "is not a number"))))

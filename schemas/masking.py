@@ -14,7 +14,7 @@ MASK: Final = "***"
 
 # Matches the user name and the password of a URL, NAME:PASSWORD@ in http://NAME:PASSWORD@host.
 # A password may contain even @ or /, so the match ends at the last @ before a blank.
-# A number before a slash is a port and no password, as in http://host:8080/a@b.
+# A number between the colon and a slash is a port and no password, as in http://host:8080/a@b.
 _USER_INFO = re.compile(r"(?<=//)(?:[^\s/:]*:(?!\d+[/?#])\S*|[^\s/@:'\"]+)@")
 _SECRET_QUERY = re.compile(
     r"([?&;][^=&;\s]*(?:password|passwd|pwd|secret|token|api_?key|sig|signature|credential|odbc_connect)"
@@ -24,12 +24,12 @@ _SECRET_QUERY = re.compile(
 
 
 def masked(text: str) -> str:
-    """Replace the user names, passwords and tokens of all URLs in a text by ``***``."""
+    """Replace user names, passwords and parameters with secret names in the URLs of a text by ``***``."""
     return _SECRET_QUERY.sub(rf"\1{MASK}", _USER_INFO.sub(f"{MASK}@", text))
 
 
 def split_login(url: str) -> tuple[str, str]:
-    """Split the user name and the password off a URL.
+    """Return a URL without its user name and password, and these two as the text ``name:password``.
 
     Returns:
         The URL without a user name and password, and the text ``name:password``, which is empty if the URL

@@ -13,7 +13,8 @@ import polars as pl
 from schemas import cells, quarantine
 from schemas.checking import failing
 from schemas.errors import DataError
-from schemas.faults import Fault, faults_of, faults_of_problem, first
+from schemas.faults import LOCAL, Fault, faults_of, faults_of_problem, first
+from schemas.time_zones import is_utc
 
 SCHEMA: dict[str, pl.DataType] = {
     "series_id": pl.String(),
@@ -72,7 +73,7 @@ class Observation(pa.DataFrameModel):
         ordered = True
 
 
-# Build the schema only once: with the class `Observation`, each thread would build it again.
+# Build the schema once, here: if `Observation` itself were used, each thread would build the schema again.
 _OBSERVATIONS = Observation.to_schema()
 
 
@@ -83,12 +84,12 @@ def _with_covariates(names: tuple[str, ...]) -> pa.DataFrameSchema:
 
 
 def covariates_of(columns: Iterable[str]) -> list[str]:
-    """Return the columns of observed covariates among ``columns``, in the order of ``columns``."""
+    """Return those of ``columns`` that hold observed covariates, in their order."""
     return [name for name in columns if name.startswith(OBSERVED)]
 
 
 def optional_columns(columns: Iterable[str]) -> list[str]:
-    """Return the optional columns (``event_id``, observed covariates) among ``columns``, in their order."""
+    """Return those of ``columns`` that are optional (``event_id``, observed covariates), in their order."""
     return [name for name in columns if name == "event_id" or name.startswith(OBSERVED)]
 
 
@@ -103,7 +104,9 @@ def lacks_zone(frame: pl.DataFrame) -> bool:
     return cells.lacks_zone(frame["timestamp"])
 
 
-def validate(frame: pl.DataFrame, time_format: str = cells.AUTO) -> tuple[pl.DataFrame, pl.DataFrame]:
+def validate(
+    frame: pl.DataFrame, time_format: str = cells.AUTO, time_zone: str = ""
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split raw rows into valid rows and quarantined rows; each raw row is in exactly one of the two.
 
     The raw frame must have the columns ``series_id``, ``timestamp`` and ``value``, of any type. It may also
@@ -123,6 +126,8 @@ def validate(frame: pl.DataFrame, time_format: str = cells.AUTO) -> tuple[pl.Dat
     Args:
         frame: the raw rows.
         time_format: the format of times in text and numbers; see `schemas.cells.times`.
+        time_zone: the zone of times without a zone, such as ``Europe/Berlin``; "" for UTC. A local time that
+            does not exist in the zone, or exists twice, is quarantined.
 
     Returns:
         Two frames. The first is the observation frame (`SCHEMA`) of the valid rows, in the order of the raw
@@ -138,7 +143,7 @@ def validate(frame: pl.DataFrame, time_format: str = cells.AUTO) -> tuple[pl.Dat
         raise DataError(
             f"the rows lack {', '.join(absent)}; their columns are: {', '.join(frame.columns) or 'none'}"
         )
-    read = _read(frame, time_format)
+    read = _read(frame, time_format, time_zone)
     covariates = tuple(covariates_of(read.columns))
     fails = pl.DataFrame()
     if not all(map(_is_good, read.get_columns())):
@@ -152,18 +157,18 @@ def validate(frame: pl.DataFrame, time_format: str = cells.AUTO) -> tuple[pl.Dat
     good = read if offset is None else read.with_columns(offset)
     if not bad.any():
         return good, quarantine.empty(offset=offset is not None)
-    rejected = _quarantined(frame, read, fails, bad, time_format)
+    rejected = _quarantined(frame, read, fails, bad, time_format, time_zone)
     return good.filter(~bad), rejected if offset is None else rejected.with_columns(offset.filter(bad))
 
 
-def _read(frame: pl.DataFrame, time_format: str = cells.AUTO) -> pl.DataFrame:
+def _read(frame: pl.DataFrame, time_format: str = cells.AUTO, time_zone: str = "") -> pl.DataFrame:
     """Convert the columns of a raw frame to the types in `SCHEMA`.
 
     A cell that cannot be parsed becomes null. In a covariate it becomes infinity (see `_covariate`).
     """
     columns = [
         cells.names(frame["series_id"]),
-        cells.times(frame["timestamp"], time_format),
+        cells.times(frame["timestamp"], time_format, time_zone),
         cells.numbers(frame["value"]),
     ]
     if "event_id" in frame.columns:
@@ -179,7 +184,7 @@ def _is_good(column: pl.Series) -> bool:
     validates few rows at a time. So `validate` calls pandera only if this function returns False.
     """
     if column.name.startswith(OBSERVED):
-        # Polars orders NaN above all numbers, so this comparison is False for NaN.
+        # Polars orders NaN above all numbers, so this comparison is False for NaN, as it should be.
         return bool((column.drop_nulls().abs() <= LARGEST).all())
     if column.null_count():
         return False
@@ -202,7 +207,12 @@ def _covariate(given: pl.Series) -> pl.Series:
 
 
 def _quarantined(
-    frame: pl.DataFrame, read: pl.DataFrame, fails: pl.DataFrame, bad: pl.Series, time_format: str
+    frame: pl.DataFrame,
+    read: pl.DataFrame,
+    fails: pl.DataFrame,
+    bad: pl.Series,
+    time_format: str,
+    time_zone: str,
 ) -> pl.DataFrame:
     at = bad.arg_true()
     raw, read = frame[at], read[at]
@@ -230,13 +240,16 @@ def _quarantined(
             read[name].alias(f"{name} read"),
             cells.given(raw[name]).alias(f"{name} given"),
         )
+        if name == "timestamp" and not is_utc(time_zone):
+            work = work.with_columns(cells.times(raw[name], time_format).alias(LOCAL))
         fails_here = pl.col(f"{name} fails")
-        # Report only the reader's problem for a row that the reader could not read: its cells mean nothing.
+        # For a row that the reader could not read, report only the reader's problem: its cells mean nothing.
         if has_problems:
             fails_here = fails_here & pl.col("problem").is_null()
         label = name.removeprefix(OBSERVED)
         covariate = None if label == name else label
-        causes.append((fails_here, label, faults_of(name, raw.schema[name], time_format, LARGEST, covariate)))
+        faults = faults_of(name, raw.schema[name], time_format, LARGEST, covariate, time_zone)
+        causes.append((fails_here, label, faults))
     sentences = [pl.when(is_bad).then(first(faults, "sentence")) for is_bad, _, faults in causes]
     kinds = [pl.when(is_bad).then(first(faults, "kind")) for is_bad, _, faults in causes]
     return work.select(

@@ -20,6 +20,8 @@ KINDS: Final = (
     "time is missing",
     "is not a time",
     "is a number that may be no time",
+    "local time does not exist",
+    "local time exists twice",
     "is outside the years 1678 to 2261",
     "is in the future",
     "value is missing",
@@ -89,7 +91,7 @@ def empty(offset: bool = False) -> pl.DataFrame:
 
 
 def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
-    """Return the quarantined row of a file that cannot be read at all, or only up to some row.
+    """Return one quarantined row, which stands for a file that cannot be read at all, or not to its end.
 
     Args:
         file: the name of the file.
@@ -146,4 +148,4 @@ def check_share(reasons: Mapping[str, int], rows: int, most: float, rejected: pl
     raise DataError(f"{message}{first}; correct the rows, or raise data.max_quarantined (1 allows any share)")
 
 
-_SHOWN = 3  # a message shows at most this many reasons
+_SHOWN = 3  # an error message lists at most this many kinds of faults

@@ -100,7 +100,7 @@ _MEMBER_SCORES = MemberScore.to_schema()
 
 
 def check_member_scores(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return ``frame`` unchanged if it is a valid frame of members' scores.
+    """Return ``frame`` unchanged if it is a valid frame of members' scores, else raise a `DataError`.
 
     Raises:
         DataError: a column is absent or of another type, a number is out of its range, or a member occurs

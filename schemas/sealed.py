@@ -15,8 +15,8 @@ _CHECKSUM: Final = "crc32"
 
 def seal(record: Mapping[str, Any]) -> str:
     """Return one line of JSON: a record and its checksum."""
-    # Convert the keys to text, because JSON has only text keys and `unseal` computes the checksum with these.
-    # Number keys would give another checksum: they are sorted as 9, 10, but text keys as "10", "9".
+    # JSON has only text keys, so `unseal` computes the checksum from text keys: convert number keys to text.
+    # With number keys the checksum would differ: 9 is sorted before 10, but the text "10" before "9".
     as_read = json.loads(json.dumps(record))
     return json.dumps({**record, _CHECKSUM: _checksum(as_read)})
 

@@ -7,6 +7,7 @@ people to read. No content of a cell makes these functions raise an error.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -18,7 +19,7 @@ _YEARS_D = 92_000_000  # Polars can write dates within this many days of 1970 (2
 
 
 def text(cells: pl.Series) -> pl.Series:
-    """Convert the cells to text that can be parsed, String ``[n]``.
+    """Convert cells of any type to text for parsers to read, String ``[n]``; `shown` writes text for people.
 
     Lists and structs become JSON. Null and bytes that are not UTF-8 become null; `shown` can write such
     bytes.
@@ -82,6 +83,19 @@ def names(cells: pl.Series) -> pl.Series:
     return words
 
 
+def joined_names(parts: Sequence[pl.Series]) -> pl.Series:
+    """Join the names of several columns with "/", String ``[n]``; null if one of the names is missing.
+
+    A "/" inside a name is written as ``%2F``, so that different names never become the same one.
+    """
+    if len(parts) == 1:
+        return names(parts[0])
+    read = [names(part).str.replace_all("/", "%2F", literal=True) for part in parts]
+    read = [part.set(~part.str.contains(r"\S").fill_null(False), None) for part in read]
+    frame = pl.DataFrame([part.alias(str(i)) for i, part in enumerate(read)])
+    return frame.select(pl.concat_str(pl.all(), separator="/", ignore_nulls=False)).to_series()
+
+
 def _decoded(cells: pl.Series) -> pl.Series:
     try:
         return cells.cast(pl.String)
@@ -106,7 +120,7 @@ def _times(cells: pl.Series) -> pl.Series:
     ticks = cells.to_physical().cast(pl.Int64)
     unit = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
     most = _YEARS_D if unit == "days" else min(_YEARS_S * _TICKS[unit], 2**63 - 1)
-    # Compare without abs(), too, because abs() of the smallest int64 overflows to a negative number.
+    # Compare without abs(), too, because abs() of the smallest int64 overflows: it is a negative number.
     outside = (ticks.abs() > most) | (ticks < -most)
     if not outside.any():
         return cells.cast(pl.String)

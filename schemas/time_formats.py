@@ -25,7 +25,7 @@ or a count of steps.
 
 _EXCEL_DAYS = 25_569  # 1899-12-30, day 0 of spreadsheets, is this many days before 1970-01-01
 _MOST = 1e19  # larger numbers are not times in any unit: even as nanoseconds, they are after the year 2286
-_MOST_US = 10_413_792_000_000_000  # the start of the year 2300, in microseconds since 1970
+_MOST_US = 10_413_792_000_000_000  # this is the start of the year 2300, in microseconds since 1970
 _PROBE = datetime(2013, 1, 31, 13, 30, 30)
 
 
@@ -74,7 +74,7 @@ def from_pattern(words: pl.Series, pattern: str) -> pl.Series:
 
 
 def has_zone(pattern: str) -> bool:
-    """Return True if times in this format have an offset from UTC or are counts since 1970, in UTC."""
+    """Return True if times in a format have an offset from UTC, or are counts since 1970 in UTC."""
     return pattern in ("s", "ms", "us", "ns") or _has(pattern, ("z", ":z", "+", "#z", "s"))
 
 
@@ -102,7 +102,7 @@ def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
         known = known & ~n.is_between(-_LEAST, _LEAST, closed="none") & ~_digits_of_a_minute(n)
     elif time_format == "excel":
         # A spreadsheet stores 2 o'clock as a fraction of a day, which may be read as 7199.997 s, not 7200 s.
-        # Round to seconds, so that this row is in the window that begins at 2 o'clock.
+        # Round to seconds, so that a row of 2 o'clock is in the window that begins at 2 o'clock.
         seconds = ((n.cast(pl.Float64) - _EXCEL_DAYS) * 86_400).round()
         micros, known = seconds * 1_000_000, known & n.is_between(-1e7, 1e7)
     elif time_format == "ns":

@@ -42,13 +42,28 @@ class Browser:
         """Run the body of a JavaScript function in the page, and return its value."""
         return _request(f"{self._session}/execute/sync", {"script": script, "args": []})
 
+    def emulate(self, width: int, height: int, *, is_phone: bool = False, is_dark: bool = False) -> None:
+        """Give the page another size in pixels, the screen of a phone, or a reader who prefers dark mode."""
+        metrics = {
+            "width": width,
+            "height": height,
+            "deviceScaleFactor": 2 if is_phone else 1,
+            "mobile": is_phone,
+        }
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}]
+        for command, values in (
+            ("Emulation.setDeviceMetricsOverride", metrics),
+            ("Emulation.setEmulatedMedia", {"features": scheme}),
+        ):
+            _request(f"{self._session}/goog/cdp/execute", {"cmd": command, "params": values})
+
     @property
     def text(self) -> str:
         """Return the visible text of the page."""
         return str(self.run("return document.body ? document.body.innerText : ''"))
 
     def wait_for(self, *parts: str) -> str:
-        """Wait until the visible text contains all ``parts``, and return the text; fail after a timeout."""
+        """Wait until the visible text contains all ``parts``, and return it; fail after a timeout."""
         found: str = self.wait_until(lambda: self.text, lambda text: all(part in text for part in parts))
         return found
 
@@ -74,7 +89,7 @@ class Browser:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
-    """Run Chromium while the block runs.
+    """Start Chromium, yield a `Browser` that controls it, and stop Chromium at the end of the block.
 
     Args:
         folder: an empty folder for the profile of Chromium.

@@ -39,7 +39,7 @@ few values and small differences between members, so float32 rounding in the net
 def assert_same(
     a: dict[Key, Floats], b: dict[Key, Floats], scale: dict[str, float], within: float = 1e-5
 ) -> None:
-    """Assert that two sets of forecasts have equal keys, and values equal within ``within`` scales."""
+    """Assert that forecasts in two sets have equal keys, and values at most ``within`` scales apart."""
     assert sorted(a) == sorted(b)
     for key, values in a.items():
         assert np.isfinite(values).all(), key
@@ -102,14 +102,14 @@ def sorted_rows(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
     A frame without columns adds no row.
     """
     frame = pl.concat([pl.DataFrame(), *frames], how="diagonal")
-    # Round the quotients, because the last bit of a division in Polars depends on the length of the frame.
+    # Round ``late_s``, because the last bit of a division in Polars depends on the length of the frame.
     if "late_s" in frame.columns:
         frame = frame.with_columns(pl.col("late_s").round(6))
     return frame.sort(frame.columns) if len(frame) else pl.DataFrame()
 
 
 def nested(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return a forecast frame with one row for each horizon."""
+    """Return the forecasts of a frame with one row for each horizon instead of one row for each forecast."""
     return frame.explode("forecast").unnest("forecast")
 
 

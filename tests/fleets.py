@@ -22,7 +22,7 @@ from schemas.observations import OBSERVED
 
 HOUR = Frequency(3600)
 HOUR_US = 3600 * MICROSECONDS
-START = 376_944  # the window of one hour that begins at 2013-01-01
+START = 376_944  # index of the one-hour window that begins at 2013-01-01
 
 HALF_A_DAY = Frequency(12 * 3600)
 HALF_A_DAY_US = 12 * HOUR_US
@@ -73,7 +73,7 @@ def forecaster(
             weight.normal_(0.0, 0.3, generator=rng)
         for weight in made.network.decoder.parameters() if decoder else ():
             # Decoder weights must be small: large weights magnify rounding errors from step to step.
-            # These rounding errors differ if other series are in the batch.
+            # Rounding errors of a series depend on the other series in its batch, but forecasts must not.
             weight.mul_(0.3)
         made.network.ridge.normal_(0.0, 0.1, generator=rng)
     return replace(made, online_config=OnlineConfig(experts=EXPERTS))
@@ -81,7 +81,7 @@ def forecaster(
 
 @lru_cache
 def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
-    """Return covariates with the observed names ``observed`` and, with ``decoder``, tables of six series."""
+    """Return the observed covariates ``observed`` and, if ``decoder``, also known and static ones."""
     if not decoder:
         return Covariates(Features(observed=observed))
     rng, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]
@@ -145,7 +145,9 @@ def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
 
 
 def scales(windows: Windows, empty: str = "missing") -> dict[str, float]:
-    """Return for each series its standard deviation plus 1e-10 of its level; tests divide differences by it.
+    """Return the scale of each series by its id: its standard deviation plus 1e-10 of its largest value.
+
+    Tests divide differences of forecasts by this scale.
 
     Because of the second term, a tolerance of 1e-5 scales is larger than the float64 rounding of the level.
     """

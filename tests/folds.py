@@ -52,7 +52,7 @@ class Ran:
         return [shard.state for shard in self.shards]
 
     def take(self, output: Output) -> None:
-        """Add the forecasts and rows of a shard's output to the lists."""
+        """Add the forecasts and rows of a shard's output to the lists of this object."""
         self.forecasts.append(output.forecasts)
         self.late.append(output.late)
         self.quarantined.append(output.quarantined)
@@ -67,7 +67,7 @@ def run_shards(
     windows_per_step: int = 4,
     to_the_end: bool = True,
 ) -> Ran:
-    """Apply arrivals to new shards as a job does.
+    """Apply arrivals to new shards as a job does; return the shards and their outputs.
 
     With ``to_the_end``, a last watermark closes all windows.
     """
@@ -139,7 +139,7 @@ def shuffled(draw: Any, rows: pl.DataFrame, lateness_us: int) -> Iterator[Arriva
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
     # Sort by event time plus a random delay of at most the lateness.
-    # A row then precedes every row whose event time is later by more than the lateness.
+    # With such delays, a row precedes every row whose event time is later by more than the lateness.
     order = np.argsort(event_us + rng.integers(0, lateness_us + 1, len(rows)), kind="stable")
     rows, newest = rows[order], np.maximum.accumulate(event_us[order])
     cuts = draw(st.lists(st.integers(0, len(rows)), max_size=8))

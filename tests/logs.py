@@ -15,7 +15,8 @@ from pipelines.sources.base import Step
 from pipelines.storage import Location
 from schemas import quarantine
 from tests.comparisons import assert_same_frames, assert_same_scores
-from tests.fleets import HALF_A_DAY_US, SHORT_WEEK, START, forecaster, rows_of, scales
+from tests.fleets import HALF_A_DAY, HALF_A_DAY_US, SHORT_WEEK, START, forecaster, rows_of, scales
+from tests.outputs import assert_flat_as_nested
 from tests.partitions import Log
 from tests.stores import forecasts_written
 
@@ -49,7 +50,7 @@ def job_of(
 ) -> StreamJob:
     """Return an in-process stream of a log up to ``stop``.
 
-    It resumes if there is a state table, and writes a snapshot after each step.
+    It resumes if there is a state table, writes a snapshot after each step, and writes flat files, too.
     """
     return StreamJob(
         forecaster(**SHORT_WEEK),
@@ -61,6 +62,7 @@ def job_of(
         snapshot_every_s=0.0,
         runner="in-process",
         threads=1,
+        flat="csv",
     )
 
 
@@ -88,6 +90,7 @@ class LogOutputs:
         assert read_quarantine(self.output).equals(read_quarantine(output))
         assert read_late(self.output).equals(read_late(output))
         assert forecasts_written(output) == len(forecasts)
+        assert_flat_as_nested(output, HALF_A_DAY)
 
 
 def half_of(log: Log) -> int:

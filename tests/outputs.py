@@ -1,8 +1,16 @@
-"""Functions that read the files of a job's output folder on a disk."""
+"""Functions that read the files of a job's output folder."""
 
 from __future__ import annotations
 
-from pipelines.storage import Location
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+
+from forecaster.forecasts import flat
+from forecaster.time.frequency import Frequency
+from pipelines.sinks.files import FLAT, read_forecasts
+from pipelines.storage import Location, source_of
 from tests.stores import on_disk
 
 
@@ -19,3 +27,24 @@ def hidden(folder: Location) -> list[str]:
     """
     kept = (".numbers", ".run", ".ended-")
     return [p.name for p in folder.glob(".*") if not p.name.startswith(kept)]
+
+
+_READERS: dict[str, Callable[[Any], pl.DataFrame]] = {
+    ".csv": pl.read_csv,
+    ".jsonl": pl.read_ndjson,
+    ".parquet": pl.read_parquet,
+}
+_KEY = ("series_id", "timestamp", "horizon")
+
+
+def assert_flat_as_nested(output: Location, freq: Frequency) -> None:
+    """Assert that the flat files of an output have the rows of its forecast files, each row once."""
+    frames = []
+    for path in (output / FLAT).glob("*"):
+        frame = _READERS[path.suffix](source_of(path))
+        if path.suffix != ".parquet":
+            frame = frame.with_columns(pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC"))
+        frames.append(frame.with_columns(pl.col("horizon").cast(pl.Int16)))
+    expected = flat(read_forecasts(output), freq)
+    assert frames, "there are no flat files"
+    assert pl.concat(frames).sort(_KEY).equals(expected.sort(_KEY))

@@ -138,7 +138,7 @@ def _log(
     """Return a log of ``rows`` with random delays, some longer than the lateness, and with invalid rows."""
     kinds = np.repeat(["row", "bad", "file", "outside"], [len(rows), *rng.integers(0, 3, 3)])
     rng.shuffle(kinds)
-    kinds = np.append(kinds, "outside")  # a last row, so that no log is empty
+    kinds = np.append(kinds, "outside")  # append one row, so that no log is empty
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
     order = np.argsort(event_us + rng.integers(0, delay_us + 1, len(rows)), kind="stable")
     places = np.flatnonzero(kinds == "row")

@@ -171,7 +171,7 @@ class PowerLoss:
         self._operations += [
             _Operation((folder, name), None)
             for folder, name in lost.values()
-            if name not in names.get(folder, {})  # a name that still exists was replaced in one operation
+            if name not in names.get(folder, {})  # skip a name that was replaced: one operation records it
         ]
 
     def _walk(self, path: Path, within: str, number: int, names: dict[int, dict[str, int]]) -> None:

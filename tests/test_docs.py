@@ -92,7 +92,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied_desk(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy `desk`, and make the copy the working folder."""
+    """Copy `desk`, make the copy the working folder, and return the copy."""
     copy = tmp_path / "desk"
     shutil.copytree(desk, copy)
     monkeypatch.chdir(copy)
@@ -181,6 +181,9 @@ def test_the_docs_site_builds_without_a_warning(tmp_path: Path) -> None:
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert built.returncode == 0, built.stderr
     assert "forecaster.advance" in (tmp_path / "reference.html").read_text()
+    notebook = (tmp_path / "notebook.html").read_text()
+    assert notebook.count("<svg ") >= 4, "the cells of the notebook draw four figures"
+    assert "seasonal naive" in notebook
 
 
 def test_the_architecture_page_links_every_law_test() -> None:

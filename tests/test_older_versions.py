@@ -63,7 +63,7 @@ def assert_same_forecasts(one: pl.DataFrame, other: pl.DataFrame) -> None:
     assert_frame_equal(one.sort(IDENTITY), other.sort(IDENTITY), rel_tol=0, abs_tol=1e-4)
 
 
-def test_a_backfill_from_an_old_state_table_equals_a_backfill_of_all_rows(
+def test_a_backfill_from_an_old_state_table_forecasts_as_a_backfill_of_all_rows(
     model: Forecaster, tmp_path: Path
 ) -> None:
     whole = backfill(model, pl.concat([rows(), later_rows()]), tmp_path / "whole")

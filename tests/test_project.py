@@ -18,7 +18,7 @@ from forecaster.registry.ui import ui_environment
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
-# The hosts are split in pieces: complete host names would fail a test of this file.
+# The host names are split in pieces, because a test below refuses complete host names in any file.
 REGISTRIES = tuple(
     "".join(pieces)
     for pieces in (
@@ -99,8 +99,9 @@ def test_only_schemas_forecaster_and_pipelines_are_packaged() -> None:
 def test_make_help_lists_every_documented_target() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.findall(r"^  make ([\w-]+)", listed, re.MULTILINE) == [
-        "help", "setup", "demo", "test", "lint", "docs", "bench", "chaos", "long-run", "lifecycle",
-        "upgrade-test", "java", "cluster-up", "cluster-down", "cluster-test", "server-test", "lock", "clean",
+        "help", "setup", "setup-prism", "demo", "test", "lint", "docs", "bench", "chaos", "long-run",
+        "lifecycle", "upgrade-test", "java", "cluster-up", "cluster-down", "cluster-test", "server-test",
+        "lock", "clean",
     ]  # fmt: skip
 
 
@@ -145,31 +146,31 @@ def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
 
 # --- writing of files
 
-# Modules that may write, rename or copy files themselves, each with the reason.
-# All other modules must call `forecaster.durable` or `pipelines.storage`: no crash may leave half a file.
+# Only these modules may write, rename or copy files themselves; a comment at each module says why.
+# A module that is not listed must call `forecaster.durable` or `pipelines.storage` to write files.
 CHANGES_FILES = {
-    "forecaster/durable.py",  # implements the crash-safe writes
-    "forecaster/registry/datasets.py",  # writes to memory only, to compute a digest
+    "forecaster/durable.py",  # this module implements the crash-safe writes
+    "forecaster/registry/datasets.py",  # this module writes to memory only
     "forecaster/registry/run.py",  # `write_whole` calls the functions of this module that write
-    "forecaster/registry/store_checks.py",  # opens a database to check whether it is writable
-    "pipelines/runners/engine.py",  # opens the log of an engine
-    "pipelines/runners/prism_binary.py",  # writes only to a temporary folder
+    "forecaster/registry/store_checks.py",  # this module only opens a database for a check
+    "pipelines/runners/engine.py",  # this module opens the log of an engine
+    "pipelines/runners/prism_binary.py",  # this module writes only to a temporary folder
     "pipelines/sinks/flat_forecasts.py",  # `write_whole` calls the functions of this module that write
     "pipelines/sinks/files.py",  # `write_whole` calls the functions of this module that write
     "pipelines/state/snapshot_file.py",  # `write_whole` calls the functions of this module that write
-    "pipelines/sources/reader.py",  # writes the stop file; only its existence matters
-    "pipelines/sources/files/sorted_runs.py",  # writes temporary files, which the next start writes again
-    "pipelines/state/state_file.py",  # writes only to a temporary folder
-    "pipelines/storage/journal.py",  # writes objects to a store, which replaces each one atomically
-    "pipelines/storage/disk_lock.py",  # writes the lock file of an output folder
-    "pipelines/storage/disk_store.py",  # appends records, and copies complete files
+    "pipelines/sources/reader.py",  # this module writes the stop file, whose content is unused
+    "pipelines/sources/files/sorted_runs.py",  # this module writes temporary files, which a restart rewrites
+    "pipelines/state/state_file.py",  # this module writes only to a temporary folder
+    "pipelines/storage/journal.py",  # this module writes objects, which a store replaces atomically
+    "pipelines/storage/disk_lock.py",  # this module writes the lock file of a folder
+    "pipelines/storage/disk_store.py",  # this module appends records and copies complete files
     "pipelines/storage/files.py",  # `write_whole` calls the function of this module that writes
-    "pipelines/storage/lease.py",  # writes objects to a store, which replaces each one atomically
-    "pipelines/storage/remote.py",  # writes objects to a store, which replaces each one atomically
-    "pipelines/storage/moved_parts.py",  # renames only complete folders
-    "pipelines/storage/object_store.py",  # writes objects to a store, which replaces each one atomically
-    "pipelines/storage/replaced_parts.py",  # writes objects to a store, which replaces each one atomically
-    "pipelines/state/table_files.py",  # puts back a complete folder
+    "pipelines/storage/lease.py",  # this module writes objects, which a store replaces atomically
+    "pipelines/storage/remote.py",  # this module writes objects, which a store replaces atomically
+    "pipelines/storage/moved_parts.py",  # this module renames only complete folders
+    "pipelines/storage/object_store.py",  # this module writes objects, which a store replaces atomically
+    "pipelines/storage/replaced_parts.py",  # this module writes objects, which a store replaces atomically
+    "pipelines/state/table_files.py",  # this module puts back a complete folder
 }
 OF_OS = {"replace", "rename", "renames", "link", "fsync", "truncate", "ftruncate", "write"}
 OF_SHUTIL = {"copy", "copy2", "copyfile", "copytree", "move"}

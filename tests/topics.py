@@ -12,7 +12,7 @@ import polars as pl
 
 from pipelines.sources.kafka.consumer import Polled
 
-CAME_MS = 1_400_000_000_000  # default arrival time of messages: in 2014, later than all rows of tests
+CAME_MS = 1_400_000_000_000  # messages arrive at this time in 2014, later than all rows
 
 
 @dataclass(eq=False)  # two topics are equal only if they are one object

@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 
-# Edges of the distance between a value and its forecast, in bands.
-# For each series and edge, the state holds the share of windows with at least this distance.
+# Distances between a value and its forecast, as multiples of the width of the band on the value's side.
+# For each series and distance, the state holds the share of windows with at least this distance.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
-# P-values are interpolated in log(1 + distance), because the gaps between the edges grow with the distance.
-# log(distance) would fail at a distance of 0.
+# P-values are interpolated in log(1 + distance), because the gaps between `_DISTANCES` grow.
+# The 1 is added because log(distance) would fail at a distance of 0.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
 # Lengths of runs of equal values, in windows.
-# For each series and length, the state holds the share of runs that lasted at least this long.
+# For each series and each of these lengths, the state holds the share of runs that lasted at least so long.
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {
-    # ``expected`` holds the forecast median of the next window, and the widths of the two bands around it.
+    # ``expected`` holds the forecast median of the next window, and the widths of the bands below and above.
     "expected": Field("float64", (3,)),
     "beyond": Field("float32", (len(_DISTANCES),)),
     "known": Field("int32"),
@@ -42,30 +42,30 @@ _FIELDS = {
     "alarming": Field("uint8"),
 }
 
-_PRIOR = 20.0  # the assumed initial distribution of a series weighs as much as this many windows or runs
-# In a new series, values outside their band are assumed to be this many bands beyond its edge, on average.
-# In a normal distribution with 5 % of the values outside the band, these would be 0.25 bands beyond its edge.
+_PRIOR = 20.0  # the initial shares of a new series weigh as much as this many observed windows or runs
+# In a new series, values beyond a band's edge are assumed to exceed it by this many band widths on average.
+# In a normal distribution with 5 % of the values beyond the edge, the average excess is 0.25 band widths.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
-# The shares of distances cover about the last `_MEMORY` / ``rate`` windows, within the limits below.
+# The shares are averages over about the last `_MEMORY` / ``rate`` windows, within the limits below.
 # `_MEMORY` / ``rate`` is the number of windows in which about `_MEMORY` alarms are wanted.
 _MEMORY = 20.0
-# Limits of the number of windows that the shares cover.
-# Beyond a million windows, float32 would round the update of a share to nothing.
+# The shares are averages over at least the first, and at most the second, of these numbers of windows.
+# Beyond a million windows, float32 would round the update of a share to 0.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
-# The width is not round: otherwise rounding would decide whether a change of whole scales reaches an edge.
+# The factor is not round, so that rounding does not decide whether a change of whole scales reaches an edge.
 _LEAST_BAND = 0.0971
 # A value counts as equal to its forecast if they differ by at most this share of the forecast.
 _ROUNDING = 1e-15
 
-_YOUNG = 40  # alarms begin after this many windows of a series, and p-values of runs after this many runs
-_STEP = 0.4  # one alarm lowers the natural logarithm of the threshold by this
-_DEBT = 6.0  # a series raises no alarm while it has raised at least this many alarms more than wanted
-_MOST = 0.1  # the p-value threshold is at most this, or at most 3 times ``rate`` if that is larger
-_CALM = 0.05  # an anomaly ends when a p-value is at least this, or at least ``rate`` if that is larger
-# First bit of ``alarming``: the anomaly lasts.
-# Second bit of ``alarming``: the value has been the same in every window since the alarm.
+_YOUNG = 40  # a series raises alarms after this many windows, and its runs have p-values after this many runs
+_STEP = 0.4  # an alarm lowers the natural logarithm of the p-value threshold by this number
+_DEBT = 6.0  # while a series has raised this many alarms more than wanted, it raises no other alarm
+_MOST = 0.1  # the p-value threshold is at most this number, or 3 times ``rate`` if that is larger
+_CALM = 0.05  # an anomaly ends when a p-value is at least this number, or ``rate`` if that is larger
+# The first bit of ``alarming`` is set while an anomaly lasts.
+# The second bit of ``alarming`` is set while the value has been the same in every window since the alarm.
 _LASTS, _REPEATS = 1, 2
 
 
@@ -106,7 +106,7 @@ class Anomaly:
     writes = frozenset({"out.anomaly"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the component's fields: 177 bytes for each series.
+        """Return the component's fields, which take 177 bytes for each series.
 
         ``beyond`` holds the share of windows that were at least as far as each of `_DISTANCES`, ``lasting``
         the share of runs that lasted at least as long as each of `_RUNS`. ``known`` and ``runs`` are the
@@ -115,7 +115,7 @@ class Anomaly:
         return _FIELDS
 
     def init(self, series: int) -> Arrays:
-        """Return arrays without a stored forecast, so that the first value of a series has no p-value."""
+        """Return the initial arrays: no forecast is stored, so the first value of a series has no p-value."""
         own: Arrays = {name: np.zeros((series, *f.shape), f.dtype) for name, f in _FIELDS.items()}
         own["expected"][:], own["last"][:] = np.nan, np.nan
         own["beyond"][:] = _normal_shares(self.low, self.high, np.array([_EXCESS0]))
@@ -156,7 +156,7 @@ class Anomaly:
         return np.stack([middle, below, above])
 
     def _p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return p-values of a window's values, and log p-values to raise alarms by; update the shares.
+        """Return each value's p-value, and the log p-value by which alarms are raised; update the shares.
 
         Returns:
             ``[S]`` each, NaN if the value or its forecast is missing. The p-value has a lower bound. The log
@@ -181,13 +181,13 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log share of distances of at least ``z``, and the lower bound of the p-value.
+        """Return the log of the share of distances of at least ``z``, and the lower bound of the p-value.
 
         Both are ``[S]``.
         """
         reached = z >= _DISTANCES[:, None]
         at = reached.sum(axis=0)
-        # The share includes this window, so the p-value is at least the share of one window.
+        # The share counts the current window, too, so the p-value is at least the share of one window.
         least = 1.0 / (np.minimum(own["known"], self._memory) + 1.0)
         series = np.arange(len(z))
         inner, outer = np.maximum(at - 1, 0), np.minimum(at, len(_DISTANCES) - 1)
@@ -200,7 +200,7 @@ class Anomaly:
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
     def _run_p_value(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return the log share of runs as long as the current run, and the lower bound of the p-value.
+        """Return the log of the share of runs as long as the current run, and the lower bound of the p-value.
 
         Both are ``[S]``; the logarithm is 0 outside a run.
         """
@@ -229,7 +229,7 @@ class Anomaly:
         count += learns
 
     def _alarm(self, own: Arrays, log_p: Floats) -> Floats:
-        """Return ``[S]``: 1 for an alarm, 0 for no alarm, NaN without a p-value. Updates the budget."""
+        """Return ``[S]``: 1 for an alarm, 0 for no alarm, NaN without a p-value; update the alarm budget."""
         known, budget, log_rate = ~np.isnan(log_p), own["budget"], math.log(self.rate)
         highest = math.log(max(_MOST, min(3.0 * self.rate, 0.95)))
         with np.errstate(invalid="ignore"):
@@ -258,7 +258,7 @@ def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
 
 
 def migrated(own: Arrays) -> Arrays:
-    """Convert arrays of format 1 (mean excess, share of repeats, threshold) to this format."""
+    """Convert arrays of format 1 (mean excess, share of repeats, threshold) to the present format."""
     series = len(own["last"])
     after = {name: np.zeros((series, *f.shape), f.dtype) for name, f in _FIELDS.items()}
     low, middle, high = own["expected"].T
@@ -276,7 +276,7 @@ def migrated(own: Arrays) -> Arrays:
 
 
 def migrated_from_2(own: Arrays) -> Arrays:
-    """Convert arrays of format 2, in which ``alarming`` was 0 or 1, to this format.
+    """Convert arrays of format 2, in which ``alarming`` was 0 or 1, to the present format.
 
     If an anomaly lasts and its value repeats, the value is taken to have repeated since the alarm.
     """

@@ -65,7 +65,7 @@ class Outputs(NamedTuple):
     def empty(
         quantiles: int, members: int, windows: int, series: int, horizon: int, scored: int = 0
     ) -> Outputs:
-        """Allocate the arrays of a block.
+        """Return newly allocated arrays for the outputs of a block.
 
         ``members`` is 0 if the members' forecasts are not requested; ``scored`` is the number of scored
         horizons, K.
@@ -77,7 +77,7 @@ class Outputs(NamedTuple):
         return Outputs(np.empty((quantiles, *shape)), network, np.empty((members, *shape)), anomaly, scores)
 
     def like(self, windows: int, series: int) -> Outputs:
-        """Allocate the same arrays for other numbers of windows and series."""
+        """Return new arrays for the same outputs, but for other numbers of windows and series."""
         quantiles, _, _, horizon = self.forecast.shape
         scored = self.scores.shape[-1]
         return Outputs.empty(quantiles, len(self.members), windows, series, horizon, scored)
@@ -93,7 +93,7 @@ class Outputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """Some windows of some series: the values, and what the components of the chain have added to them.
+    """Consecutive windows of some series: the values, and the fields that the components have added.
 
     The caller (`forecaster.stepping.step_block`) fills the fields from ``start`` to ``past`` and allocates
     ``out``. Each component adds the fields named for it below, for the components after it in the chain, and
@@ -176,7 +176,7 @@ class Block:
     bands: Floats = field(default_factory=_absent)
 
     def counts(self, row: int) -> Bools | None:
-        """Return ``[S]``: True if the row is part of the series, False if padding; None without padding."""
+        """Return ``[S]``, True if ``row`` belongs to the series, False if padding; None without padding."""
         return None if self.lengths is None else row < self.lengths
 
 
@@ -217,7 +217,7 @@ class Component(Protocol):
 
     @property
     def name(self) -> str:
-        """The name of the component, with which the names of its columns in a state table begin."""
+        """The name of the component; the names of its columns in a state table begin with it."""
 
     @property
     def format_version(self) -> int:
@@ -235,7 +235,7 @@ class Component(Protocol):
         """Return the component's fields by name."""
 
     def init(self, series: int) -> Arrays:
-        """Return the arrays of series without any value."""
+        """Return the initial arrays, for series that have no value yet."""
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Return the component's arrays after the block, and the block with the fields that it adds.

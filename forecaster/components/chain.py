@@ -81,8 +81,8 @@ def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfi
     """Return the experts that ``online`` names, without experts and lags for which the ring is too short."""
     horizon, season = config.horizon, ring_season(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
-    # Lags in seasons: 6 and 7 are included because, if the season is a day, seven seasons are a week.
-    # Calendar windows leave out 6 and 7: nothing repeats after seven years, and few series are that long.
+    # Lags of the least-squares expert, in seasons: 6 and 7 are included because a week has seven days.
+    # Windows of a month or longer have no lags of 6 and 7 years: nothing repeats after seven years.
     seasons_back = (1, 2) if windows.frequency.is_calendar else (1, 2, 6, 7)
     week = ring_week(config.ring, windows.frequency)
     seasonal_lags = [k * season + off for k in seasons_back for off in (-2, -1, 0)] if season > 1 else []

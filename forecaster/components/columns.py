@@ -1,5 +1,6 @@
-"""Conversion of an array of the state into a column of the state table, and back; S is the number of
-series.
+"""Convert an array of the state to a column of the state table, and back.
+
+S is the number of series.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from schemas.errors import ModelError
 
 
 def column_of(array: NDArray[Any]) -> pa.Array:
-    """Return an array as a column: ``[S]`` as numbers, ``[S, ...]`` as lists of one length."""
+    """Return an array as an Arrow column: of numbers for ``[S]``, of lists of one length for ``[S, ...]``."""
     if array.ndim == 1:
         return pa.array(array)
     return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), int(np.prod(array.shape[1:])))
 
 
 def array_of_column(table: pa.Table, name: str, field: Field) -> NDArray[Any]:
-    """Return a column as a writable array ``[S, *field.shape]``.
+    """Return a column of a state table as a writable array ``[S, *field.shape]``.
 
     Raises:
         ModelError: the table has no column of this name, dtype and length.

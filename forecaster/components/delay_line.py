@@ -40,7 +40,7 @@ def stored_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
 
 
 def store_forecasts(store: Values, new: Values, start: Ints, lengths: Ints | None) -> None:
-    """Write the numbers of a block into ``store``, where they replace the numbers of R windows before.
+    """Write the numbers of a block's windows into ``store``, over the numbers of R windows earlier.
 
     Args:
         store: ``[R, ..., S]``, changed in place.

@@ -16,7 +16,8 @@ from forecaster.arrays import Arrays
 from forecaster.components.base import Block, Field
 from forecaster.components.profile import BUCKETS, bucket_of
 
-# Counts are halved every 336 windows, so they cover mainly the last 336 to 672 and fit into two bytes.
+# Counts are halved every 336 windows, so they cover mainly the last 336 to 672 windows.
+# Because they are halved, counts fit into two bytes.
 _HALVED_EVERY = 336
 
 
@@ -42,7 +43,7 @@ class Drift:
         return {"counts": Field("uint16", (len(self.inputs), BUCKETS))}
 
     def init(self, series: int) -> Arrays:
-        """Return counts of 0."""
+        """Return the initial counts, which are 0."""
         return {"counts": np.zeros((series, len(self.inputs), BUCKETS), np.uint16)}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:

@@ -18,16 +18,18 @@ from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.experts.stacking import anchor_horizons, by_horizon
 from forecaster.components.scores import scored_places
 
-# After this many residuals, the learned distances of the quantiles replace the network's completely.
+# After this many residuals, the quantiles are at the learned distances from the median.
+# With fewer residuals, a quantile's distance is a weighted mean of the learned distance and the network's.
 _TRUSTED = 40
 # A residual counts as at most this many units, so that an outlier does not widen intervals for months.
 _LARGEST = 8.0
 # A residual within this many units of a quantile counts as partly below it and partly above it.
-# Without this range the last bit of a forecast would decide, which depends on the other series of a call.
+# Without this range, the last bit of a forecast would decide the side of a residual.
+# That bit differs with the series that are computed in one call.
 _TIE = 1e-2
-# a series whose unit is at most this many scales counts as constant: its offsets do not learn
+# a series whose unit is at most this many scales counts as constant: its offsets are not updated
 _NO_UNIT = 1e-6
-_SLOWER = 0.15  # at horizon h, the learning rate of the offsets is divided by h to the power of this
+_SLOWER = 0.15  # at horizon h, the learning rate of the offsets is divided by h to the power of this number
 # Ratio of standard deviation to mean absolute deviation in a normal distribution.
 _NORMAL_UNITS = math.sqrt(math.pi / 2)
 
@@ -135,8 +137,8 @@ class Intervals:
         anchors = anchor_horizons(self.horizon)
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
         learned, trust = np.empty(network.shape), np.empty(network.shape[1:], np.float32)
-        # The axes of the next three arrays are window, anchor, quantile and series.
-        # For each window, ``due`` holds the distances that were issued for it.
+        # The axes of ``network``, ``issued`` and ``due`` are window, anchor, quantile and series.
+        # For each window, ``due`` holds the distances of the forecasts whose target is that window.
         network = network.transpose(2, 1, 0, 3)
         issued, due = np.empty(network.shape), np.empty(network.shape)
         stores = _split_by_anchor(own["issued"], anchors)
@@ -148,7 +150,8 @@ class Intervals:
             learned[:, :, t] = np.moveaxis(own["offset"], 1, 0) * (own["unit"] * trust[:, t])
             issued[t] = np.moveaxis(learned[:, :, t], 0, 1) + (1.0 - trust[:, t])[:, None] * network[t]
             for i, a in enumerate(anchors):
-                due[t + a : t + a + 1, i] = issued[t, i]  # no row is stored if the window is after the block
+                # Assign to a slice, so that a window after the block is ignored.
+                due[t + a : t + a + 1, i] = issued[t, i]
         for i, store in enumerate(stores):
             store_forecasts(store, issued[:, i], block.start, block.lengths)
         return learned, trust, due[:, scored_places(self.horizon)]
@@ -162,7 +165,7 @@ class Intervals:
         rates: Floats32,
         counts: Bools | None,
     ) -> None:
-        """Update offsets and unit in place with the residuals of one window.
+        """Update the quantiles' offsets and the unit in place with the residuals of one window.
 
         Args:
             own: the component's arrays.
@@ -195,6 +198,6 @@ def _split_by_anchor(issued: Floats, anchors: tuple[int, ...]) -> list[Floats]:
 
 
 def _neighbours(quantiles: Floats, middle: int) -> tuple[Floats | None, Floats | None]:
-    """Return the quantiles next to the middle one, below and above; None if there is none."""
+    """Return the two quantiles next to the middle one; None for a neighbour that does not exist."""
     below = quantiles[middle - 1] if middle else None
     return below, quantiles[middle + 1] if middle + 1 < len(quantiles) else None

@@ -18,16 +18,16 @@ from forecaster.components.base import Block, Field
 _ROUNDING = 2.0**-50
 # A scale of at most this many rounding errors may be rounding alone: the series counts as constant.
 _CONSTANT = 16.0
-_LEAST = 1e-150  # a scale is at least this, so that float64 can hold its square and the inverse of the square
+_LEAST = 1e-150  # a scale is at least this number: float64 can hold its square and the inverse of the square
 _LARGEST = 8.0  # a larger change counts as a change of this many scales
 _LARGEST_DISTANCE = 20.0  # a larger distance from the mean counts as this many spreads
 _SLOW = 8  # the half-life of the slow mean of changes is this many times that of the fast mean
-_LONGEST_RUN = 40  # the largest value of ``run``, the number of consecutive changes beyond the limit
+_LONGEST_RUN = 40  # ``run`` counts consecutive changes beyond the limit, up to this number
 _STILL = 24  # a series is constant after more than this many equal values
-# This many first changes of a constant series are ignored: a broken reading makes two, a step makes one.
+# The first changes of a constant series are ignored, up to this many: a broken reading makes two, a step one.
 _IGNORED_CHANGES = 2
-# If ``run`` is above this, it does not count changes: it means that a constant series is back at its level.
-# After ``run - _RETURNED`` more values, the series forgets its broken reading.
+# A ``run`` above this number counts no changes: it means that a constant series is back at its level.
+# The series forgets its broken reading after ``run - _RETURNED`` more values.
 _RETURNED = 64
 _EARLY_UNIT = 0.3  # before a whole season has passed, the unit is at least this share of the spread
 _LEAST_UNIT = 0.01  # the unit is always at least this share of the spread
@@ -60,7 +60,7 @@ _BLOCK_FIELDS = (
 
 @dataclass(frozen=True)
 class Moments:
-    """Tracks the count, mean, spread, usual changes, range, last value and its age for each series.
+    """Tracks for each series: count, mean, spread, usual changes, range, last value and its age.
 
     The means forget exponentially, and are plain averages until enough values were observed (Finch 2009,
     "Incremental calculation of weighted mean and variance", equations 130 and 143). A series has begun if
@@ -101,7 +101,7 @@ class Moments:
         return _FIELDS
 
     def init(self, series: int) -> Arrays:
-        """Return arrays of zeros, for series without any value."""
+        """Return the initial arrays for series that have no value yet: zeros."""
         return {name: np.zeros(series, field.dtype) for name, field in _FIELDS.items()}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
@@ -174,9 +174,7 @@ class _Running:
         self.age = np.where(has_value, 0, self.age + 1)
 
     def _update_change(self, value: Floats, has_value: Bools, begun: Bools, still: Bools) -> Floats:
-        """Update the means of changes, the scale and the last value; return the change, clipped to the
-        limit.
-        """
+        """Update the means of changes, the scale and the last value; return the change, which is clipped."""
         change = np.where(has_value & begun, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
         run = self.run
         most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
@@ -198,7 +196,7 @@ class _Running:
         return change
 
     def _update_level(self, value: Floats, has_value: Bools, weight: Floats, change: Floats) -> None:
-        """Update mean and spread; a value too far from the mean counts as a nearer value."""
+        """Update mean and spread; a value far from the mean counts as if its distance were at a limit."""
         most = np.maximum(_LARGEST_DISTANCE * np.maximum(np.sqrt(self.variance), self.scale), change)
         most[self.observed == 1] = np.inf
         distance = np.clip(np.where(has_value, value - self.mean, 0.0), -most, most)
@@ -220,9 +218,7 @@ class _Running:
         self.unit = np.maximum(unit, _LEAST_UNIT * self.spread)
 
     def _update_range(self, value: Floats, has_value: Bools, begun: Bools, weight: Floats) -> None:
-        """Update the lowest and highest value, and the means of how far values fall below or rise above
-        them.
-        """
+        """Update the lowest and highest value, and the mean distances by which values exceed them."""
         low = np.where(has_value & ((value < self.lowest) | ~begun), value, self.lowest)
         high = np.where(has_value & ((value > self.highest) | ~begun), value, self.highest)
         self.falls = self.falls + weight * (np.where(begun, self.lowest - low, 0.0) - self.falls)

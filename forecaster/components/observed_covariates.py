@@ -49,7 +49,7 @@ class ObservedCovariates:
         return {f"{name}.{f}": field for name in self.covariates for f, field in fields.items()}
 
     def init(self, series: int) -> Arrays:
-        """Return arrays without any observation."""
+        """Return the initial arrays, for series without any observation yet."""
         own: Arrays = {}
         for name in self.covariates:
             own |= {f"{name}.{f}": array for f, array in self._moments.init(series).items()}

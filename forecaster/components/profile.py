@@ -30,8 +30,8 @@ _FEWEST = 50  # an input with fewer values than this has no deciles, because the
 _MOST_SERIES = 20_000
 # deciles are computed from at most this many windows: more would take long and be no more exact
 _MOST_WINDOWS = 8_192
-_SERIES_AT_ONCE = 1_000  # values are sorted in copies of this many series, to limit memory
-_WHOLE = 250  # a share is stored in one byte, as a whole number of this many parts
+_SERIES_AT_ONCE = 1_000  # values are sorted in copies of this many series at a time, to limit memory
+_WHOLE = 250  # a share is stored in one byte: as the share times this number, rounded
 _IDS, _EDGES, _SHARES = "profile.ids", "profile.edges", "profile.shares"
 
 
@@ -110,7 +110,7 @@ class Profile:
         return np.fromiter((rows.get(name, -1) for name in series_ids), np.int64, len(series_ids))
 
     def edges_of(self, series_ids: Sequence[str]) -> Floats32:
-        """Return the edges of series, ``[n, I, B - 1]`` float32; NaN for a series that is not in the profile.
+        """Return the buckets' edges for series, ``[n, I, B - 1]`` float32; NaN for series not in the profile.
 
         Without a profile the result is an empty array.
         """
@@ -122,7 +122,7 @@ class Profile:
         return found
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Return the profile as tensors for a safetensors file; empty without a profile."""
+        """Return the profile as tensors for a safetensors file; an empty profile gives no tensors."""
         if not self:
             return {}
         ids = json.dumps([self.inputs, self.series_ids]).encode()
@@ -134,7 +134,7 @@ class Profile:
 
     @staticmethod
     def from_tensors(tensors: dict[str, Tensor]) -> Profile:
-        """Remove the tensors that `to_tensors` returned from ``tensors``, and return their profile.
+        """Remove the profile's tensors from ``tensors``, and return the profile that they hold.
 
         The profile is empty if there are none, as in the file of a model of an earlier release.
 

@@ -31,7 +31,7 @@ class Ring:
     writes = frozenset({"history"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the field ``values``; none if the ring holds no windows."""
+        """Return the field ``values``; return no field if the ring holds no windows."""
         if not self.windows:
             return {}
         return {"values": Field("float64", (self.windows,))}
@@ -87,8 +87,9 @@ def in_order(ring: Floats, clock: Ints) -> Floats:
 
 
 def _places(start: int, windows: int, ring: int) -> list[slice]:
-    """Return the places of consecutive windows, at most ``ring``, as one slice, or two if they wrap
-    around.
+    """Return the places of consecutive windows in the ring: one slice, or two if they wrap around.
+
+    There are at most ``ring`` windows.
     """
     first = start % ring
     stop = min(first + windows, ring)

@@ -53,31 +53,32 @@ class Scores:
         return frozenset({"residuals", "unit", *(["bands"] if len(self.levels) > 1 else [])})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return no fields."""
+        """Return no fields, because the component has no arrays of its own."""
         return {}
 
     def init(self, series: int) -> Arrays:
-        """Return no arrays."""
+        """Return no arrays, because the component has none."""
         return {}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Write the scores of the forecasts whose actuals are in the block to ``out.scores``."""
         if not block.out.scores.shape[-1]:
             return own, block
-        residual = block.residuals[:, scored_places(self.horizon)]  # [T, K, S]
+        # The axes of ``residual`` are window, scored horizon and series.
+        residual = block.residuals[:, scored_places(self.horizon)]
         if len(self.levels) > 1:
             error, pinball, inside = self._of_quantiles(residual, block.bands)
         else:
             error, pinball, inside = residual, *np.full((2, *residual.shape), np.nan)
         unit = block.unit[:, None]
-        with np.errstate(over="ignore"):  # a quotient too large for float64 is clipped as well
+        with np.errstate(over="ignore"):  # a quotient too large for float64 becomes infinite, and is clipped
             scaled = (np.clip(part / unit, -_LARGEST, _LARGEST) for part in (error, pinball))
             for row, part in zip(block.out.scores, (*scaled, inside), strict=True):
                 row[:] = np.moveaxis(part, 1, 2)
         return own, block
 
     def _of_quantiles(self, residual: Floats, bands: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return the error of the median, the mean pinball loss, and 1 if inside the outermost quantiles.
+        """Return the median's error, the mean pinball loss, and 1 if the actual is in the interval, else 0.
 
         Args:
             residual: ``[T, K, S]``, the actuals less the combined forecasts; NaN if missing.

@@ -35,7 +35,7 @@ def likely_season(freq: Frequency) -> int:
 
 
 def ring_season(ring: int, freq: Frequency) -> int:
-    """Return the length in windows of the season in the state: 1 (none) if it exceeds the ring or 288."""
+    """Return how many windows the season in the state has; 1 (no season) if it exceeds the ring or 288."""
     season = likely_season(freq)
     return season if season <= min(ring, _LONGEST) else 1
 
@@ -107,7 +107,7 @@ class Season:
         return {"shape": series_first(shape), "seen": series_first(seen)}, replace(block, shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
-        """Return the value in the middle of the last season, less the mean of this season.
+        """Return the value in the middle of the last season's windows, less the mean over these windows.
 
         Returns:
             How many windows ago the middle was, and the differences ``[T, S]``: NaN if that value, or half of
@@ -148,7 +148,7 @@ class Season:
 
 
 def phases(shape: Floats, windows: Ints) -> Floats:
-    """Return the seasonal shape at the phase of each of the given windows.
+    """Return the value of the seasonal shape in each of ``windows``.
 
     Args:
         shape: ``[K, ..., S]``.

@@ -28,7 +28,7 @@ from schemas.observations import LARGEST
 _MOST_WORDS = 64
 # A column of numbers counts as constant if its standard deviation is at most this share of the mean.
 _ROUNDING = 2.0**-48
-# Standardised numbers are clipped to this: a single 1 among 10,000 zeros is 100 deviations from the mean.
+# Standardised numbers are clipped to this many deviations, which a single 1 among 10,000 zeros reaches.
 _MOST_SPREADS = 100.0
 SERIES, TIME = "series_id", "timestamp"
 
@@ -70,7 +70,7 @@ class Column(Settings):
 
     @property
     def width(self) -> int:
-        """Number of features, including the one for whether the cell is given."""
+        """The number of features of the column; one of them says whether the cell has a value."""
         return 1 + max(len(self.words), 1)
 
     def features(self, table: Table) -> Floats32:
@@ -113,7 +113,7 @@ class Features(Settings):
 
     @property
     def known_count(self) -> int:
-        """K: the number of known features, with the features of the calendar."""
+        """K: the number of known features, including the features of the calendar."""
         return 2 * len(self.calendar) + sum(column.width for column in self.known)
 
     @property
@@ -161,7 +161,7 @@ class Features(Settings):
 
 
 def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
-    """Return the encoding of each column, fitted to the rows ``in_training``, or to all if none is."""
+    """Return each column's encoding, fitted to the rows ``in_training``, or to all rows if none is True."""
     rows = in_training if in_training.any() else np.ones_like(in_training)
     names = [name for name in table.frame.columns if name not in (SERIES, TIME)]
     if not names:
@@ -170,7 +170,7 @@ def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
 
 
 def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
-    """Return the encoding of a column, fitted to the ``rows`` (bool) that are True."""
+    """Return the encoding of a column, fitted to the rows where ``rows`` is True."""
     given = cells.given(column)
     is_number = cells.numbers(column).is_not_null() & given
     # If most cells are numbers, the column is numeric: one typing error must not turn it into text.

@@ -18,6 +18,9 @@ HISTORY = ("series_id", "timestamp", "value")
 MOST_ROWS = 1_000_000
 """A history may have at most this many rows, so that one request cannot fill the server's memory."""
 
+MOST_SERIES = 20_000
+"""A history may have at most this many series: the state of a series takes about 12 kB."""
+
 
 class History(NamedTuple):
     """The rows of a request, and their covariates.
@@ -41,7 +44,9 @@ def columns_of(features: Features) -> dict[str, Column | None]:
     return found | {column.name: column for column in (*features.known, *features.static)}
 
 
-def read_history(table: Any, features: Features, most_rows: int = MOST_ROWS) -> History:
+def read_history(
+    table: Any, features: Features, most_rows: int = MOST_ROWS, most_series: int = MOST_SERIES
+) -> History:
     """Return the history of a request.
 
     Args:
@@ -49,14 +54,20 @@ def read_history(table: Any, features: Features, most_rows: int = MOST_ROWS) -> 
             are datetimes or text in ISO 8601, with any zone, and UTC without one. An empty cell is missing.
         features: the covariates of the model.
         most_rows: a table with more rows is refused.
+        most_series: a table with more series is refused.
 
     Raises:
-        DataError: the table has no row or too many, lacks a column, or a row would not be an observation.
+        DataError: the table has no row, too many rows or series, lacks a column, or a row would not be an
+            observation.
     """
     frame = _polars_frame(table, [*HISTORY, *columns_of(features)])
     if not 0 < len(frame) <= most_rows:
         raise DataError(
             f"the history has {len(frame):,} rows: send 1 to {most_rows:,}, the newest of each series"
+        )
+    if (count := frame[SERIES].n_unique()) > most_series:
+        raise DataError(
+            f"the history has {count:,} series: send at most {most_series:,} series in one request"
         )
     value = frame["value"]
     number = cells.numbers(value)

@@ -65,7 +65,8 @@ def _same_phase(config: WindowConfig, horizon: int) -> Ints:
 
 def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:
     """Return ``[T, S, N]``, at horizon ``n`` the value ``back[n - 1]`` windows before the issue row."""
-    row = windows.row_of(windows.index[rows][:, None] - back[None, :])  # [T, N]
+    # The axes of ``row`` are window and horizon.
+    row = windows.row_of(windows.index[rows][:, None] - back[None, :])
     values = filled[np.maximum(row, 0)].swapaxes(1, 2)
     return np.where((row >= 0)[:, None, :], values, np.nan)
 

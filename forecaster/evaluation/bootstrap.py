@@ -20,7 +20,7 @@ from forecaster.arrays import Floats
 
 _RESAMPLES = 2000
 _SEED = 0  # a fixed seed, so that the same losses always give the same interval
-_SIGNIFICANT = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+_SIGNIFICANT = 1.959963984540054  # this is the 97.5 % quantile of the normal distribution
 _ROUNDING = 1e-12
 _LEAST_LOSS = 1e-6  # losses below this share of the error of seasonal naive count as rounding
 
@@ -58,7 +58,7 @@ def block_length(differences: Floats) -> int:
     last = _last_significant(is_significant, silent_lags)
     width = min(2 * max(last, 1), most_lags)
     lag = np.arange(-width, width + 1)
-    # the flat-top lag window of Politis & White
+    # These weights are the flat-top lag window of Politis & White.
     weight = np.clip(2.0 * (1.0 - np.abs(lag) / width), 0.0, 1.0)
     at = covariance[np.abs(lag)]
     slope, variance = (weight * np.abs(lag) * at).sum(), (weight * at).sum()
@@ -70,7 +70,7 @@ def block_length(differences: Floats) -> int:
 
 
 def _last_significant(is_significant: np.ndarray, silent_lags: int) -> int:
-    """Return the lag at which ``silent_lags`` successive insignificant lags begin, as in the authors' code.
+    """Return the lag at which ``silent_lags`` successive insignificant lags begin, as the authors' code does.
 
     If so many lags never follow each other, return the largest significant lag. ``is_significant`` begins at
     lag 1.
@@ -85,7 +85,7 @@ def _last_significant(is_significant: np.ndarray, silent_lags: int) -> int:
 def improvements(
     champion: Floats, challenger: Floats, count: Floats, length: int, confidence: float
 ) -> list[Improvement]:
-    """Return the improvement in each column, with a percentile interval from 2,000 resamples.
+    """Return the `Improvement` of each column of losses, with a percentile interval from 2,000 resamples.
 
     Args:
         champion: ``[T, K]`` sums of the champion's losses at each issue time, in units of the error of

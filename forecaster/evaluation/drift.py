@@ -18,7 +18,8 @@ from forecaster.state import State
 FEWEST: Final = 100
 """The drift of fewer values is not measured, because it would mostly be noise."""
 
-_PRIOR = 0.5  # values added to each bucket, so that an empty bucket does not make the index infinite
+# This is added to the count of each bucket, so that an empty bucket does not make the index infinite.
+_PRIOR = 0.5
 
 
 def population_stability_index(counts: Floats, shares: Floats) -> Floats:
@@ -88,7 +89,8 @@ def drift_of(profile: Profile, state: State) -> dict[str, InputDrift]:
     rows = profile.rows_of(state.series_ids)
     known = np.flatnonzero(rows >= 0)
     counts, shares = counted[known].astype(np.float64), profile.shares[rows[known]].astype(np.float64)
-    indices = np.nan_to_num(population_stability_index(counts, shares), nan=-1.0)  # [S, I]
+    # The axes of ``indices`` are series and input.
+    indices = np.nan_to_num(population_stability_index(counts, shares), nan=-1.0)
     found = {}
     for place, name in enumerate(profile.inputs):
         own, totals = counts[:, place], counts[:, place].sum(axis=1, keepdims=True)

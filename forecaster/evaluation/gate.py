@@ -69,7 +69,7 @@ class GateConfig(Settings):
 
 @dataclass(frozen=True)
 class Check:
-    """One limit of the gate.
+    """The result of checking a challenger against one limit of the gate.
 
     Attributes:
         name: what is limited, such as ``coverage``.
@@ -84,7 +84,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a challenger replaces the champion, with the check of every limit.
+    """The decision whether a challenger replaces the champion, with the check of every limit.
 
     Attributes:
         checks: one for every limit, the passed ones too.
@@ -94,7 +94,7 @@ class Decision:
 
     @property
     def promote(self) -> bool:
-        """Whether every check passed."""
+        """Whether the challenger replaces the champion, which is so if every check passed."""
         return all(check.passed for check in self.checks)
 
     @property
@@ -103,7 +103,7 @@ class Decision:
         return tuple(check.reason for check in self.checks if check.passed == self.promote)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object that ``--json`` prints."""
+        """Return the decision as the object that ``--json`` prints."""
         return {"promote": self.promote, "checks": [vars(check) for check in self.checks]}
 
 

@@ -99,7 +99,7 @@ class Tally:
         self._interval, self._inside, self._width = np.zeros((3, series, horizon))
 
     def add(self, actuals: Floats, quantiles: Floats, is_scored: Bools) -> None:
-        """Add the errors of a block.
+        """Add the errors of a block of forecasts to the sums.
 
         Args:
             actuals: ``[T, S, N]`` actuals; any number where ``is_scored`` is False.
@@ -126,7 +126,7 @@ class Tally:
             self._width += (high_90 - low_90).sum(axis=0)
 
     def _add_point(self, y: Floats, point: Floats, miss: Floats) -> None:
-        """Add the errors of the median."""
+        """Add the errors of the median forecasts to the sums."""
         absolute, size = np.abs(miss), np.abs(y) + np.abs(point)
         self._squared += np.square(miss).sum(axis=0)
         self._absolute += absolute.sum(axis=0)
@@ -176,7 +176,7 @@ class Tally:
         return _interval_of(self.levels) is not None
 
     def mase_by_step(self, unit: Floats) -> Floats:
-        """Return ``[N]``, mean absolute error at each horizon over ``unit`` ``[S]``, averaged over series."""
+        """Return ``[N]``, the mean absolute error per horizon over ``unit`` ``[S]``, averaged over series."""
         return _means(_ratio(self._absolute, self.count) / unit[:, None])
 
     def coverage_by_step(self) -> Floats:
@@ -210,14 +210,14 @@ def _interval_of(levels: tuple[float, ...]) -> tuple[int, int] | None:
 
 
 def _ratio(sums: Floats | Ints, count: Ints) -> Floats:
-    """Return sums over counts; NaN where the count is 0."""
+    """Return sums divided by counts; NaN where the count is 0."""
     means = np.full(sums.shape, np.nan)
     np.divide(sums, count, out=means, where=np.broadcast_to(count > 0, sums.shape))
     return means
 
 
 def _mean(by_series: Floats) -> float:
-    """Return the mean over the series that are not NaN; NaN if there are none."""
+    """Return the mean over the series whose number is not NaN; NaN if there are none."""
     known = by_series[~np.isnan(by_series)]
     return float(known.mean()) if len(known) else float("nan")
 

@@ -51,7 +51,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """The result of a comparison.
+    """The result of a comparison of two models.
 
     Attributes:
         champion, challenger: versions of the two models.
@@ -95,7 +95,7 @@ class PairedComparison:
         return self.issues // self.block
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object that ``--json`` prints."""
+        """Return the comparison as the object that ``--json`` prints."""
         plain = {k: v for k, v in vars(self).items() if k not in ("scores", "costs", "notices")}
         improved = {name: plain.pop(name) for name in ("by_horizon", "by_class")}
         champion, challenger = self.costs
@@ -124,7 +124,7 @@ def check_comparable(champion: Forecaster, challenger: Forecaster) -> None:
 
 
 def limits_of(champion: Forecaster, challenger: Forecaster) -> tuple[int, tuple[float, ...], list[str]]:
-    """Return the largest horizon and the quantile levels that both models have, and notices."""
+    """Return the largest horizon and the quantiles that both models have, and notices of differences."""
     notices = []
     horizons = [model.network_config.horizon for model in (champion, challenger)]
     if horizons[0] != horizons[1]:

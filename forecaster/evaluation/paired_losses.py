@@ -62,7 +62,7 @@ class PairedLosses:
         return None
 
     def add(self, row: int, actuals: Floats, forecasts: Sequence[Floats], points: Sequence[Floats]) -> None:
-        """Add the forecasts issued at ``T`` successive rows.
+        """Add the losses of the forecasts that were issued at ``T`` successive rows.
 
         Args:
             row: the first of the rows, counted from the first issue row.
@@ -86,7 +86,7 @@ class PairedLosses:
     def _add_model(
         self, model: int, rows: slice, y: Floats, quantiles: Sequence[Floats], is_pair: Bools
     ) -> None:
-        """Add the forecasts of one model; all arrays are 0 where ``is_pair`` is False."""
+        """Add the losses of one model's forecasts; all arrays are 0 where ``is_pair`` is False."""
         pinball = np.zeros_like(y)
         for level, quantile in zip(self._levels, quantiles, strict=True):
             miss = y - quantile

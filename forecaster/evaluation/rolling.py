@@ -180,7 +180,7 @@ def forecasts_by_member(forecasts: Forecasts) -> dict[str, Member]:
 
 
 def tally(tallies: dict[str, Tally], block: ScoredBlock) -> None:
-    """Add a block to the sums of every member; the first block creates them."""
+    """Add a block of forecasts to the sums of every member; the first block creates the sums."""
     for name, member in block.members.items():
         if name not in tallies:
             tallies[name] = Tally(member.levels, *block.actuals.shape[1:])
@@ -188,7 +188,7 @@ def tally(tallies: dict[str, Tally], block: ScoredBlock) -> None:
 
 
 class FanSample:
-    """Forecasts of some series at successive issue times, to draw as fans with `plots.fan_figure`.
+    """Forecasts of some series at successive issue times, to draw as fans with `fan_plot.fan_figure`.
 
     The forecasts are from the middle of the scored rows. Each is issued where the forecast before it ends.
     """
@@ -205,7 +205,7 @@ class FanSample:
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
     def add(self, block: ScoredBlock) -> None:
-        """Store those forecasts of the block's first member that are to be drawn."""
+        """Store the forecasts of the block's first member at the rows and series that are to be drawn."""
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):

@@ -147,7 +147,7 @@ def fans(errors: pl.DataFrame, series_id: str, freq: Frequency) -> pl.DataFrame:
     """Return the forecasts of one series at successive issue times, each issued where its predecessor ends.
 
     These are 4 to 28 forecasts. They cover about 168 windows, without gaps, in the middle of all forecasts
-    (see `plots.fan_figure`).
+    (see `fan_plot.fan_figure`).
     """
     of_series = errors.filter(pl.col("series_id") == series_id)
     times = of_series["issued_at"].unique().sort()

@@ -116,7 +116,7 @@ def interval_name(errors: pl.DataFrame) -> str | None:
 
 
 def distribution_measures(errors: pl.DataFrame, scale: Scale) -> dict[str, float]:
-    """Return measures of the quantiles over all horizons.
+    """Return the weighted quantile loss, and the coverage and width of the interval, over all horizons.
 
     Returns:
         ``wql``: weighted quantile loss, twice the pinball loss over the sum of ``|y|``, averaged over levels

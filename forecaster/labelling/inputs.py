@@ -1,4 +1,4 @@
-"""Inputs of a label network under each scaling.
+"""Compute the inputs of a label network, for each kind of scaling.
 
 Letters: T steps, S sequences, C channels, F inputs, N values.
 """
@@ -40,7 +40,7 @@ def mean_and_std(values: Floats) -> tuple[Floats, Floats]:
 
 
 def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
-    """Standardise values by a mean and a standard deviation, and append a flag for each value.
+    """Standardise values by a mean and a standard deviation, and append flags that say which values exist.
 
     Returns:
         ``[T, S, 2 C]`` float32: the C values, 0 where missing, then C flags, 1 for a value and 0 for none.
@@ -72,7 +72,7 @@ def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
 def level_free(
     parts: dict[str, Arrays], values: Floats, start: Ints, freq_s: int, config: NetworkConfig
 ) -> tuple[dict[str, Arrays], Floats32]:
-    """Return the state after the given steps, and the inputs of these steps ``[T, S, F]``.
+    """Return the state after ``T`` steps, and the level-free inputs of these steps: ``[T, S, F]``.
 
     The given state must not be used again, as it may share memory with the returned one.
 

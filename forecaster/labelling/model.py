@@ -167,9 +167,7 @@ class Labeller:
         return x, parts
 
     def alarm(self, probabilities: Floats32) -> Floats32:
-        """Return the probability ``[...]`` that a step is anomalous, from class probabilities ``[...,
-        K]``.
-        """
+        """Return the probability ``[...]`` of an anomaly, from the class probabilities ``[..., K]``."""
         return np.asarray(1.0 - probabilities[..., self.task.background], np.float32)
 
     def to_bytes(self) -> bytes:

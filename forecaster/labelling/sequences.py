@@ -74,7 +74,7 @@ class Sequences:
 
 @dataclass(frozen=True)
 class GatheredSequences:
-    """Sequences that were built from rows.
+    """Sequences that were built from rows, and the part that the rows assign to each sequence.
 
     Attributes:
         sequences: the sequences.
@@ -169,7 +169,7 @@ def _dense(
     if is_per_step:
         labels[row, column] = codes
     else:
-        # A sequence gets the largest label code of its rows: the code of a missing label is the smallest.
+        # Take the largest label code of a sequence's rows, because a missing label has the smallest code.
         np.maximum.at(labels, column, codes)
     start = np.zeros(len(ids), np.int64)
     if is_per_step:
@@ -178,7 +178,7 @@ def _dense(
 
 
 def _splits(coded: pl.DataFrame) -> Ints | None:
-    """Return the part of each series in the column ``split``; None if the column is empty.
+    """Return ``[S]``, the code of the part that ``split`` gives each series; None if the column is empty.
 
     Raises:
         DataError: a series has two parts, or only some series have one.
@@ -200,7 +200,7 @@ def _splits(coded: pl.DataFrame) -> Ints | None:
 
 
 def _most_frequent_s(coded: pl.DataFrame) -> int:
-    """Return the most frequent distance between two rows of a series, in whole seconds."""
+    """Return the most frequent time between successive rows of a series, in whole seconds."""
     apart = coded.select(pl.col("us").diff().over("series_id")).to_series()
     counts = apart.filter(apart >= MICROSECONDS).value_counts(sort=True)
     if counts.is_empty():
@@ -217,7 +217,7 @@ def _sort_key(name: str) -> tuple[int, float, str]:
 
 
 def _labels_found(known: Sequence[str]) -> str:
-    """Return the labels found, for a message."""
+    """Return words for an error message: the only label that was found, or that there is none."""
     return f"only {known[0]!r}" if known else "no label at all"
 
 

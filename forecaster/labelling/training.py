@@ -36,7 +36,7 @@ _CLIP_NORM = 1.0
 
 @dataclass(frozen=True)
 class TrainedLabeller:
-    """Result of a training run.
+    """The result of training a labeller.
 
     Attributes:
         labeller: the weights of the epoch with the lowest validation loss.
@@ -108,7 +108,7 @@ def train_labeller(
 
 
 def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Ints:
-    """Return for each sequence ``[S]``, or step ``[T, S]``, whether it is for training, validation or test.
+    """Return whether each sequence ``[S]``, or step ``[T, S]``, is for training, validation or test.
 
     The values are the same as in `TrainedLabeller.parts`.
     """
@@ -165,7 +165,7 @@ class _Whole:
         self._batch = labeller.config.batch
 
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield logits and labels of every sequence of a part, in random order."""
+        """Yield logits and labels of all sequences of a part, in batches drawn in random order."""
         index = self._index[part]
         for chosen in torch.split(index[torch.randperm(len(index))], self._batch):
             lengths = self._lengths[chosen]
@@ -174,9 +174,7 @@ class _Whole:
 
 
 class _Steps:
-    """Segments of a few series at a time, in order; each segment begins with the state after the one
-    before.
-    """
+    """Batches of segments: a few series at a time step through their segments and keep their state."""
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:
         x, _ = labeller.step_inputs(labeller.initial_state(sequences.start), sequences.values)

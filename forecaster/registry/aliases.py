@@ -30,7 +30,7 @@ _DECISION = "**Decision of "
 
 @dataclass(frozen=True)
 class Move:
-    """One move of an alias.
+    """A move of an alias from one version of a model to another.
 
     Attributes:
         number: number of the move, from 1.
@@ -75,9 +75,9 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             versions.append(move.after)
         elif move.after in versions:
             del versions[_last_position(versions, move.after) + 1 :]
-        else:  # the move that first led to this version is not recorded any more
+        else:  # the move that first led to this version is too old to be in ``moves``
             versions = [move.after]
-    if current not in versions:  # the last move of the alias was not recorded
+    if current not in versions:  # the last move of the alias was not recorded, so ``current`` is absent
         versions.append(current)
     place = _last_position(versions, current)
     return versions[place - 1] if place else None

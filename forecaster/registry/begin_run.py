@@ -103,5 +103,5 @@ def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not run.is_away:  # if the store cannot be reached, `finish` would wait for it
+        if not run.is_away:  # `monitor.finish` would wait for a store that does not answer
             monitor.finish()

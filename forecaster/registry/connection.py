@@ -21,7 +21,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 30.0, 600.0
 
 
 class Connection:
-    """The two stores, MLflow's client for both, and the experiment.
+    """The stores of runs and of models, MLflow's client for both, and the experiment of new runs.
 
     Attributes:
         runs: the store of runs.
@@ -72,7 +72,7 @@ class Connection:
         self._retry_s = monotonic() + self._wait_s
 
     def mark_present(self) -> None:
-        """Record that the store answers; the next entry is then sent at once."""
+        """Record that the store answers, so that the next entry is sent without a wait."""
         self._retry_s, self._wait_s = 0.0, 0.0
 
     def client(self) -> mlflow.MlflowClient:
@@ -90,7 +90,7 @@ class Connection:
         return self.client()
 
     def errors(self) -> AbstractContextManager[None]:
-        """Return a context that raises errors of the store as ModelError with one line."""
+        """Return a context in which an error of the store becomes a ModelError with a one-line message."""
         return store_errors(self.runs.uri)
 
     def experiment_id(self) -> str:
@@ -106,7 +106,7 @@ class Connection:
         if known is None:
             place = self._artifact_place()
             # The tag ``experimentKind`` makes MLflow open its view of training runs, not of language models.
-            with ignore_existing():  # ignore it if another process creates the experiment at the same time
+            with ignore_existing():  # another process may create the experiment at the same time
                 client.create_experiment(
                     self.experiment,
                     place,

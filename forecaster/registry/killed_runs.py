@@ -7,20 +7,21 @@ import socket
 from pathlib import Path
 
 import mlflow
-import psutil
 
+from forecaster.process_start import is_running, started_s
 from schemas.errors import ModelError
 
 PROCESS_TAG = "statecast.process"
 HOST_TAG = "statecast.host"
 # the process namespace of a Linux host itself, outside of containers, always has this number
 _OF_HOST = "pid:[4026531836]"
+_CLOCK = "s-after-boot"  # the tags of 0.1.0 end with a time since 1970, without this word
 _NOTE = "the process of this run ended without ending the run, for example by SIGKILL"
 
 
 def process_tag() -> str:
-    """Return a text that no other process of this host has, not even after a reboot."""
-    return f"{_boot()} {_namespace()} {os.getpid()} {psutil.Process().create_time():.2f}"
+    """Return a text that identifies this process among all processes of its host, even after a reboot."""
+    return f"{_boot()} {_namespace()} {os.getpid()} {started_s(os.getpid())} {_CLOCK}"
 
 
 def mark_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> int:
@@ -55,7 +56,7 @@ def check_not_running(tag: str, folder: Path) -> None:
         ModelError: the process still runs.
     """
     parts = tag.split()
-    if len(parts) != 4 or parts[:2] != [_boot(), _namespace()] or parts[2] == str(os.getpid()):
+    if len(parts) < 4 or parts[:2] != [_boot(), _namespace()] or parts[2] == str(os.getpid()):
         return
     if not _is_dead(tag):
         raise ModelError(
@@ -64,22 +65,23 @@ def check_not_running(tag: str, folder: Path) -> None:
 
 
 def _is_dead(tag: str) -> bool:
-    """Return whether the process of a tag ran in this process namespace and has ended."""
+    """Return True if the process of a tag ran in this process namespace, and has ended."""
     parts = tag.split()
-    if len(parts) != 4 or parts[1] != _namespace():
+    if len(parts) < 4 or parts[1] != _namespace():
         return False
     if parts[0] != _boot():
-        return parts[1] == _OF_HOST  # the host has rebooted since, which ended all processes
+        # The host has rebooted since the tag was written, which ended all processes.
+        return parts[1] == _OF_HOST
     try:
-        started_s = psutil.Process(int(parts[2])).create_time()
-    except (psutil.Error, ValueError):
+        if parts[4:] == [_CLOCK]:
+            return not is_running(int(parts[2]), float(parts[3]))
+        return started_s(int(parts[2])) is None
+    except ValueError:
         return True
-    # a process with the same number that started later is another process
-    return abs(started_s - float(parts[3])) > 1.0
 
 
 def _boot() -> str:
-    """Return the id of the boot of this machine; empty where the system has none."""
+    """Return the id of the current boot of this machine; "-" if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -87,7 +89,7 @@ def _boot() -> str:
 
 
 def _namespace() -> str:
-    """Return the namespace of process numbers; containers of one machine have different ones."""
+    """Return the id of the namespace of process numbers, which differs by container; "-" if there is none."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:

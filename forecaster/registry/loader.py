@@ -11,31 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-
 from forecaster.model import Forecaster
+from forecaster.registry.scoring_requests import RequestRefused, wrap_scoring_server
 from forecaster.serving import ServedForecaster
 from schemas.errors import StatecastError
 
 _log = logging.getLogger(__name__)
-
-
-class RequestRefused(MlflowException):
-    """The error for a request that cannot be answered; its message is one line with the reason."""
-
-    def __init__(self, line: str) -> None:
-        self._line = line
-        super().__init__(line, error_code=INVALID_PARAMETER_VALUE)
-
-    @property
-    def message(self) -> str:
-        """Return the message. It is read-only, because MLflow's server would add the request to it."""
-        return self._line
-
-    @message.setter
-    def message(self, value: str) -> None:
-        """Ignore ``value``, so that the message stays one line."""
 
 
 class Served:
@@ -62,4 +43,5 @@ class Served:
 
 def _load_pyfunc(path: str) -> Served:
     """Load a version; ``path`` is the folder that `Forecaster.save` wrote."""
+    wrap_scoring_server()
     return Served(ServedForecaster(Forecaster.load(Path(path))))

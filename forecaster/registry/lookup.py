@@ -112,7 +112,7 @@ def model_of_run(connection: Connection, run_id: str) -> str:
     outputs = run.outputs.model_outputs if run.outputs else []
     if not outputs:
         raise ModelError(
-            f"run {run_id} ({run.info.run_name}, {run.info.status}) logged no model: choose another, or "
-            "train again"
+            f"run {run_id} ({run.info.run_name}, {run.info.status}) logged no model: choose another "
+            "run, or train again"
         )
     return f"models:/{outputs[-1].model_id}"

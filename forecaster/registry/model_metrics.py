@@ -39,7 +39,7 @@ def evaluate_forecasts(
     Raises:
         DataError: ``errors`` has no row, or a series in it has no scale.
     """
-    warning_filters.ignore(module=r"mlflow\b")  # MLflow warns about its own use of pandas
+    warning_filters.ignore(module=r"mlflow\b")  # hide the warnings of MLflow about its use of pandas
     table = evaluation_table(errors, scale)
     levels = sorted(float(name[1:]) / 100 for name in table.columns if name[:1] == "q")
     result = mlflow.models.evaluate(
@@ -102,7 +102,7 @@ def forecast_metrics(levels: Sequence[float], group: str = "forecast") -> Evalua
             found[f"coverage_{percent}"] = _mean_over_series(frame, inside.cast(pl.Float64))
         return MetricValue(aggregate_results=found)
 
-    # MLflow passes the columns of the table that the parameters of a metric's function name.
+    # MLflow calls a metric's function with those columns of the table that its parameters name.
     names = ("predictions", "targets", "metrics", *columns)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])

@@ -50,7 +50,7 @@ def make_store(store: Store) -> None:
 
 
 def _build(file: Path, store: Store) -> None:
-    """Build a database with the artifact folder of ``store``."""
+    """Build the SQLite database of an MLflow store in ``file``, with the artifact folder of ``store``."""
     assert store.artifacts is not None
     uri = f"sqlite:///{file}"
     built = SqlAlchemyStore(uri, store.artifacts.as_uri())

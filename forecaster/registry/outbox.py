@@ -67,7 +67,7 @@ class Outbox:
         try:
             found = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             return Outbox(folder.parent, found["run"], found["entries"], folder, found["dropped"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
                 f"{folder} holds neither an unsent run nor a saved model: name a folder in {FOLDER}, or one "
                 "with forecaster.safetensors"
@@ -133,7 +133,7 @@ class Outbox:
             durable.write_bytes(self.make_folder() / _FILE, text.encode())
         elif self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-            # the parent folder is not empty, because it holds the outbox of another run
+            # Keep the parent folder if it is not empty: it then holds the outbox of another run.
             with suppress(OSError):
                 self.folder.parent.rmdir()
             self.folder = None

@@ -44,7 +44,7 @@ class RunOverview:
 
 
 def run_overview(run: Run) -> RunOverview:
-    """Convert MLflow's record of a run."""
+    """Return the overview of a run, made from MLflow's record of the run."""
     start, end = run.info.start_time, run.info.end_time
     cells = (value for key, value in run.data.params.items() if key.rpartition(".")[2] == "cell")
     return RunOverview(
@@ -70,7 +70,7 @@ def runs_of(connection: Connection, limit: int) -> list[RunOverview]:
 
 
 def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, float]]]:
-    """Return all registered versions, sorted by name and newest first, and the metrics of each one's run."""
+    """Return all registered versions by name, newest first, and the metrics of the run of each version."""
     client = connection.existing()
     names = sorted(model.name for model in client.search_registered_models(max_results=1000))
     versions = [version for name in names for version in versions_of(connection, name)]
@@ -119,12 +119,12 @@ def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, flo
 
 
 def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
-    """Return one column for each metric that any row has and by which runs are compared."""
+    """Return one column for each metric by which runs are compared and which any of the runs has."""
     names = sorted({name for row in metrics for name in row if _is_compared(name)})
     return {name: pl.Series([row.get(name) for row in metrics], dtype=pl.Float64) for name in names}
 
 
 def _is_compared(name: str) -> bool:
-    """Return whether runs are compared by the metric, which must be a score and not a curve by horizon."""
+    """Return True for a metric by which runs are compared: a score that is not a curve by horizon."""
     is_score = name.startswith(("backtest/", "test/")) and "_by_" not in name
     return is_score or name.endswith("_validation")

@@ -34,7 +34,7 @@ def provenance() -> dict[str, str]:
 
 
 def _git_tags(folder: Path) -> dict[str, str]:
-    """Return the commit, the branch and the address of the repository of a folder, and whether it is dirty.
+    """Return a folder's git commit, branch and repository address, and whether tracked files have changes.
 
     MLflow itself would look in the folder of the program, such as the ``bin`` of an environment, which git
     ignores. A repository is dirty if a tracked file differs from the commit.

@@ -128,7 +128,8 @@ class Registry:
             with monitored(run, self.tracking_uri) if self._system_metrics else nullcontext():
                 yield run
         except BaseException as error:
-            with suppress(Exception):  # the error of the `with` block must be raised, not the store's
+            # Ignore an error of the store, because the error of the `with` block must be raised.
+            with suppress(Exception):
                 run.end("FAILED" if isinstance(error, Exception) else "KILLED", error)
             raise
         run.end("FINISHED")
@@ -273,7 +274,7 @@ class Registry:
             return models_frame(*models_of(self._connection))
 
     def prepare_page(self, address: str) -> str:
-        """Store the view of the runs in the experiment, mark killed runs, and return the URL of its page.
+        """Store the view of the experiment's runs, mark killed runs, and return the URL of the runs' page.
 
         If no run has created the experiment, the experiment that was changed last is shown.
 

@@ -104,7 +104,7 @@ class Run:
 
     @contextmanager
     def notice_on_error(self, what: str) -> Iterator[None]:
-        """Turn any error of the ``with`` block into a notice that ``what`` is missing, and the reason.
+        """Catch any error of the ``with`` block, and add a notice that ``what`` is missing and why.
 
         Use it for everything that is computed after a training: an error there must not lose the model.
         """
@@ -253,7 +253,7 @@ class Run:
             # Until its entries are sent, the store shows the run as FAILED.
             self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": _now_ms()})
             self._outbox.save()
-            with suppress(Exception):  # the store may not answer
+            with suppress(Exception):  # ignore the error of a store that does not answer
                 self._connection.client().set_terminated(self.run_id, "FAILED")
             return
         if error is not None:

@@ -70,7 +70,7 @@ _SECTIONS = ("backtest", "epoch", "gradient", "sweep", "test", "time", "Model me
 
 def runs_page(address: str, experiment_id: str) -> str:
     """Return the URL of the page of an experiment's training runs, on the server at ``address``."""
-    # Without the first parameter, the menu beside the runs is that for language models.
+    # Without the first parameter of the URL, MLflow shows its menu for language models beside the runs.
     query = f"workflowType=machine_learning&viewStateShareKey={_KEY}"
     return f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
 
@@ -87,8 +87,8 @@ def view() -> dict[str, Any]:
     charts: list[dict[str, Any]] = []
     for title, metrics in _LINES.items():
         charts.append(_line(metrics[0], title, metrics))
-        # The chart above draws all of these metrics as lines.
-        # MLflow would also draw a chart of each metric, so mark these charts as deleted.
+        # One chart, made above, draws all metrics of the group as lines.
+        # MLflow would also draw one chart for each metric, so mark these single charts as deleted.
         charts += [_line(metric, "", (metric,)) | {"deleted": True} for metric in metrics[1:]]
     charts += [_card("BAR", metric) for metric in _BARS]
     charts.append(

@@ -34,7 +34,8 @@ from schemas.errors import ModelError, one_line
 from schemas.masking import masked
 
 EXAMPLE = "example.parquet"
-_MOST_PARAMS, _MOST_METRICS = 100, 1000  # MLflow accepts at most this many in one request
+# MLflow accepts at most this many params, and this many metrics, in one request.
+_MOST_PARAMS, _MOST_METRICS = 100, 1000
 _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
 
 

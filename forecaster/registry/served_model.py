@@ -31,7 +31,7 @@ _REQUIREMENTS = ("numpy", "pandera[polars]", "polars", "pyarrow", "pydantic", "s
 
 
 def save(forecaster: Forecaster, example: pl.DataFrame, logged: LoggedModel, folder: Path) -> None:
-    """Write a forecaster into ``folder`` as the files of the model ``logged``.
+    """Write a forecaster into ``folder`` in MLflow's format, as the files of the logged model ``logged``.
 
     Args:
         forecaster: the trained forecaster.

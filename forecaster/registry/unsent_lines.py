@@ -10,7 +10,7 @@ from forecaster.registry.store import Store
 
 
 def unregistered_line(store: Store, reason: str, folder: Path) -> str:
-    """Return the line for a run with a trained model that waits in ``folder``.
+    """Return the message that a model was trained, but waits in ``folder`` to be registered.
 
     Args:
         store: the store.
@@ -25,7 +25,7 @@ def unregistered_line(store: Store, reason: str, folder: Path) -> str:
 
 
 def incomplete_line(store: Store, reason: str, folder: Path) -> str:
-    """Return the line for a run without a model of which some parts wait in ``folder``."""
+    """Return the message that MLflow has not taken some entries of a run, which wait in ``folder``."""
     return (
         f"the MLflow store {store} did not take all of the run ({reason}): the rest is in {folder}; "
         "statecast sync sends it"

@@ -21,7 +21,7 @@ UTC_TIME = pl.Datetime("us", "UTC")
 
 
 def scale_frame(scale: Mapping[str, float]) -> pl.DataFrame:
-    """Return the content of `SCALE_FILE`; ``scale`` has the scale of each series."""
+    """Return the frame to store as `SCALE_FILE`: one row with the scale of each series."""
     frame = pl.DataFrame({"series_id": list(scale), "scale": list(scale.values())})
     return frame.cast({"series_id": pl.String, "scale": pl.Float64})
 
@@ -89,7 +89,7 @@ def versions_frame(versions: Sequence[Version]) -> pl.DataFrame:
 
 
 def version_of(found: ModelVersion, aliases: Mapping[str, object]) -> Version:
-    """Convert MLflow's record of a version; ``aliases`` maps the aliases of its model to numbers."""
+    """Return a `Version` made from MLflow's record; ``aliases`` maps the aliases of the model to numbers."""
     return Version(
         name=found.name,
         number=int(found.version),

@@ -199,7 +199,7 @@ def _drawn(draw: Callable[[], Figure], prefix: str, label: str) -> str:
 
 
 class _Canvas(FigureCanvasSVG):
-    """Writes a figure as SVG with text as text, and with ids that depend only on the figure.
+    """Writes a figure as SVG: its text stays selectable text, and its ids depend only on the figure.
 
     Matplotlib has two settings for this, but they belong to the process: ``rc_context`` would also undo the
     settings that another thread has changed in the meantime.
@@ -226,7 +226,7 @@ class _Canvas(FigureCanvasSVG):
 
 
 class _TextRenderer(RendererSVG):
-    """Draws text as text, and derives ids from their content."""
+    """Writes text as SVG text, not as outlines, and derives each id from the content of the element."""
 
     def _draw_text_as_path(self, *text: Any) -> None:
         self._draw_text_as_text(*text)  # type: ignore[no-untyped-call]

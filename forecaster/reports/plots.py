@@ -11,12 +11,11 @@ from textwrap import wrap
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from forecaster.reports.plot_style import FONT, INK, MUTED, PALETTE, PAPER, draw_legend, titled_axes
+from forecaster.reports.plot_style import INK, MUTED, PALETTE, PAPER, draw_legend, titled_axes
 from forecaster.reports.plot_text import plain
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -96,57 +95,6 @@ def calibration_figure(levels: Sequence[float], observed: Sequence[float], label
         axis.set_major_formatter(PercentFormatter(1.0))
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     draw_legend(axes)
-    return figure
-
-
-def fan_figure(frame: pl.DataFrame, title: str) -> Figure:
-    """Draw the observed values, and fans of quantiles that were forecast at several issue times.
-
-    Args:
-        frame: ``target_at`` and ``issued_at`` (datetimes), ``observed`` (number, null where missing) and one
-            column per quantile (``q10``, ``q50``, ``q90``; at least ``q50``), one row per issue and target,
-            in any order.
-        title: title, with the unit.
-
-    Raises:
-        ValueError: ``frame`` has no rows, or no column ``q50``.
-    """
-    names = sorted((n for n in frame.columns if _level(n) is not None), key=lambda n: _level(n) or 0.0)
-    if "q50" not in names or frame.is_empty():
-        raise ValueError("a fan needs rows, and a column q50")
-    figure, axes = titled_axes(title, "time (UTC)", "value", (9.0, 4.2))
-    actuals = _with_gaps(frame.unique("target_at").sort("target_at"))
-    pairs = [(low, high) for low, high in zip(names, reversed(names), strict=True) if _below(low, high)]
-    starts = frame["issued_at"].unique().sort()
-    for number, start in enumerate(starts):
-        fan = frame.filter(pl.col("issued_at") == start).sort("target_at")
-        at = _dates(fan["target_at"])
-        first = number == 0
-        for depth, (low, high) in enumerate(pairs):
-            axes.fill_between(
-                at,
-                fan[low].to_numpy(),
-                fan[high].to_numpy(),
-                color=PALETTE[0],
-                alpha=0.16 + 0.16 * depth,
-                linewidth=0,
-                label=f"{low[1:]} % to {high[1:]} %" if first else None,
-            )
-        axes.plot(at, fan["q50"], color=PALETTE[0], linewidth=1.6, label="median forecast" if first else None)
-    for number, start in enumerate(_dates(starts)):
-        axes.axvline(start, color=MUTED, linewidth=0.9, linestyle=":", label=None if number else "issued")
-    axes.plot(
-        _dates(actuals["target_at"]),
-        actuals["observed"].to_numpy(),
-        color=INK,
-        linewidth=1.3,
-        label="observed",
-    )
-    locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-    axes.margins(x=0.01)
-    figure.legend(loc="outside lower center", ncols=5, fontsize=FONT - 1, labelcolor=INK, frameon=False)
     return figure
 
 
@@ -257,35 +205,3 @@ def latency_figure(latencies_ms: Sequence[float] | NDArray[np.float64]) -> Figur
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     draw_legend(axes)
     return figure
-
-
-def _level(name: str) -> float | None:
-    """Return the percent of a quantile column such as ``q2.5``; None for any other column."""
-    if name[:1] != "q":
-        return None
-    try:
-        return float(name[1:])
-    except ValueError:
-        return None
-
-
-def _below(low: str, high: str) -> bool:
-    """Return True if the quantile column ``low`` has a lower level than the column ``high``."""
-    return (_level(low) or 0.0) < (_level(high) or 0.0)
-
-
-def _with_gaps(targets: pl.DataFrame) -> pl.DataFrame:
-    """Insert a missing value after every target that is not followed by the next one at the usual step.
-
-    So a line that is drawn through the targets has a gap where there are none.
-    """
-    step = pl.col("target_at").diff(-1).abs()
-    ends = targets.filter(step > 1.5 * step.median())
-    gaps = ends.with_columns(pl.col("target_at") + pl.duration(microseconds=1), observed=None)
-    return pl.concat([targets, gaps], how="vertical_relaxed").sort("target_at")
-
-
-def _dates(times: pl.Series) -> NDArray[np.datetime64]:
-    """Return times as UTC without a zone, as Matplotlib needs them."""
-    naive: NDArray[np.datetime64] = times.dt.convert_time_zone("UTC").dt.replace_time_zone(None).to_numpy()
-    return naive

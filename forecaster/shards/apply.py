@@ -70,7 +70,7 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
-    """Return whether the batch must wait: the shard lacks rows before it, or follows too few partitions."""
+    """Return True if the batch must wait, because the shard lacks earlier rows or some of the partitions."""
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 
@@ -90,7 +90,7 @@ def _apply_next(
                 after,
                 Output(batch.partition, output.start, forecasts, replaced=replaced_rows, shadow=shadow),
             )
-    # Yield ``done`` in a separate output: only after the loop is it certain which block was the last.
+    # Yield ``done`` separately, after the loop: the loop cannot know which block of windows is the last.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 

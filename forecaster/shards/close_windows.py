@@ -58,15 +58,15 @@ def close_windows(
         shard, closed = _close_block(shard, pending[low:high], start, stop, models)
         low = high
         yield replace(shard, pending=pending[high:]), closed
-    # Change the version as soon as all windows before the change are closed, even if no series is live.
-    # So all shards of a stopped job have the same model version.
-    changed = _with_version_of(shard, through + 1, models)
+    # Also change the version of a shard without a live series: then all shards of a stopped job have the
+    # version that closed the last window. The change waits for its window, to leave time for the re-warming.
+    changed = _with_version_of(shard, through, models)
     if shard.closed_through != through or changed is not shard:
         yield replace(changed, pending=pending[low:], closed_through=through), None
 
 
 def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
-    """Return the shard with the state of the version that closes ``window``; re-warm it at a change."""
+    """Return the shard with a state of the version that closes ``window``; re-warm the state if needed."""
     forecaster = models.of_window(window)
     if shard.state.model_version == forecaster.version or not models.has_made(shard.state):
         return shard

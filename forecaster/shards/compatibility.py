@@ -9,7 +9,7 @@ from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from schemas.errors import ModelError
 
-# lateness belongs to the source of the stream's rows, so a new version may have another setting
+# a new version may have another lateness, because lateness belongs to the source of the rows
 _NOT_COMPARED = "allowed_lateness"
 _TRIAL_WINDOWS = 60
 

@@ -42,7 +42,7 @@ class Models:
     shadow: Forecaster | None = None
 
     def of_window(self, window: int) -> Forecaster:
-        """Return the version that closes a window."""
+        """Return the model version that closes a window."""
         return next((c.forecaster for c in reversed(self.changes) if c.window <= window), self.first)
 
     def of_state(self, state: State) -> Forecaster:
@@ -50,11 +50,11 @@ class Models:
         return self._by_version().get(state.model_version, self.first)
 
     def has_made(self, state: State) -> bool:
-        """Return whether one of the versions made a state."""
+        """Return True if one of the job's model versions made a state."""
         return state.model_version in self._by_version()
 
     def cut(self, start: int, stop: int) -> int:
-        """Return the end of a block from ``start`` on: ``stop``, or the first change within the block."""
+        """Return where a block that begins at ``start`` ends: at ``stop``, or at an earlier model change."""
         return min([stop, *(change.window for change in self.changes if change.window > start)])
 
     def _by_version(self) -> dict[str, Forecaster]:

@@ -68,7 +68,7 @@ class ScoreSums(NamedTuple):
         return self.inside / self.intervals if self.intervals else None
 
     def measures(self) -> dict[str, float]:
-        """Return ``mase``, ``bias``, ``pinball`` and ``coverage``, as far as they are known."""
+        """Return those of ``mase``, ``bias``, ``pinball`` and ``coverage`` that are known."""
         named = {
             "mase": self.mase,
             "bias": self.bias,

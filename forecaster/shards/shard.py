@@ -1,4 +1,4 @@
-"""A shard: one value, computed by applying the batches of a partitioned log one after the other.
+"""A shard: the part of a fleet to which the batches of a partitioned log are applied, one after the other.
 
 A `Shard` holds everything of a part of the fleet that must survive a crash. One function, `apply`, applies a
 `Batch` to it. The backfill, the streaming job, the recovery and the tests all call `apply`. This module does
@@ -104,7 +104,7 @@ class Shard:
 
     @staticmethod
     def cold(number: int, of: int, state: State, partitions: Iterable[str]) -> Shard:
-        """Return shard ``number`` of ``of`` before any row has been read.
+        """Return shard ``number`` of a job with ``of`` shards, before any row has been read.
 
         No window closes before each of ``partitions`` has a watermark. A further partition is added by its
         first batch. ``state`` is `Forecaster.initial_state`.
@@ -116,7 +116,7 @@ class Shard:
         )
 
     def copy(self) -> Shard:
-        """Return this shard with its own copy of the arrays."""
+        """Return this shard with copies of the arrays of its state and of its shadow."""
         shadow = None if self.shadow is None else self.shadow.copy()
         return replace(self, state=self.state.copy(), shadow=shadow)
 

@@ -35,7 +35,7 @@ class Splitter:
         self._shard_by_series = pl.DataFrame(schema={"series_id": pl.String, "shard": pl.Int32})
 
     def split(self, batch: Batch) -> dict[int, Batch]:
-        """Return the part of the batch for each shard that follows its partition, by the shard's number.
+        """Return the part of the batch for each shard, by the shard's number.
 
         Each part has the offsets and the watermark of the batch, so a shard without rows closes its windows
         at the same time as the other shards. Quarantined rows and rows outside the job's time bounds belong
@@ -186,7 +186,7 @@ def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
 
 
 def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
-    """Return pending rows at offsets below 0, in the same order: `_LOWERED` is subtracted.
+    """Return the pending rows in the same order, with offsets below 0: `_LOWERED` is subtracted from each.
 
     Rows that are below 0 already are from an even older log: only their order among themselves is kept.
     """
@@ -199,7 +199,7 @@ def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
 
 
 def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
-    """Undo `_before_offset_0` for rows of partitions that begin at a later offset in the new log."""
+    """Undo `_before_offset_0` for rows of partitions that the new log continues at a later offset."""
     if not begins or not len(pending):
         return pending
     own = pl.col("offset") + _LOWERED

@@ -59,7 +59,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
         aggregate(window, forecaster.window_config).windows if isinstance(window, pl.DataFrame) else window
     )
     if block.series_ids == state.series_ids:
-        state = state.copy()  # the usual case in a stream: the block has exactly the series of the state
+        state = state.copy()  # in a stream, the block usually has exactly the series of the state
     else:
         known_ids = frozenset(state.series_ids)
         has_value = np.flatnonzero((~np.isnan(block.values)).any(axis=0))

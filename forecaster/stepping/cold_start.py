@@ -68,7 +68,8 @@ def trajectory(
     if first is not None:
         if np.isnan(first).any():
             raise DataError(
-                f"series {ids[int(np.isnan(first).argmax())]!r} has no first value: give all of them, or none"
+                f"series {ids[int(np.isnan(first).argmax())]!r} has no first value: give first values for "
+                "all series, or for none"
             )
         return unroll_network(forecaster, forecaster.new_series_state(ids, start), first, horizon)
     future_features = known.known(ids, np.array([start]), horizon)

@@ -46,16 +46,16 @@ class Plan:
     cold_starts: int
 
     def part(self, series: slice) -> Plan:
-        """Return the plan of some series; ``joins`` and ``cold_starts`` still count all series."""
+        """Return the plan of the series in a slice; ``joins`` and ``cold_starts`` still count all series."""
         begins, alive, issued = (array[:, series] for array in (self.begins, self.live, self.issued))
         return Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
 
     def windows(self, part: slice) -> Plan:
-        """Return the plan of some windows; fields without an axis of windows are still of the whole block."""
+        """Return the plan of some windows; fields without a window axis still describe the whole block."""
         return replace(self, begins=self.begins[part], live=self.live[part], issued=self.issued[part])
 
     def pieces(self, most: int) -> Iterator[tuple[int, int]]:
-        """Yield pieces ``(first, stop)`` of the block, each of at most ``most`` windows.
+        """Cut the block into pieces of at most ``most`` windows, and yield them as ``(first, stop)``.
 
         In a piece no series begins twice, and no row after the first is one of ``joins``.
         """
@@ -91,7 +91,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         ValueError: ``start`` leaves out windows of a live series.
     """
     seen = ~np.isnan(values)
-    closed = state.clock + 1 - start  # number of the block's rows that each series has closed before
+    closed = state.clock + 1 - start  # the number of rows of the block that each series had closed before
     began = live(state)
     _check_gaps(state, start, began & (closed < 0))
     some_closed = (closed > 0).any()
@@ -103,18 +103,14 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
 
 
 def _check_gaps(state: State, start: int, left_out: Bools) -> None:
-    """Raise ValueError if ``left_out`` ``[S]`` is True for a series, which misses windows before
-    ``start``.
-    """
+    """Raise ValueError if ``left_out`` ``[S]`` is True for a series: windows before ``start`` are missing."""
     if left_out.any():
         name = state.series_ids[int(left_out.argmax())]
         raise ValueError(f"windows of {name!r} before {start} are left out")
 
 
 def _check_closed(state: State, reopened: Bools) -> None:
-    """Raise DataError if ``reopened`` ``[T, S]`` is True anywhere: such a value belongs to a closed
-    window.
-    """
+    """Raise DataError if ``reopened`` ``[T, S]`` is True for a value: it belongs to a closed window."""
     if reopened.any():
         name = state.series_ids[int(reopened.any(axis=0).argmax())]
         raise DataError(
@@ -146,10 +142,11 @@ def _plan_with_changes(state: State, seen: Bools, closed: Ints, max_gap: int) ->
     windows, row = len(seen), np.arange(len(seen))[:, None]
     began = live(state)
     has_past = began | (state.silent > 0)
-    # row of the last value before the block; has a meaning only for a series with such a value
+    # This is the row of the last value before the block, for a series that has such a value.
     last_before = closed - 1 - state.silent
-    latest = latest_rows(seen, np.where(has_past, last_before, NEVER))  # [1 + T, S]
-    silence = row - latest[:-1] - 1  # number of windows without a value directly before each window
+    # The axes of ``latest`` are row (``1 + T`` rows) and series.
+    latest = latest_rows(seen, np.where(has_past, last_before, NEVER))
+    silence = row - latest[:-1] - 1  # the number of windows without a value directly before each window
     begins = seen & (silence > max_gap)
     returns = begins & (silence <= forgotten_after(max_gap))
     alive = row - latest[1:] <= max_gap

@@ -8,7 +8,8 @@ Letters: T windows, R windows of the ring, C observed covariates, n series.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +23,12 @@ from forecaster.components.observed_covariates import ObservedCovariates, ring_f
 from forecaster.components.ring import Ring, in_order
 from forecaster.components.season import Season, ring_season
 from forecaster.model import Forecaster
-from forecaster.state import State, live
+from forecaster.state import State, live, match_layout, put
 from forecaster.stepping.advance import advance_in_place
 from forecaster.stepping.step_block import windows_per_call
 from schemas.errors import ModelError
+
+_CALL_STEPS = 2_500  # series-steps in a call of `Warming.step`: 60 ms on one core
 
 # The arrays of these components do not depend on the network's weights, so a new model can take them over.
 _NETWORK_INDEPENDENT = (
@@ -86,7 +89,7 @@ def _take_fields(forecaster: Forecaster, warm: State, state: State) -> None:
 
 
 def _fields_to_copy(forecaster: Forecaster, state: State) -> dict[str, list[str]]:
-    """Return the fields of each component whose values mean the same under the new and the old forecaster."""
+    """Return, for each component, the fields that mean the same under the old and the new forecaster."""
     config, windows = forecaster.network_config, forecaster.window_config
     ring = state.parts.get("ring", {}).get("values")
     old_config = config.model_copy(update={"ring": 0 if ring is None else ring.shape[1]})
@@ -130,7 +133,7 @@ def _has_layout(component: Component, own: Arrays) -> bool:
 
 
 @dataclass(frozen=True)
-class RecentValues:
+class _RecentValues:
     """The values of consecutive windows, copied from the ring of each series.
 
     Attributes:
@@ -157,23 +160,24 @@ class Warming:
     values were stepped.
 
     `copy_values` and `finish` read the state of the earlier version, and belong into the thread that steps
-    it. `step` may run in another thread, between two calls of `copy_values`.
+    it. `step` may run in another thread, but not at the same time as another method.
 
     Args:
         forecaster: the new version.
         window: index of the first window that the new version closes.
-
-    Attributes:
-        copied_through: the last window that was copied; None before the first.
+        call_steps: most series-steps in one call of `step`, which bounds its duration.
     """
 
-    def __init__(self, forecaster: Forecaster, window: int) -> None:
+    def __init__(self, forecaster: Forecaster, window: int, call_steps: int = _CALL_STEPS) -> None:
         self.forecaster, self.window = forecaster, window
+        self._call_steps = call_steps
         self._state = forecaster.initial_state()
-        self.copied_through: int | None = None
+        self._copied_through: int | None = None
+        self._copied: deque[_RecentValues] = deque()
+        self._calls: Iterator[None] = iter(())
 
-    def copy_values(self, state: State, closed_through: int) -> RecentValues | None:
-        """Copy the values of the windows that were not copied before; return None if there are none.
+    def copy_values(self, state: State, closed_through: int) -> bool:
+        """Copy the values of the windows that were not copied before; return whether there were any.
 
         Args:
             state: the state of the earlier version.
@@ -182,10 +186,10 @@ class Warming:
         ring = state.parts.get("ring", {}).get("values")
         windows = 0 if ring is None else ring.shape[1]
         first = self.window - windows
-        start = first if self.copied_through is None else self.copied_through + 1
+        start = first if self._copied_through is None else self._copied_through + 1
         if ring is None or closed_through < start:
-            return None
-        self.copied_through = closed_through
+            return False
+        self._copied_through = closed_through
         new, earlier = (np.arange(*span) % windows for span in ((start, closed_through + 1), (first, start)))
         names = self.forecaster.covariates.features.observed
         past = np.full((len(new), len(state), len(names)), np.nan)
@@ -194,22 +198,19 @@ class Warming:
             if kept is not None:
                 past[:, :, place] = kept[:, new].T
         values = ring[:, new].T.copy()
-        return RecentValues(state.series_ids, start, values, past, _has_value(ring[:, earlier]))
+        self._copied.append(
+            _RecentValues(state.series_ids, start, values, past, _has_value(ring[:, earlier]))
+        )
+        return True
 
-    def step(self, recent: RecentValues, pause: Callable[[], None] = lambda: None) -> None:
-        """Step the new version through copied values.
-
-        Args:
-            recent: the values, in the order in which they were copied.
-            pause: called after each call of the network, so that a thread can wait for others.
-        """
-        self._align(recent.series_ids, recent.has_earlier, recent.start)
-        most = windows_per_call(len(self._state))
-        for first in range(0, len(recent.values), most):
-            rows = slice(first, first + most)
-            values, past = recent.values[rows], recent.past[rows]
-            advance_in_place(self.forecaster, self._state, values, recent.start + first, past=past)
-            pause()
+    def step(self) -> bool:
+        """Step the new version through some of the copied values; return False if there are none left."""
+        while True:
+            for _ in self._calls:
+                return True
+            if not self._copied:
+                return False
+            self._calls = self._calls_for(self._copied.popleft())
 
     def finish(self, state: State) -> State:
         """Return the state with which the new version closes its first window.
@@ -217,18 +218,34 @@ class Warming:
         Args:
             state: the state of the earlier version, which has closed all windows before ``window``.
         """
-        # some live series have closed fewer or more windows than the others
+        # If some live series have closed more windows than others, re-warm them all from the current state.
         if (state.clock[live(state)] != self.window - 1).any():
             return rewarm(self.forecaster, state)
-        recent = self.copy_values(state, self.window - 1)
-        if recent is not None:
-            self.step(recent)
+        self.copy_values(state, self.window - 1)
+        while self.step():
+            pass
         ring = state.parts.get("ring", {}).get("values")
         has_value = np.zeros(len(state), bool) if ring is None else _has_value(ring)
         self._align(state.series_ids, has_value, self.window)
         self._state.clock[:] = state.clock
         _take_fields(self.forecaster, self._state, state)
         return self._state
+
+    def _calls_for(self, recent: _RecentValues) -> Iterator[None]:
+        """Step the new version through copied values, some series and some windows in each iteration."""
+        self._align(recent.series_ids, recent.has_earlier, recent.start)
+        for first in range(0, len(self._state), self._call_steps):
+            series = slice(first, first + self._call_steps)
+            part = self._state.part(series)
+            windows = max(1, self._call_steps // len(part))
+            for row in range(0, len(recent.values), windows):
+                rows = slice(row, row + windows)
+                values, past = recent.values[rows, series], recent.past[rows, series]
+                advance_in_place(self.forecaster, part, values, recent.start + row, past=past)
+                yield
+            if first == 0:
+                match_layout(self._state.parts, part.parts)
+            put(self._state.parts, series, part.parts)
 
     def _align(self, series_ids: tuple[str, ...], has_earlier: Bools, start: int) -> None:
         """Reorder the state to the series ``series_ids``; add new series as they are before ``start``.

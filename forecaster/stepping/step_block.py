@@ -41,12 +41,12 @@ class PlannedBlock:
     out: Outputs
 
     def series(self, part: slice) -> PlannedBlock:
-        """Return views of the series ``part``."""
+        """Return this block with only the series in the slice ``part``, as views of its arrays."""
         plan, out = self.plan.part(part), self.out.series(part)
         return PlannedBlock(self.values[:, part], self.past[:, part], self.start, plan, out)
 
     def windows(self, part: slice) -> PlannedBlock:
-        """Return views of the windows ``part``."""
+        """Return this block with only the windows in the slice ``part``, as views of its arrays."""
         plan, out = self.plan.windows(part), self.out.windows(part)
         return PlannedBlock(self.values[part], self.past[part], self.start + part.start, plan, out)
 
@@ -58,7 +58,7 @@ def step_block(forecaster: Forecaster, state: State, block: PlannedBlock) -> Non
 
 
 def windows_per_call(series: int) -> int:
-    """Return how many windows of ``series`` series are stepped in one network call, at most."""
+    """Return the largest number of windows of ``series`` series that one network call steps."""
     return max(1, _CALL_STEPS // max(series, 1))
 
 
@@ -92,7 +92,7 @@ def _step_all(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None
 
 
 def _step_some(forecaster: Forecaster, state: State, piece: PlannedBlock, slots: Ints) -> None:
-    """Step a copy of the arrays of the series at ``slots`` through a piece, and write it back."""
+    """Step copies of the arrays of the series at ``slots`` through a piece, and write the copies back."""
     values, past = piece.values[:, slots], piece.past[:, slots]
     out = piece.out.like(*values.shape)
     block = Block(np.array([piece.start]), values, state.freq, past=past, out=out)

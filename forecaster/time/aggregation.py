@@ -158,7 +158,8 @@ def fill(
         The rows that do not count; replaced rows have the columns of ``rows``.
     """
     cell = window * values.shape[1] + series
-    if np.bincount(cell).max() == 1:  # every window has one row: skip the slower aggregation
+    # If every window has at most one row, the slower aggregation is not needed.
+    if np.bincount(cell).max() == 1:
         values.reshape(-1)[cell] = 1.0 if config.aggregate == "count" else rows["value"].to_numpy()
         if names:
             _fill_past(past, rows.with_columns(cell=pl.Series(cell)), names)
@@ -176,7 +177,7 @@ def fill(
 
 
 def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame, Duplicates]:
-    """Return the later row of each observation, which counts, and the other rows as `Duplicates`."""
+    """Return the last row of each observation, which counts, and the other rows as `Duplicates`."""
     identity, rows = _with_identity(rows, config)
     if not identity:
         return rows, NO_DUPLICATES

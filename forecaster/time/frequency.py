@@ -91,7 +91,7 @@ def plain_name(text: str) -> str:
 
 
 def _is_own(text: str) -> bool:
-    """Return whether a text is a frequency in our own notation."""
+    """Return True if a text is a frequency in our own notation."""
     return any(pattern.fullmatch(text) for pattern in (_OWN, _MONTHS, _WEEK))
 
 
@@ -159,7 +159,7 @@ class Frequency:
 
     @property
     def nominal_s(self) -> int:
-        """Seconds of a window, the average for windows of the calendar; for rates only."""
+        """The length of a window in seconds, for rates; an average for months, quarters and years."""
         return self.months * _MONTH_S if self.months else self.seconds
 
     @overload
@@ -215,7 +215,7 @@ class Frequency:
 
 
 def fixed_s(text: str) -> int:
-    """Return the length in seconds of a frequency with equal windows that are counted from 1970-01-01.
+    """Return the seconds of a frequency with windows of equal length that are counted from 1970-01-01.
 
     Raises:
         ValueError: ``text`` is not a frequency, or is one of anchored weeks or of the calendar.

@@ -7,11 +7,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from forecaster.time.aggregation import kept_windows
-from forecaster.time.frequency import DAY_S, WEEK_S, WEEKDAYS
+from forecaster.time.frequency import DAY_S, WEEK_S, WEEKDAYS, Frequency
+from forecaster.time.infer_freq import infer_freq
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import MICROSECONDS
+from schemas.errors import DataError
 
 _FEWEST_STEPS = 3
+_MANY_ROWS = 60
 _MANY_WINDOWS = 10  # if rows are usually this many windows apart, 90 % of the windows are empty
 
 _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -37,6 +40,43 @@ def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
     )
 
 
+def misfit_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
+    """Return a notice if windows are far shorter or far longer than the time between rows, else None.
+
+    Args:
+        rows: observation frame.
+        config: the length of the windows.
+    """
+    try:
+        usual = infer_freq(rows).freq
+    except DataError:
+        return None
+    share = config.frequency.nominal_s / Frequency.parse(usual).nominal_s
+    if share * _MANY_WINDOWS <= 1 and config.empty == "missing":
+        return (
+            f"rows are usually {1 / share:,.0f} windows of {config.freq} apart, so {1 - share:.0%} of the "
+            f"windows are empty: train with longer windows, such as --freq {usual}"
+        )
+    if share >= _MANY_ROWS and config.aggregate not in ("count", "sum"):
+        return (
+            f"windows of {config.freq} hold about {share:,.0f} rows of each series, which are usually "
+            f"{usual} apart, and keep their {config.aggregate}; to forecast every row use --freq {usual}"
+        )
+    return None
+
+
+def gap_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
+    """Return the notice about long gaps of all series, if there are any; see `window_notices`.
+
+    A training reports windows that are too short before it begins; see `misfit_notice`.
+    """
+    if len(filled) < 2:
+        return []
+    index = kept_windows(filled, int(filled[0]), int(filled[-1]) + 1, config.max_gap)
+    line = _gap_notice(index, config)
+    return [line] if line else []
+
+
 def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
     """Return notices about windows without rows: long gaps of all series, and windows that are too short.
 
@@ -47,7 +87,8 @@ def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]
     if len(filled) < 2:
         return []
     index = kept_windows(filled, int(filled[0]), int(filled[-1]) + 1, config.max_gap)
-    return [line for line in (_gap_notice(index, config), _short_notice(filled, index, config)) if line]
+    short = _short_notice(filled, index, config)
+    return [*gap_notices(filled, config), *([short] if short else [])]
 
 
 def _gap_notice(index: NDArray[np.int64], config: WindowConfig) -> str | None:

@@ -29,7 +29,8 @@ class WindowConfig(Settings):
     freq: Annotated[str, AfterValidator(_is_frequency)] = Field(
         "1h",
         description="length of a window: 30s, 15m, 1h, 1d, 1mo, 1q, 1y, or 1w-sun for weeks that begin on "
-        "Sundays (where the rows are dated to Sundays); plain 1w begins on Thursdays",
+        "Sundays (where the rows are dated to Sundays); plain 1w begins on Thursdays; a training "
+        "or evaluation that is given none finds it from the rows",
     )
     aggregate: Literal["mean", "sum", "count", "min", "max", "last"] = Field(
         "mean", description="what a window keeps of its rows: mean, sum, count, min, max or last"

@@ -55,7 +55,7 @@ class Windows:
 
     @property
     def stop(self) -> int:
-        """One past the index of the last window."""
+        """The index of the window after the last window."""
         return int(self.index[-1]) + 1 if len(self.index) else self.start
 
     @property
@@ -83,7 +83,7 @@ class Windows:
             yield self.rows(first, stop)
 
     def row_of(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the last row at or before each window; -1 if there is none."""
+        """Return the row of each window, or of the last earlier window with a row; -1 if there is none."""
         return np.searchsorted(self.index, window, side="right") - 1
 
     def of_series(self, index: Sequence[int] | NDArray[np.int64]) -> Windows:

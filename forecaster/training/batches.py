@@ -33,7 +33,7 @@ from forecaster.time.windows import NEVER, Windows, latest_rows
 from forecaster.training.segments import TrainingBatch
 from schemas.errors import DataError
 
-_KEPT_BYTES = 400 * 2**20  # computed batches are cached up to this size
+_KEPT_BYTES = 400 * 2**20  # computed batches are cached up to this total size
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class Fleet:
     _cached: dict[int, TrainingBatch] = field(default_factory=dict)
 
     def with_linear_part(self, ridge: Floats32 | None, prior: float) -> Fleet:
-        """Return this fleet for a network with the linear part ``ridge`` and this ``prior``."""
+        """Return this fleet for a network with the linear part ``ridge`` and the prior scale ``prior``."""
         return replace(self, ridge=ridge, prior=prior, _cached={})
 
     def batch(self, number: int) -> TrainingBatch:
-        """Return batch ``number``, from the cache or computed."""
+        """Return batch ``number``: from the cache, or newly computed."""
         if number not in self._cached:
             if sum(batch.nbytes for batch in self._cached.values()) > _KEPT_BYTES:
                 self._cached.clear()

@@ -23,7 +23,7 @@ Epoch = dict[str, float]
 """Losses, skill and seconds of one epoch, by name; see `forecaster.training.train.Trained`."""
 
 
-_KEEPS = 0.99  # each step keeps at most this share of the running mean of weights
+_KEEPS = 0.99  # each update keeps at most this share of the running means of the weights
 
 
 def run_epochs(

@@ -26,10 +26,11 @@ _SHRINKAGE = (1e-4, 1e-2)  # the penalties are these shares of the mean second m
 # The penalty is this many times as large for lags that are neither near nor whole seasons.
 _SHRINKAGE_OF_OTHERS = 30.0
 _NEAR = 3  # a lag counts as near if it is fewer windows than this
-# A row is used if its series has had more values than this, and than a third of the batch's windows if less.
+# A row is used if its series has had more values than this before.
+# In a batch of fewer than 600 windows, a third of the windows is enough.
 _VALUES_BEFORE_USE = 200
 _MOST_ROWS = 400_000  # about this many rows of a fleet are used: a million take ten seconds
-_LEAST_ERROR = 0.1  # an error below this many units counts as this many in the weight of its row
+_LEAST_ERROR = 0.1  # in the weight of a row, an error below this many units counts as this many units
 
 assert len(_SHRINKAGE) == RIDGE_COUNT
 

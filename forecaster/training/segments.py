@@ -30,7 +30,7 @@ _MOST_WEIGHT = 5.0
 
 
 class Segment(NamedTuple):
-    """Some windows of a batch as tensors, with the targets at ``n`` of its rows.
+    """Consecutive windows of a batch as tensors, with the targets at the ``n`` rows to forecast from.
 
     Attributes:
         x: ``[t, B, F]`` float32, inputs.
@@ -92,7 +92,7 @@ class TrainingBatch:
 
     @property
     def nbytes(self) -> int:
-        """Approximate size in memory."""
+        """The approximate size of the batch in memory, in bytes."""
         return int(self.x.nbytes) + 14 * int(self.block.values.nbytes) + int(self.block.known.nbytes)
 
     def targets(self, rows: slice | NDArray[np.integer[Any]]) -> Floats32:
@@ -119,7 +119,8 @@ class TrainingBatch:
     def weight(self) -> Floats32:
         """Return ``[T, B]`` float32, the weight of the errors of each row, see `Segment`."""
         next_row = self.first_target + np.arange(len(self))[:, None]
-        # Average over the rows before the held-out windows, or over all rows of a series that begins in them.
+        # Average over the rows before the held-out windows.
+        # If a series has no such row, average over all its rows.
         is_learned = next_row < self.held_from
         is_learned |= ~is_learned.any(axis=0)
         average = (self.block.unit * is_learned).sum(axis=0) / is_learned.sum(axis=0)

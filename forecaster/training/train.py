@@ -40,7 +40,7 @@ from forecaster.training.losses import (
 
 @dataclass(frozen=True)
 class Trained:
-    """Result of a training run.
+    """The result of training a forecaster's network.
 
     Attributes:
         forecaster: the forecaster to use: refit to all windows, or ``chosen`` if ``training.refit`` is off or
@@ -136,7 +136,7 @@ def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
 
 
 def loss_of(epoch: Epoch) -> float:
-    """Return the loss by which epochs are compared: the validation loss if there is one."""
+    """Return the loss by which epochs are compared: the validation loss, or the training loss without it."""
     return next(epoch[name] for name in ("validation_loss", "train_loss", "refit_loss") if name in epoch)
 
 

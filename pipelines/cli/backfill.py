@@ -18,6 +18,7 @@ def backfill(
     skip_bad_files: o.SkipBad = None,
     output: o.Output = None,
     format_: o.Format = None,
+    flat: o.Flat = None,
     as_json: o.Json = False,
     config: o.Config = None,
     settings: o.Set = None,
@@ -29,7 +30,8 @@ def backfill(
 ) -> None:
     """Forecast after every window of existing files, and write a state table that a stream can start from.
 
-    Writes OUTPUT/forecasts (nested by horizon), OUTPUT/state and OUTPUT/quarantine. A successful backfill
+    Writes OUTPUT/forecasts (nested by horizon), OUTPUT/state and OUTPUT/quarantine; with --flat csv, also
+    OUTPUT/flat, with one row for each series, target window and horizon. A successful backfill
     replaces the results of an earlier job there; one that fails or is interrupted leaves them unchanged.
 
     Runs in process unless --runner or --flink-master names another engine; options after -- are passed to
@@ -51,8 +53,8 @@ def backfill(
     job = load_settings(
         config, settings, data__paths=paths(data), data__start=start, data__end=end,
         data__skip_bad_files=skip_bad_files, jobs__shards=shards, mlflow__tracking_uri=tracking_uri,
-        output__folder=output, output__format=format_, jobs__runner=requested_runner(runner, flink_master),
-        jobs__flink_master=flink_master,
+        output__folder=output, output__format=format_, output__flat=flat,
+        jobs__runner=requested_runner(runner, flink_master), jobs__flink_master=flink_master,
     )  # fmt: skip
     job, out = with_absolute_paths(job), Out(as_json)
     folder, start_from = location(job.output.folder), None if state is None else location(state)
@@ -73,6 +75,7 @@ def backfill(
         windows_per_step=job.jobs.windows_per_step,
         state_table=start_from,
         format=job.output.format,
+        flat=job.output.flat,
         memory_bytes=job.data.memory_mb << 20,
         max_quarantined=job.data.max_quarantined,
         **vars(engine_fields(engine, job.jobs, beam_options)),

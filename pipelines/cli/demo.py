@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +19,10 @@ from pipelines.storage import check_folder, store_of
 from schemas.errors import OutputError, StatecastError
 
 if TYPE_CHECKING:
-    from pipelines.jobs.job import Outcome
+    import polars as pl
+
+    from pipelines.examples.demo import DemoOutcome
+    from pipelines.jobs.job import Outcome, Runner
     from pipelines.jobs.train import TrainOutcome
     from pipelines.sinks.numbers import JobNumbers
 
@@ -37,16 +42,13 @@ def demo(
 ) -> None:
     """Train, backfill, stream and compare forecasts on a year of real weather, in about three minutes.
 
-    Trains an LSTM, a GRU and an RNN on eight months of hourly weather of three airports (18 series with
-    gaps), backfills September and October, starts a stream from each state that replays November and
-    December, and compares the errors with persistence and seasonal naive. Nothing is downloaded.
+    Trains an LSTM on eight months of hourly weather of three airports (18 series with gaps), backfills the
+    months until mid-December, draws the first forecasts within a minute, and starts a stream from that state,
+    which replays the last two weeks. A GRU and an RNN are trained meanwhile and do the same. The errors of
+    all three are compared with persistence and seasonal naive. Nothing is downloaded.
     """
     out = Out(as_json)
-    from pipelines.cli.engine import choose_engine
-    from pipelines.settings.config import JobsConfig
-
     check_folder(output)
-    engine, why = choose_engine(JobsConfig())
     marker = output / ".statecast-demo"
     if output.exists() and any(output.iterdir()):
         if not marker.exists():
@@ -56,13 +58,11 @@ def demo(
         shutil.rmtree(output)
     store_of(output).prepare()
     marker.touch()
-    out.say(f"streams run {why}; loading torch, Beam and MLflow ...")
+    out.say("loading torch, Beam and MLflow ...")
     from pipelines.examples.demo import CELLS, run_demo
 
-    if engine != "in-process":
-        silence_workers()
     with ExitStack() as phases:
-        ended = run_demo(output, _DemoProgress(out, phases), engine)
+        ended = run_demo(output, _DemoProgress(out, phases), partial(_choose_runner, out))
     out.say("")
     show_scores(
         out,
@@ -74,10 +74,7 @@ def demo(
     out.say(
         f"latency of the {CELLS[0]} stream, from row to forecast file: p50 {p50:,.0f} ms, p99 {p99:,.0f} ms"
     )
-    out.say("")
-    out.say(f"report with pictures: {ended.report}")
-    out.say(f"compare the runs:     statecast ui --tracking-uri {ended.tracking_uri}")
-    out.say(f"forecasts, states:    {ended.folder}/{CELLS[0]}/stream, and the same for the other networks")
+    _show_next(out, ended)
     out.result(
         {
             "report": str(ended.report),
@@ -90,6 +87,36 @@ def demo(
         raise StatecastError("some rows were read and not accounted for: please report this")
 
 
+def _choose_runner(out: Out) -> Runner:
+    """Return the engine of the streams, and print its name, or why they run in process."""
+    from pipelines.cli.engine import choose_engine
+    from pipelines.settings.config import JobsConfig
+
+    engine, why = choose_engine(JobsConfig())
+    out.say(f"\nstreams run {why}")
+    if engine != "in-process":
+        silence_workers()
+    return engine
+
+
+def _show_next(out: Out, ended: DemoOutcome) -> None:
+    """Print where the results are, and three things to try with the user's own file."""
+    from pipelines.examples.demo import CELLS, SHOWN_SERIES
+
+    stream = f"{ended.folder}/{CELLS[0]}/stream"
+    out.say("")
+    out.say(f"report with pictures:  {ended.report}")
+    out.say(f"compare the runs:      statecast ui --tracking-uri {ended.tracking_uri}")
+    out.say(f"look at the stream:    statecast dashboard {stream}")
+    out.say(f"draw forecasts:        statecast plot {stream} --series {SHOWN_SERIES} -o {SHOWN_SERIES}.png")
+    out.say("\nThree things to try with your own file (columns series_id, timestamp, value):", "bold")
+    out.say("  1. forecast all its series:      statecast forecast FILE -o forecast.csv")
+    out.say("  2. train and keep a model:       statecast train FILE --register mine --save-state states")
+    out.say("  3. forecast rows as they arrive: statecast stream FOLDER --watch --model mine --state states")
+    if shutil.which("statecast") is None:
+        out.say(f"first, in this shell:            source {Path(sys.prefix) / 'bin' / 'activate'}")
+
+
 class _DemoProgress:
     """Show the phases of the demo on the terminal; see `pipelines.examples.demo.Show`."""
 
@@ -99,15 +126,26 @@ class _DemoProgress:
     def training(self, cell: str, epochs: int) -> Callable[[Any], None]:
         """Announce a training, and return a function that advances its progress bar by an epoch."""
         self.out.say(f"\n{cell}: training on January to August", "bold")
-        bar = self._open_bar("training", "epochs", 2 * epochs)
+        bar = self._open_bar("training", "epochs", epochs)
         from forecaster.training.train import loss_of
 
         return lambda epoch: bar.add(1, f"loss {loss_of(epoch):.4f}")
+
+    def waiting(self, cell: str) -> None:
+        """Announce that the demo waits for a training in another process."""
+        self.out.say(f"\n{cell}: waiting for its training, which began with the stream", "bold")
 
     def job(self, what: str) -> Callable[[JobNumbers], None]:
         """Announce a job, and return a function that shows its numbers."""
         self.out.say(what, "bold")
         return self.phases.enter_context(show_live(self.out, what.split()[0]))
+
+    def forecasts(self, series_id: str, frame: pl.DataFrame) -> None:
+        """Draw the newest forecasts of a series."""
+        from pipelines.cli.terminal_plot import fan_plot
+
+        plot = fan_plot(frame, f"first forecasts: {series_id}", self.out.console.width)
+        self.out.console.print(plot, markup=False, highlight=False)
 
     def done(self, outcome: Outcome | TrainOutcome) -> None:
         """Close the progress bar of the phase, and print its outcome."""
@@ -116,8 +154,8 @@ class _DemoProgress:
 
         if isinstance(outcome, TrainOutcome):
             self.out.say(
-                f"{len(outcome.history)} epochs, {len(outcome.refit_history)} more over all windows, "
-                f"in {outcome.seconds:.0f} s: {outcome.version}, run {outcome.run_id}"
+                f"{len(outcome.history)} epochs in {outcome.seconds:.0f} s: {outcome.version}, "
+                f"run {outcome.run_id}"
             )
         else:
             show_outcome(outcome, self.out)

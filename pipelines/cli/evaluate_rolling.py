@@ -77,6 +77,7 @@ def _run(job: RollingJob, out: Out) -> Evaluated:
             rows.add,
             lambda epoch: epochs.add(1, f"loss {loss_of(epoch):.4f}"),
             windows.add,
+            out.notice,
         )
         return run_rolling(job, progress)
 

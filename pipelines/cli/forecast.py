@@ -14,9 +14,12 @@ from pipelines.cli.settings import input_files, load_settings, paths
 from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from pipelines.jobs.file_forecast import FileForecast
 
 _SHOWN_ROWS = 24
+_HISTORY = 3  # shown windows before the forecasts, as a multiple of the horizon
 
 
 def forecast(
@@ -156,10 +159,10 @@ def _levels(text: str) -> tuple[float, ...]:
 
 def _check_output(output: Path) -> None:
     """Raise an error if the suffix of the output file is unknown or its folder cannot be written."""
-    from pipelines.sinks.flat_forecasts import FORMATS
+    from pipelines.sinks.flat_forecasts import SUFFIXES
     from pipelines.storage import check_folder
 
-    if output.suffix not in FORMATS:
+    if output.suffix not in SUFFIXES:
         raise ConfigError(f"--output {output}: the name must end with .csv, .parquet or .jsonl")
     check_folder(output.parent)
 
@@ -198,9 +201,8 @@ def _show_first(out: Out, found: FileForecast) -> None:
 
     first = found.forecasts["series_id"][0]
     rows = found.forecasts.filter(pl.col("series_id") == first)
-    out.console.print(
-        fan_plot(found.windows, found.freq, rows, out.console.width), markup=False, highlight=False
-    )
+    plot = fan_plot(_fan_frame(found, rows), first, out.console.width)
+    out.console.print(plot, markup=False, highlight=False)
     table = Table(title=first)
     for name in rows.columns[1:]:
         table.add_column(name, justify="right")
@@ -210,6 +212,36 @@ def _show_first(out: Out, found: FileForecast) -> None:
     others = found.forecasts["series_id"].n_unique() - 1
     if others or len(rows) > _SHOWN_ROWS:
         out.say(f"and {others:,} other series; --output forecast.csv writes all forecasts")
+
+
+def _fan_frame(found: FileForecast, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the last values and the forecasts of one series (see `forecaster.reports.fan_plot.fan_figure`).
+
+    Args:
+        found: forecasts and history of all series.
+        rows: flat forecasts of the series.
+    """
+    import polars as pl
+
+    from forecaster.time.frequency import Frequency
+
+    freq, windows = Frequency.parse(found.freq), found.windows
+    last = freq.window_of(int(rows["timestamp"].to_physical()[0])) - 1
+    is_shown = (windows.index > last - _HISTORY * len(rows)) & (windows.index <= last)
+    observed = pl.DataFrame(
+        {
+            "target_at": freq.start_us(windows.index[is_shown]),
+            "observed": windows.values[is_shown, windows.series_ids.index(rows["series_id"][0])],
+        },
+        schema_overrides={"target_at": pl.Datetime("us", "UTC")},
+    )
+    fan = rows.select(
+        pl.col("timestamp").alias("target_at"),
+        pl.col("timestamp").min().alias("issued_at"),
+        pl.col("forecast").alias("q50"),
+        *rows.columns[4:],
+    )
+    return pl.concat([observed.fill_nan(None), fan], how="diagonal")
 
 
 def _mean_errors(found: FileForecast) -> dict[str, float]:

@@ -56,8 +56,8 @@ def field_option(field: FieldInfo, *names: str, metavar: str, panel: str) -> Any
 Data = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Files or folders of CSV, Parquet or JSON lines, long (series_id, timestamp, value) or wide (a "
-        "time column, and one column for each series).",
+        help="Files, folders or patterns of CSV, Parquet, JSON lines or Excel, long (series_id, timestamp, "
+        "value) or wide (a time column, and one column for each series).",
         show_default=False,
         metavar="[DATA]...",
     ),
@@ -129,6 +129,7 @@ Shards = Annotated[int | None, option_of("jobs.shards", metavar="N", panel=JOB)]
 Runner = Annotated[str | None, option_of("jobs.runner", metavar="ENGINE", panel=JOB)]
 FlinkMaster = Annotated[str | None, option_of("jobs.flink_master", metavar="MASTER", panel=JOB)]
 Format = Annotated[str | None, option_of("output.format", metavar="FORMAT", panel=OUTPUT)]
+Flat = Annotated[str | None, option_of("output.flat", metavar="FORMAT", panel=OUTPUT)]
 SkipBad = Annotated[
     bool | None,
     typer.Option(

@@ -115,6 +115,7 @@ def output_topics(job: JobConfig) -> Topics | None:
         kafka.registry.get_secret_value(),
         kafka.to_late,
         kafka.to_quarantine,
+        kafka.to_shadow,
     )
     check_topics(topics)
     return topics

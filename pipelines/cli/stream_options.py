@@ -28,8 +28,11 @@ _SOURCES: Final = {
 }
 """Setting -> the sources with which it has an effect; a setting not listed has an effect with all sources."""
 
-_TO_TOPIC: Final = ("kafka.to_format", "kafka.to_late", "kafka.to_quarantine")
+_TO_TOPIC: Final = ("kafka.to_format", "kafka.to_late", "kafka.to_quarantine", "kafka.to_shadow")
 """Settings that have an effect only if forecasts are sent to a topic."""
+
+_OF_SHADOW: Final = ("stream.shadow_share", "kafka.to_shadow")
+"""Settings that have an effect only if the stream has a shadow."""
 
 
 def check_single_source(watch: bool, source: str | None) -> None:
@@ -85,7 +88,9 @@ def check_options_have_effect(job: JobConfig, typed: Mapping[str, str]) -> None:
             raise ConfigError(f"{option} has no effect with --source {source}: leave it out, or use {needs}")
         if key in _TO_TOPIC and not has_topic:
             raise ConfigError(f"{option} has no effect without --to-topic: leave it out, or add --to-topic")
-        if key == "output.format" and has_topic:
+        if key in _OF_SHADOW and not job.stream.shadow:
+            raise ConfigError(f"{option} has no effect without stream.shadow: leave it out, or set both")
+        if key in ("output.format", "output.flat") and has_topic:
             raise ConfigError(f"{option} has no effect with --to-topic: leave it out, or use kafka.to_format")
         if key == "kafka.bootstrap" and source != "kafka" and not has_topic:
             raise ConfigError(f"{option} has no effect without --source kafka or --to-topic: leave it out")

@@ -51,7 +51,10 @@ def run_sweep_command(
                 trials_done.add(1, _trial_text(best_of(ended)))
 
             progress = Progress(
-                rows.add, on_trial, lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}")
+                rows.add,
+                on_trial,
+                lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}"),
+                out.notice,
             )
             swept = run_sweep(job, name, trials, progress, table)
     except KeyboardInterrupt:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import polars as pl
 from rich.text import Text
 
-from forecaster.time.frequency import Frequency
-from forecaster.time.windows import Windows
-
-_ROWS = 18
-_HISTORY = 3  # A plot shows windows before the forecasts: this many times as many as the horizon.
+_ROWS, _MOST_COLUMNS = 18, 120
+_MARKS = {"observed": "braille", "forecast": "braille", "quantile": "dot"}
 
 
-def fan_plot(windows: Windows, freq: str, forecasts: pl.DataFrame, columns: int) -> Text:
-    """Draw the last values of one series, its forecasts, and their outermost quantiles.
+def fan_plot(frame: pl.DataFrame, title: str, columns: int) -> Text:
+    """Draw the observed values of one series, its forecasts, and their outermost quantiles.
 
     Args:
-        windows: history of the series, and of others.
-        freq: length of the windows.
-        forecasts: flat forecasts of the series (`forecaster.forecasts.flat`).
+        frame: observed values and forecasts (see `forecaster.reports.fan_plot.fan_figure`).
+        title: title of the plot.
         columns: width of the terminal in characters.
 
     Returns:
@@ -26,27 +22,32 @@ def fan_plot(windows: Windows, freq: str, forecasts: pl.DataFrame, columns: int)
     """
     import plotext
 
-    frequency, name = Frequency.parse(freq), forecasts["series_id"][0]
-    values = windows.values[:, windows.series_ids.index(name)]
-    first_us = int(forecasts["timestamp"].to_physical()[0])
-    last = frequency.window_of(first_us) - 1
-    is_shown = (
-        (windows.index > last - _HISTORY * len(forecasts)) & (windows.index <= last) & (values == values)
-    )
-    shown = pl.Series(frequency.start_us(windows.index[is_shown])).cast(pl.Datetime("us"))
+    observed = frame.drop_nulls("observed").unique("target_at").sort("target_at")
+    quantiles = sorted((n for n in frame.columns if n[0] == "q" and n != "q50"), key=lambda n: float(n[1:]))
+    outermost = quantiles[:1] + quantiles[-1:] if len(quantiles) > 1 else quantiles
     plotext.clear_figure()
     plotext.theme("clear")
-    plotext.plotsize(min(columns, 120), _ROWS)
+    plotext.plotsize(min(columns, _MOST_COLUMNS), _ROWS)
     plotext.date_form("Y-m-d H:M")
-    at, ahead = (_times(times) for times in (shown, forecasts["timestamp"]))
-    plotext.plot(at, values[is_shown].tolist(), marker="braille", label="observed")
-    quantiles = forecasts.columns[4:]
-    for column in (quantiles[:1] + quantiles[-1:]) if len(quantiles) > 1 else quantiles:
-        plotext.plot(ahead, forecasts[column].to_list(), marker="dot", color="gray", label=column)
-    plotext.plot(ahead, forecasts["forecast"].to_list(), marker="braille", color="orange", label="forecast")
-    plotext.title(name)
+    plotext.plot(
+        _texts(observed["target_at"]), observed["observed"].to_list(), marker=_MARKS["observed"],
+        label="observed",
+    )  # fmt: skip
+    fans = frame.drop_nulls("issued_at").sort("issued_at", "target_at").partition_by("issued_at")
+    for number, fan in enumerate(fans):
+        at, is_labelled = _texts(fan["target_at"]), number == 0
+        for name in outermost:
+            plotext.plot(
+                at, fan[name].to_list(), marker=_MARKS["quantile"], color="gray",
+                label=name if is_labelled else None,
+            )  # fmt: skip
+        plotext.plot(
+            at, fan["q50"].to_list(), marker=_MARKS["forecast"], color="orange",
+            label="forecast" if is_labelled else None,
+        )  # fmt: skip
+    plotext.title(title)
     return Text.from_ansi(plotext.build())
 
 
-def _times(times: pl.Series) -> list[str]:
+def _texts(times: pl.Series) -> list[str]:
     return times.dt.strftime("%Y-%m-%d %H:%M").to_list()

@@ -123,6 +123,7 @@ def train(
             rows.add,
             lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}"),
             table,
+            out.notice,
         )
     _print_outcome(out, job, trained, table)
     out.result(trained.as_json())

@@ -12,7 +12,7 @@ from forecaster.evaluation.backtest import Backtest, backtest
 from forecaster.evaluation.scores import calibration, fans
 from forecaster.evaluation.skill import BaselineComparison
 from forecaster.registry.registry import Run
-from forecaster.reports import plots
+from forecaster.reports import fan_plot, plots
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import Windows
 from forecaster.training.train import Trained, held_out_from
@@ -77,4 +77,4 @@ def _log_fans(run: Run, own: pl.DataFrame, series: Mapping[str, str], freq: Freq
     for file, series_id in series.items():
         fan = fans(own, series_id, freq)
         if len(fan):
-            run.log_figure(partial(plots.fan_figure, fan, f"{series_id}, backtest"), f"plots/{file}.png")
+            run.log_figure(partial(fan_plot.fan_figure, fan, f"{series_id}, backtest"), f"plots/{file}.png")

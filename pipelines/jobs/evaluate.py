@@ -23,13 +23,15 @@ from forecaster.evaluation.scores import (
     series_without_scale,
 )
 from forecaster.evaluation.skill import PERSISTENCE, SEASONAL_NAIVE, BaselineComparison
-from forecaster.reports import plots
+from forecaster.reports import fan_plot, plots
 from forecaster.reports.html import Picture, error_table, write_report
 from forecaster.time.aggregation import aggregate
 from forecaster.time.frequency import Frequency
+from forecaster.time.infer_freq import infer_freq
 from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import MICROSECONDS, Windows
+from pipelines.jobs.frequency import with_freq
 from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig
 from pipelines.settings.setting_types import time_of
@@ -97,6 +99,8 @@ def evaluate_folders(
     forecasts = pl.concat([read_forecasts(folder) for folder in folders])
     if issued_from is not None:
         forecasts = forecasts.filter(pl.col("issued_at") >= issued_from)
+    if "freq" not in job.windows.model_fields_set:
+        job = _with_freq_of(job, forecasts)
     freq = job.windows.frequency
     _check_freq(forecasts, freq)
     # Only the values are needed, so do not read covariates, which the files may lack.
@@ -165,7 +169,7 @@ def write_evaluation(
     for series_id in ids.gather_every(max(len(ids) // _FANS, 1)).to_list()[:_FANS]:
         fan = fans(first, series_id, evaluation.freq)
         if len(fan):
-            draw = partial(plots.fan_figure, fan, series_id)
+            draw = partial(fan_plot.fan_figure, fan, series_id)
             figures.append((f"{series_id}: forecasts of {label}, and actuals.", draw))
     for name, part in evaluation.errors.items():
         levels = calibration(part)
@@ -224,6 +228,14 @@ def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
     if len(set(short)) == len(parts):
         return dict(zip(short, parts.values(), strict=True))
     return parts
+
+
+def _with_freq_of(job: JobConfig, forecasts: pl.DataFrame) -> JobConfig:
+    """Return the job with the frequency at which forecasts were issued; as it is if they have one time."""
+    try:
+        return with_freq(job, infer_freq(forecasts.select("series_id", timestamp="issued_at")).freq)
+    except DataError:
+        return job
 
 
 def _check_freq(forecasts: pl.DataFrame, freq: Frequency) -> None:

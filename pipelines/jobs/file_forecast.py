@@ -11,10 +11,10 @@ from forecaster.forecast_frame import FleetForecast, forecast_with, select, trai
 from forecaster.model import Forecaster
 from forecaster.threads import compute_threads
 from forecaster.time.aggregation import aggregate
-from forecaster.time.infer_freq import infer_freq
-from forecaster.time.notices import window_notices
+from forecaster.time.notices import gap_notices, window_notices
 from forecaster.time.windows import Windows
 from forecaster.training.epochs import Epoch
+from pipelines.jobs.frequency import with_frequency
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from pipelines.sources.files.load_all import load_observations
@@ -66,7 +66,8 @@ def forecast_files(
             which is not registered.
         quantiles: levels to return beside the median.
         on_rows: called with the number of rows of each piece that was read.
-        on_freq: called with the line about the inferred frequency, before the training begins.
+        on_freq: called with the line about the inferred frequency, or about a given one that does not fit the
+            rows, before the training begins.
         on_epoch: called after every epoch.
 
     Raises:
@@ -76,12 +77,17 @@ def forecast_files(
         job = job.model_copy(update={"windows": forecaster.window_config})
     loaded = load_observations(job, on_rows)
     reason = None
-    if forecaster is None and "freq" not in job.windows.model_fields_set:
-        freq, reason = infer_freq(loaded.rows)
-        job = job.model_copy(update={"windows": job.windows.model_copy(update={"freq": freq})})
-        on_freq(f"frequency {freq}: {reason}")
+    if forecaster is None:
+        was_given = "freq" in job.windows.model_fields_set
+        lines: list[str] = []
+        job = with_frequency(job, loaded.rows, lines.append)
+        for line in lines:
+            on_freq(line)
+        reason = None if was_given else lines[0].partition(": ")[2]
     windows, duplicates, _ = aggregate(loaded.rows, job.windows)
     found = _train(job, windows, on_epoch) if forecaster is None else forecast_with(forecaster, windows)
+    # without a model, windows that are too short were reported before the training
+    about_windows = gap_notices if forecaster is None else window_notices
     return FileForecast(
         forecasts=select(found.forecasts, job.network.horizon, quantiles),
         scores=found.scores,
@@ -93,7 +99,7 @@ def forecast_files(
         quarantined=len(loaded.quarantined),
         duplicates=duplicates,
         outside=loaded.outside,
-        notices=(*loaded.notices, *loaded.skipped, *window_notices(windows.filled, job.windows)),
+        notices=(*loaded.notices, *loaded.skipped, *about_windows(windows.filled, job.windows)),
     )
 
 

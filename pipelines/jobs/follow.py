@@ -181,10 +181,14 @@ class ModelWatch:
         self.notice(line)
 
     def _windows_ahead(self) -> int:
-        """Return how many windows ahead a model change is requested, so that a new version can warm up."""
-        ring = self.forecaster.network_config.ring
+        """Return how many windows ahead a model change is requested: twice the estimate of the warm-up.
+
+        A live stream will close a window in each period, even if it has closed none since its start.
+        """
+        ring, freq = self.forecaster.network_config.ring, self.forecaster.window_config.frequency
         (began_s, first), (ended_s, last) = self._closed[0], self._closed[-1]
         windows_per_s = (last - first) / (ended_s - began_s) if ended_s > began_s else 0.0
+        windows_per_s = max(windows_per_s, 1 / freq.nominal_s)
         warming_s = self._numbers.series * ring / _SERIES_STEPS_PER_S
         return max(_LEAST_AHEAD, min(ring, ceil(2 * warming_s * windows_per_s)))
 

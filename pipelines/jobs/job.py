@@ -10,6 +10,7 @@ from forecaster.shards.counts import Counts
 from pipelines.jobs.alias import Alias
 from pipelines.runners.base import FlinkSettings
 from pipelines.sinks.files import Format
+from pipelines.sinks.flat_forecasts import FlatFormat
 from pipelines.sinks.kafka import Topics
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Log, Source
@@ -61,6 +62,8 @@ class BackfillJob(EngineSettings):
         windows_per_step: largest number of windows in one call of the network.
         state_table: state table to start from; None starts cold.
         format: format of the forecast files.
+        flat: format of flat forecast files, which are written beside them into the folder ``flat``; None
+            writes none.
         memory_bytes: memory for rows; rows that need more are sorted in pieces on disk.
         max_quarantined: if a larger share of the rows is quarantined, the backfill fails and the output
             folder stays unchanged.
@@ -74,6 +77,7 @@ class BackfillJob(EngineSettings):
     windows_per_step: int = 32
     state_table: Location | None = None
     format: Format = "parquet"
+    flat: FlatFormat | None = None
     memory_bytes: int = 2 << 30
     max_quarantined: float = 0.1
 
@@ -99,6 +103,8 @@ class StreamJob(EngineSettings):
         fresh: whether to start without the state table in the output folder, which is then kept under another
             name. If there is such a table, the stream needs either ``resume`` or ``fresh``.
         format: format of the forecast files.
+        flat: format of flat forecast files, which are written beside them into the folder ``flat``; None
+            writes none.
         snapshot_every_s: seconds between two snapshots.
         topics: Kafka topics for the forecasts; None writes files.
         alias: the alias of the model registry that is watched; None watches none.
@@ -119,6 +125,7 @@ class StreamJob(EngineSettings):
     resume: bool = False
     fresh: bool = False
     format: Format = "parquet"
+    flat: FlatFormat | None = None
     snapshot_every_s: float = 30.0
     runner: Runner = field(default="prism", kw_only=True)
     topics: Topics | None = None

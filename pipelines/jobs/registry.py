@@ -33,6 +33,8 @@ def open_registry(mlflow: MlflowConfig) -> Registry:
 def training_params(config: JobConfig) -> dict[str, object]:
     """Return the settings that influence the trained weights, by dotted name, as parameters of the run.
 
+    A frequency that the job does not give is left out, because it is found when the rows are read.
+
     The data set of a run names its files and their span. The other settings are in its job file.
     """
     values = config.flat()
@@ -42,6 +44,7 @@ def training_params(config: JobConfig) -> dict[str, object]:
         if (key.partition(".")[0] in _TRAINING or key in ("data.start", "data.end"))
         and key not in _NOT_PARAMS
         and value not in ("", ())
+        and (key != "windows.freq" or "freq" in config.windows.model_fields_set)
     }
 
 

@@ -23,11 +23,12 @@ from forecaster.model import Forecaster
 from forecaster.reports import plots
 from forecaster.threads import compute_threads
 from forecaster.time.aggregation import aggregate
-from forecaster.time.notices import window_notices
+from forecaster.time.notices import gap_notices
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from forecaster.training.epochs import Epoch
 from forecaster.training.train import train
+from pipelines.jobs.frequency import with_frequency
 from pipelines.jobs.registry import log_job_file, open_registry, run_tags, training_params
 from pipelines.jobs.rolling_scores import Evaluated, errors_by_horizon, log_evaluation, score_figures, scored
 from pipelines.settings.config import JobConfig
@@ -89,11 +90,13 @@ class Progress:
         rows: called after each frame of rows that was read, with its number of rows.
         epoch: called after every epoch.
         windows: called with the number of windows that were replayed.
+        notice: called with lines about the frequency, before the training begins.
     """
 
     rows: Callable[[int], None] = lambda rows: None
     epoch: Callable[[Epoch], None] = lambda epoch: None
     windows: Callable[[int], None] = lambda windows: None
+    notice: Callable[[str], None] = lambda line: None
 
 
 @compute_threads(1)
@@ -107,6 +110,8 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     registry = open_registry(config.mlflow)
     tables = read_tables(config.covariates)
     loaded = load_observations(config, progress.rows)
+    job = replace(job, config=with_frequency(job.config, loaded.rows, progress.notice))
+    config = job.run_config
     found = aggregate(loaded.rows, config.windows)
     windows, split = windows_and_split(job, found.windows)
     with registry.start_run(job.name, job.params(), run_tags(config, "rolling evaluation")) as run:
@@ -194,7 +199,7 @@ def windows_and_split(job: RollingJob, windows: Windows) -> tuple[Windows, Split
 
 
 def _notices(loaded: LoadedRows, windows: Windows, split: Split, config: WindowConfig) -> list[str]:
-    lines = window_notices(windows.filled, config)
+    lines = gap_notices(windows.filled, config)
     if len(loaded.quarantined):
         first = loaded.quarantined.row(0, named=True)
         lines.append(

@@ -17,7 +17,7 @@ from forecaster.evaluation.metrics import COVERAGE, Tally
 from forecaster.evaluation.rolling import FanSample, Split
 from forecaster.evaluation.skill import SEASONAL_NAIVE, BaselineComparison
 from forecaster.registry.registry import Run
-from forecaster.reports import plots
+from forecaster.reports import fan_plot, plots
 from forecaster.reports.html import Picture, ReportTable, least, write_report
 from schemas.errors import DataError
 from schemas.scores import MEMBER_MEASURES, MEMBER_SCHEMA, check_member_scores
@@ -198,7 +198,7 @@ def score_figures(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: Fan
     figures.append((f"Calibration of {first}: share of actuals at or below each quantile.", draw))
     for series_id, frame in fans.frames().items():
         caption = f"{series_id}: forecasts of {first}, and actuals."
-        figures.append((caption, partial(plots.fan_figure, frame, series_id)))
+        figures.append((caption, partial(fan_plot.fan_figure, frame, series_id)))
     return figures
 
 

@@ -52,6 +52,7 @@ def settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) -
         format=job.format,
         threads=max(min(job.threads, job.shards), 1),
         resumed=resumed,
+        flat=job.flat,
         topics=job.topics if isinstance(job, StreamJob) else None,
         covariates=encode_covariates(job.forecaster),
         **_model_settings(job),

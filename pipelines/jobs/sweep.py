@@ -62,11 +62,13 @@ class Progress:
         rows: called after each frame of rows that was read, with its number of rows.
         trial: called after every trial.
         epoch: called after every epoch of the last training.
+        notice: called with lines about the frequency, before the first trial.
     """
 
     rows: Callable[[int], None] = lambda rows: None
     trial: Callable[[Trial], None] = lambda trial: None
     epoch: Callable[[Epoch], None] = lambda epoch: None
+    notice: Callable[[str], None] = lambda line: None
 
 
 @dataclass
@@ -125,9 +127,10 @@ def run_sweep(
             "training.validation = 0.0: a sweep scores trials on held-out windows; set it above 0"
         )
     registry = open_registry(config.mlflow)
-    early = None if registry.exists else read(config, progress.rows)
+    early = None if registry.exists else read(config, progress.rows, progress.notice)
     with registry.start_run(name, {}, run_tags(config, "sweep")) as run:
-        data = early or read(config, progress.rows)
+        data = early or read(config, progress.rows, progress.notice)
+        config = data.config
         sweep = _Sweep(config, name, registry, run, data.windows, new_study(config, trials))
         try:
             for number in range(1, trials + 1):

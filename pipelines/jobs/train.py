@@ -28,12 +28,13 @@ from forecaster.shards.sharding import reshard
 from forecaster.stepping.advance import advance
 from forecaster.threads import compute_threads
 from forecaster.time.aggregation import aggregate
-from forecaster.time.notices import window_notices
+from forecaster.time.notices import gap_notices
 from forecaster.time.windows import Windows
 from forecaster.training.epochs import Epoch
 from forecaster.training.train import Trained, train
 from pipelines.jobs.backtest_log import backtest_of, log_backtest
 from pipelines.jobs.first_version import challenger_notice, first_alias, learned_until
+from pipelines.jobs.frequency import with_frequency
 from pipelines.jobs.registry import log_job_file, open_registry, run_tags, training_params
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
@@ -101,6 +102,7 @@ class TrainingData:
     """The data that a training reads, and how many rows were left out.
 
     Attributes:
+        config: the settings of the job, with the frequency of the rows if the job gives none.
         loaded: the observations, and the rows that were left out.
         windows: the observations, aggregated to windows.
         duplicates: number of rows that were ignored because a later row has the same series and time.
@@ -108,6 +110,7 @@ class TrainingData:
         tables: the tables of static and known covariates.
     """
 
+    config: JobConfig
     loaded: LoadedRows
     windows: Windows
     duplicates: int
@@ -122,6 +125,7 @@ def run_training(
     on_rows: Callable[[int], None] = lambda rows: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     states: Location | None = None,
+    on_notice: Callable[[str], None] = lambda line: None,
 ) -> TrainOutcome:
     """Train a model on the files of a job, log the training in an MLflow run, and register the model.
 
@@ -132,6 +136,7 @@ def run_training(
         on_epoch: called after every epoch.
         states: path for a state table from which a stream can start, with every series after its last
             window; None writes no table.
+        on_notice: called with lines about the frequency, before the training begins.
 
     Raises:
         StatecastError: a file, a setting or the store is at fault; the message is one line.
@@ -139,9 +144,11 @@ def run_training(
     check_model_name(config.mlflow.model)
     registry = open_registry(config.mlflow)
     # If the store exists, read the data within the run, so that an error leaves a failed run in the store.
-    data = None if registry.exists else read(config, on_rows)
+    data = None if registry.exists else read(config, on_rows, on_notice)
     with registry.start_run(name, training_params(config), run_tags(config, "train")) as run:
-        return learn(run, config, data or read(config, on_rows), on_epoch, states)
+        data = data or read(config, on_rows, on_notice)
+        run.log_params({"windows.freq": data.config.windows.freq})
+        return learn(run, data.config, data, on_epoch, states)
 
 
 def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
@@ -154,15 +161,18 @@ def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
         raise failure
 
 
-def read(config: JobConfig, on_rows: Callable[[int], None]) -> TrainingData:
-    """Read the files of a job and aggregate their rows to windows.
+def read(
+    config: JobConfig, on_rows: Callable[[int], None], on_notice: Callable[[str], None] = lambda line: None
+) -> TrainingData:
+    """Read the files of a job and aggregate their rows to windows, whose frequency is inferred if not given.
 
     Raises:
         StatecastError: a file is at fault; the message is one line.
     """
     tables = read_tables(config.covariates)
     loaded = load_observations(config, on_rows)
-    return TrainingData(loaded, *aggregate(loaded.rows, config.windows), tables)
+    config = with_frequency(config, loaded.rows, on_notice)
+    return TrainingData(config, loaded, *aggregate(loaded.rows, config.windows), tables)
 
 
 def learn(
@@ -201,7 +211,7 @@ def learn(
     version = run.registered()
     quarantined = len(loaded.quarantined)
     lost = replaced.notice(len(data.replaced), "replaced.parquet among the run's files")
-    gaps = window_notices(windows.filled, config.windows)
+    gaps = gap_notices(windows.filled, config.windows)
     return TrainOutcome(
         run_id=run.run_id,
         version=version,

@@ -23,6 +23,7 @@ from typing import Final, Self
 import grpc
 import psutil
 
+from forecaster.process_start import is_running, started_s
 from pipelines.runners.prism_binary import cache_dir
 from pipelines.storage import Location, store_of, write_text
 from schemas.errors import EngineError
@@ -226,15 +227,6 @@ def _record(pid: int) -> None:
         write_text(path, json.dumps(record))
 
 
-def started_s(pid: int) -> float | None:
-    """Return the start time of process ``pid`` in seconds since 1970; None if no such process runs."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
-        return None
-
-
 def end_orphans() -> list[int]:
     """End every recorded engine whose owner has died, and return the process ids of these engines."""
     ended = []
@@ -251,9 +243,9 @@ def end_orphans() -> list[int]:
                 pass
             case _:
                 continue
-        if started_s(owner) == owner_started_s:
+        if owner_started_s is not None and is_running(owner, owner_started_s):
             continue
-        if engine_started_s is not None and started_s(engine) == engine_started_s:
+        if engine_started_s is not None and is_running(engine, engine_started_s):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(engine, signal.SIGKILL)
                 ended.append(engine)

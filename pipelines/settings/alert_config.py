@@ -92,7 +92,7 @@ class AlertConfig(Settings):
     @model_validator(mode="after")
     def _check_target(self) -> AlertConfig:
         if bool(self.command) == bool(self.webhook.get_secret_value()):
-            raise ValueError("needs either a command or a webhook")
+            raise ValueError("needs a command or a webhook, and not both")
         return self
 
     def webhook_address(self, name: str) -> str:

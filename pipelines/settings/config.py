@@ -95,7 +95,7 @@ class StreamConfig(Settings):
     shadow: str = Field(
         default="",
         description="alias of the model, such as challenger, that names a version which also forecasts every "
-        "window, into the folder forecasts-shadow; unset: no such version",
+        "window, into the folder forecasts-shadow or the topic kafka.to_shadow; unset: no such version",
     )
     shadow_share: float = Field(
         default=1.0,
@@ -115,6 +115,11 @@ class OutputConfig(Settings):
     )
     format: Literal["parquet", "jsonl"] = Field(
         default="parquet", description="format of the forecast files: parquet or jsonl"
+    )
+    flat: Literal["csv", "parquet", "jsonl"] | None = Field(
+        default=None,
+        description="also write the forecasts as flat files, one row for each series, target window and "
+        "horizon, into the folder flat: csv, parquet or jsonl; unset: no flat files",
     )
 
 

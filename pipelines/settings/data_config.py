@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from forecaster.setting_types import LocalPath, Settings, SettingsConflict
 from forecaster.time.window_config import Duration
-from pipelines.settings.setting_types import Encoding, Time, TimeFormat
+from pipelines.settings.setting_types import Encoding, Name, Time, TimeFormat, TimeZone
 
 
 def _as_list(paths: object) -> object:
@@ -24,8 +25,10 @@ class ColumnsConfig(Settings):
         description="long: a row holds a series, a time and a value; wide: a time column and one column for "
         "each series; auto: long if the files have its columns",
     )
-    series_id: str = Field(
-        default="", description='column of series ids; "" finds series_id, unique_id or item_id'
+    series_id: str | tuple[Name, ...] = Field(
+        default="",
+        description='column of series ids; "" finds series_id, unique_id or item_id; several, such as '
+        '["store", "item"], are joined with "/"',
     )
     timestamp: str = Field(
         default="",
@@ -39,8 +42,13 @@ class ColumnsConfig(Settings):
     time_format: TimeFormat = Field(
         default="auto",
         description="format of the times; auto: ISO 8601, or s, ms, us or ns since 1970 if the time is after "
-        "1973; s, ms, us or ns: this unit since 1970; excel: days of a spreadsheet; or a pattern such as "
-        "%m/%d/%Y %H:%M, %Y or %Y%m",
+        "1973, or for files the format that reads all times of a file; s, ms, us or ns: this unit since "
+        "1970; excel: days of a spreadsheet; or a pattern such as %m/%d/%Y %H:%M, %Y or %Y%m",
+    )
+    time_zone: TimeZone = Field(
+        default="",
+        description="zone of times without a zone, such as Europe/Berlin; a local time that the zone skips "
+        'or repeats when clocks change is quarantined; "": UTC',
     )
     decimal: Literal["auto", ".", ","] = Field(
         default="auto",
@@ -50,11 +58,26 @@ class ColumnsConfig(Settings):
     missing: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(
         default=(), description="numbers that mean a missing value in files, such as [-9999]"
     )
+    null_values: tuple[str, ...] = Field(
+        default=(),
+        description='texts that mean a missing number or time in files, such as ["-", "n/a"], beside the '
+        "empty text, NA, null and None",
+    )
     encoding: Encoding = Field(
         default="auto",
-        description="encoding of text files, such as cp1252; auto: UTF-8, or UTF-16 if a file begins with "
-        "its byte order mark",
+        description="encoding of text files, such as cp1252; auto: UTF-16 if a file begins with its byte "
+        "order mark, else UTF-8, or Windows-1252 if the first line beyond ASCII is not UTF-8",
     )
+
+    @property
+    def series_columns(self) -> tuple[str, ...]:
+        """The named columns of series ids; empty if the usual names are looked for."""
+        return tuple(filter(None, (self.series_id,))) if isinstance(self.series_id, str) else self.series_id
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
+        """Leave out later settings that are not set: a replay that 0.1.0 began compares this text."""
+        later = {"time_zone", "null_values"}
+        return ((name, value) for name, value in super().__repr_args__() if value or name not in later)
 
 
 class Columns(ColumnsConfig):
@@ -67,7 +90,8 @@ class DataConfig(ColumnsConfig):
     """The input files, which rows of them are read, and how bad rows and files are treated."""
 
     paths: Annotated[tuple[LocalPath, ...], BeforeValidator(_as_list)] = Field(
-        default=(), description="files or folders: CSV, Parquet or JSON lines"
+        default=(),
+        description="files, folders or patterns such as data/*.csv: CSV, Parquet, JSON lines or Excel",
     )
     start: Time | None = Field(
         default=None,

@@ -129,6 +129,9 @@ def parse_value(text: str, field: FieldInfo) -> object:
     kinds = get_args(field.annotation) if get_origin(field.annotation) is Literal else (field.annotation,)
     if all(kind in (str, SecretUrl) or isinstance(kind, str) for kind in kinds):
         return text
+    parts = get_args(field.annotation)
+    if str in parts and any(get_origin(part) is tuple for part in parts) and not text.startswith("["):
+        return text  # one text of a setting that may be a list: a column may be called 3 or 1.10
     try:
         found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
@@ -139,6 +142,9 @@ def parse_value(text: str, field: FieldInfo) -> object:
 def _example(field: FieldInfo) -> str:
     """Return an example value as TOML, for a setting that has no value by default."""
     kinds = get_args(field.annotation)
+    choices = [kind for kind in kinds if get_origin(kind) is Literal]
+    if choices:
+        return _toml(get_args(choices[0])[0])
     return "false" if bool in kinds else "2013-01-01T00:00:00Z" if Time in kinds else '"1h"'
 
 

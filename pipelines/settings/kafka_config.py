@@ -76,6 +76,11 @@ class KafkaConfig(Settings):
     to_quarantine: str = Field(
         default="", description='topic to send quarantined rows to, as JSON; "": write files'
     )
+    to_shadow: str = Field(
+        default="",
+        description="topic to send the forecasts of stream.shadow to, in the format kafka.to_format; "
+        '"": write files',
+    )
     options: dict[str, SecretOption] = Field(
         default_factory=dict,
         description="options of the client (librdkafka), such as "
@@ -92,7 +97,7 @@ class KafkaConfig(Settings):
                 )
         if self.to_format == "avro" and self.to_topic and not self.registry.get_secret_value():
             raise SettingsConflict("{} = avro needs {}", "kafka.to_format", "kafka.registry")
-        for name in ("to_late", "to_quarantine"):
+        for name in ("to_late", "to_quarantine", "to_shadow"):
             if getattr(self, name) and not self.to_topic:
                 raise SettingsConflict(
                     "{} needs {}: without it, all rows are written to files",

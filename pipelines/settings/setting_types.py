@@ -62,9 +62,18 @@ def _time_format(text: str) -> str:
     return check(text)
 
 
+def _time_zone(name: str) -> str:
+    if not name:
+        return name
+    from schemas.time_zones import check  # not at the top, because it imports Polars, which takes long
+
+    return check(name)
+
+
 Time = Annotated[datetime, AfterValidator(_in_utc)]
 Encoding = Annotated[str, AfterValidator(_encoding)]
 TimeFormat = Annotated[str, AfterValidator(_time_format)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Name = Annotated[str, Field(min_length=1)]
 
 _ADDRESS = re.compile(r"[^/\s@]+:\d+")

@@ -21,8 +21,9 @@ from urllib.parse import quote
 
 import polars as pl
 
-from forecaster.forecasts import Forecasts
+from forecaster.forecasts import Forecasts, flat
 from forecaster.time.windows import MICROSECONDS
+from pipelines.sinks.flat_forecasts import FlatFormat, write_flat
 from pipelines.storage import Location, Target, source_of, store_of, write_whole
 from schemas import late, quarantine, replaced
 from schemas.errors import DataError, OutputError, one_line
@@ -31,12 +32,13 @@ from schemas.forecasts import IDENTITY
 Format = Literal["parquet", "jsonl"]
 
 FORECASTS, QUARANTINE, LATE, REPLACED = "forecasts", "quarantine", "late", "replaced"
+FLAT = "flat"  # the folder with the forecasts as flat files, if they are wanted
 SHADOW = "forecasts-shadow"  # The name of the folder of a shadow's forecasts.
-PARTS = (FORECASTS, QUARANTINE, LATE, REPLACED)
+PARTS = (FORECASTS, FLAT, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
 _LONGEST_STEM = 100  # The most characters of a file name's first part. Most disks allow names of 255 bytes.
-_ISSUED = re.compile(r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-.+\.(?:parquet|jsonl)")
+_ISSUED = re.compile(r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-.+\.(?:parquet|jsonl|csv)")
 _ROWS = re.compile(r"(.+)-(\d{15})-shard-(\d+)-of-(\d+)\.parquet")
 
 
@@ -48,6 +50,7 @@ class ShardFiles:
         folder: output folder.
         number, of: number of the shard, and number of shards.
         format: format of the forecast files.
+        flat: format of the flat files that are written beside the forecast files; None for no flat files.
         unsynced: files written since the last call of `taken`.
     """
 
@@ -55,6 +58,7 @@ class ShardFiles:
     number: int
     of: int
     format: Format
+    flat: FlatFormat | None = None
     unsynced: list[Location] = field(default_factory=list)
 
     @property
@@ -70,6 +74,18 @@ class ShardFiles:
         """
         name, frame = f"{self._block_name(forecasts)}.{self.format}", forecasts.frame()
         self._write(part, name, lambda path: write_frame(frame, path, self.format))
+
+    def write_flat(self, forecasts: Forecasts) -> None:
+        """Write a block of forecasts as one flat file, if the job writes flat files.
+
+        It has one row for each series, target window and horizon (`forecaster.forecasts.flat`).
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        if self.flat is not None:
+            name, rows = f"{self._block_name(forecasts)}.{self.flat}", flat(forecasts.frame(), forecasts.freq)
+            self._write(FLAT, name, partial(write_flat, rows, format_=self.flat))
 
     def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame) -> None:
         """Write the replaced rows of a block: rows that do not count, because a later row has another value.
@@ -133,7 +149,7 @@ class ShardFiles:
                 return is_newer(path)
             return int(found[2]) >= reached[found[1]]
 
-        for part, version in product((FORECASTS, REPLACED), versions):
+        for part, version in product((FORECASTS, FLAT, REPLACED), versions):
             self._remove(part, f"*-{version}-r*-{self.shard}.*", is_later_block)
         self._remove(SHADOW, f"*-r*-{self.shard}.*", is_later_block)
         for part in (QUARANTINE, LATE):

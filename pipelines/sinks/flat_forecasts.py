@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Final, Literal, cast, get_args
 
 import polars as pl
 
 from forecaster.durable import write_whole
+from pipelines.storage import Target
 from schemas.errors import OutputError
 
-FORMATS: dict[str, Callable[[pl.DataFrame, Path], object]] = {
-    ".csv": lambda rows, path: with_text_times(rows).write_csv(path),
-    ".parquet": lambda rows, path: rows.write_parquet(path),
-    ".jsonl": lambda rows, path: with_text_times(rows).write_ndjson(path),
-}
-"""The function that writes a frame in each format, by the suffix of the file."""
+FlatFormat = Literal["csv", "parquet", "jsonl"]
+
+SUFFIXES: Final = tuple(f".{name}" for name in get_args(FlatFormat))
+"""Suffixes of the files; each names the format."""
 
 
 def write_forecasts(forecasts: pl.DataFrame, path: Path) -> None:
-    """Write flat forecasts into a file; the suffix of the file's name selects the format.
+    """Write flat forecasts in the format of the file's suffix, which is one of `SUFFIXES`.
 
     Raises:
         OutputError: the file cannot be written; an existing file is unchanged.
     """
     try:
-        write_whole(path, partial(FORMATS[path.suffix], forecasts))
+        write_whole(path, partial(write_flat, forecasts, format_=cast(FlatFormat, path.suffix[1:])))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def write_flat(forecasts: pl.DataFrame, path: Target, format_: FlatFormat) -> None:
+    """Write flat forecasts into a file; CSV and JSON lines have times as text."""
+    match format_:
+        case "csv":
+            with_text_times(forecasts).write_csv(path)
+        case "jsonl":
+            with_text_times(forecasts).write_ndjson(path)
+        case "parquet":
+            forecasts.write_parquet(path)
 
 
 def with_text_times(forecasts: pl.DataFrame) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Send forecasts, late rows and quarantined rows to Kafka topics.
+"""Send forecasts, also those of a shadow, late rows and quarantined rows to Kafka topics.
 
 Delivery is at least once: a snapshot is written only after the broker has acknowledged all messages before
 it, and a job that resumes after it was killed sends all messages after its last snapshot again. A repeated
@@ -28,7 +28,7 @@ from pipelines.settings.kafka import (
     convert_client_errors,
     error_of,
 )
-from pipelines.sinks.files import LATE, QUARANTINE
+from pipelines.sinks.files import FORECASTS, LATE, QUARANTINE, SHADOW
 from schemas.errors import OutputError
 from schemas.forecasts import IDENTITY
 
@@ -56,6 +56,8 @@ class Topics:
         registry: URL of a schema registry, for Avro.
         late, quarantine: topics of late and quarantined rows, as JSON; if empty, these rows are written to
             files.
+        shadow: topic of the forecasts of the shadow, in ``format``; if empty, these forecasts are written to
+            files.
     """
 
     broker: Broker
@@ -64,10 +66,16 @@ class Topics:
     registry: str = field(default="", repr=False)
     late: str = ""
     quarantine: str = ""
+    shadow: str = ""
 
     def of(self, part: str) -> str:
-        """Return the topic of late or quarantined rows; empty if these rows are written to files."""
-        return {LATE: self.late, QUARANTINE: self.quarantine}[part]
+        """Return the topic of a part of the output; empty if this part is written to files."""
+        return {
+            FORECASTS: self.forecasts,
+            LATE: self.late,
+            QUARANTINE: self.quarantine,
+            SHADOW: self.shadow,
+        }[part]
 
 
 class TopicWriter:
@@ -97,18 +105,24 @@ class TopicWriter:
         with convert_client_errors(topics.broker, self.last, sending=True):
             self._producer = client("Producer")({**settings, "on_delivery": self._delivered})
 
-    def write_forecasts(self, forecasts: Forecasts, shard: str) -> None:
-        """Send a block of forecasts of the shard ``shard`` to the topic of forecasts.
+    def write_forecasts(self, forecasts: Forecasts, shard: str, part: str = FORECASTS) -> None:
+        """Send a block of forecasts.
+
+        Args:
+            forecasts: the forecasts.
+            shard: label of their shard.
+            part: ``forecasts``, or ``forecasts-shadow`` for those of the shadow.
 
         Raises:
             OutputError: an earlier message could not be delivered.
         """
-        frame = forecasts.frame()
+        frame, topic = forecasts.frame(), self.topics.of(part)
         if self.topics.format == "arrow":
             made = _arrow_messages(frame, shard)
         else:
-            made = _message_each(frame, _json_lines(frame) if self._avro is None else self._avro(frame))
-        self._send(self.topics.forecasts, made)
+            values = _json_lines(frame) if self._avro is None else self._avro(topic, frame)
+            made = _message_each(frame, values)
+        self._send(topic, made)
 
     def write_rows(self, part: str, rows: pl.DataFrame) -> None:
         """Send each late or quarantined row as a message in JSON.
@@ -178,8 +192,11 @@ def check_topics(topics: Topics) -> None:
             asking.poll(0)
             raise
     for setting, topic in (
-        ("to_topic", topics.forecasts), ("to_late", topics.late), ("to_quarantine", topics.quarantine)
-    ):  # fmt: skip
+        ("to_topic", topics.forecasts),
+        ("to_late", topics.late),
+        ("to_quarantine", topics.quarantine),
+        ("to_shadow", topics.shadow),
+    ):
         if topic and topic not in there:
             raise OutputError(
                 f"{topics.broker.bootstrap}: there is no topic {topic!r} to write to: see kafka.{setting}"
@@ -217,21 +234,21 @@ def _json_lines(frame: pl.DataFrame) -> list[bytes]:
     return frame.select(line).to_series().to_list()
 
 
-def _avro_encoder(topics: Topics) -> Callable[[pl.DataFrame], list[bytes]]:
-    """Return a function that encodes each row of a forecast frame as an Avro message.
+def _avro_encoder(topics: Topics) -> Callable[[str, pl.DataFrame], list[bytes]]:
+    """Return a function that encodes forecasts for a topic in the registry's wire format, a record per row.
 
     For each new set of quantiles, the function first registers a schema under the subject ``TOPIC-value``.
     """
-    path, user = f"/subjects/{topics.forecasts}-value/versions", topics.broker.registry_user
     known: dict[tuple[str, ...], tuple[bytes, Any]] = {}
 
-    def encode(frame: pl.DataFrame) -> list[bytes]:
+    def encode(topic: str, frame: pl.DataFrame) -> list[bytes]:
         quantiles = tuple(name for name in _nested_names(frame) if name != "horizon")
-        if quantiles not in known:
+        if (topic, *quantiles) not in known:
+            path, user = f"/subjects/{topic}-value/versions", topics.broker.registry_user
             schema = _avro_schema(frame.schema, quantiles)
             number = send_request(topics.registry, path, user, {"schema": json.dumps(schema)})["id"]
-            known[quantiles] = AVRO_HEADER.pack(0, number), fastavro.parse_schema(schema)
-        head, parsed = known[quantiles]
+            known[topic, *quantiles] = AVRO_HEADER.pack(0, number), fastavro.parse_schema(schema)
+        head, parsed = known[topic, *quantiles]
         made = []
         for record in _with_avro_names(frame, quantiles).to_dicts():
             sink = io.BytesIO(head)

@@ -15,7 +15,8 @@ from forecaster.shards.batch import Batch
 from forecaster.time.aggregation import ORIGIN
 from forecaster.time.windows import MICROSECONDS
 from pipelines.sources.base import Step
-from pipelines.sources.files.listing import Listing, ReadyFile, identity_of
+from pipelines.sources.files.file_identity import identity_of
+from pipelines.sources.files.listing import Listing, ReadyFile
 from pipelines.sources.files.overlaps import WideFiles
 from pipelines.sources.files.sensors import refuse_unnamed_series
 from pipelines.sources.files.tables import layout_of

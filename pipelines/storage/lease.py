@@ -19,8 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
+from forecaster.process_start import is_running, started_s
 from pipelines.storage import markers
 from pipelines.storage.output_errors import cannot_write
 from pipelines.storage.remote import Remote
@@ -157,7 +156,7 @@ def _identity() -> bytes:
             "host": socket.gethostname(),
             "machine": _machine(),
             "pid": os.getpid(),
-            "started_s": psutil.Process().create_time(),
+            "started_after_boot_s": started_s(os.getpid()),
             "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
         }
     ).encode()
@@ -167,11 +166,7 @@ def _is_dead(record: dict[str, Any]) -> bool:
     """Return whether the process that wrote a lease ran on this machine and has ended."""
     if record["machine"] != _machine():
         return False
-    try:
-        started_s: float = psutil.Process(record["pid"]).create_time()
-    except psutil.NoSuchProcess:
-        return True
-    return abs(started_s - float(record["started_s"])) > 1
+    return not is_running(int(record["pid"]), float(record["started_after_boot_s"]))
 
 
 def _machine() -> str:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from functools import partial
 
 from forecaster.components.profile import Profile
 from forecaster.model import Forecaster
@@ -17,30 +16,68 @@ from forecaster.shards.shard import Shard
 from forecaster.state import State
 from forecaster.stepping.rewarming import Warming, rewarm
 from pipelines.sources.model_changes import JOURNAL, model_changes, model_of_run, read_changes
+from pipelines.workers.process import lower_priority_of_thread
 from pipelines.workers.step_settings import StepSettings, forecaster_of
 from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import DataError
 
 _LOOK_EVERY_S = 0.005
-_CATCH_UP_WINDOWS = 16  # A new version steps this many windows in a call, which costs little more than one.
-# This close to its change, a new version steps each window at once, so that the change takes little time.
-_LAST_WINDOWS = 3
 _LONGEST_PAUSE_S = 0.25  # A pause of the warming ends after this time, even if shards still have work.
 
 
-class WarmingThread:
-    """The thread that warms up the states of new model versions; it pauses while shards are stepped.
+class WarmingTask:
+    """Steps a new version in the warming thread, until the thread of the shard takes the task over.
 
     Args:
-        is_stepping: returns whether a shard is being stepped.
+        warming: the warming of a shard.
+        pause: called before each call of the network.
     """
 
-    def __init__(self, is_stepping: Callable[[], bool]) -> None:
+    def __init__(self, warming: Warming, pause: Callable[[], None]) -> None:
+        self._warming, self._pause = warming, pause
+        self._lock = threading.Lock()
+        self._is_taken_over = False
+
+    def run(self) -> None:
+        """Step the new version through the copied values; return earlier if the task is taken over."""
+        while True:
+            self._pause()
+            with self._lock:
+                if self._is_taken_over or not self._warming.step():
+                    return
+
+    def take_over(self) -> None:
+        """End `run` after the call of the network that is running; the caller can then step the rest."""
+        self._is_taken_over = True
+        with self._lock:
+            pass
+
+
+class WarmingThread:
+    """The thread that warms up states; it gives way to the threads that forecast.
+
+    The thread has a lower priority in the operating system, and pauses while the other threads are busy. So a
+    window is delayed by a part of one call, and the warming also makes progress on a busy machine.
+
+    Args:
+        is_busy: returns whether a window is being stepped, or its forecasts are being written.
+    """
+
+    def __init__(self, is_busy: Callable[[], bool]) -> None:
         self._thread = WorkerThread("warming")
-        self._is_stepping = is_stepping
-        self._waiting, self._lock = 0, threading.Lock()
+        self._thread.put(lower_priority_of_thread)
+        self._is_busy = is_busy
         self._is_abandoned = False
-        self.put = self._thread.put
+        self.check = self._thread.check
+
+    def start(self, warming: Warming) -> tuple[WarmingTask, Future[None]]:
+        """Queue the steps of a warming.
+
+        Raises:
+            BaseException: the error of an earlier task.
+        """
+        task = WarmingTask(warming, self._pause)
+        return task, self._thread.put(task.run)
 
     def abandon(self) -> None:
         """End the task that is running at its next pause, and skip the tasks that have not begun."""
@@ -56,33 +93,17 @@ class WarmingThread:
         with suppress(CancelledError):  # This error means that the thread was abandoned.
             self._thread.close()
 
-    def pause(self) -> None:
-        """Wait, for a quarter of a second at most, while a shard is stepped and none waits for this thread.
+    def _pause(self) -> None:
+        """Wait while other threads are busy, at most a quarter of a second.
 
         Raises:
             CancelledError: the thread was abandoned.
         """
+        until_s = time.monotonic() + _LONGEST_PAUSE_S
+        while not self._is_abandoned and self._is_busy() and time.monotonic() < until_s:
+            time.sleep(_LOOK_EVERY_S)
         if self._is_abandoned:
             raise CancelledError
-        until_s = time.monotonic() + _LONGEST_PAUSE_S
-        while not self._waiting and self._is_stepping() and time.monotonic() < until_s:
-            time.sleep(_LOOK_EVERY_S)
-
-    def wait_for(self, result: Future[None]) -> None:
-        """Wait until a task of the warming thread is done; the thread makes no pauses meanwhile.
-
-        Raises:
-            BaseException: the error of the task; `CancelledError` if the thread was abandoned.
-        """
-        self._wait(1)
-        try:
-            result.result()
-        finally:
-            self._wait(-1)
-
-    def _wait(self, change: int) -> None:
-        with self._lock:
-            self._waiting += change
 
 
 class ShardModels:
@@ -107,7 +128,7 @@ class ShardModels:
         self._records = 0
         self._changes: tuple[ModelChange, ...] = ()
         self._warming: Warming | None = None
-        self._step: Future[None] | None = None
+        self._task: tuple[WarmingTask, Future[None]] | None = None
         if settings.follows:
             self._read()
 
@@ -141,30 +162,23 @@ class ShardModels:
         Call this after each block of windows, so that the new version catches up until the change.
         """
         closed = shard.closed_through
-        change = None if closed is None else next((c for c in self._changes if c.window > closed + 1), None)
-        if closed is None or change is None or (self._step is not None and not self._step.done()):
+        change = None if closed is None else next((c for c in self._changes if c.window > closed), None)
+        if closed is None or change is None or (self._task is not None and not self._task[1].done()):
             return
         if self._warming is None or self._warming.window != change.window:
             self._warming = Warming(change.forecaster, change.window)
-        copied = self._warming.copied_through
-        if (
-            copied is not None
-            and closed - copied < _CATCH_UP_WINDOWS
-            and change.window - closed > _LAST_WINDOWS
-        ):
-            return
-        recent = self._warming.copy_values(shard.state, closed)
-        if recent is not None:
-            self._step = self._thread.put(partial(self._warming.step, recent, self._thread.pause))
+        if self._warming.copy_values(shard.state, closed):
+            self._task = self._thread.start(self._warming)
 
     def _finish(self, forecaster: Forecaster, state: State) -> State:
         """Return the state of a new model version at its change, mostly computed by the warming thread."""
-        warming, step = self._warming, self._step
-        self._warming = self._step = None
+        warming, task = self._warming, self._task
+        self._warming = self._task = None
         if warming is None or warming.forecaster.version != forecaster.version:
             return rewarm(forecaster, state)
-        if step is not None:
-            self._thread.wait_for(step)
+        if task is not None:
+            task[0].take_over()
+            self._thread.check()
         return warming.finish(state)
 
     def _read(self) -> None:

@@ -8,7 +8,7 @@ import polars as pl
 
 from forecaster.forecasts import Forecasts
 from forecaster.shards.shard import Output
-from pipelines.sinks.files import LATE, QUARANTINE, SHADOW, ShardFiles
+from pipelines.sinks.files import FORECASTS, LATE, QUARANTINE, SHADOW, ShardFiles
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.storage import Location, sync
 from pipelines.workers.ownership import WriteGuard
@@ -33,7 +33,7 @@ class ShardOutput:
         topics: TopicWriter | None = None,
     ) -> None:
         self._guard, self._topics = guard, topics
-        self._files = ShardFiles(settings.output, number, settings.shards, settings.format)
+        self._files = ShardFiles(settings.output, number, settings.shards, settings.format, settings.flat)
 
     def write(self, output: Output) -> None:
         """Write the rejected and replaced rows and the forecasts in ``output``.
@@ -50,9 +50,11 @@ class ShardOutput:
         if len(output.replaced) and self._guard.may_write():
             self._files.write_replaced(forecasts, output.replaced)
         if len(forecasts) and self._guard.may_write():
-            self._write_forecasts(forecasts)
+            self._write_forecasts(FORECASTS, forecasts)
+        if len(forecasts) and self._topics is None and self._guard.may_write():
+            self._files.write_flat(forecasts)
         if output.shadow is not None and len(output.shadow) and self._guard.may_write():
-            self._files.write_forecasts(output.shadow, SHADOW)
+            self._write_forecasts(SHADOW, output.shadow)
 
     def take_unsynced(self) -> list[Location]:
         """Return the files written since the last call, which `make_durable` needs before a snapshot."""
@@ -81,8 +83,8 @@ class ShardOutput:
         else:
             self._files.write_rows(part, output.partition, output.start, rows)
 
-    def _write_forecasts(self, forecasts: Forecasts) -> None:
-        if self._topics is None:
-            self._files.write_forecasts(forecasts)
+    def _write_forecasts(self, part: str, forecasts: Forecasts) -> None:
+        if self._topics is not None and self._topics.topics.of(part):
+            self._topics.write_forecasts(forecasts, self._files.shard, part)
         else:
-            self._topics.write_forecasts(forecasts, self._files.shard)
+            self._files.write_forecasts(forecasts, part)

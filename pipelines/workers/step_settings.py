@@ -8,6 +8,7 @@ from functools import lru_cache
 from forecaster.covariates.lookup import Covariates
 from forecaster.model import Forecaster
 from pipelines.sinks.files import Format
+from pipelines.sinks.flat_forecasts import FlatFormat
 from pipelines.sinks.kafka import Topics
 from pipelines.state import state_table
 from pipelines.storage import Location
@@ -27,6 +28,7 @@ class StepSettings:
         threads: number of threads that step shards in parallel.
         resumed: whether the run resumes an earlier run; the files that the earlier run wrote after its last
             snapshots are then removed, and written again.
+        flat: format of flat forecast files beside them; None for none.
         topics: the topics that forecasts are sent to; None if they are written to files.
         follows: whether the model version can change during the run; see `pipelines.sources.model_changes`.
         shadow: version of the shadow; the output folder holds its weights; "" without a shadow.
@@ -42,6 +44,7 @@ class StepSettings:
     format: Format
     threads: int
     resumed: bool
+    flat: FlatFormat | None = None
     topics: Topics | None = None
     covariates: bytes = b""
     follows: bool = False

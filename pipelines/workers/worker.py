@@ -40,7 +40,8 @@ class Workers:
             WorkerThread(f"shards {number}", _BATCHES_AHEAD) for number in range(max(1, settings.threads))
         ]
         self._writer, self._snapshots = WorkerThread("files", _BLOCKS_AHEAD), WorkerThread("snapshots")
-        self._warming = WarmingThread(lambda: any(thread.is_busy for thread in self._threads))
+        forecasting = (*self._threads, self._writer)
+        self._warming = WarmingThread(lambda: any(thread.is_busy for thread in forecasting))
         self._guard = WriteGuard(settings)
         self._topics = None if settings.topics is None else TopicWriter(settings.topics)
         self._shards: dict[int, ShardWorker] = {}

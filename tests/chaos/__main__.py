@@ -1,10 +1,11 @@
 """``python -m tests.chaos --kills 20 --seed 1``: kill streams at random moments and check their outputs.
 
-Two streams run on Prism: a replay of shuffled weather, and flights from files that are put into a watched
-folder one by one. Half of the kills hit each stream. A kill is SIGKILL to the pipeline, to Prism or to both,
-sometimes while a snapshot is written; the same command then starts the stream again. At the end, forecasts,
-counts, late rows and quarantined rows must equal the outputs of a stream without kills. The last line of the
-output is one JSON object.
+Three streams run on Prism: a replay of shuffled weather, flights from files that are put into a watched
+folder one by one, and a stream with a shadow that changes its model version (`tests.chaos.swaps`). A third of
+the kills hits each stream. A kill is SIGKILL to the pipeline, to Prism or to both, sometimes while a snapshot
+is written; the same command then starts the stream again. At the end, forecasts, counts, late rows and
+quarantined rows must equal the outputs of a stream without kills. The last line of the output is one JSON
+object.
 
 The input must last until the last kill, on a fast machine and on a busy one. So each run between two kills
 gets a share of the input: the replay has a limited speed, and a new file is put only after the stream has
@@ -21,35 +22,20 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from forecaster.shards.counts import Counts
 from pipelines.state import state_table
-from tests.chaos import inputs
+from tests.chaos import inputs, swaps
+from tests.chaos.kills import Ended, kill_some
 from tests.chaos.restarted_stream import Stream
-from tests.chaos.verdict import Verdict, compare
+from tests.chaos.verdict import compare
 
 _DAY_S = 86_400
-_SHORTEST_RUN_S = 5.0  # the replay is slowed so that a run between two kills lasts at least this long
+_SHORTEST_RUN_S = 5.0  # the replay is slowed so that a run between two kills lasts at least 5 s
 _MOST_DAYS = 360  # the example data cover one year
-
-
-@dataclass
-class Ended:
-    """The result of one stream that was killed.
-
-    Attributes:
-        verdict: the comparison with the stream without kills.
-        killed: for each kill, what was killed.
-        recovery_s: seconds from each start to the first progress.
-    """
-
-    verdict: Verdict
-    killed: list[str]
-    recovery_s: list[float]
 
 
 def main(arguments: list[str]) -> int:
@@ -60,13 +46,15 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="statecast-chaos-") as temporary:
         folder = chosen.keep or Path(temporary)
-        ended = _rounds(_weather, folder / "weather", chosen.kills - chosen.kills // 2, chosen.seed)
-        ended += _rounds(_flights, folder / "flights", chosen.kills // 2, chosen.seed)
+        third = chosen.kills // 3
+        ended = _rounds(_weather, folder / "weather", chosen.kills - 2 * third, chosen.seed)
+        ended += _rounds(_flights, folder / "flights", third, chosen.seed)
+        ended += _rounds(swaps.run, folder / "swaps", third, chosen.seed)
     return _report(ended)
 
 
 def _rounds(stream: Callable[[Path, int, int], Ended], folder: Path, kills: int, seed: int) -> list[Ended]:
-    """Run streams one after the other until ``kills`` kills are done.
+    """Run and kill streams, one after the other, until there were ``kills`` kills; return their results.
 
     One stream may not be enough, because it may read all of its input before the last kill.
     """
@@ -95,7 +83,7 @@ def _weather(folder: Path, kills: int, seed: int) -> Ended:
         speed = share * days * _DAY_S / max(_SHORTEST_RUN_S, 2 * killed.longest_s)
         killed.more = ["--speed", f"{max(speed, 3600.0):.0f}"]
 
-    names = _kill_some(killed, kills, random.Random(seed), slow_down)
+    names = kill_some(killed, kills, random.Random(seed), slow_down)
     print("weather, rest without kills ...", flush=True)
     killed.more = []
     killed.run(lambda: False)
@@ -116,42 +104,11 @@ def _flights(folder: Path, kills: int, seed: int) -> Ended:
     rows_in = streams["clean"].run_until_quiet(0)
     killed = streams["killed"]
     feed = _Feed(files, folder / "in-killed", killed.output / "state" / "folder.jsonl")
-    names = _kill_some(killed, kills, random.Random(seed + 1), feed.share, feed)
+    names = kill_some(killed, kills, random.Random(seed + 1), feed.share, feed)
     print("flights, rest without kills ...", flush=True)
     feed.put_rest()
     killed.run_until_quiet(rows_in)
     return Ended(compare(folder / "killed", folder / "clean"), names, killed.recovery_s)
-
-
-def _kill_some(
-    stream: Stream,
-    kills: int,
-    rng: random.Random,
-    before: Callable[[int], None],
-    feed: Callable[[bool], None] = lambda waits_for_input: None,
-) -> list[str]:
-    """Kill a stream ``kills`` times, or until it ends by itself; return what was killed each time.
-
-    Args:
-        stream: the stream; it is started again after each kill.
-        kills: the number of kills.
-        rng: see `Stream.run_until_kill`.
-        before: called before each run with the number of kills left.
-        feed: see `Stream.run_until_kill`.
-    """
-    killed: list[str] = []
-    try:
-        while len(killed) < kills:
-            before(kills - len(killed))
-            what = stream.run_until_kill(rng, feed)
-            if not what:
-                print(f"  ended by itself after {len(killed)} of {kills} kills", flush=True)
-                break
-            killed.append(what)
-            print(f"  kill {len(killed)}: {what}", flush=True)
-    finally:
-        stream.end()
-    return killed
 
 
 def _offset(stream: Stream, partition: str) -> int:
@@ -178,7 +135,7 @@ class _Feed:
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
     def __call__(self, waits_for_input: bool) -> None:
-        """Put the next file into the watched folder, unless two are unread or the run's share is used up.
+        """Put the next file into the watched folder, unless two files are unread or the share is used up.
 
         If the stream makes no progress without more input (``waits_for_input``), ignore the share.
         """
@@ -210,6 +167,7 @@ def _report(ended: list[Ended]) -> int:
         json.dumps(
             {
                 "kills": sum(len(one.killed) for one in ended),
+                "swaps": sum(one.swaps for one in ended),
                 "rows_in": counts.rows_in,
                 "used": counts.used,
                 "quarantined": counts.rejected,

@@ -30,6 +30,7 @@ class Stream:
         output: the output folder.
         python: the interpreter that runs the command.
         more: further options of the next start.
+        victims: a kill hits one of these, see `run_until_kill`.
         recovery_s: seconds from each start or kill of Prism to the first new file of forecasts.
         longest_s: the longest time, in seconds, from a start or a kill of Prism to the next kill.
     """
@@ -38,6 +39,7 @@ class Stream:
     output: Path
     python: str = sys.executable
     more: list[str] = field(default_factory=list)
+    victims: tuple[str, ...] = ("pipeline", "prism", "both")
     recovery_s: list[float] = field(default_factory=list)
     longest_s: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
@@ -112,9 +114,12 @@ class Stream:
         return int(last[0])
 
     def run_until_kill(
-        self, rng: random.Random, feed: Callable[[bool], None] = lambda waits_for_input: None
+        self,
+        rng: random.Random,
+        feed: Callable[[bool], None] = lambda waits_for_input: None,
+        is_due: Callable[[], bool] | None = None,
     ) -> str:
-        """Run the stream and kill the pipeline, its Prism or both, at a random moment after some progress.
+        """Run the stream and kill the pipeline, its Prism or both, after some progress.
 
         If the pipeline is killed, the next call starts the pipeline again; if only Prism is killed, the
         pipeline restarts Prism.
@@ -122,6 +127,7 @@ class Stream:
         Args:
             rng: the random generator that determines what is killed, and when.
             feed: called repeatedly during the run; its argument is True until the stream makes progress.
+            is_due: returns whether the moment of the kill has come; None kills at a random moment.
 
         Returns:
             What was killed; "" if the stream ended by itself.
@@ -138,17 +144,21 @@ class Stream:
         if not _until(has_progress, process):
             # The pipeline restarts Prism only a few times, then ends with an error: start the pipeline again.
             gave_up, self._process = self._lost == "prism" and process.poll() not in (0, None), None
-            return self.run_until_kill(rng, feed) if gave_up else self._own_end(process)
+            return self.run_until_kill(rng, feed, is_due) if gave_up else self._own_end(process)
         self.recovery_s.append(time.monotonic() - began_s)
         until_s = time.monotonic() + rng.random() * 2.0
-        while time.monotonic() < until_s:
+
+        def has_come() -> bool:
             feed(False)
-            time.sleep(0.02)
+            return time.monotonic() > until_s if is_due is None else is_due()
+
+        if not _until(has_come, process) and is_due is not None:
+            return self._own_end(process)
         engines = [child for child in _children(process.pid) if "prism" in child.name()]
         prisms = [engine.pid for engine in engines]
-        if rng.random() < 0.3:  # wait until a snapshot is being written
+        if is_due is None and rng.random() < 0.3:  # wait until a snapshot is being written
             _until(lambda: any((self.output / "state").glob(".*.tmp")), process, pause_s=0.0, limit_s=5.0)
-        self._lost = rng.choice(("pipeline", "prism", "both"))
+        self._lost = rng.choice(self.victims)
         if process.poll() is not None:
             return self._own_end(process)
         _kill({"pipeline": [process.pid], "prism": prisms, "both": [process.pid, *prisms]}[self._lost])

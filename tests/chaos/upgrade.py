@@ -25,7 +25,7 @@ from tests.chaos import inputs
 from tests.chaos.restarted_stream import ROOT, Stream
 from tests.chaos.verdict import compare
 
-_RUNS = 5  # number of runs, which alternate between the two versions of Beam
+_RUNS = 5  # the stream runs five times, with the two versions of Beam in turn
 _RUN_S = 40.0  # a run is long, because with Prism 2.76.0 some forecasts are written only at its end
 
 
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def environment(uv: str, folder: Path, beam: str) -> str:
-    """Make an environment from the lock, with another version of Beam and Prism; return its interpreter."""
+    """Install requirements.lock with another version of Beam and Prism; return the path of the new Python."""
     pins = re.findall(r"^[a-z0-9._-]+==[^\\\n]+", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     pins = [f"apache-beam=={beam}" if pin.startswith("apache-beam==") else pin.strip() for pin in pins]
     (folder.parent / "requirements.txt").write_text("\n".join(pins))

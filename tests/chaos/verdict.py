@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,29 +36,41 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Return True if the outputs are equal, with values of forecasts within 1e-5."""
+        """Return True if both streams have equal outputs; values of forecasts may differ by 1e-5."""
         same = self.counts == self.expected and self.same_rows and self.counts.missing == 0
         return same and not self.lost and not self.doubled and self.max_abs_difference <= 1e-5
 
 
-def compare(killed: Path, clean: Path) -> Verdict:
-    """Compare forecasts, late rows, quarantined rows and counts of two output folders."""
-    raw = pl.concat([_read(path) for path in (killed / FORECASTS).glob("*.parquet")])
-    ours, theirs = read_forecasts(killed), read_forecasts(clean)
+def compare(killed: Path, clean: Path, parts: Sequence[str] = (FORECASTS,)) -> Verdict:
+    """Compare forecasts, late rows, quarantined rows and counts of two output folders.
+
+    Args:
+        killed, clean: the folders.
+        parts: the folders in them that hold forecasts.
+    """
+    lost, doubled, apart = zip(*(_compare_forecasts(killed, clean, part) for part in parts), strict=True)
+    counts = [state_table.read(folder / "state").counts for folder in (killed, clean)]
+    return Verdict(
+        counts=counts[0],
+        expected=counts[1],
+        lost=sum(lost),
+        doubled=sum(doubled),
+        max_abs_difference=max(apart),
+        same_rows=_late(killed).equals(_late(clean)) and _quarantined(killed).equals(_quarantined(clean)),
+    )
+
+
+def _compare_forecasts(killed: Path, clean: Path, part: str) -> tuple[int, int, float]:
+    """Return the numbers of lost and doubled forecasts, and the largest difference between two values."""
+    raw = pl.concat([_read(path) for path in (killed / part).glob("*.parquet")])
+    ours, theirs = read_forecasts(killed, part), read_forecasts(clean, part)
     both = _flat(theirs).join(_flat(ours), on=[*IDENTITY, "horizon"], suffix=" now")
     quantiles = [name for name in both.columns if name[0] == "q" and not name.endswith(" now")]
     apart = [(pl.col(q) - pl.col(f"{q} now")).abs().max() for q in quantiles]
     lost = theirs.join(ours, on=IDENTITY, how="anti").height
     beyond = ours.join(theirs, on=IDENTITY, how="anti").height
-    counts = [state_table.read(folder / "state").counts for folder in (killed, clean)]
-    return Verdict(
-        counts=counts[0],
-        expected=counts[1],
-        lost=lost,
-        doubled=beyond + len(raw) - raw.select(pl.struct(IDENTITY).n_unique()).item(),
-        max_abs_difference=float(both.select(pl.max_horizontal(apart)).item() or 0.0),
-        same_rows=_late(killed).equals(_late(clean)) and _quarantined(killed).equals(_quarantined(clean)),
-    )
+    doubled = beyond + len(raw) - raw.select(pl.struct(IDENTITY).n_unique()).item()
+    return lost, doubled, float(both.select(pl.max_horizontal(apart)).item() or 0.0)
 
 
 def _read(path: Path) -> pl.DataFrame:

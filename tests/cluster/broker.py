@@ -57,7 +57,7 @@ class Broker:
 
     @classmethod
     def start(cls, folder: Path, port: int = 0) -> Self:
-        """Start a broker; if a broker was stopped in the folder, the new one has its topics and its port.
+        """Start a broker; it has the topics and the port of a broker that was stopped in the folder, if any.
 
         Args:
             folder: the folder for its settings, data, log and process id.

@@ -48,7 +48,7 @@ _LIMIT_S: Final = 420.0  # time limit of the recovery from one fault on a busy m
 
 @dataclass(frozen=True)
 class Verdict:
-    """The effects of a fault.
+    """What a stream lost and repeated after a fault, and how long it took to recover.
 
     Attributes:
         lost: number of forecasts of the backfill that the stream does not have.
@@ -144,9 +144,7 @@ class Stream:
                     return
                 except EngineLost:
                     raise
-                except (
-                    EngineError
-                ) as error:  # a fault cancelled or stopped the job: start it again, as a person would
+                except EngineError as error:  # a fault has ended the job: start it again, as a person would
                     self._record_restart(str(error))
                     self.job = replace(self.job, resume=True)
         except BaseException as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from forecaster.process_start import started_s
 from schemas.errors import EngineError
 
 
@@ -49,10 +50,9 @@ class Server:
     def process(self) -> psutil.Process | None:
         """Return the process; None if it does not run, or if another process has its id by now."""
         with suppress(OSError, ValueError, psutil.Error):
-            pid, started_s = json.loads(self.record.read_text())
-            process = psutil.Process(pid)
-            if process.create_time() == started_s and process.status() != psutil.STATUS_ZOMBIE:
-                return process
+            pid, recorded_s = json.loads(self.record.read_text())
+            if recorded_s is not None and started_s(pid) == recorded_s:
+                return psutil.Process(pid)
         return None
 
     def start(self, is_ready: Callable[[], bool], limit_s: float = 90.0) -> None:
@@ -67,8 +67,9 @@ class Server:
                 self.command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
                 start_new_session=True,
             )  # fmt: skip
-        self.record.write_text(json.dumps([child.pid, psutil.Process(child.pid).create_time()]))
-        child.returncode = 0  # avoids a warning of Popen: the child runs on after this process on purpose
+        self.record.write_text(json.dumps([child.pid, started_s(child.pid)]))
+        # Popen would warn that the child still runs, but the child must outlive this process.
+        child.returncode = 0
         until_s = time.monotonic() + limit_s
         while not is_ready():
             if self.process is None or time.monotonic() > until_s:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from forecaster.model import Forecaster
 from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Runner, StreamJob
@@ -31,7 +32,7 @@ from tests.fleets import HOUR, START, forecaster, rows_of
 from tests.topics import values_of
 
 WINDOWS = 40
-SHARES = (0.55, 0.3, 0.15, 0.0)  # shares of the series by partition: uneven, and the last partition is idle
+SHARES = (0.55, 0.3, 0.15, 0.0)  # share of the series in each partition; the last has none
 PATIENCE_S = 120.0
 IDLE_S = 4.0  # a shorter time would make a slow partition on a busy machine count as idle
 
@@ -159,7 +160,7 @@ def run_until_closed(job: StreamJob, windows: int) -> Any:
     return run_stream(job, stop_when_closed)
 
 
-def expected_forecasts(fleet: Windows, folder: Path) -> pl.DataFrame:
+def expected_forecasts(fleet: Windows, folder: Path, model: Forecaster | None = None) -> pl.DataFrame:
     """Return the forecasts of a backfill of a fleet, without the last issue time.
 
     A stream never issues at the last issue time, because no later row closes the last window.
@@ -167,6 +168,6 @@ def expected_forecasts(fleet: Windows, folder: Path) -> pl.DataFrame:
     path = folder / "rows.parquet"
     folder.mkdir(exist_ok=True)
     rows_in_time_order(fleet).write_parquet(path)
-    run_backfill(BackfillJob(forecaster(), (str(path),), Input(Columns()), folder / "out", 2))
+    run_backfill(BackfillJob(model or forecaster(), (str(path),), Input(Columns()), folder / "out", 2))
     made = read_forecasts(folder / "out")
     return made.filter(pl.col("issued_at") < made["issued_at"].max())

@@ -106,7 +106,7 @@ def test_forecast_fleet_on_flink_recovers_from_a_killed_worker(
             assert checkpoints(cluster, job)[1] > 0
             wait_until(lambda: {*cluster.counters(job)} >= COUNTERS)
         finally:
-            for job in flink.jobs(cluster.master):  # includes jobs that Flink is restarting
+            for job in flink.jobs(cluster.master):  # the list includes jobs that Flink is restarting
                 flink.cancel(cluster.master, job)
             wait_until(lambda: has_ended(cluster))  # wait, because the next test needs the slots of the job
     assert_same_frames(read_forecasts(output), backfilled, scales(observed))

@@ -21,6 +21,7 @@ import pytest
 from forecaster.time.windows import Windows
 from pipelines.schema_registry import AVRO_HEADER
 from pipelines.settings.kafka import Broker as Address
+from pipelines.sinks.files import SHADOW
 from pipelines.sinks.kafka import Topics
 from pipelines.state import state_table
 from schemas.errors import OutputError
@@ -32,6 +33,7 @@ from tests.cluster.streams import (
     create_topics,
     even_partitions,
     expected_forecasts,
+    forecasts_of,
     job_of,
     produce,
     read_topic,
@@ -39,7 +41,7 @@ from tests.cluster.streams import (
     run_until_closed,
 )
 from tests.comparisons import assert_same_frames
-from tests.fleets import scales
+from tests.fleets import forecaster, scales
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not installed")
 
@@ -96,6 +98,21 @@ def test_forecasts_are_sent_to_a_topic_in_arrow_and_avro(
     assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), made, scales(fleet))
 
 
+def test_forecasts_of_a_shadow_are_sent_to_their_own_topic(
+    broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
+) -> None:
+    shadow_topic, shadow = f"shadow-{uuid4().hex[:8]}", forecaster("gru", seed=3)
+    create_topics(broker, shadow_topic)
+    produce(broker, topics[0], rows_in_time_order(fleet), even_partitions(fleet))
+    job = replace(job_of(broker, topics, tmp_path / "out", "in-process"), shadow=shadow)
+    assert job.topics is not None
+    run_until_closed(replace(job, topics=replace(job.topics, shadow=shadow_topic)), WINDOWS - 1)
+    assert not any((job.output / SHADOW).glob("*"))
+    in_use, beside = (forecasts_of(read_topic(broker, topic)) for topic in (topics[1], shadow_topic))
+    assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), in_use, scales(fleet))
+    assert_same_frames(expected_forecasts(fleet, tmp_path / "b", shadow), beside, scales(fleet))
+
+
 REGISTERED: dict[str, str] = {}
 
 
@@ -136,7 +153,7 @@ def test_a_job_with_an_undelivered_message_fails_before_its_snapshot(
 
 
 def import_example(name: str) -> ModuleType:
-    """Import an example program from docs/."""
+    """Import an example program from docs/ and return it as a module."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

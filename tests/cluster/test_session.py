@@ -47,7 +47,7 @@ from tests.fleets import forecaster, scales
 from tests.processes import started
 from tests.stores import forecasts_written, keys, s3_server
 
-ROWS_AT_ONCE = 100  # number of rows that are sent to the topic together
+ROWS_AT_ONCE = 100  # the test sends 100 rows to the topic at a time
 COMPACT = "%Y%m%dT%H%M%S%z"  # format of times in the names of forecast files
 
 _ROOT = Path(__file__).parents[2]
@@ -106,13 +106,13 @@ def assert_survives_kills(
     keyed: bool,
     deaths: int,
 ) -> None:
-    """Run a stream on the cluster until all windows are closed; kill ``deaths`` of its two workers once.
+    """Assert that a stream ends without lost rows although ``deaths`` of its two workers are killed once.
 
     The workers are killed when each shard has written forecasts after its last snapshot.
 
-        Rows that arrive
-    after the kill let the restarted job close other blocks of windows than before the kill, unless a worker
-    that was not killed writes a snapshot in between: batches are then cut at the offsets of that snapshot.
+    The rows that arrive after the kill let the restarted job close other blocks of windows than before the
+    kill. If the other worker writes a snapshot in between, batches are cut at the offsets of this snapshot,
+    and the blocks are the same.
     """
     rows, home = rows_in_time_order(fleet), even_partitions(fleet)
     source = replace(source_of(broker, topic, Path()), folder=output / "state")
@@ -158,7 +158,7 @@ def assert_survives_kills(
 
 
 def windows_after_snapshot(output: Location) -> list[int]:
-    """Return, by shard, how many windows have written forecasts but are not yet in the shard's snapshot.
+    """Return for each shard the number of windows whose forecasts are written, but which no snapshot holds.
 
     The list is empty before all shards have a snapshot with closed windows.
     """
@@ -218,13 +218,13 @@ def test_flink_shows_the_counters_of_a_running_stream(
 ) -> None:
     produce(broker, topics[0], rows_in_time_order(fleet), even_partitions(fleet))
     job = stream_job(cluster.master, cluster.workers, broker, topics[0], tmp_path / "out")
-    until_s = time.monotonic() + 3 * PATIENCE_S  # a long limit: a busy machine starts Java and Python slowly
+    until_s = time.monotonic() + 3 * PATIENCE_S  # a busy machine starts Java and Python slowly, so wait long
     shown: dict[str, int] = {}
     counted: dict[str, int] = {}
 
     def read_counters(numbers_of_job: object) -> None:
         nonlocal shown, counted
-        flink_jobs = running(cluster)  # none after the end of the stream
+        flink_jobs = running(cluster)  # after the end of the stream, the list is empty
         if flink_jobs and closed_windows(job.output) >= WINDOWS - 1:
             shown, shards = cluster.counters(flink_jobs[0]), numbers.read_shards(job.output)
             counted = {

@@ -1,4 +1,4 @@
-"""Tests of the functions that replace a file or move a folder, so that a crash leaves no half of it."""
+"""Tests of the functions that replace a file or move a folder; a crash leaves no half-written file."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_forecast_trains_a_model_on_the_frame_and_forecasts_it() -> None:
     assert np.abs(found["forecast"].to_numpy() - expected).max() < 1.5
 
 
-def test_the_backtest_scores_a_model_trained_without_its_windows() -> None:
+def test_the_backtest_scores_a_model_trained_without_backtest_windows() -> None:
     windows, training = waves(200, (200, 200)), TrainingConfig(epochs=1, segment=16)
     found = train_and_forecast(windows, WindowConfig(), TINY, training)
     trained = train(windows, TINY, training)

@@ -111,7 +111,7 @@ def test_advance_skips_the_years_between_two_blocks() -> None:
     later = replace(hourly(2), start=START + YEARS, index=np.arange(2) + START + YEARS)
     _, forecasts = advance(model, state, later)
     assert forecasts.index.tolist() == [START + 5 + k for k in range(4)] + [START + YEARS, START + YEARS + 1]
-    assert forecasts.cold_starts == 0  # the gap is so long that both series count as new
+    assert forecasts.cold_starts == 0  # after so long a gap, both series count as new
 
 
 @given(cells=SPARSE, max_gap=st.integers(1, 20))
@@ -137,7 +137,7 @@ def test_training_splits_series_at_long_gaps_as_serving_does(
     )
     rows, series = np.nonzero(plan.begins)
     if len(windows.values) < 2 or (rows == len(windows.values) - 1).all():
-        return  # no series has a target to train on
+        return  # in this case, no series has a target to train on
     fleet = fleet_of(windows, model.network_config, HOUR, 8, max_gap=max_gap)
     parts = zip(fleet.series.tolist(), fleet.begins.tolist(), fleet.ends.tolist(), strict=True)
     expected = set()

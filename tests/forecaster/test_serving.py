@@ -151,7 +151,7 @@ def test_served_forecasts_of_the_largest_values_are_finite() -> None:
     assert np.isfinite(answer["q5", "q50", "q95"].to_numpy()).all()
 
 
-def test_serving_rows_years_apart_is_fast_and_equals_streaming() -> None:
+def test_serving_rows_years_apart_is_fast_and_gives_the_forecasts_of_a_stream() -> None:
     model, rows = forecaster(), history().sort("timestamp")
     old = rows.head(2).with_columns(timestamp=pl.lit(datetime(1990, 1, 1, tzinfo=UTC)))
     began_s = time.process_time()
@@ -189,6 +189,12 @@ def test_serving_refuses_a_history_without_rows_or_values() -> None:
 def test_serving_refuses_a_history_with_too_many_rows() -> None:
     with pytest.raises(DataError, match="the history has 80 rows: send 1 to 79"):
         read_history(history(), Features(), most_rows=79)
+
+
+def test_serving_refuses_a_history_with_too_many_series() -> None:
+    with pytest.raises(DataError, match="the history has 2 series: send at most 1 series in one request"):
+        read_history(history(), Features(), most_series=1)
+    assert len(read_history(history(), Features(), most_series=2).rows) == 80
 
 
 def text_history() -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Tests of the state as bytes and as a Parquet file, of its parts, and of states in older formats."""
+"""Tests of the state as bytes and as a Parquet file, of states of some series, and of older formats."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_putting_series_back_into_a_state_restores_the_state(state: State, data:
 
 
 @given(state=states(), at=st.integers(0, 9))
-def test_joining_the_parts_of_a_state_restores_the_state(state: State, at: int) -> None:
+def test_joining_the_two_parts_of_a_divided_state_restores_the_state(state: State, at: int) -> None:
     series = np.arange(len(state))
     assert_equal(State.join([state.take(series[:at]), state.take(series[at:])]), state)
 

@@ -88,7 +88,7 @@ def test_every_row_of_every_partition_is_counted_once(logs: Logs, shards: int, d
     assert stop < len(order) or not counts.pending
 
 
-@settings(max_examples=6)  # few examples, because an example is slow: it reads its logs several times
+@settings(max_examples=6)  # test few examples, because each example reads its logs several times
 @given(logs=all_logs(), shards=st.integers(1, 4), data=st.data())
 def test_batches_that_are_read_again_change_no_output(logs: Logs, shards: int, data: st.DataObject) -> None:
     model = forecaster(max_gap=LONG_GAP, **SHORT_WEEK)
@@ -133,7 +133,7 @@ def test_a_stream_of_a_watched_folder_counts_every_row(tmp_path: Path) -> None:
     )
     # The file 2.csv has two late rows and one duplicate.
     write_old_file(folder, "2.csv", [f"a,{day}{h:02}:10:00Z,{h}" for h in (2, 4, 9, 9)])
-    write_old_file(folder, "3.csv", [f"b,{day}0{h}:40:00Z,{h}" for h in range(5)])  # only late rows
+    write_old_file(folder, "3.csv", [f"b,{day}0{h}:40:00Z,{h}" for h in range(5)])  # 3.csv has only late rows
     write_old_file(
         folder, "4.csv", [f"new,{day}03:00:00Z,1", f"new,{day}11:00:00Z,2", f"c,{day}12:05:00Z,x", "c,,2"]
     )

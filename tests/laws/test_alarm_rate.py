@@ -1,4 +1,4 @@
-"""Law: for every kind of series, the number of alarms is the configured number, within a factor of 1.5."""
+"""Law: changing series raise the configured number of alarms within a factor of 1.5, others fewer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws: a forecast issued at time t does not depend on rows after t, nor weights on held-out rows."""
+"""Laws: a forecast issued at t does not depend on rows after t; weights do not depend on held-out rows."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from forecaster.time.windows import Windows
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
 from pipelines.sinks.files import PARTS, Format, read_forecasts, read_quarantine
+from pipelines.sinks.flat_forecasts import FlatFormat
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.replay import ReplaySource
@@ -37,6 +38,7 @@ from tests.disks import Disk, outputs
 from tests.fleets import HALF_A_DAY, HOUR, SHORT_WEEK, forecaster, rows_of, scales
 from tests.folds import Ran, fold
 from tests.logs import LogOutputs, half_of, job_of, small_log
+from tests.outputs import assert_flat_as_nested
 from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
 from tests.power import PowerLoss
 from tests.simulated_kills import KillableProcess, Killed
@@ -51,7 +53,7 @@ Its arguments are the shard, the batches, and the largest number of windows in o
 def fold_with_kills(
     model: Forecaster, logs: Logs, shards: int, kills: int, draw: Any, steps: Steps | None = None
 ) -> Ran:
-    """Run a job over logs, and kill and resume the job ``kills`` times.
+    """Return the outputs of a job over logs that is killed and resumed ``kills`` times.
 
     Each run of the job ends after a drawn number of outputs, except the last, which ends with the logs.
 
@@ -121,7 +123,7 @@ def test_a_killed_and_resumed_job_writes_every_output_once(
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
 
-_IGNORED = (".numbers", ".lock", ".ended", ".run")  # paths that do not influence a resumed run
+_IGNORED = (".numbers", ".lock", ".ended", ".run")  # a resumed run does not depend on these paths
 
 
 def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
     run_stream(job_of(log, output, stop=half_of(log)))
     power = PowerLoss(output, _IGNORED, every_prefix=False, slow=PARTS)
     with power.record():
-        # with another number of shards, the run begins by replacing the state table with one for 2 shards
+        # Resume with 2 shards: the run first replaces the state table of 1 shard by one of 2 shards.
         run_stream(job_of(log, output, shards=2))
     for files in random.Random(4).sample(power.states, 12):
         power.restore(files)
@@ -163,9 +165,14 @@ def test_a_replay_resumes_after_a_power_loss_in_its_first_run(tmp_path: Path) ->
     kills=st.lists(st.tuples(st.integers(0, 60), st.booleans(), st.integers(1, 9)), min_size=1, max_size=4),
     shards=st.integers(1, 3),
     format_=st.sampled_from(["parquet", "jsonl"]),
+    flat=st.sampled_from([None, "csv", "parquet", "jsonl"]),
 )
 def test_a_stream_killed_at_any_file_rename_loses_nothing(
-    small_fleet: Windows, kills: list[tuple[int, bool, int]], shards: int, format_: Format
+    small_fleet: Windows,
+    kills: list[tuple[int, bool, int]],
+    shards: int,
+    format_: Format,
+    flat: FlatFormat | None,
 ) -> None:
     model = forecaster()
     with tempfile.TemporaryDirectory() as name:
@@ -188,6 +195,7 @@ def test_a_stream_killed_at_any_file_rename_loses_nothing(
             windows_per_step=4,
             resume=True,
             format=format_,
+            flat=flat,
             snapshot_every_s=0.0,
             runner="in-process",
         )
@@ -212,3 +220,5 @@ def test_a_stream_killed_at_any_file_rename_loses_nothing(
         read = pl.read_parquet if format_ == "parquet" else pl.read_ndjson
         written = [read(file) for file in (output / "forecasts").iterdir()]
         assert sum(map(len, written)) == len(read_forecasts(clean))
+        if flat is not None:
+            assert_flat_as_nested(output, HOUR)

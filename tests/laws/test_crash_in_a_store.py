@@ -32,8 +32,8 @@ from tests.simulated_kills import KillableProcess, Killed
 from tests.stores import Objects, forecasts_written, in_memory, objects, put_back
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"
-_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # paths that do not influence a resumed run
-_SLOW_S = 0.03  # seconds by which writes of outputs are delayed: a snapshot must wait for these writes
+_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # a resumed run does not depend on these paths
+_SLOW_S = 0.03  # each write of an output is delayed by 0.03 s; a snapshot must wait for the write
 
 
 class PausedStream:
@@ -97,7 +97,8 @@ def states_after_requests(job: StreamJob, store: Remote) -> list[Objects]:
     The paths in `_IGNORED` are left out.
     """
     left: list[Objects] = []
-    lock = threading.RLock()  # reentrant, because a method that changes the store may call another one
+    # The lock is reentrant, because a method that changes the store may call another such method.
+    lock = threading.RLock()
 
     def recorded(change: Any) -> Any:
         def wrapped(*given: Any, **options: Any) -> Any:
@@ -135,7 +136,7 @@ def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: LogOut
     log, _ = small_log()
     with in_memory() as store:
         run_stream(job_of(log, store, stop=half_of(log)))
-        # Run again with 2 shards, so that the run begins by replacing the state table with one for 2 shards.
+        # Run again with 2 shards: the run first replaces the state table of 1 shard by one of 2 shards.
         for left in states_after_requests(job_of(log, store, shards=2), store):
             put_back(store, left)
             ended = run_stream(job_of(log, store, shards=2, windows_per_step=3))
@@ -144,7 +145,7 @@ def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: LogOut
 
 @settings(max_examples=4)
 @given(changes=st.integers(1, 16))
-def test_a_stream_that_lost_its_output_changes_no_stored_object(
+def test_a_stream_whose_output_another_run_took_over_changes_no_object(
     uninterrupted: LogOutputs, changes: int
 ) -> None:
     log, _ = small_log()
@@ -163,7 +164,7 @@ def test_a_stream_that_lost_its_output_changes_no_stored_object(
 
 
 def run_until_killed(job: StreamJob, process: KillableProcess) -> Any:
-    """Run a stream in a simulated process that may be killed at a change to the store.
+    """Run a stream that may be killed at a change to the store; return its counts, or None after a kill.
 
     Returns:
         The counts of the stream, or None if it was killed.
@@ -180,7 +181,7 @@ def run_until_killed(job: StreamJob, process: KillableProcess) -> Any:
 
 
 @settings(max_examples=3)
-@example(kills=[(22, False, 1)], shards=1)  # killed before the first snapshot with a closed window
+@example(kills=[(22, False, 1)], shards=1)  # the kill is before the first snapshot with a closed window
 @given(
     kills=st.lists(st.tuples(st.integers(0, 150), st.booleans(), st.integers(1, 9)), min_size=1, max_size=4),
     shards=st.integers(1, 3),

@@ -20,7 +20,7 @@ model = Forecaster.untrained(
 
 
 def stepped(values: Floats) -> tuple[Floats, Floats, Floats]:
-    """Step a forecaster through ``values`` ``[T, S]``.
+    """Step a forecaster through ``values`` ``[T, S]``; return p-values, alarms and medians.
 
     Returns:
         For each value its p-value, its alarm and the median that was forecast for it, each ``[T, S]``.

@@ -67,17 +67,17 @@ def assert_same_state_tables(one: Location, other: Location) -> None:
 
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
-def test_two_jobs_over_one_log_equal_one_job(
+def test_two_jobs_over_one_log_have_the_outputs_of_one_job(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
     assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=False)
 
 
 # Of two duplicates, the row with the larger offset counts, but the second log begins at offset 0 again.
-# So use one partition: with more, two jobs could use another row of two duplicates than one job does.
+# So use one partition: with two partitions, one job and two jobs could count different rows of a pair.
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @given(logs=all_logs(partitions=1), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
-def test_two_jobs_over_separate_logs_equal_one_job(
+def test_two_jobs_over_separate_logs_have_the_outputs_of_one_job(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
     assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=True)
@@ -209,7 +209,7 @@ class StoppingSource:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_a_stopped_and_resumed_stream_equals_one_backfill(
+def test_a_stopped_and_resumed_stream_has_the_outputs_of_one_backfill(
     share: float, small_fleet: Windows, small_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     output, rows = tmp_path / "out", len(rows_of(small_fleet))
@@ -242,7 +242,7 @@ def test_a_stopped_and_resumed_stream_equals_one_backfill(
     files = sorted((output / "forecasts").iterdir())
     forecasts = pl.concat([pl.read_parquet(file) for file in files])
     assert forecasts.select(pl.struct(IDENTITY).is_unique().all()).item()
-    if share:  # the resumed run has changed no bit of the stopped run's forecasts
+    if share:  # the resumed run must change no bit of the forecasts of the stopped run
         unchanged = read_forecasts(output).join(before, on=IDENTITY, how="semi")
         assert nested(unchanged.sort(IDENTITY)).equals(nested(before.sort(IDENTITY)))
 

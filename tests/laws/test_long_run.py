@@ -50,9 +50,9 @@ def regressors() -> Floats:
 def forecast_and_learn(
     expert: LeastSquares, x: Floats, dtype: DTypeLike
 ) -> tuple[Floats, NDArray[Any], NDArray[Any]]:
-    """Forecast each target with least squares, and then update least squares with the target.
+    """Return the forecasts of least squares, which learns each target after it has forecast the target.
 
-    Returns the forecasts, and the inverse matrix and the weights after the last update.
+    The other results are the inverse matrix and the weights after the last update.
     """
     own = {name: array.astype(dtype) for name, array in expert.init(2).items() if name != "known"}
     weights, inverse = (np.moveaxis(own[name], 0, -1).copy() for name in ("weights", "inverse"))
@@ -105,9 +105,10 @@ def stepped(model: Forecaster, values: Floats) -> Chain:
 
 @pytest.fixture(scope="module")
 def chains() -> tuple[Chain, Chain]:
-    """Step a forecaster through the same windows with float32 arrays and with float64 arrays."""
+    """Return the outputs of a forecaster with float32 arrays, and those with float64 arrays."""
     series = kinds(CHAIN_WINDOWS)
-    meter = 1e9 + series["drift"]  # changes so small that float32 values near 1e9 could not represent them
+    # The changes of this series are so small that float32 values near 1e9 could not represent them.
+    meter = 1e9 + series["drift"]
     values = np.stack([*(series[name] for name in KINDS), meter], axis=1)
     model = forecaster(horizon=2, **SHORT_WEEK)
     short = stepped(model, values)
@@ -119,7 +120,8 @@ def test_forecasts_of_a_long_run_in_float32_agree_with_float64(chains: tuple[Cha
     short, reference = chains
     off = np.abs(short.forecast - reference.forecast)
     assert off[:, -1000:].max() <= 1e-3
-    assert off.max() <= 1e-2  # if only one of the models had reset a state, it would be larger
+    # The difference would be larger if only one of the two models had reset a state.
+    assert off.max() <= 1e-2
 
 
 def test_p_values_and_alarms_of_a_long_run_agree_with_float64(chains: tuple[Chain, Chain]) -> None:

@@ -33,7 +33,7 @@ FIRST, MONTHS, SERIES = (
     60,
     5,
 )
-SPLIT_US = 864_000_000_000  # the 11th of January 1970
+SPLIT_US = 864_000_000_000  # this time is the start of 11 January 1970
 
 
 def readings() -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Laws of other files in this folder, for forecasters with an observed covariate.
+"""Laws that forecasters with an observed covariate must keep, as those without one do.
 
 The other files are test_chunking, test_company, test_causality, test_order and test_versions.
 """
@@ -114,7 +114,7 @@ def test_pending_rows_keep_covariates_through_snapshot_and_resharding(shards: tu
 
 
 @given(fleet=fleets(windows=12).map(with_heat))
-def test_a_rewarmed_state_equals_a_cold_start_with_covariates(fleet: Windows) -> None:
+def test_a_rewarmed_state_with_covariates_equals_the_state_of_a_cold_start(fleet: Windows) -> None:
     old, new = (forecaster(cell, ring=20, observed=HEAT) for cell in ("lstm", "gru"))
     assume(len(fleet.values) > 2)
     now = fleet.stop - 2

@@ -94,7 +94,9 @@ def late_offsets(log: Log) -> set[int]:
 
 
 @given(logs=all_logs(), data=st.data())
-def test_lateness_of_a_row_depends_only_on_its_partition(logs: Logs, data: st.DataObject) -> None:
+def test_the_late_rows_of_a_partition_do_not_depend_on_other_partitions(
+    logs: Logs, data: st.DataObject
+) -> None:
     expected = {(log.partition, o) for log in logs.parts for o in late_offsets(log)}
     order = interleaved(data.draw, [cut(data.draw, log) for log in logs.parts], early=True)
     for batches in (

@@ -121,7 +121,7 @@ def events() -> pl.DataFrame:
     """Return 2,000 events of 9 series: some hours have many events, others none; some events occur twice."""
     rng = np.random.default_rng(1)
     count = 2000
-    at = START * 3600 + rng.integers(0, 150 * 60, count) * 60  # whole minutes: some times are equal
+    at = START * 3600 + rng.integers(0, 150 * 60, count) * 60  # times are whole minutes, so some are equal
     rows = pl.DataFrame(
         {
             "series_id": [f"gate {i}" for i in rng.integers(0, 9, count)],
@@ -223,7 +223,7 @@ def test_a_stream_of_a_watched_folder_forecasts_all_closed_windows(
 @pytest.mark.parametrize(
     "newest", ["2013-01-09T00:00:00Z,much", "0001-01-01T00:00:00Z,1", "9999-12-31T00:00:00Z,1"]
 )
-def test_a_quarantined_row_does_not_move_the_end_of_a_job(newest: str, tmp_path: Path) -> None:
+def test_the_time_of_a_quarantined_row_closes_no_window(newest: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     good = [f"a,2013-01-01T{hour:02}:30:00Z,{hour}" for hour in range(12)]
     path.write_text("\n".join(["series_id,timestamp,value", *good[:6], f"a,{newest}", *good[6:]]) + "\n")

@@ -47,9 +47,9 @@ def values_with_other_future(t: int) -> Floats:
 
 
 def forecasts(path: Path, history: Floats, normalize: Normalize) -> tuple[dict[str, Floats], Floats]:
-    """Write the values to a file, and train and evaluate a forecaster on the file.
+    """Return the forecasts of a rolling evaluation over ``history``, which is written to a file.
 
-    Returns the forecasts ``[Q, T, S, N]`` of each member, and the rows.
+    Returns the forecasts ``[Q, T, S, N]`` of each member, and the numbers of the rows that issue them.
     """
     begin = datetime(2013, 1, 1, tzinfo=UTC)
     times = [begin + timedelta(hours=n) for n in range(len(history))]
@@ -90,7 +90,8 @@ def test_rolling_forecasts_do_not_depend_on_later_rows(folder: Path, t: int, nor
     assert one.keys() == two.keys()
     for name in one:
         np.testing.assert_array_equal(one[name][:, rows <= t], two[name][:, rows <= t], err_msg=name)
-        if name != "seasonal_naive":  # seasonal naive repeats the day before, which may be equal
+        # Seasonal naive repeats the day before, so its forecasts may be equal even after row ``t``.
+        if name != "seasonal_naive":
             assert not np.array_equal(one[name][:, rows > t], two[name][:, rows > t]), name
 
 

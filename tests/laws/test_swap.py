@@ -45,19 +45,20 @@ from tests.partitions import LONG_GAP, Logs, all_logs
 from tests.power import PowerLoss
 from tests.stores import forecasts_written
 
-FIRST = START // 12  # the smallest number that the first window of a log can have
+FIRST = START // 12  # no log begins before this window
 
 
 def warmed_in_parts(
-    old: Forecaster, changes: tuple[ModelChange, ...], is_due: Callable[[], bool]
+    old: Forecaster, changes: tuple[ModelChange, ...], is_due: Callable[[], bool], call_steps: int
 ) -> Callable[[Shard, Iterable[Batch], int], Iterator[tuple[Shard, Output]]]:
     """Return a function that applies batches to a shard and re-warms the new versions in parts.
 
-    After each output, ``is_due`` decides whether a new version is stepped through the values that it lacks.
+    After each output, ``is_due`` decides whether a new version is stepped through values that it lacks, and
+    through how many.
     """
 
     def steps(shard: Shard, batches: Iterable[Batch], per_step: int) -> Iterator[tuple[Shard, Output]]:
-        warming = {change.forecaster.version: Warming(change.forecaster, change.window) for change in changes}
+        warming = {c.forecaster.version: Warming(c.forecaster, c.window, call_steps) for c in changes}
 
         def finish(new: Forecaster, state: State) -> State:
             return warming[new.version].finish(state)
@@ -67,9 +68,9 @@ def warmed_in_parts(
             closed = after.closed_through
             for one in warming.values():
                 if closed is not None and closed < one.window and is_due():
-                    recent = one.copy_values(after.state, closed)
-                    if recent is not None:
-                        one.step(recent)
+                    one.copy_values(after.state, closed)
+                    while is_due() and one.step():
+                        pass
 
     return steps
 
@@ -92,7 +93,8 @@ def assert_versions(ran: Ran, models: Models) -> None:
     shards=st.integers(1, 3),
     kills=st.integers(0, 3),
     seed=st.integers(0, 99),
-    often=st.sampled_from([0.1, 0.7]),
+    often=st.sampled_from([0.1, 0.9]),
+    call_steps=st.sampled_from([2, 9, 1000]),
     data=st.data(),
 )
 def test_a_model_change_gives_the_forecasts_of_a_rewarm(
@@ -105,6 +107,7 @@ def test_a_model_change_gives_the_forecasts_of_a_rewarm(
     kills: int,
     seed: int,
     often: float,
+    call_steps: int,
     data: st.DataObject,
 ) -> None:
     make = partial(forecaster, aggregate=aggregate, empty=empty, max_gap=max_gap, **SHORT_WEEK)
@@ -112,7 +115,7 @@ def test_a_model_change_gives_the_forecasts_of_a_rewarm(
     changes = tuple(ModelChange(FIRST + w // 6, f) for w, f in zip(windows, new, strict=False))
     models, chance = Models(old, changes), np.random.default_rng(seed)
     at_once = fold(models, logs.one_by_one(), shards, partitions=logs.partitions)
-    steps = warmed_in_parts(old, changes, lambda: bool(chance.random() < often))
+    steps = warmed_in_parts(old, changes, lambda: bool(chance.random() < often), call_steps)
     in_parts = fold_with_kills(old, logs, shards, kills, data.draw, steps)
 
     assert in_parts.counts == at_once.counts
@@ -131,10 +134,11 @@ def test_a_model_change_gives_the_forecasts_of_a_rewarm(
     cuts=st.lists(st.integers(1, 59), max_size=6, unique=True).map(sorted),
     ring=st.sampled_from([5, 20, 100]),
     new_ring=st.sampled_from([5, 20, 100]),
+    call_steps=st.sampled_from([1, 7, 100]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_a_rewarm_in_parts_gives_the_state_of_a_rewarm_at_once(
-    cuts: list[int], ring: int, new_ring: int, seed: int
+    cuts: list[int], ring: int, new_ring: int, call_steps: int, seed: int
 ) -> None:
     old, new = forecaster("lstm", ring=ring), forecaster("gru", ring=new_ring)
     rng = np.random.default_rng(seed)
@@ -142,12 +146,13 @@ def test_a_rewarm_in_parts_gives_the_state_of_a_rewarm_at_once(
     values[rng.random(values.shape) < 0.2] = np.nan
     values[: rng.integers(0, 60), 3] = np.nan
     fleet = Windows(tuple("abcd"), START, values)
-    state, warming = old.initial_state(), Warming(new, fleet.stop)
+    state, warming = old.initial_state(), Warming(new, fleet.stop, call_steps)
     for start, stop in pairwise([0, *cuts, 60]):
         state, _ = advance(old, state, fleet.between(START + start, START + stop))
-        recent = warming.copy_values(state, START + stop - 1) if stop < 60 else None
-        if recent is not None:
-            warming.step(recent)
+        if stop < 60:
+            warming.copy_values(state, START + stop - 1)
+            for _ in range(rng.integers(0, 9)):  # the later calls wait for more values, or for the change
+                warming.step()
     expected, found = rewarm(new, state), warming.finish(state)
     assert_same_state(expected, found)
     after = Windows(fleet.series_ids, fleet.stop, 100 + rng.normal(size=(5, 4)))
@@ -205,7 +210,8 @@ def test_a_model_change_survives_a_kill_around_its_window(tmp_path: Path) -> Non
     run_stream(clean)
     window = read_changes(clean.states)[1].window
     assert window is not None
-    for closed in (window - 3, window - 1, window + 2):  # kill during the re-warm, at the change, and later
+    # Kill the stream during the re-warm, at the model change, and later.
+    for closed in (window - 3, window - 1, window + 2):
         closed_us = HALF_A_DAY.end_us(closed)
         held = next(at for at, us in sorted(held_stream.LOG.watermarks_us.items()) if us >= closed_us)
         command = [sys.executable, "-m", "tests.held_stream", str(killed.output), str(held)]

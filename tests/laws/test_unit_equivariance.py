@@ -58,7 +58,7 @@ class Result:
 
 
 def run(model: Forecaster, values: Floats, heat: Floats | None = None) -> Result:
-    """Step a forecaster through ``values`` ``[T, S]`` with an observed covariate ``heat`` ``[T, S]``."""
+    """Return the outputs of a forecaster for ``values`` and the observed covariate ``heat`` ``[T, S]``."""
     state = model.new_series_state(tuple(f"s{i}" for i in range(values.shape[1])), START)
     parts: list[Forecasts] = []
     for first in range(0, len(values), 40):
@@ -103,7 +103,7 @@ def kinds(seed: int) -> Floats:
 
 
 def assert_transformed(one: Result, other: Result, values: Floats, factor: float, shift: float) -> None:
-    """Assert that the outputs in ``other`` are those in ``one``, times ``factor``, plus ``shift``.
+    """Assert that each output in ``other`` is ``factor`` times the output in ``one``, plus ``shift``.
 
     ``one`` holds the outputs for ``values``.
     """
@@ -198,7 +198,7 @@ def test_least_squares_learns_nothing_from_rounding_errors(factor: float) -> Non
 
 
 def trained_on(values: Floats, heat: Floats, factor: float, linear: bool) -> Trained:
-    """Train on ``values``, the observed covariate ``heat``, and a known covariate times ``factor``."""
+    """Return the result of training on ``values``, ``heat``, and a known covariate times ``factor``."""
     hours = pl.Series((START + np.arange(2 * WINDOWS)) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     price = factor * np.random.default_rng(0).integers(0, 9, 2 * WINDOWS)
     known = Table(pl.DataFrame({"timestamp": hours, "price": price}))
@@ -229,7 +229,7 @@ def test_a_network_trained_at_another_level_has_shifted_forecasts() -> None:
     values, shift = kinds(0) - 64.0, -(2.0**24)
     one, other = (trained_on(v, v, 1.0, True).forecaster for v in (values, values + shift))
     first, second = run(one, values, values), run(other, values + shift, values + shift)
-    # Compare from window 20 on: after a single value, the scale is a fraction of it and depends on the level.
+    # Compare from window 20 on: the scale after one value is a share of the value and depends on the level.
     off = np.abs(second.values - shift - first.values)[:, 20:].max(axis=(0, 1, 3))
     spread = np.nanstd(values, axis=0)
     assert (off <= 1e-2 * spread + ROUNDINGS * abs(shift)).all()

@@ -69,13 +69,13 @@ def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any
 
 
 def places_to_resume(source: KafkaSource, shards: list[Shard]) -> Positions:
-    """Return the offset of each partition from which a job with these shards resumes."""
+    """Return the offset of each partition from which a job with ``shards`` resumes."""
     reached = StateTable(tuple(shards)).progress_by_partition()
     return source.begin({name: Position(*found) for name, found in reached.items()})
 
 
 def is_read(source: KafkaSource, topic: Topic, places: Positions, numbers: Iterable[int]) -> bool:
-    """Return True if ``places`` are the ends of the partitions with these numbers."""
+    """Return True if ``places`` are the ends of the partitions ``numbers``."""
     ends = {source.name(number): len(topic.partitions[number]) for number in numbers}
     return all(name in places and places[name].offset == end for name, end in ends.items())
 
@@ -144,7 +144,7 @@ def deliver(batches: Iterable[Batch], often: float, chance: np.random.Generator)
 def run_with_kills(
     model: Forecaster, source: KafkaSource, topic: Topic, kills: int, draw: Any, grows_between: bool = False
 ) -> Ran:
-    """Run a job over a topic, and kill and resume the job ``kills`` times.
+    """Return the outputs of a job over a topic that is killed and resumed ``kills`` times.
 
     A kill ends each shard after another number of batches. With ``grows_between``, new partitions appear only
     between a kill and the next run.
@@ -179,9 +179,9 @@ def run_with_kills(
 
 
 def run_without_kills(model: Forecaster, source: KafkaSource, topic: Topic) -> Ran:
-    """Run a job over the complete topic, with the recorded decisions about idle partitions.
+    """Return the outputs of an uninterrupted job over a topic, with the journaled decisions of another job.
 
-    An earlier job over the topic has recorded these decisions in the journal of the source.
+    The decisions say when partitions became idle. An earlier job has written them to the source's journal.
     """
     topic.fill()
     shards, places = resume(model, source, source.begin({}), [Disk() for _ in range(SHARDS)])
@@ -198,7 +198,7 @@ def run_without_kills(model: Forecaster, source: KafkaSource, topic: Topic) -> R
 
 
 def apply_all(model: Forecaster, ran: Ran, number: int, batches: Iterable[Batch]) -> None:
-    """Apply batches to the shard with this number, and add its outputs to ``ran``."""
+    """Apply batches to the shard ``number`` of ``ran``, and add the outputs to ``ran``."""
     for shard, output in outputs(model, ran.shards[number], batches, 4):
         ran.shards[number] = shard
         ran.take(output)

@@ -2,9 +2,9 @@
 
 Model A is trained on a history, and a stream starts with A. Then the data change. Model B is A retrained on
 the newer rows, and the gate promotes B. Model C is trained on noise, and the gate refuses C. A rollback
-returns to A. The stream runs all the time, and every window must be forecast. If streams can follow an alias,
-the stream changes to B, refuses a model D that does not fit, and changes back to A. The program writes a page
-with the steps and the figures; the last line of its output is one JSON object.
+returns to A. The stream follows the alias and runs all the time: it changes to B, refuses a model D that
+does not fit, and changes back to A. Every window must be forecast. The program writes a page with the steps
+and the figures; the last line of its output is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from forecaster.registry.registry import Registry
-from pipelines.settings.config import FIELDS
 from tests.lifecycle import inputs
 from tests.lifecycle.outcome import Outcome, Streamed, measure
 from tests.lifecycle.page import write_page
 from tests.lifecycle.processes import Desk, Stream
 
 MODEL = "fleet"
-_DAYS_BEFORE_RETRAINING, _DAYS_BETWEEN = 40, 10
+_DAYS_BEFORE_RETRAINING, _DAYS_BETWEEN = 40, 5
 _JOB = """
 [network]
 hidden = 16
@@ -40,7 +39,7 @@ shards = 2
 [stream]
 poll_s = 0.2
 snapshot_every_s = 5
-{follow}
+follow = "champion"
 [gate]
 times_slower = 3
 [mlflow]
@@ -68,11 +67,6 @@ class Life:
         self.events.append(line)
 
 
-def follows_alias() -> bool:
-    """Return True if streams have a setting to follow an alias, ``stream.follow``."""
-    return "stream.follow" in FIELDS
-
-
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.lifecycle", description=__doc__)
     parser.add_argument("--page", type=Path, default=Path("build/lifecycle.html"), help="the page to write")
@@ -90,8 +84,7 @@ def main(arguments: list[str]) -> int:
 def run(folder: Path) -> tuple[Life, Outcome]:
     """Run all steps in ``folder``; return the steps and the figures."""
     history, noise = inputs.write_history(folder)
-    follow = 'follow = "champion"' if follows_alias() else ""
-    (folder / "job.toml").write_text(_JOB.format(horizon=inputs.HORIZON, model=MODEL, follow=follow))
+    (folder / "job.toml").write_text(_JOB.format(horizon=inputs.HORIZON, model=MODEL))
     desk, life = Desk(folder), Life()
     desk.run("train", str(history), "--save-state", "warm", "--name", "A")
     life.add(f"A was trained on {inputs.HISTORY_DAYS} days and is the champion: {MODEL}/1.")
@@ -101,14 +94,12 @@ def run(folder: Path) -> tuple[Life, Outcome]:
         life.add("A stream runs with A; the data have changed since the history.")
         before = stream.latency()
         _retrain(desk, life)
-        if follows_alias():
-            stream.wait_for_version(life.gated[0]["comparison"]["challenger"])
-            life.add("The running stream has changed to B.")
+        stream.wait_for_version(life.gated[0]["comparison"]["challenger"])
+        life.add("The running stream has changed to B.")
         stream.wait_for_days(_DAYS_BETWEEN)
         during = stream.latency()
         _refuse(desk, life, noise)
-        if follows_alias():
-            _break(desk, life, history, stream)
+        _break(desk, life, history, stream)
         _roll_back(desk, life, stream)
         stream.wait_for_days(_DAYS_BETWEEN)
         ended = stream.stop()
@@ -117,11 +108,8 @@ def run(folder: Path) -> tuple[Life, Outcome]:
     registry = Registry(f"sqlite:///{folder}/mlflow.db", unsent=folder / "unsent")
     versions = [f"{MODEL}/{move.after}" for move in registry.aliases.moves(MODEL, "champion")]
     streamed = Streamed(folder / "live", stream.days, ended, before, during)
-    always = None
-    if follows_alias():
-        desk.run("backfill", str(history), "incoming", "--model", f"{MODEL}/2", "--output", "always")
-        always = folder / "always"
-    return life, measure(streamed, versions, life.refused, always)
+    desk.run("backfill", str(history), "incoming", "--model", f"{MODEL}/2", "--output", "always")
+    return life, measure(streamed, versions, life.refused, folder / "always")
 
 
 def _retrain(desk: Desk, life: Life) -> None:
@@ -157,12 +145,11 @@ def _break(desk: Desk, life: Life, history: Path, stream: Stream) -> None:
 
 
 def _roll_back(desk: Desk, life: Life, stream: Stream) -> None:
-    """Roll the alias back to A; if the stream follows the alias, wait until it has changed back to A."""
+    """Roll the alias back to A, and wait until the stream has changed back to A."""
     moved = desk.run("rollback", MODEL, "--why", "the last step of the life")
     life.add(f"A rollback returned to A, {moved['version']}.")
-    if follows_alias():
-        stream.wait_for_version(moved["model_version"])
-        life.add("The running stream has changed back to A.")
+    stream.wait_for_version(moved["model_version"])
+    life.add("The running stream has changed back to A.")
 
 
 if __name__ == "__main__":

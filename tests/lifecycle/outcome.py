@@ -35,7 +35,7 @@ class Streamed:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The figures of a run of `tests.lifecycle`; a figure that could not be measured is None.
+    """The figures of a run of `tests.lifecycle`.
 
     Attributes:
         windows_lost: closed windows of a series without a forecast.
@@ -49,19 +49,17 @@ class Outcome:
         champion_versions: versions that the champion pointed to, in order.
         stream_versions: model versions of the stream's forecasts, in order.
         refused: versions that were refused, at the gate or by the stream.
-        follows: whether the stream follows the alias.
     """
 
     windows_lost: int
     windows_late: int
-    swap_delay_ms_max: float | None
-    p99_ms_before: float | None
-    p99_ms_during: float | None
-    rewarm_difference: float | None
+    swap_delay_ms_max: float
+    p99_ms_before: float
+    p99_ms_during: float
+    rewarm_difference: float
     champion_versions: list[str]
     stream_versions: list[str]
     refused: list[str]
-    follows: bool
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON object that `tests.lifecycle` prints as its last line."""
@@ -70,27 +68,23 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         """Return True if no window was lost or late, and alias and stream changed versions as planned."""
-        moves = [1, 2, 4, 2, 1] if self.follows else [1, 2, 1]
         return (
             not self.windows_lost
             and not self.windows_late
-            and self.champion_versions == [f"fleet/{number}" for number in moves]
-            and self.refused == (["fleet/3", "fleet/4"] if self.follows else ["fleet/3"])
-            and len(self.stream_versions) == (3 if self.follows else 1)
+            and self.champion_versions == [f"fleet/{number}" for number in (1, 2, 4, 2, 1)]
+            and self.refused == ["fleet/3", "fleet/4"]
+            and len(self.stream_versions) == 3
         )
 
 
-def measure(
-    streamed: Streamed, champion_versions: list[str], refused: list[str], always: Path | None
-) -> Outcome:
+def measure(streamed: Streamed, champion_versions: list[str], refused: list[str], always: Path) -> Outcome:
     """Return the figures of a stream that has ended.
 
     Args:
         streamed: the stream.
         champion_versions: versions that the champion pointed to, in order.
         refused: versions that were refused.
-        always: output folder of a backfill of the same rows by the promoted version alone; None if the stream
-            does not follow the alias.
+        always: output folder of a backfill of the same rows by the promoted version alone.
     """
     forecasts = read_forecasts(streamed.output)
     # The last window stays open, because no later row closes it.
@@ -101,19 +95,18 @@ def measure(
     return Outcome(
         windows_lost=expected - len(found),
         windows_late=int(streamed.ended["late"]),
-        swap_delay_ms_max=None if always is None else round(upper_ms(max(added.buckets)), 1),
+        swap_delay_ms_max=round(upper_ms(max(added.buckets)), 1),
         p99_ms_before=_p99(streamed.before),
         p99_ms_during=_p99(added),
-        rewarm_difference=None if always is None else _rewarm_difference(forecasts, read_forecasts(always)),
+        rewarm_difference=_rewarm_difference(forecasts, read_forecasts(always)),
         champion_versions=champion_versions,
         stream_versions=versions["value"].to_list(),
         refused=refused,
-        follows=always is not None,
     )
 
 
-def _p99(latency: Histogram) -> float | None:
-    return round(latency.quantile_ms(0.99), 1) if latency.count else None
+def _p99(latency: Histogram) -> float:
+    return round(latency.quantile_ms(0.99), 1)
 
 
 def _rewarm_difference(forecasts: pl.DataFrame, always: pl.DataFrame) -> float:

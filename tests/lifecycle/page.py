@@ -60,7 +60,7 @@ def write_page(
 def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
-    return "not measured" if value is None else str(value)
+    return str(value)
 
 
 def _scores(decision: dict[str, Any]) -> ReportTable:

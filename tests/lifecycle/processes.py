@@ -20,7 +20,8 @@ from tests.lifecycle import inputs
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
 _FIRST_DAYS = 40  # days that are written quickly, because the retraining waits for them
-_FAST_S, _SLOW_S = 0.1, 0.7  # seconds between the files of two days
+_FAST_S, _SLOW_S = 0.1, 1.5  # least seconds between the files of two days
+_MOST_UNREAD_DAYS = 2  # so that a slow machine streams fewer days, and does not collect a backlog
 
 
 @dataclass
@@ -75,13 +76,18 @@ class Stream:
     def _feed(self) -> None:
         first_days = inputs.HISTORY_DAYS + _FIRST_DAYS
         while not self._is_stopping.wait(_FAST_S if self.days < first_days else _SLOW_S):
-            inputs.put_day(self._folder / "incoming", self.days)
-            self.days += 1
+            if self.days - self._days_read() < _MOST_UNREAD_DAYS:
+                inputs.put_day(self._folder / "incoming", self.days)
+                self.days += 1
+
+    def _days_read(self) -> int:
+        """Return the number of days that the stream has read as a whole, history included."""
+        return inputs.HISTORY_DAYS + self._numbers().counts.rows_in // (24 * inputs.SERIES)
 
     def wait_for_days(self, more: int) -> None:
-        """Wait until the stream has read ``more`` further days."""
-        wanted = (self.days - inputs.HISTORY_DAYS + more) * 24 * inputs.SERIES
-        self._wait(lambda: self._numbers().counts.rows_in >= wanted)
+        """Wait until the stream has read ``more`` days that are not written yet."""
+        wanted = self.days + more
+        self._wait(lambda: self._days_read() >= wanted)
 
     def wait_for_version(self, model_version: str) -> None:
         """Wait until every shard has changed to ``model_version``."""
@@ -104,8 +110,7 @@ class Stream:
     def stop(self) -> dict[str, Any]:
         """Stop the feeder, wait until every file is read, stop the stream, and return its JSON object."""
         self.stop_feeder()
-        rows = (self.days - inputs.HISTORY_DAYS) * 24 * inputs.SERIES
-        self._wait(lambda: self._numbers().counts.rows_in >= rows)
+        self._wait(lambda: self._days_read() >= self.days)
         (self._folder / "live" / ".stop").touch()
         self._process.wait(PATIENCE_S)
         found: dict[str, Any] = json.loads((self._folder / "stream.json").read_text().splitlines()[-1])

@@ -67,7 +67,7 @@ def find_programs() -> Path:
 
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
-    """Start a new PostgreSQL server while the block runs, with passwords on each connection.
+    """Run a new PostgreSQL server while the block runs; each connection to it needs a password.
 
     The folder is directly in the system's temporary folder, because the path of a Unix socket may have at
     most 107 bytes.

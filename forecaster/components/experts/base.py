@@ -44,7 +44,7 @@ class ExpertInputs(NamedTuple):
     shape: Floats
 
     def at(self, t: int) -> ExpertInputs:
-        """Return the data of window ``t``, without the axis of windows."""
+        """Return the data of window ``t``; the arrays have no axis of windows."""
         one = (self.window[t], self.value[t], self.past[:, t], self.last[t], self.age[t])
         return ExpertInputs(*one, self.scale[t], self.moves[t], self.shape[:, t])
 
@@ -53,7 +53,7 @@ class ExpertInputs(NamedTuple):
         return self.past[len(self.past) - 1 - ago]
 
     def future_shape(self, ahead: Ints) -> Floats:
-        """Return the part of ``shape`` that belongs to each of ``n`` later windows: ``[n, ..., S]``.
+        """Return the value of the seasonal ``shape`` in each of ``n`` later windows: ``[n, ..., S]``.
 
         Each window has a phase of the season, and ``shape`` holds one number per phase.
 
@@ -74,7 +74,7 @@ class Expert(ABC):
     """
 
     format_version = 1
-    # the fields of the block that `ExpertInputs` contains
+    # These are the fields of the block that `ExpertInputs` contains.
     reads = frozenset({"history", "last", "age", "scale", "moves", "shape"})
 
     @property
@@ -107,7 +107,7 @@ class Expert(ABC):
 
     @abstractmethod
     def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
-        """Update ``own`` in place with one window, for the series where ``counts`` ``[S]`` is True."""
+        """Update the arrays ``own`` in place with one window, for the series where ``counts`` is True."""
 
     @abstractmethod
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:

@@ -19,8 +19,9 @@ from forecaster.components.network.ridge import OTHER_LEVEL, distances, limit_di
 _CLIP = 50.0  # regressors and targets are clipped to this many scales
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
+_CACHED_NUMBERS = 65_536  # float32 numbers that stay in the cache of a core
 _AT_ONCE = 16  # this many windows are computed at once, so that intermediate arrays stay in the cache
-# Limit of a forecast's distance from the last value, as a multiple of the farthest lag's, plus one scale.
+# A forecast is at most this many times as far from the last value as the farthest lag is, plus one scale.
 _ROOM = 2.0
 
 
@@ -88,7 +89,7 @@ class LeastSquares(Expert):
         return own
 
     def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
-        """Update the weights in place with one window, see `Expert.learn`.
+        """Update the regression weights in place with one window, see `Expert.learn`.
 
         The weights learn from a window only if the window and the window before have values, the series is
         not constant, and more than `reach` values were observed before.
@@ -115,11 +116,11 @@ class LeastSquares(Expert):
     def _update(
         self, weights: Floats32, inverse: Floats32, x: Floats32, target: Floats32, learns: Bools
     ) -> None:
-        """Make one step of recursive least squares for the series where ``learns``; ``x`` is ``[D, S]``."""
+        """Make a step of recursive least squares with ``x`` ``[D, S]``, where ``learns`` ``[S]`` is True."""
         gain = np.einsum("ijs,js->is", inverse, x)
         size = np.einsum("is,is->s", gain, x)
         error = target - np.einsum("is,is->s", weights, x)
-        # In float32 the inverse can become not positive definite by rounding. Reset it then.
+        # In float32, rounding can make the inverse not positive definite. If so, reset the inverse.
         lost = ~(size >= 0) & learns
         if lost.any():
             inverse[:, :, lost] = (np.eye(len(x), dtype=np.float32) / self.prior)[:, :, None]
@@ -130,14 +131,17 @@ class LeastSquares(Expert):
         # Divide the gain by a square root: the update gain[i] * gain[j] of the inverse is then symmetric.
         # An asymmetry of the inverse would grow until the inverse is not positive definite.
         gain /= np.sqrt(size)
-        trace = sum(inverse[i, i] - gain[i] * gain[i] for i in range(len(x)))
+        diagonal = np.arange(len(x))
+        trace = np.add.reduce(inverse[diagonal, diagonal] - gain * gain)
         forgets = learns & (trace < len(x) / self.prior)
         grows = np.where(forgets, np.float32(1.0 / self.forget), np.float32(1.0))
-        product = np.empty_like(gain)
-        # Update the inverse row by row, so that each row passes through the cache only once.
-        for row, share in zip(inverse, gain, strict=True):
-            row -= np.multiply(share, gain, out=product)
-            row *= grows
+        # Update some rows of the inverse at a time, so that each row passes through the cache only once. With
+        # few series these are all rows, because every call of NumPy has a cost.
+        at_once = max(1, _CACHED_NUMBERS // max(gain.size, 1))
+        for first in range(0, len(inverse), at_once):
+            rows = inverse[first : first + at_once]
+            rows -= gain[first : first + at_once, None] * gain
+            rows *= grows
 
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
         """Return the forecasts issued at the end of each window of ``inputs``, see `Expert.forecast`."""
@@ -161,7 +165,7 @@ class LeastSquares(Expert):
 
     @cached_property
     def _runs_of_past_windows(self) -> list[Ints]:
-        """The past windows that a forecast reads, as groups ``[n]`` of consecutive "windows ago"."""
+        """The past windows that a forecast reads, as groups ``[n]`` of consecutive numbers of windows ago."""
         ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
         runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
         return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
@@ -183,7 +187,7 @@ class LeastSquares(Expert):
         product = np.empty_like(ahead)
         self._add_past_values(ahead, values, of_lags, product)
         for h, after in enumerate(ahead):
-            row = longest + h  # the row before the forecast row
+            row = longest + h  # the row before the row that is forecast
             after += np.multiply(stays, values[row], out=product[0])
             for weight, lag in zip(of_lags, self.lags, strict=True):
                 if lag < h:
@@ -198,7 +202,7 @@ class LeastSquares(Expert):
     def _add_past_values(
         self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
     ) -> None:
-        """Add the terms of the regression that use past values only to ``ahead`` ``[N, ..., S]``.
+        """Add to ``ahead`` ``[N, ..., S]`` those terms of the regression that read only past values.
 
         These terms do not depend on forecasts, so all horizons of a lag are computed at once. ``product``
         ``[N, ..., S]`` is overwritten. The other arguments are as in `_unroll`.

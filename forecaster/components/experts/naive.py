@@ -67,7 +67,7 @@ class SeasonalNaive(Expert):
         return self.season - 1
 
     def spec(self) -> Mapping[str, Field]:
-        """Return no fields: the ring holds the values."""
+        """Return no fields, because the ring holds the values that the expert repeats."""
         return {}
 
     def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:

@@ -19,8 +19,8 @@ from forecaster.arrays import Arrays, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
-# The penalty of the ridge regression is at least this, in squared scales.
-# Without this limit, weights would change fast after tiny forecast changes.
+# The penalty of the ridge regression is at least this number, in squared scales.
+# With a smaller penalty, weights would change fast after tiny forecast changes.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
@@ -110,12 +110,15 @@ class Stacking:
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         changes = self._changes(block)
         _copy_members(block, changes)
-        # NaN for a constant series: its changes in scales are noise, so no weight may learn from them.
-        issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)  # [T, 2, S]
+        # Store NaN as the scale of a constant series, so that no weight learns from its changes.
+        # The changes of a constant series, divided by its scale, are only noise.
+        # The axes of ``issued`` are window, last value or scale, and series.
+        issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)
         origins = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
-        actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origins], axis=1)  # [T, A, S]
+        # The axes of ``actual`` are window, anchor and series.
+        actual = np.stack([(block.values - o[:, 0]) / o[:, 1] for o in origins], axis=1)
         actual = np.clip(actual, -_LARGEST, _LARGEST)
-        # [A, M, T, S]
+        # The axes of ``anchor_forecasts`` are anchor, member, window and series.
         anchor_forecasts = np.stack([_at_anchors(change, anchors) for change in changes], axis=1)
         combined = changes[0]
         if self.experts:
@@ -138,7 +141,7 @@ class Stacking:
         median = block.out.forecast[self.middle]
         network = np.moveaxis((median - block.last[..., None]) / block.scale[..., None], 2, 0)
         np.clip(network, -_LARGEST, _LARGEST, out=network)
-        # The experts' forecasts are in C order: arithmetic is faster if the network's are, too.
+        # Copy the network's forecasts to C order, the order of the experts' forecasts, for fast arithmetic.
         return [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
 
     def _combined(self, weights: Floats32, changes: Sequence[Floats32], block: Block) -> Floats32:
@@ -154,7 +157,7 @@ class Stacking:
         return combined
 
     def _stores(self, own: Arrays, forecasts: Floats32) -> list[tuple[int, Floats32, Floats32]]:
-        """Return for each anchor horizon: its length, its store of forecasts, and the forecasts to store.
+        """Return for each anchor horizon: its length, the array of stored forecasts, and the new forecasts.
 
         An anchor of ``a`` windows has a store ``[a, M or M + 1, S]``; the new forecasts are ``[T, M or M + 1,
         S]``.
@@ -210,7 +213,7 @@ class _Learned(NamedTuple):
 
 
 def _running_sums(own: Arrays, new: _Learned) -> tuple[Floats32, Floats32]:
-    """Return the sums of squares and products after each window of a block.
+    """Return the sums of squares and products of forecasts and actuals, after each window of a block.
 
     Args:
         own: the arrays of `Stacking`, with the sums before the block; not changed.
@@ -251,7 +254,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide all errors by the best member's error: its power is then 1, so no sum of powers is 0.
+    # Divide all errors by the least error, which is then 1, so that no sum of powers of errors is 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]
@@ -291,7 +294,7 @@ def _within(combined: Floats32, changes: Sequence[Floats32]) -> None:
 
 
 def _copy_members(block: Block, changes: Sequence[Floats32]) -> None:
-    """Copy the forecasts of members and network into ``block.out`` if they are requested."""
+    """Copy the forecasts of the members and of the network into ``block.out`` if it has arrays for them."""
     if len(block.out.members):
         block.out.network[:] = block.out.forecast
         for row, change in zip(block.out.members, changes, strict=True):

@@ -24,9 +24,9 @@ _DISTANCES = 2  # two inputs of the decoder state how many windows ahead a step 
 
 
 class Decoder(nn.Module):
-    """A gated recurrent unit that computes all steps of every series from every row at once."""
+    """A gated recurrent unit that computes all steps ahead of every series, from every row, in one call."""
 
-    __call__: Callable[..., Tensor]  # torch's own annotation returns Any
+    __call__: Callable[..., Tensor]  # Annotate the result as Tensor, because torch annotates it as Any.
 
     def __init__(self, width: int, known: int, quantiles: int, rng: torch.Generator) -> None:
         """Build a decoder of hidden ``width`` H, for K ``known`` features and Q ``quantiles``.
@@ -36,7 +36,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.begin = random_linear(width, width, rng)
         self.recurrent = random_recurrent("gru", _DISTANCES + known + width, width, rng)
-        self.out = small_linear(width, quantiles, rng)  # an untrained decoder adds almost 0 to forecasts
+        # These small weights let an untrained decoder add almost 0 to forecasts.
+        self.out = small_linear(width, quantiles, rng)
 
     def forward(self, top: Tensor, known: Tensor) -> Tensor:
         """Return the numbers to add to the head's output for each quantile and each step.
@@ -68,7 +69,7 @@ class Decoder(nn.Module):
 
 
 def trained_horizons(learned: int, steps: int, season: int) -> slice | Ints:
-    """Return the trained horizon to use for each step: beyond the last one, a horizon of the same phase."""
+    """Return the trained horizon to use for each step: after the last one, one of the same seasonal phase."""
     if steps == learned:
         return slice(None)
     step = np.arange(steps)

@@ -28,8 +28,9 @@ from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 
 _CLIP = 6.0  # distances of values and lags are clipped to this many spreads
-_LARGEST_RATIO = 1e3  # the ratios of scale and unit to the spread are clipped to this, and to its inverse
-_MOST_SPREADS = 1e30  # the ratio of 20 scales to the spread is limited to this, which fits into float32
+# The ratios of scale and unit to the spread are clipped to this number and to its inverse.
+_LARGEST_RATIO = 1e3
+_MOST_SPREADS = 1e30  # the ratio of 20 scales to the spread is at most this number, which float32 can hold
 _LARGEST_ERROR = 1e6  # errors of experts are clipped to this many units (`Moments`)
 
 INPUTS_BESIDE_LAGS = 11
@@ -114,7 +115,9 @@ def network_inputs(
     x = block_inputs(block, config.lags)
     if config.linear:
         if ridge is None:
-            raise ValueError("inputs of a network with a linear part need its ridge")
+            raise ValueError(
+                "give the ridge of the network: its linear part needs the ridge to compute inputs"
+            )
         changes = expert_forecasts(block, ridge[:, :, :1], ring_season(config.ring, freq))[..., 0]
         nothing = np.full((LINEAR_EXPERT_COUNT, values.shape[1]), np.nan, np.float32)
         x = np.concatenate([x, expert_errors(block, nothing, changes)], axis=2)
@@ -151,7 +154,8 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
     with np.errstate(invalid="ignore", over="ignore"):
         x[:, :, 0] = (block.last - block.mean) * per_spread
         change = (values - block.before) * per_spread
-        x[:, :, 1] = np.where(np.isnan(change), 0.0, change)  # the change is 0 if either value is missing
+        # The change is set to 0 if either of its two values is missing.
+        x[:, :, 1] = np.where(np.isnan(change), 0.0, change)
         x[:, :, INPUTS_BESIDE_LAGS:] = np.moveaxis(_lagged(block, lags), 0, 2)
         np.clip(x, -_CLIP, _CLIP, out=x)
         for column, moved in ((2, block.unit), (3, block.scale)):
@@ -167,7 +171,7 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
 
 
 def _lagged(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """Return each lag less the last value, in spreads: ``[n, T, S]`` for ``n`` lags.
+    """Return the value at each lag less the last value, in spreads: ``[n, T, S]`` for ``n`` lags.
 
     A missing lag counts as the running mean. A lag on another level counts as the last value.
     """

@@ -30,7 +30,7 @@ from forecaster.components.network.ridge import (
 ALL_RIDGE_COUNT = RIDGE_COUNT + 1
 ALL_EXPERT_COUNT = LINEAR_EXPERT_COUNT + 1  # the expert in logarithms is the last of all K experts
 _LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # the ratio of a value to the last value is clipped to these limits
-_ROOM = 0.7  # a forecast exceeds the past range of values by at most this, in logarithms
+_ROOM = 0.7  # a forecast exceeds the range of past values by at most this, in natural logarithms
 _LARGEST = np.float32(2000.0)  # a forecast is at most this many units from the last value
 
 

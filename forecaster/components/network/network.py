@@ -32,11 +32,12 @@ from forecaster.components.season import ring_season
 from forecaster.config import NetworkConfig
 
 _ALL = slice(None)
-# with this initial logit, the two ridge regressions get 64 % of the weight of all seven experts
+# with this initial logit, the two ridge regressions have 64 % of the weight of all seven linear experts
 _TRUST_IN_RIDGES = 1.5
-_LARGEST_LOG_SCALE = 345.0  # the log scale is clipped to this, so that the square of a scale stays finite
-# At horizon h, the median is at most this many times h ``falls`` below the lowest past value.
-# At horizon h, the median is at most this many times h ``rises`` above the highest past value.
+# The log scale is clipped to this number, so that the square of a scale stays finite.
+_LARGEST_LOG_SCALE = 345.0
+# At horizon h, the median is at most `_ROOM` times h times ``falls`` below the lowest past value.
+# At horizon h, the median is at most `_ROOM` times h times ``rises`` above the highest past value.
 _ROOM = 2.0
 _READS = frozenset({"history", "before", "mean", "spread", "last", "lowest", "highest", "falls", "rises"})
 _READS |= {"scale", "unit", "age", "observed"}
@@ -74,7 +75,8 @@ class Network(nn.Module):
     ridge: Tensor
     prior: Tensor
     of_static: Tensor
-    __call__: Callable[..., tuple[Tensor, Tensor, Tensor]]  # torch's own annotation returns Any
+    # Annotate the result as Tensors, because torch annotates it as Any.
+    __call__: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
     def __init__(
         self,
@@ -123,7 +125,7 @@ class Network(nn.Module):
             self.register_buffer("of_static", torch.zeros(1 + static, 2, dtype=torch.float64))
 
     def initial(self, series: int, static: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the learned initial state, hidden and cell: ``[L, S, H]`` each; cell is empty if no LSTM.
+        """Return the learned initial hidden and cell state, ``[L, S, H]`` each; cell is empty if no LSTM.
 
         Args:
             series: S.
@@ -156,7 +158,7 @@ class Network(nn.Module):
         return self._quantiles(self.decoder(top, known), None)
 
     def level_and_scale(self, static: Tensor) -> tuple[Tensor, Tensor]:
-        """Return level and scale of series without a value, computed from static features.
+        """Return the level and the scale of series without a value, both computed from their static features.
 
         Args:
             static: ``[S, D]`` float32.
@@ -173,7 +175,7 @@ class Network(nn.Module):
         return _READS | ({"observed_inputs"} if self.past else frozenset())
 
     def spec(self) -> Mapping[str, Field]:
-        """Return ``hidden``, ``cell`` if the cell is an LSTM, and ``expected`` if there is a linear part."""
+        """Return the fields: ``hidden``, ``cell`` for an LSTM, and ``expected`` if there is a linear part."""
         field = Field("float32", (self.config.layers, self.config.hidden))
         fields = {"hidden": field} | ({"cell": field} if self.config.cell == "lstm" else {})
         return fields | ({"expected": Field("float32", (LINEAR_EXPERT_COUNT,))} if self.config.linear else {})
@@ -246,7 +248,7 @@ class Network(nn.Module):
         known: Tensor | None = None,
         horizons: slice | Ints = _ALL,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Step every series through every window of ``x``, and forecast from some of them.
+        """Step every series through every window of ``x``, and forecast from the windows ``rows``.
 
         Args:
             x: ``[T, S, F]`` float32 inputs.

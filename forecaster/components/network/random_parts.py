@@ -27,7 +27,7 @@ class Dropout(nn.Module):
         self.rate, self.rng = rate, rng
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x``, of any shape, with numbers dropped in training and unchanged otherwise."""
+        """Return ``x``, of any shape, with some numbers set to 0 in training, and unchanged otherwise."""
         if not self.training or self.rate == 0.0:
             return x
         is_kept = torch.empty_like(x).bernoulli_(1.0 - self.rate, generator=self.rng)

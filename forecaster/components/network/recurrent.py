@@ -23,7 +23,8 @@ class Recurrent(nn.ModuleList):
     Recognition").
     """
 
-    __call__: Callable[..., tuple[Tensor, Tensor, Tensor]]  # torch's own annotation returns Any
+    # Annotate the result as Tensors, because torch annotates it as Any.
+    __call__: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
     def __init__(self, cell: str, inputs: int, width: int, layers: int, rng: torch.Generator) -> None:
         """Build ``layers`` L of ``width`` H with weights from ``rng``; the first one reads ``inputs`` F."""

@@ -84,7 +84,7 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return ``[count, r, S]``, values of ``count`` windows; the first is ``ago`` windows before each row."""
+    """Return ``[count, r, S]``: the values of ``count`` windows, from ``ago`` windows before each row on."""
     before = len(block.history) - len(block.values) - ago
     if isinstance(rows, slice):
         return block.history[before + rows.start : before + rows.start + count, None, some]
@@ -163,22 +163,22 @@ class Experts:
 
     @cached_property
     def _weights(self) -> Floats32:
-        """The weights of both regressions side by side, ``[F, 2 N]``."""
+        """The weights of both ridge regressions, side by side: ``[F, 2 N]``."""
         return np.concatenate(list(self.ridge), axis=1)
 
     @cached_property
     def _places(self) -> list[Ints]:
-        """The row of the regressors ``[N]`` that each of the two seasonal experts forecasts per horizon.
+        """For each seasonal expert, the index ``[N]`` of the regressor that it forecasts at each horizon.
 
         The first expert repeats the last season, the second one the seventh season before.
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # Row ``count`` of the regressors is 0, the last value: use it for lags that the ring does not hold.
+        # Row ``count`` of the regressors is 0, which is the last value: use it for lags beyond the ring.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
-        """Write the changes from the last value, in units, into ``forecasts`` ``[K, n, S, N]``."""
+        """Write forecasts, as changes from the last value in units, into ``forecasts`` ``[K, n, S, N]``."""
         x, horizon = piece.x, self.ridge.shape[2]
         to_units = (piece.size / block.unit[piece.rows, piece.some]).astype(np.float32)[:, :, None]
         out = forecasts[:LINEAR_EXPERT_COUNT, piece.at, piece.some]

@@ -1,6 +1,7 @@
 // Draw the values, forecast fans and alarms of one series with Plotly.
 
 const DAY_MS = 86_400_000;
+const NARROW_PX = 520; // a chart this narrow has no room for a long legend and for buttons
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -15,7 +16,7 @@ function levels(quantiles) {
   return Object.keys(quantiles).sort((a, b) => parseFloat(a.slice(1)) - parseFloat(b.slice(1)));
 }
 
-function fanTraces(fan, age) {
+function fanTraces(fan, age, isNarrow) {
   const names = levels(fan.quantiles);
   const strength = [1, 0.55, 0.35][age] ?? 0.3;
   const accent = colour("accent");
@@ -30,7 +31,7 @@ function fanTraces(fan, age) {
   const middle = names.includes("q50") ? "q50" : names[Math.floor(names.length / 2)];
   const range = fan.time.map((_, i) => [fan.quantiles[names[0]][i], fan.quantiles[names.at(-1)][i]]);
   traces.push({
-    x: fan.time, y: fan.quantiles[middle], customdata: range, mode: "lines", name: group, legendgroup: group,
+    showlegend: age === 0 || !isNarrow, x: fan.time, y: fan.quantiles[middle], customdata: range, mode: "lines", name: group, legendgroup: group,
     line: { color: faded(accent, strength), width: 1.8, dash: age ? "dot" : "solid" },
     hovertemplate: `%{y:.4~g} (%{customdata[0]:.4~g} to %{customdata[1]:.4~g})<extra>${escapeText(fan.model_version)}</extra>`,
   });
@@ -76,10 +77,10 @@ function highest(found, range) {
 export function drawSeries(chart, found, days) {
   const valueAt = new Map(found.time.map((at, i) => [at, found.value[i]]));
   const alarms = found.alarms.filter((alarm) => valueAt.has(alarm.time));
-  const range = span(found, days);
+  const range = span(found, days), isNarrow = chart.clientWidth < NARROW_PX;
   const axis = { gridcolor: colour("grid"), linecolor: colour("line"), zeroline: false, automargin: true };
   const traces = [
-    ...found.fans.map((fan, age) => fanTraces(fan, age)).reverse().flat(),
+    ...found.fans.map((fan, age) => fanTraces(fan, age, isNarrow)).reverse().flat(),
     { ...withGaps(found), mode: "lines", name: "value", line: { color: colour("text"), width: 1.6 }, hovertemplate: "%{y:.6~g}<extra></extra>" },
     {
       x: alarms.map((alarm) => alarm.time), y: alarms.map((alarm) => valueAt.get(alarm.time)), mode: "markers", name: "alarm",
@@ -98,5 +99,7 @@ export function drawSeries(chart, found, days) {
     shapes: issued ? [{ type: "line", x0: issued, x1: issued, y0: 0, y1: 1, yref: "paper", line: { color: colour("muted"), width: 1, dash: "dot" } }] : [],
     uirevision: `${found.series_id}|${days}`,
   };
-  Plotly.react(chart, traces, layout, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
+  Plotly.react(chart, traces, layout, {
+    displaylogo: false, responsive: true, displayModeBar: isNarrow ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d"],
+  });
 }

@@ -12,6 +12,7 @@ import polars as pl
 
 from pipelines.settings.data_config import Columns
 from pipelines.sources.files.csv_header import UNNAMED
+from pipelines.sources.files.time_detection import fits_a_format
 from schemas import cells
 from schemas.errors import DataError
 from schemas.time_formats import UNITS
@@ -56,7 +57,7 @@ class Layout:
 
     Attributes:
         kind: ``long``, with a row for each value, or ``wide``, with a column for each series.
-        series_id: the column of series ids; "" for a wide file.
+        series: the columns whose joined names are the series ids; none for a wide file.
         timestamp: the column of times.
         values: the value column of a long file, or the columns of the series of a wide file.
         event_id: the column of event ids; "" if there is none.
@@ -64,7 +65,7 @@ class Layout:
     """
 
     kind: Literal["long", "wide"]
-    series_id: str
+    series: tuple[str, ...]
     timestamp: str
     values: tuple[str, ...]
     event_id: str
@@ -73,7 +74,7 @@ class Layout:
     @property
     def names(self) -> list[str]:
         """The names of all columns that are read, including columns from folder names."""
-        named = [self.series_id, self.timestamp, *self.values, self.event_id, *self.observed]
+        named = [*self.series, self.timestamp, *self.values, self.event_id, *self.observed]
         return list(dict.fromkeys(name for name in named if name))
 
     @property
@@ -102,28 +103,30 @@ def find_layout(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside
         DataError: a named column does not exist, or no layout fits.
     """
     existing = [*head.columns, *beside.folders]
-    for option in ("series_id", "timestamp", "value", "event_id"):
-        name = getattr(columns, option)
+    named = [("series_id", name) for name in columns.series_columns]
+    named += [(option, getattr(columns, option)) for option in ("timestamp", "value", "event_id")]
+    for option, name in named:
         if name and name not in existing:
             raise DataError(f"{path}: no column {name!r} (data.{option}); there is {listed(existing)}")
     for name in columns.observed:
         if name not in existing:
             raise DataError(f"{path}: no column {name!r} (covariates.observed); there is {listed(existing)}")
     if is_long(head.columns, columns, beside):
-        series = (
-            columns.series_id or _alias(head.columns, SERIES_NAMES) or _alias(beside.folders, SERIES_NAMES)
-        )
+        alias = _alias(head.columns, SERIES_NAMES) or _alias(beside.folders, SERIES_NAMES)
+        series = columns.series_columns or tuple(filter(None, (alias,)))
         return _long(path, head, columns, series, beside)
     return _wide(path, head, columns, beside)
 
 
 def is_long(there: Sequence[str], columns: Columns, beside: Beside = NO_FILE_FACTS) -> bool:
     """Return whether a file with the columns ``there`` is long, as its column names and the settings say."""
-    named = columns.series_id or columns.value or _alias([*there, *beside.folders], SERIES_NAMES)
+    named = columns.series_columns or columns.value or _alias([*there, *beside.folders], SERIES_NAMES)
     return columns.layout == "long" or (columns.layout == "auto" and bool(named))
 
 
-def _long(path: Path, head: pl.DataFrame, columns: Columns, series: str, beside: Beside) -> Layout:
+def _long(
+    path: Path, head: pl.DataFrame, columns: Columns, series: tuple[str, ...], beside: Beside
+) -> Layout:
     there = head.columns
     time = columns.timestamp or _alias(there, TIME_NAMES) or _time_of_index(head, columns, beside)
     value = columns.value or _alias(there, VALUE_NAMES)
@@ -173,7 +176,7 @@ def _wide(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside) -> L
             )
     if columns.layout == "auto" and len(values) > 1:
         _refuse_several_series(path, head, time, values)
-    return Layout("wide", "", time, values, "")
+    return Layout("wide", (), time, values, "")
 
 
 def _refuse_several_series(path: Path, head: pl.DataFrame, time: str, values: tuple[str, ...]) -> None:
@@ -205,6 +208,8 @@ def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str)
         if column.dtype.is_numeric() or known.is_empty() or cells.numbers(known).is_not_null().any():
             continue
         if cells.times(known, time_format).is_not_null().all():
+            return column.name
+        if time_format == cells.AUTO and fits_a_format(known):
             return column.name
     return ""
 

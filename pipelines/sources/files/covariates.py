@@ -14,6 +14,7 @@ from forecaster.model import Forecaster
 from pipelines.sources.files import formats
 from pipelines.sources.files.columns import SERIES_NAMES, TIME_NAMES
 from pipelines.sources.files.decimals import Decimals
+from pipelines.sources.files.file_kinds import has_numbers_as_text
 from schemas import cells
 from schemas.errors import ConfigError, DataError
 
@@ -92,7 +93,7 @@ def _read(path: Path, names: dict[str, Sequence[str]], needed: str) -> Table:
                 row, problem = broken[formats.ROW][0], broken[formats.PROBLEM][0]
                 raise DataError(f"{path}: row {row}: {problem}")
     table = pl.concat(frames) if frames else pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
-    if formats.is_csv(path):
+    if has_numbers_as_text(path):
         table = Decimals(path, "auto").rewrite(table, columns)
     found: dict[str, str] = {}
     for name, aliases in names.items():

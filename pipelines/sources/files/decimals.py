@@ -1,4 +1,4 @@
-"""Convert numbers as spreadsheets write them: with decimal commas, and with separators of thousands."""
+"""Convert numbers as spreadsheets write them: decimal commas, thousands, currencies and percent signs."""
 
 from __future__ import annotations
 
@@ -47,6 +47,12 @@ class _Style:
 
 _STYLES = {",": _Style(",", "."), ".": _Style(".", ",")}
 _WHOLE = rf"{_SIGN}\d+\s*$"
+_CURRENCY = r"\p{Sc}|USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD|SEK|NOK|DKK|PLN|CZK|kr|zł|Fr\.?"
+_DIGITS = rf"\d[\d.,{_GROUPS}]*(?:[eE][+-]?\d+)?"
+_MARKED = rf"^\s*([+-]?)\s*(?:{_CURRENCY})?\s*([+-]?)\s*({_DIGITS})\s*(?:%|{_CURRENCY})?\s*$"
+_IN_BRACKETS = rf"^\s*\(\s*(?:{_CURRENCY})?\s*({_DIGITS})\s*(?:%|{_CURRENCY})?\s*\)\s*$"
+_MARKS = r"[%(\p{Sc}]|[A-Za-z.] \S|\S [A-Za-z]"
+_EXTRA = rf"[,{_GROUPS}%(\p{{Sc}}]"  # a cell without any of these has neither a mark nor a separator
 _MANY = 20
 
 
@@ -67,17 +73,21 @@ class Decimals:
     def rewrite(self, frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """Return a frame with the numbers in the named text columns rewritten with a decimal point.
 
-        A number with the other decimal sign becomes text that cannot be read as a number.
+        Currencies and percent signs are removed: ``12,5 %`` becomes 12.5. A number in brackets is negative,
+        as accountants write it. A number with the other decimal sign becomes text that cannot be read as one.
 
         Raises:
             DataError: the decimal sign is ambiguous; the line names the setting.
         """
         names = [name for name in names if frame.schema[name] == pl.String]
+        extra = [name for name in names if frame[name].str.contains(_EXTRA).any()]
+        marked = [name for name in extra if frame[name].str.contains(_MARKS).any()]
+        frame = frame.with_columns(_without_marks(pl.col(name)) for name in marked)
         if not self._sign:
             self._find_sign(frame.select(names))
         if self._sign == ",":
             return frame.with_columns(_with_commas(pl.col(name)) for name in names)
-        return frame.with_columns(_with_points(pl.col(name)) for name in names if _has_groups(frame[name]))
+        return frame.with_columns(_with_points(pl.col(name)) for name in extra)
 
     def _find_sign(self, cells: pl.DataFrame) -> None:
         columns = cells.get_columns()
@@ -125,8 +135,8 @@ def _are_thousands(columns: Iterable[pl.Series]) -> bool:
     return True
 
 
-def _has_groups(column: pl.Series) -> bool:
-    return bool(column.str.contains(rf"[,{_GROUPS}]").any())
+def _without_marks(cell: pl.Expr) -> pl.Expr:
+    return cell.str.replace(_IN_BRACKETS, "-${1}").str.replace(_MARKED, "${1}${2}${3}")
 
 
 def _with_commas(cell: pl.Expr) -> pl.Expr:

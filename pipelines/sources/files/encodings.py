@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from typing import BinaryIO, cast
 
 from pipelines.sources.files.byte_stream import ByteStream
@@ -14,20 +15,41 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # UTF-32 comes first, because its little-endian mark begins with the mark of UTF-16.
+_WINDOWS = "cp1252"  # holds all printable characters of Latin-1
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # text in Windows-1252 has none of these; other files do
+_LONGEST_BYTES = 8 << 20  # a longer line is judged by its beginning
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
     """Return a stream of a text file's bytes in UTF-8, converted if the file has another encoding.
 
-    ``encoding`` is a name, or ``auto`` for UTF-8 unless the file begins with the byte order mark of UTF-16 or
-    UTF-32, as text files of Excel do. The stream raises UnicodeDecodeError at bytes that are not valid.
+    ``encoding`` is a name, or ``auto``. With ``auto``, a file that begins with the byte order mark of UTF-16
+    or UTF-32, as text files of Excel do, has this encoding. Otherwise its first line with a character beyond
+    ASCII decides: if that line is not UTF-8, and has no control characters near it, the file is read as
+    Windows-1252. The stream raises UnicodeDecodeError at bytes that are not valid.
     """
     if encoding == "auto":
-        start = cast(io.BufferedReader, file).peek(4)
-        encoding = next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
+        encoding = _marked(file)
+        if not encoding:
+            return _Detected(file).buffered()
     if codecs.lookup(encoding).name == "utf-8":
         return file
     return _Recoded(file, encoding).buffered()
+
+
+def needs_windows(file: BinaryIO) -> bool:
+    """Return whether `as_utf8` reads a file as Windows-1252, as far as its first megabyte shows."""
+    if _marked(file):
+        return False
+    detected = _Detected(file)
+    detected.read(1 << 20)
+    return detected.encoding == _WINDOWS
+
+
+def _marked(file: BinaryIO) -> str:
+    start = cast(io.BufferedReader, file).peek(4)
+    return next((name for mark, name in _MARKS if start.startswith(mark)), "")
 
 
 class _Recoded(ByteStream):
@@ -41,6 +63,49 @@ class _Recoded(ByteStream):
 
     def _convert(self, chunk: bytes) -> bytes:
         return self._decoder.decode(chunk, final=self._ended).encode()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Detected(ByteStream):
+    """A stream of the UTF-8 bytes of a file whose encoding is UTF-8 or Windows-1252.
+
+    Attributes:
+        encoding: the encoding; "" while all bytes were ASCII, which is the same in both.
+    """
+
+    _CHUNK = 1 << 20
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.encoding = ""
+        self._rest = b""
+
+    def _convert(self, chunk: bytes) -> bytes:
+        if not self.encoding and not (self._rest or chunk).isascii():
+            chunk = self._decide(self._rest + chunk)
+        return chunk.decode(_WINDOWS).encode() if self.encoding == _WINDOWS else chunk
+
+    def _decide(self, text: bytes) -> bytes:
+        """Find the encoding from the first line beyond ASCII; keep the line back while its end is unknown."""
+        found = _BEYOND_ASCII.search(text)
+        if found is None:
+            return text
+        start, end = text.rfind(b"\n", 0, found.start()) + 1, text.find(b"\n", found.start())
+        if end < 0 and not self._ended and len(text) - start < _LONGEST_BYTES:
+            self._rest = text[start:]
+            return text[:start]
+        self._rest = b""
+        line = text[start:] if end < 0 else text[start:end]
+        # an incremental decoder accepts a character that is cut off at the end of a long line
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(line, final=end >= 0 or self._ended)
+            self.encoding = "utf-8"
+        except UnicodeDecodeError:
+            self.encoding = "utf-8" if _CONTROL.search(text) else _WINDOWS
+        return text
 
     def close(self) -> None:
         self._file.close()

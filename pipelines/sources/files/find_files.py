@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import glob, has_magic
+from itertools import chain
 from pathlib import Path
 
-from pipelines.sources.files import formats
+from pipelines.sources.files.file_kinds import KNOWN, why_unknown
 from schemas.errors import DataError
 
 HIDDEN = "its name begins with . or _"
@@ -35,29 +37,33 @@ def reason_left_out(folder: Path, path: Path) -> str | None:
         return "a link to a folder"
     if not path.is_file():
         return "not a regular file"
-    return formats.why_unknown(path)
+    return why_unknown(path)
 
 
 def find_files(paths: Sequence[str | Path]) -> InputFiles:
     """Return the files to read: each path that is a file, and the files below each path that is a folder.
 
+    A path such as ``data/*/*.csv`` stands for the files and folders that match it, if no file has this name;
+    ``**`` matches folders of any depth.
+
     Below a folder, names that begin with ``.`` or ``_`` and files with unknown suffixes are left out, with a
     notice. A file that is named twice is read once.
 
     Raises:
-        DataError: no paths are given, a path does not exist, or a folder has no file to read.
+        DataError: no paths are given, a path does not exist or matches nothing, or a folder has no file to
+            read.
     """
     if not paths:
-        raise DataError(f"no input: name files or folders of {formats.KNOWN}")
+        raise DataError(f"no input: name files or folders of {KNOWN}")
     found: list[Path] = []
     notices: list[str] = []
-    for path in map(Path, paths):
+    for path in chain.from_iterable(map(_matching, paths)):
         if path.is_dir():
             below = [p for p in sorted(path.rglob("*")) if not p.is_dir() or p.is_symlink()]
             left_out = {p: why for p in below if (why := reason_left_out(path, p)) is not None}
             if len(left_out) == len(below):
                 more = f"; {_left_out_line(path, left_out)}" if left_out else ""
-                raise DataError(f"{path}: no {formats.KNOWN} in this folder{more}")
+                raise DataError(f"{path}: no {KNOWN} in this folder{more}")
             found += [p for p in below if p not in left_out]
             notices += [f"{path}: {_left_out_line(path, left_out)}"] if left_out else []
         elif path.exists():
@@ -69,6 +75,15 @@ def find_files(paths: Sequence[str | Path]) -> InputFiles:
         if files.setdefault(path.resolve(), path) != path:
             notices.append(f"{path}: is the same file as {files[path.resolve()]} and is read once")
     return InputFiles(list(files.values()), notices)
+
+
+def _matching(path: str | Path) -> list[Path]:
+    """Return the sorted paths that match a pattern; the path itself if it is no pattern, or exists."""
+    if Path(path).exists() or not has_magic(str(path)):
+        return [Path(path)]
+    if not (found := sorted(glob(str(path), recursive=True))):
+        raise DataError(f"{path}: matches no file or folder")
+    return [Path(one) for one in found]
 
 
 def input_files(paths: Sequence[str | Path]) -> list[Path]:

@@ -1,9 +1,11 @@
-"""Read CSV, Parquet and JSON lines files: their column names, and their rows in batches of bounded size."""
+"""Read CSV, Parquet, JSON lines and Excel files: their columns, and their rows in batches of bounded size."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import lzma
+import zipfile
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,14 +17,14 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from pipelines.sources.files import json_lines
+from pipelines.sources.files import compression, excel, json_lines
 from pipelines.sources.files.csv_header import Header, read_header
 from pipelines.sources.files.csv_lines import row_per_line
-from pipelines.sources.files.encodings import as_utf8
+from pipelines.sources.files.encodings import as_utf8, needs_windows
+from pipelines.sources.files.file_kinds import is_parquet, kind_of
 from schemas import arrow
 from schemas.errors import DataError
 
-KNOWN = "CSV, Parquet or JSON lines files (.csv, .tsv, .parquet, .jsonl; text may be .gz)"
 # The names of columns that reading adds. They have a zero byte, so that no column of a file is called so.
 ROW, PROBLEM = "\0row", "\0problem"
 
@@ -30,48 +32,19 @@ _NO_UTF8 = "is not text in UTF-8: save it as UTF-8, or set data.encoding, such a
 
 Frames = Generator[pl.DataFrame, None, None]
 
-_KINDS = {
-    ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet",
-    ".jsonl": "jsonl", ".ndjson": "jsonl",
-}  # fmt: skip
-_PACKED = frozenset({
-    ".gz", ".zst", ".bz2", ".xz", ".lzma", ".lz4", ".br", ".sz", ".snappy", ".z", ".zip", ".7z", ".tar",
-    ".tgz", ".rar",
-})  # fmt: skip
-
-
-def is_known(path: Path) -> bool:
-    """Return whether files with the suffix of ``path`` can be read."""
-    return _suffix(path) in _KINDS
-
-
-def is_csv(path: Path) -> bool:
-    """Return whether ``path`` has the suffix of a CSV file (``.csv``, ``.tsv``, ``.txt``)."""
-    return _KINDS.get(_suffix(path)) == "csv"
-
-
-def why_unknown(path: Path) -> str | None:
-    """Return why files with the suffix of ``path`` cannot be read; None if they can be read."""
-    if is_known(path):
-        return None
-    last = path.suffix.lower()
-    if last in _PACKED:
-        return f"compressed in a way that is not known for this kind of file, {last}"
-    return f"of no known kind, {last}" if last else "without a suffix"
-
-
-def is_parquet(path: Path) -> bool:
-    """Return whether ``path`` has the suffix of a Parquet file."""
-    return _KINDS.get(_suffix(path)) == "parquet"
+_PACKED_NAMES = {".gz": "gzip", ".xz": "xz", ".bz2": "bzip2", ".zst": "zstandard", ".zip": "zip"}
+_PACKING_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile)
 
 
 def column_names(path: Path, encoding: str = "auto") -> list[str]:
     """Return the names of a file's columns; the first column is ``(unnamed 1)`` if it has no name."""
-    kind = _kind(path)
+    kind = kind_of(path)
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"{path}: is empty")
     if kind == "parquet":
         return list(pq.read_schema(path).names)
+    if kind == "excel":
+        return excel.first_sheet(path).columns
     if kind == "csv":
         return _header(path, encoding).names
     with _opened(path, encoding) as file:
@@ -80,10 +53,25 @@ def column_names(path: Path, encoding: str = "auto") -> list[str]:
 
 def late_keys(path: Path, known: Sequence[str], encoding: str = "auto") -> list[str]:
     """Return the keys of a JSON lines file that are not in ``known``; [] for other kinds of file."""
-    if _kind(path) != "jsonl":
+    if kind_of(path) != "jsonl":
         return []
     with _opened(path, encoding) as file:
         return [key for key in json_lines.all_keys(file) if key not in known]
+
+
+def notices(path: Path, encoding: str = "auto") -> list[str]:
+    """Return lines for the user about a file's sheets and its encoding."""
+    kind = kind_of(path)
+    if kind == "excel":
+        others = excel.other_sheets(path)
+        noun = "sheet" if len(others) == 1 else "sheets"
+        return [f"not read: {noun} {', '.join(others[:8])}"] if others else []
+    if kind == "parquet" or encoding != "auto":
+        return []
+    with convert_read_errors(path), compression.open_bytes(path) as file:
+        is_windows = needs_windows(file)
+    line = "is not UTF-8, read as Windows-1252 (Latin-1): set data.encoding if it is another"
+    return [line] if is_windows else []
 
 
 def index_columns(path: Path) -> tuple[str, ...]:
@@ -105,9 +93,11 @@ def batches(path: Path, names: Sequence[str], rows: int, encoding: str = "auto")
     columns of Parquet files have the file's types. A frame with rows that cannot be split into cells
     also has ``PROBLEM`` (String), the reason; the cells of such rows are null.
     """
-    kind = _kind(path)
+    kind = kind_of(path)
     if kind == "parquet":
         return _parquet(path, list(names), rows)
+    if kind == "excel":
+        return _numbered_frames(excel.frames(path, list(names), rows))
     return (_csv if kind == "csv" else _json_lines)(path, list(names), rows, encoding)
 
 
@@ -120,8 +110,9 @@ def convert_read_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise DataError(f"{path}: is a folder, not a file") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: is incomplete or not a gzip file ({error}): fetch it again") from None
+    except _PACKING_ERRORS as error:
+        kind = _PACKED_NAMES.get(path.suffix.lower(), "compressed")
+        raise DataError(f"{path}: is incomplete or not a {kind} file ({error}): fetch it again") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: {_NO_UTF8}") from None
     except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -131,28 +122,13 @@ def convert_read_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read ({what})") from None
 
 
-def _suffix(path: Path) -> str:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    packed = suffixes[-1:] == [".gz"] and _KINDS.get("".join(suffixes[-2:-1])) in ("csv", "jsonl")
-    return suffixes[-2] if packed else "".join(suffixes[-1:])
-
-
-def _kind(path: Path) -> str:
-    if path.is_dir():
-        raise IsADirectoryError
-    if (why := why_unknown(path)) is not None:
-        raise DataError(f"{path}: is {why}; only {KNOWN} can be read")
-    return _KINDS[_suffix(path)]
-
-
 def _opened(path: Path, encoding: str) -> BinaryIO:
-    packed = path.suffix.lower() == ".gz"
-    return as_utf8(cast(BinaryIO, gzip.open(path, "rb")) if packed else path.open("rb"), encoding)
+    return as_utf8(compression.open_bytes(path), encoding)
 
 
 def _arrow_problem(path: Path, message: str) -> str:
     line = " ".join(message.split())[:200]
-    if _suffix(path) in (".parquet", ".pq"):
+    if is_parquet(path):
         return f"is incomplete or not a Parquet file ({line}): write it again"
     if "UTF8" in line:
         return _NO_UTF8
@@ -253,8 +229,12 @@ def _parquet(path: Path, names: list[str], rows: int) -> Frames:
 
 
 def _json_lines(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
-    row = 0
     with _opened(path, encoding) as file:
-        for frame in json_lines.frames(path, file, names, rows):
-            yield frame.with_columns(pl.int_range(row + 1, row + frame.height + 1).alias(ROW))
-            row += frame.height
+        yield from _numbered_frames(json_lines.frames(path, file, names, rows))
+
+
+def _numbered_frames(frames: Iterator[pl.DataFrame]) -> Frames:
+    row = 0
+    for frame in frames:
+        yield frame.with_columns(pl.int_range(row + 1, row + frame.height + 1).alias(ROW))
+        row += frame.height

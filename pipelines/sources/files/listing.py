@@ -7,12 +7,10 @@ from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.sources.files import formats
+from pipelines.sources.files.file_identity import Identity
+from pipelines.sources.files.file_kinds import is_parquet, is_plain_text, why_unknown
 from pipelines.sources.files.find_files import HIDDEN
 from schemas.errors import DataError
-
-Identity = tuple[str, int, int]
-"""Name, size in bytes and modification time in nanoseconds; differs if the file was changed or replaced."""
 
 # A text file counts as complete if it ends with a line break and has not changed for this long.
 _QUIET_S = 1.0
@@ -116,16 +114,7 @@ def _why_left_out(entry: os.DirEntry[str]) -> str | None:
         return HIDDEN
     if not entry.is_file():
         return "a folder in a watched folder" if entry.is_dir() else "not a regular file"
-    return formats.why_unknown(Path(entry.name))
-
-
-def identity_of(path: Path) -> Identity | None:
-    """Return the current identity of a file; None if the file does not exist."""
-    try:
-        at = path.stat()
-    except OSError:
-        return None
-    return path.name, at.st_size, at.st_mtime_ns
+    return why_unknown(Path(entry.name))
 
 
 def _looks_complete(path: Path, quiet_s: float) -> bool:
@@ -134,10 +123,11 @@ def _looks_complete(path: Path, quiet_s: float) -> bool:
     A complete Parquet file ends with a footer. A complete text file ends with a line break, and has not
     changed for `_QUIET_S`.
     """
-    if formats.is_parquet(path):
+    if is_parquet(path):
         return _ends_with(path, _FOOTER)
-    packed = path.suffix.lower() == ".gz"  # If a gzip file is incomplete, reading it raises an error.
-    return quiet_s >= _QUIET_S and (packed or _ends_with(path, b"\n"))
+    if not is_plain_text(path):  # reading an incomplete file of another kind raises an error
+        return quiet_s >= _QUIET_S
+    return quiet_s >= _QUIET_S and _ends_with(path, b"\n")
 
 
 def _ends_with(path: Path, ending: bytes) -> bool:

@@ -6,7 +6,7 @@ Imports neither torch nor Beam nor MLflow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from forecaster.time.frequency import Frequency, duration_s
 from pipelines.settings.config import JobConfig
 from pipelines.settings.data_config import ColumnsConfig
 from pipelines.sources.files import tables
+from pipelines.sources.files.opened_file import open_file
 from schemas import cells, observations, quarantine
 from schemas.errors import DataError
 
@@ -49,7 +50,7 @@ class Input:
         """
         if self.start_us is None and self.end_us is None:
             return raw, 0
-        at = cells.times(raw["timestamp"], self.columns.time_format).dt.epoch("us")
+        at = cells.times(raw["timestamp"], self.columns.time_format, self.columns.time_zone).dt.epoch("us")
         outside = pl.Series(np.zeros(len(raw), bool))
         if self.start_us is not None:
             outside |= (at < self.start_us).fill_null(False)
@@ -58,13 +59,34 @@ class Input:
         kept = raw.filter(~outside)
         return kept, len(raw) - len(kept)
 
-    def read(self, path: Path) -> Iterable[tuple[pl.DataFrame, int]]:
-        """Return the rows of a file inside the time bounds, as raw frames with the number of rows outside.
+    def validated(
+        self,
+        raw: pl.DataFrame,
+        place: pl.Series,
+        arrived_us: int | Callable[[pl.Series, pl.Series], pl.Series],
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Validate a raw frame, and return its valid and its rejected rows; rows in the future are rejected.
 
-        Raises:
-            DataError: the file cannot be read.
+        Args:
+            raw: raw frame.
+            place: Int64 ``[n]``, the ``offset`` of each row.
+            arrived_us: wall clock at which the rows arrived, in microseconds since 1970; or a function that
+                returns the wall clock for each valid row, from the times (microseconds) of these rows and
+                their indices in ``raw``.
         """
-        return map(self.within, tables.read_batches(path, self.columns, self.batch_rows))
+        numbered = raw.with_columns(pl.int_range(len(raw)).alias("offset"))
+        columns, max_future_s = self.columns, self.max_future_s
+        rows, rejected = observations.validate(numbered, columns.time_format, columns.time_zone)
+        if max_future_s is not None:
+            times_us = rows["timestamp"].to_physical()
+            clock_us = arrived_us if isinstance(arrived_us, int) else arrived_us(times_us, rows["offset"])
+            is_ahead = times_us > clock_us + max_future_s * 1_000_000
+            if is_ahead.any():
+                ahead = rows.filter(is_ahead)["offset"]
+                rows = rows.filter(~is_ahead)
+                rejected = pl.concat([rejected, _from_the_future(raw[ahead], ahead, max_future_s)])
+                rejected = rejected.sort("offset", maintain_order=True)
+        return _with_offsets(rows, place), _with_offsets(rejected, place)
 
 
 @dataclass(frozen=True)
@@ -119,10 +141,12 @@ def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Itera
     Raises:
         DataError: the file cannot be read; if it is incomplete, after the parts before the fault.
     """
-    for raw in tables.read_batches(path, how.columns, how.batch_rows, skip_rows):
+    opened = open_file(path, how.columns)
+    how = replace(how, columns=opened.columns)
+    for raw in opened.raw_frames(how.batch_rows, skip_rows):
         inside, outside = how.within(raw)
         arrived_us, place = round(now_s * 1_000_000), inside["row"] - 1
-        rows, rejected = validated(inside, place, arrived_us, how.max_future_s, how.columns.time_format)
+        rows, rejected = how.validated(inside, place, arrived_us)
         yield Part(rows, rejected, outside, _largest(raw["row"]) or 0)
 
 
@@ -179,38 +203,6 @@ def newest_us(rows: pl.DataFrame) -> int | None:
 def _largest(whole: pl.Series) -> int | None:
     found = whole.max()
     return None if found is None else int(found)  # type: ignore[arg-type]
-
-
-def validated(
-    raw: pl.DataFrame,
-    place: pl.Series,
-    arrived_us: int | Callable[[pl.Series, pl.Series], pl.Series],
-    max_future_s: int | None,
-    time_format: str = cells.AUTO,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Validate a raw frame, and return its valid and its rejected rows; rows in the future are rejected.
-
-    Args:
-        raw: raw frame.
-        place: Int64 ``[n]``, the ``offset`` of each row.
-        arrived_us: wall clock at which the rows arrived, in microseconds since 1970; or a function that
-            returns the wall clock for each valid row, from the times (microseconds) of these rows and their
-            indices in ``raw``.
-        max_future_s: see `Input`.
-        time_format: how text and numbers are read as times; see `schemas.cells.times`.
-    """
-    numbered = raw.with_columns(pl.int_range(len(raw)).alias("offset"))
-    rows, rejected = observations.validate(numbered, time_format)
-    if max_future_s is not None:
-        times_us = rows["timestamp"].to_physical()
-        clock_us = arrived_us if isinstance(arrived_us, int) else arrived_us(times_us, rows["offset"])
-        is_ahead = times_us > clock_us + max_future_s * 1_000_000
-        if is_ahead.any():
-            ahead = rows.filter(is_ahead)["offset"]
-            rows = rows.filter(~is_ahead)
-            rejected = pl.concat([rejected, _from_the_future(raw[ahead], ahead, max_future_s)])
-            rejected = rejected.sort("offset", maintain_order=True)
-    return _with_offsets(rows, place), _with_offsets(rejected, place)
 
 
 def _with_offsets(frame: pl.DataFrame, place: pl.Series) -> pl.DataFrame:

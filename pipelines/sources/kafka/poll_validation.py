@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from pipelines.sources.files.validated_rows import validated
 from pipelines.sources.kafka.batching import PolledRows, between
 from pipelines.sources.kafka.consumer import Polled
 from pipelines.sources.kafka.decision_journal import Decisions
@@ -89,9 +88,7 @@ class PollValidation:
             assert judge is not None  # `validated` calls this function only if `max_future_s` is set.
             return pl.Series(judge.clock_us(times_us.to_numpy(), places[rows.to_numpy()]))
 
-        good, rejected = validated(
-            inside, inside["message"], arrived_us, how.max_future_s, how.columns.time_format
-        )
+        good, rejected = how.validated(inside, inside["message"], arrived_us)
         return good, rejected, _without(message, inside["message"]) if left_out else _NO_ROWS["offset"]
 
 

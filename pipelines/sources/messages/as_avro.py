@@ -92,11 +92,13 @@ def frames_of(
         for row, found in enumerate(zip(*types.values(), strict=True)):
             rows_by_types.setdefault(found, []).append(row)
     return [
-        pl.DataFrame(
-            {
-                **{name: series_of([cells[row] for row in rows]) for name, cells in columns.items()},
-                MESSAGE: pl.Series([places[row] for row in rows], dtype=pl.Int64),
-            }
+        names.with_series_id(
+            pl.DataFrame(
+                {
+                    **{name: series_of([cells[row] for row in rows]) for name, cells in columns.items()},
+                    MESSAGE: pl.Series([places[row] for row in rows], dtype=pl.Int64),
+                }
+            )
         )
         for rows in rows_by_types.values()
     ]

@@ -20,9 +20,11 @@ class Names:
     Attributes:
         by_column: for each column of a raw frame, the fields that may hold it; the first that is not null
             counts.
+        parts: the columns whose joined names are the series id; () if one column holds the series id.
     """
 
     by_column: dict[str, tuple[str, ...]]
+    parts: tuple[str, ...] = ()
 
     @staticmethod
     def of(columns: Columns, series_in_key: bool) -> Names:
@@ -31,7 +33,7 @@ class Names:
         ``series_in_key``: no field is read for ``series_id``, because the key of the message holds it.
         """
         found: dict[str, tuple[str, ...]] = {
-            "series_id": (columns.series_id,) if columns.series_id else SERIES_NAMES,
+            "series_id": columns.series_columns or SERIES_NAMES,
             "timestamp": (columns.timestamp,) if columns.timestamp else TIME_NAMES,
             "value": (columns.value,) if columns.value else VALUE_NAMES,
         }
@@ -40,7 +42,11 @@ class Names:
         if columns.event_id:
             found["event_id"] = (columns.event_id,)
         found |= {OBSERVED + name: (name,) for name in columns.observed}
-        return Names(found)
+        if len(columns.series_columns) < 2 or series_in_key:
+            return Names(found)
+        del found["series_id"]
+        parts = {f"series_id.{name}": (name,) for name in columns.series_columns}
+        return Names(parts | found, tuple(parts))
 
     @property
     def fields(self) -> list[str]:
@@ -58,7 +64,14 @@ class Names:
             _first([frame[name] for name in names if name in frame.columns], len(places)).alias(column)
             for column, names in self.by_column.items()
         ]
-        return pl.DataFrame([*columns, places.cast(pl.Int64).alias(MESSAGE)])
+        return self.with_series_id(pl.DataFrame([*columns, places.cast(pl.Int64).alias(MESSAGE)]))
+
+    def with_series_id(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the frame with the column ``series_id`` in place of the columns of its parts."""
+        if not self.parts:
+            return frame
+        series = texts.joined_names([frame[part] for part in self.parts]).alias("series_id")
+        return frame.drop(self.parts).with_columns(series)
 
 
 def _first(columns_of_name: list[pl.Series], height: int) -> pl.Series:

@@ -1,4 +1,4 @@
-"""Rules that every component of a state must follow.
+"""Tests of the rules that every component of a model must follow.
 
 The tests take the components from `FORMAT_VERSIONS`, so that a new component is tested without a change here.
 """
@@ -31,7 +31,7 @@ MISSING += [("anomaly", "expected"), ("anomaly", "last"), ("past", "heat.ring")]
 
 HALF_DAY = Frequency(43_200)
 RING = 15  # the ring holds a week, which has 14 windows of 12 hours
-WINDOWS, SERIES = 19, 4  # more windows than the ring holds
+WINDOWS, SERIES = 19, 4  # the tests step 19 windows, more than the 15 that the ring holds
 
 
 def model_of(cell: str) -> Forecaster:

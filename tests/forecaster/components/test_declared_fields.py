@@ -1,4 +1,4 @@
-"""Tests that components use only the block fields that they declare, and that their order is checked."""
+"""Tests that components use only the block fields that they declare, and run in a valid order."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_component_before_the_writer_of_its_fields_is_refused() -> None:
         chain.check_order(chain_of(["season", "ring", "moments"]))
 
 
-def test_a_component_that_reads_a_field_that_none_writes_is_refused() -> None:
+def test_a_component_that_reads_a_field_no_component_writes_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"^moments reads 'history', which no component writes: add one before moments$"
     ):

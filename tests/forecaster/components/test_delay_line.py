@@ -34,5 +34,5 @@ def test_the_delay_line_does_not_store_padding() -> None:
     store_forecasts(
         store, np.array([[[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]]), np.array([8, 9]), np.array([1, 3])
     )
-    np.testing.assert_array_equal(store[:, 0, 0], [1, 0, 0, 0])  # series 0 has one row, for window 8
+    np.testing.assert_array_equal(store[:, 0, 0], [1, 0, 0, 0])  # series 0 has a value in window 8 only
     np.testing.assert_array_equal(store[:, 0, 1], [0, 1, 2, 3])  # series 1 has windows 9 to 11

@@ -106,7 +106,7 @@ def test_the_population_stability_index_equals_its_definition() -> None:
     assert np.isfinite(population_stability_index(np.array([0.0, 0.0, 200.0]), np.array([1.0, 0.0, 0.0])))
 
 
-def test_the_sum_of_drifts_of_shards_names_the_worst_series() -> None:
+def test_adding_drifts_of_two_shards_names_the_series_that_drifted_most() -> None:
     one = InputDrift([60] * 10, [60.0] * 10, "a", 0.2)
     two = InputDrift([0] * 9 + [600], [60.0] * 10, "b", 2.0)
     assert one.index == pytest.approx(0.0)

@@ -31,9 +31,9 @@ def test_the_season_of_windows_of_months_is_a_year(months: int, season: int) -> 
         (300, 288),
         (900, 96),
         (3600, 24),
-        (5 * 3600, 1),  # no number of 5-hour windows fills a day
+        (5 * 3600, 1),  # no whole number of 5-hour windows fills a day or a week
         (7 * 3600, 1),
-        (36 * 3600, 1),  # no number of 36-hour windows fills a week
+        (36 * 3600, 1),  # no whole number of 36-hour windows fills a day or a week
         (2 * 86_400, 1),
         (43_200, 2),
         (86_400, 7),
@@ -46,7 +46,7 @@ def test_the_season_of_a_frequency_is_a_day_a_week_or_a_year(freq_s: int, season
     assert likely_season(Frequency(freq_s)) == season
 
 
-def test_a_season_longer_than_the_ring_is_replaced_by_1() -> None:
+def test_a_season_longer_than_the_ring_becomes_a_season_of_1_window() -> None:
     assert ring_season(100_000, Frequency(60)) == 1
     assert ring_season(288, Frequency(300)) == 288
     assert ring_season(287, Frequency(300)) == 1
@@ -67,13 +67,13 @@ def test_the_seasonal_naive_uses_the_likely_season_of_the_frequency(freq_s: int)
         (3600, 168, 168),
         (3600, 167, None),
         (43_200, 336, 14),
-        (7 * 3600, 336, 24),  # 24 windows of 7 hours fill a week; no number fills a day
+        (7 * 3600, 336, 24),  # 24 windows of 7 hours fill a week
         (5 * 3600, 336, None),
         (86_400, 336, None),  # None: a week is already the season of daily windows
         (604_800, 336, None),
     ],
 )
-def test_a_week_longer_than_the_season_is_used_if_it_fits_the_ring(
+def test_a_week_of_windows_is_none_if_there_can_be_no_weekly_expert(
     freq_s: int, ring: int, week: int | None
 ) -> None:
     assert ring_week(ring, Frequency(freq_s)) == week
@@ -87,7 +87,7 @@ def test_the_seasonal_shape_does_not_depend_on_level_and_trend() -> None:
     days = np.tile(DAY, 40)
     values = np.stack([days + 1e6, days + 0.01 * np.arange(len(days))], axis=1)
     _, block = step_through([Season(6)], block_of(values))
-    found = block.shape[-1]  # axes: window of the season, series
+    found = block.shape[-1]  # the axes are window of the season and series
     np.testing.assert_allclose(found - found.mean(axis=0), np.stack([DAY] * 2, axis=1), atol=0.1)
 
 

@@ -176,7 +176,7 @@ def test_the_error_for_an_invalid_covariate_table_names_the_file(
     assert str(error.value) == message
 
 
-def test_a_covariate_table_without_a_trained_column_is_refused() -> None:
+def test_a_covariate_table_without_a_column_of_the_model_is_refused() -> None:
     features = Features.fit(Tables(promotions()), windows(), HOUR)
     with pytest.raises(DataError, match=r"promotions.csv: has no column price"):
         Covariates.of(features, HOUR, Tables(Table(promotions().frame.drop("price"), "promotions.csv")))

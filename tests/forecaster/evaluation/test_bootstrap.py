@@ -34,21 +34,21 @@ def autoregression(weight: float, count: int, seed: int) -> Floats:
         (-0.5, 300, 4, 15.32),
     ],
 )
-def test_the_block_length_equals_that_of_the_package_arch(
+def test_the_bootstrap_block_length_equals_the_result_of_the_package_arch(
     weight: float, count: int, seed: int, expected: float
 ) -> None:
     assert block_length(autoregression(weight, count, seed)) == np.ceil(expected)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 10])
-def test_constant_losses_have_blocks_of_one_issue_time(count: int) -> None:
+def test_the_bootstrap_blocks_of_constant_losses_have_one_issue_time(count: int) -> None:
     assert block_length(np.full(count, 0.3)) == 1
 
 
 def test_nine_of_ten_intervals_contain_the_true_improvement() -> None:
     length, inside, trials = 20, 0, 120
     for seed in range(trials):
-        both = 10 + autoregression(0.7, 400, seed)[:, None]  # the part of the losses that both models share
+        both = 10 + autoregression(0.7, 400, seed)[:, None]  # both models share this part of their losses
         champion = both + 0.5 * autoregression(0.7, 400, 1000 + seed)[:, None]
         challenger = 0.9 * both + 0.5 * autoregression(0.7, 400, 2000 + seed)[:, None]
         (found,) = improvements(champion, challenger, np.ones_like(champion), length, 0.9)
@@ -57,7 +57,9 @@ def test_nine_of_ten_intervals_contain_the_true_improvement() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 80), st.integers(0, 99))
-def test_equal_losses_have_an_improvement_of_exactly_0(times: int, length: int, seed: int) -> None:
+def test_models_with_equal_losses_have_an_improvement_of_exactly_0(
+    times: int, length: int, seed: int
+) -> None:
     losses = np.abs(np.random.default_rng(seed).normal(size=(times, 2)))
     for found in improvements(losses, losses, np.ones_like(losses), length, 0.9):
         assert found == (0.0, 0.0, 0.0)

@@ -5,7 +5,9 @@ A decision gives all its reasons.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -116,7 +118,7 @@ def test_a_decision_gives_the_reason_of_every_failed_check(found: PairedComparis
 
 
 @given(comparisons(), GATES, st.data())
-def test_a_challenger_better_than_a_promoted_one_is_promoted(
+def test_a_challenger_better_than_one_that_the_gate_promotes_is_promoted(
     found: PairedComparison, gate: GateConfig, data: st.DataObject
 ) -> None:
     if not inside_every_limit(found, gate):
@@ -174,3 +176,71 @@ def test_the_reason_of_a_refusal_gives_the_measure_and_its_limit() -> None:
         "the loss is 1.20 % larger (the improvement is -3.00 % to 1.00 % with 90% confidence, and must "
         "exceed 1.00 %)"
     )
+
+
+EDGES = GateConfig(
+    margin=0.02, coverage_error=0.05, class_worse=0.05, times_larger=2, times_slower=3, least_blocks=5
+)
+
+
+def costs(state_bytes: float = 8000.0, weights_bytes: int = 1000, seconds: float = 1.0) -> tuple[Cost, Cost]:
+    """Return the costs of the champion, and of a challenger that costs as much except for what is given."""
+    return Cost(8000.0, 1000, 1.0), Cost(state_bytes, weights_bytes, seconds)
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        ("evidence", {"issues": 5 * 24}, {"issues": 5 * 24 - 1}),
+        ("improvement", {"overall": Improvement(0.1, 0.021, 0.2)}, {"overall": Improvement(0.1, 0.02, 0.2)}),
+        ("coverage", {"coverage": (0.0, 0.85)}, {"coverage": (0.9, 0.849)}),
+        ("coverage", {"coverage": (0.0, 0.95)}, {"coverage": (0.9, 0.951)}),
+        (
+            "class lumpy",
+            {"by_class": {"lumpy": Improvement(-0.05, -0.9, 0.9)}},
+            {"by_class": {"lumpy": Improvement(-0.051, -0.051, 0.9)}},
+        ),
+        ("state size", {"costs": costs(state_bytes=16_000)}, {"costs": costs(state_bytes=16_001)}),
+        ("weights size", {"costs": costs(weights_bytes=2000)}, {"costs": costs(weights_bytes=2001)}),
+        ("speed", {"costs": costs(seconds=3.0)}, {"costs": costs(seconds=3.01)}),
+    ],
+)
+def test_each_limit_decides_at_its_own_edge(
+    name: str, inside: dict[str, Any], outside: dict[str, Any]
+) -> None:
+    assert decide(replace(PASSING, **inside), EDGES).promote
+    decision = decide(replace(PASSING, **outside), EDGES)
+    assert [check.name for check in decision.checks if not check.passed] == [name]
+
+
+def test_a_decision_shows_the_numbers_of_every_check() -> None:
+    decision = decide(replace(PASSING, costs=(Cost(8000.0, 1000, 1.0), Cost(9000.0, 1900, 1.5))), EDGES)
+    assert decision.promote
+    assert decision.reasons == (
+        "240 issue times are 10 blocks of 24, and at least 5 blocks are needed",
+        (
+            "the loss is 10.00 % smaller (the improvement is 5.00 % to 15.00 % with 90% confidence, and must "
+            "exceed 2.00 %)"
+        ),
+        "the 90% interval covers 90.0% of the actuals, and may differ by 5.00 %",
+        "the loss of smooth series is 10.00 % smaller, and may be 5.00 % larger",
+        "the loss of lumpy series is 4.00 % larger, and may be 5.00 % larger",
+        "the state of a series is 9,000 bytes, and may be 2 times the champion's 8,000",
+        "the weights are 1,900 bytes, and may be 2 times the champion's 1,000",
+        "the replay took 1.5 s, and may be 3 times the champion's 1",
+    )
+
+
+def test_coverage_is_not_checked_without_a_common_interval() -> None:
+    decision = decide(replace(PASSING, interval=None, coverage=None), EDGES)
+    assert decision.promote
+    assert "the models have no interval in common, so no coverage is checked" in decision.reasons
+
+
+def test_the_limits_of_the_documentation_are_the_defaults() -> None:
+    """The page shows another margin, since the default is 0."""
+    page = (Path(__file__).parents[3] / "docs" / "promotion.md").read_text()
+    limits = GateConfig().model_dump()
+    assert (limits.pop("margin"), limits.pop("classes")) == (0.0, "")
+    for name, value in limits.items():
+        assert f"\n{name} = {json.dumps(value)} " in page, name

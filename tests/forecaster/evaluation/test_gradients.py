@@ -1,4 +1,4 @@
-"""Tests of the norms of gradients of the network, by how many windows back the gradient reaches."""
+"""Tests of the norms of gradients of the network, for each number of windows that a gradient goes back."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def linear_network(recurrent: NDArray[np.float32]) -> Forecaster:
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1])
 def test_the_recurrent_matrix_scales_gradient_norms_in_each_window(factor: float) -> None:
     # The matrix is a rotation times a factor: it multiplies the norm of any gradient by the factor.
-    # The gradient therefore has factor ** k times its norm k windows before t.
+    # The norm of the gradient k windows before t is therefore factor ** k times its norm at t.
     rotation = np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])
     norms = gradient_norms(linear_network((factor * rotation).astype(np.float32)), walks(), 20)
     assert norms.shape == (21,)

@@ -17,7 +17,7 @@ LEVELS = (0.025, 0.05, 0.5, 0.95, 0.975)
 
 
 def block(seed: int, windows: int, series: int, horizon: int) -> tuple[Floats, Floats, Bools]:
-    """Draw random actuals and forecasts.
+    """Return random actuals, random forecasts, and a mask of the pairs that count.
 
     Returns:
         Actuals ``[T, S, N]``, quantiles ``[Q, T, S, N]`` independent of the actuals, and a mask ``[T, S, N]``
@@ -136,8 +136,8 @@ def test_calibration_and_coverage_are_averaged_over_series() -> None:
     assert tally.mase_by_step(np.array([1.0, 2.0])).tolist() == [(0 + 0.5) / 2, (5 + 0) / 2]
 
 
-def test_without_seasonal_changes_the_scale_is_window_changes_or_1() -> None:
-    seasonal = [1.0, 2.0, 3.0, 5.0, 2.0, 4.0]  # changes over a season (3 windows): 4, 0, 1
+def test_a_scale_without_seasonal_changes_is_the_mean_window_change_or_1() -> None:
+    seasonal = [1.0, 2.0, 3.0, 5.0, 2.0, 4.0]  # over a season of 3 windows, the values change by 4, 0 and 1
     # The values do not change over a season; from window to window, they change by 2, 1, 1, 2 and 1.
     periodic = [1.0, 3.0, 2.0, 1.0, 3.0, 2.0]
     short = [np.nan, np.nan, np.nan, np.nan, 2.0, 4.0]

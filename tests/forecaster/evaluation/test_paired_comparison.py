@@ -52,7 +52,7 @@ def own_errors(model: Forecaster, windows: Windows) -> pl.DataFrame:
     return errors(scored, windows, model.window_config)
 
 
-def test_a_comparison_scores_the_forecasts_that_advance_issues(compared: PairedComparison) -> None:
+def test_a_comparison_scores_the_forecasts_that_the_models_issue(compared: PairedComparison) -> None:
     windows, config = history(), CHAMPION.window_config
     scale = series_scale(windows.rows(0, FIRST), config)
     naive = errors(seasonal_naive(windows, config, 3), windows, config)
@@ -106,7 +106,7 @@ def test_swapping_champion_and_challenger_swaps_their_scores(compared: PairedCom
     assert exchanged.overall.share == pytest.approx(1 - 1 / (1 - compared.overall.share))
 
 
-def test_only_horizons_and_quantiles_of_both_models_are_compared() -> None:
+def test_only_horizons_and_quantiles_that_both_models_have_are_compared() -> None:
     shorter = forecaster(horizon=2)
     config = shorter.network_config.model_copy(update={"quantiles": (0.1, 0.5, 0.95)})
     other = Forecaster.untrained(config, shorter.window_config)

@@ -11,11 +11,11 @@ from forecaster.evaluation.point_intervals import PointIntervals
 from tests.fleets import HOUR
 
 LEVELS, HORIZON, MIDDLE = (0.05, 0.5, 0.95), 3, 1
-FAR = 30  # a horizon longer than some of the blocks
+FAR = 30  # this horizon is longer than some of the blocks of the test
 
 
 def quantiles(values: Floats, points: dict[str, Floats], cuts: list[int]) -> dict[str, Floats]:
-    """Step `PointIntervals` through values and point forecasts, in blocks that end at ``cuts``.
+    """Return the quantiles of `PointIntervals` for point forecasts, stepped in blocks that end at ``cuts``.
 
     Returns:
         The quantiles ``[Q, T, S, N]`` of each member.
@@ -30,7 +30,7 @@ def quantiles(values: Floats, points: dict[str, Floats], cuts: list[int]) -> dic
 
 
 def noise(windows: int, series: int = 2, seed: int = 0, horizon: int = HORIZON) -> tuple[Floats, Floats]:
-    """Return noise around 0, and forecasts of 0 for it ``[T, S, N]``; series s has s + 1 times the noise."""
+    """Return noise ``[T, S]`` with deviation ``s + 1`` in series ``s``, and forecasts of 0 ``[T, S, N]``."""
     rng = np.random.default_rng(seed)
     values = rng.normal(size=(windows, series)) * np.arange(1, series + 1)
     return values, np.zeros((windows, series, horizon))
@@ -69,7 +69,7 @@ def test_point_intervals_do_not_depend_on_other_members_and_series() -> None:
         np.testing.assert_allclose(both[name][:, :, :1], first)
 
 
-def test_missing_point_forecasts_have_no_interval_and_change_no_later_one() -> None:
+def test_missing_point_forecasts_have_no_intervals_and_change_no_later_ones() -> None:
     values, zero = noise(80)
     late = zero.copy()
     late[:30] = np.nan

@@ -30,7 +30,7 @@ from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 from tests.fleets import HOUR, START, forecaster
 
-MODEL = forecaster()  # a forecaster with horizon 3
+MODEL = forecaster()  # this forecaster has a horizon of 3
 MODEL_WITHOUT_EXPERTS = replace(MODEL, online_config=OnlineConfig(experts=()))
 SPLIT = Split(train_rows=30, first=40, stop=70, horizon=3)
 
@@ -147,7 +147,8 @@ def test_normalising_uses_mean_and_deviation_of_training_rows() -> None:
         train = found.values[:30, s]
         assert np.nanmean(train) == pytest.approx(0, abs=1e-12)
         assert np.nanstd(train) == pytest.approx(1)
-    np.testing.assert_array_equal(found.values[:, 2], windows.values[:, 2])  # series c has no training rows
+    # Series c has no training rows, so it is not normalised.
+    np.testing.assert_array_equal(found.values[:, 2], windows.values[:, 2])
     constant = normalised(Windows(("a",), START, np.array([[5.0], [5.0], [7.0]])), 2, WindowConfig())
     assert constant.values[:, 0].tolist() == [0.0, 0.0, 2.0]
 

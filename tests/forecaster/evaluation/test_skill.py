@@ -50,7 +50,7 @@ def test_the_skill_against_a_baseline_without_scores_is_none() -> None:
     assert skill(scores_of({"lstm": [1.0]}), "lstm", "seasonal naive") is None
 
 
-def test_the_skill_against_a_baseline_without_errors_is_0() -> None:
+def test_the_skill_against_a_baseline_with_an_error_of_0_is_0() -> None:
     assert skill(scores_of({"lstm": [1.0], "persistence": [0.0]}), "lstm", "persistence") == 0.0
 
 

@@ -60,7 +60,7 @@ def sequences(parts: list[Floats]) -> Sequences:
     st.lists(st.integers(1, 40), min_size=1, max_size=5),
     st.integers(0, 400_000),
 )
-def test_labelling_a_sequence_in_pieces_gives_the_same_probabilities(
+def test_dividing_a_sequence_changes_no_label_probability(
     cell: str, scaling: str, seed: int, pieces: list[int], start: int
 ) -> None:
     model, given_values = labeller(cell, "step", scaling), values(sum(pieces), 3, seed)
@@ -76,7 +76,7 @@ def test_labelling_a_sequence_in_pieces_gives_the_same_probabilities(
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_labelling_step_by_step_gives_the_same_probabilities(cell: str) -> None:
+def test_labelling_step_by_step_gives_the_probabilities_of_one_call(cell: str) -> None:
     model, given_values = labeller(cell, "step", "running"), values(60, 2, 1)
     begin = np.array([7, 1000])
     _, whole = model.step(model.initial_state(begin), given_values)

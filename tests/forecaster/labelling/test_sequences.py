@@ -80,7 +80,7 @@ def test_labels_that_are_numbers_are_sorted_as_numbers() -> None:
 @pytest.mark.parametrize(
     ("label", "message"), [("up", "holds only 'up'"), (None, "holds no label at all")]
 )  # fmt: skip
-def test_a_label_column_without_two_labels_is_refused(label: str | None, message: str) -> None:
+def test_a_label_column_without_two_different_labels_is_refused(label: str | None, message: str) -> None:
     with pytest.raises(DataError, match=message):
         build_sequences(rows(("a", 0, label, 1.0), ("b", 0, label, 1.0)), ["x"])
 
@@ -116,7 +116,7 @@ def test_a_stratified_split_has_training_rows_of_each_class(labels: list[int], s
         assert counts[1] == min(round(0.2 * n), n - 1)
 
 
-def test_split_parts_by_time_begin_at_equal_times_in_all_series() -> None:
+def test_a_split_by_time_divides_all_series_at_the_same_times() -> None:
     frame = rows(*(("a", h, "ok", 1.0) for h in range(10)), *(("b", h, "bad", 1.0) for h in range(5, 9)))
     frame = pl.concat([frame, rows(("b", 9, "ok", 1.0))])
     parts = split_by_time(build_sequences(frame, ["x"]).sequences, (0.2, 0.3))

@@ -20,7 +20,7 @@ import forecaster.registry.registry  # noqa: F401
 
 
 def first_run(folder: Path) -> None:
-    """Start and end a run in the MLflow store of a folder, which makes the store."""
+    """Start and end a run in the MLflow store of a folder; the first run makes the store."""
     from forecaster.registry.registry import Registry
 
     with Registry(f"sqlite:///{folder}/runs.db").start_run("first", {"a": 1}):

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 
 def required_packages(lines: Sequence[str]) -> set[str]:
-    """Return the names of the packages that an installer would install for these requirements."""
+    """Return the names of the packages that an installer would install for the requirements ``lines``."""
     names: set[str] = set()
     seen: set[str] = set()
     todo = [Requirement(line) for line in lines]
@@ -27,7 +27,7 @@ def required_packages(lines: Sequence[str]) -> set[str]:
         seen.add(str(one))
         try:
             further = [Requirement(line) for line in requires(one.name) or ()]
-        except PackageNotFoundError:  # a package for other platforms or versions of Python
+        except PackageNotFoundError:  # the package is for other platforms or versions of Python
             continue
         names.add(canonicalize_name(one.name))
         extras = (*one.extras, "")

@@ -25,7 +25,7 @@ def move(number: int, before: int | None, after: int, *, is_rollback: bool = Fal
 
 @given(st.lists(st.integers(0, 4), max_size=60), st.integers(1, 60))
 def test_rollbacks_undo_promotions_from_the_newest_to_the_oldest(actions: list[int], kept: int) -> None:
-    # The expected versions, the current one last: a promotion adds a version, a rollback (0) removes one.
+    # ``stack`` ends with the current version: a promotion appends a version, a rollback (0) removes the last.
     stack: list[int] = []
     moves: list[Move] = []
     for action in actions:
@@ -40,11 +40,11 @@ def test_rollbacks_undo_promotions_from_the_newest_to_the_oldest(actions: list[i
         return
     expected = stack[-2] if len(stack) > 1 else None
     assert previous_version(moves, stack[-1]) == expected
-    # After the oldest moves are deleted, the previous version may be unknown, but never wrong.
+    # Without the oldest records, the previous version may be unknown (None), but it must not be wrong.
     assert previous_version(moves[-kept:], stack[-1]) in (expected, None)
 
 
-def test_a_rollback_after_a_move_by_other_software_uses_the_last_record() -> None:
+def test_a_rollback_of_an_unrecorded_move_returns_to_the_last_recorded_version() -> None:
     assert previous_version([move(1, None, 1), move(2, 1, 2)], 5) == 2
     assert previous_version([], 5) is None
 

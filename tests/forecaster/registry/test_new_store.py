@@ -35,10 +35,10 @@ def first_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found | {"stderr": process.stderr, "folder": folder}
 
 
-def test_killed_first_runs_leave_complete_stores_or_none(first_runs: dict[str, Any]) -> None:
+def test_a_killed_first_run_leaves_a_complete_store_or_no_store(first_runs: dict[str, Any]) -> None:
     assert len(first_runs["killed"]) == len(MOMENTS)
     for case in first_runs["killed"]:
-        assert case["first"] in (-9, 130, 0), case  # exit code 0: the run ended before the signal
+        assert case["first"] in (-9, 130, 0), case  # a run that ended before the signal has exit code 0
         assert case["again"] == 0, (case, first_runs["stderr"])
         assert case["files"] == ["runs.db"], case
     assert any("runs.db" not in case["left"] for case in first_runs["killed"]), "all were killed too late"
@@ -69,7 +69,7 @@ def test_the_error_for_an_incomplete_mlflow_store_names_a_remedy(
     assert f"rm {file}" in str(caught.value)
 
 
-def test_a_database_with_other_tables_is_refused(tmp_path: Path) -> None:
+def test_a_database_of_another_program_is_refused_as_mlflow_store(tmp_path: Path) -> None:
     file = tmp_path / "customers.db"
     with sqlite3.connect(file) as database:
         database.execute("create table customers (name text)")

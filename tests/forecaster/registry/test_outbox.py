@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
+from forecaster.process_start import started_s
 from forecaster.registry import outbox
 from forecaster.registry.killed_runs import process_tag
 from forecaster.registry.outbox import Outbox, unsent
@@ -213,7 +213,7 @@ def test_a_run_that_another_process_still_writes_is_not_sent(
     _, folder = log_everything(store, monkeypatch)
     file = folder / "run.json"
     own = process_tag()
-    parent = [*own.split()[:2], str(os.getppid()), f"{psutil.Process(os.getppid()).create_time():.2f}"]
+    parent = [*own.split()[:2], str(os.getppid()), str(started_s(os.getppid())), own.split()[4]]
     file.write_text(file.read_text().replace(own, " ".join(parent)))
     with pytest.raises(ModelError, match=f"process {os.getppid()} still writes"):
         store.send(folder, "unused")

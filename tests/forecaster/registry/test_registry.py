@@ -17,7 +17,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from forecaster.model import Forecaster
-from forecaster.registry.loader import RequestRefused
+from forecaster.registry.scoring_requests import RequestRefused
 from forecaster.reports.plots import loss_figure
 from forecaster.serving import ServedForecaster, last_forecasts
 from schemas.errors import ModelError
@@ -116,7 +116,7 @@ def dataset(store: Registry, run_id: str) -> Dataset:
     return inputs.dataset_inputs[0].dataset
 
 
-def test_logged_data_sets_have_equal_digests_only_if_equal(store: Registry, first_run: str) -> None:
+def test_different_data_sets_have_different_digests_in_mlflow(store: Registry, first_run: str) -> None:
     digests = []
     for frame in (history(), history(5)):
         with store.start_run("digest", {}) as run:

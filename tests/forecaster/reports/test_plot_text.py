@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from forecaster.labelling import plots as label_plots
-from forecaster.reports import plots
+from forecaster.reports import fan_plot, plots
 from forecaster.reports.gradient_plot import gradient_figure
 from forecaster.reports.plot_text import plain
 
@@ -29,7 +29,7 @@ def fan(name: str) -> Figure:
             "q50": [1.0, 2.0],
         }
     )
-    return plots.fan_figure(frame, f"{name}, backtest")
+    return fan_plot.fan_figure(frame, f"{name}, backtest")
 
 
 def by_horizon(name: str) -> Figure:

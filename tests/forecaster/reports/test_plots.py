@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 from matplotlib.figure import Figure
 
+from forecaster.reports.fan_plot import fan_figure
 from forecaster.reports.plot_style import PALETTE
 from forecaster.reports.plots import (
     calibration_figure,
     coverage_by_horizon_figure,
     error_by_horizon_figure,
-    fan_figure,
     latency_figure,
     loss_figure,
 )
@@ -107,14 +107,14 @@ def test_a_fan_figure_pairs_quantiles_by_column_name() -> None:
     figure = fan_figure(fan(), "temperature")
     names = ["2.5 % to 97.5 %", "10 % to 90 %", "median forecast", "issued", "observed"]
     assert legend(figure) == names
-    assert len(figure.axes[0].collections) == 4  # two bands in each of two fans
+    assert len(figure.axes[0].collections) == 4  # each of the two fans has two bands
 
 
 def test_a_fan_figure_draws_no_observed_line_over_a_gap() -> None:
     observed = fan_figure(fan(), "temperature").axes[0].lines[-1].get_ydata()
     values = np.asarray(observed, float)
-    assert len(values) == 13  # twelve actuals and NaN for the gap between the fans
-    assert np.isnan(values).sum() == 3  # two missing actuals and the gap between the fans
+    assert len(values) == 13  # the line has twelve values, and one NaN between the fans
+    assert np.isnan(values).sum() == 3  # two actuals are missing, and one NaN separates the fans
 
 
 def test_a_fan_figure_without_rows_or_median_is_refused() -> None:

@@ -182,7 +182,7 @@ def test_quarantined_rows_are_counted_by_kind_of_reason() -> None:
     assert list(written.columns) == list(quarantine.SCHEMA)
 
 
-def test_a_row_years_before_the_other_rows_creates_no_windows_between() -> None:
+def test_a_row_years_before_other_rows_creates_no_windows_in_the_gap() -> None:
     model = forecaster(max_gap=5)
     rows = pl.concat([rows_of_ones(("a",), 1, START - 300_000), rows_of_ones(("a",), 3)])
     (batch,) = batches_of([Arrival(rows, (START + 3) * HOUR_US)])
@@ -191,7 +191,7 @@ def test_a_row_years_before_the_other_rows_creates_no_windows_between() -> None:
     assert sum(len(block.issued) for block in blocks) < 20
     counts = last_shard(model, [batch]).counts
     # The series takes 6 steps until it retires, and 3 steps after the gap.
-    # A cold start is the return of a retired series, but the gap is so long that the series counts as new.
+    # There is no cold start, because the gap is so long that the series is forgotten and counts as new.
     assert (counts.used, counts.cold_starts, counts.series_steps) == (4, 0, 6 + 3)
 
 
@@ -219,7 +219,7 @@ def test_a_later_row_replaces_earlier_rows_across_snapshots_and_jobs() -> None:
     (other,) = hand_over_shards([other])
     assert other.pending.sort("offset")["value"].to_list() == [3.0, 9.0, 5.0]
     # The second job reads another input, whose offsets begin at 0 again.
-    # Its row at offset 0 still replaces all rows of the first job, which have the same series and time.
+    # The row of the second job at offset 0 replaces all rows of the first job with its series and time.
     *_, (other, _) = apply(other, correction(4.0, 0), model)
     for kept, expected in ((shard, [(3.0, 5.0), (9.0, 5.0)]), (other, [(3.0, 4.0), (5.0, 4.0), (9.0, 4.0)])):
         outputs = list(apply(kept, closing(START, kept.offsets.get("rows", 0)), model))
@@ -263,7 +263,7 @@ def test_a_new_row_replaces_a_pending_row_that_will_be_read_again() -> None:
     model = forecaster()
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)
-    # Read the partition p0 again, either from its start or from offset 50, which is that of its pending row.
+    # Read the partition p0 again, either from its start or from 50, the offset of its pending row.
     for begin in (0, 50):
         other = add_partitions(hand_over_shards([shard.copy()])[0], {"p0": begin, "p1": 0})
         *_, (other, _) = apply(other, in_partition("p1", 4.0, 0), model)

@@ -30,7 +30,7 @@ def test_series_are_spread_over_all_shards(seed: int, shards: int) -> None:
 
 
 @given(fleet=fleets(), shards=st.integers(1, 9))
-def test_the_parts_of_a_batch_for_all_shards_have_each_row_once(fleet: Windows, shards: int) -> None:
+def test_splitting_a_batch_by_shard_puts_each_row_into_one_part(fleet: Windows, shards: int) -> None:
     rows = rows_of(fleet).with_row_index("offset").with_columns(pl.col("offset").cast(pl.Int64))
     rows = rows.select("series_id", "timestamp", "value", "offset")
     rejected = quarantine.whole_file("a.csv", "why", 0)

@@ -195,12 +195,12 @@ def test_skipping_windows_without_live_series_changes_no_forecast() -> None:
     assert_same_state(with_gap, skipped)
 
 
-def test_a_series_that_returns_after_years_creates_no_windows_between() -> None:
+def test_a_series_that_returns_after_years_creates_no_windows_in_the_gap() -> None:
     model = forecaster(max_gap=2)
     state, _ = advance(model, model.initial_state(), windows([1, NAN, NAN, NAN]))
     state, forecasts = advance(model, state, windows([5], start=START + 100_000))
     assert forecasts.issued.shape == (1, 1)
-    assert forecasts.cold_starts == 0  # the gap is so long that the series counts as new
+    assert forecasts.cold_starts == 0  # a series counts as new after so long a gap
     assert state.silent.tolist() == [0]
 
 
@@ -217,7 +217,7 @@ def test_advance_in_place_refuses_a_state_of_another_version() -> None:
         advance_in_place(forecaster(seed=2), state, np.array([[1.0]]), START)
 
 
-def test_advance_continues_each_series_from_its_own_clock() -> None:
+def test_advance_continues_each_series_after_its_last_stepped_window() -> None:
     model = forecaster(max_gap=4)
     values = np.random.default_rng(0).normal(size=(12, 3))
     values[3:9, 1] = NAN

@@ -28,7 +28,7 @@ from schemas.errors import ConfigError, DataError, ModelError
 from tests.fleets import START, forecaster
 
 STORES, NEW, DAYS, TEST, HORIZON = 20, 6, 160, 30, 7
-FIRST = 19_000  # the first day of the sales, in days since 1970; it is in 2022
+FIRST = 19_000  # the sales begin on day 19,000 since 1970, which is in 2022
 NETWORK = NetworkConfig(
     hidden=24, layers=1, horizon=HORIZON, lags=(1, 7), ring=15, decoder=True, quantiles=(0.1, 0.5, 0.9)
 )

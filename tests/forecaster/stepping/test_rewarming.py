@@ -57,7 +57,7 @@ def test_a_retired_series_stays_retired_after_rewarming() -> None:
     assert forecasts.cold_starts == 1
 
 
-def test_rewarming_series_with_different_clocks_equals_a_cold_start() -> None:
+def test_rewarming_series_with_different_clocks_gives_the_state_of_a_cold_start() -> None:
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))
     parts, cold = [], []
@@ -108,7 +108,7 @@ def test_rewarming_refits_the_least_squares_expert_only_for_other_lags() -> None
     assert int(same.parts["least_squares"]["known"][0]) == 200
 
 
-def test_warming_up_series_with_different_clocks_equals_a_rewarm() -> None:
+def test_warming_up_series_with_different_clocks_gives_the_state_of_a_rewarm() -> None:
     """`Warming` re-warms in small steps while the stream runs, `rewarm` all at once."""
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))
@@ -125,7 +125,7 @@ def test_warming_up_without_a_ring_keeps_only_the_moments() -> None:
     old, new = (Forecaster.untrained(config, WindowConfig(), seed) for seed in (1, 2))
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0], [5.0]])))
     warming = Warming(new, START + 3)
-    assert warming.copy_values(state, START + 2) is None
+    assert not warming.copy_values(state, START + 2)
     assert_same_state(rewarm(new, state), warming.finish(state))
 
 
@@ -135,8 +135,7 @@ def test_a_series_that_retires_during_the_warm_up_has_a_cold_start() -> None:
     fleet = Windows(("a",), START, values)
     state, _ = advance(old, old.initial_state(), fleet.between(START, START + 2))
     warming = Warming(new, fleet.stop)
-    recent = warming.copy_values(state, START + 1)
-    assert recent is not None
-    warming.step(recent)
+    assert warming.copy_values(state, START + 1)
+    assert warming.step()
     state, _ = advance(old, state, fleet.between(START + 2, fleet.stop))
     assert_same_state(rewarm(new, state), warming.finish(state))

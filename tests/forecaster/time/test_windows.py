@@ -19,7 +19,7 @@ from schemas import observations
 from tests.fleets import HOUR
 
 FREQ_S = 900
-BEGIN = datetime(1969, 12, 31, 22, 0, tzinfo=UTC)  # before 1970, so that some windows have negative indices
+BEGIN = datetime(1969, 12, 31, 22, 0, tzinfo=UTC)  # windows before 1970 have negative indices
 
 Row = tuple[str, int, float, str]
 """Series, seconds after BEGIN, value, event."""
@@ -27,7 +27,7 @@ Row = tuple[str, int, float, str]
 ROWS = st.lists(
     st.tuples(
         st.sampled_from("abc"),
-        # rounded to 5 minutes, so that times repeat
+        # The times are rounded to 5 minutes, so that some rows of a series have the same time.
         st.integers(0, 12 * FREQ_S - 1).map(lambda s: s // 300 * 300),
         st.floats(-1e6, 1e6).map(lambda v: round(v, 1)),
         st.sampled_from(["x", "y"]),
@@ -97,7 +97,8 @@ def test_aggregates_equal_the_results_of_plain_loops(
 
     placed = frame.with_row_index("offset").with_columns(pl.col("offset").cast(pl.Int64))
     shuffled = aggregate(placed.sample(fraction=1, shuffle=True, seed=seed), config)
-    np.testing.assert_array_equal(shuffled.windows.values, windows.values)  # equal bit by bit
+    # The values must be equal bit by bit.
+    np.testing.assert_array_equal(shuffled.windows.values, windows.values)
     assert shuffled.duplicates == duplicates
 
 
@@ -132,7 +133,7 @@ def test_a_window_includes_its_start_and_excludes_its_end() -> None:
     assert HOUR.end_us(index[0]) == times[2].timestamp() * 1_000_000
 
 
-def test_windows_between_returns_only_existing_windows() -> None:
+def test_windows_between_leaves_out_requested_windows_that_do_not_exist() -> None:
     windows = Windows(("a",), 10, np.arange(5.0)[:, None])
     for start, stop, values in ((11, 13, [1, 2]), (0, 12, [0, 1]), (13, 99, [3, 4]), (20, 30, [])):
         part = windows.between(start, stop)
@@ -140,7 +141,7 @@ def test_windows_between_returns_only_existing_windows() -> None:
         assert part.start == max(start, 10)
 
 
-def test_windows_refuses_values_with_a_missing_series_column() -> None:
+def test_windows_refuses_values_with_fewer_columns_than_series() -> None:
     with pytest.raises(ValueError, match=r"not \[T, 2\]"):
         Windows(("a", "b"), 0, np.zeros((3, 1)))
 
@@ -168,7 +169,7 @@ def test_a_repeated_time_uses_the_row_with_the_largest_offset(how: str) -> None:
 
 
 def test_sums_add_equal_rows_unless_one_row_was_read_twice() -> None:
-    """A row was read twice if its origin, the file and place in the file, occurs twice with one value."""
+    """A row was read twice if two rows with one value come from the same place in the same file."""
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": "sum"})
     rows = [(0, 5.0, 0), (0, 5.0, 1), (0, 5.0, 2), (0, 6.0, 3)]
     assert aggregate(rows_with_offsets(rows), config).duplicates == 0
@@ -194,7 +195,7 @@ def test_an_observed_covariate_is_averaged_over_the_rows_of_a_window() -> None:
         np.testing.assert_array_equal(found.windows.past["heat"], [[5.0], [np.nan], [5.0]])
         # The two rows at minute 10 differ only in heat: the later row replaces the earlier row.
         assert found.replaced.select("value", "replaced_by").rows() == [(2.0, 2.0)]
-    lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # each of these windows has a single row
+    lone = aggregate(rows([0, 4, 5]), WindowConfig()).windows  # each window has one row
     np.testing.assert_array_equal(lone.past["heat"], [[1.0], [np.nan], [5.0]])
     both = lone.stacked_covariates(("wind", "heat"))
     assert both is not None

@@ -68,7 +68,7 @@ def test_the_log_ridge_is_best_for_series_with_relative_changes() -> None:
 
 
 def test_held_out_windows_do_not_change_the_ridge_weights() -> None:
-    values = np.abs(autoregression(400)) + 1.0  # values above 0, so that the log ridge is fitted too
+    values = np.abs(autoregression(400)) + 1.0  # the log ridge is fitted too, as all values are above 0
     other = values.copy()
     other[300:] = 1e6 * np.random.default_rng(1).normal(size=other[300:].shape)
     one, two = (fleet(v, 300) for v in (values, other))

@@ -35,7 +35,7 @@ from tests.fleets import HOUR_US, START, forecaster
 
 IN_PROCESS = PipelineOptions(["--runner=FnApiRunner"])
 PATIENCE_S = 60.0
-NO_TIME = datetime(2013, 1, 1, tzinfo=UTC)  # event time of an element without a valid timestamp
+NO_TIME = datetime(2013, 1, 1, tzinfo=UTC)  # an element without a valid time gets this event time
 
 
 @dataclass(frozen=True)

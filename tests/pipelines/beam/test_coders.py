@@ -82,7 +82,7 @@ def test_beam_finds_the_coder_of_a_type(kind: type[Any]) -> None:
 
 
 @given(element=BATCHES | FLEET_ROWS)
-def test_the_estimated_size_of_an_element_is_that_of_its_frames(element: Any) -> None:
+def test_the_estimated_size_of_an_element_is_the_sum_over_its_frames(element: Any) -> None:
     frames = [part for part in vars(element).values() if isinstance(part, pl.DataFrame)]
     size = ElementCoder(type(element)).estimate_size(element)
     assert size == sum(int(frame.estimated_size()) for frame in frames)

@@ -12,7 +12,9 @@ from pipelines import beam
 
 
 @pytest.mark.parametrize("name", beam.__all__)
-def test_the_example_of_a_transform_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_docstring_example_of_a_beam_transform_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     transform = getattr(beam, name)
     module = importlib.import_module(transform.__module__)

@@ -34,7 +34,7 @@ from tests.pipelines.beam.fleet_pipelines import (
 from tests.pipelines.jobs.replays import DEFAULT_INPUT
 
 
-def test_forecast_fleet_on_bounded_input_equals_a_backfill(
+def test_forecast_fleet_on_bounded_input_has_the_forecasts_of_a_backfill(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed).sample(fraction=1, shuffle=True, seed=0)

@@ -63,13 +63,13 @@ def assert_complete(output: Path, before: set[str], backfilled: pl.DataFrame, ob
 
 
 @pytest.mark.prism
-def test_a_killed_pipeline_that_is_run_again_equals_a_backfill(
+def test_a_killed_pipeline_that_is_run_again_has_the_forecasts_of_a_backfill(
     observed: Windows, backfilled: pl.DataFrame, inputs: Path
 ) -> None:
     output = inputs / "fleet"
     process = start_fleet(inputs)
     wait_for_files(output / "forecasts", process)
-    # The kill also ends the workers, which are threads of the process, and Prism, which ends with it.
+    # The kill also ends the workers, which are threads of the process, and Prism, which a watcher ends.
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = files_in(output / "forecasts")

@@ -150,13 +150,13 @@ class Estimator:
         self.set_us.append(at.micros)
 
 
-def test_the_watermark_of_the_engine_is_the_least_of_all_partitions() -> None:
+def test_the_watermark_of_the_engine_is_the_least_watermark_of_the_partitions() -> None:
     estimator, stamped = Estimator(), []
     for element in read_by_deferral(ReadLog(Staggered()), starting_table(Staggered()), estimator):
         at_us = element.timestamp.micros if isinstance(element, TimestampedValue) else None
         batch = element.value if isinstance(element, TimestampedValue) else element
         stamped.append((batch.partition, batch.watermark_us, at_us))
-    # The event time of a batch is the engine's watermark before it; with an earlier time, it would be late.
+    # The event time of a batch is the engine's watermark before the batch: with an earlier time, it is late.
     assert [each for each in stamped if each[1] is not None] == [
         ("a", 5, None),
         ("b", 3, None),

@@ -88,7 +88,7 @@ def test_options_after_two_dashes_are_passed_to_beam() -> None:
     assert split_beam_options(None) == (None, ())
 
 
-def test_a_word_after_a_beam_option_is_read_as_its_value() -> None:
+def test_a_word_after_a_beam_option_is_the_value_of_the_option() -> None:
     data = ["a.csv", "b.csv", "--parallelism", "4", "--experiments", "x", "--streaming"]
     expected = ("--parallelism=4", "--experiments=x", "--streaming")
     assert split_beam_options(data) == (["a.csv", "b.csv"], expected)

@@ -113,7 +113,7 @@ def test_mlflow_experiment_id_selects_the_experiment_of_runs(
         pass
 
 
-def test_the_error_for_an_invalid_environment_variable_names_it(
+def test_the_error_for_an_invalid_environment_variable_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "maybe")

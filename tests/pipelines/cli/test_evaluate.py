@@ -1,4 +1,4 @@
-"""Tests of ``statecast evaluate``, which scores a model, or a new one, on the last rows of a file."""
+"""Tests of ``statecast evaluate``, which scores a new or an existing model on the last rows of a file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_wide_file_is_evaluated_in_one_command(tmp_path: Path) -> None:
 
 
 def test_monthly_series_have_a_season_of_twelve(tmp_path: Path) -> None:
-    chance, months = np.random.default_rng(0), range(80)  # from January 1963
+    chance, months = np.random.default_rng(0), range(80)  # the months begin with January 1963
     year = 10 * chance.normal(size=(12, 4))
     values = [100 + year[m % 12] + 0.3 * m + 2 * chance.normal(size=4) for m in months]
     lines = [
@@ -53,7 +53,7 @@ def test_monthly_series_have_a_season_of_twelve(tmp_path: Path) -> None:
     found = {name: [horizons[h]["mase"] for h in ("1", "12")] for name, horizons in members.items()}
     assert np.isfinite([*found.values()]).all()
     for seasonal, other in zip(found["seasonal_naive"], found["persistence"], strict=True):
-        assert seasonal < 0.5 * other  # true only if seasonal naive has a season of 12
+        assert seasonal < 0.5 * other  # with another season than 12, the error would be larger
     assert (np.array(found["combined"]) < found["seasonal_naive"]).all()
 
 

@@ -18,6 +18,7 @@ COMMANDS = (
     "train",
     "backfill",
     "stream",
+    "plot",
     "cold-start",
     "evaluate",
     "compare",

@@ -10,9 +10,11 @@ import pytest
 
 from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.state.state_table import read
+from tests.fleets import HOUR
+from tests.outputs import assert_flat_as_nested
 from tests.pipelines.cli.conftest import statecast
 
-STREAMED = ("2013-01-10", "2013-01-13")  # the streamed part of the 400 hours that begin at 2013-01-01
+STREAMED = ("2013-01-10", "2013-01-13")  # the test streams these three days of the data
 
 
 @pytest.mark.prism
@@ -22,17 +24,21 @@ def test_a_trained_model_backfills_streams_and_is_evaluated(
     uri, version = trained[0], trained[1]["version"]["model_version"]
     store = ("--tracking-uri", uri, "--model", "tiny", "--json")
 
-    filled = statecast("backfill", series, *store, "-o", "a", "--end", STREAMED[0], cwd=tmp_path).json_object
+    filled = statecast(
+        "backfill", series, *store, "-o", "a", "--end", STREAMED[0], "--flat", "csv", cwd=tmp_path
+    ).json_object
     assert (filled["rows_in"], filled["used"], filled["missing"]) == (3 * 216, 3 * 216, 0)
     assert filled["outside"] == 3 * (400 - 216)
 
     bounds = ("--start", STREAMED[0], "--end", STREAMED[1])
-    from_backfill = ("--state", "a/state", "-o", "b", "--format", "jsonl")
+    from_backfill = ("--state", "a/state", "-o", "b", "--format", "jsonl", "--flat", "parquet")
     streamed = statecast("stream", series, *store, *bounds, *from_backfill, cwd=tmp_path).json_object
     assert (streamed["used"], streamed["missing"], streamed["stopped"]) == (3 * 72, 0, False)
     issued = read_forecasts(tmp_path / "b")
     assert issued["model_version"].unique().to_list() == [version]
     assert len(issued) == 3 * 72
+    for output in ("a", "b"):
+        assert_flat_as_nested(tmp_path / output, HOUR)
 
     printed = statecast(
         "evaluate", series, "-f", "a", "-f", "b", "--report", "r/report.html", "--json", cwd=tmp_path

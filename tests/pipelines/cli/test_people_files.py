@@ -1,4 +1,4 @@
-"""Tests that commands read files as people have them.
+"""Tests that commands read the irregular files that people have.
 
 Examples are series ids in folder names, indexes of data frames, receipts, and unusual headers.
 """
@@ -250,7 +250,7 @@ def test_rows_replaced_at_the_change_to_winter_time_are_stored(job: Job) -> None
 
 def test_files_left_out_of_a_folder_are_reported(job: Job) -> None:
     folder = write_parquet(hours(30), job.folder / "in" / "a.parquet").parent
-    for name in ("b.csv.zst", "c.xlsx", "_d.csv", ".e.csv", "README"):
+    for name in ("b.csv.lz4", "c.docx", "_d.csv", ".e.csv", "README"):
         (folder / name).write_text("x")
     (folder / "_deep").mkdir()
     (folder / "_deep" / "f.csv").write_text("x")
@@ -260,9 +260,9 @@ def test_files_left_out_of_a_folder_are_reported(job: Job) -> None:
     assert lines == [f"in: 6 files are left out: {left_out}"]
     (folder / "a.parquet").unlink()
     _, (line,) = job("backfill in -m model", 3)
-    assert "no CSV, Parquet or JSON lines files" in line
+    assert "no CSV, Parquet, JSON lines or Excel files" in line
     assert "6 files are left out" in line
-    _, (line,) = job("backfill in/b.csv.zst -m model", 3)
+    _, (line,) = job("backfill in/b.csv.lz4 -m model", 3)
     assert "compressed in a way that is not known" in line
 
 

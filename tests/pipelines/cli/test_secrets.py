@@ -51,6 +51,7 @@ COMMANDS = {
         "stream -c job.toml -m tiny --source kafka --topic t -s kafka.decoder=avro --bootstrap 127.0.0.1:9",
         "stream rows.csv -c echoing.toml -m tiny --source kafka --topic t",
     ],
+    "plot": ["plot past", "plot s3://U@bucket/x"],
     "show": ["state show out/state"],
     "export": ["state export past/state packed.parquet"],
     "import": ["state import packed.parquet unpacked"],

@@ -67,7 +67,7 @@ def test_a_started_process_ignores_only_the_named_signals(parent_handler: Any) -
 def test_an_interrupted_training_is_logged_as_killed(
     tmp_path: Path, long: Path, number: signal.Signals, trained: tuple[str, dict[str, Any]]
 ) -> None:
-    store = tmp_path / "runs.db"  # a copy of a store, because making a new one is slow
+    store = tmp_path / "runs.db"  # use a copy of a store, because making a store is slow
     store.write_bytes(Path(trained[0].removeprefix("sqlite:///")).read_bytes())
 
     def query(sql: str) -> Any:

@@ -80,7 +80,9 @@ def job(tmp_path: Path) -> StreamJob:
     return job
 
 
-def test_show_prints_a_state_table_as_text_and_json(job: StreamJob, command: Command) -> None:
+def test_the_command_state_show_prints_a_state_table_as_text_or_json(
+    job: StreamJob, command: Command
+) -> None:
     code, printed, _ = command("show", "out/state")
     assert code == 0
     for words in (
@@ -130,7 +132,7 @@ def test_an_imported_table_equals_the_exported_one_for_any_shard_count(
 ) -> None:
     assert command("export", "out/state", "kept/a.parquet")[0] == 0
     rows = pl.read_parquet(tmp_path / "kept" / "a.parquet")
-    assert sorted(rows["series_id"]) == list(NAMES)  # one row for each series, in a plain Parquet file
+    assert sorted(rows["series_id"]) == list(NAMES)  # the file has one row for each series
     assert rows["pending"].list.len().to_list() == [1, 1, 1, 1]
     options = () if shards is None else ("--shards", str(shards))
     assert command("import", "kept/a.parquet", "other", *options)[0] == 0
@@ -142,7 +144,7 @@ def test_an_imported_table_equals_the_exported_one_for_any_shard_count(
     assert [p.name for p in (tmp_path / "kept").iterdir()] == ["a.parquet"]
 
 
-def test_streams_from_an_imported_and_the_original_table_are_equal(
+def test_streams_from_an_imported_and_the_original_table_have_equal_outputs(
     job: StreamJob, command: Command, tmp_path: Path
 ) -> None:
     assert command("export", "out/state", "a.parquet")[0] == 0

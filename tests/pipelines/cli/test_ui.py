@@ -32,7 +32,7 @@ needs_browser = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the URI of a store with a run of each cell, whose models are registered as ``weather``."""
+    """Return the URI of a store with a run for each kind of cell; all models are named ``weather``."""
     folder = tmp_path_factory.mktemp("ui")
     registry = Registry(f"sqlite:///{folder}/mlflow.db", unsent=folder / "unsent")
     for cell in ("rnn", "lstm", "gru"):
@@ -151,7 +151,7 @@ def test_the_page_of_models_shows_their_registered_versions(ui: Ui, page: Browse
 
 
 def test_the_settings_of_the_page_of_runs_fit_into_an_experiment_tag() -> None:
-    assert len(_packed(view())) < 5000  # MLflow accepts no longer tag
+    assert len(_packed(view())) < 5000  # MLflow refuses tags of more than 5,000 characters
 
 
 def test_ui_on_a_port_in_use_is_refused_in_one_line(

@@ -1,4 +1,4 @@
-"""Tests of several wide files, which have a column for each series, with the same columns.
+"""Tests of several wide files with the same columns; a wide file has a column for each series.
 
 If the files are of one sensor, each column is one series that continues from file to file.
 
@@ -58,7 +58,7 @@ def test_wide_files_of_two_sites_are_refused(job: Job, command: str) -> None:
 
 
 def test_each_column_across_files_of_one_sensor_is_one_series(job: Job) -> None:
-    # Each file but the last ends with the first hour of the next file, but with the value 5 for this hour.
+    # The first two files also have a row for the first hour of the next file, with the wrong value 5.
     for day in range(3):
         last = {f"h{24 * (day + 1)}": 5.0} if day < 2 else {}
         write_site(job.folder / "in" / f"{day}.csv", 10, 24 * day, 25 if day < 2 else 24, **last)
@@ -78,6 +78,6 @@ def test_a_watched_folder_rejects_a_file_of_another_sensor(job: Job) -> None:
     assert (result["used"] + result["pending"], result["bad_files"], result["late"]) == (160, 1, 0)
     (reason,) = read_quarantine(job.folder / "out")["reason"]
     assert reason.startswith("series 'temp' is 20 at 2023-01-01T00:00:00Z, and 10 in in/1.csv")
-    write_site(job.folder / "in" / "4.csv", 30, 50)  # a file of a third sensor
+    write_site(job.folder / "in" / "4.csv", 30, 50)  # this file is of a third sensor
     result, _ = job.watch("in", "--resume")
     assert result["bad_files"] == 2

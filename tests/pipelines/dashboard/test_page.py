@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_the_dashboard_page_shows_an_output_and_its_changes(
         page.open(f"{url}/#Gate%2010")
         text = page.wait_for("not running", "Gate 10", "Series with the most alarms", "yard")
         shown = OutputView(output).series("Gate 10")
-        assert f"{fleet().values.size - 5 + 3:,}" in text  # rows of the input; 3 of them are quarantined
+        assert f"{fleet().values.size - 5 + 3:,}" in text  # the count includes 3 quarantined rows
         assert trace(page, "value") == {"x": shown["time"], "y": shown["value"]}
         fan = shown["fans"][0]
         expected = {"x": fan["time"], "y": fan["quantiles"]["q50"]}
@@ -92,3 +93,31 @@ def test_the_dashboard_search_finds_one_of_10000_series(page: Browser, tmp_path:
         page.run("document.querySelector('#found button').click()")
         last = [9876.0, SERIES + 9876.0]
         page.wait_until(lambda: trace(page, "value")["y"], lambda y: y == last)
+
+
+def test_a_phone_in_dark_mode_has_room_for_everything(finished: Path, page: Browser) -> None:
+    page.emulate(390, 844, is_phone=True, is_dark=True)
+    try:
+        with serving(finished) as url:
+            page.open(f"{url}/#gate%202")
+            trace(page, "value")
+            width, background, text = page.run(
+                "const style = getComputedStyle(document.body);"
+                "return [document.documentElement.scrollWidth, style.backgroundColor, style.color]"
+            )
+            assert width == 390, "the page is wider than the screen"
+            brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (background, text)]
+            assert brightness[0] < 100 < 600 < brightness[1]
+            line, height = page.run(
+                "const chart = document.getElementById('chart');"
+                "const value = chart.data.find((one) => one.name === 'value');"
+                "return [value.line.color, chart._fullLayout._size.h]"
+            )
+            assert line == "#e5e9f0"
+            assert height > 180, "the legend covers the chart"
+            versions = (
+                "return [...document.querySelectorAll('td:first-child')].map((cell) => cell.clientWidth)"
+            )
+            assert min(page.run(versions)) > 80
+    finally:
+        page.emulate(2000, 1100)

@@ -113,4 +113,5 @@ def add_file(folder: Path, name: str, rows: pl.DataFrame | str) -> None:
         (folder / name).write_text(rows)
     else:
         rows.write_parquet(folder / name)
-    os.utime(folder / name, (0, 0))  # an old file is rejected at once if it is incomplete
+    # Make the file old, because a stream rejects an old incomplete file at once.
+    os.utime(folder / name, (0, 0))

@@ -126,7 +126,7 @@ def test_a_resumed_stream_repeats_an_alert_only_after_every_s_seconds(tmp_path: 
     assert len(after.sent) == 1
 
 
-def test_a_resumed_stream_checks_only_windows_since_its_start(tmp_path: Path) -> None:
+def test_a_resumed_stream_applies_alert_rules_only_to_windows_since_its_start(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(), is_resume=True)
     watched.watch.take(numbers(500, 10, shards=1))  # only 1 shard has published its numbers
     watched.watch.take(numbers(1000, 100))
@@ -143,6 +143,113 @@ def test_alerts_ignore_earlier_counts_after_the_counts_decrease(tmp_path: Path) 
     watched.watch.take(numbers(50, 45))
     watched.watch.take(numbers(55, 45))
     assert not watched.sent
+
+
+def test_the_edges_of_a_band_are_inside(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule(band=[0.6, 0.9]))
+    watched.watch.take(numbers(10, 6))
+    watched.watch.take(numbers(20, 15))
+    assert not watched.sent
+    watched.watch.take(numbers(30, 25))  # 10 of 10 are inside
+    assert watched.sent[0]["value"] == 1.0
+
+
+def test_a_rule_reads_the_scores_of_its_own_horizon(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule(horizon=8), rule(horizon=24))
+    good, bad = ScoreSums(10, 0, 0, 10, 0, 9), ScoreSums(10, 0, 0, 10, 0, 1)
+    counts = Counts(windows=10, scores={"lstm-1": {1: good, 8: bad}})
+    watched.watch.take(JobNumbers(counts, shards=SHARDS))
+    (alert,) = watched.sent
+    assert (alert["horizon"], alert["value"]) == (8, pytest.approx(0.1))
+    assert alert["closed_at"] is None
+
+
+def test_alerts_of_one_rule_do_not_delay_those_of_another(tmp_path: Path) -> None:
+    """Two rules have the same band and target, and differ in the horizon only."""
+    watched = Watched(tmp_path, rule(horizon=1), rule(horizon=8), rule(horizon=8, command="wc"))
+    bad = ScoreSums(10, 0, 0, 10, 0, 1)
+    counts = Counts(windows=10, scores={"lstm-1": {1: bad, 8: bad}})
+    watched.watch.take(JobNumbers(counts, shards=SHARDS))
+    assert [alert["horizon"] for alert in watched.sent] == [1, 8, 8]
+
+
+def test_a_rule_of_many_windows_reads_older_counts_than_a_rule_of_few(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule(windows=30, band=[0.8, 1]), rule(windows=5, band=[0, 0.9]))
+    for windows in range(5, 65, 5):
+        watched.watch.take(numbers(windows, min(windows, 40)))  # the actuals after the 40th are outside
+    # After 45 windows, 25 of 30 are inside; after 50 windows, 20 of 30 are.
+    assert [(alert["windows"], alert["value"]) for alert in watched.sent] == [
+        (5, 1.0),
+        (30, pytest.approx(20 / 30)),
+    ]
+    assert len(watched.watch._readings) == 30 / 5 + 1
+
+
+def test_numbers_without_a_new_window_are_not_kept(tmp_path: Path) -> None:
+    """The numbers are taken twice a second, and a window may take a day."""
+    watched = Watched(tmp_path, rule())
+    for _ in range(5):
+        watched.watch.take(numbers(5, 5))
+    assert [reading.windows for reading in watched.watch._readings] == [0, 5]
+
+
+def drifts(windows: int, **last_buckets: int | None) -> JobNumbers:
+    """Return numbers with the drift of inputs, by the values in their last bucket; None is too few values."""
+    drift = {
+        name: InputDrift((0,) * 10) if last is None else InputDrift([100] * 9 + [last], [100.0] * 10)
+        for name, last in last_buckets.items()
+    }
+    scores = {version: {1: ScoreSums(1, 0, 0, 1, 0, 1)} for version in ("lstm-1", "gru-2")}
+    return JobNumbers(Counts(windows=windows, scores=scores), drift=drift, shards=SHARDS)
+
+
+def test_an_alert_of_drift_names_the_input_that_drifted_most(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25], windows=1))
+    watched.watch.take(drifts(1, heat=None))
+    assert not watched.sent
+    watched.watch.take(drifts(2, value=5_000, heat=9_000, wind=100, rain=None))
+    (alert,) = watched.sent
+    assert (alert["input"], alert["model_version"], alert["worst_series"]) == ("heat", "gru-2", None)
+    assert alert["text"].endswith(f"for 1 windows, and is {alert['value']:.3g}")
+
+
+def test_each_rule_of_drift_counts_its_own_windows(tmp_path: Path) -> None:
+    watched = Watched(
+        tmp_path,
+        rule(metric="drift", band=[0, 0.25], windows=10),
+        rule(metric="drift", band=[0, 9.0], windows=10),
+    )
+    watched.watch.take(drifts(1, value=5_000))  # outside the first band only
+    watched.watch.take(drifts(6, value=10**9))
+    watched.watch.take(drifts(10, value=10**9))
+    assert [alert["band"] for alert in watched.sent] == [[0.0, 0.25]]
+    watched.watch.take(drifts(14, value=10**9))
+    assert len(watched.sent) == 1
+    watched.watch.take(drifts(15, value=10**9))
+    assert [alert["band"] for alert in watched.sent] == [[0.0, 0.25], [0.0, 9.0]]
+
+
+def test_drift_is_counted_anew_after_the_counts_decrease(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25]))
+    watched.watch.take(with_drift(20, 5_000))
+    watched.watch.take(with_drift(15, 5_000))
+    watched.watch.take(with_drift(23, 5_000))
+    assert not watched.sent
+    watched.watch.take(with_drift(24, 5_000))
+    assert len(watched.sent) == 1
+
+
+def test_an_alert_is_sent_even_if_its_time_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipelines.jobs.alerts.write_text", full)
+    watched = Watched(tmp_path, rule())
+    watched.watch.take(numbers(10, 0))
+    assert len(watched.sent) == 1
+    assert watched.lines[-1] == f"{tmp_path}/.alerts.json: cannot be written (No space left on device)"
 
 
 def test_a_damaged_file_of_sent_alerts_is_ignored(tmp_path: Path) -> None:

@@ -85,8 +85,8 @@ def test_all_models_are_scored_on_the_same_windows(monkeypatch: pytest.MonkeyPat
     scores = evaluate_folders(JobConfig.model_validate({"data": {"paths": ["x"]}}), [Path("x")]).scores
     for model_name in ("lstm", "persistence", "seasonal naive"):
         counts = scores.filter(pl.col("model") == model_name).sort("horizon")["count"].to_list()
-        # At each horizon, HOURS - horizon forecasts have an actual.
-        # The first 24 - horizon forecasts are not scored: seasonal naive has no forecast for these windows.
+        # At each horizon h, the actual is known for ``HOURS - h`` forecasts.
+        # The first ``24 - h`` forecasts are not scored, because seasonal naive has none for their windows.
         assert counts == [HOURS - 1 - 23, HOURS - 2 - 22, HOURS - 3 - 21]
 
 

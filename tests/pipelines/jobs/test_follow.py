@@ -5,6 +5,7 @@ The stream writes the window of the change to its journal, and a resumed stream 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -233,6 +234,17 @@ def test_loading_a_version_is_repeated_after_the_server_failed(tmp_path: Path) -
     assert (tmp_path / ".model-request").exists()
 
 
+@pytest.mark.parametrize(("freq", "windows"), [("12h", 2), ("1min", 3), ("1s", 16)])
+def test_a_change_leaves_time_for_the_warming_before_any_window_closed(
+    tmp_path: Path, freq: str, windows: int
+) -> None:
+    old, new = (forecaster(seed=seed, freq=freq, ring=16) for seed in (0, 1))
+    watching = replace(watch(FakeAlias([new]), tmp_path, []), forecaster=old)
+    watching.take(JobNumbers(series=100_000))  # each window has 1.6 million steps of a series in the ring
+    watching.poll()
+    assert json.loads((tmp_path / ".model-request").read_text())["windows_ahead"] == windows
+
+
 def broken(model: Forecaster) -> Forecaster:
     """Return a model whose weights are not finite."""
     with torch.no_grad():
@@ -260,7 +272,7 @@ def broken(model: Forecaster) -> Forecaster:
         (lambda: broken(forecaster("rnn", seed=77, **SHORT_WEEK)), "its forecasts are not finite"),
     ],
 )
-def test_a_version_that_does_not_fit_is_refused_with_its_reason(
+def test_a_version_that_does_not_fit_the_stream_is_refused_with_a_reason(
     tmp_path: Path, make: Callable[[], Forecaster], reason: str
 ) -> None:
     notices: list[str] = []

@@ -28,6 +28,7 @@ class Store:
         self.points: dict[str, list[tuple[int, dict[str, float]]]] = {}
         self.tags: dict[str, Mapping[str, str]] = {}
         self.ended: list[str] = []
+        self.notices: list[str] = []
         self.away = False
         self.is_asked = threading.Event()
 
@@ -59,7 +60,7 @@ class _OpenStore:
 
 class _Run:
     def __init__(self, store: Store, run_id: str) -> None:
-        self.store, self.run_id, self.notices = store, run_id, list[str]()
+        self.store, self.run_id, self.notices = store, run_id, list[str](store.notices)
 
     def log_points(self, metrics: dict[str, float], step: int, *, of_model: bool) -> None:
         assert of_model
@@ -127,6 +128,17 @@ def test_a_logged_batch_has_only_scores_since_the_previous_batch(tmp_path: Path)
     assert not job.lines
 
 
+def test_numbers_within_a_period_are_logged_together(tmp_path: Path) -> None:
+    store = Store()
+    job = Job(store, tmp_path)
+    job.take(numbers(10))
+    job.take(numbers(20), after_s=1.0)
+    job.take(numbers(30), after_s=1.0)
+    job.runs.close()
+    (points,) = store.points.values()
+    assert scored(points) == [(10, 10), (30, 20)]
+
+
 def test_each_model_version_has_a_separate_production_run(tmp_path: Path) -> None:
     store = Store()
     job = Job(store, tmp_path)
@@ -135,6 +147,41 @@ def test_each_model_version_has_a_separate_production_run(tmp_path: Path) -> Non
     job.runs.close()
     versions = {tags["model_version"]: len(store.points[run]) for run, tags in store.tags.items()}
     assert versions == {"lstm-1": 1, "gru-2": 1}
+
+
+def test_the_notices_of_the_runs_are_reported_once_at_the_end(tmp_path: Path) -> None:
+    store = Store()
+    store.notices = ["the store refused the metric production/mase_h1: bad name"]
+    job = Job(store, tmp_path)
+    job.take(numbers(10, "lstm-1", "gru-2"))
+    job.runs.close()
+    assert job.lines == store.notices
+
+
+def test_an_input_with_too_few_values_has_no_drift_metric(tmp_path: Path) -> None:
+    store = Store()
+    job = Job(store, tmp_path)
+    found = numbers(10)
+    few = {"value": InputDrift((0,) * 10), "heat": InputDrift([100] * 10, [100.0] * 10)}
+    job.take(JobNumbers(found.counts, drift=few))
+    job.runs.close()
+    ((_, metrics),) = next(iter(store.points.values()))
+    assert {name for name in metrics if "drift" in name} == {"production/drift_heat"}
+
+
+def test_a_damaged_record_of_logged_scores_begins_a_new_run(tmp_path: Path) -> None:
+    store = Store()
+    before = Job(store, tmp_path)
+    before.take(numbers(30))
+    before.runs.close()
+    [record] = [path for path in tmp_path.iterdir() if "production" in path.name]
+    for content in ("{", "[]", '{"logged": 5}'):
+        record.write_text(content)
+        after = Job(store, tmp_path, is_resume=True)
+        after.take(numbers(40))
+        after.runs.close()
+        assert scored(list(store.points.values())[-1]) == [(40, 40)]
+    assert len(store.points) == 4
 
 
 def test_nothing_is_logged_before_a_forecast_is_scored(tmp_path: Path) -> None:
@@ -152,7 +199,7 @@ def test_a_resumed_stream_continues_the_run_and_repeats_no_score(tmp_path: Path)
     before.take(numbers(30))
     before.runs.close()
     after = Job(store, tmp_path, is_resume=True)
-    after.take(numbers(20))  # fewer scores than before, because the stream resumed from an older snapshot
+    after.take(numbers(20))  # the stream resumed from an older snapshot, so it has fewer scores
     after.take(numbers(35))
     after.runs.close()
     (points,) = store.points.values()
@@ -193,6 +240,7 @@ def test_the_oldest_batches_are_dropped_while_the_store_is_unreachable(
     job = Job(store, tmp_path)
     for windows in range(1, 6):
         job.take(numbers(windows))
+        assert job.runs._dropped == max(windows - 3, 0)
     began_s = time.monotonic()
     job.runs.close()
     assert time.monotonic() - began_s < 10

@@ -69,13 +69,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def short_model(folder: Path) -> TrainOutcome:
-    """Train the first version of the model on too few windows for a backtest."""
+    """Return the result of training the first version of the model, on too few windows for a backtest."""
     return run_training(config(folder, "short.parquet"), "short")
 
 
 @pytest.fixture(scope="module")
 def champion(folder: Path, short_model: TrainOutcome) -> TrainOutcome:
-    """Train the second version of the model on waves, for one epoch."""
+    """Return the result of training the second version of the model, on waves and for one epoch."""
     return run_training(config(folder, "old.parquet", training={"epochs": 1}), "old")
 
 

@@ -80,7 +80,7 @@ class DyingEngine:
         run_in_process(run, die_after_snapshots)
 
 
-def test_a_stream_resumes_exactly_after_its_engine_dies(
+def test_a_stream_has_the_same_outputs_although_its_engine_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run_stream(stream(tmp_path, "quiet", 0.0, 0))
@@ -183,7 +183,7 @@ def test_a_worker_of_a_replaced_run_writes_nothing(tmp_path: Path, monkeypatch: 
         assert keys(store) == before
 
 
-def test_a_run_writes_no_forecasts_into_an_output_it_lost(
+def test_a_run_writes_no_forecasts_into_an_output_that_another_run_owns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_after_takeover(run: Run, on_progress: Callable[[], None]) -> None:

@@ -64,7 +64,9 @@ def test_a_sweep_logs_a_child_run_for_every_trial(folder: Path, swept: SweepOutc
     assert sorted(trials_of(folder, swept.trained.run_id)["trial"].to_list()) == [1, 2, 3, 4]
 
 
-def test_the_job_settings_are_tried_first_and_the_best_registered(folder: Path, swept: SweepOutcome) -> None:
+def test_a_sweep_first_tries_the_job_settings_and_registers_the_best_model(
+    folder: Path, swept: SweepOutcome
+) -> None:
     assert swept.trials[0].settings == {}
     assert swept.best.skill == max(t.skill or 0.0 for t in swept.trials if t.ended == "finished")
     chosen = with_settings(job(folder), swept.best.settings)
@@ -154,7 +156,7 @@ def test_an_interrupted_sweep_keeps_its_finished_trials(
     assert sorted(trials_of(tmp_path, parent)["trial"].to_list()) == [1, 2]
 
 
-def test_a_sweep_without_finished_trials_raises_the_error(
+def test_a_sweep_whose_trials_all_fail_raises_the_error_of_a_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "train", train_failing(1, DataError("the loss is not a number")))

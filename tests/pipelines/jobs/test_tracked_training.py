@@ -41,7 +41,7 @@ def run(client: MlflowClient, outcome: TrainOutcome) -> Run:
 
 
 def table_of(folder: Path, run_id: str, path: str) -> pl.DataFrame:
-    """Read a table from the files that a run has logged to MLflow."""
+    """Return a table that an MLflow run has logged as a file."""
     found = json.loads((folder / "mlartifacts" / run_id / "artifacts" / path).read_text())
     return pl.DataFrame(found["data"], schema=found["columns"], orient="row", infer_schema_length=None)
 

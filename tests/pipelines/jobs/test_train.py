@@ -83,7 +83,7 @@ def test_training_and_refit_losses_are_logged_separately(folder: Path, outcome: 
     assert outcome.as_json()["refit_epochs"] == outcome.refit_history
 
 
-def test_the_backtest_uses_weights_trained_without_its_windows(
+def test_the_backtest_uses_weights_trained_without_backtest_windows(
     tmp_path: Path,
 ) -> None:
     outcomes = [run_training(job(tmp_path, refit=refit), "waves") for refit in (True, False)]
@@ -129,7 +129,7 @@ def test_series_with_hostile_names_are_trained_and_plotted(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "broken",
     [
-        "backtest_log.plots.fan_figure",
+        "backtest_log.fan_plot.fan_figure",
         "train.plots.loss_figure",
         "train.gradient_norms",
         "backtest_log.backtest",

@@ -17,6 +17,7 @@ import grpc
 import psutil
 import pytest
 
+from forecaster.process_start import started_s
 from pipelines.runners import engine
 from pipelines.runners.engine import end_orphans
 from pipelines.runners.prism import PrismServer, prism_options
@@ -59,7 +60,7 @@ def read_prism_pid(job: subprocess.Popen[str]) -> int:
 def has_ended(pid: int, within_s: float = TIMEOUT_S) -> bool:
     deadline_s = time.monotonic() + within_s
     while time.monotonic() < deadline_s:
-        if engine.started_s(pid) is None:
+        if started_s(pid) is None:
             return True
         time.sleep(0.05)
     return False
@@ -146,7 +147,7 @@ def test_the_prism_of_a_killed_job_can_be_ended_later(job: subprocess.Popen[str]
             child.kill()
     job.kill()
     job.wait(timeout=TIMEOUT_S)
-    assert engine.started_s(pid) is not None
+    assert started_s(pid) is not None
     assert end_orphans() == [pid]
     assert has_ended(pid)
     assert list((own_cache / "run").iterdir()) == []
@@ -155,7 +156,7 @@ def test_the_prism_of_a_killed_job_can_be_ended_later(job: subprocess.Popen[str]
 def test_ending_orphans_keeps_the_prism_of_a_running_job(job: subprocess.Popen[str], own_cache: Path) -> None:
     pid = read_prism_pid(job)
     assert end_orphans() == []
-    assert engine.started_s(pid) is not None
+    assert started_s(pid) is not None
 
 
 def test_ending_orphans_keeps_another_process_with_the_id_of_a_prism(own_cache: Path) -> None:
@@ -220,3 +221,13 @@ def test_a_lost_connection_of_a_worker_prints_no_error_but_a_bug_does(
         end_with(ValueError("a mistake"))
     end_with(grpc.RpcError("another connection"))
     assert [str(ended.exc_value) for ended in raised] == ["a mistake", "another connection"]
+
+
+def test_a_corrected_clock_does_not_end_the_prism_of_a_running_job(
+    job: subprocess.Popen[str], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A correction of the clock moves the times of the boot and of the starts of all processes."""
+    pid, boot_s = read_prism_pid(job), psutil.boot_time()
+    monkeypatch.setattr("psutil._psplatform.boot_time", lambda: boot_s + 3)
+    assert end_orphans() == []
+    assert started_s(pid) is not None

@@ -35,10 +35,10 @@ def test_alert_rules_are_read_in_order_with_their_defaults(tmp_path: Path) -> No
         ('band = [0, 1]\ncommand = "a"', "alerts[0].metric: is missing: measure to watch: coverage"),
         ('metric = "coverage"\ncommand = "a"', "alerts[0].band: is missing: smallest and largest value"),
         ('metric = "mape"\nband = [0, 1]', "alerts[0].metric: must be coverage, error or drift"),
-        (COVERAGE, "alerts[0]: needs either a command or a webhook"),
+        (COVERAGE, "alerts[0]: needs a command or a webhook, and not both"),
         (
             f'{COVERAGE}command = "a"\nwebhook = "https://a.org"',
-            "alerts[0]: needs either a command or a webhook",
+            "alerts[0]: needs a command or a webhook, and not both",
         ),
         (
             f'{COVERAGE}command = "a\'b"',

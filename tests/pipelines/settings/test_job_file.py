@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,18 @@ def test_a_written_job_file_reads_back_unchanged(tmp_path: Path, overrides: dict
     assert load_config(job) == config
 
 
+def test_every_setting_that_is_commented_out_has_a_valid_example(tmp_path: Path) -> None:
+    section, examples = "", []
+    for line in commented_toml().partition("# [[alerts]]")[0].splitlines():
+        section = line if line.startswith("[") else section
+        if re.match(r"# \w+ = ", line):
+            examples.append(f"{section}\n{line[2:]}\n")
+    assert {name for text in examples for name in re.findall(r"^\w+", text, re.MULTILINE)} >= {"end", "flat"}
+    for text in examples:
+        (tmp_path / "job.toml").write_text(text)
+        load_config(tmp_path / "job.toml")
+
+
 def test_commented_toml_writes_a_comment_above_every_setting() -> None:
     lines = commented_toml().splitlines()
     for key in JobConfig().flat():
@@ -95,7 +108,7 @@ def test_options_override_the_job_file(tmp_path: Path) -> None:
         ("[network]\nhiden = 3", "job.toml: network.hiden: no such setting; did you mean network.hidden?"),
         ("[jobs]\nhidden = 3", "job.toml: jobs.hidden: no such setting; did you mean network.hidden?"),
         ("[netwrk]\nhidden = 3", "job.toml: netwrk: no such setting; did you mean network?"),
-        ("[output]\nxyz = 3", "job.toml: output.xyz: no such setting; [output] has folder, format"),
+        ("[output]\nxyz = 3", "job.toml: output.xyz: no such setting; [output] has folder, format, flat"),
         ("network = 3", "job.toml: network = 3: must be a section that begins with [network]"),
         (
             '[windows]\nfreq = "1x"',
@@ -134,3 +147,11 @@ def test_an_unreadable_job_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "junk.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is not text in UTF-8"):
         load_config(tmp_path / "junk.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("store", "store"), ("3", "3"), ("1.10", "1.10"), ('["store", "item"]', ("store", "item"))],
+)
+def test_an_option_names_one_column_of_series_ids_or_several(text: str, read: object) -> None:
+    assert load_config(overrides={"data.series_id": text}).data.series_id == read

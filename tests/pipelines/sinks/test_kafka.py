@@ -26,12 +26,22 @@ def issued() -> Forecasts:
     return advance(model, model.initial_state(), Windows(("a", "b"), START, values))[1]
 
 
+def test_shadow_forecasts_in_avro_have_a_schema_of_their_own_topic() -> None:
+    frame = issued().frame()
+    with registry_of(lambda request: (200, {"id": 7})) as registry:
+        topics = Topics(Broker("nowhere:9092"), "forecasts", "avro", registry.url, shadow="beside")
+        encode = _avro_encoder(topics)
+        for topic in (topics.forecasts, topics.shadow):
+            assert len(encode(topic, frame)) == len(frame)
+    assert {*registry.posted} == {f"/subjects/{topic}-value/versions" for topic in ("forecasts", "beside")}
+
+
 def test_forecasts_in_avro_have_every_column() -> None:
     frame = issued().frame()
     assert frame["p_value"].null_count() < len(frame)
     with registry_of(lambda request: (200, {"id": 7})) as registry:
         topics = Topics(Broker("nowhere:9092"), "forecasts", "avro", registry.url)
-        values = _avro_encoder(topics)(frame)
+        values = _avro_encoder(topics)(topics.forecasts, frame)
     schema = fastavro.parse_schema(
         json.loads(registry.posted["/subjects/forecasts-value/versions"]["schema"])
     )

@@ -27,7 +27,9 @@ def test_summed_histograms_equal_the_histogram_of_all_latencies(parts: list[list
 
 
 @given(latencies.filter(bool), st.floats(0.01, 1))
-def test_a_latency_quantile_is_within_five_percent_of_exact(values: list[float], level: float) -> None:
+def test_a_latency_quantile_is_within_five_percent_of_the_exact_quantile(
+    values: list[float], level: float
+) -> None:
     found = histogram(values)
     exact_ms = sorted(values)[max(math.ceil(level * found.count) - 1, 0)]
     assert found.quantile_ms(level) == pytest.approx(exact_ms, rel=0.05, abs=0.5)

@@ -9,6 +9,6 @@ import pytest
 
 @pytest.fixture
 def inbox(tmp_path: Path) -> Path:
-    """Create an empty folder for a source to watch."""
+    """Return a new, empty folder for a source to watch."""
     (tmp_path / "in").mkdir()
     return tmp_path / "in"

@@ -116,7 +116,7 @@ def test_a_request_for_the_version_in_use_is_ignored(states: Path) -> None:
     assert [batch_of(log).changes for _ in range(3)] == [1, 1, 1]
 
 
-def test_a_run_that_lost_its_output_folder_decides_no_model_change(states: Path) -> None:
+def test_a_run_whose_output_another_run_owns_decides_no_model_change(states: Path) -> None:
     request_change(states.parent, Request("gru-b", "m/2", 2))
     log = changing(states, run="an earlier run")
     assert [batch_of(log).changes for _ in range(2)] == [1, 1]

@@ -160,7 +160,7 @@ def test_the_reader_requests_a_snapshot_at_the_end(stop_file: Path, clock: Clock
     assert (last.start, last.snapshot, last.ends) == (30, True, True)
 
 
-def test_snapshots_are_requested_at_intervals_after_their_rows(stop_file: Path, clock: Clock) -> None:
+def test_snapshots_are_requested_at_intervals_and_after_all_rows_read(stop_file: Path, clock: Clock) -> None:
     reader, requests = Reader(ten_row_batches(100), stop_file, 30, clock=clock), []
     offset = reader.at(0).offset
     for _ in range(20):
@@ -229,7 +229,7 @@ def test_the_reader_waits_for_slower_shards(stop_file: Path, clock: Clock, size:
         assert read.ended or read.wait_s or len(batches([read])[0].rows)
         offset = read.offset
         read_to.append(offset)
-    assert read_to[-1] == 40  # the limit is three batches, and the reader stops one batch after it
+    assert read_to[-1] == 40  # the reader stops one batch after its limit of three unapplied batches
     reached = 20
     assert [reader.at(offset).offset, reader.at(50).offset, reader.at(60).offset] == [50, 60, 60]
     reached = 60

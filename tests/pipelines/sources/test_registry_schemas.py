@@ -83,7 +83,7 @@ def test_an_unknown_schema_is_requested_again_after_growing_waits() -> None:
         for clock.now_s in range(200):
             with pytest.raises(SchemaUnknown):
                 schemas(8)
-        assert len(registry.requests) == 6  # requests at 0, 10, 30, 70, 130 and 190 s
+        assert len(registry.requests) == 6  # the requests are at 0, 10, 30, 70, 130 and 190 s
         answers["GET /schemas/ids/8"] = KNOWN
         clock.now_s = 300.0
         assert schemas(8)["name"] == "Row"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipelines.sources import replay
 from pipelines.sources.files import sorted_runs as runs
+from pipelines.sources.files.tables import Columns
 from pipelines.sources.replay import ReplaySource
 from schemas.errors import DataError
 from tests.fleets import HOUR
@@ -144,3 +145,14 @@ def read_without_waiting(source: ReplaySource, offset: int, steps: int = 1000) -
         found += step.batches
         offset = step.reached
     return found
+
+
+def test_a_replay_that_0_1_0_began_has_the_same_settings() -> None:
+    # The manifest of a replay stores this text. A setting that 0.1.0 lacked appears only if it is set.
+    assert repr(Columns()) == (
+        "Columns(layout='auto', series_id='', timestamp='', value='', event_id='', time_format='auto', "
+        "decimal='auto', missing=(), encoding='auto', observed=())"
+    )
+    later = repr(Columns(time_zone="UTC", null_values=("-",)))
+    assert "time_zone='UTC'" in later
+    assert "null_values=('-',)" in later

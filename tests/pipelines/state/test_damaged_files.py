@@ -87,7 +87,8 @@ def test_a_damaged_replay_manifest_is_refused(tmp_path: Path, rows: str) -> None
     )
     record = unseal(whole)
     for other in mistyped(record):
-        path.write_bytes(as_json(other))  # without a checksum, as earlier versions of Statecast wrote it
+        # Write the file without a checksum, as earlier versions of Statecast did.
+        path.write_bytes(as_json(other))
         line = line_of(lambda: check_replay(path, [rows], "how", 1, 0.0), [])
         assert line is not None or other["now_s"] in (True, -1), other
     path.write_bytes(as_json(record))
@@ -252,7 +253,7 @@ def test_a_damaged_replacement_manifest_deletes_no_output_rows() -> None:
 def test_jobs_are_refused_even_if_the_lock_file_of_a_store_is_damaged() -> None:
     with in_memory() as store:
         lock = store / ".lock-000001"
-        identity = {"host": "h", "machine": "m", "pid": 1, "started_s": 1.0, "since": "then"}
+        identity = {"host": "h", "machine": "m", "pid": 1, "started_after_boot_s": 1.0, "since": "then"}
         for data in (*damaged(as_json(identity)), *map(as_json, mistyped(identity))):
             lock.write_bytes(data)
 

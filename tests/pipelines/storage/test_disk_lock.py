@@ -143,7 +143,7 @@ def test_a_failed_job_releases_its_lock(tmp_path: Path) -> None:
             fail()
 
 
-def test_a_lock_is_taken_again_if_its_file_was_deleted_meanwhile(
+def test_a_lock_is_taken_again_if_its_file_was_deleted_before_it_was_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flock = fcntl.flock
@@ -151,7 +151,7 @@ def test_a_lock_is_taken_again_if_its_file_was_deleted_meanwhile(
 
     def flock_a_deleted_file(lock: int, operation: int) -> None:
         if not locked_files:
-            # Simulates the earlier owner of the lock, which deletes its file between the open and the lock.
+            # Simulate an earlier owner that deletes the lock file when this process has opened the file.
             (tmp_path / markers.LOCK).unlink()
         locked_files.append(lock)
         flock(lock, operation)

@@ -57,7 +57,7 @@ def write_lock_file_4(s3: Remote, **changes: Any) -> None:
 
 
 def test_a_job_killed_on_this_machine_loses_its_lease(s3: Remote) -> None:
-    write_lock_file_4(s3, started_s=1.0)
+    write_lock_file_4(s3, started_after_boot_s=-9.0)
     with locked(s3):
         assert keys(s3) == [".lock-000005"]
 
@@ -98,7 +98,7 @@ def test_one_of_two_simultaneous_jobs_is_refused(s3: Remote, monkeypatch: pytest
         pass
 
 
-def test_an_old_list_of_lock_files_does_not_reuse_their_numbers(
+def test_a_job_that_sees_an_old_list_of_lock_files_reuses_no_number(
     s3: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_lock_file_4(s3)  # the lock files 1 to 3 existed earlier and were deleted

@@ -17,7 +17,7 @@ from pipelines.storage import complete_replacement, replace_parts
 from schemas.errors import OutputError
 
 PARTS = ("forecasts", "late", "state")
-OLD = {"forecasts": "old", "state": "old"}  # no part "late", because the earlier job had no late rows
+OLD = {"forecasts": "old", "state": "old"}  # the earlier job had no late rows, so no part "late"
 NEW = dict.fromkeys(PARTS, "new")
 RENAMES = 5  # two renames move old parts away, and three put new parts in place
 
@@ -55,7 +55,7 @@ def fail_renames(
 
     def rename(source: Any, target: Any) -> None:
         nonlocal made
-        if Path(target).name == "complete":  # do not count this rename: it is that of a marker, not of a part
+        if Path(target).name == "complete":  # do not count renames of markers, which are no parts
             real(source, target)
             return
         made += 1
@@ -87,7 +87,7 @@ def test_a_failed_rename_leaves_the_old_parts(
         "out: cannot be put in place (Input/output error)"
     )
     assert read_parts(output) == OLD
-    complete_replacement(output / ".hidden", output)  # a job makes this call at its end
+    complete_replacement(output / ".hidden", output)  # a job calls this function at its end
     assert read_parts(output) == OLD
     assert not (output / ".hidden").exists()
 
@@ -126,7 +126,7 @@ def test_incomplete_new_parts_are_deleted(output: Path) -> None:
     assert read_parts(output) == OLD
 
 
-def test_new_parts_are_kept_if_the_file_complete_is_empty(output: Path) -> None:
+def test_new_parts_are_kept_if_their_marker_file_is_empty(output: Path) -> None:
     """Earlier versions did not sync the file ``complete``; after a power loss it could be empty."""
     hidden = output / ".hidden"
     (hidden / "complete").write_text("")

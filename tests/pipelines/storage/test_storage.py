@@ -260,7 +260,7 @@ def test_a_large_object_is_replaced_only_if_its_version_is_unchanged(s3: Remote)
     assert s3.replace(b"other", version)
 
 
-def test_replacing_in_a_missing_bucket_raises_an_error(s3: Remote) -> None:
+def test_replacing_an_object_in_a_missing_bucket_raises_an_error(s3: Remote) -> None:
     with pytest.raises(OSError, match="bucket"):
         Remote("s3://no-such-bucket/out/mark").replace(b"", "")
 

@@ -149,7 +149,7 @@ def test_a_worker_rarely_reads_the_owner_from_a_store(
         monkeypatch.setattr(Remote, "read_bytes", record_read)
         run(remote, [empty_batch("rows", 0)] * 200)
     # The worker reads the owner only before it publishes its counts, not after each of the 200 batches.
-    # It publishes its counts every `PUBLISHED_REMOTELY_EVERY_S` seconds.
+    # The worker publishes its counts every `PUBLISHED_REMOTELY_EVERY_S` seconds.
     assert 3 <= names_read.count(".run") <= 30
 
 
@@ -170,7 +170,7 @@ def test_outputs_after_the_last_snapshot_are_deleted_and_rewritten(
 ) -> None:
     batches = batches_of_windows()
     run(settings, with_last_snapshot(batches[:3]))
-    run(replace(settings, job="killed"), batches[3:])  # a run that writes no snapshot, like a killed run
+    run(replace(settings, job="killed"), batches[3:])  # this run, like a killed run, writes no snapshot
     assert len(read_forecasts(settings.output)) == 36
     run(replace(settings, job="again", resumed=True), batches[:3])
     assert len(read_forecasts(settings.output)) == 18
@@ -207,7 +207,7 @@ def test_a_snapshot_is_written_after_its_forecasts_are_synced(
     assert all(steps == on_disk for steps, on_disk in seen)
 
 
-def test_a_snapshot_holds_the_state_at_its_request(
+def test_a_snapshot_holds_the_state_at_the_time_of_its_request(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free, snapshots = threading.Event(), list[tuple[int, set[int]]]()
@@ -231,7 +231,7 @@ def test_a_snapshot_holds_the_state_at_its_request(
     put(workers, *batches[:2], empty_batch("rows", batches[1].stop, snapshot=True))
     wait_until(lambda: len(alive) == 1)
     put(workers, *batches[2:])
-    # Wait until all batches are applied; the snapshot that was requested before has not been written yet.
+    # Wait until all batches are applied; the snapshot requested after the first two is not written yet.
     wait_until(lambda: len(read_forecasts(settings.output)) == 36)
     assert snapshots == []
     free.set()
@@ -240,7 +240,7 @@ def test_a_snapshot_holds_the_state_at_its_request(
     (first, clocks), *others = snapshots
     assert (first, clocks) == (batches[1].stop, {START + 1})
     assert {offset for offset, _ in others} == {batches[-1].stop}
-    assert most == [1] * settings.shards  # at any time, memory holds the copy of one shard only
+    assert most == [1] * settings.shards  # at any time, memory has one copy of a shard at most
 
 
 def test_requests_during_a_snapshot_lead_to_one_more_snapshot(
@@ -344,10 +344,10 @@ def test_abandoned_workers_finish_only_their_current_work(
     begun, free = threading.Event(), threading.Event()
     write = files.ShardFiles.write_forecasts
 
-    def write_slowly(self: files.ShardFiles, forecasts: Forecasts) -> None:
+    def write_slowly(self: files.ShardFiles, forecasts: Forecasts, part: str) -> None:
         begun.set()
         assert free.wait(PATIENCE_S)
-        write(self, forecasts)
+        write(self, forecasts, part)
 
     monkeypatch.setattr(files.ShardFiles, "write_forecasts", write_slowly)
     workers = Workers(replace(settings, threads=1, windows_per_step=1))
@@ -378,7 +378,7 @@ def test_workers_of_job_returns_the_same_workers_until_end_job(settings: StepSet
     end_job(settings.job, abandon=True)
 
 
-def test_end_job_raises_errors_unless_abandoned(
+def test_end_job_raises_errors_of_workers_unless_the_job_is_abandoned(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_worker.ShardWorker, "step", lambda *given: raise_error())

@@ -30,7 +30,7 @@ def test_least_squares_without_forgetting_is_a_ridge_regression() -> None:
     after, block = step_through([Season(1), expert], block_of(values, 2))
     for s in range(3):
         y, scale = values[:, s], block.scale[:, s]
-        # Earlier windows lack a lag, so the expert does not learn from them.
+        # Windows before window ``reach + 1`` lack a lag, so the expert does not learn from these windows.
         rows = range(expert.reach + 1, 120)
         x = np.array([[(y[t - 1 - lag] - y[t - 1]) / scale[t] for lag in (1, 2)] for t in rows])
         target = np.array([(y[t] - y[t - 1]) / scale[t] for t in rows])

@@ -19,11 +19,11 @@ def test_weekly_naive_repeats_the_value_of_a_week_before() -> None:
     values = np.random.default_rng(0).normal(size=(200, 2)).cumsum(axis=0)
     values[20, 1] = np.nan
     _, block = step_through([Season(1), SeasonalNaive(WEEK + 2, WEEK, "weekly")], block_of(values, WEEK + 2))
-    forecast = block.last + block.scale * block.members["weekly"]  # axes: horizon, window, series
+    forecast = block.last + block.scale * block.members["weekly"]  # the axes are horizon, window and series
     t = 180
     for ahead in (1, 7, WEEK):
         np.testing.assert_allclose(forecast[ahead - 1, t, 0], values[t + ahead - WEEK, 0], atol=1e-5)
-    # The forecast repeats after a week.
+    # Forecasts more than a week ahead repeat the forecasts of the first week.
     np.testing.assert_allclose(forecast[WEEK + 1, t], forecast[1, t], atol=1e-5)
     # The last value is the forecast if the value of a week before is missing.
     assert forecast[7, t, 1] == values[t, 1]

@@ -16,7 +16,7 @@ EXPERTS = ("right", "guess")
 
 
 def stacked(values: Floats, horizon: int = HORIZON, seed: int = 0) -> tuple[Arrays, Block, Stacking]:
-    """Step `Stacking` with three members: the last value, an almost exact expert, and a random expert."""
+    """Return the result of `Stacking` of the last value, an almost exact expert, and a random expert."""
     rng = np.random.default_rng(seed)
     block = block_of(values, horizon)
     windows, series = values.shape
@@ -46,7 +46,8 @@ def test_stacking_is_nearly_as_accurate_as_its_best_member() -> None:
     _, block, _ = stacked(values)
     for h in (1, 3):
         combined = np.abs(values[100 + h :] - block.out.forecast[1, 100:-h, :, h - 1]).mean()
-        assert combined < 0.6  # the worst member has a mean error of 1.6, the last value 0.8 and 1.4
+        # The worst member has a mean error of 1.6; the last value has 0.8 at horizon 1 and 1.4 at horizon 3.
+        assert combined < 0.6
 
 
 def test_all_members_have_equal_weights_before_the_first_actual() -> None:
@@ -94,7 +95,7 @@ def test_a_member_regains_its_weight_after_large_early_errors() -> None:
     component = Stacking(("late",), 1, middle=1)
     _, block = component.step(component.init(1), block)
     error = np.abs(block.out.forecast[1, :-1, 0, 0] - values[1:, 0])
-    assert error[20:30].mean() < 2.0  # while the expert's error is 20, its weight is about 0
+    assert error[20:30].mean() < 2.0  # an expert with an error of 20 has a weight of about 0
     assert error[280:].mean() < 0.3
 
 
@@ -113,7 +114,7 @@ def test_a_residual_exists_only_once_the_forecast_window_is_observed() -> None:
     """A residual is an actual minus its forecast; it is NaN before the actual is observed."""
     values = walk(12, 1)
     other = values.copy()
-    other[10] += 50.0  # an outlier, so that the forecasts for window 10 are wrong
+    other[10] += 50.0  # window 10 is an outlier, so the forecasts for it are wrong
     _, one, _ = stacked(values)
     _, two, _ = stacked(other)
     np.testing.assert_array_equal(one.out.forecast[:, :7], two.out.forecast[:, :7])

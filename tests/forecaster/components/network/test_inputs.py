@@ -36,7 +36,7 @@ def test_lag_inputs_are_distances_from_the_last_value_divided_by_spread(fleet: W
         for t in range(len(fleet.values)):
             past = fleet.values[t - lag] if t >= lag else np.full(fleet.values.shape[1], np.nan)
             off = np.where(np.isnan(past), block.mean[t], past) - block.last[t]
-            # Larger distances are compressed before they become inputs.
+            # Distances above 20 scales are compressed before they become inputs, so check only their bound.
             near = np.abs(off) <= 20 * block.scale[t]
             expected = np.clip(off / block.spread[t], -6, 6)
             np.testing.assert_allclose(found.x[t, near, column], expected[near], atol=1e-4)
@@ -61,7 +61,7 @@ def test_network_inputs_do_not_depend_on_the_level_of_values() -> None:
     np.testing.assert_allclose(base.x[1:], raised.x[1:], atol=1e-5)
 
 
-def test_missing_lags_become_the_mean_and_missing_differences_0() -> None:
+def test_a_missing_lag_becomes_the_mean_and_a_missing_difference_becomes_0() -> None:
     found = inputs_of([1.0, 2.0, math.nan, math.nan, 5.0])
     x, block = found.x[:, 0], found.block
     assert x[:, 4].tolist() == [1, 1, 0, 0, 1]
@@ -109,8 +109,8 @@ def test_time_of_day_inputs_repeat_after_a_day(freq_s: int, windows: int) -> Non
 def test_time_of_year_inputs_repeat_after_a_year() -> None:
     values = np.zeros((13, 1))
     x = network_inputs(values, np.array([636]), Frequency(0, 1), CONFIG, RIDGE).x[:, 0]  # 2023
-    # Columns 7 and 8 are sine and cosine of the position of the window in its month: always the first day.
-    # Columns 9 and 10 are sine and cosine of the position of the window in its year, which is 0 in January.
+    # Columns 7 and 8 are sine and cosine of the day of the month on which the next window begins: day 1.
+    # Columns 9 and 10 are sine and cosine of the position of the next window in its year: 0 after December.
     np.testing.assert_allclose(x[:, 7:9], [[0.0, 1.0]] * 13, atol=1e-6)
     np.testing.assert_allclose(x[11, 9:11], [0.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(x[0, 9:11], x[12, 9:11], atol=0.02)

@@ -85,7 +85,7 @@ def test_an_untrained_network_forecasts_near_its_linear_experts() -> None:
     experts[:2] = 3.0
     with torch.inference_mode():
         middle = net(torch.randn(50, 4, INPUTS), *net.initial(4), experts=experts)[0][1]
-    # both ridge experts forecast 3, and have about 0.64 of the weight
+    # both ridge experts forecast 3, and their weights are about 0.64 together
     assert ((middle > 1.7) & (middle < 2.3)).all()
 
 
@@ -98,7 +98,7 @@ def test_the_median_is_the_weighted_experts_plus_a_correction() -> None:
         )
         without_experts = net(x, *state)[0]
     torch.testing.assert_close(alone, without_experts)
-    # adding 2 to all experts adds 2, because their weights sum to 1
+    # Adding 2 to the forecasts of all experts adds 2 to the median, because the weights sum to 1.
     torch.testing.assert_close(two, one + 2.0)
     low, high = experts.min(dim=0).values, experts.max(dim=0).values
     assert ((one - alone >= low - 1e-5) & (one - alone <= high + 1e-5)).all()

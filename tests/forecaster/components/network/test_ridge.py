@@ -40,7 +40,7 @@ def walks(windows: int = 90, series: int = 3) -> Floats:
     return 50 + np.random.default_rng(0).normal(size=(windows, series)).cumsum(axis=0)
 
 
-def test_fixed_experts_forecast_past_seasons_the_mean_or_the_last_value() -> None:
+def test_a_fixed_expert_forecasts_a_past_season_the_mean_or_the_last_value() -> None:
     values = walks()
     block = block_of(values)
     changes = expert_forecasts(block, NO_RIDGE, SEASON)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pipelines.settings.data_config import DataConfig
 from pipelines.sources.files import tables
 from pipelines.sources.files import validated_rows as files
+from pipelines.sources.files.decimals import Decimals
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from schemas.errors import ConfigError, DataError
@@ -113,8 +115,8 @@ def test_a_file_with_an_ambiguous_decimal_sign_is_refused(tmp_path: Path, cells:
 
 
 def test_one_file_is_never_read_with_two_decimal_signs(tmp_path: Path) -> None:
-    # The first batch looks like numbers with three decimals, but its points group thousands.
-    # Only the decimal commas in the second batch show this.
+    # The first batch looks like numbers with three decimals, although its points group thousands.
+    # Only the decimal commas in the second batch show that the points group thousands.
     path = write_cells(tmp_path, ["1.234", "5.678", "1,5", "2,5"])
     with pytest.raises(DataError, match=r"'1\.234' is either"):
         read(path, batch_rows=2)
@@ -149,15 +151,13 @@ def test_an_encoding_with_a_byte_order_mark_is_detected(tmp_path: Path, encoding
     assert read(packed) == ([1.5] * 300, [])
 
 
-def test_the_error_for_an_undetected_encoding_names_the_setting(tmp_path: Path) -> None:
+def test_the_setting_of_the_encoding_is_used(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
-    path.write_bytes("series_id,timestamp,value\nK\u00fcche,2023-01-01,1.5\n".encode("cp1252"))
-    with pytest.raises(
-        DataError, match=r"is not text in UTF-8: save it as UTF-8, or set data\.encoding, such as"
-    ):
-        tables.check(path)
-    (part,) = files.read_file(path, Input(Columns(encoding="cp1252")), 1.8e9)
-    assert part.rows["series_id"].to_list() == ["K\u00fcche"]
+    path.write_bytes("series_id,timestamp,value\n\u043a,2023-01-01,1.5\n".encode("cp1251"))
+    (part,) = files.read_file(path, Input(Columns(encoding="cp1251")), 1.8e9)
+    assert part.rows["series_id"].to_list() == ["\u043a"]
+    assert tables.check(path, Columns(encoding="cp1251")).file_notices == ()
+    assert tables.check(path).file_notices[0].startswith("is not UTF-8, read as Windows-1252")
 
 
 @pytest.mark.parametrize(
@@ -172,3 +172,22 @@ def test_the_error_for_an_undetected_encoding_names_the_setting(tmp_path: Path) 
 def test_invalid_settings_of_text_files_are_refused(setting: str, value: str, message: str) -> None:
     with pytest.raises((ConfigError, ValueError), match=message):
         DataConfig(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("cells", "read"),
+    [
+        (["$1,234.50", "-$5", "$ -5.25", "+7", "USD 7.5", "5 EUR", "5€"], [1234.5, -5, -5.25, 7, 7.5, 5, 5]),
+        (["1.234,50 €", "-5,1", "€ 2", "1 234,5 kr"], [1234.5, -5.1, 2, 1234.5]),
+        (["12.5%", "12 %", "-3%"], [12.5, 12, -3]),
+        (["(1,234.50)", "($3.25)", "( 2.0 %)", "1.5"], [-1234.5, -3.25, -2, 1.5]),
+        (["(1.234,50)", "0,5 %"], [-1234.5, 0.5]),
+        (
+            ["$", "5 apples", "--5", "(5", "5)", "$$5", "1.5", "€%"],
+            [None, None, None, None, None, None, 1.5, None],
+        ),
+    ],
+)
+def test_currencies_percent_signs_and_brackets_are_read(cells: list[str], read: list[float | None]) -> None:
+    frame = Decimals(Path("f.csv"), "auto").rewrite(pl.DataFrame({"v": cells}), ["v"])
+    assert frame["v"].str.strip_chars().cast(pl.Float64, strict=False).to_list() == read

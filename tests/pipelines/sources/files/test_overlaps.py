@@ -1,4 +1,4 @@
-"""Test that two wide files with different values for the same times are refused, with limited memory."""
+"""Test that two wide files with different values for the same times are refused in limited memory."""
 
 from __future__ import annotations
 

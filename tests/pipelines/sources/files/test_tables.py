@@ -190,10 +190,11 @@ def test_a_file_with_only_a_header_has_no_rows(tmp_path: Path) -> None:
         ("in.csv", b"\n\n", "FILE: is empty"),
         ("in.jsonl", b"\n", "FILE: is empty"),
         ("in.parquet", b"", "FILE: is empty"),
-        ("in.xlsx", b"PK", "FILE: is of no known kind, .xlsx; only CSV, Parquet or"),
+        ("in.docx", b"PK", "FILE: is of no known kind, .docx; only CSV, Parquet, JSON lines or Excel"),
+        ("in.xlsx", b"PK", "FILE: is incomplete or not a spreadsheet"),
         ("in.csv", b"\x00\x01\x02", "FILE: is not a CSV file: its first line is not text"),
-        ("in.csv", b"\x89PNG\r\n", "FILE: is not text in UTF-8: save it as UTF-8"),
-        ("in.csv", b"series_id,timestamp,value\n\xff,1,2\n", "FILE: is not text in UTF-8: save it as UTF-8"),
+        ("in.csv", b"\x89PNG\r\n\x1a\n", "FILE: is not text in UTF-8: save it as UTF-8"),
+        ("in.csv", b"series_id,timestamp,value\n\xc3\xa4,1,2\n\xff,1,2\n", "FILE: is not text in UTF-8"),
         ("in.csv.gz", b"series_id,timestamp,value\n", "FILE: is incomplete or not a gzip file"),
         ("in.csv", b"a,a\n1,2\n", "FILE: two columns are called 'a': rename one"),
         ("in.csv", b"item_id,when,y\na,x,1\n", "FILE: no column timestamp, ds, time, date, datetime, date_"),
@@ -274,5 +275,5 @@ def test_an_input_without_files_is_refused(tmp_path: Path) -> None:
         input_files([])
     with pytest.raises(DataError, match=r"none.csv: no such file or folder"):
         input_files([tmp_path / "none.csv"])
-    with pytest.raises(DataError, match="no CSV, Parquet or JSON lines files"):
+    with pytest.raises(DataError, match="no CSV, Parquet, JSON lines or Excel files"):
         input_files([tmp_path])

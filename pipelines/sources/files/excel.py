@@ -1,0 +1,87 @@
+"""Read the first sheet of Excel and OpenDocument files, with the package fastexcel (extra ``excel``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipelines.sources.files.csv_header import UNNAMED
+from pipelines.sources.files.file_identity import Identity, identity_of
+from schemas import arrow
+from schemas.errors import DataError
+
+SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+
+_UNNAMED = "__UNNAMED__"  # fastexcel's name of a column without a name, followed by its number from 0
+
+
+def first_sheet(path: Path) -> pl.DataFrame:
+    """Return the first sheet: its first row names the columns, and the cells have the types of the sheet.
+
+    A column with cells of several types is String; its numbers have 10 digits.
+
+    Raises:
+        DataError: the package fastexcel is not installed, or the file cannot be read.
+    """
+    return _first_sheet(path, identity_of(path))
+
+
+def other_sheets(path: Path) -> list[str]:
+    """Return the names of the sheets that are not read.
+
+    Raises:
+        DataError: see `first_sheet`.
+    """
+    with _reading(path):
+        return list(_package(path).read_excel(path).sheet_names[1:])
+
+
+def frames(path: Path, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
+    """Yield the named columns of the first sheet in frames of at most ``rows`` rows."""
+    yield from first_sheet(path).select(names).iter_slices(rows)
+
+
+@lru_cache(maxsize=1)  # a sheet is read at once; a job reads it to check it, and then its rows
+def _first_sheet(path: Path, identity: Identity | None) -> pl.DataFrame:
+    with _reading(path):
+        # the types of columns are found from all cells, so that none is dropped because of its type
+        rows = _package(path).read_excel(path).load_sheet(0, schema_sample_rows=None).to_arrow()
+    frame = arrow.frame_of(rows)
+    if not frame.width:
+        raise DataError(f"{path}: its first sheet is empty")
+    names = [" ".join(name.split()) for name in frame.columns]
+    places = {name: int(name.removeprefix(_UNNAMED)) + 1 for name in names if name.startswith(_UNNAMED)}
+    named = [f"{UNNAMED}{places[name]})" if name in places else name for name in names]
+    frame.columns = _distinct(path, named)
+    return frame
+
+
+def _distinct(path: Path, names: list[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: two columns are called {twice[0]!r}: rename one")
+    return names
+
+
+def _package(path: Path) -> Any:
+    try:
+        import fastexcel  # an extra package, which other kinds of files do not need
+    except ImportError:
+        raise DataError(
+            f"{path}: spreadsheets need the package fastexcel: pip install 'statecast[excel]'"
+        ) from None
+    return fastexcel
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _package(path).FastExcelError as error:
+        line = str(error).splitlines()[0][:200]
+        raise DataError(f"{path}: is incomplete or not a spreadsheet ({line}): save it again") from None

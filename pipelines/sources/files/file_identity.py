@@ -1,0 +1,17 @@
+"""Recognize a file that was changed or replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+Identity = tuple[str, int, int]
+"""Name, size in bytes and modification time in nanoseconds; differs if the file was changed or replaced."""
+
+
+def identity_of(path: Path) -> Identity | None:
+    """Return the current identity of a file; None if the file does not exist."""
+    try:
+        at = path.stat()
+    except OSError:
+        return None
+    return path.name, at.st_size, at.st_mtime_ns

@@ -1,0 +1,138 @@
+"""Find the format of the times of a file that no format describes, such as ``1/31/2010 0:00``.
+
+A format is looked for only if none of the first times can be read without one (see `schemas.cells.times`).
+All times of the file decide: the format must read every time that any of the known formats reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from schemas import cells, observations
+from schemas.errors import DataError
+
+_DAYS = (
+    "%m/%d/%Y",
+    "%d/%m/%Y",
+    "%d.%m.%Y",
+    "%Y/%m/%d",
+    "%Y.%m.%d",
+    "%Y-%m-%d",
+    "%m-%d-%Y",
+    "%d-%m-%Y",
+    "%m/%d/%y",
+    "%d/%m/%y",
+    "%y/%m/%d",
+    "%d.%m.%y",
+    "%d-%B-%Y",
+    "%d-%B-%y",
+    "%d %B %Y",
+    "%B %d, %Y",
+)  # %B also reads short names such as Jan
+_CLOCKS = ("", " %H:%M", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S%.f")
+_CLOCKS += (", %I:%M %p", ", %I:%M:%S %p")  # %S%.f reads seconds with and without a fraction
+PATTERNS = tuple(day + clock for day in _DAYS for clock in _CLOCKS)
+
+_EXCEL = "excel"
+_EXCEL_DAYS = (20_000, 80_000)  # 1954-10-03 to 2119-01-11
+_FEW = 100
+
+
+def needs_format(head: pl.Series) -> bool:
+    """Return whether none of the first times of a column can be read without a format."""
+    if cells.times(head.head(1)).is_not_null().any():  # the usual case, at little cost
+        return False
+    known = head.filter(cells.given(head))
+    return not known.is_empty() and bool(cells.times(known).is_null().all())
+
+
+def fits_a_format(column: pl.Series) -> bool:
+    """Return whether all cells of a column of text are times of one of `PATTERNS`."""
+    few = column.head(_FEW)
+    fitting = [pattern for pattern in PATTERNS if _read(few, pattern).is_not_null().all()]
+    return any(_read(column, pattern).is_not_null().all() for pattern in fitting)
+
+
+def detect_format(path: Path, batches: Iterable[pl.Series]) -> str:
+    """Return the format of the times of a column; ``auto`` if no format reads any of its first times.
+
+    Args:
+        path: the file, for errors.
+        batches: the whole column, in pieces.
+
+    Raises:
+        DataError: two formats read all times, because day and month could be exchanged, or no format reads
+            all times.
+    """
+    formats: list[str] = []
+    example: pl.Series | None = None  # a cell that the formats read as different times, if there is one
+    for batch in batches:
+        distinct = batch.filter(cells.given(batch)).unique(maintain_order=True)
+        if not formats:
+            formats = _formats_of(distinct)
+            if not formats:
+                return cells.AUTO
+        read = {one: _read(distinct, one) for one in formats}
+        wanted = cells.times(distinct).is_not_null()
+        for times in read.values():
+            wanted |= times.is_not_null()
+        if _EXCEL in formats:
+            wanted |= cells.numbers(distinct).is_not_null()
+        complete = [one for one in formats if (read[one].is_not_null() | ~wanted).all()]
+        if not complete:
+            raise DataError(f"{path}: {_several_forms(distinct, wanted, read)}")
+        formats = complete
+        if len(complete) > 1 and example is None:
+            differs = read[complete[0]] != read[complete[1]]
+            example = distinct.filter(differs.fill_null(False) | (not differs.any())).head(1)
+    if len(formats) > 1 and example is not None:
+        raise DataError(f"{path}: {_two_readings(example, formats)}")
+    return formats[0] if formats else cells.AUTO
+
+
+def unreadable_times_message(column: pl.Series, time_format: str) -> str:
+    """Return the message for a column without a readable time: the reason and a setting that helps."""
+    known = column.filter(cells.given(column))
+    first = pl.DataFrame({"series_id": ["a"], "timestamp": known.head(1), "value": [0.0]})
+    reason = observations.validate(first, time_format)[1]["reason"][0]
+    fitting = [one for one in _formats_of(known) if _read(known, one).is_not_null().all()]
+    fix = ": set data.time_format = " + " or ".join(f"'{one}'" for one in fitting) if fitting else ""
+    return f"none of the times in column {column.name!r} can be read: {reason}{fix}"
+
+
+def _formats_of(distinct: pl.Series) -> list[str]:
+    """Return the formats that read any of the first cells."""
+    few = distinct.head(_FEW)
+    if cells.numbers(few).is_not_null().all():
+        return [_EXCEL] if _read(few, _EXCEL).is_not_null().all() else []
+    return [one for one in PATTERNS if _read(few, one).is_not_null().any()]
+
+
+def _read(column: pl.Series, time_format: str) -> pl.Series:
+    """Convert a column to times by a format; a time outside the years 1678 to 2261 becomes null."""
+    times = cells.times(column, time_format)
+    in_range = times.is_between(observations.FIRST_TIME, observations.LAST_TIME)
+    if time_format == _EXCEL:
+        in_range &= cells.numbers(column).is_between(*_EXCEL_DAYS)
+    return times.set(~in_range.fill_null(False), None)
+
+
+def _two_readings(example: pl.Series, formats: Sequence[str]) -> str:
+    ways = [f"'{one}' ({_read(example, one).dt.strftime('%Y-%m-%d')[0]})" for one in formats]
+    return (
+        f"the times in column {example.name!r}, such as {example[0]!r}, can be read in {len(ways)} ways: set "
+        f"data.time_format = {' or '.join(ways)}"
+    )
+
+
+def _several_forms(distinct: pl.Series, wanted: pl.Series, read: dict[str, pl.Series]) -> str:
+    best = max(read, key=lambda one: int(read[one].is_not_null().sum()))
+    is_read = read[best].is_not_null()
+    one, other = str(distinct.filter(is_read)[0]), str(distinct.filter(wanted & ~is_read)[0])
+    return (
+        f"the times in column {distinct.name!r} have several forms, such as {one!r} and {other!r}: write all "
+        f"in one form, or set data.time_format = '{best}', which quarantines the rows of other forms"
+    )

@@ -1,0 +1,51 @@
+"""Convert times without a zone, which are local times of a given zone, to UTC."""
+
+from __future__ import annotations
+
+import polars as pl
+
+TIME = pl.Datetime("us", "UTC")
+
+
+def check(zone: str) -> str:
+    """Return the name of a time zone unchanged if it is "" (UTC) or a name such as ``Europe/Berlin``.
+
+    Raises:
+        ValueError: there is no such zone.
+    """
+    try:
+        if zone:
+            pl.Series([None], dtype=pl.Datetime("us")).dt.replace_time_zone(zone)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        raise ValueError(
+            f"must be a name of the time zone database such as Europe/Berlin or UTC; {zone!r} is none"
+        ) from None
+    return zone
+
+
+def is_utc(zone: str) -> bool:
+    """Return True if local times of the zone are times in UTC."""
+    return zone in ("", "UTC")
+
+
+def to_utc(local: pl.Series, zone: str) -> pl.Series:
+    """Convert local times, ``Datetime("us", "UTC") [n]`` with the local clock, to times in UTC.
+
+    A time that exists twice (clocks are set back) or not at all (clocks are set forward) becomes null.
+    """
+    naive = local.dt.replace_time_zone(None)
+    return naive.dt.replace_time_zone(zone, ambiguous="null", non_existent="null").dt.convert_time_zone("UTC")
+
+
+def is_skipped(local: pl.Expr, zone: str) -> pl.Expr:
+    """Return True for local times (see `to_utc`) that do not exist in a zone; null is not skipped."""
+    naive = local.dt.replace_time_zone(None)
+    read = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    return local.is_not_null() & read.is_null()
+
+
+def is_repeated(local: pl.Expr, zone: str) -> pl.Expr:
+    """Return True for local times (see `to_utc`) that exist twice in a zone."""
+    naive = local.dt.replace_time_zone(None)
+    read = naive.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
+    return local.is_not_null() & read.is_null() & ~is_skipped(local, zone)

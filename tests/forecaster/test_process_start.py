@@ -1,0 +1,30 @@
+"""Tests that a process is recognised by its start time, also after a correction of the machine's clock."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+import pytest
+
+from forecaster.process_start import is_running, started_s
+
+
+def test_a_live_process_is_running_after_the_clock_was_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = started_s(os.getpid())
+    assert started is not None
+    created, booted = psutil.Process().create_time(), psutil.boot_time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: created + 3600)
+    monkeypatch.setattr(psutil, "boot_time", lambda: booted + 3600)
+    assert is_running(os.getpid(), started)
+
+
+def test_a_later_process_with_the_same_number_is_another_process() -> None:
+    started = started_s(os.getpid())
+    assert started is not None
+    assert not is_running(os.getpid(), started - 60)
+
+
+def test_a_number_without_a_process_is_not_running() -> None:
+    assert started_s(4194303) is None
+    assert not is_running(4194303, 1.0)

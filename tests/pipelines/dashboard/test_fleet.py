@@ -1,0 +1,74 @@
+"""What the page shows of a fleet, from snapshots that differ between shards."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipelines.dashboard import fleet
+from pipelines.dashboard.forecast_files import ForecastFile
+from pipelines.dashboard.output_view import OutputView
+from pipelines.dashboard.snapshots import ShardSeries, Snapshots
+from pipelines.sinks.files import read_forecasts
+from tests.fleets import START
+from tests.pipelines.dashboard.conftest import start_texts
+
+HOUR_US = 3_600_000_000
+
+
+@pytest.fixture
+def shards(finished: Path) -> list[ShardSeries]:
+    """The two snapshots of the finished backfill."""
+    return Snapshots(finished).read()
+
+
+def test_only_live_series_without_a_row_in_three_windows_are_silent(shards: list[ShardSeries]) -> None:
+    one = replace(
+        shards[0],
+        ids=pl.Series(["a", "b", "c", "d", "e"]),
+        clock=np.full(5, START + 50),
+        silent=np.array([2, 3, 30, 40, 3]),
+        live=np.array([True, True, True, False, True]),
+    )
+    found = fleet.silent_series([one])
+    assert [(row["series_id"], row["windows"]) for row in found["series"]] == [("c", 30), ("b", 3), ("e", 3)]
+    assert (found["count"], found["retired"]) == (3, 1)
+    assert found["series"][0]["since"] == start_texts(range(21, 22))[0]
+
+
+def test_the_slowest_shard_decides_until_when_windows_are_closed(shards: list[ShardSeries]) -> None:
+    slow = replace(shards[0].shard, closed_through=START + 9, watermarks={"rows": (START + 10) * HOUR_US})
+    fast = replace(shards[1].shard, closed_through=START + 19, watermarks={"rows": (START + 20) * HOUR_US})
+    pair = [replace(one, shard=shard) for one, shard in zip(shards, (slow, fast), strict=True)]
+    for both in (pair, pair[::-1]):
+        shown = fleet.as_json(fleet.numbers_of([], both), 0.0)
+        assert [shown["closed_until"], shown["watermark"]] == start_texts(range(10, 11)) * 2
+        assert shown["latency_ms"] == {}
+
+
+@pytest.mark.parametrize("known", [None, (0, 2), (1, 2), (3, 4), (2, 4)], ids=str)
+def test_a_file_of_another_number_of_shards_is_found_by_the_hash(known: tuple[int, int] | None) -> None:
+    """A snapshot names the shard of a series only among as many shards as its own table has."""
+    files = [ForecastFile("", "", "v", shard, 4, Path()) for shard in range(4)]
+    expected = known[0] if known is not None and known[1] == 4 else crc32(b"yard") % 4
+    assert [file.shard for file in files if file.may_hold("yard", known)] == [expected]
+
+
+def test_an_alarm_in_two_files_counts_once(output: Path) -> None:
+    before = OutputView(output).fleet()["alarms"]
+    for file in list((output / "forecasts").glob("*-r0-*.parquet")):
+        shutil.copy(file, file.with_name(file.name.replace("-r0-", "-r1-")))
+    assert OutputView(output).fleet()["alarms"] == before
+    assert before["total"] == len(read_forecasts(output).filter("alarm").unique(["series_id", "issued_at"]))
+
+
+def test_search_takes_a_text_literally(finished: Path) -> None:
+    view = OutputView(finished)
+    assert (view.search("gate.1")["count"], view.search("gate/1")["count"]) == (0, 1)
+    assert view.search("(")["count"] == 0

@@ -1,0 +1,40 @@
+"""Names of several columns are joined to one series id; different names never become one."""
+
+from __future__ import annotations
+
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.settings.data_config import Columns
+from pipelines.sources.messages.as_avro import frames_of
+from pipelines.sources.messages.as_json import json_decoder
+from pipelines.sources.messages.base import Messages
+from pipelines.sources.messages.field_names import Names
+from schemas import cells
+
+
+def test_parts_of_any_type_are_joined() -> None:
+    parts = [pl.Series([3, 3, None, 4]), pl.Series(["tea", "a/b", "x", " "])]
+    assert cells.joined_names(parts).to_list() == ["3/tea", "3/a%2Fb", None, None]
+    assert cells.joined_names(parts[1:]).to_list() == ["tea", "a/b", "x", " "]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(*[st.text("ab/", min_size=1, max_size=3)] * 2), unique=True, max_size=10))
+def test_different_parts_have_different_names(pairs: list[tuple[str, str]]) -> None:
+    parts = [pl.Series([pair[i] for pair in pairs], dtype=pl.String) for i in (0, 1)]
+    assert cells.joined_names(parts).n_unique() == len(pairs)
+
+
+def test_messages_join_their_fields_like_files() -> None:
+    names = Names.of(Columns(series_id=("store", "item")), series_in_key=False)
+    lines = [b'{"store":3,"item":"tea","ds":"2013-01-01","y":1}', b'{"store":3,"ds":"2013-01-01","y":1}']
+    (frame,) = json_decoder(names)(Messages(lines, [None, None]))
+    assert frame["series_id"].to_list() == ["3/tea", None]
+    records = [{"store": 3, "item": "tea", "ds": "2013-01-01", "y": 1.0}, {"store": 3, "ds": "x", "y": 1.0}]
+    (frame,) = frames_of(records, names, [0, 1])
+    assert frame["series_id"].to_list() == ["3/tea", None]
+    in_key = Names.of(Columns(series_id=("store", "item")), series_in_key=True)
+    assert "series_id" not in in_key.by_column
+    assert in_key.parts == ()
