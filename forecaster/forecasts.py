@@ -42,6 +42,8 @@ class Forecasts:
         scored_horizons: K horizons at which earlier forecasts are scored.
         scores: ``[3, T, S, K]`` float64, the scores of the earlier forecasts whose actuals are in these
             windows (see `forecaster.components.base.Outputs`); None if they are not known.
+        revision: ``[T, S]`` int64, the number of late rows that changed each forecast after its window was
+            due to close; None if it is 0 everywhere.
     """
 
     model_version: str
@@ -58,6 +60,7 @@ class Forecasts:
     index: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     scored_horizons: tuple[int, ...] = ()
     scores: Floats | None = None
+    revision: Ints | None = None
 
     def __post_init__(self) -> None:
         if not len(self.index):
@@ -80,12 +83,13 @@ class Forecasts:
         nested = pa.StructArray.from_arrays([steps, *(pa.array(q.reshape(-1)) for q in kept)], names)
         offsets = pa.array(np.arange(0, (rows + 1) * horizon, horizon, dtype=np.int64))
         end_us = self.freq.end_us(self.index[at])
+        revision = np.zeros(rows) if self.revision is None else self.revision[at, which]
         return pl.DataFrame(
             [
                 _ids(self.series_ids).gather(which),
                 pl.Series("issued_at", end_us).cast(pl.Datetime("us", "UTC")),
                 pl.Series("model_version", [self.model_version]).new_from_index(0, rows),
-                pl.Series("revision", np.zeros(rows, np.int32)),
+                pl.Series("revision", revision.astype(np.int32)),
                 *self._anomalies(at, which),
                 pl.Series("forecast", pa.LargeListArray.from_arrays(offsets, nested)),
             ]
@@ -102,6 +106,7 @@ class Forecasts:
         """
         first = parts[0]
         anomalies = [part.anomaly for part in parts if part.anomaly is not None]
+        has_revision = any(part.revision is not None for part in parts)
         return replace(
             first,
             values=np.concatenate([part.values for part in parts], axis=1),
@@ -112,12 +117,16 @@ class Forecasts:
             members={},
             index=np.concatenate([part.index for part in parts]),
             scores=None,
+            revision=np.concatenate([part._revisions() for part in parts]) if has_revision else None,
         )
 
     def latest(self) -> Forecasts:
         """Return these forecasts, with ``issued`` True only for the last issued forecast of each series."""
         issued_from_here = np.cumsum(self.issued[::-1], axis=0)[::-1]
         return replace(self, issued=self.issued & (issued_from_here == 1))
+
+    def _revisions(self) -> Ints:
+        return np.zeros(self.issued.shape, np.int64) if self.revision is None else self.revision
 
     def _anomalies(self, at: Ints, which: Ints) -> tuple[pl.Series, pl.Series]:
         """Return ``p_value`` and ``alarm`` of the windows ``at`` and series ``which``; null if missing."""

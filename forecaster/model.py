@@ -75,7 +75,7 @@ class Forecaster:
             "format": FORMAT,
             # Leave out newer settings that are not used, so that older models keep their versions.
             "network": network.model_dump(exclude=None if network.decoder else {"decoder"}),
-            "windows": self.window_config.model_dump(),
+            "windows": self.window_config.model_dump(exclude={"repair"}),  # a setting of the job alone
             "online": self.online_config.model_dump(),
         }
         if not self.covariates.features.is_empty:

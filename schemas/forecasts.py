@@ -30,7 +30,7 @@ class Forecast(pa.DataFrameModel):
 
     - ``issued_at``: the issue time, the end of the last window that had closed.
     - ``model_version``: the version of the model that made the forecast.
-    - ``revision``: how often late rows have changed this forecast; 0 for the first.
+    - ``revision``: the number of late rows that this forecast takes into account, see ``windows.repair``.
     - ``p_value``: how unusual the value of the window that ends at ``issued_at`` is: the probability of a
       value that is at least as far from its forecast. Null if the window has no value or no forecast.
     - ``alarm``: True if an anomaly begins in that window, which requires a p-value below the threshold of the

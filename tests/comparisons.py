@@ -31,6 +31,20 @@ def by_key(parts: Iterable[Forecasts | None]) -> dict[Key, Floats]:
     return found
 
 
+def newest_by_key(parts: Iterable[Forecasts | None]) -> dict[Key, Floats]:
+    """Return the values ``[Q, N]`` of the newest revision of every forecast; fail if one occurs twice."""
+    found: dict[Key, dict[int, Floats]] = {}
+    for part in parts:
+        if part is None:
+            continue
+        for t, s in zip(*np.nonzero(part.issued), strict=True):
+            revision = 0 if part.revision is None else int(part.revision[t, s])
+            revisions = found.setdefault((part.series_ids[s], int(part.index[t])), {})
+            assert revision not in revisions, f"{part.series_ids[s]} has revision {revision} twice"
+            revisions[revision] = part.values[:, t, s]
+    return {key: revisions[max(revisions)] for key, revisions in found.items()}
+
+
 YOUNG = 3e-5
 """Tolerance, in scales, for forecasts of young series by many members: weights of the combination depend on
 few values and small differences between members, so float32 rounding in the network has more effect."""

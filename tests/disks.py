@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
@@ -22,7 +23,8 @@ class Disk:
     """The snapshot and the output files of one shard, in memory.
 
     The key of a file of forecasts is its first window and the window after its last one. The key of a file
-    of late or quarantined rows is its partition and first offset.
+    of late or quarantined rows is its partition and first offset. The key of a file of revised forecasts is
+    both, the partition and the offset of its first late row first.
     """
 
     snapshot: bytes | None = None
@@ -30,6 +32,8 @@ class Disk:
     late: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
     quarantined: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
     shadows: dict[tuple[int, int], Forecasts] = field(default_factory=dict)
+    revised: dict[tuple[str, int, int, int], Forecasts] = field(default_factory=dict)
+    revised_shadows: dict[tuple[str, int, int, int], Forecasts] = field(default_factory=dict)
 
     def write(self, output: Output) -> None:
         """Store the forecasts, late rows and quarantined rows of an output under their keys."""
@@ -38,9 +42,16 @@ class Disk:
             self.quarantined[place] = output.quarantined
         if len(output.late):
             self.late[place] = output.late
-        for files, block in ((self.forecasts, output.forecasts), (self.shadows, output.shadow)):
+        for files, revised, block in (
+            (self.forecasts, self.revised, output.forecasts),
+            (self.shadows, self.revised_shadows, output.shadow),
+        ):
             if block is not None and len(block):
-                files[block.start, block.start + len(block.issued)] = block
+                windows = (block.start, int(block.index[-1]) + 1)
+                if output.revises:
+                    revised[*place, *windows] = block
+                else:
+                    files[windows] = block
 
     def restore(self, cold: Shard) -> Shard:
         """Return the shard of the snapshot, or ``cold`` if there is no snapshot.
@@ -53,10 +64,11 @@ class Disk:
             {name: one for name, one in files.items() if name[0] <= closed}
             for files in (self.forecasts, self.shadows)
         )
-        for files in (self.late, self.quarantined):
-            for partition, start in [*files]:
-                if start >= shard.offsets.get(partition, 0):
-                    del files[partition, start]
+        every: tuple[dict[Any, Any], ...] = (self.late, self.quarantined, self.revised, self.revised_shadows)
+        for rows in every:
+            for key in [*rows]:
+                if key[1] >= shard.offsets.get(key[0], 0):
+                    del rows[key]
         return shard
 
 

@@ -46,7 +46,13 @@ class LogSource:
 
 
 def job_of(
-    log: Log, output: Location, *, stop: int | None = None, shards: int = 1, windows_per_step: int = 4
+    log: Log,
+    output: Location,
+    *,
+    stop: int | None = None,
+    shards: int = 1,
+    windows_per_step: int = 4,
+    repair: int = 0,
 ) -> StreamJob:
     """Return an in-process stream of a log up to ``stop``.
 
@@ -63,6 +69,7 @@ def job_of(
         runner="in-process",
         threads=1,
         flat="csv",
+        repair=repair,
     )
 
 

@@ -15,8 +15,10 @@ from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
 from forecaster.shards.close_windows import close_windows
 from forecaster.shards.counts import Counts, by_kind
-from forecaster.shards.lateness import largest_watermark, split_late_rows
+from forecaster.shards.history import Copy
+from forecaster.shards.lateness import LATE_THROUGH, NEVER, Repair, largest_watermark, split_late_rows
 from forecaster.shards.models import Models
+from forecaster.shards.repair import repair_windows, with_history
 from forecaster.shards.shard import (
     NONE_QUARANTINED,
     NONE_REPLACED,
@@ -41,6 +43,8 @@ def apply(
     Rows that the shard has already applied are dropped one by one. A batch that arrives before its
     predecessor waits in ``Shard.early``. Whether a row is late depends only on the watermark that its
     partition has before the row, so a rerun gives the same late rows, in whatever order the batches arrive.
+    With ``models.repair``, windows are repaired with the late rows that are not too old, before more windows
+    are closed.
 
     Args:
         shard: must not be used after the call, see `Shard`.
@@ -54,6 +58,7 @@ def apply(
         of windows. Later batches can be applied to any of these shards.
     """
     models = Models(models) if isinstance(models, Forecaster) else models
+    shard = with_history(shard, models.repair)
     todo = [batch]
     while todo:
         batch = todo.pop()
@@ -79,8 +84,15 @@ def _apply_next(
     shard: Shard, batch: Batch, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply a batch that begins at or before the next offset of its partition."""
+    # First repair what an earlier call has left, so that a rerun repairs the same rows together.
+    for after, repaired in repair_windows(shard, models):
+        shard = after
+        yield after, repaired
     shard, output = _accept_rows(shard, batch, models)
     yield shard, output
+    for after, repaired in repair_windows(shard, models):
+        shard = after
+        yield after, repaired
     if (watermark_us := shard.watermark_us) is not None:
         through = models.first.window_config.frequency.last_closed(watermark_us)
         for after, closed in close_windows(shard, through, models, windows_per_step):
@@ -107,10 +119,12 @@ def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Out
         rows, rejected = (frame.filter(pl.col("offset") >= next_offset) for frame in (rows, rejected))
     before_us = largest_watermark((shard.watermarks.get(batch.partition), batch.before_us))
     freq = models.first.window_config.frequency
-    in_time, too_late = split_late_rows(rows, batch.partition, before_us, shard.closed_through, freq)
+    repair = _repair_of(shard, models)
+    in_time, too_late = split_late_rows(rows, batch.partition, before_us, shard.closed_through, freq, repair)
     if len(in_time):
         with_partition = in_time.with_columns(pl.lit(batch.partition).alias(PARTITION))
         shard, with_slots = _assign_slots(shard, with_partition, models)
+        shard = _with_late_records(shard, with_slots["slot"], in_time)
         waiting = [frame for frame in (shard.pending, with_slots) if len(frame)]
         shard = replace(shard, pending=pl.concat(waiting, how="diagonal") if len(waiting) > 1 else with_slots)
     bad_files = int((rejected["row"] == 0).sum()) if len(rejected) else 0
@@ -121,6 +135,7 @@ def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Out
         pending=len(in_time),
         outside=batch.outside if batch.start >= next_offset else 0,
         bad_files=bad_files,
+        repaired=int(in_time[LATE_THROUGH].count()) if LATE_THROUGH in in_time.columns else 0,
     )
     shard = replace(
         shard,
@@ -130,6 +145,22 @@ def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Out
     )
     quarantined = rejected.select(list(quarantine.SCHEMA)) if len(rejected) else NONE_QUARANTINED
     return shard, Output(batch.partition, max(batch.start, next_offset), None, quarantined, too_late)
+
+
+def _repair_of(shard: Shard, models: Models) -> Repair | None:
+    """Return which late rows the shard repairs; None if it repairs none."""
+    if shard.history is None:
+        return None
+    copies = shard.history.copies
+    return Repair(models.repair, copies[0].through if copies else NEVER)
+
+
+def _with_late_records(shard: Shard, slot: pl.Series, rows: pl.DataFrame) -> Shard:
+    """Return the shard with a record of each row that is late and to be repaired, see `History.late`."""
+    if shard.history is None or LATE_THROUGH not in rows.columns:
+        return shard
+    records = rows.select(slot, "window", LATE_THROUGH).drop_nulls(LATE_THROUGH)
+    return replace(shard, history=replace(shard.history, late=pl.concat([shard.history.late, records])))
 
 
 def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Shard, pl.DataFrame]:
@@ -145,6 +176,8 @@ def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Sha
         if shard.shadow is not None and models.shadow is not None:
             new_shadows = models.shadow.new_series_state(ids, start)
             shard = replace(shard, shadow=shard.shadow.grown(new_shadows))
+        if shard.history is not None:
+            shard = replace(shard, history=shard.history.grown(lambda copy: _new_series(copy, ids, models)))
         new_slots = slots_of(state.part(slice(old_count, None))).with_columns(pl.col("slot") + old_count)
         shard = replace(shard, state=state, slots=pl.concat([shard.slots, new_slots]))
         joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
@@ -152,3 +185,10 @@ def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Sha
     if windows.aggregate not in EVENTS:
         names = [name for name in names if name != ORIGIN]
     return shard, pl.DataFrame([joined[name] for name in names])
+
+
+def _new_series(copy: Copy, ids: tuple[str, ...], models: Models) -> Copy:
+    """Return the states of new series to add to a copy of the shard's state."""
+    start = copy.through + 1
+    shadow = None if models.shadow is None else models.shadow.new_series_state(ids, start)
+    return Copy(copy.through, models.of_state(copy.state).new_series_state(ids, start), shadow)

@@ -8,14 +8,15 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from forecaster.arrays import Floats
+from forecaster.arrays import Bools, Floats
 from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.shards.counts import Counts
+from forecaster.shards.history import copied_every
 from forecaster.shards.models import Models
 from forecaster.shards.score_sums import add_scores, scores_of
 from forecaster.shards.shard import NONE_REPLACED, Shard, slots_of
-from forecaster.state import live
+from forecaster.state import State, live
 from forecaster.stepping.advance import advance_in_place
 from forecaster.stepping.lifecycle import forgotten_after
 from forecaster.time.aggregation import NO_DUPLICATES, fill
@@ -24,19 +25,20 @@ from schemas import replaced
 # Slots of forgotten series slow down steps: they are freed if they are more than one in this many slots.
 _SLOTS_PER_FORGOTTEN = 10
 
-_BLOCK_STEPS = 1 << 18  # a block has at most this many series-steps: its forecasts take about 150 MB
+BLOCK_STEPS = 1 << 18
+"""A block has at most this many series-steps: its forecasts take about 150 MB."""
 
 ClosedBlock = tuple[Forecasts, pl.DataFrame, Forecasts | None]
 """Forecasts of a block of windows, rows of the block that later rows replaced, forecasts of the shadow."""
 
 
 def close_windows(
-    shard: Shard, through: int, models: Models, windows_per_step: int
+    shard: Shard, through: int, models: Models, windows_per_step: int, *, keeps_slots: bool = False
 ) -> Iterator[tuple[Shard, ClosedBlock | None]]:
     """Close every window up to and including ``through``, block by block.
 
     Windows in which no series is live are skipped, so one row years ahead does not close every window before
-    it.
+    it. With ``keeps_slots``, forgotten series keep their slots.
 
     Yields:
         The shard after each block of windows, and the results of the block; None in place of results if only
@@ -44,23 +46,32 @@ def close_windows(
     """
     if shard.closed_through is not None and through <= shard.closed_through:
         return
-    shard = _without_forgotten(shard, models.first.window_config.max_gap)
+    if not keeps_slots:
+        shard = _without_forgotten(shard, models.first.window_config.max_gap)
     pending = shard.pending
     if not pending["window"].is_sorted():
         pending = pending.sort("window", maintain_order=True)
     index, low = pending["window"], 0
+    every = copied_every(models.repair, windows_per_step) if shard.history is not None else 0
     while (start := _next_window(shard, index, low)) is not None and start <= through:
-        most = max(1, min(windows_per_step, _BLOCK_STEPS // max(len(shard.state), 1)))
+        most = max(1, min(windows_per_step, BLOCK_STEPS // max(len(shard.state), 1)))
         stop = min(through + 1, start + most, (start // windows_per_step + 1) * windows_per_step)
         stop = models.cut(start, stop)
+        if every:
+            stop = min(stop, (start // every + 1) * every)
+            shard = _with_copy(shard, start, every)
         shard = _with_version_of(shard, start, models)
         high = int(index.search_sorted(stop, side="left"))
         shard, closed = _close_block(shard, pending[low:high], start, stop, models)
+        if shard.history is not None:
+            shard = replace(shard, history=shard.history.with_rows(pending[low:high]))
         low = high
         yield replace(shard, pending=pending[high:]), closed
     # Also change the version of a shard without a live series: then all shards of a stopped job have the
     # version that closed the last window. The change waits for its window, to leave time for the re-warming.
     changed = _with_version_of(shard, through, models)
+    if every:
+        changed = _with_copy(changed, through + 1, every)
     if shard.closed_through != through or changed is not shard:
         yield replace(changed, pending=pending[low:], closed_through=through), None
 
@@ -73,16 +84,27 @@ def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
     return replace(shard, state=models.rewarm(forecaster, shard.state))
 
 
+def _with_copy(shard: Shard, window: int, every: int) -> Shard:
+    """Return the shard with a copy of its state before ``window`` in its history, if a copy is due there."""
+    if shard.history is None:
+        return shard
+    history = shard.history.with_copy(shard.state, shard.shadow, window, shard.closed_through, every)
+    return shard if history is shard.history else replace(shard, history=history)
+
+
 def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
     """Return the shard without its forgotten series, if they have more than a tenth of its slots.
 
     The decision depends on the shard only, so a rerun frees the slots at the same batch.
     """
-    state = shard.state
-    if shard.closed_through is None:
+    state, through, history = shard.state, shard.closed_through, shard.history
+    if through is None:
         return shard
-    silent = state.silent + (shard.closed_through - state.clock)
-    is_forgotten = ~live(state) & (state.silent > 0) & (silent > forgotten_after(max_gap))
+    if history is None or not history.copies:
+        is_forgotten = _is_forgotten(state, through, max_gap)
+    else:  # a late row may still show that a series was not silent
+        is_forgotten = _is_forgotten(history.copies[0].state, history.copies[0].through, max_gap)
+        is_forgotten[history.slots()] = False
     is_forgotten[shard.pending["slot"].to_numpy()] = False
     if is_forgotten.sum() * _SLOTS_PER_FORGOTTEN <= len(state):
         return shard
@@ -90,7 +112,14 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
     slot = pl.Series(np.cumsum(~is_forgotten) - 1, dtype=pl.Int32)
     pending = shard.pending.with_columns(slot=slot.gather(shard.pending["slot"]))
     state, shadow = state.take(kept), None if shard.shadow is None else shard.shadow.take(kept)
-    return replace(shard, state=state, slots=slots_of(state), pending=pending, shadow=shadow)
+    history = None if shard.history is None else shard.history.take(kept, slot)
+    return replace(shard, state=state, slots=slots_of(state), pending=pending, shadow=shadow, history=history)
+
+
+def _is_forgotten(state: State, through: int, max_gap: int) -> Bools:
+    """Return which series are forgotten after the window ``through``, ``[S]`` bool."""
+    silent = state.silent + (through - state.clock)
+    return np.asarray(~live(state) & (state.silent > 0) & (silent > forgotten_after(max_gap)))
 
 
 def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
@@ -117,6 +146,10 @@ def _close_block(
         duplicates = fill(values, rows, window, slot, forecaster.window_config, past, names)
     forecasts = advance_in_place(forecaster, shard.state, values, start, past=past)
     shadow = _step_shadow(shard, models.shadow, values, start, past, names)
+    if shard.history is not None:
+        revision = shard.history.revisions(forecasts.index, np.arange(len(shard.state)))
+        forecasts = replace(forecasts, revision=revision)
+        shadow = None if shadow is None else replace(shadow, revision=revision)
     counts = shard.counts + Counts(
         used=len(rows) - duplicates.dropped,
         duplicates=duplicates.dropped,

@@ -9,8 +9,8 @@ from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from schemas.errors import ModelError
 
-# a new version may have another lateness, because lateness belongs to the source of the rows
-_NOT_COMPARED = "allowed_lateness"
+# Both settings belong to the stream, so a new version may have other ones.
+_NOT_COMPARED = ("allowed_lateness", "repair")
 _TRIAL_WINDOWS = 60
 
 
@@ -25,7 +25,7 @@ def check_can_replace(new: Forecaster, old: Forecaster) -> None:
     """
     for name in type(new.window_config).model_fields:
         its, ours = (getattr(one.window_config, name) for one in (new, old))
-        if name != _NOT_COMPARED and its != ours:
+        if name not in _NOT_COMPARED and its != ours:
             raise ModelError(f"its windows.{name} is {its}, and the windows.{name} of the stream is {ours}")
     for name in ("horizon", "quantiles"):
         its, ours = (getattr(one.network_config, name) for one in (new, old))

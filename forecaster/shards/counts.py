@@ -34,6 +34,8 @@ class Counts:
             kind is counted as "other", so that the text of a cell never becomes a key.
         duplicates: rows of closed windows that were not used, because a later row has the same series and
             time.
+        repaired: late rows that the job used, because they came within ``windows.repair``. They are part of
+            the used rows or of the duplicates.
         replaced: the duplicates whose value differs from that of the row that was used.
         late: rows that arrived after their window had closed.
         pending: rows whose window is still open.
@@ -59,6 +61,7 @@ class Counts:
     series_steps: int = 0
     cold_starts: int = 0
     replaced: int = 0
+    repaired: int = 0
     scores: Scores = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -113,8 +116,12 @@ class Counts:
             }
             for version, by_horizon in self.scores.items()
         }
-        plain = {name: value for name, value in asdict(self).items() if name != "scores"}
+        plain = {name: value for name, value in self.stored().items() if name != "scores"}
         return {**plain, "quality": quality}
+
+    def stored(self) -> dict[str, Any]:
+        """Return the counts for a snapshot; ``repaired`` is left out if it is 0."""
+        return {name: value for name, value in asdict(self).items() if name != "repaired" or value}
 
 
 def by_kind(rejected: pl.DataFrame) -> dict[str, int]:

@@ -7,6 +7,7 @@ late rows.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,11 @@ import polars as pl
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import MICROSECONDS
 from schemas import late
+
+LATE_THROUGH: Final = "late_through"
+"""Column (Int64) of late rows that are repaired: the last window that their partition had closed before them.
+
+Null for a row in time."""
 
 BEFORE: Final = "before_us"
 """Column (Int64) of a batch's rows: the partition's watermark before each row.
@@ -41,10 +47,31 @@ def largest_watermark(watermarks_us: Iterable[int | None]) -> int | None:
     return max((us for us in watermarks_us if us is not None), default=None)
 
 
+@dataclass(frozen=True)
+class Repair:
+    """Which late rows are repaired.
+
+    Attributes:
+        windows: the most windows, from the window of a row on, that the partition of the row may have closed.
+        after: the first copy of the state is after this window: earlier windows cannot be repaired.
+    """
+
+    windows: int
+    after: int
+
+
 def split_late_rows(
-    rows: pl.DataFrame, partition: str, before_us: int | None, closed_through: int | None, freq: Frequency
+    rows: pl.DataFrame,
+    partition: str,
+    before_us: int | None,
+    closed_through: int | None,
+    freq: Frequency,
+    repair: Repair | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the rows of windows that are still open, with a column ``window``, and a frame of the late rows.
+    """Split rows into rows to be used, with a column ``window``, and a frame of late rows.
+
+    With ``repair``, late rows that are to be repaired are used, and the column `LATE_THROUGH` is added to the
+    rows if there are any.
 
     Args:
         rows: observation frame with ``offset``, and with `BEFORE` if the watermark moved between two rows.
@@ -52,6 +79,7 @@ def split_late_rows(
         before_us: watermark of the partition before the rows, in microseconds; None before its first.
         closed_through: index of the last closed window; None if none is closed.
         freq: length of a window.
+        repair: which late rows are repaired; None repairs none.
     """
     if not len(rows):  # return early, because most shards get no rows from most polls
         return rows.hstack([_NO_WINDOWS]), NONE_LATE
@@ -63,6 +91,11 @@ def split_late_rows(
     is_late = window <= closed
     if not is_late.any():
         return rows, NONE_LATE
+    if repair is not None:
+        is_repaired = is_late & (window > closed - repair.windows) & (window > repair.after)
+        late_through = pl.Series(np.broadcast_to(closed, window.shape))
+        rows = rows.with_columns(pl.when(pl.Series(is_repaired)).then(late_through).alias(LATE_THROUGH))
+        is_late &= ~is_repaired
     closed_us = np.broadcast_to(np.maximum(before, freq.end_us(closed)), window.shape)
     columns = [*late.SCHEMA, *(["event_id"] if "event_id" in rows.columns else [])]
     too_late = (

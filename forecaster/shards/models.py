@@ -34,12 +34,15 @@ class Models:
         rewarm: returns the state of a new version from the state of the version before, at the change. The
             result must be that of `rewarm`; a job has prepared it in the background.
         shadow: a version that forecasts the same windows, only to be compared; None without one.
+        repair: late rows of so many windows after they closed are repaired (see `forecaster.shards.repair`);
+            0 repairs none.
     """
 
     first: Forecaster
     changes: tuple[ModelChange, ...] = ()
     rewarm: Callable[[Forecaster, State], State] = rewarm
     shadow: Forecaster | None = None
+    repair: int = 0
 
     def of_window(self, window: int) -> Forecaster:
         """Return the model version that closes a window."""

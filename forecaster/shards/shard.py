@@ -16,6 +16,7 @@ from forecaster.forecasts import Forecasts
 from forecaster.model import Forecaster
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
+from forecaster.shards.history import History
 from forecaster.shards.lateness import NONE_LATE, smallest_watermark
 from forecaster.state import State
 from forecaster.stepping.rewarming import rewarm
@@ -48,13 +49,14 @@ class Output:
 
     Attributes:
         partition, start: partition and offset at which the rows begin. Together with the shard's number they
-            name the files that are written.
+            name the files that are written. For a repair, they are the place of its first late row.
         forecasts: forecasts of a block of windows; None if the step closed no windows.
         shadow: forecasts of the shadow for the same block; None without a shadow.
         quarantined: rejected rows (``schemas.quarantine``).
         late: rows that arrived after their window had closed (``schemas.late``).
         replaced: rows of the block's windows that a later row replaced (``schemas.replaced``).
         done: the batch, if this is the last of its outputs: the batch is then applied completely.
+        revises: whether the step repaired windows that were closed before; ``forecasts`` are then revised.
     """
 
     partition: str
@@ -65,6 +67,7 @@ class Output:
     replaced: pl.DataFrame = field(default_factory=lambda: NONE_REPLACED)
     done: Batch | None = None
     shadow: Forecasts | None = None
+    revises: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Shard:
         early: batches that wait, because a batch before them or a partition is still missing.
         keyed: whether each partition is followed by one shard only, as in a topic keyed by series.
         shadow: state of the same series under the shadow's weights, in the same slots; None without a shadow.
+        history: what is needed to repair late rows; None if the job repairs none.
     """
 
     number: int
@@ -101,6 +105,7 @@ class Shard:
     early: tuple[Batch, ...] = ()
     keyed: bool = False
     shadow: State | None = None
+    history: History | None = None
 
     @staticmethod
     def cold(number: int, of: int, state: State, partitions: Iterable[str]) -> Shard:
@@ -118,19 +123,21 @@ class Shard:
     def copy(self) -> Shard:
         """Return this shard with copies of the arrays of its state and of its shadow."""
         shadow = None if self.shadow is None else self.shadow.copy()
-        return replace(self, state=self.state.copy(), shadow=shadow)
+        history = None if self.history is None else self.history.copy()
+        return replace(self, state=self.state.copy(), shadow=shadow, history=history)
 
     def with_shadow(self, forecaster: Forecaster | None) -> Shard:
         """Return this shard with a re-warmed state for another shadow, or without a shadow.
 
-        A shadow of the same version keeps its state.
+        A shadow of the same version keeps its state. A change removes the history, which has states of the
+        earlier shadow.
         """
         if forecaster is None:
-            return replace(self, shadow=None)
+            return self if self.shadow is None else replace(self, shadow=None, history=None)
         if self.shadow is not None and self.shadow.model_version == forecaster.version:
             return self
         state = rewarm(forecaster, self.state)
-        return replace(self, shadow=state.copy() if state is self.state else state)
+        return replace(self, shadow=state.copy() if state is self.state else state, history=None)
 
     @property
     def watermark_us(self) -> int | None:

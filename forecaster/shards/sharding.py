@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
+from forecaster.arrays import Ints
 from forecaster.shards.batch import Batch
 from forecaster.shards.counts import Counts
+from forecaster.shards.history import LATE_ROWS, History, can_join, join_copies
 from forecaster.shards.shard import PENDING, Shard, optional_pending_columns, slots_of
 from forecaster.state import State
 from forecaster.time.aggregation import ORIGIN, PARTITION
@@ -133,18 +135,18 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
     first = shards[0]
     if len(shards) == of:
         return tuple(shards)
-    pending = pl.concat([_pending_by_id(shard) for shard in shards], how="diagonal")
+    pending = pl.concat([_by_id(shard, shard.pending) for shard in shards], how="diagonal")
+    history = _HistoryById.of(shards)
     ids = [shard.state.series_ids for shard in shards]
     new_shards = [np.array([shard_of(name, of) for name in names], np.int64) for names in ids]
     counts = sum((shard.counts for shard in shards), Counts())
     made = []
     for number in range(of):
         # Join one new shard at a time: joining all states first would double the memory.
-        pairs = zip(shards, new_shards, strict=True)
-        own_state = State.join([shard.state.take(np.flatnonzero(to == number)) for shard, to in pairs])
+        own = [np.flatnonzero(to == number) for to in new_shards]
+        own_state = State.join([shard.state.take(index) for shard, index in zip(shards, own, strict=True)])
         slots = slots_of(own_state)
-        waiting = pending.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
-        columns = [*PENDING, *optional_pending_columns(waiting.columns)]
+        waiting = _with_slots(pending, slots)
         own_counts = counts if number == 0 else Counts()
         own_counts = replace(own_counts, pending=len(waiting), windows=counts.windows)
         made.append(
@@ -154,8 +156,9 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
                 of=of,
                 state=own_state,
                 slots=slots,
-                pending=waiting.select(columns),
+                pending=waiting,
                 shadow=None,
+                history=None if history is None else history.part(own, slots),
                 counts=own_counts,
             )
         )
@@ -179,6 +182,7 @@ def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
             watermarks={},
             early=(),
             shadow=None,
+            history=None,
             counts=Counts(restored=len(shard.pending), pending=len(shard.pending)),
         )
         for shard in shards
@@ -208,9 +212,50 @@ def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.Dat
     return pending.with_columns(pl.when(continues).then(own).otherwise("offset").alias("offset"))
 
 
-def _pending_by_id(shard: Shard) -> pl.DataFrame:
-    """Return the pending rows with ``series_id`` instead of ``slot``."""
-    return shard.pending.join(shard.slots, on="slot", how="left", maintain_order="left").drop("slot")
+def _by_id(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of a shard with ``series_id`` instead of ``slot``."""
+    return rows.join(shard.slots, on="slot", how="left", maintain_order="left").drop("slot")
+
+
+def _with_slots(rows: pl.DataFrame, slots: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of the series that ``slots`` holds, as pending rows."""
+    own = rows.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
+    return own.select(*PENDING, *optional_pending_columns(own.columns))
+
+
+@dataclass(frozen=True)
+class _HistoryById:
+    """The histories of all shards of a table.
+
+    Attributes:
+        histories: history of each shard.
+        rows, late: their rows and records with ``series_id`` instead of ``slot``.
+    """
+
+    histories: Sequence[History]
+    rows: pl.DataFrame
+    late: pl.DataFrame
+
+    @staticmethod
+    def of(shards: Sequence[Shard]) -> _HistoryById | None:
+        """Return the histories of shards; None if a new shard cannot have one history of several shards."""
+        histories = [shard.history for shard in shards if shard.history is not None]
+        if len(histories) < len(shards) or not can_join(histories):
+            return None
+        both = [*zip(shards, histories, strict=True)]
+        rows = [_by_id(shard, frame) for shard, one in both for frame in (shard.pending.clear(), *one.rows)]
+        late = [_by_id(shard, one.late) for shard, one in both]
+        return _HistoryById(histories, pl.concat(rows, how="diagonal"), pl.concat(late))
+
+    def part(self, own: Sequence[Ints], slots: pl.DataFrame) -> History:
+        """Return the history of a new shard.
+
+        Args:
+            own: the slots of its series in each old shard.
+            slots: the slots of its series in the new shard.
+        """
+        late = self.late.join(slots, on="series_id", how="inner", maintain_order="left").select(*LATE_ROWS)
+        return History(join_copies(self.histories, own), (_with_slots(self.rows, slots),), late)
 
 
 _NO_ROWS = pl.DataFrame(

@@ -1,9 +1,14 @@
 """Convert a shard to one Arrow table and back, for snapshot files and for the state of a Beam engine.
 
 The table has one row per series: its state (`forecaster.state.State.to_arrow`), and in ``pending`` a list of
-its rows whose windows are open. The state of a shadow is in columns with the prefix ``shadow:``. The other
-fields of the shard are JSON in the table's metadata, under ``statecast.shard``. A checksum covers the
-metadata.
+its rows whose windows are open. The state of a shadow is in columns with the prefix ``shadow:``.
+
+The history of a shard that repairs late rows is in further columns: the copies of the state with the prefixes
+``copy0:`` and ``copy1:`` (``copy0-shadow:`` for the shadow), and lists of the rows of closed windows in
+``closed`` and of the records of late rows in ``late``.
+
+The other fields of the shard are JSON in the table's metadata, under ``statecast.shard``. A checksum covers
+the metadata.
 """
 
 from __future__ import annotations
@@ -11,8 +16,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import polars as pl
@@ -20,6 +24,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from forecaster.shards.counts import Counts
+from forecaster.shards.history import LATE_ROWS, Copy, History
 from forecaster.shards.score_sums import ScoreSums
 from forecaster.shards.shard import PENDING, Shard, optional_pending_columns, slots_of
 from forecaster.state import State
@@ -30,7 +35,7 @@ from schemas.errors import ModelError
 _KEY: Final = b"statecast.shard"
 _LAYOUT: Final = b"statecast.state.layout"
 _CHECKSUM: Final = b"statecast.crc32"
-_PENDING: Final = "pending"
+_PENDING, _CLOSED, _LATE = "pending", "closed", "late"  # columns with lists of rows
 _SHADOW: Final = "shadow:"
 """Prefix of the columns and the metadata of the shadow's state."""
 
@@ -68,6 +73,7 @@ class _ShardFields(BaseModel):
     closed_through: int | None
     counts: _Counts
     keyed: bool = False
+    copies_through: list[int] | None = None
 
 
 def to_arrow(shard: Shard) -> pa.Table:
@@ -76,28 +82,43 @@ def to_arrow(shard: Shard) -> pa.Table:
     The source reads those batches again after a restart.
     """
     table = shard.state.to_arrow()
-    rows = shard.pending.drop("window").sort("slot", maintain_order=True)
-    slots = rows["slot"].to_numpy()
-    offsets = np.searchsorted(slots, np.arange(len(shard.state) + 1)).astype(np.int32)
-    inner = cast("pa.Table", rows.drop("slot").to_arrow()).to_struct_array()
-    struct = pa.concat_arrays(inner.chunks) if inner.num_chunks else pa.array([], inner.type)
-    table = table.append_column(_PENDING, pa.ListArray.from_arrays(pa.array(offsets), struct))
-    rest = {
+    table = table.append_column(_PENDING, _lists(shard.pending.drop("window"), len(shard.state)))
+    rest: dict[str, Any] = {
         "number": shard.number,
         "of": shard.of,
         "offsets": dict(shard.offsets),
         "watermarks_us": dict(shard.watermarks),
         "closed_through": shard.closed_through,
-        "counts": asdict(shard.counts),
+        "counts": shard.counts.stored(),
         "keyed": shard.keyed,
     }
+    states = {} if shard.shadow is None else {_SHADOW: shard.shadow}
+    if shard.history is not None:
+        history, series = shard.history, len(shard.state)
+        rest["copies_through"] = [copy.through for copy in history.copies]
+        closed = pl.concat([shard.pending.clear(), *history.rows], how="diagonal").drop("window")
+        table = table.append_column(_CLOSED, _lists(closed, series))
+        table = table.append_column(_LATE, _lists(history.late, series))
+        for number, copy in enumerate(history.copies):
+            states[f"copy{number}:"] = copy.state
+            if copy.shadow is not None:
+                states[f"copy{number}-{_SHADOW}"] = copy.shadow
     metadata = {**table.schema.metadata, _KEY: json.dumps(rest).encode()}
-    if shard.shadow is not None:
-        shadow = shard.shadow.to_arrow()
-        for name in shadow.column_names:
-            table = table.append_column(f"{_SHADOW}{name}", shadow[name])
-        metadata |= {_SHADOW.encode() + key: value for key, value in shadow.schema.metadata.items()}
+    for prefix, state in states.items():
+        own = state.to_arrow()
+        for name in own.column_names:
+            table = table.append_column(f"{prefix}{name}", own[name])
+        metadata |= {prefix.encode() + key: value for key, value in own.schema.metadata.items()}
     return table.replace_schema_metadata({**metadata, _CHECKSUM: _checksum(metadata)})
+
+
+def _lists(rows: pl.DataFrame, series: int) -> pa.ListArray:
+    """Return a column with a list of rows for each series, from rows with ``slot``."""
+    rows = rows.sort("slot", maintain_order=True)
+    offsets = np.searchsorted(rows["slot"].to_numpy(), np.arange(series + 1)).astype(np.int32)
+    inner = cast("pa.Table", rows.drop("slot").to_arrow()).to_struct_array()
+    struct = pa.concat_arrays(inner.chunks) if inner.num_chunks else pa.array([], inner.type)
+    return pa.ListArray.from_arrays(pa.array(offsets), struct)
 
 
 def _checksum(metadata: Mapping[bytes, bytes]) -> bytes:
@@ -139,7 +160,6 @@ def _unreadable(why: str) -> str:
 
 def _shard(table: pa.Table, rest: _ShardFields) -> Shard:
     state = State.from_arrow(table.drop_columns([_PENDING]))
-    shadow = _shadow(table)
     return Shard(
         number=rest.number,
         of=rest.of,
@@ -151,19 +171,33 @@ def _shard(table: pa.Table, rest: _ShardFields) -> Shard:
         closed_through=rest.closed_through,
         counts=rest.counts.counts(),
         keyed=rest.keyed,
-        shadow=shadow,
+        shadow=_state_of(table, _SHADOW),
+        history=None if rest.copies_through is None else _history(table, rest.copies_through, state.freq),
     )
 
 
-def _shadow(table: pa.Table) -> State | None:
-    """Return the state of the shadow in a table; None if the table holds no shadow."""
-    names = [name for name in table.column_names if name.startswith(_SHADOW)]
+def _state_of(table: pa.Table, prefix: str) -> State | None:
+    """Return the state in the columns with a prefix; None if the table has none."""
+    names = [name for name in table.column_names if name.startswith(prefix)]
     if not names:
         return None
-    prefix = _SHADOW.encode()
-    metadata = {k.removeprefix(prefix): v for k, v in table.schema.metadata.items() if k.startswith(prefix)}
-    own = table.select(names).rename_columns([name.removeprefix(_SHADOW) for name in names])
+    key = prefix.encode()
+    metadata = {k.removeprefix(key): v for k, v in table.schema.metadata.items() if k.startswith(key)}
+    own = table.select(names).rename_columns([name.removeprefix(prefix) for name in names])
     return State.from_arrow(own.replace_schema_metadata(metadata))
+
+
+def _history(table: pa.Table, copies_through: list[int], freq: Frequency) -> History:
+    """Return the history of a shard; ``copies_through`` is the last window before each copy of the state."""
+    copies = []
+    for number, through in enumerate(copies_through):
+        state = _state_of(table, f"copy{number}:")
+        if state is None:
+            raise ValueError(f"copy {number} of the state is missing")
+        copies.append(Copy(through, state, _state_of(table, f"copy{number}-{_SHADOW}")))
+    closed, late = _pending(table[_CLOSED], freq), _rows_of(table[_LATE])
+    late = late.select(pl.col(name).cast(dtype) for name, dtype in LATE_ROWS.items())
+    return History(tuple(copies), (closed,) if len(closed) else (), late)
 
 
 def to_bytes(shard: Shard) -> bytes:
@@ -187,12 +221,8 @@ def from_bytes(data: bytes) -> Shard:
 
 
 def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
-    """Return the pending rows from the column of lists, one list per slot."""
-    lists = column.combine_chunks()
-    lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
-    slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)
-    rows = cast("pl.DataFrame", pl.from_arrow(pa.table(dict(zip(*_fields(lists.flatten()), strict=True)))))
-    rows = rows.with_columns(slot, window=freq.window(pl.col("timestamp")))
+    """Return pending rows, or rows of closed windows, from a column that `_lists` made."""
+    rows = _rows_of(column).with_columns(window=freq.window(pl.col("timestamp")))
     # Rows of an earlier version have no offsets: give them negative ones, which are before all later offsets.
     if "offset" not in rows.columns:
         rows = rows.with_columns(offset=pl.int_range(-len(rows), 0, dtype=pl.Int64))
@@ -200,6 +230,15 @@ def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
     if PARTITION not in rows.columns:
         rows = rows.with_columns(pl.lit("").alias(PARTITION))
     return rows.select(*PENDING, *optional_pending_columns(rows.columns)).sort("window", maintain_order=True)
+
+
+def _rows_of(column: pa.ChunkedArray) -> pl.DataFrame:
+    """Return the rows in a column that `_lists` made, with ``slot``."""
+    lists = column.combine_chunks()
+    lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
+    slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)
+    rows = cast("pl.DataFrame", pl.from_arrow(pa.table(dict(zip(*_fields(lists.flatten()), strict=True)))))
+    return rows.with_columns(slot)
 
 
 def _fields(struct: pa.StructArray) -> tuple[list[str], list[pa.Array]]:

@@ -41,6 +41,13 @@ class WindowConfig(Settings):
     allowed_lateness: Duration = Field(
         "0s", description="how long after newer rows an older one may still arrive"
     )
+    repair: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="a stream uses late rows that are at most this many windows old, and issues revised "
+        "forecasts; 0: late rows are not used",
+    )
     max_gap: int = Field(
         672,
         ge=1,

@@ -26,6 +26,7 @@ from pipelines.cli import (
     overviews,
     plot,
     promote,
+    quarantine,
     register,
     retrain,
     setup,
@@ -103,8 +104,12 @@ def _print_help_without_command(context: typer.Context) -> None:
 _tables = typer.Typer(help=state.HELP, rich_markup_mode="rich")
 _tables.callback(invoke_without_command=True)(_print_help_without_command)
 _offer(_tables, _TABLES)
+_rejected = typer.Typer(help=quarantine.HELP, rich_markup_mode="rich")
+_rejected.callback(invoke_without_command=True)(_print_help_without_command)
+_offer(_rejected, {"show": quarantine.show})
 _offer(app, _COMMANDS)
 app.add_typer(_tables, name="state")
+app.add_typer(_rejected, name="quarantine")
 
 _received_signal: int = signal.SIGINT
 

@@ -188,6 +188,8 @@ def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
         to.say(f"quarantined rows ({shown}{more}): {out.output / 'quarantine'}", "yellow")
     for line in replaced.notice(c.replaced, str(out.output / "replaced")):
         to.say(line, "yellow")
+    if c.repaired:
+        to.say(f"{c.repaired:,} late rows were used; forecasts after them were issued again as revisions")
     if c.late:
         to.say(f"late rows, with their lateness: {out.output / 'late'}", "yellow")
     if c.cold_starts:

@@ -35,7 +35,7 @@ def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     check_folder(location(job.output.folder))
     forecaster = load_model(name, job, out)
     trained = forecaster.window_config
-    for key in sorted(job.windows.model_fields_set - {"allowed_lateness"}):
+    for key in sorted(job.windows.model_fields_set - {"allowed_lateness", "repair"}):
         if (given := getattr(job.windows, key)) != (was := getattr(trained, key)):
             raise ConfigError(f"windows.{key} is {given}, but {name} was trained with {was}: leave it out")
     from pipelines.sources.files.covariates import missing_tables, with_tables

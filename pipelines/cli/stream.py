@@ -92,9 +92,10 @@ def stream(
 
     Rejected rows are written to OUTPUT/quarantine, with file, row, column and reason; rows that arrive after
     their window has closed are written to OUTPUT/late, with their lateness. windows.allowed_lateness sets how
-    long a window stays open for them. A file in a watched folder is read when it is complete; a file that is
-    replaced by other content under the same name is read as a new file. A file that cannot be read is
-    quarantined and the stream continues, unless --stop-on-bad-files is given.
+    long a window stays open for them, and with windows.repair they revise the forecasts. A file in a watched
+    folder is read when it is complete; a file that is replaced by other content under the same name is read
+    as a new file. A file that cannot be read is quarantined and the stream continues, unless
+    --stop-on-bad-files is given.
 
     With --follow champion the stream changes to another version of the model when the alias moves to it: the
     version is warmed up in the background and takes over at the start of a window. Without --follow, the
@@ -167,6 +168,7 @@ def stream(
         follows=bool(job.stream.follow),
         shadow=load_shadow(job, model or job.mlflow.model, forecaster, out),
         shadow_share=job.stream.shadow_share,
+        repair=job.windows.repair,
         model=model or job.mlflow.model,
         **vars(engine_fields(engine, job.jobs, beam_options)),
     )

@@ -34,7 +34,9 @@ FILES_AT_ONCE: Final = 64
 _STORE_LISTED_EVERY_S = 15.0
 _SETTLED_NS = 1_000_000_000
 _ROWS_AT_ONCE = 1024
-_NAME = re.compile(r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-(.+)-r(\d+)-shard-(\d+)-of-(\d+)\.(?:parquet|jsonl)")
+_NAME = re.compile(
+    r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-(.+?)-r(\d+)(?:-.+-\d{15})?-shard-(\d+)-of-(\d+)\.(?:parquet|jsonl)"
+)
 _ALARM_COLUMNS = ("series_id", "issued_at", "p_value", "alarm")
 
 
@@ -144,7 +146,7 @@ class ForecastFiles:
             DataError: a file is unreadable.
         """
         files = [file for file in self.newest_first() if file.may_hold(series_id, known)]
-        newest = next((fan for file in files[:3] if (fan := self._read(file, series_id)) is not None), None)
+        newest = next((fan for file in _newest(files) if (fan := self._read(file, series_id))), None)
         if newest is None:
             return []
         fans, horizon = [newest], len(newest["forecast"])
@@ -173,6 +175,13 @@ def _list(folder: Location) -> list[ForecastFile]:
             first, last, version, _, shard, of = name.groups()
             found.append(ForecastFile(last, first, version, int(shard), int(of), path))
     return sorted(found, key=lambda file: (file.last, file.path.name), reverse=True)
+
+
+def _newest(files: list[ForecastFile]) -> Iterator[ForecastFile]:
+    """Yield the files of the newest three last windows; of one window, a revision comes before the first."""
+    lasts = dict.fromkeys(file.last for file in files)
+    for last in [*lasts][:3]:
+        yield from _last_written_first([file for file in files if file.last == last])
 
 
 def _last_written_first(files: list[ForecastFile]) -> Iterator[ForecastFile]:

@@ -114,6 +114,7 @@ class StreamJob(EngineSettings):
         shadow: a version that also forecasts every window, into the folder ``forecasts-shadow``; None without
             one.
         shadow_share: share of the series that the shadow forecasts, above 0 and at most 1.
+        repair: late rows that are at most this many windows old are repaired; 0 repairs none.
     """
 
     forecaster: Forecaster
@@ -134,6 +135,7 @@ class StreamJob(EngineSettings):
     model: str = ""
     shadow: Forecaster | None = None
     shadow_share: float = 1.0
+    repair: int = 0
 
     @property
     def states(self) -> Location:

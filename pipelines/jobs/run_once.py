@@ -55,18 +55,23 @@ def settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) -
         flat=job.flat,
         topics=job.topics if isinstance(job, StreamJob) else None,
         covariates=encode_covariates(job.forecaster),
-        **_model_settings(job),
+        **_stream_settings(job),
     )
 
 
-def _model_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
-    """Return the fields of `StepSettings` about a followed alias and a shadow; none for a backfill."""
+def _stream_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
+    """Return the fields of `StepSettings` for model changes, a shadow and late rows; none for a backfill."""
     if not isinstance(job, StreamJob):
         return {}
     shadow = "" if job.shadow is None else job.shadow.version
     # The shadow steps the first shards. They have a random sample of the series, by a hash of the series id.
     shadow_shards = max(1, round(job.shadow_share * job.shards))
-    return {"follows": job.follows, "shadow": shadow, "shadow_shards": shadow_shards}
+    return {
+        "follows": job.follows,
+        "shadow": shadow,
+        "shadow_shards": shadow_shards,
+        "repair": job.repair,
+    }
 
 
 def begin_table(

@@ -2,9 +2,11 @@
 
 A file is complete or absent: it is written under a hidden name and renamed, or put into a store in one
 request. The name of a forecast file consists of the windows, the model version, the revision and the shard.
-The name of a file of rows consists of their partition, offset and shard. So a rerun replaces the files that
-the first run wrote, and two models can write into one folder. A resumed job first removes the files that were
-written after its last snapshot, since it writes them again (`ShardFiles.remove_after`).
+The name of a file of revised forecasts also has the partition and the offset of the first late row that
+changed them, and its revision is the largest in it. The name of a file of rows consists of their partition,
+offset and shard. So a rerun replaces the files that the first run wrote, and two models can write into one
+folder. A resumed job first removes the files that were written after its last snapshot, since it writes them
+again (`ShardFiles.remove_after`).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from itertools import product
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 import polars as pl
@@ -38,8 +40,17 @@ PARTS = (FORECASTS, FLAT, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
 _LONGEST_STEM = 100  # The most characters of a file name's first part. Most disks allow names of 255 bytes.
-_ISSUED = re.compile(r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-.+\.(?:parquet|jsonl|csv)")
+_BLOCK = r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-"
+_REVISED = re.compile(_BLOCK + r".+?-r[1-9]\d*-(.+)-(\d{15})-shard-\d+-of-\d+\.(?:parquet|jsonl|csv)")
+_ISSUED = re.compile(_BLOCK + r".+\.(?:parquet|jsonl|csv)")
 _ROWS = re.compile(r"(.+)-(\d{15})-shard-(\d+)-of-(\d+)\.parquet")
+
+
+class RowPlace(NamedTuple):
+    """The partition and the offset of a row."""
+
+    partition: str
+    offset: int
 
 
 @dataclass
@@ -66,41 +77,55 @@ class ShardFiles:
         """The last part of the shard's file names: its number, and the number of shards."""
         return f"shard-{self.number:04d}-of-{self.of:04d}"
 
-    def write_forecasts(self, forecasts: Forecasts, part: str = FORECASTS) -> None:
+    def write_forecasts(
+        self, forecasts: Forecasts, part: str = FORECASTS, late: RowPlace | None = None
+    ) -> None:
         """Write a block of forecasts as one file into the folder ``part``.
+
+        Args:
+            forecasts: the forecasts.
+            part: the folder in the output folder.
+            late: the first late row that changed the forecasts; None for the first forecasts of windows.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        name, frame = f"{self._block_name(forecasts)}.{self.format}", forecasts.frame()
+        name, frame = f"{self._block_name(forecasts, late)}.{self.format}", forecasts.frame()
         self._write(part, name, lambda path: write_frame(frame, path, self.format))
 
-    def write_flat(self, forecasts: Forecasts) -> None:
+    def write_flat(self, forecasts: Forecasts, late: RowPlace | None = None) -> None:
         """Write a block of forecasts as one flat file, if the job writes flat files.
 
-        It has one row for each series, target window and horizon (`forecaster.forecasts.flat`).
+        It has one row for each series, target window and horizon (`forecaster.forecasts.flat`). The arguments
+        are as in `write_forecasts`.
 
         Raises:
             OutputError: the file cannot be written.
         """
         if self.flat is not None:
-            name, rows = f"{self._block_name(forecasts)}.{self.flat}", flat(forecasts.frame(), forecasts.freq)
+            rows = flat(forecasts.frame(), forecasts.freq)
+            name = f"{self._block_name(forecasts, late)}.{self.flat}"
             self._write(FLAT, name, partial(write_flat, rows, format_=self.flat))
 
-    def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame) -> None:
+    def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame, late: RowPlace | None = None) -> None:
         """Write the replaced rows of a block: rows that do not count, because a later row has another value.
+
+        The arguments are as in `write_forecasts`.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        name = f"{self._block_name(forecasts)}.parquet"
+        name = f"{self._block_name(forecasts, late)}.parquet"
         self._write(REPLACED, name, lambda path: write_frame(rows, path, "parquet"))
 
-    def _block_name(self, forecasts: Forecasts) -> str:
+    def _block_name(self, forecasts: Forecasts, late: RowPlace | None) -> str:
         """Return the file name of a block of forecasts, without its suffix."""
-        stop = forecasts.start + len(forecasts.issued)
-        first, last = (compact_time(forecasts.freq.end_us(w)) for w in (forecasts.start, stop - 1))
-        return f"{first}-{last}-{forecasts.model_version}-r0-{self.shard}"
+        first, last = (compact_time(forecasts.freq.end_us(int(w))) for w in forecasts.index[[0, -1]])
+        revision = "r0"
+        if late is not None:
+            most = 1 if forecasts.revision is None else max(1, int(forecasts.revision.max()))
+            revision = f"r{most}-{_partition_stem(late.partition)}-{late.offset:015d}"
+        return f"{first}-{last}-{forecasts.model_version}-{revision}-{self.shard}"
 
     def write_rows(self, part: str, partition: str, start: int, rows: pl.DataFrame) -> None:
         """Write the late or quarantined rows of the batch of ``partition`` that begins at offset ``start``.
@@ -140,6 +165,9 @@ class ShardFiles:
             return path.name.startswith(".") or store_of(path).written_ns() >= snapshot_ns
 
         def is_later_block(path: Location) -> bool:
+            if revised := _REVISED.fullmatch(path.name):
+                offset = reached.get(revised[2])
+                return is_newer(path) if offset is None else int(revised[3]) >= offset
             found = _ISSUED.fullmatch(path.name)
             return is_newer(path) if found is None or closed is None else found[1] > closed
 
@@ -196,14 +224,16 @@ def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:
         frame.write_parquet(path, compression="uncompressed", statistics=False)
 
 
-def read_forecasts(folder: Location, part: str = FORECASTS) -> pl.DataFrame:
-    """Read all forecasts in an output folder, sorted by issue time and series.
+def read_forecasts(folder: Location, part: str = FORECASTS, *, all_revisions: bool = False) -> pl.DataFrame:
+    """Read the forecasts in an output folder, sorted by issue time and series.
 
-    If several files hold a forecast of the same identity, the file written last counts.
+    If several files hold a forecast of the same identity, the file written last counts. Of several revisions
+    of a forecast, the newest is returned.
 
     Args:
         folder: output folder.
         part: the folder in it; ``forecasts-shadow`` reads the forecasts of a shadow.
+        all_revisions: whether to return all revisions of a forecast.
 
     Raises:
         DataError: there are no forecasts, or a file is unreadable.
@@ -211,11 +241,15 @@ def read_forecasts(folder: Location, part: str = FORECASTS) -> pl.DataFrame:
     frames = store_of(folder / part).read_consistently(_read_files)
     if not frames:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
-    return (
+    found = (
         pl.concat(frames, how="diagonal")  # Files of early versions of Statecast have no p-values.
         .unique(IDENTITY, keep="last", maintain_order=True)
         .sort("issued_at", "series_id")
     )
+    if all_revisions or not (found["revision"] > 0).any():
+        return found
+    newest = found.sort("revision").unique(IDENTITY[:3], keep="last", maintain_order=True)
+    return newest.sort("issued_at", "series_id")
 
 
 def read_quarantine(folder: Location) -> pl.DataFrame:

@@ -84,7 +84,7 @@ class NumbersPublisher:
         Raises:
             OutputError: the numbers cannot be written.
         """
-        state = shard.state
+        state, history_bytes = shard.state, 0 if shard.history is None else shard.history.bytes
         self._published_s = time.monotonic()
         self._update_drift(shard, is_last)
         with self._publishing:
@@ -96,7 +96,7 @@ class NumbersPublisher:
                 offsets=shard.offsets,
                 series=len(state),
                 live=int(live(state).sum()),
-                state_bytes=round(state.bytes_per_series * len(state)),
+                state_bytes=round(state.bytes_per_series * len(state)) + history_bytes,
                 latency=self._latency,
                 snapshot_at_s=self._snapshot_at_s,
                 snapshot_ms=self._snapshot_ms,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+
+import numpy as np
 
 from forecaster.components.profile import Profile
 from forecaster.model import Forecaster
@@ -128,6 +130,7 @@ class ShardModels:
         self._records = 0
         self._changes: tuple[ModelChange, ...] = ()
         self._warming: Warming | None = None
+        self._repaired = set[str]()
         self._task: tuple[WarmingTask, Future[None]] | None = None
         if settings.follows:
             self._read()
@@ -154,7 +157,15 @@ class ShardModels:
                 raise DataError(
                     f"{self._settings.states / JOURNAL}: a model change is missing: restore the file"
                 )
-        return Models(self._first, self._changes, self._finish, self._shadow)
+        return Models(self._first, self._changes, self._finish, self._shadow, self._settings.repair)
+
+    def note_repaired(self, series_ids: Iterable[str]) -> None:
+        """Note series whose values were repaired, so that they are re-warmed at the next change.
+
+        The next version may have been warmed up with the values before the repair.
+        """
+        if self._warming is not None:
+            self._repaired.update(series_ids)
 
     def warm_up(self, shard: Shard) -> None:
         """Step the next model version through the windows that the shard has closed, in the background.
@@ -166,7 +177,7 @@ class ShardModels:
         if closed is None or change is None or (self._task is not None and not self._task[1].done()):
             return
         if self._warming is None or self._warming.window != change.window:
-            self._warming = Warming(change.forecaster, change.window)
+            self._warming, self._repaired = Warming(change.forecaster, change.window), set()
         if self._warming.copy_values(shard.state, closed):
             self._task = self._thread.start(self._warming)
 
@@ -179,7 +190,12 @@ class ShardModels:
         if task is not None:
             task[0].take_over()
             self._thread.check()
-        return warming.finish(state)
+        warm = warming.finish(state)
+        repaired = [slot for slot, name in enumerate(state.series_ids) if name in self._repaired]
+        if repaired:
+            index = np.array(repaired, np.int64)
+            warm.put(index, rewarm(forecaster, state.take(index)))
+        return warm
 
     def _read(self) -> None:
         records = read_changes(self._settings.states)

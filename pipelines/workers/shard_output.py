@@ -8,7 +8,7 @@ import polars as pl
 
 from forecaster.forecasts import Forecasts
 from forecaster.shards.shard import Output
-from pipelines.sinks.files import FORECASTS, LATE, QUARANTINE, SHADOW, ShardFiles
+from pipelines.sinks.files import FORECASTS, LATE, QUARANTINE, SHADOW, RowPlace, ShardFiles
 from pipelines.sinks.kafka import TopicWriter
 from pipelines.storage import Location, sync
 from pipelines.workers.ownership import WriteGuard
@@ -47,14 +47,15 @@ class ShardOutput:
         forecasts = output.forecasts
         if forecasts is None:
             return
+        late = RowPlace(output.partition, output.start) if output.revises else None
         if len(output.replaced) and self._guard.may_write():
-            self._files.write_replaced(forecasts, output.replaced)
+            self._files.write_replaced(forecasts, output.replaced, late)
         if len(forecasts) and self._guard.may_write():
-            self._write_forecasts(FORECASTS, forecasts)
+            self._write_forecasts(FORECASTS, forecasts, late)
         if len(forecasts) and self._topics is None and self._guard.may_write():
-            self._files.write_flat(forecasts)
+            self._files.write_flat(forecasts, late)
         if output.shadow is not None and len(output.shadow) and self._guard.may_write():
-            self._write_forecasts(SHADOW, output.shadow)
+            self._write_forecasts(SHADOW, output.shadow, late)
 
     def take_unsynced(self) -> list[Location]:
         """Return the files written since the last call, which `make_durable` needs before a snapshot."""
@@ -83,8 +84,8 @@ class ShardOutput:
         else:
             self._files.write_rows(part, output.partition, output.start, rows)
 
-    def _write_forecasts(self, part: str, forecasts: Forecasts) -> None:
+    def _write_forecasts(self, part: str, forecasts: Forecasts, late: RowPlace | None) -> None:
         if self._topics is not None and self._topics.topics.of(part):
             self._topics.write_forecasts(forecasts, self._files.shard, part)
         else:
-            self._files.write_forecasts(forecasts, part)
+            self._files.write_forecasts(forecasts, part, late)

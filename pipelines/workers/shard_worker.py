@@ -78,6 +78,8 @@ class ShardWorker:
             if self._guard.is_abandoned:  # Check after each block, because a batch may have many blocks.
                 return
             self._shard = shard
+            if output.revises and output.forecasts is not None:
+                self._models.note_repaired(output.forecasts.series_ids)
             self._models.warm_up(shard)
             if output.done is None:
                 has_issued |= output.forecasts is not None and len(output.forecasts) > 0
@@ -141,14 +143,17 @@ def _open_shard(
 ) -> Shard:
     """Return a shard from its snapshot; re-warm it if needed, and remove files that the run writes again.
 
-    A state is re-warmed if none of the job's model versions made it. Files are removed in a resumed run only:
-    the files that the earlier run wrote after the snapshot.
+    A state is re-warmed if none of the job's model versions made it. A history with such a state is removed:
+    the windows that are closed already cannot be repaired then. Files are removed in a resumed run only: the
+    files that the earlier run wrote after the snapshot.
     """
     (shard, snapshot_ns), known = snapshots.take_over(), models.models()
     if not known.has_made(shard.state):
         following = 0 if shard.closed_through is None else shard.closed_through + 1
         state = rewarm(known.of_window(following), shard.state)
-        shard = replace(shard, state=state, slots=slots_of(state))
+        shard = replace(shard, state=state, slots=slots_of(state), history=None)
+    if shard.history is not None and not all(known.has_made(copy.state) for copy in shard.history.copies):
+        shard = replace(shard, history=None)
     shard = shard.with_shadow(known.shadow)
     if settings.resumed:
         output.remove_after(closed_us(shard), shard.offsets, snapshot_ns, models.versions)

@@ -33,6 +33,7 @@ class StepSettings:
         follows: whether the model version can change during the run; see `pipelines.sources.model_changes`.
         shadow: version of the shadow; the output folder holds its weights; "" without a shadow.
         shadow_shards: number of shards that the shadow also steps; these are the first shards.
+        repair: late rows that are at most this many windows old are repaired; 0 repairs none.
         covariates: the covariate tables as `encode_covariates` encodes them.
     """
 
@@ -50,6 +51,7 @@ class StepSettings:
     follows: bool = False
     shadow: str = ""
     shadow_shards: int = 0
+    repair: int = 0
 
     @property
     def states(self) -> Location:

@@ -98,10 +98,10 @@ def fold_with_kills(
                 disks[number].snapshot = snapshot.to_bytes(opened[number])
     return Ran(
         opened,
-        [one for disk in disks for one in disk.forecasts.values()],
+        [one for disk in disks for one in (*disk.forecasts.values(), *disk.revised.values())],
         [rows for disk in disks for rows in disk.late.values()],
         [rows for disk in disks for rows in disk.quarantined.values()],
-        shadows=[one for disk in disks for one in disk.shadows.values()],
+        shadows=[one for disk in disks for one in (*disk.shadows.values(), *disk.revised_shadows.values())],
     )
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from hypothesis import strategies as st
 
 from forecaster.model import Forecaster
 from forecaster.shards import snapshot
 from forecaster.shards.batch import Batch
+from forecaster.shards.lateness import BEFORE
+from forecaster.shards.models import Models
 from forecaster.shards.shard import Shard
-from forecaster.shards.sharding import add_partitions
+from forecaster.shards.sharding import add_partitions, empty_batch
 from pipelines.settings.kafka import Broker
 from pipelines.sources.base import Position, Positions
 from pipelines.sources.files.tables import Columns
@@ -25,6 +28,7 @@ from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.messages import DecoderSpec
 from pipelines.sources.reader import Reader
 from pipelines.state.state_table import StateTable
+from tests.comparisons import sorted_rows
 from tests.disks import Disk, outputs
 from tests.fleets import HALF_A_DAY, HALF_A_DAY_US
 from tests.folds import Ran
@@ -142,13 +146,20 @@ def deliver(batches: Iterable[Batch], often: float, chance: np.random.Generator)
 
 
 def run_with_kills(
-    model: Forecaster, source: KafkaSource, topic: Topic, kills: int, draw: Any, grows_between: bool = False
+    model: Forecaster,
+    source: KafkaSource,
+    topic: Topic,
+    kills: int,
+    draw: Any,
+    grows_between: bool = False,
+    repair: int = 0,
 ) -> Ran:
     """Return the outputs of a job over a topic that is killed and resumed ``kills`` times.
 
     A kill ends each shard after another number of batches. With ``grows_between``, new partitions appear only
     between a kill and the next run.
     """
+    models = Models(model, repair=repair)
     pace = (2, 0.0) if grows_between else (9, 0.1)
     first = source.begin({})
     disks, clock = [Disk() for _ in range(SHARDS)], Clock()
@@ -164,7 +175,7 @@ def run_with_kills(
         for number in range(SHARDS):
             left = None if is_last else draw(st.integers(0, 60))
             mine = deliver(read_so_far, in_order, topic.chance)
-            for after, output in islice(outputs(model, shards[number], mine, per_step), left):
+            for after, output in islice(outputs(models, shards[number], mine, per_step), left):
                 shards[number] = after
                 disks[number].write(output)
                 if topic.chance.random() < often:
@@ -172,7 +183,7 @@ def run_with_kills(
     assert not any(shard.early for shard in shards)
     return Ran(
         shards,
-        [one for disk in disks for one in disk.forecasts.values()],
+        [one for disk in disks for one in (*disk.forecasts.values(), *disk.revised.values())],
         [rows for disk in disks for rows in disk.late.values()],
         [rows for disk in disks for rows in disk.quarantined.values()],
     )
@@ -183,6 +194,38 @@ def run_without_kills(model: Forecaster, source: KafkaSource, topic: Topic) -> R
 
     The decisions say when partitions became idle. An earlier job has written them to the source's journal.
     """
+    ran, batches = _read_whole(model, source, topic)
+    for number in range(SHARDS):
+        apply_all(model, ran, number, batches)
+    return ran
+
+
+def run_in_time(model: Forecaster, source: KafkaSource, topic: Topic, earlier: Ran) -> Ran:
+    """Run a job over the complete topic, whose watermarks arrive after all rows.
+
+    The rows that were late in an earlier run are left out, and the last watermarks are those of that run.
+    """
+    ran, batches = _read_whole(model, source, topic)
+    late = sorted_rows(earlier.late)
+    in_time, stops = [], dict[str, int]()
+    for batch in batches:
+        rows = batch.rows.drop(BEFORE, strict=False)
+        if len(late):
+            own = late.filter(pl.col("partition") == batch.partition)["offset"]
+            rows = rows.filter(~pl.col("offset").is_in(own.implode()))
+        in_time.append(replace(batch, rows=rows, watermark_us=None, before_us=None))
+        stops[batch.partition] = max(batch.stop, stops.get(batch.partition, 0))
+    for number, shard in enumerate(earlier.shards):
+        last = [
+            replace(empty_batch(name, stop), watermark_us=shard.watermarks[name])
+            for name, stop in stops.items()
+        ]
+        apply_all(model, ran, number, [*in_time, *last])
+    return ran
+
+
+def _read_whole(model: Forecaster, source: KafkaSource, topic: Topic) -> tuple[Ran, list[Batch]]:
+    """Return cold shards, and the batches of the complete topic."""
     topic.fill()
     shards, places = resume(model, source, source.begin({}), [Disk() for _ in range(SHARDS)])
     ran = Ran(shards)
@@ -192,9 +235,7 @@ def run_without_kills(model: Forecaster, source: KafkaSource, topic: Topic) -> R
         step = reading.step(places)
         batches += step.batches
         places = step.reached
-    for number in range(SHARDS):
-        apply_all(model, ran, number, batches)
-    return ran
+    return ran, batches
 
 
 def apply_all(model: Forecaster, ran: Ran, number: int, batches: Iterable[Batch]) -> None:

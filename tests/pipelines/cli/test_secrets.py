@@ -52,7 +52,7 @@ COMMANDS = {
         "stream rows.csv -c echoing.toml -m tiny --source kafka --topic t",
     ],
     "plot": ["plot past", "plot s3://U@bucket/x"],
-    "show": ["state show out/state"],
+    "show": ["state show out/state", "quarantine show out"],
     "export": ["state export past/state packed.parquet"],
     "import": ["state import packed.parquet unpacked"],
     "evaluate": [

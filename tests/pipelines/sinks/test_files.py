@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipelines.sinks.files import (
     PARTS,
     QUARANTINE,
     Format,
+    RowPlace,
     ShardFiles,
     read_forecasts,
     read_late,
@@ -269,6 +271,36 @@ def test_remove_after_keeps_files_of_other_shards_and_models(written: Path) -> N
     read = {"replay": 99, "folder": 99}
     shard_files(written).remove_after(START * HOUR_US, read, 0, [forecaster(seed=1).version])
     assert sorted(written.rglob("*")) == before
+
+
+def revised_forecasts(revision: int, level: float) -> Forecasts:
+    forecasts = issued_forecasts(windows=2, level=level)
+    return replace(forecasts, revision=np.full(forecasts.issued.shape, revision))
+
+
+@FORMATS
+def test_the_newest_revision_of_a_forecast_is_read(folder: Path, format_: Format) -> None:
+    shard_0 = shard_files(folder, format_=format_)
+    shard_0.write_forecasts(revised_forecasts(2, 50.0), late=RowPlace("a-r1-b", 9))
+    shard_0.write_forecasts(revised_forecasts(1, 20.0), late=RowPlace("a-r1-b", 7))
+    shard_0.write_forecasts(issued_forecasts())
+    read = check_forecasts(read_forecasts(folder))
+    assert read.sort("issued_at")["revision"].to_list() == [2] * 4 + [0] * 4
+    assert read.filter(pl.col("revision") == 2).equals(revised_forecasts(2, 50.0).frame())
+    every = read_forecasts(folder, all_revisions=True)
+    assert sorted(every["revision"]) == [0] * 8 + [1] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize("partition", ["replay", "a-r1-b"])
+def test_remove_after_removes_revisions_of_later_rows(folder: Path, partition: str) -> None:
+    for offset in (6, 7, 8):
+        late = RowPlace(partition, offset)
+        shard_files(folder).write_forecasts(revised_forecasts(1, 0.0), late=late)
+        shard_files(folder).write_replaced(revised_forecasts(1, 0.0), late_rows(offset), late)
+    shard_files(folder).remove_after((START + 8) * HOUR_US, {partition: 7}, 0, [VERSION])
+    for part in ("forecasts", "replaced"):
+        (kept,) = (folder / part).iterdir()
+        assert f"-r1-{partition}-000000000000006-shard-0000" in kept.name
 
 
 @FORMATS

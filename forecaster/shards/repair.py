@@ -1,0 +1,256 @@
+"""Repair the closed windows of a shard with late rows, and issue revised forecasts.
+
+The series with late rows go back to a copy of their state before the first of these rows (see
+`forecaster.shards.history`), and are stepped again through their kept rows with the late rows among them.
+The state is then that of a shard that had read all rows in time. A late row that is to be repaired waits
+among the pending rows, although its window is closed.
+
+Letters: T windows, n series that are repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import groupby
+
+import numpy as np
+import polars as pl
+
+from forecaster.arrays import Ints
+from forecaster.forecasts import Forecasts
+from forecaster.shards.close_windows import BLOCK_STEPS, close_windows
+from forecaster.shards.counts import Counts
+from forecaster.shards.history import Copy, History
+from forecaster.shards.models import Models
+from forecaster.shards.shard import NONE_REPLACED, Output, Shard, slots_of
+from forecaster.state import State
+from forecaster.stepping.lifecycle import plan_block
+from forecaster.stepping.rewarming import rewarm
+from forecaster.time.aggregation import NO_DUPLICATES, fill
+from schemas import replaced
+
+_WINDOWS_PER_STEP = 32  # most windows in one network call of a replay
+
+
+def with_history(shard: Shard, repair: int) -> Shard:
+    """Return the shard with a history if late rows are repaired, else without one.
+
+    A shard that has closed windows without a history can repair only the windows that it closes later.
+    """
+    if not repair:
+        return shard if shard.history is None else replace(shard, history=None)
+    if shard.history is not None:
+        return shard
+    closed = shard.closed_through
+    copies = () if closed is None else (Copy(closed, shard.state, shard.shadow).of(State.copy),)
+    return replace(shard, history=History(copies))
+
+
+def repair_windows(shard: Shard, models: Models) -> Iterator[tuple[Shard, Output]]:
+    """Repair the closed windows that have pending rows, some series at a time.
+
+    Yields:
+        A shard, and the output to write before the shard may be stored.
+    """
+    while (slots := _next_slots(shard)) is not None:
+        for after, output in _repair_series(shard, slots, models):
+            shard = after
+            yield after, output
+
+
+def _is_due(shard: Shard) -> pl.Series:
+    """Return which pending rows belong to closed windows."""
+    closed = shard.closed_through
+    return shard.pending["window"] <= closed if closed is not None else shard.pending["window"].is_null()
+
+
+def _next_slots(shard: Shard) -> pl.Series | None:
+    """Return the slots of the series to repair next, as many as fit one block; None if there are none."""
+    if shard.history is None or not len(shard.pending) or not (is_due := _is_due(shard)).any():
+        return None
+    assert shard.closed_through is not None
+    windows = shard.closed_through - shard.history.copies[0].through
+    return shard.pending.filter(is_due)["slot"].unique().sort().head(max(1, BLOCK_STEPS // windows))
+
+
+def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[tuple[Shard, Output]]:
+    """Repair the closed windows of some series; yield the shard with one output for each model version."""
+    history, closed = shard.history, shard.closed_through
+    assert history is not None
+    assert closed is not None
+    is_due = _is_due(shard) & shard.pending["slot"].is_in(slots.implode())
+    due, index = shard.pending.filter(is_due), slots.to_numpy().astype(np.int64)
+    first_due = due.group_by("slot").agg(pl.col("window").min()).sort("slot")["window"].to_numpy()
+    # Start at the last copy before the first late row, and correct the copies after it.
+    at = max(i for i, copy in enumerate(history.copies) if copy.through < first_due.min())
+    before = history.rows_of(slots, after=history.copies[at].through)
+    rows = pl.concat([before, due], how="diagonal")
+    replay = _Replay(history.copies[at], index, _in_places(rows, slots), models)
+    copies = list(history.copies[: at + 1])
+    for copy in history.copies[at + 1 :]:
+        replay.run(copy.through)
+        # The versions differ only after a change among windows without a live series: leave the copy out.
+        if copy.state.model_version == replay.shard.state.model_version:
+            _put(copy.state, copy.shadow, index, replay.shard)
+            copies.append(copy)
+    replay.run(closed)
+    _put(shard.state, shard.shadow, index, replay.shard)
+    lives = _lives_of(history.copies[at].state, index)
+    counts, were_replaced = _first_counts(lives, _in_places(before, slots), replay, models)
+    newly_replaced = _less(replay.replaced, were_replaced)
+    counts = replace(counts, replaced=len(newly_replaced))
+    shard_after = replace(
+        shard,
+        pending=shard.pending.filter(~is_due),
+        history=replace(history, copies=tuple(copies)).with_rows(due),
+        counts=shard.counts + counts,
+    )
+    first = due.sort("partition", "offset").row(0, named=True)
+    output = Output(first["partition"], first["offset"], replaced=newly_replaced, revises=True)
+    found = [*_revised(replay.forecasts, first_due, history, index)]
+    shadow = next(_revised(replay.shadows, first_due, history, index), None)
+    for forecasts in found[:-1]:
+        yield shard, replace(output, forecasts=forecasts, replaced=NONE_REPLACED)
+    yield shard_after, replace(output, forecasts=found[-1] if found else None, shadow=shadow)
+
+
+def _in_places(rows: pl.DataFrame, slots: pl.Series) -> pl.DataFrame:
+    """Return rows of the series ``slots``, with the place of each series in ``slots`` as its slot."""
+    place = np.searchsorted(slots.to_numpy(), rows["slot"].to_numpy())
+    return rows.with_columns(slot=pl.Series(place, dtype=pl.Int32))
+
+
+def _put(state: State, shadow: State | None, index: Ints, repaired: Shard) -> None:
+    """Write the states of repaired series into the states of all series of a shard."""
+    state.put(index, repaired.state)
+    if shadow is not None and repaired.shadow is not None:
+        shadow.put(index, repaired.shadow)
+
+
+class _Replay:
+    """Steps some series of a shard again, from a copy of their state.
+
+    Args:
+        copy: the copy.
+        index: slots of the series.
+        rows: all rows of the series after the copy; their slots are places in ``index``.
+        models: the model versions of the job.
+
+    Attributes:
+        shard: a shard with only these series.
+        forecasts, shadows: forecasts of each block of windows.
+        replaced: rows that later rows replaced.
+    """
+
+    def __init__(self, copy: Copy, index: Ints, rows: pl.DataFrame, models: Models) -> None:
+        own = copy.of(lambda state: state.take(index))
+        slots, counts = slots_of(own.state), Counts(pending=len(rows))
+        alone = Shard(0, 1, own.state, slots, rows, {}, {}, copy.through, counts)
+        self.shard = replace(alone, shadow=own.shadow)
+        self.forecasts: list[Forecasts] = []
+        self.shadows: list[Forecasts] = []
+        self.replaced = NONE_REPLACED
+        # `models.rewarm` may return a state of all series that a job has warmed up in the background.
+        self._models = replace(models, rewarm=rewarm, repair=0)
+
+    def run(self, through: int) -> None:
+        """Close the windows up to ``through``."""
+        for shard, closed in close_windows(
+            self.shard, through, self._models, _WINDOWS_PER_STEP, keeps_slots=True
+        ):
+            self.shard = shard
+            if closed is not None:
+                forecasts, replaced_rows, shadow = closed
+                self.forecasts.append(forecasts)
+                self.shadows += [] if shadow is None else [shadow]
+                self.replaced = pl.concat([self.replaced, replaced_rows], how="diagonal")
+
+
+def _lives_of(state: State, index: Ints) -> State:
+    """Return copies of the arrays by which `plan_block` plans the lives of the series at ``index``."""
+    ids = tuple(state.series_ids[i] for i in index)
+    parts = {"moments": {"observed": state.parts["moments"]["observed"][index]}}
+    return State(state.model_version, state.freq, ids, state.clock[index], state.silent[index], parts)
+
+
+def _first_counts(
+    lives: State, rows: pl.DataFrame, replay: _Replay, models: Models
+) -> tuple[Counts, pl.DataFrame]:
+    """Return what a repair adds to the counts of the shard, and the rows that were replaced before it.
+
+    The added counts are the counts of the replay less the counts of the same windows without the late rows.
+    The latter need only a plan of the lives of the series. Scores and the number of windows stay as they were
+    when the windows closed.
+
+    Args:
+        lives: see `_lives_of`, at the copy from which the replay began. It is changed.
+        rows: the rows of the repaired series without the late rows.
+        replay: the replay, at its end.
+        models: the model versions of the job.
+    """
+    config, before, were_replaced = models.first.window_config, Counts(), [NONE_REPLACED]
+    for block in replay.forecasts:
+        start, stop = block.start, block.start + len(block.issued)
+        own = rows.filter(pl.col("window").is_between(start, stop - 1))
+        values, duplicates = np.full(block.issued.shape, np.nan), NO_DUPLICATES
+        if len(own):
+            window, slot = own["window"].to_numpy() - start, own["slot"].to_numpy().astype(np.int64)
+            duplicates = fill(values, own, window, slot, config)
+        plan = plan_block(lives, values, start, config.max_gap)
+        lives.clock[:] = np.maximum(lives.clock, stop - 1)
+        lives.silent[:] = plan.silent
+        lives.parts["moments"]["observed"][:] = plan.live[-1]
+        before += Counts(
+            used=len(own) - duplicates.dropped,
+            duplicates=duplicates.dropped,
+            series_steps=int(plan.issued.sum()),
+            cold_starts=plan.cold_starts,
+        )
+        named = duplicates.replaced.join(replay.shard.slots, on="slot") if len(duplicates.replaced) else None
+        were_replaced += [] if named is None else [replaced.frame(named)]
+    after = replay.shard.counts
+    names = ("used", "duplicates", "series_steps", "cold_starts")
+    added = {name: getattr(after, name) - getattr(before, name) for name in names}
+    counts = Counts(**added, pending=-added["used"] - added["duplicates"])
+    return counts, pl.concat(were_replaced, how="diagonal")
+
+
+def _less(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    """Return the replaced rows that are not among ``others``; a row may occur several times in both."""
+    if not len(rows) or not len(others):
+        return rows
+    key = [name for name in ("series_id", "timestamp", "event_id", "value") if name in rows.columns]
+    rows, others = (frame.with_columns(number=pl.int_range(pl.len()).over(key)) for frame in (rows, others))
+    left = rows.join(others, on=[*key, "number"], how="anti", nulls_equal=True, maintain_order="left")
+    return left.drop("number")
+
+
+def _revised(
+    blocks: Iterable[Forecasts], first_due: Ints, history: History, index: Ints
+) -> Iterator[Forecasts]:
+    """Yield the forecasts that the late rows change, one block for each model version.
+
+    Args:
+        blocks: forecasts of the repaired series, block by block.
+        first_due: ``[n]``, the window of the first late row of each series.
+        history: the history of the shard, with the records of the late rows.
+        index: ``[n]``, the slots of the series.
+    """
+    for _, group in groupby(blocks, key=lambda block: block.model_version):
+        joined = Forecasts.join([*group])
+        issued = joined.issued & (joined.index[:, None] >= first_due)
+        at = np.flatnonzero(issued.any(axis=1))
+        if not len(at):
+            continue
+        part = slice(at[0], at[-1] + 1)
+        windows = joined.index[part]
+        yield replace(
+            joined,
+            start=int(windows[0]),
+            values=joined.values[:, part],
+            issued=issued[part],
+            anomaly=None if joined.anomaly is None else joined.anomaly[:, part],
+            index=windows,
+            revision=history.revisions(windows, index),
+        )
