@@ -1,4 +1,4 @@
-"""Jobs, sources, sinks and Beam transforms: rows in; forecasts, states, late and quarantined rows out."""
+"""Jobs, sources, sinks and Beam transforms: they read rows, and write forecasts, states and rejected rows."""
 
 from __future__ import annotations
 

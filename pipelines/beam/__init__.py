@@ -1,4 +1,4 @@
-"""Beam transforms that compose: read a log, validate rows, forecast a fleet, write the results."""
+"""Beam transforms for users' pipelines: read a log, validate rows, forecast a fleet, write forecasts."""
 
 from __future__ import annotations
 

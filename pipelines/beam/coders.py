@@ -1,4 +1,4 @@
-"""Coders of the elements of a pipeline: frames of rows, never single rows.
+"""Coders for Beam: they encode the elements of a pipeline, each of which holds frames of rows, as bytes.
 
 Each element is a small dataclass, or a bare frame. Between processes its frames are Arrow IPC and its other
 fields are JSON, so nothing is pickled.
@@ -24,7 +24,7 @@ _LENGTH = struct.Struct("<q")
 
 @dataclass(frozen=True)
 class FleetRows:
-    """Rows of one shard in a pipeline of `ForecastFleet`.
+    """An element of a `ForecastFleet` pipeline: rows of one shard, and the ends of their windows.
 
     Attributes:
         rows: observation frame with ``offset``.
@@ -36,7 +36,7 @@ class FleetRows:
 
 
 class ElementCoder(Coder):
-    """Encode a dataclass of frames, bytes and JSON values, or a bare Polars frame.
+    """A Beam coder of one type: a dataclass of frames, bytes and JSON values, or a Polars frame.
 
     Args:
         kind: the type of the elements.
@@ -46,7 +46,7 @@ class ElementCoder(Coder):
         self.kind = kind
 
     def encode(self, value: Any) -> bytes:
-        """Encode an element as the length of the header, the JSON header, and the buffers that it lists."""
+        """Return an element as bytes: the length of a JSON header, the header, and the element's frames."""
         if self.kind is pl.DataFrame:
             return frame_bytes(value)
         header: dict[str, Any] = {}
@@ -62,7 +62,7 @@ class ElementCoder(Coder):
         return b"".join([_LENGTH.pack(len(head)), head, *buffers])
 
     def decode(self, encoded: bytes) -> Any:
-        """Decode an element from the bytes that `encode` returned."""
+        """Return the element that `encode` encoded as ``encoded``."""
         if self.kind is pl.DataFrame:
             return frame_of(encoded)
         at = _LENGTH.size + _LENGTH.unpack_from(encoded)[0]
@@ -86,16 +86,16 @@ class ElementCoder(Coder):
         return int(frames) + sum(len(part) for part in parts if isinstance(part, bytes))
 
     def is_deterministic(self) -> bool:
-        """Return False: only keys need a deterministic coder, and an element is never a key."""
+        """Return False, which Beam accepts because an element is never used as a key."""
         return False
 
     @staticmethod
     def from_type_hint(typehint: Any, unused_registry: Any) -> Any:
-        """Return the coder of a type, for Beam's registry."""
+        """Return a coder for elements of the given type; Beam's coder registry calls this method."""
         return ElementCoder(typehint)
 
     def to_type_hint(self) -> Any:
-        """Return the type of the elements."""
+        """Return the type of the elements that this coder encodes."""
         return self.kind
 
     def __eq__(self, other: object) -> bool:
@@ -106,14 +106,14 @@ class ElementCoder(Coder):
 
 
 def frame_bytes(frame: pl.DataFrame) -> bytes:
-    """Return a frame as an Arrow IPC stream."""
+    """Return a frame as the bytes of an Arrow IPC stream."""
     if not len(frame):
         return _empty_bytes(tuple(frame.schema.items()))
     return _ipc(frame)
 
 
 def frame_of(data: bytes) -> pl.DataFrame:
-    """Decode the bytes that `frame_bytes` returned for a frame."""
+    """Return the frame that `frame_bytes` encoded as ``data``."""
     if (empty := _empties.get(data)) is not None:
         return empty
     frame = pl.read_ipc_stream(io.BytesIO(data))
@@ -123,7 +123,7 @@ def frame_of(data: bytes) -> pl.DataFrame:
 
 
 # Cache empty frames, because most shards get no rows from most polls.
-# Coding the schema of a frame takes as long as coding thousands of rows.
+# Encoding the schema of a frame takes as long as encoding thousands of rows.
 _MOST_EMPTIES = 64
 _empties: dict[bytes, pl.DataFrame] = {}
 

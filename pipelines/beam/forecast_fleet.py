@@ -48,7 +48,7 @@ _WITHOUT_TIMERS = ("FnApiRunner", "SwitchingDirectRunner", "BundleBasedDirectRun
 
 @dataclass
 class ForecastFleet(beam.PTransform[Any, Any]):
-    """Forecast many series as their windows close: rows in; forecasts, rejected rows and late rows out.
+    """A Beam transform that forecasts series: it takes rows, and returns forecasts, rejected and late rows.
 
     Rows are mappings or Polars frames with ``series_id``, ``timestamp`` and ``value`` (see `schemas.validate`
     for their types), or the batches of `pipelines.ReadLog`. The outputs are three PCollections of Polars
@@ -143,7 +143,7 @@ def _latest(ends: Iterable[int]) -> int:
 
 @dataclass(frozen=True)
 class _Step:
-    """Opens shards and closes their windows; both DoFns that step shards use it.
+    """Opens shards and closes their windows, for the two DoFns of `ForecastFleet` that step shards.
 
     Attributes:
         model: the model.
@@ -165,7 +165,7 @@ class _Step:
         return self.model.load().window_config.lateness_s * MICROSECONDS
 
     def open(self, number: int) -> Shard:
-        """Return a shard before its first row: cold, or with the states of the state table."""
+        """Return a shard before its first row: with the state table's states, or new states without one."""
         if self.state_table is None:
             return Shard.cold(number, self.shards, self.model.load().initial_state(), ())
         return _table(self.state_table, self.shards, self.pipeline)[number].copy()
@@ -173,10 +173,10 @@ class _Step:
     def close(
         self, shard: Shard, rows: Iterable[pl.DataFrame], end_us: int
     ) -> Iterator[tuple[Shard, Output]]:
-        """Apply rows, close every window up to ``end_us``, and yield what `apply` yields."""
+        """Apply rows to a shard, close its windows up to ``end_us``, and yield shards and their outputs."""
         nothing, forecaster = empty_batch(PARTITION, 0), self.model.load()
         frame = pl.concat([nothing.rows, *rows], how="diagonal", rechunk=True)
-        # `rewarm` returns the state unchanged unless another model version made it
+        # `rewarm` changes the state only if another model version made it.
         state = rewarm(forecaster, shard.state)
         shard = replace(shard, state=state, slots=slots_of(state))
         batch = replace(nothing, rows=frame, watermark_us=end_us)
@@ -184,17 +184,17 @@ class _Step:
 
 
 class _StepShard(beam.DoFn):
-    """Base class of both DoFns that step shards."""
+    """Base class of the two DoFns that step shards: `_StepToEnd` and `_StepAtWatermark`."""
 
     def __init__(self, step: _Step) -> None:
         self.step = step
 
     def setup(self) -> None:
         self.metrics = RowMetrics()
-        self.lateness_us = self.step.lateness_us  # this loads the weights, too
+        self.lateness_us = self.step.lateness_us  # reading the allowed lateness loads the model's weights
 
     def closed(self, before: Shard, rows: Iterable[pl.DataFrame], end_us: int) -> Iterator[Shard | Any]:
-        """Yield forecasts and tagged late rows of all windows up to ``end_us``, and last the new shard."""
+        """Close the windows up to ``end_us``; yield forecasts and late rows, and at the end the new shard."""
         shard = before
         for after, output in self.step.close(before, rows, end_us):
             shard = after
@@ -207,7 +207,7 @@ class _StepShard(beam.DoFn):
 
 
 class _StepToEnd(_StepShard):
-    """Step a shard through all of its rows at once."""
+    """Step a shard through all rows of a bounded input in one call."""
 
     def process(self, element: tuple[int, Iterable[FleetRows]], end_us: int) -> Iterator[Any]:
         number, parts = element
@@ -217,7 +217,7 @@ class _StepToEnd(_StepShard):
 
 
 class _StepAtWatermark(_StepShard):
-    """Collect the rows of a shard, and step it when the watermark has passed the end of a window."""
+    """Collect the rows of a shard, and step the shard when the watermark closes a window."""
 
     SHARD = ReadModifyWriteStateSpec("shard", BytesCoder())
     ROWS = BagStateSpec("rows", ElementCoder(pl.DataFrame))

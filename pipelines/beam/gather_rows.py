@@ -1,4 +1,4 @@
-"""Collect the rows of any Beam source into frames, and split the frames by shard."""
+"""Beam transforms that collect the rows of any source into frames, and split the frames by shard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BUNDLE_ROWS = 10_000
 
 @dataclass
 class GatherRows(beam.PTransform[Any, Any]):
-    """Collect rows, frames and batches into frames (``rows``).
+    """Convert single rows, frames and batches to frames of rows (``rows``).
 
     The rejected rows that batches contain become a second output (``quarantined``).
     """
@@ -53,12 +53,12 @@ class SplitRows(beam.PTransform[Any, Any]):
     model: Model
 
     def expand(self, frames: Any) -> Any:
-        """Return the parts of all shards."""
+        """Return one element for each shard and frame: the shard's number and its rows."""
         return frames | beam.ParDo(_SplitRows(self.shards, self.model)).with_output_types(ShardedRows)
 
 
 class _Gather(beam.DoFn):
-    """Collect the rows of a bundle into frames.
+    """Convert the rows, frames and batches of a Beam bundle to frames of rows.
 
     Each frame has the earliest event time of its rows, so that the watermark does not pass any of them.
     """
@@ -94,13 +94,13 @@ class _Gather(beam.DoFn):
 
 
 def _frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """Return rows as a frame that has the required columns, even if no row of the bundle has them."""
+    """Return rows as a frame that has all required columns; a column that no row has is empty."""
     names = dict.fromkeys((*observations.SCHEMA, *(name for row in rows for name in row)))
     return pl.DataFrame([_column(name, [row.get(name) for row in rows]) for name in names])
 
 
 def _column(name: str, cells: list[Any]) -> pl.Series:
-    """Return cells as a column; as text if their types differ, so that only the wrong cells are rejected."""
+    """Return cells as a column, or as a column of text if the cells have different types."""
     try:
         return pl.Series(name, cells)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
@@ -108,7 +108,7 @@ def _column(name: str, cells: list[Any]) -> pl.Series:
 
 
 class _SplitRows(beam.DoFn):
-    """Split rows by shard; every shard gets the ends of all windows that have a row."""
+    """Split rows by shard; every shard also gets the ends of all windows that have a row of any shard."""
 
     splitter: Splitter
 

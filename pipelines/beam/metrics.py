@@ -1,4 +1,4 @@
-"""Counters that Beam shows on the page of an engine and returns in the result of a pipeline.
+"""Beam's counters of rows and forecasts, which engines show on their pages and pipelines return.
 
 The counters are in the namespace ``statecast``. A bundle that fails and runs again counts once, because Beam
 adds up the counters of finished bundles only.
@@ -15,7 +15,7 @@ from pipelines.sinks.counters import ROWS_BY_OUTCOME, TOTALS
 
 NAMESPACE: Final = "statecast"
 
-# A series-step issues one forecast. Users of Beam know forecasts, so the counter has their name.
+# Each series-step issues one forecast. So Beam's counter of series-steps is named "forecasts".
 _NAMES: Final = {"series_steps": "forecasts"}
 _VALUES: Final = {
     **{f"rows_{outcome}": value for outcome, value in ROWS_BY_OUTCOME.items()},
@@ -24,7 +24,7 @@ _VALUES: Final = {
 
 
 class RowMetrics:
-    """Beam's counters of rows, windows and forecasts, with the values of `pipelines.sinks.counters`.
+    """Adds the counts of rows, windows and forecasts of shards to counters that Beam shows.
 
     ``windows_closed`` counts a window once for each shard that issues forecasts at its end.
     """
@@ -33,7 +33,7 @@ class RowMetrics:
         self._counters = {name: Metrics.counter(NAMESPACE, name) for name in _VALUES}
 
     def add(self, before: Counts, after: Counts) -> None:
-        """Add the increase of a shard's counts, from ``before`` to ``after``, to the counters.
+        """Add the difference between a shard's counts ``before`` and ``after`` to Beam's counters.
 
         Call this only in a method of a DoFn, because Beam finds the counters of a bundle by the thread that
         runs the bundle.

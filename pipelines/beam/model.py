@@ -1,4 +1,4 @@
-"""The model of a Beam pipeline: sent to the workers as bytes, or loaded by each worker from its place."""
+"""The model of a Beam pipeline: the workers get it as bytes, or load it from a file or from MLflow."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pipelines.storage import Location, location
 from pipelines.workers.step_settings import encode_covariates, forecaster_of
 from schemas.errors import ModelError
 
-# a text with one of these beginnings refers to a model in MLflow; it is not the URL of a file
+# A text that begins with one of these prefixes refers to a model in MLflow. Other URLs name a file.
 _REFERENCES = ("models:/", "runs:/")
 
 
 class Model(Protocol):
-    """A model that a worker can load; picklable and small, unless it holds the weights."""
+    """The model of a pipeline, sent to each worker, which calls `load` to get the forecaster."""
 
     def load(self) -> Forecaster:
-        """Return the forecaster; load it in the first call of a process.
+        """Return the forecaster; the first call in a process loads it, later calls reuse it.
 
         Raises:
             ModelError: there is no such model, or it cannot be read.
@@ -46,7 +46,7 @@ class WeightsInside:
 
 @dataclass(frozen=True)
 class WeightsElsewhere:
-    """A forecaster that each worker process loads once.
+    """A forecaster that each worker process loads once, from a file or from MLflow.
 
     Attributes:
         place: the file that `Forecaster.save` wrote, or its folder, as a path or as the URL of an object
@@ -60,12 +60,12 @@ class WeightsElsewhere:
     pipeline: str
 
     def load(self) -> Forecaster:
-        """Return the forecaster, which each process loads once from its place."""
+        """Return the forecaster; the first call in a process loads it from ``place``."""
         return _load(self)
 
 
 def model_of(model: Forecaster | Path | str, tracking_uri: str, pipeline: str) -> Model:
-    """Return the model of a pipeline: the weights of a forecaster, or the place to load them from."""
+    """Return a `Model` that holds the weights of a forecaster, or the path or reference to load it from."""
     if isinstance(model, Forecaster):
         return WeightsInside(model.to_bytes(), encode_covariates(model))
     return WeightsElsewhere(model, tracking_uri, pipeline)
@@ -76,7 +76,7 @@ def _load(model: WeightsElsewhere) -> Forecaster:
     place = model.place
     if isinstance(place, Path) or Path(place).name == FILE_NAME or _is_url(place):
         return _load_file(location(place))
-    from forecaster import Registry  # import late, because MLflow takes seconds to import
+    from forecaster import Registry  # Import late, because MLflow takes seconds to import.
 
     return Registry(model.tracking_uri).load(place)
 

@@ -1,4 +1,4 @@
-"""Read a log in a Beam pipeline: one splittable DoFn, or a timer on Flink, emits its `Batch`es.
+"""Read a log in a Beam pipeline: a splittable DoFn, or on Flink a timer, emits the batches of the log.
 
 Up to 2.70, Beam's Flink runner keeps each deferred remainder of a splittable DoFn in a column family of its
 own in RocksDB and removes none (github.com/apache/beam/issues/27648). A stream defers several times a second,
@@ -86,7 +86,7 @@ class ReadLog(beam.PTransform[Any, Any]):
     by_timer: bool = False
 
     def expand(self, begin: Any) -> Any:
-        """Create one element, the encoded position at which to begin, and read the log from this position."""
+        """Return the batches of the log, read from ``places`` on, or else from the beginning."""
         places = as_log(self.source).begin({}) if self.places is None else self.places
         start = _Position.start(places).encoded()
         if self.by_timer:
@@ -98,7 +98,7 @@ class ReadLog(beam.PTransform[Any, Any]):
 
 @dataclass(frozen=True)
 class _Position:
-    """The position in a log from which reading continues: the decoded restriction, or the timer's state.
+    """The position in a log from which reading continues: a place and a watermark for each partition.
 
     Attributes:
         places: the place from which each partition is read on.
@@ -110,12 +110,12 @@ class _Position:
 
     @staticmethod
     def start(places: Positions) -> _Position:
-        """Return the position with which reading at ``places`` begins."""
+        """Return the position at which reading starts, from the place in each partition."""
         return _Position(places, {name: place.watermark_us for name, place in places.items()})
 
     @staticmethod
     def decoded(text: str) -> _Position:
-        """Decode the text that `encoded` returned for a position."""
+        """Return the position that `encoded` returned as ``text``."""
         places, watermarks = json.loads(text)
         return _Position({name: _place(*fields) for name, fields in places.items()}, watermarks)
 
@@ -124,7 +124,7 @@ class _Position:
         return json.dumps([self.places, self.watermarks_us], separators=(",", ":"))
 
     def after(self, batch: Batch) -> _Position:
-        """Return this position with the watermark that the partition of a batch has after the batch."""
+        """Return this position with the watermark of one partition moved on to the end of ``batch``."""
         after_us = largest_watermark((self.watermarks_us.get(batch.partition), batch.watermark_us))
         return replace(self, watermarks_us={**self.watermarks_us, batch.partition: after_us})
 
@@ -134,7 +134,7 @@ def _place(offset: int, us: int | None, cuts: list[int], *rest: Any) -> Position
 
 
 class _PlacesTracker(RestrictionTracker):
-    """Tracks a restriction, an encoded `_Position`, which may be deferred as a whole but never divided."""
+    """Beam's tracker of a position in the log; the rest of the log can be deferred but not split."""
 
     def __init__(self, places: str) -> None:
         self.places = places
@@ -186,7 +186,7 @@ _PLACES, _WATERMARKS = _AllPlaces(), ManualWatermarkEstimator.default_provider()
 
 
 class _ReadBatches(beam.DoFn):
-    """Base class of both DoFns that read a log; it reads the next batches from given places on."""
+    """Base class of the two DoFns that read a log: `_ReadByDeferral` and `_ReadByTimer`."""
 
     reader: Reader
 
@@ -198,10 +198,10 @@ class _ReadBatches(beam.DoFn):
         self.reader = Reader(as_log(read.source), read.stop_file, read.snapshot_every_s, read.applied)
 
     def next(self, places: Positions) -> Read:
-        """Return the next batches; wait here if the wait is short, because a return to the engine costs more.
+        """Return the next batches of the log, after a short wait if there are none yet.
 
-        A long wait is left to the engine, because Prism requests the progress of a bundle ten times a second
-        while the bundle runs.
+        A short wait is done here, because a return to the engine costs more. A long wait is left to the
+        engine, because Prism requests the progress of a bundle ten times a second while the bundle runs.
         """
         until_s = time.monotonic() + LONGEST_WAIT_S
         with self._errors_stored():
@@ -242,7 +242,7 @@ class _ReadByDeferral(_ReadBatches):
             tracker.defer_remainder(Duration.of(round(read.wait_s, 3)) if read.wait_s else None)
 
     def _stamped(self, batches: Sequence[Batch], position: _Position) -> tuple[list[Any], _Position]:
-        """Return each batch with the watermark before it as its event time, and the position after them."""
+        """Return the batches, each stamped with the watermark before it, and the position after the last."""
         if not self.read.moves_watermark:
             return [*batches], position
         stamped: list[Any] = []
@@ -274,13 +274,13 @@ class _ReadByTimer(_ReadBatches):
     def on_again(
         self, position: Any = beam.DoFn.StateParam(POSITION), again: Any = beam.DoFn.TimerParam(AGAIN)
     ) -> Iterator[Batch]:
-        """Emit the next batches, and set the timer again unless the log has ended."""
+        """Emit the next batches of the log, and set the timer again unless the log has ended."""
         time.sleep(max(self.due_s - time.monotonic(), 0))
         at = _Position.decoded(position.read())
         read = self.next(at.places)
         yield from read.batches
         if not read.ended:
             position.write(replace(at, places=read.places).encoded())
-            # Wait at the next call, not here: the engine passes the batches on when this call returns.
+            # Do not wait here but at the next call, because the engine passes batches on after this call.
             self.due_s = time.monotonic() + read.wait_s
             again.set(_AT_ONCE)

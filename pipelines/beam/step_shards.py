@@ -1,4 +1,4 @@
-"""The steps of a job after the reading: split each batch by shard, and step the shards."""
+"""Beam transforms of a job, after its source: split each batch by shard, and step the shards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from schemas.errors import EngineError
 
 @dataclass
 class SplitBatches(beam.PTransform[Any, Any]):
-    """Emit the part of each batch that belongs to each shard: ``PCollection[Batch] -> PCollection[Sharded]``.
+    """Split each batch into one part for each shard: ``PCollection[Batch] -> PCollection[Sharded]``.
 
     Every shard that follows the partition gets a part, even if it has no rows but only offsets and a
     watermark.
@@ -36,7 +36,7 @@ class SplitBatches(beam.PTransform[Any, Any]):
     shards: int
 
     def expand(self, batches: Any) -> Any:
-        """Return the parts of all shards."""
+        """Return one element for each batch and shard: the shard's number and its part of the batch."""
         return batches | beam.ParDo(_SplitBatch(self.shards)).with_output_types(Sharded)
 
 
@@ -70,17 +70,17 @@ class StepShards(beam.PTransform[Any, Any]):
     settings: StepSettings
 
     def expand(self, parts: Any) -> Any:
-        """Return the number of the shard of each batch."""
+        """Return one shard number for each part of a batch that was passed to a thread."""
         return parts | beam.ParDo(_StepShard(self.settings)).with_output_types(int)
 
 
 class _StepShard(beam.DoFn):
-    # A worker writes this state when it first opens the shard.
-    # If a later worker finds this state, the first worker is lost, together with the shard in its memory.
+    # A worker writes the Beam state "opened" when it first opens a shard.
+    # If another worker finds this state, the first worker is lost, together with the shard in its memory.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
-    # This timer is never set. Declare it all the same, to save a core on Prism (2.77.0, `stage.Execute`).
-    # A stage with neither outputs nor timers keeps a core busy while it waits for a bundle.
+    # The timer "wait" is never set. It is declared only to save a core on Prism (2.77.0, `stage.Execute`):
+    # there a stage with neither outputs nor timers keeps a core busy while it waits for a bundle.
     WAIT = TimerSpec("wait", TimeDomain.WATERMARK)
 
     workers: Workers
@@ -112,13 +112,13 @@ class _StepShard(beam.DoFn):
 
     @on_timer(WAIT)
     def on_wait(self) -> None:
-        """Never called; see `WAIT`."""
+        """Do nothing: the timer `WAIT` is never set, so this method is never called."""
 
     def start_bundle(self) -> None:
         self.has_ended = False
 
     def finish_bundle(self) -> None:
-        """Wait for the threads in the last bundle only; add the new counts of all shards to Beam's counters.
+        """Add the shards' new counts to Beam's counters; in the last bundle, first wait for the threads.
 
         The last snapshots are written when the last bundle ends. If every bundle waited, the threads would
         wait for the engine. So a thread may apply a batch after the batch's bundle has ended. A later bundle

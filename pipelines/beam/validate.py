@@ -1,4 +1,4 @@
-"""Separate observations from rejected rows."""
+"""Beam transform that validates raw rows, and separates observations from rejected rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Validate(beam.PTransform[Any, Any]):
     """
 
     def expand(self, frames: Any) -> Any:
-        """Return both outputs: ``PCollection[DataFrame | Batch] -> {"good": ..., "quarantined": ...}``."""
+        """Return the observations and the rejected rows as ``{"good": ..., "quarantined": ...}``."""
         split = beam.FlatMap(_validated).with_output_types(pl.DataFrame, **{QUARANTINED: pl.DataFrame})
         return frames | split.with_outputs(QUARANTINED, main=GOOD)
 
@@ -52,6 +52,6 @@ def _validated(rows: pl.DataFrame | Batch) -> Iterator[Any]:
 
 
 def separated(batch: Batch) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the observations and the rejected rows of a batch, without offsets, watermarks and origins."""
+    """Return two frames: the observations of a batch, and its rejected rows."""
     rows = batch.rows.drop("offset", BEFORE, ORIGIN, strict=False)
     return rows, batch.rejected.select(list(quarantine.SCHEMA))

@@ -22,7 +22,7 @@ from schemas import quarantine
 from schemas.errors import OutputError
 from schemas.forecasts import IDENTITY
 
-_DIGITS = 20  # hex digits of a digest: 80 bits, so that no two files of a folder share a name by chance
+_DIGITS = 20  # A file's name has this many hex digits of a digest: 80 bits, so equal names are very unlikely.
 
 
 @dataclass
@@ -131,12 +131,13 @@ def _digest(rows: pl.DataFrame) -> str:
 
 
 def _write(folder: Location, name: str, rows: pl.DataFrame, format_: Format) -> str:
-    """Write a file so that it survives a loss of power: the engine never repeats a finished bundle."""
+    """Write a file and flush it to disk, because the engine does not repeat a finished bundle."""
     path = folder / name
     try:
         make_folder(folder)
         write_whole(path, partial(_put, rows, format_), kept=True)
-    except (OSError, pl.exceptions.PolarsError) as error:  # a full disk raises either of these
+    # A full disk raises one of these errors.
+    except (OSError, pl.exceptions.PolarsError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise OutputError(f"{path}: cannot be written: {reason}") from error
     return str(path)

@@ -87,7 +87,7 @@ _TABLES: dict[str, Callable[..., None]] = {
 
 
 def _offer(to: typer.Typer, commands: dict[str, Callable[..., None]]) -> None:
-    """Add commands to an application, each with its docstring as its help text.
+    """Add commands to the application; the docstring of each command becomes its help text.
 
     The line breaks within a paragraph are removed, because the terminal breaks the lines to its own width.
     """
@@ -134,14 +134,14 @@ def _begin(
 
 
 def main() -> None:
-    """Run the command line and exit the process; an error that a user can fix prints no stack trace."""
+    """Run the command line and exit the process; an error that a user can fix is printed as one line."""
     _configure_logging()
     process.reuse_freed_memory()
     signal.signal(signal.SIGTERM, _raise_interrupt)
     code = run()
     if code > 128:
         # After Ctrl-C the user expects the prompt at once.
-        # So do not wait for worker threads: they would first finish their bundles.
+        # So do not wait for worker threads, which would first finish their bundles.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -156,28 +156,29 @@ def run(arguments: list[str] | None = None) -> int:
     """
     try:
         code = app(arguments, prog_name="statecast", standalone_mode=False)
-        if code == 128 + signal.SIGINT:  # typer returns this code if a command raises KeyboardInterrupt
+        if code == 128 + signal.SIGINT:  # Typer returns this code if a command raises KeyboardInterrupt.
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except StatecastError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _report_interrupt()
-    except BrokenPipeError:  # the program that reads stdout has closed it, as in `statecast ... | head`
+    except BrokenPipeError:  # the reader of stdout has closed it, as `head` does in `statecast ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # for example, the disk is full or a folder was deleted
+    except OSError as error:  # For example, the disk is full, or a folder was deleted.
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", OutputError.exit_code)
     except Exception as error:
-        if hasattr(error, "format_message"):  # a usage error; its class depends on the version of typer
+        # Recognize a usage error by its method, because its class depends on the version of typer.
+        if hasattr(error, "format_message"):
             return _fail(_usage_message(error), 2)
         if _log_level() != "ERROR":
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())
         return _fail(f"a bug, please report it: {what} (STATECAST_LOG=DEBUG shows where)", 1)
     except BaseException as error:
-        if "KeyboardInterrupt" in str(error):  # Polars raises a panic if Ctrl-C arrives during its work
+        if "KeyboardInterrupt" in str(error):  # Polars raises a panic if Ctrl-C arrives during its work.
             return _report_interrupt()
         raise
 
@@ -235,7 +236,7 @@ def _configure_logging() -> None:
     """Set up logging as STATECAST_LOG requests; without it, libraries print no log lines and no warnings."""
     level = logging.getLevelNamesMapping().get(_log_level(), logging.ERROR)
     is_on = level < logging.ERROR
-    # By default not even errors are logged, because the command reports an error itself, in one line.
+    # By default log nothing, not even errors, because the command itself reports an error, in one line.
     # Beam would log every exception with a stack trace, and a thread that dies would print another one.
     logging.basicConfig(level=level if is_on else logging.CRITICAL)
     logging.getLogger().handlers[0].setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))

@@ -95,7 +95,7 @@ def show_comparison(out: Out, compared: Compared) -> None:
 
 
 def _scores_table(compared: Compared) -> Table:
-    """Return a table with one row for each shown horizon and model."""
+    """Return a table of the scores of two models, with one row for each shown horizon and model."""
     scores = compared.comparison.scores
     last = int(scores["horizon"].max())  # type: ignore[arg-type]
     measures = ("skill", "mase", "wql", "coverage", "width")

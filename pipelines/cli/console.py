@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def error_console(stream: TextIO) -> Console:
-    """Return a console that writes to ``stream``."""
+    """Return a rich console that writes messages to ``stream``."""
     return Console(file=stream)
 
 
@@ -52,7 +52,7 @@ class Out:
         self.console.print(masked(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
     def notice(self, text: str) -> None:
-        """Print a line on stderr, with ``--json`` too."""
+        """Print a line on stderr, whether or not ``--json`` was given."""
         self.errors.print(masked(text), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def result(self, value: dict[str, Any]) -> None:
@@ -63,7 +63,7 @@ class Out:
 
     @contextmanager
     def progress(self, what: str, unit: str, total: int | None = None) -> Iterator[Bar]:
-        """Show a progress bar with a rate on stderr while the block runs, if stderr is a terminal.
+        """Show a progress bar with a rate while the ``with`` block runs, if stderr is a terminal.
 
         Args:
             what: description beside the bar.
@@ -94,7 +94,7 @@ def silence_workers() -> None:
 
 
 def _discard(*_: object, **__: object) -> None:
-    """Accept the arguments of `print` and do nothing."""
+    """Ignore the arguments; this replaces `print` where a stack trace would be printed."""
 
 
 class Bar:
@@ -133,7 +133,7 @@ def size_text(n_bytes: int) -> str:
 
 
 def _json_value(value: Any) -> Any:
-    """Return a value for JSON: secrets masked, and NaN and infinities, which JSON cannot hold, as None."""
+    """Return a value that JSON can hold: NaN and infinities become None, and secrets are masked."""
     if isinstance(value, str):
         return masked(value)
     if isinstance(value, dict):
@@ -200,7 +200,7 @@ def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
 
 
 def _quality_lines(counts: Counts) -> list[str]:
-    """Return a line for each model version with the measures of its scored forecasts."""
+    """Return a line for each model version with the MASE and the coverage of its forecasts."""
     lines = []
     for version, by_horizon in counts.scores.items():
         parts = []
@@ -235,6 +235,6 @@ def scores_table(scores: pl.DataFrame, horizons: Sequence[int] | None = None) ->
 
 
 def show_scores(to: Out, scores: pl.DataFrame, title: str, horizons: Sequence[int] | None = None) -> None:
-    """Print a title, and the table of `scores_table` below it."""
+    """Print a title, and below it the table of scores that `scores_table` returns."""
     to.say(title)
     to.console.print(scores_table(scores, horizons))

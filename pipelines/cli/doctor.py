@@ -32,7 +32,7 @@ _EXTRAS: Final = (
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check.
+    """The result of one check of this machine, such as whether Java is installed.
 
     Attributes:
         name: subject of the check, such as ``Python``.
@@ -50,7 +50,7 @@ class Check:
 def diagnose(
     tracking_uri: str = "sqlite:///mlflow.db", output: Location = Path(), with_engines: bool = True
 ) -> list[Check]:
-    """Check everything Statecast needs, and return the results; change nothing, and raise no error.
+    """Check this machine for everything that Statecast needs, and return the result of each check.
 
     Args:
         tracking_uri: MLflow store that runs would be logged to.
@@ -72,7 +72,7 @@ def diagnose(
 
 
 def _run_check(name: str, check: Callable[[], Check]) -> Check:
-    """Run a check, and return an error that it raises as a failed check."""
+    """Run a check and return its result; an error that the check raises is returned as a failed check."""
     try:
         return check()
     except StatecastError as error:

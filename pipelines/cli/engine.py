@@ -106,27 +106,27 @@ def choose_engine(
 
 
 def _check_beam(options: tuple[str, ...]) -> None:
-    """Raise ConfigError for a Beam option that Beam refuses; on its own, Beam would exit the process.
+    """Raise ConfigError for an option that Beam refuses; without this check, Beam would exit the process.
 
     Options that Beam does not define pass, because the runner may define them.
     """
     from apache_beam.options.pipeline_options import PipelineOptions
 
     typed = f"-- {' '.join(options)}"
-    if {"-h", "--help"} & {*options}:  # Beam would print its help instead of running the job
+    if {"-h", "--help"} & {*options}:  # With these options, Beam would print its help and run no job.
         raise ConfigError(f"{typed}: not an option of a job; Beam's documentation lists the options")
 
     def refuse(line: str) -> NoReturn:
         raise ConfigError(f"{typed}: {line}")
 
-    # Replace the parser's method `error`, because argparse has no other way to keep it from printing.
+    # Replace the method `error` of Beam's parser, because argparse would print the error.
     PipelineOptions([*options]).get_all_options(
         add_extra_args_fn=lambda parser: setattr(parser, "error", refuse)
     )
 
 
 def engine_fields(runner: Runner, jobs: JobsConfig, beam_options: tuple[str, ...]) -> EngineSettings:
-    """Return the engine fields of a job specification."""
+    """Return the settings of the engine that a backfill or a stream runs on."""
     from pipelines.jobs.job import EngineSettings
     from pipelines.runners.base import FlinkSettings
 
@@ -135,7 +135,7 @@ def engine_fields(runner: Runner, jobs: JobsConfig, beam_options: tuple[str, ...
 
 
 def with_absolute_paths(job: JobConfig) -> JobConfig:
-    """Return a job with absolute paths if its Flink workers are processes with other working folders."""
+    """Return a job with absolute paths if its Flink workers may run in other working folders."""
     if job.jobs.runner != "flink" or not job.jobs.flink_workers:
         return job
     paths = tuple(str(Path(path).absolute()) for path in job.data.paths)

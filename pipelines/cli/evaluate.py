@@ -79,7 +79,7 @@ def evaluate(
 
 
 def _test_bounds(test_rows: str | None, test_from: int | None) -> tuple[int | None, int | None]:
-    """Return the first test row and one past the last; None where the default applies.
+    """Return the first test row and one past the last test row; None for a bound that is not given.
 
     Raises:
         ConfigError: both options are given, or --test-rows is not A:B.
@@ -92,7 +92,7 @@ def _test_bounds(test_rows: str | None, test_from: int | None) -> tuple[int | No
 
 
 def _check_form(train_rows: int | None, rolling: Mapping[str, object], folders: Mapping[str, object]) -> None:
-    """Refuse options that have no effect on this kind of evaluation.
+    """Raise ConfigError if an option has no effect on the requested kind of evaluation.
 
     Args:
         train_rows: value of --train-rows, which requests a rolling evaluation.

@@ -83,7 +83,7 @@ def _run(job: RollingJob, out: Out) -> Evaluated:
 
 
 def _print(evaluated: Evaluated, job: RollingJob, out: Out) -> None:
-    """Print the notices, the tables of scores and the run of a rolling evaluation."""
+    """Print the notices of a rolling evaluation, its tables of scores, and its MLflow run."""
     from pipelines.jobs.rolling_scores import member_table
 
     for line in evaluated.notices:
@@ -105,7 +105,7 @@ def _print(evaluated: Evaluated, job: RollingJob, out: Out) -> None:
 
 
 def _shown(table: ReportTable) -> Table:
-    """Return a report's table for the terminal, with the best number of each column in bold."""
+    """Convert a table of the report to a table for the terminal, with the best numbers in bold."""
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in table.head:
         # Shorten the names, so that nine columns fit a terminal of 80 characters.

@@ -143,7 +143,7 @@ def forecast(
 
 
 def _levels(text: str) -> tuple[float, ...]:
-    """Return the levels of --quantiles.
+    """Return the quantile levels that the option --quantiles lists.
 
     Raises:
         ConfigError: a part of the list is not a number between 0 and 1.
@@ -158,7 +158,7 @@ def _levels(text: str) -> tuple[float, ...]:
 
 
 def _check_output(output: Path) -> None:
-    """Raise an error if the file has another suffix than the known ones, or its folder cannot be written."""
+    """Raise an error if the suffix of the output file is unknown or its folder cannot be written."""
     from pipelines.sinks.flat_forecasts import SUFFIXES
     from pipelines.storage import check_folder
 
@@ -245,14 +245,14 @@ def _fan_frame(found: FileForecast, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _mean_errors(found: FileForecast) -> dict[str, float]:
-    """Return the mean of the errors over the horizons by model; empty without a backtest."""
+    """Return the mean error of each model in the backtest, over all horizons; empty without a backtest."""
     if not len(found.scores):
         return {}
     return dict(found.scores.group_by("model", maintain_order=True).mean().select("model", "mae").iter_rows())
 
 
 def _backtest_line(found: FileForecast) -> str:
-    """Return one line with the error of the backtest beside that of seasonal naive."""
+    """Return one line with the error of the model in its backtest, and the error of seasonal naive."""
     errors = _mean_errors(found)
     if not errors:
         return "no backtest: too few windows to hold some out"

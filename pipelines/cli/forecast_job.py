@@ -1,4 +1,4 @@
-"""The parts of ``statecast backfill`` and ``statecast stream`` that both share: model, progress, outcome."""
+"""What ``statecast backfill`` and ``statecast stream`` share: load the model, show progress and outcome."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from pipelines.settings.config import JobConfig
     from pipelines.sinks.numbers import JobNumbers
 
-# no warning with fewer rows than this, because the share of quarantined rows would be too noisy
+# With fewer rows than this, the share of quarantined rows is too noisy for a warning.
 _ENOUGH_ROWS = 1_000
 
 
 def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:
-    """Load the job's model with its covariate tables, after a check of the output folder.
+    """Check the output folder of a job, then load its model and its covariate tables.
 
     Raises:
         StatecastError: the folder cannot be written, the model cannot be loaded, or the job's settings of
@@ -46,7 +46,7 @@ def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:
 
 
 def load_first_version(folder: Location, alias: Alias) -> Forecaster | None:
-    """Return the version with which a stream that follows an alias began; None before its first run.
+    """Return the model version with which a stream that follows an alias began; None before its first run.
 
     The version is read from the output folder, so that the stream resumes even if the alias now names a
     broken version.
@@ -102,7 +102,7 @@ def check_start_table(table: Location | None, forecaster: Forecaster, out: Out) 
 def show_and_serve(
     out: Out, what: str, metrics_port: str | None, max_quarantined: float = 1.0
 ) -> Iterator[Callable[[JobNumbers], None]]:
-    """Show a job while the block runs, and serve its numbers to Prometheus if a port is given.
+    """Show a job's progress in a ``with`` block; if a port is given, serve its numbers to Prometheus.
 
     Args:
         out: output that the job is shown on.

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from forecaster.labelling.config import LabelConfig
     from pipelines.settings.config import JobConfig
 
-_SHARE = "data.max_quarantined"  # `--set` accepts this setting of the job, and all settings of the network
+# `--set` accepts this setting of the job, and all settings of the network.
+_SHARE = "data.max_quarantined"
 _EXAMPLES = ("vowels", "anomalies")
 
 
@@ -102,12 +103,12 @@ def label(
 
 
 def _assigned(settings: list[str] | None, *, shared: bool) -> list[str]:
-    """Return the values of ``--set`` for the job (``shared``) or for the network."""
+    """Return the ``--set`` values of the job's setting if ``shared``, or else those of the network."""
     return [text for text in settings or [] if (text.partition("=")[0].strip() == _SHARE) == shared]
 
 
 def _label_config(settings: list[str], **options: object) -> LabelConfig:
-    """Return the network's settings; options override ``--set``.
+    """Return the settings of a labelling network; an option overrides ``--set`` for the same setting.
 
     Raises:
         ConfigError: a setting does not exist, or its value is invalid.
@@ -132,7 +133,7 @@ def _label_config(settings: list[str], **options: object) -> LabelConfig:
 
 
 def _job_of(job: JobConfig) -> JobConfig:
-    """Return the job with the experiment ``statecast-labels``, unless the environment names an experiment."""
+    """Return the job with ``statecast-labels`` as its experiment, unless the environment names another."""
     if "experiment" in job.mlflow.model_fields_set:
         return job
     mlflow = job.mlflow.model_copy(update={"experiment": "statecast-labels"})

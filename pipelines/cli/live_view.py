@@ -29,13 +29,13 @@ LINE_EVERY_S: Final = 10.0
 _FRAMES_PER_S = 2
 _RATE_OVER_S = 10.0
 _REASONS = 3
-_LARGE_DRIFT = 0.25  # a population stability index of this or more usually counts as a large change
+_LARGE_DRIFT = 0.25  # The common threshold of a large change, as a population stability index.
 _SPANS = ((365.25 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "min"))
 
 
 @contextmanager
 def show_live(out: Out, what: str) -> Iterator[Callable[[JobNumbers], None]]:
-    """Show a job on stderr while the block runs: as a `View` on a terminal, else as `Lines`.
+    """Show a job on stderr while the ``with`` block runs: as a `View` on a terminal, else as `Lines`.
 
     With ``--json`` it is always `Lines`, because a program reads the output.
 
@@ -57,13 +57,13 @@ def show_live(out: Out, what: str) -> Iterator[Callable[[JobNumbers], None]]:
 
 
 class Rate:
-    """The rate of a job in series-steps per second, over the last ten seconds."""
+    """Measures how many series-steps a job makes per second, over the last ten seconds."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
     def take(self, now_s: float, steps: int) -> None:
-        """Add a reading of the counter: ``steps`` in total at ``now_s``.
+        """Record that the job has made ``steps`` series-steps in total at the time ``now_s``.
 
         The first reading is only a baseline, since the counter of a resumed job includes earlier runs.
         """
@@ -75,7 +75,7 @@ class Rate:
 
     @property
     def per_s(self) -> float | None:
-        """Series-steps per second; None before there are two readings."""
+        """The series-steps per second; None until the counter has been read twice."""
         if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:
             return None
         (began_s, before), (ended_s, after) = self._seen[0], self._seen[-1]
@@ -104,7 +104,7 @@ class Lines:
         self.rate = Rate()
 
     def take(self, numbers: JobNumbers) -> None:
-        """Take the current numbers of the job, and write a line if ten seconds have passed since the last."""
+        """Take the job's current numbers, and write a line if the last line is ten seconds old."""
         now_s = self.clock()
         self.rate.take(now_s, numbers.counts.series_steps)
         if now_s - self.last_line_s < LINE_EVERY_S:
@@ -149,7 +149,7 @@ class View:
         self.rate.take(self.clock(), numbers.counts.series_steps)
 
     def render(self) -> RenderableType:
-        """Return the lines to show now."""
+        """Return the lines of the view, with the numbers that `take` got last."""
         head = Table.grid(padding=(0, 1))
         head.add_row(
             self.spinner, Text(self.what, "bold"), Text(_elapsed(self.clock() - self.began_s), "dim")
@@ -203,7 +203,7 @@ def _body_rows(n: JobNumbers, per_s: float | None, now_s: float) -> Iterator[tup
 
 
 def _quality_rows(n: JobNumbers) -> Iterator[tuple[str, Text]]:
-    """Yield the measures of each model version by horizon, and the drift of the inputs."""
+    """Yield one line for each model version and horizon with its scores, and one for each input's drift."""
     for version, by_horizon in n.counts.scores.items():
         label = "quality"
         for horizon, sums in sorted(by_horizon.items()):
@@ -222,7 +222,7 @@ def _quality_rows(n: JobNumbers) -> Iterator[tuple[str, Text]]:
 
 
 def _model_text(n: JobNumbers) -> Text:
-    """Return the model versions in use, the next version, and why the watched alias names another version."""
+    """Return one line with the model versions in use, the next version, and the notice about the alias."""
     start = "" if n.next_model_us is None else f" from {_utc_time(n.next_model_us)} on"
     return _join(
         Text(", ".join(n.model_versions)),
@@ -236,7 +236,7 @@ def _count(n: int, word: str) -> Text:
 
 
 def _unused_count(n: int, word: str) -> Text:
-    """Return a count of rows that were not used: yellow, or dim if it is 0."""
+    """Return a count of rows that were not used, as yellow text, or as dim text if the count is 0."""
     return Text(f"{n:,} {word}", "yellow" if n else "dim")
 
 
@@ -270,7 +270,7 @@ def _utc_time(us: int) -> str:
     try:
         return f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d %H:%M:%S}".removesuffix(":00") + " UTC"
     except (OverflowError, ValueError, OSError):
-        return "the end"  # a source that has ended sets its watermark beyond the years of `datetime`
+        return "the end"  # The watermark of a source that has ended is beyond the years of `datetime`.
 
 
 def _elapsed(seconds: float) -> str:

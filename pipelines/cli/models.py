@@ -1,4 +1,4 @@
-"""The loading of a model for a job."""
+"""Load the model of a job from a folder or from the MLflow store."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ INPUT, JOB, MODELS, NETWORK, OUTPUT = "Input", "Job", "Models", "Network and tra
 
 
 def local_path(text: str | Path) -> Path:
-    """Return the text of an option as a path on this machine.
+    """Return the text of an option as a path on this machine; refuse the address of an object store.
 
     Addresses are refused, because `Path` would turn s3://bucket/x into the local folder s3:/bucket/x.
 
@@ -29,7 +29,7 @@ def local_path(text: str | Path) -> Path:
 
 
 def option_of(key: str, *short: str, metavar: str, panel: str) -> Any:
-    """Return the option that sets a setting; its help text and default are the description and default there.
+    """Return the option that sets the setting ``key``, with the help text and the default of the setting.
 
     Args:
         key: name of the setting, such as ``network.hidden``.
@@ -41,7 +41,7 @@ def option_of(key: str, *short: str, metavar: str, panel: str) -> Any:
 
 
 def field_option(field: FieldInfo, *names: str, metavar: str, panel: str) -> Any:
-    """Return an option for a field of a configuration; see `option_of`."""
+    """Return a command-line option with the help text and the default of a configuration's field."""
     text = field.description or ""
     has_default = field.default not in (None, "")
     return typer.Option(

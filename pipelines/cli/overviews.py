@@ -27,7 +27,7 @@ _SCORES = {
     "in 90 %": "backtest/coverage_90",
 }
 """Heading of a column -> the metric in it."""
-_NEWEST = 1000  # at most this many runs are read, and then sorted by skill
+_NEWEST = 1000  # This many of the newest runs are read, and then sorted by skill.
 
 Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Number of rows to print.")]
 
@@ -89,7 +89,7 @@ def models(
 
 
 def _registry(job: JobConfig, out: Out) -> Registry:
-    """Open the registry of an existing store.
+    """Open the model registry of a job's MLflow store, which must exist.
 
     Raises:
         ModelError: the store does not exist.
@@ -106,13 +106,13 @@ def _registry(job: JobConfig, out: Out) -> Registry:
 
 
 def _by_skill(found: pl.DataFrame, then: str) -> pl.DataFrame:
-    """Sort rows by skill, the highest first; rows without a skill come last, the newest first."""
+    """Sort runs or versions by skill, the highest first, then by the column ``then``, the highest first."""
     skill = [name for name in (_SCORES["skill"],) if name in found.columns]
     return found.sort(*skill, then, descending=True, nulls_last=True)
 
 
 def _table(*names: str) -> Table:
-    """Return a table without vertical lines; its numbers are aligned to the right."""
+    """Return an empty table with the named columns for the terminal, without vertical lines."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in names:
         is_number = name in _SCORES or name == "s"
@@ -121,6 +121,6 @@ def _table(*names: str) -> Table:
 
 
 def _scores(row: dict[str, Any]) -> list[str]:
-    """Return the cells of the scores of a row; an empty cell for a score that it does not have."""
+    """Return the scores of a run or version as cells of a table; a missing score is an empty cell."""
     values = [row.get(metric) for metric in _SCORES.values()]
     return ["" if value is None else f"{value:.3f}" for value in values]

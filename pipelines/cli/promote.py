@@ -104,7 +104,7 @@ def show_decision(out: Out, job: JobConfig, gated: Gated) -> None:
 
 
 def check_decision(gated: Gated) -> None:
-    """Check that the version has passed the gate.
+    """Raise PromotionRefused if a model version has not passed the gate.
 
     Raises:
         PromotionRefused: the version was refused; the message contains every reason.
@@ -153,7 +153,7 @@ def _show_move(out: Out, job: JobConfig, moved: Promotion) -> None:
 
 
 def _move_json(moved: Promotion) -> dict[str, str | None]:
-    """Return the object that ``--json`` prints for a move."""
+    """Return the object that ``--json`` prints for the move of an alias."""
     return {
         "alias": moved.alias,
         "version": str(moved.version),

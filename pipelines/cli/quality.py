@@ -34,7 +34,7 @@ def check_quality(job: JobConfig, stream: StreamJob, out: Out) -> None:
 def watch_quality(
     job: JobConfig, model: str, stream: StreamJob, out: Out, *, is_resume: bool
 ) -> Iterator[Callable[[JobNumbers], None]]:
-    """Send alerts and log production runs while the block runs a stream.
+    """Send alerts about a stream, and log its production runs, while the ``with`` block runs the stream.
 
     Production runs are logged only if the model comes from an MLflow store.
 
@@ -59,7 +59,8 @@ def watch_quality(
         from pipelines.cli.models import is_registered_model
 
         every_s = job.mlflow.production_every_s
-        # A stream follows only registered models; one that resumes needs no MLflow store.
+        # A stream that follows an alias has a registered model. So do not ask the MLflow store about it,
+        # because such a stream can resume without the store.
         if every_s and (stream.follows or is_registered_model(model, job)):
             from pipelines.jobs.production import ProductionRuns
 

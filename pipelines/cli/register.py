@@ -108,7 +108,7 @@ def sync(
 
 
 def _print_sent(out: Out, folder: Path, sent: Sent) -> None:
-    """Print the run, and the version if there is one, that was sent from the folder of an unsent run."""
+    """Print which run was sent to MLflow from ``folder``, and which model version was registered."""
     for line in sent.notices:
         out.notice(line)
     version = sent.version

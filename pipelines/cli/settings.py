@@ -60,12 +60,12 @@ def flag_of(key: str) -> str:
 
 
 def written_with_set(settings: Iterable[str]) -> dict[str, str]:
-    """Return, for each setting, the text before its value in an error, such as ``--set data.end=``."""
+    """Return the text that an error shows before the value of each setting, such as ``--set data.end=``."""
     return {key: f"--set {key}=" for key in settings}
 
 
 def _with_experiment_name(layer: dict[str, str]) -> dict[str, str]:
-    """Return the settings of one layer, with an empty experiment id if the layer names an experiment.
+    """Return settings with an empty experiment id added, if they name an experiment but give no id.
 
     An experiment's id takes precedence over its name. Without the empty id, an id in the job file would
     override the name that an option gives.
@@ -76,12 +76,12 @@ def _with_experiment_name(layer: dict[str, str]) -> dict[str, str]:
 
 
 def from_environment() -> dict[str, str]:
-    """Return the settings that environment variables set."""
+    """Return the settings that are given by environment variables, by the name of the setting."""
     return {key: value for key, name in ENVIRONMENT.items() if (value := os.environ.get(name, "").strip())}
 
 
 def assignments(settings: list[str] | None) -> dict[str, str]:
-    """Return the value of each setting that a ``--set`` option gives.
+    """Parse the ``--set`` options, and return the value of each setting that they give.
 
     Raises:
         ConfigError: a value of ``--set`` is not KEY=VALUE.
@@ -122,12 +122,12 @@ def bounds(option: str, text: str) -> tuple[int, int | None]:
 
 
 def paths(data: list[str] | None) -> list[str] | None:
-    """Return the DATA arguments, or None if there are none, so that the paths of the job file are used."""
+    """Return the DATA arguments; None without arguments, so that the paths in the job file are used."""
     return data or None
 
 
 def input_files(job: JobConfig, out: Out | None = None) -> list[Path]:
-    """Check the input files of a job quickly, and return them; this loads neither torch nor Beam.
+    """Check the columns and the first rows of a job's input files, and return the files.
 
     Args:
         job: settings whose data section names the files.

@@ -25,7 +25,7 @@ def store_line(mlflow: MlflowConfig) -> str:
 
 
 def ui_line(mlflow: MlflowConfig) -> str:
-    """Return the command that opens the runs of the experiment."""
+    """Return the ``statecast ui`` command that shows the MLflow runs of the experiment."""
     experiment = mlflow.experiment
     is_default = experiment == type(mlflow)().experiment
     return f"statecast ui --tracking-uri {mlflow.tracking_uri}" + (
@@ -34,6 +34,6 @@ def ui_line(mlflow: MlflowConfig) -> str:
 
 
 def _origin(key: str, value: str) -> str:
-    """Return a note that an environment variable gave this value of a setting, or an empty text."""
+    """Return a note if an environment variable gave this value of a setting, or else an empty text."""
     name = ENVIRONMENT[key]
     return f" (from {name})" if os.environ.get(name, "").strip() == value else ""

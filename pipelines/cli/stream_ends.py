@@ -91,7 +91,7 @@ def _topic_source(job: JobConfig, freq: Frequency, lateness_s: int, states: Loca
         read_series_shards=state_table.read_series_shards,
         read_offsets=state_table.read_offsets,
     )
-    source.begin({})  # raises an error before the job creates any file
+    source.begin({})  # If this raises an error, the job has not created any file yet.
     return source
 
 

@@ -1,4 +1,4 @@
-"""Check the options of a stream: they must fit together, and each must have an effect."""
+"""Check that the options of ``statecast stream`` fit together, and that each option has an effect."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_single_source(watch: bool, source: str | None) -> None:
 
 
 def check_stream(job: JobConfig, data: list[str] | None, resume: bool, fresh: bool) -> None:
-    """Check that a stream has the input that its source needs, and one way to start.
+    """Check that a stream has the input that its source needs, and not both --resume and --fresh.
 
     Args:
         job: settings of the stream.
@@ -71,7 +71,7 @@ def check_stream(job: JobConfig, data: list[str] | None, resume: bool, fresh: bo
 
 
 def check_options_have_effect(job: JobConfig, typed: Mapping[str, str]) -> None:
-    """Check that every setting given on the command line has an effect.
+    """Raise ConfigError if a setting on the command line has no effect.
 
     Args:
         job: settings of a stream.

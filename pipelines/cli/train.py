@@ -97,7 +97,8 @@ def train(
     try:
         input_files(job)
     except DataError as error:
-        if Store.parse(job.mlflow.tracking_uri).exists():  # create no store for a command that is refused
+        # A command that is refused must not create a store.
+        if Store.parse(job.mlflow.tracking_uri).exists():
             from pipelines.jobs.train import log_failed_run
 
             log_failed_run(job, name, error)
@@ -159,7 +160,7 @@ def _print_outcome(out: Out, job: JobConfig, trained: TrainOutcome, table: Locat
 
 
 def _new_table(text: str) -> Location:
-    """Return the location of a new state table.
+    """Return ``text`` as the location of a new state table, after a check that nothing is there.
 
     Raises:
         OutputError: files exist there, which might belong to a job, or the folder cannot be written.

@@ -71,7 +71,7 @@ def ui(
 
 
 def _prepared_page(mlflow: MlflowConfig, address: str, out: Out) -> str:
-    """Store the view in the experiment, and return the URL of its page on the server at ``address``."""
+    """Store the view of the training runs in MLflow, and return the URL of the view's page at ``address``."""
     with out.progress("loading MLflow", "packages"):
         from pipelines.jobs.registry import open_registry
 
@@ -103,7 +103,7 @@ def _serve(mlflow: MlflowConfig, host: str, port: int, url: str, browser: bool, 
                 _open(url, browser and not out.as_json)
             code = server.wait()
         except KeyboardInterrupt:
-            server.terminate()  # Ctrl-C in a terminal reaches the server, too, but SIGTERM does not
+            server.terminate()  # End the server here, because a SIGTERM reaches only this process.
             server.wait()
             return
         if code:
@@ -111,7 +111,7 @@ def _serve(mlflow: MlflowConfig, host: str, port: int, url: str, browser: bool, 
 
 
 def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
-    """Wait until a server answers at ``url``, or has ended, or time runs out."""
+    """Return when a server answers at ``url``, when it has ended, or after a time limit."""
     deadline_s = time.monotonic() + _START_TIMEOUT_S
     while server.poll() is None and time.monotonic() < deadline_s:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
@@ -132,14 +132,14 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _open(url: str, wanted: bool) -> None:
-    """Open a page in a browser, if this is the terminal of a desktop."""
+    """Open a page in a browser if it is ``wanted`` and the command runs in the terminal of a desktop."""
     has_desktop = sys.platform == "darwin" or any(os.environ.get(n) for n in ("DISPLAY", "WAYLAND_DISPLAY"))
     if wanted and has_desktop and sys.stdout.isatty():
         webbrowser.open(url)
 
 
 def _last_line(log: IO[str]) -> str:
-    """Return the last line that a server has printed."""
+    """Return the last line in the log of a server."""
     log.seek(0)
     lines = [line.strip() for line in log if line.strip()]
     return lines[-1] if lines else "it printed nothing"

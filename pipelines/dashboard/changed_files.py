@@ -1,4 +1,4 @@
-"""Keep the contents of files, and read a file again only after a job has written it again."""
+"""A cache of the contents of files, which reads a file again only after a job has written it again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class ChangedFiles(Generic[T]):
-    """The contents of a changing set of files, each kept by its name and its time of writing.
+    """A cache of the contents of files; it reads a file again only if the file was written again.
 
     Args:
         read_file: reads one file.
@@ -29,7 +29,7 @@ class ChangedFiles(Generic[T]):
         self.errors: list[str] = []
 
     def read(self, paths: Iterable[Location], most: int | None = None) -> list[T]:
-        """Return the contents of files in their order, and forget all other files.
+        """Return the contents of ``paths`` in their order, and remove all other files from the cache.
 
         A file that cannot be read, or is removed meanwhile, is left out.
 

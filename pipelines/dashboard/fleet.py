@@ -1,4 +1,4 @@
-"""Sum up a fleet for the page: rows by outcome, latencies, scores by model version, and silent series."""
+"""Summarize a fleet for the dashboard: rows by outcome, latencies, scores, and silent series."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SILENT_WINDOWS: Final = 3
 
 
 def numbers_of(published: Sequence[ShardNumbers], shards: Sequence[ShardSeries]) -> JobNumbers:
-    """Return the numbers that the shards of a job publish, or else the numbers in its snapshots.
+    """Return the numbers of a job that its shards have published, or else those in its snapshots.
 
     A finished backfill has snapshots only, without latencies.
     """
@@ -86,7 +86,7 @@ def _latencies(numbers: JobNumbers) -> dict[str, float]:
 
 
 def silent_series(shards: Sequence[ShardSeries]) -> dict[str, Any]:
-    """Return the live series that have no row in the last windows, the longest silent first.
+    """Return the live series that had no row for several windows, the longest silent first.
 
     Returns:
         ``count``; ``retired``, the number of series that are no longer live; and ``series``, at most `LISTED`
@@ -122,7 +122,7 @@ def most_alarms(alarms: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def model_versions(numbers: JobNumbers, shards: Sequence[ShardSeries]) -> list[str]:
-    """Return the model versions that the shards publish, or else the versions in their snapshots."""
+    """Return the model versions of a job that its shards have published, or else those in its snapshots."""
     return [*numbers.model_versions] or sorted({one.shard.state.model_version for one in shards})
 
 

@@ -41,7 +41,7 @@ _ALARM_COLUMNS = ("series_id", "issued_at", "p_value", "alarm")
 
 
 class ForecastFile(NamedTuple):
-    """A forecast file and what its name says.
+    """A forecast file, and the windows, model version and shard that its name contains.
 
     Attributes:
         last, first: end of its last and first window, as text that sorts by time, such as
@@ -59,7 +59,7 @@ class ForecastFile(NamedTuple):
     path: Location
 
     def may_hold(self, series_id: str, known: tuple[int, int] | None) -> bool:
-        """Return whether the file is of the shard of a series.
+        """Return whether the file belongs to the shard of a series, so that it may contain the series.
 
         Args:
             series_id: id of the series.
@@ -86,7 +86,7 @@ class ForecastFiles:
 
     @property
     def errors(self) -> list[str]:
-        """One line for each file whose alarms could not be read by the last call of `alarms`."""
+        """The error of each forecast file that the last call of `alarms` could not read, one line each."""
         return self._alarms.errors
 
     def newest_first(self) -> list[ForecastFile]:
@@ -97,17 +97,18 @@ class ForecastFiles:
         return self._listed
 
     def _is_current(self) -> bool:
-        """Return whether the last listing of the folder is current; in a store, for some seconds only."""
+        """Return whether the last listing of the forecast folder can still be used."""
         folder = store_of(self._folder).on_disk
         if folder is None:
             return time.monotonic() - self._listed_s < _STORE_LISTED_EVERY_S
         before_ns = self._changed_ns
         self._changed_ns = folder.stat().st_mtime_ns if folder.is_dir() else 0
-        # Two changes within one tick of the disk's clock give the folder the same time.
+        # If the folder has just changed, list it again: a second change within one tick of the disk's clock
+        # gives the folder the same time.
         return self._changed_ns == before_ns and self._listed_ns - before_ns > _SETTLED_NS
 
     def alarms(self) -> tuple[pl.DataFrame, str | None, int]:
-        """Read the alarms in the newest files, at most `FILES_AT_ONCE` new files in a call.
+        """Return the alarms in the newest forecast files; each call reads a limited number of new files.
 
         Returns:
             ``series_id``, ``issued_at`` and ``p_value`` of each alarm; the end of the first window that was
@@ -127,9 +128,9 @@ class ForecastFiles:
     def fans(
         self, series_id: str, known: tuple[int, int] | None, freq: Frequency, count: int
     ) -> list[dict[str, Any]]:
-        """Return the newest forecast of a series, and those issued 1, 2, ... horizons before it.
+        """Return the newest forecast of a series, and earlier ones, each issued one horizon before the next.
 
-        A horizon is that of the newest forecast. An earlier forecast is left out if no file has it.
+        The horizon is that of the newest forecast. An earlier forecast is left out if no file has it.
 
         Args:
             series_id: id of the series.
@@ -184,7 +185,7 @@ def _newest(files: list[ForecastFile]) -> Iterator[ForecastFile]:
 
 
 def _last_written_first(files: list[ForecastFile]) -> Iterator[ForecastFile]:
-    """Yield files of one window, the file written last first, because it replaces the others."""
+    """Return forecast files of one window, the one written last first, because it replaces the others."""
     if len(files) < 2:
         return iter(files)
     return iter(sorted(files, key=lambda file: store_of(file.path).written_ns(), reverse=True))
@@ -213,13 +214,13 @@ def _read_alarms(path: Location) -> pl.DataFrame:
         raise
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
         raise _damaged(path, error) from error
-    if "alarm" not in frame.columns:  # files of early versions of Statecast have no alarms
+    if "alarm" not in frame.columns:  # Files of early versions of Statecast have no alarms.
         return _no_alarms()
     return frame.filter(pl.col("alarm")).select(_no_alarms().columns)
 
 
 def _read_one(file: ForecastFile, at_ns: int, series_id: str, issued_us: int | None) -> dict[str, Any] | None:
-    """Return one forecast of a series in a file; None if it has none.
+    """Return a forecast of a series in a forecast file; None if the file has no such forecast.
 
     Args:
         file: the file.
@@ -257,7 +258,7 @@ def _row_of_lines(source: Any, series_id: str, issued_us: int | None) -> tuple[i
 def _row_of_parquet(
     parquet: pq.ParquetFile, series_id: str, issued_us: int | None
 ) -> tuple[int, list[Any]] | None:
-    """Find a row of a Parquet file by its id and time, and decode its row group up to that row."""
+    """Return the issue time and the forecast of a series in a Parquet file; None if there is none."""
     for group in reversed(range(parquet.num_row_groups)):
         keys = parquet.read_row_group(group, columns=["series_id", "issued_at"])
         issued = keys["issued_at"].cast(pa.int64())
@@ -267,7 +268,7 @@ def _row_of_parquet(
         rows = pc.indices_nonzero(is_it)
         if not len(rows):
             continue
-        row = rows[-1].as_py()  # windows ascend within a file
+        row = rows[-1].as_py()  # The last row is the newest, because windows ascend within a file.
         found_us = issued[row].as_py()
         for batch in parquet.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=["forecast"]):
             if row < batch.num_rows:

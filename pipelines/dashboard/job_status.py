@@ -14,7 +14,7 @@ from pipelines.sinks.files import PARTS
 from pipelines.state import state_table
 from pipelines.storage import Location, markers, store_of
 
-_RECENT_S: Final = 60.0  # the numbers of a running job in a store are published more often than this
+_RECENT_S: Final = 60.0  # In an object store, a running job publishes its numbers more often than this.
 _KNOWN: Final = (*PARTS, state_table.FOLDER, markers.NUMBERS, markers.BACKFILL)
 
 
@@ -26,7 +26,7 @@ class JobStatus(NamedTuple):
 
 
 def is_output(output: Location) -> bool:
-    """Return whether a folder has something that a backfill or a stream writes."""
+    """Return whether a folder contains any file or folder that a backfill or a stream writes."""
     if (folder := store_of(output).on_disk) is not None:
         return (folder / markers.LOCK).exists() or any((folder / part).is_dir() for part in _KNOWN)
     places = (*((output / part, "*") for part in _KNOWN), (output, markers.LEASES))
@@ -74,7 +74,7 @@ def _end_text(output: Location) -> str:
 
 
 def _is_running(process: int, lock: Path) -> bool:
-    """Return whether the process that wrote the lock file runs; a later process can have its number."""
+    """Return whether the process that wrote the lock file still runs, and not a later one with its id."""
     try:
         return psutil.Process(process).create_time() <= lock.stat().st_mtime + 1
     except (psutil.Error, OSError):
@@ -82,7 +82,7 @@ def _is_running(process: int, lock: Path) -> bool:
 
 
 def _process(lock: Path) -> int | None:
-    """Return the process id in a lock file; None without one."""
+    """Return the process id in a lock file; None if there is no readable lock file."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return int(json.loads(lock.read_text())["pid"])
     return None

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 def check_output(output: Location) -> None:
-    """Check that a folder is the output of a job.
+    """Raise DataError unless a folder is the output folder of a job.
 
     Raises:
         DataError: the folder does not exist, or is not an output folder.
@@ -69,7 +69,7 @@ class OutputView:
         self._read_s = float("-inf")
 
     def fleet(self) -> dict[str, Any]:
-        """Return everything about the fleet: figures, scores, alarms, silent series, status and notes.
+        """Return what the page shows of the fleet: figures, scores, alarms, silent series, status, notes.
 
         An object store is read at most every ten seconds, because stores bill every request.
         """
@@ -84,7 +84,7 @@ class OutputView:
         status = _read_or_note(lambda: job_status(self.output), notes)
         shards = self._read_shards(notes)
         published = _read_or_note(lambda: read_shards(self.output), notes) or []
-        if not published and not shards:  # a first backfill publishes in its hidden folder until it ends
+        if not published and not shards:  # Until a first backfill ends, it publishes in its hidden folder.
             published = _read_or_note(lambda: read_shards(self.output / markers.BACKFILL), notes) or []
         numbers = fleet.numbers_of(published, shards)
         return {
@@ -102,7 +102,7 @@ class OutputView:
         }
 
     def search(self, text: str) -> dict[str, Any]:
-        """Return the ids of at most 50 series that contain a text, ids that begin with it first.
+        """Return at most 50 series ids that contain a text; the ids that begin with the text come first.
 
         Upper and lower case are the same.
         """
@@ -184,7 +184,7 @@ class OutputView:
         }
 
     def _alarms_of(self, series_id: str, own: ShardSeries | None, notes: list[str]) -> list[dict[str, Any]]:
-        """Return the alarms of a series: the start of the window, and the p-value of its value."""
+        """Return the alarms of a series, each with the start of its window and the p-value of its value."""
         found = _read_or_note(self._forecasts.alarms, notes) if own else None
         if found is None or own is None:
             return []
@@ -194,7 +194,7 @@ class OutputView:
         return [{"time": at, "p_value": p} for at, p in zip(starts, rows["p_value"].to_list(), strict=True)]
 
     def _lateness(self, notes: list[str]) -> dict[str, float | None] | None:
-        """Return quantiles of the lateness of the rows in the newest files of late rows, in seconds."""
+        """Return the median and the 99 % quantile of the lateness of recent late rows; None without rows."""
 
         def read() -> list[pl.DataFrame]:
             files = sorted((self.output / LATE).glob("*.parquet"), key=_offset_text, reverse=True)
@@ -209,10 +209,10 @@ class OutputView:
 
 
 def _read_or_note(read: Callable[[], T], notes: list[str]) -> T | None:
-    """Return what a function reads; if it cannot be read now, return None and add the reason to the notes."""
+    """Return what ``read`` returns; if it raises an error, return None and add the error to ``notes``."""
     try:
         return read()
-    except FileNotFoundError:  # a job is replacing the file; the next request finds the new one
+    except FileNotFoundError:  # A job is replacing the file; the next request finds the new file.
         return None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -223,7 +223,7 @@ def _read_or_note(read: Callable[[], T], notes: list[str]) -> T | None:
 
 
 def _offset_text(path: Location) -> str:
-    """Return the offset in the name of a file of rows, with leading zeros: newer rows have larger offsets."""
+    """Return the offset in the name of a file of late rows, as text with leading zeros, to sort by it."""
     return path.name.rpartition("-shard-")[0][-15:]
 
 

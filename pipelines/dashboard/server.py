@@ -79,7 +79,7 @@ def make_app(view: OutputView, host: str = "127.0.0.1") -> FastAPI:
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Listen on an address while the ``with`` block runs; the block starts the server on this socket.
+    """Yield a socket that listens on an address, for a server that the ``with`` block starts.
 
     Args:
         host: address to listen on.

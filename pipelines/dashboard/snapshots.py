@@ -35,7 +35,7 @@ _STORE_READ_EVERY_S = 15.0
 
 @dataclass(frozen=True)
 class ShardSeries:
-    """The series of one snapshot.
+    """The series of one shard, as its snapshot has them.
 
     Attributes:
         name: file name of the snapshot.
@@ -57,16 +57,16 @@ class ShardSeries:
 
     @property
     def freq(self) -> Frequency:
-        """Length of the windows."""
+        """The length of the windows of the series."""
         return self.shard.state.freq
 
     def row_of(self, series_id: str) -> int | None:
-        """Return the row of a series in the snapshot; None if it has none."""
+        """Return the row of a series in the snapshot; None if the snapshot does not have the series."""
         return self.ids.index_of(series_id)
 
 
 class Snapshots:
-    """Reads the snapshots of an output folder repeatedly, each only after it has changed.
+    """Reads the snapshots of an output folder repeatedly; it reads a snapshot again only after a change.
 
     Args:
         output: output folder.
@@ -81,7 +81,7 @@ class Snapshots:
 
     @property
     def errors(self) -> list[str]:
-        """One line for each snapshot that the last call of `read` could not read."""
+        """The error of each snapshot that the last call of `read` could not read, one line each."""
         return self._series.errors
 
     def read(self) -> list[ShardSeries]:
@@ -100,7 +100,7 @@ class Snapshots:
         return self._last
 
     def values(self, series_id: str) -> tuple[Ints, Floats] | None:
-        """Return the values of a series in its ring, oldest first, without missing values.
+        """Return the last values of a series, which its snapshot holds in the ring, oldest first.
 
         Returns:
             The start of each window in microseconds since 1970, and its value; None for an unknown series.
@@ -121,7 +121,7 @@ class Snapshots:
         return None
 
     def _read_ring(self, name: str, at_ns: int, row: int) -> Floats:
-        """Return the ring in a row of a snapshot; its name and its time of writing are the key of a cache."""
+        """Return the last values of the series in one row of a snapshot; a cache calls this method."""
         return store_of(self._folder).read_consistently(partial(_ring, name=name, row=row))
 
 
@@ -148,7 +148,7 @@ def _read_series(path: Location) -> ShardSeries:
 
 
 def _ring(folder: Location, name: str, row: int) -> Floats:
-    """Return the ring of the series in a row of a snapshot, ``[R]``; empty if the model has no ring."""
+    """Return the last values of the series in one row of a snapshot; empty if the model keeps none."""
     path = folder / name
     try:
         with open_parts(path) as file:

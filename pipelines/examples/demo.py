@@ -62,7 +62,7 @@ class Show(Protocol):
         """Show the newest forecasts of a series (see `forecaster.reports.fan_plot.fan_figure`)."""
 
     def done(self, outcome: Outcome | TrainOutcome) -> None:
-        """Show that the phase has ended, with its outcome."""
+        """Show that the current phase of the demo has ended, with its outcome."""
 
 
 @dataclass(frozen=True)
@@ -177,14 +177,14 @@ def _job(data: Path, uri: str, cell: str) -> JobConfig:
             "mlflow.tracking_uri": uri,
             "mlflow.experiment": "demo",
             "mlflow.model": MODEL,
-            # Each shard calls the network once per window, and one call is enough for 18 series.
+            # Use one shard, because each shard calls the network once per window, even for few series.
             "jobs.shards": 1,
         },
     )
 
 
 def _within(job: JobConfig, **bounds: datetime) -> JobConfig:
-    """Return the job limited to the rows from ``start`` on and before ``end``."""
+    """Return a copy of the job that reads only the rows from ``start`` on and before ``end``."""
     return job.model_copy(update={"data": job.data.model_copy(update=bounds)})
 
 
@@ -201,7 +201,7 @@ def _stream(
 ) -> Outcome:
     """Stream the last two weeks of December from the state table of a backfill."""
     freq, rest = forecaster.window_config.frequency, input_of(_within(job, start=STREAM_START))
-    # Pace the stream of the first network, because the latency of an unpaced replay means nothing.
+    # Replay at a set speed for the first network, because a replay at full speed measures no latency.
     speed = float(freq.nominal_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
     manifests = output / state_table.FOLDER
     source = ReplaySource(job.data.paths, rest, freq, speed=speed, manifest_folder=manifests)

@@ -86,7 +86,7 @@ def write_example(name: str, folder: str | Path, suffix: Literal["parquet", "csv
 
 
 def write_example_file(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write an example with ``write``, which is called with a path; return ``path``.
+    """Create the folder of ``path``, call ``write`` to write an example file, and return ``path``.
 
     Raises:
         OutputError: the file cannot be written.

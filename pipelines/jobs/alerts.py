@@ -26,7 +26,7 @@ from schemas.sealed import seal, unseal
 
 
 class _Reading(NamedTuple):
-    """The scores of a job, and the number of windows that it had closed at that time."""
+    """The scores of a job at some time, and the number of windows that the job had closed then."""
 
     windows: int
     scores: Scores
@@ -53,7 +53,7 @@ def check_alerts(rules: Sequence[AlertConfig], horizon: int) -> None:
 
 
 class AlertWatch:
-    """Evaluates the rules of a stream whenever it has closed more windows.
+    """Evaluates the alert rules of a stream each time that more windows have closed, and sends alerts.
 
     The time of the last alert of each rule is in a file in the output folder, and is written before the alert
     is sent. So a stream that resumes does not send an alert again before ``every_s`` seconds have passed.
@@ -81,7 +81,7 @@ class AlertWatch:
         self._say, self._wall = say, wall
         self._sender = AlertSender(say)
         self._readings = deque[_Reading]() if is_resume else deque([_Reading(0, {})])
-        # by rule, the number of closed windows at the first reading outside the band
+        # By rule: how many windows had closed when the drift first left the rule's band.
         self._outside_since: dict[int, int] = {}
         self._sent_s = self._read_sent()
 
@@ -94,7 +94,7 @@ class AlertWatch:
         windows = numbers.counts.windows
         if numbers.shards < self._shards:
             return
-        # start anew, because the job has resumed from older snapshots
+        # The number of windows falls when the job has resumed from older snapshots. Then start anew.
         if self._readings and windows < self._readings[-1].windows:
             self._readings.clear()
             self._outside_since.clear()
@@ -143,7 +143,7 @@ class AlertWatch:
     def _drift_messages(
         self, number: int, rule: AlertConfig, numbers: JobNumbers, common: dict[str, Any]
     ) -> Iterator[Message]:
-        """Yield an alert if the input that drifted most has been outside the band for enough windows."""
+        """Yield an alert if the largest drift has been outside the rule's band for the rule's windows."""
         indices = {name: drift.index for name, drift in numbers.drift.items()}
         known = {name: index for name, index in indices.items() if index is not None}
         if not known:
@@ -167,7 +167,7 @@ class AlertWatch:
         yield {"text": text, **common, "model_version": newest, "input": name, "value": value, **more}
 
     def _send(self, number: int, rule: AlertConfig, message: Message) -> None:
-        """Record an alert and send it, unless the last one of its rule is too recent."""
+        """Record an alert and send it, unless the last alert of the same rule is too recent."""
         key, now_s = _key(rule), self._wall()
         if now_s - self._sent_s.get(key, float("-inf")) < rule.every_s:
             return
@@ -181,11 +181,11 @@ class AlertWatch:
         self._sender.send(name, message, rule.command, rule.webhook_address(name))
 
     def _read_sent(self) -> dict[str, float]:
-        """Return when each rule sent its last alert, in seconds since 1970."""
+        """Return the time of the last alert of each rule, in seconds since 1970, from the file."""
         try:
             found = unseal((self._output / markers.ALERTS).read_bytes())["sent_s"]
             return {str(key): float(sent_s) for key, sent_s in found.items()}
-        # the file does not exist, or is damaged
+        # The file does not exist, or is damaged.
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
@@ -199,7 +199,7 @@ def _band(rule: AlertConfig) -> str:
 
 
 def _key(rule: AlertConfig) -> str:
-    """Return a name of a rule that does not change when other rules are added, and holds no secret."""
+    """Return a name of an alert rule that stays the same when other rules are added, and has no secrets."""
     target = zlib.crc32(f"{rule.command} {rule.webhook.get_secret_value()}".encode())
     return f"{rule.metric} h{rule.horizon} {_band(rule)} {rule.windows} {target:08x}"
 
@@ -207,5 +207,5 @@ def _key(rule: AlertConfig) -> str:
 def _utc(us: int) -> str | None:
     try:
         return datetime.fromtimestamp(us / 1e6, UTC).isoformat()
-    except (OverflowError, ValueError, OSError):  # the year is too large for `datetime`
+    except (OverflowError, ValueError, OSError):  # The year is too large for `datetime`.
         return None

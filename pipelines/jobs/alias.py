@@ -8,7 +8,7 @@ from forecaster.model import Forecaster
 
 
 class AliasedVersion(NamedTuple):
-    """The version that an alias names: its name in the registry, such as ``weather/4``, and its version."""
+    """A model version that an alias names: its registry name, such as ``weather/4``, and its version text."""
 
     model: str
     version: str
@@ -18,28 +18,28 @@ class Alias(Protocol):
     """An alias of the model registry; as text, it is for example ``weather@champion``."""
 
     def current(self) -> AliasedVersion:
-        """Return the version that the alias names now.
+        """Return the model version that the alias names now.
 
         Raises:
             ModelError: the registry cannot be read.
         """
 
     def load(self, model: str) -> Forecaster:
-        """Load a version, with the covariate tables of the job.
+        """Load a model version, and give it the covariate tables of the job.
 
         Raises:
             StatecastError: the version cannot be loaded.
         """
 
     def with_tables(self, forecaster: Forecaster) -> Forecaster:
-        """Return a version with the covariate tables of the job.
+        """Return a loaded model version with the covariate tables of the job in place of its own.
 
         Raises:
             StatecastError: a table cannot be read, or does not fit the version.
         """
 
     def refuse(self, model: str, reason: str) -> None:
-        """Record at a version in the registry why the stream refused it.
+        """Record in the registry, at a model version, why the stream refused the version.
 
         Raises:
             ModelError: the registry cannot be written.

@@ -18,12 +18,13 @@ from forecaster.time.windows import Windows
 from forecaster.training.train import Trained, held_out_from
 from pipelines.settings.config import JobConfig
 
-_SERIES = 100  # at most this many series are scored: enough to compare versions, and fast for a large fleet
+# A backtest scores at most this many series: enough to compare versions, and fast for a large fleet.
+_SERIES = 100
 _FANS, _WORST = 3, 10
 
 
 def backtest_of(trained: Trained, windows: Windows, config: JobConfig) -> Backtest | None:
-    """Return the backtest of the best weights on the held-out last windows; None if there are none.
+    """Return the backtest of a training on its held-out last windows; None if no windows are held out.
 
     At most 100 series are scored, spread evenly over all of them.
     """
@@ -35,7 +36,7 @@ def backtest_of(trained: Trained, windows: Windows, config: JobConfig) -> Backte
 
 
 def log_backtest(run: Run, found: Backtest, freq: Frequency) -> None:
-    """Log the scores, the tables and the pictures of a backtest in a run, linked to the run's model."""
+    """Log a backtest in an MLflow run: its scores, linked to the run's model, its tables and pictures."""
     with run.notice_on_error("the scores of the backtest"):
         run.log_metrics({"time/backtest_s": found.seconds}, of_model=True)
         log_comparison(run, found.comparison, "backtest", found.rows)
@@ -72,7 +73,7 @@ def log_comparison(run: Run, comparison: BaselineComparison, group: str, rows: M
 
 
 def _log_fans(run: Run, own: pl.DataFrame, series: Mapping[str, str], freq: Frequency) -> None:
-    """Log pictures of forecasts beside the actuals, by file name, one for each of some series."""
+    """Log one picture for each given series: its forecasts beside the actuals."""
     for file, series_id in series.items():
         fan = fans(own, series_id, freq)
         if len(fan):

@@ -32,10 +32,10 @@ _MOST_CLASSES = 40
 
 @dataclass(frozen=True)
 class Progress:
-    """Functions that a comparison calls with its progress.
+    """The functions that a comparison of two models calls to report its progress.
 
     Attributes:
-        rows: called with the number of rows of each piece that was read.
+        rows: called after each frame of rows that was read, with its number of rows.
         windows: called with the number of windows that both models were stepped through.
     """
 
@@ -108,7 +108,7 @@ def run_compare(
 def comparing(
     registry: Registry, config: JobConfig, champion: str, challenger: str, progress: Progress
 ) -> Iterator[tuple[Run, Compared]]:
-    """Compare two models as `run_compare` does; the block can log more in the same run."""
+    """Compare two models as `run_compare` does; the ``with`` block can log more in the same MLflow run."""
     contenders = contender(registry, champion), contender(registry, challenger)
     check_comparable(contenders[0].forecaster, contenders[1].forecaster)
     data = read_recent(config, contenders[0].forecaster, progress.rows)
@@ -117,7 +117,7 @@ def comparing(
 
 
 def contender(registry: Registry, ref: str) -> Contender:
-    """Load the model that ``ref`` names.
+    """Load the model that ``ref`` names, as one of the two models of a comparison.
 
     Raises:
         ModelError: there is no such model.
@@ -126,7 +126,7 @@ def contender(registry: Registry, ref: str) -> Contender:
 
 
 class RecentData(NamedTuple):
-    """The data of a comparison or of a retraining.
+    """The recent observations that a comparison or a retraining uses, and their windows.
 
     Attributes:
         rows: the observations.
@@ -161,7 +161,7 @@ def comparing_on(
     data: RecentData,
     on_windows: Callable[[int], None],
 ) -> Iterator[tuple[Run, Compared]]:
-    """Compare two models on data that were read; the block can log more in the same MLflow run.
+    """Compare two models on ``data``; the ``with`` block can log more in the same MLflow run.
 
     Raises:
         StatecastError: the models or the data cannot be compared; the message is one line.
@@ -185,7 +185,7 @@ def _compare(
     data: RecentData,
     on_windows: Callable[[int], None],
 ) -> Compared:
-    """Compare two models, and log the comparison in ``run``."""
+    """Compare two models on ``data``, log the comparison in the MLflow run ``run``, and return it."""
     windows = data.windows
     champion, challenger = _with_own_tables([one.forecaster for one in contenders], config.covariates)
     absent = [line for model in (champion, challenger) for line in missing_tables(model, config.covariates)]
@@ -201,7 +201,7 @@ def _compare(
 
 
 def _with_own_tables(models: Sequence[Forecaster], config: CovariatesConfig) -> list[Forecaster]:
-    """Return two models, each with those tables of a job that it was trained with.
+    """Return models with the covariate tables of a job; each gets only the tables it was trained with.
 
     Raises:
         ConfigError: the job names a table of known covariates or a column that neither was trained with.
@@ -210,7 +210,7 @@ def _with_own_tables(models: Sequence[Forecaster], config: CovariatesConfig) -> 
     known = config.known if any(one.known for one in features) else ""
     observed = {name for one in features for name in one.observed}
     if known != config.known or not observed.issuperset(config.observed):
-        with_tables(models[0], config)  # this call raises the error
+        with_tables(models[0], config)  # This call raises the ConfigError.
     return [
         with_tables(
             model,
@@ -227,7 +227,7 @@ def _with_own_tables(models: Sequence[Forecaster], config: CovariatesConfig) -> 
 def first_scored_row(
     config: JobConfig, windows: Windows, contenders: tuple[Contender, Contender]
 ) -> tuple[int, list[str]]:
-    """Return the first row that is scored, and notices.
+    """Return the first window that a comparison scores, and notices for the user.
 
     The rows before it warm the models up: they fill the longer ring of the two models, but are at most half
     of all rows. Neither model has learned from a scored row, as far as its training time is recorded.
@@ -260,7 +260,7 @@ def first_scored_row(
 
 
 def _classes(config: JobConfig, windows: Windows) -> list[str] | None:
-    """Return the class of each series from the static covariate that ``gate.classes`` names, if any.
+    """Return the class of each series: its value of the static covariate that ``gate.classes`` names.
 
     Raises:
         ConfigError: there is no such column, or it has too many values.

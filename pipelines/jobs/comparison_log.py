@@ -17,7 +17,7 @@ _MEASURES = ("skill", "mase", "wql", "coverage", "width")
 
 
 def log_comparison(run: Run, found: PairedComparison) -> None:
-    """Log a comparison: numbers, curves by horizon, tables and pictures."""
+    """Log the comparison of two models in an MLflow run: numbers, curves, tables and pictures."""
     final = {"improvement": found.overall.share}
     final |= {"improvement_low": found.overall.low, "improvement_high": found.overall.high}
     final |= {f"improvement_{name}": improvement.share for name, improvement in found.by_class.items()}
@@ -37,7 +37,7 @@ def log_comparison(run: Run, found: PairedComparison) -> None:
 
 
 def _metric_name(text: str) -> str:
-    """Replace the characters of a text that MLflow does not accept in the name of a metric."""
+    """Return ``text`` as a metric's name: each character that MLflow does not accept becomes ``_``."""
     return re.sub(r"[^\w./ -]", "_", text)
 
 

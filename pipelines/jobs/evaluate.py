@@ -47,7 +47,7 @@ _UNIT = "in seasonal naive's own error (MASE) on each series' rows"
 
 @dataclass(frozen=True)
 class FolderEvaluation:
-    """The scores of forecasts.
+    """The result of an evaluation of stored forecasts: scores, errors and observations.
 
     Attributes:
         scores: scores by model and horizon (``schemas.scores``), with the baselines last.
@@ -103,7 +103,7 @@ def evaluate_folders(
         job = _with_freq_of(job, forecasts)
     freq = job.windows.frequency
     _check_freq(forecasts, freq)
-    # Read without covariates: only the values are needed, and files without covariates are accepted.
+    # Only the values are needed, so do not read covariates, which the files may lack.
     loaded = load_observations(job.model_copy(update={"covariates": CovariatesConfig()}), on_rows)
     found = aggregate(loaded.rows, job.windows)
     windows, lost = found.windows, replaced.notice(len(found.replaced), "in the input, where they stay")
@@ -199,7 +199,7 @@ def write_evaluation(
 
 
 def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) -> dict[str, pl.DataFrame]:
-    """Return the errors of each baseline at the issue times and horizons of the errors ``own``.
+    """Return the errors of each baseline at the issue times and horizons of a model's errors, ``own``.
 
     A baseline is left out if it has no forecast at any of these issue times and horizons.
     """
@@ -213,13 +213,13 @@ def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) 
 
 
 def _at_common_keys(by_label: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    """Reduce the errors of every model to the series, issue times and horizons that all models have."""
+    """Return each model's errors at the series, issue times and horizons that every model forecast."""
     common = reduce(lambda one, other: keep_common(other, one), by_label.values())
     return {label: keep_common(common, part) for label, part in by_label.items()}
 
 
 def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Split forecasts by model version.
+    """Return the forecasts of each model version by a label.
 
     The labels are the cells, such as ``lstm``, if no two versions have the same cell; else the versions.
     """
@@ -239,7 +239,7 @@ def _with_freq_of(job: JobConfig, forecasts: pl.DataFrame) -> JobConfig:
 
 
 def _check_freq(forecasts: pl.DataFrame, freq: Frequency) -> None:
-    """Raise ConfigError if an issue time is not the end of a window, or no two times are one window apart."""
+    """Raise ConfigError if the issue times of forecasts do not fit windows of the length ``freq``."""
     times = forecasts["issued_at"].unique().sort()
     apart = times.diff().drop_nulls().dt.total_seconds().sort()
     issued_us = times.to_physical().to_numpy()

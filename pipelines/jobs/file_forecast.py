@@ -1,4 +1,4 @@
-"""Forecast the series of files after their last rows: read, train unless a model is given, step."""
+"""Forecast the series of files after their last rows; train a model first, unless one is given."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipelines.sources.files.load_all import load_observations
 
 @dataclass(frozen=True)
 class FileForecast:
-    """The forecasts of the series of files.
+    """The result of `forecast_files`: the forecasts of all series, and what was read.
 
     Attributes:
         forecasts: flat forecasts, see `forecaster.forecast_frame.forecast`.

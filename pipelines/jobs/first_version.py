@@ -1,4 +1,4 @@
-"""Decide which alias a version gets if its model has no champion yet, and until when it has learned."""
+"""Choose the alias of a model's first versions, and find the last window that a version has learned from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 def first_alias(found: Backtest | None) -> tuple[str, str]:
-    """Return the alias of a version whose model has no champion, and the reason.
+    """Return the alias that a version gets if its model has no champion, and the reason.
 
     Only a version that is better than persistence in its backtest becomes the champion.
     """
@@ -35,7 +35,7 @@ def challenger_notice(version: Version, alias: str, why: str) -> list[str]:
 
 
 def learned_until(windows: Windows, trained: Trained, config: JobConfig) -> datetime:
-    """Return the end of the last window that the registered weights have learned from."""
+    """Return the end of the last window that the weights of a new model version have learned from."""
     is_refit = trained.forecaster is not trained.chosen
     rows = len(windows.values)
     last = rows if is_refit else held_out_from(rows, config.training)[1]

@@ -43,7 +43,7 @@ POLL_S = 30.0
 
 _TICK_S = 0.5
 _RATE_OVER_S = 60.0
-# a low estimate of how fast one core warms up a version while it also steps the shards
+# A low estimate of how fast one core warms up a model version while the core also steps the shards.
 _SERIES_STEPS_PER_S = 20_000
 _LEAST_AHEAD = 2
 
@@ -67,7 +67,7 @@ class ModelWatch:
     output: Location
     notice: Callable[[str], None]
     poll_s: float = field(default_factory=lambda: POLL_S)
-    _seen: str | None = field(default=None, init=False)  # the model that the last poll checked
+    _seen: str | None = field(default=None, init=False)  # The model that the last poll checked.
     _requested: Request | None = field(default=None, init=False)
     _change: Change | None = field(default=None, init=False)
     _line: str = field(default="", init=False)
@@ -79,7 +79,7 @@ class ModelWatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Poll the alias in a thread while the block runs, from the first call of `take` on."""
+        """Poll the alias in a thread during the ``with`` block; the first poll waits for a call of `take`."""
         clear_request(self.output)
         thread = threading.Thread(target=self._run, name="model alias", daemon=True)
         thread.start()
@@ -88,15 +88,15 @@ class ModelWatch:
         finally:
             self._is_ended.set()
             self._is_running.set()
-            # Do not wait long: a thread that waits for a server ends later, and requests no change.
+            # Do not wait long, because a thread that waits for a server may end later without harm.
             thread.join(_TICK_S)
 
     def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
-        """Wrap ``on_progress``: add the next version and the notice about the alias to its numbers."""
+        """Return a function that adds the next model version to its numbers, and calls ``on_progress``."""
         return lambda numbers: on_progress(self.take(numbers))
 
     def take(self, numbers: JobNumbers) -> JobNumbers:
-        """Take the numbers of the job; return them with the next version and the notice about the alias."""
+        """Return the numbers of the job with the next model version and the notice about the alias added."""
         self._numbers = numbers
         self._closed.append((time.monotonic(), numbers.counts.windows))
         while self._closed[-1][0] - self._closed[0][0] > _RATE_OVER_S:
@@ -115,14 +115,14 @@ class ModelWatch:
             if time.monotonic() - polled_s >= self.poll_s:
                 try:
                     self.poll()
-                except StatecastError as error:  # the output folder cannot be written
+                except StatecastError as error:  # The output folder cannot be written.
                     self._report(f"the model cannot be changed: {error}")
                 polled_s = time.monotonic()
             with suppress(StatecastError):
                 self._see_decision()
 
     def poll(self) -> None:
-        """Read the alias once, and request a change or report that the alias moved."""
+        """Read the alias once; if it names a new version, request the change or report that it moved."""
         aliased = self._read_alias()
         if aliased is None or aliased.model == self._seen:
             return
@@ -140,7 +140,7 @@ class ModelWatch:
             check_can_replace(new, self.forecaster)
         except (StatecastError, ValueError, RuntimeError, TypeError) as error:
             if self._read_alias() is None:
-                self._seen = None  # the registry is away: the next poll checks the version again
+                self._seen = None  # The registry does not answer, so the next poll checks the version again.
             else:
                 reason = str(error) if isinstance(error, StatecastError) else f"it cannot be stepped: {error}"
                 self._refuse(aliased, reason)
@@ -151,7 +151,7 @@ class ModelWatch:
             request_change(self.output, self._requested)
 
     def _read_alias(self) -> AliasedVersion | None:
-        """Return the version that the alias names; None if it cannot be read, which is reported once."""
+        """Return the version that the alias names; if the registry cannot be read, report it, return None."""
         try:
             aliased = self.alias.current()
         except StatecastError as error:
@@ -163,7 +163,7 @@ class ModelWatch:
         return aliased
 
     def _wanted(self) -> str:
-        """Return the version that the stream uses, or will use after the last request."""
+        """Return the model version that the stream uses or, after a requested change, will use."""
         if self._requested is not None:
             return self._requested.version
         changes = read_changes(self.output / state_table.FOLDER) if self.follows else ()
@@ -181,7 +181,7 @@ class ModelWatch:
         self.notice(line)
 
     def _windows_ahead(self) -> int:
-        """Return the number of windows for the warm-up of a new version: twice the estimate.
+        """Return how many windows ahead a model change is requested: twice the estimate of the warm-up.
 
         A live stream will close a window in each period, even if it has closed none since its start.
         """
@@ -193,7 +193,7 @@ class ModelWatch:
         return max(_LEAST_AHEAD, min(ring, ceil(2 * warming_s * windows_per_s)))
 
     def _see_decision(self) -> None:
-        """Report the window of the change, once the reader of the log has decided it."""
+        """Report from which window a new model version is used, once the reader of the log has decided it."""
         if self._requested is None or (
             self._change is not None and self._change.version == self._requested.version
         ):
@@ -212,7 +212,7 @@ def _utc_time(us: int) -> str:
 
 
 def with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
-    """Return the job with the model version that it began with, if it follows an alias and resumes.
+    """Return the job; if it follows an alias and resumes, with the model version that it began with.
 
     Raises:
         DataError, ModelError: the journal of the changes, or the weights of the version, cannot be read.
@@ -241,7 +241,7 @@ def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
     store_model(job.output, job.forecaster)
     if not changes:
         begin_changes(job.states, job.forecaster.version, job.model)
-    # Store the later versions again: the job may name newer tables of covariates than the earlier run did.
+    # Store the later versions again, because the job may name newer covariate tables than the earlier run.
     for change in changes[1:]:
         new = load_model(job.output, change.version)
         if job.alias is not None and not new.covariates.features.is_empty:

@@ -116,12 +116,12 @@ def run_stream(
 
 
 def _resuming(job: StreamJob) -> StreamJob:
-    """Return the settings for a restart after its engine died: the stream resumes from its last snapshots."""
+    """Return the settings with which a stream restarts after its engine died: it resumes from snapshots."""
     return replace(job, resume=True, fresh=False)
 
 
 def _with_lock_check(check: Callable[[], None], on_progress: Progress) -> Progress:
-    """Wrap ``on_progress``: call ``check`` first, so that a job that has lost its lock ends."""
+    """Return a function that calls ``check``, which raises if the lock is lost, and then ``on_progress``."""
 
     def take(numbers: JobNumbers) -> None:
         check()
@@ -136,7 +136,7 @@ def _backfill_once(
     settings, before = settings_of(job, hidden, resumed=False), read_owner(hidden)
     complete_replacement(hidden, job.output)
     store_of(hidden).prepare(PARTS)
-    # Take the folder over before the table is written: a worker of a lost run could still write to the table.
+    # Take the folder over before writing the state table, so that no worker of a lost run writes to it.
     take_ownership(settings, confirm)
     windows = job.forecaster.window_config
     notes = Notes(numbers.notices_of(hidden), windows)

@@ -83,7 +83,7 @@ class BackfillJob(EngineSettings):
 
     @property
     def states(self) -> Location:
-        """Path of the state table that the job writes."""
+        """The path of the state table that the job writes."""
         return self.output / state_table.FOLDER
 
 
@@ -139,12 +139,12 @@ class StreamJob(EngineSettings):
 
     @property
     def states(self) -> Location:
-        """Path of the state table that the job writes."""
+        """The path of the state table that the job writes."""
         return self.output / state_table.FOLDER
 
     @property
     def stop_file(self) -> Location:
-        """Path of the stop file; the stream ends cleanly when the file appears."""
+        """Path of the stop file: when a file appears at this path, the stream ends cleanly."""
         return self.output / markers.STOP
 
 
@@ -183,11 +183,11 @@ class Outcome:
 
     @property
     def has_latency(self) -> bool:
-        """Whether latency was measured; a replay without pace measures none, because it reads a backlog."""
+        """Whether the job measured latency; a replay at full speed does not, because it reads a backlog."""
         return self.numbers.window_latency.count > 0
 
     def latency_ms(self, level: float) -> float:
-        """Return the ``level`` quantile of the latencies in milliseconds.
+        """Return a quantile of the latencies of windows, in milliseconds.
 
         The latency of a window is the time from the moment its rows were due until its forecasts of all
         shards are on disk.

@@ -29,11 +29,11 @@ VERSION_TAG: Final = "model_version"
 
 _MOST_BATCHES = 1_000
 _RETRY_S = 30.0
-_END_LIMIT_S = 15.0  # at its end, a stream waits at most this long until the last batches are logged
+_END_LIMIT_S = 15.0  # When a stream ends, it waits at most this long until the last batches are logged.
 
 
 class _Batch(NamedTuple):
-    """The scores and the drift of one model version that are logged together.
+    """The scores and the drift of one model version since the previous batch, logged to MLflow together.
 
     Attributes:
         step: windows that the stream has closed.
@@ -49,7 +49,7 @@ class _Batch(NamedTuple):
 
 
 class ProductionRuns:
-    """Cuts the scores of a stream into batches, and logs them in a thread.
+    """Logs the scores of a stream to MLflow in batches, in a thread.
 
     A file in the output folder holds the sums that were logged. So a stream that resumes from an older
     snapshot logs only what it had not logged before.
@@ -89,14 +89,14 @@ class ProductionRuns:
         self._thread.start()
 
     def take(self, numbers: JobNumbers) -> None:
-        """Take the current numbers of the job, and queue a batch if one is due; this waits for nothing."""
+        """Take the current numbers of the job, and queue a batch of scores if one is due; never wait."""
         self._latest = numbers
         if self._clock() - self._batch_at_s >= self._every_s:
             self._batch_at_s = self._clock()
             self._queue_batch()
 
     def close(self) -> None:
-        """Log the last batch and end the runs; after 15 s, give up what the store has not taken."""
+        """Log the last batch and end the MLflow runs; after 15 s, give up the batches not yet logged."""
         self._queue_batch()
         with self._changed:
             self._is_ended = True
@@ -108,7 +108,7 @@ class ProductionRuns:
             self._say(f"{batches} not logged to the run {RUN_NAME} in MLflow")
 
     def _queue_batch(self) -> None:
-        """Queue the scores since the last batch, as one batch for each model version."""
+        """Queue one batch for each model version, with its scores since the previous batch."""
         counts = self._latest.counts
         new = scores_since(counts.scores, self._taken)
         if not new:
@@ -124,11 +124,11 @@ class ProductionRuns:
             self._changed.notify()
 
     def _work(self) -> None:
-        """Log batches until the stream ends; the thread runs this method."""
+        """Log queued batches to MLflow until the stream ends; the thread runs this method."""
         try:
             with ExitStack() as opened:
                 self._log_all(opened)
-        # the runs could not be marked as finished, because the store does not answer
+        # The runs could not be marked as finished, because the store does not answer.
         except Exception as error:
             self._say(f"the run {RUN_NAME} could not be ended in MLflow: {one_line(error)}")
         for line in {line: None for run in self._runs.values() for line in run.notices}:
@@ -150,17 +150,17 @@ class ProductionRuns:
                         self._waiting.popleft()
 
     def _next(self, pause_s: float) -> _Batch | None:
-        """Wait ``pause_s`` seconds, then for a batch; return None at the end."""
+        """Wait ``pause_s`` seconds, then until a batch is queued; return it, or None if the stream ends."""
         with self._changed:
             if pause_s:
                 self._changed.wait_for(lambda: self._is_ended, pause_s)
-                if self._is_ended:  # the stream has ended: do not try a store again that did not answer
+                if self._is_ended:  # After the end of the stream, a store that did not answer is not retried.
                     return None
             self._changed.wait_for(lambda: bool(self._waiting) or self._is_ended)
             return self._waiting[0] if self._waiting else None
 
     def _log(self, batch: _Batch, opened: ExitStack) -> None:
-        """Log a batch to the run of its model version, and record what was logged.
+        """Log a batch to the MLflow run of its model version, and record the logged sums in a file.
 
         Raises:
             Exception: the store did not take it.
@@ -180,7 +180,7 @@ class ProductionRuns:
 
 
 def _metrics(by_horizon: Mapping[int, ScoreSums], drift: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics of a batch, such as ``production/mase_h1``."""
+    """Return the metrics of a batch of scores by name, such as ``production/mase_h1``."""
     found = {f"{RUN_NAME}/drift_{name}": index for name, index in drift.items()}
     for horizon, sums in by_horizon.items():
         found |= {f"{RUN_NAME}/{name}_h{horizon}": value for name, value in sums.measures().items()}
@@ -189,7 +189,7 @@ def _metrics(by_horizon: Mapping[int, ScoreSums], drift: Mapping[str, float]) ->
 
 
 def _read(output: Location) -> tuple[dict[str, str], Scores]:
-    """Return the run of each model version, and the sums that were logged; both empty without a file."""
+    """Return the MLflow run and the logged sums of each model version, read from the output folder."""
     try:
         record: Any = unseal((output / markers.PRODUCTION).read_bytes())
         logged = {

@@ -17,7 +17,7 @@ from schemas.errors import ModelError
 
 @dataclass(frozen=True)
 class Gated:
-    """The result of a promotion that the gate decided.
+    """The result of a requested promotion: the gate's decision, and the move of the alias if it passed.
 
     Attributes:
         version: the version that was to be promoted.
@@ -33,7 +33,7 @@ class Gated:
 
     @property
     def line(self) -> str:
-        """The decision and its reasons in one line."""
+        """The decision of the gate and its reasons, as one line."""
         champion = self.compared.refs[0]
         verb = "replaces" if self.decision.promote else "does not replace"
         return f"{self.version} {verb} {champion}: {'; '.join(self.decision.reasons)}"
@@ -50,7 +50,7 @@ class Gated:
 
 
 def run_promotion(config: JobConfig, ref: str, alias: str, progress: Progress | None = None) -> Gated:
-    """Compare a version with the one that ``alias`` points to; move the alias if it passes the gate.
+    """Compare a version with the one ``alias`` points to; move the alias to it if it passes the gate.
 
     Args:
         config: data, gate and MLflow store.
@@ -69,7 +69,7 @@ def run_promotion(config: JobConfig, ref: str, alias: str, progress: Progress | 
 
 
 def version_in_use(registry: Registry, name: str, alias: str) -> Version:
-    """Return the version that an alias points to.
+    """Return the model version that an alias points to.
 
     Raises:
         ModelError: the model has no such alias.
@@ -91,7 +91,7 @@ def decide_in(
     alias: str,
     compared: Compared,
 ) -> Gated:
-    """Decide by a comparison, log the decision, and then move the alias if the version passes.
+    """Apply the gate to a comparison, log the decision, and move the alias if the version passed.
 
     Raises:
         ModelError: the store reports an error, or the alias was moved during the comparison.

@@ -37,7 +37,7 @@ class RegisteredAlias:
         return f"{self._name}@{self._alias}"
 
     def current(self) -> AliasedVersion:
-        """Return the version that the alias names now.
+        """Return the model version that the alias names now.
 
         Raises:
             ModelError: the registry cannot be read, or no version has the alias.
@@ -48,7 +48,7 @@ class RegisteredAlias:
         return AliasedVersion(str(version), version.model_version)
 
     def load(self, model: str) -> Forecaster:
-        """Load a version, with the covariate tables of the job.
+        """Load a model version, and give it the covariate tables of the job.
 
         Raises:
             StatecastError: the version cannot be loaded.
@@ -56,7 +56,7 @@ class RegisteredAlias:
         return self.with_tables(self._registry.load(model))
 
     def with_tables(self, forecaster: Forecaster) -> Forecaster:
-        """Return a version with the covariate tables of the job.
+        """Return a loaded model version with the covariate tables of the job in place of its own.
 
         Raises:
             ConfigError, DataError: see `pipelines.sources.files.covariates.with_tables`.
@@ -64,7 +64,7 @@ class RegisteredAlias:
         return with_tables(forecaster, self._job.covariates)
 
     def refuse(self, model: str, reason: str) -> None:
-        """Write the reason why the stream refused a version as a tag of the version.
+        """Write the reason why the stream refused a model version as a tag of that version.
 
         Raises:
             ModelError: the registry cannot be written.
@@ -79,7 +79,7 @@ class RegisteredAlias:
 
 
 def shadow_of(job: JobConfig, model: str, forecaster: Forecaster) -> Forecaster | None:
-    """Return the version that the alias ``stream.shadow`` names now; None if the setting is not set.
+    """Return the model version that the alias in ``stream.shadow`` names; None without this setting.
 
     Args:
         job: the settings of the stream.
@@ -108,7 +108,7 @@ def shadow_of(job: JobConfig, model: str, forecaster: Forecaster) -> Forecaster 
 
 
 def alias_of(job: JobConfig, model: str) -> RegisteredAlias | None:
-    """Return the alias that a stream watches: the one that it follows, or the one that names its model.
+    """Return the registry alias that a stream watches: the alias it follows, or that named its model.
 
     Args:
         job: the settings of the stream.

@@ -8,12 +8,12 @@ from pipelines.settings.job_file import commented_toml
 from pipelines.settings.mlflow_config import MlflowConfig
 
 _TRAINING = ("windows", "covariates", "network", "online", "training")
-# the number of threads is logged as a tag, because it does not change the weights
+# These settings are no parameters of a run. The number of threads is logged as a tag instead.
 _NOT_PARAMS = ("training.threads",)
 
 
 def open_registry(mlflow: MlflowConfig) -> Registry:
-    """Return the registry that the settings name.
+    """Open the MLflow stores that the settings name, and return the model registry.
 
     Raises:
         ModelError: a store cannot be opened, written or reached.
@@ -31,7 +31,7 @@ def open_registry(mlflow: MlflowConfig) -> Registry:
 
 
 def training_params(config: JobConfig) -> dict[str, object]:
-    """Return the settings that change the weights of a training, by dotted name.
+    """Return the settings that influence the trained weights, by dotted name, as parameters of the run.
 
     A frequency that the job does not give is left out, because it is found when the rows are read.
 
@@ -49,7 +49,7 @@ def training_params(config: JobConfig) -> dict[str, object]:
 
 
 def run_tags(config: JobConfig, job: str) -> dict[str, str]:
-    """Return the tags of a run that trains: the cell, the kind of the job, and the number of threads."""
+    """Return the tags of a training's MLflow run: the cell, the kind of the job, the number of threads."""
     return {
         "statecast.cell": config.network.cell,
         "statecast.job": job,
@@ -58,7 +58,7 @@ def run_tags(config: JobConfig, job: str) -> dict[str, str]:
 
 
 def log_job_file(run: Run, config: JobConfig) -> None:
-    """Store all settings of a job among the run's files, as a job file; the addresses of stores are left out.
+    """Store a job file with the settings of a job among the files of its MLflow run.
 
     Addresses can hold passwords. A broker's options and the alerts are left out for the same reason.
     """

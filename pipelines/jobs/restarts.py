@@ -1,4 +1,4 @@
-"""Start a job again when its engine dies."""
+"""Restart a job automatically when its engine dies."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ OnRestart = Callable[[str], None]
 """Called with a line for the user when a job whose engine has died is restarted."""
 
 
-_RESTARTS_RESET_S = 600.0  # after a run of at least this length, all restarts are available again
+_RESTARTS_RESET_S = 600.0  # After a run of at least this length, the count of restarts begins again at 0.
 
 
 class RestartWords(NamedTuple):
-    """The words that a job adds to the error after its engine has died.
+    """The words that a job adds to the error message when its engine has died.
 
     Attributes:
         action: what the job does by itself, added to the line about a restart.
@@ -31,7 +31,7 @@ class RestartWords(NamedTuple):
 def run_with_restarts(
     once: Callable[[bool], RunResult], restarts: int, words: RestartWords, on_restart: OnRestart
 ) -> RunResult:
-    """Call ``once``, and call it again when the engine dies, at most ``restarts`` times.
+    """Call ``once`` and return its result; call it again when the engine dies, ``restarts`` times at most.
 
     The argument of ``once`` is False in the first call and True in later calls.
 

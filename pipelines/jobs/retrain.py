@@ -21,15 +21,15 @@ from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from schemas.errors import DataError
 
-_SHARE = 3  # fine-tuning takes a third of the epochs, and a third of the learning rate, of a training
+_SHARE = 3  # A retraining has a third of the epochs, and a third of the learning rate, of a training.
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Functions that a retraining calls with its progress.
+    """The functions that a retraining calls to report its progress.
 
     Attributes:
-        rows: called with the number of rows of each piece that was read.
+        rows: called after each frame of rows that was read, with its number of rows.
         epoch: called after every epoch.
         windows: called with the number of windows that were replayed for the gate.
     """
@@ -118,7 +118,7 @@ def run_retraining(
     registry = open_registry(config.mlflow)
     parent = registry.aliases.find(ref)
     if gate:
-        version_in_use(registry, parent.name, CHAMPION)  # report a missing champion before time is spent
+        version_in_use(registry, parent.name, CHAMPION)  # Report a missing champion before the training.
     start = contender(registry, str(parent))
     model = start.forecaster
     config = config.model_copy(
@@ -142,13 +142,13 @@ def run_retraining(
     gated = None
     if version is not None and gate:
         gated = _gate(registry, config, version, data, progress.windows)
-    # The comparison of the gate also has the notices about the data, so do not add them twice.
+    # If the gate compared versions, its result already has the notices about the data.
     notices = (*(data.notices if gated is None else ()), *run.notices)
     return Retrained(parent, version, run.run_id, trained, gated, notices)
 
 
 def _learned_windows(config: JobConfig, windows: Windows) -> Windows:
-    """Return the windows that a retraining learns from: all but the last ``training.backtest`` share.
+    """Return the windows that a retraining learns from: all except those held out for the backtest.
 
     Raises:
         DataError: no window is left to learn from.
@@ -170,7 +170,7 @@ def _train(
     learned: Windows,
     on_epoch: Callable[[Epoch], None],
 ) -> Trained:
-    """Train from the weights of ``start``, and log the epochs."""
+    """Retrain the model ``start`` from its weights, and log each epoch in the MLflow run."""
     run.log_dataset(data.rows, config.data.paths)
     log_job_file(run, config)
 
@@ -194,7 +194,7 @@ def _register(
     data: RecentData,
     learned: Windows,
 ) -> Version | None:
-    """Register the new weights as challenger and child of ``parent``; None if its weights are the same."""
+    """Register retrained weights as the challenger; return None if they are the weights of ``parent``."""
     if trained.forecaster.version == parent.model_version:
         run.log_tags({"statecast.outcome": "no epoch was better than the weights of the parent"})
         return None
@@ -215,7 +215,7 @@ def _gate(
     data: RecentData,
     on_windows: Callable[[int], None],
 ) -> Gated:
-    """Compare the new version with the champion on the windows that it has not learned from, and decide."""
+    """Compare the retrained version with the champion, and promote it if it passes the gate."""
     current = version_in_use(registry, version.name, CHAMPION)
     contenders = contender(registry, str(current)), contender(registry, str(version))
     with comparing_on(registry, config, contenders, data, on_windows) as (run, compared):

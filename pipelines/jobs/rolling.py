@@ -75,7 +75,7 @@ class RollingJob:
         return self.config.model_copy(update={"network": network.model_copy(update=changes)})
 
     def params(self) -> dict[str, object]:
-        """Return the parameters to log in the run, by dotted name."""
+        """Return the parameters of a rolling evaluation that its MLflow run logs, by dotted name."""
         horizons = ",".join(map(str, self.horizons))
         rows = {"train_rows": self.train_rows, "test_from": self.first, "test_to": self.stop}
         own = {"horizons": horizons, "normalize": self.normalize, **rows}
@@ -84,10 +84,10 @@ class RollingJob:
 
 @dataclass(frozen=True)
 class Progress:
-    """Functions that a job calls with its progress.
+    """The functions that a rolling evaluation calls to report its progress.
 
     Attributes:
-        rows: called with the number of rows of each piece that was read.
+        rows: called after each frame of rows that was read, with its number of rows.
         epoch: called after every epoch.
         windows: called with the number of windows that were replayed.
         notice: called with lines about the frequency, before the training begins.
@@ -163,7 +163,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
 def _replay(
     forecaster: Forecaster, windows: Windows, split: Split, fans: FanSample, on_windows: Callable[[int], None]
 ) -> dict[str, Tally]:
-    """Replay all windows; return the errors of each member in the test rows, and fill ``fans``."""
+    """Replay all windows; return each member's errors in the test rows, and add forecasts to ``fans``."""
     tallies: dict[str, Tally] = {}
     for block in rolling_forecasts(forecaster, windows, split, on_windows):
         tally(tallies, block)

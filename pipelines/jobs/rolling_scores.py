@@ -62,14 +62,14 @@ class Evaluated:
     notices: tuple[str, ...]
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the objects that ``--json`` prints first, one for each member and horizon."""
+        """Return one JSON object for each member and horizon; ``--json`` prints them before `as_json`."""
         return [
             {**row, "coverage_by_series": self.coverage_by_series[row["member"], row["horizon"]]}
             for row in self.scores.to_dicts()
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object that ``--json`` prints last."""
+        """Return the JSON object with the whole evaluation, which ``--json`` prints last."""
         members: dict[str, dict[int, dict[str, Any]]] = {}
         for line in self.lines():
             member, horizon = line.pop("member"), line.pop("horizon")
@@ -125,14 +125,14 @@ def write_rolling(evaluated: Evaluated, path: Path, facts: Mapping[str, str] | N
 
 
 def member_table(scores: pl.DataFrame, horizon: int, note: str = "") -> ReportTable:
-    """Return the table of one horizon: a row for each member, a column for each measure, the best marked."""
+    """Return the table of scores at one horizon, with a row for each member; the best scores are marked."""
     part = scores.filter(pl.col("horizon") == horizon)
     best = set()
     for k, measure in enumerate(MEMBER_MEASURES):
         numbers = part[measure].to_list()
         if measure == "coverage_90":
             numbers = [None if x is None else abs(x - COVERAGE) for x in numbers]
-        if measure != "width_90":  # the narrowest interval is not the best if it covers too few actuals
+        if measure != "width_90":  # Mark no best width: the narrowest interval may cover too few actuals.
             best |= {(row, k) for row in least(numbers)}
     rows = [(row["member"], [row[measure] for measure in MEMBER_MEASURES]) for row in part.to_dicts()]
     return ReportTable(f"Horizon {horizon}", ["member", *MEMBER_MEASURES], rows, frozenset(best), note)
@@ -141,7 +141,7 @@ def member_table(scores: pl.DataFrame, horizon: int, note: str = "") -> ReportTa
 def scored(
     tallies: Mapping[str, Tally], horizons: Sequence[int], unit: Floats, ids: Sequence[str]
 ) -> tuple[pl.DataFrame, dict[tuple[str, int], dict[str, float]]]:
-    """Compute the scores and the coverage by series of every member at ``horizons`` (see `Evaluated`).
+    """Return the scores of every member at ``horizons``, and its coverage by series (see `Evaluated`).
 
     Args:
         tallies: sums of errors by member.

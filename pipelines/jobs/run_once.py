@@ -60,11 +60,11 @@ def settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) -
 
 
 def _stream_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
-    """Return the fields of `StepSettings` about model versions and late rows, which only a stream has."""
+    """Return the fields of `StepSettings` for model changes, a shadow and late rows; none for a backfill."""
     if not isinstance(job, StreamJob):
         return {}
     shadow = "" if job.shadow is None else job.shadow.version
-    # A hash of the id selects the shard of a series, so the first shards have a random sample of the series.
+    # The shadow steps the first shards. They have a random sample of the series, by a hash of the series id.
     shadow_shards = max(1, round(job.shadow_share * job.shards))
     return {
         "follows": job.follows,
@@ -77,7 +77,7 @@ def _stream_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
 def begin_table(
     job: BackfillJob | StreamJob, log: Log, states: Location, start: Location | None, is_resume: bool
 ) -> tuple[Positions, bool]:
-    """Write the state table that the run begins with.
+    """Write the state table that a run begins with; return where in each partition the run begins to read.
 
     Args:
         job: the settings.
@@ -109,13 +109,13 @@ def begin_table(
 
 
 def run_once(run: Run, job: EngineSettings, on_progress: Progress) -> RunResult:
-    """Run a job on an engine; the returned counts are the sums over the last snapshots."""
+    """Run a job on its engine until the job ends; return the counts of its rows and its notices."""
     output = run.settings.output
     numbers.clear(output)
     reader = JobReader(output, run.settings.shards)
     for source in (folder, replay, kafka):
         source.forget()
-    # Use one compute thread: stepping several shards at once is faster than stepping one on all cores.
+    # Step each shard with one compute thread: stepping several shards at once uses the cores better.
     with compute_threads(1), process.without_collecting_loaded_objects():
         _engine(job)(run, lambda: on_progress(reader.read()))
     published = reader.read_uncached()
@@ -128,7 +128,7 @@ def _engine(job: EngineSettings) -> Callable[[Run, Callable[[], None]], None]:
     if job.runner == "in-process":
         return run_in_process
     if job.runner == "prism":
-        from pipelines.runners.on_prism import run_on_prism  # import late, because Beam takes seconds to load
+        from pipelines.runners.on_prism import run_on_prism  # Import late: Beam takes seconds to load.
 
         return run_on_prism
     from pipelines.runners.on_flink import run_on_flink

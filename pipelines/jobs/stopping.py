@@ -17,12 +17,12 @@ from pipelines.sources.reader import request_stop
 from pipelines.storage import Location
 
 _CHECK_EVERY_S: Final = 0.1
-_RETRY_AFTER_S: Final = 2.0  # wait this long after the disk or the store has refused the stop file
+_RETRY_AFTER_S: Final = 2.0  # The pause before another try to write a stop file that could not be written.
 
 
 @contextmanager
 def stop_on_signal(stop_file: Location) -> Iterator[None]:
-    """Write ``stop_file`` on the first SIGINT or SIGTERM in the block; handle a second one as usual.
+    """Write ``stop_file`` at the first SIGINT or SIGTERM in the ``with`` block; a second one acts as usual.
 
     Outside the main thread, where Python allows no signal handlers, nothing is changed.
     """
@@ -30,7 +30,7 @@ def stop_on_signal(stop_file: Location) -> Iterator[None]:
         yield
         return
     before: dict[int, Any] = {}
-    # A list instead of an Event: the code that the signal interrupts may hold the lock of the Event.
+    # Use a list, because a signal may interrupt code that holds the lock of an Event.
     received: list[int] = []
     ended = threading.Event()
 
@@ -49,7 +49,8 @@ def stop_on_signal(stop_file: Location) -> Iterator[None]:
                     wait_s = _RETRY_AFTER_S
 
     for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        if signal.getsignal(number) != signal.SIG_IGN:  # a shell lets its background jobs ignore SIGINT
+        # Do not handle a signal that is ignored: a shell makes its background jobs ignore SIGINT.
+        if signal.getsignal(number) != signal.SIG_IGN:
             before[number] = signal.signal(number, stop)
     thread = threading.Thread(target=write_stop_file, name="stop", daemon=True)
     thread.start()

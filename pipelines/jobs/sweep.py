@@ -56,10 +56,10 @@ class SweepOutcome:
 
 @dataclass(frozen=True)
 class Progress:
-    """Functions that a sweep calls with its progress.
+    """The functions that a sweep of settings calls to report its progress.
 
     Attributes:
-        rows: called with the number of rows of each piece that was read.
+        rows: called after each frame of rows that was read, with its number of rows.
         trial: called after every trial.
         epoch: called after every epoch of the last training.
         notice: called with lines about the frequency, before the first trial.
@@ -149,7 +149,7 @@ def run_sweep(
 
 
 def _run_trial(sweep: _Sweep, number: int) -> Trial:
-    """Run one trial in a child run, and report its result to the study."""
+    """Run one trial of a sweep in an MLflow run of its own, and report its skill to Optuna's study."""
     drawn = sweep.study.ask() if number > 1 else None
     settings = {} if drawn is None else draw_settings(drawn)
     config = with_settings(sweep.config, settings)
@@ -164,7 +164,7 @@ def _run_trial(sweep: _Sweep, number: int) -> Trial:
             ended = _train_folds(config, sweep.windows, run, drawn, skills)
             run.log_metrics({TRIAL_SKILL: float(np.mean(skills))})
             run.log_tags({"statecast.trial": ended})
-    except DataError as error:  # the loss diverged; a trial with another learning rate may finish
+    except DataError as error:  # The loss diverged; a trial with another learning rate may finish.
         ended, sweep.failure = "failed", error
     skill = None if ended == "failed" else float(np.mean(skills))
     if drawn is not None:
@@ -177,7 +177,7 @@ def _run_trial(sweep: _Sweep, number: int) -> Trial:
 def _train_folds(
     config: JobConfig, windows: Windows, run: Run, drawn: optuna.Trial | None, skills: list[float]
 ) -> Literal["finished", "pruned", "failed"]:
-    """Train on every fold and append its skill to ``skills``, or the last skill if the trial is pruned.
+    """Train on each fold of a trial until the trial is pruned; append the skill of each fold to ``skills``.
 
     Returns:
         How the trial ended.
@@ -193,7 +193,8 @@ def _train_folds(
             raise ConfigError("no held-out window has a value to score trials: raise training.validation")
         skill, number = epoch["validation_skill"], int(epoch["epoch"])
         run.log_epoch({**epoch, "epoch": number + done})
-        if drawn is not None and not done:  # Optuna compares trials by epoch, so report the first fold only
+        # Optuna compares trials by epoch, so report only the epochs of the first fold.
+        if drawn is not None and not done:
             drawn.report(skill, number)
             if drawn.should_prune():
                 raise optuna.TrialPruned

@@ -44,7 +44,7 @@ from pipelines.storage import Location
 from schemas import replaced
 from schemas.errors import DataError, StatecastError
 
-_BLOCK_STEPS = 25_600  # a block of `write_states` has at most this many series times windows
+_BLOCK_STEPS = 25_600  # In a block of `write_states`, series times windows are at most this number.
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class TrainOutcome:
 
     @property
     def seconds(self) -> float:
-        """Duration of all epochs of both phases."""
+        """The duration of all epochs of the training and of the refit, in seconds."""
         return seconds_of(self.history, self.refit_history)
 
     def as_json(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class TrainOutcome:
 
 
 def seconds_of(history: list[Epoch], refit_history: list[Epoch]) -> float:
-    """Return the duration of all epochs of both phases of a training."""
+    """Return the duration of all epochs of a training and of its refit, in seconds."""
     refit = sum(epoch["refit_seconds"] for epoch in refit_history)
     return sum(epoch["seconds"] for epoch in history) + refit
 
@@ -127,7 +127,7 @@ def run_training(
     states: Location | None = None,
     on_notice: Callable[[str], None] = lambda line: None,
 ) -> TrainOutcome:
-    """Train on the files of a job, and log the run and register the model in MLflow.
+    """Train a model on the files of a job, log the training in an MLflow run, and register the model.
 
     Args:
         config: settings of the job.
@@ -143,7 +143,7 @@ def run_training(
     """
     check_model_name(config.mlflow.model)
     registry = open_registry(config.mlflow)
-    # Data that cannot be read leave a failed run in the store, but only if the store exists already.
+    # If the store exists, read the data within the run, so that an error leaves a failed run in the store.
     data = None if registry.exists else read(config, on_rows, on_notice)
     with registry.start_run(name, training_params(config), run_tags(config, "train")) as run:
         data = data or read(config, on_rows, on_notice)
@@ -152,9 +152,9 @@ def run_training(
 
 
 def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
-    """Log a run that failed before its training could start, because a file cannot be read."""
+    """Log a failed MLflow run for a training that could not start, because a file cannot be read."""
     with (
-        # the caller raises the error of the file, also if the store cannot be reached
+        # Ignore an error of the store here: the caller raises the error of the file in any case.
         suppress(StatecastError),
         open_registry(config.mlflow).start_run(name, training_params(config), run_tags(config, "train")),
     ):
@@ -182,7 +182,7 @@ def learn(
     on_epoch: Callable[[Epoch], None],
     states: Location | None = None,
 ) -> TrainOutcome:
-    """Train a model and register it, then log the backtest and the plots; all in ``run``.
+    """Train a model, register it, and log its backtest and plots; all in the MLflow run ``run``.
 
     The model is first saved on the disk, then registered. A score or plot that fails after that adds a line
     to ``run.notices`` and raises no error, so that the trained model is not lost.
@@ -238,7 +238,7 @@ def learn(
 
 
 def _log_results(run: Run, trained: Trained, windows: Windows, config: JobConfig) -> Backtest | None:
-    """Log the results of a training, name and describe its version; return the backtest, if there is one."""
+    """Log the results of a training, give its version an alias and a description; return the backtest."""
     found = None
     run.log_metrics({"time/train_s": seconds_of(trained.history, trained.refit_history)}, of_model=True)
     with run.notice_on_error("the backtest"):
@@ -257,7 +257,7 @@ def _log_results(run: Run, trained: Trained, windows: Windows, config: JobConfig
 
 
 def description(forecaster: Forecaster, windows: Windows, found: Backtest | None) -> str:
-    """Return a description of a version: the network, its training data, and the scores of its backtest."""
+    """Return a text that describes a model version: the network, the training data, and the backtest."""
     network, freq = forecaster.network_config, forecaster.window_config.frequency
     first_us, last_us = freq.start_us(np.array([windows.start, windows.stop - 1]))
     first, last = (datetime.fromtimestamp(us / 1e6, UTC) for us in (first_us, last_us))

@@ -15,7 +15,7 @@ from forecaster.training.train import held_out_from
 from pipelines.settings.config import JobConfig
 
 _FOLDS = 2
-_RANDOM_TRIALS = 5  # this many trials get random settings, before the estimator draws settings
+_RANDOM_TRIALS = 5  # This many trials get random settings. After them, Optuna's estimator chooses.
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -82,7 +82,7 @@ def with_settings(config: JobConfig, settings: dict[str, Any]) -> JobConfig:
 
 
 def draw_settings(trial: optuna.Trial) -> dict[str, Any]:
-    """Draw the settings of a trial and return them by dotted name."""
+    """Let Optuna draw the settings of a trial, and return them by dotted name."""
     return {
         "network.hidden": trial.suggest_int("network.hidden", 16, 128, step=16),
         "network.layers": trial.suggest_int("network.layers", 1, 3),
@@ -95,7 +95,7 @@ def draw_settings(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def folds(windows: Windows, training: TrainingConfig) -> Iterator[tuple[Windows, TrainingConfig]]:
-    """Yield the folds of the rolling validation: training windows, with the training settings for them.
+    """Yield the folds of the rolling validation, each as its windows and its training settings.
 
     The last windows of each fold are held out to score its epochs. The first fold ends where the windows of
     the backtest begin; each later fold ends where the held-out windows of the fold before it begin.
@@ -105,13 +105,13 @@ def folds(windows: Windows, training: TrainingConfig) -> Iterator[tuple[Windows,
     for number in range(_FOLDS):
         rows = backtest_from - number * held_out
         if number and rows <= 2 * held_out:
-            return  # too few training windows are left for a meaningful score
+            return  # Too few training windows are left for a meaningful score.
         changes = {"validation": held_out / rows, "backtest": 0.0, "refit": False}
         yield windows.rows(0, rows), training.model_copy(update=changes)
 
 
 def new_study(config: JobConfig, trials: int) -> optuna.Study:
-    """Return a study that draws the settings of ``trials`` trials and prunes trials by the median."""
+    """Return an Optuna study that draws settings and prunes trials by the median."""
     sampler = optuna.samplers.TPESampler(seed=config.training.seed, n_startup_trials=_RANDOM_TRIALS)
     warm = config.training.epochs // 3
     pruner = optuna.pruners.MedianPruner(

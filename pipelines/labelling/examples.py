@@ -18,8 +18,8 @@ from schemas.errors import DataError
 
 NAMES = ("vowels", "anomalies")
 _SEED = 0
-_EVERY_S = 7 * 86_400  # inject an anomaly per series and week: enough of each kind to train on
-_FRAME_US = 6_400  # time between two steps; the speech was analysed in overlapping frames of 25.6 ms
+_EVERY_S = 7 * 86_400  # Each series gets an anomaly a week, which is enough of each kind to train on.
+_FRAME_US = 6_400  # The time between two steps. A step is a frame of 25.6 ms of speech; frames overlap.
 
 
 def vowels() -> pl.DataFrame:

@@ -160,7 +160,7 @@ def run_labelling(
 
 @dataclass(frozen=True)
 class _Scores:
-    """The scores of one part, and the data of their plots."""
+    """The scores of a labeller on the test or the validation data, and the data of the plots."""
 
     scores: dict[str, float]
     confusion: Ints
@@ -170,7 +170,7 @@ class _Scores:
 
 
 def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Floats32, part: int) -> _Scores:
-    """Compute the scores of the labelled sequences or steps of one part, TEST or VALIDATION."""
+    """Return the scores of a labeller on the sequences or steps of one part, TEST or VALIDATION."""
     task, classes = trained.labeller.task, len(sequences.classes)
     in_part = (trained.parts == part) & (sequences.labels != UNKNOWN)
     labels = sequences.labels[in_part]
@@ -184,7 +184,7 @@ def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Flo
     anomalous = labels != task.background
     curve = judge.precision_recall(sequences.labels[in_validation] != task.background, alarm[in_validation])
     scores |= judge.alarm_scores(anomalous, alarm[in_part], judge.best_f1_threshold(curve))
-    # An anomaly that began before the part counts with its remaining steps only.
+    # If an anomaly began before this part of the data, only its steps in this part count.
     raised = (alarm > task.threshold) & in_part
     events = judge.events(np.where(in_part, sequences.labels, UNKNOWN), raised, task.background)
     weeks = (labels == task.background).sum() * task.freq_s / (7 * 86_400)
@@ -269,7 +269,7 @@ def write_labels(
 
 
 def _quarantine_notice(read: LabelledRows) -> list[str]:
-    """Return a line about the quarantined rows, with the first of them; nothing if there are none."""
+    """Return a line with the number of quarantined rows and the first of them; no line without such rows."""
     if not len(read.quarantined):
         return []
     first = read.quarantined.row(0, named=True)

@@ -25,7 +25,7 @@ _BATCH_ROWS = 200_000
 
 @dataclass(frozen=True)
 class LabelColumns:
-    """Names of the columns of a file; `find_columns` fills in empty names.
+    """Names of the columns of a labelled file; `find_columns` replaces each empty name.
 
     Attributes:
         label: column of labels; empty if the files have no labels.
@@ -60,7 +60,7 @@ class LabelledRows:
 
 
 def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
-    """Return the columns of a file with empty names filled in.
+    """Return the names of a labelled file's columns; find the columns whose names in ``columns`` are empty.
 
     The columns of series and times are found by their usual names, the columns of values by their contents.
 
@@ -101,7 +101,7 @@ def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
 def read_labelled(
     paths: Sequence[str | Path], columns: LabelColumns, on_rows: Callable[[int], None] = lambda rows: None
 ) -> LabelledRows:
-    """Read and validate all rows of files.
+    """Read and validate all rows of labelled files.
 
     Args:
         paths: files or folders.
@@ -152,7 +152,7 @@ def _and_others(others: int) -> str:
 
 
 def _why(quarantined: pl.DataFrame) -> str:
-    """Return why no row can be used: all rows are quarantined, or there are none."""
+    """Return a text that says why no row of labelled files can be used."""
     if not len(quarantined):
         return "there are no rows"
     first = quarantined.row(0, named=True)
@@ -163,7 +163,7 @@ def _why(quarantined: pl.DataFrame) -> str:
 
 
 def _raw(path: Path, found: LabelColumns) -> list[pl.DataFrame]:
-    """Return the raw frames of a file, with columns named as in ``schemas.labels``."""
+    """Return the unvalidated rows of a labelled file, with columns named as in ``schemas.labels``."""
     chosen = {
         "series_id": found.series_id,
         "timestamp": found.timestamp,
@@ -187,12 +187,12 @@ def _raw(path: Path, found: LabelColumns) -> list[pl.DataFrame]:
 
 
 def _series_of(path: Path) -> str:
-    """Return the series id of a file without a series column: a value of its folder names, or its name."""
+    """Return the series id of a file without a series column: from a folder name, or else the file name."""
     folders = folder_columns(path)
     return next((value for name in SERIES_NAMES if (value := folders.get(name))), path.stem)
 
 
 def _holds_numbers(column: pl.Series) -> bool:
-    """Return whether at least half of the cells that are not empty are numbers."""
+    """Return whether at least half of a column's filled cells are numbers."""
     given = cells.given(column)
     return bool(given.any()) and int(cells.numbers(column).is_not_null().sum()) * 2 >= int(given.sum())

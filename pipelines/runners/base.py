@@ -1,4 +1,4 @@
-"""The description of a run of a forecasting job, which every runner takes, and the addresses of Flink."""
+"""What a runner needs to run a forecasting job: the description of the run, and Flink's addresses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOCAL = "[local]"
 
 @dataclass(frozen=True)
 class Run:
-    """The description of one run of a job, from which a runner executes the run.
+    """The description of one run of a job: what a runner needs to execute the run.
 
     Attributes:
         log: the source of the rows, as partitions with offsets.

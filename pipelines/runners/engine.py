@@ -1,4 +1,4 @@
-"""An engine as a process that belongs to one job and ends with it, even if the job is killed.
+"""Run an engine as a process of one job; the engine ends with the job, even if the job is killed.
 
 An engine process outlives its job if the job is killed. Two mechanisms end it. A watcher process reads from
 a pipe, which closes when the job's process dies, and then signals the engine. And each start writes a record
@@ -30,12 +30,12 @@ from schemas.errors import EngineError
 
 _STOP_LIMIT_S: Final = 5.0
 _PORTS_TRIED: Final = 3
-# wait this long for Beam's worker threads to end after they have lost their connection
+# How long to wait for the end of Beam's worker threads after they have lost their connection.
 _HANG_UP_LIMIT_S: Final = 2.0
 # Beam threads whose names begin with one of these raise an error when they lose their connection.
 _CONNECTED_THREADS: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
-# `read` waits until the owner's end of the pipe closes; the operating system closes it when the owner dies.
+# The shell's `read` waits until the pipe from the owner closes, which also happens when the owner dies.
 _WATCH: Final = 'read -r _; kill "$1"'
 
 
@@ -79,7 +79,7 @@ class EngineProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the running engine, or None."""
+        """The process id of the engine; None if the engine is not running."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def __enter__(self) -> Self:
@@ -92,7 +92,7 @@ class EngineProcess:
                 self._start(self.command(port))
                 if self._await_ready(port, tries_left):
                     return self
-                self._end()  # another process has taken the port since `free_port` found it
+                self._end()  # Another process has taken the port since `free_port` found it.
         except BaseException:
             self._stop()
             raise
@@ -149,8 +149,8 @@ class EngineProcess:
         self._block.close()
 
     def _end(self) -> None:
-        # End the watcher before the engine, because it would signal the engine's process id.
-        # Once the engine has ended, its process id may belong to another process.
+        # End the watcher process before the engine, because the watcher would kill the engine's process id.
+        # After the end of the engine, its process id may belong to another process.
         if self._watcher is not None:
             self._watcher.kill()
             self._watcher.communicate()
@@ -218,7 +218,7 @@ def _record(pid: int) -> None:
 
     The operating system reuses process ids, but a process id and a start time together name one process only.
     """
-    # the watcher ends the engine even without a record
+    # Ignore an error here, because the watcher ends the engine even without a record.
     with contextlib.suppress(OSError, psutil.Error):
         path = _record_path(pid)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +234,7 @@ def end_orphans() -> list[int]:
         try:
             record = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError):
-            continue  # another program may have written this file, so leave it
+            continue  # Another program may have written this file, so leave it.
         match record:
             case {
                 "engine": [int(engine), float() | None as engine_started_s],

@@ -1,4 +1,4 @@
-"""Flink, the distributed engine, through Beam's job server, a Java process that belongs to one job.
+"""Run Beam's job server, a Java process of one job that submits to Flink; ask Flink's REST interface.
 
 The job server submits a pipeline to Flink: to a Flink inside the job server (``[local]``), or to a session
 cluster (``host:port`` of its REST interface). The task managers of a cluster request Python workers from a
@@ -79,12 +79,12 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         f"--parallelism={parallelism}",
         # Beam would call pip to log the installed packages, and pip may be missing.
         "--experiments=disable_logging_submission_environment",
-        # A bundle passes its rows on when it ends, by default after a second. Beam spells the name "mills".
+        # A bundle passes its rows on when it ends, by default after a second. "mills" is Beam's spelling.
         "--max_bundle_time_mills=5",
-        # Flink must restart nothing: the job's process resumes the job from the state table.
+        # Flink must not restart a job, because Statecast itself resumes the job from the state table.
         "--number_of_execution_retries=0",
         # The source never ends, and `run_on_flink` cancels the job when all shards have ended.
-        # After the end of a source, Flink would finish the steps behind it one by one.
+        # If the source ended, Flink would finish the steps after the source one by one.
         # While steps finish, `ExecutableStageDoFnOperator.flushData` blocks every checkpoint and savepoint.
         f"--shutdown_sources_after_idle_ms={_FOR_EVER_MS}",
     ]
@@ -113,7 +113,7 @@ def exceptions(master: str, job: str) -> list[tuple[str, ...]]:
 
 
 def _classes(stack_trace: str) -> tuple[str, ...]:
-    """Return the exceptions of a Java stack trace: each begins a line and ends at a colon."""
+    """Return the class names of the exceptions in a Java stack trace, without packages."""
     heads = [line.removeprefix("Caused by: ").partition(":")[0] for line in stack_trace.splitlines()]
     names = [
         head.replace("$", ".").rpartition(".")[2] for head in heads if " " not in head and "\t" not in head

@@ -66,7 +66,7 @@ def _fold(run: Run, abandoned: threading.Event) -> None:
 
 
 def _end(workers: Workers, abandoned: threading.Event) -> None:
-    """End the worker threads, because a thread that still writes could write into another job's folder."""
+    """Wait for the end of the worker threads, so that no thread writes after the job has ended."""
     if abandoned.is_set():
         workers.abandon()
     workers.close()

@@ -31,7 +31,7 @@ _LIMIT_S: Final = 900.0
 
 SETUP: Final = "run `make java`, or `python -m pipelines.runners.java setup`"
 
-# Flink 1.19 and Beam's runner use private parts of these packages, which Java 17 forbids by default.
+# With these options, Java 17 lets Flink 1.19 and Beam's runner use private parts of Java's packages.
 JAVA_OPEN_OPTIONS: Final = tuple(
     f"--add-opens=java.base/{package}=ALL-UNNAMED"
     for package in (
@@ -44,7 +44,7 @@ JAVA_OPEN_OPTIONS: Final = tuple(
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the pinned versions by name, such as ``flink.version``."""
+    """Return the versions of the Java software to download, by name, such as ``flink.version``."""
     properties = ElementTree.parse(_POM).find("m:properties", _POM_NAMESPACE)
     assert properties is not None
     return {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in properties}
@@ -170,7 +170,7 @@ def setup_flink() -> Path:
 
 
 def _job_servers() -> tuple[tuple[Path, str], tuple[Path, str]]:
-    """Return folder and description of Beam's released job server, then of the pinned job server."""
+    """Return the folders and the descriptions of two job servers: Beam's own release, and the pinned one."""
     beam, pinned = beam_version(), versions()["beam.runner.version"]
     return (
         (_java() / f"job-server-{beam}-released", f"Beam's job server {beam}"),
@@ -201,7 +201,7 @@ def _existing_folder(folder: Path, name: str) -> Path:
 
 
 def _copy_jars(profile: str, target: Path, *more: str) -> Path:
-    """Download the jars of a profile of ``pom.xml`` into ``target``; return ``target``.
+    """Download the jars of a profile in ``pom.xml`` into the folder ``target``, and return ``target``.
 
     ``target`` appears with all jars or not at all, even if the download is interrupted.
     """
@@ -223,7 +223,7 @@ def _copy_jars(profile: str, target: Path, *more: str) -> Path:
 
 
 def _move_into_place(made: Path, target: Path) -> None:
-    """Move a folder to ``target``; do nothing if another process has created ``target`` meanwhile."""
+    """Move the folder ``made`` to ``target``, unless another process has created ``target`` meanwhile."""
     try:
         move_whole(made, target)
     except OSError:

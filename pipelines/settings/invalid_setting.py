@@ -1,4 +1,4 @@
-"""Explain an invalid setting in one line, from the description of the error that pydantic returns."""
+"""Explain an invalid setting to the user in one line, from pydantic's description of the error."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def describe(
 
 
 def _place(error: ErrorDetails) -> tuple[str, int | None]:
-    """Return the setting of an error, and the index in its value if the value is a list."""
-    # pydantic gives section and setting, then the index in a list, or a type if several are possible.
+    """Return the name of the setting that an error is about, and the index in its value if it is a list."""
+    # The parts of ``loc`` are the section and the setting, then an index in a list or the name of a type.
     parts = error["loc"]
     return ".".join(map(str, parts[:2])), next((part for part in parts if isinstance(part, int)), None)
 
@@ -74,7 +74,7 @@ def _line(
     written: Mapping[str, str],
     source: str,
 ) -> str:
-    """Return the errors of one place as a line; a setting of several types has an error for each type.
+    """Return the errors about one value as one line; there may be an error for each type of its setting.
 
     ``source`` precedes the name of a setting that is not in ``written``.
     """
@@ -87,7 +87,8 @@ def _line(
     if error["type"] == "extra_forbidden":
         return no_such_setting(names.get(key, source + key), key, settings)
     before = written.get(key, f"{source}{key} = ")
-    if index is not None and before.endswith(("=", "= ")):  # a list in TOML: name the element
+    # In a TOML list, name the element that is wrong.
+    if index is not None and before.endswith(("=", "= ")):
         name = before.rstrip(" =")
         before = f"{name}[{index}]{before[len(name) :]}"
     allowed, *others = dict.fromkeys(_requirement(one, key) for one in errors)
@@ -114,7 +115,7 @@ def _shown(key: str, value: object) -> str:
 
 
 def _requirement(error: ErrorDetails, key: str) -> str:
-    """Return what the value of a setting must be."""
+    """Return the part of an error line that says what the value must be, such as ``must be positive``."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "literal_error":
         return "must be " + re.sub(r"'([\w-]+)'", r"\1", str(context["expected"]))
@@ -132,7 +133,7 @@ def _nearest(key: str, settings: list[str]) -> str:
     leaf = key.rpartition(".")[2]
     leaves = {name.rpartition(".")[2]: name for name in reversed(settings)}
     section = key.partition(".")[0]
-    if leaf in leaves:  # the name is right, and its section is wrong
+    if leaf in leaves:  # Only the section is wrong: another section has a setting of this name.
         return f"did you mean {leaves[leaf]}?"
     others = settings if "." in key else [name for name in sections if name != key]
     if close := difflib.get_close_matches(key, others, 1, 0.7):

@@ -46,7 +46,8 @@ def load_config(
             raise ConfigError(no_such_setting(written[key].rstrip(" ="), key, FIELDS))
         section, _, name = key.partition(".")
         inner = table.setdefault(section, {})
-        if isinstance(inner, dict):  # otherwise a value is where a section belongs: pydantic reports it below
+        # If a value stands where a section belongs, pydantic reports it below.
+        if isinstance(inner, dict):
             inner[name] = parse_value(value, FIELDS[key]) if isinstance(value, str) else value
     try:
         return JobConfig.model_validate(table)
@@ -81,7 +82,7 @@ def commented_toml(config: JobConfig | None = None) -> str:
 
 
 def _alert_lines(alerts: Sequence[AlertConfig]) -> list[str]:
-    """Return the rules of alerts as lines of TOML; without rules, an example in comments.
+    """Return the rules of alerts as lines of TOML; if there are no rules, an example in comments.
 
     Raises:
         ConfigError: the address of a webhook is written out, and may hold a secret.
@@ -105,7 +106,7 @@ def _alert_lines(alerts: Sequence[AlertConfig]) -> list[str]:
 
 
 def _holds_secret(value: object) -> bool:
-    """Return whether a value is a URL that contains a login."""
+    """Return whether the value of a setting is a URL that contains a name or a password."""
     return isinstance(value, SecretUrl) and value.is_secret
 
 
@@ -124,7 +125,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str, field: FieldInfo) -> object:
-    """Return the value of a setting that is given as text, read as TOML unless the setting is a text."""
+    """Convert the text of an option to the value of a setting; the text is TOML unless the value is text."""
     kinds = get_args(field.annotation) if get_origin(field.annotation) is Literal else (field.annotation,)
     if all(kind in (str, SecretUrl) or isinstance(kind, str) for kind in kinds):
         return text
@@ -139,7 +140,7 @@ def parse_value(text: str, field: FieldInfo) -> object:
 
 
 def _example(field: FieldInfo) -> str:
-    """Return an example value, as TOML, for a setting whose default is no value."""
+    """Return an example value as TOML, for a setting that has no value by default."""
     kinds = get_args(field.annotation)
     choices = [kind for kind in kinds if get_origin(kind) is Literal]
     if choices:

@@ -18,7 +18,7 @@ REGISTRY_USER = "schema.registry.basic.auth.user.info"
 
 ANSWER_LIMIT_S = 5.0
 
-_SHORTEST_SECRET = 4  # shorter values are not masked: masking them would also mask parts of ordinary words
+_SHORTEST_SECRET = 4  # Shorter secrets are not masked, because masking would change ordinary words, too.
 
 _REFUSALS = ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "_SSL")
 
@@ -39,7 +39,7 @@ class Broker:
     options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def settings(self, on_error: Callable[[Any], None], **own: Any) -> dict[str, Any]:
-        """Return the configuration of a client: the defaults of the caller, overridden by the job's options.
+        """Return the configuration of a Kafka client: the job's options override the caller's defaults.
 
         Args:
             on_error: function that the client calls with each of its errors.
@@ -56,11 +56,11 @@ class Broker:
 
     @property
     def registry_user(self) -> str:
-        """``name:password`` for the schema registry; empty if the options set none."""
+        """The login for the schema registry as ``name:password``; empty if the options set none."""
         return next((self._value(name, text) for name, text in self.options if name == REGISTRY_USER), "")
 
     def without_secrets(self, line: str) -> str:
-        """Return a message of the client with secrets replaced by ``$NAME``.
+        """Return a message of the Kafka client with each secret replaced by ``$NAME``.
 
         Secrets are the values, of at least 4 characters, of the environment variables that the options name.
         """
@@ -81,7 +81,7 @@ class Broker:
 
 @dataclass
 class LastError:
-    """Stores the last connection error of a client: the error of a call that times out gives no reason.
+    """Stores the last connection error of a Kafka client, as the reason if a call times out.
 
     Attributes:
         text: the error as one line; empty if there was none.
@@ -94,7 +94,7 @@ class LastError:
     count: int = 0
 
     def __call__(self, error: Any) -> None:
-        """Store an error of the client.
+        """Store an error that the Kafka client reports.
 
         The error that all brokers are down is only counted, because the errors before it give the reason.
         """
@@ -118,7 +118,7 @@ def client(kind: str) -> Any:
 
 @contextmanager
 def convert_client_errors(broker: Broker, last: LastError, *, sending: bool = False) -> Iterator[None]:
-    """Turn the errors that a client raises in the block into errors of one line that name the broker.
+    """Convert the errors of a Kafka client in the ``with`` block to one-line errors that name the broker.
 
     Args:
         broker: address and options of the client.
@@ -136,13 +136,13 @@ def convert_client_errors(broker: Broker, last: LastError, *, sending: bool = Fa
     except kafka_exception as raised:
         kind = OutputError if sending else DataError
         raise error_of(broker, raised.args[0], last, kind) from None
-    except ValueError as error:  # an option that the client does not have
+    except ValueError as error:  # The client does not have one of the options.
         raise ConfigError(f"kafka.options: {broker.without_secrets(_one_line(str(error)))}") from None
 
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Turn off Python's garbage collector while the block runs.
+    """Turn off Python's garbage collector while the ``with`` block runs.
 
     A poll of a client creates about 100,000 messages at once, none of them part of a cycle. So many new
     objects would make the collector visit all objects of the process. With Beam and torch loaded, these
@@ -160,7 +160,7 @@ def without_garbage_collection() -> Iterator[None]:
 def error_of(
     broker: Broker, error: Any, last: LastError, kind: type[StatecastError] = DataError
 ) -> StatecastError:
-    """Convert an error of the client to a `StatecastError` of one line.
+    """Convert an error of the Kafka client to a `StatecastError` with a message of one line.
 
     Args:
         broker: address and options of the client; the line names the address.

@@ -17,7 +17,7 @@ def _in_utc(time: datetime) -> datetime:
 
 
 def time_of(option: str, text: str) -> datetime:
-    """Return the time that an option gives, read as UTC unless it has a zone.
+    """Parse the time in the text of an option; a time without a zone is in UTC.
 
     Raises:
         ConfigError: the text is not a time.
@@ -29,7 +29,7 @@ def time_of(option: str, text: str) -> datetime:
 
 
 def address_or(other: str) -> AfterValidator:
-    """Return a validator that accepts HOST:PORT and the text ``other``, which may be empty."""
+    """Return a validator of a setting that accepts HOST:PORT or the text ``other``."""
 
     def checked(text: str) -> str:
         if text != other and not _ADDRESS.fullmatch(text):
@@ -56,7 +56,7 @@ def _encoding(name: str) -> str:
 def _time_format(text: str) -> str:
     if text == "auto":
         return text
-    # import here and not at the top, because the module imports Polars, which takes long
+    # Import here and not at the top, because this module imports Polars, which takes long.
     from schemas.time_formats import check
 
     return check(text)

@@ -27,7 +27,7 @@ Message = Mapping[str, Any]
 
 
 class AlertSender:
-    """Sends alerts in threads. What cannot be sent is reported as a line and not sent again.
+    """Sends alerts in threads. If an alert cannot be sent, a line tells the user, and it is not sent again.
 
     Args:
         say: prints a line for the user; called from other threads.

@@ -35,11 +35,11 @@ Format = Literal["parquet", "jsonl"]
 
 FORECASTS, QUARANTINE, LATE, REPLACED = "forecasts", "quarantine", "late", "replaced"
 FLAT = "flat"  # the folder with the forecasts as flat files, if they are wanted
-SHADOW = "forecasts-shadow"  # the folder of the forecasts that a shadow makes
+SHADOW = "forecasts-shadow"  # The name of the folder of a shadow's forecasts.
 PARTS = (FORECASTS, FLAT, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
-_LONGEST_STEM = 100  # in characters; on most disks a whole file name has at most 255 bytes
+_LONGEST_STEM = 100  # The most characters of a file name's first part. Most disks allow names of 255 bytes.
 _BLOCK = r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-"
 _REVISED = re.compile(_BLOCK + r".+?-r[1-9]\d*-(.+)-(\d{15})-shard-\d+-of-\d+\.(?:parquet|jsonl|csv)")
 _ISSUED = re.compile(_BLOCK + r".+\.(?:parquet|jsonl|csv)")
@@ -74,7 +74,7 @@ class ShardFiles:
 
     @property
     def shard(self) -> str:
-        """The last part of the file names: the number of the shard, and the number of shards."""
+        """The last part of the shard's file names: its number, and the number of shards."""
         return f"shard-{self.number:04d}-of-{self.of:04d}"
 
     def write_forecasts(
@@ -108,7 +108,7 @@ class ShardFiles:
             self._write(FLAT, name, partial(write_flat, rows, format_=self.flat))
 
     def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame, late: RowPlace | None = None) -> None:
-        """Write the replaced rows of a block: rows of its windows for which a later row has another value.
+        """Write the replaced rows of a block: rows that do not count, because a later row has another value.
 
         The arguments are as in `write_forecasts`.
 
@@ -119,7 +119,7 @@ class ShardFiles:
         self._write(REPLACED, name, lambda path: write_frame(rows, path, "parquet"))
 
     def _block_name(self, forecasts: Forecasts, late: RowPlace | None) -> str:
-        """Return the file name of a block without its suffix: windows, model version, revision and shard."""
+        """Return the file name of a block of forecasts, without its suffix."""
         first, last = (compact_time(forecasts.freq.end_us(int(w))) for w in forecasts.index[[0, -1]])
         revision = "r0"
         if late is not None:
@@ -137,14 +137,14 @@ class ShardFiles:
         self._write(part, name, lambda path: write_frame(rows, path, "parquet"))
 
     def taken(self) -> list[Location]:
-        """Return the files written since the last call; sync them before the next snapshot is written."""
+        """Return the files written since the last call; the caller syncs them before the next snapshot."""
         taken, self.unsynced = self.unsynced, []
         return taken
 
     def remove_after(
         self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int, versions: Iterable[str]
     ) -> None:
-        """Remove the files that this shard wrote after a snapshot.
+        """Remove the output files that this shard wrote after a snapshot, because a run writes them again.
 
         Args:
             closed_us: end of the last window that the snapshot has closed, in microseconds; None if it has
@@ -158,7 +158,7 @@ class ShardFiles:
             versions: versions of the model whose forecasts are removed.
         """
         closed = None if closed_us is None else compact_time(closed_us)
-        # in early versions of Statecast, file names contain the unchanged name of the partition
+        # Early versions of Statecast wrote the unchanged name of the partition into file names.
         reached = {**offsets, **{_partition_stem(name): offset for name, offset in offsets.items()}}
 
         def is_newer(path: Location) -> bool:
@@ -192,14 +192,14 @@ class ShardFiles:
         path = self.folder / part / name
         try:
             write_whole(path, write)
-        except (OSError, pl.exceptions.PolarsError) as error:  # a full disk raises either of these
+        except (OSError, pl.exceptions.PolarsError) as error:  # A full disk raises one of these errors.
             reason = getattr(error, "strerror", None) or one_line(error)
             raise OutputError(f"{path}: cannot be written: {reason}") from error
         self.unsynced.append(path)
 
 
 def _partition_stem(partition: str) -> str:
-    """Return the first part of the names of a partition's files.
+    """Return the partition's name as the first part of a file name.
 
     This part never begins with a dot or an underscore, as a topic's name may, because readers of folders skip
     such files. A long part is shortened, because a topic's name may be nearly as long as a file name may be.
@@ -213,7 +213,7 @@ def _partition_stem(partition: str) -> str:
 
 
 def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:
-    """Write a frame as Parquet or JSON lines.
+    """Write a frame into a file, as Parquet or as JSON lines.
 
     The Parquet file is not compressed: the digits of forecasts are nearly random, so compression would save a
     sixth of the bytes and take half of the writing time.
@@ -242,7 +242,7 @@ def read_forecasts(folder: Location, part: str = FORECASTS, *, all_revisions: bo
     if not frames:
         raise DataError(f"{folder}: no forecasts here: name the output folder of a backfill or a stream")
     found = (
-        pl.concat(frames, how="diagonal")  # files of early versions of Statecast have no p-values
+        pl.concat(frames, how="diagonal")  # Files of early versions of Statecast have no p-values.
         .unique(IDENTITY, keep="last", maintain_order=True)
         .sort("issued_at", "series_id")
     )
@@ -312,7 +312,7 @@ def read_lines(file: Target) -> pl.DataFrame:
     return frame.with_columns(
         pl.col("issued_at").str.to_datetime(time_unit="us", time_zone="UTC"),
         pl.col("revision").cast(pl.Int32),
-        # A JSON column of nulls alone has no type.
+        # If all cells of a JSON column are null, the column has no type. So cast it.
         pl.col("p_value").cast(pl.Float64),
         pl.col("alarm").cast(pl.Boolean),
         pl.col("forecast").cast(nested),

@@ -34,9 +34,10 @@ from schemas.forecasts import IDENTITY
 
 MessageFormat = Literal["json", "avro", "arrow"]
 
-_ARROW_BYTES = 500_000  # size limit of a message; by default brokers accept a million bytes
+_ARROW_BYTES = 500_000  # The approximate size of a message; by default a broker accepts a million bytes.
 _FLUSHED_EVERY_S = 0.5
-_HEADERS = tuple(name for name in IDENTITY if name != "series_id")  # the series id is the key of the message
+# The headers of a forecast's message. The series id is not a header, because it is the message's key.
+_HEADERS = tuple(name for name in IDENTITY if name != "series_id")
 
 Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]
 """Key, value and headers."""
@@ -44,7 +45,7 @@ Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]
 
 @dataclass(frozen=True)
 class Topics:
-    """The topics to which a job sends its output; a plain value, because it is sent to the workers.
+    """The topics to which a job sends its output, and the format of the messages.
 
     Attributes:
         broker: the Kafka broker.
@@ -124,7 +125,7 @@ class TopicWriter:
         self._send(topic, made)
 
     def write_rows(self, part: str, rows: pl.DataFrame) -> None:
-        """Send late or quarantined rows as JSON.
+        """Send each late or quarantined row as a message in JSON.
 
         Late rows have the series id as the key, and partition and offset in headers. Quarantined rows have
         the file as the key.
@@ -158,7 +159,7 @@ class TopicWriter:
                         self._producer.produce(topic, value, key, headers=headers)
                         break
                     except BufferError:
-                        # The client's queue is full, because the broker is slower than this job.
+                        # The client's queue is full, because the broker is slower than this job. So wait.
                         self._producer.poll(_FLUSHED_EVERY_S)
                         self._raise_failure()
             self._producer.poll(0)
@@ -175,7 +176,7 @@ class TopicWriter:
 
 
 def check_topics(topics: Topics) -> None:
-    """Check before a job begins that its topics exist.
+    """Check that the topics exist to which a job sends; call this before the job begins.
 
     Raises:
         OutputError: no broker answers, it refuses access, or a topic is missing.
@@ -187,7 +188,7 @@ def check_topics(topics: Topics) -> None:
         try:
             there = asking.list_topics(timeout=ANSWER_LIMIT_S).topics
         except client("KafkaException"):
-            # The client calls `last` with the cause of the error only during a poll.
+            # Poll, because only during a poll the client calls `last` with the error's cause.
             asking.poll(0)
             raise
     for setting, topic in (
@@ -203,7 +204,7 @@ def check_topics(topics: Topics) -> None:
 
 
 def _message_each(frame: pl.DataFrame, values: Sequence[bytes]) -> Iterator[Message]:
-    """Yield one message per forecast; forecasts of one window share their list of headers."""
+    """Yield one message for each forecast: its series id as the key, and the matching item of ``values``."""
     issued = frame["issued_at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     columns = (issued, frame["model_version"], frame["revision"].cast(pl.String))
     rows = zip(*columns, strict=True)
@@ -218,7 +219,7 @@ def _message_each(frame: pl.DataFrame, values: Sequence[bytes]) -> Iterator[Mess
 
 
 def _arrow_messages(frame: pl.DataFrame, shard: str) -> Iterator[Message]:
-    """Yield messages of many forecasts each, with the shard as the key to keep the order within a series."""
+    """Yield messages of many forecasts each; their key is the shard, which keeps each series in order."""
     rows = max(1, _ARROW_BYTES * len(frame) // max(int(frame.estimated_size()), 1))
     version = frame["model_version"][0]
     for part in frame.iter_slices(rows):
@@ -228,7 +229,7 @@ def _arrow_messages(frame: pl.DataFrame, shard: str) -> Iterator[Message]:
 
 
 def _json_lines(frame: pl.DataFrame) -> list[bytes]:
-    """Return one line of JSON per row, like `DataFrame.write_ndjson` in two thirds of the time."""
+    """Return each row of a frame as a line of JSON; this is faster than `DataFrame.write_ndjson`."""
     line = pl.struct(pl.all()).struct.json_encode().cast(pl.Binary)
     return frame.select(line).to_series().to_list()
 

@@ -10,7 +10,7 @@ from typing import Final
 BUCKETS: Final = 148
 """Number of buckets of a `Histogram`, enough for latencies of up to 10 minutes."""
 
-_LEAST_MS, _RATIO = 0.5, 1.1  # with this ratio of buckets, the error of a quantile is at most 5 %
+_LEAST_MS, _RATIO = 0.5, 1.1  # With this ratio of buckets, the error of a quantile is at most 5 %.
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """Number of latencies."""
+        """The number of latencies in the histogram."""
         return sum(self.buckets.values())
 
     def add(self, ms: float) -> Histogram:
@@ -48,7 +48,7 @@ class Histogram:
         return Histogram(buckets, self.sum_ms + other.sum_ms)
 
     def values_ms(self) -> list[float]:
-        """Return the middle of the bucket of every latency, ascending, to plot them."""
+        """Return each latency, ascending, as the middle of its bucket, to plot the latencies."""
         return [middle_ms(bucket) for bucket in sorted(self.buckets) for _ in range(self.buckets[bucket])]
 
     def quantile_ms(self, level: float) -> float:

@@ -33,13 +33,13 @@ Stores bill every request.
 RECENT: Final = 64
 """Number of single latencies that a shard publishes, so that `JobReader` can match them between shards."""
 
-# latencies of at most this many windows are kept until the slowest shard has closed the windows
+# `JobReader` keeps the latencies of at most this many windows that some shard has not closed yet.
 _MOST_OPEN = 4096
 
 
 @dataclass(frozen=True)
 class ShardNumbers:
-    """The numbers that one shard publishes.
+    """The numbers that one shard publishes: counts, watermark, offsets, latencies, drift.
 
     Attributes:
         shard: number of the shard.
@@ -115,7 +115,7 @@ class JobNumbers:
 
     @staticmethod
     def of(shards: Sequence[ShardNumbers], window_latency: Histogram | None = None) -> JobNumbers:
-        """Combine the numbers of shards with the latencies of windows, which `JobReader` measures."""
+        """Return the numbers of a job: those of its shards combined, and the given latencies of windows."""
         if not shards:
             return JobNumbers()
         return JobNumbers(
@@ -139,7 +139,7 @@ class JobNumbers:
         return None if self.watermark_us is None else now_s - self.watermark_us / 1e6
 
     def as_json(self, now_s: float) -> dict[str, Any]:
-        """Return the numbers as a flat dict for a line of JSON.
+        """Return the numbers of the job as a flat dict, for a line of JSON.
 
         ``p50_ms`` and ``p99_ms`` are quantiles of the latencies of windows; ``shard_p50_ms`` and
         ``shard_p99_ms`` are quantiles of the latencies of the shards' batches.
@@ -171,7 +171,7 @@ class JobNumbers:
 
 
 class JobReader:
-    """Reads a job's numbers repeatedly, and computes the latency of each window: that of its slowest shard.
+    """Reads a job's numbers repeatedly; the latency of a window is that of its slowest shard.
 
     A window is counted when every shard has closed it. A shard that closes
     more than `RECENT` windows between two reads loses some latencies; these windows are left out in all
@@ -186,12 +186,12 @@ class JobReader:
         self.folder, self.shards = folder, shards
         self._last, self._read_s = JobNumbers(), float("-inf")
         self._window_latency = Histogram()
-        self._read_counts: dict[int, int] = {}  # number of latencies read so far, by shard
-        self._longest_ms: dict[int, float] = {}  # longest latency so far, by window end
-        self._complete_since_us = 0  # latencies of windows before this time are incomplete
+        self._read_counts: dict[int, int] = {}  # The number of latencies read so far, by shard.
+        self._longest_ms: dict[int, float] = {}  # The longest latency of a window so far, by its end.
+        self._complete_since_us = 0  # Windows that end before this time are left out.
 
     def read(self) -> JobNumbers:
-        """Return the numbers that the shards published last; a store is read at most every two seconds."""
+        """Return the job's current numbers; an object store is read at most every two seconds."""
         every_s = PUBLISHED_REMOTELY_EVERY_S if store_of(self.folder).bills_requests else 0.0
         if time.monotonic() - self._read_s < every_s:
             return self._last
@@ -199,7 +199,7 @@ class JobReader:
         return self._last
 
     def read_uncached(self) -> JobNumbers:
-        """Read the numbers that the shards published last, and combine them."""
+        """Read the numbers that the shards published last, and return them combined."""
         shards = read_shards(self.folder)
         for shard in shards:
             self._record_latencies(shard)
@@ -213,7 +213,7 @@ class JobReader:
 
     def _record_latencies(self, shard: ShardNumbers) -> None:
         count, before = shard.latency.count, self._read_counts.get(shard.shard, 0)
-        # the worker was restarted, so it counts from 0 again
+        # A smaller count than before shows that the worker was restarted and counts from 0 again.
         new = count - before if count >= before else count
         self._read_counts[shard.shard] = count
         seen = shard.recent[-new:] if new else ()
@@ -230,7 +230,7 @@ class JobReader:
 
 
 def _added(parts: Iterable[Mapping[str, InputDrift]]) -> dict[str, InputDrift]:
-    """Return the drift of each input over all parts."""
+    """Return the drift of each input over all shards, from the drift of the inputs in each shard."""
     total: dict[str, InputDrift] = {}
     for part in parts:
         for name, drift in part.items():
@@ -254,13 +254,13 @@ def _quantiles(prefix: str, latency: Histogram) -> dict[str, float]:
 
 
 def publish(folder: Location, numbers: ShardNumbers) -> None:
-    """Write the numbers of a shard to its file; do nothing if the output folder has been removed.
+    """Write the numbers of a shard to its file; do nothing if the output folder does not exist any more.
 
     Raises:
         OutputError: the file cannot be written.
     """
     path = folder / markers.NUMBERS / markers.numbers_of_shard(numbers.shard)
-    # `asdict` would copy every latency, twenty times a second, so use `vars`
+    # Use `vars`, because `asdict` would copy every latency twenty times a second.
     drift = {name: vars(drift) for name, drift in numbers.drift.items()}
     parts = {"counts": vars(numbers.counts), "latency": vars(numbers.latency), "drift": drift}
     try:
@@ -282,17 +282,17 @@ def _files(folder: Location) -> list[Location]:
 
 
 def read_shards(folder: Location) -> list[ShardNumbers]:
-    """Read the numbers of the shards that have published any."""
+    """Return the last numbers of each shard that has published numbers."""
     found = []
     for path in _files(folder):
-        # A file may be missing, incomplete or of another version; the shard will publish again.
+        # Skip a file that is missing, incomplete or of another version, because the shard publishes again.
         with suppress(FileNotFoundError, ValueError):
             found.append(_ADAPTER.validate_json(path.read_bytes()))
     return found
 
 
 def applied(folder: Location, shards: int) -> Mapping[str, int]:
-    """Return for each partition the offset that all of its shards have reached.
+    """Return the offset of each partition that all of its shards have reached, by partition.
 
     They have applied every row before it. The result is empty while a shard has not published yet.
     """
@@ -304,7 +304,7 @@ def applied(folder: Location, shards: int) -> Mapping[str, int]:
 
 
 def notices_of(folder: Location) -> Location:
-    """Return the file of a job's notices about its rows, in an output folder."""
+    """Return the path of the file with a job's notices about its rows, in the output folder."""
     return folder / markers.NUMBERS / markers.NOTICES
 
 

@@ -1,4 +1,4 @@
-"""Serve a job's numbers to Prometheus; each request reads the numbers anew."""
+"""Serve a job's numbers to Prometheus, which reads them with each request."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from pipelines.sinks.numbers import JobNumbers
 from schemas.errors import ConfigError
 
 _THIS_MACHINE, _LAST_PORT = "127.0.0.1", 65_535
-# this many buckets are exported as one: Prometheus then stores 37 series for a histogram, not 148
+# This many buckets are exported as one, so that Prometheus stores 37 series for a histogram, not 148.
 _BUCKETS_IN_ONE = 4
 
 
 def address_of(text: str) -> tuple[str, int]:
-    """Parse ``[HOST:]PORT``; without a host, only this machine can connect.
+    """Parse ``[HOST:]PORT``, and return the host and the port; the default host is this machine only.
 
     Raises:
         ConfigError: the text has another form.
@@ -42,7 +42,7 @@ def address_of(text: str) -> tuple[str, int]:
 
 @contextmanager
 def serve(port: int, read: Callable[[], JobNumbers], address: str = _THIS_MACHINE) -> Iterator[int]:
-    """Serve ``http://ADDRESS:PORT/metrics`` while the block runs.
+    """Serve a job's numbers at ``http://ADDRESS:PORT/metrics`` while the ``with`` block runs.
 
     Args:
         port: port to listen on; 0 chooses a free one.
@@ -75,7 +75,7 @@ class _JobCollector(Collector):
         self.read = read
 
     def describe(self) -> list[Metric]:
-        """Return no names, so that registering this collector does not call ``read``."""
+        """Return no metrics, so that Prometheus does not call ``read`` to register this collector."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -142,7 +142,7 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
 
 
 def _quality(counts: Counts) -> Iterator[Metric]:
-    """Yield the sums of the errors of past forecasts by model version and horizon.
+    """Yield Prometheus metrics of the errors of past forecasts, by model version and horizon.
 
     Most are counters, so that a query can divide the increases over any span of time: MASE over the last day
     is ``increase(statecast_absolute_error_total[1d]) / increase(statecast_forecasts_scored_total[1d])``.
@@ -183,7 +183,7 @@ def _labelled(
     labels: Sequence[str],
     values: Mapping[Any, float | None],
 ) -> Metric:
-    """Return a metric with a sample for each tuple of labels whose value is not None."""
+    """Return a Prometheus metric with a sample for each value that is not None; the keys are its labels."""
     family = kind(f"statecast_{name}", what, labels=labels)
     for key, value in values.items():
         if value is not None:
@@ -206,7 +206,7 @@ def _gauges(name: str, what: str, label: str, values: dict[str, float]) -> Metri
 
 
 def _gauge(name: str, what: str, value: float | None) -> Metric:
-    """Return a gauge, without a sample if the value is None."""
+    """Return a Prometheus gauge with the value as its only sample; with no sample if the value is None."""
     family = GaugeMetricFamily(f"statecast_{name}", what, labels=[])
     if value is not None:
         family.add_metric([], value)
@@ -214,7 +214,7 @@ def _gauge(name: str, what: str, value: float | None) -> Metric:
 
 
 def _histogram(name: str, what: str, latency: Histogram) -> Metric:
-    """Return a histogram with the cumulative count at the end of every fourth bucket, and at infinity."""
+    """Convert a histogram of latencies to a Prometheus histogram with a quarter of the buckets."""
     ends, seen = [], 0
     for bucket in range(BUCKETS):
         seen += latency.buckets.get(bucket, 0)

@@ -1,4 +1,4 @@
-"""Protocols for sources of rows: a log of one or more partitions that is read in steps. Imports no Beam."""
+"""Protocols for sources of rows: a log of one or more partitions that is read in steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Place = TypeVar("Place")
 
 
 class Step(NamedTuple, Generic[Place]):
-    """The result of one read: ``Step[int]`` of a `Source`, ``Step[Positions]`` of a `Log`.
+    """The result of one `Source.step` (``Step[int]``) or `Log.step` (``Step[Positions]``): the next batches.
 
     Attributes:
         batches: the next batches, within a partition in the order of their offsets; empty if there are no new
@@ -28,7 +28,7 @@ class Step(NamedTuple, Generic[Place]):
 
 
 class Source(Protocol):
-    """A log of one partition.
+    """The protocol of a source of rows with one partition.
 
     A source must be picklable, because it is sent to the worker that reads it. A source must also be
     repeatable: each read of an offset returns the same row, with the same watermark before the row.
@@ -40,9 +40,9 @@ class Source(Protocol):
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at a pace that the job does not set.
+        """Whether rows arrive at their own pace; if not, they are a backlog that is read at full speed.
 
-        If False, the rows are a backlog, and the latency of the job would only measure the backlog's length.
+        The latency of a job that reads a backlog would only measure the backlog's length.
         """
 
     def step(self, offset: int) -> Step[int] | None:
@@ -54,7 +54,7 @@ class Source(Protocol):
 
 
 class Position(NamedTuple):
-    """The position of the reader in a partition.
+    """The position in a partition from which a reader reads on.
 
     Attributes:
         offset: the offset of the next row.
@@ -76,7 +76,7 @@ class Position(NamedTuple):
 
     @property
     def furthest_us(self) -> int | None:
-        """The partition's greatest watermark in any shard; None if no shard has a watermark of it."""
+        """The partition's greatest watermark in any shard; None if no shard has one for the partition."""
         return largest_watermark((self.watermark_us, self.furthest_watermark_us))
 
 
@@ -85,7 +85,7 @@ Positions = Mapping[str, Position]
 
 
 def furthest_us(places: Positions, shard: int | None) -> int | None:
-    """Return the latest time up to which ``shard`` may have closed windows; None if it has closed none.
+    """Return the time up to which a shard may have closed windows; None if it cannot have closed any.
 
     This is the least of `Position.furthest_us` of the partitions that ``shard`` follows. A topic that is not
     keyed has one such time for all shards, with ``shard`` None.
@@ -94,13 +94,13 @@ def furthest_us(places: Positions, shard: int | None) -> int | None:
 
 
 def followed(places: Positions, shard: int | None) -> int:
-    """Return the number of partitions that ``shard`` follows."""
+    """Return the number of the partitions in ``places`` that a shard follows."""
     return sum(place.shard == shard for place in places.values())
 
 
 @runtime_checkable
 class Log(Protocol):
-    """Partitions that one reader reads together; picklable, as a `Source` is.
+    """The protocol of a source with several partitions, which one reader reads together.
 
     One reader reads all of them for two reasons. The watermark of an idle partition is computed from the
     watermarks of the other partitions. And if each partition were read in turn, a wait for one partition
@@ -109,10 +109,10 @@ class Log(Protocol):
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at a pace that the job does not set; see `Source`."""
+        """Whether rows arrive at their own pace; if not, they are a backlog. See `Source`."""
 
     def begin(self, reached: Positions) -> Positions:
-        """Return the position at which the reading of every partition of the log begins.
+        """Return the position in each partition of the log at which reading begins.
 
         Args:
             reached: the positions from which a job resumes; a partition without a position begins at its
@@ -143,11 +143,11 @@ class OnePartition:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at a pace that the job does not set; see `Source`."""
+        """Whether rows arrive at their own pace; if not, they are a backlog. See `Source`."""
         return self.source.is_paced
 
     def begin(self, reached: Positions) -> Positions:
-        """Return the position at which the reading of the source begins; see `Log`.
+        """Return the position at which reading begins, for the source's only partition.
 
         The position has no watermark, because a source computes watermarks itself.
         """
@@ -155,7 +155,7 @@ class OnePartition:
         return {name: Position(reached[name].offset if name in reached else 0)}
 
     def step(self, places: Positions) -> Step[Positions] | None:
-        """See `Log`."""
+        """Read the rows of the source from ``places`` on; return None if the source has ended."""
         name = self.source.partition
         step = self.source.step(places[name].offset)
         return None if step is None else Step(step.batches, {name: Position(step.reached)}, step.wait_s)

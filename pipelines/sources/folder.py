@@ -36,7 +36,7 @@ from schemas.errors import DataError
 
 PARTITION = "folder"
 
-_STEP_BYTES = 32 << 20  # a step ends once its batches are larger than this
+_STEP_BYTES = 32 << 20  # A step ends when its batches are larger than this.
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class FolderSource:
         return True
 
     def step(self, offset: int) -> Step[int] | None:
-        """See `Source`; a watched folder has no end.
+        """Read the rows from ``offset`` on; never return None, because a watched folder has no end.
 
         Raises:
             DataError: the folder does not exist, a file cannot be read and may not be skipped, or the
@@ -95,18 +95,18 @@ class FolderSource:
         return _watch_of(self).step(offset)
 
 
-@lru_cache(maxsize=1)  # all steps of a job share one watch, which holds the listing of the folder
+@lru_cache(maxsize=1)  # All steps of a job share one `_Watch`, which holds the listing of the folder.
 def _watch_of(source: FolderSource) -> _Watch:
     return _Watch(source)
 
 
 def forget() -> None:
-    """Drop the listing of an earlier job of this process, so that the next job lists the folder again."""
+    """Forget the folder listing of an earlier job in this process, so that the next job lists it again."""
     _watch_of.cache_clear()
 
 
 class _Watch:
-    """The files of a folder that are still to be read: first files in the manifest, then new files."""
+    """Reads the files of a watched folder: first the files in the manifest, then new files."""
 
     def __init__(self, source: FolderSource) -> None:
         self.source = source
@@ -125,7 +125,7 @@ class _Watch:
         try:
             batches = self._next_batches()
         except BaseException:
-            # the error has ended the iterator, so the next step must look up its offset anew
+            # The error has ended the iterator, so the next step must look up its offset anew.
             self.offset = None
             raise
         if not batches:
@@ -143,7 +143,7 @@ class _Watch:
         self.again = self.manifest.entries(offset) if offset < self.manifest.stop else iter(())
 
     def _next_batches(self) -> tuple[Batch, ...]:
-        """Return the next batches of one file; an empty tuple if no file is ready."""
+        """Return the next batches of the file being read or of the next file; () if no file is ready."""
         while True:
             taken: list[Batch] = []
             size_bytes = 0
@@ -161,7 +161,7 @@ class _Watch:
         if not self.ready:
             self._find_new_files()
         while self.ready:
-            # remove a file from the queue only after it was read, so that a file that fails is tried again
+            # Remove a file from the queue only after it was read, so that it is tried again if reading fails.
             batches = self._new_batches(self.ready[0])
             self.ready.popleft()
             if batches is not None:
@@ -177,7 +177,7 @@ class _Watch:
         self.next_look_s = now_s if self.ready else now_s + self.source.poll_s
 
     def _new_batches(self, found: ReadyFile) -> Iterator[Batch] | None:
-        """Add a file to the manifest and return its batches; None if the file turns out not to be ready."""
+        """Check a file, add it to the manifest and return its batches; return None if it is not ready."""
         source, problem = self.source, ""
         columns = source.input.columns
         if found.left_out:
@@ -196,14 +196,14 @@ class _Watch:
                 return None
             whole, problem = WholeFile((bad_file(found.path, error),), 1, None), str(error)
         if identity_of(found.path) != found.identity:
-            # the file was removed or replaced while it was read; the next listing finds a new file
+            # The file was removed or replaced while it was read. The next listing finds a new file.
             return None
         if problem and not source.input.skip_bad_files:
             raise DataError(problem)
         return self._add_to_manifest(found, whole, problem)
 
     def _wide_files(self) -> WideFiles:
-        """Return the wide files that were read, including files of earlier runs."""
+        """Return the wide files that were read from the folder, including files of earlier runs."""
         source = self.source
         if self.wide_files is None:
             read = partial(rows_of, how=source.input, now_s=source.clock())
@@ -246,7 +246,7 @@ class _Watch:
         yield from read_file(path, self.source.input, entry.arrived_s, skip_rows)
 
     def _batches(self, entry: Entry, parts: Iterable[Part], start: int) -> Iterator[Batch]:
-        """Yield the parts of a file as batches that together cover all of its offsets from ``start`` on."""
+        """Yield the parts of a file as batches that cover the offsets of the file from ``start`` on."""
         covering = self._parts_or_rejection(entry, parts, start - entry.first)
         part: Part | None = next(covering, Part(_NO_ROWS, _NONE_REJECTED, 0, 0))
         while part is not None:
@@ -254,8 +254,8 @@ class _Watch:
             stop = entry.stop if following is None else entry.first + part.stop
             rows = part.rows.with_columns(
                 pl.col("offset") + entry.first,
-                # A file that has grown is read again from its first row, and its rows keep their origin.
-                # The origin is name and position, so rows that were read before are recognized.
+                # The origin of a row is the name of its file and its position in the file.
+                # If a file has grown and is read again, the origin shows which rows were read before.
                 (pl.col("offset") + (self.manifest.number(entry.name) << 32)).alias(ORIGIN),
             )
             rejected = part.rejected.with_columns(pl.col("offset") + entry.first)
@@ -264,7 +264,7 @@ class _Watch:
             start, part = stop, following
 
     def _parts_or_rejection(self, entry: Entry, parts: Iterable[Part], place: int) -> Iterator[Part]:
-        """Yield the parts that hold rows from ``place`` on; if reading fails, end with one rejected row."""
+        """Yield the parts of a file after ``place``; if reading fails, the last part is a rejected row."""
         rows, path = entry.stop - entry.first, self.source.folder / entry.name
         try:
             for part in parts:

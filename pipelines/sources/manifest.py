@@ -1,4 +1,4 @@
-"""Manifests: files that record which input files the offsets of a source belong to, for a resume."""
+"""Manifests: files that record the input files of a source and their offsets, so that a job can resume."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIX = "restore the file, or start again with --fresh"
 
 
 def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int, now_s: float) -> float:
-    """Check that a replay resumes with the files it began with; write their manifest when it begins.
+    """Check that a replay resumes with the files it began with; when it begins, write their manifest.
 
     Args:
         manifest: the JSON file.
@@ -68,7 +68,7 @@ def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int
 
 @checked(config=ConfigDict(extra="forbid"))
 class _ReplayManifest:
-    """The content of a replay's manifest; see `check_replay`."""
+    """The content of a replay's manifest: when the replay began, and its settings and files."""
 
     now_s: float
     how: str
@@ -87,7 +87,7 @@ def _read_manifest(manifest: Location) -> _ReplayManifest | None:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    """Return why a file cannot be read, in one line."""
+    """Return the reason of an error as one line: why a manifest cannot be read."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -158,7 +158,7 @@ class FolderManifest:
             self._index(entry)
 
     def __contains__(self, identity: object) -> bool:
-        """Return whether the file with this identity was read; see `Entry.identity`."""
+        """Return whether the manifest has an entry for the file with this `Entry.identity`."""
         return identity in self._known
 
     def entries(self, offset: int) -> Iterator[Entry]:
@@ -176,7 +176,7 @@ class FolderManifest:
             raise DataError(f"{self.path}: {_reason(error)}: {_FIX}") from None
 
     def add(self, entry: Entry) -> None:
-        """Append an entry; on return it is on the disk.
+        """Append an entry to the manifest, and wait until it is on the disk.
 
         Raises:
             OutputError: the manifest cannot be written.
@@ -193,7 +193,7 @@ class FolderManifest:
         self._numbers.setdefault(entry.name, len(self._numbers))
 
     def number(self, name: str) -> int:
-        """Return the number of a file name; names are numbered from 0 in the order of their first entries."""
+        """Return the number of a file name: 0 for the first name in the manifest, 1 for the next new name."""
         return self._numbers[name]
 
 

@@ -41,7 +41,7 @@ from schemas.sealed import seal, unseal
 JOURNAL: Final = "models.json"
 """Name of the journal in the folder of the state table. Each change replaces the file as a whole."""
 
-# seconds between two checks for a request: on a disk, and in a store that bills each check
+# Seconds between two checks for a requested model change: on a disk, and in a store that bills each check.
 _CHECK_EVERY_S, _CHECK_SELDOM_S = 0.5, 5.0
 
 
@@ -60,7 +60,7 @@ class Request(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A record of the journal of model changes.
+    """A record of the journal of model changes: a version, and the first window that it steps.
 
     Attributes:
         version: `Forecaster.version`.
@@ -74,7 +74,7 @@ class Change(NamedTuple):
 
 
 def request_change(output: Location, request: Request) -> None:
-    """Write the request for a change; a request replaces an earlier one.
+    """Write the request for a model change into the output folder; it replaces an earlier request.
 
     Raises:
         OutputError: the request cannot be written.
@@ -84,7 +84,7 @@ def request_change(output: Location, request: Request) -> None:
 
 
 def _read_request(output: Location) -> Request | None:
-    """Return the last request; None if there is none."""
+    """Return the last request for a model change; None if there is no readable request."""
     try:
         return Request(**unseal((output / markers.MODEL_REQUEST).read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -92,12 +92,12 @@ def _read_request(output: Location) -> Request | None:
 
 
 def clear_request(output: Location) -> None:
-    """Delete the request of an earlier run, because the alias may have moved since then."""
+    """Delete an earlier run's request for a model change, because the alias may have moved since then."""
     (output / markers.MODEL_REQUEST).unlink(missing_ok=True)
 
 
 def store_model(output: Location, forecaster: Forecaster) -> None:
-    """Write the weights and the covariate tables of a version durably into the output folder.
+    """Write the weights and the covariate tables of a model version durably into the output folder.
 
     Raises:
         OutputError: the files cannot be written.
@@ -115,7 +115,7 @@ def store_model(output: Location, forecaster: Forecaster) -> None:
 
 
 def load_model(output: Location, version: str) -> Forecaster:
-    """Return a version that `store_model` wrote.
+    """Return the model version that `store_model` wrote into the output folder.
 
     Raises:
         DataError: a file cannot be read.
@@ -136,7 +136,7 @@ def load_model(output: Location, version: str) -> Forecaster:
 
 
 def read_changes(states: Location) -> tuple[Change, ...]:
-    """Return the records of the journal in a state table; empty if the table has no journal.
+    """Return the records of the journal of model changes; empty if the state table has no journal.
 
     Raises:
         DataError: the journal cannot be read.
@@ -151,7 +151,7 @@ def read_changes(states: Location) -> tuple[Change, ...]:
 
 
 def begin_changes(states: Location, version: str, model: str) -> None:
-    """Replace the journal by one that holds only the version with which the stream begins.
+    """Begin the journal of model changes anew, with only the version with which the stream begins.
 
     Raises:
         OutputError: the journal cannot be written.
@@ -168,19 +168,19 @@ def _write_changes(
 
 
 def remove_changes(states: Location) -> None:
-    """Delete the journal of a stream that does not change its version any more."""
+    """Delete the journal of model changes, because the stream no longer changes its model version."""
     with output_errors(f"{states / JOURNAL}: cannot be written"):
         (states / JOURNAL).unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=4)
 def model_of_run(run: str, output: Location, version: str) -> Forecaster:
-    """Return a model version, which the process caches for all shards of a run."""
+    """Return a model version from the output folder; the process caches it for all shards of a run."""
     return load_model(output, version)
 
 
 def model_changes(run: str, output: Location, changes: tuple[Change, ...]) -> tuple[ModelChange, ...]:
-    """Return the changes after the first version, with their weights, which are cached for the run.
+    """Return the model changes after the first version, each with the loaded model.
 
     Raises:
         DataError, ModelError: see `load_model`.
@@ -192,7 +192,7 @@ def model_changes(run: str, output: Location, changes: tuple[Change, ...]) -> tu
 
 @dataclass
 class ChangingLog:
-    """A log whose batches hold the number of model changes that were decided before them.
+    """A log that decides about model changes, and writes their number so far into its batches.
 
     Attributes:
         log: the log with the rows.
@@ -217,15 +217,15 @@ class ChangingLog:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at a pace that the job does not set; see `Source`."""
+        """Whether rows arrive at their own pace; if not, they are a backlog. See `Source`."""
         return self.log.is_paced
 
     def begin(self, reached: Positions) -> Positions:
-        """See `Log`."""
+        """Return the position in each partition of the log at which reading begins."""
         return self.log.begin(reached)
 
     def step(self, places: Positions) -> Step[Positions] | None:
-        """Decide about a request to change the version, then read the rows from ``places`` on; see `Log`.
+        """Decide about a requested model change, then return the next batches from ``places`` on.
 
         Raises:
             OutputError: the decision cannot be recorded.
@@ -254,18 +254,18 @@ class ChangingLog:
         return True
 
     def _decide(self, changes: tuple[Change, ...], newest_us: int) -> tuple[Change, ...]:
-        """Return the changes, with a new one if another version than the last is requested."""
+        """Return the model changes, including a new one if another version than the last is requested."""
         request = _read_request(self.output)
         if request is None or not changes or changes[-1].version == request.version:
             return changes
-        # No shard has closed a later window than `last`, because no batch had a later watermark.
+        # No shard has closed a window after ``last``, because no batch had a later watermark.
         earlier = (self.closed_through, changes[-1].window)
         last = max([self.freq.last_closed(newest_us), *(w for w in earlier if w is not None)])
         change = Change(request.version, request.model, last + 1 + request.windows_ahead)
         return (*changes, change) if self._record((*changes, change)) else changes
 
     def _record(self, changes: tuple[Change, ...]) -> bool:
-        """Write the journal if this run still owns the output folder; return whether it is written."""
+        """Write the journal, unless another run owns the output folder; return whether it was written."""
 
         def is_ours() -> bool:
             with suppress(OSError):

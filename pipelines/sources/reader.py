@@ -14,9 +14,9 @@ from pipelines.storage import Location, make_folder, store_of
 
 _HOLD_BACK_S = 0.02
 _REPORT_EVERY_S = 0.5
-# `applied` is called if more batches than this may be unapplied, or if their rows are large
+# The reader calls `applied` if more batches than this, or many bytes of rows, may not be applied yet.
 _MOST_AHEAD = 1000
-LONGEST_WAIT_S = 0.5  # the longest time between two checks for the stop file
+LONGEST_WAIT_S = 0.5  # The longest time between two checks for the stop file.
 
 
 class Read(NamedTuple):
@@ -37,7 +37,7 @@ class Read(NamedTuple):
 
 @dataclass
 class Reader:
-    """Reads a log for one run of a job.
+    """Reads the batches of a log for one run of a job, until the log ends or the stop file appears.
 
     Attributes:
         log: the log to read.
@@ -64,7 +64,7 @@ class Reader:
     """The batches that are not yet applied: partition, ``stop``, bytes of the rows."""
 
     def next(self, places: Positions) -> Read:
-        """Return the next batches from ``places`` on.
+        """Return the next batches of the log from ``places`` on.
 
         The first call returns empty batches that announce the partitions and their watermarks to every shard.
         The last call returns empty batches that request a snapshot, which is written when the shards apply
@@ -100,7 +100,7 @@ class Reader:
         return Read(last, places, 0.0, True)
 
     def _progress_requests(self, places: Positions) -> tuple[Batch, ...]:
-        """Return an empty batch for every shard to make it report, at most once in `_REPORT_EVERY_S`.
+        """Return an empty batch for each shard, to make it report its offsets; do so at most twice a second.
 
         A shard may report its offsets before it has applied its last batch. The shard reports again only
         after another batch, so without an empty batch the reader could wait forever.
@@ -124,7 +124,7 @@ class Reader:
         return self.stop_file is not None and self.stop_file.exists()
 
     def _is_held_back(self) -> bool:
-        # Call `applied` only if the limit may be exceeded: it reads a file, or a paid object, of each shard.
+        # Call `applied` only if too much may be unapplied, because it reads a file of each shard.
         if self.applied is None or not (self._is_far_ahead() or len(self._ahead) > _MOST_AHEAD):
             return False
         reached = self.applied()
@@ -132,7 +132,7 @@ class Reader:
         return self._is_far_ahead()
 
     def _is_far_ahead(self) -> bool:
-        # A single unapplied batch never stops the reading, because it may be larger than the limit.
+        # Go on reading after a single unapplied batch, even if this batch is larger than the limit.
         return len(self._ahead) > 1 and sum(size for *_, size in self._ahead) > self.max_unapplied_bytes
 
 
@@ -143,13 +143,13 @@ def _announcements(places: Positions) -> Iterator[Batch]:
 
 
 def _empty_batches(places: Positions) -> Iterator[Batch]:
-    """Yield one empty batch for every shard, at the position of a partition that the shard follows."""
+    """Yield one empty batch for each shard; it has the position of a partition that the shard follows."""
     followed = {place.shard: (name, place.offset) for name, place in places.items()}
     for shard, (name, offset) in followed.items():
         yield replace(empty_batch(name, offset), shard=shard)
 
 
 def request_stop(stop_file: Location) -> None:
-    """Write the stop file, which ends the job that watches it; the content of the file has no effect."""
+    """Write the stop file, which ends the job that checks for it."""
     make_folder(stop_file.parent)
     stop_file.write_bytes(f"{time.time():.3f}\n".encode())

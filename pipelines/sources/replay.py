@@ -25,7 +25,7 @@ from schemas import observations, quarantine
 
 PARTITION = "replay"
 
-# Without a pace, a batch ends with the window in which the offset passes a multiple of this.
+# In a replay at full speed, a batch ends with the window in which its offsets pass a multiple of this.
 _BATCH_ROWS = 1 << 20
 
 
@@ -71,11 +71,11 @@ class ReplaySource:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at the speed of the replay; if not, they are a backlog. See `Source`."""
+        """Whether rows arrive at a set speed; at full speed they are a backlog, and this is False."""
         return self.speed > 0
 
     def step(self, offset: int) -> Step[int] | None:
-        """See `Source`.
+        """Return the next batches from ``offset`` on; None if all rows were replayed.
 
         Raises:
             DataError: a file cannot be read, or differs from the file that the replay began with.
@@ -83,29 +83,29 @@ class ReplaySource:
         return _player_of(self).step(offset)
 
 
-@lru_cache(maxsize=1)  # all steps of a replay share one player, which holds the sorted rows
+@lru_cache(maxsize=1)  # All steps of a replay share one `_Player`, which holds the sorted rows.
 def _player_of(source: ReplaySource) -> _Player:
     return _Player(source)
 
 
 def forget() -> None:
-    """Drop the rows that an earlier job of this process has read: the next job reads the files again."""
+    """Forget the rows of an earlier job in this process, so that the next job reads the files again."""
     _player_of.cache_clear()
 
 
 class _Player:
-    """A replay in progress: an iterator over its batches and, after all files are read, the sorted rows."""
+    """A replay in progress: its batches and, after all files were read, the sorted rows."""
 
     def __init__(self, source: ReplaySource) -> None:
         self.source = source
         self.offset: int | None = None
         self.batches: Iterator[Batch] = iter(())
-        self.not_due: Batch | None = None  # a batch that is not due yet
+        self.not_due: Batch | None = None  # The next batch, if it was read before it was due.
         self.pace_start: tuple[float, int] | None = None
         """The wall clock of the first valid row (s), and the start of its window (µs)."""
         self.sorter: Sorter | None = None
-        self.rejected = 0  # number of rejected rows so far
-        self.outside = 0  # rows outside the time bounds, as far as no batch of rejected rows has counted them
+        self.rejected = 0  # The number of rejected rows so far.
+        self.outside = 0  # The number of rows outside the time bounds that no batch has counted yet.
 
     def step(self, offset: int) -> Step[int] | None:
         if offset != self.offset:
@@ -113,7 +113,7 @@ class _Player:
         try:
             return self._step()
         except BaseException:
-            # the error has ended the iterator, so the next step must look up its offset anew
+            # The error has ended the iterator, so the next step must look up its offset anew.
             self.offset = None
             raise
 
@@ -126,7 +126,7 @@ class _Player:
             if due_s > now_s:
                 self.not_due = batch
                 return self._step_of(due, due_s - now_s)
-            # Latency is measured from the time at which the rows were due, not from the time of the read.
+            # Store when the rows were due, because latency is measured from that time.
             due.append(replace(batch, arrived_s=due_s) if self.source.speed else batch)
         if due:
             return self._step_of(due, 0.0)
@@ -167,7 +167,7 @@ class _Player:
         self.sorter = None
 
     def _all_batches(self, offset: int) -> Iterator[Batch]:
-        """Yield the batches from ``offset`` on: rejected rows while the files are read, then valid rows."""
+        """Read the files, and yield the batches from ``offset`` on: first rejected rows, then valid rows."""
         source = self.source
         folder, now_s = source.manifest_folder, source.clock()
         if folder is not None:
@@ -193,7 +193,7 @@ class _Player:
         yield from self._valid_batches(sorter, offset)
 
     def _valid_batches(self, sorter: Sorter, offset: int) -> Iterator[Batch]:
-        """Yield the batches of valid rows from ``offset`` on; one empty batch if no row is valid."""
+        """Yield the batches of valid rows from ``offset`` on; if no row is valid, yield one empty batch."""
         start, outside = self.rejected, self.outside
         freq, lateness_us = self.source.freq, self.source.lateness_s * MICROSECONDS
         for rows, is_last in self._pieces(sorter.frames()):
@@ -205,7 +205,7 @@ class _Player:
             yield Batch(PARTITION, start, start + 1, _NO_ROWS, _NONE_REJECTED, None, outside)
 
     def _pieces(self, frames: Iterator[pl.DataFrame]) -> Iterator[tuple[pl.DataFrame, bool]]:
-        """Yield the sorted rows in pieces that end with a window, each with True if it is the last piece.
+        """Yield the sorted rows in pieces of whole windows, each with True if it is the last piece.
 
         The pieces are the same on every read.
         """
@@ -221,9 +221,10 @@ class _Player:
             yield held, True
 
     def _cut_indices(self, timestamp: pl.Series, start: int) -> list[int]:
-        """Return the indices at which to cut sorted rows; the first row has offset ``start``.
+        """Return the indices at which to cut sorted rows into pieces of whole windows.
 
-        The last window is not cut off, because the rows that follow may belong to it.
+        ``start`` is the offset of the first row. The last window is not cut off, because the rows that follow
+        may belong to it.
         """
         window = self.source.freq.window_of(timestamp.to_physical().to_numpy())
         ends = np.flatnonzero(window[1:] != window[:-1]) + 1
@@ -246,13 +247,13 @@ def _batch_from(
     watermark_us: int | None = None,
     outside: int = 0,
 ) -> Iterator[Batch]:
-    """Yield the batch that begins at ``start``, without its rows before ``offset``; none if it is empty."""
+    """Yield one batch with the rows from ``offset`` on; yield nothing if all rows are before ``offset``."""
     stop = start + max(len(rows), len(rejected))
     if stop <= offset:
         return
     skipped = max(offset - start, 0)
     places = pl.int_range(start + skipped, stop, eager=True).alias("offset")
     rows, rejected = (f[skipped:].with_columns(places) if len(f) else f for f in (rows, rejected))
-    # Only the batch with the first row counts the rows outside the time bounds.
-    # A read that begins at a later row must not count the rows outside the time bounds again.
+    # Count the rows outside the time bounds only in a batch with all rows.
+    # If rows were skipped, an earlier read has counted these rows.
     yield Batch(PARTITION, start + skipped, stop, rows, rejected, watermark_us, 0 if skipped else outside)

@@ -60,7 +60,7 @@ def write_first_table(
 
 
 class _Log(NamedTuple):
-    """The partitions that a run reads.
+    """The partitions that a run reads, and which shards follow them.
 
     Attributes:
         partitions: first offset of each partition.
@@ -76,17 +76,17 @@ class _Log(NamedTuple):
         return bool(self.owners)
 
     def add_partitions_to(self, shards: Iterable[Shard]) -> list[Shard]:
-        """Return the shards, changed so that they also wait for the watermarks of these partitions."""
+        """Return the shards with the log's partitions added, so that they wait for their watermarks."""
         return [add_partitions(shard, self.partitions, self.owners) for shard in shards]
 
 
 def _begin_cold(folder: Location, shards: int, cold: State, log: _Log) -> None:
-    """Write a table without series."""
+    """Write a state table without series, with which a run begins cold."""
     write(folder, log.add_partitions_to(Shard.cold(number, shards, cold, ()) for number in range(shards)))
 
 
 def _begin_warm(folder: Location, shards: int, start: Location, log: _Log) -> None:
-    """Write a table with the states and open windows of another job's table, but none of its offsets."""
+    """Write a state table with the states and open windows of another job, but without its offsets."""
     table = read(start)
     with _errors_name(start):
         made = _keyed_shards(table, shards) if log.is_keyed else reshard(table.shards, shards)
@@ -94,7 +94,7 @@ def _begin_warm(folder: Location, shards: int, start: Location, log: _Log) -> No
 
 
 def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
-    """Write the table of an earlier run anew if the number of shards or the partitions have changed.
+    """Write the state table of an earlier run anew, if the number of shards or the partitions have changed.
 
     The new table keeps the offsets, and the manifests of the sources.
     """
@@ -109,14 +109,14 @@ def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
                 made = reshard(table.shards, shards)
         return log.add_partitions_to(made)
 
-    # read without the series, which is fast, to see whether anything changes
+    # Read without the series, which is fast, to see whether anything changes.
     table = read(start, series=False)
     if not _have_same_partitions(resumed(table), table.shards):
         write(folder, resumed(read(start)), also=folder)
 
 
 def _have_same_partitions(some: Sequence[Shard], others: Sequence[Shard]) -> bool:
-    """Return whether two lists have the same number of shards, and each pair follows the same partitions."""
+    """Return whether two lists have equally many shards, which follow the same partitions pair by pair."""
     return [shard.offsets.keys() for shard in some] == [shard.offsets.keys() for shard in others]
 
 
@@ -135,13 +135,13 @@ def _keyed_shards(table: StateTable, shards: int) -> tuple[Shard, ...]:
         )
     if len(table.shards) == shards:
         return table.shards
-    # this call raises, because the series of a keyed table cannot be moved to other shards
+    # This call raises an error, because the series of a keyed table cannot be moved to other shards.
     return reshard(table.shards, shards)
 
 
 @contextmanager
 def _errors_name(table: Location) -> Iterator[None]:
-    """Put the folder of a table before the message of a `DataError` that the block raises."""
+    """Add the folder of a state table to the message of a `DataError` that the ``with`` block raises."""
     try:
         yield
     except DataError as error:

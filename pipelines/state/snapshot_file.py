@@ -26,17 +26,17 @@ NAME: Final = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 """File name of a snapshot: the number of the shard, and the number of shards."""
 
 _CHECKSUM: Final = b"statecast.checksum"
-_PLACEHOLDER: Final = b"00000000"  # the place of the checksum in the file, until the checksum is computed
-# The key and value in Parquet's footer. Two bytes before the value encode its type and its length.
+_PLACEHOLDER: Final = b"00000000"  # Stands for the checksum until the checksum is computed.
+# The checksum's key and value in Parquet's footer. Two bytes before the value encode its type and length.
 _CHECKSUM_PATTERN: Final = re.compile(re.escape(_CHECKSUM) + rb"\x18\x0ecrc32:([0-9a-f]{8})")
-_RUN: Final = b"statecast.run"  # key of the id of the run that took the snapshot over
-# key of the time at which the snapshot was written before the first take-over
+_RUN: Final = b"statecast.run"  # The metadata's key for the id of the run that took the snapshot over.
+# The metadata's key for the time at which the snapshot was written, before any run took it over.
 _FIRST_WRITTEN: Final = b"statecast.first_written_ns"
 _CHUNK_BYTES: Final = 4 << 20
 
 
 def owned(folder: Location, number: int, of: int) -> OwnedFile:
-    """Return the snapshot of a shard as a file that this run owns; call this before reading the shard.
+    """Return a shard's snapshot as an `OwnedFile` of this run; call this before the shard is read.
 
     Raises:
         DataError: the object store cannot be reached.
@@ -54,7 +54,7 @@ def write_shard(
     is_ours: Callable[[], bool] = lambda: True,
     file: OwnedFile | None = None,
 ) -> bool:
-    """Write a snapshot, so that the file is complete or unchanged.
+    """Write a snapshot of a shard; its file is then complete, or after an error unchanged.
 
     Args:
         folder: folder of the state table.
@@ -78,7 +78,7 @@ def write_shard(
 
 
 def write_table(table: pa.Table, target: Target) -> None:
-    """Write a table as Parquet with a checksum of the whole file."""
+    """Write an Arrow table as a Parquet file with a checksum of the file in it."""
     metadata = {**(table.schema.metadata or {}), _CHECKSUM: b"crc32:" + _PLACEHOLDER}
     table = table.replace_schema_metadata(metadata)
     pq.write_table(table, target, use_dictionary=["model_version"], write_statistics=False)
@@ -98,7 +98,7 @@ def _insert_checksum(file: BinaryIO) -> None:
 
 
 def check_checksum(file: BinaryIO) -> None:
-    """Compare a file with its checksum, if it has one, and seek to its beginning.
+    """Check that a file matches its checksum, if it has one, and seek to the beginning of the file.
 
     Raises:
         OSError: the file is damaged.
@@ -125,7 +125,7 @@ def _place_of_checksum(file: BinaryIO) -> int | None:
 
 
 def _checksum(file: BinaryIO, place: int) -> bytes:
-    """Return the checksum of a file without the 8 bytes at ``place``."""
+    """Return the checksum of a file's bytes, except the 8 bytes at ``place``, as 8 hex digits."""
     file.seek(0)
     checksum, left = 0, place
     while left:
@@ -138,7 +138,7 @@ def _checksum(file: BinaryIO, place: int) -> bytes:
 
 
 def read_shard(folder: Location, number: int, of: int) -> Shard:
-    """Read the snapshot of a shard.
+    """Read the snapshot of a shard from the folder of the state table, and return the shard.
 
     Raises:
         DataError: the file is missing or unreadable.
@@ -150,7 +150,7 @@ def read_shard(folder: Location, number: int, of: int) -> Shard:
 def take_over(
     file: OwnedFile, folder: Location, number: int, of: int, run: str, is_ours: Callable[[], bool]
 ) -> tuple[Shard, int]:
-    """Read the snapshot of a shard for a run, so that no earlier run can replace the snapshot from then on.
+    """Read the snapshot of a shard for a run, and prevent earlier runs from replacing the snapshot.
 
     A worker of an earlier run may have been suspended between its check of the owner and its PUT, which the
     store accepts as long as the snapshot has the version that the worker saw. So where files have versions,
@@ -194,7 +194,7 @@ def _file_name(number: int, of: int) -> str:
 
 
 def read_file(path: Location, *, series: bool = True) -> Shard:
-    """Read a shard from the file of a snapshot.
+    """Return the shard that the snapshot in the file ``path`` has.
 
     Args:
         path: the file.
@@ -205,7 +205,7 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
         DataError: the file is unreadable.
         ModelError: this version of Statecast cannot read the format of the file.
     """
-    # open the file only once, because a job may replace it meanwhile
+    # Open the file only once, because a job may replace it meanwhile.
     with _reading(path), path.open("rb") as file:
         if series:
             check_checksum(file)
@@ -224,6 +224,6 @@ def _reading(path: Location) -> Iterator[None]:
 
 
 def unreadable(path: Location, error: BaseException) -> str:
-    """Return the message for a file that is not readable as Parquet."""
+    """Return the error message for a snapshot that is not readable as Parquet."""
     fix = "put back a copy of the folder, or begin without it"
     return f"{path}: not a readable Parquet file: {one_line(error)}: {fix}"

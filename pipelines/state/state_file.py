@@ -48,7 +48,7 @@ class _TableMetadata(BaseModel):
 
 
 def pack(folder: Location, file: Path) -> int:
-    """Write the table in ``folder`` as one file, complete or not at all.
+    """Write the state table in ``folder`` as one file, which appears complete or not at all.
 
     Returns:
         Number of series.
@@ -74,7 +74,7 @@ def pack(folder: Location, file: Path) -> int:
 
 
 def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
-    """Write the table in ``file`` into ``folder``, and replace a table that the folder has.
+    """Write the state table in ``file`` into ``folder``, in place of a table that is there.
 
     Args:
         file: a file that `pack` wrote.
@@ -124,7 +124,7 @@ def _manifests_in(folder: Location) -> dict[str, str]:
 
 @contextmanager
 def _locked_if_of_job(folder: Location, *, is_new: bool = False) -> Iterator[None]:
-    """Lock the output folder that a table belongs to while the block runs, so that no job writes the table.
+    """Lock the output folder of a state table in a ``with`` block, so that no job writes the table.
 
     A folder called ``state`` belongs to the output folder above it. A table elsewhere needs no lock.
     """

@@ -45,11 +45,11 @@ FOLDER: Final = "state"
 """The folder of the state table in an output folder."""
 
 _FORMAT_1_FOLDER = "series"
-_BACKFILL = "replay"  # name of the only partition of a backfill
+_BACKFILL = "replay"  # The name of the only partition of a backfill.
 
 
 class PartitionProgress(NamedTuple):
-    """The offsets and watermarks that the shards which follow a partition have reached.
+    """How far a partition was read: the offsets and watermarks that its shards have reached.
 
     Attributes:
         offset: smallest offset of the shards, at which reading resumes.
@@ -66,7 +66,7 @@ class PartitionProgress(NamedTuple):
 
 @dataclass(frozen=True)
 class StateTable:
-    """A state table in memory.
+    """A state table in memory: the shards of a job.
 
     Attributes:
         shards: all shards, in the order of their numbers.
@@ -76,12 +76,12 @@ class StateTable:
 
     @property
     def state(self) -> State:
-        """The states of all series, joined."""
+        """The states of the series of all shards, joined."""
         return State.join([shard.state for shard in self.shards])
 
     @property
     def pending(self) -> pl.DataFrame:
-        """Observation frame of the rows whose windows are still open."""
+        """The rows of all shards whose windows are still open, as an observation frame."""
         named = [shard.pending.join(shard.slots, on="slot", how="left") for shard in self.shards]
         rows = pl.concat(named, how="diagonal").drop(
             "slot", "window", "offset", PARTITION, ORIGIN, strict=False
@@ -90,21 +90,21 @@ class StateTable:
 
     @property
     def closed_through(self) -> int | None:
-        """The last window that all shards have closed; None if a shard has closed none."""
+        """The last window that all shards have closed; None if a shard has not closed any window."""
         closed = [shard.closed_through for shard in self.shards]
         return None if None in closed else min(c for c in closed if c is not None)
 
     @property
     def counts(self) -> Counts:
-        """The counts of rows by outcome, over the whole life of the job."""
+        """The counts of rows by outcome, since the first run of the job."""
         return sum((shard.counts for shard in self.shards), Counts())
 
     def offset(self, partition: str) -> int:
-        """Return the offset at which reading a partition resumes; all shards have applied earlier rows."""
+        """Return the offset at which reading a partition resumes: the smallest that its shards reached."""
         return min(shard.offsets.get(partition, 0) for shard in self._followers(partition))
 
     def progress_by_partition(self) -> dict[str, PartitionProgress]:
-        """Return how far each partition was read, by its name."""
+        """Return how far each partition was read, by the name of the partition."""
         found = {}
         for name in dict.fromkeys(name for shard in self.shards for name in shard.offsets):
             stands = [(s.offsets.get(name, 0), s.watermarks.get(name)) for s in self._followers(name)]
@@ -161,7 +161,7 @@ def _read_table(folder: Location, series: bool) -> StateTable:
 
 
 def read_series_shards(folder: Location) -> dict[str, int]:
-    """Return the shard number of each series of the table in ``folder``; empty without a table.
+    """Return the number of each series' shard in the state table in ``folder``; empty without a table.
 
     Raises:
         DataError: a file is unreadable.
@@ -178,10 +178,10 @@ def read_series_shards(folder: Location) -> dict[str, int]:
 
 
 def read_offsets(folder: Location) -> dict[str, int]:
-    """Return the offset at which reading each partition resumes; empty if the table cannot be read."""
+    """Return the offset at which reading of each partition resumes; empty without a readable state table."""
     try:
         progress = read(folder, series=False).progress_by_partition()
-    except StatecastError:  # the table does not exist yet, or it is just being put in place
+    except StatecastError:  # The table does not exist yet, or it is just being put in place.
         return {}
     return {name: found.offset for name, found in progress.items()}
 
@@ -192,14 +192,14 @@ def _paths(folder: Location) -> list[Location]:
 
 
 def is_of_backfill(folder: Location) -> bool:
-    """Return True if a backfill wrote the table, False if a stream wrote it.
+    """Return True if a backfill wrote the state table in ``folder``, False if a stream wrote it.
 
     The table of a stream has offsets, from which the stream must be resumed.
 
     Raises:
         StatecastError: the table cannot be read.
     """
-    if any(folder.glob("*.json*")):  # such files are manifests, which only the sources of streams write
+    if any(folder.glob("*.json*")):  # These files are manifests, which only the sources of streams write.
         return False
     return read(folder, series=False).progress_by_partition().keys() <= {_BACKFILL}
 

@@ -16,7 +16,7 @@ from pipelines.storage import Location, markers, output_errors, store_of, write_
 
 
 def write(folder: Location, shards: Sequence[Shard], also: Location | None = None) -> None:
-    """Write a complete table, and put it in the place of the existing one.
+    """Write a new state table, and replace the existing one by it as a whole.
 
     Args:
         folder: folder of the table.
@@ -38,7 +38,7 @@ def write(folder: Location, shards: Sequence[Shard], also: Location | None = Non
 
 
 def copy_aside(folder: Location) -> Location | None:
-    """Copy a table to a new name beside it, before a job begins anew in its folder.
+    """Copy a state table to a new name beside it, before a job begins anew in its folder.
 
     The copy is never deleted. Snapshots never change once they are written, so on a disk the copies are hard
     links, which need no space.
@@ -57,7 +57,7 @@ def copy_aside(folder: Location) -> Location | None:
 
 
 def recover(folder: Location) -> None:
-    """Finish the work of a `write` that was killed.
+    """Complete the replacement of a state table if `write` was killed during it.
 
     Raises:
         OutputError: a folder cannot be renamed, or an object store cannot be reached.
@@ -71,7 +71,7 @@ def recover(folder: Location) -> None:
 
 
 def _complete_of_earlier_version(folder: Path, old: Path) -> None:
-    """Put back the table that an earlier version of Statecast had moved to ``old`` when it was killed."""
+    """Put back a state table that an earlier version of Statecast moved to ``old`` before it was killed."""
     if old.exists() and not folder.exists():
         os.replace(old, folder)
         sync_path(folder.parent)

@@ -21,7 +21,7 @@ _TRIED_EVERY_S: Final = 0.02
 
 @contextmanager
 def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
-    """Lock an output folder while the block runs; the kernel releases the lock when the process ends.
+    """Lock an output folder while the ``with`` block runs; if the process dies, the lock is released.
 
     If this function created the folder and it is empty at the end, the folder is removed.
 
@@ -34,7 +34,7 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
             written to.
     """
     is_new, path = not folder.exists(), folder / markers.LOCK
-    # Do not fall back to a lock that is only a file: it would outlive a killed process.
+    # Do not fall back to a lock that is only a file, because the file would outlive a killed process.
     lock = FileLock(path, mode=0o644, fallback_to_soft=False)
     _acquire(lock, folder, prepare)
     try:
@@ -43,11 +43,11 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         # Remove the file before releasing the lock, so that the file of another job is never removed.
-        # No other job can lock a removed file.
+        # Another job cannot lock a file that was removed.
         with suppress(OSError):
             path.unlink()
         if is_new:
-            with suppress(OSError):  # the folder is not empty, because the job has written output
+            with suppress(OSError):  # If the job has written output, the folder is not empty and stays.
                 folder.rmdir()
         lock.release()
 
@@ -56,10 +56,10 @@ def _acquire(lock: FileLock, folder: Path, prepare: Callable[[], None]) -> None:
     while True:
         prepare()
         try:
-            # Try more than once, because the previous job may remove the file between opening and locking.
+            # Try more than once, because an ending job may remove the lock file after it was opened here.
             lock.acquire(timeout=_TRIED_FOR_S, poll_interval=_TRIED_EVERY_S)
         except FileNotFoundError:
-            continue  # the previous job has just removed its empty folder
+            continue  # Another job has just removed its empty folder.
         except Timeout as error:
             holder = _holder(folder / markers.LOCK)
             raise OutputError(
@@ -76,5 +76,5 @@ def _holder(path: Path) -> str:
     try:
         record = json.loads(path.read_bytes())
         return f"another job, process {record['pid']} since {record['since']},"
-    except (OSError, ValueError, KeyError, TypeError):  # the other job has not yet written its process id
+    except (OSError, ValueError, KeyError, TypeError):  # The other job has not written its process id yet.
         return "another job"

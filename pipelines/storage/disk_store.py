@@ -1,4 +1,4 @@
-"""Files and folders on a disk."""
+"""The operations on files and folders on a disk, as one class, `DiskStore`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class DiskStore(Store):
                     rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError:
-                os.ftruncate(file.fileno(), size)  # drop the incomplete line
+                os.ftruncate(file.fileno(), size)  # Remove the incomplete line.
                 raise
         if is_new:
             durable.sync_path(self._path.parent)
@@ -86,7 +86,7 @@ class DiskStore(Store):
         if not there.is_dir():
             raise OutputError(f"{there} is a file, not a folder: name another folder")
         try:
-            # Create a file without a name: `os.access` returns True to root even on a read-only disk.
+            # Try to create a file, because for root `os.access` returns True even on a read-only disk.
             with tempfile.TemporaryFile(dir=there):
                 pass
             return shutil.disk_usage(there).free
@@ -112,12 +112,12 @@ class DiskStore(Store):
         durable.make_folder(target)
         for path in self._path.glob("[!.]*"):
             copy = target / path.name
-            if path.is_dir():  # a table of format 1 has subfolders
+            if path.is_dir():  # A state table of format 1 has subfolders.
                 shutil.copytree(path, copy)
                 durable.sync_tree(copy)
                 continue
             if never_change(path.name):
-                with suppress(OSError):  # not every file system has hard links
+                with suppress(OSError):  # If the file system has no hard links, the file is copied below.
                     os.link(path, copy)
                     continue
             durable.write_bytes(copy, path.read_bytes())

@@ -1,4 +1,4 @@
-"""Short forms of the operations of `Store` that most callers need; `Store` documents them."""
+"""Functions for files and folders on a disk or in an object store; `Store` documents these operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.storage.store import Held, Store, Target
 
 
 def store_of(place: Location) -> Store:
-    """Return the store of a location: the only function that distinguishes paths and objects."""
+    """Return the `Store` of a location: a `DiskStore` for a path, or else an `ObjectStore`."""
     return DiskStore(place) if isinstance(place, Path) else ObjectStore(place)
 
 
@@ -27,19 +27,19 @@ def write_whole(
     kept: bool = False,
     is_ours: Callable[[], bool] | None = None,
 ) -> bool:
-    """Write a file so that it appears complete, or not at all; return whether it is in place."""
+    """Write a file, which appears complete or not at all; return False if ``is_ours`` returned False."""
     return store_of(path).write_whole(write, kept=kept, is_ours=is_ours) is not None
 
 
 def write_text(
     path: Location, text: str, *, kept: bool = False, is_ours: Callable[[], bool] | None = None
 ) -> bool:
-    """Write a text file as `write_whole` does."""
+    """Write a text file, which appears complete or not at all; see `write_whole`."""
     return write_whole(path, partial(write_to, data=text.encode()), kept=kept, is_ours=is_ours)
 
 
 def write_to(target: Target, data: bytes) -> None:
-    """Write ``data`` to ``target``; a `partial` with ``data`` is a ``write`` argument of `write_whole`."""
+    """Write ``data`` to a path or an open file; with `partial`, `write_whole` can call this function."""
     if isinstance(target, Path):
         target.write_bytes(data)
     else:
@@ -47,12 +47,12 @@ def write_to(target: Target, data: bytes) -> None:
 
 
 def source_of(path: Location) -> Target:
-    """Return a file as a path or buffer, which readers of file formats accept."""
+    """Return a file on a disk as its path, an object as a buffer; readers of file formats accept both."""
     return store_of(path).source()
 
 
 def open_parts(path: Location) -> AbstractContextManager[IO[bytes]]:
-    """Open a file to read parts of it; of an object, only these parts are requested."""
+    """Open a file to read parts of it; from an object store, only these parts are requested."""
     return store_of(path).open_parts()
 
 
@@ -64,12 +64,12 @@ def sync(files: Iterable[Location]) -> None:
 
 
 def make_folder(folder: Location) -> None:
-    """Create a folder and its parents durably, if the store has folders."""
+    """Create a folder and its parents durably; in an object store, which has no folders, do nothing."""
     store_of(folder).make_folder()
 
 
 def check_folder(folder: Location) -> int | None:
-    """Check that a folder can be written to, and return the free bytes on its disk; create nothing."""
+    """Check that a folder can be written to, without creating it; return the free bytes on its disk."""
     return store_of(folder).check_writable()
 
 
@@ -90,7 +90,7 @@ def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> N
 
 
 def complete_replacement(hidden: Location, output: Location) -> None:
-    """Complete a `replace_parts` that was killed; remove a hidden folder that is incomplete.
+    """Complete a `replace_parts` whose process was killed, or remove its hidden folder if it is incomplete.
 
     Raises:
         OutputError: an object store cannot be reached, or a part cannot be renamed.

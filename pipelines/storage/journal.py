@@ -32,7 +32,7 @@ class Journal:
     """
 
     def __init__(self, path: Location) -> None:
-        """Open a journal; the first record creates its file.
+        """Open a journal; if there is no file yet, the first record creates it.
 
         Args:
             path: path of the file.
@@ -47,11 +47,12 @@ class Journal:
         self._store = store_of(path)
         if self._store.can_append:
             self._store.remove_incomplete_line()
-            if self._parts:  # a disk has such objects only if the journal was copied from a store
+            # On a disk, these parts exist only if the journal was copied from an object store.
+            if self._parts:
                 self.replace([record for _, record in self.records()])
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the records, each with the number of its line.
+        """Yield the records of the journal, each with the number of its line.
 
         Raises:
             OSError: the journal cannot be read.
@@ -77,7 +78,7 @@ class Journal:
                 yield from part.read_bytes().splitlines()
 
     def add(self, *records: Mapping[str, Any]) -> None:
-        """Append records; on return they survive a loss of power.
+        """Append records to the journal, and wait until they survive a loss of power.
 
         Raises:
             OSError: the records cannot be written; the journal is unchanged.
@@ -94,7 +95,7 @@ class Journal:
             self.replace([record for _, record in self.records()])
 
     def replace(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Replace all records in one step; on return the new ones survive a loss of power.
+        """Replace all records of the journal in one step, and wait until they survive a loss of power.
 
         Raises:
             OSError: the new records cannot be written; the journal is unchanged.
@@ -103,20 +104,20 @@ class Journal:
         first = [{_MERGED: through}] if through else []
         write_text(self.path, "".join(f"{seal(record)}\n" for record in chain(first, records)), kept=True)
         for part in self._parts.values():
-            with suppress(OSError):  # an object that cannot be deleted is not read again
+            with suppress(OSError):  # It is no harm if an object cannot be deleted: it is not read again.
                 part.unlink(missing_ok=True)
         self._parts, self._through = {}, through
 
 
 def _merged_through(path: Location) -> int:
-    """Return the number of the last object that was merged into the file; 0 if there is none."""
+    """Return the number of the last object that was merged into a journal's file; 0 if there is none."""
     with suppress(FileNotFoundError, ValueError), path.open("rb") as file:
         return int(unseal(file.readline()).get(_MERGED, 0))
     return 0
 
 
 def _parts(path: Location) -> dict[int, Location]:
-    """Return the objects beside a journal by their numbers, ascending."""
+    """Return the objects with the newest records of a journal in an object store, by ascending number."""
     stem = path.name.removesuffix(path.suffix)
     pattern = re.compile(rf"{re.escape(stem)}-(\d{{12}}){re.escape(path.suffix)}")
     found = [(pattern.fullmatch(one.name), one) for one in path.parent.glob(f"{stem}-*")]

@@ -34,7 +34,7 @@ _RENEWED_EVERY_S = 15.0
 
 @contextmanager
 def leased(folder: Remote) -> Iterator[Held]:
-    """Hold the lease of an output while the block runs.
+    """Hold the lease of an output in an object store while the ``with`` block runs.
 
     Yields:
         Checks that raise `OutputError` after another job has taken the lease.
@@ -58,7 +58,7 @@ def leased(folder: Remote) -> Iterator[Held]:
 
     def renew() -> None:
         while not ended.wait(_RENEWED_EVERY_S):
-            # While the store cannot be reached, no other job can take the lease either.
+            # Ignore an error: while the store cannot be reached, no other job can take the lease either.
             with suppress(OSError):
                 if _highest_lock(folder) != mine:
                     lost.set()
@@ -72,8 +72,8 @@ def leased(folder: Remote) -> Iterator[Held]:
     finally:
         ended.set()
         thread.join()
-        # Mark the lock as released instead of deleting it.
-        # If the lock were deleted, a job that listed the locks before could create the same number again.
+        # Mark the lease as released instead of deleting it. If it were deleted, another job that had listed
+        # the leases before could create a lease with the same number.
         with suppress(OSError):
             if not lost.is_set():
                 mine.write_bytes(json.dumps({"released": True}).encode())
@@ -113,7 +113,7 @@ def _try_create(lock: Remote) -> bool:
 
 
 def _list_locks(folder: Remote) -> tuple[float, list[Remote]]:
-    """Return the store's time, in seconds since 1970, and the locks, ascending."""
+    """Return the store's current time, in seconds since 1970, and the leases of the output, ascending."""
     probe = folder / markers.probe()
     try:
         probe.write_bytes(b"")
@@ -142,7 +142,8 @@ def _holder(lock: Remote, now_s: float) -> str | None:
         who = f"process {record['pid']} on {record['host']} since {record['since']}"
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):  # a job did not write this object: use only its time
+    # Use only the time of the object, because no job wrote its content.
+    except (ValueError, KeyError, TypeError):
         if silent_s > LAPSES_S:
             return None
         who = "which its lock does not name"
@@ -162,7 +163,7 @@ def _identity() -> bytes:
 
 
 def _is_dead(record: dict[str, Any]) -> bool:
-    """Return whether the process that wrote a lock ran on this machine and has ended."""
+    """Return whether the process that wrote a lease ran on this machine and has ended."""
     if record["machine"] != _machine():
         return False
     return not is_running(int(record["pid"]), float(record["started_after_boot_s"]))

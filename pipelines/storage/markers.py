@@ -12,7 +12,7 @@ import re
 from typing import Final
 from uuid import uuid4
 
-# These files let one job at a time use the folder.
+# The files below let only one job at a time use an output folder.
 
 LOCK: Final = ".lock"
 """On a disk: the file that the running job keeps locked, with its process id. Removed when the job ends."""
@@ -26,7 +26,7 @@ ANY_LOCK: Final = ".lock*"
 _LEASE_PREFIX: Final = ".lock-"
 _LEASE: Final = re.compile(re.escape(_LEASE_PREFIX) + r"\d{6,}")
 
-# These files show which run owns the folder, and whether the run is to stop or has ended.
+# The files below show which run owns the output folder, and whether the run is to stop or has ended.
 
 OWNER: Final = ".run"
 """The file with the id of the run that owns the folder. A worker of another run stops writing."""
@@ -37,7 +37,7 @@ STOP: Final = ".stop"
 ENDED_SHARDS: Final = ".ended-*"
 """Pattern of the files of `ended_shard`. The job has ended when every shard has such a file."""
 
-# With these files workers report to the job.
+# The files below are the reports of workers to the job's process: errors, numbers and notices.
 
 WORKER_ERRORS: Final = ".failed-*"
 """Pattern of the files of `worker_error`. The job reports the oldest file; the next run removes all."""
@@ -51,7 +51,7 @@ NOTICES: Final = "notices.json"
 SHARDS_WITH_NUMBERS: Final = "shard-*.json"
 """Pattern of the files of `numbers_of_shard` in `NUMBERS`."""
 
-# With these files a stream that resumes knows what it has sent.
+# In the files below a stream records what it has sent, so that it does not send it again after a resume.
 
 ALERTS: Final = ".alerts.json"
 """The file with the time of the last alert of each rule."""
@@ -59,7 +59,7 @@ ALERTS: Final = ".alerts.json"
 PRODUCTION: Final = ".production.json"
 """The file with the MLflow run of each model version, and the sums of errors that were logged to it."""
 
-# With these files a job gives its workers another model version.
+# Through the files below a stream gives its workers another model version.
 
 MODELS: Final = "models"
 """Folder of the weights of each model version that a stream has used."""
@@ -67,7 +67,7 @@ MODELS: Final = "models"
 MODEL_REQUEST: Final = ".model-request"
 """The file with the model version that a stream is to change to; the reader of the log chooses the window."""
 
-# These files let new output replace earlier output as a whole.
+# With the files below, new output replaces earlier output as a whole.
 
 BACKFILL: Final = ".backfill"
 """The hidden folder in which a backfill works until its output replaces that of an earlier job."""
@@ -77,34 +77,32 @@ COMPLETE: Final = "complete"
 
 
 def lease(number: int) -> str:
-    """Return the name of a lease; see `LEASES`."""
+    """Return the name of the lease object with a number; see `LEASES`."""
     return f"{_LEASE_PREFIX}{number:06d}"
 
 
 def is_lease(name: str) -> bool:
-    """Return whether the name of an object is the name of a lease; see `LEASES`."""
+    """Return whether an object's name is the name of a lease; see `LEASES`."""
     return _LEASE.fullmatch(name) is not None
 
 
 def lease_number(name: str) -> int:
-    """Return the number of a lease from its name."""
+    """Return the number in the name of a lease."""
     return int(name.removeprefix(_LEASE_PREFIX))
 
 
 def probe() -> str:
-    """Return a new name for an object that is put to test whether a store accepts it, and to read its
-    clock.
-    """
+    """Return a new name for a test object, which shows if a store can be written to, and its time."""
     return f".probe-{uuid4().hex}"
 
 
 def ended_shard(shard: int) -> str:
-    """Return the name of the empty file that a shard leaves after its last snapshot of a run."""
+    """Return the name of the empty file that a worker creates after the last snapshot of a shard."""
     return f".ended-{shard:04d}"
 
 
 def worker_error(process: int) -> str:
-    """Return the name of the file in which a worker process leaves the class and message of its error."""
+    """Return the name of the file into which a worker process writes the class and message of its error."""
     return f".failed-{process}"
 
 
@@ -119,10 +117,10 @@ def new_table(name: str) -> str:
 
 
 def old_table(name: str) -> str:
-    """Return the name to which earlier versions moved a state table, on a disk, while they replaced it."""
+    """Return the folder name to which earlier versions of Statecast moved a table that they replaced."""
     return f".{name}.old"
 
 
 def manifest(hidden: str) -> str:
-    """Return the name of the object that lists the parts which the folder ``hidden`` replaces in a store."""
+    """Return the name of the object that lists which parts of an output ``hidden`` replaces in a store."""
     return f"{hidden}.json"

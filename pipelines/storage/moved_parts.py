@@ -1,4 +1,4 @@
-"""Replace parts of an output on a disk together by renames: all of them, or none.
+"""Replace several parts of an output folder on a disk, by renames: all of them or, after an error, none.
 
 When everything in the hidden folder is on the disk, a marker file is created in it. The marker alone means
 that the new output is complete; the file's content is ignored. From then on there are only renames. If a
@@ -53,24 +53,24 @@ def _sync_both(hidden: Path, output: Path) -> None:
 
 
 def _remove_marker(hidden: Path, output: Path) -> None:
-    """Remove the marker of a hidden folder, before the folder is removed.
+    """Remove the marker that says that a hidden folder is complete, before the folder is removed.
 
     Otherwise the next job would take a partly removed folder for a complete one.
     """
-    with suppress(OSError):  # if this fails, the marker stays, and the next job completes the renames
+    with suppress(OSError):  # If this fails, the marker stays, and the next job completes the renames.
         _sync_both(hidden, output)
         (hidden / markers.COMPLETE).unlink(missing_ok=True)
         sync_path(hidden)
 
 
 def complete(hidden: Path, output: Path) -> None:
-    """Complete the renames of a job that was killed during them; remove a hidden folder that is incomplete.
+    """Complete the renames of a job that was killed during them, and remove its hidden folder.
 
     Raises:
         OSError: a part cannot be renamed.
     """
     if (hidden / markers.COMPLETE).exists():
-        for part in _parts_in(hidden):  # an earlier attempt has moved the other parts
+        for part in _parts_in(hidden):  # An earlier attempt has moved the other parts.
             _move(part, hidden, output, [])
         _sync_both(hidden, output)
         (hidden / markers.COMPLETE).unlink()
@@ -79,10 +79,10 @@ def complete(hidden: Path, output: Path) -> None:
 
 
 def _parts_in(hidden: Path) -> list[str]:
-    """Return the new parts in a complete hidden folder: its folders that are neither hidden nor old parts."""
+    """Return the names of the new parts in a complete hidden folder that are still to be moved."""
     names = (path.name for path in hidden.iterdir() if path.is_dir())
-    # A user's state table can have a name that begins like the name of an old part.
-    # The name of a table's hidden folder contains the name of the table, so compare the two names.
+    # A state table may be named by the user like a replaced part, which begins with "old-".
+    # But the name of the table's hidden folder contains the table's name, so that it is recognized.
     is_table = {name: markers.new_table(name) == hidden.name for name in names}
     return sorted(name for name in is_table if is_table[name] or not name.startswith((".", _OLD)))
 

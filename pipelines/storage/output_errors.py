@@ -11,7 +11,7 @@ from schemas.errors import OutputError
 
 @contextmanager
 def output_errors(message: str) -> Iterator[None]:
-    """Raise an `OSError` of the block as an `OutputError`: ``message`` with the reason in parentheses."""
+    """Convert an `OSError` in the ``with`` block to an `OutputError`: ``message``, then the reason."""
     try:
         yield
     except OSError as error:
@@ -19,5 +19,5 @@ def output_errors(message: str) -> Iterator[None]:
 
 
 def cannot_write(folder: Location, error: OSError) -> OutputError:
-    """Return the error for an output folder that cannot be written to."""
+    """Return the `OutputError` for an output folder that cannot be written to."""
     return OutputError(f"{folder}: cannot write here ({error.strerror}): name another folder")

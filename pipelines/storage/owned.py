@@ -1,4 +1,4 @@
-"""Files that one job replaces repeatedly, until another job takes the output over."""
+"""Files that one job replaces repeatedly, until another job takes over the output folder."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class OwnedFile:
 
     @property
     def has_version(self) -> bool:
-        """Whether the store refuses to replace the file if another job has replaced it meanwhile."""
+        """Whether the file has a version, by which the store detects that another job has replaced it."""
         return bool(self._seen)
 
     def write(self, write: Callable[[Target], object], is_ours: Callable[[], bool]) -> bool:
-        """Replace the file as its owner; on return it survives a loss of power.
+        """Replace the file, if this job still owns it, and wait until it survives a loss of power.
 
         Args:
             write: writes the content to the path or buffer that it is given.

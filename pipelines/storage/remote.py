@@ -14,21 +14,21 @@ from typing import IO, Any, Final, Literal, TypeAlias
 
 from schemas.errors import ConfigError, one_line
 
-# The Python package for each kind of store with an atomic PUT that it can refuse if the object exists.
+# The supported kinds of object store, with their Python packages. Each can refuse to replace an object.
 _STORES: Final = {"s3": "'statecast[s3]'", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _ERRNOS: Final[Mapping[type, int]] = {
     FileNotFoundError: errno.ENOENT,
     FileExistsError: errno.EEXIST,
     PermissionError: errno.EACCES,
 }
-_LARGEST_PUT_BYTES: Final = 5 << 30  # the largest object that S3 accepts in one request
-# in listings, different stores name the time of writing by these keys
+_LARGEST_PUT_BYTES: Final = 5 << 30  # The largest object that S3 accepts in one request.
+# The keys by which the listings of different stores name the time of writing.
 _TIME_KEYS: Final = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 
 @dataclass(frozen=True, order=True)
 class Remote:
-    """An object, or a prefix of keys, with the part of the interface of `pathlib.Path` that a job needs.
+    """An object or a prefix in an object store, with methods like those of `pathlib.Path`.
 
     A Remote can be pickled; it contains no credentials, because fsspec finds them in the environment of each
     process. Every method raises `OSError` for a failed request, with the store's message in one line as
@@ -51,29 +51,29 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """The part after the last slash."""
+        """The name of the object: the part of the URL after the last slash."""
         return self.url.rpartition("/")[2]
 
     @property
     def suffix(self) -> str:
-        """The end of the name, from its last dot on."""
+        """The end of the object's name, from the last dot on, such as ``.parquet``."""
         return Path(self.name).suffix
 
     @property
     def parent(self) -> Remote:
-        """The part before the last slash."""
+        """The prefix of the object: the part of the URL before the last slash."""
         return Remote(self.url.rpartition("/")[0])
 
     def absolute(self) -> Remote:
-        """Return the object itself, because a URL is absolute."""
+        """Return this location itself, because a URL is absolute."""
         return self
 
     def with_name(self, name: str) -> Remote:
-        """Return the object with another name under the same parent."""
+        """Return the location of another name under the same parent."""
         return self.parent / name
 
     def exists(self) -> bool:
-        """Return whether the object exists; this reads all of it, so use it for small objects only."""
+        """Return whether the object exists; use this for small objects only, because it reads the object."""
         try:
             self.read_bytes()
         except FileNotFoundError:
@@ -81,27 +81,27 @@ class Remote:
         return True
 
     def read_bytes(self) -> bytes:
-        """Return the whole object."""
+        """Return the content of the object."""
         with self._requests() as store:
             data: bytes = store.cat_file(self.url)
             return data
 
     def read_text(self) -> str:
-        """Return the whole object as text."""
+        """Return the content of the object as text."""
         return self.read_bytes().decode()
 
     def open(self, mode: Literal["rb"]) -> BytesIO:
-        """Return the whole object as an in-memory file."""
+        """Read the object, and return its content as a file in memory."""
         return BytesIO(self.read_bytes())
 
     @contextmanager
     def open_parts(self) -> Iterator[IO[bytes]]:
-        """Open the object to read parts of it; a part is a request for a range of bytes."""
+        """Open the object to read parts of it; each part that is read is a request for a range of bytes."""
         with self._requests() as store, store.open(self.url, "rb") as file:
             yield file
 
     def write_bytes(self, data: bytes) -> None:
-        """Put the object atomically; an existing one is replaced."""
+        """Put the object in one step; replace an existing object."""
         with self._requests() as store:
             store.pipe_file(self.url, data)
 
@@ -113,7 +113,8 @@ class Remote:
         except FileExistsError:
             return False
         except OSError as error:
-            if _status(error) not in (409, 412):  # the object exists, or another request creates it now
+            # With 409 or 412 the store says that the object exists, or that another request creates it now.
+            if _status(error) not in (409, 412):
                 raise
             return False
         return True
@@ -147,7 +148,7 @@ class Remote:
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
         try:
             with self._requests() as store:
-                # put the object in one request: s3fs drops the condition for an object in several parts
+                # Put the object in one request, because s3fs ignores the condition for several parts.
                 put = store.pipe_file(self.url, data, chunksize=_LARGEST_PUT_BYTES, **condition)
         except OSError as error:
             # 404: the object is gone; 409: another request replaces it now; 412: it has changed
@@ -155,7 +156,7 @@ class Remote:
             if _status(error) not in refused:
                 raise
             return None
-        # None means that s3fs put the object in several parts
+        # The result is None if s3fs has put the object in several parts.
         return self.version() if put is None else str(put["ETag"])
 
     @property
@@ -163,12 +164,12 @@ class Remote:
         return self.url.startswith("s3://")
 
     def copy(self, target: Remote) -> None:
-        """Copy the object within the store."""
+        """Copy the object to ``target`` within the store."""
         with self._requests() as store:
             store.cp_file(self.url, target.url)
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Delete the object; most stores do not report whether it existed."""
+        """Delete the object; most stores raise no error if the object does not exist."""
         try:
             with self._requests() as store:
                 store.rm_file(self.url)
@@ -188,7 +189,7 @@ class Remote:
     def below(self) -> list[Remote]:
         """Return all objects under this prefix."""
         with self._requests() as store:
-            # Stores return keys without the scheme of the URL, and some stores have several schemes.
+            # A store returns keys without the scheme of the URL, so remove the scheme before comparing.
             bare = store._strip_protocol(self.url)
             return [Remote(self.url + key.removeprefix(bare)) for key in store.find(self.url)]
 
@@ -210,7 +211,7 @@ class Remote:
 
     @contextmanager
     def _requests(self) -> Iterator[Any]:
-        """Yield the store; convert any exception of a request to an `OSError` with a message of one line."""
+        """Yield the store for requests; convert their exceptions to an `OSError` with a one-line message."""
         try:
             yield _store(self.url)
         except (ConfigError, GeneratorExit):
@@ -218,8 +219,8 @@ class Remote:
         except OSError as error:
             number = next((_ERRNOS[kind] for kind in type(error).__mro__ if kind in _ERRNOS), errno.EIO)
             reason = one_line(error.strerror or (error.args[-1] if error.args else error))
-            raise OSError(number, reason) from error  # OSError picks the subclass for the number
-        except Exception as error:  # the libraries of stores raise other exceptions, too
+            raise OSError(number, reason) from error  # OSError itself chooses the subclass for the number.
+        except Exception as error:  # The libraries of stores also raise exceptions of their own types.
             raise OSError(errno.EIO, one_line(error)) from error
 
 
@@ -228,7 +229,7 @@ Location: TypeAlias = Path | Remote
 
 
 def location(text: str | Path) -> Location:
-    """Parse a path, or a URL such as ``s3://bucket/prefix``.
+    """Return the location that a path or a URL such as ``s3://bucket/prefix`` names.
 
     Raises:
         ConfigError: jobs cannot write to such a URL safely, or a package is missing.
@@ -249,11 +250,11 @@ def location(text: str | Path) -> Location:
 
 
 def _store(url: str) -> Any:
-    import fsspec  # import late: the package is slow to import, and most jobs write to a disk
+    import fsspec  # Import late: the package is slow to import, and most jobs write to a disk.
 
     scheme = url.partition("://")[0]
     try:
-        # use no cache of listings, because other processes write to the store, too
+        # Use no cache of listings, because other processes write to the store, too.
         return fsspec.filesystem(scheme, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         package = _STORES.get(scheme, "fsspec")
@@ -261,7 +262,7 @@ def _store(url: str) -> Any:
 
 
 def _status(error: BaseException | None) -> int | None:
-    """Return the HTTP status of S3's answer, from the error or one of its causes; None if there is none."""
+    """Return the HTTP status of the S3 answer that caused an error; None if no answer caused it."""
     while error is not None:
         if isinstance(answer := getattr(error, "response", None), dict):
             return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -1,4 +1,4 @@
-"""Replace parts of an output together in an object store, which cannot rename.
+"""Replace several parts of an output in an object store as a whole, by copies, because it cannot rename.
 
 The new parts are written under a hidden prefix. When they are complete, a manifest is put that lists them.
 From this PUT on the output is the new one: `read_from_store` reads the parts from the hidden prefix. Then
@@ -20,7 +20,7 @@ from schemas.errors import DataError, StatecastError
 from schemas.sealed import seal, unseal
 
 _TRIES = 5
-_PARALLEL_COPIES = 16  # number of parallel copies, because each one only waits for the store
+_PARALLEL_COPIES = 16  # Copies are made in parallel, because each copy only waits for the store.
 
 T = TypeVar("T")
 
@@ -37,13 +37,13 @@ def replace_in_store(hidden: Remote, output: Remote, parts: Sequence[str]) -> No
 
 
 def complete_in_store(hidden: Remote, output: Remote) -> None:
-    """Complete a `replace_in_store` whose process died; remove a hidden prefix that is incomplete.
+    """Complete a `replace_in_store` whose process died, and remove its hidden prefix.
 
     Raises:
         OSError: the store cannot be reached.
     """
     # An empty hidden prefix means that all parts were copied before, so copy nothing.
-    # A manifest that lists parts of an empty hidden prefix is an old one that a user has restored.
+    # If the manifest lists parts all the same, it is an old manifest that a user has restored.
     for part in _read_manifest(hidden, output).get("parts", ()) if hidden.below() else ():
         new = [(path, _final_place(path, hidden, output)) for path in (hidden / part).below()]
         with ThreadPoolExecutor(_PARALLEL_COPIES) as pool:
@@ -77,7 +77,7 @@ def read_from_store(folder: Remote, read: Callable[[Remote], T]) -> T:
 
 
 def _current(folder: Remote) -> tuple[Remote, list[dict[str, Any]]]:
-    """Return the location of a part's current content, and the manifests that determine it."""
+    """Return where a part of an output is now, in its place or under a hidden prefix, and the manifests."""
     output = folder.parent
     hidden = [output / markers.BACKFILL, output / markers.new_table(folder.name)]
     manifests = [_read_manifest(one, output) for one in hidden]
@@ -90,7 +90,7 @@ def _current(folder: Remote) -> tuple[Remote, list[dict[str, Any]]]:
 
 
 def _write_manifest(hidden: Remote, output: Remote, parts: Sequence[str]) -> None:
-    # The id differs in each manifest, so that a reader can detect that parts were replaced meanwhile.
+    # Give each manifest another id, so that a reader can detect that parts were replaced meanwhile.
     text = seal({"id": uuid4().hex, "parts": [*parts]})
     _manifest_place(hidden, output).write_bytes(text.encode())
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def _never_lost() -> None:
-    """Raise nothing, because a lock on a disk cannot be lost."""
+    """Do nothing: this is the check of a lock on a disk, which cannot be lost."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Held:
     confirm: Callable[[], None] = _never_lost
 
     def __call__(self) -> None:
-        """Call ``check``."""
+        """Raise `OutputError` if the job has noticed that it lost the lock; see ``check``."""
         self.check()
 
 
@@ -65,7 +65,7 @@ class Store(Protocol):
         is_ours: Callable[[], bool] | None = None,
         seen: str | None = None,
     ) -> str | None:
-        """Write the file so that it appears complete, or not at all.
+        """Write the file, which appears complete or not at all; return its new version.
 
         Args:
             write: writes the content to the path or buffer that it is given.
@@ -84,7 +84,7 @@ class Store(Protocol):
         """Return the version of the file, for `write_whole`; "" if there is no file or no version."""
 
     def append(self, data: bytes) -> None:
-        """Append to the file, which is created if needed, durably; if this raises, the file is unchanged."""
+        """Append to the file durably, and create it if needed; after an error, the file is unchanged."""
         raise UnsupportedOperation
 
     def remove_incomplete_line(self) -> None:
@@ -92,13 +92,13 @@ class Store(Protocol):
         raise UnsupportedOperation
 
     def source(self) -> Target:
-        """Return the file as a path or buffer, which readers of file formats accept."""
+        """Return a file on a disk as its path, an object as a buffer; readers of file formats accept both."""
 
     def open_parts(self) -> AbstractContextManager[IO[bytes]]:
-        """Open the file to read parts of it; of an object, only these parts are requested."""
+        """Open the file to read parts of it; from an object store, only these parts are requested."""
 
     def written_ns(self) -> int:
-        """Return when the file was written, in nanoseconds since 1970; for an object, the listed time.
+        """Return when the file was written, in nanoseconds since 1970.
 
         Object stores list times in whole seconds.
 
@@ -108,16 +108,16 @@ class Store(Protocol):
         """
 
     def sync(self) -> None:
-        """Wait until the file, or the list of names in the folder, survives a loss of power."""
+        """Wait until the content of the file, or the names in the folder, survive a loss of power."""
 
     def make_folder(self) -> None:
-        """Create the folder and its parents durably, if the store has folders."""
+        """Create the folder and its parents durably; in an object store, do nothing."""
 
     def remove_tree(self) -> None:
-        """Remove the folder and its content as far as possible; errors are ignored."""
+        """Remove the folder and its content; leave what cannot be removed, and raise no error."""
 
     def check_writable(self) -> int | None:
-        """Check that the folder exists or can be created, and can be written to; create nothing.
+        """Check that the folder can be written to, or can be created, without creating it.
 
         Returns:
             Free bytes on its disk; None for an object store.
@@ -134,24 +134,24 @@ class Store(Protocol):
         """
 
     def locked(self) -> AbstractContextManager[Held]:
-        """Create an output folder, and lock it against other jobs, also of this process, in a ``with`` block.
+        """Create an output folder, and lock it in a ``with`` block against other jobs, also of this process.
 
         Raises:
             OutputError: on entry, if another job holds the lock, or the folder cannot be written to.
         """
 
     def copy_beside(self, name: str, never_change: Callable[[str], bool]) -> Location:
-        """Copy the files of the folder, except hidden ones, durably into the new folder ``name`` beside it.
+        """Copy the folder durably to a new folder ``name`` beside it, without hidden files; return the copy.
 
         ``never_change`` returns, for the name of a file, whether the file never changes; such a file may be
         linked instead of copied.
         """
 
     def replace_parts(self, hidden: str, parts: Sequence[str]) -> None:
-        """Replace the folders ``parts`` in this one by those in its folder ``hidden``: all, or none."""
+        """Replace folders in this folder by those in its folder ``hidden``: all or, after an error, none."""
 
     def complete_replacement(self, hidden: str) -> None:
-        """Complete a `replace_parts` that was killed; remove a hidden folder that is incomplete."""
+        """Complete a `replace_parts` whose process was killed, or remove an incomplete hidden folder."""
 
     def read_consistently(self, read: Callable[[Location], T]) -> T:
         """Read a part of an output that a job may be replacing now; return its old or its new content.

@@ -27,24 +27,24 @@ _ERROR_CLASSES = {
 
 @contextmanager
 def store_worker_error(output: Location) -> Iterator[None]:
-    """Write a `StatecastError` that the block raises to a file in the output folder, and raise it again."""
+    """If the ``with`` block raises a `StatecastError`, write it to a file in the output folder, too."""
     try:
         yield
     except StatecastError as error:
         record = {"kind": type(error).__name__, "line": str(error)}
-        with suppress(OSError):  # if the disk is full, `error_to_report` reports the full disk instead
+        with suppress(OSError):  # If the disk is full, `error_to_report` reports that instead.
             write_text(output / markers.worker_error(os.getpid()), seal(record))
         raise
 
 
 def clear_worker_errors(output: Location) -> None:
-    """Delete the error files of earlier runs."""
+    """Delete the files into which the workers of earlier runs wrote their errors."""
     for path in _error_files(output):
         path.unlink(missing_ok=True)
 
 
 def error_to_report(output: Location, error: BaseException) -> StatecastError:
-    """Return the error to report after a runner raised ``error``.
+    """Return the error that a job reports to the user after its runner raised ``error``.
 
     The result is ``error`` itself if it is a `StatecastError`; else the first error that a worker wrote to a
     file; without such a file, an `EngineError` with the last line of the runner's own error.
@@ -54,11 +54,11 @@ def error_to_report(output: Location, error: BaseException) -> StatecastError:
     try:
         record = unseal(min(_error_files(output), key=lambda file: store_of(file).written_ns()).read_bytes())
         kind, line = _ERROR_CLASSES[record["kind"]], str(record["line"])
-    except (OSError, ValueError, KeyError, TypeError):  # no worker has left a readable error file
-        if _is_full(output):  # the disk is full, so no worker could write its error
+    except (OSError, ValueError, KeyError, TypeError):  # No worker has written a readable error file.
+        if _is_full(output):  # On a full disk, no worker could write its error.
             return OutputError(f"{output}: the disk is full: make room, and start it again")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        # leave out stack frames and the engine's logs
+        # Leave out stack frames and the engine's logs.
         raised = [line for line in lines if _EXCEPTION_LINE.match(line)]
         return EngineError(
             f"the pipeline failed: {[*lines[:1], *raised][-1] if lines else type(error).__name__}"
@@ -67,7 +67,7 @@ def error_to_report(output: Location, error: BaseException) -> StatecastError:
 
 
 def _error_files(output: Location) -> list[Location]:
-    """Return the error files that workers wrote."""
+    """Return the files in the output folder into which workers wrote their errors."""
     return [*output.glob(markers.WORKER_ERRORS)]
 
 

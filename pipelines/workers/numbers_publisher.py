@@ -1,4 +1,4 @@
-"""Measure one shard, and publish its numbers for the job."""
+"""Collect the numbers of one shard, such as latencies and drift, and publish them for the job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipelines.sinks.numbers import (
 )
 from pipelines.storage import Location, store_of
 
-_DRIFT_EVERY_S = 1.0  # seconds between two measurements of the drift of a shard, which take some milliseconds
+_DRIFT_EVERY_S = 1.0  # Seconds between two measurements of a shard's drift; each takes some milliseconds.
 
 
 class NumbersPublisher:
@@ -65,7 +65,7 @@ class NumbersPublisher:
             self._recent.append((closed, ms))
 
     def is_due(self, has_issued: bool) -> bool:
-        """Return whether to publish now.
+        """Return whether the numbers of the shard are to be published now.
 
         On a disk, new forecasts are published at once. A store bills every request, so there only the time
         since the last publication counts.
@@ -75,7 +75,7 @@ class NumbersPublisher:
         return (has_issued and not is_billed) or time.monotonic() - self._published_s >= every_s
 
     def publish(self, shard: Shard, *, is_last: bool = False) -> None:
-        """Publish the numbers of the shard.
+        """Publish the current numbers of the shard.
 
         Args:
             shard: the shard.
@@ -107,7 +107,7 @@ class NumbersPublisher:
             publish(self._output, self._published)
 
     def _update_drift(self, shard: Shard, is_last: bool) -> None:
-        """Measure the drift if a window has closed, at most once a second unless ``is_last``."""
+        """Measure the drift again if a window has closed, at most once a second unless ``is_last``."""
         now_s = time.monotonic()
         is_due = is_last or now_s - self._drift_at_s >= _DRIFT_EVERY_S
         if is_due and shard.closed_through != self._drift_of_window:
@@ -115,7 +115,7 @@ class NumbersPublisher:
             self._drift = drift_of(self._profile_of(shard.state.model_version), shard.state)
 
     def publish_snapshot(self, duration_s: float) -> None:
-        """Publish that a snapshot was completed now; the other numbers stay as published last.
+        """Publish the time and the duration of a snapshot that was just completed; change no other number.
 
         The publication does not wait for the next batch, because the source may send none.
 
@@ -132,6 +132,6 @@ class NumbersPublisher:
 
 
 def closed_us(shard: Shard) -> int | None:
-    """Return the end of the last window that a shard has closed, in microseconds; None before the first."""
+    """Return the end of the last window that a shard has closed, in microseconds; None if it closed none."""
     closed = shard.closed_through
     return None if closed is None else shard.state.freq.end_us(closed)

@@ -56,20 +56,20 @@ def has_ended(settings: StepSettings) -> bool:
 
 
 def is_owned_by_another_run(settings: StepSettings) -> bool:
-    """Return whether another run owns the output folder: on a cluster, workers may outlive their own run."""
+    """Return whether another run owns the output folder, which a worker must check before it writes."""
     try:
         return (settings.output / markers.OWNER).read_bytes() != settings.job.encode()
     except FileNotFoundError:
-        # The hidden folder and its owner file are gone: the backfill ended, or another run began it again.
-        # A write to the removed folder fails on a disk, but would succeed in a store.
-        # So return True for a store, to prevent a write into a folder that is gone.
+        # The owner file was in the hidden folder of a backfill, which has ended or was begun again.
+        # A write to the removed folder fails on a disk, but would succeed in an object store.
+        # So return True for an object store, to prevent a write into a folder that is gone.
         return store_of(settings.output).on_disk is None
     except OSError:
         return False
 
 
 def mark_shard_ended(settings: StepSettings, shard: int) -> None:
-    """Record that a shard has written its last snapshot of the run."""
+    """Record in a file that a shard has written its last snapshot of the run."""
     write_text(settings.output / markers.ended_shard(shard), "")
 
 
@@ -92,11 +92,11 @@ class WriteGuard:
 
     @property
     def is_abandoned(self) -> bool:
-        """True after `abandon`, or after `may_write` has returned False; this reads no file."""
+        """Whether the run must not write any more, as far as it is known without reading a file."""
         return self._abandoned.is_set()
 
     def may_write(self) -> bool:
-        """Return whether the run may write; this reads the owner of the output folder."""
+        """Read who owns the output folder, and return whether this run may still write."""
         if not self._abandoned.is_set() and is_owned_by_another_run(self._settings):
             self._abandoned.set()
         return not self._abandoned.is_set()

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-# parameters of mallopt, from glibc's malloc.h
+# The numbers of mallopt's parameters, from glibc's malloc.h.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
 _LESS_PRIORITY = 5  # a quarter of a core that another thread wants, too; with 19 it would be almost nothing
 _LEAST_PRIORITY = 19
-_LARGEST_FROM_HEAP: Final = 32 * 2**20  # in bytes; glibc accepts no larger threshold
+_LARGEST_FROM_HEAP: Final = 32 * 2**20  # The largest threshold that glibc accepts, in bytes.
 _TRIM_ABOVE: Final = 2**30
 
 
@@ -39,7 +39,7 @@ def lower_priority_of_thread() -> None:
 
 
 def reuse_freed_memory() -> None:
-    """Let all threads reuse freed memory; call this before a second thread allocates any.
+    """Let all threads reuse freed memory; call this before a second thread allocates memory.
 
     By default glibc gives every thread its own arena and returns large blocks to the kernel, which zeroes
     each page again for the next block. Blocks of forecasts are many megabytes and follow each other, so a
@@ -54,7 +54,7 @@ def reuse_freed_memory() -> None:
 
 @contextmanager
 def without_collecting_loaded_objects() -> Iterator[None]:
-    """Exclude the objects that exist now from garbage collection while the block runs.
+    """Exclude the objects that exist now from garbage collection while the ``with`` block runs.
 
     These objects belong mainly to imported modules. Each collection would traverse all of them, and stop
     every thread meanwhile.

@@ -24,7 +24,7 @@ from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import DataError
 
 _LOOK_EVERY_S = 0.005
-_LONGEST_PAUSE_S = 0.25  # limit of each wait, so that the warming also ends if the shards always have work
+_LONGEST_PAUSE_S = 0.25  # A pause of the warming ends after this time, even if shards still have work.
 
 
 class WarmingTask:
@@ -82,17 +82,17 @@ class WarmingThread:
         return task, self._thread.put(task.run)
 
     def abandon(self) -> None:
-        """End the current task at its next pause, and skip the tasks that have not begun."""
+        """End the task that is running at its next pause, and skip the tasks that have not begun."""
         self._is_abandoned = True
         self._thread.abandon()
 
     def close(self) -> None:
-        """End the thread.
+        """Wait until the tasks are done, and end the thread.
 
         Raises:
             BaseException: the error of a task.
         """
-        with suppress(CancelledError):  # the thread was abandoned
+        with suppress(CancelledError):  # This error means that the thread was abandoned.
             self._thread.close()
 
     def _pause(self) -> None:
@@ -109,7 +109,7 @@ class WarmingThread:
 
 
 class ShardModels:
-    """The model versions that step one shard.
+    """The model versions that step one shard: in use, next, and shadow.
 
     Call all methods but `profile_of` only in the thread of the shard.
 
@@ -137,16 +137,16 @@ class ShardModels:
 
     @property
     def versions(self) -> list[str]:
-        """The versions of all models that forecast for the job, without the shadow."""
+        """The model versions that forecast for the job, from the first to the last; without the shadow."""
         return [self._first.version, *(change.forecaster.version for change in self._changes)]
 
     def profile_of(self, version: str) -> Profile:
-        """Return the training profile of a model version; other threads may call this, too."""
+        """Return the training profile of a model version; this may be called in any thread."""
         found = (change.forecaster for change in self._changes if change.forecaster.version == version)
         return next(found, self._first).profile
 
     def models(self, batch: Batch | None = None) -> Models:
-        """Return the model versions, with all changes that were decided before a batch.
+        """Return the model versions, including the changes that were decided before ``batch``.
 
         Raises:
             DataError: the journal lacks a change, or cannot be read.
@@ -168,7 +168,7 @@ class ShardModels:
             self._repaired.update(series_ids)
 
     def warm_up(self, shard: Shard) -> None:
-        """Step the next version through the windows that the shard has closed, in the background.
+        """Step the next model version through the windows that the shard has closed, in the background.
 
         Call this after each block of windows, so that the new version catches up until the change.
         """
@@ -182,7 +182,7 @@ class ShardModels:
             self._task = self._thread.start(self._warming)
 
     def _finish(self, forecaster: Forecaster, state: State) -> State:
-        """Return the state of a new version at its change; the warming thread computed most of it before."""
+        """Return the state of a new model version at its change, mostly computed by the warming thread."""
         warming, task = self._warming, self._task
         self._warming = self._task = None
         if warming is None or warming.forecaster.version != forecaster.version:

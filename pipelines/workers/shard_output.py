@@ -16,7 +16,7 @@ from pipelines.workers.step_settings import StepSettings
 
 
 class ShardOutput:
-    """Writes the output of one shard while its run may write; afterwards it writes nothing.
+    """Writes the output of one shard into files or topics, as long as the run may write.
 
     Args:
         settings: settings of the run.
@@ -36,7 +36,7 @@ class ShardOutput:
         self._files = ShardFiles(settings.output, number, settings.shards, settings.format, settings.flat)
 
     def write(self, output: Output) -> None:
-        """Write the rows and forecasts of one output.
+        """Write the rejected and replaced rows and the forecasts in ``output``.
 
         Raises:
             OutputError: a file cannot be written, or an earlier message could not be delivered.
@@ -58,7 +58,7 @@ class ShardOutput:
             self._write_forecasts(SHADOW, output.shadow, late)
 
     def take_unsynced(self) -> list[Location]:
-        """Return the files written since the last call; pass them to `make_durable` before a snapshot."""
+        """Return the files written since the last call, which `make_durable` needs before a snapshot."""
         return self._files.taken()
 
     def make_durable(self, files: Iterable[Location]) -> None:
@@ -75,7 +75,7 @@ class ShardOutput:
     def remove_after(
         self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int, versions: Iterable[str]
     ) -> None:
-        """Remove the files that were written after a snapshot; see `ShardFiles.remove_after`."""
+        """Remove the shard's output files that were written after a snapshot."""
         self._files.remove_after(closed_us, offsets, snapshot_ns, versions)
 
     def _write_rows(self, part: str, output: Output, rows: pl.DataFrame) -> None:

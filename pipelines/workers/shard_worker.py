@@ -61,11 +61,11 @@ class ShardWorker:
 
     @property
     def counts(self) -> Counts:
-        """The counts of rows of the shard, after the last batch that was applied."""
+        """The counts of the shard's rows, after the last batch that was applied."""
         return self._shard.counts
 
     def step(self, batch: Batch) -> None:
-        """Apply a batch, and queue the writing of its output: forecasts and rows, then the snapshot.
+        """Apply a batch to the shard, and queue the writing of its forecasts and rows, then of a snapshot.
 
         Disks are slow, so the next block is computed while this one is written.
 
@@ -75,7 +75,7 @@ class ShardWorker:
         has_issued = False
         windows_per_step = self._settings.windows_per_step
         for shard, output in apply(self._shard, batch, self._models.models(batch), windows_per_step):
-            if self._guard.is_abandoned:  # check between blocks, because a batch may have many blocks
+            if self._guard.is_abandoned:  # Check after each block, because a batch may have many blocks.
                 return
             self._shard = shard
             if output.revises and output.forecasts is not None:
@@ -92,15 +92,16 @@ class ShardWorker:
                 self._snapshots.put(self._write_snapshot)
 
     def _write_snapshot(self) -> None:
-        """Copy the shard in its own thread, and write the copy after the output that precedes it.
+        """Copy the shard, wait until its earlier output is written, and write the copy as a snapshot.
 
-        The shard is copied because its arrays change in place while the snapshot is written. Only one copy
-        exists at a time, because copies of all shards would double the memory of the fleet's state: one
-        thread makes and writes the copies of all shards. So the shards' snapshots are of different moments.
+        The shard is copied, in its own thread, because its arrays change in place while the snapshot is
+        written. Only one copy exists at a time, because copies of all shards would double the memory of the
+        fleet's state: one thread makes and writes the copies of all shards. So the shards' snapshots are of
+        different moments.
         """
-        with suppress(CancelledError):  # raised if the run was abandoned or a thread has failed
+        with suppress(CancelledError):  # This error means that the run was abandoned or a thread failed.
             copy = self._thread.put(self._copy).result()
-            # The writer works in order: when it runs this task, it has written all output before the copy.
+            # The writer works in order. So when it runs this task, it has written the output before the copy.
             files = self._writer.put(self._output.take_unsynced).result()
             if self._guard.may_write():
                 self._snapshot_writer.write(copy, files)
@@ -110,13 +111,13 @@ class ShardWorker:
         return self._shard.copy()
 
     def _finish(self, batch: Batch, shard: Shard, has_issued: bool) -> None:
-        """Publish the numbers of the shard once the output of a batch is written.
+        """Publish the numbers of the shard; the writer calls this after it has written a batch's output.
 
         ``shard`` is the shard after the batch.
         """
         if has_issued:
             self._publisher.record_latency(batch, shard)
-        # run this in the thread of the snapshots, so that no older snapshot replaces the last one
+        # Run `_end` in the thread of the snapshots, so that no older snapshot replaces the last one.
         if batch.ends:
             self._snapshots.put(partial(self._end, batch, shard))
         elif self._publisher.is_due(has_issued) and self._guard.may_write():
@@ -133,14 +134,14 @@ class ShardWorker:
         if batch.snapshot:
             self._snapshot_writer.write(shard, self._output.take_unsynced())
         self._publisher.publish(shard, is_last=True)
-        # do this last, because the engine may stop once all shards have ended
+        # Do this last, because the engine may stop when all shards have ended.
         mark_shard_ended(self._settings, shard.number)
 
 
 def _open_shard(
     settings: StepSettings, snapshots: SnapshotWriter, models: ShardModels, output: ShardOutput
 ) -> Shard:
-    """Read a shard's snapshot, re-warm it if needed, and remove the files that this run will write again.
+    """Return a shard from its snapshot; re-warm it if needed, and remove files that the run writes again.
 
     A state is re-warmed if none of the job's model versions made it. A history with such a state is removed:
     the windows that are closed already cannot be repaired then. Files are removed in a resumed run only: the

@@ -1,4 +1,4 @@
-"""Write the snapshots of one shard, each after the output that precedes it is durable."""
+"""Write the snapshots of one shard; before each, wait until the shard's earlier output is durable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.workers.step_settings import StepSettings
 
 
 class SnapshotWriter:
-    """Writes the snapshots of one shard; create a writer before the shard's snapshot is read.
+    """Writes the snapshots of one shard; it must be created before the shard's snapshot is read.
 
     The writer records which version of the snapshot exists when it is created; see `OwnedFile`.
 
@@ -43,7 +43,7 @@ class SnapshotWriter:
         self._file = snapshot_file.owned(settings.states, number, settings.shards)
 
     def take_over(self) -> tuple[Shard, int]:
-        """Read the snapshot of the shard, which no earlier run can replace from then on.
+        """Read the snapshot of the shard, and prevent earlier runs from replacing it.
 
         Returns:
             The shard, and when its snapshot was written, in nanoseconds since 1970.
@@ -57,7 +57,7 @@ class SnapshotWriter:
         )
 
     def write(self, shard: Shard, files: Iterable[Location]) -> None:
-        """Write a snapshot, unless the run may not write any more.
+        """Write a snapshot of the shard, if the run may still write.
 
         Args:
             shard: the shard.

@@ -61,7 +61,7 @@ class StepSettings:
 
 @lru_cache(maxsize=4)
 def forecaster_of(data: bytes, covariates: bytes = b"") -> Forecaster:
-    """Return the decoded forecaster with its covariate tables, cached in the process.
+    """Decode a forecaster and its covariate tables, and return it; the process caches the result.
 
     Args:
         data: the forecaster as `Forecaster.to_bytes` encodes it.

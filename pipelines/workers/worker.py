@@ -18,8 +18,8 @@ from pipelines.workers.shard_worker import ShardWorker
 from pipelines.workers.step_settings import StepSettings
 from pipelines.workers.worker_thread import WorkerThread
 
-_BLOCKS_AHEAD = 4  # at most this many blocks of forecasts wait to be written; each has up to 150 MB
-# at most this many batches wait for a thread, so that a slow thread does not delay the others
+_BLOCKS_AHEAD = 4  # At most this many blocks of forecasts, of up to 150 MB each, wait to be written.
+# At most this many batches wait for each thread.
 _BATCHES_AHEAD = 8
 
 
@@ -46,17 +46,17 @@ class Workers:
         self._topics = None if settings.topics is None else TopicWriter(settings.topics)
         self._shards: dict[int, ShardWorker] = {}
         self._requested: set[int] = set()
-        self._reported: dict[int, Counts] = {}  # the counts of each shard at the last call of `take_counts`
+        self._reported: dict[int, Counts] = {}  # The counts that `take_counts` returned last, by shard.
         self._counts_lock = threading.Lock()
 
     def is_new(self, number: int) -> bool:
-        """Return True in the first call for a shard, and False in later calls."""
+        """Return whether this is the first call for the shard ``number``."""
         new = number not in self._requested
         self._requested.add(number)
         return new
 
     def take_counts(self) -> list[tuple[Counts, Counts]]:
-        """Return the counts of each open shard at the previous call and now.
+        """Return for each open shard its counts of rows at the previous call, and its counts now.
 
         In the first call the previous counts are the counts of the snapshot from which the shard was opened.
         """
@@ -83,22 +83,22 @@ class Workers:
             thread.wait()
 
     def abandon(self) -> None:
-        """Skip all work that has not begun, even the remaining blocks of a batch."""
+        """Skip the work that has not begun, including the remaining blocks of a batch."""
         self._guard.abandon()
         for thread in (*self._threads, self._writer, self._snapshots):
             thread.abandon()
         self._warming.abandon()
 
     def close(self) -> None:
-        """End the threads after all queued work, the last snapshots included.
+        """Wait until the queued work, including the last snapshots, is done, and end the threads.
 
         Raises:
             StatecastError: some of the work failed.
         """
         failed: list[BaseException] = []
         threads = (*self._threads, self._writer, self._snapshots)
-        # A snapshot waits for the other threads, so close no thread before all threads have finished.
-        # Abandon the remaining tasks of the warming thread, because no window follows that needs them.
+        # Close no thread before all threads have finished, because a snapshot waits for the other threads.
+        # Abandon the remaining tasks of the warming thread: no window follows, so nothing needs them.
         waits, closes = [thread.wait for thread in threads], [thread.close for thread in threads]
         for end in (*waits, self._warming.abandon, *closes, self._warming.close):
             try:
@@ -134,7 +134,7 @@ _workers_lock = threading.Lock()
 
 
 def workers_of_job(settings: StepSettings) -> Workers:
-    """Return the workers of a run of a job in this process; the first call makes them."""
+    """Return this process's `Workers` for a run; the first call for a run creates them."""
     with _workers_lock:
         if settings.job not in _workers_of_jobs:
             _workers_of_jobs[settings.job] = Workers(settings)
@@ -142,7 +142,7 @@ def workers_of_job(settings: StepSettings) -> Workers:
 
 
 def end_job(job: str, *, abandon: bool = False) -> None:
-    """Close the workers of a run of a job, if this process has any.
+    """End this process's `Workers` for a run, if there are any.
 
     Args:
         job: `StepSettings.job`.

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
-_CHECK_EVERY_S = 0.2  # how often a blocked `put` checks whether the thread was abandoned
+_CHECK_EVERY_S = 0.2  # How often a `put` that waits checks whether the thread was abandoned.
 
 
 class WorkerThread:
@@ -29,7 +29,7 @@ class WorkerThread:
         self._thread.start()
 
     def put(self, work: Callable[[], _T]) -> Future[_T]:
-        """Queue a task and return its future result; wait while the queue is full.
+        """Queue a task, after a wait if the queue is full, and return the future of its result.
 
         The result is cancelled if the thread skips the task, because it was abandoned or an earlier task has
         failed.
@@ -47,7 +47,7 @@ class WorkerThread:
         return result
 
     def wait(self) -> None:
-        """Wait until all tasks are done.
+        """Wait until all queued tasks are done.
 
         Raises:
             BaseException: the error of a task; the tasks after it were skipped.
@@ -56,7 +56,7 @@ class WorkerThread:
         self.check()
 
     def close(self) -> None:
-        """End the thread after all tasks are done.
+        """Wait until all queued tasks are done, and end the thread.
 
         Raises:
             BaseException: the error of a task; the tasks after it were skipped.
@@ -68,11 +68,11 @@ class WorkerThread:
 
     @property
     def is_busy(self) -> bool:
-        """True while a task is running or waiting."""
+        """Whether a task is running or waiting in the queue."""
         return self._todo.unfinished_tasks > 0
 
     def abandon(self) -> None:
-        """Skip the tasks that have not begun."""
+        """Skip the tasks that have not begun, and all later tasks."""
         self._abandoned = True
 
     def check(self) -> None:
@@ -96,7 +96,7 @@ class WorkerThread:
                 self._failed = error
                 result.set_exception(error)
             finally:
-                # free these objects now, because they may hold the rows of many windows
+                # Free these objects now, because they may hold the rows of many windows.
                 del task, work, result
                 self._todo.task_done()
         self._todo.task_done()

@@ -1,4 +1,4 @@
-"""A stream of bytes that is converted from another stream."""
+"""A base class for a stream of bytes that are converted from another stream."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import BinaryIO, ClassVar, cast
 
 
 class ByteStream(io.RawIOBase):
-    """A stream whose bytes a subclass converts from the chunks of a file."""
+    """Base class of a stream of bytes; a subclass converts each chunk of a file to bytes of the stream."""
 
     _CHUNK: ClassVar[int]
     """Number of bytes that are read from the file at once."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Begin with the next byte of ``file``."""
+        """Convert the bytes of ``file`` from its current position on."""
         self._file = file
         self._ready = b""
         self._ended = False
 
     @abstractmethod
     def _convert(self, chunk: bytes) -> bytes:
-        """Return the bytes that follow from the next chunk; ``_ended`` is True if ``chunk`` is the last."""
+        """Convert the next chunk of the file to bytes of the stream; `_ended` is True for the last chunk."""
 
     def readable(self) -> bool:
         """Return True: the stream can be read; see `io.RawIOBase`."""
         return True
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        """Fill a buffer with the next bytes, and return their number; see `io.RawIOBase`."""
+        """Write the next bytes of the stream into a buffer, and return their number; see `io.RawIOBase`."""
         while not self._ready and not self._ended:
             chunk = self._file.read(self._CHUNK)
             self._ended = not chunk
@@ -39,5 +39,5 @@ class ByteStream(io.RawIOBase):
         return len(taken)
 
     def buffered(self) -> BinaryIO:
-        """Return the stream with a buffer, as readers of lines need it."""
+        """Return a buffered reader of this stream, which readers of lines need."""
         return cast(BinaryIO, io.BufferedReader(self, self._CHUNK))

@@ -1,4 +1,4 @@
-"""Check a job's files before it begins: their columns, and whether files of two sensors would be mixed."""
+"""Check a job's files before the job begins: their columns, and whether they would mix several sensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schemas.errors import DataError
 
 
 def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
-    """Check the files of a job, and return the files and notices for the user.
+    """Check the input files of a job; return all found files, and notices for the user.
 
     Raises:
         DataError: a file cannot be read, or no layout fits its columns, unless ``data.skip_bad_files`` is
@@ -27,7 +27,7 @@ def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
     for file in found.files:
         try:
             checked.append(tables.check(file, columns))
-        except DataError:  # skip the file here: the reason is reported when the job reads the file
+        except DataError:  # Skip the file here: the error is reported when the job reads the file.
             if not job.data.skip_bad_files:
                 raise
             bad += 1
@@ -41,7 +41,7 @@ def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
 
 
 def _notices(files: list[tables.FileCheck]) -> list[str]:
-    """Return the notices of files, each once, with the first file and the number of the other files."""
+    """Return each notice about files once, with the first file that has it and the number of the others."""
     of: dict[str, list[Path]] = {}
     for file in files:
         for line in file.notices:

@@ -21,19 +21,19 @@ SERIES_NAMES = ("series_id", "unique_id", "item_id")
 TIME_NAMES = ("timestamp", "ds", "time", "date", "datetime", "date_time", "time_hour")
 VALUE_NAMES = ("value", "y", "target")
 
-# names of a pandas index without a name: in CSV files, in CSV files read back by pandas, in Parquet files
+# The names of the column of an unnamed pandas index: in CSV files, written once or twice, or in Parquet.
 _INDEX = re.compile(rf"{re.escape(UNNAMED)}\d+\)|Unnamed: \d+(?:\.\d+)?|__index_level_\d+__")
 
-# names of columns that pandas and R make from an index or from row names
+# The names of columns that pandas and R make from an index or from row names.
 _RESET_INDEX = re.compile(r"index|level_\d+|X|rownames|\.\.\.\d+")
 
-# a column of this many cells without a number is text; with fewer, its rows may just be bad
+# A column without a number in this many cells counts as text. With fewer cells, its rows may just be bad.
 _ENOUGH_CELLS = 20
 
 
 @dataclass(frozen=True)
 class Beside:
-    """Facts about a file that the names and cells of its columns do not show.
+    """What a reader knows about a file besides its columns: folder columns, and index columns of pandas.
 
     Attributes:
         folders: columns that the names of its folders give, such as ``series_id=007``.
@@ -44,7 +44,7 @@ class Beside:
     index: tuple[str, ...] = ()
 
     def is_index(self, name: str) -> bool:
-        """Return whether a column numbers or labels the rows; it may hold times, but it is never a series."""
+        """Return whether a column is the index of a data frame: it may hold times, but never a series."""
         return name in self.index or bool(_INDEX.fullmatch(name))
 
 
@@ -79,12 +79,12 @@ class Layout:
 
     @property
     def lacks_series_name(self) -> bool:
-        """True if nothing names the series: the file has only a column of times and one such as "value"."""
+        """Whether nothing names the series: the file has only a column of times and one such as "value"."""
         is_alone = self.kind == "wide" and len(self.values) == 1
         return is_alone and self.values[0].strip().lower() in VALUE_NAMES
 
     def numbers(self, time_format: str) -> list[str]:
-        """Return the columns of numbers; the column of times is one of them if ``time_format`` is a unit."""
+        """Return the columns read as numbers: values, observed covariates, and times that are numbers."""
         named = (*self.values, *self.observed, *([self.timestamp] if time_format in UNITS else []))
         return list(dict.fromkeys(named))
 
@@ -119,7 +119,7 @@ def find_layout(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside
 
 
 def is_long(there: Sequence[str], columns: Columns, beside: Beside = NO_FILE_FACTS) -> bool:
-    """Return whether a file with these columns is long; only names and settings decide it."""
+    """Return whether a file with the columns ``there`` is long, as its column names and the settings say."""
     named = columns.series_columns or columns.value or _alias([*there, *beside.folders], SERIES_NAMES)
     return columns.layout == "long" or (columns.layout == "auto" and bool(named))
 
@@ -180,7 +180,7 @@ def _wide(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside) -> L
 
 
 def _refuse_several_series(path: Path, head: pl.DataFrame, time: str, values: tuple[str, ...]) -> None:
-    """Raise if a file looks long, with a series column of an unknown name such as ``sensor_no``.
+    """Raise DataError if a file looks long, with a series column of an unknown name such as ``sensor_no``.
 
     Raises:
         DataError: most times occur more than once, and one column has the name of a value column.
@@ -202,7 +202,7 @@ def _alias(there: Sequence[str], names: Sequence[str]) -> str:
 
 
 def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str) -> str:
-    """Return the first of the named columns whose cells are all times and not plain numbers; "" if none."""
+    """Return the first of the named columns that holds only times and no plain numbers; "" if none does."""
     for column in head.select(names):
         known = column.filter(cells.given(column))
         if column.dtype.is_numeric() or known.is_empty() or cells.numbers(known).is_not_null().any():
@@ -215,7 +215,7 @@ def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str)
 
 
 def _numbers_rows(column: pl.Series) -> bool:
-    """Return whether a column has the name of a former index and its cells are consecutive numbers."""
+    """Return whether a column only numbers the rows: it is named like an index, and counts up by 1."""
     if not _RESET_INDEX.fullmatch(column.name):
         return False
     steps = cells.numbers(column).diff().drop_nulls()
@@ -233,6 +233,6 @@ def _either(names: Sequence[str]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first eight of some names as text, and the number of the others."""
+    """Return names as text: the first eight, and the number of the others."""
     shown = ", ".join(names[:8])
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown

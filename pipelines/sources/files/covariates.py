@@ -35,7 +35,7 @@ def read_tables(config: CovariatesConfig) -> Tables:
 
 
 def with_tables(forecaster: Forecaster, config: CovariatesConfig) -> Forecaster:
-    """Return the forecaster with the job's tables of covariates.
+    """Return a copy of a forecaster that uses the job's tables of covariates.
 
     Raises:
         ConfigError: the job names a table or column that the forecaster was trained without.
@@ -60,7 +60,7 @@ def with_tables(forecaster: Forecaster, config: CovariatesConfig) -> Forecaster:
 
 
 def missing_tables(forecaster: Forecaster, config: CovariatesConfig) -> list[str]:
-    """Return notices for covariates that a forecaster was trained with and the job does not name.
+    """Return notices about the covariates that a forecaster was trained with but the job does not name.
 
     There is one line for each table, and one for all observed covariates together.
     """

@@ -18,7 +18,8 @@ UNNAMED = "(unnamed "
 _LONGEST_BYTES = 8 << 20
 _MOST_LINES = 50
 _QUOTED, _QUOTED_BYTES = re.compile(r'"(?:[^"]|"")*"'), re.compile(rb'"(?:[^"]|"")*"')
-_OPEN = re.compile(rb'(?:^|[,;\t|])\s*"')  # a quote that opens a cell; complete cells were removed before
+# A quote that opens a cell. Complete quoted cells were removed from the text before.
+_OPEN = re.compile(rb'(?:^|[,;\t|])\s*"')
 
 
 class Header(NamedTuple):
@@ -70,12 +71,12 @@ def read_header(path: Path, file: BinaryIO) -> Header:
 
 
 def _with_line_breaks(lines: int, line: bytes, rest: Iterator[tuple[int, bytes]]) -> tuple[int, bytes]:
-    """Return the whole header and the number of its last line; quoted cells may span several lines."""
+    """Return the number of the header's last line and the header, whose cells may contain line breaks."""
     last, whole = lines, line
     while _OPEN.search(_QUOTED_BYTES.sub(b"", whole)):
         last, more = next(rest, (last, b""))
         if not more or last > lines + _MOST_LINES or len(whole) > _LONGEST_BYTES:
-            return lines, line  # a stray quote: the header is the first line alone
+            return lines, line  # The quote is stray, so the header is the first line alone.
         whole += more
     return last, whole
 
@@ -87,7 +88,7 @@ def _delimiter(header: str) -> str:
 
 
 def _cells_of(path: Path, line: str, delimiter: str) -> list[str]:
-    """Return the cells of a header line of any length, split by the rules for the rows below it."""
+    """Return the cells of a header line, split by the same rules as the rows of the file."""
     most_cells = line.count(delimiter) + 1
     try:
         table = pacsv.read_csv(

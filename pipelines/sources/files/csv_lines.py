@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from pipelines.sources.files.byte_stream import ByteStream
 
-# stand-ins for the replaced characters: private-use characters, which ordinary text does not have
+# Stand-ins for replaced characters. They are private-use characters, which ordinary text does not have.
 _LINE_FEED, _RETURN, _QUOTE, _DELIMITER = "\ue00a", "\ue00d", "\ue00b", "\ue00c"
 
 _MOST_LINES = 50
 _MOST_BYTES = 1 << 16
-_LONGEST_BYTES = 8 << 20  # a longer line is passed on in pieces
+_LONGEST_BYTES = 8 << 20  # A longer line is passed on in pieces.
 
 
 class RowPerLine(ByteStream):
@@ -37,12 +37,12 @@ class RowPerLine(ByteStream):
     _CHUNK = 1 << 20
 
     def __init__(self, file: BinaryIO, header_lines: int, delimiter: str, cells: int) -> None:
-        """Begin with the first byte of ``file``, text in UTF-8; ``cells`` is the number of columns."""
+        """Read ``file``, a CSV file in UTF-8, from its beginning; ``cells`` is the number of columns."""
         super().__init__(file)
         self.has_replaced = False
         self._delimiter = delimiter
         self._cells = cells
-        self._edges = np.zeros(256, bool)  # characters that may be beside the quotes of a cell
+        self._edges = np.zeros(256, bool)  # Which characters may be beside the quotes of a cell.
         self._edges[list(f'"\r\n{delimiter}'.encode())] = True
         sign = re.escape(delimiter.encode())
         # A complete cell. In a cell that does not begin with a quote, a quote is an ordinary character.
@@ -57,15 +57,15 @@ class RowPerLine(ByteStream):
         return rows
 
     def _split_at_last_line(self, text: bytes) -> tuple[bytes, bytes]:
-        """Split a text after its last complete line."""
-        # a carriage return at the very end may be the first half of a line break
+        """Return the complete lines of a text, and the rest."""
+        # Do not split after a carriage return at the very end, which may be half of a line break.
         cut = len(text) if self._ended else max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
         if not cut and len(text) > _LONGEST_BYTES:
             cut = len(text)
         return text[:cut], text[cut:]
 
     def _with_rows_on_lines(self, text: bytes) -> tuple[bytes, bytes]:
-        """Return the text with each row on one line, and the unfinished row at its end."""
+        """Return a text's complete rows, each on one line, and the unfinished row at the end of the text."""
         if b'"' not in text:
             return text, b""
         signs = np.frombuffer(text, np.uint8)
@@ -82,7 +82,7 @@ class RowPerLine(ByteStream):
             start, after = int(bounds[line]), int(bounds[line + 1])
             if line < next_line or not self._is_open(text[start:after].rstrip(b"\r\n")):
                 continue
-            closing = following.get(line)  # the next line with an odd number of quotes
+            closing = following.get(line)  # The next line with an odd number of quotes.
             lines = (len(bounds) - 1 if closing is None else closing + 1) - line
             stop = int(bounds[line + lines])
             is_near = line in following and lines <= _MOST_LINES and stop - start <= _MOST_BYTES
@@ -100,7 +100,7 @@ class RowPerLine(ByteStream):
     def _quoted_lines(
         self, signs: NDArray[np.uint8], bounds: NDArray[np.int64]
     ) -> tuple[list[int], list[int]]:
-        """Return the lines with an odd number of quotes, and the lines with a quote inside a cell."""
+        """Return the indices of lines with an odd number of quotes, and with a quote inside a cell."""
         at = np.flatnonzero(signs == ord('"'))
         firsts = np.searchsorted(at, bounds)
         counts = np.diff(firsts)
@@ -113,7 +113,7 @@ class RowPerLine(ByteStream):
         return np.flatnonzero(counts % 2).tolist(), irregular.tolist()
 
     def _is_open(self, line: bytes) -> bool:
-        """Return whether a line ends inside a quoted cell."""
+        """Return whether a line ends inside a quoted cell, so that the row may go on in the next line."""
         place = 0
         while (found := self._ending.match(line, place)) is not None:
             place = found.end()
@@ -127,13 +127,13 @@ class RowPerLine(ByteStream):
         return plain.replace(self._delimiter.encode(), _DELIMITER.encode())
 
     def restore(self, text: str) -> str:
-        """Return a text with its stand-ins turned back into quotes and delimiters."""
+        """Return a text with its stand-ins replaced by the original characters."""
         for sign, stand_in in self._stand_ins():
             text = text.replace(stand_in, sign)
         return text
 
     def restore_cells(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return a frame of String columns with their stand-ins turned back into quotes and delimiters."""
+        """Return a frame of String columns with the stand-ins replaced by the original characters."""
         if not self.has_replaced:
             return frame
         cells = pl.all()
@@ -142,15 +142,15 @@ class RowPerLine(ByteStream):
         return frame.with_columns(cells)
 
     def is_stray(self, text: str) -> bool:
-        """Return whether a line has a quoted cell that does not end."""
+        """Return whether a converted line has a stray quote: one whose quoted cell does not end."""
         return _QUOTE in text
 
     def _stand_ins(self) -> tuple[tuple[str, str], ...]:
         return ("\n", _LINE_FEED), ("\r", _RETURN), ('"', _QUOTE), (self._delimiter, _DELIMITER)
 
     def _is_row(self, text: bytes) -> bool:
-        """Return whether lines are one row with as many cells as the header."""
-        # decode byte by byte, which is enough to count the cells
+        """Return whether several lines of text are one row with as many cells as the header."""
+        # Decode byte by byte, which is enough to count the cells.
         lines = io.StringIO(text.decode("latin-1"), newline="")
         try:
             rows = list(csv.reader(lines, delimiter=self._delimiter, strict=True))
@@ -169,6 +169,6 @@ def _on_one_line(row: bytes) -> bytes:
 def row_per_line(
     file: BinaryIO, header_lines: int, delimiter: str, cells: int
 ) -> tuple[BinaryIO, RowPerLine]:
-    """Return a buffered `RowPerLine`, and the stream itself, which can restore the replaced characters."""
+    """Return a buffered reader of a `RowPerLine`, and the `RowPerLine`, which restores characters."""
     raw = RowPerLine(file, header_lines, delimiter, cells)
     return raw.buffered(), raw

@@ -10,13 +10,13 @@ import polars as pl
 
 from schemas.errors import DataError
 
-_GROUPS = "'’ \u00a0\u202f"  # separators of thousands that numbers with either decimal sign may have
+_GROUPS = "'’ \u00a0\u202f"  # Separators of thousands that occur with a decimal point and a decimal comma.
 _SIGN = r"^\s*[+-]?"
 
 
 @dataclass(frozen=True)
 class _Style:
-    """Patterns for numbers with one of the two decimal signs."""
+    """Patterns for numbers in one of two styles: with decimal points, or with decimal commas."""
 
     decimal: str
     group: str
@@ -33,7 +33,7 @@ class _Style:
 
     @property
     def sure(self) -> str:
-        """The pattern of a number that is possible in this style only: ``1.5`` if it has points."""
+        """The pattern of a number that only this style allows, such as ``1.5`` with decimal points."""
         decimal, group = rf"\{self.decimal}", rf"\{self.group}"
         not_three = rf"(?:0|[1-9]\d{{3,}}|0\d+){decimal}\d+|\d+{decimal}(?:\d{{1,2}}|\d{{4,}})"
         groups = rf"[1-9]\d{{0,2}}(?:{group}\d{{3}}){{2,}}|{self._grouped}+{decimal}\d+"
@@ -41,7 +41,7 @@ class _Style:
 
     @property
     def unsure(self) -> str:
-        """The pattern of a number that may be a whole number in the other style, such as ``1,234``."""
+        """The pattern of a number that would be a whole number in the other style, such as ``1,234``."""
         return rf"{_SIGN}[1-9]\d{{0,2}}\{self.decimal}\d{{3}}\s*$"
 
 
@@ -65,13 +65,13 @@ class Decimals:
     """
 
     def __init__(self, path: Path, setting: str) -> None:
-        """Begin a file; ``setting`` is the decimal sign, ``.`` or ``,``, or ``auto`` to find it."""
+        """Begin a file; ``setting`` is its decimal sign (``.`` or ``,``), or ``auto`` to find the sign."""
         self._path = path
         self._sign = "" if setting == "auto" else setting
-        self._unsure = ""  # an earlier cell such as 1.234, which means 1234 if the file has decimal commas
+        self._unsure = ""  # An earlier cell such as 1.234, which means 1234 if the file has decimal commas.
 
     def rewrite(self, frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-        """Return the frame with the numbers in the named text columns as digits and a point.
+        """Return a frame with the numbers in the named text columns rewritten with a decimal point.
 
         Currencies and percent signs are removed: ``12,5 %`` becomes 12.5. A number in brackets is negative,
         as accountants write it. A number with the other decimal sign becomes text that cannot be read as one.
@@ -92,10 +92,10 @@ class Decimals:
     def _find_sign(self, cells: pl.DataFrame) -> None:
         columns = cells.get_columns()
         if not any(column.str.contains("[.,]").any() for column in columns):
-            return  # a whole number is read the same with a decimal point and a decimal comma
+            return  # The decimal sign does not matter for whole numbers.
         commas, points = (_first(columns, _STYLES[sign].sure) for sign in ",.")
         if commas and points:
-            # Take the less frequent sign for typing errors; the cells with it are quarantined later.
+            # The less frequent sign counts as typing errors, and cells with this sign are quarantined later.
             counts = {
                 sign: sum(int(c.str.contains(_STYLES[sign].sure).sum()) for c in columns) for sign in ",."
             }
@@ -127,7 +127,7 @@ def _first(columns: Iterable[pl.Series], pattern: str) -> str:
 
 
 def _are_thousands(columns: Iterable[pl.Series]) -> bool:
-    """Return whether all whole numbers are below 1,000, as in a file that separates thousands."""
+    """Return whether the whole numbers of all columns are below 1,000, as in a file that groups digits."""
     for column in columns:
         whole = column.filter(column.str.contains(_WHOLE)).str.strip_chars().cast(pl.Float64, strict=False)
         if (whole.abs() >= 1000).any():

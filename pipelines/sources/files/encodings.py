@@ -14,7 +14,7 @@ _MARKS = (
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
-)  # UTF-32 first, because its little-endian mark begins with the mark of UTF-16
+)  # UTF-32 comes first, because its little-endian mark begins with the mark of UTF-16.
 _WINDOWS = "cp1252"  # holds all printable characters of Latin-1
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # text in Windows-1252 has none of these; other files do
@@ -22,7 +22,7 @@ _LONGEST_BYTES = 8 << 20  # a longer line is judged by its beginning
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
-    """Return the text of a file as a stream of UTF-8.
+    """Return a stream of a text file's bytes in UTF-8, converted if the file has another encoding.
 
     ``encoding`` is a name, or ``auto``. With ``auto``, a file that begins with the byte order mark of UTF-16
     or UTF-32, as text files of Excel do, has this encoding. Otherwise its first line with a character beyond
@@ -53,7 +53,7 @@ def _marked(file: BinaryIO) -> str:
 
 
 class _Recoded(ByteStream):
-    """A stream of the UTF-8 bytes of a file in another encoding."""
+    """A stream that converts a file in another encoding to UTF-8."""
 
     _CHUNK = 1 << 16
 

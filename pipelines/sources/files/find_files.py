@@ -18,7 +18,7 @@ _MOST_SHOWN = 3
 
 @dataclass(frozen=True)
 class InputFiles:
-    """The files under the input paths of a job.
+    """The files that a job reads, and notices about the files that it leaves out.
 
     Attributes:
         files: the files to read, sorted by folder.
@@ -30,7 +30,7 @@ class InputFiles:
 
 
 def reason_left_out(folder: Path, path: Path) -> str | None:
-    """Return why a file below a folder is not read; None if it is read."""
+    """Return why a file below an input folder is not read; None if it is read."""
     if any(part[0] in "._" for part in path.relative_to(folder).parts):
         return HIDDEN
     if path.is_dir():
@@ -87,7 +87,7 @@ def _matching(path: str | Path) -> list[Path]:
 
 
 def input_files(paths: Sequence[str | Path]) -> list[Path]:
-    """Return the files that `find_files` finds, without the notices."""
+    """Return the files at and below input paths, as `find_files` does, but without notices."""
     return find_files(paths).files
 
 

@@ -25,7 +25,7 @@ from pipelines.sources.files.file_kinds import is_parquet, kind_of
 from schemas import arrow
 from schemas.errors import DataError
 
-# names of added columns; because of the zero byte, no column of a file has such a name
+# The names of columns that reading adds. They have a zero byte, so that no column of a file is called so.
 ROW, PROBLEM = "\0row", "\0problem"
 
 _NO_UTF8 = "is not text in UTF-8: save it as UTF-8, or set data.encoding, such as 'cp1252' for files of Excel"
@@ -87,7 +87,7 @@ def index_columns(path: Path) -> tuple[str, ...]:
 
 
 def batches(path: Path, names: Sequence[str], rows: int, encoding: str = "auto") -> Frames:
-    """Yield the rows of a file in frames of at most ``rows`` rows: the named columns, and ``ROW``.
+    """Yield the rows of a file in frames of at most ``rows`` rows, with the named columns and row numbers.
 
     ``ROW`` (Int64) counts the data rows of the file from 1. Columns of CSV and JSON lines files are String;
     columns of Parquet files have the file's types. A frame with rows that cannot be split into cells
@@ -157,15 +157,15 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
         buffered, text = row_per_line(file, lines, delimiter, len(header))
         reader = pacsv.open_csv(
             buffered,
-            # use one thread: with more, pyarrow does not report the numbers of skipped rows
+            # Use one thread, because with more pyarrow does not report the numbers of skipped rows.
             read_options=pacsv.ReadOptions(
                 use_threads=False,
-                # a block must hold at least one row
+                # A block must be large enough for at least one row.
                 block_size=max(min(max(rows * 32, 1 << 20), 32 << 20), 8 * size, 256 * len(header)),
                 column_names=header,
                 skip_rows=lines,
             ),
-            # cells have no line breaks, because `RowPerLine` has replaced them
+            # Cells contain no line breaks, because `RowPerLine` has replaced them.
             parse_options=pacsv.ParseOptions(
                 delimiter=delimiter, invalid_row_handler=skip, newlines_in_values=False
             ),
@@ -186,7 +186,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
 
 
 def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataFrame:
-    """Return the rows of a block with their numbers, together with the broken rows among them.
+    """Return the rows of a block and the broken rows between them, each with its row number.
 
     Args:
         frame: the rows of the block that could be split into cells.
@@ -197,8 +197,8 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
     among: dict[int, str] = {}
     end = row + frame.height
     for number in sorted(broken):
-        # ``frame`` lacks the broken rows, so each of them moves the end of the block by one row.
-        # A broken row directly after the last row of the block belongs to the block.
+        # Each broken row moves the end of the block by one row, because ``frame`` lacks the broken rows.
+        # If a broken row directly follows the last row of the block, it belongs to the block.
         if frame.height and number > end + 1:
             break
         among[number] = broken.pop(number)
@@ -216,7 +216,7 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
 
 def _parquet(path: Path, names: list[str], rows: int) -> Frames:
     row = 0
-    # read INT96 times as microseconds: nanoseconds in int64 overflow outside the years 1678 to 2261
+    # Read INT96 times as microseconds, because nanoseconds in int64 end with the years 1678 and 2261.
     with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
         for field in file.schema_arrow:
             if field.name in names and arrow.is_unreadable(field.type):

@@ -13,7 +13,7 @@ import polars as pl
 
 from schemas.errors import DataError
 
-_KEY_LINES = 1_000  # column names are collected from this many lines at the beginning of a file
+_KEY_LINES = 1_000  # The column names are collected from this many lines at the beginning of a file.
 
 
 def first_keys(path: Path, file: BinaryIO) -> list[str]:
@@ -34,14 +34,15 @@ def first_keys(path: Path, file: BinaryIO) -> list[str]:
 
 
 def all_keys(file: BinaryIO) -> list[str]:
-    """Return the keys of all objects of an open file; a line that is not a JSON object has none."""
+    """Return the keys of all JSON objects of an open file; lines that are not JSON objects are skipped."""
     found: dict[str, None] = {}
     filled = (line for line in file if line.strip())
     while lines := list(islice(filled, _KEY_LINES * 10)):
         try:
             keys = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None).columns
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            keys = [key for line in lines for key in _keys(line)]  # `frames` raises for the broken line later
+            # Skip a broken line here: `frames` raises an error for the line later.
+            keys = [key for line in lines for key in _keys(line)]
         found |= dict.fromkeys(keys)
     return list(found)
 
@@ -70,7 +71,7 @@ def _keys(line: bytes) -> list[str]:
 
 
 def _objects(path: Path, names: list[str], lines: list[bytes], before: int) -> pl.DataFrame:
-    """Return lines as String columns; the first is line ``before + 1`` of the file."""
+    """Return JSON lines as a frame of String columns; the first is line ``before + 1`` of the file."""
     schema = dict.fromkeys(names, pl.String)
     filled = [line for line in lines if line.strip()]
     try:
@@ -78,14 +79,14 @@ def _objects(path: Path, names: list[str], lines: list[bytes], before: int) -> p
         if frame.height == len(filled):
             return frame
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        pass  # the slower reader below accepts NaN, and finds the line with the fault
+        pass  # The slower reader below accepts NaN, and finds the line with the fault.
     found = [_object(path, before + i, line) for i, line in enumerate(lines, 1) if line.strip()]
     return pl.DataFrame([{name: _cell(one.get(name)) for name in names} for one in found], schema=schema)
 
 
 def _object(path: Path, number: int, line: bytes) -> dict[str, object]:
     try:
-        # keep the text of numbers, and accept NaN and Infinity, which many programs write
+        # Return numbers as their text, and accept NaN and Infinity, which many programs write.
         found = json.loads(line, parse_float=str, parse_int=str, parse_constant=str)
     except (ValueError, RecursionError):
         found = None

@@ -12,7 +12,8 @@ from pipelines.sources.files.file_kinds import is_parquet, is_plain_text, why_un
 from pipelines.sources.files.find_files import HIDDEN
 from schemas.errors import DataError
 
-_QUIET_S = 1.0  # a text file is complete if it ends with a line break and has not changed for this long
+# A text file counts as complete if it ends with a line break and has not changed for this long.
+_QUIET_S = 1.0
 _FOOTER = b"PAR1"
 
 
@@ -37,7 +38,7 @@ class ReadyFile:
 
 @dataclass
 class _Seen:
-    """A file that is not ready: since when it has had this identity, and whether reading it has failed."""
+    """A file that is not ready yet: since when it is unchanged, and whether reading it has failed."""
 
     identity: Identity
     since_s: float
@@ -45,7 +46,7 @@ class _Seen:
 
 
 class Listing:
-    """Lists a folder repeatedly, and records since when each file that is not ready has not changed."""
+    """Lists a watched folder repeatedly, and finds the files that are ready to be read."""
 
     def __init__(self, folder: Path, settle_s: float) -> None:
         """Watch ``folder``; an incomplete file counts as ready after ``settle_s`` without a change."""
@@ -68,11 +69,12 @@ class Listing:
             if one is None or one.identity != identity or one.since_s > now_s:
                 one = _Seen(identity, now_s)
             seen[name] = one
-            if left_out:  # report the file only when it has settled, because a writer may still rename it
+            # Report the name of a file only when it has settled, because a writer may still rename the file.
+            if left_out:
                 if now_s - one.since_s >= self._settle_s:
                     ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))
                 continue
-            # if the modification time is in the future, count from the first listing that had the file
+            # The modification time may be in the future. Then count from the first listing with the file.
             quiet_s = now_s - min(identity[2] / 1e9, one.since_s)
             is_settled = quiet_s >= self._settle_s
             path = self._folder / name
@@ -82,7 +84,7 @@ class Listing:
         return sorted(ready, key=lambda found: found.path.name)
 
     def postpone(self, found: ReadyFile) -> None:
-        """Mark a file that cannot be read: `look` returns it again when it has changed or has settled."""
+        """Mark a file that cannot be read, so that `look` returns it only after it has changed or settled."""
         if found.path.name in self._seen:
             self._seen[found.path.name].is_broken = True
 
@@ -98,7 +100,7 @@ class Listing:
                             at = entry.stat()
                             files.append((entry.name, (entry.name, at.st_size, at.st_mtime_ns), ""))
                     except OSError:
-                        continue  # the file was removed during the listing
+                        continue  # The file was removed during the listing.
         except OSError as error:
             raise DataError(
                 f"{self._folder}: the watched folder is gone ({error.strerror}): create it again"
@@ -116,7 +118,7 @@ def _why_left_out(entry: os.DirEntry[str]) -> str | None:
 
 
 def _looks_complete(path: Path, quiet_s: float) -> bool:
-    """Return whether a file seems complete.
+    """Return whether a file seems complete, so that it can be read.
 
     A complete Parquet file ends with a footer. A complete text file ends with a line break, and has not
     changed for `_QUIET_S`.

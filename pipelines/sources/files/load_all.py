@@ -20,7 +20,7 @@ from schemas.errors import DataError
 
 @dataclass(frozen=True)
 class LoadedRows:
-    """The rows of a job's files.
+    """All rows of a job's files, valid and rejected, and notices about them.
 
     Attributes:
         rows: observation frame of the valid rows, with duplicates.
@@ -74,7 +74,7 @@ def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda ro
 
 
 def _nothing_left(path: str, rejected: pl.DataFrame, outside: int) -> str:
-    """Return the error message for files without a valid row."""
+    """Return the error message for a job whose files have no valid row."""
     if not outside and not len(rejected):
         return f"{path}: holds no rows"
     first = f"; the first: {rejected['reason'][0]}" if len(rejected) else ""

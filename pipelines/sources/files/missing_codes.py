@@ -6,13 +6,13 @@ import polars as pl
 
 _CODES = tuple(sign * float("9" * digits) for digits in range(2, 9) for sign in (-1, 1))  # 99 to 99999999
 _FEWEST = 2
-_FAR = 3.0  # a code is further from the other values than this many times their range
+_FAR = 3.0  # A code's distance from the other values is more than this many times the values' range.
 _HUGE = 1e30
 _MOST_PIECES = 64
 
 
 def missing_code_notices(rows: pl.DataFrame) -> list[str]:
-    """Return a notice about values that probably mean a missing value, such as -9999; [] if there are none.
+    """Return a notice about codes such as -9999 that probably mean a missing value; [] without codes.
 
     A code such as -9999 is reported if a series holds it at least twice and its distance from the series'
     other values is more than three times their range. Values of 1e30 and more are always reported. The
@@ -26,18 +26,18 @@ def missing_code_notices(rows: pl.DataFrame) -> list[str]:
 
 
 class Codes:
-    """Finds values that probably mean a missing value, such as -9999, in rows that are added piece by piece.
+    """Finds codes such as -9999 that probably mean a missing value, in rows that are added frame by frame.
 
     `missing_code_notices` describes which values it reports.
     """
 
     def __init__(self) -> None:
-        """Start the search; no rows have been added yet."""
+        """Begin a search, without any rows yet."""
         self._odd: list[pl.DataFrame] = []
         self._others: list[pl.DataFrame] = []
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Add the observations of a piece."""
+        """Add ``rows``, a frame of observations, to the rows in which codes are searched."""
         value, is_odd = pl.col("value"), _is_odd()
         self._odd.append(rows.filter(is_odd).group_by("series_id", "value").len())
         self._others.append(
@@ -49,7 +49,7 @@ class Codes:
             self._combine_pieces()
 
     def notices(self) -> list[str]:
-        """Return the notice of `missing_code_notices` for all added rows; [] if there is none."""
+        """Return the notice about the codes in all added rows; [] if no value is a code."""
         if not self._others:
             return []
         self._combine_pieces()

@@ -1,4 +1,4 @@
-"""Refuse wide files that have different values of one series at one time: they are of several sensors."""
+"""Refuse wide files of several sensors: files that have different values of one series at one time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from schemas.errors import DataError
 ReadRows = Callable[[Path], Iterator[pl.DataFrame]]
 """A function that yields the observations of a file in pieces."""
 
-_CELL_BYTES = 64  # the approximate memory of a value that is compared
+_CELL_BYTES = 64  # The approximate memory of each compared value.
 _MOST_FILES = 1_000
 
 
@@ -40,13 +40,13 @@ class WideFile:
     rows: int
 
     def may_clash(self, other: WideFile) -> bool:
-        """Return whether the files have a common series, and overlapping times."""
+        """Return whether two files have a common series and overlapping times, so that values may differ."""
         meets = self.first_us <= other.last_us and other.first_us <= self.last_us
         return meets and self.path != other.path and not self.series.isdisjoint(other.series)
 
 
 class _Clash(NamedTuple):
-    """Two values of one series at one time, in two files."""
+    """Two different values of one series at one time, in two files."""
 
     series: str
     time: str
@@ -56,7 +56,7 @@ class _Clash(NamedTuple):
 
 
 def wide_file(path: Path, layout: Layout, columns: tables.Columns) -> WideFile | None:
-    """Return a wide file with the span of its times; None if the file need not be compared with others.
+    """Read the span of a wide file's times; return None if the file need not be compared with others.
 
     A file need not be compared if it is long, if it has no time, or if ``data.layout = wide`` is set, which
     states that all files are of one sensor.
@@ -83,7 +83,7 @@ def refuse_clashes(
     *,
     skip_bad_files: bool,
 ) -> None:
-    """Raise if files of a job have different values of one series at one time; see `refuse_sensors`.
+    """Raise DataError if wide files of a job have different values of one series at one time.
 
     Args:
         looked: the checked files; the times of files with a common series are read.
@@ -101,14 +101,14 @@ def refuse_clashes(
             continue
         try:
             wide.append(wide_file(file.path, file.layout, columns))
-        except DataError:  # skip the file here: the reason is reported when the job reads the file
+        except DataError:  # Skip the file here: the error is reported when the job reads the file.
             if not skip_bad_files:
                 raise
     refuse_sensors([file for file in wide if file is not None], read, memory_bytes)
 
 
 def refuse_sensors(files: Sequence[WideFile], read: ReadRows, memory_bytes: int) -> None:
-    """Raise if wide files have different values of one series at one time.
+    """Raise DataError if wide files have different values of one series at one time.
 
     Files of one sensor may follow each other, and may overlap if their values are equal. The last row of the
     file that ends first may differ, because it may be unfinished and a later file may complete it.
@@ -148,7 +148,7 @@ _HELD = {
 
 
 def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFile]]]:
-    """Return the files that may clash, in the order of ``files``, each with the files it may clash with."""
+    """Return each file that shares a series and times with other files, together with these files."""
     others: dict[Path, list[WideFile]] = {}
     open_until: list[WideFile] = []
     for file in sorted(files, key=lambda file: file.first_us):
@@ -162,7 +162,7 @@ def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFil
 
 
 def _spans(file: WideFile, others: Sequence[WideFile]) -> list[tuple[int, int]]:
-    """Return the spans of time, in microseconds, that a file shares with other files; overlaps are joined."""
+    """Return the spans of a file's times that other files also have, joined, in microseconds."""
     spans: list[tuple[int, int]] = []
     for low, high in sorted(
         (max(file.first_us, other.first_us), min(file.last_us, other.last_us)) for other in others
@@ -175,7 +175,7 @@ def _spans(file: WideFile, others: Sequence[WideFile]) -> list[tuple[int, int]]:
 
 
 def _share(file: WideFile, spans: Sequence[tuple[int, int]]) -> float:
-    """Return the approximate share of a file's rows in spans of its times."""
+    """Return approximately which share of a file's rows is in the given spans of time."""
     whole = file.last_us - file.first_us
     return sum(high - low for low, high in spans) / whole if whole else 1.0
 
@@ -183,7 +183,7 @@ def _share(file: WideFile, spans: Sequence[tuple[int, int]]) -> float:
 def _rows_of(
     file: WideFile, others: Sequence[WideFile], read: ReadRows, turn: tuple[int, int]
 ) -> pl.DataFrame:
-    """Return the values of a file that other files may also have; for each series and time the last value.
+    """Return the values of a file to compare with other files, the last value for each series and time.
 
     ``turn`` is the number of this pass and the number of all passes; each pass compares other times.
     """
@@ -200,7 +200,7 @@ def _rows_of(
 
 
 def _clash(rows: pl.DataFrame, held: pl.DataFrame) -> _Clash | None:
-    """Return the first row for which an earlier file has another value of the series and time, or None."""
+    """Return the first of ``rows`` whose value differs from that of an earlier file; None if none does."""
     pairs = rows.join(held, on=["series_id", "timestamp"], suffix="_other")
     ends, ends_other = pl.col("last_us"), pl.col("last_us_other")
     is_unfinished = (ends != ends_other) & (
@@ -215,7 +215,7 @@ def _clash(rows: pl.DataFrame, held: pl.DataFrame) -> _Clash | None:
 
 
 def _clash_message(path: Path, clash: _Clash) -> str:
-    """Return the error message for a clash."""
+    """Return the error message for two files that have different values of one series at one time."""
     return (
         f"{path}: series {clash.series!r} is {clash.value:g} at {clash.time}, and {clash.other_value:g} in "
         f"{clash.other}: values of two sensors would be read as one series: give the columns of each "
@@ -225,20 +225,20 @@ def _clash_message(path: Path, clash: _Clash) -> str:
 
 
 class WideFiles:
-    """The last 1,000 wide files that were read from a watched folder, to refuse a new file of another sensor.
+    """The last 1,000 wide files read from a watched folder, with which each new file is compared.
 
     A new file is compared with the earlier files that have a common series and overlapping times.
     """
 
     def __init__(self, columns: tables.Columns, read: ReadRows, memory_bytes: int) -> None:
-        """Begin with no files; see `wide_file` and `refuse_sensors` for the parameters."""
+        """Begin without files; `wide_file` and `refuse_sensors` describe the parameters."""
         self._columns = columns
         self._read = read
         self._memory_bytes = memory_bytes
         self._files: dict[Path, WideFile] = {}
 
     def remember(self, paths: Iterable[Path]) -> None:
-        """Add files that an earlier run has read, except files that cannot be read any more."""
+        """Add files that an earlier run has read; leave out files that cannot be read any more."""
         for path in list(paths)[-_MOST_FILES:]:
             try:
                 self._keep(wide_file(path, tables.layout_of(path, self._columns), self._columns))
@@ -246,7 +246,7 @@ class WideFiles:
                 continue
 
     def take(self, path: Path, layout: Layout) -> None:
-        """Compare a new file with the earlier files, then add it.
+        """Compare a new file with the earlier files, and add it to them.
 
         Raises:
             DataError: the file cannot be read, or has values of another sensor than an earlier file.

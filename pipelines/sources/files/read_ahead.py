@@ -1,4 +1,4 @@
-"""Read ahead: a thread parses the next piece of a file while the last piece is validated."""
+"""Read ahead: a thread parses the next rows of a file while the rows before them are validated."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 _MOST_PIECES: Final = 2
-_CHECK_EVERY_S: Final = 0.2  # how often a blocked thread checks whether the iterator was closed
+_CHECK_EVERY_S: Final = 0.2  # How often a thread that waits checks whether the iterator was closed.
 
 
 def ahead(work: Generator[T, None, None]) -> Iterator[T]:
-    """Yield the items of ``work``, which runs in a separate thread and is closed there.
+    """Yield the items of the generator ``work``, which runs in a thread ahead of the caller.
 
     This saves time if the work releases Python's global lock, as Arrow and Polars do.
 

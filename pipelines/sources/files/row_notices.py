@@ -31,18 +31,18 @@ class Notes:
 
 
 class NoticeCollector:
-    """Collects the notices that training also gives, from rows that are added piece by piece."""
+    """Collects notices about the rows that a job reads, as training does, from frames that are added."""
 
     def __init__(self, notes: Notes) -> None:
-        """Start the collection; no rows have been added yet."""
+        """Begin a collection, without any rows yet."""
         self._notes = notes
         self._codes = Codes()
         self._filled: NDArray[np.int64] = np.empty(0, np.int64)
-        # For the notice about weekdays, one row for each weekday that the rows have is enough.
+        # Hold only one row for each weekday, which is enough for the notice about weekdays.
         self._days = observations.empty().select("timestamp")
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Add the observations of a piece."""
+        """Add ``rows``, a frame of observations, to the rows that the notices are about."""
         if not len(rows):
             return
         freq, times = self._notes.windows.frequency, rows.select("timestamp")
@@ -52,7 +52,7 @@ class NoticeCollector:
         self._codes.add(rows)
 
     def write(self) -> None:
-        """Write the notices about all added rows; ignore errors, because no row depends on the notices."""
+        """Write the notices about all added rows into the file; ignore an error of the disk or the store."""
         windows = self._notes.windows
         weekday = weekday_notice(self._days, windows)
         lines = [
@@ -66,7 +66,7 @@ class NoticeCollector:
 
 
 def read_notices(path: Location) -> tuple[str, ...]:
-    """Return the notices that a source has written; empty if the source has not read all rows."""
+    """Return the notices in the file that a source has written; empty if there is no such file."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):

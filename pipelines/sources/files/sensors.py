@@ -13,7 +13,7 @@ from schemas.errors import DataError
 
 
 def refuse_unnamed_series(path: Path, layout: Layout, columns: Columns, others: int | None = None) -> None:
-    """Raise if a file does not name its series, and the job reads (or may later read) more files like it.
+    """Raise DataError if nothing in a file names its series, and the job may read more such files.
 
     Args:
         path: the file.
@@ -35,7 +35,7 @@ def refuse_unnamed_series(path: Path, layout: Layout, columns: Columns, others: 
 
 
 def refuse_merged_sensors(files: Sequence[FileCheck], columns: Columns) -> None:
-    """Raise if files of several sensors would be read as one series.
+    """Raise DataError if files of several sensors would be read as one series.
 
     Raises:
         DataError: two sensors would become one series; the message names one of the files and the fix.

@@ -16,7 +16,7 @@ import pyarrow as pa
 from schemas import observations
 
 _PREFIX = ".runs-"
-_BLOCKS = 64  # number of blocks of each run; the merge holds one block of each run in memory
+_BLOCKS = 64  # Each run has this many blocks, of which the merge holds one in memory.
 
 _FRAME_ROWS = 1 << 18
 
@@ -46,7 +46,7 @@ class Sorter:
     _delete: Callable[[], object] | None = None
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Add rows to the input."""
+        """Add rows to the input of the sorter; write a sorted run if the memory is full."""
         if not len(rows):
             return
         self._held.append(rows)
@@ -55,18 +55,18 @@ class Sorter:
             self._spill()
 
     def finish(self) -> None:
-        """End the input; after this, `frames` may be called."""
+        """End the input of the sorter, so that `frames` can be called."""
         if self._runs and self._held:
             self._spill()
         elif self._held:
             self._held = [self._sorted()]
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        """Yield all rows in order, in frames that fit into memory; may be called again after `finish`."""
+        """Yield all rows in order of time, in frames that fit into memory; call `finish` before this."""
         yield from _in_larger_frames(self._merged()) if self._runs else self._held
 
     def close(self) -> None:
-        """Release the rows, and delete the sorted runs on the disk."""
+        """Free the memory of the sorter, and delete its sorted runs on the disk."""
         self._held, self._runs = [], []
         if self._delete is not None:
             self._delete()
@@ -85,7 +85,7 @@ class Sorter:
         self._runs.append(path)
 
     def _run_folder(self) -> Path:
-        """Return the folder of the sorted runs.
+        """Return the hidden folder of the sorted runs; create it for the first run.
 
         It is deleted with this object or at the end of the process.
         """
@@ -103,8 +103,8 @@ class Sorter:
             last_times_us = [run.last_us for run in runs if run.has_more]
             if not last_times_us:
                 break
-            # Take only rows before this time: a run may have more rows of this time in its next block.
-            # Rows of a run must precede the rows of the same time in later runs.
+            # Take only rows before ``bound_us``, because a run may have more rows of this time to come.
+            # Rows with equal times must stay in the order of the runs.
             bound_us = min(last_times_us)
             ready = [run.take_before(bound_us) for run in runs]
             yield from _in_order(ready)
@@ -115,7 +115,7 @@ class Sorter:
 
 
 def _in_larger_frames(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Yield the rows of the frames in larger frames, of at least `_FRAME_ROWS` rows except the last."""
+    """Join frames to frames of at least `_FRAME_ROWS` rows, and yield these; the last may have fewer."""
     held: list[pl.DataFrame] = []
     for frame in frames:
         held.append(frame)
@@ -133,7 +133,7 @@ def _in_order(parts: list[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 
 class _Run:
-    """A sorted run that is read block by block; ``block`` holds the rows that were read and not yet taken."""
+    """A sorted run that is read block by block; ``block`` holds the rows that are still to be merged."""
 
     def __init__(self, path: Path) -> None:
         self._file = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -143,12 +143,12 @@ class _Run:
 
     @property
     def has_more(self) -> bool:
-        """Whether the file has more blocks."""
+        """Whether the file of the run has more blocks to read."""
         return self._next < int(self._file.num_record_batches)
 
     @property
     def last_us(self) -> int:
-        """The time of the last row that was read, in microseconds."""
+        """The time of the last row that was read from the run, in microseconds."""
         return self._last_us
 
     def read_on(self) -> None:
@@ -158,7 +158,7 @@ class _Run:
         self.block = pl.concat([self.block, read], rechunk=True) if len(self.block) else read
 
     def take_before(self, us: int) -> pl.DataFrame:
-        """Remove the rows before a time from the block, and return them."""
+        """Remove the rows before the time ``us`` from the block, and return these rows."""
         cut = int(self.block["timestamp"].to_physical().search_sorted(us, side="left"))
         taken, self.block = self.block[:cut], self.block[cut:]
         return taken

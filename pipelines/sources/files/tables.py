@@ -43,7 +43,7 @@ class FileCheck:
 
     @property
     def notices(self) -> list[str]:
-        """Lines about the file for the user, without the path."""
+        """Notices about the file for the user; they do not contain the path."""
         lines = [*self.file_notices, *(["times have no zone, UTC assumed"] if self.lacks_zone else [])]
         unread = [*self.unread, *(f"{name} (of the folder)" for name, _ in self.folders)]
         return (
@@ -77,7 +77,7 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
 
 
 def layout_of(path: Path, columns: Columns) -> Layout:
-    """Return the layout of a file.
+    """Return the layout of a file: which columns hold the series, the times and the values.
 
     Raises:
         DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
@@ -101,7 +101,7 @@ def read_batches(
 
 
 def read_times(path: Path, columns: Columns, batch_rows: int = 200_000) -> Iterator[pl.Series]:
-    """Yield the times of a file's rows in batches, null if a cell is not a time; the values are not read.
+    """Yield only the times of a file's rows, in batches; a cell that is not a time becomes null.
 
     Raises:
         DataError: the file cannot be read, or no layout fits its columns; the message names the fix.

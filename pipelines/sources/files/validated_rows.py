@@ -1,4 +1,4 @@
-"""Read files as validated rows, with time bounds and the handling of unreadable files, for all jobs.
+"""Read files as validated rows; skip rows outside the time bounds, and handle unreadable files.
 
 Imports neither torch nor Beam nor MLflow.
 """
@@ -44,7 +44,7 @@ class Input:
     max_future_s: int | None = None
 
     def within(self, raw: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-        """Return the rows with times from ``start_us`` to before ``end_us``, and the number of other rows.
+        """Return the rows of a raw frame inside the time bounds, and the number of rows outside.
 
         Rows whose times cannot be read count as inside, so that validation rejects them.
         """
@@ -65,7 +65,7 @@ class Input:
         place: pl.Series,
         arrived_us: int | Callable[[pl.Series, pl.Series], pl.Series],
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return the valid rows and the rejected rows of a raw frame; rows in the future are rejected.
+        """Validate a raw frame, and return its valid and its rejected rows; rows in the future are rejected.
 
         Args:
             raw: raw frame.
@@ -91,7 +91,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a file after validation.
+    """The valid and the rejected rows of a part of a file.
 
     Attributes:
         rows: observation frame with ``offset``, the position of a row in its file from 0; all cells of a row
@@ -109,7 +109,7 @@ class Part:
 
     @property
     def size_bytes(self) -> int:
-        """The approximate size of the frames in memory."""
+        """The approximate size of this part's frames in memory, in bytes."""
         return int(self.rows.estimated_size() + self.rejected.estimated_size())
 
 
@@ -129,7 +129,7 @@ class WholeFile:
 
 
 def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Iterator[Part]:
-    """Yield the parts of a file after its first ``skip_rows`` rows; the same parts on every read.
+    """Yield the validated rows of a file in parts, which are the same on every read.
 
     Args:
         path: the file.
@@ -151,7 +151,7 @@ def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Itera
 
 
 def read_to_end(path: Path, how: Input, now_s: float, memory_bytes: int) -> WholeFile:
-    """Read a file to its end, to check all of it; keep its rows if they need at most ``memory_bytes``.
+    """Read a file to its end, to check all rows; return them if they need at most ``memory_bytes``.
 
     Raises:
         DataError: the file cannot be read, or is incomplete.
@@ -171,7 +171,7 @@ def read_to_end(path: Path, how: Input, now_s: float, memory_bytes: int) -> Whol
 
 
 def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: int) -> Iterator[Part]:
-    """Yield the parts of files, one file after the other; a skipped file is a single rejected row.
+    """Yield the validated rows of several files in parts; a file that is skipped is one rejected row.
 
     Raises:
         DataError: a file cannot be read, unless ``how.skip_bad_files``.
@@ -189,14 +189,14 @@ def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: in
 
 
 def bad_file(path: Path, error: DataError, place: int = 0) -> Part:
-    """Return a rejected row for a file that cannot be read, or for its rest from position ``place`` on."""
+    """Return one rejected row for a file that cannot be read from position ``place`` on."""
     reason = str(error).removeprefix(f"{path}: ")
     rejected = quarantine.whole_file(str(path), reason, place)
     return Part(observations.empty(offset=True), rejected, 0, place + 1)
 
 
 def newest_us(rows: pl.DataFrame) -> int | None:
-    """Return the latest time of the rows, in microseconds; None without rows."""
+    """Return the latest time in a frame of rows, in microseconds; None for an empty frame."""
     return _largest(rows["timestamp"].to_physical())
 
 
@@ -224,7 +224,7 @@ def _duration_text(seconds: int) -> str:
 
 
 def columns_of(job: JobConfig) -> tables.Columns:
-    """Return the columns that a job names in its data section and in ``covariates.observed``."""
+    """Return the names of columns that a job sets, in its data section and in ``covariates.observed``."""
     named = {name: getattr(job.data, name) for name in ColumnsConfig.model_fields}
     return tables.Columns(**named, observed=job.covariates.observed)
 
@@ -246,9 +246,9 @@ def input_of(job: JobConfig, freq: Frequency | None = None, *, skip_bad_files: b
 
 
 def rows_of(path: Path, how: Input, now_s: float) -> Iterator[pl.DataFrame]:
-    """Yield the observations of a file in pieces; stop without an error where the file cannot be read."""
+    """Yield the observations of a file in frames, up to where the file cannot be read; raise no error."""
     try:
         for part in read_file(path, how, now_s):
             yield part.rows
-    except DataError:  # stop here: the reason is reported when the job reads the file
+    except DataError:  # Ignore the error here: it is reported when the job reads the file.
         return

@@ -1,4 +1,4 @@
-"""Turn the rows that were polled from one partition into batches.
+"""Split the rows that were polled from one partition into batches.
 
 A poll ends at an arbitrary offset. Which rows are late must not depend on that offset, or a re-read would
 find other rows late. So the watermark before an offset is computed from the rows before that offset, and the
@@ -52,7 +52,7 @@ def batches(
     lateness_s: int,
     advanced_us: Callable[[Offsets], Offsets],
 ) -> tuple[list[Batch], Position]:
-    """Return the polled rows as batches, and the position after them.
+    """Split the polled rows of a partition into batches; return them, and the position after the rows.
 
     Args:
         partition: name of the partition.
@@ -89,7 +89,7 @@ def batches(
 
 
 class _Watermarks:
-    """Computes the watermark before any offset of the polled rows."""
+    """Computes the watermark of the partition before each offset of the polled rows."""
 
     def __init__(
         self, place: Position, taken: PolledRows, lateness_s: int, advanced_us: Callable[[Offsets], Offsets]
@@ -99,7 +99,8 @@ class _Watermarks:
         self.event_us: Offsets = taken.rows["timestamp"].to_physical().to_numpy()
         first = NEVER if place.watermark_us is None else place.watermark_us
         moved = np.maximum.accumulate(np.append(first, self.event_us - lateness_s * MICROSECONDS))
-        self.moved: Offsets = moved  # [rows + 1]: the watermark before each row, then after the last row
+        # The watermark before each row, and at the end the watermark after the last row.
+        self.moved: Offsets = moved
 
     def before(self, offsets: Offsets) -> Offsets:
         rows = np.searchsorted(self.offsets, offsets, side="left")
@@ -110,14 +111,14 @@ class _Watermarks:
         return None if us == NEVER else us
 
     def rows(self, freq: Frequency) -> pl.DataFrame:
-        """Return the polled rows; if one of them is late, with a column of the watermark before each row."""
+        """Return the polled rows; if a row is late, add a column with the watermark before each row."""
         before = self.before(self.offsets)
         is_late = freq.window_of(self.event_us) < freq.window_of(before)
         return self.taken.rows.with_columns(pl.Series(BEFORE, before)) if is_late.any() else self.taken.rows
 
 
 def between(frame: pl.DataFrame, start: int, stop: int) -> pl.DataFrame:
-    """Return the rows of a frame whose ``offset`` is in ``[start, stop)``; the column must be ascending."""
+    """Return the rows of a frame with offsets in ``[start, stop)``; the frame must be sorted by offset."""
     if not len(frame):
         return frame
     low, high = np.searchsorted(frame["offset"].to_numpy(), (start, stop))

@@ -22,8 +22,8 @@ from pipelines.settings.kafka import (
 from pipelines.sources.messages import Messages
 from schemas.errors import DataError
 
-# The client fetches as many messages in advance as a large poll takes.
-# By default a client stops for a second whenever it holds 100,000 messages: polls return half as many.
+# These limits let the client fetch as many messages in advance as a large poll takes.
+# With the client's defaults, it would pause for a second at 100,000 messages, and polls would be smaller.
 _QUEUED_KB, _QUEUED_MESSAGES, _FULL_WAIT_MS = 64 << 10, 300_000, 20
 _UNKNOWN = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION")
 _TEMPORARY = ("NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "BROKER_NOT_AVAILABLE", "_WAIT_CACHE")
@@ -51,12 +51,12 @@ class Polled:
 
     @property
     def messages(self) -> Messages:
-        """The values and keys of the messages."""
+        """The values and keys of the polled messages."""
         return Messages(self.values, self.keys)
 
 
 class TopicConsumer:
-    """Reads partitions of a topic from offsets that the job keeps.
+    """Reads partitions of a topic from given offsets, which the job itself stores.
 
     The offsets are also committed to a consumer group, but only for display; the reading never uses them.
 
@@ -90,7 +90,7 @@ class TopicConsumer:
 
     @property
     def troubles(self) -> int:
-        """How often the client has reported a lost or refused connection so far."""
+        """The number of errors, such as a lost connection, that the client has reported so far."""
         return self.last.count
 
     def partitions(self) -> list[int]:
@@ -130,12 +130,12 @@ class TopicConsumer:
         return {f.partition: f.offset if f.offset >= 0 else self.range_of(f.partition)[1] for f in found}
 
     def read_from(self, offsets: Mapping[int, int]) -> None:
-        """Set the partitions and offsets from which `poll` reads."""
+        """Set the partitions and the offsets from which the next `poll` reads."""
         with convert_client_errors(self.broker, self.last):
             self._consumer.assign([self._at(self.topic, p, offset) for p, offset in offsets.items()])
 
     def poll(self, most: int, wait_s: float) -> dict[int, Polled]:
-        """Return the next messages by partition: at most ``most``, or fewer if ``wait_s`` seconds pass first.
+        """Wait for ``most`` messages, for ``wait_s`` seconds at most, and return the messages by partition.
 
         A broker that does not answer raises nothing; the client connects to it again.
 
@@ -165,7 +165,7 @@ class TopicConsumer:
         }
 
     def show(self, offsets: Mapping[int, int]) -> None:
-        """Commit the offsets to the consumer group, for display only; errors are counted, not raised."""
+        """Commit offsets to the consumer group, for display only; count an error, but do not raise it."""
         positions = [self._at(self.topic, p, offset) for p, offset in offsets.items()]
         try:
             self._consumer.commit(offsets=positions, asynchronous=True)
@@ -177,7 +177,7 @@ class TopicConsumer:
         self._consumer.close()
 
     def _retry(self, ask: Callable[[], Any]) -> Any:
-        """Call ``ask``; retry for `ANSWER_LIMIT_S` while the broker is creating or moving a partition."""
+        """Return what ``ask`` returns; call it again for some seconds while the broker moves a partition."""
         until_s = time.monotonic() + ANSWER_LIMIT_S
         with convert_client_errors(self.broker, self.last):
             while True:
@@ -185,13 +185,13 @@ class TopicConsumer:
                     return ask()
                 except client("KafkaException") as error:
                     if error.args[0].name() not in _TEMPORARY or time.monotonic() > until_s:
-                        # The client calls `last` with the cause of the error only during a poll.
+                        # Poll, because only during a poll the client calls `last` with the error's cause.
                         self._consumer.poll(0)
                         raise
                 time.sleep(_RETRY_S)
 
     def _raise_if_permanent(self, partition: int, error: Any) -> None:
-        """Raise an error from which the client cannot recover; it recovers from a lost connection."""
+        """Raise DataError for an error from which the client cannot recover; ignore other errors."""
         name = error.name()
         if name == "_AUTO_OFFSET_RESET":
             raise DataError(self._lost_offset(partition, error))
@@ -218,7 +218,7 @@ class TopicConsumer:
 
 
 def _polled(messages: Sequence[Any], end: int | None) -> Polled:
-    """Return messages as columns; drop ``end`` if a message at or after ``end`` was polled."""
+    """Return the messages of one partition as columns, with ``end`` unless a later message was polled."""
     message_of = client("Message")
     offsets = [*map(message_of.offset, messages)]
     return Polled(

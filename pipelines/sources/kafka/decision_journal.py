@@ -1,4 +1,4 @@
-"""A journal of the decisions that depend on the time at which a topic is read.
+"""A journal of decisions that depend on when a topic is read, so that a re-read of the topic repeats them.
 
 Whether a partition is idle, whether a row is in the future and whether the schema registry answers depends on
 the time of reading, so a re-read could decide otherwise. So each decision is written to the disk before it
@@ -40,9 +40,10 @@ class Refused(NamedTuple):
 
 
 class ClockDecision(NamedTuple):
-    """The clock that decides which rows from ``start`` on are in the future; final for rows before ``stop``.
+    """A stored wall clock: a row from offset ``start`` on is in the future if it is too far after it.
 
-    A later record may replace it for rows from ``stop`` on. ``clock_us`` is in microseconds since 1970.
+    A later record may replace the clock, but only for rows from offset ``stop`` on. ``clock_us`` is in
+    microseconds since 1970.
     """
 
     start: int
@@ -52,10 +53,11 @@ class ClockDecision(NamedTuple):
 
 @dataclass
 class _Partition:
-    """The decisions about one partition; each list is sorted by offset."""
+    """The stored decisions about the messages of one partition; each list is sorted by offset."""
 
-    offsets: list[int] = field(default_factory=list)  # from offsets[i] on, the watermark is watermarks[i]
-    watermarks: list[int] = field(default_factory=list)  # watermarks in microseconds, ascending
+    # From the offset ``offsets[i]`` on, the watermark is ``watermarks[i]``, in microseconds.
+    offsets: list[int] = field(default_factory=list)
+    watermarks: list[int] = field(default_factory=list)
     clocks: list[ClockDecision] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
 
@@ -71,7 +73,7 @@ class _Partition:
             watermarks[later] = max(watermarks[later], watermarks[later - 1])
 
     def forget(self, before: int) -> None:
-        """Drop the decisions that have no effect on rows from offset ``before`` on."""
+        """Remove the decisions that have no effect on rows from offset ``before`` on."""
         kept = max(bisect_right(self.offsets, before) - 1, 0)
         del self.offsets[:kept], self.watermarks[:kept]
         while len(self.clocks) > 1 and self.clocks[1].start <= before:
@@ -86,7 +88,7 @@ class _Partition:
 
 
 class Decisions:
-    """The decisions of a job so far, in memory and in the journal.
+    """The decisions of a job about the messages of a topic, in memory and in the journal.
 
     Args:
         path: the file of the journal; created with the first decision.
@@ -103,7 +105,7 @@ class Decisions:
         self._schemas: dict[int, str] = {}
         self._records, self._longest = 0, LONGEST
         try:
-            # opening the journal drops an incomplete last line, because its decision never took effect
+            # Opening the journal removes an incomplete last line, whose decision never took effect.
             self._journal = Journal(path)
             for number, record in self._journal.records():
                 self._apply(record, number)
@@ -120,23 +122,23 @@ class Decisions:
         self._add({"partition": partition, "offset": offset, "watermark_us": watermark_us})
 
     def keep_clocks(self, clocks: Mapping[str, ClockDecision]) -> None:
-        """Store the clocks that decide, for each partition, which rows are in the future."""
+        """Store a clock for each partition, by its name, with which the times of its rows are compared."""
         self._add(*(_clock_record(name, one) for name, one in clocks.items()))
 
     def refuse(self, refused: Mapping[str, list[Refused]]) -> None:
-        """Store which messages of partitions are rejected because their schemas are unknown."""
+        """Store the messages that are rejected because of unknown schemas, by the name of the partition."""
         self._add(*(_refusal_record(name, one) for name, found in refused.items() for one in found))
 
     def keep_schema(self, number: int, text: str) -> None:
-        """Store the text of a schema of the registry."""
+        """Store the text of the registry's schema with the id ``number`` in the journal."""
         self._add({"schema": number, "text": text})
 
     def schema(self, number: int) -> str | None:
-        """Return the text of a schema of the registry; None if it is not stored."""
+        """Return the stored text of the registry's schema with the id ``number``; None if there is none."""
         return self._schemas.get(number)
 
     def before(self, partition: str) -> Callable[[Offsets], Offsets]:
-        """Return a function from offsets ``[n]`` to the stored watermark before each offset, or `NEVER`."""
+        """Return a function that returns the stored watermark before each of ``n`` offsets, or `NEVER`."""
         found = self._of(partition)
         values, at = np.array([NEVER, *found.watermarks], np.int64), np.array(found.offsets, np.int64)
         return lambda wanted: values[np.searchsorted(at, wanted, side="right")]
@@ -149,7 +151,7 @@ class Decisions:
         return us if watermark_us is None else max(us, watermark_us)
 
     def clock_us(self, partition: str, offsets: Offsets) -> Offsets:
-        """Return, for each offset of a partition, the clock (µs) that decides if its row is in the future.
+        """Return the stored clock for each offset of a partition, with which the row's time is compared.
 
         The array has the shape of ``offsets [n]``; an element is `NEVER` before the first clock record.
         """
@@ -160,7 +162,7 @@ class Decisions:
         ]
 
     def settled(self, partition: str) -> int:
-        """Return the offset before which the decisions about rows in the future are final."""
+        """Return the offset of a partition before which the stored clocks do not change any more."""
         clocks = self._of(partition).clocks
         return clocks[-1].stop if clocks else 0
 
@@ -198,7 +200,7 @@ class Decisions:
                 raise ValueError(f"line {number}: it is not a decision about a topic")
 
     def _shorten(self) -> None:
-        """Rewrite the journal without the records that no re-read needs, if it has become long."""
+        """If the journal has become long, rewrite it without the records that no re-read needs."""
         if self._records <= self._longest:
             return
         for name, offset in self.read_offsets().items():

@@ -1,4 +1,4 @@
-"""Advance the watermarks of idle partitions.
+"""Find the idle partitions of a topic, and advance their watermarks, so that windows can close.
 
 A partition is idle if it was read to its end, no message came and no connection was lost for `idle_s`, and
 the broker confirms that there are no more messages. The watermark of an idle partition advances to the least
@@ -26,7 +26,7 @@ from schemas.errors import DataError
 
 @dataclass
 class Silence:
-    """Since when a partition has had no message, and whether it was read to its end."""
+    """Since when a partition is silent, without a new message, and whether it was read to its end."""
 
     since_s: float
     at_end: bool = False
@@ -47,18 +47,18 @@ class IdlePartitions:
         self.troubles = 0
 
     def restart(self, names: Iterable[str]) -> None:
-        """Follow the named partitions from now on; none of them is idle before `idle_s` has passed."""
+        """Begin to observe the named partitions; a partition is idle at the earliest `idle_s` from now."""
         self.silences = {name: Silence(self.clock()) for name in names}
 
     def record_poll(self, name: str, polled: Polled) -> None:
-        """Record whether a poll returned messages of a partition, and whether it reached the end."""
+        """Record whether a partition had messages in a poll, and whether the poll read it to its end."""
         silence = self.silences[name]
         silence.at_end = polled.end is not None
         if polled.offsets:
             silence.since_s = self.clock()
 
     def advances(self, places: Positions, now_s: float) -> Iterator[tuple[str, int]]:
-        """Yield the name and the new watermark of each idle partition whose watermark closes more windows.
+        """Yield the name and the new watermark of each idle partition whose watermark advances.
 
         The broker confirms right before each yield that the partition has no more messages.
         """
@@ -74,7 +74,8 @@ class IdlePartitions:
                 yield name, target_us
 
     def _idle(self, now_s: float) -> list[str]:
-        if self.troubles != self.consumer.troubles:  # without a connection, a partition only seems idle
+        # After a lost connection, count the silence anew, because a partition may only seem idle.
+        if self.troubles != self.consumer.troubles:
             self.troubles = self.consumer.troubles
             for silence in self.silences.values():
                 silence.since_s = now_s
@@ -85,12 +86,12 @@ class IdlePartitions:
         ]
 
     def _closes_more(self, watermark_us: int | None, target_us: int) -> bool:
-        """Return whether a watermark closes windows that the present watermark does not close."""
+        """Return whether ``target_us`` closes more windows than the present watermark does."""
         last_closed = self.source.freq.last_closed
         return watermark_us is None or last_closed(watermark_us) < last_closed(target_us)
 
     def _is_confirmed(self, name: str, offset: int) -> bool:
-        """Return whether the broker confirms that there is no message from ``offset`` on.
+        """Ask the broker, and return whether the partition has no message from ``offset`` on.
 
         False if the broker does not answer.
         """

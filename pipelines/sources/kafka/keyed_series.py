@@ -8,7 +8,7 @@ from schemas.errors import DataError
 
 
 class SeriesShards:
-    """The shard of each series that has been read so far.
+    """The shard of each series of a keyed topic, as far as the series has been read.
 
     The reader of the topic makes this check, because only the reader has the rows of all partitions. A shard
     would take a row in a wrong partition for the first row of a new series.
@@ -21,7 +21,7 @@ class SeriesShards:
         self._known = known
 
     def check(self, place: str, series_ids: pl.Series, shard: int | None) -> None:
-        """Record the series of a partition, and refuse a series that belongs to another shard.
+        """Record the series of a partition; raise DataError if a series belongs to another shard.
 
         Args:
             place: topic and partition, as ``topic/0``.

@@ -16,8 +16,8 @@ from schemas.errors import DataError
 
 
 def new_partitions(source: KafkaTopic, consumer: TopicConsumer, places: Positions) -> list[int]:
-    """Return the numbers of the partitions that are not in ``places``; [] if the broker does not answer."""
-    with suppress(DataError):  # if the broker does not answer, the next check finds the new partitions
+    """Return the numbers of a topic's partitions that ``places`` lacks; [] if the broker does not answer."""
+    with suppress(DataError):  # If the broker does not answer, the next check finds the new partitions.
         return [number for number in consumer.partitions() if source.name(number) not in places]
     return []
 
@@ -25,7 +25,7 @@ def new_partitions(source: KafkaTopic, consumer: TopicConsumer, places: Position
 def announce(
     numbers: list[int], source: KafkaTopic, decisions: Decisions, places: dict[str, Position]
 ) -> Iterator[Batch]:
-    """Add partitions to ``places``, and yield the batch that announces each of them.
+    """Add new partitions to ``places``, and yield a batch for each, which announces it to the shards.
 
     Windows that closed before the announcement stay closed. A shard applies later batches only after the
     announcements have reached it, see `Batch.partitions`.

@@ -19,7 +19,7 @@ from schemas import observations, quarantine
 
 @dataclass(frozen=True)
 class PollValidation:
-    """Turns polled messages into valid and rejected rows.
+    """Converts polled messages to valid and rejected rows.
 
     Attributes:
         source: the topic and its settings.
@@ -48,7 +48,7 @@ class PollValidation:
             yield (
                 number,
                 PolledRows(
-                    # the end may be greater: markers of transactions have offsets, but are not messages
+                    # Markers of transactions have offsets, but are no messages. So the end may be greater.
                     max(one.offsets[-1] + 1 if one.offsets else 0, one.end or 0),
                     _part(rows, int(low), int(high), offsets),
                     mine.with_columns(file.alias("file")) if len(mine) else mine,
@@ -60,7 +60,7 @@ class PollValidation:
     def _rows(
         self, polls: PolledMessages, messages: Messages
     ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-        """Return the valid rows, the rejected rows, and the message of each row outside the job's time range.
+        """Validate a poll's messages; return valid rows, rejected rows, and messages of rows out of range.
 
         In all three ``offset`` is the index in ``messages``, by which the caller splits them by partition.
         """
@@ -77,7 +77,7 @@ class PollValidation:
         return _by_offset(rows, _NO_ROWS), _by_offset(rejected, _NONE_REJECTED), pl.concat(outside).sort()
 
     def _frame(self, raw: pl.DataFrame, judge: Judge | None) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-        """Validate the rows of one raw frame; return the three results of `_rows`."""
+        """Validate the rows of one raw frame; return what `_rows` returns, for these rows."""
         how, message = self.source.input, raw["message"]
         first = np.searchsorted(message.to_numpy(), message.to_numpy())
         row = pl.Series("row", np.arange(len(raw)) - first + 1, pl.Int64)
@@ -85,7 +85,7 @@ class PollValidation:
         places = inside["message"].to_numpy()
 
         def arrived_us(times_us: pl.Series, rows: pl.Series) -> pl.Series:
-            assert judge is not None  # `validated` calls this only if `max_future_s` is set
+            assert judge is not None  # `validated` calls this function only if `max_future_s` is set.
             return pl.Series(judge.clock_us(times_us.to_numpy(), places[rows.to_numpy()]))
 
         good, rejected = how.validated(inside, inside["message"], arrived_us)
@@ -93,7 +93,7 @@ class PollValidation:
 
 
 def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.DataFrame:
-    """Return the rows of the messages ``[low, high)`` of a poll.
+    """Return the rows of a poll's messages ``low`` to ``high - 1``, with their offsets in the partition.
 
     In ``frame``, ``offset`` is the index of a row's message in the poll; in the result, it is the offset of
     the message in the partition.
@@ -103,12 +103,12 @@ def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.Da
 
 
 def _by_offset(frames: Sequence[pl.DataFrame], empty: pl.DataFrame) -> pl.DataFrame:
-    """Join frames and sort their rows by ``offset``; the rows of one message keep their order."""
+    """Return frames joined to one, sorted by ``offset``; the rows of one message stay in order."""
     return pl.concat([frame for frame in frames if len(frame)] or [empty]).sort("offset", maintain_order=True)
 
 
 def _without(message: pl.Series, kept: pl.Series) -> pl.Series:
-    """Return the message of each row that was left out; one message may have many rows.
+    """Return the message of each row that was left out; a message is repeated for each such row.
 
     ``message`` has the message of every row, ``kept`` the message of every row that was not left out.
     """

@@ -30,7 +30,7 @@ _COMMIT_EVERY_S = 5.0
 
 
 class Reading:
-    """Reads a topic with one consumer, and keeps the state that the steps of one process share.
+    """Reads a topic with one consumer; all steps of a job in one process share one `Reading`.
 
     Args:
         source: the topic and its settings.
@@ -55,11 +55,11 @@ class Reading:
         self.looked_s = self.listed_s = self.committed_s = clock()
 
     def close(self) -> None:
-        """Close the consumer."""
+        """Close the consumer of the topic."""
         self.consumer.close()
 
     def step(self, places: Positions) -> Step[Positions]:
-        """Return the next batches from ``places`` on; wait for messages for up to `_POLL_S` seconds."""
+        """Return the next batches of the topic from ``places`` on; wait a limited time for messages."""
         if places != self.places:
             self._seek(places)
         now = dict(places)
@@ -67,21 +67,21 @@ class Reading:
             made = [*self._poll(now)]
             made += self._periodic(now, max((batch.arrived_s for batch in made), default=None))
         except BaseException:
-            self.places = None  # the polled messages are lost, so the next step must read them again
+            self.places = None  # The polled messages are lost, so the next step must read them again.
             raise
         self.places = now
         return Step(tuple(made), now, _REGISTRY_WAIT_S if self.held else 0.0)
 
     def _seek(self, places: Positions) -> None:
         self.numbers = {name: self.source.number(name) for name in places}
-        # read the journal anew: the process that began this run may have added decisions
+        # Read the journal anew, because the process that began this run may have added decisions.
         self.decisions = self.source.decisions()
         self.held = None
         self.consumer.read_from({self.numbers[name]: place.offset for name, place in places.items()})
         self.idle.restart(places)
 
     def schema(self, number: int) -> str | None:
-        """Return the text of a schema from the decision journal; see `Kept`."""
+        """Return the text of the schema ``number`` from the decision journal; None if it is not stored."""
         return self.decisions.schema(number)
 
     def keep_schema(self, number: int, text: str) -> None:
@@ -93,7 +93,7 @@ class Reading:
         polled = self.held or self.consumer.poll(source.poll_rows, _POLL_S)
         try:
             found = [*PollValidation(source, self.decode, self.decisions).by_partition(polled)]
-        except RegistryAway:  # keep the messages, and decode them again in the next step
+        except RegistryAway:  # Hold the messages, and decode them again in the next step.
             self.held = polled
             return
         self.held = None
@@ -109,7 +109,7 @@ class Reading:
                 yield from (_addressed(batch, places) for batch in made)
 
     def _periodic(self, places: dict[str, Position], arrived_at_s: float | None) -> Iterator[Batch]:
-        """Commit offsets, announce new partitions and advance idle partitions, each at its own interval.
+        """Commit offsets, announce new partitions, and advance idle partitions; each when it is due.
 
         ``arrived_at_s`` is the greatest timestamp (seconds since 1970) of the polled batches; None without
         batches.
@@ -139,6 +139,6 @@ class Reading:
 
 
 def _addressed(batch: Batch, places: Positions) -> Batch:
-    """Return a batch with the shard that follows its partition, and the number of this shard's partitions."""
+    """Return a batch with the number of its shard, and the number of partitions that the shard follows."""
     shard = places[batch.partition].shard
     return replace(batch, partitions=followed(places, shard), shard=shard)

@@ -25,7 +25,7 @@ _LAST_MS = 1 << 52
 
 @dataclass(frozen=True)
 class PolledMessages:
-    """The messages of a poll: first all messages of one partition, then all of the next one.
+    """The offsets and timestamps of the messages of a poll, one partition after the other.
 
     Attributes:
         names: ``[p]`` names of the partitions.
@@ -41,10 +41,10 @@ class PolledMessages:
 
     @staticmethod
     def of(polled: Mapping[str, Polled]) -> PolledMessages:
-        """Join the polled messages of several partitions; the keys are the names of the partitions."""
+        """Join the polled messages of several partitions, which are given by the partition's name."""
         counts = [len(one.offsets) for one in polled.values()]
         came_ms = np.array([ms for one in polled.values() for ms in one.came_ms], np.int64)
-        # -1 means that the message has no timestamp: then only the stored clock decides.
+        # A timestamp of -1 means that the message has none. Then only the stored clock decides.
         came_ms = np.where(came_ms <= 0, _LAST_MS, np.minimum(came_ms, _LAST_MS))
         return PolledMessages(
             [*polled],
@@ -54,11 +54,11 @@ class PolledMessages:
         )
 
     def partitions(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return, for messages at the indices ``places [m]`` of the poll, the indices of their partitions."""
+        """Return the indices of the partitions to which the messages at the indices ``places`` belong."""
         return np.searchsorted(self.bounds, places, side="right") - 1
 
     def each(self) -> list[tuple[str, slice]]:
-        """Return every partition that has messages, with the slice of its messages in the poll."""
+        """Return the name of each partition with messages, and the slice of these messages in the poll."""
         pairs = zip(self.names, self.bounds[:-1], self.bounds[1:], strict=True)
         return [(name, slice(int(low), int(high))) for name, low, high in pairs if high > low]
 
@@ -91,7 +91,7 @@ class Judge:
             self._is_open[at] = polls.offsets[at] >= decisions.settled(name)
 
     def clock_us(self, times_us: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return, for each row, the earlier of its two clocks, in microseconds since 1970.
+        """Return for each row the clock that decides whether the row is in the future.
 
         Args:
             times_us: ``[r]`` times of the rows.
@@ -113,7 +113,7 @@ class Judge:
         for partition in partitions:
             name, low, high = self.polls.names[partition], *self.polls.bounds[partition : partition + 2]
             start = max(int(self.polls.offsets[low]), self.decisions.settled(name))
-            # Never store an earlier clock: past decisions must not change if the wall clock is set back.
+            # Never store an earlier clock, so that past decisions stay if the wall clock is set back.
             clock_us = max(now_us, int(self._clock_us[high - 1]))
             clocks[name] = ClockDecision(start, int(self.polls.offsets[high - 1]) + 1, clock_us)
             span = slice(low, high)
@@ -123,7 +123,7 @@ class Judge:
 
 
 def refused(polls: PolledMessages, decisions: Decisions) -> dict[int, str]:
-    """Return why messages were refused at the first read: the reason by the index of the message in the poll.
+    """Return the reason why each refused message was refused at the first read, by its index in the poll.
 
     A message was refused because its schema was unknown.
     """
@@ -138,7 +138,7 @@ def refused(polls: PolledMessages, decisions: Decisions) -> dict[int, str]:
 def refuse(
     polls: PolledMessages, frame: pl.DataFrame, known: Mapping[int, str], decisions: Decisions
 ) -> None:
-    """Store which messages of a raw frame have an unknown schema.
+    """Store in the journal which messages of a raw frame are refused because of an unknown schema.
 
     Raises:
         OutputError: the decisions cannot be written.

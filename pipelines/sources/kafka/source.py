@@ -1,4 +1,4 @@
-"""Read a Kafka topic as a log: find where each partition begins, and read the topic in steps."""
+"""Read a Kafka topic as a log: find the offsets at which reading begins, and read the topic in steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class KafkaSource(KafkaTopic):
         return True
 
     def begin(self, reached: Positions) -> Positions:
-        """Return the position at which the reading of each partition begins; see `Log`.
+        """Return the position in each partition of the topic at which reading begins.
 
         If a job resumes, a partition that was added to the topic since begins at its first row.
 
@@ -55,7 +55,7 @@ class KafkaSource(KafkaTopic):
             consumer.close()
 
     def step(self, places: Positions) -> Step[Positions]:
-        """See `Log`; a topic has no end.
+        """Return the next batches of the topic from ``places`` on; never None, because a topic has no end.
 
         Raises:
             DataError: the topic or its next rows no longer exist, or the broker refuses the request.
@@ -64,7 +64,7 @@ class KafkaSource(KafkaTopic):
         return _reading_of(self).step(places)
 
     def _starts(self, consumer: TopicConsumer, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:
-        """Return the offset at which each partition begins if the job does not resume."""
+        """Return the offset in each partition at which a job begins to read if it does not resume."""
         if isinstance(self.start, datetime):
             return consumer.offsets_at_time([*ranges], self.start)
         return {p: high if self.start == "latest" else low for p, (low, high) in ranges.items()}
@@ -83,7 +83,7 @@ class KafkaSource(KafkaTopic):
             name = self.name(p)
             place = resumed.get(name, Position(low, shard=self.shard_of(p)))
             if name not in resumed and (slowest := furthest_us(furthest, place.shard)) is not None:
-                # Windows that closed before the partition existed stay closed.
+                # Raise the watermark of a new partition, so that windows that have closed stay closed.
                 decisions.raise_watermark(name, low, slowest)
             us = decisions.at(name, place.offset, place.watermark_us)
             places[name] = place._replace(watermark_us=us)
@@ -109,7 +109,7 @@ _open: dict[KafkaSource, Reading] = {}
 
 
 def _reading_of(source: KafkaSource) -> Reading:
-    """Return the open reading of a source; all steps of a job use the same consumer."""
+    """Return the `Reading` of a source; the first step of a job opens it, and later steps use it again."""
     if source not in _open:
         forget()
         _open[source] = Reading(source)
@@ -117,6 +117,6 @@ def _reading_of(source: KafkaSource) -> Reading:
 
 
 def forget() -> None:
-    """Close the consumer of an earlier job in this process."""
+    """Close the Kafka consumer that an earlier job in this process opened."""
     while _open:
         _open.popitem()[1].close()

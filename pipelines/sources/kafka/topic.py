@@ -1,4 +1,4 @@
-"""The settings by which a job reads a topic."""
+"""The settings by which a job reads a Kafka topic."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OpenConsumer(Protocol):
     """A function that opens a consumer: `TopicConsumer`, or a replacement in tests."""
 
     def __call__(self, broker: Broker, topic: str, group: str) -> TopicConsumer:
-        """Return a consumer of ``topic`` that commits its offsets to ``group``."""
+        """Open and return a consumer of ``topic`` that commits its offsets to ``group``."""
 
 
 def _no_entries(folder: Location) -> dict[str, int]:
@@ -74,11 +74,11 @@ class KafkaTopic:
     wall: Callable[[], float] = time.time
 
     def shard_of(self, partition: int) -> int | None:
-        """Return the only shard that follows a partition; None if all shards do."""
+        """Return the number of the shard that alone follows a partition; None if every shard follows it."""
         return None if self.keyed_shards is None else partition % self.keyed_shards
 
     def decisions(self) -> Decisions:
-        """Read the decision journal, which is stored in the folder of the state table.
+        """Read the decision journal of the topic from the folder of the state table, and return it.
 
         Raises:
             DataError: the journal cannot be read.
@@ -90,5 +90,5 @@ class KafkaTopic:
         return f"{self.topic}-{partition}"
 
     def number(self, name: str) -> int:
-        """Return the number of a partition from its name."""
+        """Return the number of the partition whose name `name` returned."""
         return int(name[len(self.topic) + 1 :])

@@ -31,7 +31,7 @@ def arrow_decoder(names: Names) -> Decoder:
         for place, value in enumerate(messages.values):
             try:
                 rows = _rows(value or b"", names)
-            except Exception as error:  # pyarrow raises errors of many types on bytes that are not Arrow
+            except Exception as error:  # For bytes that are not Arrow, pyarrow raises errors of many types.
                 bad.append(place)
                 reasons.append(f"cannot be decoded; is not an Arrow IPC stream or file ({shown(str(error))})")
                 continue
@@ -43,7 +43,7 @@ def arrow_decoder(names: Names) -> Decoder:
 
 
 def _rows(data: bytes, names: Names) -> pa.Table:
-    """Return the columns of a message that the job uses; if two have the same name, the first counts."""
+    """Return the columns of a message that the job uses; of columns with the same name, the first counts."""
     opened = pa.ipc.open_file if data.startswith(_FILE) else pa.ipc.open_stream
     with opened(pa.py_buffer(data)) as reader:
         table = reader.read_all()

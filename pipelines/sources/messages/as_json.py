@@ -23,7 +23,7 @@ def json_decoder(names: Names) -> Decoder:
         values = [value or b"" for value in messages.values]
         lines = b"\n".join(values)
         if lines.count(b"\n") >= len(values):
-            # A message has line breaks. They can only be between tokens of JSON, so blanks can replace them.
+            # A message contains line breaks. In JSON they are only between tokens, so replace them by blanks.
             lines = b"\n".join(value.replace(b"\n", b" ") for value in values)
         try:
             frame = _read_together(lines, values[0], names)
@@ -37,7 +37,7 @@ def json_decoder(names: Names) -> Decoder:
 
 
 def _read_together(lines: bytes, first: bytes, names: Names) -> pl.DataFrame:
-    """Return the fields of all lines as text columns; read as few fields as possible, to save time.
+    """Return the fields of all messages as text columns, read in one call.
 
     Each column may be in one of several fields, of which the first that is not null counts. If the first
     message has the first field of every column, only these first fields are read. If a line lacks one of
@@ -78,12 +78,12 @@ def _object(message: bytes) -> dict[str, object] | None:
 
 
 def _first_of_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return the pairs as a dict; if two pairs have the same name, the first counts, as in Polars."""
+    """Return the pairs of a JSON object as a dict; of pairs with the same name, the first counts."""
     return dict(reversed(pairs))
 
 
 def _cell(value: object) -> str | None:
-    """Return a value as the text that Polars would return, so that both ways of reading give equal cells."""
+    """Return a JSON value as the text that Polars would return, so that both ways of reading agree."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:

@@ -24,7 +24,7 @@ _TOMBSTONE = "the message is empty (a tombstone)"
 
 @dataclass(frozen=True)
 class Messages:
-    """The messages of a poll.
+    """The values and keys of the messages of a poll.
 
     Attributes:
         values: contents of the messages; None for a tombstone.
@@ -39,11 +39,11 @@ class Messages:
 
     @staticmethod
     def of(several: Sequence[Messages]) -> Messages:
-        """Join the messages of several partitions, one partition after the other."""
+        """Return the messages of several partitions joined, one partition after the other."""
         return Messages([v for m in several for v in m.values], [k for m in several for k in m.keys])
 
     def at(self, places: Sequence[int]) -> Messages:
-        """Return the messages at the indices ``places``."""
+        """Return only the messages at the indices ``places``, in this order."""
         if len(places) == len(self):
             return self
         return Messages([self.values[p] for p in places], [self.keys[p] for p in places])
@@ -98,7 +98,7 @@ def _frames(decode: Decoder, messages: Messages, places: Sequence[int]) -> Itera
         frames = decode(messages.at(places))
     except StatecastError:
         raise
-    # a panic of Polars is not a subclass of Exception
+    # A panic of Polars is not a subclass of Exception, so catch it, too.
     except (Exception, pl.exceptions.PanicException) as error:
         if len(places) == 1:
             yield problems(places, [f"cannot be decoded; {shown(str(error) or type(error).__name__)}"])
@@ -115,7 +115,7 @@ def _frames(decode: Decoder, messages: Messages, places: Sequence[int]) -> Itera
 
 
 def problems(places: Sequence[int], reasons: Sequence[str], kind: str = UNDECODABLE) -> pl.DataFrame:
-    """Return one row with a reason for each message that cannot be decoded; all have one kind of fault."""
+    """Return a raw frame with one row and its reason for each message that cannot be decoded."""
     nulls = pl.Series([None] * len(places), dtype=pl.String)
     return pl.DataFrame(
         {
@@ -128,7 +128,7 @@ def problems(places: Sequence[int], reasons: Sequence[str], kind: str = UNDECODA
 
 
 def alike(frames: Iterable[pl.DataFrame]) -> list[pl.DataFrame]:
-    """Join all frames that have the same columns and types."""
+    """Join the frames that have the same columns and types; return one frame for each such group."""
     by_schema: dict[tuple[tuple[str, pl.DataType], ...], list[pl.DataFrame]] = {}
     for frame in frames:
         by_schema.setdefault(tuple(frame.schema.items()), []).append(frame)
@@ -136,6 +136,6 @@ def alike(frames: Iterable[pl.DataFrame]) -> list[pl.DataFrame]:
 
 
 def shown(text: str) -> str:
-    """Return text as one line of at most 100 characters."""
+    """Return a text as one line of at most 100 characters; the end of a longer line is cut off."""
     line = " ".join(text.split())
     return line if len(line) <= 100 else line[:97] + "..."

@@ -1,4 +1,4 @@
-"""Make the decoder that a job's settings name."""
+"""Create the decoder of messages that a job's settings name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class DecoderSpec:
     patience_s: float = 60.0
 
     def decoder(self, user_info: str = "", kept: Kept | None = None) -> Decoder:
-        """Make the decoder.
+        """Return a new decoder with these settings.
 
         Args:
             user_info: ``name:password`` for the schema registry.
@@ -108,7 +108,7 @@ def own_decoder(name: str) -> Decoder:
 
 def _with_keys(decode: Decoder) -> Decoder:
     def with_keys(messages: Messages) -> list[pl.DataFrame]:
-        # the column stays Binary if any key is not UTF-8
+        # If a key is not text in UTF-8, all keys stay Binary.
         keys = pl.Series("series_id", messages.keys, pl.Binary)
         with suppress(pl.exceptions.PolarsError):
             keys = keys.cast(pl.String)

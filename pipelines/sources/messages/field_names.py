@@ -15,7 +15,7 @@ from schemas.observations import OBSERVED
 
 @dataclass(frozen=True)
 class Names:
-    """The names of the fields that a job reads.
+    """The names of the message fields that a job reads.
 
     Attributes:
         by_column: for each column of a raw frame, the fields that may hold it; the first that is not null
@@ -50,11 +50,11 @@ class Names:
 
     @property
     def fields(self) -> list[str]:
-        """All field names, each once."""
+        """The names of all fields that the job reads, each once."""
         return list(dict.fromkeys(name for names in self.by_column.values() for name in names))
 
     def chosen(self, frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
-        """Return the columns of a raw frame; a column is null if none of its fields exists.
+        """Return a raw frame with the columns that the job reads, chosen from the fields of messages.
 
         Args:
             frame: a column for each field that exists.
@@ -75,7 +75,7 @@ class Names:
 
 
 def _first(columns_of_name: list[pl.Series], height: int) -> pl.Series:
-    """Return, for each row, the first cell that is not null; as text if the columns have different types."""
+    """Return one column: for each row, the first cell of several columns that is not null."""
     columns_of_name = [cells for cells in columns_of_name if cells.dtype != pl.Null]
     if not columns_of_name:
         return pl.Series([None], dtype=pl.String).new_from_index(0, height)

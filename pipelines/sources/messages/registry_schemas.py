@@ -1,4 +1,4 @@
-"""Fetch Avro schemas from a schema registry: each schema once, and again after growing waits on failure."""
+"""Fetch Avro schemas from a schema registry; after a failure, try again after a wait that doubles."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _UNKNOWN_S: Final = 10.0
 
 
 class RegistryAway(StatecastError):
-    """The schema registry does not answer at present; try again later."""
+    """The error that the schema registry does not answer at present; a later request may succeed."""
 
 
 class SchemaUnknown(Exception):
-    """The schema of a message cannot be found; the text of the exception is the reason."""
+    """The error that the schema of a message cannot be found; its text is the reason."""
 
 
 class Kept(Protocol):
-    """A store of schema texts, so that a later run decodes messages with the schemas of this run."""
+    """A store of the texts of schemas, so that a later run decodes messages with the same schemas."""
 
     def schema(self, number: int) -> str | None:
-        """Return the text of a schema; None if it is not stored."""
+        """Return the stored text of the schema with the id ``number``; None if it is not stored."""
 
     def keep_schema(self, number: int, text: str) -> None:
-        """Store the text of a schema; on return it is on the disk."""
+        """Store the text of the schema with the id ``number``, and wait until it is on the disk."""
 
 
 @dataclass
 class _Failure:
-    """Why a request failed, and the time of the next attempt."""
+    """Why a request to the registry failed, and from when on it may be repeated."""
 
     reason: str
     wait_s: float
@@ -47,7 +47,7 @@ class _Failure:
 
 @dataclass
 class RegistrySchemas:
-    """Returns the schemas of a registry by their ids.
+    """A function that returns the Avro schema with a given id, from a schema registry.
 
     A schema that the registry does not have is requested again after waits that double. A registry that does
     not answer raises `RegistryAway` for ``patience_s`` seconds; after that, its schemas are unknown until a
@@ -72,7 +72,7 @@ class RegistrySchemas:
     _away_since_s: float = field(default=0.0, init=False)
 
     def __call__(self, number: int) -> Any:
-        """Return the parsed schema of an id.
+        """Return the parsed schema with the id ``number``.
 
         Raises:
             SchemaUnknown: the registry has no Avro schema of this id, or did not answer for ``patience_s``.
@@ -120,7 +120,7 @@ class RegistrySchemas:
 
 
 def _again(before: _Failure | None, reason: str, now_s: float, first_s: float) -> _Failure:
-    """Return a failure; its next request waits ``first_s``, or twice as long as after ``before``."""
+    """Return a failed request, to be repeated after ``first_s``, or twice the wait after ``before``."""
     wait_s = first_s if before is None else min(2 * before.wait_s, max(_LONGEST_S, first_s))
     return _Failure(reason, wait_s, now_s + wait_s)
 
@@ -134,7 +134,7 @@ def _text(answer: Any) -> str:
 def _parsed(number: int, text: str) -> Any:
     try:
         return fastavro.parse_schema(json.loads(text))
-    except Exception as error:  # fastavro raises errors of many types on invalid schemas
+    except Exception as error:  # For invalid schemas, fastavro raises errors of many types.
         raise SchemaUnknown(
             f"schema {number} is not an Avro schema ({' '.join(str(error).split())[:100]})"
         ) from None
