@@ -162,7 +162,7 @@ def _ticks(cells: pa.Array, unit: str, dtype: Any) -> pl.Series:
 
 
 def _decimals(cells: pa.Array) -> pl.Series:
-    """Convert an Arrow column of decimals to a Polars Decimal if its digits fit into one, else to text."""
+    """Convert Arrow decimals to a Polars column of Decimal, or to text if one has too many digits for it."""
     scale = max(cells.type.scale, 0)
     try:
         return _polars(cells.cast(pa.decimal128(_MOST_DIGITS, min(scale, _MOST_DIGITS))))

@@ -90,7 +90,10 @@ class MemberScore(pa.DataFrameModel):
     width_90: pl.Float64 = pa.Field(nullable=True, ge=0)
 
     class Config:
-        """A frame of members' scores has exactly these columns; a pair of member and horizon occurs once."""
+        """A frame of members' scores has exactly these columns, and at most one row per member and horizon.
+
+        A member is the network, an expert, the combined forecast or a baseline.
+        """
 
         strict = True
         unique = ["member", "horizon"]  # noqa: RUF012 - pandera's own form

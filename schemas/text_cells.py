@@ -120,7 +120,8 @@ def _times(cells: pl.Series) -> pl.Series:
     ticks = cells.to_physical().cast(pl.Int64)
     unit = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
     most = _YEARS_D if unit == "days" else min(_YEARS_S * _TICKS[unit], 2**63 - 1)
-    # Compare without abs(), too, because abs() of the smallest int64 overflows: it is a negative number.
+    # The abs() of the smallest int64 overflows to a negative number, which is not greater than ``most``.
+    # To find this int64, the second comparison does not use abs().
     outside = (ticks.abs() > most) | (ticks < -most)
     if not outside.any():
         return cells.cast(pl.String)

@@ -54,10 +54,12 @@ def check(time_format: str) -> str:
 
 
 def from_pattern(words: pl.Series, pattern: str) -> pl.Series:
-    """Convert text without surrounding blanks to microseconds since 1970, Int64 ``[n]``.
+    """Read each text as a time in the form ``pattern``; return microseconds since 1970, Int64 ``[n]``.
 
-    Text that does not match the pattern becomes null. If the pattern has no month, the month is January; if
-    it has no day, the day is the first of the month; if it has no clock time, the time is midnight.
+    The texts must not begin or end with blanks. Text that does not match the pattern becomes null.
+
+    If the pattern has no month, the month is January; if it has no day, the day is the first of the month; if
+    it has no clock time, the time is midnight.
     """
     wanted = pl.col("t")
     for lacks, part, value in (

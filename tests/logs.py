@@ -54,9 +54,9 @@ def job_of(
     windows_per_step: int = 4,
     repair: int = 0,
 ) -> StreamJob:
-    """Return an in-process stream of a log up to ``stop``.
+    """Return an in-process `StreamJob` that reads a log up to the offset ``stop``; None reads the whole log.
 
-    It resumes if there is a state table, writes a snapshot after each step, and writes flat files, too.
+    The job resumes if there is a state table, writes a snapshot after each step, and writes flat files, too.
     """
     return StreamJob(
         forecaster(**SHORT_WEEK),

@@ -35,7 +35,9 @@ def kill_some(
     feed: Callable[[bool], None] = lambda waits_for_input: None,
     is_due: Callable[[], bool] | None = None,
 ) -> list[str]:
-    """Kill a stream ``kills`` times, or until it ends by itself; return what was killed each time.
+    """Kill a stream ``kills`` times, unless it ends by itself earlier.
+
+    Each kill ends the stream's pipeline, its Prism or both.
 
     Args:
         stream: the stream; it is started again after each kill.
@@ -43,6 +45,9 @@ def kill_some(
         rng: see `Stream.run_until_kill`.
         before: called before each run with the number of kills left.
         feed, is_due: see `Stream.run_until_kill`.
+
+    Returns:
+        For each kill, what was killed: "pipeline", "prism" or "both".
     """
     killed: list[str] = []
     try:

@@ -53,7 +53,7 @@ Its arguments are the shard, the batches, and the largest number of windows in o
 def fold_with_kills(
     model: Forecaster, logs: Logs, shards: int, kills: int, draw: Any, steps: Steps | None = None
 ) -> Ran:
-    """Return the outputs of a job over logs that is killed and resumed ``kills`` times.
+    """Run a job that reads logs, kill and resume it ``kills`` times; return the outputs of all its runs.
 
     Each run of the job ends after a drawn number of outputs, except the last, which ends with the logs.
 

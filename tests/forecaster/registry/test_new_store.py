@@ -1,6 +1,6 @@
-"""Tests of the first run of an MLflow store, which makes the store.
+"""Tests that the first run that starts in an MLflow store creates the store.
 
-It makes a complete store or none, even if it is killed, or if several first runs start at the same time.
+The run creates a complete store or none, even if it is killed, or if several first runs start together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tests of the addresses of MLflow stores, of model names such as ``weather@champion``, and of the UI."""
+"""Tests of MLflow store addresses, of model names such as ``weather@champion``, and of the MLflow UI."""
 
 from __future__ import annotations
 

@@ -53,7 +53,8 @@ def test_wide_files_of_two_sites_are_refused(job: Job, command: str) -> None:
     assert not (job.folder / "out").exists()
     if name == "backfill":
         result, _ = job("backfill in -m model --set data.layout=wide")
-        # Both files now count as files of one sensor: the second replaces the values of the first.
+        # With data.layout = wide, both files count as files of one sensor.
+        # So the temperatures of site2.csv replace the temperatures of site1.csv.
         assert (result["used"], result["replaced"]) == (80, 40)
 
 

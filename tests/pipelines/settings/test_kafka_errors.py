@@ -21,7 +21,9 @@ confluent_kafka = pytest.importorskip("confluent_kafka", reason="left out: confl
         (["_AUTHENTICATION", "_TRANSPORT"], "here:1: no Kafka broker answers there (the reason): see"),
     ],
 )
-def test_the_errors_for_a_refusing_and_a_missing_broker_differ(error_names: list[str], message: str) -> None:
+def test_the_error_says_whether_a_broker_refuses_the_connection_or_does_not_answer(
+    error_names: list[str], message: str
+) -> None:
     last = LastError()
     for name in error_names:
         last(confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, name), "the reason"))

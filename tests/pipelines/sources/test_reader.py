@@ -152,7 +152,7 @@ def test_an_empty_first_batch_announces_the_partition(stop_file: Path, clock: Cl
         assert (read.offset, read.wait_s, read.ended) == (offset, 0.0, False)
 
 
-def test_the_reader_requests_a_snapshot_at_the_end(stop_file: Path, clock: Clock) -> None:
+def test_the_reader_requests_a_snapshot_at_the_end_of_its_log(stop_file: Path, clock: Clock) -> None:
     _, *between, last = batches(read_to_end(Reader(ten_row_batches(3), stop_file, 30, clock=clock)))
     assert [(b.start, b.stop) for b in between] == [(0, 10), (10, 20), (20, 30)]
     assert not any(b.snapshot or b.ends for b in between)
