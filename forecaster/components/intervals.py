@@ -25,7 +25,7 @@ _TRUSTED = 40
 _LARGEST = 8.0
 # A residual within this many units of a quantile counts as partly below it and partly above it.
 # Without this range, the last bit of a forecast would decide the side of a residual.
-# That bit differs with the series that are computed in one call.
+# The last bit of a forecast depends on which other series are computed in the same call.
 _TIE = 1e-2
 # a series whose unit is at most this many scales counts as constant: its offsets are not updated
 _NO_UNIT = 1e-6

@@ -78,7 +78,7 @@ class Season:
         return {"shape": Field("float64", (self.season,)), "seen": Field("uint8", (self.season,))}
 
     def init(self, series: int) -> Arrays:
-        """Return a seasonal shape of zeros, and no updates, for each series."""
+        """Return the initial arrays: for each series, a seasonal shape of zeros and update counts of 0."""
         return {name: np.zeros((series, *f.shape), f.dtype) for name, f in self.spec().items()}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:

@@ -117,7 +117,15 @@ class PairedLosses:
     def improvements(
         self, block: int, confidence: float
     ) -> tuple[Improvement, dict[int, Improvement], dict[str, Improvement]]:
-        """Return the improvement over all pairs, by horizon, and by class of series."""
+        """Return how much the challenger improves on the champion: in all, by horizon, and by class.
+
+        The classes are classes of series. A forecast counts only if its actual is known, and if both models
+        and every baseline made it.
+
+        Args:
+            block: how many successive issue times the bootstrap draws together.
+            confidence: share of the bootstrap's resamples inside the interval of an improvement.
+        """
 
         def improved(losses: Floats, count: Floats) -> list[Improvement]:
             return improvements(losses[0], losses[1], count, block, confidence)

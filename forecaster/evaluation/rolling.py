@@ -180,7 +180,10 @@ def forecasts_by_member(forecasts: Forecasts) -> dict[str, Member]:
 
 
 def tally(tallies: dict[str, Tally], block: ScoredBlock) -> None:
-    """Add a block of forecasts to the sums of every member; the first block creates the sums."""
+    """Add the errors of a block of forecasts to the sums of each member; create the sums of a new member.
+
+    A member is the combined forecast, the network, an expert, or a baseline.
+    """
     for name, member in block.members.items():
         if name not in tallies:
             tallies[name] = Tally(member.levels, *block.actuals.shape[1:])

@@ -49,17 +49,20 @@ class ScoreSums(NamedTuple):
 
     @property
     def mase(self) -> float | None:
-        """Mean absolute error of the median in units; None without forecasts."""
+        """Mean absolute error of the median, in units of the series' usual change; None without forecasts."""
         return self.absolute / PARTS / self.scored if self.scored else None
 
     @property
     def bias(self) -> float | None:
-        """Mean error of the median (actual less forecast) in units; None without forecasts."""
+        """Mean error of the median, in units of the series' usual change; None without forecasts.
+
+        The error is the actual less the forecast.
+        """
         return self.signed / PARTS / self.scored if self.scored else None
 
     @property
     def pinball_loss(self) -> float | None:
-        """Mean pinball loss in units; None without intervals."""
+        """Mean pinball loss, in units of the series' usual change; None without intervals."""
         return self.pinball / PARTS / self.intervals if self.intervals else None
 
     @property

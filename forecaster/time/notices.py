@@ -66,9 +66,10 @@ def misfit_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
 
 
 def gap_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
-    """Return the notice about long gaps of all series, if there are any; see `window_notices`.
+    """Return a notice about the windows that are left out because no series had rows for long, as a list.
 
-    A training reports windows that are too short before it begins; see `misfit_notice`.
+    The list is empty if no window is left out. The arguments are those of `window_notices`. A training
+    reports windows that are too short before it begins; see `misfit_notice`.
     """
     if len(filled) < 2:
         return []
@@ -78,7 +79,7 @@ def gap_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
 
 
 def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
-    """Return notices about windows without rows: long gaps of all series, and windows that are too short.
+    """Return notices about windows without rows: long gaps that all series share, and too short windows.
 
     Args:
         filled: ``[n]`` int64, the windows in which any series has a row, rising.

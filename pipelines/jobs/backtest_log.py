@@ -36,7 +36,10 @@ def backtest_of(trained: Trained, windows: Windows, config: JobConfig) -> Backte
 
 
 def log_backtest(run: Run, found: Backtest, freq: Frequency) -> None:
-    """Log a backtest in an MLflow run: its scores, linked to the run's model, its tables and pictures."""
+    """Log the scores, tables and pictures of a backtest in an MLflow run.
+
+    The scores are linked to the run's model.
+    """
     with run.notice_on_error("the scores of the backtest"):
         run.log_metrics({"time/backtest_s": found.seconds}, of_model=True)
         log_comparison(run, found.comparison, "backtest", found.rows)

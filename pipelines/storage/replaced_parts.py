@@ -1,4 +1,4 @@
-"""Replace several parts of an output in an object store as a whole, by copies, because it cannot rename.
+"""Replace several parts of an output together in an object store, which cannot rename objects.
 
 The new parts are written under a hidden prefix. When they are complete, a manifest is put that lists them.
 From this PUT on the output is the new one: `read_from_store` reads the parts from the hidden prefix. Then

@@ -16,7 +16,9 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
-_LESS_PRIORITY = 5  # a quarter of a core that another thread wants, too; with 19 it would be almost nothing
+# A thread whose nice value is larger by this number gets a quarter of a core that another thread wants, too.
+# If the nice value were larger by 19, the thread would get almost nothing of that core.
+_LESS_PRIORITY = 5
 _LEAST_PRIORITY = 19
 _LARGEST_FROM_HEAP: Final = 32 * 2**20  # The largest threshold that glibc accepts, in bytes.
 _TRIM_ABOVE: Final = 2**30

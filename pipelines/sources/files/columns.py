@@ -21,7 +21,9 @@ SERIES_NAMES = ("series_id", "unique_id", "item_id")
 TIME_NAMES = ("timestamp", "ds", "time", "date", "datetime", "date_time", "time_hour")
 VALUE_NAMES = ("value", "y", "target")
 
-# The names of the column of an unnamed pandas index: in CSV files, written once or twice, or in Parquet.
+# pandas writes an unnamed index to CSV as a column without a name, which is called "(unnamed 1)" here.
+# If pandas reads such a CSV file and writes it again, it calls the column "Unnamed: 0".
+# In a Parquet file, pandas calls the column of an unnamed index "__index_level_0__".
 _INDEX = re.compile(rf"{re.escape(UNNAMED)}\d+\)|Unnamed: \d+(?:\.\d+)?|__index_level_\d+__")
 
 # The names of columns that pandas and R make from an index or from row names.

@@ -69,7 +69,8 @@ class Listing:
             if one is None or one.identity != identity or one.since_s > now_s:
                 one = _Seen(identity, now_s)
             seen[name] = one
-            # Report the name of a file only when it has settled, because a writer may still rename the file.
+            # ``left_out`` says why an entry is not to be read; it is "" if the entry is to be read.
+            # Report an entry with such a reason only after it has settled, as a writer may still rename it.
             if left_out:
                 if now_s - one.since_s >= self._settle_s:
                     ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))

@@ -90,6 +90,7 @@ class RegistrySchemas:
         now_s, failure = self.clock(), self._unknown.get(number)
         if failure is not None and now_s < failure.until_s:
             raise SchemaUnknown(failure.reason)
+        # The registry did not answer before, so do not ask it again yet.
         if self._away is not None and now_s < self._away.until_s:
             raise self._not_there(now_s)
         try:
@@ -113,6 +114,10 @@ class RegistrySchemas:
         return made
 
     def _not_there(self, now_s: float) -> Exception:
+        """Return the error to raise while the registry does not answer.
+
+        It is `RegistryAway` for the first ``patience_s`` seconds, and `SchemaUnknown` after that.
+        """
         assert self._away is not None
         if now_s - self._away_since_s < self.patience_s:
             return RegistryAway(self._away.reason)
