@@ -103,7 +103,7 @@ def test_hidden_and_unknown_files_are_not_read(inbox: Path) -> None:
 
 
 def test_each_file_that_is_not_read_becomes_one_rejected_row(inbox: Path) -> None:
-    for name in ("_1.csv", ".2.parquet.tmp", "README", "3.csv.zst"):
+    for name in ("_1.csv", ".2.parquet.tmp", "README", "3.csv.rar"):
         write_file(inbox / name, [("a", 1, 1)])
     (inbox / "folder").mkdir()
     source = watch(inbox)
@@ -115,7 +115,7 @@ def test_each_file_that_is_not_read_becomes_one_rejected_row(inbox: Path) -> Non
     batches = read_log(source)
     assert values(batches) == [1]
     rejected = pl.concat([batch.rejected for batch in batches])
-    assert [Path(file).name for file in rejected["file"]] == ["3.csv.zst", "README", "_1.csv", "folder"]
+    assert [Path(file).name for file in rejected["file"]] == ["3.csv.rar", "README", "_1.csv", "folder"]
     assert set(rejected["row"]) == {0}
     assert all(reason.startswith("left out: ") for reason in rejected["reason"])
     write_file(inbox / "README", [("a", 2, 2)])
