@@ -76,5 +76,5 @@ def test_inject_refuses_unknown_kinds_and_a_season_of_one_window() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"kinds of anomalies \['bump'\]: give some of spike"):
         inject(daily_waves(3), HOUR_S, rng, ["bump"])
-    with pytest.raises(ValueError, match="86400 s are 1 of 86400 s"):
+    with pytest.raises(ValueError, match="a season of 86400 s has 1 windows"):
         inject(daily_waves(3), 86_400, rng)
