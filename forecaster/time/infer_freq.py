@@ -66,9 +66,9 @@ def infer_freq(rows: pl.DataFrame) -> InferredFreq:
     freq = _weeks(times, freq_s) if freq_s % WEEK_S == 0 else str(Frequency(freq_s))
     if is_exact:
         return InferredFreq(freq, f"{share:.0%} of the rows follow the row before after {freq}")
-    usual = usual_us / _US
+    usual = f"{round(usual_us / _US, 3):,.15g}"
     return InferredFreq(
-        freq, f"rows are irregular, usually {usual:,.3g} s apart; this is the nearest usual length"
+        freq, f"rows are irregular, usually {usual} s apart; this is the nearest usual length"
     )
 
 

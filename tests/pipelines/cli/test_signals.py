@@ -76,7 +76,18 @@ def test_an_interrupted_training_is_logged_as_killed(
 
     uri = f"sqlite:///{store}"
     job = start(
-        "train", long, "--epochs", 10_000, "--hidden", 4, "--tracking-uri", uri, "--json", cwd=tmp_path
+        "train",
+        long,
+        "--freq",
+        "1h",
+        "--epochs",
+        10_000,
+        "--hidden",
+        4,
+        "--tracking-uri",
+        uri,
+        "--json",
+        cwd=tmp_path,
     )
     losses = (
         "select count(*) from runs join metrics using (run_uuid) "
