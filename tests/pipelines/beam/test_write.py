@@ -57,7 +57,9 @@ def test_forecasts_of_two_models_or_revisions_are_in_separate_files(tmp_path: Pa
     repaired = frame.with_columns(revision=pl.lit(1, pl.Int32))
     write([pl.concat([frame, other, repaired])], WriteForecasts(tmp_path))
     assert len(files_in(tmp_path / "forecasts")) == 3
-    assert len(read_forecasts(tmp_path)) == 3 * len(frame)
+    assert len(read_forecasts(tmp_path, all_revisions=True)) == 3 * len(frame)
+    newest = read_forecasts(tmp_path).filter(model_version=frame["model_version"][0])
+    assert newest["revision"].unique().to_list() == [1]
 
 
 def test_forecasts_written_twice_in_different_frames_are_read_once(tmp_path: Path) -> None:
