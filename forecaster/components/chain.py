@@ -56,7 +56,7 @@ def chain(network: Network, windows: WindowConfig, online: OnlineConfig) -> tupl
 def check_order(components: Sequence[Component]) -> None:
     """Check that the components step in an order in which each field is written before it is read.
 
-    The fields are those of the `Block` that the components pass on.
+    The fields are the fields of the `Block` that the components pass on.
 
     Raises:
         ValueError: a component reads a field that no earlier component writes. Or a component reads a field

@@ -53,7 +53,7 @@ class Scores:
         return frozenset({"residuals", "unit", *(["bands"] if len(self.levels) > 1 else [])})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return no fields, because the component has no arrays of its own."""
+        """Return no fields, because the component keeps no arrays in the state."""
         return {}
 
     def init(self, series: int) -> Arrays:

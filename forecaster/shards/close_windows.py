@@ -163,7 +163,7 @@ def _close_block(
     counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))
     replaced_rows = (
         replaced.frame(duplicates.replaced.join(shard.slots, on="slot", how="left"))
-        if (len(duplicates.replaced))
+        if len(duplicates.replaced)
         else NONE_REPLACED
     )
     return replace(shard, closed_through=stop - 1, counts=counts), (forecasts, replaced_rows, shadow)

@@ -71,7 +71,7 @@ class ScoreSums(NamedTuple):
         return self.inside / self.intervals if self.intervals else None
 
     def measures(self) -> dict[str, float]:
-        """Return those of ``mase``, ``bias``, ``pinball`` and ``coverage`` that are known."""
+        """Return the known measures by name: ``mase``, ``bias``, ``pinball`` and ``coverage``."""
         named = {
             "mase": self.mase,
             "bias": self.bias,

@@ -31,7 +31,9 @@ PENDING: dict[str, pl.DataType] = {
     "offset": pl.Int64(),
     "partition": pl.String(),
 }
-"""Columns and types of pending rows, whose window is open; the columns of `optional_pending_columns` follow.
+"""Columns and types of pending rows; the columns of `optional_pending_columns` follow.
+
+The window of a pending row is open. With ``windows.repair``, late rows also wait here for their repair.
 
 If two rows have the same series and time, the row with the larger offset is used, and of rows with equal
 offsets the row with the greater partition name. Offset and partition belong to the row, so the same row is

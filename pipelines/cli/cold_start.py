@@ -74,14 +74,9 @@ def cold_start(
     tracking_uri: o.Store = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            parser=o.local_path,
-            metavar="FILE",
-            help="File that the forecasts are written to, .parquet or .jsonl; without it they are printed.",
+        o.output_file(
+            "File that the forecasts are written to, .parquet or .jsonl; without it they are printed.",
             show_default=False,
-            rich_help_panel=o.OUTPUT,
         ),
     ] = None,
     config: o.Config = None,

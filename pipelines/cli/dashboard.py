@@ -12,10 +12,7 @@ from pipelines.storage import location
 
 
 def dashboard(
-    output: Annotated[
-        str,
-        typer.Argument(metavar="OUTPUT", help="Output folder of a backfill or a stream.", show_default=False),
-    ],
+    output: o.OutputOfJob,
     port: Annotated[
         int, typer.Option(metavar="PORT", help="Port to listen on; 0 takes a free one.", min=0, max=65535)
     ] = 8050,

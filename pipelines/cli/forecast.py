@@ -71,14 +71,9 @@ def forecast(
     tracking_uri: o.Store = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            parser=o.local_path,
-            metavar="FILE",
-            help="File that the forecasts are written to: .csv, .parquet or .jsonl.",
+        o.output_file(
+            "File that the forecasts are written to: .csv, .parquet or .jsonl.",
             show_default="a table and a plot on the terminal, or CSV into a pipe",
-            rich_help_panel=o.OUTPUT,
         ),
     ] = None,
     seed: o.Seed = None,

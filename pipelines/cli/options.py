@@ -53,6 +53,24 @@ def field_option(field: FieldInfo, *names: str, metavar: str, panel: str) -> Any
     )
 
 
+def output_file(text: str, *, show_default: str | bool) -> Any:
+    """Return the option ``--output FILE``, ``-o``, of a command that writes one file on this machine.
+
+    Args:
+        text: help text.
+        show_default: what the help text shows as the default; False shows none.
+    """
+    return typer.Option(
+        "--output",
+        "-o",
+        parser=local_path,
+        metavar="FILE",
+        help=text,
+        show_default=show_default,
+        rich_help_panel=OUTPUT,
+    )
+
+
 Data = Annotated[
     list[str] | None,
     typer.Argument(
@@ -94,6 +112,10 @@ Set = Annotated[
 ]
 Store = Annotated[str | None, option_of("mlflow.tracking_uri", metavar="URI", panel=MODELS)]
 Output = Annotated[str | None, option_of("output.folder", "-o", metavar="FOLDER", panel=OUTPUT)]
+OutputOfJob = Annotated[
+    str,
+    typer.Argument(metavar="OUTPUT", help="Output folder of a backfill or a stream.", show_default=False),
+]
 Freq = Annotated[str | None, option_of("windows.freq", metavar="DURATION", panel=INPUT)]
 Cell = Annotated[str | None, option_of("network.cell", metavar="CELL", panel=NETWORK)]
 Hidden = Annotated[int | None, option_of("network.hidden", metavar="N", panel=NETWORK)]

@@ -21,10 +21,7 @@ _MOST_SERIES = 24
 
 
 def plot(
-    output: Annotated[
-        str,
-        typer.Argument(metavar="OUTPUT", help="Output folder of a backfill or a stream.", show_default=False),
-    ],
+    output: o.OutputOfJob,
     series: Annotated[
         str | None,
         typer.Option(
@@ -36,14 +33,8 @@ def plot(
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            parser=o.local_path,
-            metavar="FILE",
-            help="File that the picture is written to: .png or .svg.",
-            show_default="a plot on the terminal",
-            rich_help_panel=o.OUTPUT,
+        o.output_file(
+            "File that the picture is written to: .png or .svg.", show_default="a plot on the terminal"
         ),
     ] = None,
     as_json: o.Json = False,

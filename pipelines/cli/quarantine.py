@@ -21,10 +21,7 @@ HELP = (
 
 
 def show(
-    output: Annotated[
-        str,
-        typer.Argument(metavar="OUTPUT", help="Output folder of a backfill or a stream.", show_default=False),
-    ],
+    output: o.OutputOfJob,
     examples: Annotated[
         int, typer.Option(metavar="N", help="Number of example rows to show for each kind of fault.", min=0)
     ] = 3,
