@@ -12,7 +12,7 @@ from dataclasses import replace
 import polars as pl
 
 from forecaster.model import Forecaster
-from forecaster.shards.batch import Batch
+from forecaster.shards.batch import Batch, is_quarantine
 from forecaster.shards.close_windows import close_windows
 from forecaster.shards.counts import Counts, by_kind
 from forecaster.shards.history import Copy
@@ -128,19 +128,23 @@ def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Out
         waiting = [frame for frame in (shard.pending, with_slots) if len(frame)]
         shard = replace(shard, pending=pl.concat(waiting, how="diagonal") if len(waiting) > 1 else with_slots)
     bad_files = int((rejected["row"] == 0).sum()) if len(rejected) else 0
+    is_again = is_quarantine(batch.partition)
+    count = len(rows) + len(rejected) - bad_files
     counts = shard.counts + Counts(
-        rows_in=len(rows) + len(rejected) - bad_files,
+        rows_in=0 if is_again else count,
+        replayed=count if is_again else 0,
         quarantined=by_kind(rejected.filter(pl.col("row") > 0)) if len(rejected) else {},
         late=len(too_late),
         pending=len(in_time),
         outside=batch.outside if batch.start >= next_offset else 0,
-        bad_files=bad_files,
+        bad_files=0 if is_again else bad_files,
         repaired=int(in_time[LATE_THROUGH].count()) if LATE_THROUGH in in_time.columns else 0,
     )
+    watermark = {} if is_again else {batch.partition: largest_watermark((before_us, batch.watermark_us))}
     shard = replace(
         shard,
         offsets={**shard.offsets, batch.partition: max(batch.stop, next_offset)},
-        watermarks={**shard.watermarks, batch.partition: largest_watermark((before_us, batch.watermark_us))},
+        watermarks={**shard.watermarks, **watermark},
         counts=counts,
     )
     quarantined = rejected.select(list(quarantine.SCHEMA)) if len(rejected) else NONE_QUARANTINED

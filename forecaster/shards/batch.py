@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
+
+_QUARANTINE: Final = "quarantine~"  # The names of topics, and so of their partitions, cannot contain "~".
+
+
+def quarantine_partition(replay: str) -> str:
+    """Return the name of the partition of a replay of the quarantine; ``replay`` identifies the replay."""
+    return f"{_QUARANTINE}{replay}"
+
+
+def is_quarantine(partition: str) -> bool:
+    """Return whether a partition holds rows of the quarantine that are read again.
+
+    Such a partition has no watermark: no shard waits for it, and its rows are late by the windows that are
+    closed. Its rows were counted when they were rejected, so they are counted as replayed.
+    """
+    return partition.startswith(_QUARANTINE)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ class Counts:
             time.
         repaired: late rows that the job used, because they came within ``windows.repair``. They are part of
             the used rows or of the duplicates.
+        replayed: rows of the quarantine that were read again. They are part of the quarantined rows, too, so
+            ``rejected - replayed`` rows are in the quarantine.
         replaced: the duplicates whose value differs from that of the row that was used.
         late: rows that arrived after their window had closed.
         pending: rows whose window is still open.
@@ -62,6 +64,7 @@ class Counts:
     cold_starts: int = 0
     replaced: int = 0
     repaired: int = 0
+    replayed: int = 0
     scores: Scores = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -79,15 +82,20 @@ class Counts:
         return sum(self.quarantined.values())
 
     @property
+    def in_quarantine(self) -> int:
+        """Number of rejected rows that were not read again."""
+        return self.rejected - self.replayed
+
+    @property
     def quarantined_share(self) -> float:
-        """Share of the read rows that validation rejected; 0 before the first row."""
-        return self.rejected / self.rows_in if self.rows_in else 0.0
+        """Share of the read rows that are in quarantine; 0 before the first row."""
+        return self.in_quarantine / self.rows_in if self.rows_in else 0.0
 
     @property
     def missing(self) -> int:
         """Number of read rows that no other count contains; it is 0 unless there is a bug."""
         counted = self.used + self.rejected + self.duplicates + self.late + self.pending
-        return self.rows_in + self.restored - counted
+        return self.rows_in + self.restored + self.replayed - counted
 
     def __add__(self, other: Counts) -> Counts:
         """Return the sums of the counts of two shards of one job; ``windows`` is the larger of the two."""
@@ -102,6 +110,19 @@ class Counts:
         }
         scores = add_scores(self.scores, other.scores)
         return Counts(quarantined=reasons, windows=max(self.windows, other.windows), scores=scores, **numbers)
+
+    def __sub__(self, earlier: Counts) -> Counts:
+        """Return what was counted after ``earlier``, the counts of the same job at another time; no scores.
+
+        The number of pending rows may be below 0.
+        """
+        kinds = {kind: rows - earlier.quarantined.get(kind, 0) for kind, rows in self.quarantined.items()}
+        numbers = {
+            place.name: getattr(self, place.name) - getattr(earlier, place.name)
+            for place in fields(Counts)
+            if place.name not in ("quarantined", "scores")
+        }
+        return Counts(quarantined={kind: rows for kind, rows in kinds.items() if rows}, **numbers)
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts as an object for ``--json``, with ``quality`` in place of the sums of errors.
@@ -120,8 +141,9 @@ class Counts:
         return {**plain, "quality": quality}
 
     def stored(self) -> dict[str, Any]:
-        """Return the counts for a snapshot; ``repaired`` is left out if it is 0."""
-        return {name: value for name, value in asdict(self).items() if name != "repaired" or value}
+        """Return the counts for a snapshot; ``repaired`` and ``replayed`` are left out if they are 0."""
+        newer = ("repaired", "replayed")
+        return {name: value for name, value in asdict(self).items() if name not in newer or value}
 
 
 def by_kind(rejected: pl.DataFrame) -> dict[str, int]:

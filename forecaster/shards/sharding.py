@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from forecaster.arrays import Ints
-from forecaster.shards.batch import Batch
+from forecaster.shards.batch import Batch, is_quarantine
 from forecaster.shards.counts import Counts
 from forecaster.shards.history import LATE_ROWS, History, can_join, join_copies
 from forecaster.shards.shard import PENDING, Shard, optional_pending_columns, slots_of
@@ -97,7 +97,8 @@ def add_partitions(
 ) -> Shard:
     """Add partitions to a shard, which from then on waits for their watermarks, too.
 
-    It closes no further window until each new partition has a watermark. A pending row of an earlier job
+    It closes no further window until each new partition has a watermark, except one with rows of the
+    quarantine (see `forecaster.shards.batch.is_quarantine`). A pending row of an earlier job
     (see `hand_over_shards`) gets its own offset back if its partition is announced from a later offset: then
     the partition continues where the earlier job stopped.
 
@@ -113,7 +114,10 @@ def add_partitions(
         shard,
         pending=_restore_offsets(shard.pending, new),
         offsets={**followed, **shard.offsets},
-        watermarks={**dict.fromkeys(followed), **shard.watermarks},
+        watermarks={
+            **dict.fromkeys(name for name in followed if not is_quarantine(name)),
+            **shard.watermarks,
+        },
         keyed=bool(owner_of),
     )
 

@@ -45,8 +45,8 @@ class WindowConfig(Settings):
         0,
         ge=0,
         le=10_000,
-        description="a stream uses late rows that are at most this many windows old, and issues revised "
-        "forecasts; 0: late rows are not used",
+        description="a stream, or a replay of the quarantine, uses late rows that are at most this many "
+        "windows old, and issues revised forecasts; 0: late rows are not used",
     )
     max_gap: int = Field(
         672,

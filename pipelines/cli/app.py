@@ -27,6 +27,7 @@ from pipelines.cli import (
     plot,
     promote,
     quarantine,
+    quarantine_replay,
     register,
     retrain,
     setup,
@@ -106,7 +107,7 @@ _tables.callback(invoke_without_command=True)(_print_help_without_command)
 _offer(_tables, _TABLES)
 _rejected = typer.Typer(help=quarantine.HELP, rich_markup_mode="rich")
 _rejected.callback(invoke_without_command=True)(_print_help_without_command)
-_offer(_rejected, {"show": quarantine.show})
+_offer(_rejected, {"show": quarantine.show, "replay": quarantine_replay.replay})
 _offer(app, _COMMANDS)
 app.add_typer(_tables, name="state")
 app.add_typer(_rejected, name="quarantine")

@@ -78,6 +78,7 @@ def backfill(
         flat=job.output.flat,
         memory_bytes=job.data.memory_mb << 20,
         max_quarantined=job.data.max_quarantined,
+        repair=job.windows.repair,
         **vars(engine_fields(engine, job.jobs, beam_options)),
     )
     if engine != "in-process":

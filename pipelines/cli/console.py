@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -170,7 +170,7 @@ def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
     read = f"{c.rows_in:,} rows in" + (f" + {c.restored:,} from the state table" if c.restored else "")
     parts = [
         (c.used, "used"),
-        (c.rejected, "quarantined"),
+        (c.in_quarantine, "quarantined"),
         (c.duplicates, "duplicate"),
         (c.late, "too late"),
     ]
@@ -181,11 +181,10 @@ def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
     if c.bad_files:
         files = "1 file was" if c.bad_files == 1 else f"{c.bad_files:,} files were"
         to.say(f"{files} not read; the reasons are in quarantine: {out.output / 'quarantine'}", "yellow")
-    if c.rejected:
-        reasons = sorted(c.quarantined.items(), key=lambda item: -item[1])
-        shown = ", ".join(f"{n:,} {reason}" for reason, n in reasons[:3])
-        more = f" and {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
-        to.say(f"quarantined rows ({shown}{more}): {out.output / 'quarantine'}", "yellow")
+    if c.in_quarantine:
+        # The rows that were read again are not known by kind.
+        kinds = "" if c.replayed else f" ({kinds_text(c.quarantined)})"
+        to.say(f"quarantined rows{kinds}: {out.output / 'quarantine'}", "yellow")
     for line in replaced.notice(c.replaced, str(out.output / "replaced")):
         to.say(line, "yellow")
     if c.repaired:
@@ -197,6 +196,13 @@ def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
             f"{c.cold_starts:,} series returned after a gap longer than windows.max_gap and started cold",
             "yellow",
         )
+
+
+def kinds_text(quarantined: Mapping[str, int]) -> str:
+    """Return the kinds of faults of quarantined rows as text, the three most frequent with their rows."""
+    kinds = sorted(quarantined.items(), key=lambda item: -item[1])
+    more = f" and {len(kinds) - 3} more reasons" if len(kinds) > 3 else ""
+    return ", ".join(f"{rows:,} {kind}" for kind, rows in kinds[:3]) + more
 
 
 def _quality_lines(counts: Counts) -> list[str]:

@@ -34,15 +34,26 @@ def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     name = model or job.mlflow.model
     check_folder(location(job.output.folder))
     forecaster = load_model(name, job, out)
-    trained = forecaster.window_config
-    for key in sorted(job.windows.model_fields_set - {"allowed_lateness", "repair"}):
-        if (given := getattr(job.windows, key)) != (was := getattr(trained, key)):
-            raise ConfigError(f"windows.{key} is {given}, but {name} was trained with {was}: leave it out")
+    check_windows(job, forecaster, name)
     from pipelines.sources.files.covariates import missing_tables, with_tables
 
     for line in missing_tables(forecaster, job.covariates):
         out.notice(line)
     return with_tables(forecaster, job.covariates)
+
+
+def check_windows(job: JobConfig, forecaster: Forecaster, name: str) -> None:
+    """Raise ConfigError if a job's settings of windows differ from those of its model.
+
+    Args:
+        job: settings of the job.
+        forecaster: the model.
+        name: name of the model, for the error.
+    """
+    trained = forecaster.window_config
+    for key in sorted(job.windows.model_fields_set - {"allowed_lateness", "repair"}):
+        if (given := getattr(job.windows, key)) != (was := getattr(trained, key)):
+            raise ConfigError(f"windows.{key} is {given}, but {name} was trained with {was}: leave it out")
 
 
 def load_first_version(folder: Location, alias: Alias) -> Forecaster | None:

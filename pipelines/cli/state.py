@@ -190,7 +190,7 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
     counts = summary["counts"]
     where = ("used", "duplicates", "late", "pending")
     went = ", ".join(f"{counts[name]:,} {name}" for name in where)
-    quarantined = sum(counts["quarantined"].values())
+    quarantined = sum(counts["quarantined"].values()) - counts.get("replayed", 0)
     return [
         ("table", f"{summary['folder']}, shards: {summary['shards']}"),
         ("model", summary["model_version"]),

@@ -67,6 +67,8 @@ class BackfillJob(EngineSettings):
         memory_bytes: memory for rows; rows that need more are sorted in pieces on disk.
         max_quarantined: if a larger share of the rows is quarantined, the backfill fails and the output
             folder stays unchanged.
+        repair: the state table keeps what is needed to repair this many of the last windows with rows that
+            are read again from the quarantine; 0 keeps nothing.
     """
 
     forecaster: Forecaster
@@ -80,6 +82,7 @@ class BackfillJob(EngineSettings):
     flat: FlatFormat | None = None
     memory_bytes: int = 2 << 30
     max_quarantined: float = 0.1
+    repair: int = 0
 
     @property
     def states(self) -> Location:

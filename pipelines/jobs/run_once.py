@@ -17,11 +17,13 @@ from pipelines.sinks.numbers import JobNumbers, JobReader
 from pipelines.sources import folder, kafka, replay
 from pipelines.sources.base import Log, Position, Positions
 from pipelines.sources.files.row_notices import read_notices
+from pipelines.sources.quarantine_manifest import read_manifest
 from pipelines.state import state_table
 from pipelines.state.first_table import write_first_table
 from pipelines.storage import Location
 from pipelines.workers import process
 from pipelines.workers.step_settings import StepSettings, encode_covariates
+from schemas.errors import ConfigError
 
 Progress = Callable[[JobNumbers], None]
 """Called twice a second with the numbers that the shards have published."""
@@ -55,12 +57,13 @@ def settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) -
         flat=job.flat,
         topics=job.topics if isinstance(job, StreamJob) else None,
         covariates=encode_covariates(job.forecaster),
+        repair=job.repair,
         **_stream_settings(job),
     )
 
 
 def _stream_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
-    """Return the fields of `StepSettings` for model changes, a shadow and late rows; none for a backfill."""
+    """Return the fields of `StepSettings` for model changes and a shadow; none for a backfill."""
     if not isinstance(job, StreamJob):
         return {}
     shadow = "" if job.shadow is None else job.shadow.version
@@ -70,7 +73,6 @@ def _stream_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
         "follows": job.follows,
         "shadow": shadow,
         "shadow_shards": shadow_shards,
-        "repair": job.repair,
     }
 
 
@@ -92,10 +94,17 @@ def begin_table(
 
     Raises:
         DataError: the log cannot be read.
+        ConfigError: a replay of the quarantine was interrupted, and a new job would lose its place.
     """
     reached = state_table.read(states, series=False).progress_by_partition() if is_resume else {}
     places = log.begin({name: Position(*found) for name, found in reached.items()})
     is_resume &= not reached or not reached.keys().isdisjoint(places)
+    if start == states and not is_resume and read_manifest(states) is not None:
+        output = states.parent
+        raise ConfigError(
+            f"{output}: a replay of the quarantine was interrupted: end it first, with: statecast quarantine "
+            f"replay {output}"
+        )
     write_first_table(
         states,
         job.shards,

@@ -43,7 +43,8 @@ _LONGEST_STEM = 100  # The most characters of a file name's first part. Most dis
 _BLOCK = r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-"
 _REVISED = re.compile(_BLOCK + r".+?-r[1-9]\d*-(.+)-(\d{15})-shard-\d+-of-\d+\.(?:parquet|jsonl|csv)")
 _ISSUED = re.compile(_BLOCK + r".+\.(?:parquet|jsonl|csv)")
-_ROWS = re.compile(r"(.+)-(\d{15})-shard-(\d+)-of-(\d+)\.parquet")
+ROW_FILE = re.compile(r"(.+)-(\d{15})-shard-(\d+)-of-(\d+)\.parquet")
+"""Name of a file of rows: `partition_stem` of its partition, first offset, shard, number of shards."""
 
 
 class RowPlace(NamedTuple):
@@ -124,7 +125,7 @@ class ShardFiles:
         revision = "r0"
         if late is not None:
             most = 1 if forecasts.revision is None else max(1, int(forecasts.revision.max()))
-            revision = f"r{most}-{_partition_stem(late.partition)}-{late.offset:015d}"
+            revision = f"r{most}-{partition_stem(late.partition)}-{late.offset:015d}"
         return f"{first}-{last}-{forecasts.model_version}-{revision}-{self.shard}"
 
     def write_rows(self, part: str, partition: str, start: int, rows: pl.DataFrame) -> None:
@@ -133,7 +134,7 @@ class ShardFiles:
         Raises:
             OutputError: the file cannot be written.
         """
-        name = f"{_partition_stem(partition)}-{start:015d}-{self.shard}.parquet"
+        name = f"{partition_stem(partition)}-{start:015d}-{self.shard}.parquet"
         self._write(part, name, lambda path: write_frame(rows, path, "parquet"))
 
     def taken(self) -> list[Location]:
@@ -159,7 +160,7 @@ class ShardFiles:
         """
         closed = None if closed_us is None else compact_time(closed_us)
         # Early versions of Statecast wrote the unchanged name of the partition into file names.
-        reached = {**offsets, **{_partition_stem(name): offset for name, offset in offsets.items()}}
+        reached = {**offsets, **{partition_stem(name): offset for name, offset in offsets.items()}}
 
         def is_newer(path: Location) -> bool:
             return path.name.startswith(".") or store_of(path).written_ns() >= snapshot_ns
@@ -172,7 +173,7 @@ class ShardFiles:
             return is_newer(path) if found is None or closed is None else found[1] > closed
 
         def is_later_batch(path: Location) -> bool:
-            found = _ROWS.fullmatch(path.name)
+            found = ROW_FILE.fullmatch(path.name)
             if found is None or found[1] not in reached:
                 return is_newer(path)
             return int(found[2]) >= reached[found[1]]
@@ -198,7 +199,7 @@ class ShardFiles:
         self.unsynced.append(path)
 
 
-def _partition_stem(partition: str) -> str:
+def partition_stem(partition: str) -> str:
     """Return the partition's name as the first part of a file name.
 
     This part never begins with a dot or an underscore, as a topic's name may, because readers of folders skip

@@ -18,11 +18,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from forecaster.shards.batch import is_quarantine
 from forecaster.shards.counts import Counts
 from forecaster.shards.lateness import largest_watermark
 from forecaster.shards.shard import Shard
 from forecaster.state import State
 from forecaster.time.aggregation import ORIGIN, PARTITION
+from pipelines.sources.quarantine_manifest import MANIFEST
 from pipelines.state.snapshot_file import NAME, read_file, unreadable
 from pipelines.state.table_files import copy_aside, recover, write
 from pipelines.storage import Location, source_of, store_of
@@ -194,14 +196,17 @@ def _paths(folder: Location) -> list[Location]:
 def is_of_backfill(folder: Location) -> bool:
     """Return True if a backfill wrote the state table in ``folder``, False if a stream wrote it.
 
-    The table of a stream has offsets, from which the stream must be resumed.
+    The table of a stream has offsets, from which the stream must be resumed. The table of a backfill stays
+    one after a replay of the quarantine.
 
     Raises:
         StatecastError: the table cannot be read.
     """
-    if any(folder.glob("*.json*")):  # These files are manifests, which only the sources of streams write.
+    # Except for the replay of a quarantine, only the sources of streams write manifests.
+    if any(path.name != MANIFEST for path in folder.glob("*.json*")):
         return False
-    return read(folder, series=False).progress_by_partition().keys() <= {_BACKFILL}
+    names = read(folder, series=False).progress_by_partition()
+    return {name for name in names if not is_quarantine(name)} <= {_BACKFILL}
 
 
 def _is_of_format_1(folder: Location) -> bool:

@@ -54,6 +54,8 @@ _IN_BRACKETS = rf"^\s*\(\s*(?:{_CURRENCY})?\s*({_DIGITS})\s*(?:%|{_CURRENCY})?\s
 _MARKS = r"[%(\p{Sc}]|[A-Za-z.] \S|\S [A-Za-z]"
 _EXTRA = rf"[,{_GROUPS}%(\p{{Sc}}]"  # a cell without any of these has neither a mark nor a separator
 _MANY = 20
+NO_COMMA = " (no decimal comma)"
+"""Text that is added to a number with a decimal point, in a file with decimal commas."""
 
 
 class Decimals:
@@ -144,7 +146,7 @@ def _with_commas(cell: pl.Expr) -> pl.Expr:
     is_other = cell.str.contains(rf"{_SIGN}\d*\.\d+(?:[eE][+-]?\d+)?\s*$")
     return (
         pl.when(cell.str.contains(_STYLES[","].number)).then(number)
-        .when(is_other).then(cell + " (no decimal comma)")
+        .when(is_other).then(cell + NO_COMMA)
         .otherwise(cell)
     )  # fmt: skip
 

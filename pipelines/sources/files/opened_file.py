@@ -74,7 +74,7 @@ class OpenedFile:
         layout, codes = self.layout, self.columns.missing
         numbers = layout.numbers(self.columns.time_format)
         for batch in self._batches(layout.names, numbers, max(1, batch_rows // len(layout.values))):
-            batch = _without_codes(batch, (*layout.values, *layout.observed), codes)
+            batch = without_codes(batch, (*layout.values, *layout.observed), codes)
             kept = batch.filter(pl.col(formats.ROW) > skip_rows) if skip_rows else batch
             if kept.height:
                 raw = _raw_of_wide(kept, layout) if layout.kind == "wide" else _raw_of_long(kept, layout)
@@ -102,7 +102,7 @@ class OpenedFile:
         cleared = [*numbers, self.layout.timestamp]
         with formats.convert_read_errors(self.path):
             for batch in ahead(formats.batches(self.path, names, rows, self.columns.encoding)):
-                batch = _without_null_values(_with_folders(batch, folders), cleared, self.columns.null_values)
+                batch = without_null_values(_with_folders(batch, folders), cleared, self.columns.null_values)
                 yield decimals.rewrite(batch, numbers) if decimals else batch
 
 
@@ -158,7 +158,7 @@ def _with_folders(frame: pl.DataFrame, folders: Mapping[str, str | None]) -> pl.
 def _head(path: Path, names: Sequence[str], numbers: Sequence[str], columns: Columns) -> pl.DataFrame:
     first = next(chain(formats.batches(path, names, _HEAD_ROWS, columns.encoding), [None]))
     head = _empty(names) if first is None else first.select(names)
-    head = _without_null_values(head, names, columns.null_values)
+    head = without_null_values(head, names, columns.null_values)
     return Decimals(path, columns.decimal).rewrite(head, numbers) if has_numbers_as_text(path) else head
 
 
@@ -166,7 +166,7 @@ def _empty(names: Iterable[str]) -> pl.DataFrame:
     return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
 
 
-def _without_null_values(frame: pl.DataFrame, names: Iterable[str], texts: Sequence[str]) -> pl.DataFrame:
+def without_null_values(frame: pl.DataFrame, names: Iterable[str], texts: Sequence[str]) -> pl.DataFrame:
     """Return the frame, with null for cells of the named text columns that mean a missing value."""
     if not texts:
         return frame
@@ -176,7 +176,7 @@ def _without_null_values(frame: pl.DataFrame, names: Iterable[str], texts: Seque
     )
 
 
-def _without_codes(batch: pl.DataFrame, names: Sequence[str], codes: Sequence[float]) -> pl.DataFrame:
+def without_codes(batch: pl.DataFrame, names: Sequence[str], codes: Sequence[float]) -> pl.DataFrame:
     """Return the batch, with null for cells of the named columns that hold a code for a missing value."""
     if not codes:
         return batch
