@@ -36,8 +36,8 @@ class Counts:
             time.
         repaired: late rows that the job used, because they came within ``windows.repair``. They are part of
             the used rows or of the duplicates.
-        replayed: rows of the quarantine that were read again. They are part of the quarantined rows, too, so
-            ``rejected - replayed`` rows are in the quarantine.
+        replayed: rows of the quarantine that were read again. They are part of the quarantined rows, too,
+            unless an earlier job in the same output folder has rejected them.
         replaced: the duplicates whose value differs from that of the row that was used.
         late: rows that arrived after their window had closed.
         pending: rows whose window is still open.
@@ -84,7 +84,7 @@ class Counts:
     @property
     def in_quarantine(self) -> int:
         """Number of rejected rows that were not read again."""
-        return self.rejected - self.replayed
+        return max(self.rejected - self.replayed, 0)
 
     @property
     def quarantined_share(self) -> float:

@@ -168,9 +168,10 @@ def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
     for line in _quality_lines(c):
         to.say(line)
     read = f"{c.rows_in:,} rows in" + (f" + {c.restored:,} from the state table" if c.restored else "")
+    read += f" + {c.replayed:,} read again from quarantine" if c.replayed else ""
     parts = [
         (c.used, "used"),
-        (c.in_quarantine, "quarantined"),
+        (c.rejected, "quarantined"),
         (c.duplicates, "duplicate"),
         (c.late, "too late"),
     ]
@@ -182,9 +183,7 @@ def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
         files = "1 file was" if c.bad_files == 1 else f"{c.bad_files:,} files were"
         to.say(f"{files} not read; the reasons are in quarantine: {out.output / 'quarantine'}", "yellow")
     if c.in_quarantine:
-        # The rows that were read again are not known by kind.
-        kinds = "" if c.replayed else f" ({kinds_text(c.quarantined)})"
-        to.say(f"quarantined rows{kinds}: {out.output / 'quarantine'}", "yellow")
+        to.say(f"quarantined rows ({kinds_text(c.quarantined)}): {out.output / 'quarantine'}", "yellow")
     for line in replaced.notice(c.replaced, str(out.output / "replaced")):
         to.say(line, "yellow")
     if c.repaired:

@@ -172,7 +172,8 @@ def _body_rows(n: JobNumbers, per_s: float | None, now_s: float) -> Iterator[tup
         "",
         _join(
             _unused_count(
-                c.rejected, f"quarantined ({c.quarantined_share:.1%})" if c.rejected else "quarantined"
+                c.in_quarantine,
+                f"quarantined ({c.quarantined_share:.1%})" if c.in_quarantine else "quarantined",
             ),
             _unused_count(c.late, "late"),
             _unused_count(c.duplicates, "duplicate"),

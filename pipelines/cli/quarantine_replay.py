@@ -97,8 +97,6 @@ def _print(outcome: QuarantineOutcome, folder: Location, out: Out) -> None:
     parts = [(c.used, "used"), (c.duplicates, "duplicate"), (c.late, "too late")]
     parts += [(c.rejected, "quarantined again"), *([(c.pending, "pending")] if c.pending else [])]
     out.say(f"{read} = " + " + ".join(f"{rows:,} {word}" for rows, word in parts))
-    if c.outside:
-        out.say(f"{c.outside:,} rows outside the requested time were left out")
     if c.repaired:
         out.say(f"{c.repaired:,} rows of closed windows were used; forecasts after them are new revisions")
     if c.rejected:

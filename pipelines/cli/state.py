@@ -190,14 +190,15 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
     counts = summary["counts"]
     where = ("used", "duplicates", "late", "pending")
     went = ", ".join(f"{counts[name]:,} {name}" for name in where)
-    quarantined = sum(counts["quarantined"].values()) - counts.get("replayed", 0)
+    quarantined = sum(counts["quarantined"].values())
+    again = f", {counts['replayed']:,} read again from quarantine" if counts.get("replayed") else ""
     return [
         ("table", f"{summary['folder']}, shards: {summary['shards']}"),
         ("model", summary["model_version"]),
         ("series", f"{summary['series']:,}, of them {summary['live']:,} live"),
         ("closed until", summary["closed_until"] or "no window yet"),
         ("pending rows", f"{summary['pending']:,}"),
-        ("rows so far", f"{counts['rows_in']:,} in: {went}, {quarantined:,} quarantined"),
+        ("rows so far", f"{counts['rows_in']:,} in{again}: {went}, {quarantined:,} quarantined"),
         ("windows", f"{counts['windows']:,}, series-steps: {counts['series_steps']:,}"),
     ]
 

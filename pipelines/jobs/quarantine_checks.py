@@ -68,8 +68,6 @@ def check_can_use(job: QuarantineJob, table: StateTable, again: RowsAgain) -> No
     Raises:
         DataError: no row can be used.
     """
-    if not len(again.rows):
-        return
     window = job.freq.window_of(int(again.rows["timestamp"].to_physical().max()))  # type: ignore[arg-type]
     first = min(_first_window(shard, job.repair) for shard in table.shards)
     if window < first:

@@ -71,7 +71,7 @@ class QuarantineOutcome:
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
-        names = ("replayed", "used", "duplicates", "late", "pending", "outside", "repaired", "replaced")
+        names = ("replayed", "used", "duplicates", "late", "pending", "repaired", "replaced")
         return {
             **{name: getattr(self.counts, name) for name in names},
             "quarantined": dict(self.counts.quarantined),

@@ -8,7 +8,7 @@ how far they were applied.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from uuid import uuid4
 
@@ -22,7 +22,8 @@ from pipelines.jobs.quarantine_job import QuarantineJob, QuarantineOutcome
 from pipelines.jobs.run_once import Progress, begin_table, run_once, settings_of
 from pipelines.jobs.stopping import stop_on_signal
 from pipelines.runners.base import Run
-from pipelines.sinks.files import PARTS, QUARANTINE, ROW_FILE, partition_stem
+from pipelines.sinks.files import PARTS, QUARANTINE, ROW_FILE, partition_stem, read_quarantine
+from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.manifest import FolderManifest
 from pipelines.sources.model_changes import load_model, read_changes
@@ -36,7 +37,7 @@ from pipelines.sources.quarantine_manifest import (
 from pipelines.sources.replay import PARTITION as BACKFILL_PARTITION
 from pipelines.state import state_table
 from pipelines.state.state_table import StateTable
-from pipelines.storage import Location, complete_replacement, locked, markers, store_of
+from pipelines.storage import Held, Location, complete_replacement, locked, markers, store_of
 from pipelines.workers.ownership import read_owner, take_ownership
 from schemas.errors import ConfigError, DataError
 
@@ -67,18 +68,19 @@ def replay_quarantine(job: QuarantineJob, on_progress: Progress = lambda numbers
             if not files:
                 return QuarantineOutcome(nothing=f"{job.output}: no row is in quarantine")
             manifest, again = _first_manifest(job, table, [file.name for file in files])
-            if not len(again.rows) + len(again.outside):
+            if not len(again.rows):
                 return QuarantineOutcome(left=again.count, nothing=none_valid_line(job, again))
             check_can_use(job, table, again)
             write_manifest(job.states, manifest)
         else:
             again = _rows_of_manifest(job, table, manifest)
-        stopped = again is not None and _run(job, table, manifest, again, held.confirm, on_progress)
-        after = state_table.read(job.states, series=False).counts
+        stopped = again is not None and _run(job, table, manifest, again, held, on_progress)
+        counts = state_table.read(job.states, series=False).counts - Counts(**manifest.counts)
         if not stopped:
+            held.confirm()
             end_replay(job.states, job.output / QUARANTINE, manifest)
-    counts = after - Counts(**manifest.counts)
-    return QuarantineOutcome(counts, after.in_quarantine, time.monotonic() - began_s, stopped)
+        left = int((read_quarantine(job.output)["row"] > 0).sum())
+    return QuarantineOutcome(counts, left, time.monotonic() - began_s, stopped)
 
 
 def _files(job: QuarantineJob, table: StateTable) -> list[Location]:
@@ -163,10 +165,15 @@ def _run(
     table: StateTable,
     manifest: QuarantineManifest,
     again: RowsAgain,
-    confirm: Callable[[], None],
+    held: Held,
     on_progress: Progress,
 ) -> bool:
     """Apply the rows of a replay to the shards; return whether a signal stopped the run."""
+
+    def take(numbers: JobNumbers) -> None:
+        held.check()
+        on_progress(numbers)
+
     log = QuarantineLog(manifest.partition, manifest.first, again, _closing_batch(job, table, again))
     shadows = [shard.shadow.model_version for shard in table.shards if shard.shadow is not None]
     stream = with_first_model(
@@ -192,10 +199,10 @@ def _run(
     places, is_resume = begin_table(stream, log, job.states, job.states, is_resume=True)
     settings = settings_of(stream, job.output, resumed=is_resume)
     before = read_owner(job.output)
-    take_ownership(settings, confirm)
+    take_ownership(settings, held.confirm)
     run = Run(log, places, settings, stream.stop_file, stream.snapshot_every_s, job.output, (), before)
     with stop_on_signal(stream.stop_file):
-        run_once(run, stream, on_progress)
+        run_once(run, stream, take)
     stopped = stream.stop_file.exists()
     stream.stop_file.unlink(missing_ok=True)
     return stopped

@@ -33,6 +33,8 @@ _WITHOUT_CELLS: Final = (
 )
 """The kinds of faults of rows whose cells are unknown: no setting can correct them."""
 
+_OUTSIDE: Final = "the time is outside data.start and data.end"
+
 
 @dataclass(frozen=True)
 class RowsAgain:
@@ -45,13 +47,11 @@ class RowsAgain:
         rows: observation frame with ``offset``, and with `ORIGIN` if files of a watched folder hold rows.
         rejected: frame of quarantined rows with ``offset``: the rows that were rejected again, with their new
             reasons. Files that cannot be read are rows whose ``row`` is 0.
-        outside: Int64, the offsets of the rows outside the time bounds.
         count: number of all rows.
     """
 
     rows: pl.DataFrame
     rejected: pl.DataFrame
-    outside: pl.Series
     count: int
 
     def batch(self, partition: str, first: int, start: int, stop: int) -> Batch:
@@ -61,14 +61,16 @@ class RowsAgain:
             frame.filter(at.is_between(start, stop - 1)).with_columns(at + first)
             for frame in (self.rows, self.rejected)
         )
-        outside = int(self.outside.is_between(start, stop - 1).sum())
-        return Batch(partition, first + start, first + stop, rows, rejected, outside=outside)
+        return Batch(partition, first + start, first + stop, rows, rejected)
 
 
 def read_again(
     files: Sequence[Location], how: Input, now_s: float, numbers: Mapping[str, int] | None = None
 ) -> RowsAgain:
     """Read quarantined rows again: the same files and arguments always give the same rows.
+
+    A row outside the time bounds is rejected again, because it was counted as a row inside when its time
+    could not be read.
 
     The text of a cell that is not a number is read with ``data.decimal`` if it is set. Numbers are left
     unchanged, because they were read before with the decimal sign of their file.
@@ -87,17 +89,20 @@ def read_again(
     raw = read.hstack(_cells_of(read["raw"], how)).sort("series_id", maintain_order=True)
     raw = raw.with_columns(offset=pl.int_range(pl.len(), dtype=pl.Int64))
     has_cells = ~pl.col("kind").is_in(_WITHOUT_CELLS)
-    inside, _ = how.within(_corrected(raw.filter(has_cells), how))
-    outside = raw.filter(has_cells).join(inside, on="offset", how="anti")["offset"]
+    readable, unreadable = raw.filter(has_cells), raw.filter(~has_cells)
+    inside, _ = how.within(_corrected(readable, how))
+    outside = readable.join(inside, on="offset", how="anti").with_columns(
+        column=pl.lit("timestamp"), reason=pl.lit(_OUTSIDE), kind=pl.lit(quarantine.OTHER)
+    )
     rows, rejected = how.validated(
         inside.select("file", "row", *_names(how), "offset"), inside["offset"], round(now_s * 1e6)
     )
     # Quote the cells as the input has them, without the corrections.
     rejected = rejected.with_columns(raw["raw"].gather(rejected["offset"]).alias("raw"))
-    kept = raw.filter(~has_cells).select(rejected.columns)
+    every = [rejected, *(frame.select(rejected.columns) for frame in (unreadable, outside))]
     if numbers:
         rows = rows.with_columns(_origins(raw, numbers).gather(rows["offset"]).alias(ORIGIN))
-    return RowsAgain(rows, pl.concat([kept, rejected]).sort("offset"), outside, len(raw))
+    return RowsAgain(rows, pl.concat(every).sort("offset"), len(raw))
 
 
 def _read(file: Location, how: Input) -> pl.DataFrame:

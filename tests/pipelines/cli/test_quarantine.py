@@ -11,6 +11,7 @@ import pytest
 from pipelines.cli.app import run
 from pipelines.sinks.files import PARTS, QUARANTINE, ShardFiles
 from schemas import observations
+from tests.pipelines.cli.conftest import Job
 
 
 @pytest.fixture
@@ -64,3 +65,48 @@ def test_quarantine_show_refuses_a_folder_that_is_no_output(
 ) -> None:
     assert run(["quarantine", "show", str(tmp_path / "nowhere")]) == 3
     assert "no such folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def replayable(job: Job) -> Job:
+    """Return a job after a backfill that has quarantined two values with decimal commas and one word."""
+    values = ["1.5"] * 36 + ['"2,5"', "much", '"3,5"', "4.5"]
+    rows = [f"a,2023-01-{1 + h // 24:02}T{h % 24:02}:00Z,{value}" for h, value in enumerate(values)]
+    (job.folder / "in.csv").write_text("\n".join(["series_id,timestamp,value", *rows, ""]))
+    job("backfill in.csv -m model --set data.decimal=. --set windows.repair=24")
+    return job
+
+
+REPLAY = "quarantine replay out -m model --set windows.repair=24 --set data.decimal=,"
+
+
+def test_quarantine_replay_prints_counts_that_add_up(
+    replayable: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(REPLAY.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    counts = "3 rows read again = 2 used + 0 duplicate + 0 too late + 1 quarantined again"
+    assert counts in lines
+    assert "quarantined again (1 is not a number): out/quarantine" in lines
+    assert run(REPLAY.split()) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("out: ")]
+    assert line.endswith("(1 is not a number): there is nothing to replay")
+    assert run(["state", "show", "out/state"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "40 in, 3 read again from quarantine: 39 used" in text
+    assert "0 pending, 4 quarantined" in text
+
+
+def test_quarantine_replay_prints_one_json_object(replayable: Job) -> None:
+    found, lines = replayable(REPLAY)
+    assert lines == []
+    assert (found["replayed"], found["used"], found["repaired"], found["left"]) == (3, 2, 2, 1)
+    assert found["quarantined"] == {"is not a number": 1}
+    assert found["missing"] == 0
+    again, _ = replayable(REPLAY)
+    assert (again["replayed"], again["left"]) == (0, 1)
+
+
+def test_quarantine_replay_with_other_windows_is_refused(replayable: Job) -> None:
+    _, (line,) = replayable(f"{REPLAY} --set windows.freq=2h", 2)
+    assert "windows.freq is 2h, but model was trained with 1h: leave it out" in line
