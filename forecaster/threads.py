@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 
 @dataclass
 class _Counts:
-    """Numbers of threads: that of torch, and that of each loaded BLAS library."""
+    """The numbers of threads of torch and of each loaded BLAS library."""
 
     torch: int
     blas: list[tuple[Any, int]]

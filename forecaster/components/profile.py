@@ -50,7 +50,7 @@ def bucket_of(values: Floats, edges: Floats32) -> Ints:
 
 @dataclass(frozen=True)
 class Profile:
-    """The deciles of the training values, and the share of the values in each bucket between them.
+    """The deciles of the training values, and the share of the values in each bucket between two deciles.
 
     The shares are a tenth each unless values repeat: a series with six zeros in ten values has six equal
     deciles, and six tenths of its values are in one bucket.

@@ -87,7 +87,7 @@ def in_order(ring: Floats, clock: Ints) -> Floats:
 
 
 def _places(start: int, windows: int, ring: int) -> list[slice]:
-    """Return the places of consecutive windows in the ring: one slice, or two if they wrap around.
+    """Return the positions of consecutive windows in the ring: one slice, or two if they wrap around.
 
     There are at most ``ring`` windows.
     """

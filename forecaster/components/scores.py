@@ -24,7 +24,7 @@ def scored_horizons(horizon: int) -> tuple[int, ...]:
 
 
 def scored_places(horizon: int) -> list[int]:
-    """Return the places of the `scored_horizons` among the anchor horizons."""
+    """Return the positions of the `scored_horizons` among the anchor horizons."""
     anchors = anchor_horizons(horizon)
     return [anchors.index(scored) for scored in scored_horizons(horizon)]
 

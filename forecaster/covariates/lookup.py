@@ -52,7 +52,7 @@ class Covariates:
 
     @staticmethod
     def of(features: Features, freq: Frequency, tables: Tables | None = None) -> Covariates:
-        """Encode tables with fitted features. All cells of a table that is not given count as missing.
+        """Encode tables with fitted features; a table that is not given counts as a table of missing cells.
 
         The features of several rows of one window are averaged. A row has no effect on other windows.
 
@@ -96,7 +96,7 @@ class Covariates:
             return Covariates()
         features = Features.fit(tables, windows, freq, held_from)
         if not decoder:
-            # Leave the calendar features out: the network's inputs have them already.
+            # Leave the calendar features out: without a decoder, the network's inputs contain the calendar.
             features = features.model_copy(update={"calendar": ()})
         return Covariates.of(features, freq, tables)
 

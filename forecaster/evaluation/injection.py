@@ -104,7 +104,7 @@ def _place(
 
 
 def _free_span(labels: Ints, first: int, length: int, rng: np.random.Generator) -> slice | None:
-    """Return a random span of ``length`` rows for an anomaly, or None if no free one was found.
+    """Return a random span of ``length`` rows for an anomaly, or None if no free span was found.
 
     No label is in the span or within ``length`` rows of it.
     """
@@ -142,13 +142,13 @@ def _shifted(least: float, most: float) -> _Change:
 
 
 def _noisy(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the values with added noise of 0.5 to 1 standard deviations."""
+    """Return the values of the span with added noise of 0.5 to 1 standard deviations."""
     noise: Floats = rng.normal(0.0, rng.uniform(0.5, 1.0) * spread, span.stop - span.start)
     return values[span] + noise
 
 
 def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the first value of the span, repeated; missing values stay missing."""
+    """Return the span with every value replaced by the first one; missing values stay missing."""
     known = values[span][~np.isnan(values[span])]
     return np.where(np.isnan(values[span]), np.nan, known[0] if len(known) else np.nan)
 

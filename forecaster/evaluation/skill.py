@@ -42,7 +42,7 @@ class BaselineComparison:
         return skill(self.scores, self.label, baseline)
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers by which models are compared, by name.
+        """Return the numbers for the comparison of models, by name.
 
         They are the numbers of `errors_and_skill`, and ``wql``, ``coverage_90`` and ``width_90`` of
         `distribution_measures`. A number that does not apply is absent.

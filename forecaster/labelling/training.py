@@ -89,7 +89,7 @@ def train_labeller(
         )
     task = _task(sequences, config, parts)
     # torch draws the dropout between recurrent layers from the random generator of the process only.
-    # So seed the generator of the process here, and restore its state afterwards.
+    # Seed the generator of the process here, and restore its state afterwards.
     with compute_threads(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = untrained(config, task)

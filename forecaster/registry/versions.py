@@ -53,7 +53,7 @@ class Version:
 
 
 class Promotion(NamedTuple):
-    """A moved alias: the version that it pointed to before (None if it is new) and the version after."""
+    """The move of an alias: the version before the move (None for a new alias), and the version after."""
 
     alias: str
     previous: Version | None

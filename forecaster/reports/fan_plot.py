@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from forecaster.reports.plot_style import FONT, INK, MUTED, PALETTE, stacked_axes
 
-_SIZE = (9.0, 4.2)  # inches of each series
+_SIZE = (9.0, 4.2)  # width and height of the axes of one series, in inches
 
 
 def fan_figure(frame: pl.DataFrame, title: str) -> Figure:
@@ -110,9 +110,9 @@ def _below(low: str, high: str) -> bool:
 
 
 def _with_gaps(targets: pl.DataFrame) -> pl.DataFrame:
-    """Insert a missing value after every target that is not followed by the next one at the usual step.
+    """Insert a missing value wherever two successive targets are farther apart than usual.
 
-    So a line that is drawn through the targets has a gap where there are none.
+    So a line that is drawn through the targets has a gap there.
     """
     step = pl.col("target_at").diff(-1).abs()
     ends = targets.filter(step > 1.5 * step.median())

@@ -30,11 +30,11 @@ from forecaster.stepping.rewarming import rewarm
 from forecaster.time.aggregation import NO_DUPLICATES, fill
 from schemas import replaced
 
-_WINDOWS_PER_STEP = 32  # most windows in one network call of a replay
+_WINDOWS_PER_STEP = 32  # a network call of a replay steps at most this many windows
 
 
 def with_history(shard: Shard, repair: int) -> Shard:
-    """Return the shard with a history if late rows are repaired, else without one.
+    """Return the shard with a history if late rows are repaired, else without a history.
 
     A shard that has closed windows without a history can repair only the windows that it closes later.
     """
@@ -90,7 +90,8 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     copies = list(history.copies[: at + 1])
     for copy in history.copies[at + 1 :]:
         replay.run(copy.through)
-        # The versions differ only after a change among windows without a live series: leave the copy out.
+        # Leave out a copy of another model version.
+        # The versions differ only if the model changed while no series was live.
         if copy.state.model_version == replay.shard.state.model_version:
             _put(copy.state, copy.shadow, index, replay.shard)
             copies.append(copy)
@@ -116,7 +117,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
 
 
 def _in_places(rows: pl.DataFrame, slots: pl.Series) -> pl.DataFrame:
-    """Return rows of the series ``slots``, with the place of each series in ``slots`` as its slot."""
+    """Return rows with new slots: the position of each row's series in ``slots``."""
     place = np.searchsorted(slots.to_numpy(), rows["slot"].to_numpy())
     return rows.with_columns(slot=pl.Series(place, dtype=pl.Int32))
 
@@ -151,7 +152,7 @@ class _Replay:
         self.forecasts: list[Forecasts] = []
         self.shadows: list[Forecasts] = []
         self.replaced = NONE_REPLACED
-        # `models.rewarm` may return a state of all series that a job has warmed up in the background.
+        # Use `rewarm`: `models.rewarm` may return a state of all series, warmed up in the background.
         self._models = replace(models, rewarm=rewarm, repair=0)
 
     def run(self, through: int) -> None:
@@ -168,7 +169,7 @@ class _Replay:
 
 
 def _lives_of(state: State, index: Ints) -> State:
-    """Return copies of the arrays by which `plan_block` plans the lives of the series at ``index``."""
+    """Return the arrays that `plan_block` needs to plan the active periods of the series at ``index``."""
     ids = tuple(state.series_ids[i] for i in index)
     parts = {"moments": {"observed": state.parts["moments"]["observed"][index]}}
     return State(state.model_version, state.freq, ids, state.clock[index], state.silent[index], parts)
@@ -177,11 +178,11 @@ def _lives_of(state: State, index: Ints) -> State:
 def _first_counts(
     lives: State, rows: pl.DataFrame, replay: _Replay, models: Models
 ) -> tuple[Counts, pl.DataFrame]:
-    """Return what a repair adds to the counts of the shard, and the rows that were replaced before it.
+    """Return the counts that a repair adds to the shard, and the rows that were replaced before the repair.
 
     The added counts are the counts of the replay less the counts of the same windows without the late rows.
-    The latter need only a plan of the lives of the series. Scores and the number of windows stay as they were
-    when the windows closed.
+    The latter need only a plan of the active periods of the series. Scores and the number of windows stay as
+    they were when the windows closed.
 
     Args:
         lives: see `_lives_of`, at the copy from which the replay began. It is changed.

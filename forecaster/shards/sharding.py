@@ -26,7 +26,7 @@ def shard_of(series_id: str, shards: int) -> int:
 
 
 class Splitter:
-    """Splits batches by shard. It caches the shard of each series.
+    """Splits batches by shard, and caches the shard of each series.
 
     Args:
         shards: number of shards.
@@ -95,7 +95,7 @@ def empty_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bo
 def add_partitions(
     shard: Shard, partitions: Mapping[str, int], owners: Mapping[str, int] | None = None
 ) -> Shard:
-    """Add partitions to a shard, which from then on waits for their watermarks, too.
+    """Add partitions to a shard, which then waits for the watermarks of these partitions, too.
 
     It closes no further window until each new partition has a watermark. A pending row of an earlier job
     (see `hand_over_shards`) gets its own offset back if its partition is announced from a later offset: then
@@ -238,7 +238,7 @@ class _HistoryById:
 
     @staticmethod
     def of(shards: Sequence[Shard]) -> _HistoryById | None:
-        """Return the histories of shards; None if a new shard cannot have one history of several shards."""
+        """Return the histories of shards; None if they cannot be joined to one history."""
         histories = [shard.history for shard in shards if shard.history is not None]
         if len(histories) < len(shards) or not can_join(histories):
             return None

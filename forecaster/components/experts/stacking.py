@@ -42,15 +42,16 @@ def by_horizon(anchors: tuple[int, ...], horizon: int) -> Floats32:
 
 @dataclass(frozen=True)
 class Stacking:
-    """Online ridge stacking, per series and anchor horizon (Breiman 1996, "Stacked Regressions").
+    """Combines the members' forecasts with weights learned online, for each series and anchor horizon.
 
-    The members' forecasts and the actuals are changes from the last value at the issue time, in scales at
-    that time. The weights solve a least-squares problem that forgets. They are shrunk towards the weights of
-    Bates & Granger (1969, "The Combination of Forecasts"), a power of the inverse of each member's own mean
-    squared error. If the members are equally good, these weights give the members' mean, which is hard to
-    beat; if one member is far better, they give that member's forecast. A combined forecast lies between the
-    smallest and the largest forecast of its members. The weights of a horizon learn from a window once the
-    window has closed, never before.
+    The method is ridge stacking (Breiman 1996, "Stacked Regressions"). The members' forecasts and the actuals
+    are changes from the last value at the issue time, in scales at that time. The weights solve a
+    least-squares problem that forgets. They are shrunk towards the weights of Bates & Granger (1969, "The
+    Combination of Forecasts"), a power of the inverse of each member's own mean squared error. If the members
+    are equally good, these weights give the members' mean, which is hard to beat; if one member is far
+    better, they give that member's forecast. A combined forecast lies between the smallest and the largest
+    forecast of its members. The weights of a horizon learn from a window once the window has closed, never
+    before.
 
     A young series forgets faster, in proportion to its age: the first forecasts of a network with a partly
     filled ring, and of a regression that had learned nothing, do not show how good they are later.
@@ -93,7 +94,7 @@ class Stacking:
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
             # In the field ``products``, the last column holds the squared actuals.
             "products": Field("float32", (len(anchors), members + 1)),
-            # In ``waiting``, the stored forecasts, the last column holds the combined forecasts.
+            # In the field ``waiting`` (stored forecasts), the last column holds the combined forecasts.
             "waiting": Field("float32", (sum(anchors), members + 1)),
             "issued": Field("float64", (self.horizon, 2)),
         }
@@ -112,7 +113,7 @@ class Stacking:
         _copy_members(block, changes)
         # Store NaN as the scale of a constant series, so that no weight learns from its changes.
         # The changes of a constant series, divided by its scale, are only noise.
-        # The axes of ``issued`` are window, last value or scale, and series.
+        # The axes of ``issued`` are window, quantity (last value or scale) and series.
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)
         origins = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
         # The axes of ``actual`` are window, anchor and series.
@@ -157,7 +158,7 @@ class Stacking:
         return combined
 
     def _stores(self, own: Arrays, forecasts: Floats32) -> list[tuple[int, Floats32, Floats32]]:
-        """Return for each anchor horizon: its length, the array of stored forecasts, and the new forecasts.
+        """Return, for each anchor horizon, the horizon, the array of stored forecasts, and the new forecasts.
 
         An anchor of ``a`` windows has a store ``[a, M or M + 1, S]``; the new forecasts are ``[T, M or M + 1,
         S]``.

@@ -75,7 +75,7 @@ class Network(nn.Module):
     ridge: Tensor
     prior: Tensor
     of_static: Tensor
-    # Annotate the result as Tensors, because torch annotates it as Any.
+    # Declare that a call returns Tensors: torch declares Any.
     __call__: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
     def __init__(
@@ -125,7 +125,8 @@ class Network(nn.Module):
             self.register_buffer("of_static", torch.zeros(1 + static, 2, dtype=torch.float64))
 
     def initial(self, series: int, static: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the learned initial hidden and cell state, ``[L, S, H]`` each; cell is empty if no LSTM.
+        """Return the learned initial hidden and cell state, ``[L, S, H]`` each; without an LSTM, cell is
+        empty.
 
         Args:
             series: S.

@@ -84,7 +84,7 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return ``[count, r, S]``: the values of ``count`` windows, from ``ago`` windows before each row on."""
+    """Return the values of ``count`` windows, from ``ago`` windows before each row on: ``[count, r, S]``."""
     before = len(block.history) - len(block.values) - ago
     if isinstance(rows, slice):
         return block.history[before + rows.start : before + rows.start + count, None, some]
@@ -168,13 +168,14 @@ class Experts:
 
     @cached_property
     def _places(self) -> list[Ints]:
-        """For each seasonal expert, the index ``[N]`` of the regressor that it forecasts at each horizon.
+        """For each seasonal expert, the index ``[N]`` of the regressor that the expert repeats at each
+        horizon.
 
         The first expert repeats the last season, the second one the seventh season before.
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # Row ``count`` of the regressors is 0, which is the last value: use it for lags beyond the ring.
+        # For lags beyond the ring use row ``count`` of the regressors: its 0 stands for the last value.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
