@@ -157,8 +157,7 @@ class Anomaly:
         return np.stack([middle, below, above])
 
     def _p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return each value's p-value, and the log p-value that decides about alarms; update the running
-        shares.
+        """Return each value's p-value, and the log p-value that decides about alarms; update the shares.
 
         Returns:
             ``[S]`` each, NaN if the value or its forecast is missing. The p-value has a lower bound. The log
@@ -183,8 +182,7 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log share of windows at a distance of at least ``z``, and the lower bound of the
-        p-value.
+        """Return the log share of windows at a distance of at least ``z``, and the lowest possible p-value.
 
         Both are ``[S]``.
         """
@@ -203,8 +201,7 @@ class Anomaly:
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
     def _run_p_value(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return the log share of runs at least as long as the current one, and the lower bound of the
-        p-value.
+        """Return the log share of runs at least as long as the current run, and the lowest possible p-value.
 
         Both are ``[S]``; the logarithm is 0 outside a run.
         """

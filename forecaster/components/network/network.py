@@ -125,8 +125,7 @@ class Network(nn.Module):
             self.register_buffer("of_static", torch.zeros(1 + static, 2, dtype=torch.float64))
 
     def initial(self, series: int, static: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the learned initial hidden and cell state, ``[L, S, H]`` each; without an LSTM, cell is
-        empty.
+        """Return the learned initial hidden and cell state, ``[L, S, H]`` each; empty for no cell state.
 
         Args:
             series: S.

@@ -168,8 +168,7 @@ class Experts:
 
     @cached_property
     def _places(self) -> list[Ints]:
-        """For each seasonal expert, the index ``[N]`` of the regressor that the expert repeats at each
-        horizon.
+        """For each seasonal expert, the index ``[N]`` of the regressor that it repeats at each horizon.
 
         The first expert repeats the last season, the second one the seventh season before.
         """
