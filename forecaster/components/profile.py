@@ -153,7 +153,7 @@ class Profile:
 
 def _deciles(values: Floats) -> Floats32:
     """Return the deciles of each series, ``[S, B - 1]`` float32; NaN for a series with too few values."""
-    ordered = np.sort(values, axis=0)  # NaN is sorted last
+    ordered = np.sort(values, axis=0)  # the values of each series come first, and NaN last
     count = (~np.isnan(values)).sum(axis=0)
     places = np.ceil(np.arange(1, BUCKETS)[:, None] * count / BUCKETS).astype(np.int64)
     deciles = np.take_along_axis(ordered, np.minimum(places, np.maximum(count - 1, 0)), axis=0)

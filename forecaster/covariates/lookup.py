@@ -111,12 +111,12 @@ class Covariates:
             windows: number of windows.
         """
         at = start[None, :] + np.arange(windows)[:, None]
-        parts = [calendar(at, self.freq, self.features.calendar), self._of_table(series_ids, at)]
+        parts = [calendar(at, self.freq, self.features.calendar), self._known_from_table(series_ids, at)]
         series = max(part.shape[1] for part in parts)
         aligned = [np.broadcast_to(part, (windows, series, part.shape[2])) for part in parts]
         return np.concatenate(aligned, axis=2, dtype=np.float32)
 
-    def _of_table(self, series_ids: Sequence[str], at: Ints) -> Floats32:
+    def _known_from_table(self, series_ids: Sequence[str], at: Ints) -> Floats32:
         """Return the features of the known table for windows ``at`` ``[n, S or 1]``: ``[n, S or 1, k]``.
 
         They are 0 in a window for which the table has no row.

@@ -71,12 +71,14 @@ def inject(
     for column, own in enumerate(rng.spawn(values.shape[1])):
         for _ in range(own.poisson(max(len(values) - first, 0) * freq_s / every_s)):
             kind = kinds[int(own.integers(len(kinds)))]
-            length, change = _draw(kind, season, own)
-            _place(kind, length, change, values[:, column], out[:, column], labels[:, column], own, first)
+            length, change = _draw_anomaly(kind, season, own)
+            _write_anomaly(
+                kind, length, change, values[:, column], out[:, column], labels[:, column], own, first
+            )
     return out, labels
 
 
-def _place(
+def _write_anomaly(
     kind: str,
     length: int,
     change: _Change,
@@ -118,7 +120,7 @@ def _free_span(labels: Ints, first: int, length: int, rng: np.random.Generator) 
     return None
 
 
-def _draw(kind: str, season: int, rng: np.random.Generator) -> tuple[int, _Change]:
+def _draw_anomaly(kind: str, season: int, rng: np.random.Generator) -> tuple[int, _Change]:
     """Draw the length in windows of an anomaly, and return it with the function that changes the values."""
     if kind == "spike":
         return int(rng.integers(1, 3)), _shifted(3.0, 6.0)

@@ -111,7 +111,7 @@ class Sender:
                     self._kinds[entry["kind"]](entry)
             except Exception as error:
                 if _is_final(error) and entry["kind"] not in ("model", "file"):
-                    self.refused.append(f"{_words(entry)}: {one_line(error)}")
+                    self.refused.append(f"{_description_of(entry)}: {one_line(error)}")
                     continue
                 kept.append(entry)
                 self.reason = self.reason or one_line(error)
@@ -178,7 +178,7 @@ class Sender:
 
     def _send_file(self, entry: Entry) -> None:
         file, folder = self._outbox.file(entry), Path(entry["path"]).parent.as_posix()
-        # an earlier attempt sent a file that is missing now, but ended before it removed the entry
+        # if the file is missing, an earlier attempt has sent it, but ended before it removed the entry
         if not file.is_file():
             return
         self._connection.client().log_artifact(self._run_id, str(file), None if folder == "." else folder)
@@ -276,7 +276,7 @@ def _is_final(error: Exception) -> bool:
     return isinstance(cause, MlflowException) and cause.error_code in _FINAL
 
 
-def _words(entry: Entry) -> str:
+def _description_of(entry: Entry) -> str:
     """Describe the content of an entry, for a notice."""
     if entry["kind"] == "metrics":
         return "the metric " + ", ".join(dict.fromkeys(key for key, *_ in entry["points"]))

@@ -89,7 +89,7 @@ def versions_frame(versions: Sequence[Version]) -> pl.DataFrame:
 
 
 def version_of(found: ModelVersion, aliases: Mapping[str, object]) -> Version:
-    """Return a `Version` made from MLflow's record; ``aliases`` maps the aliases of the model to numbers."""
+    """Return a `Version` made from MLflow's record; ``aliases`` maps aliases to version numbers."""
     return Version(
         name=found.name,
         number=int(found.version),

@@ -63,7 +63,9 @@ def _draw_fans(axes: Axes, frame: pl.DataFrame) -> None:
     if "q50" not in names or starts.is_empty():
         raise ValueError("a fan needs forecasts, and a column q50")
     actuals = _with_gaps(frame.unique("target_at").sort("target_at"))
-    pairs = [(low, high) for low, high in zip(names, reversed(names), strict=True) if _below(low, high)]
+    pairs = [
+        (low, high) for low, high in zip(names, reversed(names), strict=True) if _has_lower_level(low, high)
+    ]
     for number, start in enumerate(starts):
         fan = frame.filter(pl.col("issued_at") == start).sort("target_at")
         at = _dates(fan["target_at"])
@@ -104,7 +106,7 @@ def _level(name: str) -> float | None:
         return None
 
 
-def _below(low: str, high: str) -> bool:
+def _has_lower_level(low: str, high: str) -> bool:
     """Return True if the quantile column ``low`` has a lower level than the column ``high``."""
     return (_level(low) or 0.0) < (_level(high) or 0.0)
 

@@ -71,7 +71,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         past = _stored_past(forecaster, state, index, values)
         start = int(clock) + 1 - len(values)
         part = forecaster.new_series_state(tuple(state.series_ids[i] for i in index), start)
-        most = windows_per_call(len(index))  # each call steps few windows, to limit its memory
+        most = windows_per_call(len(index))  # each call steps few windows, to limit the memory
         for first in range(0, len(values), most):
             rows = slice(first, first + most)
             advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])

@@ -139,13 +139,13 @@ class TrainingBatch:
                 window of the segment, and in a segment with a held-out target the network forecasts from all
                 windows.
         """
-        weight, per_change = self.weight(), self._per_change()
+        weight, per_change = self.weight(), self._inverse_mean_change()
         for first in range(0, len(self), length):
             windows = range(first, min(first + length, len(self)))
             rows = self._forecast_rows(windows, every, rng)
             yield self._segment(windows, rows, weight, per_change)
 
-    def _per_change(self) -> Floats:
+    def _inverse_mean_change(self) -> Floats:
         """Return 1 over the mean change from window to window, ``[B]``; 0 for a constant series."""
         # Average the changes of all windows: a series may be constant before the held-out windows.
         changes = np.abs(self.ahead[:, :, 0] - self.block.last)

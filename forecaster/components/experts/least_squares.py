@@ -99,7 +99,7 @@ class LeastSquares(Expert):
         lagged = self._without_shape(inputs, inputs.back(back), back)
         before = lagged[-1]
         now = self._without_shape(inputs, inputs.value[None], _NOW)[0]
-        distance = _near(lagged[:-1], before, inputs.scale)
+        distance = _limited_distances(lagged[:-1], before, inputs.scale)
         if self.halflives:
             distance = np.concatenate([distance, in_scales(own["means"] - before, inputs.scale)])
         change = now - before
@@ -149,9 +149,9 @@ class LeastSquares(Expert):
         longest = max(self.lags)
         # Compute with distances from the last value: at a high level, float32 would round small changes to 0.
         values = np.zeros((longest + 1 + self.horizon, *now.shape), np.float32)
-        for back in self._runs_of_past_windows:
+        for back in self._past_windows_read:
             past = self._without_shape(inputs, inputs.back(back), back)
-            values[longest - back[0] : longest - back[-1] + 1] = _near(past, now, inputs.scale)
+            values[longest - back[0] : longest - back[-1] + 1] = _limited_distances(past, now, inputs.scale)
         lags = np.array(self.lags)
         room = _ROOM * np.abs(values[longest - lags]).max(axis=0) + np.float32(1.0)
         means = [in_scales(own["means"][k] - now, inputs.scale) for k in range(len(self.halflives))]
@@ -164,7 +164,7 @@ class LeastSquares(Expert):
         return ahead
 
     @cached_property
-    def _runs_of_past_windows(self) -> list[Ints]:
+    def _past_windows_read(self) -> list[Ints]:
         """How many windows ago the values are that a forecast reads, in groups of consecutive numbers."""
         ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
         runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
@@ -224,7 +224,7 @@ class LeastSquares(Expert):
         return values - inputs.future_shape(-ago) if self.season else values
 
 
-def _near(values: Floats, last: Floats, scale: Floats) -> Floats32:
+def _limited_distances(values: Floats, last: Floats, scale: Floats) -> Floats32:
     """Return the distances of values from the last value in scales, ``[n, ..., S]``; 0 for a missing value.
 
     A distance up to 20 scales is unchanged. A larger one shrinks, and is 0 from 40 scales on (Hampel 1974).

@@ -152,7 +152,7 @@ class Stacking:
         for weight, change in zip(weights, changes, strict=True):
             part = np.tensordot(to_horizons, weight, axes=1)
             combined += np.multiply(part, change, out=part)
-        _within(combined, changes)
+        _clip_to_members(combined, changes)
         # The forecast of a constant series with more than one value is its last value.
         combined *= block.moves | (block.observed == 1)
         return combined
@@ -191,13 +191,13 @@ class Stacking:
         observed = block.observed[:, None].astype(np.float32)
         kept = np.minimum(np.float32(self.forget), observed / (observed + np.float32(self.young)))
         kept = np.where(known, kept, np.float32(1.0))
-        squares, products = _running_sums(own, _Learned(past_forecasts, actual, share, kept))
+        squares, products = _running_sums(own, _KnownActuals(past_forecasts, actual, share, kept))
         own["squares"] = np.moveaxis(squares[:, -1], 0, 1).copy()
         own["products"] = np.moveaxis(products[:, -1], 0, 1).copy()
         return np.moveaxis(_ridge(squares, products, self.shrink, self.power), 2, 1)
 
 
-class _Learned(NamedTuple):
+class _KnownActuals(NamedTuple):
     """The actuals of a block and the forecasts that were issued for them, 0 where either is missing.
 
     Attributes:
@@ -213,7 +213,7 @@ class _Learned(NamedTuple):
     kept: Floats32
 
 
-def _running_sums(own: Arrays, new: _Learned) -> tuple[Floats32, Floats32]:
+def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
     """Return the sums of squares and products of forecasts and actuals, after each window of a block.
 
     Args:
@@ -282,7 +282,7 @@ def _at_anchors(change: Floats32, anchors: tuple[int, ...]) -> Floats32:
     return limited
 
 
-def _within(combined: Floats32, changes: Sequence[Floats32]) -> None:
+def _clip_to_members(combined: Floats32, changes: Sequence[Floats32]) -> None:
     """Clip a combined forecast in place to the range of the members' forecasts.
 
     Similar members can have large weights of opposite signs, which would take it far outside this range.

@@ -125,7 +125,9 @@ class Network(nn.Module):
             self.register_buffer("of_static", torch.zeros(1 + static, 2, dtype=torch.float64))
 
     def initial(self, series: int, static: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the learned initial hidden and cell state, ``[L, S, H]`` each; empty for no cell state.
+        """Return the learned initial hidden and cell state, ``[L, S, H]`` each.
+
+        Without an LSTM, the cell state is empty.
 
         Args:
             series: S.

@@ -167,7 +167,7 @@ class Experts:
         return np.concatenate(list(self.ridge), axis=1)
 
     @cached_property
-    def _places(self) -> list[Ints]:
+    def _repeated_regressors(self) -> list[Ints]:
         """For each seasonal expert, the index ``[N]`` of the regressor that it repeats at each horizon.
 
         The first expert repeats the last season, the second one the seventh season before.
@@ -185,7 +185,7 @@ class Experts:
         both = (columns(x[:-1]).T @ self._weights).reshape(*to_units.shape[:2], -1)
         for k in range(RIDGE_COUNT):
             np.multiply(both[..., k * horizon : (k + 1) * horizon], to_units, out=out[k])
-        for k, places in enumerate(self._places, RIDGE_COUNT):
+        for k, places in enumerate(self._repeated_regressors, RIDGE_COUNT):
             np.multiply(np.moveaxis(x[places], 0, 2), to_units, out=out[k])
         out[LINEAR_EXPERT_COUNT - 2] = x[-2, :, :, None] * to_units
         out[LINEAR_EXPERT_COUNT - 1] = 0.0
