@@ -111,8 +111,7 @@ class Stacking:
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         changes = self._changes(block)
         _copy_members(block, changes)
-        # Store NaN as the scale of a constant series, so that no weight learns from its changes.
-        # The changes of a constant series, divided by its scale, are only noise.
+        # Store NaN as the scale of a constant series: its changes are noise, from which no weight may learn.
         # The axes of ``issued`` are window, quantity (last value or scale) and series.
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)
         origins = [stored_before(own["issued"], issued, block.start, a) for a in anchors]

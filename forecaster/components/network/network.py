@@ -125,9 +125,7 @@ class Network(nn.Module):
             self.register_buffer("of_static", torch.zeros(1 + static, 2, dtype=torch.float64))
 
     def initial(self, series: int, static: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the learned initial hidden and cell state, ``[L, S, H]`` each.
-
-        Without an LSTM, the cell state is empty.
+        """Return the learned initial hidden state and, for an LSTM, cell state: ``[L, S, H]`` each.
 
         Args:
             series: S.
