@@ -72,7 +72,7 @@ def block_length(differences: Floats) -> int:
 def _last_significant(is_significant: np.ndarray, silent_lags: int) -> int:
     """Return the first of ``silent_lags`` successive lags that are not significant.
 
-    If so many such lags never follow each other, return the largest significant lag.
+    If there are no such successive lags, return the largest significant lag.
     ``is_significant`` begins at lag 1.
     """
     for lag in range(len(is_significant) - silent_lags + 1):

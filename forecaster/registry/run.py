@@ -235,7 +235,8 @@ class Run:
         """Send the unsent entries.
 
         Raises:
-            ModelError: the store did not take all entries; the message names the folder with the others.
+            ModelError: the store did not take all entries; the message names the folder with the unsent
+            entries.
         """
         self._send_now()
         if self._outbox.folder is not None:

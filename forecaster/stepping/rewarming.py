@@ -156,8 +156,8 @@ class Warming:
 
     The new version starts from the initial state, at the window at which the ring will begin when the version
     changes. It is stepped through the values of the ring, and catches up while the earlier version is in use.
-    So `finish` returns what `rewarm` returns at the change, at whatever times and in whatever parts the
-    values were stepped.
+    So `finish` returns the state that `rewarm` returns at the change. When and in which parts the values were
+    stepped does not matter.
 
     `copy_values` and `finish` read the state of the earlier version, and belong into the thread that steps
     it. `step` may run in another thread, but not at the same time as another method.

@@ -68,7 +68,7 @@ def misfit_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
 def gap_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
     """Return a list with a notice about windows that are left out because no series had rows for long.
 
-    The list is empty if no window is left out. The arguments are those of `window_notices`. A training
+    The list is empty if no window is left out. The arguments are as in `window_notices`. A training
     reports windows that are too short before it begins; see `misfit_notice`.
     """
     if len(filled) < 2:

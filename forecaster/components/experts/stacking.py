@@ -175,7 +175,7 @@ class Stacking:
         Args:
             own: the component's arrays; the sums are changed.
             actual: ``[T, A, S]`` float32, NaN if missing.
-            forecasts: ``[A, M, T, S]`` float32, what the members forecast in the block.
+            forecasts: ``[A, M, T, S]`` float32, the members' forecasts in the block.
             block: the windows.
         """
         before = [stored_before(w, n, block.start, a) for a, w, n in self._stores(own, forecasts)]

@@ -253,7 +253,7 @@ class Network(nn.Module):
         Args:
             x: ``[T, S, F]`` float32 inputs.
             hidden: ``[L, S, H]`` float32.
-            cell: ``[L, S, H]`` float32 for an LSTM, ``[0, S, H]`` for the others.
+            cell: ``[L, S, H]`` float32 for an LSTM, ``[0, S, H]`` for other cells.
             lengths: ``[S]`` int64, from 1 to ``T``: the number of windows of each series, at least one of
                 them ``T``; the rows after them are padding. By default every series has ``T``.
             experts: ``[K, n, S, N]`` float32, the linear experts' forecasts at ``rows``, as changes in units;
