@@ -68,7 +68,7 @@ def split_late_rows(
     freq: Frequency,
     repair: Repair | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split rows into rows to be used, with a column ``window``, and a frame of late rows.
+    """Split rows into rows to use, with a column ``window``, and late rows.
 
     With ``repair``, late rows that are to be repaired are used, and the column `LATE_THROUGH` is added to the
     rows if there are any.

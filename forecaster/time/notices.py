@@ -21,7 +21,7 @@ _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
-    """Return a notice if all weekly rows have the same weekday and windows begin on another, else None.
+    """Return a notice if all weekly rows have one weekday and windows begin on another one, else None.
 
     Forecasts are dated to the beginnings of windows, so their dates would match no row.
     """
