@@ -116,7 +116,7 @@ class LeastSquares(Expert):
     def _update(
         self, weights: Floats32, inverse: Floats32, x: Floats32, target: Floats32, learns: Bools
     ) -> None:
-        """Update weights and inverse by a step of recursive least squares, where ``learns`` ``[S]`` is True."""
+        """Update the weights by one step of recursive least squares, where ``learns`` ``[S]`` is True."""
         gain = np.einsum("ijs,js->is", inverse, x)
         size = np.einsum("is,is->s", gain, x)
         error = target - np.einsum("is,is->s", weights, x)
