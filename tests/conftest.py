@@ -29,7 +29,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_mlflow_settings_left() -> Iterator[None]:
-    """Restore MLflow's settings after each test: they belong to the process, and later tests would use them.
+    """Restore MLflow's settings after each test: the settings are global, so later tests would use them.
 
     ``mlflow.set_experiment`` and ``mlflow.set_tracking_uri`` also set environment variables.
     """

@@ -1,4 +1,4 @@
-"""Kill a stream several times, and keep the result."""
+"""Kill a stream several times, and return the result."""
 
 from __future__ import annotations
 

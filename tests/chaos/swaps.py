@@ -30,8 +30,8 @@ from tests.chaos.verdict import compare
 
 _HOUR_US = 3_600_000_000
 _FIRST = 376_944  # index of the first window: 2013-01-01
-_SERIES = 200  # so many that the warming takes seconds
-_FIRST_WINDOWS = 340  # in the first file: more than the ring holds
+_SERIES = 200  # with so many series, the re-warm takes seconds
+_FIRST_WINDOWS = 340  # the first file has more windows than the ring holds
 _MOST_UNREAD, _PACE_S = 2, 0.1
 _WARMING, _CHANGING, _CHANGED = "while warming", "at the change", "after the change"
 _PHASES = (_WARMING, _CHANGING, _CHANGED)

@@ -48,7 +48,7 @@ class Server:
 
     @property
     def process(self) -> psutil.Process | None:
-        """Return the process; None if it does not run, or if another process has its id by now."""
+        """Return the process; None if it does not run, or if its id now belongs to another process."""
         with suppress(OSError, ValueError, psutil.Error):
             pid, recorded_s = json.loads(self.record.read_text())
             if recorded_s is not None and started_s(pid) == recorded_s:

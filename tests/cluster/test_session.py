@@ -123,7 +123,7 @@ def assert_survives_kills(
         source,
         output,
         3,
-        # Long enough that a slow look at an object store finds windows after the last snapshot.
+        # With a shorter interval, every window would be in a snapshot before the slow store is listed.
         snapshot_every_s=5.0,
         runner="flink",
         flink=FlinkSettings(cluster.master, cluster.workers),

@@ -19,9 +19,9 @@ from tests.lifecycle import inputs
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
-_FIRST_DAYS = 40  # days that are written quickly, because the retraining waits for them
+_FIRST_DAYS = 40  # the first days are written quickly, because the retraining waits for their rows
 _FAST_S, _SLOW_S = 0.1, 1.5  # least seconds between the files of two days
-_MOST_UNREAD_DAYS = 2  # so that a slow machine streams fewer days, and does not collect a backlog
+_MOST_UNREAD_DAYS = 2  # with this limit, a slow machine streams fewer days instead of collecting unread days
 
 
 @dataclass

@@ -94,7 +94,7 @@ def test_no_p_value_is_below_1_divided_by_the_number_of_windows(seen: int, far: 
     assert p_value <= 2.0 / (seen + 1) or far < 10 or seen < 100
 
 
-def test_a_very_rare_alarm_needs_a_value_far_beyond_the_noise() -> None:
+def test_a_tiny_alarm_rate_needs_a_value_far_beyond_the_noise() -> None:
     values = np.random.default_rng(5).normal(size=(5000, 2))
     values[4000] = [6.0, 600.0]
     anomaly = step_anomaly(values, rate=1e-5).out.anomaly[:, 4000, :, 0]

@@ -41,7 +41,7 @@ def test_the_bootstrap_block_length_equals_the_result_of_the_package_arch(
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 10])
-def test_the_bootstrap_blocks_of_constant_losses_have_one_issue_time(count: int) -> None:
+def test_bootstrap_blocks_of_constant_losses_contain_one_issue_time(count: int) -> None:
     assert block_length(np.full(count, 0.3)) == 1
 
 

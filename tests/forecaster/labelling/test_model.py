@@ -60,7 +60,7 @@ def sequences(parts: list[Floats]) -> Sequences:
     st.lists(st.integers(1, 40), min_size=1, max_size=5),
     st.integers(0, 400_000),
 )
-def test_dividing_a_sequence_changes_no_label_probability(
+def test_labelling_a_sequence_in_parts_changes_no_probability(
     cell: str, scaling: str, seed: int, pieces: list[int], start: int
 ) -> None:
     model, given_values = labeller(cell, "step", scaling), values(sum(pieces), 3, seed)

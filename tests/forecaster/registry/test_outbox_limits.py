@@ -1,4 +1,4 @@
-"""The outbox at its limits: full, damaged, without a folder to write to, and with large entries."""
+"""Tests of an outbox that is full or damaged, has large entries, or has no folder to write to."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_limit_of_metric_values_ignores_other_entries(
     assert box.dropped == 1
 
 
-def test_an_outbox_is_among_temporary_files_if_its_place_is_read_only(
+def test_an_outbox_is_a_temporary_folder_if_its_path_is_read_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(folder: Path) -> None:

@@ -16,7 +16,7 @@ from tests.servers import mlflow_server
 
 
 def refusal(registry: Registry) -> str:
-    """Start a run that the store must refuse, and return the error; it must be one line without a secret."""
+    """Start a run that the store must refuse; return the error, which must be one line without a secret."""
     with pytest.raises(ModelError) as caught, registry.start_run("refused", {}):
         pass
     line = str(caught.value)

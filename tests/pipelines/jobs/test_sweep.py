@@ -1,4 +1,4 @@
-"""Tests of sweeps: a sweep trains a model several times with other settings, and registers the best model.
+"""Tests of sweeps: a sweep trains models with different settings, and registers the best model.
 
 An interrupted sweep keeps the results of the trials that had finished.
 """

@@ -32,7 +32,7 @@ def block_of(values: Floats) -> Block:
 
 
 def values_of(block: Block, changes: Floats) -> Floats:
-    """Return forecasts ``[T, S, N]`` in the unit of the series, from changes in units of `Block.unit`."""
+    """Convert changes in units of `Block.unit` into forecasts ``[T, S, N]`` in the unit of the series."""
     return block.last[:, :, None] + changes * block.unit[:, :, None]
 
 
@@ -87,7 +87,7 @@ def test_expert_forecasts_of_some_windows_equal_forecasts_of_all_windows(rows: l
     block, ridge = block_of(walks()), NO_RIDGE + np.float32(0.01)
     every = expert_forecasts(block, ridge, SEASON)
     selected = expert_forecasts(block, ridge, SEASON, np.array(rows))
-    # A product of matrices of another size may add its float32 terms in another order.
+    # Allow rounding errors: products of larger matrices may add float32 terms in another order.
     np.testing.assert_allclose(selected, every[:, rows], rtol=1e-5, atol=1e-6)
 
 
