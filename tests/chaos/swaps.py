@@ -129,7 +129,7 @@ class _Swaps:
         self._put_s = time.monotonic()
 
     def feed(self, waits_for_input: bool) -> None:
-        """Put the next file, if the stream has read the earlier ones and the phase needs more rows."""
+        """Put the next file, if the stream has read the earlier files and the phase needs more rows."""
         unread = self.windows - self._stream.rows_in() // _SERIES
         if time.monotonic() - self._put_s < _PACE_S or unread >= _MOST_UNREAD:
             return

@@ -156,7 +156,7 @@ class Stream:
         print(f"  {line[:300]}", file=sys.stderr, flush=True)
 
     def through_us(self) -> int:
-        """Return the end of the last window that every shard has closed; 0 before the first one."""
+        """Return the end of the last window that every shard has closed; 0 before a window is closed."""
         shards = numbers.read_shards(self.job.output)
         closed = [shard.closed_us or 0 for shard in shards]
         return min(closed) if len(closed) == SHARDS else 0

@@ -1,4 +1,4 @@
-"""A server of the test cluster, which can be stopped by another process than the one that started it.
+"""A server of the test cluster that any process can stop, not only the process that started it.
 
 Its process id and start time are stored, so that a later process with the same id is never stopped.
 """

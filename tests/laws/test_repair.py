@@ -1,4 +1,4 @@
-"""Law: after late rows were repaired, state and forecasts are those of a job that read the rows in time."""
+"""Law: a job that repairs late rows ends with the state and the forecasts of a job without late rows."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class Stream:
 
 
 def difference(later: Histogram, earlier: Histogram) -> Histogram:
-    """Return the latencies that are in the later histogram and not in the earlier one."""
+    """Return the latencies that only the later histogram contains."""
     buckets = {bucket: count - earlier.buckets.get(bucket, 0) for bucket, count in later.buckets.items()}
     return Histogram({bucket: count for bucket, count in buckets.items() if count}, 0.0)
 

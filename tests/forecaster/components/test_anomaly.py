@@ -40,7 +40,7 @@ def test_p_values_of_normal_noise_are_uniform() -> None:
         assert abs((p_value < share).mean() / share - 1) < 0.2
 
 
-def test_the_alarm_rate_meets_its_target_for_noise_with_light_or_heavy_tails() -> None:
+def test_alarm_rates_meet_their_target_for_light_and_heavy_tails() -> None:
     rng = np.random.default_rng(1)
     values = np.stack(
         [rng.normal(size=20_000), rng.standard_t(2, 20_000), rng.uniform(-3, 3, 20_000)], axis=1

@@ -46,7 +46,7 @@ def test_the_season_of_a_frequency_is_a_day_a_week_or_a_year(freq_s: int, season
     assert likely_season(Frequency(freq_s)) == season
 
 
-def test_a_season_longer_than_the_ring_becomes_a_season_of_1_window() -> None:
+def test_a_season_longer_than_the_ring_becomes_1_window() -> None:
     assert ring_season(100_000, Frequency(60)) == 1
     assert ring_season(288, Frequency(300)) == 288
     assert ring_season(287, Frequency(300)) == 1

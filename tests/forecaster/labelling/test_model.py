@@ -117,7 +117,7 @@ def test_padding_a_sequence_changes_no_label_probability(
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_labels_do_not_depend_on_the_unit_if_values_are_scaled_by_series() -> None:
+def test_scaling_by_series_makes_labels_independent_of_the_unit() -> None:
     """The scaling "series" or "running" divides each series by its own spread; "train" does not."""
     shape = labeller("gru", "sequence", "series")
     part = values(20, 1, 4)[:, 0]

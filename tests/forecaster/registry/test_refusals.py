@@ -49,7 +49,7 @@ def test_the_error_for_a_missing_driver_names_the_package_to_install() -> None:
     assert "pip install 'psycopg[binary]'" in refusal(registry)
 
 
-def test_the_error_for_a_deleted_experiment_names_the_command_to_restore_it(tmp_path: Path) -> None:
+def test_the_error_for_a_deleted_experiment_names_the_restore_command(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     registry = Registry(uri, "gone")
     with registry.start_run("first", {}):

@@ -27,7 +27,7 @@ Post = Callable[..., tuple[int, Any]]
 
 
 def serve_model(model: Forecaster, example: pl.DataFrame, folder: Path) -> Iterator[Post]:
-    """Log a model and serve it with MLflow's scoring server; yield a function that posts a body.
+    """Log a model and serve it with MLflow's scoring server; yield a function that posts a request body.
 
     The function takes the body and its content type, JSON by default, and returns the status and the decoded
     answer. It fails if the answer holds NaN or an infinity, which JSON does not have.

@@ -1,4 +1,4 @@
-"""Tests of what a shard keeps to repair late rows, and of the revised forecasts that it issues."""
+"""Tests of the state copies and rows that a shard keeps for repairs, and of its revised forecasts."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def revised(outputs: list[Output]) -> list[tuple[str, int, int]]:
     return rows.sort("series_id", "w", "revision").select("series_id", "w", "revision").rows()
 
 
-def test_a_late_row_revises_the_forecasts_of_its_series_since_its_window() -> None:
+def test_a_late_row_revises_all_forecasts_since_its_window() -> None:
     shard, outputs = run(batches(12, {8: [("a", 5)]}), repair=4)
     assert revised(outputs) == [("a", 5, 1), ("a", 6, 1), ("a", 7, 1)]
     assert (shard.counts.repaired, shard.counts.late, shard.counts.pending) == (1, 0, 0)
 
 
-def test_each_late_row_raises_the_revision_of_the_forecasts_that_it_changes() -> None:
+def test_each_late_row_raises_the_revision_of_changed_forecasts() -> None:
     _, outputs = run(batches(12, {8: [("a", 5), ("a", 6)], 9: [("a", 7)]}), repair=4)
     assert revised(outputs) == [("a", 5, 1), ("a", 6, 2), ("a", 7, 2), ("a", 7, 3), ("a", 8, 1)]
 

@@ -182,7 +182,7 @@ def test_quarantined_rows_are_counted_by_kind_of_reason() -> None:
     assert list(written.columns) == list(quarantine.SCHEMA)
 
 
-def test_a_row_years_before_other_rows_creates_no_windows_in_the_gap() -> None:
+def test_a_gap_of_years_between_rows_creates_no_windows() -> None:
     model = forecaster(max_gap=5)
     rows = pl.concat([rows_of_ones(("a",), 1, START - 300_000), rows_of_ones(("a",), 3)])
     (batch,) = batches_of([Arrival(rows, (START + 3) * HOUR_US)])

@@ -109,7 +109,7 @@ def test_rewarming_refits_the_least_squares_expert_only_for_other_lags() -> None
 
 
 def test_warming_up_in_steps_gives_the_state_of_a_rewarm() -> None:
-    """`Warming` re-warms in small steps while the stream runs, `rewarm` all at once."""
+    """`Warming` re-warms in small steps while the stream runs, `rewarm` in one call."""
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))
     ahead, behind = (

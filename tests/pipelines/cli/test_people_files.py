@@ -86,7 +86,7 @@ def test_files_of_several_sensors_are_not_silently_merged(job: Job) -> None:
 
 
 def write_frame_with_index(folder: Path, kind: str) -> Path:
-    """Write a wide file that contains the index of a data frame, as pandas writes it, and return its path."""
+    """Write a wide file with the index of a data frame, as pandas does, and return its path."""
     wide = pl.DataFrame(
         {"timestamp": hours(40)["timestamp"], "north": np.arange(40.0), "south": np.arange(40.0) + 9}
     )

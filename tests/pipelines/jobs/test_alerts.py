@@ -164,7 +164,7 @@ def test_a_rule_reads_the_scores_of_its_own_horizon(tmp_path: Path) -> None:
     assert alert["closed_at"] is None
 
 
-def test_alerts_of_one_rule_do_not_delay_those_of_another(tmp_path: Path) -> None:
+def test_an_alert_rule_does_not_delay_alerts_of_other_rules(tmp_path: Path) -> None:
     """Two rules have the same band and target, and differ in the horizon only."""
     watched = Watched(tmp_path, rule(horizon=1), rule(horizon=8), rule(horizon=8, command="wc"))
     bad = ScoreSums(10, 0, 0, 10, 0, 1)
@@ -173,7 +173,7 @@ def test_alerts_of_one_rule_do_not_delay_those_of_another(tmp_path: Path) -> Non
     assert [alert["horizon"] for alert in watched.sent] == [1, 8, 8]
 
 
-def test_a_rule_of_many_windows_reads_older_counts_than_a_rule_of_few(tmp_path: Path) -> None:
+def test_an_alert_rule_over_more_windows_reads_older_counts(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(windows=30, band=[0.8, 1]), rule(windows=5, band=[0, 0.9]))
     for windows in range(5, 65, 5):
         watched.watch.take(
@@ -196,7 +196,7 @@ def test_counts_without_a_new_window_are_not_kept(tmp_path: Path) -> None:
 
 
 def drifts(windows: int, **last_buckets: int | None) -> JobNumbers:
-    """Return counts with the drift of inputs; an input has so many values in its last bucket, or None: too few."""
+    """Return counts with the drift of inputs, from the values in each last bucket; None is too few."""
     drift = {
         name: InputDrift((0,) * 10) if last is None else InputDrift([100] * 9 + [last], [100.0] * 10)
         for name, last in last_buckets.items()
@@ -231,7 +231,7 @@ def test_each_rule_of_drift_counts_its_own_windows(tmp_path: Path) -> None:
     assert [alert["band"] for alert in watched.sent] == [[0.0, 0.25], [0.0, 9.0]]
 
 
-def test_drift_is_counted_anew_after_the_counts_decrease(tmp_path: Path) -> None:
+def test_drifted_windows_are_counted_from_0_after_counts_decrease(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25]))
     watched.watch.take(with_drift(20, 5_000))
     watched.watch.take(with_drift(15, 5_000))

@@ -1,4 +1,4 @@
-"""A comparison of two models with different covariates: each model reads the covariates that it needs."""
+"""Tests that each of two compared models reads the covariates with which the model was trained."""
 
 from __future__ import annotations
 

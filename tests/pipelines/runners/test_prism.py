@@ -108,7 +108,7 @@ def test_another_process_on_the_port_is_not_taken_for_prism(
     assert list((own_cache / "run").iterdir()) == []
 
 
-def test_prism_and_the_process_that_watches_it_end_with_the_block(own_cache: Path, tmp_path: Path) -> None:
+def test_prism_and_its_watcher_end_with_the_block(own_cache: Path, tmp_path: Path) -> None:
     with PrismServer(tmp_path / "prism.log") as server:
         host, _, port = server.endpoint.rpartition(":")
         socket.create_connection((host, int(port)), timeout=TIMEOUT_S).close()

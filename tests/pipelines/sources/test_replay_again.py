@@ -63,7 +63,7 @@ def test_a_restarted_replay_rejects_the_same_future_rows(tmp_path: Path) -> None
     assert [len(rejected) for _, rejected, _ in whole.values()] == [1, 0]
 
 
-def test_a_replay_deletes_its_temporary_files_at_its_end_and_at_a_restart(tmp_path: Path) -> None:
+def test_a_replay_deletes_temporary_files_at_its_end_and_restart(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h % 7, h) for h in range(40)])
     manifest_folder = tmp_path / "out"
     small = replace(INPUT, batch_rows=1)

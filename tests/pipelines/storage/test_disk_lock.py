@@ -143,7 +143,7 @@ def test_a_failed_job_releases_its_lock(tmp_path: Path) -> None:
             fail()
 
 
-def test_a_lock_is_taken_again_if_its_file_was_deleted_before_it_was_locked(
+def test_a_lock_file_deleted_before_locking_is_created_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flock = fcntl.flock

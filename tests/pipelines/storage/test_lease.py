@@ -98,7 +98,7 @@ def test_one_of_two_simultaneous_jobs_is_refused(s3: Remote, monkeypatch: pytest
         pass
 
 
-def test_a_job_that_sees_an_old_list_of_lock_files_reuses_no_number(
+def test_a_job_with_an_outdated_list_reuses_no_lock_file_number(
     s3: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_lock_file_4(s3)  # the lock files 1 to 3 existed earlier and were deleted

@@ -93,7 +93,7 @@ def test_a_failed_rename_leaves_the_old_parts(
 
 
 @pytest.mark.parametrize("at", range(1, RENAMES))
-def test_if_a_failed_replacement_cannot_be_undone_it_is_completed(
+def test_a_failed_replacement_that_cannot_be_undone_is_completed(
     output: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_renames(monkeypatch, at, at + 1, error=KeyboardInterrupt())

@@ -61,7 +61,7 @@ def test_network_inputs_do_not_depend_on_the_level_of_values() -> None:
     np.testing.assert_allclose(base.x[1:], raised.x[1:], atol=1e-5)
 
 
-def test_a_missing_lag_becomes_the_mean_and_a_missing_difference_becomes_0() -> None:
+def test_missing_lags_become_the_mean_and_missing_differences_0() -> None:
     found = inputs_of([1.0, 2.0, math.nan, math.nan, 5.0])
     x, block = found.x[:, 0], found.block
     assert x[:, 4].tolist() == [1, 1, 0, 0, 1]

@@ -40,7 +40,7 @@ def walks(windows: int = 90, series: int = 3) -> Floats:
     return 50 + np.random.default_rng(0).normal(size=(windows, series)).cumsum(axis=0)
 
 
-def test_a_fixed_expert_forecasts_a_past_season_the_mean_or_the_last_value() -> None:
+def test_fixed_experts_forecast_a_past_season_mean_or_last_value() -> None:
     values = walks()
     block = block_of(values)
     changes = expert_forecasts(block, NO_RIDGE, SEASON)
@@ -54,7 +54,7 @@ def test_a_fixed_expert_forecasts_a_past_season_the_mean_or_the_last_value() -> 
         np.testing.assert_array_equal(last[t, :, h - 1], values[t])
 
 
-def test_a_ridge_weight_of_one_half_averages_the_lag_and_the_last_value() -> None:
+def test_a_ridge_weight_of_half_averages_lag_and_last_value() -> None:
     values, ridge = walks(), NO_RIDGE.copy()
     ridge[1, RING - 1 - 12, 4] = 0.5  # the first regressor is the oldest lag
     block = block_of(values)

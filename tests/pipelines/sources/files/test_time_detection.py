@@ -1,4 +1,4 @@
-"""Tests that the format of a file's times is detected, and that files with two possible formats are refused."""
+"""Tests that the format of a file's times is detected, and that ambiguous times are refused."""
 
 from __future__ import annotations
 
