@@ -205,7 +205,7 @@ def costs(state_bytes: float = 8000.0, weights_bytes: int = 1000, seconds: float
         ("speed", {"costs": costs(seconds=3.0)}, {"costs": costs(seconds=3.01)}),
     ],
 )
-def test_the_gate_promotes_at_a_limit_and_refuses_beyond_it(
+def test_the_gate_promotes_at_each_limit_and_refuses_beyond(
     name: str, inside: dict[str, Any], outside: dict[str, Any]
 ) -> None:
     assert decide(replace(PASSING, **inside), EDGES).promote

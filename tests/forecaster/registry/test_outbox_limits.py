@@ -48,7 +48,7 @@ def test_an_outbox_drops_files_above_its_limit(tmp_path: Path, monkeypatch: pyte
     assert not left_out.exists()
 
 
-def test_the_limit_of_metric_values_ignores_other_entries(
+def test_the_outbox_metric_limit_ignores_other_entries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "_MOST_POINTS", 2)
@@ -121,7 +121,9 @@ def test_a_model_whose_files_cannot_be_stored_is_marked_as_failed(
     assert states() == {"FAILED", "READY"}
 
 
-def test_a_server_error_of_a_metric_is_not_final(store: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_is_sent_again_after_a_server_error(
+    store: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*arguments: Any, **named: Any) -> Any:
         raise MlflowException("database is locked")
 

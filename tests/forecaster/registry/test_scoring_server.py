@@ -294,7 +294,7 @@ def csv_of(rows: pl.DataFrame) -> str:
 
 
 @pytest.mark.parametrize("content_type", ["text/csv", "text/csv; charset=utf-8"])
-def test_a_history_in_csv_gives_the_same_forecasts(ask: Post, content_type: str) -> None:
+def test_a_csv_request_gives_the_forecasts_of_a_json_request(ask: Post, content_type: str) -> None:
     rows = history().with_columns(pl.col("value") / 7)
     status, answer = ask(csv_of(rows), content_type)
     assert (status, answer["predictions"]) == (200, expected_rows(forecaster(), rows))

@@ -140,7 +140,7 @@ def test_a_header_is_split_at_the_delimiter_of_the_rows(job: Job) -> None:
         assert names == {"Temp, C", "Hum, %"}
 
 
-def test_a_header_cell_may_be_very_long(job: Job) -> None:
+def test_a_csv_header_cell_may_be_very_long(job: Job) -> None:
     long = "x" * 140_000
     rows = "".join(f"2023-01-01T{h:02}:00Z,{h}\n" for h in range(24))
     (job.folder / "in.csv").write_text(f'time,"{long}"\n{rows}')

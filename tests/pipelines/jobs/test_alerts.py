@@ -31,7 +31,7 @@ def numbers(windows: int, inside: int, absolute: int = 0, shards: int = SHARDS) 
         windows: the number of windows.
         inside: how many of the actuals were inside the prediction interval.
         absolute: the sum of the absolute errors.
-        shards: how many shards have published their numbers.
+        shards: how many shards have published their counts.
     """
     sums = ScoreSums(windows, absolute * 1_000_000, 0, windows, 0, inside)
     counts = Counts(rows_in=windows, windows=windows, scores={"lstm-1": {1: sums}})
@@ -128,7 +128,7 @@ def test_a_resumed_stream_repeats_an_alert_only_after_every_s_seconds(tmp_path: 
 
 def test_a_resumed_stream_applies_alert_rules_only_to_windows_since_its_start(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(), is_resume=True)
-    watched.watch.take(numbers(500, 10, shards=1))  # only 1 shard has published its numbers
+    watched.watch.take(numbers(500, 10, shards=1))  # only one shard has published its counts
     watched.watch.take(numbers(1000, 100))
     assert not watched.sent
     watched.watch.take(numbers(1010, 109))

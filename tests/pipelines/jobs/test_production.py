@@ -149,7 +149,7 @@ def test_each_model_version_has_a_separate_production_run(tmp_path: Path) -> Non
     assert versions == {"lstm-1": 1, "gru-2": 1}
 
 
-def test_the_notices_of_the_runs_are_reported_once_at_the_end(tmp_path: Path) -> None:
+def test_notices_of_production_runs_are_reported_once_at_the_end(tmp_path: Path) -> None:
     store = Store()
     store.notices = ["the store refused the metric production/mase_h1: bad name"]
     job = Job(store, tmp_path)
@@ -184,7 +184,7 @@ def test_a_damaged_record_of_logged_scores_begins_a_new_run(tmp_path: Path) -> N
     assert len(store.points) == 4
 
 
-def test_nothing_is_logged_before_a_forecast_is_scored(tmp_path: Path) -> None:
+def test_no_scores_are_logged_before_a_forecast_is_scored(tmp_path: Path) -> None:
     store = Store()
     job = Job(store, tmp_path)
     job.take(JobNumbers(Counts(windows=3)))

@@ -202,7 +202,7 @@ def test_jobs_on_prism_disable_the_splitting_of_bundles() -> None:
     assert "--streaming" not in prism_options("localhost:1", streaming=False)
 
 
-def test_a_lost_connection_of_a_worker_prints_no_error_but_a_bug_does(
+def test_workers_print_errors_of_bugs_but_not_of_lost_connections(
     own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised: list[threading.ExceptHookArgs] = []

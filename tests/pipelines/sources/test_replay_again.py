@@ -147,8 +147,8 @@ def read_without_waiting(source: ReplaySource, offset: int, steps: int = 1000) -
     return found
 
 
-def test_a_replay_that_0_1_0_began_has_the_same_settings() -> None:
-    # The manifest of a replay stores this text. A setting that 0.1.0 lacked appears only if it is set.
+def test_replay_settings_have_the_text_of_version_0_1_0() -> None:
+    # The manifest of a replay stores this text. Settings newer than 0.1.0 appear only if they are set.
     assert repr(Columns()) == (
         "Columns(layout='auto', series_id='', timestamp='', value='', event_id='', time_format='auto', "
         "decimal='auto', missing=(), encoding='auto', observed=())"

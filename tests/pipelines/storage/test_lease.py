@@ -85,7 +85,7 @@ def test_a_job_that_lost_its_lease_raises_an_error(s3: Remote, monkeypatch: pyte
     assert keys(s3) == [".lock-000002"]
 
 
-def test_one_of_two_simultaneous_jobs_is_refused(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_refuses_one_of_two_simultaneous_jobs(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     look = lease._list_locks
 
     def look_before_another_job_locks(folder: Remote) -> tuple[float, list[Remote]]:

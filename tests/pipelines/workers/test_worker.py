@@ -290,7 +290,7 @@ def test_a_shard_writes_its_end_marker_after_all_snapshots(
     assert not any(after_its_end)
 
 
-def test_a_state_written_with_other_weights_is_re_warmed(settings: StepSettings) -> None:
+def test_a_state_of_other_model_weights_is_rewarmed(settings: StepSettings) -> None:
     run(settings, with_last_snapshot(batches_of_windows()))
     other = forecaster(seed=1)
     swapped = replace(settings, job="swapped", forecaster=other.to_bytes(), resumed=True)
