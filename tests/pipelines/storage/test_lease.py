@@ -175,7 +175,7 @@ def test_a_suspended_job_cannot_overwrite_a_snapshot_of_its_successor(s3: Remote
     suspended = snapshot_file.owned(s3 / "state", 0, 1)
     take_ownership(run_in(s3, "second"))
     snapshot_writer(run_in(s3, "second")).take_over()
-    checks = iter([True, False])  # the job owns its output at its first check, but no longer at its second
+    checks = iter([True, False])  # the job owns its output at its first check, but not at its second check
     assert not write_shard(s3 / "state", late, lambda: next(checks), suspended)
     assert snapshot_file.read_shard(s3 / "state", 0, 1).closed_through == start.closed_through
 

@@ -231,7 +231,7 @@ def test_a_snapshot_holds_the_state_at_the_time_of_its_request(
     put(workers, *batches[:2], empty_batch("rows", batches[1].stop, snapshot=True))
     wait_until(lambda: len(alive) == 1)
     put(workers, *batches[2:])
-    # Wait until all batches are applied; the snapshot requested after the first two is not written yet.
+    # Wait until all batches are applied; the snapshot requested after two batches is not written yet.
     wait_until(lambda: len(read_forecasts(settings.output)) == 36)
     assert snapshots == []
     free.set()
