@@ -143,7 +143,7 @@ def test_repaired_rows_give_the_forecasts_of_rows_in_time(
     kills=st.integers(0, 3),
     data=st.data(),
 )
-def test_repairs_pass_a_model_change_and_include_the_shadow(
+def test_repairs_repeat_model_changes_and_revise_shadow_forecasts(
     logs: Logs, repair: int, change: int, shards: int, kills: int, data: st.DataObject
 ) -> None:
     old, new, shadow = (

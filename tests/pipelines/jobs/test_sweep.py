@@ -120,7 +120,7 @@ def test_a_trial_that_optuna_prunes_is_reported_as_pruned(
 
 
 def train_failing(on: int, error: BaseException) -> Any:
-    """Return a function to use in place of `train`: its call number ``on`` raises ``error``."""
+    """Return a replacement of `train` that raises ``error`` in its call number ``on`` only."""
     calls = [0]
 
     def train_or_fail(*given: Any, **named: Any) -> Trained:
