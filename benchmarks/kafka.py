@@ -107,9 +107,8 @@ def _paced(bootstrap: str, output: Path, series: int, windows: int) -> dict[str,
         if window + 1 < len(produced)
         for _ in range(many)
     ]
-    latency_ms = latency_ms[
-        len(latency_ms) // 5 :
-    ]  # drop the first fifth of the forecasts: the engine was starting
+    # drop the first fifth of the forecasts, because the engine was starting
+    latency_ms = latency_ms[len(latency_ms) // 5 :]
     levels = statistics.quantiles(latency_ms, n=100)
     return {"p50_ms": round(levels[49], 1), "p99_ms": round(levels[98], 1)}
 

@@ -13,9 +13,8 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "statecast",
     deadline=None,  # no time limit for an example, because the machine may be busy with other work
-    derandomize=bool(
-        os.environ.get("CI")
-    ),  # CI runs use the same examples each time, other runs use new examples
+    # CI runs use the same examples each time, other runs use new examples
+    derandomize=bool(os.environ.get("CI")),
     max_examples=12,
     suppress_health_check=[HealthCheck.too_slow],
 )

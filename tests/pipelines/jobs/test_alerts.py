@@ -176,9 +176,8 @@ def test_an_alert_rule_does_not_delay_alerts_of_other_rules(tmp_path: Path) -> N
 def test_an_alert_rule_over_more_windows_reads_older_counts(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(windows=30, band=[0.8, 1]), rule(windows=5, band=[0, 0.9]))
     for windows in range(5, 65, 5):
-        watched.watch.take(
-            numbers(windows, min(windows, 40))
-        )  # all actuals after the 40th are outside the interval
+        # all actuals after the 40th are outside the interval
+        watched.watch.take(numbers(windows, min(windows, 40)))
     # After 45 windows, the interval holds 25 of the last 30 actuals; after 50 windows, it holds 20.
     assert [(alert["windows"], alert["value"]) for alert in watched.sent] == [
         (5, 1.0),

@@ -240,9 +240,8 @@ def test_a_requested_model_change_leaves_enough_windows_for_the_rewarm(
 ) -> None:
     old, new = (forecaster(seed=seed, freq=freq, ring=16) for seed in (0, 1))
     watching = replace(watch(FakeAlias([new]), tmp_path, []), forecaster=old)
-    watching.take(
-        JobNumbers(series=100_000)
-    )  # the re-warm steps each of the 100,000 series through 16 windows
+    # the re-warm steps each of the 100,000 series through 16 windows
+    watching.take(JobNumbers(series=100_000))
     watching.poll()
     assert json.loads((tmp_path / ".model-request").read_text())["windows_ahead"] == windows
 

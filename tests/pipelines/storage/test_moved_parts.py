@@ -17,10 +17,8 @@ from pipelines.storage import complete_replacement, replace_parts
 from schemas.errors import OutputError
 
 PARTS = ("forecasts", "late", "state")
-OLD = {
-    "forecasts": "old",
-    "state": "old",
-}  # the earlier job had no late rows, so its output has no part "late"
+# the earlier job had no late rows, so its output has no part "late"
+OLD = {"forecasts": "old", "state": "old"}
 NEW = dict.fromkeys(PARTS, "new")
 RENAMES = 5  # two renames move old parts away, and three put new parts in place
 
