@@ -29,8 +29,8 @@ After these columns, the frame has a Float64 column for each channel.
 """
 
 SPLITS = ("train", "validation", "test")
-# For each column that is not a channel: the kind of fault of an invalid cell, one of `quarantine.KINDS`.
-# An invalid cell of a channel has the kind "is not a number".
+# The kind of fault, one of `quarantine.KINDS`, that an invalid cell of a column has.
+# Channels are not listed: the kind of fault of their cells is "is not a number".
 _KINDS = {
     "series_id": "series_id is missing",
     "timestamp": "is not a time",

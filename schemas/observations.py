@@ -89,7 +89,7 @@ def covariates_of(columns: Iterable[str]) -> list[str]:
 
 
 def optional_columns(columns: Iterable[str]) -> list[str]:
-    """Return the optional columns among ``columns`` (``event_id``, observed covariates), in their order."""
+    """Return the ``event_id`` and the observed covariates among ``columns``, in the order of ``columns``."""
     return [name for name in columns if name == "event_id" or name.startswith(OBSERVED)]
 
 
@@ -222,10 +222,8 @@ def _quarantined(
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
     # A row is rejected if the reader reported a problem, or if a cell fails the schema.
-    # Each tuple in ``causes`` describes one cause for which rows are rejected, in three items.
-    # The first item of a tuple is an expression that is True for the rows rejected for this cause.
-    # The second item is the name of the faulty column, or "" if the whole row is faulty.
-    # The third item is the list of the faults that these rows can have.
+    # Each cause is an expression that is True for the rejected rows, the name of the faulty column
+    # ("" if the whole row is faulty), and the faults that these rows can have.
     causes: list[tuple[pl.Expr, str, list[Fault]]] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:
