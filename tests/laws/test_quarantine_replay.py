@@ -66,7 +66,7 @@ def write_rows(rows: pl.DataFrame, path: Path, german_times: Sequence[bool], com
     )
     values = [f"{value:.3f}" for value in rows["value"]]
     values = [v.replace(".", ",") if comma else v for v, comma in zip(values, commas, strict=True)]
-    times = german.zip_with(pl.Series(german_times), iso)
+    times = german.zip_with(pl.Series(np.array(german_times)), iso)
     pl.DataFrame({"series_id": rows["series_id"], "timestamp": times, "value": values}).write_csv(path)
 
 
