@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 Identity = tuple[str, int, int]
-"""Name, size in bytes and modification time in nanoseconds; differs if the file was changed or replaced."""
+"""Name, size in bytes and modification time in nanoseconds of a file; a change of the file changes them."""
 
 
 def identity_of(path: Path) -> Identity | None:
