@@ -89,7 +89,7 @@ class _Detected(ByteStream):
         return chunk.decode(_WINDOWS).encode() if self.encoding == _WINDOWS else chunk
 
     def _decide(self, text: bytes) -> bytes:
-        """Find the encoding from the first line beyond ASCII; keep the line back while its end is unknown."""
+        """Find the encoding from the first line beyond ASCII; keep that line until its end is read."""
         found = _BEYOND_ASCII.search(text)
         if found is None:
             return text
