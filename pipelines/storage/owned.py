@@ -29,7 +29,7 @@ class OwnedFile:
 
     @property
     def has_version(self) -> bool:
-        """Whether the file has a version, by which the store detects that another job has replaced it."""
+        """Whether the store gives the file a version, which changes when a job replaces the file."""
         return bool(self._seen)
 
     def write(self, write: Callable[[Target], object], is_ours: Callable[[], bool]) -> bool:

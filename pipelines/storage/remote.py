@@ -120,7 +120,7 @@ class Remote:
         return True
 
     def version(self) -> str:
-        """Return the version of the object, for `replace`; "" if the object or the store has none."""
+        """Return the version of the object, for `replace`; "" if the object has none or does not exist."""
         if not self._replaces_versions:
             return ""
         with suppress(FileNotFoundError), self._requests() as store:

@@ -141,20 +141,20 @@ class Store(Protocol):
         """
 
     def copy_beside(self, name: str, never_change: Callable[[str], bool]) -> Location:
-        """Copy the folder durably to a new folder ``name`` beside it, without hidden files; return the copy.
+        """Copy the folder, but not its hidden files, to a new folder ``name`` beside it; return the copy.
 
         ``never_change`` returns, for the name of a file, whether the file never changes; such a file may be
         linked instead of copied.
         """
 
     def replace_parts(self, hidden: str, parts: Sequence[str]) -> None:
-        """Replace folders in this folder by those in its folder ``hidden``: all or, after an error, none."""
+        """Replace ``parts`` of this folder by those in its folder ``hidden``: all, or after an error none."""
 
     def complete_replacement(self, hidden: str) -> None:
-        """Complete a `replace_parts` whose process was killed, or remove an incomplete hidden folder."""
+        """Complete a `replace_parts` that was killed; if the new parts are incomplete, remove them."""
 
     def read_consistently(self, read: Callable[[Location], T]) -> T:
-        """Read a part of an output that a job may be replacing now; return its old or its new content.
+        """Read a part of an output while a job may replace it; return the old or the new content.
 
         ``read`` reads the part at the location that it is given, and returns the content.
 
