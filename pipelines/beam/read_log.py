@@ -242,7 +242,7 @@ class _ReadByDeferral(_ReadBatches):
             tracker.defer_remainder(Duration.of(round(read.wait_s, 3)) if read.wait_s else None)
 
     def _stamped(self, batches: Sequence[Batch], position: _Position) -> tuple[list[Any], _Position]:
-        """Return the batches, each stamped with the watermark before it, and the position after the last."""
+        """Return the batches, each with the watermark before it as timestamp, and the position after them."""
         if not self.read.moves_watermark:
             return [*batches], position
         stamped: list[Any] = []

@@ -30,7 +30,7 @@ def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int
 
     Returns:
         The wall clock at which the replay began. A resumed replay compares rows with this clock, so that it
-            rejects the same rows as in the future.
+        rejects the same rows as in the future.
 
     Raises:
         DataError: a file or the settings have changed, or the manifest cannot be read, or is missing although
