@@ -176,7 +176,7 @@ class _Step:
         """Apply rows to a shard, close its windows up to ``end_us``, and yield shards and their outputs."""
         nothing, forecaster = empty_batch(PARTITION, 0), self.model.load()
         frame = pl.concat([nothing.rows, *rows], how="diagonal", rechunk=True)
-        # `rewarm` changes only a state that another model version made
+        # `rewarm` only changes a state that another model version has made.
         state = rewarm(forecaster, shard.state)
         shard = replace(shard, state=state, slots=slots_of(state))
         batch = replace(nothing, rows=frame, watermark_us=end_us)
@@ -191,7 +191,7 @@ class _StepShard(beam.DoFn):
 
     def setup(self) -> None:
         self.metrics = RowMetrics()
-        self.lateness_us = self.step.lateness_us  # this loads the model's weights
+        self.lateness_us = self.step.lateness_us  # loads the weights of the model
 
     def closed(self, before: Shard, rows: Iterable[pl.DataFrame], end_us: int) -> Iterator[Shard | Any]:
         """Close the windows up to ``end_us``; yield forecasts and late rows, and finally the new shard."""

@@ -135,7 +135,7 @@ def _write(folder: Location, name: str, rows: pl.DataFrame, format_: Format) -> 
     try:
         make_folder(folder)
         write_whole(path, partial(_put, rows, format_), kept=True)
-    # raised for a full disk, too
+    # for example, the disk is full
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise OutputError(f"{path}: cannot be written: {reason}") from error

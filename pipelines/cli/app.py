@@ -140,8 +140,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _raise_interrupt)
     code = run()
     if code > 128:
-        # After Ctrl-C, exit at once.
-        # `sys.exit` would wait until worker threads finish their bundles.
+        # After a signal, do not end with `sys.exit`,
+        # because it would wait until worker threads have finished their bundles.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -163,7 +163,7 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _report_interrupt()
-    except BrokenPipeError:  # stdout is closed, as after `statecast ... | head`
+    except BrokenPipeError:  # the program that read stdout has ended, as in `statecast ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # for example, the disk is full, or a folder was deleted
@@ -178,7 +178,7 @@ def run(arguments: list[str] | None = None) -> int:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         return _fail(f"a bug, please report it: {what} (STATECAST_LOG=DEBUG shows where)", 1)
     except BaseException as error:
-        if "KeyboardInterrupt" in str(error):  # after Ctrl-C, Polars may raise a panic with this text
+        if "KeyboardInterrupt" in str(error):  # Ctrl-C during work of Polars raises a panic with this text
             return _report_interrupt()
         raise
 

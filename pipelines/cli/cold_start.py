@@ -111,9 +111,8 @@ def cold_start(
 
     name = model or job.mlflow.model
     forecaster = load_model(name, job, out)
-    observed = (
-        forecaster.covariates.features.observed
-    )  # new series have no observed covariates, so do not report these as missing
+    # New series have no observed covariates, so do not report these as missing.
+    observed = forecaster.covariates.features.observed
     tables = job.covariates.model_copy(update={"static": str(series), "observed": observed})
     table = read_tables(tables).static
     assert table is not None

@@ -102,7 +102,7 @@ def _packages() -> Iterator[Check]:
 def _required() -> list[str]:
     try:
         lines = requires("statecast") or []
-    except PackageNotFoundError:  # statecast is not installed but imported from a checkout
+    except PackageNotFoundError:  # statecast is imported from a checkout and not installed
         return ["apache-beam", "mlflow", "pandera", "polars", "torch"]
     return sorted(re.split(r"[^\w.-]", line)[0] for line in lines if "extra ==" not in line)
 

@@ -175,7 +175,7 @@ def _show(out: Out, found: FileForecast, output: Path | None) -> None:
         sys.stdout.write(with_text_times(found.forecasts).write_csv())
     elif output is None:
         _show_first(out, found)
-    say = out.notice if is_piped else out.say  # on a pipe, stdout has only rows
+    say = out.notice if is_piped else out.say  # a pipe must get only rows on stdout
     used = found.rows - found.duplicates
     say(
         f"{found.rows + found.quarantined:,} rows in = {used:,} used + {found.quarantined:,} quarantined "

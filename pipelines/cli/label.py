@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from forecaster.labelling.config import LabelConfig
     from pipelines.settings.config import JobConfig
 
-# besides settings of the network, `--set` accepts this setting of the job
+# `--set` of `statecast label` accepts this setting of the job, and all settings of the network.
 _SHARE = "data.max_quarantined"
 _EXAMPLES = ("vowels", "anomalies")
 

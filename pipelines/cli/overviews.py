@@ -27,7 +27,7 @@ _SCORES = {
     "in 90 %": "backtest/coverage_90",
 }
 """Heading of a column -> the metric in it."""
-_NEWEST = 1000  # so many of the newest runs are read and sorted by skill
+_NEWEST = 1000  # Only this many runs, the newest, are read and sorted by skill.
 
 Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Number of rows to print.")]
 

@@ -60,7 +60,7 @@ def watch_quality(
 
         every_s = job.mlflow.production_every_s
         # A stream that follows an alias always has a registered model.
-        # Do not read the MLflow store to check this, because such a stream can resume without the store.
+        # For such a stream, do not read the MLflow store: the stream can resume without the store.
         if every_s and (stream.follows or is_registered_model(model, job)):
             from pipelines.jobs.production import ProductionRuns
 

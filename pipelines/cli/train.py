@@ -97,7 +97,7 @@ def train(
     try:
         input_files(job)
     except DataError as error:
-        # log the failure only in an existing store, because a refused command must not create one
+        # Log the failure only if the store exists, because a refused command must not create a store.
         if Store.parse(job.mlflow.tracking_uri).exists():
             from pipelines.jobs.train import log_failed_run
 

@@ -103,7 +103,7 @@ def _serve(mlflow: MlflowConfig, host: str, port: int, url: str, browser: bool, 
                 _open(url, browser and not out.as_json)
             code = server.wait()
         except KeyboardInterrupt:
-            server.terminate()  # a SIGTERM reaches only this process, so end the server here
+            server.terminate()  # A SIGTERM reaches only this process, so end the server, too.
             server.wait()
             return
         if code:

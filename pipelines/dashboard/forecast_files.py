@@ -103,8 +103,8 @@ class ForecastFiles:
             return time.monotonic() - self._listed_s < _STORE_LISTED_EVERY_S
         before_ns = self._changed_ns
         self._changed_ns = folder.stat().st_mtime_ns if folder.is_dir() else 0
-        # If the folder has just changed, list it again:
-        # a second change within one tick of the disk's clock gives the folder the same time.
+        # List the folder again if it has just changed,
+        # because a second change within one tick of the disk's clock does not change its time.
         return self._changed_ns == before_ns and self._listed_ns - before_ns > _SETTLED_NS
 
     def alarms(self) -> tuple[pl.DataFrame, str | None, int]:

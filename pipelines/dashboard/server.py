@@ -42,7 +42,7 @@ def make_app(view: OutputView, host: str = "127.0.0.1") -> FastAPI:
         view: reads the output folder.
         host: address that the server listens on.
     """
-    # no pages about the API, because they would load scripts from another machine
+    # Turn off FastAPI's own pages, because they load scripts from another machine.
     app = FastAPI(title="Statecast", docs_url=None, redoc_url=None, openapi_url=None)
     hosts = ["*"] if host in _EVERY_ADDRESS else ["127.0.0.1", "localhost", "[::1]", "::1", host]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)

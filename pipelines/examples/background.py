@@ -16,7 +16,7 @@ from pipelines.settings.config import JobConfig
 from pipelines.settings.job_file import commented_toml
 from schemas.errors import StatecastError
 
-_NICENESS = "5"  # lower priority than the stream that runs meanwhile
+_NICENESS = "5"  # lower priority for the training than for the stream that runs at the same time
 
 
 class TrainedVersion(NamedTuple):

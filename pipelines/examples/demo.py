@@ -172,12 +172,12 @@ def _job(data: Path, uri: str, cell: str) -> JobConfig:
             "data.paths": [str(data)],
             "network.cell": cell,
             "training.epochs": EPOCHS,
-            # a refit on all windows would double the time
+            # without a refit on all windows, which would double the time
             "training.refit": False,
             "mlflow.tracking_uri": uri,
             "mlflow.experiment": "demo",
             "mlflow.model": MODEL,
-            # one shard, because each shard calls the network once per window, even for few series
+            # Use one shard, because each shard calls the network once per window, even for few series.
             "jobs.shards": 1,
         },
     )
@@ -201,7 +201,7 @@ def _stream(
 ) -> Outcome:
     """Stream the last two weeks of December from the state table of a backfill."""
     freq, rest = forecaster.window_config.frequency, input_of(_within(job, start=STREAM_START))
-    # a set speed for the first network, because a replay at full speed measures no latency
+    # Replay the first stream at a set speed, because a replay at full speed measures no latency.
     speed = float(freq.nominal_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
     manifests = output / state_table.FOLDER
     source = ReplaySource(job.data.paths, rest, freq, speed=speed, manifest_folder=manifests)

@@ -82,7 +82,7 @@ class AlertWatch:
         self._say, self._wall = say, wall
         self._sender = AlertSender(say)
         self._readings = deque[_Reading]() if is_resume else deque([_Reading(0, {})])
-        # By rule: the number of closed windows when the drift left the rule's band.
+        # For each rule, the number of closed windows at which the drift left the rule's band.
         self._outside_since: dict[int, int] = {}
         self._sent_s = self._read_sent()
 
@@ -186,7 +186,7 @@ class AlertWatch:
         try:
             found = unseal((self._output / markers.ALERTS).read_bytes())["sent_s"]
             return {str(key): float(sent_s) for key, sent_s in found.items()}
-        # the file does not exist, or is damaged
+        # There is no file, or it is damaged.
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 

@@ -210,7 +210,7 @@ def _with_own_tables(models: Sequence[Forecaster], config: CovariatesConfig) -> 
     known = config.known if any(one.known for one in features) else ""
     observed = {name for one in features for name in one.observed}
     if known != config.known or not observed.issuperset(config.observed):
-        with_tables(models[0], config)  # this call raises the ConfigError
+        with_tables(models[0], config)  # raises the ConfigError
     return [
         with_tables(
             model,

@@ -86,7 +86,7 @@ def forecast_files(
         reason = None if was_given else lines[0].partition(": ")[2]
     windows, duplicates, _ = aggregate(loaded.rows, job.windows)
     found = _train(job, windows, on_epoch) if forecaster is None else forecast_with(forecaster, windows)
-    # if a model was trained, `on_freq` has already reported windows that are too short
+    # Without a given model, `on_freq` has already reported windows that are too short.
     about_windows = gap_notices if forecaster is None else window_notices
     return FileForecast(
         forecasts=select(found.forecasts, job.network.horizon, quantiles),

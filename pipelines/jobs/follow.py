@@ -87,7 +87,7 @@ class ModelWatch:
         finally:
             self._is_ended.set()
             self._is_running.set()
-            # Do not wait for long: the thread may wait for a server, and may end later.
+            # Wait only for a short time, because the thread may be waiting for a server.
             thread.join(_TICK_S)
 
     def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:

@@ -155,7 +155,7 @@ class ProductionRuns:
         with self._changed:
             if pause_s:
                 self._changed.wait_for(lambda: self._is_ended, pause_s)
-                if self._is_ended:  # after the end of the stream, do not try again
+                if self._is_ended:  # the stream has ended, so do not try again
                     return None
             self._changed.wait_for(lambda: bool(self._waiting) or self._is_ended)
             return self._waiting[0] if self._waiting else None

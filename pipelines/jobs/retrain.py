@@ -142,7 +142,7 @@ def run_retraining(
     gated = None
     if version is not None and gate:
         gated = _gate(registry, config, version, data, progress.windows)
-    # the result of the gate already has the notices about the data
+    # the gate's result has the notices about the data
     notices = (*(data.notices if gated is None else ()), *run.notices)
     return Retrained(parent, version, run.run_id, trained, gated, notices)
 

@@ -132,7 +132,7 @@ def member_table(scores: pl.DataFrame, horizon: int, note: str = "") -> ReportTa
         numbers = part[measure].to_list()
         if measure == "coverage_90":
             numbers = [None if x is None else abs(x - COVERAGE) for x in numbers]
-        if measure != "width_90":  # no best width: a narrow interval may cover too few actuals
+        if measure != "width_90":  # mark no best width: a narrow interval may cover too few actuals
             best |= {(row, k) for row in least(numbers)}
     rows = [(row["member"], [row[measure] for measure in MEMBER_MEASURES]) for row in part.to_dicts()]
     return ReportTable(f"Horizon {horizon}", ["member", *MEMBER_MEASURES], rows, frozenset(best), note)

@@ -115,7 +115,7 @@ def run_once(run: Run, job: EngineSettings, on_progress: Progress) -> RunResult:
     reader = JobReader(output, run.settings.shards)
     for source in (folder, replay, kafka):
         source.forget()
-    # One compute thread for each shard: several shards at once use the cores better.
+    # Step each shard with one compute thread, because several shards in parallel use the cores better.
     with compute_threads(1), process.without_collecting_loaded_objects():
         _engine(job)(run, lambda: on_progress(reader.read()))
     published = reader.read_uncached()
@@ -128,7 +128,7 @@ def _engine(job: EngineSettings) -> Callable[[Run, Callable[[], None]], None]:
     if job.runner == "in-process":
         return run_in_process
     if job.runner == "prism":
-        from pipelines.runners.on_prism import run_on_prism  # Beam takes seconds to import
+        from pipelines.runners.on_prism import run_on_prism  # importing Beam takes seconds
 
         return run_on_prism
     from pipelines.runners.on_flink import run_on_flink

@@ -30,7 +30,7 @@ def stop_on_signal(stop_file: Location) -> Iterator[None]:
         yield
         return
     before: dict[int, Any] = {}
-    # A list, because a signal may interrupt code that holds the lock of an Event.
+    # This is a list and not an Event: a signal may interrupt code that holds the lock of an Event.
     received: list[int] = []
     ended = threading.Event()
 
@@ -49,7 +49,7 @@ def stop_on_signal(stop_file: Location) -> Iterator[None]:
                     wait_s = _RETRY_AFTER_S
 
     for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        # Leave ignored signals ignored: a shell makes its background jobs ignore SIGINT.
+        # Install no handler for an ignored signal: a shell makes its background jobs ignore SIGINT.
         if signal.getsignal(number) != signal.SIG_IGN:
             before[number] = signal.signal(number, stop)
     thread = threading.Thread(target=write_stop_file, name="stop", daemon=True)

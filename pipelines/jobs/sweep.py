@@ -164,7 +164,7 @@ def _run_trial(sweep: _Sweep, number: int) -> Trial:
             ended = _train_folds(config, sweep.windows, run, drawn, skills)
             run.log_metrics({TRIAL_SKILL: float(np.mean(skills))})
             run.log_tags({"statecast.trial": ended})
-    except DataError as error:  # the loss diverged; a trial with another learning rate may finish
+    except DataError as error:  # the loss diverged; another trial may still finish
         ended, sweep.failure = "failed", error
     skill = None if ended == "failed" else float(np.mean(skills))
     if drawn is not None:

@@ -184,7 +184,7 @@ def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Flo
     anomalous = labels != task.background
     curve = judge.precision_recall(sequences.labels[in_validation] != task.background, alarm[in_validation])
     scores |= judge.alarm_scores(anomalous, alarm[in_part], judge.best_f1_threshold(curve))
-    # of an anomaly that began before this part, only the steps in this part count
+    # An anomaly may begin before this part of the data: only its steps in this part count.
     raised = (alarm > task.threshold) & in_part
     events = judge.events(np.where(in_part, sequences.labels, UNKNOWN), raised, task.background)
     weeks = (labels == task.background).sum() * task.freq_s / (7 * 86_400)

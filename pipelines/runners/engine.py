@@ -33,7 +33,7 @@ _STOP_LIMIT_S: Final = 5.0
 _PORTS_TRIED: Final = 3
 # longest wait for the end of Beam's worker threads after they have lost their connection
 _HANG_UP_LIMIT_S: Final = 2.0
-# Names of Beam's threads that raise an error when they lose their connection begin like this.
+# Beam's threads with names that begin like this raise an error when they lose their connection.
 _CONNECTED_THREADS: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
 # `read` waits until the pipe from the owner closes, which happens at the latest when the owner dies.
@@ -93,7 +93,7 @@ class EngineProcess:
                 self._start(self.command(port))
                 if self._await_ready(port, tries_left):
                     return self
-                self._end()  # another process has taken the port
+                self._end()  # another process has taken the port meanwhile
         except BaseException:
             self._stop()
             raise
@@ -150,7 +150,7 @@ class EngineProcess:
         self._block.close()
 
     def _end(self) -> None:
-        # End the watcher first. Later, its `kill` could hit another process with the engine's process id.
+        # End the watcher before the engine: afterwards it could kill another process with the same id.
         if self._watcher is not None:
             self._watcher.kill()
             self._watcher.communicate()

@@ -77,15 +77,15 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         *environment,
         "--streaming",
         f"--parallelism={parallelism}",
-        # Without this, Beam calls pip to log the installed packages, and pip may be missing.
+        # Without this option, Beam calls pip to log the installed packages, and pip may be missing.
         "--experiments=disable_logging_submission_environment",
         # A bundle passes its rows on at its end, by default after a second. "mills" is Beam's spelling.
         "--max_bundle_time_mills=5",
-        # Flink must not restart a job, because Statecast itself resumes the job from the state table.
+        # Flink must not restart a job, because Statecast resumes the job itself, from the state table.
         "--number_of_execution_retries=0",
         # The source must not end: `run_on_flink` cancels the job when all shards have ended.
-        # If the source ended, Flink would finish the later steps one by one.
-        # Meanwhile `ExecutableStageDoFnOperator.flushData` would block every checkpoint and savepoint.
+        # If the source ended, Flink would finish the other steps of the pipeline one by one.
+        # While steps finish, `ExecutableStageDoFnOperator.flushData` blocks every checkpoint and savepoint.
         f"--shutdown_sources_after_idle_ms={_FOR_EVER_MS}",
     ]
 

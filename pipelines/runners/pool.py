@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["worker"]:
         work(*arguments[1:])
         sys.stdout.flush()
-        os._exit(0)  # exit without waiting for the threads of an ended job
+        os._exit(0)  # `sys.exit` would wait for threads of the job that has ended
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.runners.pool", description="A pool of workers."
     )

@@ -87,7 +87,7 @@ def _line(
     if error["type"] == "extra_forbidden":
         return no_such_setting(names.get(key, source + key), key, settings)
     before = written.get(key, f"{source}{key} = ")
-    # name the wrong element of a TOML list
+    # In a list, name the element that is wrong.
     if index is not None and before.endswith(("=", "= ")):
         name = before.rstrip(" =")
         before = f"{name}[{index}]{before[len(name) :]}"
@@ -133,7 +133,7 @@ def _nearest(key: str, settings: list[str]) -> str:
     leaf = key.rpartition(".")[2]
     leaves = {name.rpartition(".")[2]: name for name in reversed(settings)}
     section = key.partition(".")[0]
-    if leaf in leaves:  # another section has a setting of this name
+    if leaf in leaves:  # a setting of another section has this name
         return f"did you mean {leaves[leaf]}?"
     others = settings if "." in key else [name for name in sections if name != key]
     if close := difflib.get_close_matches(key, others, 1, 0.7):

@@ -46,7 +46,7 @@ def load_config(
             raise ConfigError(no_such_setting(written[key].rstrip(" ="), key, FIELDS))
         section, _, name = key.partition(".")
         inner = table.setdefault(section, {})
-        # a value in place of a section is reported by pydantic below
+        # If a value is in place of a section, pydantic reports this below.
         if isinstance(inner, dict):
             inner[name] = parse_value(value, FIELDS[key]) if isinstance(value, str) else value
     try:
@@ -131,7 +131,7 @@ def parse_value(text: str, field: FieldInfo) -> object:
         return text
     parts = get_args(field.annotation)
     if str in parts and any(get_origin(part) is tuple for part in parts) and not text.startswith("["):
-        return text  # do not parse a column's name such as 3 or 1.10
+        return text  # a column may be called 3 or 1.10, so keep the text
     try:
         found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

@@ -190,7 +190,7 @@ class ShardFiles:
         path = self.folder / part / name
         try:
             write_whole(path, write)
-        except (OSError, pl.exceptions.PolarsError) as error:  # raised for a full disk, too
+        except (OSError, pl.exceptions.PolarsError) as error:  # for example, the disk is full
             reason = getattr(error, "strerror", None) or one_line(error)
             raise OutputError(f"{path}: cannot be written: {reason}") from error
         self.unsynced.append(path)
@@ -310,7 +310,7 @@ def read_lines(file: Target) -> pl.DataFrame:
     return frame.with_columns(
         pl.col("issued_at").str.to_datetime(time_unit="us", time_zone="UTC"),
         pl.col("revision").cast(pl.Int32),
-        # A JSON column of nulls has no type, so cast it.
+        # A column with only nulls has no type in JSON, so cast it.
         pl.col("p_value").cast(pl.Float64),
         pl.col("alarm").cast(pl.Boolean),
         pl.col("forecast").cast(nested),

@@ -159,7 +159,7 @@ class TopicWriter:
                         self._producer.produce(topic, value, key, headers=headers)
                         break
                     except BufferError:
-                        # the client's queue is full, because the broker is slower than this job
+                        # The client's queue is full, because the broker is slower than this job. So wait.
                         self._producer.poll(_FLUSHED_EVERY_S)
                         self._raise_failure()
             self._producer.poll(0)

@@ -127,7 +127,7 @@ class _Player:
             if due_s > now_s:
                 self.not_due = batch
                 return self._step_of(due, due_s - now_s)
-            # Latency is measured from the time at which the rows were due.
+            # As time of arrival, store when the rows were due, because latency is measured from this time.
             due.append(replace(batch, arrived_s=due_s) if self.source.speed else batch)
         if due:
             return self._step_of(due, 0.0)
@@ -255,6 +255,6 @@ def _batch_from(
     skipped = max(offset - start, 0)
     places = pl.int_range(start + skipped, stop, eager=True).alias("offset")
     rows, rejected = (f[skipped:].with_columns(places) if len(f) else f for f in (rows, rejected))
-    # Rows outside the time bounds are counted with the first row of a batch.
-    # If this row was skipped, an earlier read has counted them.
+    # The batch counts the rows outside the time bounds only if no row is skipped.
+    # If rows are skipped, an earlier read has counted the rows outside.
     yield Batch(PARTITION, start + skipped, stop, rows, rejected, watermark_us, 0 if skipped else outside)

@@ -131,8 +131,8 @@ def _keyed_shards(table: StateTable, shards: int) -> tuple[Shard, ...]:
     """
     if not table.shards[0].keyed:
         raise DataError(
-            "its series belong to shards by their names, and with kafka.keyed = true their partitions would "
-            "decide: begin without the table, or read the topic with kafka.keyed = false"
+            "this table assigns series to shards by series id, but kafka.keyed = true assigns them by "
+            "partition: begin without the table, or read the topic with kafka.keyed = false"
         )
     if len(table.shards) == shards:
         return table.shards

@@ -26,7 +26,7 @@ NAME: Final = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 """File name of a snapshot: the number of the shard, and the number of shards."""
 
 _CHECKSUM: Final = b"statecast.checksum"
-_PLACEHOLDER: Final = b"00000000"  # stands in the file until the checksum is computed
+_PLACEHOLDER: Final = b"00000000"  # in the file until the checksum is computed
 # Finds the checksum in Parquet's footer: its key, two bytes for the type and length, and its value.
 _CHECKSUM_PATTERN: Final = re.compile(re.escape(_CHECKSUM) + rb"\x18\x0ecrc32:([0-9a-f]{8})")
 _RUN: Final = b"statecast.run"  # metadata key: the id of the run that took the snapshot over

@@ -34,7 +34,7 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
             written to.
     """
     is_new, path = not folder.exists(), folder / markers.LOCK
-    # Use only a lock of the kernel: a lock that is only a file would outlive a killed process.
+    # Use only a lock of the kernel, because a lock that is only a file would outlive a killed process.
     lock = FileLock(path, mode=0o644, fallback_to_soft=False)
     _acquire(lock, folder, prepare)
     try:
@@ -47,7 +47,7 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()
         if is_new:
-            with suppress(OSError):  # a folder with output is not empty, and stays
+            with suppress(OSError):  # raised if the folder has output
                 folder.rmdir()
         lock.release()
 

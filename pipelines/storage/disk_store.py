@@ -86,7 +86,7 @@ class DiskStore(Store):
         if not there.is_dir():
             raise OutputError(f"{there} is a file, not a folder: name another folder")
         try:
-            # Create a file to check this: for root, `os.access` returns True even on a read-only disk.
+            # Create a file as the check: for root, `os.access` returns True even on a read-only disk.
             with tempfile.TemporaryFile(dir=there):
                 pass
             return shutil.disk_usage(there).free
@@ -117,7 +117,7 @@ class DiskStore(Store):
                 durable.sync_tree(copy)
                 continue
             if never_change(path.name):
-                with suppress(OSError):  # a file system without hard links: copy the file below
+                with suppress(OSError):  # without hard links, copy the file below
                     os.link(path, copy)
                     continue
             durable.write_bytes(copy, path.read_bytes())

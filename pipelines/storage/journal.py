@@ -104,7 +104,7 @@ class Journal:
         first = [{_MERGED: through}] if through else []
         write_text(self.path, "".join(f"{seal(record)}\n" for record in chain(first, records)), kept=True)
         for part in self._parts.values():
-            with suppress(OSError):  # an object that cannot be deleted is not read again
+            with suppress(OSError):  # if the object stays, it is not read again
                 part.unlink(missing_ok=True)
         self._parts, self._through = {}, through
 

@@ -73,7 +73,7 @@ def leased(folder: Remote) -> Iterator[Held]:
         ended.set()
         thread.join()
         # Mark the lease as released, but do not delete it.
-        # After a deletion, a job with an older list of the leases could create the same number again.
+        # If it were deleted, a job with an older list of the leases could create its number again.
         with suppress(OSError):
             if not lost.is_set():
                 mine.write_bytes(json.dumps({"released": True}).encode())

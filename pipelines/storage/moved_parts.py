@@ -57,7 +57,7 @@ def _remove_marker(hidden: Path, output: Path) -> None:
 
     With the marker, the next job would take a partly removed folder for a complete one.
     """
-    with suppress(OSError):  # after an error, the marker stays, and the next job completes the renames
+    with suppress(OSError):  # after an error the marker stays, so the next job completes the renames
         _sync_both(hidden, output)
         (hidden / markers.COMPLETE).unlink(missing_ok=True)
         sync_path(hidden)
@@ -70,7 +70,7 @@ def complete(hidden: Path, output: Path) -> None:
         OSError: a part cannot be renamed.
     """
     if (hidden / markers.COMPLETE).exists():
-        for part in _parts_in(hidden):  # the killed job has moved the other parts
+        for part in _parts_in(hidden):  # parts that the killed job has not moved
             _move(part, hidden, output, [])
         _sync_both(hidden, output)
         (hidden / markers.COMPLETE).unlink()

@@ -113,7 +113,7 @@ class Remote:
         except FileExistsError:
             return False
         except OSError as error:
-            # With status 409 or 412, the object exists, or another request creates it now.
+            # Status 409 or 412: the object exists, or another request creates it now.
             if _status(error) not in (409, 412):
                 raise
             return False
@@ -220,7 +220,7 @@ class Remote:
             number = next((_ERRNOS[kind] for kind in type(error).__mro__ if kind in _ERRNOS), errno.EIO)
             reason = one_line(error.strerror or (error.args[-1] if error.args else error))
             raise OSError(number, reason) from error  # OSError chooses the subclass for this number
-        except Exception as error:  # the libraries of stores also raise their own types
+        except Exception as error:  # libraries of stores raise errors of many types
             raise OSError(errno.EIO, one_line(error)) from error
 
 
@@ -250,11 +250,11 @@ def location(text: str | Path) -> Location:
 
 
 def _store(url: str) -> Any:
-    import fsspec  # slow to import, and most jobs write to a disk
+    import fsspec  # imported here: the import is slow, and most jobs write to a disk
 
     scheme = url.partition("://")[0]
     try:
-        # no cache of listings, because other processes write to the store, too
+        # Cache no listings, because other processes write to the store, too.
         return fsspec.filesystem(scheme, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         package = _STORES.get(scheme, "fsspec")

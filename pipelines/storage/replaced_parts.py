@@ -20,7 +20,7 @@ from schemas.errors import DataError, StatecastError
 from schemas.sealed import seal, unseal
 
 _TRIES = 5
-_PARALLEL_COPIES = 16  # copies run in parallel, because each only waits for the store
+_PARALLEL_COPIES = 16  # number of parallel copies; a copy only waits for the store
 
 T = TypeVar("T")
 
@@ -42,8 +42,8 @@ def complete_in_store(hidden: Remote, output: Remote) -> None:
     Raises:
         OSError: the store cannot be reached.
     """
-    # If the hidden prefix is empty, all parts were copied before.
-    # A manifest that lists parts is then an old one that a user has restored, so copy nothing.
+    # If the hidden prefix is empty, all parts were copied before, so copy nothing.
+    # A manifest may still list parts: a user may have restored an old manifest.
     for part in _read_manifest(hidden, output).get("parts", ()) if hidden.below() else ():
         new = [(path, _final_place(path, hidden, output)) for path in (hidden / part).below()]
         with ThreadPoolExecutor(_PARALLEL_COPIES) as pool:

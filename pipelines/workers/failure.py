@@ -32,7 +32,7 @@ def store_worker_error(output: Location) -> Iterator[None]:
         yield
     except StatecastError as error:
         record = {"kind": type(error).__name__, "line": str(error)}
-        with suppress(OSError):  # if the disk is full, `error_to_report` reports the full disk instead
+        with suppress(OSError):  # `error_to_report` notices if the disk is full
             write_text(output / markers.worker_error(os.getpid()), seal(record))
         raise
 
@@ -55,7 +55,7 @@ def error_to_report(output: Location, error: BaseException) -> StatecastError:
         record = unseal(min(_error_files(output), key=lambda file: store_of(file).written_ns()).read_bytes())
         kind, line = _ERROR_CLASSES[record["kind"]], str(record["line"])
     except (OSError, ValueError, KeyError, TypeError):  # no worker has written a readable error file
-        if _is_full(output):  # on a full disk, no worker could write its error
+        if _is_full(output):  # so no worker could write its error
             return OutputError(f"{output}: the disk is full: make room, and start it again")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         # Leave out stack frames and the engine's logs.

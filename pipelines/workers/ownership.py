@@ -62,7 +62,7 @@ def is_owned_by_another_run(settings: StepSettings) -> bool:
     except FileNotFoundError:
         # The owner file was in the hidden folder of a backfill that has ended or was begun again.
         # A write into the removed folder fails on a disk, but would succeed in an object store.
-        # So return True for an object store, to prevent this write.
+        # So return True for an object store, to prevent a write into the removed folder.
         return store_of(settings.output).on_disk is None
     except OSError:
         return False
@@ -92,7 +92,7 @@ class WriteGuard:
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether the run is known to have lost its right to write; no file is read."""
+        """Whether `abandon` or `may_write` has found that the run may not write any more; no file is read."""
         return self._abandoned.is_set()
 
     def may_write(self) -> bool:

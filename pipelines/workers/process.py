@@ -17,7 +17,7 @@ _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
 # With a nice value larger by 5, a thread gets a quarter of a core that it shares with another thread.
-# With the largest nice value, 19, it would get almost nothing of this core.
+# With the largest nice value, 19, the thread would get almost nothing of the core.
 _LESS_PRIORITY = 5
 _LEAST_PRIORITY = 19
 _LARGEST_FROM_HEAP: Final = 32 * 2**20  # the largest threshold that glibc accepts, in bytes

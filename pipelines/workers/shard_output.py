@@ -58,7 +58,7 @@ class ShardOutput:
             self._write_forecasts(SHADOW, output.shadow, late)
 
     def take_unsynced(self) -> list[Location]:
-        """Return the files written since the last call, for a call of `make_durable` before a snapshot."""
+        """Return the files written since the last call; `make_durable` syncs them before a snapshot."""
         return self._files.taken()
 
     def make_durable(self, files: Iterable[Location]) -> None:

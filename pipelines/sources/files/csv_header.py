@@ -18,7 +18,7 @@ UNNAMED = "(unnamed "
 _LONGEST_BYTES = 8 << 20
 _MOST_LINES = 50
 _QUOTED, _QUOTED_BYTES = re.compile(r'"(?:[^"]|"")*"'), re.compile(rb'"(?:[^"]|"")*"')
-# A quote that opens a cell, in a text from which complete quoted cells were removed.
+# Finds a quote that opens a cell, in a text from which complete quoted cells were removed.
 _OPEN = re.compile(rb'(?:^|[,;\t|])\s*"')
 
 

@@ -19,7 +19,7 @@ _LINE_FEED, _RETURN, _QUOTE, _DELIMITER = "\ue00a", "\ue00d", "\ue00b", "\ue00c"
 
 _MOST_LINES = 50
 _MOST_BYTES = 1 << 16
-_LONGEST_BYTES = 8 << 20  # a line that is longer than this is returned in pieces
+_LONGEST_BYTES = 8 << 20  # Lines of more bytes are returned in pieces.
 
 
 class RowPerLine(ByteStream):
@@ -42,7 +42,7 @@ class RowPerLine(ByteStream):
         self.has_replaced = False
         self._delimiter = delimiter
         self._cells = cells
-        self._edges = np.zeros(256, bool)  # whether a byte may be beside the quotes of a cell
+        self._edges = np.zeros(256, bool)  # for each byte, whether it may be beside the quotes of a cell
         self._edges[list(f'"\r\n{delimiter}'.encode())] = True
         sign = re.escape(delimiter.encode())
         # Matches a complete cell. Inside a cell without an opening quote, a quote is an ordinary character.

@@ -17,8 +17,8 @@ _MARKS = (
 )  # UTF-32 comes before UTF-16, because its little-endian mark begins with the mark of UTF-16.
 _WINDOWS = "cp1252"  # Windows-1252 includes all printable characters of Latin-1
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # characters that text in Windows-1252 does not have
-_LONGEST_BYTES = 8 << 20  # at most this much of a line decides the encoding
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # control characters do not occur in Windows-1252
+_LONGEST_BYTES = 8 << 20  # at most so many bytes of a line decide the encoding
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
@@ -99,7 +99,7 @@ class _Detected(ByteStream):
             return text[:start]
         self._rest = b""
         line = text[start:] if end < 0 else text[start:end]
-        # the incremental decoder accepts an incomplete character at the end of the text
+        # Decode incrementally, so that an incomplete character at the end of the text is accepted.
         try:
             codecs.getincrementaldecoder("utf-8")().decode(line, final=end >= 0 or self._ended)
             self.encoding = "utf-8"

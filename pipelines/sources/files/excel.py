@@ -46,7 +46,7 @@ def frames(path: Path, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
     yield from first_sheet(path).select(names).iter_slices(rows)
 
 
-@lru_cache(maxsize=1)  # a job needs a sheet twice: to check the file, and to read its rows
+@lru_cache(maxsize=1)  # a job reads a sheet twice: to check the file, and to get its rows
 def _first_sheet(path: Path, identity: Identity | None) -> pl.DataFrame:
     with _reading(path):
         # Find column types from all cells: with types from the first cells, other cells would be dropped.

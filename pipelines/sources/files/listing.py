@@ -70,7 +70,7 @@ class Listing:
                 one = _Seen(identity, now_s)
             seen[name] = one
             # ``left_out`` is the reason why the entry is not read; "" if it is read.
-            # Report such an entry only after it has settled, because a writer may still rename it.
+            # Report an entry that is not read only after it has settled: a writer may still rename it.
             if left_out:
                 if now_s - one.since_s >= self._settle_s:
                     ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))
@@ -126,7 +126,7 @@ def _looks_complete(path: Path, quiet_s: float) -> bool:
     """
     if is_parquet(path):
         return _ends_with(path, _FOOTER)
-    if not is_plain_text(path):  # for files of other kinds, reading an incomplete file raises an error
+    if not is_plain_text(path):  # to read an incomplete file of another kind raises an error
         return quiet_s >= _QUIET_S
     return quiet_s >= _QUIET_S and _ends_with(path, b"\n")
 

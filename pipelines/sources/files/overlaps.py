@@ -101,7 +101,7 @@ def refuse_clashes(
             continue
         try:
             wide.append(wide_file(file.path, file.layout, columns))
-        except DataError:  # the job reports the error when it reads the file
+        except DataError:  # skip it here: the job reports the error later
             if not skip_bad_files:
                 raise
     refuse_sensors([file for file in wide if file is not None], read, memory_bytes)

@@ -38,7 +38,7 @@ class NoticeCollector:
         self._notes = notes
         self._codes = Codes()
         self._filled: NDArray[np.int64] = np.empty(0, np.int64)
-        # one row for each weekday, because the notice about weekdays needs no more
+        # Hold only one row for each weekday, because the notice about weekdays needs no more.
         self._days = observations.empty().select("timestamp")
 
     def add(self, rows: pl.DataFrame) -> None:

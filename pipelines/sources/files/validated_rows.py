@@ -250,5 +250,5 @@ def rows_of(path: Path, how: Input, now_s: float) -> Iterator[pl.DataFrame]:
     try:
         for part in read_file(path, how, now_s):
             yield part.rows
-    except DataError:  # the job reports the error when it reads the file
+    except DataError:  # ignore it here: the job reports the error later
         return

@@ -83,7 +83,7 @@ class KafkaSource(KafkaTopic):
             name = self.name(p)
             place = resumed.get(name, Position(low, shard=self.shard_of(p)))
             if name not in resumed and (slowest := furthest_us(furthest, place.shard)) is not None:
-                # Give a new partition a watermark, so that closed windows stay closed.
+                # Give a new partition the watermark of the others, so that closed windows stay closed.
                 decisions.raise_watermark(name, low, slowest)
             us = decisions.at(name, place.offset, place.watermark_us)
             places[name] = place._replace(watermark_us=us)

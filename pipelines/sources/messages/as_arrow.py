@@ -31,7 +31,7 @@ def arrow_decoder(names: Names) -> Decoder:
         for place, value in enumerate(messages.values):
             try:
                 rows = _rows(value or b"", names)
-            except Exception as error:  # For bytes that are not Arrow, pyarrow raises errors of many types.
+            except Exception as error:  # pyarrow raises many types for bytes that are not Arrow
                 bad.append(place)
                 reasons.append(f"cannot be decoded; is not an Arrow IPC stream or file ({shown(str(error))})")
                 continue

@@ -63,7 +63,7 @@ def _record(value: bytes, schemas: Schemas) -> Mapping[str, object]:
     schema = schemas(number)
     try:
         record = fastavro.schemaless_reader(io.BytesIO(value[AVRO_HEADER.size :]), schema, None)
-    except Exception as error:  # For invalid bytes, fastavro raises errors of many types.
+    except Exception as error:  # fastavro raises errors of many types for invalid bytes
         raise ValueError(f"is not a record of Avro schema {number} ({shown(str(error))})") from None
     if not isinstance(record, dict):
         raise ValueError("is not an Avro record")

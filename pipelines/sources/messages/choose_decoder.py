@@ -108,7 +108,7 @@ def own_decoder(name: str) -> Decoder:
 
 def _with_keys(decode: Decoder) -> Decoder:
     def with_keys(messages: Messages) -> list[pl.DataFrame]:
-        # if a key is not text in UTF-8, all keys stay Binary
+        # Convert keys to text. If a key is not UTF-8, all keys stay Binary.
         keys = pl.Series("series_id", messages.keys, pl.Binary)
         with suppress(pl.exceptions.PolarsError):
             keys = keys.cast(pl.String)

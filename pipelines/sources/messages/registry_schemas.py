@@ -139,7 +139,7 @@ def _text(answer: Any) -> str:
 def _parsed(number: int, text: str) -> Any:
     try:
         return fastavro.parse_schema(json.loads(text))
-    except Exception as error:  # For invalid schemas, fastavro raises errors of many types.
+    except Exception as error:  # fastavro raises errors of many types for invalid schemas
         raise SchemaUnknown(
             f"schema {number} is not an Avro schema ({' '.join(str(error).split())[:100]})"
         ) from None
