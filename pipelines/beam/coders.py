@@ -62,7 +62,7 @@ class ElementCoder(Coder):
         return b"".join([_LENGTH.pack(len(head)), head, *buffers])
 
     def decode(self, encoded: bytes) -> Any:
-        """Return the element that `encode` encoded as ``encoded``."""
+        """Decode an element from ``encoded``, the result of `encode`."""
         if self.kind is pl.DataFrame:
             return frame_of(encoded)
         at = _LENGTH.size + _LENGTH.unpack_from(encoded)[0]
@@ -107,14 +107,14 @@ class ElementCoder(Coder):
 
 
 def frame_bytes(frame: pl.DataFrame) -> bytes:
-    """Return a frame as the bytes of an Arrow IPC stream."""
+    """Encode a frame as the bytes of an Arrow IPC stream."""
     if not len(frame):
         return _empty_bytes(tuple(frame.schema.items()))
     return _ipc(frame)
 
 
 def frame_of(data: bytes) -> pl.DataFrame:
-    """Return the frame that `frame_bytes` encoded as ``data``."""
+    """Decode a frame from ``data``, the result of `frame_bytes`."""
     if (empty := _empties.get(data)) is not None:
         return empty
     frame = pl.read_ipc_stream(io.BytesIO(data))

@@ -120,7 +120,7 @@ class _Position:
         return _Position({name: _place(*fields) for name, fields in places.items()}, watermarks)
 
     def encoded(self) -> str:
-        """Return the position as JSON."""
+        """Encode the position as JSON."""
         return json.dumps([self.places, self.watermarks_us], separators=(",", ":"))
 
     def after(self, batch: Batch) -> _Position:
@@ -134,7 +134,7 @@ def _place(offset: int, us: int | None, cuts: list[int], *rest: Any) -> Position
 
 
 class _PlacesTracker(RestrictionTracker):
-    """Beam's tracker of a position in the log; the rest of the log can be deferred but not split."""
+    """Beam's tracker of a position in the log; reading can be deferred, but the log cannot be split."""
 
     def __init__(self, places: str) -> None:
         self.places = places

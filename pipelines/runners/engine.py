@@ -187,7 +187,7 @@ def _answers(port: int) -> bool:
 
 @contextlib.contextmanager
 def _silence_lost_connections() -> Iterator[None]:
-    """Hide the stack traces that Beam's worker threads print when they lose the connection to their engine.
+    """Hide the stack traces that Beam's worker threads print when they lose their connection to an engine.
 
     When a job fails, its threads lose their connections, and the job itself reports the reason. Other errors
     of threads are passed to the previous hook.

@@ -30,7 +30,7 @@ _STOP_LIMIT_S: Final = 5.0
 
 
 class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
-    """The gRPC service that starts a worker process for each request of a task manager."""
+    """A gRPC service that starts a worker process for each request of a task manager."""
 
     def __init__(self) -> None:
         self.workers: list[subprocess.Popen[bytes]] = []

@@ -64,7 +64,7 @@ class AlertSender:
 
 
 def run_command(command: str, message: Message) -> str:
-    """Run a command with a message as JSON on its standard input; return why it failed, or ""."""
+    """Run a command with a message as JSON on its standard input; return why it failed; "" if it did not."""
     words = shlex.split(command)
     try:
         done = subprocess.run(
@@ -86,7 +86,7 @@ def run_command(command: str, message: Message) -> str:
 
 
 def post(address: str, message: Message) -> str:
-    """Post a message as JSON to a web address; return why it failed, or "".
+    """Post a message as JSON to a web address; return why this failed; "" if it did not.
 
     The reason names only the host, because the path of a webhook is often its password. A name and a password
     in the address are sent as basic authentication.

@@ -229,7 +229,7 @@ def _arrow_messages(frame: pl.DataFrame, shard: str) -> Iterator[Message]:
 
 
 def _json_lines(frame: pl.DataFrame) -> list[bytes]:
-    """Return each row of a frame as a line of JSON, faster than `DataFrame.write_ndjson`."""
+    """Convert each row of a frame to a line of JSON, faster than `DataFrame.write_ndjson`."""
     line = pl.struct(pl.all()).struct.json_encode().cast(pl.Binary)
     return frame.select(line).to_series().to_list()
 

@@ -304,7 +304,7 @@ def applied(folder: Location, shards: int) -> Mapping[str, int]:
 
 
 def notices_of(folder: Location) -> Location:
-    """Return the path of the file with a job's notices about its rows, in the output folder."""
+    """Return the path of the file in the output folder with a job's notices about its rows."""
     return folder / markers.NUMBERS / markers.NOTICES
 
 

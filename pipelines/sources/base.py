@@ -13,7 +13,7 @@ Place = TypeVar("Place")
 
 
 class Step(NamedTuple, Generic[Place]):
-    """The result of one `Source.step` (``Step[int]``) or `Log.step` (``Step[Positions]``): the next batches.
+    """The next batches: the result of `Source.step` (``Step[int]``) or of `Log.step` (``Step[Positions]``).
 
     Attributes:
         batches: the next batches, within a partition in the order of their offsets; empty if there are no new
@@ -40,9 +40,9 @@ class Source(Protocol):
 
     @property
     def is_paced(self) -> bool:
-        """Whether the rows arrive at their own pace; if False, they are a backlog that is read at full speed.
+        """Whether rows arrive over time; if False, all rows exist already, and are read at full speed.
 
-        A job that reads a backlog reports no latency: it would only measure the length of the backlog.
+        In the second case the job reports no latency, which would only measure the number of rows.
         """
 
     def step(self, offset: int) -> Step[int] | None:
@@ -54,7 +54,7 @@ class Source(Protocol):
 
 
 class Position(NamedTuple):
-    """The position in a partition from which a reader reads on.
+    """A position in a partition, from which reading starts or continues.
 
     Attributes:
         offset: the offset of the next row.
@@ -109,7 +109,7 @@ class Log(Protocol):
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at their own pace; if not, they are a backlog. See `Source`."""
+        """Whether rows arrive over time; see `Source`."""
 
     def begin(self, reached: Positions) -> Positions:
         """Return the position in each partition of the log at which reading begins.
@@ -143,7 +143,7 @@ class OnePartition:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at their own pace; if not, they are a backlog. See `Source`."""
+        """Whether rows arrive over time; see `Source`."""
         return self.source.is_paced
 
     def begin(self, reached: Positions) -> Positions:

@@ -82,7 +82,7 @@ class FolderSource:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at their own pace: True, because the writers of the files set the pace."""
+        """Whether rows arrive over time: True for a watched folder; see `Source`."""
         return True
 
     def step(self, offset: int) -> Step[int] | None:
@@ -203,7 +203,7 @@ class _Watch:
         return self._add_to_manifest(found, whole, problem)
 
     def _wide_files(self) -> WideFiles:
-        """Return the wide files that were read from the folder, including files of earlier runs."""
+        """Return the wide files that were read from the folder, including those that earlier runs read."""
         source = self.source
         if self.wide_files is None:
             read = partial(rows_of, how=source.input, now_s=source.clock())

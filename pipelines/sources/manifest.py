@@ -1,4 +1,4 @@
-"""Manifests: files that record the input files of a source and their offsets, so that a job can resume."""
+"""Write and read manifests, which record the input files of a source and their offsets for a resume."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Request(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A record of the journal of model changes: a version, and the first window that it steps.
+    """A record in the journal of model changes: a model version, and the first window that it steps.
 
     Attributes:
         version: `Forecaster.version`.
@@ -138,7 +138,7 @@ def load_model(output: Location, version: str) -> Forecaster:
 
 
 def read_changes(states: Location) -> tuple[Change, ...]:
-    """Return the records of the journal of model changes; empty if the state table has no journal.
+    """Read the journal of model changes, and return its records; empty if the state table has no journal.
 
     Raises:
         DataError: the journal cannot be read.
@@ -219,7 +219,7 @@ class ChangingLog:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at their own pace; if not, they are a backlog. See `Source`."""
+        """Whether rows arrive over time; see `Source`."""
         return self.log.is_paced
 
     def begin(self, reached: Positions) -> Positions:

@@ -1,4 +1,4 @@
-"""Read a log for every engine: fetch batches, wait for slow shards, request snapshots, end the job."""
+"""Read the batches of a log; wait for slow shards, request snapshots, and end the job."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Reader:
         return Read(last, places, 0.0, True)
 
     def _progress_requests(self, places: Positions) -> tuple[Batch, ...]:
-        """Return an empty batch for each shard, so that it reports its offsets; () if called again too soon.
+        """Return an empty batch for each shard, after which the shard reports its offsets; () if just done.
 
         A shard may report its offsets before it has applied its last batch. The shard reports again only
         after another batch, so without an empty batch the reader could wait forever.

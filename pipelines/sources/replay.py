@@ -33,9 +33,9 @@ _BATCH_ROWS = 1 << 20
 class ReplaySource:
     """Replays files in the order of their event times, at a chosen speed.
 
-    The log first holds the rejected rows in the order of the files, then the valid rows sorted by time; rows
+    The log first holds the rejected rows in the order of the files, then the valid rows sorted by time. Rows
     of equal times stay in the order of the files. If no row is valid, the log ends with an empty batch. No
-    row of a replay is ever late.
+    row of a replay is late.
 
     Attributes:
         paths: the files.
@@ -72,7 +72,7 @@ class ReplaySource:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at a set speed; False at full speed, where the rows are a backlog."""
+        """Whether rows arrive over time: True at a set speed, False at full speed; see `Source`."""
         return self.speed > 0
 
     def step(self, offset: int) -> Step[int] | None:

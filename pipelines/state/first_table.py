@@ -1,4 +1,4 @@
-"""Write the state table with which a run begins: empty, copied from another job, or of an earlier run."""
+"""Write the state table with which a run begins: an empty one, another job's, or an earlier run's."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
 
 
 def _have_same_partitions(some: Sequence[Shard], others: Sequence[Shard]) -> bool:
-    """Return whether two lists have equally many shards, and the n-th shards follow the same partitions."""
+    """Return whether two lists are equally long, and shards at one index follow the same partitions."""
     return [shard.offsets.keys() for shard in some] == [shard.offsets.keys() for shard in others]
 
 

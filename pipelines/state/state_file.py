@@ -1,6 +1,6 @@
 """Export a state table to one Parquet file, and import it.
 
-Export a table to inspect or archive it, or to move it to another machine. The file has the columns of a
+An exported table can be inspected, archived, or moved to another machine. The file has the columns of a
 snapshot (`forecaster.shards.snapshot`), and one row for each series of all shards. Its metadata holds the
 offsets and watermarks, the counts of rows, and the manifests of sources. So a stream with an imported table
 resumes exactly where the exported table ended.

@@ -14,7 +14,7 @@ from pipelines.storage.store import Held, Store, T, Target
 
 
 class ObjectStore(Store):
-    """An object or a prefix in an object store: an object appears complete and durable with one PUT."""
+    """An object or a prefix in an object store; one PUT makes an object complete and durable."""
 
     bills_requests = True
     can_append = False

@@ -180,7 +180,7 @@ class Remote:
     def glob(self, pattern: str) -> Iterator[Remote]:
         """Yield the objects directly under this prefix that match a pattern, sorted by name.
 
-        Their ``written_ns`` is set.
+        ``written_ns`` of these objects is set.
         """
         for path, written_ns in self._list_files():
             if fnmatchcase(path.name, pattern):

@@ -26,7 +26,7 @@ class Held:
     """Checks whether a job still holds the lock of its output folder.
 
     Attributes:
-        check: raises `OutputError` if the job has noticed before that another job took the lock; sends no
+        check: raises `OutputError` if the job has already noticed that another job took the lock; sends no
             request.
         confirm: reads the locks in the store, and raises `OutputError` if another job has taken the lock.
     """
@@ -35,7 +35,7 @@ class Held:
     confirm: Callable[[], None] = _never_lost
 
     def __call__(self) -> None:
-        """Raise `OutputError` if the job has noticed before that it lost the lock; see ``check``."""
+        """Raise `OutputError` if the job has already noticed that it lost the lock; see ``check``."""
         self.check()
 
 

@@ -1,4 +1,4 @@
-"""Settings of the process that a job runs in: CPU cores, memory allocation, garbage collection, priority."""
+"""Change settings of a job's process: memory allocation, garbage collection, priority of threads."""
 
 from __future__ import annotations
 

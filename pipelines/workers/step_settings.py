@@ -1,4 +1,4 @@
-"""The settings of a job that its workers need; they are sent to other processes and machines."""
+"""Define the settings of a job that are sent to its workers in other processes and on other machines."""
 
 from __future__ import annotations
 

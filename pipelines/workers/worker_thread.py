@@ -1,4 +1,4 @@
-"""A thread with a queue of tasks; the error of a task is raised when tasks are queued or waited for."""
+"""Run tasks in a thread, from a queue; an error of a task is raised when tasks are queued or awaited."""
 
 from __future__ import annotations
 

@@ -39,5 +39,5 @@ class ByteStream(io.RawIOBase):
         return len(taken)
 
     def buffered(self) -> BinaryIO:
-        """Return a buffered reader of this stream, which can also read lines."""
+        """Return a buffered reader of this stream, which code that reads single lines needs."""
         return cast(BinaryIO, io.BufferedReader(self, self._CHUNK))

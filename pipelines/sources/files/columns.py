@@ -86,7 +86,7 @@ class Layout:
         return is_alone and self.values[0].strip().lower() in VALUE_NAMES
 
     def numbers(self, time_format: str) -> list[str]:
-        """Return the columns read as numbers: values, observed covariates, and times that are numbers."""
+        """Return the columns that are read as numbers: values, observed covariates, and times in numbers."""
         named = (*self.values, *self.observed, *([self.timestamp] if time_format in UNITS else []))
         return list(dict.fromkeys(named))
 
@@ -217,7 +217,7 @@ def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str)
 
 
 def _numbers_rows(column: pl.Series) -> bool:
-    """Return whether a column only numbers the rows: it is named like an index, and counts up by 1."""
+    """Return whether a column only numbers the rows: its name is that of an index, and it counts up by 1."""
     if not _RESET_INDEX.fullmatch(column.name):
         return False
     steps = cells.numbers(column).diff().drop_nulls()
@@ -235,6 +235,6 @@ def _either(names: Sequence[str]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as text: the first eight, and the number of the others."""
+    """Join names to a text for messages: the first eight names, and the number of the others."""
     shown = ", ".join(names[:8])
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown

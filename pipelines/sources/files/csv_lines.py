@@ -113,7 +113,7 @@ class RowPerLine(ByteStream):
         return np.flatnonzero(counts % 2).tolist(), irregular.tolist()
 
     def _is_open(self, line: bytes) -> bool:
-        """Return whether a line ends inside a quoted cell, so that the row may go on in the next line."""
+        """Return whether a line ends inside a quoted cell; its row may then continue in the next line."""
         place = 0
         while (found := self._ending.match(line, place)) is not None:
             place = found.end()
@@ -142,7 +142,7 @@ class RowPerLine(ByteStream):
         return frame.with_columns(cells)
 
     def is_stray(self, text: str) -> bool:
-        """Return whether a converted line has a stray quote, which is a quote without an end of its cell."""
+        """Return whether a converted line has a stray quote, which opens a cell that does not end."""
         return _QUOTE in text
 
     def _stand_ins(self) -> tuple[tuple[str, str], ...]:
@@ -169,6 +169,6 @@ def _on_one_line(row: bytes) -> bytes:
 def row_per_line(
     file: BinaryIO, header_lines: int, delimiter: str, cells: int
 ) -> tuple[BinaryIO, RowPerLine]:
-    """Return a buffered reader of a `RowPerLine`, and the `RowPerLine`, which restores characters."""
+    """Create a `RowPerLine` of a file; return a buffered reader of its lines, and the `RowPerLine`."""
     raw = RowPerLine(file, header_lines, delimiter, cells)
     return raw.buffered(), raw

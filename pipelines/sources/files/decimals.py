@@ -65,7 +65,7 @@ class Decimals:
     """
 
     def __init__(self, path: Path, setting: str) -> None:
-        """Begin a file; ``setting`` is its decimal sign (``.`` or ``,``), or ``auto`` to find the sign."""
+        """Begin a file; ``setting`` is the decimal sign of its numbers, or ``auto`` to find the sign."""
         self._path = path
         self._sign = "" if setting == "auto" else setting
         self._unsure = ""  # an earlier cell such as 1.234, which means 1234 if the file has decimal commas
@@ -128,7 +128,7 @@ def _first(columns: Iterable[pl.Series], pattern: str) -> str:
 
 
 def _are_thousands(columns: Iterable[pl.Series]) -> bool:
-    """Return whether all whole numbers are below 1,000, as in a file that separates thousands."""
+    """Return whether all whole numbers in the columns are below 1,000, so that ``1.234`` may be 1,234."""
     for column in columns:
         whole = column.filter(column.str.contains(_WHOLE)).str.strip_chars().cast(pl.Float64, strict=False)
         if (whole.abs() >= 1000).any():

@@ -32,7 +32,7 @@ def first_sheet(path: Path) -> pl.DataFrame:
 
 
 def other_sheets(path: Path) -> list[str]:
-    """Return the names of all sheets but the first; they are not read.
+    """Return the names of all sheets except the first; these sheets are not read.
 
     Raises:
         DataError: see `first_sheet`.

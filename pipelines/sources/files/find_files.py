@@ -1,4 +1,4 @@
-"""Find the files that a job reads under its input paths, and the reasons why it leaves out others."""
+"""Find the files that a job reads under its input paths, and the reasons for leaving out other files."""
 
 from __future__ import annotations
 

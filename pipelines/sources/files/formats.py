@@ -60,7 +60,7 @@ def late_keys(path: Path, known: Sequence[str], encoding: str = "auto") -> list[
 
 
 def notices(path: Path, encoding: str = "auto") -> list[str]:
-    """Return lines for the user about a file's sheets and its encoding."""
+    """Return notices for the user about sheets that are not read, and about the encoding of a file."""
     kind = kind_of(path)
     if kind == "excel":
         others = excel.other_sheets(path)

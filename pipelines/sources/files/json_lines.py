@@ -71,7 +71,7 @@ def _keys(line: bytes) -> list[str]:
 
 
 def _objects(path: Path, names: list[str], lines: list[bytes], before: int) -> pl.DataFrame:
-    """Return JSON lines as a frame of String columns; ``before`` lines of the file are before them."""
+    """Convert JSON lines to a frame of String columns; ``before`` is the number of lines before them."""
     schema = dict.fromkeys(names, pl.String)
     filled = [line for line in lines if line.strip()]
     try:

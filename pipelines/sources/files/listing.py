@@ -85,7 +85,7 @@ class Listing:
         return sorted(ready, key=lambda found: found.path.name)
 
     def postpone(self, found: ReadyFile) -> None:
-        """Mark a file that cannot be read, so that `look` returns it only after it has changed or settled."""
+        """Mark a file that cannot be read; `look` returns the file again after it has changed or settled."""
         if found.path.name in self._seen:
             self._seen[found.path.name].is_broken = True
 

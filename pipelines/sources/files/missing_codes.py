@@ -32,7 +32,7 @@ class Codes:
     """
 
     def __init__(self) -> None:
-        """Begin a search, without any rows yet."""
+        """Begin a search for codes, without any rows yet."""
         self._odd: list[pl.DataFrame] = []
         self._others: list[pl.DataFrame] = []
 

@@ -127,7 +127,7 @@ def _with_time_format(opened: OpenedFile) -> OpenedFile:
 
 @lru_cache(maxsize=10_000)  # a job opens a file three times: to check, compare and read it
 def _time_format(path: Path, identity: Identity | None, name: str, encoding: str) -> str:
-    """Return the format of a file's times; ``identity`` only makes the cache forget a changed file."""
+    """Return the format of a file's times; a changed file has another ``identity``, and is not cached."""
     return detect_format(path, (batch[name] for batch in formats.batches(path, [name], _ROWS, encoding)))
 
 

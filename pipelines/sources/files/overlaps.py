@@ -148,7 +148,7 @@ _HELD = {
 
 
 def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFile]]]:
-    """Return each file that shares a series and times with other files, together with these files."""
+    """Return each file that shares a series and times with others, and the list of these others."""
     others: dict[Path, list[WideFile]] = {}
     open_until: list[WideFile] = []
     for file in sorted(files, key=lambda file: file.first_us):
@@ -162,7 +162,7 @@ def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFil
 
 
 def _spans(file: WideFile, others: Sequence[WideFile]) -> list[tuple[int, int]]:
-    """Return the spans of time that a file shares with other files, in microseconds; they do not overlap."""
+    """Return the spans of time that a file shares with other files, in microseconds, without overlaps."""
     spans: list[tuple[int, int]] = []
     for low, high in sorted(
         (max(file.first_us, other.first_us), min(file.last_us, other.last_us)) for other in others
@@ -232,7 +232,7 @@ class WideFiles:
     """
 
     def __init__(self, columns: tables.Columns, read: ReadRows, memory_bytes: int) -> None:
-        """Begin without files; `wide_file` and `refuse_sensors` describe the parameters."""
+        """Begin without earlier files; `wide_file` and `refuse_sensors` describe the parameters."""
         self._columns = columns
         self._read = read
         self._memory_bytes = memory_bytes
@@ -247,7 +247,7 @@ class WideFiles:
                 continue
 
     def take(self, path: Path, layout: Layout) -> None:
-        """Compare a new file with the earlier files, and add it to them.
+        """Compare a new file with the earlier files, and add it to the earlier files.
 
         Raises:
             DataError: the file cannot be read, or has values of another sensor than an earlier file.

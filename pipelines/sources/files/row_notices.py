@@ -31,10 +31,10 @@ class Notes:
 
 
 class NoticeCollector:
-    """Collects the same notices about rows as training does, from frames that are added one by one."""
+    """Collects notices about the rows of a source, from frames that are added one by one."""
 
     def __init__(self, notes: Notes) -> None:
-        """Begin a collection, without any rows yet."""
+        """Begin a collection of notices, without any rows yet."""
         self._notes = notes
         self._codes = Codes()
         self._filled: NDArray[np.int64] = np.empty(0, np.int64)

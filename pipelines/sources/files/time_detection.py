@@ -101,7 +101,7 @@ def detect_format(path: Path, batches: Iterable[pl.Series]) -> str:
 
 
 def unreadable_times_message(column: pl.Series, time_format: str) -> str:
-    """Return the message for a column without a readable time: the reason and a setting that helps."""
+    """Return the error message for a column without a readable time: the reason, and the setting to use."""
     known = column.filter(cells.given(column))
     first = pl.DataFrame({"series_id": ["a"], "timestamp": known.head(1), "value": [0.0]})
     reason = observations.validate(first, time_format)[1]["reason"][0]

@@ -91,7 +91,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a file, read: its valid rows and its rejected rows.
+    """The valid rows and the rejected rows of a part of a file.
 
     Attributes:
         rows: observation frame with ``offset``, the position of a row in its file from 0; all cells of a row
@@ -151,7 +151,7 @@ def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Itera
 
 
 def read_to_end(path: Path, how: Input, now_s: float, memory_bytes: int) -> WholeFile:
-    """Read a file to its end, to find any fault; return its rows if they need at most ``memory_bytes``.
+    """Read a whole file, to find any fault; return its rows if they need at most ``memory_bytes``.
 
     Raises:
         DataError: the file cannot be read, or is incomplete.
@@ -189,7 +189,7 @@ def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: in
 
 
 def bad_file(path: Path, error: DataError, place: int = 0) -> Part:
-    """Return one rejected row for a file that cannot be read from position ``place`` on."""
+    """Return one rejected row, which stands for a file that cannot be read from position ``place`` on."""
     reason = str(error).removeprefix(f"{path}: ")
     rejected = quarantine.whole_file(str(path), reason, place)
     return Part(observations.empty(offset=True), rejected, 0, place + 1)

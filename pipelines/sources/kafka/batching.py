@@ -1,9 +1,9 @@
 """Split the rows that were polled from one partition into batches.
 
-A poll ends at an arbitrary offset. A re-read must find the same rows late, whatever the offsets at which its
-polls end. So a row is late if its window ends before the watermark that is computed from the messages before
-its own message. If a batch has a late row, its column `BEFORE` holds the watermark before each row. Otherwise
-the watermark before the batch is enough.
+A poll ends at an arbitrary offset, and a re-read has other polls. But a re-read must find the same rows late.
+So the watermark that decides whether a row is late is computed from all messages before the row's message,
+and does not depend on the polls. If a batch has a late row, its column `BEFORE` holds the watermark before
+each row. Otherwise the watermark before the batch is enough.
 """
 
 from __future__ import annotations

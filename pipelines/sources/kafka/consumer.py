@@ -106,7 +106,7 @@ class TopicConsumer:
         return sorted(found.partitions)
 
     def range_of(self, partition: int) -> tuple[int, int]:
-        """Return the first offset of a partition that the broker still has, and that of its next new message.
+        """Return the first offset that the broker has in a partition, and the offset of the next message.
 
         Raises:
             DataError: the broker does not answer.

@@ -1,4 +1,4 @@
-"""Record decisions that depend on when a topic is read in a journal, so that a re-read repeats them.
+"""Record decisions that depend on the time of reading a topic, so that a re-read repeats them.
 
 Three decisions depend on the time of reading: whether a partition is idle, whether a row is in the future,
 and whether the schema registry answers. A re-read at another time could decide otherwise. So each decision is
@@ -114,7 +114,7 @@ class Decisions:
         self._shorten()
 
     def raise_watermark(self, partition: str, offset: int, watermark_us: int) -> None:
-        """Raise the watermark of ``partition`` before the row at ``offset`` to at least ``watermark_us``.
+        """Record that the watermark of ``partition`` before ``offset`` is at least ``watermark_us``.
 
         Raises:
             OutputError: the journal cannot be written; every method that adds a record raises this.
@@ -122,7 +122,7 @@ class Decisions:
         self._add({"partition": partition, "offset": offset, "watermark_us": watermark_us})
 
     def keep_clocks(self, clocks: Mapping[str, ClockDecision]) -> None:
-        """Store the clocks to which the times of rows are compared, by the name of the partition."""
+        """Store clocks, by name of the partition, to which the times of its rows are compared."""
         self._add(*(_clock_record(name, one) for name, one in clocks.items()))
 
     def refuse(self, refused: Mapping[str, list[Refused]]) -> None:
@@ -162,7 +162,7 @@ class Decisions:
         ]
 
     def settled(self, partition: str) -> int:
-        """Return an offset of a partition: the stored clocks of earlier offsets do not change any more."""
+        """Return the first offset of a partition for which the stored clock can still change."""
         clocks = self._of(partition).clocks
         return clocks[-1].stop if clocks else 0
 

@@ -5,7 +5,7 @@ connection was lost; and the broker confirms that there are no more messages. Th
 partition advances to the least watermark of the partitions that are not idle. If all are idle, it advances to
 the greatest of all watermarks. No watermark advances with the wall clock, because in a replayed topic event
 times have no relation to it. So no window closes while no rows arrive in any partition. A later row of an
-idle partition is late if its window ends before the advanced watermark.
+idle partition is late if the advanced watermark has closed its window.
 
 In a keyed topic only the partitions that the same shard follows are compared. If all of these are idle while
 other partitions are not, the watermark advances to the least watermark of those other partitions.

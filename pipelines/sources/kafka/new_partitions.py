@@ -1,4 +1,4 @@
-"""Announce partitions that were added to a topic while a job reads it."""
+"""Find partitions that were added to a topic while a job reads it, and announce them to the shards."""
 
 from __future__ import annotations
 

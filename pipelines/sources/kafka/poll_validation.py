@@ -60,10 +60,10 @@ class PollValidation:
     def _rows(
         self, polls: PolledMessages, messages: Messages
     ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-        """Validate a poll's messages; return valid rows, rejected rows, and messages of rows out of bounds.
+        """Validate a poll's messages; return valid rows, rejected rows, and rows outside the time bounds.
 
-        In all three, ``offset`` is the index of the row's message in ``messages``. The bounds are those of
-        the job for times.
+        In all three, ``offset`` is the index of the row's message in ``messages``. Of the rows outside, only
+        these indices are returned.
         """
         known = refused(polls, self.decisions)
         max_future_s = self.source.input.max_future_s
@@ -109,9 +109,9 @@ def _by_offset(frames: Sequence[pl.DataFrame], empty: pl.DataFrame) -> pl.DataFr
 
 
 def _without(message: pl.Series, kept: pl.Series) -> pl.Series:
-    """Return the message of each row that was left out; a message is repeated for each such row.
+    """Return the message index of each row that was left out; an index is repeated for each such row.
 
-    ``message`` has the message of every row, ``kept`` the message of every row that was not left out.
+    ``message`` has the message index of every row, ``kept`` that of every row that was not left out.
     """
     count = message.value_counts().join(kept.value_counts(name="kept"), on="message", how="left")
     left_out = count.with_columns(pl.col("count") - pl.col("kept").fill_null(0)).filter(pl.col("count") > 0)

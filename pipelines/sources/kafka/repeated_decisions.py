@@ -41,7 +41,7 @@ class PolledMessages:
 
     @staticmethod
     def of(polled: Mapping[str, Polled]) -> PolledMessages:
-        """Join the polled messages of several partitions, given by the name of the partition."""
+        """Join polled messages that are given by the name of their partition."""
         counts = [len(one.offsets) for one in polled.values()]
         came_ms = np.array([ms for one in polled.values() for ms in one.came_ms], np.int64)
         # A message without a timestamp has -1 here. For such a message only the stored clock decides.
@@ -123,7 +123,7 @@ class Judge:
 
 
 def refused(polls: PolledMessages, decisions: Decisions) -> dict[int, str]:
-    """Return why messages were refused at the first read: the reasons by index of the message in the poll.
+    """Return, by index in the poll, the reasons for which messages were refused at the first read.
 
     A message was refused because its schema was unknown.
     """

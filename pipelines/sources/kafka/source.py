@@ -25,7 +25,7 @@ class KafkaSource(KafkaTopic):
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at their own pace: True, because the producers set the pace of a topic."""
+        """Whether rows arrive over time: True for a topic; see `Source`."""
         return True
 
     def begin(self, reached: Positions) -> Positions:

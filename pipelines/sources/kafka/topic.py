@@ -1,4 +1,4 @@
-"""The settings by which a job reads a Kafka topic."""
+"""Define the settings by which a job reads a Kafka topic."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def problems(places: Sequence[int], reasons: Sequence[str], kind: str = UNDECODA
 
 
 def alike(frames: Iterable[pl.DataFrame]) -> list[pl.DataFrame]:
-    """Join all frames that have the same columns and types; return one frame for each such group."""
+    """Join frames with the same columns and types; return one frame for each set of columns and types."""
     by_schema: dict[tuple[tuple[str, pl.DataType], ...], list[pl.DataFrame]] = {}
     for frame in frames:
         by_schema.setdefault(tuple(frame.schema.items()), []).append(frame)

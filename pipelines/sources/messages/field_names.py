@@ -28,7 +28,7 @@ class Names:
 
     @staticmethod
     def of(columns: Columns, series_in_key: bool) -> Names:
-        """Return the field names from a job's settings, and for columns without a setting the usual names.
+        """Return the field names from a job's settings; columns without a setting get the usual names.
 
         ``series_in_key``: no field is read for ``series_id``, because the key of the message holds it.
         """
@@ -54,7 +54,7 @@ class Names:
         return list(dict.fromkeys(name for names in self.by_column.values() for name in names))
 
     def chosen(self, frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
-        """Return the raw frame of messages: each column is chosen from its possible fields.
+        """Return a raw frame of messages, in which each column is chosen from its possible fields.
 
         Args:
             frame: a column for each field that exists.
