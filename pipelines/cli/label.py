@@ -103,7 +103,7 @@ def label(
 
 
 def _assigned(settings: list[str] | None, *, shared: bool) -> list[str]:
-    """Return the ``--set`` values: if ``shared``, for the setting of the job, otherwise for the network."""
+    """Return the values of ``--set`` for the job if ``shared``, otherwise the values for the network."""
     return [text for text in settings or [] if (text.partition("=")[0].strip() == _SHARE) == shared]
 
 

@@ -60,7 +60,7 @@ def flag_of(key: str) -> str:
 
 
 def written_with_set(settings: Iterable[str]) -> dict[str, str]:
-    """Return by setting the text that errors show before its value, such as ``--set data.end=``."""
+    """Return for each setting the text that errors show before its value, such as ``--set data.end=``."""
     return {key: f"--set {key}=" for key in settings}
 
 
@@ -122,7 +122,7 @@ def bounds(option: str, text: str) -> tuple[int, int | None]:
 
 
 def paths(data: list[str] | None) -> list[str] | None:
-    """Return the DATA arguments; None without arguments: the paths in the job file are then used."""
+    """Return the DATA arguments; None if there are none, so that the paths in the job file are used."""
     return data or None
 
 

@@ -128,9 +128,9 @@ class ForecastFiles:
     def fans(
         self, series_id: str, known: tuple[int, int] | None, freq: Frequency, count: int
     ) -> list[dict[str, Any]]:
-        """Return the newest forecast of a series, and earlier forecasts at distances of one horizon.
+        """Return the newest forecast of a series, and earlier forecasts, with one horizon between each two.
 
-        The horizon of the newest forecast counts. An earlier forecast is left out if no file has it.
+        The horizon is that of the newest forecast. An earlier forecast is left out if no file has it.
 
         Args:
             series_id: id of the series.
@@ -178,7 +178,7 @@ def _list(folder: Location) -> list[ForecastFile]:
 
 
 def _newest(files: list[ForecastFile]) -> Iterator[ForecastFile]:
-    """Yield the files of the newest three last windows; a revision comes before the forecast it replaces."""
+    """Yield the files with the newest three last windows; for each window, the last written file is first."""
     lasts = dict.fromkeys(file.last for file in files)
     for last in [*lasts][:3]:
         yield from _last_written_first([file for file in files if file.last == last])

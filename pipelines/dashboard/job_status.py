@@ -74,7 +74,7 @@ def _end_text(output: Location) -> str:
 
 
 def _is_running(process: int, lock: Path) -> bool:
-    """Return whether the process that wrote the lock file still runs; another process may have its id now."""
+    """Return whether the process that wrote the lock file still runs; a later process may have its id."""
     try:
         return psutil.Process(process).create_time() <= lock.stat().st_mtime + 1
     except (psutil.Error, OSError):

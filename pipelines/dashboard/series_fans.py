@@ -58,7 +58,7 @@ class SeriesFans:
         return names
 
     def read(self, name: str, count: int) -> pl.DataFrame:
-        """Return the newest forecasts of a series, and its values from one horizon before these on.
+        """Return the newest forecasts of a series, and its values since one horizon before the first of them.
 
         Args:
             name: id of the series.

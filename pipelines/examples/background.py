@@ -20,7 +20,7 @@ _NICENESS = "5"  # lower priority for the training than for the stream that runs
 
 
 class TrainedVersion(NamedTuple):
-    """The registered version of a training; ``version`` is a reference such as ``weather/2``."""
+    """The model version that a training registered; ``version`` is a reference such as ``weather/2``."""
 
     run_id: str
     version: str

@@ -138,7 +138,7 @@ def run_demo(folder: Path, show: Show, choose_runner: Callable[[], Runner]) -> D
 def _write_report(
     evaluation: FolderEvaluation, stream: Outcome, networks: list[str], file: Path, uri: str
 ) -> Path:
-    """Write the report of all networks, with the latency of the paced stream, and return its path."""
+    """Write the report of all networks, with the latency of the first stream, and return its path."""
     p50, p99 = (stream.latency_ms(level) for level in (0.5, 0.99))
     return write_evaluation(
         evaluation,

@@ -78,7 +78,7 @@ class ModelWatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Poll the alias in a thread during the ``with`` block; the first poll waits for a call of `take`."""
+        """Poll the alias in a thread during the ``with`` block, from the first call of `take` on."""
         clear_request(self.output)
         thread = threading.Thread(target=self._run, name="model alias", daemon=True)
         thread.start()
@@ -162,7 +162,7 @@ class ModelWatch:
         return aliased
 
     def _wanted(self) -> str:
-        """Return the version in use or, after a request, the requested version."""
+        """Return the model version in use or, after a request for a change, the requested version."""
         if self._requested is not None:
             return self._requested.version
         changes = read_changes(self.output / state_table.FOLDER) if self.follows else ()
@@ -211,7 +211,7 @@ def _utc_time(us: int) -> str:
 
 
 def with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
-    """Return the job with its first model version, if the job follows an alias and resumes.
+    """Return the job; if it follows an alias and resumes, with the model version of its first run.
 
     Raises:
         DataError, ModelError: the journal of the changes, or the weights of the version, cannot be read.

@@ -183,7 +183,7 @@ class Outcome:
 
     @property
     def has_latency(self) -> bool:
-        """Whether the job measured latency; a replay at full speed does not, because it reads a backlog."""
+        """Whether the job measured latency, which a replay of files at full speed does not."""
         return self.numbers.window_latency.count > 0
 
     def latency_ms(self, level: float) -> float:

@@ -58,7 +58,8 @@ def run_tags(config: JobConfig, job: str) -> dict[str, str]:
 def log_job_file(run: Run, config: JobConfig) -> None:
     """Store a job file with the settings of a job among the files of its MLflow run.
 
-    Addresses, options of a broker and alerts are left out, because they can hold passwords.
+    The addresses of MLflow and of a schema registry, options of a broker, and alerts are left out, because
+    they can hold passwords.
     """
     kafka = config.kafka.model_copy(update={"registry": type(config.kafka)().registry, "options": {}})
     public = config.model_copy(

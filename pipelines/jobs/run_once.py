@@ -60,7 +60,7 @@ def settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) -
 
 
 def _stream_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
-    """Return the fields of `StepSettings` that only a stream has: model changes, shadow, and repair."""
+    """Return the fields of `StepSettings` that only streams use: model changes, shadow and repair."""
     if not isinstance(job, StreamJob):
         return {}
     shadow = "" if job.shadow is None else job.shadow.version

@@ -177,7 +177,7 @@ class TopicConsumer:
         self._consumer.close()
 
     def _retry(self, ask: Callable[[], Any]) -> Any:
-        """Return what ``ask`` returns; call it again for some seconds while the broker moves a partition."""
+        """Return the result of ``ask``; repeat the call for some seconds if the broker moves a partition."""
         until_s = time.monotonic() + ANSWER_LIMIT_S
         with convert_client_errors(self.broker, self.last):
             while True:
