@@ -135,7 +135,7 @@ def engine_fields(runner: Runner, jobs: JobsConfig, beam_options: tuple[str, ...
 
 
 def with_absolute_paths(job: JobConfig) -> JobConfig:
-    """Return a job with absolute paths, if its Flink workers may have another working folder."""
+    """Return a job; make its paths absolute if its Flink workers may have another working folder."""
     if job.jobs.runner != "flink" or not job.jobs.flink_workers:
         return job
     paths = tuple(str(Path(path).absolute()) for path in job.data.paths)

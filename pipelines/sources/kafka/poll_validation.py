@@ -48,7 +48,8 @@ class PollValidation:
             yield (
                 number,
                 PolledRows(
-                    # ``end`` may be greater, because markers of transactions have offsets, too.
+                    # ``end`` may be greater than the last message's offset:
+                    # markers of transactions have offsets, but are no messages.
                     max(one.offsets[-1] + 1 if one.offsets else 0, one.end or 0),
                     _part(rows, int(low), int(high), offsets),
                     mine.with_columns(file.alias("file")) if len(mine) else mine,
