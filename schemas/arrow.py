@@ -1,8 +1,7 @@
 """Convert Arrow columns of any type and content to Polars columns.
 
-Polars itself cannot convert every column: it raises an error or panics if it has no such type, and it accepts
-text that is not UTF-8. `series_of` converts every Arrow column to a Polars column that `schemas.cells` can
-read.
+Polars itself raises an error or panics on a column of a type that it lacks, and it accepts text that is not
+UTF-8. `series_of` converts every Arrow column to a Polars column that `schemas.cells` can read.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
         # A chunk of text that is not UTF-8 has become Binary: convert the other chunks to Binary, too.
         made = [one.cast(pl.Binary) for one in made]
     elif len(kinds) > 1:
-        # A chunk with values that Polars cannot represent has become text: convert the others to text, too.
+        # A chunk with values that Polars cannot represent has become text: convert all to text.
         made = [_as_text(chunk, one) for chunk, one in zip(chunks, made, strict=True)]
     return pl.concat(made).alias(name)
 
@@ -162,7 +161,7 @@ def _ticks(cells: pa.Array, unit: str, dtype: Any) -> pl.Series:
 
 
 def _decimals(cells: pa.Array) -> pl.Series:
-    """Convert Arrow decimals to a Polars column of Decimal, or to text if one has too many digits for it."""
+    """Convert Arrow decimals to a Polars column of Decimal, or to text if a decimal has too many digits."""
     scale = max(cells.type.scale, 0)
     try:
         return _polars(cells.cast(pa.decimal128(_MOST_DIGITS, min(scale, _MOST_DIGITS))))
