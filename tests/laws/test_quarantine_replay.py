@@ -42,7 +42,7 @@ ALL = 200  # more windows than any fleet here has
 
 
 def several_rows(fleet: Windows, per_window: int) -> pl.DataFrame:
-    """Return up to ``per_window`` rows for each window with a value, with values of three decimals."""
+    """Return up to ``per_window`` rows for each window with a value, with values of two decimals."""
     rows = rows_of(fleet, HALF_A_DAY_US).select("series_id", "timestamp", "value")
     frames = [
         rows.with_columns(
@@ -53,7 +53,7 @@ def several_rows(fleet: Windows, per_window: int) -> pl.DataFrame:
     ]
     return (
         pl.concat(frames)
-        .with_columns(pl.col("value").round(3))
+        .with_columns(pl.col("value").round(2))
         .unique(["series_id", "timestamp"])
         .sort("timestamp", "series_id")
     )
@@ -64,7 +64,7 @@ def write_rows(rows: pl.DataFrame, path: Path, german_times: Sequence[bool], com
     german, iso = (
         rows["timestamp"].dt.strftime(form) for form in ("%d.%m.%Y %H:%M:%S%.6f", "%Y-%m-%dT%H:%M:%S%.6fZ")
     )
-    values = [f"{value:.3f}" for value in rows["value"]]
+    values = [f"{value:.2f}" for value in rows["value"]]
     values = [v.replace(".", ",") if comma else v for v, comma in zip(values, commas, strict=True)]
     times = german.zip_with(pl.Series(np.array(german_times)), iso)
     pl.DataFrame({"series_id": rows["series_id"], "timestamp": times, "value": values}).write_csv(path)
