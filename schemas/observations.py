@@ -56,7 +56,7 @@ class Observation(pa.DataFrameModel):
     """One value of one series at one time.
 
     Times are in UTC, from `FIRST_TIME` to `LAST_TIME`. Values are from -`LARGEST` to `LARGEST`. Two rows with
-    the same series and time are duplicates; if rows have an ``event_id``, it must be the same, too.
+    the same series and time are duplicates; if rows have an ``event_id``, two with the same series and event.
     """
 
     series_id: pl.String = pa.Field(str_contains=r"\S")

@@ -32,11 +32,11 @@ class Counts:
         used: rows that were aggregated into closed windows.
         quarantined: rejected rows by kind of fault (see `schemas.quarantine.KINDS`). A key that is not such a
             kind is counted as "other", so that the text of a cell never becomes a key.
-        duplicates: rows of closed windows that were not used, because a later row has the same series and
-            time.
-        repaired: late rows that the job used, because they came within ``windows.repair``. They are part of
-            the used rows or of the duplicates.
-        replaced: the duplicates whose value differs from that of the row that was used.
+        duplicates: rows of closed windows that were not used, because another row has the same series and
+            time, or the same series and event.
+        repaired: rows that changed windows that had closed, because they came within ``windows.repair``: late
+            rows, and rows in time of an event that had another version. They are counted elsewhere, too.
+        replaced: the duplicates that differ from the row that was used, in their value or time.
         late: rows that arrived after their window had closed.
         pending: rows whose window is still open.
         outside: rows outside the job's time bounds, not part of ``rows_in``.

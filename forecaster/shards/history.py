@@ -19,8 +19,11 @@ from forecaster.arrays import Ints
 from forecaster.state import State
 
 LATE_ROWS: dict[str, pl.DataType] = {"slot": pl.Int32(), "window": pl.Int64(), "late_through": pl.Int64()}
-"""Columns of the record of late rows that are repaired: ``late_through`` is the last window that the row's
-partition had closed before the row. The row changes the forecasts of ``window`` to ``late_through``."""
+"""Columns of the record of rows that change closed windows.
+
+``late_through`` is the last window that the row's partition had closed before the row. The row changes the
+forecasts of ``window`` to ``late_through``.
+"""
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
 
@@ -66,7 +69,7 @@ class History:
     Attributes:
         copies: copies of the state, the earliest first; empty before the first window is closed.
         rows: rows of the closed windows after the earliest copy, in the columns of pending rows.
-        late: a record of each late row that was repaired recently, see `LATE_ROWS`.
+        late: a record of each row that has changed closed windows recently, see `LATE_ROWS`.
     """
 
     copies: tuple[Copy, ...] = ()
@@ -80,6 +83,10 @@ class History:
     def with_rows(self, rows: pl.DataFrame) -> History:
         """Return this history with ``rows``, the rows of closed windows, added."""
         return replace(self, rows=(*self.rows, rows)) if len(rows) else self
+
+    def without(self, rows: pl.DataFrame) -> History:
+        """Return this history without some of its rows, see `without`."""
+        return replace(self, rows=tuple(without(frame, rows) for frame in self.rows)) if len(rows) else self
 
     def with_copy(
         self, state: State, shadow: State | None, window: int, closed: int | None, every: int
@@ -168,6 +175,14 @@ class History:
         states = [state for copy in self.copies for state in (copy.state, copy.shadow) if state is not None]
         rows = sum(int(frame.estimated_size()) for frame in (*self.rows, self.late))
         return rows + sum(round(state.bytes_per_series * len(state)) for state in states)
+
+
+def without(frame: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of a frame that are not among ``rows``, by slot, event, partition and offset."""
+    place = ["slot", "event_id", "partition", "offset"]
+    if not len(rows) or "event_id" not in frame.columns:
+        return frame
+    return frame.join(rows, on=place, how="anti", nulls_equal=True, maintain_order="left")
 
 
 def can_join(histories: Sequence[History]) -> bool:

@@ -15,7 +15,7 @@ from forecaster.shards.counts import Counts
 from forecaster.shards.history import LATE_ROWS, History, can_join, join_copies
 from forecaster.shards.shard import PENDING, Shard, optional_pending_columns, slots_of
 from forecaster.state import State
-from forecaster.time.aggregation import ORIGIN, PARTITION
+from forecaster.time.duplicates import ORIGIN, PARTITION
 from schemas import quarantine
 from schemas.errors import DataError
 

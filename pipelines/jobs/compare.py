@@ -147,7 +147,7 @@ def read_recent(config: JobConfig, forecaster: Forecaster, on_rows: Callable[[in
     """
     own = config.model_copy(update={"windows": forecaster.window_config})
     loaded = load_observations(own, on_rows)
-    found = aggregate(loaded.rows, own.windows)
+    found = aggregate(loaded.rows, own.windows, keep=config.data.duplicates)
     lost = replaced.notice(len(found.replaced), "in the input, where they stay")
     gaps = window_notices(found.windows.filled, own.windows)
     return RecentData(loaded.rows, found.windows, (*loaded.notices, *loaded.skipped, *lost, *gaps))

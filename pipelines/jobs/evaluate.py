@@ -105,7 +105,7 @@ def evaluate_folders(
     _check_freq(forecasts, freq)
     # Read only values, because the files may lack the covariates.
     loaded = load_observations(job.model_copy(update={"covariates": CovariatesConfig()}), on_rows)
-    found = aggregate(loaded.rows, job.windows)
+    found = aggregate(loaded.rows, job.windows, keep=job.data.duplicates)
     windows, lost = found.windows, replaced.notice(len(found.replaced), "in the input, where they stay")
     parts = _by_label(forecasts)
     by_label = {label: errors(part, windows, job.windows) for label, part in parts.items()}

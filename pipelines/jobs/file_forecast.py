@@ -84,7 +84,7 @@ def forecast_files(
         for line in lines:
             on_freq(line)
         reason = None if was_given else lines[0].partition(": ")[2]
-    windows, duplicates, _ = aggregate(loaded.rows, job.windows)
+    windows, duplicates, _ = aggregate(loaded.rows, job.windows, keep=job.data.duplicates)
     found = _train(job, windows, on_epoch) if forecaster is None else forecast_with(forecaster, windows)
     # Without a given model, `on_freq` has already reported windows that are too short.
     about_windows = gap_notices if forecaster is None else window_notices

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from forecaster.model import Forecaster
 from forecaster.shards.counts import Counts
+from forecaster.time.duplicates import Keep
 from pipelines.jobs.alias import Alias
 from pipelines.runners.base import FlinkSettings
 from pipelines.sinks.files import Format
@@ -115,6 +116,7 @@ class StreamJob(EngineSettings):
             one.
         shadow_share: share of the series that the shadow forecasts, above 0 and at most 1.
         repair: late rows that are at most this many windows old are repaired; 0 repairs none.
+        duplicates: which row of an observation or event counts, the first or the last.
     """
 
     forecaster: Forecaster
@@ -136,6 +138,7 @@ class StreamJob(EngineSettings):
     shadow: Forecaster | None = None
     shadow_share: float = 1.0
     repair: int = 0
+    duplicates: Keep = "last"
 
     @property
     def states(self) -> Location:

@@ -112,7 +112,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     loaded = load_observations(config, progress.rows)
     job = replace(job, config=with_frequency(job.config, loaded.rows, progress.notice))
     config = job.run_config
-    found = aggregate(loaded.rows, config.windows)
+    found = aggregate(loaded.rows, config.windows, keep=config.data.duplicates)
     windows, split = windows_and_split(job, found.windows)
     with registry.start_run(job.name, job.params(), run_tags(config, "rolling evaluation")) as run:
 

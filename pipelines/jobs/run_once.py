@@ -55,6 +55,7 @@ def settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) -
         flat=job.flat,
         topics=job.topics if isinstance(job, StreamJob) else None,
         covariates=encode_covariates(job.forecaster),
+        duplicates=job.duplicates if isinstance(job, StreamJob) else job.input.columns.duplicates,
         **_stream_settings(job),
     )
 

@@ -105,8 +105,8 @@ class TrainingData:
         config: the settings of the job, with the frequency of the rows if the job gives none.
         loaded: the observations, and the rows that were left out.
         windows: the observations, aggregated to windows.
-        duplicates: number of rows that do not count, because a later row has the same series and time.
-        replaced: the duplicates with another value than the later row (``schemas.replaced``).
+        duplicates: number of rows that do not count, because another row is of the same time or event.
+        replaced: the duplicates that differ from the row that counts (``schemas.replaced``).
         tables: the tables of static and known covariates.
     """
 
@@ -172,7 +172,8 @@ def read(
     tables = read_tables(config.covariates)
     loaded = load_observations(config, on_rows)
     config = with_frequency(config, loaded.rows, on_notice)
-    return TrainingData(config, loaded, *aggregate(loaded.rows, config.windows), tables)
+    found = aggregate(loaded.rows, config.windows, keep=config.data.duplicates)
+    return TrainingData(config, loaded, *found, tables)
 
 
 def learn(

@@ -107,7 +107,7 @@ class ShardFiles:
             self._write(FLAT, name, partial(write_flat, rows, format_=self.flat))
 
     def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame, late: RowPlace | None = None) -> None:
-        """Write the replaced rows of a block: later rows have replaced their values.
+        """Write the replaced rows of a block: rows that do not count, because other rows replace them.
 
         The arguments are as in `write_forecasts`.
 

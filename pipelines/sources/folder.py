@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from forecaster.shards.batch import Batch
-from forecaster.time.aggregation import ORIGIN
+from forecaster.time.duplicates import ORIGIN
 from forecaster.time.windows import MICROSECONDS
 from pipelines.sources.base import Step
 from pipelines.sources.files.file_identity import identity_of

@@ -35,7 +35,8 @@ class ReplaySource:
 
     The log first holds the rejected rows in the order of the files, then the valid rows sorted by time. Rows
     of equal times stay in the order of the files. If no row is valid, the log ends with an empty batch. No
-    row of a replay is late.
+    row of a replay is late. Which version of an event counts is decided over all files, before the rows are
+    sorted (`pipelines.sources.files.event_versions`).
 
     Attributes:
         paths: the files.
@@ -177,7 +178,7 @@ class _Player:
         runs = None if folder is None else store_of(folder).on_disk
         if runs is not None:
             sweep(runs)
-        sorter, rejected, outside = Sorter(source.memory_bytes, runs), 0, 0
+        sorter, rejected, outside = Sorter(source.memory_bytes, runs, source.input.columns.duplicates), 0, 0
         row_notices = None if source.notes is None else NoticeCollector(source.notes)
         for part in read_files(map(Path, source.paths), source.input, now_s, source.memory_bytes // 4):
             sorter.add(part.rows.drop("offset"))

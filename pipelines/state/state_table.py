@@ -22,7 +22,7 @@ from forecaster.shards.counts import Counts
 from forecaster.shards.lateness import largest_watermark
 from forecaster.shards.shard import Shard
 from forecaster.state import State
-from forecaster.time.aggregation import ORIGIN, PARTITION
+from forecaster.time.duplicates import DROPPED, ORIGIN, PARTITION
 from pipelines.state.snapshot_file import NAME, read_file, unreadable
 from pipelines.state.table_files import copy_aside, recover, write
 from pipelines.storage import Location, source_of, store_of
@@ -84,7 +84,7 @@ class StateTable:
         """The rows of all shards whose windows are still open, as an observation frame."""
         named = [shard.pending.join(shard.slots, on="slot", how="left") for shard in self.shards]
         rows = pl.concat(named, how="diagonal").drop(
-            "slot", "window", "offset", PARTITION, ORIGIN, strict=False
+            "slot", "window", "offset", PARTITION, ORIGIN, *DROPPED, strict=False
         )
         return rows.select("series_id", pl.exclude("series_id"))
 
