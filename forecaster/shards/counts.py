@@ -1,4 +1,4 @@
-"""Count every row of a job exactly by its outcome, and sum the errors of its forecasts."""
+"""Count the rows of a job by their outcome, and sum the errors of its forecasts."""
 
 from __future__ import annotations
 
