@@ -99,7 +99,7 @@ class Forecasts:
     def join(parts: Sequence[Forecasts]) -> Forecasts:
         """Join blocks of consecutive windows of the same series.
 
-        The optional ``network``, ``members`` and ``scores`` are left out.
+        The result has no ``network``, ``members`` or ``scores``, which are optional.
 
         Raises:
             ValueError: ``parts`` is empty.

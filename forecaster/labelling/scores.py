@@ -79,7 +79,7 @@ def best_f1_threshold(curve: Curve) -> float:
 
 
 def weekly_threshold(ordinary: Floats32, freq_s: int, a_week: float = 1.0) -> float:
-    """Return the lowest threshold with at most ``a_week`` false alarms per series and week.
+    """Return the lowest threshold with at most ``a_week`` false alarms a week in the mean over the series.
 
     The threshold is 0.5 if there are no scores.
 

@@ -70,7 +70,7 @@ def runs_of(connection: Connection, limit: int) -> list[RunOverview]:
 
 
 def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, float]]]:
-    """Return all registered versions by name, newest first, and the metrics of the run of each version."""
+    """Return all registered versions, sorted by name and then newest first, and the metrics of their runs."""
     client = connection.existing()
     names = sorted(model.name for model in client.search_registered_models(max_results=1000))
     versions = [version for name in names for version in versions_of(connection, name)]

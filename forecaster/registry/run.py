@@ -189,7 +189,7 @@ class Run:
             OSError: the model cannot be saved.
         """
         check_model_name(model_name)
-        # an earlier model of this run has been sent: forget its ids
+        # if an earlier model of this run was sent, forget its ids
         for key in ("model_id", "version"):
             self._outbox.run.pop(key, None)
         folder = self._outbox.model

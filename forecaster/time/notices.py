@@ -1,4 +1,4 @@
-"""Notices for users about windows: long gaps, a wrong weekday, and windows that are too short."""
+"""Notices for users about windows: long gaps, a wrong weekday, and windows that are too short or too long."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def misfit_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
 
 
 def gap_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
-    """Return a list with a notice about windows that are left out because no series had rows for long.
+    """Return a list with a notice about the windows that are skipped, because no series is live in them.
 
-    The list is empty if no window is left out. The arguments are as in `window_notices`. A training
+    The list is empty if no window is skipped. The arguments are as in `window_notices`. A training
     reports windows that are too short before it begins; see `misfit_notice`.
     """
     if len(filled) < 2:
@@ -93,7 +93,7 @@ def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]
 
 
 def _gap_notice(index: NDArray[np.int64], config: WindowConfig) -> str | None:
-    """Return a notice if windows are left out of a block because no series is live in them, else None."""
+    """Return a notice if ``index`` skips windows, because no series is live in them, else None."""
     left_out = np.diff(index) - 1
     if not left_out.any():
         return None
