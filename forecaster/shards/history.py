@@ -31,7 +31,7 @@ _MOST_ROUNDED = 32
 def copied_every(repair: int, windows_per_step: int) -> int:
     """Return the number of windows between two copies of the state of a shard.
 
-    It is ``repair``, rounded up to a multiple of the windows in a block, or of 32 if a block has more windows.
+    It is ``repair``, rounded up to a multiple of the windows in a block, or of 32 if blocks are longer.
 
     Args:
         repair: ``windows.repair``, above 0.
