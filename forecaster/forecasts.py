@@ -70,7 +70,7 @@ class Forecasts:
         return int(self.issued.sum())
 
     def frame(self) -> pl.DataFrame:
-        """Return the issued forecasts by window, each with a list of its horizons (``schemas.forecasts``)."""
+        """Return the issued forecasts by window and series, with nested horizons (``schemas.forecasts``)."""
         horizon = self.values.shape[-1]
         at, which = np.nonzero(self.issued)
         rows = len(at)

@@ -29,7 +29,7 @@ __all__ = ["FORMAT_VERSION", "Arrays", "Floats", "Ints", "State", "live"]
 FORMAT_VERSION = "2"
 _FORMAT_KEY = b"statecast.state.format"
 _LAYOUT_KEY = b"statecast.state.layout"
-_GROWTH = 4  # an array that grows gets spare room for 1 / _GROWTH of its series more
+_GROWTH = 4  # an array that grows gets room for a further 1 / _GROWTH of its series
 
 
 @dataclass(frozen=True)

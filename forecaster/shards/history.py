@@ -62,7 +62,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class History:
-    """The recent past of a shard: copies of its state, and the rows of the windows closed since then.
+    """The recent past of a shard: copies of its state, and rows of windows closed after the first copy.
 
     Attributes:
         copies: copies of the state, the earliest first; empty before the first window is closed.
@@ -85,7 +85,7 @@ class History:
     def with_copy(
         self, state: State, shadow: State | None, window: int, closed: int | None, every: int
     ) -> History:
-        """Return this history, with a copy of the state if one is due at a multiple of ``every``.
+        """Return this history; add a copy of the state if a multiple of ``every`` follows the last copy.
 
         When a copy is added, copies, rows and records that no repair can need any more are removed.
 

@@ -103,7 +103,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
 
 
 def _check_gaps(state: State, start: int, is_behind: Bools) -> None:
-    """Raise ValueError if series ``is_behind`` (``[S]`` bool) have not been stepped through ``start - 1``."""
+    """Raise ValueError if ``is_behind`` ``[S]`` is True for a series: it has not closed ``start - 1``."""
     if is_behind.any():
         slot = min(np.flatnonzero(is_behind), key=lambda slot: state.clock[slot])
         raise ValueError(

@@ -218,7 +218,7 @@ class Warming:
         Args:
             state: the state of the earlier version, which has closed all windows before ``window``.
         """
-        # Unless each live series has closed the window before ``window``, re-warm the current state.
+        # Re-warm the current state, unless each live series has last closed the window before ``window``.
         if (state.clock[live(state)] != self.window - 1).any():
             return rewarm(self.forecaster, state)
         self.copy_values(state, self.window - 1)

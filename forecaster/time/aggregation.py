@@ -184,7 +184,7 @@ def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame,
     place = [OFFSET]
     if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
         place.append(PARTITION)
-    # Sort by value last: in an older snapshot, rows without a partition may have equal offsets.
+    # Sort by value last, to choose among rows of an older snapshot with equal offsets and no partition.
     content = ["value", *covariates_of(rows.columns)]
     rows = rows.sort(*identity, *place, *content, nulls_last=False)
     number = rows.select(pl.struct(identity).rle_id()).to_series()
