@@ -75,7 +75,7 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
-    """Return whether the batch must wait for earlier rows of its partition, or for partitions not yet announced."""
+    """Return whether the batch must wait for earlier rows of its partition, or for unannounced partitions."""
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 
