@@ -111,7 +111,8 @@ def _read_file(path: Location) -> _FileAlarms:
     assert file is not None
     try:
         if path.suffix == ".jsonl":
-            parts, count = [frame := read_lines(source_of(path)).select(_COLUMNS)], len(frame)
+            only = None if file.revision else pl.col("alarm").cast(pl.Boolean)
+            parts, count = [frame := read_lines(source_of(path), only).select(_COLUMNS)], len(frame)
         else:
             with open_parts(path) as opened:
                 parquet = pq.ParquetFile(opened)

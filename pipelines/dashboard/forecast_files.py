@@ -200,7 +200,7 @@ def _read_one(file: ForecastFile, at_ns: int, series_id: str, issued_us: int | N
 
 
 def _row_of_lines(source: Any, series_id: str, issued_us: int | None) -> tuple[int, list[Any]] | None:
-    rows = read_lines(source).filter(pl.col("series_id") == series_id)
+    rows = read_lines(source, pl.col("series_id") == series_id)
     rows = rows.with_columns(pl.col("issued_at").to_physical()).sort("issued_at")
     if issued_us is not None:
         rows = rows.filter(pl.col("issued_at") == issued_us)

@@ -303,13 +303,19 @@ def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
     return frames
 
 
-def read_lines(file: Target) -> pl.DataFrame:
+def read_lines(file: Target, only: pl.Expr | None = None) -> pl.DataFrame:
     """Read a file of forecasts in JSON lines as a forecast frame.
+
+    Args:
+        file: the file.
+        only: condition on the columns of the file; only the rows that meet it are kept in memory. None keeps
+            all rows.
 
     Raises:
         PolarsError: the file is not readable.
     """
-    frame = pl.read_ndjson(file)
+    lines = pl.scan_ndjson(file)
+    frame = (lines if only is None else lines.filter(only)).collect()
     nested_fields = frame.select("forecast").explode("forecast").unnest("forecast").columns
     names = [name for name in nested_fields if name != "horizon"]
     nested = pl.List(pl.Struct({"horizon": pl.Int16, **dict.fromkeys(names, pl.Float64)}))

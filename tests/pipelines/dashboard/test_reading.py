@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -22,6 +25,8 @@ from pipelines.dashboard.forecast_files import ForecastFiles
 from pipelines.dashboard.output_view import OutputView
 from pipelines.dashboard.series_search import MOST_FOUND, SeriesSearch
 from pipelines.dashboard.snapshots import Snapshots
+from pipelines.sinks import files
+from pipelines.sinks.files import write_frame
 from schemas.errors import DataError
 
 
@@ -50,37 +55,37 @@ def texts(tmp_path: Path) -> list[Path]:
 
 def test_a_file_is_read_again_only_after_a_change(texts: list[Path]) -> None:
     read = Recorder()
-    files = ChangedFiles(read)  # type: ignore[arg-type]
-    assert [files.read(texts), files.read(texts)] == [["a", "b", "c"]] * 2
+    cache = ChangedFiles(read)  # type: ignore[arg-type]
+    assert [cache.read(texts), cache.read(texts)] == [["a", "b", "c"]] * 2
     assert read.names == ["a", "b", "c"]
     texts[1].write_text("new")
     os.utime(texts[1], ns=(1, 1))
-    assert files.read(texts) == ["a", "new", "c"]
+    assert cache.read(texts) == ["a", "new", "c"]
     assert read.names == ["a", "b", "c", "b"]
 
 
 def test_a_file_omitted_from_one_call_is_read_again_later(texts: list[Path]) -> None:
     read = Recorder()
-    files = ChangedFiles(read)  # type: ignore[arg-type]
-    files.read(texts)
-    assert files.read(texts[:1]) == ["a"]
-    assert files.read(texts[:2]) == ["a", "b"]
+    cache = ChangedFiles(read)  # type: ignore[arg-type]
+    cache.read(texts)
+    assert cache.read(texts[:1]) == ["a"]
+    assert cache.read(texts[:2]) == ["a", "b"]
     assert read.names == ["a", "b", "c", "b"]
 
 
 def test_files_above_the_limit_of_a_call_are_read_by_the_next_call(texts: list[Path]) -> None:
-    files = ChangedFiles(Recorder())  # type: ignore[arg-type]
-    assert (files.read(texts, most=2), files.unread) == (["a", "b"], 1)
-    assert (files.read(texts, most=2), files.unread) == (["a", "b", "c"], 0)
+    cache = ChangedFiles(Recorder())  # type: ignore[arg-type]
+    assert (cache.read(texts, most=2), cache.unread) == (["a", "b"], 1)
+    assert (cache.read(texts, most=2), cache.unread) == (["a", "b", "c"], 0)
 
 
 def test_deleted_and_damaged_files_are_skipped(texts: list[Path]) -> None:
     texts[0].unlink()
     texts[1].write_text("damaged")
-    files = ChangedFiles(Recorder())  # type: ignore[arg-type]
-    assert (files.read(texts), files.errors) == (["c"], ["b is damaged"])
+    cache = ChangedFiles(Recorder())  # type: ignore[arg-type]
+    assert (cache.read(texts), cache.errors) == (["c"], ["b is damaged"])
     texts[1].write_text("b")
-    assert (files.read(texts), files.errors) == (["b", "c"], [])
+    assert (cache.read(texts), cache.errors) == (["b", "c"], [])
 
 
 @pytest.fixture
@@ -142,12 +147,12 @@ def test_a_poll_of_an_unchanged_output_opens_no_file(finished: Path, opened: lis
 def test_forecasts_of_a_series_are_read_only_from_files_of_its_shard(
     finished: Path, opened: list[str]
 ) -> None:
-    files = ForecastFiles(finished)
-    assert len(files.fans("yard", None, Frequency(3600), 3)) == 3
+    read = ForecastFiles(finished).fans
+    assert len(read("yard", None, Frequency(3600), 3)) == 3
     assert len({name.partition("-shard-")[2] for name in opened}) == 1
     assert len(opened) <= 3
     before = len(opened)
-    files.fans("yard", None, Frequency(3600), 3)
+    read("yard", None, Frequency(3600), 3)
     assert len(opened) == before
 
 
@@ -182,3 +187,27 @@ def test_a_search_returns_at_most_50_of_100000_ids(finished: Path) -> None:
     assert search.find(shards, "") == (100_000, 100_000, ids.head(50).to_list())
     assert search.find(shards, "METER 09999") == (10, 100_000, ids[99_990:100_000].to_list())
     assert search.find(shards, "4567").ids[:2] == ["meter 004567", "meter 014567"]
+
+
+def test_one_row_group_of_a_forecast_file_is_read_for_a_series(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = max((output / "forecasts").iterdir(), key=lambda path: path.name[17:])
+    frame = pl.read_parquet(newest)
+    monkeypatch.setattr(files, "_ROWS_OF_A_GROUP", 8)
+    write_frame(frame, newest, "parquet")
+    assert pq.read_metadata(newest).num_row_groups == -(-len(frame) // 8) > 1
+    rows: Counter[str] = Counter()
+
+    class Recording(pq.ParquetFile):
+        def iter_batches(self, *args: Any, columns: list[str], **options: Any) -> Iterator[pa.RecordBatch]:
+            for batch in super().iter_batches(*args, columns=columns, **options):
+                rows.update(dict.fromkeys(columns, batch.num_rows))
+                yield batch
+
+    monkeypatch.setattr(forecast_files.pq, "ParquetFile", Recording)
+    series_id = frame["series_id"][0]
+    (fan,) = ForecastFiles(output).fans(series_id, None, Frequency(3600), 1)
+    expected = frame.filter(pl.col("series_id") == series_id).sort("issued_at")["forecast"].to_list()[-1]
+    assert fan["forecast"] == expected
+    assert rows == {"forecast": len(frame) % 8 or 8}
