@@ -69,7 +69,7 @@ function drawFigures(fleet) {
   const figures = [
     [number(fleet.live), `of ${number(fleet.series)} series are live`],
     [number(rows.rows_in), "rows read"],
-    [percent(rows.rows_in ? rows.quarantined / rows.rows_in : 0), "of them in quarantine"],
+    [percent(rows.rows_in ? rows.quarantined / rows.rows_in : null), "of them in quarantine"],
     [number(fleet.alarms.total), fleet.alarms.since ? `alarms since ${minute(fleet.alarms.since)}` : "alarms"],
     [accuracy ? decimal(accuracy.mase) : "–", accuracy ? `MASE at horizon ${accuracy.horizon}; below 1 beats seasonal naive` : "MASE: no actuals yet"],
     [accuracy ? percent(accuracy.coverage) : "–", accuracy ? `of actuals inside the interval at horizon ${accuracy.horizon}` : "coverage: no actuals yet"],

@@ -1,7 +1,7 @@
 // Draw the values, forecast fans and alarms of one series with Plotly.
 
 const DAY_MS = 86_400_000;
-const NARROW_PX = 520; // a chart this narrow has no room for a long legend and for buttons
+const NARROW_PX = 520; // a chart this narrow has no room for a long legend
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -88,8 +88,8 @@ export function drawSeries(chart, found, days) {
   const range = span(found, days), isNarrow = chart.clientWidth < NARROW_PX;
   const axis = { gridcolor: colour("grid"), linecolor: colour("line"), zeroline: false, automargin: true };
   const traces = [
-    ...found.shadow_fans.map((fan, age) => fanTraces(fan, age, isNarrow, SHADOW)).reverse().flat(),
     ...found.fans.map((fan, age) => fanTraces(fan, age, isNarrow, IN_USE)).reverse().flat(),
+    ...found.shadow_fans.map((fan, age) => fanTraces(fan, age, isNarrow, SHADOW)).reverse().flat(),
     { ...withGaps(found), mode: "lines", name: "value", line: { color: colour("text"), width: 1.6 }, hovertemplate: "%{y:.6~g}<extra></extra>" },
     {
       x: alarms.map((alarm) => alarm.time), y: alarms.map((alarm) => valueAt.get(alarm.time)), mode: "markers", name: "alarm",
@@ -102,13 +102,13 @@ export function drawSeries(chart, found, days) {
     margin: { l: 48, r: 12, t: 8, b: 36 }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
     font: { color: colour("text"), family: "system-ui, sans-serif", size: 12 }, hovermode: "x unified",
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line") },
-    modebar: { bgcolor: "transparent", color: colour("muted"), activecolor: colour("accent") },
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
     xaxis: { ...axis, type: "date", range, title: { text: "UTC", font: { size: 11, color: colour("muted") }, standoff: 4 }, hoverformat: "%Y-%m-%d %H:%M" }, yaxis: { ...axis, range: highest(found, range) },
     shapes: issued ? [{ type: "line", x0: issued, x1: issued, y0: 0, y1: 1, yref: "paper", line: { color: colour("muted"), width: 1, dash: "dot" } }] : [],
     uirevision: `${found.series_id}|${days}`,
   };
+  chart.title = "Drag to zoom in; double-click to show the whole span";
   Plotly.react(chart, traces, layout, {
-    displaylogo: false, responsive: true, displayModeBar: isNarrow ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d"],
+    responsive: true, displayModeBar: false, // its buttons cover the legend, and one offers to upload the data
   });
 }

@@ -134,7 +134,8 @@ def test_a_poll_of_an_unchanged_output_opens_no_file(finished: Path, opened: lis
     view = OutputView(finished)
 
     def poll() -> list[Any]:
-        fleet = {name: shown for name, shown in view.fleet().items() if name != "read_at"}
+        by_clock = ("read_at", "watermark_lag_s")
+        fleet = {name: shown for name, shown in view.fleet().items() if name not in by_clock}
         return [fleet, view.series("gate 2"), view.search("ga")]
 
     before = poll()
