@@ -115,7 +115,7 @@ def test_the_dashboard_search_finds_one_of_10000_series(page: Browser, tmp_path:
         page.wait_until(lambda: trace(page, "value")["y"], lambda y: y == last)
 
 
-def test_the_page_draws_the_shadow_dashed_and_marks_its_scores(page: Browser, shadowed: Path) -> None:
+def test_the_dashboard_page_draws_the_shadow_dashed(page: Browser, shadowed: Path) -> None:
     with serving(shadowed) as url:
         page.open(f"{url}/#a")
         shadow = OutputView(shadowed).series("a")["shadow_fans"][0]
@@ -130,7 +130,7 @@ def test_the_page_draws_the_shadow_dashed_and_marks_its_scores(page: Browser, sh
         assert versions == [[f"{OLD.version} in use"], [f"{NEW.version} shadow"]]
 
 
-def test_a_phone_in_dark_mode_has_room_for_everything(finished: Path, page: Browser) -> None:
+def test_the_dashboard_page_fits_a_phone_in_dark_mode(finished: Path, page: Browser) -> None:
     page.emulate(390, 844, is_phone=True, is_dark=True)
     try:
         with serving(finished) as url:

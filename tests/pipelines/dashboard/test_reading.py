@@ -53,7 +53,7 @@ def texts(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_a_file_is_read_again_only_after_a_change(texts: list[Path]) -> None:
+def test_the_dashboard_rereads_a_file_only_after_a_change(texts: list[Path]) -> None:
     read = Recorder()
     cache = ChangedFiles(read)  # type: ignore[arg-type]
     assert [cache.read(texts), cache.read(texts)] == [["a", "b", "c"]] * 2
@@ -64,7 +64,7 @@ def test_a_file_is_read_again_only_after_a_change(texts: list[Path]) -> None:
     assert read.names == ["a", "b", "c", "b"]
 
 
-def test_a_file_omitted_from_one_call_is_read_again_later(texts: list[Path]) -> None:
+def test_the_dashboard_rereads_a_file_after_a_call_without_the_file(texts: list[Path]) -> None:
     read = Recorder()
     cache = ChangedFiles(read)  # type: ignore[arg-type]
     cache.read(texts)
@@ -73,13 +73,13 @@ def test_a_file_omitted_from_one_call_is_read_again_later(texts: list[Path]) -> 
     assert read.names == ["a", "b", "c", "b"]
 
 
-def test_files_above_the_limit_of_a_call_are_read_by_the_next_call(texts: list[Path]) -> None:
+def test_the_dashboard_reads_files_above_its_limit_in_the_next_call(texts: list[Path]) -> None:
     cache = ChangedFiles(Recorder())  # type: ignore[arg-type]
     assert (cache.read(texts, most=2), cache.unread) == (["a", "b"], 1)
     assert (cache.read(texts, most=2), cache.unread) == (["a", "b", "c"], 0)
 
 
-def test_deleted_and_damaged_files_are_skipped(texts: list[Path]) -> None:
+def test_the_dashboard_skips_deleted_and_damaged_files(texts: list[Path]) -> None:
     texts[0].unlink()
     texts[1].write_text("damaged")
     cache = ChangedFiles(Recorder())  # type: ignore[arg-type]
@@ -116,7 +116,7 @@ def test_alarms_are_read_only_from_the_newest_forecast_files(
     assert f"{found.since:%Y%m%dT%H%M%SZ}" == min(name[:16] for name in newest)
 
 
-def test_a_call_opens_no_file_after_the_limit_of_rows(
+def test_the_dashboard_opens_no_file_after_its_limit_of_rows(
     finished: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]
 ) -> None:
     monkeypatch.setattr(alarms, "_ROWS_OF_A_FILE", 1)
@@ -130,7 +130,7 @@ def test_a_call_opens_no_file_after_the_limit_of_rows(
     assert reader.read() is found
 
 
-def test_a_poll_of_an_unchanged_output_opens_no_file(finished: Path, opened: list[str]) -> None:
+def test_the_dashboard_opens_no_file_of_an_unchanged_output(finished: Path, opened: list[str]) -> None:
     view = OutputView(finished)
 
     def poll() -> list[Any]:
@@ -157,7 +157,7 @@ def test_forecasts_of_a_series_are_read_only_from_files_of_its_shard(
     assert len(opened) == before
 
 
-def test_ids_are_sorted_again_only_after_a_snapshot_changed(finished: Path) -> None:
+def test_the_series_search_sorts_ids_only_after_a_change(finished: Path) -> None:
     search, shards = SeriesSearch(), Snapshots(finished).read()
     before = search.find(shards, "gate")
     without_ids = [replace(one, ids=pl.Series([], dtype=pl.String)) for one in shards]
@@ -167,7 +167,7 @@ def test_ids_are_sorted_again_only_after_a_snapshot_changed(finished: Path) -> N
 
 
 @given(ids=st.lists(st.text("aAbB/1. ", min_size=1), unique=True), text=st.text("aAbB/1. ", max_size=2))
-def test_a_search_finds_the_ids_that_contain_a_text(ids: list[str], text: str) -> None:
+def test_the_series_search_finds_the_ids_that_contain_a_text(ids: list[str], text: str) -> None:
     halves = ids[: len(ids) // 2], ids[len(ids) // 2 :]
     shards = [
         SimpleNamespace(name=str(n), written_ns=1, ids=pl.Series(half, dtype=pl.String))
@@ -181,7 +181,7 @@ def test_a_search_finds_the_ids_that_contain_a_text(ids: list[str], text: str) -
     assert found == (len(expected), len(ids), expected[:MOST_FOUND])
 
 
-def test_a_search_returns_at_most_50_of_100000_ids(finished: Path) -> None:
+def test_the_series_search_returns_at_most_50_of_100000_ids(finished: Path) -> None:
     ids = pl.Series([f"meter {n:06d}" for n in range(100_000)])
     shards = [replace(Snapshots(finished).read()[0], ids=ids)]
     search = SeriesSearch()
@@ -190,7 +190,7 @@ def test_a_search_returns_at_most_50_of_100000_ids(finished: Path) -> None:
     assert search.find(shards, "4567").ids[:2] == ["meter 004567", "meter 014567"]
 
 
-def test_one_row_group_of_a_forecast_file_is_read_for_a_series(
+def test_the_dashboard_reads_one_row_group_for_a_series(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     newest = max((output / "forecasts").iterdir(), key=lambda path: path.name[17:])
