@@ -39,7 +39,7 @@ SHADOW = "forecasts-shadow"  # The name of the folder of a shadow's forecasts.
 PARTS = (FORECASTS, FLAT, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
-_ROWS_OF_A_GROUP = 8192
+_ROWS_OF_A_GROUP = 16_384
 _LONGEST_STEM = 100  # The most characters of a file name's first part. Most disks allow names of 255 bytes.
 _BLOCK = r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-"
 _REVISED = re.compile(_BLOCK + r".+?-r[1-9]\d*-(.+)-(\d{15})-shard-\d+-of-\d+\.(?:parquet|jsonl|csv)")
