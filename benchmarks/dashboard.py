@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.dashboard`` writes an output with a backfill, serves it with ``statecast dashboard``,
 and sends the requests of the page. Times are medians of wall-clock milliseconds, with the answers' sizes. A
-poll is what the page asks for every three seconds: the fleet and one series. "After a step" means that the
-job has written every snapshot and the newest forecast file of each shard again. The last line of standard
-output is one JSON object.
+poll is what the page asks for every three seconds: the fleet and one series. Before a poll "after a step",
+every snapshot and the newest two forecast files count as written again. Memory is resident memory of the
+process. The last line of standard output is one JSON object.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
         with _dashboard(output) as (url, process):
             figures = _measured(output, url, process, chosen.series)
     for name, value in figures.items():
-        print(f"  {name:<44}{value:>12,.1f}")
+        print(f"  {name:<24}{value:>12,.1f}")
     print(json.dumps({"series": chosen.series, **{name: round(value, 1) for name, value in figures.items()}}))
     return 0
 
@@ -72,9 +72,9 @@ def _dashboard(output: Path) -> Iterator[tuple[str, psutil.Process]]:
 def _measured(output: Path, url: str, process: psutil.Process, series: int) -> dict[str, float]:
     last = f"series-{series - 1:07d}"
     paths = {
-        "search for a prefix": f"/api/series?q={quote(last[:-2])}",
-        "search for a part": f"/api/series?q={quote(last[-4:])}",
-        "search for nothing": "/api/series?q=",
+        "search_prefix": f"/api/series?q={quote(last[:-2])}",
+        "search_part": f"/api/series?q={quote(last[-4:])}",
+        "search_nothing": "/api/series?q=",
         "fleet": "/api/fleet",
         "series": f"/api/one?series_id={quote(last)}",
     }
@@ -92,19 +92,19 @@ def _measured(output: Path, url: str, process: psutil.Process, series: int) -> d
     first_ms, _ = _ms(lambda: _size(f"{url}/") + poll())
     while json.loads(_read(url + paths["fleet"]))["alarms"]["unread_files"]:
         pass
-    figures = {"MiB before the first request": idle_mib, "ms first load of the page": first_ms}
+    figures = {"idle_mib": idle_mib, "first_load_ms": first_ms}
     for name, path in paths.items():
         found = [_ms(lambda path=path: _size(url + path)) for _ in range(_ROUNDS)]  # type: ignore[misc]
-        figures[f"ms {name}"] = statistics.median(ms for ms, _ in found)
-        figures[f"kB {name}"] = found[0][1] / 1000
+        figures[f"{name}_ms"] = statistics.median(ms for ms, _ in found)
+        figures[f"{name}_kb"] = found[0][1] / 1000
     unchanged, changed = [], []
     for _ in range(_ROUNDS):
         unchanged.append(_cpu_ms(process, poll))
         step()
         changed.append(_cpu_ms(process, poll))
-    figures["CPU ms of a poll, nothing changed"] = statistics.median(unchanged)
-    figures["CPU ms of a poll after a step"] = statistics.median(changed)
-    return figures | {"MiB at the end": _mib(process), "MiB at most": _most_mib(process)}
+    figures["poll_cpu_ms"] = statistics.median(unchanged)
+    figures["poll_after_step_cpu_ms"] = statistics.median(changed)
+    return figures | {"most_mib": _most_mib(process)}
 
 
 def _read(url: str) -> bytes:

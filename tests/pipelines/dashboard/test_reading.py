@@ -27,6 +27,7 @@ from pipelines.dashboard.series_search import MOST_FOUND, SeriesSearch
 from pipelines.dashboard.snapshots import Snapshots
 from pipelines.sinks import files
 from pipelines.sinks.files import write_frame
+from pipelines.state import snapshot_file
 from schemas.errors import DataError
 
 
@@ -190,14 +191,9 @@ def test_the_series_search_returns_at_most_50_of_100000_ids(finished: Path) -> N
     assert search.find(shards, "4567").ids[:2] == ["meter 004567", "meter 014567"]
 
 
-def test_the_dashboard_reads_one_row_group_for_a_series(
-    output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    newest = max((output / "forecasts").iterdir(), key=lambda path: path.name[17:])
-    frame = pl.read_parquet(newest)
-    monkeypatch.setattr(files, "_ROWS_OF_A_GROUP", 8)
-    write_frame(frame, newest, "parquet")
-    assert pq.read_metadata(newest).num_row_groups == -(-len(frame) // 8) > 1
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Return a counter of the rows that are read in batches from Parquet files, by column."""
     rows: Counter[str] = Counter()
 
     class Recording(pq.ParquetFile):
@@ -206,9 +202,34 @@ def test_the_dashboard_reads_one_row_group_for_a_series(
                 rows.update(dict.fromkeys(columns, batch.num_rows))
                 yield batch
 
-    monkeypatch.setattr(forecast_files.pq, "ParquetFile", Recording)
+    monkeypatch.setattr(pq, "ParquetFile", Recording)
+    return rows
+
+
+def test_the_dashboard_reads_forecasts_of_one_row_group_for_a_series(
+    output: Path, monkeypatch: pytest.MonkeyPatch, decoded: Counter[str]
+) -> None:
+    newest = max((output / "forecasts").iterdir(), key=lambda path: path.name[17:])
+    frame = pl.read_parquet(newest)
+    monkeypatch.setattr(files, "_ROWS_OF_A_GROUP", 8)
+    write_frame(frame, newest, "parquet")
+    assert pq.read_metadata(newest).num_row_groups == -(-len(frame) // 8) > 1
     series_id = frame["series_id"][0]
     (fan,) = ForecastFiles(output).fans(series_id, None, Frequency(3600), 1)
     expected = frame.filter(pl.col("series_id") == series_id).sort("issued_at")["forecast"].to_list()[-1]
     assert fan["forecast"] == expected
-    assert rows == {"forecast": len(frame) % 8 or 8}
+    assert decoded == {"forecast": len(frame) % 8 or 8}
+
+
+def test_the_dashboard_reads_values_of_one_row_group_for_a_series(
+    output: Path, monkeypatch: pytest.MonkeyPatch, decoded: Counter[str]
+) -> None:
+    expected = OutputView(output).series("gate 2")["value"]
+    decoded.clear()
+    monkeypatch.setattr(snapshot_file, "_ROWS_OF_A_GROUP", 1)
+    for path in (output / "state").glob("*.parquet"):
+        snapshot_file.write_table(pq.read_table(path), path)
+    found = Snapshots(output).values("gate 2")
+    assert found is not None
+    assert found[1].tolist() == expected != []
+    assert decoded == {"ring.values": 1}
