@@ -107,7 +107,6 @@ export function drawSeries(chart, found, days) {
     shapes: issued ? [{ type: "line", x0: issued, x1: issued, y0: 0, y1: 1, yref: "paper", line: { color: colour("muted"), width: 1, dash: "dot" } }] : [],
     uirevision: `${found.series_id}|${days}`,
   };
-  chart.title = "Drag to zoom in; double-click to show the whole span";
   Plotly.react(chart, traces, layout, {
     responsive: true, displayModeBar: false, // its buttons cover the legend, and one offers to upload the data
   });
