@@ -1,7 +1,7 @@
 """Read forecasts of one series from the newest forecast files.
 
-The name of a forecast file has its windows and its shard (`pipelines.sinks.files`), so the files of a series
-and an issue time are found without opening others.
+The name of a forecast file contains its windows and its shard (`pipelines.sinks.files`). So the files with a
+series and an issue time are found by their names.
 """
 
 from __future__ import annotations
@@ -95,20 +95,20 @@ class ForecastFiles:
         return self._listed
 
     def _is_current(self) -> bool:
-        """Return whether the last listing of the forecast folder can still be used."""
+        """Return whether the last listing of the forecast folder is still valid."""
         folder = store_of(self._folder).on_disk
         if folder is None:
             return time.monotonic() - self._listed_s < _STORE_LISTED_EVERY_S
         before_ns = self._changed_ns
         self._changed_ns = folder.stat().st_mtime_ns if folder.is_dir() else 0
-        # If the folder has just changed, list it again: a second change within one tick of the disk's clock
-        # gives the folder the same time.
+        # List the folder again if it has just changed,
+        # because a second change within one tick of the disk's clock does not change its time.
         return self._changed_ns == before_ns and self._listed_ns - before_ns > _SETTLED_NS
 
     def fans(
         self, series_id: str, known: tuple[int, int] | None, freq: Frequency, count: int
     ) -> list[dict[str, Any]]:
-        """Return the newest forecast of a series, and earlier ones, each issued one horizon before the next.
+        """Return the newest forecast of a series, and earlier forecasts, with one horizon between each two.
 
         The horizon is that of the newest forecast. An earlier forecast is left out if no file has it.
 
@@ -179,9 +179,9 @@ def _read_one(file: ForecastFile, at_ns: int, series_id: str, issued_us: int | N
 
     Args:
         file: the file.
-        at_ns: when the file was written; part of the key under which the result is kept.
+        at_ns: when the file was written; part of the key in the cache.
         series_id: id of the series.
-        issued_us: issue time; None for the last one.
+        issued_us: issue time; None for the last issue time in the file.
     """
     path = file.path
     try:
@@ -223,7 +223,7 @@ def _row_of_parquet(
         rows = pc.indices_nonzero(is_it)
         if not len(rows):
             continue
-        row = rows[-1].as_py()  # The last row is the newest, because windows ascend within a file.
+        row = rows[-1].as_py()  # windows ascend within a file, so the last row is the newest
         found_us = issued[row].as_py()
         for batch in parquet.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=["forecast"]):
             if row < batch.num_rows:
