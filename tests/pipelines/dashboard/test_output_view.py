@@ -173,6 +173,7 @@ def test_the_dashboard_shows_an_output_in_a_store_as_on_disk(rows: Path, s3: Rem
 def test_the_dashboard_shows_an_output_that_replaces_another(output: Path, tmp_path: Path) -> None:
     view = OutputView(output)
     assert view.fleet()["closed_until"] == start_texts(range(WINDOWS, WINDOWS + 1))[0]
+    assert view.series("Gate 10")["time"] == start_texts(range(WINDOWS - RING, WINDOWS))
     backfill(write_rows(tmp_path / "few.csv", fleet(200)), output)
     assert view.fleet()["closed_until"] == start_texts(range(200, 201))[0]
     found = view.series("Gate 10")
