@@ -10,6 +10,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
+from pipelines.cli.job_progress import job_progress, max_epochs
 from pipelines.cli.settings import input_files, load_settings, paths
 from schemas.errors import ConfigError
 
@@ -117,20 +118,12 @@ def forecast(
         )
     levels = levels or tuple(level for level in job.network.quantiles if level != 0.5)
     with out.progress("loading torch", "packages"):
-        from forecaster.training.train import loss_of
-        from pipelines.cli.sweep import max_epochs
         from pipelines.jobs.file_forecast import forecast_files
         from pipelines.sinks.flat_forecasts import write_forecasts
 
-    total = None if forecaster else max_epochs(job)
-    with (
-        out.progress("reading", "rows") as rows,
-        out.progress("stepping" if forecaster else "training", "epochs", total) as epochs,
-    ):
-        found = forecast_files(
-            job, forecaster, levels, rows.add, out.notice,
-            lambda epoch: epochs.add(1, f"loss {loss_of(epoch):.4f}"),
-        )  # fmt: skip
+    work = ("stepping", None) if forecaster else ("training", max_epochs(job))
+    with job_progress(out, *work) as progress:
+        found = forecast_files(job, forecaster, levels, progress)
     if output is not None:
         write_forecasts(found.forecasts, output)
     _show(out, found, output)

@@ -8,6 +8,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
+from pipelines.cli.job_progress import job_progress, max_epochs
 from pipelines.cli.settings import input_files, load_settings, paths
 from pipelines.cli.stores import store_line, ui_line
 from pipelines.storage import Location, check_folder, location, store_of
@@ -104,8 +105,7 @@ def train(
             log_failed_run(job, name, error)
         raise
     with out.progress("loading torch and MLflow", "packages"):
-        from forecaster.training.train import loss_of
-        from pipelines.cli.sweep import max_epochs, run_sweep_command
+        from pipelines.cli.sweep import run_sweep_command
         from pipelines.jobs.train import run_training
 
     if sweep is not None:
@@ -113,18 +113,8 @@ def train(
         _print_outcome(out, job, swept.trained, table)
         out.result(swept.as_json())
         return
-    with (
-        out.progress("reading", "rows") as rows,
-        out.progress("training", "epochs", max_epochs(job)) as epochs_done,
-    ):
-        trained = run_training(
-            job,
-            name,
-            rows.add,
-            lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}"),
-            table,
-            out.notice,
-        )
+    with job_progress(out, "training", max_epochs(job)) as progress:
+        trained = run_training(job, name, progress, table)
     _print_outcome(out, job, trained, table)
     out.result(trained.as_json())
 

@@ -24,7 +24,8 @@ from pipelines.jobs.backtest_log import log_comparison
 from pipelines.jobs.evaluate import FolderEvaluation, evaluate_folders, write_evaluation
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Outcome, Runner, StreamJob
-from pipelines.jobs.run_once import Progress
+from pipelines.jobs.progress import Progress
+from pipelines.jobs.run_once import OnNumbers
 from pipelines.jobs.train import TrainOutcome, run_training
 from pipelines.settings.config import JobConfig
 from pipelines.settings.job_file import load_config
@@ -55,7 +56,7 @@ class Show(Protocol):
     def waiting(self, cell: str) -> None:
         """Show that the demo waits for the end of a training in another process."""
 
-    def job(self, what: str) -> Progress:
+    def job(self, what: str) -> OnNumbers:
         """Show that a backfill or a stream begins; return the function that takes its numbers."""
 
     def forecasts(self, series_id: str, frame: pl.DataFrame) -> None:
@@ -107,7 +108,8 @@ def run_demo(folder: Path, show: Show, choose_runner: Callable[[], Runner]) -> D
         return forecaster, _backfill(jobs[cell], forecaster, folder / cell / "backfill", show)
 
     first, *others = CELLS
-    fit = run_training(_within(jobs[first], end=TRAIN_END), first, on_epoch=show.training(first, EPOCHS))
+    progress = Progress(epoch=show.training(first, EPOCHS))
+    fit = run_training(_within(jobs[first], end=TRAIN_END), first, progress)
     show.done(fit)
     run_ids, networks = {first: fit.run_id}, [fit.version.model_version]
     forecaster, states = backfill(first, str(fit.version))

@@ -23,7 +23,7 @@ from pipelines.storage import Location
 from pipelines.workers import process
 from pipelines.workers.step_settings import StepSettings, encode_covariates
 
-Progress = Callable[[JobNumbers], None]
+OnNumbers = Callable[[JobNumbers], None]
 """Called twice a second with the numbers that the shards have published."""
 
 
@@ -108,7 +108,7 @@ def begin_table(
     return places, is_resume
 
 
-def run_once(run: Run, job: EngineSettings, on_progress: Progress) -> RunResult:
+def run_once(run: Run, job: EngineSettings, on_progress: OnNumbers) -> RunResult:
     """Run a job on its engine until the job ends; return the counts of its rows and its notices."""
     output = run.settings.output
     numbers.clear(output)

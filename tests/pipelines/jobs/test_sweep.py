@@ -20,7 +20,8 @@ from forecaster.registry.runs_view import VARIED
 from forecaster.time.windows import Windows
 from forecaster.training.train import Trained, train
 from pipelines.jobs import sweep
-from pipelines.jobs.sweep import Progress, SweepOutcome, run_sweep
+from pipelines.jobs.progress import Progress
+from pipelines.jobs.sweep import SweepOutcome, run_sweep
 from pipelines.jobs.trials import Trial, best_of, draw_settings, folds, with_settings
 from pipelines.settings.config import JobConfig
 from schemas.errors import ConfigError, DataError
