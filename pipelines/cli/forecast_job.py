@@ -13,8 +13,8 @@ from schemas.errors import ConfigError, StatecastError
 if TYPE_CHECKING:
     from forecaster.model import Forecaster
     from forecaster.shards.counts import Counts
-    from pipelines.jobs.alias import Alias
     from pipelines.jobs.job import Outcome
+    from pipelines.jobs.registered_alias import RegisteredAlias
     from pipelines.settings.config import JobConfig
     from pipelines.sinks.numbers import JobNumbers
 
@@ -45,7 +45,7 @@ def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     return with_tables(forecaster, job.covariates)
 
 
-def load_first_version(folder: Location, alias: Alias) -> Forecaster | None:
+def load_first_version(folder: Location, alias: RegisteredAlias) -> Forecaster | None:
     """Return the model version with which a stream that follows an alias began; None before its first run.
 
     The version is read from the output folder, so that the stream resumes even if the alias now names a
