@@ -14,8 +14,7 @@ from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
 from pipelines.sinks.numbers import JobNumbers, JobReader
-from pipelines.sources import folder, kafka, replay
-from pipelines.sources.base import Log, Position, Positions
+from pipelines.sources.base import Log, Position, Positions, close_opened
 from pipelines.sources.files.row_notices import read_notices
 from pipelines.state import state_table
 from pipelines.state.first_table import write_first_table
@@ -113,8 +112,7 @@ def run_once(run: Run, job: EngineSettings, on_progress: OnNumbers) -> RunResult
     output = run.settings.output
     numbers.clear(output)
     reader = JobReader(output, run.settings.shards)
-    for source in (folder, replay, kafka):
-        source.forget()
+    close_opened()
     # Step each shard with one compute thread: stepping several shards at once uses the cores better.
     with compute_threads(1), process.without_collecting_loaded_objects():
         _engine(job)(run, lambda: on_progress(reader.read()))
