@@ -17,7 +17,7 @@ import apache_beam as beam
 import polars as pl
 
 from pipelines.sinks.files import FORECASTS, QUARANTINE, Format, compact_time, write_frame
-from pipelines.storage import Location, location, make_folder, write_whole
+from pipelines.storage import Location, location, store_of, write_whole
 from schemas import quarantine
 from schemas.errors import OutputError
 from schemas.forecasts import IDENTITY
@@ -134,7 +134,7 @@ def _write(folder: Location, name: str, rows: pl.DataFrame, format_: Format) -> 
     """Write a file and flush it to disk, because the engine does not repeat a finished bundle."""
     path = folder / name
     try:
-        make_folder(folder)
+        store_of(folder).make_folder()
         write_whole(path, partial(_put, rows, format_), kept=True)
     # A full disk raises one of these errors.
     except (OSError, pl.exceptions.PolarsError) as error:

@@ -148,11 +148,11 @@ def _levels(text: str) -> tuple[float, ...]:
 def _check_output(output: Path) -> None:
     """Raise an error if the suffix of the output file is unknown or its folder cannot be written."""
     from pipelines.sinks.flat_forecasts import SUFFIXES
-    from pipelines.storage import check_folder
+    from pipelines.storage import store_of
 
     if output.suffix not in SUFFIXES:
         raise ConfigError(f"--output {output}: the name must end with .csv, .parquet or .jsonl")
-    check_folder(output.parent)
+    store_of(output.parent).check_writable()
 
 
 def _show(out: Out, found: FileForecast, output: Path | None) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.storage import check_folder, location, write_whole
+from pipelines.storage import location, store_of, write_whole
 from schemas.errors import ConfigError, OutputError
 
 FANS: Final = {"terminal": 3, "file": 7}
@@ -51,7 +51,7 @@ def plot(
     if picture is not None:
         if picture.suffix not in _SUFFIXES:
             raise ConfigError(f"--output {picture}: the name must end with .png or .svg")
-        check_folder(picture.parent)
+        store_of(picture.parent).check_writable()
     from pipelines.dashboard.output_view import check_output
     from pipelines.dashboard.series_fans import SeriesFans
 

@@ -11,7 +11,7 @@ from pipelines.cli.console import Out, show_scores
 from pipelines.cli.job_progress import job_progress, max_epochs
 from pipelines.cli.settings import input_files, load_settings, paths
 from pipelines.cli.stores import store_line, ui_line
-from pipelines.storage import Location, check_folder, location, store_of
+from pipelines.storage import Location, location, store_of
 from schemas.errors import DataError, OutputError
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _new_table(text: str) -> Location:
     is_file = disk is not None and disk.exists() and not disk.is_dir()
     if is_file or any(table.glob("*")):
         raise OutputError(f"--save-state {table}: is not an empty folder: name a new folder")
-    check_folder(table)
+    store_of(table).check_writable()
     return table
 
 

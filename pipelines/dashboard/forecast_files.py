@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from forecaster.time.frequency import Frequency
 from pipelines.dashboard.changed_files import ChangedFiles
 from pipelines.sinks.files import FORECASTS, compact_time, read_lines
-from pipelines.storage import Location, open_parts, source_of, store_of
+from pipelines.storage import Location, store_of
 from schemas.errors import DataError, one_line
 
 ALARM_FILES: Final = 512
@@ -206,9 +206,9 @@ def _read_alarms(path: Location) -> pl.DataFrame:
     """Return the alarms in a forecast file."""
     try:
         if path.suffix == ".jsonl":
-            frame = read_lines(source_of(path))
+            frame = read_lines(store_of(path).source())
         else:
-            with open_parts(path) as file:
+            with store_of(path).open_parts() as file:
                 frame = pl.DataFrame(pq.ParquetFile(file).read(columns=[*_ALARM_COLUMNS]))
     except FileNotFoundError:
         raise
@@ -231,9 +231,9 @@ def _read_one(file: ForecastFile, at_ns: int, series_id: str, issued_us: int | N
     path = file.path
     try:
         if path.suffix == ".jsonl":
-            found = _row_of_lines(source_of(path), series_id, issued_us)
+            found = _row_of_lines(store_of(path).source(), series_id, issued_us)
         else:
-            with open_parts(path) as content:
+            with store_of(path).open_parts() as content:
                 found = _row_of_parquet(pq.ParquetFile(content), series_id, issued_us)
     except FileNotFoundError:
         raise

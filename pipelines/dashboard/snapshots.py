@@ -24,7 +24,7 @@ from forecaster.time.frequency import Frequency
 from pipelines.dashboard.changed_files import ChangedFiles
 from pipelines.state.snapshot_file import NAME, unreadable
 from pipelines.state.state_table import FOLDER
-from pipelines.storage import Location, open_parts, store_of
+from pipelines.storage import Location, store_of
 from schemas.errors import DataError
 
 _RING = "ring.values"
@@ -133,7 +133,7 @@ def _paths(folder: Location) -> list[Location]:
 def _read_series(path: Location) -> ShardSeries:
     try:
         at_ns = store_of(path).written_ns()
-        with open_parts(path) as file:
+        with store_of(path).open_parts() as file:
             parquet = pq.ParquetFile(file)
             schema, table = parquet.schema_arrow, parquet.read(columns=[*_COLUMNS])
         shard = snapshot.from_arrow(schema.empty_table())
@@ -151,7 +151,7 @@ def _ring(folder: Location, name: str, row: int) -> Floats:
     """Return the last values of the series in one row of a snapshot; empty if the model keeps none."""
     path = folder / name
     try:
-        with open_parts(path) as file:
+        with store_of(path).open_parts() as file:
             parquet = pq.ParquetFile(file)
             if _RING not in parquet.schema_arrow.names:
                 return np.empty(0)

@@ -25,7 +25,7 @@ from pipelines.sources.base import as_log
 from pipelines.sources.files.row_notices import Notes
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
-from pipelines.storage import Location, complete_replacement, locked, markers, replace_parts, store_of
+from pipelines.storage import Location, complete_replacement, markers, replace_parts, store_of
 from pipelines.workers.ownership import read_owner, take_ownership
 from schemas import quarantine
 from schemas.errors import ConfigError, DataError
@@ -52,7 +52,7 @@ def run_backfill(
             one line.
     """
     began_s = time.monotonic()
-    with locked(job.output) as held:
+    with store_of(job.output).locked() as held:
         hidden = job.output / markers.BACKFILL
         take = _with_lock_check(held.check, on_progress)
         try:
@@ -95,7 +95,7 @@ def run_stream(
             one line.
     """
     began_s = time.monotonic()
-    with locked(job.output) as held:
+    with store_of(job.output).locked() as held:
         complete_replacement(job.output / markers.BACKFILL, job.output)
         store_of(job.output).prepare((*PARTS, *([SHADOW] if job.shadow else [])))
         job.stop_file.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ import polars as pl
 from forecaster.forecasts import Forecasts, flat
 from forecaster.time.windows import MICROSECONDS
 from pipelines.sinks.flat_forecasts import FlatFormat, write_flat
-from pipelines.storage import Location, Target, source_of, store_of, write_whole
+from pipelines.storage import Location, Target, store_of, write_whole
 from schemas import late, quarantine, replaced
 from schemas.errors import DataError, OutputError, one_line
 from schemas.forecasts import IDENTITY
@@ -290,7 +290,7 @@ def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
     frames = []
     for file in sorted(there, key=lambda path: store_of(path).written_ns()):
         try:
-            data = source_of(file)
+            data = store_of(file).source()
             frames.append(pl.read_parquet(data) if file.suffix == ".parquet" else read_lines(data))
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(

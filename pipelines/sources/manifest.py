@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from pipelines.storage import Journal, Location, make_folder, write_text
+from pipelines.storage import Journal, Location, store_of, write_text
 from schemas.errors import DataError, OutputError
 from schemas.sealed import seal, unseal
 
@@ -45,7 +45,7 @@ def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int
                 f"{manifest}: is missing, so the rows read before are unknown: start again in another folder"
             )
         try:
-            make_folder(manifest.parent)
+            store_of(manifest.parent).make_folder()
             write_text(manifest, seal({"now_s": now_s, "how": how, "files": files}), kept=True)
         except OSError as error:
             raise OutputError(f"{manifest}: cannot be written ({error.strerror})") from error
@@ -146,7 +146,7 @@ class FolderManifest:
         try:
             self._journal = Journal(path)
             if not path.exists():
-                make_folder(path.parent)
+                store_of(path.parent).make_folder()
                 self._journal.replace(())
         except OSError as error:
             raise OutputError(f"{path}: cannot write here ({error.strerror}): name another folder") from error

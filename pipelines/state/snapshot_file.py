@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from forecaster.shards import snapshot
 from forecaster.shards.shard import Shard
-from pipelines.storage import Location, OwnedFile, Target, make_folder, output_errors, store_of, write_whole
+from pipelines.storage import Location, OwnedFile, Target, output_errors, store_of, write_whole
 from schemas.errors import DataError, ModelError, one_line
 
 NAME: Final = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
@@ -71,7 +71,7 @@ def write_shard(
     """
     path, table = folder / _file_name(shard.number, shard.of), snapshot.to_arrow(shard)
     with output_errors(f"{path}: the state cannot be written"):
-        make_folder(folder)
+        store_of(folder).make_folder()
         if file is not None:
             return file.write(partial(write_table, table), is_ours)
         return write_whole(path, partial(write_table, table), kept=True, is_ours=is_ours)

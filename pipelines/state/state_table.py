@@ -25,7 +25,7 @@ from forecaster.state import State
 from forecaster.time.aggregation import ORIGIN, PARTITION
 from pipelines.state.snapshot_file import NAME, read_file, unreadable
 from pipelines.state.table_files import copy_aside, recover, write
-from pipelines.storage import Location, source_of, store_of
+from pipelines.storage import Location, store_of
 from schemas.errors import DataError, ModelError, StatecastError
 
 __all__ = [
@@ -170,7 +170,7 @@ def read_series_shards(folder: Location) -> dict[str, int]:
     for path in _paths(folder):
         if (name := NAME.fullmatch(path.name)) is not None:
             try:
-                ids = pq.read_table(source_of(path), columns=["series_id"])["series_id"]
+                ids = pq.read_table(store_of(path).source(), columns=["series_id"])["series_id"]
             except (pa.ArrowException, OSError, ValueError, KeyError) as error:
                 raise DataError(unreadable(path, error)) from error
             found |= dict.fromkeys(ids.to_pylist(), int(name[1]))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from pipelines.dashboard import forecast_files
 from pipelines.dashboard.changed_files import ChangedFiles
 from pipelines.dashboard.forecast_files import ForecastFiles
-from pipelines.storage import open_parts
+from pipelines.storage.disk_store import DiskStore
 from schemas.errors import DataError
 
 
@@ -91,13 +92,14 @@ def test_forecasts_of_a_series_are_read_only_from_files_of_its_shard(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    original = open_parts
+    original = DiskStore.open_parts
 
-    def record(path: Path):  # type: ignore[no-untyped-def]
-        opened.append(path.name)
-        return original(path)
+    def record(store: DiskStore) -> IO[bytes]:
+        assert store.on_disk is not None
+        opened.append(store.on_disk.name)
+        return original(store)
 
-    monkeypatch.setattr(forecast_files, "open_parts", record)
+    monkeypatch.setattr(DiskStore, "open_parts", record)
     from forecaster.time.frequency import Frequency
 
     files = ForecastFiles(finished)
