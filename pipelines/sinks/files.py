@@ -26,9 +26,9 @@ import polars as pl
 from forecaster.forecasts import Forecasts, flat
 from forecaster.time.windows import MICROSECONDS
 from pipelines.sinks.flat_forecasts import FlatFormat, write_flat
-from pipelines.storage import Location, Target, store_of, write_whole
+from pipelines.storage import Location, Target, output_errors, store_of, write_whole
 from schemas import late, quarantine, replaced
-from schemas.errors import DataError, OutputError, one_line
+from schemas.errors import DataError, one_line
 from schemas.forecasts import IDENTITY
 
 Format = Literal["parquet", "jsonl"]
@@ -190,11 +190,8 @@ class ShardFiles:
 
     def _write(self, part: str, name: str, write: Callable[[Target], None]) -> None:
         path = self.folder / part / name
-        try:
+        with output_errors(f"{path}: cannot be written", pl.exceptions.PolarsError):
             write_whole(path, write)
-        except (OSError, pl.exceptions.PolarsError) as error:  # A full disk raises one of these errors.
-            reason = getattr(error, "strerror", None) or one_line(error)
-            raise OutputError(f"{path}: cannot be written: {reason}") from error
         self.unsynced.append(path)
 
 

@@ -6,16 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipelines.storage.remote import Location
-from schemas.errors import OutputError
+from schemas.errors import OutputError, one_line
 
 
 @contextmanager
-def output_errors(message: str) -> Iterator[None]:
-    """Convert an `OSError` in the ``with`` block to an `OutputError`: ``message``, then the reason."""
+def output_errors(message: str, *others: type[Exception], fix: str = "") -> Iterator[None]:
+    """Convert an error in the ``with`` block to an `OutputError`: ``message``, the reason, and ``fix``.
+
+    Args:
+        message: what cannot be written.
+        others: classes of errors that are converted in addition to `OSError`.
+        fix: what the user can do; may be empty.
+    """
     try:
         yield
-    except OSError as error:
-        raise OutputError(f"{message} ({error.strerror or error})") from error
+    except (OSError, *others) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise OutputError(f"{message} ({reason})" + (f": {fix}" if fix else "")) from error
 
 
 def cannot_write(folder: Location, error: OSError) -> OutputError:

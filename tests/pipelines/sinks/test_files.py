@@ -349,5 +349,5 @@ def test_writing_forecasts_to_a_full_disk_raises_a_one_line_error(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sinks, "write_frame", disk_full)
-    with pytest.raises(OutputError, match=r"shard-0000-of-0002\.parquet: cannot be written: No space left"):
+    with pytest.raises(OutputError, match=r"shard-0000-of-0002\.parquet: cannot be written \(No space left"):
         write_forecasts(folder, 0)
