@@ -158,8 +158,7 @@ class ShardFiles:
             versions: versions of the model whose forecasts are removed.
         """
         closed = None if closed_us is None else compact_time(closed_us)
-        # Early versions of Statecast wrote the unchanged name of the partition into file names.
-        reached = {**offsets, **{_partition_stem(name): offset for name, offset in offsets.items()}}
+        reached = {_partition_stem(name): offset for name, offset in offsets.items()}
 
         def is_newer(path: Location) -> bool:
             return path.name.startswith(".") or store_of(path).written_ns() >= snapshot_ns

@@ -26,7 +26,7 @@ from forecaster.time.aggregation import ORIGIN, PARTITION
 from pipelines.state.snapshot_file import NAME, read_file, unreadable
 from pipelines.state.table_files import copy_aside, recover, write
 from pipelines.storage import Location, store_of
-from schemas.errors import DataError, ModelError, StatecastError
+from schemas.errors import DataError, StatecastError
 
 __all__ = [
     "FOLDER",
@@ -44,7 +44,6 @@ __all__ = [
 FOLDER: Final = "state"
 """The folder of the state table in an output folder."""
 
-_FORMAT_1_FOLDER = "series"
 _BACKFILL = "replay"  # The name of the only partition of a backfill.
 
 
@@ -124,7 +123,7 @@ class StateTable:
 
 def exists(folder: Location) -> bool:
     """Return whether ``folder`` has a state table."""
-    return store_of(folder).read_consistently(lambda there: bool(_paths(there)) or _is_of_format_1(there))
+    return store_of(folder).read_consistently(lambda there: bool(_paths(there)))
 
 
 def read(folder: Location, *, series: bool = True) -> StateTable:
@@ -143,11 +142,6 @@ def read(folder: Location, *, series: bool = True) -> StateTable:
 
 
 def _read_table(folder: Location, series: bool) -> StateTable:
-    if _is_of_format_1(folder):
-        raise ModelError(
-            f"{folder}: a state table of format 1 is not readable here: start without it, from the rows; "
-            "--fresh keeps it beside the new one"
-        )
     paths = _paths(folder)
     if not paths:
         raise DataError(f"{folder} holds no state table: name the `state` folder of a backfill or a stream")
@@ -202,8 +196,3 @@ def is_of_backfill(folder: Location) -> bool:
     if any(folder.glob("*.json*")):  # These files are manifests, which only the sources of streams write.
         return False
     return read(folder, series=False).progress_by_partition().keys() <= {_BACKFILL}
-
-
-def _is_of_format_1(folder: Location) -> bool:
-    """Return whether a folder holds a table of format 1, which had a subfolder for series."""
-    return any((folder / _FORMAT_1_FOLDER).glob("*.parquet"))

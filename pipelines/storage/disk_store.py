@@ -112,10 +112,6 @@ class DiskStore(Store):
         durable.make_folder(target)
         for path in self._path.glob("[!.]*"):
             copy = target / path.name
-            if path.is_dir():  # A state table of format 1 has subfolders.
-                shutil.copytree(path, copy)
-                durable.sync_tree(copy)
-                continue
             if never_change(path.name):
                 with suppress(OSError):  # If the file system has no hard links, the file is copied below.
                     os.link(path, copy)
