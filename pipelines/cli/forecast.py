@@ -113,9 +113,8 @@ def forecast(
 
         forecaster = with_tables(load_model(model, job, out), job.covariates)
         network = forecaster.network_config
-        job = job.model_copy(
-            update={"network": network.model_copy(update={"horizon": horizon or network.horizon})}
-        )
+        job = job.model_copy(update={"network": network})
+        job = job.with_settings({"network.horizon": horizon or network.horizon})
     levels = levels or tuple(level for level in job.network.quantiles if level != 0.5)
     with out.progress("loading torch", "packages"):
         from pipelines.jobs.file_forecast import forecast_files

@@ -133,8 +133,7 @@ def _job_of(job: JobConfig) -> JobConfig:
     """Return the job with ``statecast-labels`` as its experiment, unless the environment names another."""
     if "experiment" in job.mlflow.model_fields_set:
         return job
-    mlflow = job.mlflow.model_copy(update={"experiment": "statecast-labels"})
-    return job.model_copy(update={"mlflow": mlflow})
+    return job.with_settings({"mlflow.experiment": "statecast-labels"})
 
 
 def _step_s(freq: str | None) -> int | None:

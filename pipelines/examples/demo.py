@@ -41,6 +41,7 @@ EPOCHS = 6
 MODEL, SHOWN_SERIES = "weather", "EWR.temp"
 TRAIN_END, STREAM_START = datetime(2013, 9, 1, tzinfo=UTC), datetime(2013, 12, 17, tzinfo=UTC)
 TEST_FROM = datetime(2013, 11, 1, tzinfo=UTC)
+_FOR_TRAINING = {"data.end": TRAIN_END}
 """Issue time of the first forecasts that are scored, of the backfill and of the stream."""
 
 WINDOWS_PER_S = 16  # the stream of the LSTM, 360 hours, takes 22 s
@@ -109,13 +110,13 @@ def run_demo(folder: Path, show: Show, choose_runner: Callable[[], Runner]) -> D
 
     first, *others = CELLS
     progress = Progress(epoch=show.training(first, EPOCHS))
-    fit = run_training(_within(jobs[first], end=TRAIN_END), first, progress)
+    fit = run_training(jobs[first].with_settings(_FOR_TRAINING), first, progress)
     show.done(fit)
     run_ids, networks = {first: fit.run_id}, [fit.version.model_version]
     forecaster, states = backfill(first, str(fit.version))
     show.forecasts(SHOWN_SERIES, SeriesFans(folder / first / "backfill").read(SHOWN_SERIES, _FANS))
     with background_trainings(
-        {cell: _within(jobs[cell], end=TRAIN_END) for cell in others}, folder
+        {cell: jobs[cell].with_settings(_FOR_TRAINING) for cell in others}, folder
     ) as started:
         runner = choose_runner()
         streams[first] = _stream(jobs[first], forecaster, states, folder / first / "stream", show, runner)
@@ -185,14 +186,9 @@ def _job(data: Path, uri: str, cell: str) -> JobConfig:
     )
 
 
-def _within(job: JobConfig, **bounds: datetime) -> JobConfig:
-    """Return a copy of the job that reads only the rows from ``start`` on and before ``end``."""
-    return job.model_copy(update={"data": job.data.model_copy(update=bounds)})
-
-
 def _backfill(job: JobConfig, forecaster: Forecaster, output: Path, show: Show) -> Location:
     """Backfill September to mid-December, and return the state table."""
-    past = input_of(_within(job, start=TRAIN_END, end=STREAM_START))
+    past = input_of(job.with_settings({"data.start": TRAIN_END, "data.end": STREAM_START}))
     backfill = BackfillJob(forecaster, job.data.paths, past, output, job.jobs.shards)
     show.done(run_backfill(backfill, show.job("backfill of September to mid-December")))
     return backfill.states
@@ -202,7 +198,7 @@ def _stream(
     job: JobConfig, forecaster: Forecaster, states: Location, output: Path, show: Show, runner: Runner
 ) -> Outcome:
     """Stream the last two weeks of December from the state table of a backfill."""
-    freq, rest = forecaster.window_config.frequency, input_of(_within(job, start=STREAM_START))
+    freq, rest = forecaster.window_config.frequency, input_of(job.with_settings({"data.start": STREAM_START}))
     # Replay at a set speed for the first network, because a replay at full speed measures no latency.
     speed = float(freq.nominal_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
     manifests = output / state_table.FOLDER

@@ -68,11 +68,11 @@ class RollingJob:
     def run_config(self) -> JobConfig:
         """The settings that the network is trained with: `config` with its horizon and quantiles changed."""
         network = self.config.network
-        changes: dict[str, object] = {"horizon": max(self.horizons)}
+        changes: dict[str, object] = {"network.horizon": max(self.horizons)}
         if "quantiles" not in network.model_fields_set:
             near = [level for level in network.quantiles if not np.isclose(level, _INTERVAL).any()]
-            changes["quantiles"] = tuple(sorted((*near, *(round(level, 6) for level in _INTERVAL))))
-        return self.config.model_copy(update={"network": network.model_copy(update=changes)})
+            changes["network.quantiles"] = tuple(sorted((*near, *(round(level, 6) for level in _INTERVAL))))
+        return self.config.with_settings(changes)
 
     def params(self) -> dict[str, object]:
         """Return the parameters of a rolling evaluation that its MLflow run logs, by dotted name."""

@@ -25,7 +25,7 @@ from forecaster.training.train import loss_of, train
 from pipelines.jobs.progress import SILENT, Progress
 from pipelines.jobs.registry import open_registry, run_tags, training_params
 from pipelines.jobs.train import TrainOutcome, learn, read
-from pipelines.jobs.trials import Trial, best_of, draw_settings, folds, new_study, trials_frame, with_settings
+from pipelines.jobs.trials import Trial, best_of, draw_settings, folds, new_study, trials_frame
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from pipelines.storage import Location
@@ -125,7 +125,7 @@ def run_sweep(
         best = best_of(sweep.trials)
         if best is None:
             raise sweep.failure or DataError("no trial of the sweep finished")
-        chosen = with_settings(config, best.settings)
+        chosen = config.with_settings(best.settings)
         run.log_params(training_params(chosen))
         return SweepOutcome(learn(run, chosen, data, progress, states), tuple(sweep.trials), best)
 
@@ -134,7 +134,7 @@ def _run_trial(sweep: _Sweep, number: int) -> Trial:
     """Run one trial of a sweep in an MLflow run of its own, and report its skill to Optuna's study."""
     drawn = sweep.study.ask() if number > 1 else None
     settings = {} if drawn is None else draw_settings(drawn)
-    config = with_settings(sweep.config, settings)
+    config = sweep.config.with_settings(settings)
     began, tags = time.monotonic(), run_tags(config, "trial")
     skills: list[float] = []
     run_id = ""
