@@ -16,7 +16,8 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
-from pipelines.sinks.files import FORECASTS, QUARANTINE, Format, compact_time, write_frame
+from pipelines.sinks.file_names import compact_time
+from pipelines.sinks.files import FORECASTS, QUARANTINE, Format, write_frame
 from pipelines.storage import Location, location, output_errors, store_of, write_whole
 from schemas import quarantine
 from schemas.forecasts import IDENTITY

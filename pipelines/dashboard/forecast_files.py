@@ -6,7 +6,6 @@ and an issue time are found without opening others.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,7 +20,8 @@ import pyarrow.parquet as pq
 
 from forecaster.time.frequency import Frequency
 from pipelines.dashboard.changed_files import ChangedFiles
-from pipelines.sinks.files import FORECASTS, compact_time, read_lines
+from pipelines.sinks.file_names import BLOCK_FILE, compact_time
+from pipelines.sinks.files import FORECASTS, read_lines
 from pipelines.storage import Location, store_of
 from schemas.errors import DataError, one_line
 
@@ -34,9 +34,6 @@ FILES_AT_ONCE: Final = 64
 _STORE_LISTED_EVERY_S = 15.0
 _SETTLED_NS = 1_000_000_000
 _ROWS_AT_ONCE = 1024
-_NAME = re.compile(
-    r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-(.+?)-r(\d+)(?:-.+-\d{15})?-shard-(\d+)-of-(\d+)\.(?:parquet|jsonl)"
-)
 _ALARM_COLUMNS = ("series_id", "issued_at", "p_value", "alarm")
 
 
@@ -171,9 +168,9 @@ class ForecastFiles:
 def _list(folder: Location) -> list[ForecastFile]:
     found = []
     for path in folder.glob("*"):
-        if name := _NAME.fullmatch(path.name):
-            first, last, version, _, shard, of = name.groups()
-            found.append(ForecastFile(last, first, version, int(shard), int(of), path))
+        if name := BLOCK_FILE.fullmatch(path.name):
+            shard, of = int(name["shard"]), int(name["of"])
+            found.append(ForecastFile(name["last"], name["first"], name["version"], shard, of, path))
     return sorted(found, key=lambda file: (file.last, file.path.name), reverse=True)
 
 

@@ -34,7 +34,7 @@ from pipelines.jobs.rolling_scores import Evaluated, errors_by_horizon, log_eval
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from pipelines.sources.files.load_all import LoadedRows, load_observations
-from schemas import replaced
+from schemas import quarantine, replaced
 from schemas.errors import DataError
 
 _INTERVAL = ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)
@@ -178,13 +178,7 @@ def windows_and_split(job: RollingJob, windows: Windows) -> tuple[Windows, Split
 
 
 def _notices(loaded: LoadedRows, windows: Windows, split: Split, config: WindowConfig) -> list[str]:
-    lines = gap_notices(windows.filled, config)
-    if len(loaded.quarantined):
-        first = loaded.quarantined.row(0, named=True)
-        lines.append(
-            f"{len(loaded.quarantined):,} rows were quarantined, the first: {first['file']}, row "
-            f"{first['row']}: {first['reason']}"
-        )
+    lines = gap_notices(windows.filled, config) + quarantine.notice(loaded.quarantined)
     without = np.isnan(windows.values[: split.train_rows]).all(axis=0)
     if without.any():
         name = windows.series_ids[int(without.argmax())]

@@ -41,7 +41,7 @@ from pipelines.sources.files.covariates import read_tables
 from pipelines.sources.files.load_all import LoadedRows, load_observations
 from pipelines.state import state_table
 from pipelines.storage import Location
-from schemas import replaced
+from schemas import quarantine, replaced
 from schemas.errors import DataError, StatecastError
 
 _BLOCK_STEPS = 25_600  # In a block of `write_states`, series times windows are at most this number.
@@ -221,7 +221,7 @@ def learn(
         notices=(
             *loaded.notices,
             *loaded.skipped,
-            *_quarantine_notices(loaded.quarantined),
+            *quarantine.notice(loaded.quarantined, "quarantine.parquet among the run's files"),
             *lost,
             *gaps,
             *run.notices,
@@ -282,15 +282,6 @@ def write_states(folder: Location, forecaster: Forecaster, windows: Windows, sha
         state, _ = advance(forecaster, state, windows.rows(first, first + size))
     whole = replace(Shard.cold(0, 1, state, ()), closed_through=windows.stop - 1)
     state_table.write(folder, reshard([whole], shards))
-
-
-def _quarantine_notices(quarantined: pl.DataFrame) -> list[str]:
-    """Return a line with the number of quarantined rows and the first reason; no line if there are none."""
-    if not len(quarantined):
-        return []
-    first = quarantined.row(0, named=True)
-    line = f"{len(quarantined):,} rows were quarantined, the first: {first['file']}, row {first['row']}: "
-    return [line + f"{first['reason']} (all rows: quarantine.parquet among the run's files)"]
 
 
 def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: JobConfig) -> None:

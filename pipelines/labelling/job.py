@@ -23,7 +23,7 @@ from forecaster.shards.counts import by_kind
 from forecaster.threads import compute_threads
 from pipelines.jobs.progress import SILENT, Progress
 from pipelines.jobs.registry import open_registry
-from pipelines.labelling.rows import LabelColumns, LabelledRows, read_labelled
+from pipelines.labelling.rows import LabelColumns, read_labelled
 from pipelines.settings.mlflow_config import MlflowConfig
 from pipelines.storage import write_whole
 from schemas import quarantine
@@ -148,7 +148,11 @@ def run_labelling(
         quarantined=len(read.quarantined),
         duplicates=gathered.duplicates,
         unlabelled=int(read.rows["label"].null_count()),
-        notices=(*read.notices, *_quarantine_notice(read), *run.notices),
+        notices=(
+            *read.notices,
+            *quarantine.notice(read.quarantined, "quarantine.parquet among the run's files"),
+            *run.notices,
+        ),
     )
 
 
@@ -260,14 +264,3 @@ def write_labels(
     model, path = labeller.save(folder), folder / "labels.parquet"
     write_whole(path, frame.write_parquet, kept=True)
     return model, path
-
-
-def _quarantine_notice(read: LabelledRows) -> list[str]:
-    """Return a line with the number of quarantined rows and the first of them; no line without such rows."""
-    if not len(read.quarantined):
-        return []
-    first = read.quarantined.row(0, named=True)
-    line = (
-        f"{len(read.quarantined):,} rows were quarantined, the first: {first['file']}, row {first['row']}: "
-    )
-    return [line + f"{first['reason']} (all of them: quarantine.parquet among the run's files)"]
