@@ -13,7 +13,8 @@ from pipelines.jobs.job import BackfillJob, EngineSettings, StreamJob
 from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
-from pipelines.sinks.numbers import JobNumbers, JobReader
+from pipelines.sinks.job_reader import JobReader
+from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Log, Position, Positions, close_opened
 from pipelines.sources.files.row_notices import read_notices
 from pipelines.state import state_table
