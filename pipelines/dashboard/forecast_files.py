@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -201,16 +202,12 @@ def _no_alarms() -> pl.DataFrame:
 
 def _read_alarms(path: Location) -> pl.DataFrame:
     """Return the alarms in a forecast file."""
-    try:
+    with _readable(path):
         if path.suffix == ".jsonl":
             frame = read_lines(store_of(path).source())
         else:
             with store_of(path).open_parts() as file:
                 frame = pl.DataFrame(pq.ParquetFile(file).read(columns=[*_ALARM_COLUMNS]))
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged(path, error) from error
     if "alarm" not in frame.columns:  # Files of early versions of Statecast have no alarms.
         return _no_alarms()
     return frame.filter(pl.col("alarm")).select(_no_alarms().columns)
@@ -226,16 +223,12 @@ def _read_one(file: ForecastFile, at_ns: int, series_id: str, issued_us: int | N
         issued_us: issue time; None for the last one.
     """
     path = file.path
-    try:
+    with _readable(path):
         if path.suffix == ".jsonl":
             found = _row_of_lines(store_of(path).source(), series_id, issued_us)
         else:
             with store_of(path).open_parts() as content:
                 found = _row_of_parquet(pq.ParquetFile(content), series_id, issued_us)
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged(path, error) from error
     if found is None:
         return None
     return {"issued_us": found[0], "model_version": file.model_version, "forecast": found[1]}
@@ -274,5 +267,12 @@ def _row_of_parquet(
     return None
 
 
-def _damaged(path: Location, error: BaseException) -> DataError:
-    return DataError(f"{path}: not a readable file of forecasts ({one_line(error)}): delete it")
+@contextmanager
+def _readable(path: Location) -> Iterator[None]:
+    """Turn errors of reading a forecast file into a DataError, except that the file is absent."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path}: not a readable file of forecasts ({one_line(error)}): delete it") from error
