@@ -18,9 +18,10 @@ def output_errors(message: str, *others: type[Exception], fix: str = "") -> Iter
         others: classes of errors that are converted in addition to `OSError`.
         fix: what the user can do; may be empty.
     """
+    caught: tuple[type[Exception], ...] = (OSError, *others)
     try:
         yield
-    except (OSError, *others) as error:
+    except caught as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise OutputError(f"{message} ({reason})" + (f": {fix}" if fix else "")) from error
 
