@@ -35,6 +35,12 @@ _FIRST_WRITTEN: Final = b"statecast.first_written_ns"
 _CHUNK_BYTES: Final = 4 << 20
 
 
+def snapshot_paths(folder: Location) -> list[Location]:
+    """Return the snapshots in a folder, sorted by name."""
+    found = [path for path in folder.glob("*.parquet") if NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: path.name)
+
+
 def owned(folder: Location, number: int, of: int) -> OwnedFile:
     """Return a shard's snapshot as an `OwnedFile` of this run; call this before the shard is read.
 
@@ -175,7 +181,7 @@ def take_over(
         OutputError: the file cannot be written.
     """
     path = folder / _file_name(number, of)
-    with _reading(path), path.open("rb") as opened:
+    with reading(path), path.open("rb") as opened:
         check_checksum(opened)
         table = pq.ParquetFile(opened).read()
         shard, metadata = snapshot.from_arrow(table), table.schema.metadata
@@ -206,7 +212,7 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
         ModelError: this version of Statecast cannot read the format of the file.
     """
     # Open the file only once, because a job may replace it meanwhile.
-    with _reading(path), path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         if series:
             check_checksum(file)
         parquet = pq.ParquetFile(file)
@@ -214,10 +220,11 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
 
 
 @contextmanager
-def _reading(path: Location) -> Iterator[None]:
+def reading(path: Location) -> Iterator[None]:
+    """Convert errors of reading a snapshot to a DataError, and name the file in a ModelError."""
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DataError(unreadable(path, error)) from error
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from forecaster.shards.counts import Counts
@@ -23,7 +22,7 @@ from forecaster.shards.lateness import largest_watermark
 from forecaster.shards.shard import Shard
 from forecaster.state import State
 from forecaster.time.aggregation import ORIGIN, PARTITION
-from pipelines.state.snapshot_file import NAME, read_file, unreadable
+from pipelines.state.snapshot_file import NAME, read_file, reading, snapshot_paths
 from pipelines.state.table_files import copy_aside, recover, write
 from pipelines.storage import Location, store_of
 from schemas.errors import DataError, StatecastError
@@ -123,7 +122,7 @@ class StateTable:
 
 def exists(folder: Location) -> bool:
     """Return whether ``folder`` has a state table."""
-    return store_of(folder).read_consistently(lambda there: bool(_paths(there)))
+    return store_of(folder).read_consistently(lambda there: bool(snapshot_paths(there)))
 
 
 def read(folder: Location, *, series: bool = True) -> StateTable:
@@ -142,7 +141,7 @@ def read(folder: Location, *, series: bool = True) -> StateTable:
 
 
 def _read_table(folder: Location, series: bool) -> StateTable:
-    paths = _paths(folder)
+    paths = snapshot_paths(folder)
     if not paths:
         raise DataError(f"{folder} holds no state table: name the `state` folder of a backfill or a stream")
     shards = tuple(read_file(path, series=series) for path in paths)
@@ -161,12 +160,10 @@ def read_series_shards(folder: Location) -> dict[str, int]:
         DataError: a file is unreadable.
     """
     found: dict[str, int] = {}
-    for path in _paths(folder):
+    for path in snapshot_paths(folder):
         if (name := NAME.fullmatch(path.name)) is not None:
-            try:
+            with reading(path):
                 ids = pq.read_table(store_of(path).source(), columns=["series_id"])["series_id"]
-            except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-                raise DataError(unreadable(path, error)) from error
             found |= dict.fromkeys(ids.to_pylist(), int(name[1]))
     return found
 
@@ -178,11 +175,6 @@ def read_offsets(folder: Location) -> dict[str, int]:
     except StatecastError:  # The table does not exist yet, or it is just being put in place.
         return {}
     return {name: found.offset for name, found in progress.items()}
-
-
-def _paths(folder: Location) -> list[Location]:
-    found = [path for path in folder.glob("*.parquet") if NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.name)
 
 
 def is_of_backfill(folder: Location) -> bool:
