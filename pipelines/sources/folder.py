@@ -17,9 +17,9 @@ from forecaster.time.windows import MICROSECONDS
 from pipelines.sources.base import Step, opened
 from pipelines.sources.files.file_identity import identity_of
 from pipelines.sources.files.listing import Listing, ReadyFile
+from pipelines.sources.files.opened_file import open_file
 from pipelines.sources.files.overlaps import WideFiles
 from pipelines.sources.files.sensors import refuse_unnamed_series
-from pipelines.sources.files.tables import layout_of
 from pipelines.sources.files.validated_rows import (
     Input,
     Part,
@@ -179,7 +179,7 @@ class _Watch:
                 found, WholeFile((bad_file(found.path, DataError(problem)),), 1, None), problem
             )
         try:
-            layout = layout_of(found.path, columns)
+            layout = open_file(found.path, columns).layout
             refuse_unnamed_series(found.path, layout, columns)
             self._wide_files().take(found.path, layout)
             whole = read_to_end(found.path, source.input, found.arrived_s, source.memory_bytes)
