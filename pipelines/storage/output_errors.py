@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from pipelines.storage.remote import Location
 from schemas.errors import OutputError, one_line
@@ -26,6 +26,6 @@ def output_errors(message: str, *others: type[Exception], fix: str = "") -> Iter
         raise OutputError(f"{message} ({reason})" + (f": {fix}" if fix else "")) from error
 
 
-def cannot_write(folder: Location, error: OSError) -> OutputError:
-    """Return the `OutputError` for an output folder that cannot be written to."""
-    return OutputError(f"{folder}: cannot write here ({error.strerror}): name another folder")
+def folder_errors(folder: Location) -> AbstractContextManager[None]:
+    """Convert an error of writing to an output folder in the ``with`` block to an `OutputError`."""
+    return output_errors(f"{folder}: cannot write here", fix="name another folder")
