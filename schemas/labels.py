@@ -128,7 +128,7 @@ def _quarantined(
         causes.append(Cause(pl.col("\0broken"), "", [unreadable]))
     for name in made:
         work = work.with_columns(bad[name][at].alias(f"\0{name}"))
-        # For a row that the reader could not read, report only the reader's problem: its cells mean nothing.
+        # If the reader could not read a row, report only the reader's problem: the cells mean nothing.
         is_faulty = pl.col(f"\0{name}") & ~pl.col("\0broken")
         causes.append(Cause(is_faulty, name, _faults_of(name)))
     return rejected_rows(raw, at, work, list(made), causes)

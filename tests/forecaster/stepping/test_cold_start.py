@@ -193,7 +193,7 @@ def test_the_error_names_the_missing_decoder_column_or_first_value(trained_model
         )
 
 
-def test_forecaster_bytes_keep_covariate_features_without_their_tables(
+def test_a_serialised_forecaster_keeps_covariate_features_but_no_covariate_values(
     trained_model: Forecaster,
 ) -> None:
     again = Forecaster.from_bytes(trained_model.to_bytes())

@@ -107,7 +107,7 @@ def test_the_dashboard_computes_scores_from_the_counts_of_the_job(finished: Path
     assert [tuple(one[name] for name in fields) for one in shown] == expected != []
 
 
-def test_the_dashboard_shows_how_long_a_series_has_no_values(finished: Path) -> None:
+def test_the_dashboard_shows_how_long_a_series_has_had_no_values(finished: Path) -> None:
     silent = OutputView(finished).fleet()["silent"]
     since = start_texts(range(WINDOWS - SILENT, WINDOWS - SILENT + 1))[0]
     assert silent["series"] == [{"series_id": "yard", "windows": SILENT, "since": since}]
