@@ -58,17 +58,7 @@ def forecast(
             rich_help_panel=o.NETWORK,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="Model to load: NAME (its champion), NAME@ALIAS, NAME/3, a run id, or a folder.",
-            show_default="none: train one with the default settings",
-            rich_help_panel=o.MODELS,
-        ),
-    ] = None,
+    model: Annotated[str | None, o.model_option("none: train one with the default settings")] = None,
     tracking_uri: o.Store = None,
     output: Annotated[
         Path | None,

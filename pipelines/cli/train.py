@@ -30,16 +30,7 @@ def train(
     horizon: o.Horizon = None,
     epochs: o.Epochs = None,
     seed: o.Seed = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="NAME",
-            help="Name of the MLflow run.",
-            show_default="the cell",
-            rich_help_panel=o.MODELS,
-        ),
-    ] = None,
+    name: Annotated[str | None, o.run_name("the cell")] = None,
     register: o.Register = None,
     sweep: Annotated[
         int | None,
