@@ -1,8 +1,7 @@
 """Write forecasts and rejected rows of a Beam pipeline into files that a rerun replaces.
 
-A file is complete or absent, and its name is computed from the identities of its rows. A bundle that an
-engine runs again therefore replaces its own files. `pipelines.read_forecasts` and
-`pipelines.read_quarantine` read the files.
+A file is complete or absent. Its name is computed from the identities of its rows, so a bundle that an engine
+runs again replaces its files. `pipelines.read_forecasts` and `pipelines.read_quarantine` read the files.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from pipelines.storage import Location, location, output_errors, store_of, write
 from schemas import quarantine
 from schemas.forecasts import IDENTITY
 
-_DIGITS = 20  # A file's name has this many hex digits of a digest: 80 bits, so equal names are very unlikely.
+_DIGITS = 20  # number of hex digits of the digest in a file's name: 80 bits, so equal names are very unlikely
 
 
 @dataclass

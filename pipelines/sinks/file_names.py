@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from forecaster.time.windows import MICROSECONDS
 
-_LONGEST_STEM = 100  # The most characters of a file name's first part. Most disks allow names of 255 bytes.
+_LONGEST_STEM = 100  # most characters of the first part of a file name; most disks allow 255 bytes
 _TIME = r"\d{8}T\d{6}Z"
 _ROW = r"(?P<partition>.+)-(?P<offset>\d{15})"
 _SHARD = r"shard-(?P<shard>\d+)-of-(?P<of>\d+)"
@@ -28,8 +28,8 @@ ROW_FILE: Final = re.compile(rf"{_ROW}-{_SHARD}\.parquet")
 def partition_stem(partition: str) -> str:
     """Return the partition's name as the first part of a file name.
 
-    This part never begins with a dot or an underscore, as a topic's name may, because readers of folders skip
-    such files. A long part is shortened, because a topic's name may be nearly as long as a file name may be.
+    A topic's name may begin with a dot or an underscore. The returned part never does, because readers of
+    folders skip such files. A long name is shortened, to leave room for the rest of the file name.
     """
     name = quote(partition, safe="")
     if name.startswith((".", "_")):

@@ -9,16 +9,15 @@ from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import PUBLISHED_REMOTELY_EVERY_S, JobNumbers, ShardNumbers, read_shards
 from pipelines.storage import Location, store_of
 
-# `JobReader` keeps the latencies of at most this many windows that some shard has not closed yet.
+# `JobReader` holds the latencies of at most this many windows that some shard has not closed yet.
 _MOST_OPEN: Final = 4096
 
 
 class JobReader:
     """Reads a job's numbers repeatedly; the latency of a window is that of its slowest shard.
 
-    A window is counted when every shard has closed it. A shard that closes
-    more than `RECENT` windows between two reads loses some latencies; these windows are left out in all
-    shards.
+    A window is counted when every shard has closed it. If a shard closes more than `RECENT` windows between
+    two reads, some of their latencies are lost. Windows with a lost latency are not counted.
 
     Args:
         folder: output folder of the job.
@@ -29,9 +28,9 @@ class JobReader:
         self.folder, self.shards = folder, shards
         self._last, self._read_s = JobNumbers(), float("-inf")
         self._window_latency = Histogram()
-        self._read_counts: dict[int, int] = {}  # The number of latencies read so far, by shard.
-        self._longest_ms: dict[int, float] = {}  # The longest latency of a window so far, by its end.
-        self._complete_since_us = 0  # Windows that end before this time are left out.
+        self._read_counts: dict[int, int] = {}  # number of latencies read so far, by shard
+        self._longest_ms: dict[int, float] = {}  # longest latency so far, by the end of the window
+        self._complete_since_us = 0  # windows that end before this time are not counted
 
     def read(self) -> JobNumbers:
         """Return the job's current numbers; an object store is read at most every two seconds."""
@@ -42,7 +41,7 @@ class JobReader:
         return self._last
 
     def read_uncached(self) -> JobNumbers:
-        """Read the numbers that the shards published last, and return them combined."""
+        """Read the latest numbers of the shards, and return the job's numbers."""
         shards = read_shards(self.folder)
         for shard in shards:
             self._record_latencies(shard)
@@ -56,7 +55,7 @@ class JobReader:
 
     def _record_latencies(self, shard: ShardNumbers) -> None:
         count, before = shard.latency.count, self._read_counts.get(shard.shard, 0)
-        # A smaller count than before shows that the worker was restarted and counts from 0 again.
+        # If the count is smaller than before, the worker was restarted and counts from 0 again.
         new = count - before if count >= before else count
         self._read_counts[shard.shard] = count
         seen = shard.recent[-new:] if new else ()

@@ -1,7 +1,7 @@
-"""The numbers that the shards of a job publish (counts, offsets, latencies), and their sums.
+"""Publish the numbers of each shard of a job (counts, offsets, latencies), and combine them for the job.
 
-Workers may be other processes, on other machines. So each shard keeps its numbers in one small file in the
-output folder, and the job reads all files. The files do not grow with the length of a run.
+Workers may run in other processes, on other machines. So each shard writes its numbers into a small file in
+the output folder, and the job reads all of these files. The files do not grow during a run.
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ class ShardNumbers:
         offsets: next offset of each partition.
         series, live: number of slots, and of series that are being forecast.
         state_bytes: size of the arrays of its state.
-        latency: time from when a batch's rows were due until its forecasts were on the disk, for every batch.
+        latency: for all batches, the time from the arrival of the rows to the writing of the forecasts.
         snapshot_at_s, snapshot_ms: wall clock at the end of the last snapshot, and its duration; 0 before the
             first.
-        model_version: version of the model that made its state; "" from an earlier version of Statecast.
+        model_version: version of the model that made the shard's state; "" in files of earlier versions of
+            Statecast.
         recent: the last `RECENT` latencies, oldest first, each as ``closed_us`` after its batch and
             milliseconds.
         drift: drift of each input of the model against the training data, by name; empty without a profile.
@@ -111,7 +112,7 @@ class JobNumbers:
 
     @staticmethod
     def of(shards: Sequence[ShardNumbers], window_latency: Histogram | None = None) -> JobNumbers:
-        """Return the numbers of a job: those of its shards combined, and the given latencies of windows."""
+        """Combine the numbers of a job's shards, and add the given latencies of windows."""
         if not shards:
             return JobNumbers()
         return JobNumbers(
@@ -167,7 +168,7 @@ class JobNumbers:
 
 
 def _added(parts: Iterable[Mapping[str, InputDrift]]) -> dict[str, InputDrift]:
-    """Return the drift of each input over all shards, from the drift of the inputs in each shard."""
+    """Add up the drift of each input over all shards."""
     total: dict[str, InputDrift] = {}
     for part in parts:
         for name, drift in part.items():
@@ -191,7 +192,7 @@ def _quantiles(prefix: str, latency: Histogram) -> dict[str, float]:
 
 
 def publish(folder: Location, numbers: ShardNumbers) -> None:
-    """Write the numbers of a shard to its file; do nothing if the output folder does not exist any more.
+    """Write the numbers of a shard to its file; do nothing if the output folder no longer exists.
 
     Raises:
         OutputError: the file cannot be written.
@@ -222,16 +223,16 @@ def read_shards(folder: Location) -> list[ShardNumbers]:
     """Return the last numbers of each shard that has published numbers."""
     found = []
     for path in _files(folder):
-        # Skip a file that is missing, incomplete or of another version, because the shard publishes again.
+        # Skip an unreadable file, and a file of another version, because the shard publishes again soon.
         with suppress(FileNotFoundError, ValueError):
             found.append(_ADAPTER.validate_json(path.read_bytes()))
     return found
 
 
 def applied(folder: Location, shards: int) -> Mapping[str, int]:
-    """Return the offset of each partition that all of its shards have reached, by partition.
+    """Return for each partition the offset that all of its shards have reached.
 
-    They have applied every row before it. The result is empty while a shard has not published yet.
+    All rows before this offset are applied. The result is empty until every shard has published.
     """
     found = read_shards(folder)
     if len(found) != shards:
@@ -241,7 +242,7 @@ def applied(folder: Location, shards: int) -> Mapping[str, int]:
 
 
 def notices_of(folder: Location) -> Location:
-    """Return the path of the file with a job's notices about its rows, in the output folder."""
+    """Return the path of the file in the output folder with a job's notices about its rows."""
     return folder / markers.NUMBERS / markers.NOTICES
 
 

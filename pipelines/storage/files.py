@@ -1,4 +1,4 @@
-"""Functions for files and folders on a disk or in an object store; `Store` documents these operations."""
+"""Define functions for files and folders on a disk or in an object store; `Store` documents them."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def write_whole(
     kept: bool = False,
     is_ours: Callable[[], bool] | None = None,
 ) -> bool:
-    """Write a file, which appears complete or not at all; return False if ``is_ours`` returned False."""
+    """Write a file as a whole or not at all; write nothing and return False if ``is_ours`` returns False."""
     return store_of(path).write_whole(write, kept=kept, is_ours=is_ours) is not None
 
 
 def write_text(
     path: Location, text: str, *, kept: bool = False, is_ours: Callable[[], bool] | None = None
 ) -> bool:
-    """Write a text file, which appears complete or not at all; see `write_whole`."""
+    """Write a text file as a whole or not at all; see `write_whole`."""
     return write_whole(path, partial(write_to, data=text.encode()), kept=kept, is_ours=is_ours)
 
 
 def write_to(target: Target, data: bytes) -> None:
-    """Write ``data`` to a path or an open file; with `partial`, `write_whole` can call this function."""
+    """Write ``data`` to a path or an open file; used through `partial` as the writer of `write_whole`."""
     if isinstance(target, Path):
         target.write_bytes(data)
     else:
@@ -45,7 +45,7 @@ def write_to(target: Target, data: bytes) -> None:
 
 
 def sync(files: Iterable[Location]) -> None:
-    """Wait until files, and their names in their folders, survive a loss of power."""
+    """Sync files and their folders to the disk, so that the files survive a loss of power."""
     files = list(files)
     for path in (*files, *{path.parent for path in files}):
         store_of(path).sync()
@@ -55,7 +55,7 @@ def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> N
     """Move ``parts`` from a hidden folder in ``output`` to ``output``, and remove the hidden folder.
 
     Raises:
-        OutputError: a part cannot be moved. The output is unchanged, or in an object store possibly new as a
+        OutputError: a part cannot be moved. The output is unchanged; in an object store, it may be new as a
             whole: see `pipelines.storage.replaced_parts`.
     """
     with output_errors(f"{output}: cannot be put in place"):
@@ -63,7 +63,7 @@ def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> N
 
 
 def complete_replacement(hidden: Location, output: Location) -> None:
-    """Complete a `replace_parts` whose process was killed, or remove its hidden folder if it is incomplete.
+    """Complete a `replace_parts` that was killed; if its hidden folder is incomplete, remove the folder.
 
     Raises:
         OutputError: an object store cannot be reached, or a part cannot be renamed.
