@@ -16,10 +16,10 @@ _ROW = r"(?P<partition>.+)-(?P<offset>\d{15})"
 _SHARD = r"shard-(?P<shard>\d+)-of-(?P<of>\d+)"
 
 BLOCK_FILE: Final = re.compile(
-    rf"(?P<first>{_TIME})-(?P<last>{_TIME})-(?P<version>.+?)-r\d+(?:-{_ROW})?-{_SHARD}\.(?:parquet|jsonl|csv)"
+    rf"(?P<first>{_TIME})-(?P<last>{_TIME})-(?P<version>.+?)-r(?P<revision>\d+)(?:-{_ROW})?-{_SHARD}\.(?:parquet|jsonl|csv)"
 )
-"""The ends of the first and the last window of forecasts, their model version, the late row that revised them
-(its partition and its offset), and the shard."""
+"""The ends of the first and the last window of forecasts, their model version and revision, the late row that
+revised them (its partition and its offset), and the shard."""
 
 ROW_FILE: Final = re.compile(rf"{_ROW}-{_SHARD}\.parquet")
 """The partition and the offset of the first row, and the shard."""
