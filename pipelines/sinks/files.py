@@ -269,9 +269,8 @@ def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
             data = store_of(file).source()
             frames.append(pl.read_parquet(data) if file.suffix == ".parquet" else read_lines(data))
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(
-                f"{file}: not a readable file of {folder.name} ({one_line(error)}): delete it"
-            ) from error
+            text = f"{file}: not a readable file of {folder.name} ({one_line(error)}): delete it"
+            raise DataError(text) from error
     return frames
 
 

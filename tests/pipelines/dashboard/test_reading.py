@@ -94,7 +94,6 @@ def test_the_dashboard_skips_deleted_and_damaged_files(texts: list[Path]) -> Non
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list of the names of files to which each file that the dashboard opens is added."""
     names: list[str] = []
-
     original = DiskStore.open_parts
 
     def record(store: DiskStore) -> IO[bytes]:
