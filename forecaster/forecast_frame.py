@@ -109,15 +109,16 @@ def train_and_forecast(
     return FleetForecast(last, trained.forecaster, scores)
 
 
-def forecast_with(model: Forecaster, windows: Windows, scored: float = 0.1) -> FleetForecast:
+def forecast_with(model: Forecaster, windows: Windows) -> FleetForecast:
     """Step every series through ``windows``, and forecast each series after its last value.
+
+    The forecasts that are issued in the last tenth of the windows are scored.
 
     Args:
         model: the forecaster.
         windows: the history of the series.
-        scored: the last share of the windows, in which the issued forecasts are scored.
     """
-    last, scores = _step(model, windows, round((1 - scored) * len(windows.values)))
+    last, scores = _step(model, windows, round(0.9 * len(windows.values)))
     return FleetForecast(last, model, scores)
 
 

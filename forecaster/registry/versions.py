@@ -103,6 +103,11 @@ def version_of(found: ModelVersion, aliases: Mapping[str, object]) -> Version:
     )
 
 
+def now_ms() -> int:
+    """Return the current time in milliseconds since 1970."""
+    return int(datetime.now(UTC).timestamp() * 1000)
+
+
 def instant(milliseconds: int) -> datetime:
     """Return a time in milliseconds since 1970 as a datetime."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
