@@ -33,7 +33,7 @@ from forecaster.time.aggregation import fill
 from forecaster.time.duplicates import NO_DUPLICATES, has_dropped
 from schemas import replaced
 
-_WINDOWS_PER_STEP = 32  # a network call of a replay steps at most this many windows
+_WINDOWS_PER_STEP = 32  # in a repair, one network call steps at most this many windows
 
 
 def with_history(shard: Shard, repair: int) -> Shard:
