@@ -33,7 +33,7 @@ from forecaster.time.windows import NEVER, Windows, latest_rows
 from forecaster.training.segments import TrainingBatch
 from schemas.errors import DataError
 
-_KEPT_BYTES = 400 * 2**20  # computed batches are cached up to this total size in bytes
+_KEPT_BYTES = 400 * 2**20  # the cache of computed batches is emptied when it is larger than this, in bytes
 
 
 @dataclass(frozen=True)

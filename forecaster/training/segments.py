@@ -147,7 +147,7 @@ class TrainingBatch:
 
     def _inverse_mean_change(self) -> Floats:
         """Return 1 over the mean change from window to window, ``[B]``; 0 for a constant series."""
-        # Average the changes of all windows: a series may be constant before the held-out windows.
+        # Average over the held-out windows, too: a series may be constant in all other windows.
         changes = np.abs(self.ahead[:, :, 0] - self.block.last)
         change = np.nansum(changes, axis=0) / np.maximum((~np.isnan(changes)).sum(axis=0), 1)
         per_change: Floats = np.divide(1.0, change, out=np.zeros_like(change), where=change > 0)
