@@ -185,7 +185,7 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log of the share of windows at a distance of at least ``z``; and the lowest p-value.
+        """Return the log of the share of windows at distance ``z`` or more, and the lowest possible p-value.
 
         Both are ``[S]``.
         """
@@ -204,7 +204,7 @@ class Anomaly:
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
     def _run_p_value(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return the log of the share of runs at least as long as the current run; and the lowest p-value.
+        """Return the log of the share of runs of the current length or more, and the lowest possible p-value.
 
         Both are ``[S]``; the logarithm is 0 outside a run.
         """

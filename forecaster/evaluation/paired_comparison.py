@@ -179,7 +179,7 @@ def compare(
     breaks = np.flatnonzero(np.diff(windows.index) > 1) + 1
     for number, rows in enumerate(blocks(split, size, breaks)):
         block, at = windows.rows(rows.start, rows.stop), np.arange(rows.start, rows.stop)
-        # The models take turns: from block to block, the other model is stepped first.
+        # The models alternate: the champion is stepped first in one block, the challenger in the next.
         # The model that steps second is faster, because the values of the block are in the CPU's caches.
         first_is_champion = number % 2 == 0
         stepped = [replay.step(block) for replay in (replays if first_is_champion else replays[::-1])]

@@ -160,7 +160,7 @@ def fleet_of(
         max_gap: number of windows without a value after which a series retires; by default it never does.
 
     Raises:
-        DataError: no series has a value, or none has two windows.
+        DataError: no series has a value, or no active period has two windows.
     """
     check_size(windows)
     if np.isnan(windows.values).all():
@@ -172,7 +172,7 @@ def fleet_of(
     order = order[np.argsort(-lengths[order], kind="stable")]
     order = order[lengths[order] > 1]
     if not len(order):
-        raise DataError("no series has two windows between its first value and its end: nothing to train on")
+        raise DataError("no active period of a series is longer than one window: nothing to train on")
     batches = tuple(order[i : i + batch_series] for i in range(0, len(order), batch_series))
     return Fleet(
         windows,

@@ -1,4 +1,4 @@
-"""One epoch of training, and the score of an epoch on the validation windows."""
+"""The epochs of training, and the score of an epoch on the validation windows."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def _refit(
     epochs: int,
     on_epoch: Callable[[Epoch], None],
 ) -> tuple[Network, list[Epoch]]:
-    """Train again from the initial weights, on all windows, for ``epochs`` epochs.
+    """Train again on all windows, from weights that are initialised as before, for ``epochs`` epochs.
 
     The learning rate of each epoch is that of the same epoch in `_fit_best_epoch`.
     """
