@@ -176,7 +176,7 @@ class Block:
     bands: Floats = field(default_factory=_absent)
 
     def counts(self, row: int) -> Bools | None:
-        """Return whether ``row`` is a window of each series (True) or padding (False), ``[S]``.
+        """Return for each series whether the row ``row`` is a window (True) or padding (False), ``[S]``.
 
         The result is None if the block has no padding.
         """

@@ -16,7 +16,7 @@ KINDS = ("spike", "level_shift", "variance_change", "flat_line", "seasonal_break
 
 _DAY_S, _WEEK_S = 86_400, 604_800
 _TRIES = 20  # an anomaly is left out if this many attempts find no place for it
-_VISIBLE = 0.25  # an anomaly whose largest change is below this many standard deviations is not visible
+_VISIBLE = 0.25  # an anomaly whose largest change is below this many standard deviations counts as invisible
 
 _Change = Callable[[Floats, slice, float, np.random.Generator], Floats]
 

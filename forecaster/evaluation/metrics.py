@@ -16,7 +16,7 @@ from forecaster.arrays import Bools, Floats, Ints
 COVERAGE = 0.9
 """Nominal coverage of the scored interval, which is between the quantiles .05 and .95."""
 _LEVEL_TOLERANCE = 1e-9
-_ROUNDING = 2.0**-48  # an error below this share of a series' largest value is rounding, and counts as 0
+_ROUNDING = 2.0**-48  # a mean error below this share of a series' largest value counts as 0: it is rounding
 
 
 def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Floats:
@@ -201,7 +201,7 @@ class Tally:
 
 
 def _interval_of(levels: tuple[float, ...]) -> tuple[int, int] | None:
-    """Return the positions of the levels that bound the interval of `COVERAGE`; None if one is missing."""
+    """Return the positions of the quantile levels .05 and .95; None if one is not among ``levels``."""
     found = [
         [k for k, level in enumerate(levels) if abs(level - bound) < _LEVEL_TOLERANCE]
         for bound in ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)

@@ -87,7 +87,7 @@ class PairedLosses:
     def _add_model(
         self, model: int, rows: slice, y: Floats, quantiles: Sequence[Floats], is_pair: Bools
     ) -> None:
-        """Add the losses of one model's forecasts; all arrays are 0 where ``is_pair`` is False."""
+        """Add the losses of one model's forecasts; actuals and forecasts are 0 where ``is_pair`` is False."""
         pinball = np.zeros_like(y)
         for level, quantile in zip(self._levels, quantiles, strict=True):
             miss = y - quantile

@@ -20,7 +20,7 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
 # The penalty of the ridge regression is at least this number, in squared scales.
-# With a smaller penalty, weights would change fast after tiny forecast changes.
+# With a smaller penalty, forecasts of tiny changes would move the weights fast.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
@@ -74,7 +74,7 @@ class Stacking:
         return frozenset({"last", "scale", "moves", "observed", "out.forecast", *members})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: sums of squares and products, stored forecasts, last values and scales."""
+        """Return the fields: sums of squares and products; stored forecasts, last values and scales."""
         anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
@@ -156,7 +156,7 @@ class Stacking:
         ]
 
     def _weights(self, own: Arrays, actual: Floats32, forecasts: Floats32, block: Block) -> Floats32:
-        """Learn from the actuals window by window, and return the weights after each: ``[M, A, T, S]``.
+        """Learn from the actuals window by window; return the weights after each window: ``[M, A, T, S]``.
 
         Args:
             own: the component's arrays; the sums are changed.
@@ -183,7 +183,7 @@ class Stacking:
 
 
 class _KnownActuals(NamedTuple):
-    """The actuals of a block and the forecasts that were issued for them, 0 where either is missing.
+    """The actuals of a block and the forecasts issued for them; both are 0 where one of them is missing.
 
     Attributes:
         forecasts: ``[T, M, A, S]`` float32, changes in scales.
@@ -240,7 +240,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide all errors by the least error, which is then 1, so that no sum of powers of errors is 0.
+    # Divide the errors by the least one: otherwise all their powers, and the sum, could underflow to 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]
