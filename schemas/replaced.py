@@ -1,7 +1,7 @@
 """Schema of replaced rows.
 
-A replaced row is an observation that does not count, because a later row has the same series and time but
-another value.
+A replaced row is an observation that does not count, because another row has the same series and time but
+another value, or the same series and event but another value or time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 """Columns and types of a frame of replaced rows.
 
-``replaced_by`` is the value of the later row. ``event_id: String`` follows if rows have one.
+``replaced_by`` is the value of the row that counts. ``event_id: String`` follows if rows have one.
 """
 
 
@@ -42,9 +42,9 @@ def notice(count: int, kept: str) -> list[str]:
     if not count:
         return []
     line = (
-        f"{count:,} rows were replaced by a later row of the same series and time ({kept}): their values "
-        "differ; where both are right, add them up (windows.aggregate = 'sum'), name a column that tells the "
-        "rows apart (data.event_id), or, in an hour that occurs twice in local time, write times with an "
-        "offset from UTC"
+        f"{count:,} rows were replaced by another row of the same series and time or event ({kept}): their "
+        "values differ; where both are right, add them up (windows.aggregate = 'sum'), name a column that "
+        "identifies each event (data.event_id), or, in an hour that occurs twice in local time, write times "
+        "with an offset from UTC"
     )
     return [line]

@@ -22,12 +22,14 @@ from forecaster.shards.sharding import Splitter
 class Disk:
     """The snapshot and the output files of one shard, in memory.
 
+    The snapshot is a copy of the shard, which `restore` encodes and decodes, since most are never restored.
+
     The key of a file of forecasts is its first window and the window after its last one. The key of a file
     of late or quarantined rows is its partition and first offset. The key of a file of revised forecasts is
     both, the partition and the offset of its first late row first.
     """
 
-    snapshot: bytes | None = None
+    snapshot: Shard | None = None
     forecasts: dict[tuple[int, int], Forecasts] = field(default_factory=dict)
     late: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
     quarantined: dict[tuple[str, int], pl.DataFrame] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Disk:
 
         Remove the files that were written after the snapshot.
         """
-        shard = cold if self.snapshot is None else snapshot.from_bytes(self.snapshot)
+        shard = cold if self.snapshot is None else snapshot.from_bytes(snapshot.to_bytes(self.snapshot))
         closed = -1 if shard.closed_through is None else shard.closed_through
         self.forecasts, self.shadows = (
             {name: one for name, one in files.items() if name[0] <= closed}

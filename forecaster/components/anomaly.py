@@ -1,4 +1,4 @@
-"""Compute the p-value of each value, given the forecast issued one window before; raise alarms at anomalies.
+"""Compute the p-value of each value, given the forecast issued one window before; raise alarms.
 
 Letters: T windows, S series, E edges, Q quantiles.
 """
@@ -48,22 +48,25 @@ _PRIOR = 20.0  # the initial shares of a new series weigh as much as this many o
 # In a normal distribution with 5 % of the values beyond the edge, the average excess is 0.25 band widths.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
-# The shares of distances and runs are averages over about the last `_MEMORY` / ``rate`` windows.
-# `_MEMORY` / ``rate`` is the number of windows in which about `_MEMORY` alarms are wanted.
+# The shares of distances are averages over about the last `_MEMORY` / ``rate`` windows.
+# In `_MEMORY` / ``rate`` windows, about `_MEMORY` alarms are wanted.
 _MEMORY = 20.0
-# These are the smallest and the largest number of windows over which the shares are averaged.
-# Beyond a million windows, float32 would round the update of a share to 0.
+# `_MEMORY` / ``rate`` is clipped to this range.
+# If shares were averaged over many million windows, float32 would round the update of a share to 0.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
-# The number is not round: rounding must not decide whether a change of whole scales reaches an edge.
+# If the width were 0.1 scales, a change of one scale would be exactly at 10, one of `_DISTANCES`.
+# Rounding errors would then decide whether a change of one scale counts as reaching 10.
 _LEAST_BAND = 0.0971
 # A value counts as equal to its forecast if they differ by at most this share of the forecast.
 _ROUNDING = 1e-15
 
-_YOUNG = 40  # a series raises alarms after this many windows, and its runs have p-values after this many runs
-_STEP = 0.4  # an alarm lowers the natural logarithm of the p-value threshold by this number
+# A series raises no alarm in its first `_YOUNG` windows with a p-value.
+# The first `_YOUNG` runs of a series have no p-values.
+_YOUNG = 40
+_STEP = 0.4  # an alarm lowers the natural logarithm of the p-value threshold by about this number
 _DEBT = 6.0  # while a series has raised this many alarms more than wanted, it raises no other alarm
-_MOST = 0.1  # the p-value threshold is at most this number, or 3 times ``rate`` if that is larger
+_MOST = 0.1  # the p-value threshold is at most this number, or 3 times ``rate`` (up to 0.95) if larger
 _CALM = 0.05  # an anomaly ends when a p-value is at least this number, or ``rate`` if that is larger
 # The first bit of ``alarming`` is set while an anomaly lasts.
 # The second bit of ``alarming`` is set while the value has been the same in every window since the alarm.
@@ -125,7 +128,7 @@ class Anomaly:
 
     @cached_property
     def _memory(self) -> float:
-        """The number of windows (or runs) over which the share of distances (or lengths) is averaged."""
+        """The largest number of windows, or of runs, over which their shares are averaged."""
         return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
@@ -182,7 +185,7 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log share of windows at a distance of at least ``z``, and the lowest possible p-value.
+        """Return the log of the share of windows at distance ``z`` or more, and the lowest possible p-value.
 
         Both are ``[S]``.
         """
@@ -201,7 +204,7 @@ class Anomaly:
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
     def _run_p_value(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return the log share of runs at least as long as the current run, and the lowest possible p-value.
+        """Return the log of the share of runs of the current length or more, and the lowest possible p-value.
 
         Both are ``[S]``; the logarithm is 0 outside a run.
         """
@@ -256,24 +259,6 @@ def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
     inside = np.array([sum(NormalDist().cdf(-min(z, 1.0) * u) for u in usual) for z in _DISTANCES])
     shares: Floats = inside * np.exp(-np.maximum(_DISTANCES - 1.0, 0.0) / excess[:, None])
     return shares
-
-
-def migrated(own: Arrays) -> Arrays:
-    """Convert arrays of format 1 (mean excess, share of repeats, threshold) to the present format."""
-    series = len(own["last"])
-    after = {name: np.zeros((series, *f.shape), f.dtype) for name, f in _FIELDS.items()}
-    low, middle, high = own["expected"].T
-    least = 8 * _ROUNDING * np.abs(middle) + np.finfo(float).tiny
-    after["expected"][:] = np.stack(
-        [middle, np.maximum(middle - low, least), np.maximum(high - middle, least)], axis=1
-    )
-    after["beyond"][:] = _normal_shares(0.05, 0.95, own["excess"].astype(np.float64))
-    # Multiply by 10: format 1 counted only values outside the band, which are one in ten.
-    after["known"][:] = 10 * own["beyond"]
-    after["lasting"][:] = own["repeats"].astype(np.float64)[:, None] ** _RUNS
-    after["runs"][:] = after["known"] * (1.0 - own["repeats"])
-    after["run"][:], after["last"][:] = own["run"], own["last"]
-    return after
 
 
 def migrated_from_2(own: Arrays) -> Arrays:

@@ -22,8 +22,8 @@ from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800
-# At most this share of windows raises an alarm, if windows are months, quarters or years.
-# The usual rate of one alarm a week would be several alarms in each window of a month or longer.
+# At most this many alarms are wanted per window, if windows are months, quarters or years.
+# The default rate of one alarm a week would be several alarms in each window of a month or longer.
 _LARGEST_CALENDAR_RATE = 0.05
 
 
@@ -118,7 +118,7 @@ def _interval_and_anomaly(
 ) -> Iterator[Component]:
     """Yield the components that calibrate quantiles and raise alarms, if they are configured."""
     levels = config.quantiles
-    # a point forecast has no quantiles to calibrate, and no outer quantiles for p-values
+    # a point forecast has no quantiles to calibrate, and no outer quantiles to compute p-values from
     if len(levels) == 1:
         return
     if online.intervals:

@@ -13,15 +13,16 @@ from statistics import NormalDist
 import numpy as np
 
 from forecaster.arrays import Arrays, Bools, Floats, Floats32
+from forecaster.components.anchors import anchor_horizons, by_horizon
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
-from forecaster.components.experts.stacking import anchor_horizons, by_horizon
 from forecaster.components.scores import scored_places
 
 # After this many residuals, the quantiles are at the learned distances from the median.
 # With fewer residuals, a quantile's distance is a weighted mean of the learned distance and the network's.
 _TRUSTED = 40
-# A residual counts as at most this many units, so that an outlier does not widen intervals for months.
+# In the running mean of absolute residuals, a residual counts as at most this many units.
+# So one outlier does not widen the intervals for months.
 _LARGEST = 8.0
 # A residual within this many units of a quantile counts as partly below it and partly above it.
 # Without this range, the last bit of a forecast would decide the side of a residual.
@@ -111,8 +112,8 @@ class Intervals:
             if k:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], np.moveaxis(distance[:, k], 0, 2), out=out[q])
-        # Clip the median to the range between the two quantiles next to it.
-        # If a lower quantile is above the median, nearly all actuals are above the median.
+        # Move the median, not the quantiles: clip it to the range between the two quantiles next to it.
+        # A lower quantile rises above the median only if most actuals were above the median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         own = {name: series_first(array) for name, array in own.items()}
         return own, replace(block, bands=bands)
@@ -120,9 +121,9 @@ class Intervals:
     def _learned_distances(
         self, own: Arrays, block: Block, network: Floats
     ) -> tuple[Floats, Floats32, Floats]:
-        """Learn the offsets window by window, and return the distances of the quantiles from the median.
+        """Learn the offsets window by window, and return the learned part of the quantiles' distances.
 
-        A distance is negative for a quantile below the median.
+        The distances are from the median. A distance is negative for a quantile below the median.
 
         Args:
             own: the component's arrays, changed in place.
@@ -181,7 +182,7 @@ class Intervals:
         rate = np.maximum(rates, 1.0 / (own["known"] + 20.0)).astype(np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):
             over = (band - residual[:, None]) / (2 * _TIE * unit[:, None])
-        # ``below`` is 1 for a residual below the quantile, 0 for one above it, and in between for a near tie.
+        # ``below`` is 1 for a residual below the quantile, 0 for one above it, and between for a near tie.
         below = np.clip(over + 0.5, 0.0, 1.0)
         for k, level in enumerate(self._outer):
             own["offset"][:, k] += np.where(moves, rate * (level - below[:, k]), 0)

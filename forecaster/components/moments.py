@@ -16,21 +16,23 @@ from forecaster.components.base import Block, Field
 
 # The rounding error of a value is at most about this share of the level: a few steps of float64.
 _ROUNDING = 2.0**-50
-# A scale of at most this many rounding errors may be rounding alone: the series counts as constant.
+# A scale of at most this many rounding errors may come from rounding alone: the series counts as constant.
 _CONSTANT = 16.0
 _LEAST = 1e-150  # a scale is at least this number: float64 can hold its square and the inverse of the square
-_LARGEST = 8.0  # a change is clipped to this many scales
-_LARGEST_DISTANCE = 20.0  # the distance of a value from the mean is clipped to this many spreads
+# A change is clipped to this many scales. The limit doubles with each clipped change in a row.
+_LARGEST = 8.0
+_LARGEST_DISTANCE = 20.0  # the limit of a value's distance from the mean is at least this many spreads
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast mean
 _LONGEST_RUN = 40  # ``run`` counts consecutive changes that are clipped, up to this number
-_STILL = 24  # a series counts as constant after more than this many equal values
-# If a series is constant from its first value on, up to this many first changes are ignored.
+_STILL = 24  # a series counts as constant if all its values so far, at least this many, are equal
+# Up to this many changes of a series that was constant from its first value on are ignored.
 # A broken reading makes two changes: away from the level, and back. A step makes one.
 _IGNORED_CHANGES = 2
-# A ``run`` above this number counts no changes: it means that a constant series is back at its level.
+# A ``run`` above this number is no count: it marks a constant series that has returned to its level.
 # The series forgets its broken reading after ``run - _RETURNED`` more values.
 _RETURNED = 64
-_EARLY_UNIT = 0.3  # before a whole season has passed, the unit is at least this share of the spread
+# With less than one season of seasonal changes, the unit is at least this share of the spread.
+_EARLY_UNIT = 0.3
 _LEAST_UNIT = 0.01  # the unit is always at least this share of the spread
 
 _FIELDS = {
@@ -179,7 +181,7 @@ class _Running:
         change = np.where(has_value & begun, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
         run = self.run
         most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
-        # The mean of a constant series is its level: a value equal to the mean has returned to the level.
+        # The mean of a constant series is its level: a value equal to the mean is a return to the level.
         returns = still & (run > 0) & (run <= _IGNORED_CHANGES) & (value == self.mean)
         is_far = begun & (change > most) & ((most > 0) | (still & (run < _IGNORED_CHANGES)) | returns)
         longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), np.where(still & (change == 0), run, 0))
@@ -219,7 +221,7 @@ class _Running:
         self.unit = np.maximum(unit, _LEAST_UNIT * self.spread)
 
     def _update_range(self, value: Floats, has_value: Bools, begun: Bools, weight: Floats) -> None:
-        """Update the lowest and highest value, and the mean distances by which values exceed them."""
+        """Update the lowest and highest value, and the mean distances by which new values pass them."""
         low = np.where(has_value & ((value < self.lowest) | ~begun), value, self.lowest)
         high = np.where(has_value & ((value > self.highest) | ~begun), value, self.highest)
         self.falls = self.falls + weight * (np.where(begun, self.lowest - low, 0.0) - self.falls)

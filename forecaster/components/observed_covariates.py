@@ -87,9 +87,9 @@ def ring_field(name: str) -> str:
 
 
 def _inputs(block: Block) -> Floats32:
-    """Return the last observation less the mean, the change, and 1 for an observation: ``[T, S, 3]``.
+    """Return the last observation less the mean, the change, and whether there is an observation.
 
-    The first two are in spreads, and 0 instead of NaN; the third is 0 if the observation is missing.
+    The result is ``[T, S, 3]``. The first two are in spreads, and 0 instead of NaN. The third is 1 or 0.
     """
     x = np.zeros((*block.values.shape, INPUTS_PER_COVARIATE), np.float32)
     with np.errstate(invalid="ignore", over="ignore"):

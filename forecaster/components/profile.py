@@ -25,18 +25,18 @@ VALUE = "value"
 BUCKETS = 10
 """B; the edges of the buckets are the deciles of the training values."""
 
-_FEWEST = 50  # an input with fewer values than this has no deciles, because they would be too rough
-# a profile has at most this many series: with more, it would be larger than most networks
+_FEWEST = 50  # a series has no deciles of an input with fewer values than this: they would be inexact
+# a profile has at most this many series: with more series, the profile would be larger than most networks
 _MOST_SERIES = 20_000
-# deciles are computed from at most this many windows: more would take long and be no more exact
+# deciles are computed from at most this many windows: more would hardly make them more exact
 _MOST_WINDOWS = 8_192
-_SERIES_AT_ONCE = 1_000  # values are sorted in copies of this many series at a time, to limit memory
+_SERIES_AT_ONCE = 1_000  # the values of this many series at a time are copied and sorted, to limit memory
 _WHOLE = 250  # a share is stored in one byte: as the share times this number, rounded
 _IDS, _EDGES, _SHARES = "profile.ids", "profile.edges", "profile.shares"
 
 
 def bucket_of(values: Floats, edges: Floats32) -> Ints:
-    """Return the bucket of each value: the number of edges that are at most the value.
+    """Return the bucket of each value: the number of edges that are not above the value.
 
     Args:
         values: ``[T, S, I]`` float64; a NaN is in bucket 0.
@@ -153,7 +153,7 @@ class Profile:
 
 def _deciles(values: Floats) -> Floats32:
     """Return the deciles of each series, ``[S, B - 1]`` float32; NaN for a series with too few values."""
-    ordered = np.sort(values, axis=0)  # the values of each series come first, and NaN last
+    ordered = np.sort(values, axis=0)  # sorting puts NaN after the values of a series
     count = (~np.isnan(values)).sum(axis=0)
     places = np.ceil(np.arange(1, BUCKETS)[:, None] * count / BUCKETS).astype(np.int64)
     deciles = np.take_along_axis(ordered, np.minimum(places, np.maximum(count - 1, 0)), axis=0)

@@ -50,7 +50,7 @@ class Ring:
         after = {"values": series_first(ring)}
         history = np.empty((self.longest_lag + windows, block.values.shape[1]))
         history[self.longest_lag :] = block.values
-        kept = min(windows, self.windows)  # if the block is longer than the ring, keep only its last windows
+        kept = min(windows, self.windows)  # a block longer than the ring: store only its last windows
         if len(block.start) == 1:
             start = int(block.start[0])
             filled = 0

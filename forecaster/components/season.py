@@ -15,7 +15,7 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.time.frequency import Frequency
 
 _DAY_S, _WEEK_S = 86_400, 604_800
-_LONGEST = 288  # the longest season in the state has this many windows: a day of 5-minute windows
+_LONGEST = 288  # a season in the state has at most this many windows: a day of 5-minute windows
 _LARGEST = 8.0  # a value counts as at most this many scales away from the shape of its phase
 
 
@@ -35,7 +35,7 @@ def likely_season(freq: Frequency) -> int:
 
 
 def ring_season(ring: int, freq: Frequency) -> int:
-    """Return how many windows the season in the state has; 1 (no season) if it exceeds the ring or 288."""
+    """Return how many windows the season in the state has; 1 (no season) if that exceeds the ring or 288."""
     season = likely_season(freq)
     return season if season <= min(ring, _LONGEST) else 1
 

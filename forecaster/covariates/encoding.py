@@ -26,9 +26,10 @@ from schemas.errors import DataError
 from schemas.observations import LARGEST
 
 _MOST_WORDS = 64
-# A column of numbers counts as constant if its standard deviation is at most this share of the mean.
+# A column of numbers counts as constant if its standard deviation is at most this share of its mean.
 _ROUNDING = 2.0**-48
-# Standardised numbers are clipped to this many deviations, which a single 1 among 10,000 zeros reaches.
+# Standardised numbers are clipped to this range, in standard deviations from the mean.
+# A single 1 among 10,000 zeros is that far from the mean.
 _MOST_SPREADS = 100.0
 SERIES, TIME = "series_id", "timestamp"
 
@@ -97,7 +98,7 @@ class Column(Settings):
 
 
 class Features(Settings):
-    """All features of a network, in order; saved with its weights.
+    """The encoding of all covariates of a network, in order; saved with its weights.
 
     Attributes:
         calendar: periods; the phase of every window in each of them is a feature.
@@ -165,7 +166,9 @@ def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
     rows = in_training if in_training.any() else np.ones_like(in_training)
     names = [name for name in table.frame.columns if name not in (SERIES, TIME)]
     if not names:
-        raise DataError(f"{table.name}: has no column beside {SERIES} and {TIME}: add one, or leave it out")
+        raise DataError(
+            f"{table.name}: has no column beside {SERIES} and {TIME}: add one, or leave the table out"
+        )
     return tuple(_fitted(table, table.frame[name], rows) for name in names)
 
 
@@ -173,7 +176,7 @@ def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
     """Return the encoding of a column, fitted to the rows where ``rows`` is True."""
     given = cells.given(column)
     is_number = cells.numbers(column).is_not_null() & given
-    # If most cells are numbers, the column is numeric: one typing error must not turn it into text.
+    # If half of the cells or more are numbers, the column is numeric: one typing error must not make it text.
     if int(is_number.sum()) * 2 >= int(given.sum()):
         number = _numbers(table, column)[rows]
         known = number[~np.isnan(number)]
@@ -184,7 +187,7 @@ def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
     if len(words) > _MOST_WORDS:
         raise DataError(
             f"{table.name}: column {column.name}: holds {len(words):,} different texts, and {_MOST_WORDS} "
-            "are the most: leave the column out, or put them into groups"
+            "are the most: leave the column out, or replace the texts by groups"
         )
     return Column(name=column.name, words=words or ("",))
 

@@ -96,7 +96,7 @@ class Covariates:
             return Covariates()
         features = Features.fit(tables, windows, freq, held_from)
         if not decoder:
-            # Leave the calendar features out: without a decoder, the network's inputs contain the calendar.
+            # Leave the calendar features out: only a decoder needs them. Other inputs contain the calendar.
             features = features.model_copy(update={"calendar": ()})
         return Covariates.of(features, freq, tables)
 

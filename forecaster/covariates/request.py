@@ -90,7 +90,7 @@ def read_history(
 
 
 def _polars_frame(table: Any, names: list[str]) -> pl.DataFrame:
-    """Return the columns ``names`` of a Polars or pandas frame; a column of lists or objects is refused.
+    """Return the columns ``names`` of a Polars or pandas frame; refuse lists, objects and booleans.
 
     Raises:
         DataError: a column is absent or occurs twice, or a cell holds a list, an object, true or false.

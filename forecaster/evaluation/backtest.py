@@ -17,7 +17,7 @@ from forecaster.model import Forecaster
 from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 
-_BLOCK = 256  # a block has this many windows: the forecasts of a whole history would not fit into memory
+_BLOCK = 256  # a block has at most this many windows: a whole history of forecasts would not fit into memory
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def last_values(values: Floats) -> Floats:
 
 
 def _last(horizon: int) -> Ints:
-    """Return zeros, ``[N]``: each horizon repeats the last window."""
+    """Return how many windows ago persistence takes the value of each horizon from: zeros, ``[N]``."""
     return np.zeros(horizon, np.int64)
 
 

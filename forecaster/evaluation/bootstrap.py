@@ -20,9 +20,10 @@ from forecaster.arrays import Floats
 
 _RESAMPLES = 2000
 _SEED = 0  # a fixed seed, so that the same losses always give the same interval
-_SIGNIFICANT = 1.959963984540054  # this is the 97.5 % quantile of the normal distribution
+_SIGNIFICANT = 1.959963984540054  # this is the 97.5 % quantile of the standard normal distribution
 _ROUNDING = 1e-12
-_LEAST_LOSS = 1e-6  # losses below this share of the error of seasonal naive count as rounding
+# An improvement is divided by the champion's mean loss, or by this share of seasonal naive's error if larger.
+_LEAST_LOSS = 1e-6
 
 
 class Improvement(NamedTuple):
@@ -55,8 +56,8 @@ def block_length(differences: Floats) -> int:
     covariance = np.array(lagged)
     limit = _SIGNIFICANT * math.sqrt(math.log10(count) / count)
     is_significant = np.abs(covariance[1:] / covariance[0]) > limit
-    last = _last_significant(is_significant, silent_lags)
-    width = min(2 * max(last, 1), most_lags)
+    first_silent = _first_silent_lag(is_significant, silent_lags)
+    width = min(2 * max(first_silent, 1), most_lags)
     lag = np.arange(-width, width + 1)
     # These weights are the flat-top lag window of Politis & White.
     weight = np.clip(2.0 * (1.0 - np.abs(lag) / width), 0.0, 1.0)
@@ -69,7 +70,7 @@ def block_length(differences: Floats) -> int:
     return int(min(max(math.ceil(length), 1), most))
 
 
-def _last_significant(is_significant: np.ndarray, silent_lags: int) -> int:
+def _first_silent_lag(is_significant: np.ndarray, silent_lags: int) -> int:
     """Return the first of ``silent_lags`` successive lags that are not significant.
 
     If there are no such successive lags, return the largest significant lag.

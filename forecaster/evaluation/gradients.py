@@ -126,7 +126,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
             )
     finally:
         hook.remove()
-    # Series share no state, so the gradient of the sum is the gradient of each series' own loss.
+    # Series share no state: the gradient of the sum, for one series, is the gradient of its own loss.
     loss = _loss_by_series(network, quantiles[:, 0], moment.target).sum()
     last, *gradients = torch.autograd.grad(loss, [head_inputs[-1], *reversed(carried)])
     norms = [last.squeeze(0).norm(dim=-1), *(g.movedim(1, 0).flatten(1).norm(dim=-1) for g in gradients)]

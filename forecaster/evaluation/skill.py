@@ -72,7 +72,7 @@ class BaselineComparison:
         return found
 
     def by_series(self, rows: Mapping[str, int]) -> pl.DataFrame:
-        """Return one row for each series, the worst first, see `series_table`."""
+        """Return one row for each series, sorted by MASE, highest first; see `series_table`."""
         return series_table(self.errors[self.label], self.errors.get(SEASONAL_NAIVE), self.scale, rows)
 
     def _scores_of(self, label: str) -> list[dict[str, Any]]:
@@ -110,7 +110,7 @@ def skill(scores: pl.DataFrame, model: str, baseline: str) -> float | None:
 
 
 def interval_name(errors: pl.DataFrame) -> str | None:
-    """Return the nominal coverage of the outermost quantiles in percent, such as ``90``; None without any."""
+    """Return the nominal coverage of the interval in percent, such as ``90``; None for point forecasts."""
     levels = [float(name[1:]) for name in quantile_columns(errors)]
     return f"{levels[-1] - levels[0]:g}" if len(levels) > 1 else None
 
@@ -148,7 +148,7 @@ def _pinball(name: str, level: float) -> pl.Expr:
 def series_table(
     own: pl.DataFrame, naive: pl.DataFrame | None, scale: Scale, rows: Mapping[str, int]
 ) -> pl.DataFrame:
-    """Return one row for each series, the worst first.
+    """Return one row for each series, sorted by MASE, highest first.
 
     Args:
         own: errors of the model.

@@ -16,7 +16,7 @@ from forecaster.shards.batch import Batch, is_quarantine
 from forecaster.shards.close_windows import close_windows
 from forecaster.shards.counts import Counts, by_kind
 from forecaster.shards.history import Copy
-from forecaster.shards.lateness import LATE_THROUGH, NEVER, Repair, largest_watermark, split_late_rows
+from forecaster.shards.lateness import CLOSED, NEVER, Repair, largest_watermark, split_late_rows
 from forecaster.shards.models import Models
 from forecaster.shards.repair import repair_windows, with_history
 from forecaster.shards.shard import (
@@ -28,7 +28,8 @@ from forecaster.shards.shard import (
     optional_pending_columns,
     slots_of,
 )
-from forecaster.time.aggregation import EVENTS, ORIGIN, PARTITION
+from forecaster.shards.versions import CHANGED, drop_versions
+from forecaster.time.duplicates import EVENTS, ORIGIN, PARTITION
 from schemas import quarantine
 
 # The beginning of 1678: validation rejects observations before this time (`schemas.observations`).
@@ -75,7 +76,7 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
-    """Return True if the batch must wait, because the shard lacks earlier rows or some of the partitions."""
+    """Return whether the batch must wait for earlier rows of its partition, or for unannounced partitions."""
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 
@@ -84,7 +85,7 @@ def _apply_next(
     shard: Shard, batch: Batch, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply a batch that begins at or before the next offset of its partition."""
-    # First repair the rows that an earlier call has left, so that a rerun repairs the same rows together.
+    # First repair the late rows of earlier batches, so that a rerun repairs the same rows together.
     for after, repaired in repair_windows(shard, models):
         shard = after
         yield after, repaired
@@ -121,10 +122,12 @@ def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Out
     freq = models.first.window_config.frequency
     repair = _repair_of(shard, models)
     in_time, too_late = split_late_rows(rows, batch.partition, before_us, shard.closed_through, freq, repair)
+    repaired = 0
     if len(in_time):
         with_partition = in_time.with_columns(pl.lit(batch.partition).alias(PARTITION))
         shard, with_slots = _assign_slots(shard, with_partition, models)
-        shard = _with_late_records(shard, with_slots["slot"], in_time)
+        if CLOSED in in_time.columns:
+            shard, with_slots, repaired = _with_closed_windows(shard, with_slots, in_time[CLOSED], models)
         waiting = [frame for frame in (shard.pending, with_slots) if len(frame)]
         shard = replace(shard, pending=pl.concat(waiting, how="diagonal") if len(waiting) > 1 else with_slots)
     bad_files = int((rejected["row"] == 0).sum()) if len(rejected) else 0
@@ -138,7 +141,7 @@ def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Out
         pending=len(in_time),
         outside=batch.outside if batch.start >= next_offset else 0,
         bad_files=0 if is_again else bad_files,
-        repaired=int(in_time[LATE_THROUGH].count()) if LATE_THROUGH in in_time.columns else 0,
+        repaired=repaired,
     )
     watermark = {} if is_again else {batch.partition: largest_watermark((before_us, batch.watermark_us))}
     shard = replace(
@@ -152,23 +155,41 @@ def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Out
 
 
 def _repair_of(shard: Shard, models: Models) -> Repair | None:
-    """Return which late rows the shard repairs; None if it repairs none."""
+    """Return the limits of the late rows that the shard repairs; None if it repairs none."""
     if shard.history is None:
         return None
     copies = shard.history.copies
     return Repair(models.repair, copies[0].through if copies else NEVER)
 
 
-def _with_late_records(shard: Shard, slot: pl.Series, rows: pl.DataFrame) -> Shard:
-    """Return the shard with a record of each late row that is to be repaired, see `History.late`."""
-    if shard.history is None or LATE_THROUGH not in rows.columns:
-        return shard
-    records = rows.select(slot, "window", LATE_THROUGH).drop_nulls(LATE_THROUGH)
-    return replace(shard, history=replace(shard.history, late=pl.concat([shard.history.late, records])))
+def _with_closed_windows(
+    shard: Shard, rows: pl.DataFrame, closed: pl.Series, models: Models
+) -> tuple[Shard, pl.DataFrame, int]:
+    """Drop other versions of the rows' events, and record the rows that change closed windows.
+
+    Args:
+        shard: the shard.
+        rows: rows to be used, as pending rows.
+        closed: the column `CLOSED` of the rows.
+        models: the model versions of the job.
+
+    Returns:
+        The shard with the records (`History.late`) and with the versions that no longer count, the rows with
+        the versions among them that do not count, and the number of records.
+    """
+    rows = rows.with_columns(closed, pl.col("window").alias(CHANGED))
+    if "event_id" in rows.columns:
+        shard, rows = drop_versions(shard, rows, models.repair, models.duplicates)
+    records = rows.filter(pl.col(CHANGED) <= pl.col(CLOSED)).select(
+        "slot", window=CHANGED, late_through=CLOSED
+    )
+    if shard.history is not None and len(records):
+        shard = replace(shard, history=replace(shard.history, late=pl.concat([shard.history.late, records])))
+    return shard, rows.drop(CLOSED, CHANGED), len(records)
 
 
 def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Shard, pl.DataFrame]:
-    """Return the shard with a slot for every series of the rows, and the rows as pending rows with slots."""
+    """Return the shard with a slot for every series of ``rows``, and ``rows`` in the form of pending rows."""
     windows = models.first.window_config
     joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
     if joined["slot"].null_count():

@@ -19,7 +19,8 @@ from forecaster.shards.shard import NONE_REPLACED, Shard, slots_of
 from forecaster.state import State, live
 from forecaster.stepping.advance import advance_in_place
 from forecaster.stepping.lifecycle import forgotten_after
-from forecaster.time.aggregation import NO_DUPLICATES, fill
+from forecaster.time.aggregation import fill
+from forecaster.time.duplicates import NO_DUPLICATES
 from schemas import replaced
 
 # Slots of forgotten series slow down steps: they are freed if they are more than one in this many slots.
@@ -29,7 +30,7 @@ BLOCK_STEPS = 1 << 18
 """A block has at most this many series-steps: its forecasts take about 150 MB."""
 
 ClosedBlock = tuple[Forecasts, pl.DataFrame, Forecasts | None]
-"""Forecasts of a block of windows, rows of the block that later rows replaced, forecasts of the shadow."""
+"""Forecasts of a block of windows, rows of the block that other rows replaced, forecasts of the shadow."""
 
 
 def close_windows(
@@ -69,7 +70,7 @@ def close_windows(
         yield replace(shard, pending=pending[high:]), closed
     # Also change the version of a shard in which no series is live.
     # Otherwise the shards of a stopped job could have different versions.
-    # A model change waits for its window, so that there is time to re-warm the state.
+    # A change at a later window is not made yet, so that there is time to re-warm the state.
     changed = _with_version_of(shard, through, models)
     if every:
         changed = _with_copy(changed, through + 1, every)
@@ -144,7 +145,9 @@ def _close_block(
     duplicates = NO_DUPLICATES
     if len(rows):
         window, slot = rows["window"].to_numpy() - start, rows["slot"].to_numpy().astype(np.int64)
-        duplicates = fill(values, rows, window, slot, forecaster.window_config, past, names)
+        duplicates = fill(
+            values, rows, window, slot, forecaster.window_config, past, names, models.duplicates
+        )
     forecasts = advance_in_place(forecaster, shard.state, values, start, past=past)
     shadow = _step_shadow(shard, models.shadow, values, start, past, names)
     if shard.history is not None:

@@ -1,4 +1,4 @@
-"""Count every row of a job exactly by its outcome, and sum the errors of its forecasts."""
+"""Count the rows of a job by their outcome, and sum the errors of its forecasts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,6 @@ from forecaster.shards.score_sums import Scores, add_scores
 from schemas import quarantine
 
 _KINDS = frozenset(quarantine.KINDS)
-_KIND_OF_OLD_KEY = {
-    "is a day or seconds since 1970: write 2013-01-31": "is a number that may be no time",
-    "cells other than the header's": "row cannot be read",
-    "is no JSON object": "message cannot be decoded",
-    "cannot be decoded": "message cannot be decoded",
-    "the message is empty (a tombstone)": "message is empty",
-}
-"""Old key in the ``quarantined`` counts of snapshots of earlier versions -> kind that replaced it."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +24,13 @@ class Counts:
         used: rows that were aggregated into closed windows.
         quarantined: rejected rows by kind of fault (see `schemas.quarantine.KINDS`). A key that is not such a
             kind is counted as "other", so that the text of a cell never becomes a key.
-        duplicates: rows of closed windows that were not used, because a later row has the same series and
-            time.
-        repaired: late rows that the job used, because they came within ``windows.repair``. They are part of
-            the used rows or of the duplicates.
+        duplicates: rows of closed windows that were not used, because another row has the same series and
+            time, or the same series and event.
+        repaired: rows that changed windows that had closed, because they came within ``windows.repair``: late
+            rows, and rows in time of an event that had another version. They are counted elsewhere, too.
         replayed: rows of the quarantine that were read again. They are part of the quarantined rows, too,
             unless an earlier job in the same output folder has rejected them.
-        replaced: the duplicates whose value differs from that of the row that was used.
+        replaced: the duplicates that differ from the row that was used, in their value or time.
         late: rows that arrived after their window had closed.
         pending: rows whose window is still open.
         outside: rows outside the job's time bounds, not part of ``rows_in``.
@@ -71,7 +63,6 @@ class Counts:
         if not self.quarantined.keys() <= _KINDS:
             by_kind_of_fault: dict[str, int] = {}
             for kind, rows in self.quarantined.items():
-                kind = _KIND_OF_OLD_KEY.get(kind, kind)
                 kind = kind if kind in _KINDS else quarantine.OTHER
                 by_kind_of_fault[kind] = by_kind_of_fault.get(kind, 0) + rows
             object.__setattr__(self, "quarantined", by_kind_of_fault)

@@ -19,18 +19,22 @@ from forecaster.arrays import Ints
 from forecaster.state import State
 
 LATE_ROWS: dict[str, pl.DataType] = {"slot": pl.Int32(), "window": pl.Int64(), "late_through": pl.Int64()}
-"""Columns of the record of late rows that are repaired: ``late_through`` is the last window that the row's
-partition had closed before the row. The row changes the forecasts of ``window`` to ``late_through``."""
+"""Columns of the record of rows that change closed windows.
+
+``late_through`` is the last window that the row's partition had closed before the row. The row changes the
+forecasts of ``window`` to ``late_through``.
+"""
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
 
-_MOST_ROUNDED = 32  # the interval of copies is rounded up to blocks of at most this many windows
+# copies are taken at whole blocks, or at multiples of this many windows if blocks are longer
+_MOST_ROUNDED = 32
 
 
 def copied_every(repair: int, windows_per_step: int) -> int:
     """Return the number of windows between two copies of the state of a shard.
 
-    It is ``repair``, rounded up to the next window at which a block ends anyway.
+    It is ``repair``, rounded up to a multiple of the windows in a block, or of 32 if blocks are longer.
 
     Args:
         repair: ``windows.repair``, above 0.
@@ -61,12 +65,12 @@ class Copy:
 
 @dataclass(frozen=True)
 class History:
-    """The recent past of a shard.
+    """The recent past of a shard: copies of its state, and rows of windows closed after the first copy.
 
     Attributes:
         copies: copies of the state, the earliest first; empty before the first window is closed.
         rows: rows of the closed windows after the earliest copy, in the columns of pending rows.
-        late: a record of each late row that was repaired recently, see `LATE_ROWS`.
+        late: a record of each row that has changed closed windows recently, see `LATE_ROWS`.
     """
 
     copies: tuple[Copy, ...] = ()
@@ -81,25 +85,29 @@ class History:
         """Return this history with ``rows``, the rows of closed windows, added."""
         return replace(self, rows=(*self.rows, rows)) if len(rows) else self
 
+    def without(self, rows: pl.DataFrame) -> History:
+        """Return this history without some of its rows, see `without`."""
+        return replace(self, rows=tuple(without(frame, rows) for frame in self.rows)) if len(rows) else self
+
     def with_copy(
         self, state: State, shadow: State | None, window: int, closed: int | None, every: int
     ) -> History:
-        """Return this history; add a copy of the state if ``window`` has passed a multiple of ``every``.
+        """Return this history; add a copy of the state if a multiple of ``every`` follows the last copy.
 
-        Copies, rows and records that no repair can need any more are left out.
+        When a copy is added, copies, rows and records that no repair can need any more are removed.
 
         Args:
             state: state of the shard before ``window``.
             shadow: state of its shadow; None without one.
             window: the next window to close.
-            closed: the last window that was closed; None before the first. No series is live if windows
-                between it and ``window`` are left out.
+            closed: the last window that was closed; None before the first. If there are windows between
+                it and ``window``, no series is live in them.
             every: see `copied_every`.
         """
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:
             return self
-        # An earlier run had another interval between copies: wait for the end of the next interval.
+        # An earlier run with another ``every`` closed ``last`` without a copy: copy at the next multiple.
         if closed is not None and closed > last:
             return self
         before = last - every
@@ -170,8 +178,16 @@ class History:
         return rows + sum(round(state.bytes_per_series * len(state)) for state in states)
 
 
+def without(frame: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of a frame that are not among ``rows``, by slot, event, partition and offset."""
+    place = ["slot", "event_id", "partition", "offset"]
+    if not len(rows) or "event_id" not in frame.columns:
+        return frame
+    return frame.join(rows, on=place, how="anti", nulls_equal=True, maintain_order="left")
+
+
 def can_join(histories: Sequence[History]) -> bool:
-    """Return whether the histories have copies of the same windows, under the same model versions."""
+    """Return whether the histories have copies after the same windows, under the same model versions."""
     layouts = {tuple((copy.through, copy.state.model_version) for copy in one.copies) for one in histories}
     return len(layouts) == 1
 

@@ -17,10 +17,10 @@ from forecaster.time.frequency import Frequency
 from forecaster.time.windows import MICROSECONDS
 from schemas import late
 
-LATE_THROUGH: Final = "late_through"
-"""Column (Int64) of late rows that are repaired: the last window that their partition had closed before them.
+CLOSED: Final = "closed_before"
+"""Column (Int64) of rows: the last window that their partition had closed before each row.
 
-Null for a row in time."""
+Rows have this column if late rows among them are repaired, or if they have event ids."""
 
 BEFORE: Final = "before_us"
 """Column (Int64) of a batch's rows: the partition's watermark before each row.
@@ -70,8 +70,8 @@ def split_late_rows(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Split rows into rows to use, with a column ``window``, and late rows.
 
-    With ``repair``, late rows that are to be repaired are used, and the column `LATE_THROUGH` is added to the
-    rows if there are any.
+    With ``repair``, late rows that are to be repaired are used. The column `CLOSED` is added to the rows if
+    there are any such rows, or if the rows have event ids.
 
     Args:
         rows: observation frame with ``offset``, and with `BEFORE` if the watermark moved between two rows.
@@ -89,13 +89,14 @@ def split_late_rows(
     before = rows[BEFORE].to_numpy() if BEFORE in rows.columns else one_for_all
     closed = np.maximum(freq.window_of(before) - 1, NEVER if closed_through is None else closed_through)
     is_late = window <= closed
-    if not is_late.any():
-        return rows, NONE_LATE
+    is_repaired = np.zeros(len(rows), bool)
     if repair is not None:
         is_repaired = is_late & (window > closed - repair.windows) & (window > repair.after)
-        late_through = pl.Series(np.broadcast_to(closed, window.shape))
-        rows = rows.with_columns(pl.when(pl.Series(is_repaired)).then(late_through).alias(LATE_THROUGH))
         is_late &= ~is_repaired
+    if is_repaired.any() or "event_id" in rows.columns:
+        rows = rows.with_columns(pl.Series(CLOSED, np.broadcast_to(closed, window.shape)))
+    if not is_late.any():
+        return rows, NONE_LATE
     closed_us = np.broadcast_to(np.maximum(before, freq.end_us(closed)), window.shape)
     columns = [*late.SCHEMA, *(["event_id"] if "event_id" in rows.columns else [])]
     too_late = (

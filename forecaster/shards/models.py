@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from forecaster.model import Forecaster
 from forecaster.state import State
 from forecaster.stepping.rewarming import rewarm
+from forecaster.time.duplicates import Keep
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Models:
         shadow: a version that forecasts the same windows, only to be compared; None without one.
         repair: how many windows after its own window a late row is still repaired (see
             `forecaster.shards.repair`); 0 repairs none.
+        duplicates: which row of an observation or event counts.
     """
 
     first: Forecaster
@@ -43,6 +45,7 @@ class Models:
     rewarm: Callable[[Forecaster, State], State] = rewarm
     shadow: Forecaster | None = None
     repair: int = 0
+    duplicates: Keep = "last"
 
     def of_window(self, window: int) -> Forecaster:
         """Return the model version that closes a window."""

@@ -3,7 +3,9 @@
 The series with late rows go back to a copy of their state before the first of these rows (see
 `forecaster.shards.history`), and are stepped again through their kept rows with the late rows among them.
 The state is then that of a shard that had read all rows in time. A late row that is to be repaired waits
-among the pending rows, although its window is closed.
+among the pending rows, although its window is closed. So does a row of a closed window that no longer counts,
+because another version of its event has arrived: it is there with its columns `DROPPED` set, and replaces the
+kept row.
 
 Letters: T windows, n series that are repaired.
 """
@@ -21,16 +23,17 @@ from forecaster.arrays import Ints
 from forecaster.forecasts import Forecasts
 from forecaster.shards.close_windows import BLOCK_STEPS, close_windows
 from forecaster.shards.counts import Counts
-from forecaster.shards.history import Copy, History
+from forecaster.shards.history import Copy, History, without
 from forecaster.shards.models import Models
 from forecaster.shards.shard import NONE_REPLACED, Output, Shard, slots_of
 from forecaster.state import State
 from forecaster.stepping.lifecycle import plan_block
 from forecaster.stepping.rewarming import rewarm
-from forecaster.time.aggregation import NO_DUPLICATES, fill
+from forecaster.time.aggregation import fill
+from forecaster.time.duplicates import NO_DUPLICATES, has_dropped
 from schemas import replaced
 
-_WINDOWS_PER_STEP = 32  # a network call of a replay steps at most this many windows
+_WINDOWS_PER_STEP = 32  # in a repair, one network call steps at most this many windows
 
 
 def with_history(shard: Shard, repair: int) -> Shard:
@@ -85,7 +88,8 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     # Start at the last copy before the first late row, and correct the copies after it.
     at = max(i for i, copy in enumerate(history.copies) if copy.through < first_due.min())
     before = history.rows_of(slots, after=history.copies[at].through)
-    rows = pl.concat([before, due], how="diagonal")
+    dropped = due.filter(pl.col("dropped_at").is_not_null()) if has_dropped(due) else due.clear()
+    rows = pl.concat([without(before, dropped), due], how="diagonal")
     replay = _Replay(history.copies[at], index, _with_new_slots(rows, slots), models)
     copies = list(history.copies[: at + 1])
     for copy in history.copies[at + 1 :]:
@@ -104,16 +108,27 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     shard_after = replace(
         shard,
         pending=shard.pending.filter(~is_due),
-        history=replace(history, copies=tuple(copies)).with_rows(due),
+        history=replace(history, copies=tuple(copies)).without(dropped).with_rows(due),
         counts=shard.counts + counts,
     )
-    first = due.sort("partition", "offset").row(0, named=True)
-    output = Output(first["partition"], first["offset"], replaced=newly_replaced, revises=True)
+    output = Output(*_first_place(due), replaced=newly_replaced, revises=True)
     found = [*_revised(replay.forecasts, first_due, history, index)]
     shadow = next(_revised(replay.shadows, first_due, history, index), None)
     for forecasts in found[:-1]:
         yield shard, replace(output, forecasts=forecasts, replaced=NONE_REPLACED)
     yield shard_after, replace(output, forecasts=found[-1] if found else None, shadow=shadow)
+
+
+def _first_place(due: pl.DataFrame) -> tuple[str, int]:
+    """Return partition and offset of the first row that caused the repair of the rows ``due``.
+
+    The cause of a repair with a row that was dropped is the row at which it was dropped, which is later.
+    """
+    place: list[pl.Expr | str] = ["partition", "offset"]
+    if has_dropped(due):
+        place = [pl.coalesce("dropped_in", "partition"), pl.coalesce("dropped_at", "offset")]
+    partition, offset = due.select(place).sort(pl.all()).row(0)
+    return partition, offset
 
 
 def _with_new_slots(rows: pl.DataFrame, slots: pl.Series) -> pl.DataFrame:
@@ -141,7 +156,7 @@ class _Replay:
     Attributes:
         shard: a shard with only these series.
         forecasts, shadows: forecasts of each block of windows.
-        replaced: rows that later rows replaced.
+        replaced: rows that other rows replaced.
     """
 
     def __init__(self, copy: Copy, index: Ints, rows: pl.DataFrame, models: Models) -> None:
@@ -197,7 +212,7 @@ def _added_counts(
         values, duplicates = np.full(block.issued.shape, np.nan), NO_DUPLICATES
         if len(own):
             window, slot = own["window"].to_numpy() - start, own["slot"].to_numpy().astype(np.int64)
-            duplicates = fill(values, own, window, slot, config)
+            duplicates = fill(values, own, window, slot, config, keep=models.duplicates)
         plan = plan_block(planning, values, start, config.max_gap)
         planning.clock[:] = np.maximum(planning.clock, stop - 1)
         planning.silent[:] = plan.silent

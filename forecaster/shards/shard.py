@@ -20,7 +20,7 @@ from forecaster.shards.history import History
 from forecaster.shards.lateness import NONE_LATE, smallest_watermark
 from forecaster.state import State
 from forecaster.stepping.rewarming import rewarm
-from forecaster.time.aggregation import ORIGIN
+from forecaster.time.duplicates import DROPPED, ORIGIN
 from schemas import observations, quarantine, replaced
 
 PENDING: dict[str, pl.DataType] = {
@@ -33,13 +33,15 @@ PENDING: dict[str, pl.DataType] = {
 }
 """Columns and types of pending rows; the columns of `optional_pending_columns` follow.
 
-The window of a pending row is open. With ``windows.repair``, late rows also wait here for their repair.
+The window of a pending row is open. With ``windows.repair``, late rows also wait here for their repair, and
+rows of closed windows of which another version was found (`forecaster.shards.versions`).
 
 If two rows have the same series and time, the row with the larger offset is used, and of rows with equal
-offsets the row with the greater partition name. Offset and partition belong to the row, so the same row is
-used in every arrival order and every rerun. Rows that were pending in another job have offsets below 0,
-unless the new job continues to read their partition (see `forecaster.shards.sharding.hand_over_shards`). Rows
-of a snapshot that has no partitions have "" as their partition.
+offsets the row with the greater partition name; with ``data.duplicates = "first"``, the other row. Offset and
+partition belong to the row, so the same row is used in every arrival order and every rerun. Rows that were
+pending in another job have offsets below 0, unless the new job continues to read their partition (see
+`forecaster.shards.sharding.hand_over_shards`). Rows of a snapshot that has no partitions have "" as their
+partition.
 """
 
 NONE_QUARANTINED, NONE_REPLACED = quarantine.empty(), replaced.empty()
@@ -56,7 +58,7 @@ class Output:
         shadow: forecasts of the shadow for the same block; None without a shadow.
         quarantined: rejected rows (``schemas.quarantine``).
         late: rows that arrived after their window had closed (``schemas.late``).
-        replaced: rows of the block's windows that a later row replaced (``schemas.replaced``).
+        replaced: rows of the block's windows that another row replaced (``schemas.replaced``).
         done: the batch, if this is the last of its outputs: the batch is then applied completely.
         revises: whether the step repaired windows that were closed before; ``forecasts`` are then revised.
     """
@@ -154,6 +156,9 @@ def slots_of(state: State) -> pl.DataFrame:
 
 
 def optional_pending_columns(columns: Iterable[str]) -> list[str]:
-    """Return the optional columns of pending rows, after `PENDING`: ``event_id``, covariates, `ORIGIN`."""
+    """Return the optional columns of pending rows, after `PENDING`.
+
+    They are ``event_id``, covariates, `ORIGIN` and `DROPPED`.
+    """
     known = list(columns)
-    return [*observations.optional_columns(known), *([ORIGIN] if ORIGIN in known else [])]
+    return [*observations.optional_columns(known), *(name for name in (ORIGIN, *DROPPED) if name in known)]

@@ -15,7 +15,7 @@ from forecaster.shards.counts import Counts
 from forecaster.shards.history import LATE_ROWS, History, can_join, join_copies
 from forecaster.shards.shard import PENDING, Shard, optional_pending_columns, slots_of
 from forecaster.state import State
-from forecaster.time.aggregation import ORIGIN, PARTITION
+from forecaster.time.duplicates import ORIGIN, PARTITION
 from schemas import quarantine
 from schemas.errors import DataError
 
@@ -59,7 +59,7 @@ class Splitter:
         }
 
     def _by_shard(self, rows: pl.DataFrame) -> dict[int, pl.DataFrame]:
-        """Return the rows by shard; shards without rows are left out."""
+        """Return the rows by shard; a shard without rows has no entry."""
         if not len(rows):
             return {}
         if self.shards == 1:

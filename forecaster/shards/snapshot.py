@@ -28,7 +28,7 @@ from forecaster.shards.history import LATE_ROWS, Copy, History
 from forecaster.shards.score_sums import ScoreSums
 from forecaster.shards.shard import PENDING, Shard, optional_pending_columns, slots_of
 from forecaster.state import State
-from forecaster.time.aggregation import PARTITION
+from forecaster.time.duplicates import PARTITION
 from forecaster.time.frequency import Frequency
 from schemas.errors import ModelError
 

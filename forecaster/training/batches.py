@@ -33,7 +33,7 @@ from forecaster.time.windows import NEVER, Windows, latest_rows
 from forecaster.training.segments import TrainingBatch
 from schemas.errors import DataError
 
-_KEPT_BYTES = 400 * 2**20  # computed batches are cached up to this total size in bytes
+_KEPT_BYTES = 400 * 2**20  # the cache of computed batches is emptied when it is larger than this, in bytes
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def fleet_of(
         max_gap: number of windows without a value after which a series retires; by default it never does.
 
     Raises:
-        DataError: no series has a value, or none has two windows.
+        DataError: no series has a value, or no active period has two windows.
     """
     check_size(windows)
     if np.isnan(windows.values).all():
@@ -172,7 +172,7 @@ def fleet_of(
     order = order[np.argsort(-lengths[order], kind="stable")]
     order = order[lengths[order] > 1]
     if not len(order):
-        raise DataError("no series has two windows between its first value and its end: nothing to train on")
+        raise DataError("no active period of a series is longer than one window: nothing to train on")
     batches = tuple(order[i : i + batch_series] for i in range(0, len(order), batch_series))
     return Fleet(
         windows,

@@ -14,13 +14,13 @@ from forecaster.training.batches import Fleet
 from forecaster.training.losses import pinball_loss
 from forecaster.training.segments import Segment
 
-_SHRINKAGE = 1.0  # the ridge penalty weighs as much as one more series in which no feature has an effect
-# The cold-start loss is computed only at every fourth row, as if each series began at that row.
+_SHRINKAGE = 1.0  # the ridge penalty of each coefficient but the constant's
+# The cold-start loss is computed at every fourth of a segment's rows, as if each series began there.
 _EVERY = 4
 
 
 def fit_static_ridge(fleet: Fleet) -> Floats:
-    """Fit a ridge regression of each series' mean and log scale on its static features.
+    """Fit a ridge regression that forecasts the mean and the log scale of a series from its static features.
 
     The scale is the standard deviation of a series' values. Held-out windows are not used.
 

@@ -1,4 +1,4 @@
-"""One epoch of training, and the score of an epoch on the validation windows."""
+"""The epochs of training, and the score of an epoch on the validation windows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Epoch = dict[str, float]
 """Losses, skill and seconds of one epoch, by name; see `forecaster.training.train.Trained`."""
 
 
-_KEEPS = 0.99  # each update keeps at most this share of the running means of the weights
+_KEEPS = 0.99  # an update of the running means of the weights keeps at most this share of the old means
 
 
 def run_epochs(

@@ -22,14 +22,14 @@ from forecaster.components.season import ring_season
 from forecaster.training.batches import Fleet
 from forecaster.training.segments import TrainingBatch
 
-_SHRINKAGE = (1e-4, 1e-2)  # the penalties are these shares of the mean second moment of a regressor
+_SHRINKAGE = (1e-4, 1e-2)  # penalties of the two regressions, as shares of a regressor's mean second moment
 # The penalty is this many times as large for lags that are neither near nor whole seasons.
 _SHRINKAGE_OF_OTHERS = 30.0
 _NEAR = 3  # a lag of fewer windows than this counts as near
-# A row is used if its series has had more values than this before.
-# In a batch of fewer than 600 windows, values in a third of the windows are enough.
+# A row is used if its series had at least this many values before it.
+# In a batch of fewer than 600 windows, a third as many values as windows are enough.
 _VALUES_BEFORE_USE = 200
-_MOST_ROWS = 400_000  # about this many rows of a fleet are used: a million take ten seconds
+_MOST_ROWS = 400_000  # at most this many rows of a fleet are used: a million would take ten seconds
 _LEAST_ERROR = 0.1  # in the weight of a row, an error below this many units counts as this many units
 
 assert len(_SHRINKAGE) == RIDGE_COUNT
@@ -150,7 +150,7 @@ def _joined(chunks: list[tuple[Floats32, Floats32, Floats32]]) -> tuple[Floats32
 
 
 def _penalty(count: int, horizon: int, season: int) -> Floats:
-    """Return the factor on the penalty of each regressor at each horizon, ``[F, N]``."""
+    """Return the factor by which each regressor's penalty is multiplied at each horizon, ``[F, N]``."""
     lags = np.arange(count - 1, 0, -1)[:, None]
     horizons = np.arange(1, horizon + 1)
     is_shrunk_less = (lags < _NEAR) | (lags % season == 0) | ((lags + horizons) % season == 0)

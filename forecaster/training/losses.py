@@ -13,7 +13,7 @@ from torch import Tensor
 from forecaster.training.batches import Fleet
 from schemas.errors import DataError
 
-# Training uses one window in this many, because neighbouring windows have nearly the same targets.
+# Training forecasts from one window in this many: neighbouring windows have nearly the same targets.
 WINDOWS_PER_TARGET = 4
 
 
@@ -72,7 +72,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
             remaining = target if segment.experts is None else target - segment.experts[0]
             moved += (remaining.abs() * segment.weight).nansum(dim=(0, 1))
             target_count += (~torch.isnan(target)).sum(dim=(0, 1))
-            # The mean pinball loss of a point forecast is half its error if levels are symmetric around 0.5.
+            # The mean pinball loss of a point forecast is half its absolute error if levels are symmetric.
             persistence += 0.5 * (segment.held_out.abs() * segment.unit_per_change).nansum(dim=(0, 1))
     if not target_count.any():
         raise DataError(

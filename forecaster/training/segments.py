@@ -147,7 +147,7 @@ class TrainingBatch:
 
     def _inverse_mean_change(self) -> Floats:
         """Return 1 over the mean change from window to window, ``[B]``; 0 for a constant series."""
-        # Average the changes of all windows: a series may be constant before the held-out windows.
+        # Average over the held-out windows, too: a series may be constant in all other windows.
         changes = np.abs(self.ahead[:, :, 0] - self.block.last)
         change = np.nansum(changes, axis=0) / np.maximum((~np.isnan(changes)).sum(axis=0), 1)
         per_change: Floats = np.divide(1.0, change, out=np.zeros_like(change), where=change > 0)
@@ -156,7 +156,7 @@ class TrainingBatch:
     def _forecast_rows(self, windows: range, every: int, rng: np.random.Generator | None) -> range:
         """Return the rows of a segment from which the network forecasts, see `segments`."""
         if rng is not None:
-            # The last window of the batch has no target, so do not draw it.
+            # The last window of the batch has no target, so do not draw it as the first row.
             followed = max(1, min(windows.stop, len(self) - 1) - windows.start)
             return windows[int(rng.integers(min(every, followed))) :: every]
         newest_target = self.first_target + windows[-1] + self.ahead.shape[2] - 1

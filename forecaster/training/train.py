@@ -143,10 +143,10 @@ def loss_of(epoch: Epoch) -> float:
 def _fit_best_epoch(
     fleet: Fleet, training: TrainingConfig, start: Forecaster | None, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch], int]:
-    """Train for all epochs, and keep the weights of the best one.
+    """Train for all epochs, and return the network with the weights that have the lowest loss.
 
     Returns:
-        The network with these weights, the history of all epochs, and the number of the best epoch.
+        The network, the history of all epochs, and the number of the best epoch; 0 for the initial weights.
     """
     module, fleet = first_weights(fleet, training, start)
     weighing = horizon_weights(fleet, training.segment)
@@ -178,7 +178,7 @@ def _refit(
     epochs: int,
     on_epoch: Callable[[Epoch], None],
 ) -> tuple[Network, list[Epoch]]:
-    """Train again from the initial weights, on all windows, for ``epochs`` epochs.
+    """Train again on all windows, from weights that are initialised as before, for ``epochs`` epochs.
 
     The learning rate of each epoch is that of the same epoch in `_fit_best_epoch`.
     """

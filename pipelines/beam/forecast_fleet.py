@@ -95,6 +95,7 @@ class ForecastFleet(beam.PTransform[Any, Any]):
 
     def expand(self, rows: Any) -> Any:
         """Return the outputs by name: ``PCollection[Row | DataFrame | Batch] -> {"forecasts": ..., ...}``."""
+        _refuse_repair(self.model)
         pipeline = uuid4().hex
         model = model_of(self.model, self.tracking_uri, pipeline)
         table = location(self.state_table) if isinstance(self.state_table, str) else self.state_table
@@ -113,6 +114,15 @@ class ForecastFleet(beam.PTransform[Any, Any]):
         rejected = (frames[QUARANTINED], validated[QUARANTINED]) | "Rejected" >> beam.Flatten()
         counted = rejected | "Count" >> beam.Map(_counted).with_output_types(pl.DataFrame)
         return {FORECASTS: stepped.forecasts, QUARANTINED: counted, LATE: stepped[LATE]}
+
+
+def _refuse_repair(model: Forecaster | Path | str) -> None:
+    repair = model.window_config.repair if isinstance(model, Forecaster) else 0  # a model's file has none
+    if repair:
+        raise ConfigError(
+            f"windows.repair = {repair} has no effect in ForecastFleet, which repairs no late rows: "
+            "set it to 0, or run `statecast stream`"
+        )
 
 
 def _refuse_without_timers(runner: object) -> None:

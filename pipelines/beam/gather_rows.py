@@ -14,6 +14,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from forecaster.shards.batch import Batch
 from forecaster.shards.sharding import Splitter, empty_batch
+from forecaster.time.duplicates import DROPPED
 from pipelines.beam.coders import FleetRows, ShardedRows
 from pipelines.beam.model import Model
 from pipelines.beam.validate import QUARANTINED, separated
@@ -123,6 +124,9 @@ class _SplitRows(beam.DoFn):
     def process(self, rows: pl.DataFrame) -> Iterator[ShardedRows]:
         windows = rows.select(self.freq.window(pl.col("timestamp"))).to_series().unique().sort()
         ends = tuple(self.freq.end_us(windows.to_numpy()).tolist())
-        batch = replace(empty_batch(PARTITION, 0), rows=rows.with_columns(offset=pl.lit(0, pl.Int64)))
+        rows = rows.with_columns(offset=pl.lit(0, pl.Int64))
+        if "event_id" in rows.columns:  # The rows have no order, so versions are found in one window only.
+            rows = rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in DROPPED.items())
+        batch = replace(empty_batch(PARTITION, 0), rows=rows)
         for number, part in self.splitter.split(batch).items():
             yield number, FleetRows(part.rows, ends)

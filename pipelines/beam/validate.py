@@ -11,7 +11,7 @@ import polars as pl
 
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import BEFORE
-from forecaster.time.aggregation import ORIGIN
+from forecaster.time.duplicates import DROPPED, ORIGIN, has_dropped
 from schemas import observations, quarantine
 
 GOOD = "good"
@@ -52,6 +52,10 @@ def _validated(rows: pl.DataFrame | Batch) -> Iterator[Any]:
 
 
 def separated(batch: Batch) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return two frames: the observations of a batch, and its rejected rows."""
-    rows = batch.rows.drop("offset", BEFORE, ORIGIN, strict=False)
+    """Return two frames: the observations of a batch, and its rejected rows.
+
+    Rows of which a replay has found another version, which counts, are in neither.
+    """
+    rows = batch.rows.filter(pl.col("dropped_at").is_null()) if has_dropped(batch.rows) else batch.rows
+    rows = rows.drop("offset", BEFORE, ORIGIN, *DROPPED, strict=False)
     return rows, batch.rejected.select(list(quarantine.SCHEMA))

@@ -169,6 +169,7 @@ def stream(
         shadow=load_shadow(job, model or job.mlflow.model, forecaster, out),
         shadow_share=job.stream.shadow_share,
         repair=job.windows.repair,
+        duplicates=job.data.duplicates,
         model=model or job.mlflow.model,
         **vars(engine_fields(engine, job.jobs, beam_options)),
     )

@@ -22,7 +22,8 @@ from pipelines.jobs.quarantine_job import QuarantineJob, QuarantineOutcome
 from pipelines.jobs.run_once import Progress, begin_table, run_once, settings_of
 from pipelines.jobs.stopping import stop_on_signal
 from pipelines.runners.base import Run
-from pipelines.sinks.files import PARTS, QUARANTINE, ROW_FILE, partition_stem, read_quarantine
+from pipelines.sinks.file_names import ROW_FILE, partition_stem
+from pipelines.sinks.files import PARTS, QUARANTINE, read_quarantine
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.manifest import FolderManifest

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from forecaster.setting_types import LocalPath, Settings, SettingsConflict
 from forecaster.time.window_config import Duration
 from pipelines.settings.setting_types import Encoding, Name, Time, TimeFormat, TimeZone
+
+_UNSET = object()
 
 
 def _as_list(paths: object) -> object:
@@ -37,7 +39,14 @@ class ColumnsConfig(Settings):
     value: str = Field(default="", description='column of the value (long only); "" finds value, y or target')
     event_id: str = Field(
         default="",
-        description='column that distinguishes rows with the same series and time; "": no such column',
+        description="column that identifies an event of a series: rows with the same series and event are "
+        'versions of one event, even if their times differ; "": rows with the same series and time are '
+        "versions",
+    )
+    duplicates: Literal["last", "first"] = Field(
+        default="last",
+        description="which row counts of rows with the same series and event, or series and time: the last "
+        "or the first to arrive; the others are counted as duplicates",
     )
     time_format: TimeFormat = Field(
         default="auto",
@@ -69,6 +78,14 @@ class ColumnsConfig(Settings):
         "order mark, else UTF-8, or Windows-1252 if the first line beyond ASCII is not UTF-8",
     )
 
+    @model_validator(mode="after")
+    def _check_event_column(self) -> Self:
+        named = {"data.series_id": self.series_columns, "data.timestamp": (self.timestamp,)}
+        for name, columns in (named | {"data.value": (self.value,)}).items():
+            if self.event_id and self.event_id in columns:
+                raise SettingsConflict("{} and {} name the same column", "data.event_id", name)
+        return self
+
     @property
     def series_columns(self) -> tuple[str, ...]:
         """The names of the columns of series ids; empty if the usual names are tried."""
@@ -76,8 +93,8 @@ class ColumnsConfig(Settings):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
         """Leave out unset settings that 0.1.0 lacked, because a replay that it began compares this text."""
-        later = {"time_zone", "null_values"}
-        return ((name, value) for name, value in super().__repr_args__() if value or name not in later)
+        later: dict[str | None, object] = {"time_zone": "", "null_values": (), "duplicates": "last"}
+        return ((name, value) for name, value in super().__repr_args__() if later.get(name, _UNSET) != value)
 
 
 class Columns(ColumnsConfig):

@@ -19,8 +19,8 @@ ROWS_BY_OUTCOME: Final[Mapping[str, Callable[[Counts], int]]] = {
 
 TOTALS: Final[Mapping[str, tuple[str, Callable[[Counts], int]]]] = {
     "rows_in": ("Rows read inside the job's time bounds.", attrgetter("rows_in")),
-    "rows_replaced": ("Rows that a later row with another value replaced.", attrgetter("replaced")),
-    "rows_repaired": ("Late rows that were used, see windows.repair.", attrgetter("repaired")),
+    "rows_replaced": ("Rows that another row with another value or time replaced.", attrgetter("replaced")),
+    "rows_repaired": ("Rows that changed closed windows, see windows.repair.", attrgetter("repaired")),
     "rows_replayed": ("Quarantined rows that were read again.", attrgetter("replayed")),
     "bad_files": ("Files that could not be read.", attrgetter("bad_files")),
     "windows_closed": ("Windows closed.", attrgetter("windows")),

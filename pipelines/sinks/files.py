@@ -10,24 +10,20 @@ forecasts after its last snapshot again, so it first removes their files (`Shard
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
 from itertools import product
 from typing import Literal, NamedTuple
-from urllib.parse import quote
 
 import polars as pl
 
 from forecaster.forecasts import Forecasts, flat
-from forecaster.time.windows import MICROSECONDS
+from pipelines.sinks.file_names import BLOCK_FILE, ROW_FILE, compact_time, partition_stem
 from pipelines.sinks.flat_forecasts import FlatFormat, write_flat
-from pipelines.storage import Location, Target, source_of, store_of, write_whole
+from pipelines.storage import Location, Target, output_errors, store_of, write_whole
 from schemas import late, quarantine, replaced
-from schemas.errors import DataError, OutputError, one_line
+from schemas.errors import DataError, one_line
 from schemas.forecasts import IDENTITY
 
 Format = Literal["parquet", "jsonl"]
@@ -38,12 +34,7 @@ SHADOW = "forecasts-shadow"  # folder of a shadow's forecasts
 PARTS = (FORECASTS, FLAT, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
-_LONGEST_STEM = 100  # most characters of the first part of a file name; most disks allow 255 bytes
-_BLOCK = r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-"
-_REVISED = re.compile(_BLOCK + r".+?-r[1-9]\d*-(.+)-(\d{15})-shard-\d+-of-\d+\.(?:parquet|jsonl|csv)")
-_ISSUED = re.compile(_BLOCK + r".+\.(?:parquet|jsonl|csv)")
-ROW_FILE = re.compile(r"(.+)-(\d{15})-shard-(\d+)-of-(\d+)\.parquet")
-"""Name of a file of rows: `partition_stem` of its partition, first offset, shard, number of shards."""
+_ROWS_OF_A_GROUP = 16_384
 
 
 class RowPlace(NamedTuple):
@@ -108,7 +99,7 @@ class ShardFiles:
             self._write(FLAT, name, partial(write_flat, rows, format_=self.flat))
 
     def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame, late: RowPlace | None = None) -> None:
-        """Write the replaced rows of a block: later rows have replaced their values.
+        """Write the replaced rows of a block: rows that do not count, because other rows replace them.
 
         The arguments are as in `write_forecasts`.
 
@@ -157,24 +148,24 @@ class ShardFiles:
             versions: versions of the model whose forecasts are removed.
         """
         closed = None if closed_us is None else compact_time(closed_us)
-        # Early versions of Statecast used the partition's name unchanged, so accept both forms.
-        reached = {**offsets, **{partition_stem(name): offset for name, offset in offsets.items()}}
+        reached = {partition_stem(name): offset for name, offset in offsets.items()}
 
         def is_newer(path: Location) -> bool:
             return path.name.startswith(".") or store_of(path).written_ns() >= snapshot_ns
 
         def is_later_block(path: Location) -> bool:
-            if revised := _REVISED.fullmatch(path.name):
-                offset = reached.get(revised[2])
-                return is_newer(path) if offset is None else int(revised[3]) >= offset
-            found = _ISSUED.fullmatch(path.name)
-            return is_newer(path) if found is None or closed is None else found[1] > closed
+            found = BLOCK_FILE.fullmatch(path.name)
+            if found is not None and found["partition"] in reached:
+                return int(found["offset"]) >= reached[found["partition"]]
+            if found is None or found["partition"] or closed is None:
+                return is_newer(path)
+            return found["last"] > closed
 
         def is_later_batch(path: Location) -> bool:
             found = ROW_FILE.fullmatch(path.name)
-            if found is None or found[1] not in reached:
+            if found is None or found["partition"] not in reached:
                 return is_newer(path)
-            return int(found[2]) >= reached[found[1]]
+            return int(found["offset"]) >= reached[found["partition"]]
 
         for part, version in product((FORECASTS, FLAT, REPLACED), versions):
             self._remove(part, f"*-{version}-r*-{self.shard}.*", is_later_block)
@@ -189,38 +180,24 @@ class ShardFiles:
 
     def _write(self, part: str, name: str, write: Callable[[Target], None]) -> None:
         path = self.folder / part / name
-        try:
+        with output_errors(f"{path}: cannot be written", pl.exceptions.PolarsError):
             write_whole(path, write)
-        except (OSError, pl.exceptions.PolarsError) as error:  # for example, the disk is full
-            reason = getattr(error, "strerror", None) or one_line(error)
-            raise OutputError(f"{path}: cannot be written: {reason}") from error
         self.unsynced.append(path)
-
-
-def partition_stem(partition: str) -> str:
-    """Return the partition's name as the first part of a file name.
-
-    A topic's name may begin with a dot or an underscore. The returned part never does, because readers of
-    folders skip such files. A long name is shortened, to leave room for the rest of the file name.
-    """
-    name = quote(partition, safe="")
-    if name.startswith((".", "_")):
-        name = f"%{ord(name[0]):X}{name[1:]}"
-    if len(name) <= _LONGEST_STEM:
-        return name
-    return f"{name[:_LONGEST_STEM]}~{sha256(partition.encode()).hexdigest()[:16]}"
 
 
 def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:
     """Write a frame into a file, as Parquet or as JSON lines.
 
     The Parquet file is not compressed. Compression would save only a sixth of the bytes, because the digits
-    of forecasts are nearly random, and it would take half of the writing time.
+    of forecasts are nearly random, and it would take half of the writing time. The file has small row groups,
+    so that a reader of one series reads few forecasts of other series.
     """
     if format_ == "jsonl":
         frame.write_ndjson(path)
     else:
-        frame.write_parquet(path, compression="uncompressed", statistics=False)
+        frame.write_parquet(
+            path, compression="uncompressed", statistics=False, row_group_size=_ROWS_OF_A_GROUP
+        )
 
 
 def read_forecasts(folder: Location, part: str = FORECASTS, *, all_revisions: bool = False) -> pl.DataFrame:
@@ -289,22 +266,27 @@ def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
     frames = []
     for file in sorted(there, key=lambda path: store_of(path).written_ns()):
         try:
-            data = source_of(file)
+            data = store_of(file).source()
             frames.append(pl.read_parquet(data) if file.suffix == ".parquet" else read_lines(data))
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(
-                f"{file}: not a readable file of {folder.name} ({one_line(error)}): delete it"
-            ) from error
+            text = f"{file}: not a readable file of {folder.name} ({one_line(error)}): delete it"
+            raise DataError(text) from error
     return frames
 
 
-def read_lines(file: Target) -> pl.DataFrame:
+def read_lines(file: Target, only: pl.Expr | None = None) -> pl.DataFrame:
     """Read a file of forecasts in JSON lines as a forecast frame.
+
+    Args:
+        file: the file.
+        only: condition on the columns of the file; only the rows that meet it are kept in memory. None keeps
+            all rows.
 
     Raises:
         PolarsError: the file is not readable.
     """
-    frame = pl.read_ndjson(file)
+    lines = pl.scan_ndjson(file)
+    frame = (lines if only is None else lines.filter(only)).collect()
     nested_fields = frame.select("forecast").explode("forecast").unnest("forecast").columns
     names = [name for name in nested_fields if name != "horizon"]
     nested = pl.List(pl.Struct({"horizon": pl.Int16, **dict.fromkeys(names, pl.Float64)}))
@@ -316,8 +298,3 @@ def read_lines(file: Target) -> pl.DataFrame:
         pl.col("alarm").cast(pl.Boolean),
         pl.col("forecast").cast(nested),
     )
-
-
-def compact_time(us: int) -> str:
-    """Format a time in microseconds since 1970 for the names of files: ``20130101T000000Z``."""
-    return datetime.fromtimestamp(us / MICROSECONDS, UTC).strftime("%Y%m%dT%H%M%SZ")

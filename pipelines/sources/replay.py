@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from forecaster.shards.batch import Batch
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import MICROSECONDS
-from pipelines.sources.base import Step
+from pipelines.sources.base import Step, opened
 from pipelines.sources.files.row_notices import Notes, NoticeCollector
 from pipelines.sources.files.sorted_runs import Sorter, sweep
 from pipelines.sources.files.validated_rows import Input, read_files
@@ -35,7 +34,8 @@ class ReplaySource:
 
     The log first holds the rejected rows in the order of the files, then the valid rows sorted by time. Rows
     of equal times stay in the order of the files. If no row is valid, the log ends with an empty batch. No
-    row of a replay is late.
+    row of a replay is late. Which version of an event counts is decided over all files, before the rows are
+    sorted (`pipelines.sources.files.event_versions`).
 
     Attributes:
         paths: the files.
@@ -81,17 +81,7 @@ class ReplaySource:
         Raises:
             DataError: a file cannot be read, or differs from the file that the replay began with.
         """
-        return _player_of(self).step(offset)
-
-
-@lru_cache(maxsize=1)  # all steps of a replay share one `_Player`, because it holds the sorted rows
-def _player_of(source: ReplaySource) -> _Player:
-    return _Player(source)
-
-
-def forget() -> None:
-    """Delete the rows of an earlier job from memory, so that the next job reads the files again."""
-    _player_of.cache_clear()
+        return opened(self, _Player).step(offset)
 
 
 class _Player:
@@ -131,7 +121,7 @@ class _Player:
             due.append(replace(batch, arrived_s=due_s) if self.source.speed else batch)
         if due:
             return self._step_of(due, 0.0)
-        self._close()
+        self.close()
         return None
 
     def _step_of(self, batches: list[Batch], wait_s: float) -> Step[int]:
@@ -157,12 +147,13 @@ class _Player:
     def _seek(self, offset: int) -> None:
         self.not_due, self.pace_start, self.offset = None, None, offset
         if self.sorter is None or offset < self.rejected:
-            self._close()
+            self.close()
             self.batches = self._all_batches(offset)
         else:
             self.batches = self._valid_batches(self.sorter, offset)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Free the memory and the files of the sorted rows; the next step reads the input files again."""
         if self.sorter is not None:
             self.sorter.close()
         self.sorter = None
@@ -177,7 +168,7 @@ class _Player:
         runs = None if folder is None else store_of(folder).on_disk
         if runs is not None:
             sweep(runs)
-        sorter, rejected, outside = Sorter(source.memory_bytes, runs), 0, 0
+        sorter, rejected, outside = Sorter(source.memory_bytes, runs, source.input.columns.duplicates), 0, 0
         row_notices = None if source.notes is None else NoticeCollector(source.notes)
         for part in read_files(map(Path, source.paths), source.input, now_s, source.memory_bytes // 4):
             sorter.add(part.rows.drop("offset"))

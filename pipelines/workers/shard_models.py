@@ -158,7 +158,8 @@ class ShardModels:
                 raise DataError(
                     f"{self._settings.states / JOURNAL}: a model change is missing: restore the file"
                 )
-        return Models(self._first, self._changes, self._finish, self._shadow, self._settings.repair)
+        repair, duplicates = self._settings.repair, self._settings.duplicates
+        return Models(self._first, self._changes, self._finish, self._shadow, repair, duplicates)
 
     def note_repaired(self, series_ids: Iterable[str]) -> None:
         """Record series whose values were repaired, so that the next version re-warms them at its change.

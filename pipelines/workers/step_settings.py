@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from forecaster.covariates.lookup import Covariates
 from forecaster.model import Forecaster
+from forecaster.time.duplicates import Keep
 from pipelines.sinks.files import Format
 from pipelines.sinks.flat_forecasts import FlatFormat
 from pipelines.sinks.kafka import Topics
@@ -34,6 +35,7 @@ class StepSettings:
         shadow: version of the shadow; the output folder holds its weights; "" without a shadow.
         shadow_shards: number of shards that the shadow also steps; these are the first shards.
         repair: late rows that are at most this many windows old are repaired; 0 repairs none.
+        duplicates: which row of an observation or event counts, the first or the last.
         covariates: the covariate tables as `encode_covariates` encodes them.
     """
 
@@ -52,6 +54,7 @@ class StepSettings:
     shadow: str = ""
     shadow_shards: int = 0
     repair: int = 0
+    duplicates: Keep = "last"
 
     @property
     def states(self) -> Location:

@@ -21,7 +21,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecaster.model import Forecaster
-from forecaster.shards import snapshot
 from forecaster.shards.batch import Batch
 from forecaster.shards.shard import Output, Shard
 from forecaster.shards.sharding import empty_batch
@@ -95,7 +94,7 @@ def fold_with_kills(
             opened[number], output = step
             disks[number].write(output)
             if chance.random() < often:
-                disks[number].snapshot = snapshot.to_bytes(opened[number])
+                disks[number].snapshot = opened[number].copy()
     return Ran(
         opened,
         [one for disk in disks for one in (*disk.forecasts.values(), *disk.revised.values())],

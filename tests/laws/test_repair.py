@@ -119,7 +119,7 @@ def test_repaired_rows_give_the_forecasts_of_rows_in_time(
     kills: int,
     data: st.DataObject,
 ) -> None:
-    model = forecaster(aggregate=aggregate, empty=empty, max_gap=max_gap, **SHORT_WEEK)
+    model = forecaster(aggregate=aggregate, empty=empty, max_gap=max_gap, layers=1, **SHORT_WEEK)
 
     def steps(shard: Shard, batches: Iterable[Batch], per_step: int) -> Iterator[tuple[Shard, Output]]:
         return outputs(Models(model, repair=repair), shard, batches, per_step)

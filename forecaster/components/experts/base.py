@@ -123,7 +123,7 @@ class Expert(ABC):
         """
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Learn window by window, forecast from all windows at once, and add the forecasts to ``members``."""
+        """Learn window by window, then compute the forecasts of all windows and add them to ``members``."""
         own = {name: series_last(array) for name, array in own.items()}
         windows, series = block.values.shape
         forecast_fields = {
@@ -148,7 +148,7 @@ def expert_inputs(block: Block, reach: int) -> ExpertInputs:
     """
     windows = len(block.values)
     history = block.history[len(block.history) - windows - reach :]
-    # The axes of ``past`` are past window, window and series.
+    # The axes of ``past`` are the past windows, the windows and the series.
     past = np.moveaxis(sliding_window_view(history, windows, axis=0), -1, 1)
     at = block.start[None, :] + np.arange(windows)[:, None]
     shape = np.moveaxis(block.shape, 1, 0)
@@ -156,5 +156,5 @@ def expert_inputs(block: Block, reach: int) -> ExpertInputs:
 
 
 def in_scales(far: Floats, scale: Floats) -> Floats32:
-    """Return distances in scales as float32, clipped because a tiny scale can make them infinite."""
+    """Return the distances ``far`` in scales, clipped to `FARTHEST`: a tiny scale can make them infinite."""
     return np.clip(far / scale, -FARTHEST, FARTHEST).astype(np.float32)

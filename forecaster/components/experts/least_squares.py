@@ -20,8 +20,8 @@ _CLIP = 50.0  # regressors and targets are clipped to this many scales
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _CACHED_NUMBERS = 65_536  # the cache of a core holds about this many float32 numbers
-_AT_ONCE = 16  # this many windows are computed at once, so that intermediate arrays stay in the cache
-# A forecast is at most this many times as far from the last value as the farthest lag, plus one scale.
+_AT_ONCE = 16  # at most this many past windows are read at once, so that new arrays stay in the cache
+# A forecast may be `_ROOM` times as far from the last value as the farthest lagged value, plus one scale.
 _ROOM = 2.0
 
 
@@ -165,7 +165,7 @@ class LeastSquares(Expert):
 
     @cached_property
     def _past_windows_read(self) -> list[Ints]:
-        """How many windows ago the values are that a forecast reads, in groups of consecutive numbers."""
+        """For the past values that a forecast reads: how many windows ago they are, in consecutive groups."""
         ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
         runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
         return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
@@ -187,7 +187,7 @@ class LeastSquares(Expert):
         product = np.empty_like(ahead)
         self._add_past_values(ahead, values, of_lags, product)
         for h, after in enumerate(ahead):
-            row = longest + h  # the row just before the row to forecast
+            row = longest + h  # in ``values``, the row before the one to forecast
             after += np.multiply(stays, values[row], out=product[0])
             for weight, lag in zip(of_lags, self.lags, strict=True):
                 if lag < h:
@@ -202,7 +202,7 @@ class LeastSquares(Expert):
     def _add_past_values(
         self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
     ) -> None:
-        """Add the terms of the regression that read only past values to ``ahead`` ``[N, ..., S]``.
+        """Add the terms of the regression that read past values, not forecasts, to ``ahead`` ``[N, ..., S]``.
 
         These terms do not depend on forecasts, so all horizons of a lag are computed at once. ``product``
         ``[N, ..., S]`` is overwritten. The other arguments are as in `_unroll`.
@@ -225,9 +225,10 @@ class LeastSquares(Expert):
 
 
 def _limited_distances(values: Floats, last: Floats, scale: Floats) -> Floats32:
-    """Return the distances of values from the last value in scales, ``[n, ..., S]``; 0 for a missing value.
+    """Return how far values are from the last value, in scales; distances above 20 scales are made smaller.
 
-    A distance up to 20 scales is unchanged. A larger one shrinks, and is 0 from 40 scales on (Hampel 1974).
+    The result is ``[n, ..., S]``. It falls from 20 scales on, and is 0 from 40 scales on (Hampel 1974). A
+    missing value counts as the last value.
     """
     distance = np.empty(values.shape, np.float32)
     distances(values, last, 1.0 / (OTHER_LEVEL * scale), distance)

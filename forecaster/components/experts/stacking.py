@@ -10,34 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from forecaster.arrays import Arrays, Floats32
+from forecaster.components.anchors import anchor_horizons, by_horizon
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
 # The penalty of the ridge regression is at least this number, in squared scales.
-# With a smaller penalty, weights would change fast after tiny forecast changes.
+# With a smaller penalty, forecasts of tiny changes would move the weights fast.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
-_ANCHORS = (1, 2, 4, 8, 16, 24, 48, 96, 192, 384, 768)
-
-
-def anchor_horizons(horizon: int) -> tuple[int, ...]:
-    """Return the anchor horizons: forecasts are stored at these, and other horizons are interpolated."""
-    return (*(a for a in _ANCHORS if a < horizon), horizon)
-
-
-@lru_cache(maxsize=16)
-def by_horizon(anchors: tuple[int, ...], horizon: int) -> Floats32:
-    """Return the matrix ``[N, A]`` that interpolates from anchors to horizons, linearly in log horizon."""
-    ahead, at = np.log(np.arange(1, horizon + 1)), np.log(anchors)
-    one = [np.interp(ahead, at, row) for row in np.eye(len(anchors))]
-    return np.stack(one, axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -88,7 +74,7 @@ class Stacking:
         return frozenset({"last", "scale", "moves", "observed", "out.forecast", *members})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: sums of squares and products, stored forecasts, last values and scales."""
+        """Return the fields: sums of squares and products; stored forecasts, last values and scales."""
         anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
@@ -170,7 +156,7 @@ class Stacking:
         ]
 
     def _weights(self, own: Arrays, actual: Floats32, forecasts: Floats32, block: Block) -> Floats32:
-        """Learn from the actuals window by window, and return the weights after each: ``[M, A, T, S]``.
+        """Learn from the actuals window by window; return the weights after each window: ``[M, A, T, S]``.
 
         Args:
             own: the component's arrays; the sums are changed.
@@ -197,7 +183,7 @@ class Stacking:
 
 
 class _KnownActuals(NamedTuple):
-    """The actuals of a block and the forecasts that were issued for them, 0 where either is missing.
+    """The actuals of a block and the forecasts issued for them; both are 0 where one of them is missing.
 
     Attributes:
         forecasts: ``[T, M, A, S]`` float32, changes in scales.
@@ -254,7 +240,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide all errors by the least error, which is then 1, so that no sum of powers of errors is 0.
+    # Divide the errors by the least one: otherwise all their powers, and the sum, could underflow to 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from forecaster.arrays import Ints
 from forecaster.components.network.random_parts import random_linear, random_recurrent, small_linear
 
-_DISTANCES = 2  # the decoder has two inputs for the number of windows that a step is ahead
+_DISTANCES = 2  # two of the decoder's inputs encode how many windows ahead a step is
 
 
 class Decoder(nn.Module):

@@ -27,10 +27,10 @@ from forecaster.config import NetworkConfig
 from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 
-_CLIP = 6.0  # distances of values and lags are clipped to this many spreads
+_CLIP = 6.0  # changes, and distances of values and lags, are clipped to this many spreads
 # The ratios of scale and unit to the spread are clipped to this number and to its inverse.
 _LARGEST_RATIO = 1e3
-_MOST_SPREADS = 1e30  # the ratio of 20 scales to the spread is at most this number, which float32 can hold
+_MOST_SPREADS = 1e30  # the ratio of 20 scales to the spread is clipped to this number, which float32 can hold
 _LARGEST_ERROR = 1e6  # errors of experts are clipped to this many units (`Moments`)
 
 INPUTS_BESIDE_LAGS = 11
@@ -49,7 +49,7 @@ class Inputs(NamedTuple):
 
 
 def input_count(config: NetworkConfig, covariates: int = 0) -> int:
-    """Return F, the number of inputs: lags, errors of the linear experts if there are any, and covariates."""
+    """Return F, the number of inputs: 11, and one for each lag, covariate input and linear expert."""
     return INPUTS_BESIDE_LAGS + len(config.lags) + (LINEAR_EXPERT_COUNT if config.linear else 0) + covariates
 
 

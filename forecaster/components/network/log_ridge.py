@@ -30,7 +30,7 @@ from forecaster.components.network.ridge import (
 ALL_RIDGE_COUNT = RIDGE_COUNT + 1
 ALL_EXPERT_COUNT = LINEAR_EXPERT_COUNT + 1  # the expert in logarithms is the last of all K experts
 _LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # the ratio of a value to the last value is clipped to these limits
-_ROOM = 0.7  # the log of a forecast is at most this far outside the range of past logs
+_ROOM = 0.7  # the log of a forecast is at most this far outside the range of the logs of past values
 _LARGEST = np.float32(2000.0)  # a forecast is at most this many units from the last value
 
 
@@ -86,7 +86,7 @@ def _write_log_forecasts(piece: RegressorPiece, block: Block, ridge: Floats32, f
 
 
 def _in_units(block: Block, piece: RegressorPiece, change: Floats32) -> Floats32:
-    """Turn logarithmic changes ``[r, S, N]`` into changes in units, limited by the range of past values."""
+    """Turn logarithmic changes ``[r, S, N]`` into changes in units, clipped near the range of past values."""
     last, lowest, highest, unit = (
         array[piece.rows, piece.some] for array in (block.last, block.lowest, block.highest, block.unit)
     )

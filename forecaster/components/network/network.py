@@ -34,7 +34,7 @@ from forecaster.config import NetworkConfig
 _ALL = slice(None)
 # with this initial logit, the two ridge regressions have 64 % of the weight of all seven linear experts
 _TRUST_IN_RIDGES = 1.5
-# The log scale is clipped to this number, so that the square of a scale stays finite.
+# The log scale is clipped to plus or minus this number, so that the square of a scale stays finite.
 _LARGEST_LOG_SCALE = 345.0
 # At horizon h, the median is at most `_ROOM` times h times ``falls`` below the lowest past value.
 # At horizon h, the median is at most `_ROOM` times h times ``rises`` above the highest past value.
@@ -142,7 +142,9 @@ class Network(nn.Module):
         return offset.view(len(static), self.config.layers, -1).movedim(1, 0)
 
     def cold(self, static: Tensor, known: Tensor) -> Tensor:
-        """Return forecasts of series without a value, in scales from the level that `level_and_scale` gives.
+        """Return forecasts of series without a value, as distances in scales from the level of the series.
+
+        `level_and_scale` computes the level and the scale.
 
         Args:
             static: ``[S, D]`` float32.
@@ -153,7 +155,7 @@ class Network(nn.Module):
             Quantiles ``[Q, n, S, N]``.
         """
         hidden, _ = self.initial(len(static), static)
-        # Each layer adds its input to its output, so the top layer's output is the sum over all layers.
+        # Each layer adds its input to its output, so the top output is the sum of all layers' hidden states.
         top = hidden.sum(dim=0).expand(len(known), -1, -1)
         return self._quantiles(self.decoder(top, known), None)
 
@@ -182,13 +184,11 @@ class Network(nn.Module):
 
     def init(self, series: int) -> Arrays:
         """Return the learned initial state; ``expected`` is NaN, because nothing was forecast yet."""
-        # Clone the initial state: it may be the memory of the weights, which a step would overwrite.
+        # Clone the initial state: it may share memory with the weights, which a step would overwrite.
         own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
-        return own | (
-            {"expected": np.full((series, LINEAR_EXPERT_COUNT), np.nan, np.float32)}
-            if self.config.linear
-            else {}
-        )
+        if self.config.linear:
+            own["expected"] = np.full((series, LINEAR_EXPERT_COUNT), np.nan, np.float32)
+        return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Step through the block, and fill ``out.forecast`` in each series' own unit of measurement."""
@@ -279,7 +279,7 @@ class Network(nn.Module):
         return self._quantiles(own, base), hidden, cell
 
     def _quantiles(self, parts: Tensor, base: Tensor | None) -> Tensor:
-        """Turn the head's outputs ``[Q, n, S, N]`` into quantiles that rise along Q, around ``base``."""
+        """Turn the head's outputs ``[Q, n, S, N]`` into quantiles that rise along Q; add ``base`` to all."""
         middle = self.config.quantiles.index(0.5)
         result = [parts[middle] if base is None else parts[middle] + base] * len(parts)
         for q in range(middle + 1, len(parts)):

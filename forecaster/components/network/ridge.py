@@ -1,4 +1,4 @@
-"""The linear experts of the network: forecasts that are sums of lags, fixed once they are fitted.
+"""The linear experts of the network: weighted sums of past values, with weights that are fixed after the fit.
 
 There are six, in this order: two ridge regressions for each horizon, of changes from the last value on the
 distances of lags from it; the last season; the seventh season before (a week of days); the running mean; and
@@ -28,10 +28,11 @@ from forecaster.components.season import windows_ago
 RIDGE_COUNT = 2
 LINEAR_EXPERT_COUNT = RIDGE_COUNT + 4
 OTHER_LEVEL = 20.0  # a lag that differs from the last value by more than this many scales counts less
-# Distances are clipped to this many times `OTHER_LEVEL`: infinity would later give NaN when multiplied by 0.
+# Distances are clipped to this many times 20 scales: infinity would later give NaN when multiplied by 0.
 _FAR = np.float32(1e30)
 _LARGEST = 2000.0  # a forecast is at most this many units from the last value
-# A piece has at most this many columns (windows times series) and lags: its arrays fit into the cache.
+# A piece has at most `_COLUMNS` columns (windows times series), so its arrays fit into the cache.
+# The distances of at most `_LAGS` lags are computed at once, so that new arrays stay in the cache.
 _COLUMNS, _LAGS = 512, 42
 
 
@@ -59,7 +60,9 @@ def regressor_count(ring: int) -> int:
 
 
 def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice, out: Floats32) -> Floats:
-    """Compute the `distances` of lags and running mean from the last value, limited by `limit_distances`.
+    """Compute the regressors: how far lags and running mean are from the last value, in 20 scales.
+
+    `limit_distances` shrinks large distances.
 
     Args:
         block: with the fields of ring and moments.
@@ -84,7 +87,7 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return the values of ``count`` windows, from ``ago`` windows before each row on: ``[count, r, S]``."""
+    """Return ``count`` successive values, the first ``ago`` windows before each row: ``[count, r, S]``."""
     before = len(block.history) - len(block.values) - ago
     if isinstance(rows, slice):
         return block.history[before + rows.start : before + rows.start + count, None, some]
@@ -174,7 +177,7 @@ class Experts:
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # For lags beyond the ring use row ``count`` of the regressors: its 0 stands for the last value.
+        # For lag 0 and lags beyond the ring use row ``count`` of the regressors: its distance is 0.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:

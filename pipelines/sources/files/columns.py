@@ -140,6 +140,11 @@ def _long(
                 f"{path}: no column {_either(names)}; there is {listed([*there, *beside.folders])}: "
                 f"name one with data.{option}"
             )
+    if columns.event_id in (*series, time, value):
+        raise DataError(
+            f"{path}: data.event_id = {columns.event_id!r} is the column of the series, the times or the "
+            "values: name a column that identifies an event of a series"
+        )
     return Layout("long", series, time, (value,), columns.event_id, columns.observed)
 
 

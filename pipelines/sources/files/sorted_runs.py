@@ -13,6 +13,8 @@ from typing import cast
 import polars as pl
 import pyarrow as pa
 
+from forecaster.time.duplicates import Keep
+from pipelines.sources.files.event_versions import EventVersions
 from schemas import observations
 
 _PREFIX = ".runs-"
@@ -36,19 +38,25 @@ class Sorter:
             sorting makes copies.
         folder: the folder in which a hidden folder for the runs is made; None for the system's folder of
             temporary files.
+        keep: which version of an event counts; the other versions are marked, if rows have event ids.
     """
 
     memory_bytes: int
     folder: Path | None = None
+    keep: Keep = "last"
     _held: list[pl.DataFrame] = field(default_factory=list)
     _held_bytes: int = 0
     _runs: list[Path] = field(default_factory=list)
     _delete: Callable[[], object] | None = None
+    _versions: EventVersions | None = None
 
     def add(self, rows: pl.DataFrame) -> None:
         """Add rows to the input of the sorter; write a sorted run if the memory is full."""
         if not len(rows):
             return
+        if "event_id" in rows.columns:
+            self._versions = self._versions or EventVersions(self.keep)
+            rows = self._versions.add(rows)
         self._held.append(rows)
         self._held_bytes += int(rows.estimated_size())
         if self._held_bytes > self.memory_bytes // 4:
@@ -56,6 +64,8 @@ class Sorter:
 
     def finish(self) -> None:
         """End the input of the sorter, so that `frames` can be called."""
+        if self._versions is not None:
+            self._versions.finish()
         if self._runs and self._held:
             self._spill()
         elif self._held:
@@ -63,11 +73,12 @@ class Sorter:
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """Yield all rows in order of time, in frames that fit into memory; call `finish` before this."""
-        yield from _in_larger_frames(self._merged()) if self._runs else self._held
+        found = _in_larger_frames(self._merged()) if self._runs else iter(self._held)
+        yield from found if self._versions is None else map(self._versions.marked, found)
 
     def close(self) -> None:
         """Free the memory of the sorter, and delete its sorted runs on the disk."""
-        self._held, self._runs = [], []
+        self._held, self._runs, self._versions = [], [], None
         if self._delete is not None:
             self._delete()
 

@@ -20,7 +20,9 @@ from schemas.errors import DataError
 
 HOUR, DAY = Frequency(3600), Frequency(86_400)
 NO_NUMBER = "is not a finite number, as the other cells are: write one, or leave the cell empty"
-TOO_MANY = "holds 99 different texts, and 64 are the most: leave the column out, or put them into groups"
+TOO_MANY = (
+    "holds 99 different texts, and 64 are the most: leave the column out, or replace the texts by groups"
+)
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 FIRST = int(BEGIN.timestamp()) // 3600
 
@@ -159,7 +161,7 @@ def test_without_covariate_tables_only_calendar_features_are_known() -> None:
          f"k.csv: row 2: column price: inf {NO_NUMBER}"),
         ({"price": [1]}, None, "k.csv: has no column timestamp (it has price): add it"),
         ({"timestamp": ["2024-01-01"]}, None,
-         "k.csv: has no column beside series_id and timestamp: add one, or leave it out"),
+         "k.csv: has no column beside series_id and timestamp: add one, or leave the table out"),
         (None, {"series_id": ["a", "b", "a"], "size": [1, 2, 3]},
          "s.csv: row 3: column series_id: 'a' is in row 1, too: keep one"),
         (None, {"series_id": [str(i) for i in range(99)], "name": [f"shop {i}" for i in range(99)]},

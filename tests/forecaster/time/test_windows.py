@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.time.aggregation import aggregate
+from forecaster.time.duplicates import Keep
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from schemas import observations
@@ -58,15 +59,18 @@ def frame_of(rows: list[Row], events: bool) -> pl.DataFrame:
     return frame if events else frame.drop("event_id")
 
 
-def looped_aggregates(rows: list[Row], how: str, events: bool) -> tuple[dict[tuple[str, int], float], int]:
+def looped_aggregates(
+    rows: list[Row], how: str, events: bool, keep: Keep
+) -> tuple[dict[tuple[str, int], float], int]:
     """Return the value of each series and window, and the number of duplicates, computed with plain loops."""
-    kept: dict[tuple[str, int, str, int], float] = {}
+    kept: dict[tuple[str, object, int], tuple[str, int, str, float]] = {}
     for number, (series, second, value, event) in enumerate(rows):
         is_event = how in ("sum", "count") and not events
-        kept[series, second, event if events else "", number if is_event else 0] = value
+        key = series, event if events else second, number if is_event else 0
+        if keep == "last" or key not in kept:
+            kept[key] = series, second, event if events else "", value
     cells: dict[tuple[str, int], list[float]] = {}
-    in_order = sorted(kept.items(), key=lambda item: (item[0][:3], item[1]))
-    for (series, second, *_), value in in_order:
+    for series, second, _, value in sorted(kept.values()):
         at = BEGIN + timedelta(seconds=second)
         cells.setdefault((series, int(at.timestamp() // FREQ_S)), []).append(value)
     return {cell: AGGREGATES[how](values) for cell, values in cells.items()}, len(rows) - len(kept)
@@ -74,14 +78,14 @@ def looped_aggregates(rows: list[Row], how: str, events: bool) -> tuple[dict[tup
 
 @pytest.mark.parametrize("events", [False, True])
 @pytest.mark.parametrize("how", sorted(AGGREGATES))
-@given(rows=ROWS, seed=st.integers(0, 1000))
+@given(rows=ROWS, seed=st.integers(0, 1000), keep=st.sampled_from(["first", "last"]))
 def test_aggregates_equal_the_results_of_plain_loops(
-    how: str, events: bool, rows: list[Row], seed: int
+    how: str, events: bool, rows: list[Row], seed: int, keep: Keep
 ) -> None:
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": how})
-    expected, duplicates = looped_aggregates(rows, how, events)
+    expected, duplicates = looped_aggregates(rows, how, events, keep)
     frame = frame_of(rows, events)
-    found = aggregate(frame, config)
+    found = aggregate(frame, config, keep=keep)
     windows = found.windows
 
     assert found.duplicates == duplicates
@@ -96,32 +100,16 @@ def test_aggregates_equal_the_results_of_plain_loops(
         assert windows.stop == max(window for _, window in expected) + 1
 
     placed = frame.with_row_index("offset").with_columns(pl.col("offset").cast(pl.Int64))
-    shuffled = aggregate(placed.sample(fraction=1, shuffle=True, seed=seed), config)
+    shuffled = aggregate(placed.sample(fraction=1, shuffle=True, seed=seed), config, keep=keep)
     # The values must be equal bit by bit.
     np.testing.assert_array_equal(shuffled.windows.values, windows.values)
     assert shuffled.duplicates == duplicates
 
 
-def test_aggregate_returns_the_requested_windows() -> None:
-    frame = frame_of([("a", 0, 1.0, "x")], False)
-    first = aggregate(frame, WindowConfig(freq="15m")).windows.start
-    windows = aggregate(frame, WindowConfig(freq="15m"), first - 2, first + 3).windows
-    np.testing.assert_array_equal(windows.values[:, 0], [np.nan, np.nan, 1.0, np.nan, np.nan])
-    assert (windows.start, windows.stop) == (first - 2, first + 3)
-
-
-def test_aggregate_refuses_rows_outside_the_requested_windows() -> None:
-    frame = frame_of([("a", 0, 1.0, "x")], False)
-    first = aggregate(frame, WindowConfig(freq="15m")).windows.start
-    for start, stop in ((first + 1, first + 3), (first - 3, first)):
-        with pytest.raises(ValueError, match="outside the windows"):
-            aggregate(frame, WindowConfig(freq="15m"), start, stop)
-
-
 def test_aggregating_no_rows_gives_windows_without_series() -> None:
-    found = aggregate(observations.empty(), WindowConfig(), 5, 8)
+    found = aggregate(observations.empty(), WindowConfig())
     assert found.duplicates == 0
-    assert found.windows.values.shape == (3, 0)
+    assert found.windows.values.shape == (0, 0)
 
 
 def test_a_window_includes_its_start_and_excludes_its_end() -> None:

@@ -8,6 +8,9 @@ import apache_beam as beam
 import polars as pl
 import pytest
 
+from forecaster.config import NetworkConfig
+from forecaster.model import Forecaster
+from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from pipelines import ReadLog, ReplaySource
 from pipelines.beam.forecast_fleet import ForecastFleet
@@ -179,6 +182,12 @@ def test_forecast_fleet_forecasts_the_rows_of_a_log(
     assert read_output(tmp_path / "fleet", "quarantined")["file"].to_list() == [files[1]]
     assert not len(read_output(tmp_path / "fleet", "late"))
     assert found["rows_quarantined"] == 1
+
+
+def test_a_model_that_repairs_late_rows_is_refused() -> None:
+    model = Forecaster.untrained(NetworkConfig(hidden=8, horizon=2), WindowConfig(repair=24))
+    with pytest.raises(ConfigError, match=r"windows.repair = 24 has no effect in ForecastFleet"):
+        beam.Pipeline() | beam.Create([]) | ForecastFleet(model)
 
 
 def test_an_unbounded_input_without_event_timers_is_refused(tmp_path: Path) -> None:

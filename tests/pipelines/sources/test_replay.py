@@ -11,8 +11,10 @@ from unittest import mock
 import polars as pl
 import pytest
 
+from forecaster.time.duplicates import Keep
 from pipelines.sources import replay
 from pipelines.sources.files import sorted_runs as runs
+from pipelines.sources.files.tables import Columns
 from schemas.errors import DataError
 from tests.pipelines.sources.logs import (
     HOUR_US,
@@ -148,3 +150,23 @@ def test_a_bad_file_stops_a_replay_or_is_quarantined(tmp_path: Path) -> None:
     assert values(batches) == [1]
     assert batches[0].rejected.drop("reason").rows() == [(str(bad), 0, "", "file cannot be read", "", 0)]
     assert reasons(batches) == ["line 21 is not a JSON object: correct or delete it"]
+
+
+@pytest.mark.parametrize("memory_bytes", [2 << 30, 2000])
+@pytest.mark.parametrize(("keep", "dropped"), [("last", {0: 10.0, 2: 30.0}), ("first", {4: 0.0, 5: 2.0})])
+def test_a_replay_marks_versions_of_events_in_the_order_of_the_files(
+    keep: Keep, dropped: dict[int, float], memory_bytes: int, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "1.csv", tmp_path / "2.csv"
+    header = "series_id,timestamp,value,event_id\n"
+    first.write_text(header + "".join(f"a,2013-01-01T{5 + i:02}:00Z,{i},e{i}\n" for i in range(4)))
+    # The version of e0 is later than its event, and that of e2 is earlier; e3 is another series' event.
+    second.write_text(
+        header + "a,2013-01-01T20:00Z,10,e0\na,2013-01-01T01:00Z,30,e2\nb,2013-01-01T08:00Z,7,e3\n"
+    )
+    how = replace(INPUT, columns=Columns(event_id="event_id", duplicates=keep), batch_rows=2)
+    source = replay_of(first, second, input=how, memory_bytes=memory_bytes)
+    rows = pl.concat([batch.rows for batch in read_log(source)])
+    assert rows["timestamp"].is_sorted()
+    lost = rows.filter(pl.col("dropped_at").is_not_null())
+    assert dict(lost.select("dropped_at", "replaced_by").iter_rows()) == dropped

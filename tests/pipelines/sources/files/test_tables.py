@@ -63,6 +63,14 @@ def test_configured_column_names_are_preferred_to_usual_names(tmp_path: Path) ->
     )  # fmt: skip
 
 
+def test_a_column_of_event_ids_that_is_used_otherwise_is_refused(tmp_path: Path) -> None:
+    path = write_file(tmp_path, "in.csv", LONG)
+    with pytest.raises(DataError, match=r"data\.event_id = 'value' is the column of the series, the times"):
+        read(path, Columns(event_id="value"))
+    with pytest.raises(ValueError, match=r"data\.event_id and data\.value name the same column"):
+        Columns(value="temp", event_id="temp")
+
+
 def test_empty_cells_of_a_wide_file_give_no_row(tmp_path: Path) -> None:
     raw = read(write_file(tmp_path, "in.csv", WIDE))
     assert raw.select("series_id", "value", "row").rows() == [
