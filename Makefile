@@ -39,7 +39,7 @@ demo: $(STAMPS)/project  ## train, backfill, stream and compare, on real data
 
 test: lint  ## lint, types, layers and all tests
 	@$(call say,tests)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: setup  ## lint, format, types and layers
 	@$(call say,ruff)

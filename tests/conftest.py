@@ -1,4 +1,4 @@
-"""Settings of all tests: the number of Hypothesis examples, one thread for torch, and copied MLflow stores."""
+"""Settings of all tests: Hypothesis examples, one thread for torch, and copies of one new MLflow store."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ import runpy
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 import apache_beam  # noqa: F401
@@ -36,6 +37,9 @@ def wait_for_request(server: socket.socket) -> dict[str, Any] | None:
     """Fork for each request; return the request in the new process, and None when the last test has ended."""
     while True:
         message, files, _, _ = socket.recv_fds(server, 1, 4)
+        with suppress(ChildProcessError):  # collect the processes that have ended
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         if not message:
             return None
         if os.fork() == 0:
@@ -52,9 +56,8 @@ def _fork_and_wait(status: socket.socket, streams: list[int]) -> dict[str, Any]:
     """Read the request, fork once more, and return the request in the new process.
 
     The other process reports the process id and the exit code of the new process, each in four bytes, and
-    ends. So the server itself waits for no process.
+    ends. So the server itself never waits for a process.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with status.makefile() as lines:
         request: dict[str, Any] = json.loads(lines.readline())
     pid = os.fork()
@@ -92,7 +95,6 @@ def run(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as server:
         request = wait_for_request(server)
