@@ -147,8 +147,8 @@ class Intervals:
         for t, residual in enumerate(block.residuals):
             self._learn(own, residual, due[t], block.scale[t], rates, block.counts(t))
             trust[:, t] = np.minimum(own["known"] / _TRUSTED, 1.0)
-            learned[:, :, t] = np.moveaxis(own["offset"], 1, 0) * (own["unit"] * trust[:, t])
-            issued[t] = np.moveaxis(learned[:, :, t], 0, 1) + (1.0 - trust[:, t])[:, None] * network[t]
+            learned[:, :, t] = own["offset"].swapaxes(0, 1) * (own["unit"] * trust[:, t])
+            issued[t] = learned[:, :, t].swapaxes(0, 1) + (1.0 - trust[:, t])[:, None] * network[t]
             for i, a in enumerate(anchors):
                 # Assign to a slice, so that a window after the block is ignored.
                 due[t + a : t + a + 1, i] = issued[t, i]
