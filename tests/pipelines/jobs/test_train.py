@@ -114,6 +114,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.usefixtures("pictures")
 def test_series_with_hostile_names_are_trained_and_plotted(tmp_path: Path) -> None:
     config = job(tmp_path)
     renamed = dict(zip(waves(series=len(HOSTILE)).series_ids, HOSTILE, strict=True))
