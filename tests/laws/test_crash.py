@@ -94,7 +94,7 @@ def fold_with_kills(
             left -= 1
             opened[number], output = step
             disks[number].write(output)
-            if chance.random() < often:
+            if chance.random() < often and run_number < kills:  # no run follows the last one
                 disks[number].snapshot = snapshot.to_bytes(opened[number])
     return Ran(
         opened,
