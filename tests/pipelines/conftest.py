@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from pipelines.storage import Remote
 from tests.stores import s3_server
@@ -22,19 +23,21 @@ class _EmptyCanvas:
         Path(file).touch()
 
 
-@pytest.fixture
-def pictures() -> None:
-    """Let the runs of a test log pictures; see `_empty_pictures`."""
+@pytest.fixture(scope="module", autouse=True)
+def _empty_pictures() -> Iterator[None]:
+    """Let runs log empty files as pictures: a training logs ten or more, and takes 0.2 s to draw each."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "forecaster.registry.run" in sys.modules:
+            patch.setattr("forecaster.registry.run.FigureCanvasAgg", _EmptyCanvas)
+        yield
 
 
-@pytest.fixture(autouse=True)
-def _empty_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let runs log empty files as pictures, unless the test requests ``pictures``.
-
-    A training logs ten pictures or more, and takes 0.3 s to draw each.
-    """
-    if "pictures" not in request.fixturenames and "forecaster.registry.run" in sys.modules:
-        monkeypatch.setattr("forecaster.registry.run.FigureCanvasAgg", _EmptyCanvas)
+@pytest.fixture(scope="module")
+def pictures(_empty_pictures: None) -> Iterator[None]:
+    """Let the runs of a module draw their pictures from now on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("forecaster.registry.run.FigureCanvasAgg", FigureCanvasAgg)
+        yield
 
 
 @pytest.fixture(scope="session")

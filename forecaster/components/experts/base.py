@@ -6,7 +6,7 @@ Letters: T windows, S series, M past windows, K windows of a season, N horizon.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -43,10 +43,11 @@ class ExpertInputs(NamedTuple):
     moves: Bools
     shape: Floats
 
-    def at(self, t: int) -> ExpertInputs:
-        """Return the data of window ``t``; the arrays have no axis of windows."""
-        one = (self.window[t], self.value[t], self.past[:, t], self.last[t], self.age[t])
-        return ExpertInputs(*one, self.scale[t], self.moves[t], self.shape[:, t])
+    def rows(self, rows: slice) -> ExpertInputs:
+        """Return the data of some of the windows, as views."""
+        past, shape = self.past[:, rows], self.shape[:, rows]
+        own = (self.last[rows], self.age[rows], self.scale[rows], self.moves[rows])
+        return ExpertInputs(self.window[rows], self.value[rows], past, *own, shape)
 
     def back(self, ago: Ints) -> Floats:
         """Return the values ``ago`` ``[n]`` windows before each window: ``[n, ..., S]``, NaN if missing."""
@@ -105,9 +106,17 @@ class Expert(ABC):
         """Return arrays of zeros as the initial state; a subclass can override this."""
         return {name: np.zeros((series, *field.shape), field.dtype) for name, field in self.spec().items()}
 
-    @abstractmethod
-    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
-        """Update the arrays ``own`` in place with one window, for the series where ``counts`` is True."""
+    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Iterator[None]:
+        """Update the arrays ``own`` in place window by window, and yield after each window.
+
+        A subclass that learns overrides this.
+
+        Args:
+            own: the component's arrays, with their contents before the first window.
+            inputs: all windows of a block.
+            counts: ``[T, S]`` or ``[T, 1]``; a series learns only from the windows where it is True.
+        """
+        return iter(())
 
     @abstractmethod
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
@@ -130,9 +139,9 @@ class Expert(ABC):
             for name in self.forecast_fields
         }
         inputs = expert_inputs(block, self.reach)
-        for t in range(windows if own else 0):
-            counts = block.counts(t)
-            self.learn(own, inputs.at(t), np.ones(series, bool) if counts is None else counts)
+        lengths = windows if block.lengths is None else block.lengths
+        counts = np.arange(windows)[:, None] < lengths
+        for t, _ in enumerate(self.learn(own, inputs, counts)):
             for name, array in forecast_fields.items():
                 array[..., t, :] = own[name]
         forecasts = self.forecast(forecast_fields, inputs)

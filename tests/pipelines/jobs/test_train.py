@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outcome(folder: Path) -> TrainOutcome:
+def outcome(folder: Path, pictures: None) -> TrainOutcome:
     return run_training(job(folder), "waves", states=folder / "states" / "new")
 
 
