@@ -1,4 +1,4 @@
-"""Compare the rates of this checkout with the rates of another one, such as the version before a change.
+"""Compare the rates of this checkout with the rates of another checkout, such as the version before a change.
 
 ``python -m benchmarks.against FOLDER`` runs each phase of `benchmarks.throughput` in both checkouts, one
 right after the other, in an order that alternates from round to round. So other work on the machine affects

@@ -46,18 +46,18 @@ def write_rows(path: Path, series: int, windows: int) -> None:
 
 @dataclass
 class Clock:
-    """The times, in seconds, of the begin, of the last row that was read, and of the last window."""
+    """The times, in seconds, of the start, of the last row that was read, and of the last window."""
 
     began_s: float
     read_s: float = 0.0
     stepped_s: float = 0.0
 
     def take_rows(self, rows: int) -> None:
-        """Note that rows were read."""
+        """Record the time at which rows were read; a callback of the comparison."""
         self.read_s = time.perf_counter()
 
     def take_windows(self, windows: int) -> None:
-        """Note that both models were stepped through windows, and that their forecasts were scored."""
+        """Record the time at which both models were stepped through windows and scored; a callback."""
         self.stepped_s = time.perf_counter()
 
 

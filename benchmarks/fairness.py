@@ -70,7 +70,7 @@ class Job:
 
 
 def run_jobs(jobs: Sequence[Job], limit_s: float) -> list[float]:
-    """Run jobs at once and return the wall-clock seconds that each took.
+    """Run jobs at the same time and return the wall-clock seconds that each took.
 
     No job is running when this function returns or raises.
 

@@ -33,7 +33,8 @@ from tests.cluster.flink import FlinkCluster
 _SIZES = ((10_000, 200), (1_000_000, 4))  # series, windows
 _HEAP_MB = 1024  # the heap holds one window of the large fleet in transit
 _ROWS_AT_ONCE = 1_000_000
-_CHECKPOINT_EVERY_MS = 2_000  # short, because a run with 10,000 series ends in less than half a minute
+# a short interval, because a run with 10,000 series ends in less than half a minute
+_CHECKPOINT_EVERY_MS = 2_000
 
 
 @dataclass

@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--windows", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.part:
-        # Save time: producer and consumer share the cores with the job, and they make no reference cycles.
+        # The garbage collector would take processor time from the job, and it would find no reference cycles.
         gc.disable()
     if chosen.part == "produce":
         return _produce_paced(chosen.bootstrap, chosen.series, chosen.windows)
@@ -107,7 +107,8 @@ def _paced(bootstrap: str, output: Path, series: int, windows: int) -> dict[str,
         if window + 1 < len(produced)
         for _ in range(many)
     ]
-    latency_ms = latency_ms[len(latency_ms) // 5 :]  # drop the first fifth, when the engine starts
+    # drop the first fifth of the forecasts, because the engine was starting
+    latency_ms = latency_ms[len(latency_ms) // 5 :]
     levels = statistics.quantiles(latency_ms, n=100)
     return {"p50_ms": round(levels[49], 1), "p99_ms": round(levels[98], 1)}
 

@@ -74,5 +74,5 @@ def _tree_mib(root: psutil.Process) -> float:
         try:
             total += process.memory_info().rss
         except psutil.Error:
-            continue  # the process has ended meanwhile
+            continue  # the child process has just ended
     return total / 2**20

@@ -1,4 +1,4 @@
-"""Compare the time to read files with that of another checkout, such as the version before a change.
+"""Compare how fast this checkout and another checkout, such as an earlier version, read files.
 
 ``python -m benchmarks.reading FOLDER`` keeps one process of each checkout. Both read and validate the same
 file, one right after the other, in an order that alternates, so other work on the machine affects both alike.
@@ -28,7 +28,8 @@ from benchmarks.targets import line
 _LEAST_RATIO = 0.97
 _SMALL_FILES = 200
 
-# Runs in both checkouts, so it uses only what both have. Prints the processor seconds of each read.
+# This program runs in both checkouts, so it calls only functions that both checkouts have.
+# It prints the processor seconds and the number of rows of each read.
 _WORKER = """
 import sys, time
 from pathlib import Path

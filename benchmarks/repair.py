@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--late", type=float, default=0.001, help="share of rows that arrive late")
     parser.add_argument("--turns", type=int, default=12, help="turns of one interval of copies each")
     settings = parser.parse_args(arguments)
-    turn = 32  # windows: the interval of copies for windows.repair up to 32
+    turn = 32  # a shard copies its state every 32 windows if windows.repair is at most 32
     fleet, windows = Fleet(settings.series), turn * (settings.turns + 2)
     model = Forecaster.untrained(NetworkConfig(), WindowConfig(freq=f"{FREQ_S}s"))
     in_time = batches(fleet, windows, 0.0, settings.repair)
@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
                 every, models = runs[name]
                 part = every[number * turn : (number + 1) * turn]
                 shards[name], took_s = timed(shards[name], part, models)
-                if number > 1:  # the first two turns fill the history
+                if number > 1:  # the first two turns fill the history of the shards and are not timed
                     seconds[name].append(took_s)
             if number > 1:
                 repaired.append(shards["late"].counts.repaired - before)

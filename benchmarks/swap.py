@@ -151,7 +151,7 @@ class MovingAlias:
 
 @dataclass
 class Latencies:
-    """The latency of each window: that of its slowest shard, in milliseconds, by the window's index."""
+    """The latency of the slowest shard in each window, in milliseconds, by the index of the window."""
 
     output: Path
     alias: MovingAlias
@@ -187,7 +187,7 @@ def read_windows(output: Path) -> pl.DataFrame:
 
 
 def differences(old: Forecaster, new: Forecaster, output: Path, series: int, change: int) -> dict[str, float]:
-    """Return how far the forecasts after a change are from two references, in deviations of a series.
+    """Return the distances of the forecasts after a change from two references, in standard deviations.
 
     The references are a state that is re-warmed at once at the change, and a state that always ran ``new``.
     """

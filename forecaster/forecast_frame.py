@@ -139,7 +139,7 @@ def select(forecasts: pl.DataFrame, horizon: int, quantiles: Sequence[float]) ->
 
 
 def _step(model: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Step a cold state through all windows.
+    """Step a new state through all windows, and score the forecasts from row ``first`` on.
 
     Returns:
         The flat forecasts that follow the last value of each series; and the scores of the forecasts that are
@@ -164,6 +164,6 @@ def _windows_of_last_values(windows: Windows) -> dict[str, int]:
 
 
 def _after_last_value(forecasts: Forecasts, last_window: dict[str, int]) -> pl.DataFrame:
-    """Return the forecasts that are issued in the window of the last value of their series."""
+    """Return the forecast of each series that is issued in the window of the series' last value."""
     last = np.array([last_window[name] for name in forecasts.series_ids], np.int64)
     return replace(forecasts, issued=forecasts.issued & (forecasts.index[:, None] == last)).frame()

@@ -73,9 +73,10 @@ class Forecaster:
         network = self.network_config
         parts: dict[str, object] = {
             "format": FORMAT,
-            # Leave out newer settings that are not used, so that older models keep their versions.
+            # Leave out newer settings that the model does not use, so that older models keep their versions.
             "network": network.model_dump(exclude=None if network.decoder else {"decoder"}),
-            "windows": self.window_config.model_dump(exclude={"repair"}),  # a setting of the job alone
+            # ``repair`` is a setting of the job, not of the model
+            "windows": self.window_config.model_dump(exclude={"repair"}),
             "online": self.online_config.model_dump(),
         }
         if not self.covariates.features.is_empty:

@@ -1,4 +1,4 @@
-"""When a process of this machine started, in a form that does not change when the clock is corrected."""
+"""The start time of a process, counted from the boot: corrections of the clock do not change it."""
 
 from __future__ import annotations
 
@@ -23,4 +23,5 @@ def started_s(pid: int) -> float | None:
 def is_running(pid: int, started: float) -> bool:
     """Return whether the process ``pid`` that started at ``started`` (see `started_s`) still runs."""
     now = started_s(pid)
-    return now is not None and abs(now - started) < 2.0  # else a later process has the number
+    # A process with this number that started at another time is another process.
+    return now is not None and abs(now - started) < 2.0

@@ -41,7 +41,7 @@ STATE, RETURN_STATE = "state", "return_state"
 
 
 class ServedForecaster:
-    """The object that MLflow serves. It keeps no state between calls: each request contains all its data."""
+    """The object that MLflow serves. Each request contains all data: no state is kept between calls."""
 
     def __init__(self, forecaster: Forecaster) -> None:
         self.forecaster = forecaster
@@ -137,7 +137,7 @@ def last_forecasts(
 
 
 def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.DataFrame:
-    """Return forecasts as rows by series and horizon, with a note for each series that is not warm.
+    """Return forecasts as rows by series and horizon, with a note on each short or retired series.
 
     Raises:
         ModelError: a forecast is not finite.

@@ -29,7 +29,7 @@ __all__ = ["FORMAT_VERSION", "Arrays", "Floats", "Ints", "State", "live"]
 FORMAT_VERSION = "2"
 _FORMAT_KEY = b"statecast.state.format"
 _LAYOUT_KEY = b"statecast.state.layout"
-_GROWTH = 4  # an array that grows gets spare room: for one more series per this many series
+_GROWTH = 4  # an array that grows gets spare room: its number of series divided by this number
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class State:
         return self._with(ids, self.clock[index], self.silent[index], taken(self.parts, index))
 
     def put(self, index: Ints, part: State) -> None:
-        """Write ``part``, of ``n`` series, over the series at ``index`` ``[n]``; the ids stay."""
+        """Write ``part``, the state of ``n`` series, over the series at ``index`` ``[n]``; keep the ids."""
         self.clock[index], self.silent[index] = part.clock, part.silent
         put(self.parts, index, part.parts)
 
@@ -109,7 +109,7 @@ class State:
         return State(self.model_version, self.freq, ids, clock, silent, parts, room)
 
     def part(self, series: slice) -> State:
-        """Return the state of the series in a slice, as views: writing into its arrays changes this state."""
+        """Return the state of the series in a slice, as views of this state's arrays."""
         parts = {name: {f: a[series] for f, a in own.items()} for name, own in self.parts.items()}
         return self._with(self.series_ids[series], self.clock[series], self.silent[series], parts)
 

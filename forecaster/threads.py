@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 
 @dataclass
 class _Counts:
-    """Numbers of threads: that of torch, and that of each loaded BLAS library."""
+    """The numbers of threads of torch and of each loaded BLAS library."""
 
     torch: int
     blas: list[tuple[Any, int]]
@@ -31,14 +31,14 @@ class _Counts:
 
 
 @dataclass
-class _Open:
+class _OpenBlock:
     """An open block of `compute_threads`, and the counts that its end restores."""
 
     before: _Counts
 
 
 _lock = threading.Lock()
-_open: list[_Open] = []  # this list holds the open blocks of `compute_threads`, the oldest first
+_open: list[_OpenBlock] = []  # this list holds the open blocks of `compute_threads`, the oldest first
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def compute_threads(count: int) -> Iterator[None]:
     large (``python -m benchmarks.fairness``).
     """
     with _lock:
-        block = _Open(_Counts.now())
+        block = _OpenBlock(_Counts.now())
         _open.append(block)
         if count:
             _Counts(count, [(library, count) for library, _ in block.before.blas]).apply()

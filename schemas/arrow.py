@@ -1,8 +1,7 @@
 """Convert Arrow columns of any type and content to Polars columns.
 
-Polars itself cannot convert every column: it raises an error or panics if it has no such type, and it accepts
-text that is not UTF-8. `series_of` converts every Arrow column to a Polars column that `schemas.cells` can
-read.
+Polars itself raises an error or panics on a column of a type that it lacks, and it accepts text that is not
+UTF-8. `series_of` converts every Arrow column to a Polars column that `schemas.cells` can read.
 """
 
 from __future__ import annotations
@@ -162,7 +161,7 @@ def _ticks(cells: pa.Array, unit: str, dtype: Any) -> pl.Series:
 
 
 def _decimals(cells: pa.Array) -> pl.Series:
-    """Convert Arrow decimals to a Polars column of Decimal, or to text if one has too many digits for it."""
+    """Convert Arrow decimals to a Polars column of Decimal, or to text if a decimal has too many digits."""
     scale = max(cells.type.scale, 0)
     try:
         return _polars(cells.cast(pa.decimal128(_MOST_DIGITS, min(scale, _MOST_DIGITS))))

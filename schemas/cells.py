@@ -36,7 +36,7 @@ _QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
 # `times` replaces a time before 1600 or after 2300 by the nearer limit: microseconds of far times overflow.
-# The row of such a time is rejected anyway: observations must be in the years 1678 to 2261.
+# Rows with times before 1678 or after 2261 are rejected later (`schemas.observations`).
 _LEAST_US = -11_676_096_000_000_000
 _MOST_US = 10_413_792_000_000_000
 
@@ -90,7 +90,7 @@ def times(cells: pl.Series, time_format: str = AUTO, time_zone: str = "") -> pl.
 
 
 def _times_in_utc(cells: pl.Series, time_format: str) -> pl.Series:
-    """Convert the cells to times; those without a zone are read as UTC."""
+    """Convert the cells to times; times without a zone are read as UTC."""
     dtype = cells.dtype
     if isinstance(dtype, pl.Datetime):
         micros = _micros(cells.to_physical(), dtype.time_unit)

@@ -14,7 +14,7 @@ from schemas.errors import DataError
 
 
 def failing(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
-    """Return a Boolean frame of the columns with cells that do not fit a schema; True marks these cells.
+    """Return a Boolean frame that marks the cells that do not fit a schema with True.
 
     Returns:
         A frame with a Boolean column ``[rows]`` for each column that contains a failing cell; True marks the
@@ -24,7 +24,7 @@ def failing(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
         SchemaErrors: a column is absent or does not have the type in the schema.
     """
     try:
-        # Set both options of pandera, because environment variables could turn its validation off.
+        # Set these options here, because environment variables could turn off the validation of pandera.
         with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
             schema.validate(frame, lazy=True)
     except SchemaErrors as errors:

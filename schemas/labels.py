@@ -29,8 +29,8 @@ After these columns, the frame has a Float64 column for each channel.
 """
 
 SPLITS = ("train", "validation", "test")
-# The kind of fault (one of `quarantine.KINDS`) of an invalid cell, for each column that is not a channel.
-# An invalid cell of a channel has the kind "is not a number".
+# The kind of fault, one of `quarantine.KINDS`, that an invalid cell of a column has.
+# Channels are not listed: the kind of fault of their cells is "is not a number".
 _KINDS = {
     "series_id": "series_id is missing",
     "timestamp": "is not a time",
@@ -135,7 +135,7 @@ def _quarantined(
         reasons.append(pl.col("\0problem"))
     for name in made:
         work = work.with_columns(bad[name][at].alias(f"\0{name}"))
-        # For a row that the reader could not read, report only the reader's problem: its cells mean nothing.
+        # If the reader could not read a row, report only the reader's problem: the cells mean nothing.
         is_faulty = pl.col(f"\0{name}") & ~pl.col("\0broken")
         first.append(pl.when(is_faulty).then(pl.lit(name)))
         kinds.append(pl.when(is_faulty).then(pl.lit(_KINDS.get(name, "is not a number"))))

@@ -29,7 +29,7 @@ def masked(text: str) -> str:
 
 
 def split_login(url: str) -> tuple[str, str]:
-    """Return a URL without its user name and password, and these two as the text ``name:password``.
+    """Return a URL without its user name and password, and the text ``name:password``.
 
     Returns:
         The URL without a user name and password, and the text ``name:password``, which is empty if the URL

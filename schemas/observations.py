@@ -84,12 +84,12 @@ def _with_covariates(names: tuple[str, ...]) -> pa.DataFrameSchema:
 
 
 def covariates_of(columns: Iterable[str]) -> list[str]:
-    """Return those of ``columns`` that hold observed covariates, in their order."""
+    """Return the columns of observed covariates among ``columns``, in their order."""
     return [name for name in columns if name.startswith(OBSERVED)]
 
 
 def optional_columns(columns: Iterable[str]) -> list[str]:
-    """Return those of ``columns`` that are optional (``event_id``, observed covariates), in their order."""
+    """Return the ``event_id`` and the observed covariates among ``columns``, in the order of ``columns``."""
     return [name for name in columns if name == "event_id" or name.startswith(OBSERVED)]
 
 
@@ -184,7 +184,7 @@ def _is_good(column: pl.Series) -> bool:
     validates few rows at a time. So `validate` calls pandera only if this function returns False.
     """
     if column.name.startswith(OBSERVED):
-        # Polars orders NaN above all numbers, so this comparison is False for NaN, as it should be.
+        # NaN fails this comparison, too, because Polars orders NaN above all numbers.
         return bool((column.drop_nulls().abs() <= LARGEST).all())
     if column.null_count():
         return False
@@ -222,10 +222,8 @@ def _quarantined(
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
     # A row is rejected if the reader reported a problem, or if a cell fails the schema.
-    # Each tuple in ``causes`` describes one cause for which rows are rejected, in three items.
-    # The first item of a tuple is an expression that is True for the rows rejected for this cause.
-    # The second item is the name of the faulty column, or "" if the whole row is faulty.
-    # The third item is the list of the faults that these rows can have.
+    # Each cause is an expression that is True for the rejected rows, the name of the faulty column
+    # ("" if the whole row is faulty), and the faults that these rows can have.
     causes: list[tuple[pl.Expr, str, list[Fault]]] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:
@@ -243,7 +241,7 @@ def _quarantined(
         if name == "timestamp" and not is_utc(time_zone):
             work = work.with_columns(cells.times(raw[name], time_format).alias(LOCAL))
         fails_here = pl.col(f"{name} fails")
-        # For a row that the reader could not read, report only the reader's problem: its cells mean nothing.
+        # If the reader could not read a row, report only the reader's problem: the cells mean nothing.
         if has_problems:
             fails_here = fails_here & pl.col("problem").is_null()
         label = name.removeprefix(OBSERVED)

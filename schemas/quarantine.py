@@ -91,7 +91,7 @@ def empty(offset: bool = False) -> pl.DataFrame:
 
 
 def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
-    """Return one quarantined row for a file that cannot be read, from its start or from a later row on.
+    """Return one quarantined row, which stands for a file that cannot be read to its end.
 
     Args:
         file: the name of the file.

@@ -118,7 +118,7 @@ def from_numbers(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
 
 
 def looks_like(number: pl.Expr) -> pl.Expr:
-    """Return text that says what a number probably is if the format ``auto`` rejects it as a time.
+    """Explain what a number probably is, if the format ``auto`` rejects the number as a time.
 
     The text is the end of an error message that begins with the number. It also names the setting with which
     such numbers can be read. The text is null for a number that ``auto`` accepts.

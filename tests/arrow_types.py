@@ -15,7 +15,7 @@ _FAR = 2**63 - 1
 
 
 def arrow_types() -> dict[str, pa.Array]:
-    """Return columns by name: one of every Arrow type, and some with cells on which readers have failed."""
+    """Return columns by name: one of every Arrow type, and some with cells that once made readers fail."""
     found: dict[str, pa.Array] = {"null": pa.nulls(CELLS), "bool": pa.array([True, False, None])}
     found |= _numbers() | _texts() | _times() | _nested() | _encoded()
     assert all(len(column) == CELLS for column in found.values())

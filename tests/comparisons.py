@@ -32,7 +32,7 @@ def by_key(parts: Iterable[Forecasts | None]) -> dict[Key, Floats]:
 
 
 def newest_by_key(parts: Iterable[Forecasts | None]) -> dict[Key, Floats]:
-    """Return the values ``[Q, N]`` of the newest revision of every forecast; fail if one occurs twice."""
+    """Return the values ``[Q, N]`` of each forecast's newest revision; fail if a revision occurs twice."""
     found: dict[Key, dict[int, Floats]] = {}
     for part in parts:
         if part is None:

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "statecast",
     deadline=None,  # no time limit for an example, because the machine may be busy with other work
-    derandomize=bool(os.environ.get("CI")),  # CI runs use the same examples each time, other runs new ones
+    # CI runs use the same examples each time, other runs use new examples
+    derandomize=bool(os.environ.get("CI")),
     max_examples=12,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -39,7 +40,7 @@ def _copied_stores(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_mlflow_settings_left() -> Iterator[None]:
-    """Restore MLflow's settings after each test: they belong to the process, and later tests would use them.
+    """Restore MLflow's settings after each test: the settings are global, so later tests would use them.
 
     ``mlflow.set_experiment`` and ``mlflow.set_tracking_uri`` also set environment variables.
     """

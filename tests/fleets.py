@@ -81,7 +81,7 @@ def forecaster(
 
 @lru_cache
 def covariates(decoder: bool, observed: tuple[str, ...] = ()) -> Covariates:
-    """Return the observed covariates ``observed`` and, if ``decoder``, also known and static ones."""
+    """Return the observed covariates ``observed`` and, if ``decoder``, also known and static covariates."""
     if not decoder:
         return Covariates(Features(observed=observed))
     rng, ids = np.random.default_rng(3), ["s0", "s1", "s2", "series 0", "series 1", "series 5"]

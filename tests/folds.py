@@ -135,7 +135,10 @@ def last_window(frames: Sequence[pl.DataFrame], freq: Frequency) -> int:
 
 
 def shuffled(draw: Any, rows: pl.DataFrame, lateness_us: int) -> Iterator[Arrival]:
-    """Yield ``rows`` in batches of random sizes, in an order that makes no row later than ``lateness_us``."""
+    """Yield ``rows`` shuffled, in batches of random sizes.
+
+    No row has a time more than ``lateness_us`` before that of an earlier row.
+    """
     if rows.is_empty():
         return
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

@@ -101,7 +101,7 @@ class LogOutputs:
 
 
 def half_of(log: Log) -> int:
-    """Return the middle one of the offsets at which the log has a watermark."""
+    """Return the middle offset among the offsets at which the log has a watermark."""
     every = sorted(log.watermarks_us)
     return every[len(every) // 2 - 1]
 

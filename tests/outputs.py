@@ -21,7 +21,7 @@ def contents(place: Location) -> dict[str, bytes]:
 
 
 def hidden(folder: Location) -> list[str]:
-    """Return the names of hidden files that a job that has ended should have removed.
+    """Return the names of hidden files that a job should have removed at its end.
 
     A job keeps its counts (``.numbers``), the name of its run, and the markers of ended shards.
     """

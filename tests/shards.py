@@ -15,7 +15,7 @@ NAMES = tuple(f"series {i}" for i in range(20))
 
 
 def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) -> list[Shard]:
-    """Return ``of`` shards that have read all rows of ``windows`` and closed the first ``closed`` of them."""
+    """Return ``of`` shards that have read all rows of ``windows`` and closed the first ``closed`` windows."""
     rows = rows_of(windows)
     rows = rows if event is None else rows.with_columns(event_id=pl.lit(event))
     arrival = Arrival(rows, (windows.start + closed) * HOUR_US)

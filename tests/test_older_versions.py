@@ -63,9 +63,7 @@ def assert_same_forecasts(one: pl.DataFrame, other: pl.DataFrame) -> None:
     assert_frame_equal(one.sort(IDENTITY), other.sort(IDENTITY), rel_tol=0, abs_tol=1e-4)
 
 
-def test_a_backfill_from_an_old_state_table_forecasts_as_a_backfill_of_all_rows(
-    model: Forecaster, tmp_path: Path
-) -> None:
+def test_a_backfill_continues_from_a_0_1_0_state_table(model: Forecaster, tmp_path: Path) -> None:
     whole = backfill(model, pl.concat([rows(), later_rows()]), tmp_path / "whole")
     continued = backfill(model, later_rows(), tmp_path / "continued", WRITTEN / "state")
     assert continued.height == 3 * 48

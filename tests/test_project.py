@@ -136,7 +136,7 @@ def test_the_mlflow_server_listens_on_loopback_only() -> None:
 
 def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
     ours = ui_environment("sqlite:///mlflow.db")
-    # The UI gets an absolute path of the database, the server a relative one.
+    # The UI gets an absolute path of the database, the server a relative path.
     del ours["MLFLOW_BACKEND_STORE_URI"]
     assert {name: ours[name] for name in settings() if name in ours} == {
         name: value for name, value in settings().items() if name in ours

@@ -1,4 +1,4 @@
-"""Compute the p-value of each value under the forecast of the window before; raise alarms at anomalies.
+"""Compute the p-value of each value, given the forecast issued one window before; raise alarms at anomalies.
 
 Letters: T windows, S series, E edges, Q quantiles.
 """
@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 
-# Distances between a value and its forecast, as multiples of the width of the band on the value's side.
+# Distances of a value from the forecast median, in band widths.
+# A band lies between the median and the outermost quantile on the value's side.
 # For each series and distance, the state holds the share of windows with at least this distance.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
 # P-values are interpolated in log(1 + distance), because the gaps between `_DISTANCES` grow.
-# The 1 is added because log(distance) would fail at a distance of 0.
+# log(distance) would be infinite at a distance of 0; log(1 + distance) is 0.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
-# Lengths of runs of equal values, in windows.
-# For each series and each of these lengths, the state holds the share of runs that lasted at least so long.
+# These are lengths of runs of equal values, in windows.
+# For each series and each length in `_RUNS`, the state holds the share of runs of at least this length.
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {
@@ -47,14 +48,14 @@ _PRIOR = 20.0  # the initial shares of a new series weigh as much as this many o
 # In a normal distribution with 5 % of the values beyond the edge, the average excess is 0.25 band widths.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
-# The shares are averages over about the last `_MEMORY` / ``rate`` windows, within the limits below.
+# The shares of distances and runs are averages over about the last `_MEMORY` / ``rate`` windows.
 # `_MEMORY` / ``rate`` is the number of windows in which about `_MEMORY` alarms are wanted.
 _MEMORY = 20.0
-# The shares are averages over at least the first, and at most the second, of these numbers of windows.
+# These are the smallest and the largest number of windows over which the shares are averaged.
 # Beyond a million windows, float32 would round the update of a share to 0.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
-# The factor is not round, so that rounding does not decide whether a change of whole scales reaches an edge.
+# The number is not round: rounding must not decide whether a change of whole scales reaches an edge.
 _LEAST_BAND = 0.0971
 # A value counts as equal to its forecast if they differ by at most this share of the forecast.
 _ROUNDING = 1e-15
@@ -161,7 +162,7 @@ class Anomaly:
         return np.stack([middle, below, above])
 
     def _p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return each value's p-value, and the log p-value by which alarms are raised; update the shares.
+        """Return each value's p-value, and the log p-value that decides about alarms; update the shares.
 
         Returns:
             ``[S]`` each, NaN if the value or its forecast is missing. The p-value has a lower bound. The log
@@ -178,7 +179,7 @@ class Anomaly:
         z = np.where(known, np.minimum(z, _FARTHEST), 0.0)
         log_p, least = self._distance_p_value(own, z, known)
         log_run, least_run = self._run_p_value(own, value)
-        # A value that repeats the value before it has two p-values. Take twice the smaller one (Bonferroni).
+        # A value that repeats the value before it has two p-values: use twice the smaller one (Bonferroni).
         longer = log_run < log_p
         log_p = np.where(longer, log_run, log_p)
         log_p = np.where(log_run < 0, np.minimum(log_p + math.log(2.0), 0.0), log_p)
@@ -186,7 +187,7 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log of the share of distances of at least ``z``, and the lower bound of the p-value.
+        """Return the log share of windows at a distance of at least ``z``, and the lowest possible p-value.
 
         Both are ``[S]``.
         """
@@ -205,7 +206,7 @@ class Anomaly:
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
     def _run_p_value(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return the log of the share of runs as long as the current run, and the lower bound of the p-value.
+        """Return the log share of runs at least as long as the current run, and the lowest possible p-value.
 
         Both are ``[S]``; the logarithm is 0 outside a run.
         """
@@ -234,7 +235,7 @@ class Anomaly:
         count += learns
 
     def _alarm(self, own: Arrays, log_p: Floats) -> Floats:
-        """Return ``[S]``: 1 for an alarm, 0 for no alarm, NaN without a p-value; update the alarm budget."""
+        """Return 1 for an alarm, 0 for none, NaN without a p-value: ``[S]``; update the alarm budget."""
         known, budget, log_rate = ~np.isnan(log_p), own["budget"], math.log(self.rate)
         highest = math.log(max(_MOST, min(3.0 * self.rate, 0.95)))
         with np.errstate(invalid="ignore"):
@@ -252,7 +253,7 @@ class Anomaly:
 
 
 def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
-    """Return the shares of values beyond each of `_DISTANCES`, ``[S, E]``.
+    """Return the assumed shares of values beyond each of `_DISTANCES`, ``[S, E]``.
 
     The distribution is normal within the band and exponential beyond it, with mean ``excess`` ``[S]`` there.
     """

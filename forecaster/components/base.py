@@ -176,7 +176,10 @@ class Block:
     bands: Floats = field(default_factory=_absent)
 
     def counts(self, row: int) -> Bools | None:
-        """Return ``[S]``, True if ``row`` belongs to the series, False if padding; None without padding."""
+        """Return whether ``row`` is a window of each series (True) or padding (False), ``[S]``.
+
+        The result is None if the block has no padding.
+        """
         return None if self.lengths is None else row < self.lengths
 
 

@@ -22,7 +22,7 @@ from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800
-# Limit of the share of windows that raise an alarm, for windows of a month, a quarter or a year.
+# At most this share of windows raises an alarm, if windows are months, quarters or years.
 # The usual rate of one alarm a week would be several alarms in each window of a month or longer.
 _LARGEST_CALENDAR_RATE = 0.05
 
@@ -67,7 +67,7 @@ def check_order(components: Sequence[Component]) -> None:
         name = component.name
         for field in sorted(component.reads):
             later = next((part.name for part in components[place + 1 :] if field in part.writes), None)
-            # Several components may change a field one after the other: each of them reads and writes it.
+            # Several components may change one field in turn: each of them reads and writes the field.
             if later and (field not in written or field not in component.writes):
                 raise ValueError(
                     f"{name} reads {field!r} before {later} writes it: put {later} before {name}"

@@ -16,7 +16,7 @@ from schemas.errors import ModelError
 
 
 def column_of(array: NDArray[Any]) -> pa.Array:
-    """Return an array as an Arrow column: of numbers for ``[S]``, of lists of one length for ``[S, ...]``."""
+    """Return an array as an Arrow column: numbers for ``[S]``, lists of equal length for ``[S, ...]``."""
     if array.ndim == 1:
         return pa.array(array)
     return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), int(np.prod(array.shape[1:])))

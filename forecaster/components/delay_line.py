@@ -18,7 +18,7 @@ Values = NDArray[Any]
 
 
 def stored_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
-    """Return the numbers that were issued ``ago`` windows before each window of a block.
+    """Return the forecasts that were issued ``ago`` windows before each window of a block.
 
     Args:
         store: ``[R, ..., S]``, the numbers issued before the block; R is at least ``ago``.
@@ -40,7 +40,7 @@ def stored_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
 
 
 def store_forecasts(store: Values, new: Values, start: Ints, lengths: Ints | None) -> None:
-    """Write the numbers of a block's windows into ``store``, over the numbers of R windows earlier.
+    """Write the forecasts issued in a block into ``store``, over the forecasts issued R windows earlier.
 
     Args:
         store: ``[R, ..., S]``, changed in place.

@@ -41,7 +41,7 @@ FORMAT_VERSIONS: Mapping[str, int] = {
 """The format version that this release reads and writes, by the name of the component."""
 
 
-def _symmetric(own: Arrays) -> Arrays:
+def _with_symmetric_inverse(own: Arrays) -> Arrays:
     """Return the arrays of `LeastSquares` with a symmetric inverse.
 
     In format 1, rounding made the inverse asymmetric.
@@ -51,7 +51,7 @@ def _symmetric(own: Arrays) -> Arrays:
 
 
 MIGRATIONS: Mapping[tuple[str, int], Callable[[Arrays], Arrays]] = {
-    (name, 1): _symmetric for name in EXPERTS if "least_squares" in name
+    (name, 1): _with_symmetric_inverse for name in EXPERTS if "least_squares" in name
 } | {
     ("anomaly", 1): anomaly.migrated,
     ("anomaly", 2): anomaly.migrated_from_2,

@@ -27,10 +27,10 @@ _LARGEST = 8.0
 # Without this range, the last bit of a forecast would decide the side of a residual.
 # The last bit of a forecast depends on which other series are computed in the same call.
 _TIE = 1e-2
-# a series whose unit is at most this many scales counts as constant: its offsets are not updated
+# A series with a unit of at most this many scales counts as constant: no offset is updated.
 _NO_UNIT = 1e-6
 _SLOWER = 0.15  # at horizon h, the learning rate of the offsets is divided by h to the power of this number
-# Ratio of standard deviation to mean absolute deviation in a normal distribution.
+# This is the standard deviation of a normal distribution, divided by the mean absolute deviation.
 _NORMAL_UNITS = math.sqrt(math.pi / 2)
 
 
@@ -150,7 +150,7 @@ class Intervals:
             learned[:, :, t] = own["offset"].swapaxes(0, 1) * (own["unit"] * trust[:, t])
             issued[t] = learned[:, :, t].swapaxes(0, 1) + (1.0 - trust[:, t])[:, None] * network[t]
             for i, a in enumerate(anchors):
-                # Assign to a slice, so that a window after the block is ignored.
+                # Assign to a slice: an index would raise an error for a window after the block.
                 due[t + a : t + a + 1, i] = issued[t, i]
         for i, store in enumerate(stores):
             store_forecasts(store, issued[:, i], block.start, block.lengths)
@@ -192,7 +192,7 @@ class Intervals:
 
 
 def _split_by_anchor(issued: Floats, anchors: tuple[int, ...]) -> list[Floats]:
-    """Return views of the field ``issued``: for each anchor of ``a`` windows its store ``[a, Q - 1, S]``."""
+    """Split the field ``issued`` into views: a store ``[a, Q - 1, S]`` for each anchor horizon ``a``."""
     until = np.cumsum(anchors)
     return [issued[stop - a : stop] for a, stop in zip(anchors, until, strict=True)]
 

@@ -19,12 +19,13 @@ _ROUNDING = 2.0**-50
 # A scale of at most this many rounding errors may be rounding alone: the series counts as constant.
 _CONSTANT = 16.0
 _LEAST = 1e-150  # a scale is at least this number: float64 can hold its square and the inverse of the square
-_LARGEST = 8.0  # a larger change counts as a change of this many scales
-_LARGEST_DISTANCE = 20.0  # a larger distance from the mean counts as this many spreads
-_SLOW = 8  # the half-life of the slow mean of changes is this many times that of the fast mean
-_LONGEST_RUN = 40  # ``run`` counts consecutive changes beyond the limit, up to this number
-_STILL = 24  # a series is constant after more than this many equal values
-# The first changes of a constant series are ignored, up to this many: a broken reading makes two, a step one.
+_LARGEST = 8.0  # a change is clipped to this many scales
+_LARGEST_DISTANCE = 20.0  # the distance of a value from the mean is clipped to this many spreads
+_SLOW = 8  # the slow mean of changes has this many times the half-life of the fast mean
+_LONGEST_RUN = 40  # ``run`` counts consecutive changes that are clipped, up to this number
+_STILL = 24  # a series counts as constant after more than this many equal values
+# If a series is constant from its first value on, up to this many first changes are ignored.
+# A broken reading makes two changes: away from the level, and back. A step makes one.
 _IGNORED_CHANGES = 2
 # A ``run`` above this number counts no changes: it means that a constant series is back at its level.
 # The series forgets its broken reading after ``run - _RETURNED`` more values.
@@ -131,7 +132,7 @@ class Moments:
         return after, replace(block, before=before, moves=moves, **added)
 
     def _season_ago(self, block: Block, before: Floats) -> Floats:
-        """Return ``[T, S]``: the value one season (or, without a season, one window) before each window."""
+        """Return the value one season before each window, ``[T, S]``; without a season, one window before."""
         if self.season == 1:
             return before
         first = len(block.history) - len(block.values) - self.season
@@ -174,7 +175,7 @@ class _Running:
         self.age = np.where(has_value, 0, self.age + 1)
 
     def _update_change(self, value: Floats, has_value: Bools, begun: Bools, still: Bools) -> Floats:
-        """Update the means of changes, the scale and the last value; return the change, which is clipped."""
+        """Update the means of changes, the scale and the last value; return the clipped change."""
         change = np.where(has_value & begun, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
         run = self.run
         most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
@@ -196,7 +197,7 @@ class _Running:
         return change
 
     def _update_level(self, value: Floats, has_value: Bools, weight: Floats, change: Floats) -> None:
-        """Update mean and spread; a value far from the mean counts as if its distance were at a limit."""
+        """Update mean and spread; the distance of a value from the mean is clipped."""
         most = np.maximum(_LARGEST_DISTANCE * np.maximum(np.sqrt(self.variance), self.scale), change)
         most[self.observed == 1] = np.inf
         distance = np.clip(np.where(has_value, value - self.mean, 0.0), -most, most)

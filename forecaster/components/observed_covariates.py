@@ -87,7 +87,7 @@ def ring_field(name: str) -> str:
 
 
 def _inputs(block: Block) -> Floats32:
-    """Return ``[T, S, 3]``: the last observation less the mean, the change, and 1 if there is an observation.
+    """Return the last observation less the mean, the change, and 1 for an observation: ``[T, S, 3]``.
 
     The first two are in spreads, and 0 instead of NaN; the third is 0 if the observation is missing.
     """

@@ -50,7 +50,7 @@ def bucket_of(values: Floats, edges: Floats32) -> Ints:
 
 @dataclass(frozen=True)
 class Profile:
-    """The deciles of the training values, and the share of the values in each bucket between them.
+    """The deciles of the training values, and the share of the values in each bucket between two deciles.
 
     The shares are a tenth each unless values repeat: a series with six zeros in ten values has six equal
     deciles, and six tenths of its values are in one bucket.
@@ -153,7 +153,7 @@ class Profile:
 
 def _deciles(values: Floats) -> Floats32:
     """Return the deciles of each series, ``[S, B - 1]`` float32; NaN for a series with too few values."""
-    ordered = np.sort(values, axis=0)  # NaN is sorted last
+    ordered = np.sort(values, axis=0)  # the values of each series come first, and NaN last
     count = (~np.isnan(values)).sum(axis=0)
     places = np.ceil(np.arange(1, BUCKETS)[:, None] * count / BUCKETS).astype(np.int64)
     deciles = np.take_along_axis(ordered, np.minimum(places, np.maximum(count - 1, 0)), axis=0)

@@ -54,12 +54,12 @@ class Ring:
         if len(block.start) == 1:
             start = int(block.start[0])
             filled = 0
-            for places in _places(start - self.longest_lag, self.longest_lag, self.windows):
+            for places in _slices_of_windows(start - self.longest_lag, self.longest_lag, self.windows):
                 stop = filled + places.stop - places.start
                 history[filled:stop] = ring[places]
                 filled = stop
             first = windows - kept
-            for places in _places(start + first, kept, self.windows):
+            for places in _slices_of_windows(start + first, kept, self.windows):
                 stop = first + places.stop - places.start
                 ring[places] = block.values[first:stop]
                 first = stop
@@ -86,8 +86,8 @@ def in_order(ring: Floats, clock: Ints) -> Floats:
     return np.take_along_axis(ring, places, axis=1)
 
 
-def _places(start: int, windows: int, ring: int) -> list[slice]:
-    """Return the places of consecutive windows in the ring: one slice, or two if they wrap around.
+def _slices_of_windows(start: int, windows: int, ring: int) -> list[slice]:
+    """Return the positions of consecutive windows in the ring: one slice, or two if they wrap around.
 
     There are at most ``ring`` windows.
     """

@@ -24,7 +24,7 @@ def scored_horizons(horizon: int) -> tuple[int, ...]:
 
 
 def scored_places(horizon: int) -> list[int]:
-    """Return the places of the `scored_horizons` among the anchor horizons."""
+    """Return the positions of the `scored_horizons` among the anchor horizons."""
     anchors = anchor_horizons(horizon)
     return [anchors.index(scored) for scored in scored_horizons(horizon)]
 
@@ -67,7 +67,7 @@ class Scores:
         # The axes of ``residual`` are window, scored horizon and series.
         residual = block.residuals[:, scored_places(self.horizon)]
         if len(self.levels) > 1:
-            error, pinball, inside = self._of_quantiles(residual, block.bands)
+            error, pinball, inside = self._quantile_scores(residual, block.bands)
         else:
             error, pinball, inside = residual, *np.full((2, *residual.shape), np.nan)
         unit = block.unit[:, None]
@@ -77,7 +77,7 @@ class Scores:
                 row[:] = np.moveaxis(part, 1, 2)
         return own, block
 
-    def _of_quantiles(self, residual: Floats, bands: Floats) -> tuple[Floats, Floats, Floats]:
+    def _quantile_scores(self, residual: Floats, bands: Floats) -> tuple[Floats, Floats, Floats]:
         """Return the median's error, the mean pinball loss, and 1 if the actual is in the interval, else 0.
 
         Args:

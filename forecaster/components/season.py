@@ -1,4 +1,4 @@
-"""The seasonal shape of each series, such as that of a day: values without it are easier to forecast.
+"""The seasonal shape of each series, such as its usual day: values less the shape are easier to forecast.
 
 Letters: T windows, S series, K windows of a season, N horizon.
 """
@@ -53,7 +53,7 @@ def ring_week(ring: int, freq: Frequency) -> int | None:
 
 @dataclass(frozen=True)
 class Season:
-    """Learns, by series, how far each seasonal phase is from the mean of the season around it, on average.
+    """Learns how far each seasonal phase of a series usually is from the mean of the season around it.
 
     Each phase has a running mean of these distances that forgets exponentially and learns once a season. The
     season's mean is centred on the value, which removes the trend (the classical decomposition of Hyndman &
@@ -168,7 +168,7 @@ def phases(shape: Floats, windows: Ints) -> Floats:
 
 
 def windows_ago(season: int, horizon: int) -> Ints:
-    """Return ``[N]``: how many windows ago the seasonal phase of each horizon last occurred.
+    """Return how many windows ago the seasonal phase of each horizon last occurred, ``[N]``.
 
     Args:
         season: windows of a season.

@@ -70,7 +70,7 @@ class Column(Settings):
 
     @property
     def width(self) -> int:
-        """The number of features of the column; one of them says whether the cell has a value."""
+        """The number of features of the column; one feature is 1 if the cell has a value, else 0."""
         return 1 + max(len(self.words), 1)
 
     def features(self, table: Table) -> Floats32:
@@ -128,7 +128,7 @@ class Features(Settings):
 
     @staticmethod
     def fit(tables: Tables, windows: Windows, freq: Frequency, held_from: int | None = None) -> Features:
-        """Return the encoding of tables and calendar, with statistics of the training windows alone.
+        """Return the encoding of tables and calendar, fitted to the training windows alone.
 
         The statistics are of the rows of known covariates before the first window that is held out, and of
         the static covariates of series with a value before it. Only the choice of the calendar's periods

@@ -52,7 +52,7 @@ class Covariates:
 
     @staticmethod
     def of(features: Features, freq: Frequency, tables: Tables | None = None) -> Covariates:
-        """Encode tables with fitted features. All cells of a table that is not given count as missing.
+        """Encode tables with fitted features; a table that is not given counts as a table of missing cells.
 
         The features of several rows of one window are averaged. A row has no effect on other windows.
 
@@ -96,7 +96,7 @@ class Covariates:
             return Covariates()
         features = Features.fit(tables, windows, freq, held_from)
         if not decoder:
-            # Leave the calendar features out: the network's inputs have them already.
+            # Leave the calendar features out: without a decoder, the network's inputs contain the calendar.
             features = features.model_copy(update={"calendar": ()})
         return Covariates.of(features, freq, tables)
 
@@ -111,12 +111,12 @@ class Covariates:
             windows: number of windows.
         """
         at = start[None, :] + np.arange(windows)[:, None]
-        parts = [calendar(at, self.freq, self.features.calendar), self._of_table(series_ids, at)]
+        parts = [calendar(at, self.freq, self.features.calendar), self._known_from_table(series_ids, at)]
         series = max(part.shape[1] for part in parts)
         aligned = [np.broadcast_to(part, (windows, series, part.shape[2])) for part in parts]
         return np.concatenate(aligned, axis=2, dtype=np.float32)
 
-    def _of_table(self, series_ids: Sequence[str], at: Ints) -> Floats32:
+    def _known_from_table(self, series_ids: Sequence[str], at: Ints) -> Floats32:
         """Return the features of the known table for windows ``at`` ``[n, S or 1]``: ``[n, S or 1, k]``.
 
         They are 0 in a window for which the table has no row.

@@ -36,7 +36,7 @@ class History(NamedTuple):
 
 
 def columns_of(features: Features) -> dict[str, Column | None]:
-    """Return the columns that a history needs in addition to `HISTORY`, by name.
+    """Return the covariate columns that a history needs beside `HISTORY`, by name.
 
     The value is the encoding of a known or static column, and None for an observed one.
     """

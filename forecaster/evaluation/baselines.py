@@ -47,24 +47,24 @@ def baseline_points(
 
 
 def last_values(values: Floats) -> Floats:
-    """Return ``[T, S]``, the last value observed until each window's end; NaN before the first value."""
+    """Return the last value observed until each window's end, ``[T, S]``; NaN before the first value."""
     row = np.where(np.isnan(values), -1, np.arange(len(values))[:, None])
     row = np.maximum.accumulate(row, axis=0)
     return np.where(row >= 0, np.take_along_axis(values, np.maximum(row, 0), axis=0), np.nan)
 
 
 def _last(horizon: int) -> Ints:
-    """Return ``[N]`` zeros: each horizon repeats the last window."""
+    """Return zeros, ``[N]``: each horizon repeats the last window."""
     return np.zeros(horizon, np.int64)
 
 
 def _same_phase(config: WindowConfig, horizon: int) -> Ints:
-    """Return ``[N]``, how many windows ago the season's phase of each horizon last occurred."""
+    """Return how many windows ago the seasonal phase of each horizon last occurred, ``[N]``."""
     return windows_ago(likely_season(config.frequency), horizon)
 
 
 def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:
-    """Return ``[T, S, N]``, at horizon ``n`` the value ``back[n - 1]`` windows before the issue row."""
+    """Return, for horizon ``n``, the value ``back[n - 1]`` windows before each issue row: ``[T, S, N]``."""
     # The axes of ``row`` are window and horizon.
     row = windows.row_of(windows.index[rows][:, None] - back[None, :])
     values = filled[np.maximum(row, 0)].swapaxes(1, 2)
@@ -72,7 +72,7 @@ def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Flo
 
 
 def _frame(name: str, windows: Windows, config: WindowConfig, back: Ints) -> pl.DataFrame:
-    """Return the forecast frame that repeats the value ``back[n - 1]`` windows ago at horizon ``n``."""
+    """Return a forecast frame: at horizon ``n``, the value of ``back[n - 1]`` windows ago."""
     last = last_values(observed(windows, config).values)
     values = _values_ago(windows, last, np.arange(len(last)), back)
     issued = ~np.isnan(last)

@@ -70,10 +70,10 @@ def block_length(differences: Floats) -> int:
 
 
 def _last_significant(is_significant: np.ndarray, silent_lags: int) -> int:
-    """Return the lag at which ``silent_lags`` successive insignificant lags begin, as the authors' code does.
+    """Return the first of ``silent_lags`` successive lags that are not significant.
 
-    If so many lags never follow each other, return the largest significant lag. ``is_significant`` begins at
-    lag 1.
+    If there are no such successive lags, return the largest significant lag.
+    ``is_significant`` begins at lag 1.
     """
     for lag in range(len(is_significant) - silent_lags + 1):
         if not is_significant[lag : lag + silent_lags].any():
@@ -118,7 +118,7 @@ def improvements(
 
 
 def _circular_sums(losses: Floats, length: int) -> Floats:
-    """Return ``[T, K]``, the sum of ``length`` rows from each row on; row 0 follows the last row."""
+    """Return the sum of ``length`` rows from each row on, ``[T, K]``; row 0 follows the last row."""
     times = len(losses)
     wrapped = np.concatenate([losses, losses[: min(length, times) - 1]])
     sums = np.concatenate([np.zeros((1, losses.shape[1])), np.cumsum(wrapped, axis=0)])

@@ -94,7 +94,7 @@ class Decision:
 
     @property
     def promote(self) -> bool:
-        """Whether the challenger replaces the champion, which is so if every check passed."""
+        """Whether the challenger replaces the champion: True if every check passed."""
         return all(check.passed for check in self.checks)
 
     @property

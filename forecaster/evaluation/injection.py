@@ -71,12 +71,14 @@ def inject(
     for column, own in enumerate(rng.spawn(values.shape[1])):
         for _ in range(own.poisson(max(len(values) - first, 0) * freq_s / every_s)):
             kind = kinds[int(own.integers(len(kinds)))]
-            length, change = _draw(kind, season, own)
-            _place(kind, length, change, values[:, column], out[:, column], labels[:, column], own, first)
+            length, change = _draw_anomaly(kind, season, own)
+            _write_anomaly(
+                kind, length, change, values[:, column], out[:, column], labels[:, column], own, first
+            )
     return out, labels
 
 
-def _place(
+def _write_anomaly(
     kind: str,
     length: int,
     change: _Change,
@@ -104,7 +106,7 @@ def _place(
 
 
 def _free_span(labels: Ints, first: int, length: int, rng: np.random.Generator) -> slice | None:
-    """Return a random span of ``length`` rows for an anomaly, or None if no free one was found.
+    """Return a random span of ``length`` rows for an anomaly, or None if no free span was found.
 
     No label is in the span or within ``length`` rows of it.
     """
@@ -118,7 +120,7 @@ def _free_span(labels: Ints, first: int, length: int, rng: np.random.Generator) 
     return None
 
 
-def _draw(kind: str, season: int, rng: np.random.Generator) -> tuple[int, _Change]:
+def _draw_anomaly(kind: str, season: int, rng: np.random.Generator) -> tuple[int, _Change]:
     """Draw the length in windows of an anomaly, and return it with the function that changes the values."""
     if kind == "spike":
         return int(rng.integers(1, 3)), _shifted(3.0, 6.0)
@@ -142,13 +144,13 @@ def _shifted(least: float, most: float) -> _Change:
 
 
 def _noisy(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the values with added noise of 0.5 to 1 standard deviations."""
+    """Return the values of the span with added noise of 0.5 to 1 standard deviations."""
     noise: Floats = rng.normal(0.0, rng.uniform(0.5, 1.0) * spread, span.stop - span.start)
     return values[span] + noise
 
 
 def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the first value of the span, repeated; missing values stay missing."""
+    """Return the span with every value replaced by the first one; missing values stay missing."""
     known = values[span][~np.isnan(values[span])]
     return np.where(np.isnan(values[span]), np.nan, known[0] if len(known) else np.nan)
 

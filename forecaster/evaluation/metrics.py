@@ -20,7 +20,7 @@ _ROUNDING = 2.0**-48  # an error below this share of a series' largest value is 
 
 
 def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Floats:
-    """Return ``[S]``, the mean absolute error of seasonal naive on values ``[T, S]``: the scale of MASE.
+    """Return the mean absolute error of seasonal naive on values ``[T, S]``, the scale of MASE: ``[S]``.
 
     Hyndman & Koehler, "Another look at measures of forecast accuracy", 2006. If a series has no two values a
     season apart, or if all its seasons are equal, the scale is the mean absolute change from one value to the
@@ -30,12 +30,12 @@ def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Fl
 
 
 def has_scale(values: Floats, season: int, index: Ints | None = None) -> Bools:
-    """Return ``[S]``, True for a series with two values that `seasonal_scale` can compare."""
+    """Return True for each series with two values that `seasonal_scale` can compare, ``[S]``."""
     return _scale_of(values, season, index)[1]
 
 
 def _scale_of(values: Floats, season: int, index: Ints | None) -> tuple[Floats, Bools]:
-    """Return ``[S]`` scales, and ``[S]`` True for a series with two values a season or a window apart."""
+    """Return each series' scale, and whether it has two values a season or a window apart: ``[S]`` each."""
     unit, has_pairs = np.ones(values.shape[1]), np.zeros(values.shape[1], bool)
     rounding = _ROUNDING * np.fmax.reduce(np.abs(values), axis=0, initial=0.0)
     is_done = np.zeros(values.shape[1], bool)
@@ -55,7 +55,7 @@ def _scale_of(values: Floats, season: int, index: Ints | None) -> tuple[Floats, 
 
 @dataclass(frozen=True)
 class Measures:
-    """Accuracy of one member; a measure that does not apply, such as the coverage of a point, is NaN.
+    """Accuracy of one member; a measure that does not apply is NaN, such as the coverage of point forecasts.
 
     Attributes:
         count: number of pairs of a forecast and its actual.
@@ -176,25 +176,25 @@ class Tally:
         return _interval_of(self.levels) is not None
 
     def mase_by_step(self, unit: Floats) -> Floats:
-        """Return ``[N]``, the mean absolute error per horizon over ``unit`` ``[S]``, averaged over series."""
+        """Return the MASE at each horizon, ``[N]``, with the scale ``unit`` ``[S]``, averaged over series."""
         return _means(_ratio(self._absolute, self.count) / unit[:, None])
 
     def coverage_by_step(self) -> Floats:
-        """Return ``[N]``, coverage of the 90 % interval at each horizon, averaged over series.
+        """Return the coverage of the 90 % interval at each horizon, averaged over series: ``[N]``.
 
         NaN if the levels do not include the interval.
         """
         return _means(self._coverage())
 
     def calibration(self) -> Floats:
-        """Return ``[Q]``, share of actuals at or below each quantile, averaged over series.
+        """Return the share of actuals at or below each quantile, averaged over series: ``[Q]``.
 
         All horizons are counted together.
         """
         return _means(_ratio(self._under.sum(axis=2), self.count.sum(axis=1)).T)
 
     def _coverage(self) -> Floats:
-        """Return ``[S, N]``, coverage of the 90 % interval; NaN without an interval or actuals."""
+        """Return the coverage of the 90 % interval, ``[S, N]``; NaN without an interval or actuals."""
         if not self.has_interval:
             return np.full(self.count.shape, np.nan)
         return _ratio(self._inside, self.count)
@@ -217,7 +217,7 @@ def _ratio(sums: Floats | Ints, count: Ints) -> Floats:
 
 
 def _mean(by_series: Floats) -> float:
-    """Return the mean over the series whose number is not NaN; NaN if there are none."""
+    """Return the mean of the numbers that are not NaN; NaN if all are NaN."""
     known = by_series[~np.isnan(by_series)]
     return float(known.mean()) if len(known) else float("nan")
 

@@ -179,7 +179,7 @@ def compare(
     breaks = np.flatnonzero(np.diff(windows.index) > 1) + 1
     for number, rows in enumerate(blocks(split, size, breaks)):
         block, at = windows.rows(rows.start, rows.stop), np.arange(rows.start, rows.stop)
-        # Each model is stepped first in every second block.
+        # The models take turns: in each block, the other model is stepped first.
         # The model that steps second is faster, because the values of the block are in the CPU's caches.
         first_is_champion = number % 2 == 0
         stepped = [replay.step(block) for replay in (replays if first_is_champion else replays[::-1])]
@@ -234,7 +234,7 @@ class _Replay:
         )
 
     def step(self, block: Windows) -> Floats:
-        """Step the state through a block without a gap; return its forecasts ``[Q, T, S, N]``."""
+        """Step the state through a block without a gap; return the forecasts ``[Q, T, S, N]``."""
         past = block.stacked_covariates(self.forecaster.covariates.features.observed)
         began_s = time.perf_counter()
         found = advance_in_place(self.forecaster, self.state, block.values, block.start, past=past)

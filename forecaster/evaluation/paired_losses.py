@@ -55,7 +55,7 @@ class PairedLosses:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The widest central interval, as its two quantile levels; None if the levels have no such pair."""
+        """The two quantile levels of the widest central interval; None if no two levels form an interval."""
         for low in self._levels:
             if low < 0.5 and any(np.isclose(1 - low, self._levels)):
                 return float(low), float(1 - low)

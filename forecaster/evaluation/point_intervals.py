@@ -73,7 +73,7 @@ class PointIntervals:
         return dict(zip(self._members, parts, strict=True))
 
     def _residuals(self, values: Floats, joined: Floats) -> Floats:
-        """Return ``[T, A, M * S]``, each value less its forecasts at the anchor horizons.
+        """Return each value less its forecasts at the anchor horizons, ``[T, A, M * S]``.
 
         A residual without a value or a forecast is NaN. The point forecasts for windows of later blocks are
         stored.

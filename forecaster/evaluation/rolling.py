@@ -70,7 +70,7 @@ class Split:
 
     @property
     def issue_rows(self) -> range:
-        """Rows at whose end scored forecasts are issued."""
+        """The rows after which the scored forecasts are issued."""
         return range(self.first - 1, self.stop - self.horizon)
 
 
@@ -115,7 +115,7 @@ def normalised(windows: Windows, train_rows: int, config: WindowConfig) -> Windo
 
 
 def training_scale(windows: Windows, train_rows: int, config: WindowConfig) -> Floats:
-    """Return ``[S]``, the scale of MASE: the mean absolute error of seasonal naive on the training rows."""
+    """Return the scale of MASE, ``[S]``: the mean absolute error of seasonal naive on the training rows."""
     train = observed(windows, config).rows(0, train_rows)
     return seasonal_scale(train.values, likely_season(config.frequency), train.index)
 
@@ -164,9 +164,10 @@ def rolling_forecasts(
 
 
 def forecasts_by_member(forecasts: Forecasts) -> dict[str, Member]:
-    """Return the forecasts of each member: ``combined`` and ``network``, then the points of each expert.
+    """Return the forecasts of each member: ``combined``, ``network``, then the point forecasts of experts.
 
-    Points have the quantile level 0.5 only. A forecaster without experts and intervals has only ``network``.
+    Point forecasts have the quantile level 0.5 only. A forecaster without experts and intervals has only
+    ``network``.
     """
     levels = forecasts.quantile_levels
     if not forecasts.members:
@@ -248,7 +249,7 @@ def blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
 
 
 def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
-    """Return ``[T, S, N]``, the values in the N windows after each of ``T`` rows.
+    """Return the values in the N windows after each of ``T`` rows, ``[T, S, N]``.
 
     The value of a window that has no row is NaN.
     """

@@ -42,7 +42,7 @@ class BaselineComparison:
         return skill(self.scores, self.label, baseline)
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers by which models are compared, by name.
+        """Return the numbers for the comparison of models, by name.
 
         They are the numbers of `errors_and_skill`, and ``wql``, ``coverage_90`` and ``width_90`` of
         `distribution_measures`. A number that does not apply is absent.
@@ -50,7 +50,7 @@ class BaselineComparison:
         return self.errors_and_skill() | distribution_measures(self.errors[self.label], self.scale)
 
     def errors_and_skill(self) -> dict[str, float]:
-        """Return ``mase_h1``, ``mase_h24``, ``skill_vs_persistence`` and ``skill_vs_seasonal_naive``."""
+        """Return the MASE at horizons 1 and 24, and the skill against both baselines, by metric name."""
         own = {row["horizon"]: row["mae"] for row in self._scores_of(self.label)}
         found = {f"mase_h{h}": own[h] for h in SHOWN_HORIZONS if own.get(h) is not None}
         for baseline in (PERSISTENCE, SEASONAL_NAIVE):

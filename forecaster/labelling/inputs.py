@@ -40,7 +40,7 @@ def mean_and_std(values: Floats) -> tuple[Floats, Floats]:
 
 
 def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
-    """Standardise values by a mean and a standard deviation, and append flags that say which values exist.
+    """Standardise values by a mean and a standard deviation, and append a flag for each value that exists.
 
     Returns:
         ``[T, S, 2 C]`` float32: the C values, 0 where missing, then C flags, 1 for a value and 0 for none.

@@ -140,7 +140,7 @@ class Labeller:
         return LabelState(start.copy(), parts)
 
     def step(self, state: LabelState, values: Floats) -> tuple[LabelState, Floats32]:
-        """Return the state after the next steps ``[T, S, C]``, and their probabilities ``[T, S, K]``.
+        """Step through values ``[T, S, C]``; return the new state, and class probabilities ``[T, S, K]``.
 
         One call with T steps returns the same as T calls with one step. The given state must not be used
         again.

@@ -62,7 +62,7 @@ class LabelNetwork(nn.Module):
 
 
 def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor:
-    """Return ``[K]``, the weight of each class in the loss; the mean over all labels is 1.
+    """Return the weight of each class in the loss, ``[K]``; the mean weight over all labels is 1.
 
     Args:
         labels: any shape, int64; ``UNKNOWN`` is ignored.

@@ -17,7 +17,7 @@ _TINY = 1e-12
 
 
 def confusion(labels: Ints, chosen: Ints, classes: int) -> Ints:
-    """Return ``[K, K]`` counts, one row per true class, one column per predicted class."""
+    """Return the counts of labels, ``[K, K]``: one row per true class, one column per predicted class."""
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, chosen), 1)
     return counts
@@ -41,7 +41,7 @@ def class_scores(labels: Ints, probabilities: Floats32) -> dict[str, float]:
 
 
 class Curve(NamedTuple):
-    """Precision and recall ``[M]`` at thresholds ``[M]``, which fall.
+    """The precision and the recall at each of M falling thresholds, ``[M]`` each.
 
     A step whose score is at or above the threshold raises an alarm.
     """

@@ -55,7 +55,7 @@ class Sequences:
         return self.labels.ndim == 2
 
     def step_mask(self) -> Bools:
-        """Return ``[T, S]``, True for the steps of a sequence, False after its end."""
+        """Return True for the steps of a sequence, and False after its end, ``[T, S]``."""
         return np.arange(len(self.values))[:, None] < self.lengths
 
     def take(self, index: Ints) -> Sequences:
@@ -178,7 +178,7 @@ def _dense(
 
 
 def _splits(coded: pl.DataFrame) -> Ints | None:
-    """Return ``[S]``, the code of the part that ``split`` gives each series; None if the column is empty.
+    """Return the code of each series' part in the column ``split``, ``[S]``; None if the column is empty.
 
     Raises:
         DataError: a series has two parts, or only some series have one.
@@ -209,7 +209,7 @@ def _most_frequent_s(coded: pl.DataFrame) -> int:
 
 
 def _sort_key(name: str) -> tuple[int, float, str]:
-    """Return a sort key that puts numbers in their order before words in theirs."""
+    """Return a sort key that puts numbers first, by size, and then words, by alphabet."""
     try:
         return 0, float(name), name
     except ValueError:
@@ -222,7 +222,7 @@ def _labels_found(known: Sequence[str]) -> str:
 
 
 def split_stratified(labels: Ints, config_shares: tuple[float, float], seed: int) -> Ints:
-    """Return ``[S]``, the part of each sequence, with about the same shares of each class in every part.
+    """Return the part of each sequence, ``[S]``; every part has about the same share of each class.
 
     Args:
         labels: ``[S]`` int64; a sequence with label ``UNKNOWN`` has no part.
@@ -245,7 +245,7 @@ def split_stratified(labels: Ints, config_shares: tuple[float, float], seed: int
 
 
 def split_by_time(sequences: Sequences, shares: tuple[float, float]) -> NDArray[np.int64]:
-    """Return ``[T, S]``, the part of each step: training, then validation, then test; -1 after the end."""
+    """Return the part of each step, ``[T, S]``: training, then validation, then test; -1 after the end."""
     window = sequences.start + np.arange(len(sequences.values))[:, None]
     is_step = sequences.step_mask()
     first, stop = int(window[is_step].min()), int(window[is_step].max()) + 1

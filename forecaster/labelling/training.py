@@ -89,14 +89,14 @@ def train_labeller(
         )
     task = _task(sequences, config, parts)
     # torch draws the dropout between recurrent layers from the random generator of the process only.
-    # So seed the generator of the process here, and restore its state afterwards.
+    # Seed the generator of the process here, and restore its state afterwards.
     with compute_threads(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = untrained(config, task)
         fit = (
-            _Steps(sequences, parts, Labeller(config, task, network))
+            _SegmentBatches(sequences, parts, Labeller(config, task, network))
             if sequences.is_per_step
-            else _Whole(sequences, parts, Labeller(config, task, network))
+            else _SequenceBatches(sequences, parts, Labeller(config, task, network))
         )
         network.requires_grad_(True)
         weight = class_weights(torch.from_numpy(labels), len(sequences.classes), config.balance)
@@ -154,7 +154,7 @@ def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
     )
 
 
-class _Whole:
+class _SequenceBatches:
     """Batches of whole sequences, shuffled and not sorted by length."""
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:
@@ -173,7 +173,7 @@ class _Whole:
             yield network.per_sequence(x, lengths), self._labels[chosen]
 
 
-class _Steps:
+class _SegmentBatches:
     """Batches of segments: a few series at a time step through their segments and keep their state."""
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:
@@ -208,7 +208,7 @@ class _Steps:
 
 def _fit(
     network: LabelNetwork,
-    data: _Whole | _Steps,
+    data: _SequenceBatches | _SegmentBatches,
     weight: Tensor,
     config: LabelConfig,
     on_epoch: Callable[[Epoch], None],
@@ -258,7 +258,7 @@ def _fit(
 
 
 @torch.no_grad()
-def _validate(network: LabelNetwork, data: _Whole | _Steps, weight: Tensor) -> float:
+def _validate(network: LabelNetwork, data: _SequenceBatches | _SegmentBatches, weight: Tensor) -> float:
     """Return the loss on the validation part."""
     network.eval()
     total, count = 0.0, 0.0

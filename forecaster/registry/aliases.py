@@ -23,7 +23,7 @@ from schemas.errors import ModelError
 from schemas.masking import masked
 
 MOST_MOVES = 20
-_WHY_CHARACTERS = 1000  # MLflow limits the value of a tag to 5,000 bytes
+_WHY_CHARACTERS = 1000  # a move must fit into a tag, which MLflow limits to 5,000 bytes
 _TRAINED_UNTIL, _PARENT = "statecast.trained_until", "statecast.parent"
 _DECISION = "**Decision of "
 
@@ -77,7 +77,7 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             del versions[_last_position(versions, move.after) + 1 :]
         else:  # the move that first led to this version is too old to be in ``moves``
             versions = [move.after]
-    if current not in versions:  # the last move of the alias was not recorded, so ``current`` is absent
+    if current not in versions:  # the last move of the alias was not recorded
         versions.append(current)
     place = _last_position(versions, current)
     return versions[place - 1] if place else None

@@ -103,5 +103,5 @@ def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not run.is_away:  # `monitor.finish` would wait for a store that does not answer
+        if not run.is_away:  # while the store is away, `monitor.finish` would wait for it
             monitor.finish()

@@ -106,7 +106,7 @@ class Connection:
         if known is None:
             place = self._artifact_place()
             # The tag ``experimentKind`` makes MLflow open its view of training runs, not of language models.
-            with ignore_existing():  # another process may create the experiment at the same time
+            with ignore_existing():  # another process may create the experiment first: ignore this
                 client.create_experiment(
                     self.experiment,
                     place,

@@ -15,7 +15,7 @@ _TYPES = {pl.String: "string", pl.Float64: "double", pl.Int64: "long", pl.Boolea
 
 
 def described(frame: pl.DataFrame, paths: tuple[str, ...]) -> dict[str, str]:
-    """Return the arguments of `mlflow.entities.Dataset` that describe rows.
+    """Return the arguments with which `mlflow.entities.Dataset` describes the rows of a frame.
 
     The data set's name consists of the names of the files and the days of the first and last row, such as
     ``weather.parquet 2013-01-01 to 2013-08-31``.

@@ -1,4 +1,4 @@
-"""Mark the runs of processes that died, for example by SIGKILL, as KILLED: MLflow shows them as running."""
+"""Mark the runs of processes that died, for example by SIGKILL, as KILLED instead of running."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROCESS_TAG = "statecast.process"
 HOST_TAG = "statecast.host"
 # the process namespace of a Linux host itself, outside of containers, always has this number
 _OF_HOST = "pid:[4026531836]"
-_CLOCK = "s-after-boot"  # the tags of 0.1.0 end with a time since 1970, without this word
+_CLOCK = "s-after-boot"  # process tags of version 0.1.0 end with a time since 1970, and lack this word
 _NOTE = "the process of this run ended without ending the run, for example by SIGKILL"
 
 
@@ -25,7 +25,7 @@ def process_tag() -> str:
 
 
 def mark_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> int:
-    """Set runs whose process on this host is dead to KILLED, and return the number of these runs.
+    """Mark runs as KILLED if their process on this host is dead; return the number of these runs.
 
     The processes of another container cannot be seen from here, so their runs stay as they are.
     """
@@ -70,7 +70,7 @@ def _is_dead(tag: str) -> bool:
     if len(parts) < 4 or parts[1] != _namespace():
         return False
     if parts[0] != _boot():
-        # The host has rebooted since the tag was written, which ended all processes.
+        # The host was rebooted after the tag was written, so every process outside of containers has ended.
         return parts[1] == _OF_HOST
     try:
         if parts[4:] == [_CLOCK]:

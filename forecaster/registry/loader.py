@@ -36,7 +36,7 @@ class Served:
         except StatecastError as error:
             raise RequestRefused(str(error)) from error
         except Exception as error:
-            # MLflow would send the stack trace to the client. It belongs in the server's log only.
+            # Write the stack trace to the server's log only: MLflow would send it to the client.
             _log.exception("a request failed")
             raise RequestRefused(f"the request cannot be answered: {type(error).__name__}") from error
 

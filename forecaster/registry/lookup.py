@@ -70,7 +70,7 @@ def versions_of(connection: Connection, name: str) -> list[Version]:
             else f"it holds {', '.join(sorted(names)[:10]) or 'none yet'} (statecast train makes one)"
         )
         raise ModelError(f"no model {name!r} is registered in {connection.models}: {hint}")
-    # Read the aliases separately: in database stores, the results of a search have none.
+    # Read the aliases separately: in database stores, the results of a search have no aliases.
     aliases = client.get_registered_model(name).aliases
     return [version_of(version, aliases) for version in found]
 

@@ -102,7 +102,7 @@ def forecast_metrics(levels: Sequence[float], group: str = "forecast") -> Evalua
             found[f"coverage_{percent}"] = _mean_over_series(frame, inside.cast(pl.Float64))
         return MetricValue(aggregate_results=found)
 
-    # MLflow calls a metric's function with those columns of the table that its parameters name.
+    # MLflow reads the names of the function's parameters, and passes the columns with these names.
     names = ("predictions", "targets", "metrics", *columns)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])

@@ -65,7 +65,7 @@ def _explained(tracking_uri: str, reason: str) -> str:
 
 @contextmanager
 def ignore_existing() -> Iterator[None]:
-    """Ignore the error of a ``with`` block that creates an object in a store if the object exists already.
+    """Ignore the error of a ``with`` block that creates an object which the store has already.
 
     A check before the call would not help: another process could create the object between check and call.
     """

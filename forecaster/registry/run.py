@@ -65,7 +65,7 @@ class Run:
 
     @property
     def version(self) -> Version | None:
-        """The version that the run registered; None if there is none, or if it waits in the outbox."""
+        """The version that the run registered; None as long as no version is registered."""
         return self._sender.version
 
     def log_params(self, params: Mapping[str, object]) -> None:
@@ -138,7 +138,7 @@ class Run:
             self._write_and_log(path, lambda file: FigureCanvasAgg(figure).print_png(str(file)))
 
     def log_file(self, file: Path, path: str = "") -> None:
-        """Store a file among the run's files, in their folder ``path``."""
+        """Store a file among the run's files, in the folder ``path``."""
         self._write_and_log(str(Path(path) / file.name), lambda hidden: hidden.write_bytes(file.read_bytes()))
 
     def log_text(self, text: str, path: str) -> None:
@@ -199,7 +199,7 @@ class Run:
             OSError: the model cannot be saved.
         """
         check_model_name(model_name)
-        # forget the ids of an earlier model of this run, which has been sent
+        # an earlier model of this run has been sent: forget its ids
         for key in ("model_id", "version"):
             self._outbox.run.pop(key, None)
         folder = self._outbox.model
@@ -245,7 +245,8 @@ class Run:
         """Send the unsent entries.
 
         Raises:
-            ModelError: the store did not take all entries; the message names the folder with the others.
+            ModelError: the store did not take all entries; the message names the folder with the unsent
+            entries.
         """
         self._send_now()
         if self._outbox.folder is not None:

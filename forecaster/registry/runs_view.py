@@ -83,11 +83,11 @@ def store_view(client: mlflow.MlflowClient, experiment_id: str) -> None:
 
 
 def view() -> dict[str, Any]:
-    """Return the fields of the view: runs with the highest skill come first."""
+    """Return the fields of the view of runs, in which the runs with the highest skill come first."""
     charts: list[dict[str, Any]] = []
     for title, metrics in _LINES.items():
         charts.append(_line(metrics[0], title, metrics))
-        # One chart, made above, draws all metrics of the group as lines.
+        # The chart above draws all metrics of the group as lines.
         # MLflow would also draw one chart for each metric, so mark these single charts as deleted.
         charts += [_line(metric, "", (metric,)) | {"deleted": True} for metric in metrics[1:]]
     charts += [_card("BAR", metric) for metric in _BARS]

@@ -37,7 +37,7 @@ class RequestRefused(MlflowException):
 
     @property
     def message(self) -> str:
-        """Return the message. It is read-only, because MLflow's server would add the request to it."""
+        """Return the message, which is read-only: MLflow's server would add the request to the message."""
         return self._line
 
     @message.setter
@@ -53,7 +53,7 @@ def wrap_scoring_server() -> None:
 
 
 def _with_one_line_errors(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Return MLflow's function ``invocations`` with CSV read as text, and with errors of one line."""
+    """Wrap MLflow's function ``invocations``: read CSV as text, and report errors as one line."""
 
     @wraps(answer)
     def invocations(data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:
@@ -69,7 +69,7 @@ def _with_one_line_errors(answer: Callable[..., Any]) -> Callable[..., Any]:
         except DataError as error:
             raise RequestRefused(str(error)) from error
         except MlflowException as error:
-            # MLflow writes the rows before the reason, or the body after it.
+            # Cut the reason out of MLflow's message, which can quote rows before it and the body after it.
             reason = error.message.rpartition("\nError: ")[2].partition("\nInput:")[0]
             raise RequestRefused(one_line(reason)) from error
         except Exception as error:

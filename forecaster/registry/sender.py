@@ -111,11 +111,11 @@ class Sender:
                     self._kinds[entry["kind"]](entry)
             except Exception as error:
                 if _is_final(error) and entry["kind"] not in ("model", "file"):
-                    self.refused.append(f"{_words(entry)}: {one_line(error)}")
+                    self.refused.append(f"{_description_of(entry)}: {one_line(error)}")
                     continue
                 kept.append(entry)
                 self.reason = self.reason or one_line(error)
-                # If the store answers a probe, only its place for files has failed: send the other entries.
+                # If the store answers a probe, only the storage of files has failed: send the other entries.
                 if entry["kind"] in ("model", "file") and not self._probe():
                     entry["is_put_off"] = True
                     continue
@@ -178,7 +178,7 @@ class Sender:
 
     def _send_file(self, entry: Entry) -> None:
         file, folder = self._outbox.file(entry), Path(entry["path"]).parent.as_posix()
-        # an earlier attempt sent the file, but its process ended before it removed the entry
+        # if the file is missing, an earlier attempt has sent it, but ended before it removed the entry
         if not file.is_file():
             return
         self._connection.client().log_artifact(self._run_id, str(file), None if folder == "." else folder)
@@ -210,7 +210,7 @@ class Sender:
             client.create_registered_model(name)
         if not run.get("version"):
             logged = client.get_logged_model(run["model_id"])
-            # Use models:/ID only with a server: for a database, MLflow would look it up in its global store.
+            # Use models:/ID only with a server: without one, MLflow would look for the ID in another store.
             remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
             source = f"models:/{logged.model_id}" if remote else logged.artifact_location
             linked = tags | {MODEL_TAG: run["model_id"]}
@@ -276,7 +276,7 @@ def _is_final(error: Exception) -> bool:
     return isinstance(cause, MlflowException) and cause.error_code in _FINAL
 
 
-def _words(entry: Entry) -> str:
+def _description_of(entry: Entry) -> str:
     """Describe the content of an entry, for a notice."""
     if entry["kind"] == "metrics":
         return "the metric " + ", ".join(dict.fromkeys(key for key, *_ in entry["points"]))

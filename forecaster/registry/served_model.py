@@ -109,7 +109,7 @@ def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def example_rows(forecaster: Forecaster) -> pl.DataFrame:
-    """Return five rows of a series, for a forecaster whose training rows are not at hand."""
+    """Return five made-up rows, as the example for a forecaster without its training rows."""
     freq = forecaster.window_config.frequency
     at_us = freq.start_us(freq.window_of(_EXAMPLE_FROM_US) + np.arange(5))
     return pl.DataFrame(

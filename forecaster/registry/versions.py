@@ -53,7 +53,7 @@ class Version:
 
 
 class Promotion(NamedTuple):
-    """A moved alias: the version that it pointed to before (None if it is new) and the version after."""
+    """The move of an alias: the version before the move (None for a new alias), and the version after."""
 
     alias: str
     previous: Version | None
@@ -89,7 +89,7 @@ def versions_frame(versions: Sequence[Version]) -> pl.DataFrame:
 
 
 def version_of(found: ModelVersion, aliases: Mapping[str, object]) -> Version:
-    """Return a `Version` made from MLflow's record; ``aliases`` maps the aliases of the model to numbers."""
+    """Return a `Version` made from MLflow's record; ``aliases`` maps aliases to version numbers."""
     return Version(
         name=found.name,
         number=int(found.version),

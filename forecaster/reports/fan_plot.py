@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from forecaster.reports.plot_style import FONT, INK, MUTED, PALETTE, stacked_axes
 
-_SIZE = (9.0, 4.2)  # inches of each series
+_SIZE = (9.0, 4.2)  # width and height of the axes of one series, in inches
 
 
 def fan_figure(frame: pl.DataFrame, title: str) -> Figure:
@@ -63,7 +63,9 @@ def _draw_fans(axes: Axes, frame: pl.DataFrame) -> None:
     if "q50" not in names or starts.is_empty():
         raise ValueError("a fan needs forecasts, and a column q50")
     actuals = _with_gaps(frame.unique("target_at").sort("target_at"))
-    pairs = [(low, high) for low, high in zip(names, reversed(names), strict=True) if _below(low, high)]
+    pairs = [
+        (low, high) for low, high in zip(names, reversed(names), strict=True) if _has_lower_level(low, high)
+    ]
     for number, start in enumerate(starts):
         fan = frame.filter(pl.col("issued_at") == start).sort("target_at")
         at = _dates(fan["target_at"])
@@ -104,15 +106,15 @@ def _level(name: str) -> float | None:
         return None
 
 
-def _below(low: str, high: str) -> bool:
+def _has_lower_level(low: str, high: str) -> bool:
     """Return True if the quantile column ``low`` has a lower level than the column ``high``."""
     return (_level(low) or 0.0) < (_level(high) or 0.0)
 
 
 def _with_gaps(targets: pl.DataFrame) -> pl.DataFrame:
-    """Insert a missing value after every target that is not followed by the next one at the usual step.
+    """Insert a missing value wherever two successive targets are farther apart than usual.
 
-    So a line that is drawn through the targets has a gap where there are none.
+    So a line that is drawn through the targets has a gap there.
     """
     step = pl.col("target_at").diff(-1).abs()
     ends = targets.filter(step > 1.5 * step.median())

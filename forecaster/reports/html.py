@@ -117,7 +117,7 @@ def write_report(
     if figures:
         body.append("<h2>Pictures</h2>")
     body += [
-        f"<figure>{_drawn(draw, f'f{number}', caption)}<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figure>{_as_html(draw, f'f{number}', caption)}<figcaption>{escape(caption)}</figcaption></figure>"
         for number, (caption, draw) in enumerate(figures)
     ]
     if notes:
@@ -189,7 +189,7 @@ def _cell(number: float | None, is_best: bool) -> str:
     return f'<td class="best">{text_of(number)}</td>' if is_best else f"<td>{text_of(number)}</td>"
 
 
-def _drawn(draw: Callable[[], Figure], prefix: str, label: str) -> str:
+def _as_html(draw: Callable[[], Figure], prefix: str, label: str) -> str:
     """Return a figure as HTML, or a sentence with the error if it cannot be drawn."""
     try:
         return _svg(draw(), prefix, label)

@@ -84,7 +84,7 @@ def _apply_next(
     shard: Shard, batch: Batch, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply a batch that begins at or before the next offset of its partition."""
-    # First repair what an earlier call has left, so that a rerun repairs the same rows together.
+    # First repair the rows that an earlier call has left, so that a rerun repairs the same rows together.
     for after, repaired in repair_windows(shard, models):
         shard = after
         yield after, repaired
@@ -102,12 +102,12 @@ def _apply_next(
                 after,
                 Output(batch.partition, output.start, forecasts, replaced=replaced_rows, shadow=shadow),
             )
-    # Yield ``done`` separately, after the loop: the loop cannot know which block of windows is the last.
+    # Yield ``done`` after the loop: inside the loop, the last block of windows is not known.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 
 def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Output]:
-    """Add the batch's rows that are new to the shard to its pending rows, and advance offset and watermark.
+    """Add the new rows of a batch to the pending rows of the shard, and advance offset and watermark.
 
     Late and rejected rows go into the output.
     """
@@ -156,7 +156,7 @@ def _repair_of(shard: Shard, models: Models) -> Repair | None:
 
 
 def _with_late_records(shard: Shard, slot: pl.Series, rows: pl.DataFrame) -> Shard:
-    """Return the shard with a record of each row that is late and to be repaired, see `History.late`."""
+    """Return the shard with a record of each late row that is to be repaired, see `History.late`."""
     if shard.history is None or LATE_THROUGH not in rows.columns:
         return shard
     records = rows.select(slot, "window", LATE_THROUGH).drop_nulls(LATE_THROUGH)

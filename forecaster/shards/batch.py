@@ -27,8 +27,8 @@ class Batch:
         before_us: watermark of the partition before this batch, which decides which of its rows are late. The
             shard may not have received this watermark yet, if batches without rows moved it. None if no such
             batch did.
-        partitions: number of partitions of the log before this batch. A shard that follows fewer of them
-            holds the batch back until the others are announced, so that it closes no window too early.
+        partitions: number of partitions of the log before this batch. A shard that follows fewer partitions
+            holds the batch back until all are announced, so that it closes no window too early.
         shard: the only shard that follows the partition, as in a topic keyed by series; None if all follow
             it.
         outside: number of rows between ``start`` and ``stop`` that are outside the job's time bounds.

@@ -67,8 +67,9 @@ def close_windows(
             shard = replace(shard, history=shard.history.with_rows(pending[low:high]))
         low = high
         yield replace(shard, pending=pending[high:]), closed
-    # Also change the version of a shard without a live series: then all shards of a stopped job have the
-    # version that closed the last window. The change waits for its window, to leave time for the re-warming.
+    # Also change the version of a shard in which no series is live.
+    # Otherwise the shards of a stopped job could have different versions.
+    # A model change waits for its window, so that there is time to re-warm the state.
     changed = _with_version_of(shard, through, models)
     if every:
         changed = _with_copy(changed, through + 1, every)
@@ -85,7 +86,7 @@ def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
 
 
 def _with_copy(shard: Shard, window: int, every: int) -> Shard:
-    """Return the shard with a copy of its state before ``window`` in its history, if a copy is due there."""
+    """Return the shard; if a copy of its state is due before ``window``, the history contains the copy."""
     if shard.history is None:
         return shard
     history = shard.history.with_copy(shard.state, shard.shadow, window, shard.closed_through, every)
@@ -102,7 +103,7 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
         return shard
     if history is None or not history.copies:
         is_forgotten = _is_forgotten(state, through, max_gap)
-    else:  # a late row may still show that a series was not silent
+    else:  # use the earliest copy: a late row may still show that a series was not silent
         is_forgotten = _is_forgotten(history.copies[0].state, history.copies[0].through, max_gap)
         is_forgotten[history.slots()] = False
     is_forgotten[shard.pending["slot"].to_numpy()] = False

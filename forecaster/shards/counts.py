@@ -24,7 +24,7 @@ _KIND_OF_OLD_KEY = {
 
 @dataclass(frozen=True)
 class Counts:
-    """Exact numbers of rows by outcome. They are part of the shard, so they survive crashes and restarts.
+    """Exact numbers of rows by outcome; the shard stores them, so they survive crashes and restarts.
 
     Attributes:
         rows_in: rows read inside the job's time bounds.

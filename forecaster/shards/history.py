@@ -1,4 +1,4 @@
-"""The recent past of a shard, from which the windows that it has closed can be repaired.
+"""The recent past of a shard, from which its closed windows can be repaired.
 
 A shard that repairs late rows keeps copies of its state, and the rows of the windows closed since the
 earliest copy. A copy is taken at least ``windows.repair`` windows after the one before (see `copied_every`),
@@ -24,7 +24,7 @@ partition had closed before the row. The row changes the forecasts of ``window``
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
 
-_MOST_ROUNDED = 32  # the interval of copies is rounded up to blocks of at most so many windows
+_MOST_ROUNDED = 32  # the interval of copies is rounded up to blocks of at most this many windows
 
 
 def copied_every(repair: int, windows_per_step: int) -> int:
@@ -74,17 +74,17 @@ class History:
     late: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LATE_ROWS))
 
     def copy(self) -> History:
-        """Return this history with its own copies of the states."""
+        """Return an equal history with copies of this history's states."""
         return replace(self, copies=tuple(copy.of(State.copy) for copy in self.copies))
 
     def with_rows(self, rows: pl.DataFrame) -> History:
-        """Return this history with the rows of windows that were closed."""
+        """Return this history with ``rows``, the rows of closed windows, added."""
         return replace(self, rows=(*self.rows, rows)) if len(rows) else self
 
     def with_copy(
         self, state: State, shadow: State | None, window: int, closed: int | None, every: int
     ) -> History:
-        """Return this history with a copy of the state if ``window`` has passed a multiple of ``every``.
+        """Return this history; add a copy of the state if ``window`` has passed a multiple of ``every``.
 
         Copies, rows and records that no repair can need any more are left out.
 
@@ -99,7 +99,8 @@ class History:
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:
             return self
-        if closed is not None and closed > last:  # another run had other intervals: wait for the next end
+        # An earlier run had another interval between copies: wait for the end of the next interval.
+        if closed is not None and closed > last:
             return self
         before = last - every
         copies = self.copies
@@ -123,7 +124,7 @@ class History:
         return replace(self, copies=tuple(copies))
 
     def take(self, kept: Ints, slot: pl.Series) -> History:
-        """Return this history of the series at ``kept``; ``slot`` is the new slot of each old slot."""
+        """Return this history with only the series at ``kept``; ``slot`` is the new slot of each old slot."""
         rows, late = (
             tuple(frame.with_columns(slot=slot.gather(frame["slot"])) for frame in frames)
             for frames in (self.rows, (self.late,))
@@ -131,11 +132,11 @@ class History:
         return History(tuple(copy.of(lambda state: state.take(kept)) for copy in self.copies), rows, late[0])
 
     def slots(self) -> Ints:
-        """Return the slots that have rows or records, possibly several times."""
+        """Return the slots of all rows and records; a slot can occur several times."""
         return np.concatenate([frame["slot"].to_numpy() for frame in (*self.rows, self.late)])
 
     def rows_of(self, slots: pl.Series, after: int) -> pl.DataFrame:
-        """Return the kept rows of some series, of the windows after ``after``."""
+        """Return the kept rows of the series at ``slots``, in the windows after ``after``."""
         is_own = pl.col("slot").is_in(slots.implode()) & (pl.col("window") > after)
         return pl.concat([frame.filter(is_own) for frame in (_NO_ROWS, *self.rows)], how="diagonal")
 
@@ -176,7 +177,7 @@ def can_join(histories: Sequence[History]) -> bool:
 
 
 def join_copies(histories: Sequence[History], slots: Sequence[Ints]) -> tuple[Copy, ...]:
-    """Return the copies of a new shard, without shadows.
+    """Return copies of the state for a new shard, joined from the copies of old shards, without shadows.
 
     Args:
         histories: history of each old shard; `can_join` is true of them.

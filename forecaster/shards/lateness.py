@@ -36,7 +36,7 @@ _NO_WINDOWS = pl.Series("window", [], dtype=pl.Int64)
 
 
 def smallest_watermark(watermarks_us: Iterable[int | None]) -> int | None:
-    """Return the smallest watermark; None if one of them is None, or if there are none."""
+    """Return the smallest watermark; None if any watermark is None, or if there is no watermark."""
     all_us = [*watermarks_us]
     known_us = [us for us in all_us if us is not None]
     return min(known_us) if known_us and len(known_us) == len(all_us) else None
@@ -49,7 +49,7 @@ def largest_watermark(watermarks_us: Iterable[int | None]) -> int | None:
 
 @dataclass(frozen=True)
 class Repair:
-    """Which late rows are repaired.
+    """The limits that decide which late rows are repaired.
 
     Attributes:
         windows: the most windows, from the window of a row on, that the partition of the row may have closed.
@@ -68,7 +68,7 @@ def split_late_rows(
     freq: Frequency,
     repair: Repair | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split rows into rows to be used, with a column ``window``, and a frame of late rows.
+    """Split rows into rows to use, with a column ``window``, and late rows.
 
     With ``repair``, late rows that are to be repaired are used, and the column `LATE_THROUGH` is added to the
     rows if there are any.

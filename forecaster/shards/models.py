@@ -34,8 +34,8 @@ class Models:
         rewarm: returns the state of a new version from the state of the version before, at the change. The
             result must be that of `rewarm`; a job has prepared it in the background.
         shadow: a version that forecasts the same windows, only to be compared; None without one.
-        repair: late rows of so many windows after they closed are repaired (see `forecaster.shards.repair`);
-            0 repairs none.
+        repair: how many windows after its own window a late row is still repaired (see
+            `forecaster.shards.repair`); 0 repairs none.
     """
 
     first: Forecaster

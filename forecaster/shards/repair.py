@@ -30,11 +30,11 @@ from forecaster.stepping.rewarming import rewarm
 from forecaster.time.aggregation import NO_DUPLICATES, fill
 from schemas import replaced
 
-_WINDOWS_PER_STEP = 32  # most windows in one network call of a replay
+_WINDOWS_PER_STEP = 32  # a network call of a replay steps at most this many windows
 
 
 def with_history(shard: Shard, repair: int) -> Shard:
-    """Return the shard with a history if late rows are repaired, else without one.
+    """Return the shard with a history if late rows are repaired, else without a history.
 
     A shard that has closed windows without a history can repair only the windows that it closes later.
     """
@@ -86,19 +86,20 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     at = max(i for i, copy in enumerate(history.copies) if copy.through < first_due.min())
     before = history.rows_of(slots, after=history.copies[at].through)
     rows = pl.concat([before, due], how="diagonal")
-    replay = _Replay(history.copies[at], index, _in_places(rows, slots), models)
+    replay = _Replay(history.copies[at], index, _with_new_slots(rows, slots), models)
     copies = list(history.copies[: at + 1])
     for copy in history.copies[at + 1 :]:
         replay.run(copy.through)
-        # The versions differ only after a change among windows without a live series: leave the copy out.
+        # Leave out a copy of another model version.
+        # The versions differ only if the model changed while no series was live.
         if copy.state.model_version == replay.shard.state.model_version:
-            _put(copy.state, copy.shadow, index, replay.shard)
+            _write_states(copy.state, copy.shadow, index, replay.shard)
             copies.append(copy)
     replay.run(closed)
-    _put(shard.state, shard.shadow, index, replay.shard)
-    lives = _lives_of(history.copies[at].state, index)
-    counts, were_replaced = _first_counts(lives, _in_places(before, slots), replay, models)
-    newly_replaced = _less(replay.replaced, were_replaced)
+    _write_states(shard.state, shard.shadow, index, replay.shard)
+    planning = _planning_state(history.copies[at].state, index)
+    counts, were_replaced = _added_counts(planning, _with_new_slots(before, slots), replay, models)
+    newly_replaced = _without_rows(replay.replaced, were_replaced)
     counts = replace(counts, replaced=len(newly_replaced))
     shard_after = replace(
         shard,
@@ -115,13 +116,13 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     yield shard_after, replace(output, forecasts=found[-1] if found else None, shadow=shadow)
 
 
-def _in_places(rows: pl.DataFrame, slots: pl.Series) -> pl.DataFrame:
-    """Return rows of the series ``slots``, with the place of each series in ``slots`` as its slot."""
+def _with_new_slots(rows: pl.DataFrame, slots: pl.Series) -> pl.DataFrame:
+    """Return rows with new slots: the position of each row's series in ``slots``."""
     place = np.searchsorted(slots.to_numpy(), rows["slot"].to_numpy())
     return rows.with_columns(slot=pl.Series(place, dtype=pl.Int32))
 
 
-def _put(state: State, shadow: State | None, index: Ints, repaired: Shard) -> None:
+def _write_states(state: State, shadow: State | None, index: Ints, repaired: Shard) -> None:
     """Write the states of repaired series into the states of all series of a shard."""
     state.put(index, repaired.state)
     if shadow is not None and repaired.shadow is not None:
@@ -151,7 +152,7 @@ class _Replay:
         self.forecasts: list[Forecasts] = []
         self.shadows: list[Forecasts] = []
         self.replaced = NONE_REPLACED
-        # `models.rewarm` may return a state of all series that a job has warmed up in the background.
+        # Use `rewarm`: `models.rewarm` may return a state of all series, warmed up in the background.
         self._models = replace(models, rewarm=rewarm, repair=0)
 
     def run(self, through: int) -> None:
@@ -167,24 +168,24 @@ class _Replay:
                 self.replaced = pl.concat([self.replaced, replaced_rows], how="diagonal")
 
 
-def _lives_of(state: State, index: Ints) -> State:
-    """Return copies of the arrays by which `plan_block` plans the lives of the series at ``index``."""
+def _planning_state(state: State, index: Ints) -> State:
+    """Return the arrays that `plan_block` needs to plan the active periods of the series at ``index``."""
     ids = tuple(state.series_ids[i] for i in index)
     parts = {"moments": {"observed": state.parts["moments"]["observed"][index]}}
     return State(state.model_version, state.freq, ids, state.clock[index], state.silent[index], parts)
 
 
-def _first_counts(
-    lives: State, rows: pl.DataFrame, replay: _Replay, models: Models
+def _added_counts(
+    planning: State, rows: pl.DataFrame, replay: _Replay, models: Models
 ) -> tuple[Counts, pl.DataFrame]:
-    """Return what a repair adds to the counts of the shard, and the rows that were replaced before it.
+    """Return the counts that a repair adds to the shard, and the rows that were replaced before the repair.
 
     The added counts are the counts of the replay less the counts of the same windows without the late rows.
-    The latter need only a plan of the lives of the series. Scores and the number of windows stay as they were
-    when the windows closed.
+    The latter need only a plan of the active periods of the series. Scores and the number of windows stay as
+    they were when the windows closed.
 
     Args:
-        lives: see `_lives_of`, at the copy from which the replay began. It is changed.
+        planning: see `_planning_state`, at the copy from which the replay began. It is changed.
         rows: the rows of the repaired series without the late rows.
         replay: the replay, at its end.
         models: the model versions of the job.
@@ -197,10 +198,10 @@ def _first_counts(
         if len(own):
             window, slot = own["window"].to_numpy() - start, own["slot"].to_numpy().astype(np.int64)
             duplicates = fill(values, own, window, slot, config)
-        plan = plan_block(lives, values, start, config.max_gap)
-        lives.clock[:] = np.maximum(lives.clock, stop - 1)
-        lives.silent[:] = plan.silent
-        lives.parts["moments"]["observed"][:] = plan.live[-1]
+        plan = plan_block(planning, values, start, config.max_gap)
+        planning.clock[:] = np.maximum(planning.clock, stop - 1)
+        planning.silent[:] = plan.silent
+        planning.parts["moments"]["observed"][:] = plan.live[-1]
         before += Counts(
             used=len(own) - duplicates.dropped,
             duplicates=duplicates.dropped,
@@ -216,7 +217,7 @@ def _first_counts(
     return counts, pl.concat(were_replaced, how="diagonal")
 
 
-def _less(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+def _without_rows(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
     """Return the replaced rows that are not among ``others``; a row may occur several times in both."""
     if not len(rows) or not len(others):
         return rows

@@ -17,7 +17,7 @@ PARTS: Final = 1_000_000
 
 
 class ScoreSums(NamedTuple):
-    """Sums over the forecasts of one model version at one horizon whose actuals were observed.
+    """Sums over the scored forecasts of one model version at one horizon.
 
     The *unit* of a series is its usual change from season to season, as its state tracks it. So the mean
     absolute error in units is the MASE of Hyndman & Koehler 2006 ("Another look at measures of forecast
@@ -98,7 +98,7 @@ def add_scores(one: Scores, other: Scores) -> Scores:
 
 
 def scores_since(now: Scores, before: Scores) -> Scores:
-    """Return the sums over the forecasts that were scored after ``before``.
+    """Return the sums over the forecasts that were scored since the sums ``before``.
 
     A version and a horizon of which no forecast was scored since then are absent.
     """

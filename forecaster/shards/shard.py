@@ -154,6 +154,6 @@ def slots_of(state: State) -> pl.DataFrame:
 
 
 def optional_pending_columns(columns: Iterable[str]) -> list[str]:
-    """Return the columns that pending rows have after `PENDING`: ``event_id``, covariates, `ORIGIN`."""
+    """Return the optional columns of pending rows, after `PENDING`: ``event_id``, covariates, `ORIGIN`."""
     known = list(columns)
     return [*observations.optional_columns(known), *([ORIGIN] if ORIGIN in known else [])]

@@ -26,7 +26,7 @@ def shard_of(series_id: str, shards: int) -> int:
 
 
 class Splitter:
-    """Splits batches by shard. It caches the shard of each series.
+    """Splits batches by shard, and caches the shard of each series.
 
     Args:
         shards: number of shards.
@@ -95,7 +95,7 @@ def empty_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bo
 def add_partitions(
     shard: Shard, partitions: Mapping[str, int], owners: Mapping[str, int] | None = None
 ) -> Shard:
-    """Add partitions to a shard, which from then on waits for their watermarks, too.
+    """Add partitions to a shard, which then waits for the watermarks of these partitions, too.
 
     It closes no further window until each new partition has a watermark. A pending row of an earlier job
     (see `hand_over_shards`) gets its own offset back if its partition is announced from a later offset: then
@@ -135,7 +135,7 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
     first = shards[0]
     if len(shards) == of:
         return tuple(shards)
-    pending = pl.concat([_by_id(shard, shard.pending) for shard in shards], how="diagonal")
+    pending = pl.concat([_with_series_ids(shard, shard.pending) for shard in shards], how="diagonal")
     history = _HistoryById.of(shards)
     ids = [shard.state.series_ids for shard in shards]
     new_shards = [np.array([shard_of(name, of) for name in names], np.int64) for names in ids]
@@ -212,7 +212,7 @@ def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.Dat
     return pending.with_columns(pl.when(continues).then(own).otherwise("offset").alias("offset"))
 
 
-def _by_id(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
+def _with_series_ids(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
     """Return rows of a shard with ``series_id`` instead of ``slot``."""
     return rows.join(shard.slots, on="slot", how="left", maintain_order="left").drop("slot")
 
@@ -238,13 +238,17 @@ class _HistoryById:
 
     @staticmethod
     def of(shards: Sequence[Shard]) -> _HistoryById | None:
-        """Return the histories of shards; None if a new shard cannot have one history of several shards."""
+        """Return the histories of shards; None if they cannot be joined to one history."""
         histories = [shard.history for shard in shards if shard.history is not None]
         if len(histories) < len(shards) or not can_join(histories):
             return None
         both = [*zip(shards, histories, strict=True)]
-        rows = [_by_id(shard, frame) for shard, one in both for frame in (shard.pending.clear(), *one.rows)]
-        late = [_by_id(shard, one.late) for shard, one in both]
+        rows = [
+            _with_series_ids(shard, frame)
+            for shard, one in both
+            for frame in (shard.pending.clear(), *one.rows)
+        ]
+        late = [_with_series_ids(shard, one.late) for shard, one in both]
         return _HistoryById(histories, pl.concat(rows, how="diagonal"), pl.concat(late))
 
     def part(self, own: Sequence[Ints], slots: pl.DataFrame) -> History:

@@ -35,7 +35,7 @@ from schemas.errors import ModelError
 _KEY: Final = b"statecast.shard"
 _LAYOUT: Final = b"statecast.state.layout"
 _CHECKSUM: Final = b"statecast.crc32"
-_PENDING, _CLOSED, _LATE = "pending", "closed", "late"  # columns with lists of rows
+_PENDING, _CLOSED, _LATE = "pending", "closed", "late"  # These columns hold lists of rows.
 _SHADOW: Final = "shadow:"
 """Prefix of the columns and the metadata of the shadow's state."""
 
@@ -181,7 +181,7 @@ def _shard(table: pa.Table, rest: _ShardFields) -> Shard:
 
 
 def _state_of(table: pa.Table, prefix: str) -> State | None:
-    """Return the state in the columns with a prefix; None if the table has none."""
+    """Return the state in the columns with a prefix; None if the table has no such column."""
     names = [name for name in table.column_names if name.startswith(prefix)]
     if not names:
         return None
@@ -227,7 +227,7 @@ def from_bytes(data: bytes) -> Shard:
 def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
     """Return pending rows, or rows of closed windows, from a column that `_lists` made."""
     rows = _rows_of(column).with_columns(window=freq.window(pl.col("timestamp")))
-    # Rows of an earlier version have no offsets: give them negative ones, which are before all later offsets.
+    # Rows of an earlier version have no offsets: give them negative offsets, which are before all others.
     if "offset" not in rows.columns:
         rows = rows.with_columns(offset=pl.int_range(-len(rows), 0, dtype=pl.Int64))
     # Rows of an older snapshot get the partition "", because it sorts before every name.
@@ -237,7 +237,7 @@ def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
 
 
 def _rows_of(column: pa.ChunkedArray) -> pl.DataFrame:
-    """Return the rows in a column that `_lists` made, with ``slot``."""
+    """Return the rows in a column that `_lists` made, with a column ``slot``."""
     lists = column.combine_chunks()
     lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
     slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)

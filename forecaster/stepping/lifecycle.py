@@ -142,7 +142,7 @@ def _plan_with_changes(state: State, seen: Bools, closed: Ints, max_gap: int) ->
     windows, row = len(seen), np.arange(len(seen))[:, None]
     began = live(state)
     has_past = began | (state.silent > 0)
-    # This is the row of the last value before the block, for a series that has such a value.
+    # ``last_before`` is the row of the last value before the block, for series with such a value.
     last_before = closed - 1 - state.silent
     # The axes of ``latest`` are row (``1 + T`` rows) and series.
     latest = latest_rows(seen, np.where(has_past, last_before, NEVER))

@@ -28,7 +28,7 @@ from forecaster.stepping.advance import advance_in_place
 from forecaster.stepping.step_block import windows_per_call
 from schemas.errors import ModelError
 
-_CALL_STEPS = 2_500  # series-steps in a call of `Warming.step`: 60 ms on one core
+_CALL_STEPS = 2_500  # a call of `Warming.step` makes this many series-steps: 60 ms on one core
 
 # The arrays of these components do not depend on the network's weights, so a new model can take them over.
 _NETWORK_INDEPENDENT = (
@@ -71,7 +71,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         past = _stored_past(forecaster, state, index, values)
         start = int(clock) + 1 - len(values)
         part = forecaster.new_series_state(tuple(state.series_ids[i] for i in index), start)
-        most = windows_per_call(len(index))  # each call steps few windows, to limit its memory
+        most = windows_per_call(len(index))  # each call steps few windows, to limit the memory
         for first in range(0, len(values), most):
             rows = slice(first, first + most)
             advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])
@@ -152,12 +152,12 @@ class _RecentValues:
 
 
 class Warming:
-    """Warms up the state of a new model version for the window of its first forecast.
+    """Builds the state of a new model version in small steps, while the earlier version is in use.
 
     The new version starts from the initial state, at the window at which the ring will begin when the version
     changes. It is stepped through the values of the ring, and catches up while the earlier version is in use.
-    So `finish` returns what `rewarm` returns at the change, at whatever times and in whatever parts the
-    values were stepped.
+    So `finish` returns the state that `rewarm` returns at the change. When and in which parts the values were
+    stepped does not matter.
 
     `copy_values` and `finish` read the state of the earlier version, and belong into the thread that steps
     it. `step` may run in another thread, but not at the same time as another method.
@@ -177,7 +177,7 @@ class Warming:
         self._calls: Iterator[None] = iter(())
 
     def copy_values(self, state: State, closed_through: int) -> bool:
-        """Copy the values of the windows that were not copied before; return whether there were any.
+        """Copy the values of windows that were not copied before; return False if there are no such windows.
 
         Args:
             state: the state of the earlier version.
@@ -204,7 +204,7 @@ class Warming:
         return True
 
     def step(self) -> bool:
-        """Step the new version through some of the copied values; return False if there are none left."""
+        """Step the new version through some of the copied values; return False if no values are left."""
         while True:
             for _ in self._calls:
                 return True
@@ -248,7 +248,7 @@ class Warming:
             put(self._state.parts, series, part.parts)
 
     def _align(self, series_ids: tuple[str, ...], has_earlier: Bools, start: int) -> None:
-        """Reorder the state to the series ``series_ids``; add new series as they are before ``start``.
+        """Give the state the series ``series_ids``, in this order; new series get the initial state.
 
         A series without a value before ``start`` has the initial state: it is new, or it has retired.
         """
@@ -263,5 +263,5 @@ class Warming:
 
 
 def _has_value(values: Floats) -> Bools:
-    """Return ``[n]``, whether each row of ``values`` ``[n, T]`` holds a value."""
+    """Return whether each row of ``values`` ``[n, T]`` holds a value, ``[n]``."""
     return np.asarray((~np.isnan(values)).any(axis=1))

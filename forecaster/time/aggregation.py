@@ -158,7 +158,7 @@ def fill(
         The rows that do not count; replaced rows have the columns of ``rows``.
     """
     cell = window * values.shape[1] + series
-    # If every window has at most one row, the slower aggregation is not needed.
+    # If each series has at most one row per window, the slower aggregation below is not needed.
     if np.bincount(cell).max() == 1:
         values.reshape(-1)[cell] = 1.0 if config.aggregate == "count" else rows["value"].to_numpy()
         if names:
@@ -221,7 +221,7 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
 
 
 def _fill_past(past: NDArray[np.float64] | None, rows: pl.DataFrame, names: Sequence[str]) -> None:
-    """Write the covariates of ``rows`` into ``past``; each row has its own ``cell``: window and series."""
+    """Write the covariates of ``rows`` into ``past``; the ``cell`` of a row is its window and series."""
     for place, name in enumerate(names):
         if past is not None and OBSERVED + name in rows.columns:
             found = rows[OBSERVED + name].fill_null(float("nan")).to_numpy()

@@ -21,7 +21,7 @@ _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
-    """Return a notice if all weekly rows have the same weekday and windows begin on another, else None.
+    """Return a notice if all weekly rows have one weekday and windows begin on another one, else None.
 
     Forecasts are dated to the beginnings of windows, so their dates would match no row.
     """
@@ -66,9 +66,9 @@ def misfit_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
 
 
 def gap_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
-    """Return a notice about the windows that are left out because no series had rows for long, as a list.
+    """Return a list with a notice about windows that are left out because no series had rows for long.
 
-    The list is empty if no window is left out. The arguments are those of `window_notices`. A training
+    The list is empty if no window is left out. The arguments are as in `window_notices`. A training
     reports windows that are too short before it begins; see `misfit_notice`.
     """
     if len(filled) < 2:

@@ -64,13 +64,13 @@ class Windows:
         return self.index[~np.isnan(self.values).all(axis=1)]
 
     def between(self, start: int, stop: int) -> Windows:
-        """Return the windows in ``[start, stop)``; bounds may lie outside the block."""
+        """Return a block with the windows in ``[start, stop)``; the bounds may lie outside this block."""
         first, last = np.searchsorted(self.index, [start, stop]).tolist()
         part = self.rows(first, last)
         return part if len(part.values) else replace(part, start=max(start, self.start))
 
     def rows(self, first: int, stop: int) -> Windows:
-        """Return the rows ``[first, stop)``; windows that are left out have no row."""
+        """Return a block with the rows ``[first, stop)``; windows that are left out have no row."""
         index = self.index[first:stop]
         start = int(self.index[first]) if first < len(self.index) else self.stop
         past = {name: array[first:stop] for name, array in self.past.items()}
@@ -83,17 +83,17 @@ class Windows:
             yield self.rows(first, stop)
 
     def row_of(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row of each window, or of the last earlier window with a row; -1 if there is none."""
+        """Return the row of each window, or of the last earlier window that has a row; -1 if none has."""
         return np.searchsorted(self.index, window, side="right") - 1
 
     def of_series(self, index: Sequence[int] | NDArray[np.int64]) -> Windows:
-        """Return the series at ``index``, in that order."""
+        """Return a block with only the series at ``index``, in that order."""
         past = {name: array[:, index] for name, array in self.past.items()}
         ids = tuple(self.series_ids[i] for i in index)
         return Windows(ids, self.start, self.values[:, index], past, self.index)
 
     def stacked_covariates(self, names: Sequence[str]) -> NDArray[np.float64] | None:
-        """Return covariates by name, ``[T, S, C]`` float64, NaN if missing; None if no name is given."""
+        """Return the covariates ``names``, ``[T, S, C]`` float64, NaN if missing; None without names."""
         if not names:
             return None
         nothing = np.full(self.values.shape, np.nan)

@@ -33,7 +33,7 @@ from forecaster.time.windows import NEVER, Windows, latest_rows
 from forecaster.training.segments import TrainingBatch
 from schemas.errors import DataError
 
-_KEPT_BYTES = 400 * 2**20  # computed batches are cached up to this total size
+_KEPT_BYTES = 400 * 2**20  # computed batches are cached up to this total size in bytes
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Fleet:
         is_active = row < ends
 
         def aligned(array: Floats) -> Floats:
-            """Return ``[length, B]``, the values of each active period from its first row on, then NaN."""
+            """Return the values of each active period from its first row on, then NaN: ``[length, B]``."""
             return np.where(is_active, array[np.minimum(row, len(values) - 1), series[None, :]], np.nan)
 
         padded = np.full((length + horizon, len(index)), np.nan)

@@ -1,4 +1,4 @@
-"""Train the forecasts of series without values: their level and scale are fitted to static features.
+"""Train forecasts of series without values: fit level and scale to static features.
 
 Letters: D static features.
 """

@@ -51,7 +51,7 @@ def covariates_for(
     network: NetworkConfig,
     held_from: int,
 ) -> Covariates:
-    """Return the covariates of a training, encoded as ``start`` encodes them, or fitted to the windows.
+    """Return the covariates of a training: encoded as in the model ``start``, or fitted to the windows.
 
     Only the windows before row ``held_from`` are used for the fit, as for the weights.
     """

@@ -25,9 +25,9 @@ from forecaster.training.segments import TrainingBatch
 _SHRINKAGE = (1e-4, 1e-2)  # the penalties are these shares of the mean second moment of a regressor
 # The penalty is this many times as large for lags that are neither near nor whole seasons.
 _SHRINKAGE_OF_OTHERS = 30.0
-_NEAR = 3  # a lag counts as near if it is fewer windows than this
+_NEAR = 3  # a lag of fewer windows than this counts as near
 # A row is used if its series has had more values than this before.
-# In a batch of fewer than 600 windows, a third of the windows is enough.
+# In a batch of fewer than 600 windows, values in a third of the windows are enough.
 _VALUES_BEFORE_USE = 200
 _MOST_ROWS = 400_000  # about this many rows of a fleet are used: a million take ten seconds
 _LEAST_ERROR = 0.1  # in the weight of a row, an error below this many units counts as this many units
@@ -129,7 +129,7 @@ def _rows(
 
 
 def _weight_of_logs(batch: TrainingBatch) -> Floats32:
-    """Return ``[T, B]``, the weights of rows for the regression in logarithms.
+    """Return the weights of rows for the regression in logarithms, ``[T, B]``.
 
     The weight of an active period is 1 over its mean absolute change of logarithms from season to season. It
     is 0 if the period has no such change.
@@ -150,7 +150,7 @@ def _joined(chunks: list[tuple[Floats32, Floats32, Floats32]]) -> tuple[Floats32
 
 
 def _penalty(count: int, horizon: int, season: int) -> Floats:
-    """Return ``[F, N]``, the factor on the penalty of each regressor at each horizon."""
+    """Return the factor on the penalty of each regressor at each horizon, ``[F, N]``."""
     lags = np.arange(count - 1, 0, -1)[:, None]
     horizons = np.arange(1, horizon + 1)
     is_shrunk_less = (lags < _NEAR) | (lags % season == 0) | ((lags + horizons) % season == 0)
@@ -161,7 +161,7 @@ def _penalty(count: int, horizon: int, season: int) -> Floats:
 
 
 def _solve(second: Floats, mixed: Floats, penalty: Floats, share: float) -> Floats:
-    """Return ``[F, N]``, the ridge coefficients of each horizon under its own penalty; 0 without rows."""
+    """Return the ridge coefficients of each horizon under its own penalty, ``[F, N]``; 0 without rows."""
     size = np.trace(second) / len(second)
     if not size > 0:
         return np.zeros_like(mixed)

@@ -39,7 +39,7 @@ def pinball_loss(quantiles: Tensor, target: Tensor, levels: Tensor, weight: Tens
 
 @dataclass(frozen=True)
 class HorizonWeights:
-    """Weights ``[N]`` of an error of one unit at each horizon.
+    """The weights ``[N]`` of errors at each horizon, for training and for the validation score.
 
     Attributes:
         learned: weights in training, which are larger where the errors of the linear part are smaller.
@@ -72,7 +72,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
             remaining = target if segment.experts is None else target - segment.experts[0]
             moved += (remaining.abs() * segment.weight).nansum(dim=(0, 1))
             target_count += (~torch.isnan(target)).sum(dim=(0, 1))
-            # A point's mean pinball loss is half its absolute error if levels are symmetric around 0.5.
+            # The mean pinball loss of a point forecast is half its error if levels are symmetric around 0.5.
             persistence += 0.5 * (segment.held_out.abs() * segment.unit_per_change).nansum(dim=(0, 1))
     if not target_count.any():
         raise DataError(
@@ -92,7 +92,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
 def divergence_error(
     fleet: Fleet, batches: range | list[int], length: int, weighing: HorizonWeights, epoch: int
 ) -> DataError:
-    """Return the error to raise when the loss is not finite: it names the series with the largest targets.
+    """Return the error for a loss that is not finite; its message names the series with the largest targets.
 
     Args:
         fleet: the series to learn from.

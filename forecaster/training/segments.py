@@ -96,31 +96,31 @@ class TrainingBatch:
         return int(self.x.nbytes) + 14 * int(self.block.values.nbytes) + int(self.block.known.nbytes)
 
     def targets(self, rows: slice | NDArray[np.integer[Any]]) -> Floats32:
-        """Return ``[n, B, N]`` float32, changes from the last value in units; NaN where missing."""
+        """Return targets ``[n, B, N]`` float32: changes from the last value in units; NaN where missing."""
         last, unit = (array[rows][:, :, None] for array in (self.block.last, self.block.unit))
         return np.clip((self.ahead[rows] - last) / unit, -_TARGET_CLIP, _TARGET_CLIP).astype(np.float32)
 
     def experts(self, rows: Ints) -> Tensor | None:
-        """Return ``[K, n, B, N]`` float32, the forecasts of the linear experts; None if there are none."""
+        """Return forecasts ``[K, n, B, N]`` float32 of the linear experts; None if there are no experts."""
         if self.ridge is None:
             return None
         return torch.from_numpy(linear_forecasts(self.block, self.ridge, self.season, rows))
 
     def known(self, rows: slice) -> Tensor | None:
-        """Return ``[n, N, B or 1, C]`` float32, known features of windows ahead; None without a decoder."""
+        """Return known features of windows ahead, ``[n, N, B or 1, C]`` float32; None without a decoder."""
         return (
             torch.from_numpy(future_features(self.block, rows, self.ahead.shape[2])) if self.decoder else None
         )
 
     def static(self) -> Tensor | None:
-        """Return ``[B, D]`` float32, the static features of each series; None if there are none."""
+        """Return the static features of each series, ``[B, D]`` float32; None without static features."""
         return torch.from_numpy(self.block.static) if self.block.static.size else None
 
     def weight(self) -> Floats32:
-        """Return ``[T, B]`` float32, the weight of the errors of each row, see `Segment`."""
+        """Return the weight of the errors of each row, ``[T, B]`` float32, see `Segment`."""
         next_row = self.first_target + np.arange(len(self))[:, None]
-        # Average over the rows before the held-out windows.
-        # If a series has no such row, average over all its rows.
+        # Average the unit over the rows before the held-out windows.
+        # If a series has no row before the held-out windows, average over all its rows.
         is_learned = next_row < self.held_from
         is_learned |= ~is_learned.any(axis=0)
         average = (self.block.unit * is_learned).sum(axis=0) / is_learned.sum(axis=0)
@@ -139,14 +139,14 @@ class TrainingBatch:
                 window of the segment, and in a segment with a held-out target the network forecasts from all
                 windows.
         """
-        weight, per_change = self.weight(), self._per_change()
+        weight, per_change = self.weight(), self._inverse_mean_change()
         for first in range(0, len(self), length):
             windows = range(first, min(first + length, len(self)))
             rows = self._forecast_rows(windows, every, rng)
             yield self._segment(windows, rows, weight, per_change)
 
-    def _per_change(self) -> Floats:
-        """Return ``[B]``, one over the mean change from window to window; 0 for a constant series."""
+    def _inverse_mean_change(self) -> Floats:
+        """Return 1 over the mean change from window to window, ``[B]``; 0 for a constant series."""
         # Average the changes of all windows: a series may be constant before the held-out windows.
         changes = np.abs(self.ahead[:, :, 0] - self.block.last)
         change = np.nansum(changes, axis=0) / np.maximum((~np.isnan(changes)).sum(axis=0), 1)

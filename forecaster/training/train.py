@@ -136,7 +136,7 @@ def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
 
 
 def loss_of(epoch: Epoch) -> float:
-    """Return the loss by which epochs are compared: the validation loss, or the training loss without it."""
+    """Return the loss by which epochs are compared: the validation loss if known, else the training loss."""
     return next(epoch[name] for name in ("validation_loss", "train_loss", "refit_loss") if name in epoch)
 
 

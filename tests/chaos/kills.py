@@ -1,4 +1,4 @@
-"""Kill a stream several times, and keep the result."""
+"""Kill a stream several times, and return the result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def kill_some(
     feed: Callable[[bool], None] = lambda waits_for_input: None,
     is_due: Callable[[], bool] | None = None,
 ) -> list[str]:
-    """Kill a stream ``kills`` times, unless it ends by itself earlier.
+    """Kill a stream ``kills`` times, unless the stream ends earlier.
 
     Each kill ends the stream's pipeline, its Prism or both.
 

@@ -166,7 +166,7 @@ class Stream:
         if self._lost != "prism":
             process.wait(60)
             self._process = None
-        # `psutil.wait_procs` raises no error for a process that has just ended.
+        # Use `psutil.wait_procs`, because it raises no error for a process that has just ended.
         orphans = psutil.wait_procs(engines, 30)[1]
         if orphans:
             raise SystemExit(f"Prism still runs 30 s after the kill: {orphans}")
@@ -192,7 +192,7 @@ class Stream:
             self._process = None
 
     def _newest_forecasts_ns(self) -> int:
-        """Return the time of the newest file of forecasts (ns since 1970): a newer file is progress."""
+        """Return the time of the newest file of forecasts (ns since 1970): a newer file shows progress."""
         found = [
             path.stat().st_mtime_ns for path in (self.output / "forecasts").glob("[!.]*") if path.exists()
         ]

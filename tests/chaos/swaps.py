@@ -30,8 +30,8 @@ from tests.chaos.verdict import compare
 
 _HOUR_US = 3_600_000_000
 _FIRST = 376_944  # index of the first window: 2013-01-01
-_SERIES = 200  # so many that the warming takes seconds
-_FIRST_WINDOWS = 340  # in the first file: more than the ring holds
+_SERIES = 200  # with so many series, the re-warm takes seconds
+_FIRST_WINDOWS = 340  # the first file has more windows than the ring holds
 _MOST_UNREAD, _PACE_S = 2, 0.1
 _WARMING, _CHANGING, _CHANGED = "while warming", "at the change", "after the change"
 _PHASES = (_WARMING, _CHANGING, _CHANGED)
@@ -129,7 +129,7 @@ class _Swaps:
         self._put_s = time.monotonic()
 
     def feed(self, waits_for_input: bool) -> None:
-        """Put the next file, if the stream has read the earlier ones and the phase needs more rows."""
+        """Put the next file, if the stream has read the earlier files and the phase needs more rows."""
         unread = self.windows - self._stream.rows_in() // _SERIES
         if time.monotonic() - self._put_s < _PACE_S or unread >= _MOST_UNREAD:
             return

@@ -36,7 +36,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Return True if both streams have equal outputs; values of forecasts may differ by 1e-5."""
+        """Return True if both streams have equal outputs; forecast values may differ by 1e-5."""
         same = self.counts == self.expected and self.same_rows and self.counts.missing == 0
         return same and not self.lost and not self.doubled and self.max_abs_difference <= 1e-5
 

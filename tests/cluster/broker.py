@@ -57,7 +57,7 @@ class Broker:
 
     @classmethod
     def start(cls, folder: Path, port: int = 0) -> Self:
-        """Start a broker; it has the topics and the port of a broker that was stopped in the folder, if any.
+        """Start a broker in a folder; an earlier broker's topics and port in this folder are kept.
 
         Args:
             folder: the folder for its settings, data, log and process id.

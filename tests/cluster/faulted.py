@@ -1,4 +1,4 @@
-"""A stream of a topic on a cluster during faults, compared with a backfill of the same rows."""
+"""Run a stream of a topic on a cluster during faults, and compare it with a backfill of the same rows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _LIMIT_S: Final = 420.0  # time limit of the recovery from one fault on a busy m
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a stream lost and repeated after a fault, and how long it took to recover.
+    """The forecasts that a stream lost or repeated after a fault, and the time until it recovered.
 
     Attributes:
         lost: number of forecasts of the backfill that the stream does not have.
@@ -156,7 +156,7 @@ class Stream:
         print(f"  {line[:300]}", file=sys.stderr, flush=True)
 
     def through_us(self) -> int:
-        """Return the end of the last window that every shard has closed; 0 before the first one."""
+        """Return the end of the last window that every shard has closed; 0 before a window is closed."""
         shards = numbers.read_shards(self.job.output)
         closed = [shard.closed_us or 0 for shard in shards]
         return min(closed) if len(closed) == SHARDS else 0

@@ -145,7 +145,7 @@ class FlinkCluster:
             time.sleep(0.2)
 
     def slots(self) -> int:
-        """Return the number of slots that are registered with the job manager."""
+        """Return the number of task slots that the job manager has registered."""
         with suppress(EngineError):
             return int(ask(self.master, "/overview")["slots-total"])
         return 0

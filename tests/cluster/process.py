@@ -1,4 +1,4 @@
-"""A server of the test cluster, which can be stopped by another process than the one that started it.
+"""A server of the test cluster that any process can stop, not only the process that started it.
 
 Its process id and start time are stored, so that a later process with the same id is never stopped.
 """
@@ -48,7 +48,7 @@ class Server:
 
     @property
     def process(self) -> psutil.Process | None:
-        """Return the process; None if it does not run, or if another process has its id by now."""
+        """Return the process; None if it does not run, or if its id now belongs to another process."""
         with suppress(OSError, ValueError, psutil.Error):
             pid, recorded_s = json.loads(self.record.read_text())
             if recorded_s is not None and started_s(pid) == recorded_s:

@@ -32,7 +32,7 @@ from tests.fleets import HOUR, START, forecaster, rows_of
 from tests.topics import values_of
 
 WINDOWS = 40
-SHARES = (0.55, 0.3, 0.15, 0.0)  # share of the series in each partition; the last has none
+SHARES = (0.55, 0.3, 0.15, 0.0)  # share of the series in each partition; the last partition gets no series
 PATIENCE_S = 120.0
 IDLE_S = 4.0  # a shorter time would make a slow partition on a busy machine count as idle
 
@@ -47,12 +47,12 @@ def create_topics(broker: Broker, *names: str, partitions: int = 4) -> None:
 
 
 def even_partitions(windows: Windows) -> dict[str, int]:
-    """Return a partition for each series, so that all four partitions have equally many."""
+    """Return a partition for each series, so that all four partitions have equally many series."""
     return {name: i % 4 for i, name in enumerate(windows.series_ids)}
 
 
 def uneven_partitions(windows: Windows) -> dict[str, int]:
-    """Return a partition for each series with the shares `SHARES`; the last partition has none."""
+    """Return a partition for each series with the shares `SHARES`; the last partition gets no series."""
     bounds = (np.cumsum(SHARES) * len(windows.series_ids)).round()
     return {name: int(np.searchsorted(bounds, i, "right")) for i, name in enumerate(windows.series_ids)}
 

@@ -1,4 +1,4 @@
-"""Test that the broker of the tests has its messages and its address again after a kill."""
+"""Test that the broker of the tests keeps its messages and its address after a kill and a restart."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def wait_until(is_true: Callable[[], bool]) -> None:
 
 
 def checkpoints(cluster: FlinkCluster, job: str) -> tuple[int, int]:
-    """Return how many checkpoints of a job are complete, and how often Flink has resumed the job from one."""
+    """Return how many checkpoints of a job are complete, and how often Flink has resumed the job."""
     counts = flink.ask(cluster.master, f"/jobs/{job}/checkpoints")["counts"]
     return counts["completed"], counts["restored"]
 

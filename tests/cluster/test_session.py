@@ -121,7 +121,7 @@ def assert_survives_kills(
         source,
         output,
         3,
-        # Long enough that a slow look at an object store finds windows after the last snapshot.
+        # With a shorter interval, every window would be in a snapshot before the slow store is listed.
         snapshot_every_s=5.0,
         runner="flink",
         flink=FlinkSettings(cluster.master, cluster.workers),
@@ -240,7 +240,7 @@ def test_flink_shows_the_counters_of_a_running_stream(
     assert shown["rows_in"] == 20 * WINDOWS
 
 
-def test_a_stream_into_an_object_store_survives_a_kill_of_all_workers(
+def test_a_stream_into_a_store_survives_a_kill_of_all_workers(
     cluster: FlinkCluster,
     store: Remote,
     broker: Broker,
@@ -255,7 +255,7 @@ def test_a_stream_into_an_object_store_survives_a_kill_of_all_workers(
     assert forecasts_written(output) == len(made)
 
 
-def test_a_backfill_has_equal_outputs_in_an_object_store_and_on_disk(
+def test_a_backfill_writes_equal_outputs_to_store_and_disk(
     cluster: FlinkCluster, store: Remote, fleet: Windows, tmp_path: Path
 ) -> None:
     rows = tmp_path / "rows.parquet"
@@ -275,7 +275,7 @@ def test_a_backfill_has_equal_outputs_in_an_object_store_and_on_disk(
     assert keys(store / "backfill" / BACKFILL) == []
 
 
-def test_the_error_names_a_pool_of_workers_that_cannot_be_reached(
+def test_the_error_names_an_unreachable_pool_of_workers(
     cluster: FlinkCluster, fleet: Windows, tmp_path: Path
 ) -> None:
     rows_in_time_order(fleet).write_parquet(tmp_path / "rows.parquet")

@@ -35,7 +35,7 @@ def test_a_forecaster_is_restored_from_a_folder(tmp_path: Path) -> None:
     assert Forecaster.load(tmp_path / "new" / "folder").version == forecaster().version
 
 
-def test_forecasters_with_another_cell_or_weights_have_another_version() -> None:
+def test_forecasters_with_different_cells_or_weights_have_different_versions() -> None:
     assert forecaster("gru").version.startswith("gru-")
     assert len(forecaster("gru").version) == len("gru-") + 12
     assert forecaster(seed=1).version != forecaster(seed=2).version

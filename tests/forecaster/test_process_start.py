@@ -19,12 +19,12 @@ def test_a_live_process_is_running_after_the_clock_was_corrected(monkeypatch: py
     assert is_running(os.getpid(), started)
 
 
-def test_a_later_process_with_the_same_number_is_another_process() -> None:
+def test_a_later_process_with_the_same_id_is_another_process() -> None:
     started = started_s(os.getpid())
     assert started is not None
     assert not is_running(os.getpid(), started - 60)
 
 
-def test_a_number_without_a_process_is_not_running() -> None:
+def test_an_id_without_a_process_is_not_running() -> None:
     assert started_s(4194303) is None
     assert not is_running(4194303, 1.0)

@@ -151,7 +151,7 @@ def test_served_forecasts_of_the_largest_values_are_finite() -> None:
     assert np.isfinite(answer["q5", "q50", "q95"].to_numpy()).all()
 
 
-def test_serving_rows_years_apart_is_fast_and_gives_the_forecasts_of_a_stream() -> None:
+def test_serving_rows_years_apart_quickly_gives_stream_forecasts() -> None:
     model, rows = forecaster(), history().sort("timestamp")
     old = rows.head(2).with_columns(timestamp=pl.lit(datetime(1990, 1, 1, tzinfo=UTC)))
     began_s = time.process_time()

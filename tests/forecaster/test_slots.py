@@ -1,4 +1,4 @@
-"""Tests of the slots of a shard: allocated in advance, and freed when their series retire."""
+"""Tests that a shard allocates slots in advance, and frees the slots of retired series."""
 
 from __future__ import annotations
 

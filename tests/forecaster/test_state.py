@@ -100,7 +100,7 @@ def test_joining_the_two_parts_of_a_divided_state_restores_the_state(state: Stat
 
 
 @given(state=states())
-def test_copies_and_parts_of_a_state_share_no_memory_with_it(state: State) -> None:
+def test_copies_and_parts_share_no_memory_with_the_state(state: State) -> None:
     before = state.copy()
     for other in (state.copy(), state.take(np.arange(len(state)))):
         for array in arrays(other).values():

@@ -54,7 +54,7 @@ def test_every_row_of_an_input_is_counted_exactly_once(
         good, bad = observations.validate(raw[first:stop])
         assert len(good) + len(bad) == stop - first
         bad_rows += len(bad)
-        # Some of the drawn watermarks have passed the times of the next rows, so that these rows are late.
+        # Some drawn watermarks are later than the rows that follow, so these rows are late.
         arrivals.append(Arrival(good, data.draw(st.integers(START, START + 35)) * HOUR_US))
     if not arrivals:
         return

@@ -90,7 +90,7 @@ def test_a_series_that_stays_constant_raises_one_alarm(
     band=st.sampled_from([0.0, 1e-300, 1.645, 1e9]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_the_number_of_alarms_is_at_most_seven_above_the_configured_one(
+def test_alarms_exceed_the_configured_number_by_at_most_seven(
     rate: float, jump: float, share: float, tail: float, band: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)

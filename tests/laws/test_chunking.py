@@ -159,7 +159,7 @@ def test_a_gap_of_years_is_not_stepped_window_by_window(windows_per_step: int) -
     )
     closed = [block.start for block in ran.forecasts if block is not None]
     assert len(closed) <= 2 + 2 * 6
-    # Series a is forgotten in the gap, so it counts as new, and its next value is not a cold start.
+    # Series a is forgotten in the gap and counts as new; `cold_starts` counts only series that were retired.
     assert ran.counts.cold_starts == 0
     assert ran.counts.windows == 2 + 3 + 1
     assert ran.counts.used == 5

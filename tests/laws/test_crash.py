@@ -123,7 +123,7 @@ def test_a_killed_and_resumed_job_writes_every_output_once(
     assert sorted_rows(killed.quarantined).equals(sorted_rows(clean.quarantined))
 
 
-_IGNORED = (".numbers", ".lock", ".ended", ".run")  # a resumed run does not depend on these paths
+_IGNORED = (".numbers", ".lock", ".ended", ".run")  # a resumed run does not read these paths
 
 
 def test_a_stream_resumes_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:

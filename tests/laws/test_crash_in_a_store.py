@@ -32,7 +32,7 @@ from tests.simulated_kills import KillableProcess, Killed
 from tests.stores import Objects, forecasts_written, in_memory, objects, put_back
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"
-_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # a resumed run does not depend on these paths
+_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # a resumed run does not read these paths
 _SLOW_S = 0.03  # each write of an output is delayed by 0.03 s; a snapshot must wait for the write
 
 
@@ -86,7 +86,7 @@ class PausedStream:
         return wrapped
 
     def _run(self, run: Callable[[], object]) -> None:
-        with suppress(Exception):  # the stream raises after the pause if another run owns its output
+        with suppress(Exception):  # ignore the error that the stream raises if another run owns its output
             run()
         self.paused.set()
 
@@ -181,7 +181,7 @@ def run_until_killed(job: StreamJob, process: KillableProcess) -> Any:
 
 
 @settings(max_examples=3)
-@example(kills=[(22, False, 1)], shards=1)  # the kill is before the first snapshot with a closed window
+@example(kills=[(22, False, 1)], shards=1)  # this kill is before the first snapshot with a closed window
 @given(
     kills=st.lists(st.tuples(st.integers(0, 150), st.booleans(), st.integers(1, 9)), min_size=1, max_size=4),
     shards=st.integers(1, 3),

@@ -105,7 +105,7 @@ def stepped(model: Forecaster, values: Floats) -> Chain:
 
 @pytest.fixture(scope="module")
 def chains() -> tuple[Chain, Chain]:
-    """Return the outputs of a forecaster with float32 arrays, and those with float64 arrays."""
+    """Return the outputs of one forecaster, computed once with float32 and once with float64 arrays."""
     series = kinds(CHAIN_WINDOWS)
     # The changes of this series are so small that float32 values near 1e9 could not represent them.
     meter = 1e9 + series["drift"]

@@ -1,4 +1,4 @@
-"""Laws that forecasters with an observed covariate must keep, as those without one do.
+"""Laws of all forecasters, tested with forecasters that have an observed covariate.
 
 The other files are test_chunking, test_company, test_causality, test_order and test_versions.
 """

@@ -1,4 +1,4 @@
-"""Law: after late rows were repaired, state and forecasts are those of a job that read the rows in time."""
+"""Law: a job that repairs late rows ends with the state and the forecasts of a job without late rows."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ AGGREGATES = ("mean", "sum", "count", "min", "max", "last")
 
 
 def in_time(logs: Logs, late: Ran) -> Logs:
-    """Return the logs without the rows that were late in a run, and with all other rows in time.
+    """Return logs in which no row is late, without the late rows of the run ``late``.
 
     Each log has only its last watermark, which closes every window.
     """
@@ -85,13 +85,13 @@ def scales_of(logs: Logs, aggregate: str, empty: str = "missing") -> dict[str, f
 
 
 def comparable(counts: Counts) -> Counts:
-    """Return the counts that a repair brings to those of rows in time."""
+    """Return counts without the numbers in which a run with repairs and a run without late rows differ."""
     rows_in = counts.rows_in - counts.late
     return replace(counts, rows_in=rows_in, late=0, windows=0, replaced=0, repaired=0)
 
 
 def assert_repaired(repaired: Ran, reference: Ran, scale: dict[str, float]) -> None:
-    """Assert that a run that repaired late rows ends like a run that read them in time."""
+    """Assert that a run with repairs gives the results of a run in which no row was late."""
     assert comparable(repaired.counts) == comparable(reference.counts)
     assert repaired.counts.missing == repaired.counts.pending == 0
     found = newest_by_key(repaired.forecasts)
@@ -143,7 +143,7 @@ def test_repaired_rows_give_the_forecasts_of_rows_in_time(
     kills=st.integers(0, 3),
     data=st.data(),
 )
-def test_repairs_pass_a_model_change_and_include_the_shadow(
+def test_repairs_repeat_model_changes_and_revise_shadow_forecasts(
     logs: Logs, repair: int, change: int, shards: int, kills: int, data: st.DataObject
 ) -> None:
     old, new, shadow = (
@@ -188,7 +188,7 @@ def test_late_messages_of_a_topic_are_repaired(
     assert_same_live_series(reference.states, repaired.states)
 
 
-_IGNORED = (".numbers", ".lock", ".ended", ".run")  # paths that do not influence a resumed run
+_IGNORED = (".numbers", ".lock", ".ended", ".run")  # a resumed run does not read these paths
 
 
 def test_a_stream_repairs_late_rows_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def printed(answer: pl.DataFrame) -> list[str]:
     return [f"{number!r}" for number in answer.select("q5", "q50", "q95").to_numpy().ravel().tolist()]
 
 
-def test_forecasts_served_from_a_history_equal_those_of_a_backfill_exactly(backfilled: pl.DataFrame) -> None:
+def test_served_forecasts_of_a_history_equal_backfill_forecasts_exactly(backfilled: pl.DataFrame) -> None:
     answer = ServedForecaster(MODEL).predict(rows())
     assert printed(answer) == printed(backfilled)
     assert answer["issued_at"].to_list() == backfilled["issued_at"].to_list()

@@ -1,4 +1,4 @@
-"""Law: soon after a single wrong value (a spike), the forecasts of a series are as if it had not occurred."""
+"""Law: soon after a single wrong value (a spike), the forecasts of a series are as without the value."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ factors = st.one_of(
 @example(seed=0, factor=1e-15, level=0.0)
 @example(seed=1, factor=1e15, level=-20.0)
 @example(seed=2, factor=1e-15, level=2.0**36)
-def test_forecasts_of_a_series_do_not_depend_on_the_unit_of_its_values(
+def test_forecasts_do_not_depend_on_the_unit_of_values(
     cell: str, seed: int, factor: float, level: float
 ) -> None:
     model, values = forecaster(cell, **SHORT_WEEK), kinds(seed) + level
@@ -211,7 +211,7 @@ def trained_on(values: Floats, heat: Floats, factor: float, linear: bool) -> Tra
 
 @pytest.mark.parametrize("power", [-50, 50])
 @pytest.mark.parametrize("linear", [True, False])
-def test_a_network_trained_on_values_in_another_unit_has_the_same_weights(power: int, linear: bool) -> None:
+def test_network_weights_do_not_depend_on_the_unit_of_values(power: int, linear: bool) -> None:
     values, heat, factor = kinds(0), kinds(1), 2.0**power
     one = trained_on(values, heat, 1.0, linear)
     other = trained_on(factor * values, factor * heat, factor, linear)

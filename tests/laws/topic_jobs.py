@@ -201,7 +201,7 @@ def run_without_kills(model: Forecaster, source: KafkaSource, topic: Topic) -> R
 
 
 def run_in_time(model: Forecaster, source: KafkaSource, topic: Topic, earlier: Ran) -> Ran:
-    """Run a job over the complete topic, whose watermarks arrive after all rows.
+    """Run a job over the complete topic with watermarks only after all rows, so that no row is late.
 
     The rows that were late in an earlier run are left out, and the last watermarks are those of that run.
     """

@@ -13,7 +13,7 @@ from pipelines.storage import write_whole
 SERIES = 12
 HISTORY_DAYS = 60
 HORIZON = 6
-SCALE = 3 * 2**0.5 / 2  # standard deviation of the wave; differences of forecasts are divided by it
+SCALE = 3 * 2**0.5 / 2  # standard deviation of the wave; differences of forecasts are divided by this number
 _START = datetime(2015, 1, 1, tzinfo=UTC)
 _HOUR_US = 3_600_000_000
 

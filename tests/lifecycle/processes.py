@@ -19,9 +19,9 @@ from tests.lifecycle import inputs
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
-_FIRST_DAYS = 40  # days that are written quickly, because the retraining waits for them
+_FIRST_DAYS = 40  # the first days are written quickly, because the retraining waits for their rows
 _FAST_S, _SLOW_S = 0.1, 1.5  # least seconds between the files of two days
-_MOST_UNREAD_DAYS = 2  # so that a slow machine streams fewer days, and does not collect a backlog
+_MOST_UNREAD_DAYS = 2  # with this limit, a slow machine streams fewer days instead of collecting unread days
 
 
 @dataclass
@@ -139,7 +139,7 @@ class Stream:
 
 
 def difference(later: Histogram, earlier: Histogram) -> Histogram:
-    """Return the latencies that are in the later histogram and not in the earlier one."""
+    """Return the latencies that only the later histogram contains."""
     buckets = {bucket: count - earlier.buckets.get(bucket, 0) for bucket, count in later.buckets.items()}
     return Histogram({bucket: count for bucket, count in buckets.items() if count}, 0.0)
 

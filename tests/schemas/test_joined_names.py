@@ -1,4 +1,4 @@
-"""Names of several columns are joined to one series id; different names never become one."""
+"""Tests that cells of several columns are joined to one series id, and different cells to different ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.sources.messages.field_names import Names
 from schemas import cells
 
 
-def test_parts_of_any_type_are_joined() -> None:
+def test_cells_of_any_type_are_joined_to_series_ids() -> None:
     parts = [pl.Series([3, 3, None, 4]), pl.Series(["tea", "a/b", "x", " "])]
     assert cells.joined_names(parts).to_list() == ["3/tea", "3/a%2Fb", None, None]
     assert cells.joined_names(parts[1:]).to_list() == ["tea", "a/b", "x", " "]
@@ -22,12 +22,12 @@ def test_parts_of_any_type_are_joined() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(*[st.text("ab/", min_size=1, max_size=3)] * 2), unique=True, max_size=10))
-def test_different_parts_have_different_names(pairs: list[tuple[str, str]]) -> None:
+def test_different_cells_give_different_series_ids(pairs: list[tuple[str, str]]) -> None:
     parts = [pl.Series([pair[i] for pair in pairs], dtype=pl.String) for i in (0, 1)]
     assert cells.joined_names(parts).n_unique() == len(pairs)
 
 
-def test_messages_join_their_fields_like_files() -> None:
+def test_messages_join_fields_to_series_ids_as_files_do() -> None:
     names = Names.of(Columns(series_id=("store", "item")), series_in_key=False)
     lines = [b'{"store":3,"item":"tea","ds":"2013-01-01","y":1}', b'{"store":3,"ds":"2013-01-01","y":1}']
     (frame,) = json_decoder(names)(Messages(lines, [None, None]))

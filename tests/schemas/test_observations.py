@@ -43,7 +43,7 @@ DAYS = [datetime(1678, 1, 1), datetime(1677, 12, 31, 23, 59, 59, 999_999), datet
         max_size=3,
     )
 )
-def test_is_good_agrees_with_the_observation_schema(rows: list[tuple[object, ...]]) -> None:
+def test_row_checks_agree_with_the_observation_schema(rows: list[tuple[object, ...]]) -> None:
     names = ["series_id", "timestamp", "value", "event_id", "observed.heat"]
     types = [pl.String(), pl.Datetime("us"), pl.Float64(), pl.String(), pl.Float64()]
     typed = observations._read(pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row"))
@@ -314,9 +314,7 @@ def test_small_numbers_are_not_read_as_times(number: float) -> None:
 
 @given(st.datetimes(datetime(1973, 3, 4), datetime(2200, 1, 1)), st.sampled_from([10**6, 10**3, 1]))
 @settings(max_examples=100, deadline=None)
-def test_the_unit_of_an_epoch_time_is_inferred_from_the_size_of_the_number(
-    when: datetime, per_tick_us: int
-) -> None:
+def test_the_unit_of_epoch_times_is_inferred_from_their_size(when: datetime, per_tick_us: int) -> None:
     us = round(when.replace(tzinfo=UTC).timestamp()) * 10**6
     ticks = us // per_tick_us
     assume(not cells.times(pl.Series([str(ticks)]), "%Y%m%d%H%M").is_not_null()[0])

@@ -1,4 +1,4 @@
-"""Times without a zone are local times of ``data.time_zone``."""
+"""Tests that times without a zone are read as local times of the setting ``data.time_zone``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_local_times_are_converted_and_times_with_a_zone_are_kept(cell: object, 
     assert good["timestamp"].to_list() == [datetime(2014, 5, 30, 0, 30, tzinfo=UTC)]
 
 
-def test_a_date_is_midnight_of_the_zone() -> None:
+def test_a_date_is_read_as_midnight_in_the_configured_zone() -> None:
     for cell in (date(2014, 5, 30), "2014-05-30"):
         (found,) = cells.times(pl.Series([cell]), time_zone=BERLIN)
         assert found == datetime(2014, 5, 29, 22, tzinfo=UTC)
@@ -79,19 +79,19 @@ def test_local_times_agree_with_zoneinfo(zone: str, times: list[datetime]) -> No
 
 @settings(deadline=None)
 @given(st.datetimes(datetime(1990, 1, 1), datetime(2030, 1, 1)))
-def test_text_and_typed_times_have_the_same_zone(time: datetime) -> None:
+def test_local_times_as_text_and_as_datetimes_are_equal(time: datetime) -> None:
     time = time.replace(microsecond=0)
     text = pl.Series([f"{time:%Y-%m-%d %H:%M:%S}", f"{time:%Y-%m-%dT%H:%M:%S}Z"])
     typed = cells.times(pl.Series([time]), time_zone=BERLIN)[0]
     assert cells.times(text, time_zone=BERLIN).to_list() == [typed, time.replace(tzinfo=UTC)]
 
 
-def test_no_zone_and_utc_read_the_same() -> None:
+def test_times_are_utc_without_a_configured_zone() -> None:
     times = pl.Series([datetime(2014, 3, 30, 2, 30), datetime(2014, 3, 30, 2, 30) + timedelta(days=210)])
     assert cells.times(times).equals(cells.times(times, time_zone="UTC"))
 
 
-def test_an_unknown_zone_is_refused() -> None:
+def test_an_unknown_time_zone_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must be a name of the time zone database such as Europe/Berlin"):
         DataConfig(time_zone="Mars/Olympus")
     assert DataConfig(time_zone=BERLIN).time_zone == BERLIN

@@ -17,11 +17,12 @@ from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.season import phases
 
-FARTHEST = 1e9  # an expert's distances are clipped to this many scales, which float32 can hold
+# An expert's forecast is at most this many scales from the last value, so that float32 can hold it.
+FARTHEST = 1e9
 
 
 class ExpertInputs(NamedTuple):
-    """The data that an expert reads at the end of a window: of one window, or of each of ``T`` windows.
+    """The data that an expert reads at the end of one window, or of each of ``T`` windows.
 
     Attributes:
         window: ``[..., S]`` int64, index of the window; ``[..., 1]`` if it is the same for all series.
@@ -75,7 +76,7 @@ class Expert(ABC):
     """
 
     format_version = 1
-    # These are the fields of the block that `ExpertInputs` contains.
+    # `ExpertInputs` contains these fields of the block.
     reads = frozenset({"history", "last", "age", "scale", "moves", "shape"})
 
     @property
@@ -95,7 +96,7 @@ class Expert(ABC):
 
     @property
     def forecast_fields(self) -> tuple[str, ...]:
-        """The names of the expert's fields that `forecast` reads; `step` copies them after every window."""
+        """The names of the fields that `forecast` reads; `step` copies these fields after every window."""
         return ()
 
     @abstractmethod

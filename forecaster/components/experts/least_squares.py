@@ -1,4 +1,4 @@
-"""An expert that regresses each series on its own past online, by recursive least squares.
+"""An expert that fits each series to its own past, window by window, by recursive least squares.
 
 Letters: S series, M past windows, N horizon, L lags, E running means, D = L + E regressors.
 """
@@ -19,9 +19,9 @@ from forecaster.components.network.ridge import OTHER_LEVEL, distances, limit_di
 _CLIP = 50.0  # regressors and targets are clipped to this many scales
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
-_CACHED_NUMBERS = 65_536  # float32 numbers that stay in the cache of a core
+_CACHED_NUMBERS = 65_536  # the cache of a core holds about this many float32 numbers
 _AT_ONCE = 16  # this many windows are computed at once, so that intermediate arrays stay in the cache
-# A forecast is at most this many times as far from the last value as the farthest lag is, plus one scale.
+# A forecast is at most this many times as far from the last value as the farthest lag, plus one scale.
 _ROOM = 2.0
 # This many series-steps are prepared at once before they are learned one by one: they stay in the cache.
 _LEARNED_AT_ONCE = 2_500
@@ -110,7 +110,7 @@ class LeastSquares(Expert):
         lagged = self._without_shape(inputs, inputs.back(back), back)
         before = lagged[-1]
         now = self._without_shape(inputs, inputs.value[None], _NOW)[0]
-        distance = np.clip(_near(lagged[:-1], before, inputs.scale), -_CLIP, _CLIP)
+        distance = np.clip(_limited_distances(lagged[:-1], before, inputs.scale), -_CLIP, _CLIP)
         change = now - before
         usable = has_value & inputs.moves & ~np.isnan(change)
         with np.errstate(invalid="ignore"):
@@ -132,7 +132,7 @@ class LeastSquares(Expert):
     def _update(
         self, weights: Floats32, inverse: Floats32, x: Floats32, target: Floats32, learns: Bools
     ) -> None:
-        """Make a step of recursive least squares with ``x`` ``[D, S]``, where ``learns`` ``[S]`` is True."""
+        """Update the weights by one step of recursive least squares, where ``learns`` ``[S]`` is True."""
         gain = np.einsum("ijs,js->is", inverse, x)
         size = np.einsum("is,is->s", gain, x)
         error = target - np.einsum("is,is->s", weights, x)
@@ -151,8 +151,8 @@ class LeastSquares(Expert):
         trace = np.add.reduce(inverse[diagonal, diagonal] - gain * gain)
         forgets = learns & (trace < len(x) / self.prior)
         grows = np.where(forgets, np.float32(1.0 / self.forget), np.float32(1.0))
-        # Update some rows of the inverse at a time, so that each row passes through the cache only once. With
-        # few series these are all rows, because every call of NumPy has a cost.
+        # Update some rows of the inverse at a time, so that each row passes through the cache only once.
+        # With few series, update all rows at once, because every call of NumPy has a cost.
         at_once = max(1, _CACHED_NUMBERS // max(gain.size, 1))
         for first in range(0, len(inverse), at_once):
             rows = inverse[first : first + at_once]
@@ -165,9 +165,9 @@ class LeastSquares(Expert):
         longest = max(self.lags)
         # Compute with distances from the last value: at a high level, float32 would round small changes to 0.
         values = np.zeros((longest + 1 + self.horizon, *now.shape), np.float32)
-        for back in self._runs_of_past_windows:
+        for back in self._past_windows_read:
             past = self._without_shape(inputs, inputs.back(back), back)
-            values[longest - back[0] : longest - back[-1] + 1] = _near(past, now, inputs.scale)
+            values[longest - back[0] : longest - back[-1] + 1] = _limited_distances(past, now, inputs.scale)
         lags = np.array(self.lags)
         room = _ROOM * np.abs(values[longest - lags]).max(axis=0) + np.float32(1.0)
         means = [in_scales(own["means"][k] - now, inputs.scale) for k in range(len(self.halflives))]
@@ -180,8 +180,8 @@ class LeastSquares(Expert):
         return ahead
 
     @cached_property
-    def _runs_of_past_windows(self) -> list[Ints]:
-        """The past windows that a forecast reads, as groups ``[n]`` of consecutive numbers of windows ago."""
+    def _past_windows_read(self) -> list[Ints]:
+        """How many windows ago the values are that a forecast reads, in groups of consecutive numbers."""
         ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
         runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
         return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
@@ -203,7 +203,7 @@ class LeastSquares(Expert):
         product = np.empty_like(ahead)
         self._add_past_values(ahead, values, of_lags, product)
         for h, after in enumerate(ahead):
-            row = longest + h  # the row before the row that is forecast
+            row = longest + h  # the row just before the row to forecast
             after += np.multiply(stays, values[row], out=product[0])
             for weight, lag in zip(of_lags, self.lags, strict=True):
                 if lag < h:
@@ -218,7 +218,7 @@ class LeastSquares(Expert):
     def _add_past_values(
         self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
     ) -> None:
-        """Add to ``ahead`` ``[N, ..., S]`` those terms of the regression that read only past values.
+        """Add the terms of the regression that read only past values to ``ahead`` ``[N, ..., S]``.
 
         These terms do not depend on forecasts, so all horizons of a lag are computed at once. ``product``
         ``[N, ..., S]`` is overwritten. The other arguments are as in `_unroll`.
@@ -240,8 +240,8 @@ class LeastSquares(Expert):
         return values - inputs.future_shape(-ago) if self.season else values
 
 
-def _near(values: Floats, last: Floats, scale: Floats) -> Floats32:
-    """Return ``[n, ..., S]``, distances of values from the last value in scales; 0 for a missing value.
+def _limited_distances(values: Floats, last: Floats, scale: Floats) -> Floats32:
+    """Return the distances of values from the last value in scales, ``[n, ..., S]``; 0 for a missing value.
 
     A distance up to 20 scales is unchanged. A larger one shrinks, and is 0 from 40 scales on (Hampel 1974).
     """

@@ -42,15 +42,16 @@ def by_horizon(anchors: tuple[int, ...], horizon: int) -> Floats32:
 
 @dataclass(frozen=True)
 class Stacking:
-    """Online ridge stacking, per series and anchor horizon (Breiman 1996, "Stacked Regressions").
+    """Combines the members' forecasts with weights learned online, for each series and anchor horizon.
 
-    The members' forecasts and the actuals are changes from the last value at the issue time, in scales at
-    that time. The weights solve a least-squares problem that forgets. They are shrunk towards the weights of
-    Bates & Granger (1969, "The Combination of Forecasts"), a power of the inverse of each member's own mean
-    squared error. If the members are equally good, these weights give the members' mean, which is hard to
-    beat; if one member is far better, they give that member's forecast. A combined forecast lies between the
-    smallest and the largest forecast of its members. The weights of a horizon learn from a window once the
-    window has closed, never before.
+    The method is ridge stacking (Breiman 1996, "Stacked Regressions"). The members' forecasts and the actuals
+    are changes from the last value at the issue time, in scales at that time. The weights solve a
+    least-squares problem that forgets. They are shrunk towards the weights of Bates & Granger (1969, "The
+    Combination of Forecasts"), a power of the inverse of each member's own mean squared error. If the members
+    are equally good, these weights give the members' mean, which is hard to beat; if one member is far
+    better, they give that member's forecast. A combined forecast lies between the smallest and the largest
+    forecast of its members. The weights of a horizon learn from a window once the window has closed, never
+    before.
 
     A young series forgets faster, in proportion to its age: the first forecasts of a network with a partly
     filled ring, and of a regression that had learned nothing, do not show how good they are later.
@@ -93,7 +94,7 @@ class Stacking:
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
             # In the field ``products``, the last column holds the squared actuals.
             "products": Field("float32", (len(anchors), members + 1)),
-            # In ``waiting``, the stored forecasts, the last column holds the combined forecasts.
+            # In the field ``waiting`` (stored forecasts), the last column holds the combined forecasts.
             "waiting": Field("float32", (sum(anchors), members + 1)),
             "issued": Field("float64", (self.horizon, 2)),
         }
@@ -110,9 +111,8 @@ class Stacking:
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         changes = self._changes(block)
         _copy_members(block, changes)
-        # Store NaN as the scale of a constant series, so that no weight learns from its changes.
-        # The changes of a constant series, divided by its scale, are only noise.
-        # The axes of ``issued`` are window, last value or scale, and series.
+        # Store NaN as the scale of a constant series: its changes are noise, from which no weight may learn.
+        # The axes of ``issued`` are window, quantity (last value or scale) and series.
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)
         origins = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
         # The axes of ``actual`` are window, anchor and series.
@@ -151,13 +151,13 @@ class Stacking:
         for weight, change in zip(weights, changes, strict=True):
             part = np.tensordot(to_horizons, weight, axes=1)
             combined += np.multiply(part, change, out=part)
-        _within(combined, changes)
+        _clip_to_members(combined, changes)
         # The forecast of a constant series with more than one value is its last value.
         combined *= block.moves | (block.observed == 1)
         return combined
 
     def _stores(self, own: Arrays, forecasts: Floats32) -> list[tuple[int, Floats32, Floats32]]:
-        """Return for each anchor horizon: its length, the array of stored forecasts, and the new forecasts.
+        """Return, for each anchor horizon, the horizon, the array of stored forecasts, and the new forecasts.
 
         An anchor of ``a`` windows has a store ``[a, M or M + 1, S]``; the new forecasts are ``[T, M or M + 1,
         S]``.
@@ -175,7 +175,7 @@ class Stacking:
         Args:
             own: the component's arrays; the sums are changed.
             actual: ``[T, A, S]`` float32, NaN if missing.
-            forecasts: ``[A, M, T, S]`` float32, what the members forecast in the block.
+            forecasts: ``[A, M, T, S]`` float32, the members' forecasts in the block.
             block: the windows.
         """
         before = [stored_before(w, n, block.start, a) for a, w, n in self._stores(own, forecasts)]
@@ -190,13 +190,13 @@ class Stacking:
         observed = block.observed[:, None].astype(np.float32)
         kept = np.minimum(np.float32(self.forget), observed / (observed + np.float32(self.young)))
         kept = np.where(known, kept, np.float32(1.0))
-        squares, products = _running_sums(own, _Learned(past_forecasts, actual, share, kept))
+        squares, products = _running_sums(own, _KnownActuals(past_forecasts, actual, share, kept))
         own["squares"] = np.moveaxis(squares[:, -1], 0, 1).copy()
         own["products"] = np.moveaxis(products[:, -1], 0, 1).copy()
         return np.moveaxis(_ridge(squares, products, self.shrink, self.power), 2, 1)
 
 
-class _Learned(NamedTuple):
+class _KnownActuals(NamedTuple):
     """The actuals of a block and the forecasts that were issued for them, 0 where either is missing.
 
     Attributes:
@@ -212,7 +212,7 @@ class _Learned(NamedTuple):
     kept: Floats32
 
 
-def _running_sums(own: Arrays, new: _Learned) -> tuple[Floats32, Floats32]:
+def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
     """Return the sums of squares and products of forecasts and actuals, after each window of a block.
 
     Args:
@@ -281,7 +281,7 @@ def _at_anchors(change: Floats32, anchors: tuple[int, ...]) -> Floats32:
     return limited
 
 
-def _within(combined: Floats32, changes: Sequence[Floats32]) -> None:
+def _clip_to_members(combined: Floats32, changes: Sequence[Floats32]) -> None:
     """Clip a combined forecast in place to the range of the members' forecasts.
 
     Similar members can have large weights of opposite signs, which would take it far outside this range.

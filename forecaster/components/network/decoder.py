@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from forecaster.arrays import Ints
 from forecaster.components.network.random_parts import random_linear, random_recurrent, small_linear
 
-_DISTANCES = 2  # two inputs of the decoder state how many windows ahead a step is
+_DISTANCES = 2  # the decoder has two inputs for the number of windows that a step is ahead
 
 
 class Decoder(nn.Module):
     """A gated recurrent unit that computes all steps ahead of every series, from every row, in one call."""
 
-    __call__: Callable[..., Tensor]  # Annotate the result as Tensor, because torch annotates it as Any.
+    __call__: Callable[..., Tensor]  # Declare that a call returns a Tensor: torch declares Any.
 
     def __init__(self, width: int, known: int, quantiles: int, rng: torch.Generator) -> None:
         """Build a decoder of hidden ``width`` H, for K ``known`` features and Q ``quantiles``.
@@ -69,7 +69,10 @@ class Decoder(nn.Module):
 
 
 def trained_horizons(learned: int, steps: int, season: int) -> slice | Ints:
-    """Return the trained horizon to use for each step: after the last one, one of the same seasonal phase."""
+    """Return the trained horizon that each step uses.
+
+    A step beyond the last trained horizon uses the latest trained horizon of the same seasonal phase.
+    """
     if steps == learned:
         return slice(None)
     step = np.arange(steps)

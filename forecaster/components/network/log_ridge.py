@@ -1,4 +1,4 @@
-"""The linear expert in logarithms, for series whose values have all been above 0.
+"""The linear expert that forecasts logarithms, for series with values above 0 only.
 
 Sales, traffic and loads grow and fall by shares: a tenth less at night is a tenth less at noon. This ridge
 regression is a third one, beside the two of `forecaster.components.network.ridge`. Its target is the
@@ -30,7 +30,7 @@ from forecaster.components.network.ridge import (
 ALL_RIDGE_COUNT = RIDGE_COUNT + 1
 ALL_EXPERT_COUNT = LINEAR_EXPERT_COUNT + 1  # the expert in logarithms is the last of all K experts
 _LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # the ratio of a value to the last value is clipped to these limits
-_ROOM = 0.7  # a forecast exceeds the range of past values by at most this, in natural logarithms
+_ROOM = 0.7  # the log of a forecast is at most this far outside the range of past logs
 _LARGEST = np.float32(2000.0)  # a forecast is at most this many units from the last value
 
 

@@ -75,7 +75,7 @@ class Network(nn.Module):
     ridge: Tensor
     prior: Tensor
     of_static: Tensor
-    # Annotate the result as Tensors, because torch annotates it as Any.
+    # Declare that a call returns Tensors: torch declares Any.
     __call__: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
     def __init__(
@@ -125,7 +125,7 @@ class Network(nn.Module):
             self.register_buffer("of_static", torch.zeros(1 + static, 2, dtype=torch.float64))
 
     def initial(self, series: int, static: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the learned initial hidden and cell state, ``[L, S, H]`` each; cell is empty if no LSTM.
+        """Return the learned initial hidden state and, for an LSTM, cell state: ``[L, S, H]`` each.
 
         Args:
             series: S.
@@ -253,7 +253,7 @@ class Network(nn.Module):
         Args:
             x: ``[T, S, F]`` float32 inputs.
             hidden: ``[L, S, H]`` float32.
-            cell: ``[L, S, H]`` float32 for an LSTM, ``[0, S, H]`` for the others.
+            cell: ``[L, S, H]`` float32 for an LSTM, ``[0, S, H]`` for other cells.
             lengths: ``[S]`` int64, from 1 to ``T``: the number of windows of each series, at least one of
                 them ``T``; the rows after them are padding. By default every series has ``T``.
             experts: ``[K, n, S, N]`` float32, the linear experts' forecasts at ``rows``, as changes in units;

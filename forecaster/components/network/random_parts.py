@@ -1,4 +1,4 @@
-"""Initial weights and dropout, drawn from the generator of one training.
+"""Initial weights and dropout of a network, drawn from the random generator of one training.
 
 torch's layers draw from one generator for the whole process, so two trainings in one process would change
 each other's weights. To prevent this, layers are built on the device ``meta``, where torch draws nothing.
@@ -22,7 +22,7 @@ class Dropout(nn.Module):
     """Set a random share of the numbers to 0 during training, and enlarge the others (as `nn.Dropout`)."""
 
     def __init__(self, rate: float, rng: torch.Generator) -> None:
-        """Set up dropout of the share ``rate``, 0 to below 1, with random numbers from ``rng``."""
+        """Set up dropout of a share ``rate`` of the numbers (0 to below 1); ``rng`` chooses the numbers."""
         super().__init__()
         self.rate, self.rng = rate, rng
 

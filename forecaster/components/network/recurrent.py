@@ -23,11 +23,11 @@ class Recurrent(nn.ModuleList):
     Recognition").
     """
 
-    # Annotate the result as Tensors, because torch annotates it as Any.
+    # Declare that a call returns Tensors: torch declares Any.
     __call__: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
     def __init__(self, cell: str, inputs: int, width: int, layers: int, rng: torch.Generator) -> None:
-        """Build ``layers`` L of ``width`` H with weights from ``rng``; the first one reads ``inputs`` F."""
+        """Build L ``layers`` of ``width`` H, with weights from ``rng``; the first one reads F ``inputs``."""
         sizes = [inputs, *[width] * (layers - 1)]
         super().__init__(random_recurrent(cell, size, width, rng) for size in sizes)
 

@@ -84,7 +84,7 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return ``[count, r, S]``: the values of ``count`` windows, from ``ago`` windows before each row on."""
+    """Return the values of ``count`` windows, from ``ago`` windows before each row on: ``[count, r, S]``."""
     before = len(block.history) - len(block.values) - ago
     if isinstance(rows, slice):
         return block.history[before + rows.start : before + rows.start + count, None, some]
@@ -167,14 +167,14 @@ class Experts:
         return np.concatenate(list(self.ridge), axis=1)
 
     @cached_property
-    def _places(self) -> list[Ints]:
-        """For each seasonal expert, the index ``[N]`` of the regressor that it forecasts at each horizon.
+    def _repeated_regressors(self) -> list[Ints]:
+        """For each seasonal expert, the index ``[N]`` of the regressor that it repeats at each horizon.
 
         The first expert repeats the last season, the second one the seventh season before.
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # Row ``count`` of the regressors is 0, which is the last value: use it for lags beyond the ring.
+        # For lags beyond the ring use row ``count`` of the regressors: its 0 stands for the last value.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
@@ -185,7 +185,7 @@ class Experts:
         both = (columns(x[:-1]).T @ self._weights).reshape(*to_units.shape[:2], -1)
         for k in range(RIDGE_COUNT):
             np.multiply(both[..., k * horizon : (k + 1) * horizon], to_units, out=out[k])
-        for k, places in enumerate(self._places, RIDGE_COUNT):
+        for k, places in enumerate(self._repeated_regressors, RIDGE_COUNT):
             np.multiply(np.moveaxis(x[places], 0, 2), to_units, out=out[k])
         out[LINEAR_EXPERT_COUNT - 2] = x[-2, :, :, None] * to_units
         out[LINEAR_EXPERT_COUNT - 1] = 0.0

@@ -1,4 +1,4 @@
-"""Blocks of windows for tests of components; the components `Moments` and `Ring` have stepped them."""
+"""Make blocks of windows for tests of components, and step them through `Moments` and `Ring`."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_p_values_of_normal_noise_are_uniform() -> None:
         assert abs((p_value < share).mean() / share - 1) < 0.2
 
 
-def test_the_alarm_rate_meets_its_target_for_noise_with_light_or_heavy_tails() -> None:
+def test_alarm_rates_meet_their_target_for_light_and_heavy_tails() -> None:
     rng = np.random.default_rng(1)
     values = np.stack(
         [rng.normal(size=20_000), rng.standard_t(2, 20_000), rng.uniform(-3, 3, 20_000)], axis=1
@@ -94,7 +94,7 @@ def test_no_p_value_is_below_1_divided_by_the_number_of_windows(seen: int, far: 
     assert p_value <= 2.0 / (seen + 1) or far < 10 or seen < 100
 
 
-def test_a_very_rare_alarm_needs_a_value_far_beyond_the_noise() -> None:
+def test_a_tiny_alarm_rate_needs_a_value_far_beyond_the_noise() -> None:
     values = np.random.default_rng(5).normal(size=(5000, 2))
     values[4000] = [6.0, 600.0]
     anomaly = step_anomaly(values, rate=1e-5).out.anomaly[:, 4000, :, 0]

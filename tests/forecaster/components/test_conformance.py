@@ -136,7 +136,7 @@ def added_arrays(block: Block) -> Arrays:
 
 
 @every_component
-def test_init_and_step_of_a_component_return_the_arrays_of_its_spec(name: str, cell: str) -> None:
+def test_component_init_and_step_return_the_arrays_of_the_spec(name: str, cell: str) -> None:
     component, after, _ = step_chain(model_of(cell), name, values_with_gaps())
     for arrays in (component.init(SERIES), after[name]):
         assert arrays.keys() == component.spec().keys()
@@ -174,7 +174,7 @@ def test_component_arrays_are_restored_from_state_bytes(name: str, cell: str) ->
 
 
 @every_component
-def test_component_arrays_of_some_series_can_be_taken_out_and_put_back(name: str, cell: str) -> None:
+def test_component_arrays_of_some_series_are_extracted_and_restored(name: str, cell: str) -> None:
     model = model_of(cell)
     _, after, _ = step_chain(model, name, values_with_gaps())
     blank = model.new_series_state(tuple("abcd"), START)

@@ -1,4 +1,4 @@
-"""Tests of the calibration of prediction intervals: they contain the intended share of the actuals."""
+"""Tests that calibrated prediction intervals contain the intended share of the actuals."""
 
 from __future__ import annotations
 

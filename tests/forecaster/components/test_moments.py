@@ -54,7 +54,7 @@ def test_a_constant_series_counts_as_changing_after_three_changes() -> None:
     assert block.scale[34, 0] == pytest.approx(6.0 / 33 * max(1.0, 33 * (1 - 2 ** (-1 / 20))))
 
 
-def test_the_mean_the_spread_and_the_unit_weigh_the_first_values_equally() -> None:
+def test_mean_spread_and_unit_weigh_the_first_values_equally() -> None:
     values = 100 + np.random.default_rng(0).normal(size=25)
     _, block = step_moments(values, halflife=1000)
     assert block.mean[-1, 0] == pytest.approx(values.mean())
@@ -63,7 +63,7 @@ def test_the_mean_the_spread_and_the_unit_weigh_the_first_values_equally() -> No
     assert (block.lowest[-1, 0], block.highest[-1, 0]) == (values.min(), values.max())
 
 
-def test_the_unit_of_a_series_ignores_gaps_and_needs_no_full_season() -> None:
+def test_the_unit_ignores_gaps_and_needs_no_full_season() -> None:
     values = np.random.default_rng(0).normal(size=40).cumsum()
     values[[3, 11, 12, 20]] = np.nan
     _, block = step_moments(values, halflife=1000)
@@ -73,7 +73,7 @@ def test_the_unit_of_a_series_ignores_gaps_and_needs_no_full_season() -> None:
 
 
 @pytest.mark.parametrize("size", [1e3, 1e9, 1e15])
-def test_one_outlier_does_not_double_the_scale_the_unit_or_the_spread(size: float) -> None:
+def test_one_outlier_does_not_double_scale_unit_or_spread(size: float) -> None:
     values = np.random.default_rng(0).normal(size=400)
     broken = values.copy()
     broken[300] = size
@@ -89,7 +89,7 @@ def test_scale_and_unit_grow_soon_after_constant_values_begin_to_change() -> Non
     assert block.unit[-1, 0] > 50
 
 
-def test_scale_and_unit_of_a_single_value_are_computed_from_the_prior() -> None:
+def test_scale_and_unit_of_one_value_are_computed_from_the_prior() -> None:
     """The prior is the usual relative change of the training series."""
     _, block = step_moments(np.array([200.0]), prior=0.1)
     assert block.scale[0, 0] == pytest.approx(20.0)
@@ -97,7 +97,7 @@ def test_scale_and_unit_of_a_single_value_are_computed_from_the_prior() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, -3.0, 1e9, 1e-9])
-def test_the_scale_the_unit_and_the_spread_of_constant_series_are_positive(level: float) -> None:
+def test_scale_unit_and_spread_of_constant_series_are_positive(level: float) -> None:
     _, block = step_moments(np.full(60, level))
     for array in (block.scale, block.unit, block.spread):
         assert (array > 0).all()

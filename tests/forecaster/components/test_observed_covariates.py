@@ -23,7 +23,7 @@ LEARNED, JUDGED = 300, 100
 
 
 def driven_by_heat() -> Windows:
-    """Return series and their covariate ``heat``.
+    """Return series that depend on their observed covariate ``heat``.
 
     Each value is the heat of the previous window plus noise. 10 % of the heat values are missing.
     """
@@ -87,7 +87,7 @@ def test_constant_or_missing_observed_covariates_give_finite_forecasts(heat: flo
     assert np.isfinite(forecasts.values).all()
 
 
-def test_models_with_other_observed_covariates_have_another_version() -> None:
+def test_models_with_different_observed_covariates_have_different_versions() -> None:
     model = forecaster(observed=("heat",))
     again = Forecaster.from_bytes(model.to_bytes())
     assert again.covariates.features == Features(observed=("heat",))

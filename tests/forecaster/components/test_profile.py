@@ -39,7 +39,7 @@ def profiled(windows: Windows) -> Forecaster:
     return replace(forecaster(), profile=Profile.of(windows))
 
 
-def test_a_bucket_of_a_profile_holds_a_tenth_of_the_values_unless_they_repeat() -> None:
+def test_each_profile_bucket_holds_a_tenth_of_distinct_values() -> None:
     """The deciles of the values separate the buckets; a bucket with a frequent value holds more values."""
     made = Profile.of(training_windows())
     np.testing.assert_allclose(made.shares[0, 0], 0.1, atol=0.002)

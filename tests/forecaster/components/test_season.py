@@ -46,7 +46,7 @@ def test_the_season_of_a_frequency_is_a_day_a_week_or_a_year(freq_s: int, season
     assert likely_season(Frequency(freq_s)) == season
 
 
-def test_a_season_longer_than_the_ring_becomes_a_season_of_1_window() -> None:
+def test_a_season_longer_than_the_ring_becomes_1_window() -> None:
     assert ring_season(100_000, Frequency(60)) == 1
     assert ring_season(288, Frequency(300)) == 288
     assert ring_season(287, Frequency(300)) == 1
@@ -73,9 +73,7 @@ def test_the_seasonal_naive_uses_the_likely_season_of_the_frequency(freq_s: int)
         (604_800, 336, None),
     ],
 )
-def test_a_week_of_windows_is_none_if_there_can_be_no_weekly_expert(
-    freq_s: int, ring: int, week: int | None
-) -> None:
+def test_ring_week_is_the_windows_of_a_week_or_none(freq_s: int, ring: int, week: int | None) -> None:
     assert ring_week(ring, Frequency(freq_s)) == week
 
 

@@ -118,7 +118,7 @@ def test_a_decision_gives_the_reason_of_every_failed_check(found: PairedComparis
 
 
 @given(comparisons(), GATES, st.data())
-def test_a_challenger_better_than_one_that_the_gate_promotes_is_promoted(
+def test_a_challenger_better_than_a_promoted_challenger_is_promoted(
     found: PairedComparison, gate: GateConfig, data: st.DataObject
 ) -> None:
     if not inside_every_limit(found, gate):
@@ -184,7 +184,7 @@ EDGES = GateConfig(
 
 
 def costs(state_bytes: float = 8000.0, weights_bytes: int = 1000, seconds: float = 1.0) -> tuple[Cost, Cost]:
-    """Return the costs of the champion, and of a challenger that costs as much except for what is given."""
+    """Return the costs of the champion and a challenger; without arguments, both costs are equal."""
     return Cost(8000.0, 1000, 1.0), Cost(state_bytes, weights_bytes, seconds)
 
 
@@ -205,7 +205,7 @@ def costs(state_bytes: float = 8000.0, weights_bytes: int = 1000, seconds: float
         ("speed", {"costs": costs(seconds=3.0)}, {"costs": costs(seconds=3.01)}),
     ],
 )
-def test_each_limit_decides_at_its_own_edge(
+def test_the_gate_promotes_at_each_limit_and_refuses_beyond(
     name: str, inside: dict[str, Any], outside: dict[str, Any]
 ) -> None:
     assert decide(replace(PASSING, **inside), EDGES).promote
@@ -238,7 +238,7 @@ def test_coverage_is_not_checked_without_a_common_interval() -> None:
 
 
 def test_the_limits_of_the_documentation_are_the_defaults() -> None:
-    """The page shows another margin, since the default is 0."""
+    """Only the margin is excluded: the page shows an example, because the default margin is 0."""
     page = (Path(__file__).parents[3] / "docs" / "promotion.md").read_text()
     limits = GateConfig().model_dump()
     assert (limits.pop("margin"), limits.pop("classes")) == (0.0, "")

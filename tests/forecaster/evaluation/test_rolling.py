@@ -52,7 +52,7 @@ def test_forecasts_of_a_rolling_evaluation_equal_stream_forecasts() -> None:
     windows = history()
     blocks = list(rolling_forecasts(MODEL, windows, SPLIT))
     rows = np.concatenate([block.rows for block in blocks])
-    # The first forecasts are issued at row 39 for rows 40 to 42, the last ones at row 66 for rows 67 to 69.
+    # Forecasts are issued from row 39 (for rows 40 to 42) to row 66 (for rows 67 to 69).
     assert rows.tolist() == list(range(39, 67))
     state = MODEL.initial_state()
     for t in range(67):

@@ -34,7 +34,7 @@ def scores_of(errors: dict[str, list[float]]) -> pl.DataFrame:
 def test_a_model_that_is_worse_at_every_horizon_ranks_lower(
     ratios: list[float], factor: float, horizons: int
 ) -> None:
-    """The worse model forecasts fewer horizons. A mean over only these horizons could rank it first."""
+    """The worse model forecasts fewer horizons; a mean over these horizons could rank this model first."""
     persistence = [1.0 + horizon for horizon in range(24)]
     good = [ratio * error for ratio, error in zip(ratios, persistence, strict=True)]
     worse = [error * factor for error in good[:horizons]]
@@ -50,7 +50,7 @@ def test_the_skill_against_a_baseline_without_scores_is_none() -> None:
     assert skill(scores_of({"lstm": [1.0]}), "lstm", "seasonal naive") is None
 
 
-def test_the_skill_against_a_baseline_with_an_error_of_0_is_0() -> None:
+def test_the_skill_against_an_errorless_baseline_is_0() -> None:
     assert skill(scores_of({"lstm": [1.0], "persistence": [0.0]}), "lstm", "persistence") == 0.0
 
 
@@ -106,7 +106,7 @@ def test_the_table_of_series_divides_errors_by_the_scale() -> None:
     assert table["skill_vs_seasonal_naive"].to_list() == [0.5, 0.5]
 
 
-def test_curves_contain_the_scores_of_model_and_baselines() -> None:
+def test_logged_curves_contain_scores_of_model_and_baselines() -> None:
     scores = scores_of({"lstm": [1.0, 2.0], "persistence": [2.0, 3.0]})
     curves = BaselineComparison("lstm", {}, {}, scores).curves()
     assert curves[2] == {"mase_by_horizon": 2.0, "mase_by_horizon_persistence": 3.0}

@@ -60,7 +60,7 @@ def sequences(parts: list[Floats]) -> Sequences:
     st.lists(st.integers(1, 40), min_size=1, max_size=5),
     st.integers(0, 400_000),
 )
-def test_dividing_a_sequence_changes_no_label_probability(
+def test_labelling_a_sequence_in_parts_changes_no_probability(
     cell: str, scaling: str, seed: int, pieces: list[int], start: int
 ) -> None:
     model, given_values = labeller(cell, "step", scaling), values(sum(pieces), 3, seed)
@@ -117,7 +117,7 @@ def test_padding_a_sequence_changes_no_label_probability(
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_labels_do_not_depend_on_the_unit_if_values_are_scaled_by_series() -> None:
+def test_scaling_by_series_makes_labels_independent_of_the_unit() -> None:
     """The scaling "series" or "running" divides each series by its own spread; "train" does not."""
     shape = labeller("gru", "sequence", "series")
     part = values(20, 1, 4)[:, 0]

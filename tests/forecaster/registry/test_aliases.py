@@ -44,7 +44,7 @@ def test_rollbacks_undo_promotions_from_the_newest_to_the_oldest(actions: list[i
     assert previous_version(moves[-kept:], stack[-1]) in (expected, None)
 
 
-def test_a_rollback_of_an_unrecorded_move_returns_to_the_last_recorded_version() -> None:
+def test_rolling_back_an_unrecorded_alias_move_restores_the_recorded_version() -> None:
     assert previous_version([move(1, None, 1), move(2, 1, 2)], 5) == 2
     assert previous_version([], 5) is None
 
@@ -84,7 +84,7 @@ def test_a_promotion_and_its_rollback_are_recorded_as_tags(store: Registry) -> N
         store.aliases.rollback("weather", "used")
 
 
-def test_only_the_newest_moves_of_an_alias_are_kept(store: Registry) -> None:
+def test_only_the_newest_moves_of_an_alias_are_recorded(store: Registry) -> None:
     for number in range(MOST_MOVES + 3):
         store.promote(f"weather/{number % 3 + 1}", "busy")
     moves = store.aliases.moves("weather", "busy")

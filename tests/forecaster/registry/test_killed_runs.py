@@ -56,8 +56,8 @@ def test_a_run_that_ends_after_the_search_for_killed_runs_stays_finished(
     ("change", "is_dead"),
     [
         ({}, False),
-        ({2: "4194303"}, True),  # no process has this number
-        ({3: "1.0"}, True),  # a process that started later has this number
+        ({2: "4194303"}, True),  # no process has this id
+        ({3: "1.0"}, True),  # a process that started later has this id
         ({1: "pid:[1]"}, False),  # the process is in another container, where it may still run
         ({0: "an-earlier-boot", 1: "pid:[4026531836]"}, True),
     ],

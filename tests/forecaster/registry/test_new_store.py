@@ -77,7 +77,7 @@ def test_a_database_of_another_program_is_refused_as_mlflow_store(tmp_path: Path
         assert database.execute("select * from customers").fetchall() == [("Ada",)]
 
 
-def test_the_first_run_makes_a_store_from_an_empty_file(tmp_path: Path) -> None:
+def test_the_first_run_makes_an_mlflow_store_from_an_empty_file(tmp_path: Path) -> None:
     from forecaster.registry.registry import Registry
 
     file = tmp_path / "runs.db"

@@ -207,7 +207,7 @@ def test_an_unreachable_store_is_tried_again_after_growing_waits(
     assert client(store).get_run(run.run_id).data.metrics == {"a": 1.0}
 
 
-def test_a_run_that_another_process_still_writes_is_not_sent(
+def test_the_outbox_of_a_running_process_is_not_sent(
     store: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, folder = log_everything(store, monkeypatch)
@@ -221,7 +221,7 @@ def test_a_run_that_another_process_still_writes_is_not_sent(
     store.send(folder, "unused")
 
 
-def test_a_full_disk_does_not_stop_a_run(store: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_stop_an_mlflow_run(store: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -274,7 +274,7 @@ def test_a_saved_forecaster_is_registered_from_its_folder(store: Registry, tmp_p
     assert (tmp_path / "saved").exists()
 
 
-def test_a_folder_without_a_run_or_model_is_refused(store: Registry, tmp_path: Path) -> None:
+def test_sending_a_folder_without_a_run_or_model_is_refused(store: Registry, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds neither an unsent run nor a saved model"):
         store.send(tmp_path, "unused")
 

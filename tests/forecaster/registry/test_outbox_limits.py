@@ -1,4 +1,4 @@
-"""The outbox at its limits: full, damaged, without a folder to write to, and with large entries."""
+"""Tests of an outbox that is full or damaged, has large entries, or has no folder to write to."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_an_outbox_drops_files_above_its_limit(tmp_path: Path, monkeypatch: pyte
     assert not left_out.exists()
 
 
-def test_the_limit_of_metric_values_ignores_other_entries(
+def test_the_outbox_metric_limit_ignores_other_entries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "_MOST_POINTS", 2)
@@ -60,7 +60,7 @@ def test_the_limit_of_metric_values_ignores_other_entries(
     assert box.dropped == 1
 
 
-def test_an_outbox_is_among_temporary_files_if_its_place_is_read_only(
+def test_an_outbox_is_a_temporary_folder_if_its_path_is_read_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(folder: Path) -> None:
@@ -121,7 +121,9 @@ def test_a_model_whose_files_cannot_be_stored_is_marked_as_failed(
     assert states() == {"FAILED", "READY"}
 
 
-def test_a_server_error_of_a_metric_is_not_final(store: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_is_sent_again_after_a_server_error(
+    store: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*arguments: Any, **named: Any) -> Any:
         raise MlflowException("database is locked")
 

@@ -16,7 +16,7 @@ from tests.servers import mlflow_server
 
 
 def refusal(registry: Registry) -> str:
-    """Start a run that the store must refuse, and return the error; it must be one line without a secret."""
+    """Start a run that the store must refuse; return the error, which must be one line without a secret."""
     with pytest.raises(ModelError) as caught, registry.start_run("refused", {}):
         pass
     line = str(caught.value)
@@ -49,7 +49,7 @@ def test_the_error_for_a_missing_driver_names_the_package_to_install() -> None:
     assert "pip install 'psycopg[binary]'" in refusal(registry)
 
 
-def test_the_error_for_a_deleted_experiment_names_the_command_to_restore_it(tmp_path: Path) -> None:
+def test_the_error_for_a_deleted_experiment_names_the_restore_command(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     registry = Registry(uri, "gone")
     with registry.start_run("first", {}):

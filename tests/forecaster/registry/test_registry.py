@@ -327,7 +327,7 @@ def test_the_code_of_a_logged_model_has_no_caches(store_dir: Path, first_run: st
     assert sum(path.stat().st_size for path in code.rglob("*") if path.is_file()) < 1_000_000
 
 
-def test_reading_a_missing_store_does_not_create_the_store(store_dir: Path) -> None:
+def test_reading_a_missing_mlflow_store_does_not_create_it(store_dir: Path) -> None:
     from forecaster.registry.registry import Registry
 
     empty = Registry(f"sqlite:///{store_dir}/none.db")

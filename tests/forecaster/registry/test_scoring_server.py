@@ -27,7 +27,7 @@ Post = Callable[..., tuple[int, Any]]
 
 
 def serve_model(model: Forecaster, example: pl.DataFrame, folder: Path) -> Iterator[Post]:
-    """Log a model and serve it with MLflow's scoring server; yield a function that posts a body.
+    """Log a model and serve it with MLflow's scoring server; yield a function that posts a request body.
 
     The function takes the body and its content type, JSON by default, and returns the status and the decoded
     answer. It fails if the answer holds NaN or an infinity, which JSON does not have.
@@ -294,7 +294,7 @@ def csv_of(rows: pl.DataFrame) -> str:
 
 
 @pytest.mark.parametrize("content_type", ["text/csv", "text/csv; charset=utf-8"])
-def test_a_history_in_csv_gives_the_same_forecasts(ask: Post, content_type: str) -> None:
+def test_a_csv_request_gives_the_forecasts_of_a_json_request(ask: Post, content_type: str) -> None:
     rows = history().with_columns(pl.col("value") / 7)
     status, answer = ask(csv_of(rows), content_type)
     assert (status, answer["predictions"]) == (200, expected_rows(forecaster(), rows))

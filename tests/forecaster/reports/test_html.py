@@ -110,7 +110,7 @@ def test_a_report_marks_the_least_error_of_every_horizon(tmp_path: Path) -> None
     assert cells == [("best", "0.100"), (None, "0.200"), (None, "0.400"), ("best", "0.300")]
 
 
-def test_a_report_marks_all_errors_shown_as_equal_to_the_least_error(tmp_path: Path) -> None:
+def test_a_report_marks_every_error_that_rounds_to_the_least(tmp_path: Path) -> None:
     cells = Page(report(tmp_path, scores({"lstm": [0.1001], "gru": [0.1002]}))).cells
     assert cells == [("best", "0.100"), ("best", "0.100")]
 

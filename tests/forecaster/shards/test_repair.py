@@ -1,4 +1,4 @@
-"""Tests of what a shard keeps to repair late rows, and of the revised forecasts that it issues."""
+"""Tests of the state copies and rows that a shard keeps for repairs, and of its revised forecasts."""
 
 from __future__ import annotations
 
@@ -59,32 +59,32 @@ def run(
 
 
 def revised(outputs: list[Output]) -> list[tuple[str, int, int]]:
-    """Return series, window from 0, and revision of each revised forecast."""
+    """Return the series, the window (counted from 0) and the revision of each revised forecast."""
     frames = [one.forecasts.frame() for one in outputs if one.revises and one.forecasts is not None]
     rows = pl.concat(frames).with_columns(w=pl.col("issued_at").dt.epoch("us") // HOUR_US - START - 1)
     return rows.sort("series_id", "w", "revision").select("series_id", "w", "revision").rows()
 
 
-def test_a_late_row_revises_the_forecasts_of_its_series_since_its_window() -> None:
+def test_a_late_row_revises_all_forecasts_since_its_window() -> None:
     shard, outputs = run(batches(12, {8: [("a", 5)]}), repair=4)
     assert revised(outputs) == [("a", 5, 1), ("a", 6, 1), ("a", 7, 1)]
     assert (shard.counts.repaired, shard.counts.late, shard.counts.pending) == (1, 0, 0)
 
 
-def test_each_late_row_raises_the_revision_of_the_forecasts_that_it_changes() -> None:
+def test_each_late_row_raises_the_revision_of_changed_forecasts() -> None:
     _, outputs = run(batches(12, {8: [("a", 5), ("a", 6)], 9: [("a", 7)]}), repair=4)
     assert revised(outputs) == [("a", 5, 1), ("a", 6, 2), ("a", 7, 2), ("a", 7, 3), ("a", 8, 1)]
 
 
 @pytest.mark.parametrize(("arrives", "repaired"), [(8, 0), (7, 1)])
-def test_a_row_is_late_if_its_window_is_older_than_the_repair(arrives: int, repaired: int) -> None:
+def test_a_row_older_than_the_repair_limit_is_late(arrives: int, repaired: int) -> None:
     shard, outputs = run(batches(12, {arrives: [("b", 4)]}), repair=3)
     assert (shard.counts.repaired, shard.counts.late) == (repaired, 1 - repaired)
     assert sum(len(one.late) for one in outputs) == 1 - repaired
     assert shard.counts.missing == 0
 
 
-def test_a_late_row_of_the_same_time_replaces_the_row_in_time() -> None:
+def test_a_late_row_replaces_an_earlier_row_of_its_time() -> None:
     some = batches(12, {})
     row = some[5].rows.filter(pl.col("series_id") == "a").with_columns(value=pl.lit(99.0))
     stop = some[7].stop
@@ -95,7 +95,7 @@ def test_a_late_row_of_the_same_time_replaces_the_row_in_time() -> None:
     assert (shard.counts.duplicates, shard.counts.replaced) == (1, 1)
 
 
-def test_windows_that_closed_before_the_repair_was_set_are_not_repaired() -> None:
+def test_windows_closed_before_repair_was_enabled_are_not_repaired() -> None:
     some = batches(14, {8: [("a", 6)], 12: [("a", 10)]})
     shard, _ = run(some[:8], repair=0)
     shard, outputs = run(some[8:], repair=6, shard=shard)
@@ -103,7 +103,7 @@ def test_windows_that_closed_before_the_repair_was_set_are_not_repaired() -> Non
     assert revised(outputs) == [("a", 10, 1), ("a", 11, 1)]
 
 
-def test_a_shard_keeps_two_copies_and_few_rows() -> None:
+def test_a_shard_keeps_two_state_copies_and_few_rows_for_repair() -> None:
     some = batches(60, {})
     for stop in range(8, 60, 5):
         shard, _ = run(some[:stop], repair=6)
@@ -114,7 +114,7 @@ def test_a_shard_keeps_two_copies_and_few_rows() -> None:
         assert len(shard.history.late) == 0
 
 
-def test_without_repair_snapshots_and_models_are_as_before() -> None:
+def test_snapshots_and_models_without_repair_have_no_repair_fields() -> None:
     shard, _ = run(batches(6, {4: [("a", 2)]}), repair=0)
     table = snapshot.to_arrow(shard)
     assert not [name for name in table.column_names if name in ("closed", "late") or "copy" in name]

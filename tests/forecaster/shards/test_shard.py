@@ -182,7 +182,7 @@ def test_quarantined_rows_are_counted_by_kind_of_reason() -> None:
     assert list(written.columns) == list(quarantine.SCHEMA)
 
 
-def test_a_row_years_before_other_rows_creates_no_windows_in_the_gap() -> None:
+def test_a_gap_of_years_between_rows_creates_no_windows() -> None:
     model = forecaster(max_gap=5)
     rows = pl.concat([rows_of_ones(("a",), 1, START - 300_000), rows_of_ones(("a",), 3)])
     (batch,) = batches_of([Arrival(rows, (START + 3) * HOUR_US)])
@@ -244,10 +244,10 @@ def in_partition(name: str, value: float, start: int) -> Batch:
 
 
 @given(order=st.permutations([("p0", 9.0, 5), ("p1", 2.0, 5), ("p2", 7.0, 4)]), stop=st.integers(0, 3))
-def test_of_rows_with_the_same_time_the_one_with_the_largest_offset_is_used(
+def test_the_row_with_the_largest_offset_is_used_for_a_time(
     order: list[tuple[str, float, int]], stop: int
 ) -> None:
-    """At equal offsets, the row of the greatest partition name is used."""
+    """If rows of several partitions have equal offsets, the row of the last partition by name is used."""
     model, begins = forecaster(), {"p0": 5, "p1": 5, "p2": 4}
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), begins)
     for done, (name, value, offset) in enumerate(order):

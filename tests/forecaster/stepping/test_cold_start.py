@@ -105,7 +105,7 @@ def test_known_promotions_halve_the_forecast_error(trained_model: Forecaster) ->
     assert relative_error(trained_model) < 0.5 * relative_error(trained(SHOPS.tables(promotions=False)))
 
 
-def test_trajectories_of_new_series_are_better_than_the_fleet_mean(
+def test_cold_start_forecasts_are_better_than_the_fleet_mean(
     trained_model: Forecaster,
 ) -> None:
     first = DAYS - TEST
@@ -120,13 +120,13 @@ def test_trajectories_of_new_series_are_better_than_the_fleet_mean(
     assert 0.5 < inside.mean() <= 1.0
 
 
-def test_known_promotions_raise_the_trajectory_of_new_series(trained_model: Forecaster) -> None:
+def test_known_promotions_raise_the_forecasts_of_new_series(trained_model: Forecaster) -> None:
     forecasts = trajectory(trained_model, SHOPS.static[STORES:], FIRST + DAYS - TEST, TEST).values[1, 0].T
     on_promotion = SHOPS.promotions[DAYS - TEST : DAYS, STORES:]
     assert forecasts[on_promotion].mean() > 1.6 * forecasts[~on_promotion].mean()
 
 
-def test_a_trajectory_is_issued_at_the_start_of_its_first_window(
+def test_cold_start_forecasts_are_issued_at_their_first_window(
     trained_model: Forecaster,
 ) -> None:
     rows = trajectory(trained_model, SHOPS.static[STORES:], FIRST, 3).frame()
@@ -135,7 +135,7 @@ def test_a_trajectory_is_issued_at_the_start_of_its_first_window(
     assert rows["forecast"].list.len().to_list() == [3] * NEW
 
 
-def test_a_trajectory_after_a_first_value_equals_stream_forecasts(trained_model: Forecaster) -> None:
+def test_cold_start_forecasts_after_a_value_equal_stream_forecasts(trained_model: Forecaster) -> None:
     static, first = SHOPS.static[STORES:], SHOPS.windows.values[0, STORES:]
     own = Covariates.of(trained_model.covariates.features, Frequency(86_400), SHOPS.tables(promotions=True))
     model = trained_model.with_covariates(own)
@@ -168,7 +168,7 @@ def test_long_forecasts_begin_with_the_forecasts_of_a_stream(
     assert forecasts.issued.all()
 
 
-def test_long_forecasts_of_series_with_different_clocks_are_refused() -> None:
+def test_long_forecasts_of_series_at_different_windows_are_refused() -> None:
     model = forecaster()
     state = model.new_series_state(("a", "b"), START)
     state.clock[0] += 1
@@ -193,7 +193,7 @@ def test_the_error_names_the_missing_decoder_column_or_first_value(trained_model
         )
 
 
-def test_forecaster_bytes_keep_covariate_features_without_their_tables(
+def test_a_serialised_forecaster_keeps_covariate_features_but_no_covariate_values(
     trained_model: Forecaster,
 ) -> None:
     again = Forecaster.from_bytes(trained_model.to_bytes())

@@ -18,7 +18,7 @@ from tests.comparisons import assert_same_state
 from tests.fleets import START, forecaster
 
 
-def test_rewarming_keeps_clocks_moments_and_ring_values() -> None:
+def test_rewarming_keeps_last_windows_moments_and_ring_values() -> None:
     old, new = forecaster("lstm", ring=6), forecaster("rnn", ring=9)
     values = np.random.default_rng(0).normal(100, 5, (40, 3))
     # The series b has no value in more windows than the ring holds, so its ring is empty.
@@ -57,7 +57,7 @@ def test_a_retired_series_stays_retired_after_rewarming() -> None:
     assert forecasts.cold_starts == 1
 
 
-def test_rewarming_series_with_different_clocks_gives_the_state_of_a_cold_start() -> None:
+def test_rewarming_series_at_different_windows_equals_a_cold_start() -> None:
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))
     parts, cold = [], []
@@ -108,8 +108,8 @@ def test_rewarming_refits_the_least_squares_expert_only_for_other_lags() -> None
     assert int(same.parts["least_squares"]["known"][0]) == 200
 
 
-def test_warming_up_series_with_different_clocks_gives_the_state_of_a_rewarm() -> None:
-    """`Warming` re-warms in small steps while the stream runs, `rewarm` all at once."""
+def test_warming_up_in_steps_gives_the_state_of_a_rewarm() -> None:
+    """`Warming` re-warms in small steps while the stream runs, `rewarm` in one call."""
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))
     ahead, behind = (

@@ -77,6 +77,6 @@ def test_rows_not_on_the_first_weekday_of_windows_give_a_notice() -> None:
     assert weekday_notice(weekly_rows("sun").clear(), plain) is None
 
 
-def test_weeks_that_begin_on_sunday_have_the_season_of_a_year() -> None:
+def test_weeks_that_begin_on_sunday_have_a_season_of_52() -> None:
     """The first weekday does not change the season: 52 weeks."""
     assert likely_season(Frequency.parse("1w-sun")) == likely_season(Frequency.parse("1w")) == 52

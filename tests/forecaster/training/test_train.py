@@ -145,7 +145,7 @@ def test_a_refit_trains_the_best_number_of_epochs_on_all_windows() -> None:
     assert trained.chosen.version != trained.forecaster.version
 
 
-def test_a_refit_of_all_epochs_gives_the_weights_of_training_without_validation() -> None:
+def test_a_refit_of_all_epochs_equals_training_without_validation() -> None:
     trained, whole = (
         train_briefly(refit=True, backtest=0.1, epochs=1),
         train_briefly(validation=0.0, epochs=1),

@@ -59,13 +59,13 @@ def assert_equal(a: Any, b: Any) -> None:
 
 
 @given(element=BATCHES | FLEET_ROWS)
-def test_an_element_is_decoded_unchanged(element: Any) -> None:
+def test_a_coder_decodes_an_element_unchanged(element: Any) -> None:
     coder = ElementCoder(type(element))
     assert_equal(coder.decode(coder.encode(element)), element)
 
 
 @given(frame=FRAMES)
-def test_a_frame_is_decoded_unchanged(frame: pl.DataFrame) -> None:
+def test_a_coder_decodes_a_frame_unchanged(frame: pl.DataFrame) -> None:
     coder = ElementCoder(pl.DataFrame)
     for again in (coder.decode(coder.encode(frame)), frame_of(frame_bytes(frame))):
         assert again.equals(frame)
@@ -89,7 +89,7 @@ def test_the_estimated_size_of_an_element_is_the_sum_over_its_frames(element: An
     assert ElementCoder(pl.DataFrame).estimate_size(frames[0]) == int(frames[0].estimated_size())
 
 
-def test_an_element_is_a_json_header_followed_by_arrow_data() -> None:
+def test_an_encoded_element_is_a_json_header_and_arrow_data() -> None:
     data = ElementCoder(Batch).encode(empty_batch("replay", 7, snapshot=True))
     size = struct.unpack("<q", data[:8])[0]
     header = json.loads(data[8 : 8 + size])

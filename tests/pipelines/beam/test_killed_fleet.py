@@ -59,7 +59,7 @@ def assert_complete(output: Path, before: set[str], backfilled: pl.DataFrame, ob
 
 
 @pytest.mark.prism
-def test_a_killed_pipeline_that_is_run_again_has_the_forecasts_of_a_backfill(
+def test_a_rerun_of_a_killed_pipeline_has_the_backfill_forecasts(
     observed: Windows, backfilled: pl.DataFrame, inputs: Path
 ) -> None:
     output = inputs / "fleet"

@@ -150,7 +150,7 @@ class Estimator:
         self.set_us.append(at.micros)
 
 
-def test_the_watermark_of_the_engine_is_the_least_watermark_of_the_partitions() -> None:
+def test_the_engine_watermark_is_the_least_partition_watermark() -> None:
     estimator, stamped = Estimator(), []
     for element in read_by_deferral(ReadLog(Staggered()), starting_table(Staggered()), estimator):
         at_us = element.timestamp.micros if isinstance(element, TimestampedValue) else None

@@ -1,4 +1,4 @@
-"""Test of the step that applies batches to shards: the counters that it reports to Beam."""
+"""Test of the Beam counters that the step reports which applies batches to shards."""
 
 from __future__ import annotations
 

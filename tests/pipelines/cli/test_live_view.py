@@ -125,7 +125,7 @@ def test_the_live_view_omits_numbers_that_a_job_does_not_have() -> None:
         (-60, "05:00 UTC\n"),
     ],
 )
-def test_the_watermark_lag_has_a_readable_unit(behind_s: float, words: str) -> None:
+def test_the_live_view_shows_watermark_lag_in_a_readable_unit(behind_s: float, words: str) -> None:
     view = View("stream", wall=Clock(WATERMARK_S + behind_s))
     view.take(job_numbers())
     assert words in rendered(view)
@@ -135,7 +135,7 @@ def test_the_watermark_lag_has_a_readable_unit(behind_s: float, words: str) -> N
     ("n_bytes", "words"),
     [(744, "0.7 KiB"), (34_500_000, "32.9 MiB"), (10 * 2**30 - 1, "10,240.0 MiB"), (2**40, "1,024.0 GiB")],
 )
-def test_the_state_size_has_a_readable_unit(n_bytes: int, words: str) -> None:
+def test_the_live_view_shows_state_size_in_a_readable_unit(n_bytes: int, words: str) -> None:
     view = View("stream")
     view.take(job_numbers(state_bytes=n_bytes))
     assert f"state {words}" in rendered(view)
@@ -147,7 +147,7 @@ def test_the_live_view_shows_that_the_input_has_ended() -> None:
     assert "watermark  the end" in rendered(view)
 
 
-def test_the_shown_rate_covers_only_the_last_seconds() -> None:
+def test_the_live_view_rate_covers_only_the_last_seconds() -> None:
     rate = Rate()
     rate.take(0.0, 0)
     assert rate.per_s is None

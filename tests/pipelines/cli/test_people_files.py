@@ -86,7 +86,7 @@ def test_files_of_several_sensors_are_not_silently_merged(job: Job) -> None:
 
 
 def write_frame_with_index(folder: Path, kind: str) -> Path:
-    """Write a wide file that contains the index of a data frame, as pandas writes it, and return its path."""
+    """Write a wide file with the index of a data frame, as pandas does, and return its path."""
     wide = pl.DataFrame(
         {"timestamp": hours(40)["timestamp"], "north": np.arange(40.0), "south": np.arange(40.0) + 9}
     )
@@ -140,7 +140,7 @@ def test_a_header_is_split_at_the_delimiter_of_the_rows(job: Job) -> None:
         assert names == {"Temp, C", "Hum, %"}
 
 
-def test_a_header_cell_may_be_very_long(job: Job) -> None:
+def test_a_csv_header_cell_may_be_very_long(job: Job) -> None:
     long = "x" * 140_000
     rows = "".join(f"2023-01-01T{h:02}:00Z,{h}\n" for h in range(24))
     (job.folder / "in.csv").write_text(f'time,"{long}"\n{rows}')

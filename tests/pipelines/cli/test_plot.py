@@ -45,7 +45,7 @@ def pixels_of(picture: NDArray[np.float32], colour: str) -> int:
     return int((np.abs(picture[..., :3] - to_rgb(colour)).max(axis=-1) < 0.02).sum())
 
 
-def test_the_frame_has_the_last_values_and_forecasts_of_the_files(output: Path) -> None:
+def test_a_plotted_frame_has_the_last_values_and_forecasts(output: Path) -> None:
     frame = SeriesFans(output).read("s1", 4)
     fans = frame.drop_nulls("issued_at")
     issued = read_forecasts(output).filter(pl.col("series_id") == "s1").sort("issued_at")[-1 - 3 * HORIZON :]
@@ -59,7 +59,7 @@ def test_the_frame_has_the_last_values_and_forecasts_of_the_files(output: Path) 
 
 
 @pytest.mark.parametrize("names", [["s1"], ["s2", "s0"]])
-def test_a_png_has_a_fan_and_a_line_for_each_series(output: Path, tmp_path: Path, names: list[str]) -> None:
+def test_a_plotted_png_has_a_fan_and_line_per_series(output: Path, tmp_path: Path, names: list[str]) -> None:
     file = tmp_path / "fans.png"
     assert plot(output, "--series", ",".join(names), "-o", file) == 0
     for panel in np.array_split(imread(file), len(names)):
@@ -67,7 +67,7 @@ def test_a_png_has_a_fan_and_a_line_for_each_series(output: Path, tmp_path: Path
             assert pixels_of(panel, colour) > 100, colour
 
 
-def test_an_svg_names_its_series(output: Path, tmp_path: Path) -> None:
+def test_a_plotted_svg_names_its_series(output: Path, tmp_path: Path) -> None:
     file = tmp_path / "fans.svg"
     assert plot(output, "--series", "s2,s0", "-o", file) == 0
     ElementTree.parse(file)
@@ -75,7 +75,7 @@ def test_an_svg_names_its_series(output: Path, tmp_path: Path) -> None:
     assert [name for name in ("s0", "s1", "s2") if f"<!-- {name} -->" in text] == ["s0", "s2"]
 
 
-def test_the_terminal_shows_values_forecasts_and_quantiles(
+def test_a_plot_in_the_terminal_shows_values_and_quantiles(
     output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
@@ -88,7 +88,9 @@ def test_the_terminal_shows_values_forecasts_and_quantiles(
     assert max(map(len, lines)) <= 100
 
 
-def test_json_counts_the_forecasts_of_each_series(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plot_json_counts_the_forecasts_of_each_series(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert plot(output, "--series", "s0,s2", "--json") == 0
     shown = {"picture": None, "forecasts": {"s0": FANS["terminal"], "s2": FANS["terminal"]}}
     assert json.loads(capsys.readouterr().out) == shown
@@ -103,14 +105,14 @@ def test_json_counts_the_forecasts_of_each_series(output: Path, capsys: pytest.C
         ("-o fans.jpg", 2, "--output fans.jpg: the name must end with .png or .svg"),
     ],
 )
-def test_a_wrong_option_is_refused_in_one_line(
+def test_a_wrong_plot_option_is_refused_in_one_line(
     output: Path, capsys: pytest.CaptureFixture[str], options: str, code: int, line: str
 ) -> None:
     assert plot(output, *options.split()) == code
     assert line in capsys.readouterr().err
 
 
-def test_an_output_without_forecasts_or_snapshots_is_refused(
+def test_plot_refuses_an_output_without_forecasts_or_snapshots(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert plot(tmp_path / "nowhere") == 3

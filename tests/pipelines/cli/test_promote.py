@@ -52,7 +52,8 @@ def test_compare_prints_one_object_with_both_models(shell: Shell, newer: Path) -
         "persistence",
         "seasonal naive",
     }
-    assert found["scored_from"] == "2013-01-17T16:00:00+00:00"  # the 400 hours of training end then
+    # the 400 hours of training rows end at this time
+    assert found["scored_from"] == "2013-01-17T16:00:00+00:00"
 
 
 def test_a_refused_promotion_prints_one_line_and_exits_with_code_7(shell: Shell, newer: Path) -> None:

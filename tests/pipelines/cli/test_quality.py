@@ -83,7 +83,7 @@ def test_a_stream_scores_its_forecasts_sends_alerts_and_logs_to_mlflow(runner: s
     assert len(registry.runs()) == 2
 
 
-def test_an_alert_on_a_horizon_that_is_not_scored_is_refused_at_once(desk: Path) -> None:
+def test_an_alert_rule_for_an_unscored_horizon_is_refused(desk: Path) -> None:
     (desk / "job.toml").write_text(JOB.replace("band = [0.999, 1]", "band = [0.999, 1]\nhorizon = 7"))
     ended = wait_for_exit(start("stream", "rows.parquet", "-c", "job.toml", cwd=desk))
     assert ended.code == 2

@@ -76,7 +76,7 @@ def test_excel_exports_give_the_same_forecasts_as_plain_csv(command: Command, tm
     for name, content in sheets.items():
         (tmp_path / name).write_bytes(content)
         more: tuple[str, ...] = ()
-        if name == "us.csv":  # no day is above 12
+        if name == "us.csv":  # no day of the month is above 12, so the order of day and month is ambiguous
             code, _, line = command("backfill", name, "-o", "refused")
             assert (code, "or '%d/%m/%Y %I:%M %p'" in line) == (3, True), line
             assert not (tmp_path / "refused" / "forecasts").exists()

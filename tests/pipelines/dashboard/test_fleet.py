@@ -1,4 +1,4 @@
-"""What the page shows of a fleet, from snapshots that differ between shards."""
+"""Tests of what the dashboard shows of a fleet whose shards differ in their snapshots."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_only_live_series_without_a_row_in_three_windows_are_silent(shards: list
     assert found["series"][0]["since"] == start_texts(range(21, 22))[0]
 
 
-def test_the_slowest_shard_decides_until_when_windows_are_closed(shards: list[ShardSeries]) -> None:
+def test_the_dashboard_shows_the_closed_windows_of_the_slowest_shard(shards: list[ShardSeries]) -> None:
     slow = replace(shards[0].shard, closed_through=START + 9, watermarks={"rows": (START + 10) * HOUR_US})
     fast = replace(shards[1].shard, closed_through=START + 19, watermarks={"rows": (START + 20) * HOUR_US})
     pair = [replace(one, shard=shard) for one, shard in zip(shards, (slow, fast), strict=True)]
@@ -53,8 +53,8 @@ def test_the_slowest_shard_decides_until_when_windows_are_closed(shards: list[Sh
 
 
 @pytest.mark.parametrize("known", [None, (0, 2), (1, 2), (3, 4), (2, 4)], ids=str)
-def test_a_file_of_another_number_of_shards_is_found_by_the_hash(known: tuple[int, int] | None) -> None:
-    """A snapshot names the shard of a series only among as many shards as its own table has."""
+def test_the_series_hash_finds_files_of_another_shard_count(known: tuple[int, int] | None) -> None:
+    """The snapshots name the shard of a series only for files that were written with their shard count."""
     files = [ForecastFile("", "", "v", shard, 4, Path()) for shard in range(4)]
     expected = known[0] if known is not None and known[1] == 4 else crc32(b"yard") % 4
     assert [file.shard for file in files if file.may_hold("yard", known)] == [expected]
@@ -68,7 +68,7 @@ def test_an_alarm_in_two_files_counts_once(output: Path) -> None:
     assert before["total"] == len(read_forecasts(output).filter("alarm").unique(["series_id", "issued_at"]))
 
 
-def test_search_takes_a_text_literally(finished: Path) -> None:
+def test_the_series_search_takes_its_text_literally(finished: Path) -> None:
     view = OutputView(finished)
     assert (view.search("gate.1")["count"], view.search("gate/1")["count"]) == (0, 1)
     assert view.search("(")["count"] == 0

@@ -107,7 +107,7 @@ def test_the_dashboard_computes_scores_from_the_counts_of_the_job(finished: Path
     assert [tuple(one[name] for name in fields) for one in shown] == expected != []
 
 
-def test_the_dashboard_lists_since_when_a_series_has_no_values(finished: Path) -> None:
+def test_the_dashboard_shows_how_long_a_series_has_had_no_values(finished: Path) -> None:
     silent = OutputView(finished).fleet()["silent"]
     since = start_texts(range(WINDOWS - SILENT, WINDOWS - SILENT + 1))[0]
     assert silent["series"] == [{"series_id": "yard", "windows": SILENT, "since": since}]
@@ -238,7 +238,7 @@ def test_an_empty_output_folder_has_the_status_absent(tmp_path: Path) -> None:
     assert (shown["status"], shown["notes"], shown["series"]) == ("absent", [], 0)
 
 
-def test_the_status_of_a_job_depends_on_the_process_in_its_lock_file(output: Path) -> None:
+def test_the_job_status_depends_on_the_process_in_the_lock_file(output: Path) -> None:
     view, lock = OutputView(output), output / markers.LOCK
     assert view.fleet()["status"] == "not running"
     lock.write_text(json.dumps({"pid": os.getpid(), "since": "now"}))

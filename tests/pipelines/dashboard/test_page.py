@@ -95,7 +95,7 @@ def test_the_dashboard_search_finds_one_of_10000_series(page: Browser, tmp_path:
         page.wait_until(lambda: trace(page, "value")["y"], lambda y: y == last)
 
 
-def test_a_phone_in_dark_mode_has_room_for_everything(finished: Path, page: Browser) -> None:
+def test_the_dashboard_page_fits_a_phone_in_dark_mode(finished: Path, page: Browser) -> None:
     page.emulate(390, 844, is_phone=True, is_dark=True)
     try:
         with serving(finished) as url:

@@ -37,7 +37,7 @@ def texts(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_a_file_is_read_again_only_after_a_change(texts: list[Path]) -> None:
+def test_the_dashboard_rereads_a_file_only_after_a_change(texts: list[Path]) -> None:
     read = Recorder()
     files = ChangedFiles(read)  # type: ignore[arg-type]
     assert [files.read(texts), files.read(texts)] == [["a", "b", "c"]] * 2
@@ -48,7 +48,7 @@ def test_a_file_is_read_again_only_after_a_change(texts: list[Path]) -> None:
     assert read.names == ["a", "b", "c", "b"]
 
 
-def test_a_file_omitted_from_one_call_is_read_again_later(texts: list[Path]) -> None:
+def test_the_dashboard_rereads_a_file_after_a_call_without_the_file(texts: list[Path]) -> None:
     read = Recorder()
     files = ChangedFiles(read)  # type: ignore[arg-type]
     files.read(texts)
@@ -57,13 +57,13 @@ def test_a_file_omitted_from_one_call_is_read_again_later(texts: list[Path]) -> 
     assert read.names == ["a", "b", "c", "b"]
 
 
-def test_files_above_the_limit_of_a_call_are_read_by_the_next_call(texts: list[Path]) -> None:
+def test_the_dashboard_reads_files_above_its_limit_in_the_next_call(texts: list[Path]) -> None:
     files = ChangedFiles(Recorder())  # type: ignore[arg-type]
     assert (files.read(texts, most=2), files.unread) == (["a", "b"], 1)
     assert (files.read(texts, most=2), files.unread) == (["a", "b", "c"], 0)
 
 
-def test_deleted_and_damaged_files_are_skipped(texts: list[Path]) -> None:
+def test_the_dashboard_skips_deleted_and_damaged_files(texts: list[Path]) -> None:
     texts[0].unlink()
     texts[1].write_text("damaged")
     files = ChangedFiles(Recorder())  # type: ignore[arg-type]

@@ -58,7 +58,7 @@ def test_a_dashboard_request_for_another_host_name_is_refused(finished: Path) ->
             get(f"{url}/api/fleet", Host=f"elsewhere.example:{port}")
 
 
-def test_a_bug_of_the_dashboard_gives_an_error_without_a_stack_trace(
+def test_a_dashboard_bug_gives_an_error_without_a_stack_trace(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: OutputView) -> None:

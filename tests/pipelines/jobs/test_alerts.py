@@ -31,7 +31,7 @@ def numbers(windows: int, inside: int, absolute: int = 0, shards: int = SHARDS) 
         windows: the number of windows.
         inside: how many of the actuals were inside the prediction interval.
         absolute: the sum of the absolute errors.
-        shards: how many shards have published their numbers.
+        shards: how many shards have published their counts.
     """
     sums = ScoreSums(windows, absolute * 1_000_000, 0, windows, 0, inside)
     counts = Counts(rows_in=windows, windows=windows, scores={"lstm-1": {1: sums}})
@@ -128,7 +128,7 @@ def test_a_resumed_stream_repeats_an_alert_only_after_every_s_seconds(tmp_path: 
 
 def test_a_resumed_stream_applies_alert_rules_only_to_windows_since_its_start(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(), is_resume=True)
-    watched.watch.take(numbers(500, 10, shards=1))  # only 1 shard has published its numbers
+    watched.watch.take(numbers(500, 10, shards=1))  # only one shard has published its counts
     watched.watch.take(numbers(1000, 100))
     assert not watched.sent
     watched.watch.take(numbers(1010, 109))
@@ -145,12 +145,12 @@ def test_alerts_ignore_earlier_counts_after_the_counts_decrease(tmp_path: Path) 
     assert not watched.sent
 
 
-def test_the_edges_of_a_band_are_inside(tmp_path: Path) -> None:
+def test_a_value_at_the_edge_of_a_band_sends_no_alert(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(band=[0.6, 0.9]))
     watched.watch.take(numbers(10, 6))
     watched.watch.take(numbers(20, 15))
     assert not watched.sent
-    watched.watch.take(numbers(30, 25))  # 10 of 10 are inside
+    watched.watch.take(numbers(30, 25))  # all 10 new actuals are inside the interval
     assert watched.sent[0]["value"] == 1.0
 
 
@@ -164,7 +164,7 @@ def test_a_rule_reads_the_scores_of_its_own_horizon(tmp_path: Path) -> None:
     assert alert["closed_at"] is None
 
 
-def test_alerts_of_one_rule_do_not_delay_those_of_another(tmp_path: Path) -> None:
+def test_an_alert_rule_does_not_delay_alerts_of_other_rules(tmp_path: Path) -> None:
     """Two rules have the same band and target, and differ in the horizon only."""
     watched = Watched(tmp_path, rule(horizon=1), rule(horizon=8), rule(horizon=8, command="wc"))
     bad = ScoreSums(10, 0, 0, 10, 0, 1)
@@ -173,11 +173,12 @@ def test_alerts_of_one_rule_do_not_delay_those_of_another(tmp_path: Path) -> Non
     assert [alert["horizon"] for alert in watched.sent] == [1, 8, 8]
 
 
-def test_a_rule_of_many_windows_reads_older_counts_than_a_rule_of_few(tmp_path: Path) -> None:
+def test_an_alert_rule_over_more_windows_reads_older_counts(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(windows=30, band=[0.8, 1]), rule(windows=5, band=[0, 0.9]))
     for windows in range(5, 65, 5):
-        watched.watch.take(numbers(windows, min(windows, 40)))  # the actuals after the 40th are outside
-    # After 45 windows, 25 of 30 are inside; after 50 windows, 20 of 30 are.
+        # all actuals after the 40th are outside the interval
+        watched.watch.take(numbers(windows, min(windows, 40)))
+    # After 45 windows, the interval holds 25 of the last 30 actuals; after 50 windows, it holds 20.
     assert [(alert["windows"], alert["value"]) for alert in watched.sent] == [
         (5, 1.0),
         (30, pytest.approx(20 / 30)),
@@ -185,8 +186,8 @@ def test_a_rule_of_many_windows_reads_older_counts_than_a_rule_of_few(tmp_path: 
     assert len(watched.watch._readings) == 30 / 5 + 1
 
 
-def test_numbers_without_a_new_window_are_not_kept(tmp_path: Path) -> None:
-    """The numbers are taken twice a second, and a window may take a day."""
+def test_counts_without_a_new_window_are_not_kept(tmp_path: Path) -> None:
+    """The counts are read twice a second, but a window may last a day."""
     watched = Watched(tmp_path, rule())
     for _ in range(5):
         watched.watch.take(numbers(5, 5))
@@ -194,7 +195,7 @@ def test_numbers_without_a_new_window_are_not_kept(tmp_path: Path) -> None:
 
 
 def drifts(windows: int, **last_buckets: int | None) -> JobNumbers:
-    """Return numbers with the drift of inputs, by the values in their last bucket; None is too few values."""
+    """Return counts with the drift of inputs, from the values in each last bucket; None is too few."""
     drift = {
         name: InputDrift((0,) * 10) if last is None else InputDrift([100] * 9 + [last], [100.0] * 10)
         for name, last in last_buckets.items()
@@ -219,7 +220,7 @@ def test_each_rule_of_drift_counts_its_own_windows(tmp_path: Path) -> None:
         rule(metric="drift", band=[0, 0.25], windows=10),
         rule(metric="drift", band=[0, 9.0], windows=10),
     )
-    watched.watch.take(drifts(1, value=5_000))  # outside the first band only
+    watched.watch.take(drifts(1, value=5_000))  # this drift is outside the first band, but inside the second
     watched.watch.take(drifts(6, value=10**9))
     watched.watch.take(drifts(10, value=10**9))
     assert [alert["band"] for alert in watched.sent] == [[0.0, 0.25]]
@@ -229,7 +230,7 @@ def test_each_rule_of_drift_counts_its_own_windows(tmp_path: Path) -> None:
     assert [alert["band"] for alert in watched.sent] == [[0.0, 0.25], [0.0, 9.0]]
 
 
-def test_drift_is_counted_anew_after_the_counts_decrease(tmp_path: Path) -> None:
+def test_drifted_windows_are_counted_from_0_after_counts_decrease(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25]))
     watched.watch.take(with_drift(20, 5_000))
     watched.watch.take(with_drift(15, 5_000))

@@ -63,7 +63,7 @@ def test_the_old_option_name_lanes_still_sets_threads(job: BackfillJob) -> None:
     assert earlier.threads == replace(earlier, shards=3).threads == 7
 
 
-def test_the_last_progress_report_equals_the_outcome(job: BackfillJob) -> None:
+def test_the_last_progress_report_equals_the_job_outcome(job: BackfillJob) -> None:
     progress: list[JobNumbers] = []
     outcome = run_backfill(job, progress.append)
     assert progress[-1] == outcome.numbers

@@ -71,7 +71,7 @@ def test_a_failed_backfill_keeps_output_and_prism_log(job: BackfillJob, tmp_path
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
 @pytest.mark.parametrize("at", range(8))
-def test_an_interrupted_replacement_restores_the_earlier_output(
+def test_an_interrupted_backfill_replacement_restores_the_earlier_output(
     job: BackfillJob, at: int, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_backfill(job)

@@ -1,4 +1,4 @@
-"""A comparison of two models with different covariates: each model reads the covariates that it needs."""
+"""Tests that each of two compared models reads the covariates with which the model was trained."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def config(tmp_path: Path) -> JobConfig:
 
 
 def own_covariates(config: JobConfig, features: Features) -> CovariatesConfig:
-    """Return the covariates of a job that a model with these features reads."""
+    """Return the covariates that a model with the given features reads in a job."""
     return CovariatesConfig(
         known=config.covariates.known if features.known else "",
         static=config.covariates.static if features.static else "",

@@ -44,7 +44,7 @@ def events() -> Windows:
 
 
 def assert_every_window_counts(scores: pl.DataFrame) -> None:
-    """Assert that the model and the baselines are scored on all windows, also on those without events."""
+    """Assert that the model and the baselines are scored on all windows, also on windows without events."""
     for model in ("lstm", "persistence", "seasonal naive"):
         count = scores.filter(pl.col("model") == model).sort("horizon")["count"].to_list()
         assert count == [3 * (HOURS - SPLIT - horizon) for horizon in (1, 2, 3)]

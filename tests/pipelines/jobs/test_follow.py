@@ -235,12 +235,13 @@ def test_loading_a_version_is_repeated_after_the_server_failed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("freq", "windows"), [("12h", 2), ("1min", 3), ("1s", 16)])
-def test_a_change_leaves_time_for_the_warming_before_any_window_closed(
+def test_a_requested_model_change_leaves_enough_windows_for_the_rewarm(
     tmp_path: Path, freq: str, windows: int
 ) -> None:
     old, new = (forecaster(seed=seed, freq=freq, ring=16) for seed in (0, 1))
     watching = replace(watch(FakeAlias([new]), tmp_path, []), forecaster=old)
-    watching.take(JobNumbers(series=100_000))  # each window has 1.6 million steps of a series in the ring
+    # the re-warm steps each of the 100,000 series through 16 windows
+    watching.take(JobNumbers(series=100_000))
     watching.poll()
     assert json.loads((tmp_path / ".model-request").read_text())["windows_ahead"] == windows
 

@@ -1,4 +1,4 @@
-"""The frequency of the rows is found unless the job gives it; one that does not fit is reported."""
+"""Tests that a job infers a missing frequency from its rows, and reports a frequency that does not fit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def found(step: timedelta, **windows: str) -> tuple[str, list[str]]:
     return job.windows.freq, lines
 
 
-def test_a_frequency_that_is_not_given_is_found() -> None:
+def test_a_missing_frequency_is_inferred_from_the_rows() -> None:
     lines = ["frequency 15m: 100% of the rows follow the row before after 15m"]
     assert found(timedelta(minutes=15)) == ("15m", lines)
     assert found(timedelta(minutes=15), allowed_lateness="1h") == ("15m", lines)
@@ -45,7 +45,9 @@ def test_a_frequency_that_is_not_given_is_found() -> None:
         (timedelta(minutes=2), "1h", ""),
     ],
 )
-def test_a_frequency_that_does_not_fit_is_reported(step: timedelta, freq: str, expected: str) -> None:
+def test_a_frequency_that_does_not_fit_the_rows_is_reported(
+    step: timedelta, freq: str, expected: str
+) -> None:
     kept, lines = found(step, freq=freq)
     assert kept == freq
     assert (expected in lines[0]) if expected else (lines == [])

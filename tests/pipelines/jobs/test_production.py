@@ -128,7 +128,7 @@ def test_a_logged_batch_has_only_scores_since_the_previous_batch(tmp_path: Path)
     assert not job.lines
 
 
-def test_numbers_within_a_period_are_logged_together(tmp_path: Path) -> None:
+def test_scores_of_one_period_are_logged_together(tmp_path: Path) -> None:
     store = Store()
     job = Job(store, tmp_path)
     job.take(numbers(10))
@@ -149,7 +149,7 @@ def test_each_model_version_has_a_separate_production_run(tmp_path: Path) -> Non
     assert versions == {"lstm-1": 1, "gru-2": 1}
 
 
-def test_the_notices_of_the_runs_are_reported_once_at_the_end(tmp_path: Path) -> None:
+def test_notices_of_production_runs_are_reported_once_at_the_end(tmp_path: Path) -> None:
     store = Store()
     store.notices = ["the store refused the metric production/mase_h1: bad name"]
     job = Job(store, tmp_path)
@@ -184,7 +184,7 @@ def test_a_damaged_record_of_logged_scores_begins_a_new_run(tmp_path: Path) -> N
     assert len(store.points) == 4
 
 
-def test_nothing_is_logged_before_a_forecast_is_scored(tmp_path: Path) -> None:
+def test_no_scores_are_logged_before_a_forecast_is_scored(tmp_path: Path) -> None:
     store = Store()
     job = Job(store, tmp_path)
     job.take(JobNumbers(Counts(windows=3)))
@@ -210,7 +210,7 @@ def test_a_resumed_stream_continues_the_run_and_repeats_no_score(tmp_path: Path)
     assert len(store.points) == 2
 
 
-def test_batches_are_kept_while_the_store_is_unreachable(
+def test_unlogged_scores_are_kept_while_the_store_is_unreachable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(production, "_RETRY_S", 0.05)
@@ -231,7 +231,7 @@ def test_batches_are_kept_while_the_store_is_unreachable(
     assert store.ended
 
 
-def test_the_oldest_batches_are_dropped_while_the_store_is_unreachable(
+def test_the_oldest_unlogged_scores_are_dropped_above_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(production, "_MOST_BATCHES", 3)

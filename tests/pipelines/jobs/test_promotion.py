@@ -182,7 +182,7 @@ def test_a_rollback_sets_the_alias_to_the_previous_version(folder: Path, retrain
     registry(folder).promote("waves/3")
 
 
-def test_the_gate_requires_a_version_to_replace(folder: Path, retrained: Retrained) -> None:
+def test_a_promotion_requires_a_version_to_compare_with(folder: Path, retrained: Retrained) -> None:
     with pytest.raises(ModelError, match="waves has no stable to compare with: set one with statecast prom"):
         run_promotion(config(folder, "new.parquet"), "waves/3", "stable")
 

@@ -44,7 +44,7 @@ def test_an_alias_names_its_version_and_follows_a_promotion(job: JobConfig) -> N
         RegisteredAlias(job, "weather", "challenger").current()
 
 
-def test_the_reason_of_a_refusal_is_stored_as_a_tag_of_the_version(job: JobConfig) -> None:
+def test_a_refusal_is_stored_as_a_tag_of_the_version(job: JobConfig) -> None:
     import mlflow
 
     alias = alias_of(job, "weather")

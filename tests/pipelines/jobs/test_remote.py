@@ -127,7 +127,7 @@ def die_after_copies(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 1, 4])
-def test_the_output_of_a_backfill_that_died_while_replacing_is_readable(
+def test_a_backfill_killed_while_replacing_leaves_a_readable_output(
     files: tuple[str, str], store: Remote, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_backfill(backfill(files[:1], store))

@@ -1,4 +1,4 @@
-"""Tests of sweeps: a sweep trains a model several times with other settings, and registers the best model.
+"""Tests of sweeps: a sweep trains models with different settings, and registers the best model.
 
 An interrupted sweep keeps the results of the trials that had finished.
 """
@@ -120,7 +120,7 @@ def test_a_trial_that_optuna_prunes_is_reported_as_pruned(
 
 
 def train_failing(on: int, error: BaseException) -> Any:
-    """Return a function to use in place of `train`: its call number ``on`` raises ``error``."""
+    """Return a replacement of `train` that raises ``error`` in its call number ``on`` only."""
     calls = [0]
 
     def train_or_fail(*given: Any, **named: Any) -> Trained:
@@ -156,7 +156,7 @@ def test_an_interrupted_sweep_keeps_its_finished_trials(
     assert sorted(trials_of(tmp_path, parent)["trial"].to_list()) == [1, 2]
 
 
-def test_a_sweep_whose_trials_all_fail_raises_the_error_of_a_trial(
+def test_a_sweep_without_successful_trials_raises_a_trial_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "train", train_failing(1, DataError("the loss is not a number")))

@@ -115,7 +115,7 @@ def test_a_labelling_run_logs_epochs_scores_plots_and_model(
     assert wanted <= files_of(folder, outcome.run_id)
 
 
-def test_the_output_holds_model_and_labels_of_every_sequence(
+def test_a_labelling_output_has_the_model_and_all_labels(
     sequence_run: tuple[LabelOutcome, Path],
 ) -> None:
     outcome, folder = sequence_run
@@ -146,7 +146,7 @@ def test_labels_of_time_steps_are_learned_and_scored(
     assert {"plots/precision_recall.png", "plots/found.png", "found.json"} <= files_of(folder, outcome.run_id)
 
 
-def test_the_output_holds_an_alarm_flag_for_every_row(step_run: tuple[LabelOutcome, Path]) -> None:
+def test_a_labelling_output_has_an_alarm_flag_for_every_row(step_run: tuple[LabelOutcome, Path]) -> None:
     _, folder = step_run
     labels = pl.read_parquet(folder / "out" / "labels.parquet")
     assert labels.columns == ["series_id", "timestamp", "alarm", "label", "called", "p_0", "p_1"]

@@ -96,7 +96,7 @@ def test_the_job_server_of_a_beam_release_is_preferred(machine: Path) -> None:
     assert java.job_server()[1] == f"Beam's job server {beam_version()}"
 
 
-def test_without_a_released_job_server_the_pinned_one_is_used(
+def test_the_pinned_job_server_replaces_a_missing_release(
     machine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_script(machine / "mvn", MAVEN.format(served="'-P job-server'"))

@@ -105,7 +105,7 @@ def test_another_process_on_the_port_is_not_taken_for_prism(
     assert list((own_cache / "run").iterdir()) == []
 
 
-def test_prism_and_the_process_that_watches_it_end_with_the_block(own_cache: Path, tmp_path: Path) -> None:
+def test_prism_and_its_watcher_end_with_the_block(own_cache: Path, tmp_path: Path) -> None:
     with PrismServer(tmp_path / "prism.log") as server:
         host, _, port = server.endpoint.rpartition(":")
         socket.create_connection((host, int(port)), timeout=TIMEOUT_S).close()
@@ -200,7 +200,7 @@ def test_jobs_on_prism_disable_the_splitting_of_bundles() -> None:
     assert "--streaming" not in prism_options("localhost:1", streaming=False)
 
 
-def test_a_lost_connection_of_a_worker_prints_no_error_but_a_bug_does(
+def test_workers_print_errors_of_bugs_but_not_of_lost_connections(
     own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised: list[threading.ExceptHookArgs] = []

@@ -1,4 +1,4 @@
-"""Test of the error for a broker that cannot be used."""
+"""Test of the errors for a Kafka broker that refuses connections or does not answer."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ confluent_kafka = pytest.importorskip("confluent_kafka", reason="left out: confl
         (["_AUTHENTICATION", "_TRANSPORT"], "here:1: no Kafka broker answers there (the reason): see"),
     ],
 )
-def test_the_error_says_whether_a_broker_refuses_the_connection_or_does_not_answer(
-    error_names: list[str], message: str
-) -> None:
+def test_errors_of_refusing_and_silent_brokers_differ(error_names: list[str], message: str) -> None:
     last = LastError()
     for name in error_names:
         last(confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, name), "the reason"))

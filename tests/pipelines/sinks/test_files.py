@@ -139,7 +139,7 @@ def test_incompletely_written_forecasts_and_rows_are_not_read(
     assert read_late(folder).equals(late.empty())
 
 
-def test_of_duplicate_forecasts_the_last_written_is_read(folder: Path) -> None:
+def test_the_last_written_of_duplicate_forecasts_is_read(folder: Path) -> None:
     write_forecasts(folder, 0, windows=4)
     write_forecasts(folder, 0, windows=3, level=100)
     for age, file in enumerate(sorted((folder / "forecasts").iterdir())):

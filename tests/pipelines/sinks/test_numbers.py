@@ -151,11 +151,11 @@ def test_a_window_with_overwritten_latencies_is_not_counted(tmp_path: Path) -> N
     reader, slow, fast = JobReader(tmp_path, 2), shard_numbers(0), shard_numbers(1)
     for at in range(3 * RECENT):
         slow = after_window(slow, at, 500.0)
-        # Publish the slow shard's latencies before newer ones overwrite them, so that the reader gets all.
+        # Publish the slow shard's latencies before newer latencies overwrite them: the reader gets all.
         if at % 50 == 49:
             publish(tmp_path, slow)
             reader.read()
-    # Publish the fast shard's latencies only once, so that the reader gets only the last RECENT ones.
+    # Publish the fast shard's latencies only once, so that the reader gets only the last RECENT latencies.
     for at in range(3 * RECENT):
         fast = after_window(fast, at, 1.0)
     publish(tmp_path, slow)

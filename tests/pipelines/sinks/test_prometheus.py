@@ -182,7 +182,7 @@ def samples_of(numbers: JobNumbers) -> dict[tuple[str, ...], float]:
         return samples(scrape(port))
 
 
-def test_exported_model_versions_have_a_flag_for_notices() -> None:
+def test_a_metric_flags_a_version_that_differs_from_the_alias() -> None:
     numbers = JobNumbers(model_versions=("gru-2", "lstm-1"), model_notice="weather/3 is refused")
     with serve(0, lambda: numbers) as port:
         found = samples(scrape(port))

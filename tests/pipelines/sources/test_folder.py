@@ -47,7 +47,7 @@ def test_watched_files_are_read_once_in_name_order(inbox: Path) -> None:
     assert read_log(restarted(source), 5) == []
 
 
-def test_an_empty_folder_is_listed_again_after_poll_s(inbox: Path) -> None:
+def test_an_empty_watched_folder_is_listed_again_after_poll_s(inbox: Path) -> None:
     source = watch(inbox, poll_s=4.0)
     assert source.step(0) == Step((), 0, 4.0)
     write_file(inbox / "1.csv", [("a", 1, 1)])
@@ -137,7 +137,7 @@ def test_a_file_without_series_ids_is_read_only_as_wide(inbox: Path, layout: str
     assert all("no column says whose values these are" in reason for reason in reasons(batches))
 
 
-def test_rows_of_a_grown_file_keep_their_origin(inbox: Path) -> None:
+def test_rows_of_a_grown_file_keep_their_origin_column(inbox: Path) -> None:
     write_file(inbox / "1.csv", [("a", 1, 1), ("a", 1, 1)])
     write_file(inbox / "2.csv", [("a", 1, 1)])
     source = watch(inbox)

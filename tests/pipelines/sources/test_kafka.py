@@ -174,7 +174,7 @@ def test_a_keyed_series_in_another_shards_partition_is_refused(
 
 
 def test_an_idle_keyed_partition_follows_only_partitions_of_its_shard(tmp_path: Path) -> None:
-    hours = {0: 9, 1: 6}  # partitions 0 and 1 have rows up to these hours; others are idle
+    hours = {0: 9, 1: 6}  # partitions 0 and 1 have rows up to these hours; the other partitions are idle
     topic = Topic(
         {n: [row_of(f"s{n}", hours.get(n, 5)), row_of(f"s{n}", 9)] for n in range(4)},
         dict.fromkeys(range(4), 1),
@@ -271,7 +271,7 @@ def test_the_kafka_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch
         assert one.schema(7) == "{}"
 
 
-def test_the_journal_keeps_decisions_that_shards_may_reread(
+def test_the_kafka_journal_keeps_decisions_that_shards_may_reread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decisions, "LONGEST", 100)

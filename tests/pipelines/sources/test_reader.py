@@ -30,7 +30,7 @@ def batch(start: int, rows: int) -> Batch:
 
 @dataclass
 class Listed:
-    """A source that returns the step that is listed for an offset.
+    """A source that returns the step that the dict ``steps`` holds for an offset.
 
     An offset without a listed step has no rows yet. The step None is the end of the source.
     """

@@ -36,7 +36,7 @@ def test_rows_are_replayed_in_time_order_across_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
-def test_rows_of_equal_time_follow_the_file_order(tmp_path: Path, memory_bytes: int) -> None:
+def test_replayed_rows_of_equal_time_follow_the_file_order(tmp_path: Path, memory_bytes: int) -> None:
     files = [
         write_file(tmp_path / f"{i}.csv", [("a", 2, 0), *(("a", 1, -10 * i - j) for j in range(3))])
         for i in range(3)
@@ -45,7 +45,7 @@ def test_rows_of_equal_time_follow_the_file_order(tmp_path: Path, memory_bytes: 
     assert played_back == [0, -1, -2, -10, -11, -12, -20, -21, -22, 0, 0, 0]
 
 
-def test_batches_end_at_multiples_of_windows_per_step(tmp_path: Path) -> None:
+def test_replay_batches_end_at_multiples_of_windows_per_step(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h, h) for h in range(-2, 10)])
     batches = read_log(replay_of(file, windows_per_step=4))
     assert [len(batch.rows) for batch in batches] == [2, 4, 4, 2]

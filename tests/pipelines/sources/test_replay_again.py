@@ -63,7 +63,7 @@ def test_a_restarted_replay_rejects_the_same_future_rows(tmp_path: Path) -> None
     assert [len(rejected) for _, rejected, _ in whole.values()] == [1, 0]
 
 
-def test_a_replay_deletes_its_temporary_files_at_its_end_and_at_a_restart(tmp_path: Path) -> None:
+def test_a_replay_deletes_temporary_files_at_its_end_and_restart(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h % 7, h) for h in range(40)])
     manifest_folder = tmp_path / "out"
     small = replace(INPUT, batch_rows=1)
@@ -147,8 +147,8 @@ def read_without_waiting(source: ReplaySource, offset: int, steps: int = 1000) -
     return found
 
 
-def test_a_replay_that_0_1_0_began_has_the_same_settings() -> None:
-    # The manifest of a replay stores this text. A setting that 0.1.0 lacked appears only if it is set.
+def test_replay_settings_have_the_text_of_version_0_1_0() -> None:
+    # The manifest of a replay stores this text. Settings newer than 0.1.0 appear only if they are set.
     assert repr(Columns()) == (
         "Columns(layout='auto', series_id='', timestamp='', value='', event_id='', time_format='auto', "
         "decimal='auto', missing=(), encoding='auto', observed=())"

@@ -63,7 +63,7 @@ def test_checking_an_output_folder_creates_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_output_folder_can_be_prepared_twice(tmp_path: Path) -> None:
+def test_preparing_an_output_folder_twice_changes_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         store_of(tmp_path / "a" / "out").prepare(("forecasts", "late"))
     assert sorted(path.name for path in (tmp_path / "a" / "out").iterdir()) == ["forecasts", "late"]
@@ -74,7 +74,7 @@ def test_an_output_folder_can_be_prepared_twice(tmp_path: Path) -> None:
     "use",
     [check_folder, lambda folder: store_of(folder).prepare(), lambda folder: locked(folder).__enter__()],
 )
-def test_an_unwritable_folder_is_refused_in_one_line(tmp_path: Path, place: str, use: object) -> None:
+def test_an_unwritable_output_folder_is_refused_in_one_line(tmp_path: Path, place: str, use: object) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     assert callable(use)
@@ -83,7 +83,7 @@ def test_an_unwritable_folder_is_refused_in_one_line(tmp_path: Path, place: str,
     assert "\n" not in str(refused.value)
 
 
-def test_a_second_job_in_the_same_process_is_refused(tmp_path: Path) -> None:
+def test_a_locked_folder_refuses_a_second_job_in_the_process(tmp_path: Path) -> None:
     refused: list[str] = []
 
     def lock_again() -> None:
@@ -111,7 +111,7 @@ def test_two_folders_can_be_locked_at_once(tmp_path: Path) -> None:
         pass
 
 
-def test_a_lock_ends_when_its_process_is_killed(tmp_path: Path) -> None:
+def test_a_folder_lock_ends_when_its_process_is_killed(tmp_path: Path) -> None:
     with (
         job_elsewhere(tmp_path) as pid,
         pytest.raises(OutputError, match=f"process {pid} since"),
@@ -120,7 +120,7 @@ def test_a_lock_ends_when_its_process_is_killed(tmp_path: Path) -> None:
         pass
 
 
-def test_a_released_lock_leaves_no_file_or_empty_folder(tmp_path: Path) -> None:
+def test_a_released_folder_lock_leaves_no_file_or_empty_folder(tmp_path: Path) -> None:
     with locked(tmp_path / "new"):
         assert (tmp_path / "new" / markers.LOCK).exists()
     assert not (tmp_path / "new").exists()
@@ -133,7 +133,7 @@ def test_a_released_lock_leaves_no_file_or_empty_folder(tmp_path: Path) -> None:
     assert (tmp_path / "old").exists()
 
 
-def test_a_failed_job_releases_its_lock(tmp_path: Path) -> None:
+def test_a_failed_job_releases_its_folder_lock(tmp_path: Path) -> None:
     def fail() -> None:
         with locked(tmp_path):
             raise KeyboardInterrupt
@@ -143,7 +143,7 @@ def test_a_failed_job_releases_its_lock(tmp_path: Path) -> None:
             fail()
 
 
-def test_a_lock_is_taken_again_if_its_file_was_deleted_before_it_was_locked(
+def test_a_lock_file_deleted_before_locking_is_created_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flock = fcntl.flock

@@ -85,7 +85,7 @@ def test_a_job_that_lost_its_lease_raises_an_error(s3: Remote, monkeypatch: pyte
     assert keys(s3) == [".lock-000002"]
 
 
-def test_one_of_two_simultaneous_jobs_is_refused(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_refuses_one_of_two_simultaneous_jobs(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     look = lease._list_locks
 
     def look_before_another_job_locks(folder: Remote) -> tuple[float, list[Remote]]:
@@ -98,7 +98,7 @@ def test_one_of_two_simultaneous_jobs_is_refused(s3: Remote, monkeypatch: pytest
         pass
 
 
-def test_a_job_that_sees_an_old_list_of_lock_files_reuses_no_number(
+def test_a_job_with_an_outdated_list_reuses_no_lock_file_number(
     s3: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_lock_file_4(s3)  # the lock files 1 to 3 existed earlier and were deleted
@@ -175,7 +175,7 @@ def test_a_suspended_job_cannot_overwrite_a_snapshot_of_its_successor(s3: Remote
     suspended = snapshot_file.owned(s3 / "state", 0, 1)
     take_ownership(run_in(s3, "second"))
     snapshot_writer(run_in(s3, "second")).take_over()
-    checks = iter([True, False])  # the job owns its output at its first check, but no longer at its second
+    checks = iter([True, False])  # the job owns its output at its first check, but not at its second check
     assert not write_shard(s3 / "state", late, lambda: next(checks), suspended)
     assert snapshot_file.read_shard(s3 / "state", 0, 1).closed_through == start.closed_through
 

@@ -17,7 +17,8 @@ from pipelines.storage import complete_replacement, replace_parts
 from schemas.errors import OutputError
 
 PARTS = ("forecasts", "late", "state")
-OLD = {"forecasts": "old", "state": "old"}  # the earlier job had no late rows, so no part "late"
+# the earlier job had no late rows, so its output has no part "late"
+OLD = {"forecasts": "old", "state": "old"}
 NEW = dict.fromkeys(PARTS, "new")
 RENAMES = 5  # two renames move old parts away, and three put new parts in place
 
@@ -77,7 +78,7 @@ def test_replace_parts_replaces_all_parts_and_nothing_else(output: Path) -> None
 @pytest.mark.parametrize("at", range(RENAMES))
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
-def test_a_failed_rename_leaves_the_old_parts(
+def test_a_failed_rename_leaves_the_old_output_parts(
     output: Path, at: int, after: bool, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_renames(monkeypatch, at, error=error, after=after)
@@ -93,7 +94,7 @@ def test_a_failed_rename_leaves_the_old_parts(
 
 
 @pytest.mark.parametrize("at", range(1, RENAMES))
-def test_if_a_failed_replacement_cannot_be_undone_it_is_completed(
+def test_an_output_replacement_that_cannot_be_undone_is_completed(
     output: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_renames(monkeypatch, at, at + 1, error=KeyboardInterrupt())
@@ -105,7 +106,7 @@ def test_if_a_failed_replacement_cannot_be_undone_it_is_completed(
 
 
 @pytest.mark.parametrize("at", range(RENAMES + 1))
-def test_a_killed_replacement_is_completed_later(
+def test_a_killed_replacement_of_output_parts_is_completed_later(
     output: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (output / ".hidden" / "complete").write_text("\n".join(PARTS))
@@ -118,7 +119,7 @@ def test_a_killed_replacement_is_completed_later(
     assert not (output / ".hidden").exists()
 
 
-def test_incomplete_new_parts_are_deleted(output: Path) -> None:
+def test_incomplete_new_output_parts_are_deleted(output: Path) -> None:
     complete_replacement(output / ".hidden", output)
     assert read_parts(output) == OLD
     assert not (output / ".hidden").exists()
@@ -126,7 +127,7 @@ def test_incomplete_new_parts_are_deleted(output: Path) -> None:
     assert read_parts(output) == OLD
 
 
-def test_new_parts_are_kept_if_their_marker_file_is_empty(output: Path) -> None:
+def test_new_output_parts_with_an_empty_marker_file_are_kept(output: Path) -> None:
     """Earlier versions did not sync the file ``complete``; after a power loss it could be empty."""
     hidden = output / ".hidden"
     (hidden / "complete").write_text("")

@@ -31,7 +31,7 @@ from pipelines.storage.journal import MERGED_AT
 from schemas.errors import ConfigError, OutputError
 
 
-def test_written_files_are_read_back(place: Location) -> None:
+def test_a_store_or_disk_returns_written_files(place: Location) -> None:
     file, frame = place / "a.parquet", pl.DataFrame({"x": [1, 2]})
     make_folder(place)
     write_whole(file, frame.write_parquet, kept=True)
@@ -58,7 +58,7 @@ def test_a_failed_write_whole_keeps_the_old_file(place: Location) -> None:
     assert file.read_text() == "before"
 
 
-def test_a_folder_lists_its_current_files(place: Location) -> None:
+def test_a_store_or_disk_lists_its_current_files(place: Location) -> None:
     assert list(place.glob("*")) == []
     for name in ("b.x", "a.x", "c.y"):
         write_text(place / name, name)
@@ -130,7 +130,7 @@ def test_a_journal_copied_from_s3_to_a_disk_can_be_continued(s3: Remote, tmp_pat
     assert found == [*range(MERGED_AT + 2), -1]
 
 
-def test_a_location_in_a_store_has_names_like_a_path_and_can_be_pickled(place: Location) -> None:
+def test_a_store_location_has_path_names_and_can_be_pickled(place: Location) -> None:
     file = place / "state" / "shard.parquet"
     assert (file.name, file.suffix, file.parent.name) == ("shard.parquet", ".parquet", "state")
     assert file.with_name("other") == place / "state" / "other"
@@ -279,7 +279,7 @@ def test_replace_parts_puts_new_parts_in_place_of_old_parts(place: Location, nam
     assert not any((place / hidden / name).glob("*"))
 
 
-def test_an_interrupted_replacement_of_a_part_named_old_state_completes(tmp_path: Path) -> None:
+def test_an_interrupted_replacement_of_the_part_old_state_completes(tmp_path: Path) -> None:
     """The old version of a part "state" is moved to "old-state", so this name is a special case."""
     hidden = tmp_path / ".old-state.new"
     write_text_in(hidden / "old-state" / "x", "new")
@@ -295,7 +295,7 @@ def write_text_in(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_an_incomplete_replacement_keeps_the_old_parts(place: Location) -> None:
+def test_an_incomplete_replacement_keeps_the_old_output_parts(place: Location) -> None:
     for folder, file in ((place / "state", "old"), (place / ".state.new" / "state", "new")):
         make_folder(folder)
         write_text(folder / file, file)
@@ -313,7 +313,7 @@ def test_a_copy_of_a_folder_has_all_files_except_hidden_ones(place: Location) ->
     assert {path.name: path.read_text() for path in copy.glob("*")} == {"a": "a", "b": "b"}
 
 
-def test_only_one_job_at_a_time_holds_the_lock(place: Location) -> None:
+def test_only_one_job_at_a_time_holds_the_output_lock(place: Location) -> None:
     for _ in range(2):
         with locked(place):
             assert any(place.glob(markers.ANY_LOCK))

@@ -31,7 +31,7 @@ class FakeWarming:
         return self.calls < 3
 
 
-def test_taking_a_task_over_waits_for_the_running_call() -> None:
+def test_taking_over_a_rewarm_waits_for_its_running_call() -> None:
     warming = FakeWarming()
     task = WarmingTask(warming, lambda: None)  # type: ignore[arg-type]
     runner, taker = threading.Thread(target=task.run), threading.Thread(target=task.take_over)
@@ -47,7 +47,7 @@ def test_taking_a_task_over_waits_for_the_running_call() -> None:
     assert warming.calls == 1
 
 
-def test_warming_waits_while_windows_are_stepped() -> None:
+def test_the_rewarm_thread_waits_while_windows_are_stepped() -> None:
     is_busy = threading.Event()
     is_busy.set()
     warming, thread = FakeWarming(), WarmingThread(is_busy.is_set)
@@ -61,7 +61,7 @@ def test_warming_waits_while_windows_are_stepped() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
-def test_warming_has_a_lower_priority_than_other_threads() -> None:
+def test_the_rewarm_thread_has_the_lowest_priority() -> None:
     warming, thread = FakeWarming(), WarmingThread(lambda: False)
     warming.may_end.set()
     thread.start(warming)[1].result(PATIENCE_S)  # type: ignore[arg-type]

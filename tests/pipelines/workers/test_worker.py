@@ -231,7 +231,7 @@ def test_a_snapshot_holds_the_state_at_the_time_of_its_request(
     put(workers, *batches[:2], empty_batch("rows", batches[1].stop, snapshot=True))
     wait_until(lambda: len(alive) == 1)
     put(workers, *batches[2:])
-    # Wait until all batches are applied; the snapshot requested after the first two is not written yet.
+    # Wait until all batches are applied; the snapshot requested after two batches is not written yet.
     wait_until(lambda: len(read_forecasts(settings.output)) == 36)
     assert snapshots == []
     free.set()
@@ -290,7 +290,7 @@ def test_a_shard_writes_its_end_marker_after_all_snapshots(
     assert not any(after_its_end)
 
 
-def test_a_state_written_with_other_weights_is_re_warmed(settings: StepSettings) -> None:
+def test_a_state_of_other_model_weights_is_rewarmed(settings: StepSettings) -> None:
     run(settings, with_last_snapshot(batches_of_windows()))
     other = forecaster(seed=1)
     swapped = replace(settings, job="swapped", forecaster=other.to_bytes(), resumed=True)

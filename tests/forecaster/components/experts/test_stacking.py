@@ -16,7 +16,7 @@ EXPERTS = ("right", "guess")
 
 
 def stacked(values: Floats, horizon: int = HORIZON, seed: int = 0) -> tuple[Arrays, Block, Stacking]:
-    """Return the result of `Stacking` of the last value, an almost exact expert, and a random expert."""
+    """Combine three members by `Stacking`: the last value, an almost exact expert, and a random expert."""
     rng = np.random.default_rng(seed)
     block = block_of(values, horizon)
     windows, series = values.shape

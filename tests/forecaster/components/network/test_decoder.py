@@ -1,4 +1,4 @@
-"""Tests of the decoder, the part of the network that computes the horizons one step after the other."""
+"""Tests of the decoder, the part of the network that computes the horizons one after another."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_lag_inputs_are_distances_from_the_last_value_divided_by_spread(fleet: W
 )
 def test_network_inputs_do_not_depend_on_the_unit_of_values(values: list[float], power: int) -> None:
     # The unit is a power of two: multiplying by it changes no rounding of sums.
-    # Compare only windows with a scale above 1e-5: scales have a lower bound, which has no unit.
+    # Compare only windows with a scale above 1e-5: the lower bound of scales does not depend on the unit.
     one, other = inputs_of(values), inputs_of([v * 2.0**power for v in values])
     unbounded = (one.block.scale > 1e-5)[:, 0] & (other.block.scale > 1e-5)[:, 0]
     np.testing.assert_allclose(one.x[unbounded], other.x[unbounded], atol=1e-5)
@@ -61,11 +61,11 @@ def test_network_inputs_do_not_depend_on_the_level_of_values() -> None:
     np.testing.assert_allclose(base.x[1:], raised.x[1:], atol=1e-5)
 
 
-def test_a_missing_lag_becomes_the_mean_and_a_missing_difference_becomes_0() -> None:
+def test_missing_lags_become_the_mean_and_missing_differences_0() -> None:
     found = inputs_of([1.0, 2.0, math.nan, math.nan, 5.0])
     x, block = found.x[:, 0], found.block
     assert x[:, 4].tolist() == [1, 1, 0, 0, 1]
-    assert x[2:, 1].tolist() == [0, 0, 0]  # each difference is between two values, of which one is missing
+    assert x[2:, 1].tolist() == [0, 0, 0]  # one of the two values of each difference is missing
     np.testing.assert_allclose(x[:, 5], np.log1p([0, 0, 1, 2, 0]) / 5, rtol=1e-6)
     np.testing.assert_allclose(x[:, 6], np.log1p([1, 2, 2, 2, 3]) / 7, rtol=1e-6)
     expected = (block.mean[4, 0] - block.last[4, 0]) / block.spread[4, 0]

@@ -85,7 +85,7 @@ def test_an_untrained_network_forecasts_near_its_linear_experts() -> None:
     experts[:2] = 3.0
     with torch.inference_mode():
         middle = net(torch.randn(50, 4, INPUTS), *net.initial(4), experts=experts)[0][1]
-    # both ridge experts forecast 3, and their weights are about 0.64 together
+    # both ridge experts forecast 3, and the sum of their weights is about 0.64
     assert ((middle > 1.7) & (middle < 2.3)).all()
 
 

@@ -32,7 +32,7 @@ def block_of(values: Floats) -> Block:
 
 
 def values_of(block: Block, changes: Floats) -> Floats:
-    """Return forecasts ``[T, S, N]`` in the unit of the series, from changes in units of `Block.unit`."""
+    """Convert changes in units of `Block.unit` into forecasts ``[T, S, N]`` in the unit of the series."""
     return block.last[:, :, None] + changes * block.unit[:, :, None]
 
 
@@ -40,7 +40,7 @@ def walks(windows: int = 90, series: int = 3) -> Floats:
     return 50 + np.random.default_rng(0).normal(size=(windows, series)).cumsum(axis=0)
 
 
-def test_a_fixed_expert_forecasts_a_past_season_the_mean_or_the_last_value() -> None:
+def test_fixed_experts_forecast_a_past_season_mean_or_last_value() -> None:
     values = walks()
     block = block_of(values)
     changes = expert_forecasts(block, NO_RIDGE, SEASON)
@@ -54,7 +54,7 @@ def test_a_fixed_expert_forecasts_a_past_season_the_mean_or_the_last_value() -> 
         np.testing.assert_array_equal(last[t, :, h - 1], values[t])
 
 
-def test_a_ridge_weight_of_one_half_averages_the_lag_and_the_last_value() -> None:
+def test_a_ridge_weight_of_half_averages_lag_and_last_value() -> None:
     values, ridge = walks(), NO_RIDGE.copy()
     ridge[1, RING - 1 - 12, 4] = 0.5  # the first regressor is the oldest lag
     block = block_of(values)
@@ -87,7 +87,7 @@ def test_expert_forecasts_of_some_windows_equal_forecasts_of_all_windows(rows: l
     block, ridge = block_of(walks()), NO_RIDGE + np.float32(0.01)
     every = expert_forecasts(block, ridge, SEASON)
     selected = expert_forecasts(block, ridge, SEASON, np.array(rows))
-    # A product of matrices of another size may add its float32 terms in another order.
+    # Allow rounding errors: products of larger matrices may add float32 terms in another order.
     np.testing.assert_allclose(selected, every[:, rows], rtol=1e-5, atol=1e-6)
 
 

@@ -151,7 +151,7 @@ def test_an_encoding_with_a_byte_order_mark_is_detected(tmp_path: Path, encoding
     assert read(packed) == ([1.5] * 300, [])
 
 
-def test_the_setting_of_the_encoding_is_used(tmp_path: Path) -> None:
+def test_text_files_are_read_in_the_configured_encoding(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.write_bytes("series_id,timestamp,value\n\u043a,2023-01-01,1.5\n".encode("cp1251"))
     (part,) = files.read_file(path, Input(Columns(encoding="cp1251")), 1.8e9)

@@ -1,4 +1,4 @@
-"""The files in tests/data, which people's tools write, are read with the right values."""
+"""Tests that files in tests/data, which common tools have written, are read with the right values."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def expected(suffix: str = "") -> list[Row]:
 
 
 def read(path: str, **columns: Any) -> tuple[list[Row], list[str]]:
-    """Return the sorted rows of files, and the reasons for which others were rejected."""
+    """Return the sorted valid rows of files, and the reasons of their rejected rows."""
     how = Input(Columns(**columns))
     parts = list(read_files(find_files([DATA / path]).files, how, 1.8e9, 1 << 20))
     rows = [row for part in parts for row in part.rows.select("series_id", "timestamp", "value").rows()]
@@ -53,12 +53,12 @@ def test_files_of_common_tools_are_read_without_settings(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["postgres.csv", "postgres.tsv", "postgres_semicolon.csv"])
-def test_copies_of_a_database_are_read(name: str) -> None:
+def test_files_that_postgresql_exports_are_read(name: str) -> None:
     rows, rejected = read(name, null_values=("\\N",))
     assert (rows, rejected) == (expected(), ["value is missing"])
 
 
-def test_null_values_are_missing_values() -> None:
+def test_the_setting_null_values_marks_cells_as_missing() -> None:
     assert read("pandas_missing.csv")[1] == ["'-' is not a number"]
     rows, rejected = read("pandas_missing.csv", null_values=("-", "n/a"))
     assert rejected == ["value is missing"]
@@ -71,11 +71,11 @@ def test_columns_of_folders_and_files_are_joined_to_series_ids() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["hive/*/*.parquet", "hive/store=*", "**/store=*/*.parquet"])
-def test_patterns_stand_for_the_files_that_match(pattern: str) -> None:
+def test_a_path_pattern_reads_all_matching_files(pattern: str) -> None:
     assert read(pattern, series_id="store") == (expected(), [])
 
 
-def test_a_pattern_without_a_match_is_refused() -> None:
+def test_a_path_pattern_without_a_match_is_refused() -> None:
     with pytest.raises(DataError, match=r"nothing\*\.csv: matches no file or folder"):
         find_files([DATA / "nothing*.csv"])
 

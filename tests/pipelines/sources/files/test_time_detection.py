@@ -1,4 +1,4 @@
-"""The format of a file's times is detected if all rows agree, and refused if two readings are possible."""
+"""Tests that the format of a file's times is detected, and that ambiguous times are refused."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_format_of_times_is_detected(tmp_path: Path, times: list[str], read:
         (["31.1.2010", "1.2.2010 5:00"], "have several forms, such as '31.1.2010' and '1.2.2010 5:00'"),
     ],
 )
-def test_times_with_two_readings_are_refused(tmp_path: Path, times: list[str], readings: str) -> None:
+def test_times_with_two_possible_formats_are_refused(tmp_path: Path, times: list[str], readings: str) -> None:
     path = write(tmp_path, times)
     for read in (tables.check, parts):
         with pytest.raises(DataError) as refused:
@@ -89,13 +89,13 @@ def test_times_with_two_readings_are_refused(tmp_path: Path, times: list[str], r
         assert readings in str(refused.value)
 
 
-def test_the_setting_chooses_one_of_two_readings(tmp_path: Path) -> None:
+def test_the_setting_time_format_resolves_ambiguous_times(tmp_path: Path) -> None:
     path = write(tmp_path, ["1/2/2010", "3/4/2010"])
     for pattern, read in (("%m/%d/%Y", datetime(2010, 1, 2)), ("%d/%m/%Y", datetime(2010, 2, 1))):
         assert times_of(parts(path, Columns(time_format=pattern)))[0] == read
 
 
-def test_a_day_far_down_the_file_decides(tmp_path: Path) -> None:
+def test_a_day_above_12_anywhere_decides_the_time_format(tmp_path: Path) -> None:
     path = write(tmp_path, ["1/2/2010"] * 5_000 + ["1/13/2010"])
     assert set(times_of(parts(path, batch_rows=700))) == {datetime(2010, 1, 2), datetime(2010, 1, 13)}
     write(tmp_path, ["1/2/2010"] * 5_000 + ["1/13/2010", "13/1/2010"])
@@ -103,7 +103,7 @@ def test_a_day_far_down_the_file_decides(tmp_path: Path) -> None:
         parts(path, batch_rows=700)
 
 
-def test_cells_of_no_known_form_are_quarantined(tmp_path: Path) -> None:
+def test_times_of_unknown_format_are_quarantined(tmp_path: Path) -> None:
     (part,) = parts(write(tmp_path, ["soon", "1/31/2010 0:00", "", "2/1/2010 1:00", "44927"]))
     assert times_of([part]) == [datetime(2010, 1, 31), datetime(2010, 2, 1, 1)]
     assert part.rejected["kind"].to_list() == ["is not a time", "time is missing", "is not a time"]
@@ -111,7 +111,7 @@ def test_cells_of_no_known_form_are_quarantined(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("last", ["15000", "100000", "7"])
-def test_numbers_beyond_dates_of_a_spreadsheet_are_no_dates(tmp_path: Path, last: str) -> None:
+def test_numbers_outside_spreadsheet_dates_are_not_read_as_dates(tmp_path: Path, last: str) -> None:
     path = write(tmp_path, ["44927", "44928", last])
     with pytest.raises(DataError, match=r"have several forms|none of the times .* can be read"):
         tables.check(path)
