@@ -98,19 +98,19 @@ class Intervals:
         out, middle = block.out.forecast, self.levels.index(0.5)
         rows = np.array(anchors) - 1
         # The axes of ``network`` are quantile (without the median), anchor, window and series.
-        network = np.stack([np.moveaxis(out[q][..., rows] - out[middle][..., rows], 2, 0) for q in outer])
+        network = np.stack([(out[q][..., rows] - out[middle][..., rows]).transpose(2, 0, 1) for q in outer])
         learned, trust, bands = self._learned_distances(own, block, network)
         to_horizons = by_horizon(anchors, self.horizon)
         # The axes of ``distance`` are horizon, quantile, window and series.
         distance = np.tensordot(to_horizons, learned, axes=(1, 1))
         if not (trust == 1.0).all():
             # The axes of ``network_distance`` are horizon, quantile, window and series.
-            network_distance = np.moveaxis(out[outer] - out[middle], 3, 0)
+            network_distance = (out[outer] - out[middle]).transpose(3, 0, 1, 2)
             distance += np.tensordot(to_horizons, np.float32(1.0) - trust, axes=1)[:, None] * network_distance
         for k, q in enumerate(outer):
             if k:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
-            np.add(out[middle], np.moveaxis(distance[:, k], 0, 2), out=out[q])
+            np.add(out[middle], distance[:, k].transpose(1, 2, 0), out=out[q])
         # Clip the median to the range between the two quantiles next to it.
         # If a lower quantile is above the median, nearly all actuals are above the median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 
 from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
 from forecaster.components.base import Block, Field, series_first, series_last
@@ -158,10 +158,11 @@ def expert_inputs(block: Block, reach: int) -> ExpertInputs:
     windows = len(block.values)
     history = block.history[len(block.history) - windows - reach :]
     # The axes of ``past`` are past window, window and series.
-    past = np.moveaxis(sliding_window_view(history, windows, axis=0), -1, 1)
+    (row, column), shape = history.strides, (reach + 1, windows, history.shape[1])
+    past = as_strided(history, shape, (row, row, column), writeable=False)
     at = block.start[None, :] + np.arange(windows)[:, None]
-    shape = np.moveaxis(block.shape, 1, 0)
-    return ExpertInputs(at, block.values, past, block.last, block.age, block.scale, block.moves, shape)
+    of_season = block.shape.swapaxes(0, 1)
+    return ExpertInputs(at, block.values, past, block.last, block.age, block.scale, block.moves, of_season)
 
 
 def in_scales(far: Floats, scale: Floats) -> Floats32:
