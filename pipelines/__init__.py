@@ -1,4 +1,4 @@
-"""Jobs, sources, sinks and Beam transforms: they read rows, and write forecasts, states and rejected rows."""
+"""Jobs, sources, sinks and Beam transforms, which read rows and write forecasts, states and rejected rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to a schema registry, and the header of Avro messages; shared by the Kafka source and sink."""
+"""Send requests to a schema registry, and define the header of Avro messages, for Kafka source and sink."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
         # A chunk of text that is not UTF-8 has become Binary: convert the other chunks to Binary, too.
         made = [one.cast(pl.Binary) for one in made]
     elif len(kinds) > 1:
-        # A chunk with values that Polars cannot represent has become text: convert the others to text, too.
+        # A chunk with values that Polars cannot represent has become text: convert all to text.
         made = [_as_text(chunk, one) for chunk, one in zip(chunks, made, strict=True)]
     return pl.concat(made).alias(name)
 

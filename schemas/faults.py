@@ -21,7 +21,7 @@ LOCAL = "timestamp local"
 
 
 class Fault(NamedTuple):
-    """A fault that the cells of a column can have.
+    """A fault that a cell can have: how to find its rows, its kind and its sentence for the user.
 
     The attributes are Polars expressions, which compute one result for each row.
 

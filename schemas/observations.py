@@ -67,7 +67,7 @@ class Observation(pa.DataFrameModel):
     event_id: Optional[pl.String] = pa.Field(str_contains=r"\S")  # noqa: UP045 - pandera reads Optional
 
     class Config:
-        """A frame of observations has exactly these columns, in this order."""
+        """Pandera refuses a frame with other columns, or with these columns in another order."""
 
         strict = True
         ordered = True

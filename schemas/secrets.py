@@ -27,7 +27,7 @@ class SecretUrl(SecretStr):
 
 
 class SecretOption(SecretStr):
-    """The value of an option that may be a password.
+    """A value in ``kafka.options``, which may be a password.
 
     Its text is ``***``, except for an empty value and for ``$NAME``, the name of an environment variable,
     which is no secret; these values are shown.

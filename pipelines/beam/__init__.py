@@ -1,4 +1,4 @@
-"""Beam transforms for users' pipelines: read a log, validate rows, forecast a fleet, write forecasts."""
+"""Provide Beam transforms for users' pipelines: read a log, validate rows, forecast, write forecasts."""
 
 from __future__ import annotations
 

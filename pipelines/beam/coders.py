@@ -1,7 +1,7 @@
-"""Coders for Beam: they encode the elements of a pipeline, each of which holds frames of rows, as bytes.
+"""Define coders for Beam, which encode the elements of a pipeline (frames of rows) as bytes.
 
-Each element is a small dataclass, or a bare frame. Between processes its frames are Arrow IPC and its other
-fields are JSON, so nothing is pickled.
+An element is a frame, or a small dataclass with frames. Frames are encoded as Arrow IPC, and other fields as
+JSON, so nothing is pickled.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _LENGTH = struct.Struct("<q")
 
 @dataclass(frozen=True)
 class FleetRows:
-    """An element of a `ForecastFleet` pipeline: rows of one shard, and the ends of their windows.
+    """An element of a `ForecastFleet` pipeline: rows of one shard, and the ends of windows.
 
     Attributes:
         rows: observation frame with ``offset``.
-        ends: the ends of all windows that have a row in the frame that was split, in microseconds, ascending.
+        ends: the ends of all windows with a row in any shard's part of the frame, in microseconds, ascending.
     """
 
     rows: pl.DataFrame
@@ -46,7 +46,7 @@ class ElementCoder(Coder):
         self.kind = kind
 
     def encode(self, value: Any) -> bytes:
-        """Return an element as bytes: the length of a JSON header, the header, and the element's frames."""
+        """Encode an element as bytes: the length of a JSON header, the header, and the element's frames."""
         if self.kind is pl.DataFrame:
             return frame_bytes(value)
         header: dict[str, Any] = {}
@@ -62,7 +62,7 @@ class ElementCoder(Coder):
         return b"".join([_LENGTH.pack(len(head)), head, *buffers])
 
     def decode(self, encoded: bytes) -> Any:
-        """Return the element that `encode` encoded as ``encoded``."""
+        """Decode an element from ``encoded``, the result of `encode`."""
         if self.kind is pl.DataFrame:
             return frame_of(encoded)
         at = _LENGTH.size + _LENGTH.unpack_from(encoded)[0]
@@ -79,14 +79,15 @@ class ElementCoder(Coder):
     def estimate_size(self, value: Any) -> int:
         """Return the size of an element in memory, in bytes.
 
-        Beam calls this method for most elements; the method that it replaces would encode each of them.
+        Beam calls this method for most elements. Without this override, Beam would encode each element to
+        measure it.
         """
         parts = [value] if self.kind is pl.DataFrame else vars(value).values()
         frames = sum(part.estimated_size() for part in parts if isinstance(part, pl.DataFrame))
         return int(frames) + sum(len(part) for part in parts if isinstance(part, bytes))
 
     def is_deterministic(self) -> bool:
-        """Return False, which Beam accepts because an element is never used as a key."""
+        """Return False; Beam requires True only for keys, and elements are never keys."""
         return False
 
     @staticmethod
@@ -106,14 +107,14 @@ class ElementCoder(Coder):
 
 
 def frame_bytes(frame: pl.DataFrame) -> bytes:
-    """Return a frame as the bytes of an Arrow IPC stream."""
+    """Encode a frame as the bytes of an Arrow IPC stream."""
     if not len(frame):
         return _empty_bytes(tuple(frame.schema.items()))
     return _ipc(frame)
 
 
 def frame_of(data: bytes) -> pl.DataFrame:
-    """Return the frame that `frame_bytes` encoded as ``data``."""
+    """Decode a frame from ``data``, the result of `frame_bytes`."""
     if (empty := _empties.get(data)) is not None:
         return empty
     frame = pl.read_ipc_stream(io.BytesIO(data))
@@ -122,8 +123,8 @@ def frame_of(data: bytes) -> pl.DataFrame:
     return frame
 
 
-# Cache empty frames, because most shards get no rows from most polls.
-# Encoding the schema of a frame takes as long as encoding thousands of rows.
+# Cache the bytes of empty frames, because most shards get no rows from most polls.
+# To encode the schema of a frame takes as long as to encode thousands of rows.
 _MOST_EMPTIES = 64
 _empties: dict[bytes, pl.DataFrame] = {}
 

@@ -1,7 +1,7 @@
 """Forecast the series of any Beam source in a user's own pipeline.
 
-Such a source has no log to resume from. So each shard is kept in the state of the engine, and the watermark
-of the engine closes windows: one timer for each shard calls `forecaster.shards.apply.apply`, as the jobs do.
+A Beam source has no log from which Statecast can resume. So the engine's state holds each shard, and the
+engine's watermark closes windows: a timer for each shard calls `forecaster.shards.apply.apply`, as jobs do.
 """
 
 from __future__ import annotations
@@ -143,14 +143,14 @@ def _latest(ends: Iterable[int]) -> int:
 
 @dataclass(frozen=True)
 class _Step:
-    """Opens shards and closes their windows, for the two DoFns of `ForecastFleet` that step shards.
+    """Opens shards and closes their windows; used by the two DoFns of `ForecastFleet` that step shards.
 
     Attributes:
         model: the model.
         shards: the number of shards.
         windows_per_step: the most windows in one call of the network.
         state_table: the state table from which the shards start; None starts cold.
-        pipeline: identifies the pipeline, so that another pipeline in this process reads the table again.
+        pipeline: id of the pipeline; another pipeline in this process reads the table again.
     """
 
     model: Model
@@ -165,7 +165,7 @@ class _Step:
         return self.model.load().window_config.lateness_s * MICROSECONDS
 
     def open(self, number: int) -> Shard:
-        """Return a shard before its first row: with the state table's states, or new states without one."""
+        """Return a shard before its first row, with the states of the state table; without a table, cold."""
         if self.state_table is None:
             return Shard.cold(number, self.shards, self.model.load().initial_state(), ())
         return _table(self.state_table, self.shards, self.pipeline)[number].copy()
@@ -176,7 +176,7 @@ class _Step:
         """Apply rows to a shard, close its windows up to ``end_us``, and yield shards and their outputs."""
         nothing, forecaster = empty_batch(PARTITION, 0), self.model.load()
         frame = pl.concat([nothing.rows, *rows], how="diagonal", rechunk=True)
-        # `rewarm` changes the state only if another model version made it.
+        # `rewarm` only changes a state that another model version has made.
         state = rewarm(forecaster, shard.state)
         shard = replace(shard, state=state, slots=slots_of(state))
         batch = replace(nothing, rows=frame, watermark_us=end_us)
@@ -191,10 +191,10 @@ class _StepShard(beam.DoFn):
 
     def setup(self) -> None:
         self.metrics = RowMetrics()
-        self.lateness_us = self.step.lateness_us  # reading the allowed lateness loads the model's weights
+        self.lateness_us = self.step.lateness_us  # loads the weights of the model
 
     def closed(self, before: Shard, rows: Iterable[pl.DataFrame], end_us: int) -> Iterator[Shard | Any]:
-        """Close the windows up to ``end_us``; yield forecasts and late rows, and at the end the new shard."""
+        """Close the windows up to ``end_us``; yield forecasts and late rows, and finally the new shard."""
         shard = before
         for after, output in self.step.close(before, rows, end_us):
             shard = after
@@ -221,9 +221,9 @@ class _StepAtWatermark(_StepShard):
 
     SHARD = ReadModifyWriteStateSpec("shard", BytesCoder())
     ROWS = BagStateSpec("rows", ElementCoder(pl.DataFrame))
-    # The ends of the open windows that have a row, in microseconds (int64), ascending.
+    # The ends of open windows with a row, in microseconds (int64), ascending.
     ENDS = ReadModifyWriteStateSpec("ends", BytesCoder())
-    # This timer is set to the earliest end of an open window that has a row, plus the allowed lateness.
+    # The timer is set to the earliest of these ends plus the allowed lateness.
     CLOSE = TimerSpec("close", TimeDomain.WATERMARK)
 
     def process(

@@ -1,4 +1,4 @@
-"""Beam transforms that collect the rows of any source into frames, and split the frames by shard."""
+"""Define Beam transforms that collect the rows of any source into frames, and split frames by shard."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class SplitRows(beam.PTransform[Any, Any]):
 
 
 class _Gather(beam.DoFn):
-    """Convert the rows, frames and batches of a Beam bundle to frames of rows.
+    """Convert single rows, frames and batches of a Beam bundle to frames of rows.
 
-    Each frame has the earliest event time of its rows, so that the watermark does not pass any of them.
+    Each frame gets the earliest event time of its rows, so that the watermark does not pass any of the rows.
     """
 
     def start_bundle(self) -> None:
@@ -94,13 +94,13 @@ class _Gather(beam.DoFn):
 
 
 def _frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """Return rows as a frame that has all required columns; a column that no row has is empty."""
+    """Convert rows to a frame with all required columns; a column that no row has is empty."""
     names = dict.fromkeys((*observations.SCHEMA, *(name for row in rows for name in row)))
     return pl.DataFrame([_column(name, [row.get(name) for row in rows]) for name in names])
 
 
 def _column(name: str, cells: list[Any]) -> pl.Series:
-    """Return cells as a column, or as a column of text if the cells have different types."""
+    """Convert cells to a column; if the cells have different types, the column holds text."""
     try:
         return pl.Series(name, cells)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
@@ -108,7 +108,7 @@ def _column(name: str, cells: list[Any]) -> pl.Series:
 
 
 class _SplitRows(beam.DoFn):
-    """Split rows by shard; every shard also gets the ends of all windows that have a row of any shard."""
+    """Split rows by shard; every shard also gets the ends of all windows with a row in any shard."""
 
     splitter: Splitter
 

@@ -1,7 +1,7 @@
-"""Beam's counters of rows and forecasts, which engines show on their pages and pipelines return.
+"""Count rows and forecasts in Beam's counters, which engines show and pipelines return.
 
-The counters are in the namespace ``statecast``. A bundle that fails and runs again counts once, because Beam
-adds up the counters of finished bundles only.
+The counters are in the namespace ``statecast``. Beam adds up the counters of finished bundles only, so a
+bundle that fails and runs again counts once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipelines.sinks.counters import ROWS_BY_OUTCOME, TOTALS
 
 NAMESPACE: Final = "statecast"
 
-# Each series-step issues one forecast. So Beam's counter of series-steps is named "forecasts".
+# A step of a series issues one forecast, so Beam's counter of these steps is named "forecasts".
 _NAMES: Final = {"series_steps": "forecasts"}
 _VALUES: Final = {
     **{f"rows_{outcome}": value for outcome, value in ROWS_BY_OUTCOME.items()},
@@ -35,8 +35,7 @@ class RowMetrics:
     def add(self, before: Counts, after: Counts) -> None:
         """Add the difference between a shard's counts ``before`` and ``after`` to Beam's counters.
 
-        Call this only in a method of a DoFn, because Beam finds the counters of a bundle by the thread that
-        runs the bundle.
+        Call this only in a method of a DoFn: Beam finds the counters of a bundle by its thread.
         """
         for name, value in _VALUES.items():
             if difference := value(after) - value(before):

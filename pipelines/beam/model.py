@@ -1,4 +1,4 @@
-"""The model of a Beam pipeline: the workers get it as bytes, or load it from a file or from MLflow."""
+"""Pass a model to the workers of a Beam pipeline: as bytes, or as a reference to a file or to MLflow."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pipelines.storage import Location, location
 from pipelines.workers.step_settings import encode_covariates, forecaster_of
 from schemas.errors import ModelError
 
-# A text that begins with one of these prefixes refers to a model in MLflow. Other URLs name a file.
+# A text with one of these prefixes refers to a model in MLflow; other URLs name a file.
 _REFERENCES = ("models:/", "runs:/")
 
 
 class Model(Protocol):
-    """The model of a pipeline, sent to each worker, which calls `load` to get the forecaster."""
+    """The model of a pipeline; each worker receives it, and calls `load` to get the forecaster."""
 
     def load(self) -> Forecaster:
         """Return the forecaster; the first call in a process loads it, later calls reuse it.
@@ -52,7 +52,7 @@ class WeightsElsewhere:
         place: the file that `Forecaster.save` wrote, or its folder, as a path or as the URL of an object
             store; or a reference to a model that `Registry.load` accepts.
         tracking_uri: the MLflow store from which a reference is loaded.
-        pipeline: identifies the pipeline, so that another pipeline in this process loads the model again.
+        pipeline: id of the pipeline; another pipeline in this process loads the model again.
     """
 
     place: Path | str
@@ -76,7 +76,7 @@ def _load(model: WeightsElsewhere) -> Forecaster:
     place = model.place
     if isinstance(place, Path) or Path(place).name == FILE_NAME or _is_url(place):
         return _load_file(location(place))
-    from forecaster import Registry  # Import late, because MLflow takes seconds to import.
+    from forecaster import Registry  # imported here because MLflow takes seconds to import
 
     return Registry(model.tracking_uri).load(place)
 

@@ -1,12 +1,12 @@
 """Read a log in a Beam pipeline: a splittable DoFn, or on Flink a timer, emits the batches of the log.
 
-Up to 2.70, Beam's Flink runner keeps each deferred remainder of a splittable DoFn in a column family of its
-own in RocksDB and removes none (github.com/apache/beam/issues/27648). A stream defers several times a second,
-every checkpoint holds all of these column families, and Flink accepts 32,767 of them. A timer always has the
-same name, so on Flink a timer reads the log.
+On Flink a timer reads the log, because of an error of Beam up to 2.70 (github.com/apache/beam/issues/27648):
+its Flink runner keeps each deferred remainder of a splittable DoFn in a new column family of RocksDB, and
+never removes it. A stream defers several times a second, and Flink accepts 32,767 column families. A timer
+needs only one.
 
-This timer is an event-time timer. Flink's watermark is at its end once the only input element is in, so the
-timer fires as soon as it is set. The runner would drop a processing-time timer there, as late.
+The timer is an event-time timer. After the only input element, Flink's watermark is at its end, so the timer
+fires as soon as it is set. The runner would drop a processing-time timer as late.
 """
 
 from __future__ import annotations
@@ -98,11 +98,11 @@ class ReadLog(beam.PTransform[Any, Any]):
 
 @dataclass(frozen=True)
 class _Position:
-    """The position in a log from which reading continues: a place and a watermark for each partition.
+    """The position in a log from which reading continues: an offset and a watermark for each partition.
 
     Attributes:
-        places: the place from which each partition is read on.
-        watermarks_us: the watermark of each partition; None before its first watermark.
+        places: the position from which each partition is read on.
+        watermarks_us: the watermark of each partition so far; None before its first watermark.
     """
 
     places: Positions
@@ -110,21 +110,21 @@ class _Position:
 
     @staticmethod
     def start(places: Positions) -> _Position:
-        """Return the position at which reading starts, from the place in each partition."""
+        """Return the position at which reading starts, from the positions in the partitions."""
         return _Position(places, {name: place.watermark_us for name, place in places.items()})
 
     @staticmethod
     def decoded(text: str) -> _Position:
-        """Return the position that `encoded` returned as ``text``."""
+        """Decode a position from ``text``, the result of `encoded`."""
         places, watermarks = json.loads(text)
         return _Position({name: _place(*fields) for name, fields in places.items()}, watermarks)
 
     def encoded(self) -> str:
-        """Return the position as JSON."""
+        """Encode the position as JSON."""
         return json.dumps([self.places, self.watermarks_us], separators=(",", ":"))
 
     def after(self, batch: Batch) -> _Position:
-        """Return this position with the watermark of one partition moved on to the end of ``batch``."""
+        """Return this position, but with the watermark after ``batch`` for the partition of the batch."""
         after_us = largest_watermark((self.watermarks_us.get(batch.partition), batch.watermark_us))
         return replace(self, watermarks_us={**self.watermarks_us, batch.partition: after_us})
 
@@ -134,7 +134,7 @@ def _place(offset: int, us: int | None, cuts: list[int], *rest: Any) -> Position
 
 
 class _PlacesTracker(RestrictionTracker):
-    """Beam's tracker of a position in the log; the rest of the log can be deferred but not split."""
+    """Beam's tracker of a position in the log; reading can be deferred, but the log cannot be split."""
 
     def __init__(self, places: str) -> None:
         self.places = places
@@ -198,10 +198,10 @@ class _ReadBatches(beam.DoFn):
         self.reader = Reader(as_log(read.source), read.stop_file, read.snapshot_every_s, read.applied)
 
     def next(self, places: Positions) -> Read:
-        """Return the next batches of the log, after a short wait if there are none yet.
+        """Return the next batches of the log; if there are none yet, wait a short time for them.
 
-        A short wait is done here, because a return to the engine costs more. A long wait is left to the
-        engine, because Prism requests the progress of a bundle ten times a second while the bundle runs.
+        This method waits for a short time only. It then returns without batches, and the engine waits: while
+        a method runs, Prism requests its progress ten times a second.
         """
         until_s = time.monotonic() + LONGEST_WAIT_S
         with self._errors_stored():
@@ -242,7 +242,7 @@ class _ReadByDeferral(_ReadBatches):
             tracker.defer_remainder(Duration.of(round(read.wait_s, 3)) if read.wait_s else None)
 
     def _stamped(self, batches: Sequence[Batch], position: _Position) -> tuple[list[Any], _Position]:
-        """Return the batches, each stamped with the watermark before it, and the position after the last."""
+        """Return the batches, each with the watermark before it as timestamp, and the position after them."""
         if not self.read.moves_watermark:
             return [*batches], position
         stamped: list[Any] = []
@@ -281,6 +281,6 @@ class _ReadByTimer(_ReadBatches):
         yield from read.batches
         if not read.ended:
             position.write(replace(at, places=read.places).encoded())
-            # Do not wait here but at the next call, because the engine passes batches on after this call.
+            # Wait at the next call and not here, because the engine passes the batches on after this call.
             self.due_s = time.monotonic() + read.wait_s
             again.set(_AT_ONCE)

@@ -1,4 +1,4 @@
-"""Beam transforms of a job, after its source: split each batch by shard, and step the shards."""
+"""Define the Beam transforms of a job after its source: split batches by shard, and step the shards."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from schemas.errors import EngineError
 class SplitBatches(beam.PTransform[Any, Any]):
     """Split each batch into one part for each shard: ``PCollection[Batch] -> PCollection[Sharded]``.
 
-    Every shard that follows the partition gets a part, even if it has no rows but only offsets and a
-    watermark.
+    Every shard that follows the partition gets a part. A part without rows still has offsets and a watermark.
 
     Attributes:
         shards: the number of shards.
@@ -75,8 +74,8 @@ class StepShards(beam.PTransform[Any, Any]):
 
 
 class _StepShard(beam.DoFn):
-    # A worker writes the Beam state "opened" when it first opens a shard.
-    # If another worker finds this state, the first worker is lost, together with the shard in its memory.
+    # A worker writes the Beam state "opened" of a shard when it first opens the shard.
+    # If a worker finds this state for a new shard, the earlier worker with the shard in memory is lost.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
     # The timer "wait" is never set. It is declared only to save a core on Prism (2.77.0, `stage.Execute`):
@@ -112,7 +111,7 @@ class _StepShard(beam.DoFn):
 
     @on_timer(WAIT)
     def on_wait(self) -> None:
-        """Do nothing: the timer `WAIT` is never set, so this method is never called."""
+        """Do nothing; this method is never called, because the timer `WAIT` is never set."""
 
     def start_bundle(self) -> None:
         self.has_ended = False
@@ -120,10 +119,10 @@ class _StepShard(beam.DoFn):
     def finish_bundle(self) -> None:
         """Add the shards' new counts to Beam's counters; in the last bundle, first wait for the threads.
 
-        The last snapshots are written when the last bundle ends. If every bundle waited, the threads would
-        wait for the engine. So a thread may apply a batch after the batch's bundle has ended. A later bundle
-        adds the counts of that batch, and raises an error of the thread. That bundle may have batches of
-        other shards only; therefore each bundle adds the counts of all shards of this process.
+        Other bundles do not wait, because the threads would be idle until the engine sends the next bundle.
+        So a thread may apply a batch after the bundle of the batch has ended. A later bundle then adds the
+        counts of this batch, or raises the error of the thread. The later bundle may have no batches of the
+        same shard, so each bundle adds the counts of all shards of this process.
         """
         if self.has_ended:
             with store_worker_error(self.settings.output):

@@ -1,4 +1,4 @@
-"""Beam transform that validates raw rows, and separates observations from rejected rows."""
+"""Define a Beam transform that validates raw rows, and separates observations from rejected rows."""
 
 from __future__ import annotations
 

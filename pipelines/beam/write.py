@@ -1,8 +1,7 @@
 """Write forecasts and rejected rows of a Beam pipeline into files that a rerun replaces.
 
-A file is complete or absent, and its name is computed from the identities of its rows. A bundle that an
-engine runs again therefore replaces its own files. `pipelines.read_forecasts` and
-`pipelines.read_quarantine` read the files.
+A file is complete or absent. Its name is computed from the identities of its rows, so a bundle that an engine
+runs again replaces its files. `pipelines.read_forecasts` and `pipelines.read_quarantine` read the files.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from schemas import quarantine
 from schemas.errors import OutputError
 from schemas.forecasts import IDENTITY
 
-_DIGITS = 20  # A file's name has this many hex digits of a digest: 80 bits, so equal names are very unlikely.
+_DIGITS = 20  # number of hex digits of the digest in a file's name: 80 bits, so equal names are very unlikely
 
 
 @dataclass
@@ -136,7 +135,7 @@ def _write(folder: Location, name: str, rows: pl.DataFrame, format_: Format) -> 
     try:
         make_folder(folder)
         write_whole(path, partial(_put, rows, format_), kept=True)
-    # A full disk raises one of these errors.
+    # for example, the disk is full
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise OutputError(f"{path}: cannot be written: {reason}") from error

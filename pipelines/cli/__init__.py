@@ -1,4 +1,4 @@
-"""The command line, ``statecast``. It imports fast: each command imports its packages when it runs."""
+"""Define the command line ``statecast``; each command imports its packages when it runs, to start fast."""
 
 from pipelines.cli.app import main
 

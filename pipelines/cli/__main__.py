@@ -1,4 +1,4 @@
-"""Run the command line with ``python -m pipelines.cli`` where ``statecast`` is not on the PATH."""
+"""Run the command line as ``python -m pipelines.cli``, for machines without ``statecast`` on the PATH."""
 
 from pipelines.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The `statecast` application: it registers all commands, and turns errors into one line and an exit code."""
+"""Register all commands of ``statecast``, and convert each error to one line and an exit code."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ _TABLES: dict[str, Callable[..., None]] = {
 def _offer(to: typer.Typer, commands: dict[str, Callable[..., None]]) -> None:
     """Add commands to the application; the docstring of each command becomes its help text.
 
-    The line breaks within a paragraph are removed, because the terminal breaks the lines to its own width.
+    Line breaks within a paragraph are removed, because each terminal has another width.
     """
     for name, command in commands.items():
         paragraphs = (command.__doc__ or "").split("\n\n")
@@ -141,8 +141,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _raise_interrupt)
     code = run()
     if code > 128:
-        # After Ctrl-C the user expects the prompt at once.
-        # So do not wait for worker threads, which would first finish their bundles.
+        # After a signal, do not end with `sys.exit`,
+        # because it would wait until worker threads have finished their bundles.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -163,17 +163,17 @@ def run(arguments: list[str] | None = None) -> int:
     """
     try:
         code = _command()(arguments, prog_name="statecast", standalone_mode=False)
-        if code == 128 + signal.SIGINT:  # Typer returns this code if a command raises KeyboardInterrupt.
+        if code == 128 + signal.SIGINT:  # typer returns this code if a command raises KeyboardInterrupt
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except StatecastError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _report_interrupt()
-    except BrokenPipeError:  # the reader of stdout has closed it, as `head` does in `statecast ... | head`
+    except BrokenPipeError:  # the program that read stdout has ended, as in `statecast ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # For example, the disk is full, or a folder was deleted.
+    except OSError as error:  # for example, the disk is full, or a folder was deleted
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", OutputError.exit_code)
     except Exception as error:
@@ -185,7 +185,7 @@ def run(arguments: list[str] | None = None) -> int:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         return _fail(f"a bug, please report it: {what} (STATECAST_LOG=DEBUG shows where)", 1)
     except BaseException as error:
-        if "KeyboardInterrupt" in str(error):  # Polars raises a panic if Ctrl-C arrives during its work.
+        if "KeyboardInterrupt" in str(error):  # Ctrl-C during work of Polars raises a panic with this text
             return _report_interrupt()
         raise
 
@@ -230,7 +230,7 @@ class _Masking(logging.Formatter):
 def _print_stack_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print the stack trace of an uncaught error to stderr, with the passwords of URLs masked.
 
-    Errors reach this hook only if STATECAST_LOG turns logging on; otherwise `run` prints one line for them.
+    This hook gets errors only if STATECAST_LOG turns logging on. Otherwise `run` prints them as one line.
     """
     sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
 
@@ -243,8 +243,8 @@ def _configure_logging() -> None:
     """Set up logging as STATECAST_LOG requests; without it, libraries print no log lines and no warnings."""
     level = logging.getLevelNamesMapping().get(_log_level(), logging.ERROR)
     is_on = level < logging.ERROR
-    # By default log nothing, not even errors, because the command itself reports an error, in one line.
-    # Beam would log every exception with a stack trace, and a thread that dies would print another one.
+    # By default log nothing, not even errors, because the command itself reports its error in one line.
+    # Otherwise Beam would log each exception with a stack trace, and each failed thread would print another.
     logging.basicConfig(level=level if is_on else logging.CRITICAL)
     logging.getLogger().handlers[0].setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))
     sys.excepthook = _print_stack_trace

@@ -111,9 +111,8 @@ def cold_start(
 
     name = model or job.mlflow.model
     forecaster = load_model(name, job, out)
-    observed = (
-        forecaster.covariates.features.observed
-    )  # new series have no observed covariates, so do not report observed covariates as missing
+    # New series have no observed covariates, so do not report these as missing.
+    observed = forecaster.covariates.features.observed
     tables = job.covariates.model_copy(update={"static": str(series), "observed": observed})
     table = read_tables(tables).static
     assert table is not None
@@ -145,7 +144,7 @@ _PRINTED_COLUMNS = ("series_id", "forecast")
 
 
 def _format_of(output: Path) -> Format:
-    """Return the format of the output file, by its suffix.
+    """Return the format of the output file, according to its suffix.
 
     Raises:
         ConfigError: the suffix is neither .parquet nor .jsonl.

@@ -1,4 +1,4 @@
-"""The output of the commands: progress bars, tables and counts on a terminal, or one JSON object."""
+"""Print the output of commands: progress bars, tables and counts on a terminal, or one JSON object."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def error_console(stream: TextIO) -> Console:
 
 
 class Out:
-    """The output of one command: text on stdout, progress on stderr; with ``--json``, an object on stdout."""
+    """The output of a command: progress on stderr, and on stdout text, or with ``--json`` an object."""
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
@@ -67,7 +67,7 @@ class Out:
 
         Args:
             what: description beside the bar.
-            unit: name of what is counted, in the plural.
+            unit: name of the counted things, in the plural.
             total: amount at which the task is complete; None if it is unknown.
         """
         columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
@@ -81,9 +81,9 @@ class Out:
 def silence_workers() -> None:
     """Discard the stack traces that Beam's worker threads print, unless STATECAST_LOG turns logging on.
 
-    The command reports the error itself, in one line. The workers call ``print(..., file=sys.stderr)``, and
-    Beam has no setting for that stream. So this function replaces the name ``print`` in their modules only:
-    a different `sys.stderr` would silence all threads.
+    The command itself reports the error in one line. Beam's workers call ``print(..., file=sys.stderr)``,
+    which no setting of Beam turns off. So this function replaces ``print`` in the modules of the workers. To
+    replace `sys.stderr` instead would silence all threads.
     """
     if logging.getLogger().level < logging.CRITICAL:
         return
@@ -94,7 +94,7 @@ def silence_workers() -> None:
 
 
 def _discard(*_: object, **__: object) -> None:
-    """Ignore the arguments; this replaces `print` where a stack trace would be printed."""
+    """Ignore the arguments; this function replaces `print` in Beam's worker modules."""
 
 
 class Bar:
@@ -212,7 +212,7 @@ def _quality_lines(counts: Counts) -> list[str]:
 
 
 def scores_table(scores: pl.DataFrame, horizons: Sequence[int] | None = None) -> Table:
-    """Return a table of mean absolute errors by horizon (rows) and model (columns), the best in bold.
+    """Return a table of mean absolute errors by horizon (rows) and model (columns), with the best in bold.
 
     Args:
         scores: frame with ``model``, ``horizon`` and ``mae``.
@@ -235,6 +235,6 @@ def scores_table(scores: pl.DataFrame, horizons: Sequence[int] | None = None) ->
 
 
 def show_scores(to: Out, scores: pl.DataFrame, title: str, horizons: Sequence[int] | None = None) -> None:
-    """Print a title, and below it the table of scores that `scores_table` returns."""
+    """Print a title and the table of scores from `scores_table`."""
     to.say(title)
     to.console.print(scores_table(scores, horizons))

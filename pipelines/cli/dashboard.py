@@ -45,6 +45,6 @@ def dashboard(
         out.result({"url": url, "output": output})
         try:
             server_of(make_app(OutputView(folder), host)).run(sockets=[listener])
-        # uvicorn raises KeyboardInterrupt again after it has closed its connections
+        # After Ctrl-C, uvicorn closes its connections and raises KeyboardInterrupt again.
         except KeyboardInterrupt:
             return

@@ -88,7 +88,7 @@ def demo(
 
 
 def _choose_runner(out: Out) -> Runner:
-    """Return the engine of the streams, and print its name, or why they run in process."""
+    """Return the engine of the streams; print its name, or why the streams run in process."""
     from pipelines.cli.engine import choose_engine
     from pipelines.settings.config import JobsConfig
 
@@ -100,7 +100,7 @@ def _choose_runner(out: Out) -> Runner:
 
 
 def _show_next(out: Out, ended: DemoOutcome) -> None:
-    """Print where the results are, and three things to try with the user's own file."""
+    """Print the paths of the results, and three commands to try with the user's own file."""
     from pipelines.examples.demo import CELLS, SHOWN_SERIES
 
     stream = f"{ended.folder}/{CELLS[0]}/stream"

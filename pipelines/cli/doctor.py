@@ -38,7 +38,8 @@ class Check:
         name: subject of the check, such as ``Python``.
         ok: whether Statecast works without a fix.
         found: what the check found, in a few words.
-        fix: what the user should do if ``ok`` is false, or can do to enable more; empty if nothing.
+        fix: what the user should do if ``ok`` is False, or can do to enable more; "" if there is nothing to
+            do.
     """
 
     name: str
@@ -72,7 +73,7 @@ def diagnose(
 
 
 def _run_check(name: str, check: Callable[[], Check]) -> Check:
-    """Run a check and return its result; an error that the check raises is returned as a failed check."""
+    """Run a check and return its result; if the check raises an error, return a failed check."""
     try:
         return check()
     except StatecastError as error:
@@ -101,7 +102,7 @@ def _packages() -> Iterator[Check]:
 def _required() -> list[str]:
     try:
         lines = requires("statecast") or []
-    except PackageNotFoundError:  # statecast is not installed but imported from a checkout
+    except PackageNotFoundError:  # statecast is imported from a checkout and not installed
         return ["apache-beam", "mlflow", "pandera", "polars", "torch"]
     return sorted(re.split(r"[^\w.-]", line)[0] for line in lines if "extra ==" not in line)
 

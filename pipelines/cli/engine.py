@@ -1,6 +1,6 @@
-"""Choose the engine that a job runs on, from its options and its job file, before the job itself is loaded.
+"""Choose the engine of a job from its options and its job file.
 
-The module imports torch and Beam only to reach a Flink cluster or to check options of Beam.
+This module imports torch and Beam only to reach a Flink cluster or to check options of Beam.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def split_beam_options(data: list[str] | None) -> tuple[list[str] | None, tuple[
     """Split the arguments of a command into DATA and the Beam options that were given after ``--``.
 
     typer appends the words after ``--`` to DATA, so DATA ends at the first word that begins with ``--``. A
-    word after an option without ``=`` is the value of that option. Both are joined with ``=`` into one word,
-    so that Beam refuses a value for an option that takes none.
+    word after an option without ``=`` is the value of this option. The option and the value are joined with
+    ``=``, so that Beam refuses a value for an option that takes none.
 
     Raises:
         ConfigError: Statecast sets an option itself, or a word is neither an option nor a value.
@@ -106,20 +106,20 @@ def choose_engine(
 
 
 def _check_beam(options: tuple[str, ...]) -> None:
-    """Raise ConfigError for an option that Beam refuses; without this check, Beam would exit the process.
+    """Raise ConfigError for an option that Beam refuses; Beam itself would exit the process.
 
-    Options that Beam does not define pass, because the runner may define them.
+    Options that Beam does not define are accepted, because the runner may define them.
     """
     from apache_beam.options.pipeline_options import PipelineOptions
 
     typed = f"-- {' '.join(options)}"
-    if {"-h", "--help"} & {*options}:  # With these options, Beam would print its help and run no job.
+    if {"-h", "--help"} & {*options}:  # with these options, Beam prints its help and runs no job
         raise ConfigError(f"{typed}: not an option of a job; Beam's documentation lists the options")
 
     def refuse(line: str) -> NoReturn:
         raise ConfigError(f"{typed}: {line}")
 
-    # Replace the method `error` of Beam's parser, because argparse would print the error.
+    # Replace the method `error` of Beam's parser, because the original method prints and exits.
     PipelineOptions([*options]).get_all_options(
         add_extra_args_fn=lambda parser: setattr(parser, "error", refuse)
     )
@@ -135,7 +135,7 @@ def engine_fields(runner: Runner, jobs: JobsConfig, beam_options: tuple[str, ...
 
 
 def with_absolute_paths(job: JobConfig) -> JobConfig:
-    """Return a job with absolute paths if its Flink workers may run in other working folders."""
+    """Return a job; make its paths absolute if its Flink workers may have another working folder."""
     if job.jobs.runner != "flink" or not job.jobs.flink_workers:
         return job
     paths = tuple(str(Path(path).absolute()) for path in job.data.paths)

@@ -35,7 +35,7 @@ def evaluate_rolling(
     Args:
         config: settings of the job.
         horizons: horizons that are scored.
-        train_rows: number of first rows, which the network is trained on.
+        train_rows: number of rows at the beginning, on which the network is trained.
         test: first test row, and one past the last; None takes the default.
         normalize: ``train`` scales each series by its training rows.
         name: name of the MLflow run.
@@ -108,7 +108,7 @@ def _shown(table: ReportTable) -> Table:
     """Convert a table of the report to a table for the terminal, with the best numbers in bold."""
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in table.head:
-        # Shorten the names, so that nine columns fit a terminal of 80 characters.
+        # shorten the names, so that nine columns fit a terminal of 80 characters
         short = {"coverage_90": "in\n90 %", "width_90": "width\n90 %"}.get(name, name)
         is_first = name == table.head[0]
         shown.add_column(

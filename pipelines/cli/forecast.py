@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipelines.jobs.file_forecast import FileForecast
 
 _SHOWN_ROWS = 24
-_HISTORY = 3  # shown windows before the forecasts, as a multiple of the horizon
+_HISTORY = 3  # number of windows shown before the forecasts, as a multiple of the horizon
 
 
 def forecast(
@@ -175,7 +175,7 @@ def _show(out: Out, found: FileForecast, output: Path | None) -> None:
         sys.stdout.write(with_text_times(found.forecasts).write_csv())
     elif output is None:
         _show_first(out, found)
-    say = out.notice if is_piped else out.say  # a pipe gets only rows, so the other lines go to stderr
+    say = out.notice if is_piped else out.say  # a pipe must get only rows on stdout
     used = found.rows - found.duplicates
     say(
         f"{found.rows + found.quarantined:,} rows in = {used:,} used + {found.quarantined:,} quarantined "
@@ -247,7 +247,7 @@ def _mean_errors(found: FileForecast) -> dict[str, float]:
 
 
 def _backtest_line(found: FileForecast) -> str:
-    """Return one line with the error of the model in its backtest, and the error of seasonal naive."""
+    """Return a line with the backtest errors of the model and of seasonal naive."""
     errors = _mean_errors(found)
     if not errors:
         return "no backtest: too few windows to hold some out"

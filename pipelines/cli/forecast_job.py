@@ -1,4 +1,4 @@
-"""What ``statecast backfill`` and ``statecast stream`` share: load the model, show progress and outcome."""
+"""Load the model and show progress and outcome, for ``statecast backfill`` and ``statecast stream``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipelines.settings.config import JobConfig
     from pipelines.sinks.numbers import JobNumbers
 
-# With fewer rows than this, the share of quarantined rows is too noisy for a warning.
+# with fewer rows than this, the share of quarantined rows is too noisy for a warning
 _ENOUGH_ROWS = 1_000
 
 
@@ -46,9 +46,9 @@ def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:
 
 
 def load_first_version(folder: Location, alias: Alias) -> Forecaster | None:
-    """Return the model version with which a stream that follows an alias began; None before its first run.
+    """Return the first model version of a stream that follows an alias; None before its first run.
 
-    The version is read from the output folder, so that the stream resumes even if the alias now names a
+    The version is read from the output folder, so that the stream can resume even if the alias now names a
     broken version.
 
     Raises:
@@ -102,7 +102,7 @@ def check_start_table(table: Location | None, forecaster: Forecaster, out: Out) 
 def show_and_serve(
     out: Out, what: str, metrics_port: str | None, max_quarantined: float = 1.0
 ) -> Iterator[Callable[[JobNumbers], None]]:
-    """Show a job's progress in a ``with`` block; if a port is given, serve its numbers to Prometheus.
+    """Show a job's progress in a ``with`` block; if a port is given, serve the job's numbers to Prometheus.
 
     Args:
         out: output that the job is shown on.
@@ -147,7 +147,7 @@ def show_and_serve(
 
 
 def print_end(outcome: Outcome, out: Out, sent_to: str | None = None, *, is_resume: bool = False) -> None:
-    """Print the outcome of a job, and where its forecasts and its state table are.
+    """Print the outcome of a job, and the paths of its forecasts and its state table.
 
     Raises:
         StatecastError: a row was read and has no outcome.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from forecaster.labelling.config import LabelConfig
     from pipelines.settings.config import JobConfig
 
-# `--set` accepts this setting of the job, and all settings of the network.
+# `--set` of `statecast label` accepts this setting of the job, and all settings of the network.
 _SHARE = "data.max_quarantined"
 _EXAMPLES = ("vowels", "anomalies")
 
@@ -103,7 +103,7 @@ def label(
 
 
 def _assigned(settings: list[str] | None, *, shared: bool) -> list[str]:
-    """Return the ``--set`` values of the job's setting if ``shared``, or else those of the network."""
+    """Return the values of ``--set`` for the job if ``shared``, otherwise the values for the network."""
     return [text for text in settings or [] if (text.partition("=")[0].strip() == _SHARE) == shared]
 
 
@@ -133,7 +133,7 @@ def _label_config(settings: list[str], **options: object) -> LabelConfig:
 
 
 def _job_of(job: JobConfig) -> JobConfig:
-    """Return the job with ``statecast-labels`` as its experiment, unless the environment names another."""
+    """Return the job with the experiment ``statecast-labels``, unless the environment names another one."""
     if "experiment" in job.mlflow.model_fields_set:
         return job
     mlflow = job.mlflow.model_copy(update={"experiment": "statecast-labels"})

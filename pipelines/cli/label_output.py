@@ -1,4 +1,4 @@
-"""The output of ``statecast label`` on the terminal."""
+"""Print the result of ``statecast label`` on the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Show a running job: as a few lines that are updated in place on a terminal, else as lines of JSON."""
+"""Show a running job: on a terminal as a few lines that are updated in place, otherwise as lines of JSON."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ LINE_EVERY_S: Final = 10.0
 _FRAMES_PER_S = 2
 _RATE_OVER_S = 10.0
 _REASONS = 3
-_LARGE_DRIFT = 0.25  # The common threshold of a large change, as a population stability index.
+_LARGE_DRIFT = 0.25  # a population stability index above this is commonly called a large change
 _SPANS = ((365.25 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "min"))
 
 
 @contextmanager
 def show_live(out: Out, what: str) -> Iterator[Callable[[JobNumbers], None]]:
-    """Show a job on stderr while the ``with`` block runs: as a `View` on a terminal, else as `Lines`.
+    """Show a job on stderr while the ``with`` block runs: on a terminal as a `View`, otherwise as `Lines`.
 
-    With ``--json`` it is always `Lines`, because a program reads the output.
+    With ``--json``, the job is always shown as `Lines`, because a program reads the output.
 
     Args:
         out: output of the command.
@@ -57,15 +57,15 @@ def show_live(out: Out, what: str) -> Iterator[Callable[[JobNumbers], None]]:
 
 
 class Rate:
-    """Measures how many series-steps a job makes per second, over the last ten seconds."""
+    """Measures how many steps of single series a job makes per second, over the last ten seconds."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
     def take(self, now_s: float, steps: int) -> None:
-        """Record that the job has made ``steps`` series-steps in total at the time ``now_s``.
+        """Record the total number of steps of the job at the time ``now_s``.
 
-        The first reading is only a baseline, since the counter of a resumed job includes earlier runs.
+        The first number is only a baseline, because the total of a resumed job includes earlier runs.
         """
         if not steps:
             return
@@ -75,7 +75,7 @@ class Rate:
 
     @property
     def per_s(self) -> float | None:
-        """The series-steps per second; None until the counter has been read twice."""
+        """The steps per second; None until two totals are recorded."""
         if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:
             return None
         (began_s, before), (ended_s, after) = self._seen[0], self._seen[-1]
@@ -104,7 +104,7 @@ class Lines:
         self.rate = Rate()
 
     def take(self, numbers: JobNumbers) -> None:
-        """Take the job's current numbers, and write a line if the last line is ten seconds old."""
+        """Write the job's current numbers as a line, if the last line is at least ten seconds old."""
         now_s = self.clock()
         self.rate.take(now_s, numbers.counts.series_steps)
         if now_s - self.last_line_s < LINE_EVERY_S:
@@ -144,12 +144,12 @@ class View:
         self.spinner = Spinner("dots", style="cyan")
 
     def take(self, numbers: JobNumbers) -> None:
-        """Take the current numbers of the job for the next `render`."""
+        """Store the current numbers of the job for the next `render`."""
         self.numbers = numbers
         self.rate.take(self.clock(), numbers.counts.series_steps)
 
     def render(self) -> RenderableType:
-        """Return the lines of the view, with the numbers that `take` got last."""
+        """Return the lines of the view, with the latest numbers from `take`."""
         head = Table.grid(padding=(0, 1))
         head.add_row(
             self.spinner, Text(self.what, "bold"), Text(_elapsed(self.clock() - self.began_s), "dim")
@@ -203,7 +203,7 @@ def _body_rows(n: JobNumbers, per_s: float | None, now_s: float) -> Iterator[tup
 
 
 def _quality_rows(n: JobNumbers) -> Iterator[tuple[str, Text]]:
-    """Yield one line for each model version and horizon with its scores, and one for each input's drift."""
+    """Yield a line of scores for each model version and horizon, and a line of drift for each input."""
     for version, by_horizon in n.counts.scores.items():
         label = "quality"
         for horizon, sums in sorted(by_horizon.items()):
@@ -270,7 +270,7 @@ def _utc_time(us: int) -> str:
     try:
         return f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d %H:%M:%S}".removesuffix(":00") + " UTC"
     except (OverflowError, ValueError, OSError):
-        return "the end"  # The watermark of a source that has ended is beyond the years of `datetime`.
+        return "the end"  # the watermark of an ended source is after all years of `datetime`
 
 
 def _elapsed(seconds: float) -> str:

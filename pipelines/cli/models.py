@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def is_registered_model(name: str, job: JobConfig) -> bool:
-    """Return whether ``name`` refers to a model in the job's MLflow store, and not to a folder.
+    """Return whether ``name`` refers to a model in the job's MLflow store, rather than to a folder.
 
-    The store is asked only if a folder of that name exists too.
+    The store is read only if a folder with this name exists.
 
     Raises:
         ModelError: ``name`` is not a valid reference, or the store cannot be read.

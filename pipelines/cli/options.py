@@ -1,4 +1,4 @@
-"""The options that several commands share; `pipelines.cli.settings` turns them into one configuration."""
+"""Define options that several commands share; `pipelines.cli.settings` builds a configuration from them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def option_of(key: str, *short: str, metavar: str, panel: str) -> Any:
         key: name of the setting, such as ``network.hidden``.
         short: short names of the option, such as ``-o``.
         metavar: placeholder of the value in the help text.
-        panel: heading that the option is listed under.
+        panel: heading of the option in the help text.
     """
     return field_option(FIELDS[key], flag_of(key), *short, metavar=metavar, panel=panel)
 

@@ -1,4 +1,4 @@
-"""The commands ``statecast runs`` and ``statecast models``, which print what MLflow's pages show first."""
+"""The commands ``statecast runs`` and ``statecast models``, which list the runs and the models in MLflow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SCORES = {
     "in 90 %": "backtest/coverage_90",
 }
 """Heading of a column -> the metric in it."""
-_NEWEST = 1000  # This many of the newest runs are read, and then sorted by skill.
+_NEWEST = 1000  # Only this many runs, the newest, are read and sorted by skill.
 
 Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Number of rows to print.")]
 
@@ -106,7 +106,7 @@ def _registry(job: JobConfig, out: Out) -> Registry:
 
 
 def _by_skill(found: pl.DataFrame, then: str) -> pl.DataFrame:
-    """Sort runs or versions by skill, the highest first, then by the column ``then``, the highest first."""
+    """Sort runs or versions by skill, then by the column ``then``, in both the highest first."""
     skill = [name for name in (_SCORES["skill"],) if name in found.columns]
     return found.sort(*skill, then, descending=True, nulls_last=True)
 

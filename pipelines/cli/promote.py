@@ -143,7 +143,7 @@ def rollback(
 
 
 def _show_move(out: Out, job: JobConfig, moved: Promotion) -> None:
-    """Print where an alias points to now, and where it pointed to before."""
+    """Print to which version an alias points now, and to which it pointed before."""
     same = moved.previous is not None and moved.previous.number == moved.version.number
     before = "" if moved.previous is None else ", unchanged" if same else f", previously {moved.previous}"
     out.say(store_line(job.mlflow))

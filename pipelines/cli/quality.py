@@ -1,4 +1,4 @@
-"""Watch the quality of a stream that a command runs: alerts, and runs named "production" in MLflow."""
+"""Watch the quality of a stream: send alerts, and log runs named "production" in MLflow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_quality(job: JobConfig, stream: StreamJob, out: Out) -> None:
-    """Check the rules of the alerts, and print a line if the model has no profile to measure drift with.
+    """Check the rules of alerts; print a line if drift cannot be measured, because the model has no profile.
 
     Raises:
         ConfigError: a rule cannot be evaluated with this model, or its webhook is not in the environment.
@@ -46,7 +46,7 @@ def watch_quality(
         is_resume: whether the stream resumes an earlier one.
 
     Yields:
-        Function that takes the job's numbers, twice a second, and waits for nothing.
+        Function to call with the job's numbers, twice a second; it never waits.
     """
     watches: list[Callable[[JobNumbers], None]] = []
     with ExitStack() as stack:
@@ -59,8 +59,8 @@ def watch_quality(
         from pipelines.cli.models import is_registered_model
 
         every_s = job.mlflow.production_every_s
-        # A stream that follows an alias has a registered model. So do not ask the MLflow store about it,
-        # because such a stream can resume without the store.
+        # A stream that follows an alias always has a registered model.
+        # For such a stream, do not read the MLflow store: the stream can resume without the store.
         if every_s and (stream.follows or is_registered_model(model, job)):
             from pipelines.jobs.production import ProductionRuns
 

@@ -65,9 +65,9 @@ def by_kind(rows: pl.DataFrame, examples: int) -> list[dict[str, Any]]:
     from schemas import quarantine
 
     found = []
-    named = rows.with_columns(pl.col("kind").fill_null(quarantine.OTHER))  # files of early versions have none
+    named = rows.with_columns(pl.col("kind").fill_null(quarantine.OTHER))  # rows of early versions lack it
     for (kind,), part in named.group_by("kind", maintain_order=True):
-        # Rows with different reasons show more of the faults than the first rows of a file.
+        # Show rows with different reasons, because the first rows of a file often have the same fault.
         varied = part.unique("reason", keep="first", maintain_order=True)
         shown = varied.head(examples).select("file", "row", "column", "reason", "raw").to_dicts()
         found.append({"kind": kind, "rows": len(part), "examples": shown})

@@ -1,4 +1,4 @@
-"""Build one configuration from a command's options; its errors name the option that the user typed."""
+"""Build one configuration from a command's options; errors name the option that the user typed."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def flag_of(key: str) -> str:
 
 
 def written_with_set(settings: Iterable[str]) -> dict[str, str]:
-    """Return the text that an error shows before the value of each setting, such as ``--set data.end=``."""
+    """Return for each setting the text that errors show before its value, such as ``--set data.end=``."""
     return {key: f"--set {key}=" for key in settings}
 
 
 def _with_experiment_name(layer: dict[str, str]) -> dict[str, str]:
-    """Return settings with an empty experiment id added, if they name an experiment but give no id.
+    """Add an empty experiment id to settings that name an experiment but give no id.
 
     An experiment's id takes precedence over its name. Without the empty id, an id in the job file would
     override the name that an option gives.
@@ -122,7 +122,7 @@ def bounds(option: str, text: str) -> tuple[int, int | None]:
 
 
 def paths(data: list[str] | None) -> list[str] | None:
-    """Return the DATA arguments; None without arguments, so that the paths in the job file are used."""
+    """Return the DATA arguments; None if there are none, so that the paths in the job file are used."""
     return data or None
 
 
@@ -134,7 +134,7 @@ def input_files(job: JobConfig, out: Out | None = None) -> list[Path]:
         out: output for notices about the files; None if the job prints the notices later.
 
     Raises:
-        DataError: a file cannot be read as series.
+        DataError: a file has no readable series.
     """
     from pipelines.sources.files.check_files import check_files
 

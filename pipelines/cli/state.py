@@ -178,7 +178,7 @@ def _summary(folder: str, table: StateTable) -> dict[str, Any]:
 
 
 def _progress(partition: str, table: StateTable) -> dict[str, Any]:
-    """Return the smallest and the largest offset that shards have read in a partition, and its watermark."""
+    """Return the smallest and the largest offset of the shards in a partition, and the watermark there."""
     offsets = [s.offsets.get(partition, 0) for s in table.shards if partition in s.offsets or not s.keyed]
     marks = [us for s in table.shards if (us := s.watermarks.get(partition)) is not None]
     watermark = _iso(min(marks)) if marks else None
@@ -186,7 +186,7 @@ def _progress(partition: str, table: StateTable) -> dict[str, Any]:
 
 
 def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the printed lines about a state table, each as a name and a text."""
+    """Return the lines to print about a state table, each as a name and a text."""
     counts = summary["counts"]
     where = ("used", "duplicates", "late", "pending")
     went = ", ".join(f"{counts[name]:,} {name}" for name in where)

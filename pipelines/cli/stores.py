@@ -1,4 +1,4 @@
-"""The line of output that names the MLflow stores of a command."""
+"""Return the lines of a command's output that name its MLflow stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def store_line(mlflow: MlflowConfig) -> str:
-    """Return a line that names the stores of runs and models, and any environment variable that set them."""
+    """Return a line with the stores of runs and models, and any environment variables that set them."""
     store = Store.parse(mlflow.tracking_uri)
     models = registry_of(store, mlflow.registry_uri)
     line = f"MLflow store {store}{_origin('mlflow.tracking_uri', mlflow.tracking_uri.get_secret_value())}"
@@ -34,6 +34,6 @@ def ui_line(mlflow: MlflowConfig) -> str:
 
 
 def _origin(key: str, value: str) -> str:
-    """Return a note if an environment variable gave this value of a setting, or else an empty text."""
+    """Return a note if an environment variable gave this value of a setting; "" if none did."""
     name = ENVIRONMENT[key]
     return f" (from {name})" if os.environ.get(name, "").strip() == value else ""

@@ -1,4 +1,4 @@
-"""Build the source of a stream, and the topics that it sends to, from its settings."""
+"""Build the source and the output topics of a stream from its settings."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _topic_source(job: JobConfig, freq: Frequency, lateness_s: int, states: Loca
         read_series_shards=state_table.read_series_shards,
         read_offsets=state_table.read_offsets,
     )
-    source.begin({})  # If this raises an error, the job has not created any file yet.
+    source.begin({})  # so that a wrong setting raises an error before the job creates any file
     return source
 
 

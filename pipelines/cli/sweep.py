@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def max_epochs(job: JobConfig) -> int:
-    """Return the largest possible number of epochs of a training, including the refit over all windows."""
+    """Return the largest possible number of epochs of a training, including its refit over all windows."""
     return job.training.epochs * (2 if job.training.refit else 1)
 
 

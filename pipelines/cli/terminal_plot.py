@@ -1,4 +1,4 @@
-"""Plots made of characters, for the terminal."""
+"""Draw plots of characters for the terminal."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def train(
     try:
         input_files(job)
     except DataError as error:
-        # A command that is refused must not create a store.
+        # Log the failure only if the store exists, because a refused command must not create a store.
         if Store.parse(job.mlflow.tracking_uri).exists():
             from pipelines.jobs.train import log_failed_run
 
@@ -160,7 +160,7 @@ def _print_outcome(out: Out, job: JobConfig, trained: TrainOutcome, table: Locat
 
 
 def _new_table(text: str) -> Location:
-    """Return ``text`` as the location of a new state table, after a check that nothing is there.
+    """Return ``text`` as the location of a new state table; raise OutputError if it has files.
 
     Raises:
         OutputError: files exist there, which might belong to a job, or the folder cannot be written.
@@ -175,7 +175,7 @@ def _new_table(text: str) -> Location:
 
 
 def _print_epochs(out: Out, trained: TrainOutcome) -> None:
-    """Print the numbers of epochs of training and of the refit over all windows, and the total time."""
+    """Print the number of epochs of a training and of its refit over all windows, and the total time."""
     again = f", then {len(trained.refit_history)} over all of them" if trained.refit_history else ""
     out.say(
         f"{len(trained.history)} epochs on {trained.series:,} series of {trained.windows:,} windows{again}, "

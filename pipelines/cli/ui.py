@@ -103,7 +103,7 @@ def _serve(mlflow: MlflowConfig, host: str, port: int, url: str, browser: bool, 
                 _open(url, browser and not out.as_json)
             code = server.wait()
         except KeyboardInterrupt:
-            server.terminate()  # End the server here, because a SIGTERM reaches only this process.
+            server.terminate()  # A SIGTERM reaches only this process, so end the server, too.
             server.wait()
             return
         if code:
@@ -111,7 +111,7 @@ def _serve(mlflow: MlflowConfig, host: str, port: int, url: str, browser: bool, 
 
 
 def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
-    """Return when a server answers at ``url``, when it has ended, or after a time limit."""
+    """Wait until a server answers at ``url`` or has ended, or until a time limit."""
     deadline_s = time.monotonic() + _START_TIMEOUT_S
     while server.poll() is None and time.monotonic() < deadline_s:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
@@ -132,7 +132,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _open(url: str, wanted: bool) -> None:
-    """Open a page in a browser if it is ``wanted`` and the command runs in the terminal of a desktop."""
+    """Open a page in a browser, if ``wanted`` and if the command runs in the terminal of a desktop."""
     has_desktop = sys.platform == "darwin" or any(os.environ.get(n) for n in ("DISPLAY", "WAYLAND_DISPLAY"))
     if wanted and has_desktop and sys.stdout.isatty():
         webbrowser.open(url)

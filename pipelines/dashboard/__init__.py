@@ -1,1 +1,1 @@
-"""A local web page that shows the output folder of a running or finished job."""
+"""Serve a local web page that shows the output folder of a running or finished job."""

@@ -1,4 +1,4 @@
-"""A cache of the contents of files, which reads a file again only after a job has written it again."""
+"""Cache the contents of files, and read a file again only after it was written again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class ChangedFiles(Generic[T]):
-    """A cache of the contents of files; it reads a file again only if the file was written again.
+    """A cache of the contents of files; a file is read again only if it was written again.
 
     Args:
         read_file: reads one file.
@@ -35,8 +35,8 @@ class ChangedFiles(Generic[T]):
 
         Args:
             paths: the files.
-            most: largest number of files to read from the disk or the store; further files are left out, so
-                that the next calls read them. None reads all.
+            most: largest number of files to read from the disk or the store; later calls read the other
+                files. None reads all files.
         """
         before, self._kept, self.unread, self.errors = self._kept, {}, 0, []
         left = most

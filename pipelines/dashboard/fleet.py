@@ -21,9 +21,9 @@ SILENT_WINDOWS: Final = 3
 
 
 def numbers_of(published: Sequence[ShardNumbers], shards: Sequence[ShardSeries]) -> JobNumbers:
-    """Return the numbers of a job that its shards have published, or else those in its snapshots.
+    """Return the numbers that a job's shards have published; without these, the numbers in its snapshots.
 
-    A finished backfill has snapshots only, without latencies.
+    A finished backfill has only snapshots, which hold no latencies.
     """
     if published:
         return JobNumbers.of(published)
@@ -42,7 +42,7 @@ def numbers_of(published: Sequence[ShardNumbers], shards: Sequence[ShardSeries])
 
 
 def as_json(numbers: JobNumbers, now_s: float) -> dict[str, Any]:
-    """Return the figures of a job for the page; times are text, such as ``2013-01-31 05:00:00``, in UTC."""
+    """Return the figures of a job for the page; times are texts in UTC, such as ``2013-01-31 05:00:00``."""
     counts = numbers.counts
     names = ("rows_in", "used", "duplicates", "late", "pending", "replaced", "outside", "windows")
     quarantined = sorted(counts.quarantined.items(), key=lambda item: -item[1])
@@ -86,11 +86,12 @@ def _latencies(numbers: JobNumbers) -> dict[str, float]:
 
 
 def silent_series(shards: Sequence[ShardSeries]) -> dict[str, Any]:
-    """Return the live series that had no row for several windows, the longest silent first.
+    """Return the live series without a row in the last windows, those with the longest gap first.
 
     Returns:
         ``count``; ``retired``, the number of series that are no longer live; and ``series``, at most `LISTED`
-        dicts of ``series_id``, ``windows`` without a row, and ``since``, the end of the last window with one.
+        dicts of ``series_id``, ``windows`` without a row, and ``since``, the end of the last window with a
+        row.
     """
     parts = []
     for one in shards:
@@ -122,7 +123,7 @@ def most_alarms(alarms: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def model_versions(numbers: JobNumbers, shards: Sequence[ShardSeries]) -> list[str]:
-    """Return the model versions of a job that its shards have published, or else those in its snapshots."""
+    """Return the model versions that a job's shards have published; without these, those in its snapshots."""
     return [*numbers.model_versions] or sorted({one.shard.state.model_version for one in shards})
 
 

@@ -1,7 +1,7 @@
 """Read forecasts of one series, and the alarms of all series, from the newest forecast files.
 
-The name of a forecast file has its windows and its shard (`pipelines.sinks.files`), so the files of a series
-and an issue time are found without opening others.
+The name of a forecast file contains its windows and its shard (`pipelines.sinks.files`). So the files with a
+series and an issue time are found by their names.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ForecastFiles:
 
     @property
     def errors(self) -> list[str]:
-        """The error of each forecast file that the last call of `alarms` could not read, one line each."""
+        """One line for each forecast file that the last call of `alarms` could not read."""
         return self._alarms.errors
 
     def newest_first(self) -> list[ForecastFile]:
@@ -97,14 +97,14 @@ class ForecastFiles:
         return self._listed
 
     def _is_current(self) -> bool:
-        """Return whether the last listing of the forecast folder can still be used."""
+        """Return whether the last listing of the forecast folder is still valid."""
         folder = store_of(self._folder).on_disk
         if folder is None:
             return time.monotonic() - self._listed_s < _STORE_LISTED_EVERY_S
         before_ns = self._changed_ns
         self._changed_ns = folder.stat().st_mtime_ns if folder.is_dir() else 0
-        # If the folder has just changed, list it again: a second change within one tick of the disk's clock
-        # gives the folder the same time.
+        # List the folder again if it has just changed,
+        # because a second change within one tick of the disk's clock does not change its time.
         return self._changed_ns == before_ns and self._listed_ns - before_ns > _SETTLED_NS
 
     def alarms(self) -> tuple[pl.DataFrame, str | None, int]:
@@ -128,7 +128,7 @@ class ForecastFiles:
     def fans(
         self, series_id: str, known: tuple[int, int] | None, freq: Frequency, count: int
     ) -> list[dict[str, Any]]:
-        """Return the newest forecast of a series, and earlier ones, each issued one horizon before the next.
+        """Return the newest forecast of a series, and earlier forecasts, with one horizon between each two.
 
         The horizon is that of the newest forecast. An earlier forecast is left out if no file has it.
 
@@ -178,14 +178,14 @@ def _list(folder: Location) -> list[ForecastFile]:
 
 
 def _newest(files: list[ForecastFile]) -> Iterator[ForecastFile]:
-    """Yield the files of the newest three last windows; of one window, a revision comes before the first."""
+    """Yield the files with the newest three last windows; for each window, the last written file is first."""
     lasts = dict.fromkeys(file.last for file in files)
     for last in [*lasts][:3]:
         yield from _last_written_first([file for file in files if file.last == last])
 
 
 def _last_written_first(files: list[ForecastFile]) -> Iterator[ForecastFile]:
-    """Return forecast files of one window, the one written last first, because it replaces the others."""
+    """Sort forecast files of one window: the last written file is first, because it replaces the others."""
     if len(files) < 2:
         return iter(files)
     return iter(sorted(files, key=lambda file: store_of(file.path).written_ns(), reverse=True))
@@ -214,7 +214,7 @@ def _read_alarms(path: Location) -> pl.DataFrame:
         raise
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
         raise _damaged(path, error) from error
-    if "alarm" not in frame.columns:  # Files of early versions of Statecast have no alarms.
+    if "alarm" not in frame.columns:  # files of early versions of Statecast have no alarms
         return _no_alarms()
     return frame.filter(pl.col("alarm")).select(_no_alarms().columns)
 
@@ -224,9 +224,9 @@ def _read_one(file: ForecastFile, at_ns: int, series_id: str, issued_us: int | N
 
     Args:
         file: the file.
-        at_ns: when the file was written; part of the key under which the result is kept.
+        at_ns: when the file was written; part of the key in the cache.
         series_id: id of the series.
-        issued_us: issue time; None for the last one.
+        issued_us: issue time; None for the last issue time in the file.
     """
     path = file.path
     try:
@@ -268,7 +268,7 @@ def _row_of_parquet(
         rows = pc.indices_nonzero(is_it)
         if not len(rows):
             continue
-        row = rows[-1].as_py()  # The last row is the newest, because windows ascend within a file.
+        row = rows[-1].as_py()  # windows ascend within a file, so the last row is the newest
         found_us = issued[row].as_py()
         for batch in parquet.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=["forecast"]):
             if row < batch.num_rows:

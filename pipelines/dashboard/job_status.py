@@ -14,12 +14,12 @@ from pipelines.sinks.files import PARTS
 from pipelines.state import state_table
 from pipelines.storage import Location, markers, store_of
 
-_RECENT_S: Final = 60.0  # In an object store, a running job publishes its numbers more often than this.
+_RECENT_S: Final = 60.0  # in an object store, a running job publishes its numbers more often than this
 _KNOWN: Final = (*PARTS, state_table.FOLDER, markers.NUMBERS, markers.BACKFILL)
 
 
 class JobStatus(NamedTuple):
-    """Whether a job is running in an output folder, as a word and a sentence."""
+    """A word and a sentence that show whether a job is running in an output folder."""
 
     status: Literal["running", "not running", "absent"]
     text: str
@@ -36,9 +36,9 @@ def is_output(output: Location) -> bool:
 def job_status(output: Location) -> JobStatus:
     """Return whether a job is running in an output folder.
 
-    On a disk the lock file names the process of the job. The lock itself is not tried, because a job that
-    starts at that moment would be refused. In an object store, a job is running if its shards have published
-    numbers within the last minute.
+    On a disk, the lock file names the process of the job. This function does not try to take the lock,
+    because a job that starts at this moment would be refused. In an object store, a job is running if its
+    shards have published numbers within the last minute.
     """
     if (folder := store_of(output).on_disk) is None:
         return _status_in_store(output)
@@ -74,7 +74,7 @@ def _end_text(output: Location) -> str:
 
 
 def _is_running(process: int, lock: Path) -> bool:
-    """Return whether the process that wrote the lock file still runs, and not a later one with its id."""
+    """Return whether the process that wrote the lock file still runs; a later process may have its id."""
     try:
         return psutil.Process(process).create_time() <= lock.stat().st_mtime + 1
     except (psutil.Error, OSError):

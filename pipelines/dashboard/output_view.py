@@ -1,7 +1,7 @@
-"""What the page shows of an output folder: the fleet, one series, and a search by series id.
+"""Read the contents of the page from an output folder: the fleet, one series, and a search by series id.
 
-The folder may be written, replaced or deleted at any time. A part that cannot be read is missing from the
-result, and a note in plain words gives the reason.
+The folder may be written, replaced or deleted at any time. If a part cannot be read, it is missing from the
+result, and a note gives the reason.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class OutputView:
         self._read_s = float("-inf")
 
     def fleet(self) -> dict[str, Any]:
-        """Return what the page shows of the fleet: figures, scores, alarms, silent series, status, notes.
+        """Return the fleet for the page: figures, scores, alarms, silent series, status and notes.
 
         An object store is read at most every ten seconds, because stores bill every request.
         """
@@ -84,7 +84,7 @@ class OutputView:
         status = _read_or_note(lambda: job_status(self.output), notes)
         shards = self._read_shards(notes)
         published = _read_or_note(lambda: read_shards(self.output), notes) or []
-        if not published and not shards:  # Until a first backfill ends, it publishes in its hidden folder.
+        if not published and not shards:  # the first backfill publishes in its hidden folder
             published = _read_or_note(lambda: read_shards(self.output / markers.BACKFILL), notes) or []
         numbers = fleet.numbers_of(published, shards)
         return {
@@ -102,9 +102,9 @@ class OutputView:
         }
 
     def search(self, text: str) -> dict[str, Any]:
-        """Return at most 50 series ids that contain a text; the ids that begin with the text come first.
+        """Return at most 50 series ids that contain a text; ids that begin with the text come first.
 
-        Upper and lower case are the same.
+        The case of letters does not matter.
         """
         with self._lock:
             notes: list[str] = []
@@ -209,10 +209,10 @@ class OutputView:
 
 
 def _read_or_note(read: Callable[[], T], notes: list[str]) -> T | None:
-    """Return what ``read`` returns; if it raises an error, return None and add the error to ``notes``."""
+    """Return the result of ``read``; if it raises an error, add the error to ``notes`` and return None."""
     try:
         return read()
-    except FileNotFoundError:  # A job is replacing the file; the next request finds the new file.
+    except FileNotFoundError:  # a job is replacing the file; the next request finds the new file
         return None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -223,7 +223,7 @@ def _read_or_note(read: Callable[[], T], notes: list[str]) -> T | None:
 
 
 def _offset_text(path: Location) -> str:
-    """Return the offset in the name of a file of late rows, as text with leading zeros, to sort by it."""
+    """Return the offset in the name of a file of late rows, as text with leading zeros, to sort the files."""
     return path.name.rpartition("-shard-")[0][-15:]
 
 

@@ -1,4 +1,4 @@
-"""Read the last values of some series and their newest forecasts from an output folder, to draw them."""
+"""Read the last values and the newest forecasts of some series from an output folder, for plots."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SeriesFans:
         return sorted(name for shard in self._shards for name in shard.ids.to_list())
 
     def parse(self, text: str) -> list[str]:
-        """Return the ids in a text, in which commas separate them; a text that is an id names this series.
+        """Split a text at commas into series ids; a text that is an id itself is not split.
 
         Raises:
             DataError: no series has an id; the message lists similar ids.
@@ -58,14 +58,14 @@ class SeriesFans:
         return names
 
     def read(self, name: str, count: int) -> pl.DataFrame:
-        """Return the newest forecasts of a series, and its values since one horizon before them.
+        """Return the newest forecasts of a series, and its values since one horizon before the first of them.
 
         Args:
             name: id of the series.
             count: largest number of forecasts; they are a horizon apart.
 
         Returns:
-            A frame as `forecaster.reports.fan_plot.fan_figure` draws it: ``target_at``, ``issued_at`` (null
+            A frame for `forecaster.reports.fan_plot.fan_figure`: ``target_at``, ``issued_at`` (null
             for an observed value), ``observed``, and one column per quantile.
 
         Raises:
@@ -92,7 +92,7 @@ class SeriesFans:
         return next((shard for shard in self._shards if shard.row_of(name) is not None), None)
 
     def _similar(self, name: str) -> str:
-        """Return the end of a message: ids that contain the text, or else ids with similar letters."""
+        """Return the end of an error message: ids that contain the text, or else ids of similar spelling."""
         ids = self.ids
         found = [one for one in ids if name.lower() in one.lower()][:_MATCHES]
         found = found or get_close_matches(name, ids, _MATCHES, _SIMILARITY) or ids[:_MATCHES]

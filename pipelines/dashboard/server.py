@@ -1,4 +1,4 @@
-"""Serve the page of an output folder over HTTP; this machine holds all files of the page."""
+"""Serve the page of an output folder over HTTP; the page loads no files from other machines."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _HEADERS: Final = {
 def make_app(view: OutputView, host: str = "127.0.0.1") -> FastAPI:
     """Return the web application of the page.
 
-    Requests that name another host are refused, so that a page of another site cannot read the output through
-    a name that it points at this machine.
+    A request must name ``host`` or this machine. So another web site cannot read the output through a host
+    name that it points at this machine.
 
     Args:
         view: reads the output folder.
         host: address that the server listens on.
     """
-    # Create no pages of the API, because they would load scripts from another machine.
+    # Turn off FastAPI's own pages, because they load scripts from another machine.
     app = FastAPI(title="Statecast", docs_url=None, redoc_url=None, openapi_url=None)
     hosts = ["*"] if host in _EVERY_ADDRESS else ["127.0.0.1", "localhost", "[::1]", "::1", host]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)

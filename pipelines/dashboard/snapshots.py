@@ -1,7 +1,7 @@
 """Read the series of an output folder from its snapshots: ids, gaps, and the last values of one series.
 
-Only the columns that the page shows are read. A snapshot is read again only after it was replaced.
-Letters: S series of a snapshot, R windows of the ring.
+Only the columns for the page are read. A snapshot is read again only after it was replaced. In shapes, S is
+the number of series in a snapshot, and R the number of windows in the ring.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _STORE_READ_EVERY_S = 15.0
 
 @dataclass(frozen=True)
 class ShardSeries:
-    """The series of one shard, as its snapshot has them.
+    """The series of one shard, from its snapshot.
 
     Attributes:
         name: file name of the snapshot.
@@ -66,7 +66,7 @@ class ShardSeries:
 
 
 class Snapshots:
-    """Reads the snapshots of an output folder repeatedly; it reads a snapshot again only after a change.
+    """Reads the snapshots of an output folder repeatedly; a snapshot is read again only after a change.
 
     Args:
         output: output folder.
@@ -81,7 +81,7 @@ class Snapshots:
 
     @property
     def errors(self) -> list[str]:
-        """The error of each snapshot that the last call of `read` could not read, one line each."""
+        """One line for each snapshot that the last call of `read` could not read."""
         return self._series.errors
 
     def read(self) -> list[ShardSeries]:
@@ -100,7 +100,7 @@ class Snapshots:
         return self._last
 
     def values(self, series_id: str) -> tuple[Ints, Floats] | None:
-        """Return the last values of a series, which its snapshot holds in the ring, oldest first.
+        """Return the last values of a series from the ring in its snapshot, oldest first.
 
         Returns:
             The start of each window in microseconds since 1970, and its value; None for an unknown series.
@@ -121,7 +121,7 @@ class Snapshots:
         return None
 
     def _read_ring(self, name: str, at_ns: int, row: int) -> Floats:
-        """Return the last values of the series in one row of a snapshot; a cache calls this method."""
+        """Read the last values of the series in one row of a snapshot; the results are cached."""
         return store_of(self._folder).read_consistently(partial(_ring, name=name, row=row))
 
 

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, as the command ``statecast train`` runs them."""
+"""Run trainings in other processes, as ``statecast train`` does."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pipelines.settings.config import JobConfig
 from pipelines.settings.job_file import commented_toml
 from schemas.errors import StatecastError
 
-_NICENESS = "5"  # the stream that runs meanwhile goes first
+_NICENESS = "5"  # lower priority for the training than for the stream that runs at the same time
 
 
 class TrainedVersion(NamedTuple):
-    """What a training has registered: ``version`` is a reference such as ``weather/2``."""
+    """The model version that a training registered; ``version`` is a reference such as ``weather/2``."""
 
     run_id: str
     version: str
@@ -29,7 +29,7 @@ class TrainedVersion(NamedTuple):
 
 @dataclass(frozen=True)
 class BackgroundTraining:
-    """A training in a process.
+    """A training that runs in another process.
 
     Attributes:
         name: name of the training.
@@ -40,7 +40,7 @@ class BackgroundTraining:
     process: subprocess.Popen[str]
 
     def result(self) -> TrainedVersion:
-        """Wait for the end of the training, and return what it has registered.
+        """Wait for the end of the training, and return the registered version.
 
         Raises:
             StatecastError: the training has failed; the message is its last line.
@@ -60,7 +60,7 @@ class BackgroundTraining:
 def background_trainings(
     jobs: Mapping[str, JobConfig], folder: Path
 ) -> Iterator[dict[str, BackgroundTraining]]:
-    """Start trainings, and end those that still run when the block ends.
+    """Start trainings in a ``with`` block; at its end, stop the trainings that still run.
 
     Args:
         jobs: the settings of each training, by its name.
@@ -87,5 +87,5 @@ def background_trainings(
         yield started
     finally:
         for training in started.values():
-            with training.process as process:  # closes the pipes and waits
+            with training.process as process:  # `communicate` closes the pipes and waits for the process
                 process.terminate()

@@ -1,7 +1,7 @@
-"""The demo: train three networks on real weather, backfill, stream, and compare their forecasts.
+"""Run the demo: train three networks on real weather, backfill, stream, and compare their forecasts.
 
-The LSTM goes the whole way first, so that its forecasts appear within a minute. While its stream runs, the
-GRU and the RNN are trained in processes of their own.
+The LSTM is trained first, so that its forecasts appear within a minute. While its stream runs, the GRU and
+the RNN are trained in other processes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TRAIN_END, STREAM_START = datetime(2013, 9, 1, tzinfo=UTC), datetime(2013, 12, 1
 TEST_FROM = datetime(2013, 11, 1, tzinfo=UTC)
 """Issue time of the first forecasts that are scored, of the backfill and of the stream."""
 
-WINDOWS_PER_S = 16  # the stream of the LSTM, 360 hours, takes 22 s
+WINDOWS_PER_S = 16  # with this speed, the LSTM's stream of 360 hours takes 22 s
 _FANS = 3
 
 
@@ -138,7 +138,7 @@ def run_demo(folder: Path, show: Show, choose_runner: Callable[[], Runner]) -> D
 def _write_report(
     evaluation: FolderEvaluation, stream: Outcome, networks: list[str], file: Path, uri: str
 ) -> Path:
-    """Write the report of all networks, with the latency of the paced stream, and return its path."""
+    """Write the report of all networks, with the latency of the first stream, and return its path."""
     p50, p99 = (stream.latency_ms(level) for level in (0.5, 0.99))
     return write_evaluation(
         evaluation,
@@ -172,7 +172,7 @@ def _job(data: Path, uri: str, cell: str) -> JobConfig:
             "data.paths": [str(data)],
             "network.cell": cell,
             "training.epochs": EPOCHS,
-            # A second training on all windows would double the time.
+            # without a refit on all windows, which would double the time
             "training.refit": False,
             "mlflow.tracking_uri": uri,
             "mlflow.experiment": "demo",
@@ -201,7 +201,7 @@ def _stream(
 ) -> Outcome:
     """Stream the last two weeks of December from the state table of a backfill."""
     freq, rest = forecaster.window_config.frequency, input_of(_within(job, start=STREAM_START))
-    # Replay at a set speed for the first network, because a replay at full speed measures no latency.
+    # Replay the first stream at a set speed, because a replay at full speed measures no latency.
     speed = float(freq.nominal_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
     manifests = output / state_table.FOLDER
     source = ReplaySource(job.data.paths, rest, freq, speed=speed, manifest_folder=manifests)

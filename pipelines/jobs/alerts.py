@@ -1,7 +1,7 @@
 """Watch the quality of a stream, and send an alert when a measure leaves its band.
 
-The process that started the stream watches, with the numbers that the shards publish; the workers do not. An
-alert is a JSON object with the fields ``text`` (one sentence), ``metric``, ``value``, ``band``, ``windows``,
+The process that started the stream evaluates the rules, from the numbers that the shards publish. An alert is
+a JSON object with the fields ``text`` (one sentence), ``metric``, ``value``, ``band``, ``windows``,
 ``model_version``, ``output``, ``closed_at`` (end of the last closed window, UTC), and ``horizon`` for
 coverage and error, or ``input``, ``worst_series`` and ``worst_index`` for drift.
 """
@@ -26,7 +26,7 @@ from schemas.sealed import seal, unseal
 
 
 class _Reading(NamedTuple):
-    """The scores of a job at some time, and the number of windows that the job had closed then."""
+    """The scores of a job after a number of closed windows."""
 
     windows: int
     scores: Scores
@@ -53,10 +53,11 @@ def check_alerts(rules: Sequence[AlertConfig], horizon: int) -> None:
 
 
 class AlertWatch:
-    """Evaluates the alert rules of a stream each time that more windows have closed, and sends alerts.
+    """Evaluates the alert rules of a stream after each closed window, and sends alerts.
 
-    The time of the last alert of each rule is in a file in the output folder, and is written before the alert
-    is sent. So a stream that resumes does not send an alert again before ``every_s`` seconds have passed.
+    A file in the output folder holds the time of the last alert of each rule; it is written before the alert
+    is sent. So even a resumed stream does not repeat an alert of a rule within the rule's ``every_s``
+    seconds.
 
     Args:
         rules: the rules.
@@ -81,20 +82,20 @@ class AlertWatch:
         self._say, self._wall = say, wall
         self._sender = AlertSender(say)
         self._readings = deque[_Reading]() if is_resume else deque([_Reading(0, {})])
-        # By rule: how many windows had closed when the drift first left the rule's band.
+        # For each rule, the number of closed windows at which the drift left the rule's band.
         self._outside_since: dict[int, int] = {}
         self._sent_s = self._read_sent()
 
     def take(self, numbers: JobNumbers) -> None:
-        """Take the current numbers of the job, and send the alerts that are due.
+        """Evaluate the rules on the current numbers of the job, and send the alerts that are due.
 
-        Numbers are ignored until every shard has published: a shard that a resumed job opens later would seem
-        to have scored all its forecasts at once.
+        Numbers are ignored until every shard has published. Otherwise, a shard that publishes later would
+        seem to score all its earlier forecasts at once.
         """
         windows = numbers.counts.windows
         if numbers.shards < self._shards:
             return
-        # The number of windows falls when the job has resumed from older snapshots. Then start anew.
+        # If there are fewer windows than before, the job has resumed from older snapshots, so start anew.
         if self._readings and windows < self._readings[-1].windows:
             self._readings.clear()
             self._outside_since.clear()
@@ -143,7 +144,7 @@ class AlertWatch:
     def _drift_messages(
         self, number: int, rule: AlertConfig, numbers: JobNumbers, common: dict[str, Any]
     ) -> Iterator[Message]:
-        """Yield an alert if the largest drift has been outside the rule's band for the rule's windows."""
+        """Yield an alert if the largest drift has been outside the band for the rule's number of windows."""
         indices = {name: drift.index for name, drift in numbers.drift.items()}
         known = {name: index for name, index in indices.items() if index is not None}
         if not known:
@@ -185,7 +186,7 @@ class AlertWatch:
         try:
             found = unseal((self._output / markers.ALERTS).read_bytes())["sent_s"]
             return {str(key): float(sent_s) for key, sent_s in found.items()}
-        # The file does not exist, or is damaged.
+        # There is no file, or it is damaged.
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
@@ -199,7 +200,7 @@ def _band(rule: AlertConfig) -> str:
 
 
 def _key(rule: AlertConfig) -> str:
-    """Return a name of an alert rule that stays the same when other rules are added, and has no secrets."""
+    """Return a name of a rule, without secrets, that does not depend on the other rules."""
     target = zlib.crc32(f"{rule.command} {rule.webhook.get_secret_value()}".encode())
     return f"{rule.metric} h{rule.horizon} {_band(rule)} {rule.windows} {target:08x}"
 
@@ -207,5 +208,5 @@ def _key(rule: AlertConfig) -> str:
 def _utc(us: int) -> str | None:
     try:
         return datetime.fromtimestamp(us / 1e6, UTC).isoformat()
-    except (OverflowError, ValueError, OSError):  # The year is too large for `datetime`.
+    except (OverflowError, ValueError, OSError):  # `datetime` cannot hold this year
         return None

@@ -1,4 +1,4 @@
-"""An alias of the model registry, as a stream sees it."""
+"""Define the protocol of a registry alias that a stream watches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AliasedVersion(NamedTuple):
 
 
 class Alias(Protocol):
-    """An alias of the model registry; as text, it is for example ``weather@champion``."""
+    """An alias of the model registry; its text form is for example ``weather@champion``."""
 
     def current(self) -> AliasedVersion:
         """Return the model version that the alias names now.

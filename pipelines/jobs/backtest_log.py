@@ -18,15 +18,15 @@ from forecaster.time.windows import Windows
 from forecaster.training.train import Trained, held_out_from
 from pipelines.settings.config import JobConfig
 
-# A backtest scores at most this many series: enough to compare versions, and fast for a large fleet.
+# a backtest scores at most this many series: enough to compare versions, and fast for a large fleet
 _SERIES = 100
 _FANS, _WORST = 3, 10
 
 
 def backtest_of(trained: Trained, windows: Windows, config: JobConfig) -> Backtest | None:
-    """Return the backtest of a training on its held-out last windows; None if no windows are held out.
+    """Compute the backtest of a training on the held-out last windows; None if no windows are held out.
 
-    At most 100 series are scored, spread evenly over all of them.
+    At most 100 series are scored, spread evenly over all series.
     """
     _, first = held_out_from(len(windows.values), config.training)
     if first >= len(windows.values) or first == 0:
@@ -79,7 +79,7 @@ def log_comparison(run: Run, comparison: BaselineComparison, group: str, rows: M
 
 
 def _log_fans(run: Run, own: pl.DataFrame, series: Mapping[str, str], freq: Frequency) -> None:
-    """Log one picture for each given series: its forecasts beside the actuals."""
+    """Log a picture for each of the given series: its forecasts beside the actuals."""
     for file, series_id in series.items():
         fan = fans(own, series_id, freq)
         if len(fan):

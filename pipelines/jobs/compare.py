@@ -1,4 +1,4 @@
-"""The comparison of two models on recent data, as an MLflow run with tables and pictures."""
+"""Compare two models on recent data, and log an MLflow run with tables and pictures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MOST_CLASSES = 40
 
 @dataclass(frozen=True)
 class Progress:
-    """The functions that a comparison of two models calls to report its progress.
+    """Functions that a comparison of two models calls to report its progress.
 
     Attributes:
         rows: called after each frame of rows that was read, with its number of rows.
@@ -87,14 +87,14 @@ def run_compare(
 ) -> Compared:
     """Compare two models on the data of a job, and log the comparison in MLflow.
 
-    The data are aggregated as the champion's windows are. The forecasts are scored after a first part that
-    warms the models up, and after the windows that either model was trained on.
+    The rows are aggregated to the champion's windows. The first windows warm the models up and are not
+    scored. Windows that either model was trained on are not scored either.
 
     Args:
         config: data, covariates, gate and MLflow store.
         champion: reference of the model in use.
         challenger: reference of the model that may replace it.
-        progress: functions that are called with the progress.
+        progress: functions that report the progress.
 
     Raises:
         StatecastError: a file, a setting, a model or the store is at fault; the message is one line.
@@ -108,7 +108,7 @@ def run_compare(
 def comparing(
     registry: Registry, config: JobConfig, champion: str, challenger: str, progress: Progress
 ) -> Iterator[tuple[Run, Compared]]:
-    """Compare two models as `run_compare` does; the ``with`` block can log more in the same MLflow run."""
+    """Compare two models as in `run_compare`; the ``with`` block can log more in the same MLflow run."""
     contenders = contender(registry, champion), contender(registry, challenger)
     check_comparable(contenders[0].forecaster, contenders[1].forecaster)
     data = read_recent(config, contenders[0].forecaster, progress.rows)
@@ -117,7 +117,7 @@ def comparing(
 
 
 def contender(registry: Registry, ref: str) -> Contender:
-    """Load the model that ``ref`` names, as one of the two models of a comparison.
+    """Load the model that ``ref`` names, for a comparison.
 
     Raises:
         ModelError: there is no such model.
@@ -130,7 +130,7 @@ class RecentData(NamedTuple):
 
     Attributes:
         rows: the observations.
-        windows: the observations, aggregated as the windows of the model in use.
+        windows: the observations, aggregated to the windows of the model in use.
         notices: lines that the user should see.
     """
 
@@ -140,7 +140,7 @@ class RecentData(NamedTuple):
 
 
 def read_recent(config: JobConfig, forecaster: Forecaster, on_rows: Callable[[int], None]) -> RecentData:
-    """Read the files of a job, and aggregate their rows as the windows of ``forecaster``.
+    """Read the files of a job, and aggregate their rows to the windows of ``forecaster``.
 
     Raises:
         DataError: a file cannot be read, or no row is valid.
@@ -201,7 +201,7 @@ def _compare(
 
 
 def _with_own_tables(models: Sequence[Forecaster], config: CovariatesConfig) -> list[Forecaster]:
-    """Return models with the covariate tables of a job; each gets only the tables it was trained with.
+    """Return models with the covariate tables of a job; each model gets only tables it was trained with.
 
     Raises:
         ConfigError: the job names a table of known covariates or a column that neither was trained with.
@@ -210,7 +210,7 @@ def _with_own_tables(models: Sequence[Forecaster], config: CovariatesConfig) -> 
     known = config.known if any(one.known for one in features) else ""
     observed = {name for one in features for name in one.observed}
     if known != config.known or not observed.issuperset(config.observed):
-        with_tables(models[0], config)  # This call raises the ConfigError.
+        with_tables(models[0], config)  # raises the ConfigError
     return [
         with_tables(
             model,
@@ -229,8 +229,8 @@ def first_scored_row(
 ) -> tuple[int, list[str]]:
     """Return the first window that a comparison scores, and notices for the user.
 
-    The rows before it warm the models up: they fill the longer ring of the two models, but are at most half
-    of all rows. Neither model has learned from a scored row, as far as its training time is recorded.
+    The earlier windows warm the models up. They fill the longer ring of the two models, but are at most half
+    of all windows. Neither model was trained on a scored window, if the end of its training is recorded.
 
     Raises:
         DataError: too few rows are left.
@@ -260,7 +260,7 @@ def first_scored_row(
 
 
 def _classes(config: JobConfig, windows: Windows) -> list[str] | None:
-    """Return the class of each series: its value of the static covariate that ``gate.classes`` names.
+    """Return the class of each series: its value in the static column that ``gate.classes`` names.
 
     Raises:
         ConfigError: there is no such column, or it has too many values.

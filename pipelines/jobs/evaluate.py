@@ -87,7 +87,7 @@ def evaluate_folders(
         job: settings; the section ``data`` names the observations, ``windows`` their aggregation.
         folders: output folders of backfills and streams.
         train_end: the errors of each series are divided by the error of seasonal naive on its rows before
-            this time. None chooses the rows before the first forecast, or, if these are too few, the rows
+            this time. None takes the rows before the first forecast. If these are too few, it takes the rows
             that the model was trained on.
         on_rows: called with the number of rows of each piece that was read.
         issued_from: earliest issue time of the forecasts that are scored.
@@ -103,7 +103,7 @@ def evaluate_folders(
         job = _with_freq_of(job, forecasts)
     freq = job.windows.frequency
     _check_freq(forecasts, freq)
-    # Only the values are needed, so do not read covariates, which the files may lack.
+    # Read only values, because the files may lack the covariates.
     loaded = load_observations(job.model_copy(update={"covariates": CovariatesConfig()}), on_rows)
     found = aggregate(loaded.rows, job.windows)
     windows, lost = found.windows, replaced.notice(len(found.replaced), "in the input, where they stay")
@@ -151,7 +151,7 @@ def write_evaluation(
         evaluation: result of `evaluate_folders`.
         path: path of the HTML file.
         facts: additional names and values for the top of the report.
-        latency_ms: latencies of a stream; without any, the report has no picture of them.
+        latency_ms: latencies of a stream; if empty, the report has no picture of latencies.
         notes: sentences for the end of the report.
 
     Returns:
@@ -199,7 +199,7 @@ def write_evaluation(
 
 
 def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) -> dict[str, pl.DataFrame]:
-    """Return the errors of each baseline at the issue times and horizons of a model's errors, ``own``.
+    """Return the errors of each baseline at the issue times and horizons of ``own``, a model's errors.
 
     A baseline is left out if it has no forecast at any of these issue times and horizons.
     """
@@ -213,15 +213,16 @@ def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) 
 
 
 def _at_common_keys(by_label: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    """Return each model's errors at the series, issue times and horizons that every model forecast."""
+    """Return each model's errors at the series, issue times and horizons that all models have."""
     common = reduce(lambda one, other: keep_common(other, one), by_label.values())
     return {label: keep_common(common, part) for label, part in by_label.items()}
 
 
 def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Return the forecasts of each model version by a label.
+    """Split forecasts by model version; return the parts by a label of the version.
 
-    The labels are the cells, such as ``lstm``, if no two versions have the same cell; else the versions.
+    The labels are the names of the cells, such as ``lstm``. If two versions have the same cell, the labels
+    are the versions.
     """
     parts = {str(key[0]): part for key, part in forecasts.partition_by("model_version", as_dict=True).items()}
     short = [version.rpartition("-")[0] for version in parts]
@@ -231,7 +232,7 @@ def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
 
 
 def _with_freq_of(job: JobConfig, forecasts: pl.DataFrame) -> JobConfig:
-    """Return the job with the frequency at which forecasts were issued; as it is if they have one time."""
+    """Return the job with the frequency of the issue times; unchanged if there is only one issue time."""
     try:
         return with_freq(job, infer_freq(forecasts.select("series_id", timestamp="issued_at")).freq)
     except DataError:
@@ -256,9 +257,9 @@ def _unit(
 ) -> tuple[dict[str, float], str]:
     """Return the unit by which the errors of each series are divided, and a description of it.
 
-    The unit is the error of seasonal naive on the rows before the first forecast, or before ``train_end``. If
-    some series has too few of these rows, as after a backfill from the first row, the unit is the error on
-    the rows that the model was trained on, which its MLflow run contains. If there is no such run, errors
+    The unit is the error of seasonal naive on the rows before the first forecast, or before ``train_end``.
+    Some series may have too few of these rows, as after a backfill from the first row. Then the unit is the
+    error on the rows that the model was trained on, from the model's MLflow run. Without such a run, errors
     stay in the unit of the values, and the returned mapping is empty.
     """
     config = job.windows

@@ -1,4 +1,4 @@
-"""Log the evaluation of stored forecasts: one run for each model version, linked to the version."""
+"""Log the evaluation of stored forecasts: one MLflow run for each model version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forecast the series of files after their last rows; train a model first, unless one is given."""
+"""Forecast the series of files after their last rows; first train a model if none is given."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from pipelines.sources.files.load_all import load_observations
 
 @dataclass(frozen=True)
 class FileForecast:
-    """The result of `forecast_files`: the forecasts of all series, and what was read.
+    """The result of `forecast_files`: the forecasts of all series, and the counts of rows.
 
     Attributes:
         forecasts: flat forecasts, see `forecaster.forecast_frame.forecast`.
         scores: backtest, see `forecaster.forecast_frame.FleetForecast`.
         forecaster: the forecaster that made the forecasts.
         freq: length of the windows.
-        reason: why this length fits the rows; None if it was given.
+        reason: why ``freq`` fits the rows; None if it was given.
         windows: the history of the series.
         rows, quarantined, duplicates, outside: numbers of rows: read and valid, rejected, replaced by a later
             row of the same time, and outside the time bounds.
@@ -66,8 +66,8 @@ def forecast_files(
             which is not registered.
         quantiles: levels to return beside the median.
         on_rows: called with the number of rows of each piece that was read.
-        on_freq: called with the line about the inferred frequency, or about a given one that does not fit the
-            rows, before the training begins.
+        on_freq: called before the training, with a line about the inferred frequency, or about a given
+            frequency that does not fit the rows.
         on_epoch: called after every epoch.
 
     Raises:
@@ -86,7 +86,7 @@ def forecast_files(
         reason = None if was_given else lines[0].partition(": ")[2]
     windows, duplicates, _ = aggregate(loaded.rows, job.windows)
     found = _train(job, windows, on_epoch) if forecaster is None else forecast_with(forecaster, windows)
-    # without a model, windows that are too short were reported before the training
+    # Without a given model, `on_freq` has already reported windows that are too short.
     about_windows = gap_notices if forecaster is None else window_notices
     return FileForecast(
         forecasts=select(found.forecasts, job.network.horizon, quantiles),

@@ -1,4 +1,4 @@
-"""Choose the alias of a model's first versions, and find the last window that a version has learned from."""
+"""Choose the alias of a model's first version; find the last window that a version has learned from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 def first_alias(found: Backtest | None) -> tuple[str, str]:
-    """Return the alias that a version gets if its model has no champion, and the reason.
+    """Return the alias for a version of a model without a champion, and the reason.
 
     Only a version that is better than persistence in its backtest becomes the champion.
     """
@@ -27,7 +27,7 @@ def first_alias(found: Backtest | None) -> tuple[str, str]:
 
 
 def challenger_notice(version: Version, alias: str, why: str) -> list[str]:
-    """Return a notice if a version became the challenger although its model has no champion."""
+    """Return a notice if a version became the challenger while its model has no champion."""
     if alias != CHALLENGER or alias not in version.aliases:
         return []
     line = f"{version} is the challenger, and the model has no champion: {why}"

@@ -1,7 +1,6 @@
 """Watch an alias of the model registry while a stream runs, and request a change when the alias moves.
 
-A thread of the launching process polls the alias. The threads and processes that step the shards are not
-involved, so a slow or absent tracking server delays no window.
+A thread of the process that started the stream polls the alias. So a slow tracking server delays no shard.
 """
 
 from __future__ import annotations
@@ -43,14 +42,14 @@ POLL_S = 30.0
 
 _TICK_S = 0.5
 _RATE_OVER_S = 60.0
-# A low estimate of how fast one core warms up a model version while the core also steps the shards.
+# Low estimate of how many windows a core steps in a second to warm up, while it also steps the shards.
 _SERIES_STEPS_PER_S = 20_000
 _LEAST_AHEAD = 2
 
 
 @dataclass
 class ModelWatch:
-    """Watches an alias, and requests a change of the model version if the stream follows the alias.
+    """Watches an alias; if the stream follows the alias, requests a model change when the alias moves.
 
     Attributes:
         alias: the alias.
@@ -67,7 +66,7 @@ class ModelWatch:
     output: Location
     notice: Callable[[str], None]
     poll_s: float = field(default_factory=lambda: POLL_S)
-    _seen: str | None = field(default=None, init=False)  # The model that the last poll checked.
+    _seen: str | None = field(default=None, init=False)  # the version that the last poll checked
     _requested: Request | None = field(default=None, init=False)
     _change: Change | None = field(default=None, init=False)
     _line: str = field(default="", init=False)
@@ -79,7 +78,7 @@ class ModelWatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Poll the alias in a thread during the ``with`` block; the first poll waits for a call of `take`."""
+        """Poll the alias in a thread during the ``with`` block, from the first call of `take` on."""
         clear_request(self.output)
         thread = threading.Thread(target=self._run, name="model alias", daemon=True)
         thread.start()
@@ -88,15 +87,15 @@ class ModelWatch:
         finally:
             self._is_ended.set()
             self._is_running.set()
-            # Do not wait long, because a thread that waits for a server may end later without harm.
+            # Wait only for a short time, because the thread may be waiting for a server.
             thread.join(_TICK_S)
 
     def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
-        """Return a function that adds the next model version to its numbers, and calls ``on_progress``."""
+        """Return a function that calls ``on_progress`` with the numbers that `take` returns."""
         return lambda numbers: on_progress(self.take(numbers))
 
     def take(self, numbers: JobNumbers) -> JobNumbers:
-        """Return the numbers of the job with the next model version and the notice about the alias added."""
+        """Return the numbers of the job, with the next model version and the notice about the alias."""
         self._numbers = numbers
         self._closed.append((time.monotonic(), numbers.counts.windows))
         while self._closed[-1][0] - self._closed[0][0] > _RATE_OVER_S:
@@ -115,14 +114,14 @@ class ModelWatch:
             if time.monotonic() - polled_s >= self.poll_s:
                 try:
                     self.poll()
-                except StatecastError as error:  # The output folder cannot be written.
+                except StatecastError as error:  # the output folder cannot be written
                     self._report(f"the model cannot be changed: {error}")
                 polled_s = time.monotonic()
             with suppress(StatecastError):
                 self._see_decision()
 
     def poll(self) -> None:
-        """Read the alias once; if it names a new version, request the change or report that it moved."""
+        """Read the alias once; if it names a new version, request a model change or report the version."""
         aliased = self._read_alias()
         if aliased is None or aliased.model == self._seen:
             return
@@ -140,7 +139,7 @@ class ModelWatch:
             check_can_replace(new, self.forecaster)
         except (StatecastError, ValueError, RuntimeError, TypeError) as error:
             if self._read_alias() is None:
-                self._seen = None  # The registry does not answer, so the next poll checks the version again.
+                self._seen = None  # the registry does not answer, so let the next poll check again
             else:
                 reason = str(error) if isinstance(error, StatecastError) else f"it cannot be stepped: {error}"
                 self._refuse(aliased, reason)
@@ -151,7 +150,7 @@ class ModelWatch:
             request_change(self.output, self._requested)
 
     def _read_alias(self) -> AliasedVersion | None:
-        """Return the version that the alias names; if the registry cannot be read, report it, return None."""
+        """Return the version that the alias names; None, with a report, if the registry cannot be read."""
         try:
             aliased = self.alias.current()
         except StatecastError as error:
@@ -163,7 +162,7 @@ class ModelWatch:
         return aliased
 
     def _wanted(self) -> str:
-        """Return the model version that the stream uses or, after a requested change, will use."""
+        """Return the model version in use or, after a request for a change, the requested version."""
         if self._requested is not None:
             return self._requested.version
         changes = read_changes(self.output / state_table.FOLDER) if self.follows else ()
@@ -181,9 +180,9 @@ class ModelWatch:
         self.notice(line)
 
     def _windows_ahead(self) -> int:
-        """Return how many windows ahead a model change is requested: twice the estimate of the warm-up.
+        """Return after how many windows to change the model: twice the estimated time of the warm-up.
 
-        A live stream will close a window in each period, even if it has closed none since its start.
+        A stream counts as closing at least one window in each period, even if it has closed none so far.
         """
         ring, freq = self.forecaster.network_config.ring, self.forecaster.window_config.frequency
         (began_s, first), (ended_s, last) = self._closed[0], self._closed[-1]
@@ -193,7 +192,7 @@ class ModelWatch:
         return max(_LEAST_AHEAD, min(ring, ceil(2 * warming_s * windows_per_s)))
 
     def _see_decision(self) -> None:
-        """Report from which window a new model version is used, once the reader of the log has decided it."""
+        """Report the window of a requested model change, once the reader of the log has chosen it."""
         if self._requested is None or (
             self._change is not None and self._change.version == self._requested.version
         ):
@@ -212,7 +211,7 @@ def _utc_time(us: int) -> str:
 
 
 def with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
-    """Return the job; if it follows an alias and resumes, with the model version that it began with.
+    """Return the job; if it follows an alias and resumes, with the model version of its first run.
 
     Raises:
         DataError, ModelError: the journal of the changes, or the weights of the version, cannot be read.
@@ -224,7 +223,7 @@ def with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
 
 
 def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
-    """Return the log of a stream; if the stream follows an alias, the log includes its model changes.
+    """Return the log of a stream; if the stream follows an alias, the log decides about model changes.
 
     Call this only when the run owns the output folder, because this function writes or removes the journal of
     the changes.
@@ -241,7 +240,7 @@ def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
     store_model(job.output, job.forecaster)
     if not changes:
         begin_changes(job.states, job.forecaster.version, job.model)
-    # Store the later versions again, because the job may name newer covariate tables than the earlier run.
+    # Store the later versions with the present covariate tables, which may be newer than the earlier run.
     for change in changes[1:]:
         new = load_model(job.output, change.version)
         if job.alias is not None and not new.covariates.features.is_empty:

@@ -1,7 +1,7 @@
 """Run the forecasting jobs: a backfill over whole files, and a stream.
 
-Both apply the batches of a log to shards. They differ in the log, and in when output appears: a backfill
-replaces earlier output at its end, and a stream adds each file at once.
+Both jobs apply the batches of a log to shards. A backfill replaces earlier output at its end, while a stream
+adds each output file at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run_backfill(
 ) -> Outcome:
     """Run a backfill to its end.
 
-    The backfill writes into a hidden folder and moves its parts into the output folder at the end. If it
+    The backfill writes into a hidden folder, and at its end moves the parts into the output folder. If it
     fails or is interrupted, the output folder stays unchanged. If the engine dies, the backfill starts again,
     at most ``restarts`` times.
 
@@ -80,10 +80,10 @@ def run_stream(
 ) -> Outcome:
     """Run a stream until its source ends, SIGINT or SIGTERM arrives, or its stop file appears.
 
-    In each of these cases all windows before the watermark are forecast, and the rows of open windows are
-    stored in the state table. A second signal ends the process at once, like a kill: after a resume the
-    stream repeats its work since the last snapshots. If the engine dies, the stream resumes from its
-    snapshots by itself, at most ``restarts`` times.
+    At each of these ends, all windows before the watermark are forecast, and the rows of open windows are
+    stored in the state table. A second signal ends the process at once; a resumed stream then repeats its
+    work since the last snapshots. If the engine dies, the stream resumes from its snapshots by itself, at
+    most ``restarts`` times.
 
     Args:
         job: the settings.
@@ -116,12 +116,12 @@ def run_stream(
 
 
 def _resuming(job: StreamJob) -> StreamJob:
-    """Return the settings with which a stream restarts after its engine died: it resumes from snapshots."""
+    """Return the settings with which a stream restarts from its snapshots after its engine died."""
     return replace(job, resume=True, fresh=False)
 
 
 def _with_lock_check(check: Callable[[], None], on_progress: Progress) -> Progress:
-    """Return a function that calls ``check``, which raises if the lock is lost, and then ``on_progress``."""
+    """Return a function that calls ``check``, which raises after a lost lock, and then ``on_progress``."""
 
     def take(numbers: JobNumbers) -> None:
         check()
@@ -136,7 +136,7 @@ def _backfill_once(
     settings, before = settings_of(job, hidden, resumed=False), read_owner(hidden)
     complete_replacement(hidden, job.output)
     store_of(hidden).prepare(PARTS)
-    # Take the folder over before writing the state table, so that no worker of a lost run writes to it.
+    # Take the folder over before writing the state table, so that no worker of an earlier run changes it.
     take_ownership(settings, confirm)
     windows = job.forecaster.window_config
     notes = Notes(numbers.notices_of(hidden), windows)
@@ -174,8 +174,8 @@ def starting_table(
 
     Args:
         states: path of the table in the stream's output folder.
-        start: the table that a new stream starts from; None starts cold. ``start`` may be ``states`` if a
-            backfill wrote that table: the stream then continues the backfill.
+        start: the table that a new stream starts from; None starts cold. ``start`` may be the same table as
+            ``states`` if a backfill wrote it; the stream then continues the backfill.
         resume: see `StreamJob`.
         fresh: see `StreamJob`.
 

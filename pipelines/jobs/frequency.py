@@ -1,4 +1,4 @@
-"""Find the length of the windows of a job from its rows, and report a length that does not fit them."""
+"""Infer the length of a job's windows from its rows, and report a given length that does not fit."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pipelines.settings.config import JobConfig
 
 
 def with_frequency(job: JobConfig, rows: pl.DataFrame, on_notice: Callable[[str], None]) -> JobConfig:
-    """Return the job with the frequency that fits its rows, if its settings give no ``windows.freq``.
+    """Return the job; if its settings give no ``windows.freq``, with the frequency that fits its rows.
 
     Args:
         job: settings.
         rows: observation frame.
-        on_notice: called with the line about the inferred frequency, or about a given one that does not fit.
+        on_notice: called with a line about the inferred frequency, or about a given frequency that does not
+            fit.
 
     Raises:
         DataError: no frequency is given, and no series has two rows at different times.
@@ -32,5 +33,5 @@ def with_frequency(job: JobConfig, rows: pl.DataFrame, on_notice: Callable[[str]
 
 
 def with_freq(job: JobConfig, freq: str) -> JobConfig:
-    """Return the job with the length ``freq`` of its windows."""
+    """Return the job with windows of the length ``freq``."""
     return job.model_copy(update={"windows": job.windows.model_copy(update={"freq": freq})})

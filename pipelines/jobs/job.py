@@ -1,4 +1,4 @@
-"""The settings of a backfill and of a stream, and the result of both."""
+"""Define the settings of a backfill and of a stream, and their result."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class EngineSettings:
         runner: the engine.
         flink: the addresses of Flink; used with the runner ``flink`` only.
         beam_options: additional options for Beam's runner; not allowed in process.
-        restarts: how many times a job whose engine or worker died is restarted automatically: a stream from
-            its snapshots, a backfill from the start. After a run of 10 minutes or more the count starts
-            again at 0.
+        restarts: how many times a job is restarted automatically after its engine or worker died: a stream
+            from its snapshots, a backfill from the start. After a run of at least 10 minutes, the count
+            starts again at 0.
         threads: number of worker threads, each of which steps one shard at a time.
-        lanes: the earlier name of ``threads``, still accepted.
+        lanes: the former name of ``threads``.
     """
 
     runner: Runner = "in-process"
@@ -62,8 +62,8 @@ class BackfillJob(EngineSettings):
         windows_per_step: largest number of windows in one call of the network.
         state_table: state table to start from; None starts cold.
         format: format of the forecast files.
-        flat: format of flat forecast files, which are written beside them into the folder ``flat``; None
-            writes none.
+        flat: format of the flat forecast files, which are also written, into the folder ``flat``; None writes
+            none.
         memory_bytes: memory for rows; rows that need more are sorted in pieces on disk.
         max_quarantined: if a larger share of the rows is quarantined, the backfill fails and the output
             folder stays unchanged.
@@ -108,8 +108,8 @@ class StreamJob(EngineSettings):
         snapshot_every_s: seconds between two snapshots.
         topics: Kafka topics for the forecasts; None writes files.
         alias: the alias of the model registry that is watched; None watches none.
-        follows: whether the stream changes to another model version when ``alias`` names one. If not, it only
-            reports that the alias has moved.
+        follows: whether the stream changes its model version when ``alias`` moves. If not, it only reports
+            the move.
         model: name of the first model version in the registry, such as ``weather/3``.
         shadow: a version that also forecasts every window, into the folder ``forecasts-shadow``; None without
             one.
@@ -144,7 +144,7 @@ class StreamJob(EngineSettings):
 
     @property
     def stop_file(self) -> Location:
-        """Path of the stop file: when a file appears at this path, the stream ends cleanly."""
+        """The path of the stop file: when this file exists, the stream ends cleanly."""
         return self.output / markers.STOP
 
 
@@ -153,7 +153,7 @@ class Outcome:
     """The result of a backfill or a stream.
 
     Attributes:
-        counts: counts of rows by outcome, including the earlier runs that a stream resumed from.
+        counts: counts of rows by outcome; those of a resumed stream include its earlier runs.
         seconds: duration of this run.
         output: output folder.
         stopped: whether the job was stopped before its source ended, so that the source may have more rows.
@@ -183,13 +183,13 @@ class Outcome:
 
     @property
     def has_latency(self) -> bool:
-        """Whether the job measured latency; a replay at full speed does not, because it reads a backlog."""
+        """Whether the job measured latency, which a replay of files at full speed does not."""
         return self.numbers.window_latency.count > 0
 
     def latency_ms(self, level: float) -> float:
         """Return a quantile of the latencies of windows, in milliseconds.
 
-        The latency of a window is the time from the moment its rows were due until its forecasts of all
-        shards are on disk.
+        The latency of a window is the time from the arrival of its rows until the forecasts of all shards are
+        written.
         """
         return self.numbers.window_latency.quantile_ms(level)

@@ -1,7 +1,7 @@
 """Log the quality of a running stream to MLflow: one run named "production" for each model version.
 
-The runs are logged to in a thread of the process that started the stream, so a tracking server that does not
-answer delays no window. Batches wait in memory meanwhile, at most `_MOST_BATCHES`.
+A thread of the process that started the stream logs the scores. So a tracking server that does not answer
+delays no shard. Up to 1,000 batches of scores wait in memory meanwhile.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VERSION_TAG: Final = "model_version"
 
 _MOST_BATCHES = 1_000
 _RETRY_S = 30.0
-_END_LIMIT_S = 15.0  # When a stream ends, it waits at most this long until the last batches are logged.
+_END_LIMIT_S = 15.0  # longest wait for the last batches at the end of a stream
 
 
 class _Batch(NamedTuple):
@@ -38,7 +38,8 @@ class _Batch(NamedTuple):
     Attributes:
         step: windows that the stream has closed.
         version: the model version.
-        by_horizon: sums of the errors of its forecasts that were scored since the batch before, by horizon.
+        by_horizon: by horizon, sums of the errors of the version's forecasts that were scored since the
+            previous batch.
         drift: population stability index of each input.
     """
 
@@ -51,12 +52,12 @@ class _Batch(NamedTuple):
 class ProductionRuns:
     """Logs the scores of a stream to MLflow in batches, in a thread.
 
-    A file in the output folder holds the sums that were logged. So a stream that resumes from an older
-    snapshot logs only what it had not logged before.
+    A file in the output folder holds the sums of the logged scores. So a stream that resumes from an older
+    snapshot does not log the same scores again.
 
     Args:
-        open_registry: returns the registry whose new run continues the run with a given id; with "" it
-            begins another.
+        open_registry: returns a registry that continues the run with the given id; with "", it begins a new
+            run.
         output: output folder.
         every_s: seconds between two batches.
         say: prints a line for the user; called from another thread.
@@ -89,14 +90,14 @@ class ProductionRuns:
         self._thread.start()
 
     def take(self, numbers: JobNumbers) -> None:
-        """Take the current numbers of the job, and queue a batch of scores if one is due; never wait."""
+        """Store the current numbers of the job, and queue a batch of scores if one is due; never wait."""
         self._latest = numbers
         if self._clock() - self._batch_at_s >= self._every_s:
             self._batch_at_s = self._clock()
             self._queue_batch()
 
     def close(self) -> None:
-        """Log the last batch and end the MLflow runs; after 15 s, give up the batches not yet logged."""
+        """Log the last batch and end the MLflow runs; after 15 s, drop the batches that are not logged."""
         self._queue_batch()
         with self._changed:
             self._is_ended = True
@@ -128,7 +129,7 @@ class ProductionRuns:
         try:
             with ExitStack() as opened:
                 self._log_all(opened)
-        # The runs could not be marked as finished, because the store does not answer.
+        # The store does not answer, so the runs cannot be marked as finished.
         except Exception as error:
             self._say(f"the run {RUN_NAME} could not be ended in MLflow: {one_line(error)}")
         for line in {line: None for run in self._runs.values() for line in run.notices}:
@@ -150,11 +151,11 @@ class ProductionRuns:
                         self._waiting.popleft()
 
     def _next(self, pause_s: float) -> _Batch | None:
-        """Wait ``pause_s`` seconds, then until a batch is queued; return it, or None if the stream ends."""
+        """Wait ``pause_s`` seconds, then for a queued batch; return the batch; None if the stream ends."""
         with self._changed:
             if pause_s:
                 self._changed.wait_for(lambda: self._is_ended, pause_s)
-                if self._is_ended:  # After the end of the stream, a store that did not answer is not retried.
+                if self._is_ended:  # the stream has ended, so do not try again
                     return None
             self._changed.wait_for(lambda: bool(self._waiting) or self._is_ended)
             return self._waiting[0] if self._waiting else None
@@ -163,7 +164,7 @@ class ProductionRuns:
         """Log a batch to the MLflow run of its model version, and record the logged sums in a file.
 
         Raises:
-            Exception: the store did not take it.
+            Exception: the store did not accept the batch.
         """
         version = batch.version
         if version not in self._runs:

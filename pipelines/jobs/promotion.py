@@ -20,7 +20,7 @@ class Gated:
     """The result of a requested promotion: the gate's decision, and the move of the alias if it passed.
 
     Attributes:
-        version: the version that was to be promoted.
+        version: the version to promote.
         compared: its comparison with the version in use.
         decision: the decision, with every check.
         promotion: the move of the alias; None if the version was refused.
@@ -50,13 +50,13 @@ class Gated:
 
 
 def run_promotion(config: JobConfig, ref: str, alias: str, progress: Progress | None = None) -> Gated:
-    """Compare a version with the one ``alias`` points to; move the alias to it if it passes the gate.
+    """Compare a version with the version in use; if it passes the gate, move ``alias`` to it.
 
     Args:
         config: data, gate and MLflow store.
         ref: the version: ``NAME/3`` or ``NAME@ALIAS``.
         alias: the alias to move, such as ``champion``.
-        progress: functions that are called with the progress.
+        progress: functions that report the progress.
 
     Raises:
         StatecastError: a file, a setting, a model or the store is at fault; the message is one line.
@@ -91,7 +91,7 @@ def decide_in(
     alias: str,
     compared: Compared,
 ) -> Gated:
-    """Apply the gate to a comparison, log the decision, and move the alias if the version passed.
+    """Apply the gate to a comparison, log the decision, and move the alias if the version passes.
 
     Raises:
         ModelError: the store reports an error, or the alias was moved during the comparison.

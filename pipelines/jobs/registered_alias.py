@@ -1,4 +1,4 @@
-"""An alias in the MLflow registry, which a stream watches."""
+"""Implement the alias of a model in the MLflow registry that a stream watches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFUSED_TAG: Final = "statecast.refused_by_stream"
 class RegisteredAlias:
     """An alias of a registered model.
 
-    The registry is opened by the first call of a method, so that a stream starts without a tracking server.
+    Only the first call of a method opens the registry, so that a stream can start without a tracking server.
 
     Args:
         job: the settings of the stream, with the registry and the tables of covariates.
@@ -108,7 +108,7 @@ def shadow_of(job: JobConfig, model: str, forecaster: Forecaster) -> Forecaster 
 
 
 def alias_of(job: JobConfig, model: str) -> RegisteredAlias | None:
-    """Return the registry alias that a stream watches: the alias it follows, or that named its model.
+    """Return the registry alias that a stream watches: the alias it follows, or the alias of its model.
 
     Args:
         job: the settings of the stream.

@@ -1,4 +1,4 @@
-"""Open the model registry of a job, and describe a job in its run."""
+"""Open the model registry of a job, and describe the job in its MLflow run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipelines.settings.job_file import commented_toml
 from pipelines.settings.mlflow_config import MlflowConfig
 
 _TRAINING = ("windows", "covariates", "network", "online", "training")
-# These settings are no parameters of a run. The number of threads is logged as a tag instead.
+# settings that are not parameters of a run; the number of threads is logged as a tag
 _NOT_PARAMS = ("training.threads",)
 
 
@@ -33,9 +33,7 @@ def open_registry(mlflow: MlflowConfig) -> Registry:
 def training_params(config: JobConfig) -> dict[str, object]:
     """Return the settings that influence the trained weights, by dotted name, as parameters of the run.
 
-    A frequency that the job does not give is left out, because it is found when the rows are read.
-
-    The data set of a run names its files and their span. The other settings are in its job file.
+    The frequency is left out if the job does not give it, because it is found only when the rows are read.
     """
     values = config.flat()
     return {
@@ -60,7 +58,8 @@ def run_tags(config: JobConfig, job: str) -> dict[str, str]:
 def log_job_file(run: Run, config: JobConfig) -> None:
     """Store a job file with the settings of a job among the files of its MLflow run.
 
-    Addresses can hold passwords. A broker's options and the alerts are left out for the same reason.
+    The addresses of MLflow and of a schema registry, options of a broker, and alerts are left out, because
+    they can hold passwords.
     """
     kafka = config.kafka.model_copy(update={"registry": type(config.kafka)().registry, "options": {}})
     public = config.model_copy(

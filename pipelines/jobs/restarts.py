@@ -13,15 +13,15 @@ OnRestart = Callable[[str], None]
 """Called with a line for the user when a job whose engine has died is restarted."""
 
 
-_RESTARTS_RESET_S = 600.0  # After a run of at least this length, the count of restarts begins again at 0.
+_RESTARTS_RESET_S = 600.0  # after a run of at least this length, the count of restarts begins again at 0
 
 
 class RestartWords(NamedTuple):
     """The words that a job adds to the error message when its engine has died.
 
     Attributes:
-        action: what the job does by itself, added to the line about a restart.
-        advice: what the user can do, added to the error when no restart is left.
+        action: the next action of the job, added to the line about a restart.
+        advice: a command for the user, added to the error if no restart is left.
     """
 
     action: str

@@ -21,12 +21,12 @@ from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from schemas.errors import DataError
 
-_SHARE = 3  # A retraining has a third of the epochs, and a third of the learning rate, of a training.
+_SHARE = 3  # a retraining has a third of the epochs and of the learning rate of a training
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The functions that a retraining calls to report its progress.
+    """Functions that a retraining calls to report its progress.
 
     Attributes:
         rows: called after each frame of rows that was read, with its number of rows.
@@ -75,8 +75,8 @@ class Retrained:
 def fine_tuning(training: TrainingConfig, epochs: int | None = None) -> TrainingConfig:
     """Return the settings of a fine-tuning: a third of the epochs and of the peak learning rate.
 
-    A smaller step keeps what the weights have learned from earlier data (Howard & Ruder 2018, "Universal
-    language model fine-tuning for text classification", section 3.2).
+    A smaller learning rate preserves what the weights have learned from earlier data (Howard & Ruder 2018,
+    "Universal language model fine-tuning for text classification", section 3.2).
 
     Args:
         training: settings of a training from random weights.
@@ -100,8 +100,8 @@ def run_retraining(
 ) -> Retrained:
     """Retrain the model that ``ref`` names, and register the result as its challenger.
 
-    The last ``training.backtest`` share of the windows is never learned from: on it, the gate compares the
-    new version with the champion.
+    The last windows, a share ``training.backtest`` of all, are held out. On these windows, the gate compares
+    the new version with the champion.
 
     Args:
         config: data, covariates, training, gate and MLflow store; network, windows and experts are
@@ -109,7 +109,7 @@ def run_retraining(
         ref: a registered model: ``NAME`` (its champion), ``NAME@ALIAS`` or ``NAME/3``.
         gate: whether to compare the new version with the champion, and to promote it if it passes.
         epochs: number of epochs; by default a third of ``training.epochs``.
-        progress: functions that are called with the progress.
+        progress: functions that report the progress.
 
     Raises:
         StatecastError: a file, a setting, a model or the store is at fault; the message is one line.
@@ -118,7 +118,7 @@ def run_retraining(
     registry = open_registry(config.mlflow)
     parent = registry.aliases.find(ref)
     if gate:
-        version_in_use(registry, parent.name, CHAMPION)  # Report a missing champion before the training.
+        version_in_use(registry, parent.name, CHAMPION)  # fail before the training if there is no champion
     start = contender(registry, str(parent))
     model = start.forecaster
     config = config.model_copy(
@@ -142,13 +142,13 @@ def run_retraining(
     gated = None
     if version is not None and gate:
         gated = _gate(registry, config, version, data, progress.windows)
-    # If the gate compared versions, its result already has the notices about the data.
+    # the gate's result has the notices about the data
     notices = (*(data.notices if gated is None else ()), *run.notices)
     return Retrained(parent, version, run.run_id, trained, gated, notices)
 
 
 def _learned_windows(config: JobConfig, windows: Windows) -> Windows:
-    """Return the windows that a retraining learns from: all except those held out for the backtest.
+    """Return the windows that a retraining learns from: all except the windows of the backtest.
 
     Raises:
         DataError: no window is left to learn from.
@@ -194,7 +194,7 @@ def _register(
     data: RecentData,
     learned: Windows,
 ) -> Version | None:
-    """Register retrained weights as the challenger; return None if they are the weights of ``parent``."""
+    """Register retrained weights as the challenger; return None if no epoch was better than ``parent``."""
     if trained.forecaster.version == parent.model_version:
         run.log_tags({"statecast.outcome": "no epoch was better than the weights of the parent"})
         return None

@@ -1,4 +1,4 @@
-"""The rolling evaluation: train on the first rows of a file, replay all of it, and score every member."""
+"""Run a rolling evaluation: train on the first rows of a file, replay all rows, and score every member."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _INTERVAL = ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)
 
 @dataclass(frozen=True)
 class RollingJob:
-    """The settings of a rolling evaluation. A row is a window; the first window of the file is row 0.
+    """The settings of a rolling evaluation; a row is a window here, and the first window is row 0.
 
     Attributes:
-        config: data, windows, network and training settings, and the MLflow store. The network's horizon is
-            replaced by the largest of ``horizons``. The quantiles .05 and .95 are added to the network's
-            unless the settings name quantiles.
+        config: data, windows, network and training settings, and the MLflow store. The largest of
+            ``horizons`` replaces the network's horizon. Unless the settings name quantiles, the quantiles .05
+            and .95 are added.
         horizons: horizons that are scored.
-        train_rows: number of first rows, the only rows that the network is trained on.
+        train_rows: number of rows at the beginning; the network is trained on these rows only.
         first: the first test row; None for the row after the training rows.
         stop: one past the last test row; None for the end of the file.
         normalize: ``train`` gives every series mean 0 and standard deviation 1 on its training rows.
@@ -66,7 +66,7 @@ class RollingJob:
 
     @property
     def run_config(self) -> JobConfig:
-        """The settings that the network is trained with: `config` with its horizon and quantiles changed."""
+        """The settings of the training: ``config`` with the horizon and quantiles of the evaluation."""
         network = self.config.network
         changes: dict[str, object] = {"horizon": max(self.horizons)}
         if "quantiles" not in network.model_fields_set:
@@ -84,7 +84,7 @@ class RollingJob:
 
 @dataclass(frozen=True)
 class Progress:
-    """The functions that a rolling evaluation calls to report its progress.
+    """Functions that a rolling evaluation calls to report its progress.
 
     Attributes:
         rows: called after each frame of rows that was read, with its number of rows.
@@ -163,7 +163,7 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
 def _replay(
     forecaster: Forecaster, windows: Windows, split: Split, fans: FanSample, on_windows: Callable[[int], None]
 ) -> dict[str, Tally]:
-    """Replay all windows; return each member's errors in the test rows, and add forecasts to ``fans``."""
+    """Replay all windows; return the errors of each member in the test rows; add forecasts to ``fans``."""
     tallies: dict[str, Tally] = {}
     for block in rolling_forecasts(forecaster, windows, split, on_windows):
         tally(tallies, block)
@@ -172,7 +172,7 @@ def _replay(
 
 
 def windows_and_split(job: RollingJob, windows: Windows) -> tuple[Windows, Split]:
-    """Return the windows, normalized if the job sets ``normalize``, and the training/test split.
+    """Return the windows (normalized if the job sets ``normalize``), and the split of training and test.
 
     Raises:
         ConfigError: the test rows overlap the training rows, or are too few for the horizon.

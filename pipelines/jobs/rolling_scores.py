@@ -1,4 +1,4 @@
-"""The scores of a rolling evaluation: as JSON, as tables and pictures, as a report and in an MLflow run."""
+"""Return and log the scores of a rolling evaluation: as JSON, tables, pictures, report and MLflow run."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Evaluated:
 
     Attributes:
         scores: scores by member and horizon (`schemas.scores.MemberScore`).
-        coverage_by_series: share of actuals in the 90 % interval at the horizon only, by member and horizon,
-            then by series.
+        coverage_by_series: share of actuals in the 90 % interval, by member and horizon, then by series. Only
+            errors at the horizon itself count.
         by_step: frame ``model, horizon, mae, coverage`` with a row for every horizon, ``mae`` as a MASE.
         figures: captions of pictures, each with the function that draws the picture.
         train_s, replay_s: seconds of training, and of replaying and scoring.
@@ -125,14 +125,14 @@ def write_rolling(evaluated: Evaluated, path: Path, facts: Mapping[str, str] | N
 
 
 def member_table(scores: pl.DataFrame, horizon: int, note: str = "") -> ReportTable:
-    """Return the table of scores at one horizon, with a row for each member; the best scores are marked."""
+    """Return the table of scores at one horizon, with a row for each member and the best scores marked."""
     part = scores.filter(pl.col("horizon") == horizon)
     best = set()
     for k, measure in enumerate(MEMBER_MEASURES):
         numbers = part[measure].to_list()
         if measure == "coverage_90":
             numbers = [None if x is None else abs(x - COVERAGE) for x in numbers]
-        if measure != "width_90":  # Mark no best width: the narrowest interval may cover too few actuals.
+        if measure != "width_90":  # mark no best width: a narrow interval may cover too few actuals
             best |= {(row, k) for row in least(numbers)}
     rows = [(row["member"], [row[measure] for measure in MEMBER_MEASURES]) for row in part.to_dicts()]
     return ReportTable(f"Horizon {horizon}", ["member", *MEMBER_MEASURES], rows, frozenset(best), note)
@@ -141,7 +141,7 @@ def member_table(scores: pl.DataFrame, horizon: int, note: str = "") -> ReportTa
 def scored(
     tallies: Mapping[str, Tally], horizons: Sequence[int], unit: Floats, ids: Sequence[str]
 ) -> tuple[pl.DataFrame, dict[tuple[str, int], dict[str, float]]]:
-    """Return the scores of every member at ``horizons``, and its coverage by series (see `Evaluated`).
+    """Return the scores of every member at ``horizons``, and the coverage by series (see `Evaluated`).
 
     Args:
         tallies: sums of errors by member.
@@ -185,7 +185,7 @@ def errors_by_horizon(tallies: Mapping[str, Tally], unit: Floats) -> pl.DataFram
 
 
 def score_figures(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: FanSample) -> list[Picture]:
-    """Return captioned pictures: errors of all members, and quantiles and forecasts of the first member."""
+    """Return pictures by caption: errors of all members, and quantiles and forecasts of the first member."""
     first, sums = next(iter(tallies.items()))
     figures: list[Picture] = [
         ("Mean absolute error by horizon, for each member.", partial(plots.error_by_horizon_figure, by_step))
@@ -205,7 +205,7 @@ def score_figures(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: Fan
 def log_evaluation(run: Run, evaluated: Evaluated) -> None:
     """Log the scores of the first member as metrics, the scores of all members as tables, and the pictures.
 
-    The curves of the baselines by horizon are logged, too. The numbers are the scores at the largest horizon.
+    The metrics are the scores at the largest horizon. The curves of the baselines by horizon are logged, too.
     """
     first, last = evaluated.by_step["model"][0], evaluated.scores["horizon"].max()
     names = {"seasonal_naive": SEASONAL_NAIVE}

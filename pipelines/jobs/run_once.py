@@ -1,4 +1,4 @@
-"""Run a job once on its engine, from the state table that it begins with to the counts of its rows."""
+"""Write the state table with which a job begins, and run the job once on its engine."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) -
 
 
 def _stream_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
-    """Return the fields of `StepSettings` for model changes, a shadow and late rows; none for a backfill."""
+    """Return the fields of `StepSettings` that only streams use: model changes, shadow and repair."""
     if not isinstance(job, StreamJob):
         return {}
     shadow = "" if job.shadow is None else job.shadow.version
-    # The shadow steps the first shards. They have a random sample of the series, by a hash of the series id.
+    # The shadow steps the first shards. These hold a random sample of series, by the hash of the series id.
     shadow_shards = max(1, round(job.shadow_share * job.shards))
     return {
         "follows": job.follows,
@@ -77,7 +77,7 @@ def _stream_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
 def begin_table(
     job: BackfillJob | StreamJob, log: Log, states: Location, start: Location | None, is_resume: bool
 ) -> tuple[Positions, bool]:
-    """Write the state table that a run begins with; return where in each partition the run begins to read.
+    """Write the state table with which a run begins; return the positions from which the run reads.
 
     Args:
         job: the settings.
@@ -87,8 +87,8 @@ def begin_table(
         is_resume: whether ``states`` is to be resumed.
 
     Returns:
-        The place in each partition at which reading begins, and whether the run resumes an earlier run. The
-        run does not resume if the table belongs to a job that read another log, such as a backfill.
+        The position in each partition from which the run reads, and whether the run resumes an earlier run.
+        It does not resume if the table belongs to a job with another log, such as a backfill.
 
     Raises:
         DataError: the log cannot be read.
@@ -115,7 +115,7 @@ def run_once(run: Run, job: EngineSettings, on_progress: Progress) -> RunResult:
     reader = JobReader(output, run.settings.shards)
     for source in (folder, replay, kafka):
         source.forget()
-    # Step each shard with one compute thread: stepping several shards at once uses the cores better.
+    # Step each shard with one compute thread, because several shards in parallel use the cores better.
     with compute_threads(1), process.without_collecting_loaded_objects():
         _engine(job)(run, lambda: on_progress(reader.read()))
     published = reader.read_uncached()
@@ -128,7 +128,7 @@ def _engine(job: EngineSettings) -> Callable[[Run, Callable[[], None]], None]:
     if job.runner == "in-process":
         return run_in_process
     if job.runner == "prism":
-        from pipelines.runners.on_prism import run_on_prism  # Import late: Beam takes seconds to load.
+        from pipelines.runners.on_prism import run_on_prism  # importing Beam takes seconds
 
         return run_on_prism
     from pipelines.runners.on_flink import run_on_flink

@@ -1,7 +1,7 @@
 """End a stream cleanly on SIGINT and SIGTERM: the handler sets a flag, and a thread writes the stop file.
 
-The handler itself must not write the file. Python runs it between any two steps of the main thread, so a
-write that fails or waits would raise its error in, or delay, unrelated code.
+The handler itself must not write the file. Python runs the handler between any two steps of the main thread.
+So a failed or slow write would raise its error in unrelated code, or delay this code.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from pipelines.sources.reader import request_stop
 from pipelines.storage import Location
 
 _CHECK_EVERY_S: Final = 0.1
-_RETRY_AFTER_S: Final = 2.0  # The pause before another try to write a stop file that could not be written.
+_RETRY_AFTER_S: Final = 2.0  # pause before another try to write the stop file
 
 
 @contextmanager
 def stop_on_signal(stop_file: Location) -> Iterator[None]:
-    """Write ``stop_file`` at the first SIGINT or SIGTERM in the ``with`` block; a second one acts as usual.
+    """Write ``stop_file`` at the first SIGINT or SIGTERM in the ``with`` block; the next acts as usual.
 
-    Outside the main thread, where Python allows no signal handlers, nothing is changed.
+    Outside the main thread, this does nothing, because Python allows no signal handlers there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before: dict[int, Any] = {}
-    # Use a list, because a signal may interrupt code that holds the lock of an Event.
+    # This is a list and not an Event: a signal may interrupt code that holds the lock of an Event.
     received: list[int] = []
     ended = threading.Event()
 
@@ -49,7 +49,7 @@ def stop_on_signal(stop_file: Location) -> Iterator[None]:
                     wait_s = _RETRY_AFTER_S
 
     for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        # Do not handle a signal that is ignored: a shell makes its background jobs ignore SIGINT.
+        # Install no handler for an ignored signal: a shell makes its background jobs ignore SIGINT.
         if signal.getsignal(number) != signal.SIG_IGN:
             before[number] = signal.signal(number, stop)
     thread = threading.Thread(target=write_stop_file, name="stop", daemon=True)

@@ -1,9 +1,9 @@
 """Search for settings: score trials by rolling validation, then train and register the best one.
 
 MLflow gets a parent run and a child run for every trial. The first trial has the settings of the job itself,
-so the best trial scores at least as high as the job. A tree-structured Parzen estimator draws the settings of
-the other trials (Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization"). A trial that is worse
-than the median of the other trials at the same epoch is pruned (Golovin et al. 2017, "Google Vizier", section
+so the best trial is at least as good as the job. A tree-structured Parzen estimator draws the settings of the
+other trials (Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization"). A trial that is worse than
+the median of the other trials at the same epoch is pruned (Golovin et al. 2017, "Google Vizier", section
 3.2.2).
 """
 
@@ -56,7 +56,7 @@ class SweepOutcome:
 
 @dataclass(frozen=True)
 class Progress:
-    """The functions that a sweep of settings calls to report its progress.
+    """Functions that a sweep of settings calls to report its progress.
 
     Attributes:
         rows: called after each frame of rows that was read, with its number of rows.
@@ -107,13 +107,13 @@ def run_sweep(
     """Run ``trials`` trials, then train and register a model with the settings of the best trial.
 
     No trial uses the windows of the backtest: all folds of the rolling validation end before them. If the
-    sweep is interrupted, MLflow keeps the trials that have ended, and the parent run a table of them.
+    sweep is interrupted, MLflow keeps the ended trials, and the parent run has a table of them.
 
     Args:
         config: settings of the job and of the first trial.
         name: name of the parent run; the name of a trial is ``NAME-NUMBER``.
         trials: number of trials.
-        progress: functions that are called with the progress.
+        progress: functions that report the progress.
         states: see `pipelines.jobs.train.run_training`.
 
     Raises:
@@ -149,7 +149,7 @@ def run_sweep(
 
 
 def _run_trial(sweep: _Sweep, number: int) -> Trial:
-    """Run one trial of a sweep in an MLflow run of its own, and report its skill to Optuna's study."""
+    """Run one trial of a sweep in a child run of MLflow, and report its skill to Optuna's study."""
     drawn = sweep.study.ask() if number > 1 else None
     settings = {} if drawn is None else draw_settings(drawn)
     config = with_settings(sweep.config, settings)
@@ -164,7 +164,7 @@ def _run_trial(sweep: _Sweep, number: int) -> Trial:
             ended = _train_folds(config, sweep.windows, run, drawn, skills)
             run.log_metrics({TRIAL_SKILL: float(np.mean(skills))})
             run.log_tags({"statecast.trial": ended})
-    except DataError as error:  # The loss diverged; a trial with another learning rate may finish.
+    except DataError as error:  # the loss diverged; another trial may still finish
         ended, sweep.failure = "failed", error
     skill = None if ended == "failed" else float(np.mean(skills))
     if drawn is not None:
@@ -193,7 +193,7 @@ def _train_folds(
             raise ConfigError("no held-out window has a value to score trials: raise training.validation")
         skill, number = epoch["validation_skill"], int(epoch["epoch"])
         run.log_epoch({**epoch, "epoch": number + done})
-        # Optuna compares trials by epoch, so report only the epochs of the first fold.
+        # Optuna compares trials epoch by epoch, so report only the epochs of the first fold.
         if drawn is not None and not done:
             drawn.report(skill, number)
             if drawn.should_prune():

@@ -1,4 +1,4 @@
-"""The training job: read files, train a model, and write a run with plots and a model version to MLflow."""
+"""Run a training: read files, train a model, and log a run with plots and a model version in MLflow."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from pipelines.storage import Location
 from schemas import replaced
 from schemas.errors import DataError, StatecastError
 
-_BLOCK_STEPS = 25_600  # In a block of `write_states`, series times windows are at most this number.
+_BLOCK_STEPS = 25_600  # limit of series times windows in a block of `write_states`
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class TrainingData:
         config: the settings of the job, with the frequency of the rows if the job gives none.
         loaded: the observations, and the rows that were left out.
         windows: the observations, aggregated to windows.
-        duplicates: number of rows that were ignored because a later row has the same series and time.
-        replaced: the duplicates whose value differs from the later row's (``schemas.replaced``).
+        duplicates: number of rows that do not count, because a later row has the same series and time.
+        replaced: the duplicates with another value than the later row (``schemas.replaced``).
         tables: the tables of static and known covariates.
     """
 
@@ -143,7 +143,7 @@ def run_training(
     """
     check_model_name(config.mlflow.model)
     registry = open_registry(config.mlflow)
-    # If the store exists, read the data within the run, so that an error leaves a failed run in the store.
+    # If the store exists, read the data after the start of the run, so that an error leaves a failed run.
     data = None if registry.exists else read(config, on_rows, on_notice)
     with registry.start_run(name, training_params(config), run_tags(config, "train")) as run:
         data = data or read(config, on_rows, on_notice)
@@ -154,7 +154,7 @@ def run_training(
 def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
     """Log a failed MLflow run for a training that could not start, because a file cannot be read."""
     with (
-        # Ignore an error of the store here: the caller raises the error of the file in any case.
+        # Ignore an error of the store, because the caller raises the error of the file.
         suppress(StatecastError),
         open_registry(config.mlflow).start_run(name, training_params(config), run_tags(config, "train")),
     ):
@@ -164,7 +164,7 @@ def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
 def read(
     config: JobConfig, on_rows: Callable[[int], None], on_notice: Callable[[str], None] = lambda line: None
 ) -> TrainingData:
-    """Read the files of a job and aggregate their rows to windows, whose frequency is inferred if not given.
+    """Read the files of a job and aggregate their rows to windows; infer the frequency if it is not given.
 
     Raises:
         StatecastError: a file is at fault; the message is one line.
@@ -182,10 +182,10 @@ def learn(
     on_epoch: Callable[[Epoch], None],
     states: Location | None = None,
 ) -> TrainOutcome:
-    """Train a model, register it, and log its backtest and plots; all in the MLflow run ``run``.
+    """Train a model, register it, and log its backtest and plots, all in the MLflow run ``run``.
 
-    The model is first saved on the disk, then registered. A score or plot that fails after that adds a line
-    to ``run.notices`` and raises no error, so that the trained model is not lost.
+    The model is first saved on the disk, then registered. If logging fails after that, a line is added to
+    ``run.notices`` and no error is raised, so that the trained model is not lost.
 
     Raises:
         StatecastError: the data or the store is at fault; the message is one line.
@@ -238,7 +238,7 @@ def learn(
 
 
 def _log_results(run: Run, trained: Trained, windows: Windows, config: JobConfig) -> Backtest | None:
-    """Log the results of a training, give its version an alias and a description; return the backtest."""
+    """Log the results of a training, give the new version an alias and a description; return the backtest."""
     found = None
     run.log_metrics({"time/train_s": seconds_of(trained.history, trained.refit_history)}, of_model=True)
     with run.notice_on_error("the backtest"):
@@ -279,7 +279,7 @@ def description(forecaster: Forecaster, windows: Windows, found: Backtest | None
 def write_states(folder: Location, forecaster: Forecaster, windows: Windows, shards: int) -> None:
     """Step every series through ``windows`` and write the states as a state table of ``shards`` shards.
 
-    The states of the training itself cannot be used, because the weights changed while they were computed.
+    The states from the training itself cannot be used, because they were computed with changing weights.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -301,7 +301,7 @@ def _quarantine_notices(quarantined: pl.DataFrame) -> list[str]:
 
 
 def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: JobConfig) -> None:
-    """Log the norm of the gradient by lag; it shows how many windows back the network learns from."""
+    """Log the norm of the gradient by lag, which shows from how many windows back the network learns."""
     norms = gradient_norms(forecaster, windows, config.training.segment)
     run.log_curves({lag: {"gradient/norm_by_lag": norm} for lag, norm in enumerate(norms.tolist())})
     if len(norms) > 1:

@@ -1,4 +1,4 @@
-"""The trials of a sweep: how their settings are drawn, the data they are scored on, and their table."""
+"""Draw the settings of a sweep's trials, split the data to score them, and list the trials in a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from forecaster.training.train import held_out_from
 from pipelines.settings.config import JobConfig
 
 _FOLDS = 2
-_RANDOM_TRIALS = 5  # This many trials get random settings. After them, Optuna's estimator chooses.
+_RANDOM_TRIALS = 5  # the first trials get random settings; later settings come from Optuna's estimator
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -52,7 +52,8 @@ def best_of(trials: list[Trial]) -> Trial | None:
 def trials_frame(trials: list[Trial], config: JobConfig) -> pl.DataFrame:
     """Return a row for each trial, the best first: ``trial, ended, skill, seconds, run_id`` and settings.
 
-    The settings are all settings that some trial has changed; ``config`` has their values in the first trial.
+    The columns of settings are the settings that any trial has changed; ``config`` has the values of the
+    first trial.
     """
     names = list(dict.fromkeys(name for trial in trials for name in trial.settings))
     own = config.flat()
@@ -72,7 +73,7 @@ def trials_frame(trials: list[Trial], config: JobConfig) -> pl.DataFrame:
 
 
 def with_settings(config: JobConfig, settings: dict[str, Any]) -> JobConfig:
-    """Return a copy of ``config`` with some settings replaced, which are given by dotted name."""
+    """Return a copy of ``config`` with the given settings (by dotted name) replaced."""
     sections: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
         section, _, name = key.partition(".")
@@ -95,17 +96,17 @@ def draw_settings(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def folds(windows: Windows, training: TrainingConfig) -> Iterator[tuple[Windows, TrainingConfig]]:
-    """Yield the folds of the rolling validation, each as its windows and its training settings.
+    """Yield the windows and the training settings of each fold of the rolling validation.
 
-    The last windows of each fold are held out to score its epochs. The first fold ends where the windows of
-    the backtest begin; each later fold ends where the held-out windows of the fold before it begin.
+    The last windows of each fold are held out to score its epochs. The first fold ends at the first window of
+    the backtest. Each later fold ends at the first held-out window of the previous fold.
     """
     validated_from, backtest_from = held_out_from(len(windows.values), training)
     held_out = backtest_from - validated_from
     for number in range(_FOLDS):
         rows = backtest_from - number * held_out
         if number and rows <= 2 * held_out:
-            return  # Too few training windows are left for a meaningful score.
+            return  # too few training windows are left for a meaningful score
         changes = {"validation": held_out / rows, "backtest": 0.0, "refit": False}
         yield windows.rows(0, rows), training.model_copy(update=changes)
 

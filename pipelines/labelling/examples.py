@@ -1,4 +1,4 @@
-"""Labelled example data without a download: vowels with their speakers, weather with injected anomalies.
+"""Provide labelled example data without a download: vowels by speaker, weather with injected anomalies.
 
 The vowels are the data set Japanese Vowels of the UCI archive (Kudo, Toyama and Shimbo 1999; CC BY 4.0). The
 module reads this data set from the files of the package ``sktime`` (BSD), and does not import the package.
@@ -18,8 +18,8 @@ from schemas.errors import DataError
 
 NAMES = ("vowels", "anomalies")
 _SEED = 0
-_EVERY_S = 7 * 86_400  # Each series gets an anomaly a week, which is enough of each kind to train on.
-_FRAME_US = 6_400  # The time between two steps. A step is a frame of 25.6 ms of speech; frames overlap.
+_EVERY_S = 7 * 86_400  # one anomaly per week in each series, which is enough of each kind for a training
+_FRAME_US = 6_400  # time between two steps; a step is a frame of 25.6 ms of speech, and frames overlap
 
 
 def vowels() -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""The labelling job: it trains on labelled rows, and logs scores, plots and the model to an MLflow run."""
+"""Run a labelling job: train on labelled rows, and log scores, plots and the model to an MLflow run."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Flo
     anomalous = labels != task.background
     curve = judge.precision_recall(sequences.labels[in_validation] != task.background, alarm[in_validation])
     scores |= judge.alarm_scores(anomalous, alarm[in_part], judge.best_f1_threshold(curve))
-    # If an anomaly began before this part of the data, only its steps in this part count.
+    # An anomaly may begin before this part of the data: only its steps in this part count.
     raised = (alarm > task.threshold) & in_part
     events = judge.events(np.where(in_part, sequences.labels, UNKNOWN), raised, task.background)
     weeks = (labels == task.background).sum() * task.freq_s / (7 * 86_400)
@@ -234,7 +234,7 @@ def _log(run: Run, labeller: Labeller, found: _Scores, part: str) -> None:
 def write_labels(
     folder: Path, labeller: Labeller, sequences: Sequences, probabilities: Floats32
 ) -> tuple[Path, Path]:
-    """Write a labeller, and its label for every sequence or step as ``labels.parquet``; return both paths.
+    """Write a labeller, and its labels of all sequences or steps (``labels.parquet``); return both paths.
 
     The columns are ``series_id``; for steps ``timestamp`` (the beginning of the window) and ``alarm``
     (whether the alarm value is above the model's threshold); ``label`` (null if unknown); ``called`` (the
@@ -269,7 +269,7 @@ def write_labels(
 
 
 def _quarantine_notice(read: LabelledRows) -> list[str]:
-    """Return a line with the number of quarantined rows and the first of them; no line without such rows."""
+    """Return a line with the number of quarantined rows and the first one; no line without such rows."""
     if not len(read.quarantined):
         return []
     first = read.quarantined.row(0, named=True)

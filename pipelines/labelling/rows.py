@@ -60,7 +60,7 @@ class LabelledRows:
 
 
 def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
-    """Return the names of a labelled file's columns; find the columns whose names in ``columns`` are empty.
+    """Return the names of a labelled file's columns; find a column if its name in ``columns`` is empty.
 
     The columns of series and times are found by their usual names, the columns of values by their contents.
 
@@ -152,7 +152,7 @@ def _and_others(others: int) -> str:
 
 
 def _why(quarantined: pl.DataFrame) -> str:
-    """Return a text that says why no row of labelled files can be used."""
+    """Return as text why no row of labelled files can be used."""
     if not len(quarantined):
         return "there are no rows"
     first = quarantined.row(0, named=True)

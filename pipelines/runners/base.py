@@ -1,4 +1,4 @@
-"""What a runner needs to run a forecasting job: the description of the run, and Flink's addresses."""
+"""Define what a runner needs to run a job: the description of the run, and the addresses of Flink."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Run:
 
     Attributes:
         log: the source of the rows, as partitions with offsets.
-        places: the place in each partition at which the run begins.
+        places: the position in each partition at which the run begins.
         settings: settings of the workers.
         stop_file: the run ends cleanly when this file appears.
         snapshot_every_s: seconds between two snapshots.
         logs: folder in which an engine writes its log file.
         beam_options: additional options for Beam's runner; not used in process.
-        before: id of the run that owned the output folder before this run. If the process of the earlier run
-            was killed, the cluster may still be running that run.
+        before: id of the run that owned the output folder before this run; a cluster may still be running its
+            job, if its process was killed.
     """
 
     log: Log

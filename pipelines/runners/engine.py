@@ -1,8 +1,9 @@
-"""Run an engine as a process of one job; the engine ends with the job, even if the job is killed.
+"""Run an engine as a process for one job, and end the engine with the job, even if the job is killed.
 
-An engine process outlives its job if the job is killed. Two mechanisms end it. A watcher process reads from
-a pipe, which closes when the job's process dies, and then signals the engine. And each start writes a record
-of the engine and its owner, from which the next start finds engines whose owner has died.
+By itself, an engine process outlives a job that is killed. Two mechanisms end it. First, a watcher process
+reads from a pipe that closes when the job's process dies, and then signals the engine. Second, each start
+writes a record of the engine and its owner. The next start reads these records, and ends engines without a
+living owner.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from schemas.errors import EngineError
 
 _STOP_LIMIT_S: Final = 5.0
 _PORTS_TRIED: Final = 3
-# How long to wait for the end of Beam's worker threads after they have lost their connection.
+# longest wait for the end of Beam's worker threads after they have lost their connection
 _HANG_UP_LIMIT_S: Final = 2.0
-# Beam threads whose names begin with one of these raise an error when they lose their connection.
+# Beam's threads with names that begin like this raise an error when they lose their connection.
 _CONNECTED_THREADS: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
-# The shell's `read` waits until the pipe from the owner closes, which also happens when the owner dies.
+# `read` waits until the pipe from the owner closes, which happens at the latest when the owner dies.
 _WATCH: Final = 'read -r _; kill "$1"'
 
 
@@ -50,8 +51,8 @@ def log_file(output: Location, name: str) -> Path:
 class EngineProcess:
     """A context manager that runs an engine process on a free port for the ``with`` block.
 
-    The engine runs in its own session, so that Ctrl-C in the terminal reaches only the job, which can then
-    end cleanly. The engine ends with the block, and also if the process that started the engine is killed.
+    The engine runs in its own session, so that Ctrl-C in the terminal reaches only the job, and the job can
+    end cleanly. The engine ends with the block, and also if the process that started it is killed.
 
     Args:
         name: name of the engine in error messages.
@@ -92,7 +93,7 @@ class EngineProcess:
                 self._start(self.command(port))
                 if self._await_ready(port, tries_left):
                     return self
-                self._end()  # Another process has taken the port since `free_port` found it.
+                self._end()  # another process has taken the port meanwhile
         except BaseException:
             self._stop()
             raise
@@ -149,8 +150,7 @@ class EngineProcess:
         self._block.close()
 
     def _end(self) -> None:
-        # End the watcher process before the engine, because the watcher would kill the engine's process id.
-        # After the end of the engine, its process id may belong to another process.
+        # End the watcher before the engine: afterwards it could kill another process with the same id.
         if self._watcher is not None:
             self._watcher.kill()
             self._watcher.communicate()
@@ -187,10 +187,10 @@ def _answers(port: int) -> bool:
 
 @contextlib.contextmanager
 def _silence_lost_connections() -> Iterator[None]:
-    """Hide the stack traces that Beam's worker threads print when they lose the connection to their engine.
+    """Hide the stack traces that Beam's worker threads print when they lose their connection to an engine.
 
-    Every job that fails ends with such lost connections, and the job itself reports why it failed. Other
-    errors that end a thread are passed to the previous hook.
+    When a job fails, its threads lose their connections, and the job itself reports the reason. Other errors
+    of threads are passed to the previous hook.
     """
     before, previous_hook = set(threading.enumerate()), threading.excepthook
 
@@ -214,11 +214,11 @@ def _record_path(pid: int) -> Path:
 
 
 def _record(pid: int) -> None:
-    """Record that this process owns the engine ``pid``, with the start times of both processes.
+    """Record that this process owns the engine ``pid``; record the start times of both processes, too.
 
-    The operating system reuses process ids, but a process id and a start time together name one process only.
+    The operating system reuses process ids, but a process id and a start time together identify a process.
     """
-    # Ignore an error here, because the watcher ends the engine even without a record.
+    # Ignore an error, because the watcher ends the engine even without a record.
     with contextlib.suppress(OSError, psutil.Error):
         path = _record_path(pid)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +234,7 @@ def end_orphans() -> list[int]:
         try:
             record = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError):
-            continue  # Another program may have written this file, so leave it.
+            continue  # leave a file that another program may have written
         match record:
             case {
                 "engine": [int(engine), float() | None as engine_started_s],

@@ -1,9 +1,9 @@
-"""Run Beam's job server, a Java process of one job that submits to Flink; ask Flink's REST interface.
+"""Run Beam's job server, which submits a job to Flink; send requests to Flink's REST interface.
 
-The job server submits a pipeline to Flink: to a Flink inside the job server (``[local]``), or to a session
-cluster (``host:port`` of its REST interface). The task managers of a cluster request Python workers from a
-pool. A cluster would go on running the job after the job server has ended, but then no process would follow
-the job. So the job is cancelled in the cluster when the job server ends (`cancel`).
+The job server is a Java process for one job. It submits the pipeline to a Flink in its own process
+(``[local]``), or to a session cluster (``host:port`` of its REST interface). The task managers of a cluster
+request Python workers from a pool. A cluster would go on running the job after the job server has ended, but
+no process would follow the job. So the job is then cancelled in the cluster (`cancel`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
     Args:
         endpoint: `JobServer.endpoint`.
         settings: the addresses of Flink and its workers.
-        parallelism: number of shards that are stepped at once.
+        parallelism: number of parallel subtasks, which step shards at the same time.
     """
     environment = (
         ["--environment_type=LOOPBACK"]
@@ -77,14 +77,14 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         *environment,
         "--streaming",
         f"--parallelism={parallelism}",
-        # Beam would call pip to log the installed packages, and pip may be missing.
+        # Without this option, Beam calls pip to log the installed packages, and pip may be missing.
         "--experiments=disable_logging_submission_environment",
-        # A bundle passes its rows on when it ends, by default after a second. "mills" is Beam's spelling.
+        # A bundle passes its rows on at its end, by default after a second. "mills" is Beam's spelling.
         "--max_bundle_time_mills=5",
-        # Flink must not restart a job, because Statecast itself resumes the job from the state table.
+        # Flink must not restart a job, because Statecast resumes the job itself, from the state table.
         "--number_of_execution_retries=0",
-        # The source never ends, and `run_on_flink` cancels the job when all shards have ended.
-        # If the source ended, Flink would finish the steps after the source one by one.
+        # The source must not end: `run_on_flink` cancels the job when all shards have ended.
+        # If the source ended, Flink would finish the other steps of the pipeline one by one.
         # While steps finish, `ExecutableStageDoFnOperator.flushData` blocks every checkpoint and savepoint.
         f"--shutdown_sources_after_idle_ms={_FOR_EVER_MS}",
     ]
@@ -102,7 +102,7 @@ def jobs(master: str) -> dict[str, tuple[str, str]]:
 def exceptions(master: str, job: str) -> list[tuple[str, ...]]:
     """Return the exceptions that failed the tasks of a job, newest first.
 
-    Each exception is the names of its Java class and of the classes of its causes, without packages.
+    An exception is a tuple of class names without packages: its own Java class, then those of its causes.
 
     Raises:
         EngineError: no cluster answers at ``master``, or it does not know the job.

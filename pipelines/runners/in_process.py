@@ -1,7 +1,7 @@
-"""The in-process runner: threads of this process apply the batches of a source to the shards.
+"""Run a job in process: threads of this process apply the batches of a source to the shards.
 
-This runner needs no engine. Backfills use it by default, and streams use it if Prism is not installed or the
-settings choose it. As on every engine, a stream resumes from its snapshots.
+This runner needs no engine. Backfills use it by default. Streams use it if Prism is not installed, or if the
+settings choose it. As on engines, a stream resumes from its snapshots.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _END_LIMIT_S = 30.0
 def run_in_process(run: Run, on_progress: Callable[[], None]) -> None:
     """Run a job in threads of this process until its source ends or its stop file appears.
 
-    A separate thread reads and applies the batches: in the main thread, Ctrl-C would interrupt Polars.
+    A separate thread reads the batches, because Ctrl-C in the main thread would interrupt Polars.
 
     Args:
         run: the run to execute.

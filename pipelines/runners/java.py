@@ -1,7 +1,6 @@
 """Find Java, and download the jars of Flink and of a Kafka broker for tests, once for each version.
 
-Only Flink, and tests that start a Kafka broker, need Java. ``pom.xml`` beside this file contains the
-versions.
+Only Flink and tests with a Kafka broker need Java. ``pom.xml`` beside this file contains the versions.
 
 ``python -m pipelines.runners.java setup`` downloads missing jars with Maven, and Flink with uv or pip.
 """
@@ -31,7 +30,7 @@ _LIMIT_S: Final = 900.0
 
 SETUP: Final = "run `make java`, or `python -m pipelines.runners.java setup`"
 
-# With these options, Java 17 lets Flink 1.19 and Beam's runner use private parts of Java's packages.
+# Flink 1.19 and Beam's runner use private parts of Java's packages; these options let Java 17 allow it.
 JAVA_OPEN_OPTIONS: Final = tuple(
     f"--add-opens=java.base/{package}=ALL-UNNAMED"
     for package in (
@@ -91,7 +90,7 @@ def find_maven() -> Path:
 
 
 def job_server() -> tuple[Path, str]:
-    """Return the folder of the job server's jars, and a description with their version.
+    """Return the folder of the job server's jars, and a text that describes them with their version.
 
     The jars are Beam's released job server if it is installed, or else the combination in ``pom.xml``.
 
@@ -105,7 +104,7 @@ def job_server() -> tuple[Path, str]:
 
 
 def flink_home() -> Path:
-    """Return the folder of the Flink distribution, which is needed only to start a cluster.
+    """Return the folder of the Flink distribution; it is needed only to start a cluster.
 
     Raises:
         EngineError: the distribution is not set up.
@@ -150,7 +149,7 @@ def setup_kafka() -> Path:
 
 
 def setup_flink() -> Path:
-    """Return the folder of the Flink distribution; download the Python package that contains it if needed.
+    """Return the folder of the Flink distribution; if it is missing, download the Python package with it.
 
     Raises:
         EngineError: the package cannot be downloaded.
@@ -170,7 +169,7 @@ def setup_flink() -> Path:
 
 
 def _job_servers() -> tuple[tuple[Path, str], tuple[Path, str]]:
-    """Return the folders and the descriptions of two job servers: Beam's own release, and the pinned one."""
+    """Return folders and descriptions of two job servers: Beam's release, and the one in ``pom.xml``."""
     beam, pinned = beam_version(), versions()["beam.runner.version"]
     return (
         (_java() / f"job-server-{beam}-released", f"Beam's job server {beam}"),
@@ -203,7 +202,7 @@ def _existing_folder(folder: Path, name: str) -> Path:
 def _copy_jars(profile: str, target: Path, *more: str) -> Path:
     """Download the jars of a profile in ``pom.xml`` into the folder ``target``, and return ``target``.
 
-    ``target`` appears with all jars or not at all, even if the download is interrupted.
+    After an interrupted download, ``target`` does not exist.
     """
     if target.is_dir():
         return target
@@ -252,7 +251,7 @@ def _run(command: list[str], label: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run ``setup [job-server] [flink] [kafka]``, which downloads the named parts, or all without a name."""
+    """Run ``setup [job-server] [flink] [kafka]``: download the named parts, or all parts without a name."""
     known = {"job-server": setup_job_server, "flink": setup_flink, "kafka": setup_kafka}
     if arguments[:1] != ["setup"] or not known.keys() >= set(arguments[1:]):
         print(f"usage: python -m pipelines.runners.java setup [{'] ['.join(known)}]", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Build the Beam pipeline of a job, which is the same on Prism and on Flink."""
+"""Build the Beam pipeline of a job for Prism and Flink."""
 
 from __future__ import annotations
 

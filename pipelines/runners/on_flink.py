@@ -1,8 +1,8 @@
 """Run a job on Flink: on a Flink inside the job server, or on a session cluster.
 
-The state of a shard is in the memory of a Python worker, and a job resumes from the state table only, as on
-every engine. So Flink restarts nothing and stores no state. When a worker, a task manager or the job manager
-dies, `run_on_flink` raises `EngineLost`, and its caller resumes a stream from the snapshots.
+The state of a shard is in the memory of a Python worker, and a job resumes only from its state table, as on
+every engine. So Flink stores no state and must not restart the job. When a worker, a task manager or the job
+manager dies, `run_on_flink` raises `EngineLost`. Its caller then resumes a stream from the snapshots.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pipelines.workers.failure import clear_worker_errors, error_to_report
 from schemas.errors import EngineError, EngineLost, StatecastError
 
 _CHECK_EVERY_S: Final = 1.0
-_SILENCE_LIMIT_S: Final = 5.0  # A job manager that does not answer for longer counts as lost.
-_RETURN_LIMIT_S: Final = 180.0  # The longest wait for a lost task manager to come back.
-# The longest wait for the end of a cancelled job. Flink itself may need 180 s to end a hanging task.
+_SILENCE_LIMIT_S: Final = 5.0  # a job manager that is silent for longer counts as lost
+_RETURN_LIMIT_S: Final = 180.0  # longest wait for a task manager in place of a lost one
+# Longest wait for the end of a cancelled job. A hanging task may need more: Flink ends it after 180 s.
 _CANCEL_LIMIT_S: Final = 30.0
 _RUNNING_STATES: Final = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING")
-# The constants below are names of Java exceptions, by which the cause of a job's failure is found.
-# A StatusRuntimeException is a failed request for a worker, the only gRPC call of a task manager.
+# The constants below are names of Java exceptions, which show why a job failed.
+# A StatusRuntimeException means that a task manager's request for a worker has failed.
 _NO_SLOT: Final = "NoResourceAvailableException"
 _FAILED_CALL: Final = "StatusRuntimeException"
 _UNREACHABLE: Final = {"ConnectException", "UnknownHostException", "NoRouteToHostException"}
@@ -75,7 +75,7 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
                 time.sleep(PROGRESS_S)
                 on_progress()
             worker.end_job(run.settings.job)
-            result.cancel()  # Flink's job ends only if it is cancelled; see `flink_options`.
+            result.cancel()  # on Flink, a job ends only by this call; see `flink_options`
         except (EngineLost, _EndedByOthers):
             raise
         except Exception as error:
@@ -89,12 +89,12 @@ def _name(job: str) -> str:
 
 
 class _EndedByOthers(EngineError):
-    """The error after another user or program has ended the job, which must not be restarted then."""
+    """Another user or program has ended the job, so the job must not be restarted."""
 
 
 def _check_ended(state: str, run: Run, master: str, name: str) -> None:
     """Raise `_EndedByOthers` if Flink's job was cancelled or stopped from outside."""
-    # Ask the cluster for the state, because the job server also reports a cancelled job as FAILED.
+    # The job server reports a cancelled job as FAILED, so ask the cluster for the state.
     if state == PipelineState.FAILED and _state_of(master, name) in ("CANCELLING", "CANCELED"):
         raise _EndedByOthers(
             "Flink's job was cancelled: run the same command again; add --resume for a stream"
@@ -155,7 +155,7 @@ def _exceptions(master: str, name: str) -> list[tuple[str, ...]]:
 
 @contextmanager
 def _cancelled_after(master: str, name: str) -> Iterator[None]:
-    """Cancel the cluster's job named ``name`` when the ``with`` block ends, with an error or without."""
+    """Cancel the cluster's job named ``name`` when the ``with`` block ends, also after an error."""
     try:
         yield
     finally:
@@ -179,7 +179,7 @@ def _cancel(master: str, name: str) -> None:
 
 
 def _slots(master: str) -> int:
-    """Return the number of task slots of a cluster; if there are none, wait for a task manager to come back.
+    """Return the number of task slots of a cluster; while there are none, wait for a task manager.
 
     Raises:
         EngineError: the cluster still has no task slot after 3 minutes.
@@ -196,10 +196,10 @@ def _slots(master: str) -> int:
 
 @dataclass
 class _Watch:
-    """Checks whether the shards of a run have ended, and whether the cluster still has the run's job.
+    """Checks whether all shards of a run have ended, and whether the cluster still has the job of the run.
 
-    `_Watch` sends its own requests to the cluster, because a job server reports a dead job manager only after
-    minutes.
+    `_Watch` sends requests to the cluster itself, because the job server reports a dead job manager only
+    after minutes.
 
     Attributes:
         master: ``[local]``, or ``host:port`` of a session cluster.
@@ -217,7 +217,7 @@ class _Watch:
     _seen: bool = field(default=False, init=False)
 
     def sees_end(self) -> bool:
-        """Return whether all shards have ended; a call within a second of the last check returns False.
+        """Return whether all shards have ended; return False without a check if the last check was recent.
 
         Raises:
             EngineLost: the job manager has stopped answering, or it has lost the job.

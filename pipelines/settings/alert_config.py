@@ -1,4 +1,4 @@
-"""The rules of a stream's alerts: which measure is watched, its band, and where an alert is sent."""
+"""Define the settings of alerts: the watched measure, its band, and the receiver of an alert."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class AlertConfig(Settings):
 
 
 def describe_alert(error: ErrorDetails, source: str) -> str:
-    """Return pydantic's error about an alert rule as one line, without values, which may hold secrets.
+    """Return pydantic's error about an alert rule as one line; values are left out, as they may be secret.
 
     Args:
         error: an error whose place begins with ``alerts``.

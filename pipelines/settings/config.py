@@ -1,4 +1,4 @@
-"""The types, defaults and descriptions of all settings, as one class for each section of the job file."""
+"""Define the types, defaults and descriptions of all settings: one class for each section of a job file."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class JobConfig(Settings):
 
 
 def _is_secret(field: FieldInfo) -> bool:
-    """Return whether a setting may hold a secret; such a setting has a type that masks its text."""
+    """Return whether a setting may hold a secret; its type then masks its text."""
     return any(kind in (SecretUrl, SecretOption) for kind in (field.annotation, *get_args(field.annotation)))
 
 

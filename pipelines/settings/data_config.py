@@ -1,4 +1,4 @@
-"""The section ``[data]`` of the job file: the input files, their columns and their bad rows."""
+"""Define the section ``[data]`` of the job file: the input files, their columns and their bad rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _as_list(paths: object) -> object:
 
 
 class ColumnsConfig(Settings):
-    """The names of the columns of input files; for an empty name, a column with a usual name is used."""
+    """The names of the columns of input files; an empty name stands for the usual names of a column."""
 
     layout: Literal["auto", "long", "wide"] = Field(
         default="auto",
@@ -71,11 +71,11 @@ class ColumnsConfig(Settings):
 
     @property
     def series_columns(self) -> tuple[str, ...]:
-        """The named columns of series ids; empty if the usual names are looked for."""
+        """The names of the columns of series ids; empty if the usual names are tried."""
         return tuple(filter(None, (self.series_id,))) if isinstance(self.series_id, str) else self.series_id
 
     def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
-        """Leave out later settings that are not set: a replay that 0.1.0 began compares this text."""
+        """Leave out unset settings that 0.1.0 lacked, because a replay that it began compares this text."""
         later = {"time_zone", "null_values"}
         return ((name, value) for name, value in super().__repr_args__() if value or name not in later)
 
@@ -87,7 +87,7 @@ class Columns(ColumnsConfig):
 
 
 class DataConfig(ColumnsConfig):
-    """The input files, which rows of them are read, and how bad rows and files are treated."""
+    """The input files, the bounds of the rows to read, and the treatment of bad rows and files."""
 
     paths: Annotated[tuple[LocalPath, ...], BeforeValidator(_as_list)] = Field(
         default=(),

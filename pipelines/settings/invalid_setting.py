@@ -1,4 +1,4 @@
-"""Explain an invalid setting to the user in one line, from pydantic's description of the error."""
+"""Convert pydantic's description of an invalid setting to one line for the user."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def describe(
 
 
 def _place(error: ErrorDetails) -> tuple[str, int | None]:
-    """Return the name of the setting that an error is about, and the index in its value if it is a list."""
-    # The parts of ``loc`` are the section and the setting, then an index in a list or the name of a type.
+    """Return the setting that an error is about, and if its value is a list, the index in the list."""
+    # ``loc`` holds the section and the setting, and perhaps an index in a list or the name of a type.
     parts = error["loc"]
     return ".".join(map(str, parts[:2])), next((part for part in parts if isinstance(part, int)), None)
 
@@ -74,7 +74,7 @@ def _line(
     written: Mapping[str, str],
     source: str,
 ) -> str:
-    """Return the errors about one value as one line; there may be an error for each type of its setting.
+    """Return the errors about one value as one line; each possible type of the setting may have an error.
 
     ``source`` precedes the name of a setting that is not in ``written``.
     """
@@ -87,7 +87,7 @@ def _line(
     if error["type"] == "extra_forbidden":
         return no_such_setting(names.get(key, source + key), key, settings)
     before = written.get(key, f"{source}{key} = ")
-    # In a TOML list, name the element that is wrong.
+    # In a list, name the element that is wrong.
     if index is not None and before.endswith(("=", "= ")):
         name = before.rstrip(" =")
         before = f"{name}[{index}]{before[len(name) :]}"
@@ -128,12 +128,12 @@ def _requirement(error: ErrorDetails, key: str) -> str:
 
 
 def _nearest(key: str, settings: list[str]) -> str:
-    """Return a hint for a wrong name: the most similar setting or section, or all existing names."""
+    """Return a hint for a wrong name: the most similar setting or section, or all names."""
     sections = list(dict.fromkeys(name.partition(".")[0] for name in settings))
     leaf = key.rpartition(".")[2]
     leaves = {name.rpartition(".")[2]: name for name in reversed(settings)}
     section = key.partition(".")[0]
-    if leaf in leaves:  # Only the section is wrong: another section has a setting of this name.
+    if leaf in leaves:  # a setting of another section has this name
         return f"did you mean {leaves[leaf]}?"
     others = settings if "." in key else [name for name in sections if name != key]
     if close := difflib.get_close_matches(key, others, 1, 0.7):

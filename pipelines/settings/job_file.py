@@ -46,7 +46,7 @@ def load_config(
             raise ConfigError(no_such_setting(written[key].rstrip(" ="), key, FIELDS))
         section, _, name = key.partition(".")
         inner = table.setdefault(section, {})
-        # If a value stands where a section belongs, pydantic reports it below.
+        # If a value is in place of a section, pydantic reports this below.
         if isinstance(inner, dict):
             inner[name] = parse_value(value, FIELDS[key]) if isinstance(value, str) else value
     try:
@@ -125,13 +125,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str, field: FieldInfo) -> object:
-    """Convert the text of an option to the value of a setting; the text is TOML unless the value is text."""
+    """Convert the text of an option to the value of a setting; parse it as TOML unless the value is text."""
     kinds = get_args(field.annotation) if get_origin(field.annotation) is Literal else (field.annotation,)
     if all(kind in (str, SecretUrl) or isinstance(kind, str) for kind in kinds):
         return text
     parts = get_args(field.annotation)
     if str in parts and any(get_origin(part) is tuple for part in parts) and not text.startswith("["):
-        return text  # one text of a setting that may be a list: a column may be called 3 or 1.10
+        return text  # a column may be called 3 or 1.10, so keep the text
     try:
         found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

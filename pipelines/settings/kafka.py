@@ -1,4 +1,4 @@
-"""The address and client options of Kafka brokers, with secrets from the environment, and client errors."""
+"""Create settings of Kafka clients, with secrets from the environment, and convert errors of the clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REGISTRY_USER = "schema.registry.basic.auth.user.info"
 
 ANSWER_LIMIT_S = 5.0
 
-_SHORTEST_SECRET = 4  # Shorter secrets are not masked, because masking would change ordinary words, too.
+_SHORTEST_SECRET = 4  # shorter secrets are not masked, because masking would change ordinary words, too
 
 _REFUSALS = ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "_SSL")
 
@@ -50,7 +50,7 @@ class Broker:
         """
         defaults = {name.replace("_", "."): value for name, value in own.items()}
         given = {name: self._value(name, text) for name, text in self.options if name != REGISTRY_USER}
-        # Turn off the client's own log: its lines would mix with the job's, and they contain whole addresses.
+        # turn off the client's own log, because its lines contain addresses and disturb the job's output
         logging = {"log_level": 0, "error_cb": on_error}
         return {"bootstrap.servers": self.bootstrap, **logging, **defaults, **given}
 
@@ -96,7 +96,7 @@ class LastError:
     def __call__(self, error: Any) -> None:
         """Store an error that the Kafka client reports.
 
-        The error that all brokers are down is only counted, because the errors before it give the reason.
+        The error that all brokers are down is counted but not stored, because earlier errors give the reason.
         """
         self.count += 1
         if error.name() != "_ALL_BROKERS_DOWN":
@@ -136,7 +136,7 @@ def convert_client_errors(broker: Broker, last: LastError, *, sending: bool = Fa
     except kafka_exception as raised:
         kind = OutputError if sending else DataError
         raise error_of(broker, raised.args[0], last, kind) from None
-    except ValueError as error:  # The client does not have one of the options.
+    except ValueError as error:  # the client does not have this option
         raise ConfigError(f"kafka.options: {broker.without_secrets(_one_line(str(error)))}") from None
 
 
@@ -144,9 +144,9 @@ def convert_client_errors(broker: Broker, last: LastError, *, sending: bool = Fa
 def without_garbage_collection() -> Iterator[None]:
     """Turn off Python's garbage collector while the ``with`` block runs.
 
-    A poll of a client creates about 100,000 messages at once, none of them part of a cycle. So many new
-    objects would make the collector visit all objects of the process. With Beam and torch loaded, these
-    visits took most of the time of a poll, and all other threads had to wait meanwhile.
+    A poll of a client may create 100,000 messages at once, which need no collection because they have no
+    cycles. So many new objects would make the collector visit all objects of the process. With Beam and torch
+    loaded, these visits took most of the time of a poll, and all other threads had to wait.
     """
     was_on = gc.isenabled()
     gc.disable()

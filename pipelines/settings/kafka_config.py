@@ -1,4 +1,4 @@
-"""The section ``[kafka]`` of the job file: the topic that a stream reads, and the topics that it sends to."""
+"""Define the section ``[kafka]`` of the job file: the topics that a stream reads from and sends to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of the MLflow stores of runs and models."""
+"""Define the settings of the MLflow stores of runs and models."""
 
 from __future__ import annotations
 

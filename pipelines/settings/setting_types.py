@@ -1,4 +1,4 @@
-"""Types of settings that several sections of the job file share."""
+"""Define types of settings that several sections of the job file share."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _encoding(name: str) -> str:
 def _time_format(text: str) -> str:
     if text == "auto":
         return text
-    # Import here and not at the top, because this module imports Polars, which takes long.
+    # imported here because Polars takes long to import
     from schemas.time_formats import check
 
     return check(text)
@@ -65,7 +65,7 @@ def _time_format(text: str) -> str:
 def _time_zone(name: str) -> str:
     if not name:
         return name
-    from schemas.time_zones import check  # not at the top, because it imports Polars, which takes long
+    from schemas.time_zones import check  # imported here because Polars takes long to import
 
     return check(name)
 

@@ -1,4 +1,4 @@
-"""Send an alert to a command or to a webhook, in a thread, so that a slow receiver delays nothing."""
+"""Send alerts to a command or to a webhook in threads, so that a slow receiver does not delay the job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Message = Mapping[str, Any]
 
 
 class AlertSender:
-    """Sends alerts in threads. If an alert cannot be sent, a line tells the user, and it is not sent again.
+    """Sends alerts in threads; reports an alert that cannot be sent, and does not send it again.
 
     Args:
         say: prints a line for the user; called from other threads.
@@ -41,7 +41,7 @@ class AlertSender:
         """Begin to send an alert, and return at once.
 
         Args:
-            name: name of the rule, for the line if the alert cannot be sent.
+            name: name of the rule, for the report if the alert cannot be sent.
             message: the alert.
             command: command to run, with the alert as JSON on its standard input; "" for the webhook.
             webhook: address to post the alert to, as JSON.
@@ -57,14 +57,14 @@ class AlertSender:
         thread.start()
 
     def close(self) -> None:
-        """Wait for the alerts that are being sent, at most as long as a command may run."""
+        """Wait for the alerts that are being sent, at most for the time limit of a command."""
         until_s = time.monotonic() + COMMAND_LIMIT_S
         for thread in self._threads:
             thread.join(max(until_s - time.monotonic(), 0.0))
 
 
 def run_command(command: str, message: Message) -> str:
-    """Run a command with a message as JSON on its standard input; return why it failed, or ""."""
+    """Run a command with a message as JSON on its standard input; return why it failed; "" if it did not."""
     words = shlex.split(command)
     try:
         done = subprocess.run(
@@ -86,7 +86,7 @@ def run_command(command: str, message: Message) -> str:
 
 
 def post(address: str, message: Message) -> str:
-    """Post a message as JSON to a web address; return why it failed, or "".
+    """Post a message as JSON to a web address; return why this failed; "" if it did not.
 
     The reason names only the host, because the path of a webhook is often its password. A name and a password
     in the address are sent as basic authentication.

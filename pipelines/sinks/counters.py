@@ -1,4 +1,4 @@
-"""The counters of a job, defined once for Prometheus and for Beam."""
+"""Define the counters of a job, which Prometheus and Beam show."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
 """Write and read the files of forecasts, late rows and quarantined rows in an output folder.
 
 A file is complete or absent: it is written under a hidden name and renamed, or put into a store in one
-request. The name of a forecast file consists of the windows, the model version, the revision and the shard.
-The name of a file of revised forecasts also has the partition and the offset of the first late row that
-changed them, and its revision is the largest in it. The name of a file of rows consists of their partition,
-offset and shard. So a rerun replaces the files that the first run wrote, and two models can write into one
-folder. A resumed job first removes the files that were written after its last snapshot, since it writes them
-again (`ShardFiles.remove_after`).
+request. The name of a forecast file consists of the windows, the model version, the largest revision and the
+shard. The name of a file of revised forecasts also has the partition and the offset of the first late row
+that changed them. The name of a file of rows consists of their partition, offset and shard. So a rerun
+replaces the files of the first run, and two models can write into one folder. A resumed job writes the
+forecasts after its last snapshot again, so it first removes their files (`ShardFiles.remove_after`).
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ from schemas.forecasts import IDENTITY
 Format = Literal["parquet", "jsonl"]
 
 FORECASTS, QUARANTINE, LATE, REPLACED = "forecasts", "quarantine", "late", "replaced"
-FLAT = "flat"  # the folder with the forecasts as flat files, if they are wanted
-SHADOW = "forecasts-shadow"  # The name of the folder of a shadow's forecasts.
+FLAT = "flat"  # folder of the flat forecast files
+SHADOW = "forecasts-shadow"  # folder of a shadow's forecasts
 PARTS = (FORECASTS, FLAT, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
-_LONGEST_STEM = 100  # The most characters of a file name's first part. Most disks allow names of 255 bytes.
+_LONGEST_STEM = 100  # most characters of the first part of a file name; most disks allow 255 bytes
 _BLOCK = r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-"
 _REVISED = re.compile(_BLOCK + r".+?-r[1-9]\d*-(.+)-(\d{15})-shard-\d+-of-\d+\.(?:parquet|jsonl|csv)")
 _ISSUED = re.compile(_BLOCK + r".+\.(?:parquet|jsonl|csv)")
@@ -74,7 +73,7 @@ class ShardFiles:
 
     @property
     def shard(self) -> str:
-        """The last part of the shard's file names: its number, and the number of shards."""
+        """The last part of the shard's file names: the number of the shard, and the number of shards."""
         return f"shard-{self.number:04d}-of-{self.of:04d}"
 
     def write_forecasts(
@@ -96,8 +95,8 @@ class ShardFiles:
     def write_flat(self, forecasts: Forecasts, late: RowPlace | None = None) -> None:
         """Write a block of forecasts as one flat file, if the job writes flat files.
 
-        It has one row for each series, target window and horizon (`forecaster.forecasts.flat`). The arguments
-        are as in `write_forecasts`.
+        The file has one row for each series, target window and horizon (`forecaster.forecasts.flat`). The
+        arguments are as in `write_forecasts`.
 
         Raises:
             OutputError: the file cannot be written.
@@ -108,7 +107,7 @@ class ShardFiles:
             self._write(FLAT, name, partial(write_flat, rows, format_=self.flat))
 
     def write_replaced(self, forecasts: Forecasts, rows: pl.DataFrame, late: RowPlace | None = None) -> None:
-        """Write the replaced rows of a block: rows that do not count, because a later row has another value.
+        """Write the replaced rows of a block: later rows have replaced their values.
 
         The arguments are as in `write_forecasts`.
 
@@ -128,7 +127,7 @@ class ShardFiles:
         return f"{first}-{last}-{forecasts.model_version}-{revision}-{self.shard}"
 
     def write_rows(self, part: str, partition: str, start: int, rows: pl.DataFrame) -> None:
-        """Write the late or quarantined rows of the batch of ``partition`` that begins at offset ``start``.
+        """Write the late or quarantined rows of the batch that begins at offset ``start`` of ``partition``.
 
         Raises:
             OutputError: the file cannot be written.
@@ -144,21 +143,20 @@ class ShardFiles:
     def remove_after(
         self, closed_us: int | None, offsets: Mapping[str, int], snapshot_ns: int, versions: Iterable[str]
     ) -> None:
-        """Remove the output files that this shard wrote after a snapshot, because a run writes them again.
+        """Remove the output files that this shard wrote after a snapshot; the resumed run writes them again.
 
         Args:
             closed_us: end of the last window that the snapshot has closed, in microseconds; None if it has
-                closed none. In that case, the files written after the snapshot are removed; older files are
-                an earlier job's.
+                closed none. With None, only files written after the snapshot are removed: older files belong
+                to an earlier job.
             offsets: the next offset of each partition in the snapshot; a partition that is missing has not
                 been read.
-            snapshot_ns: when the snapshot was written, in nanoseconds since 1970. A file of the same time
-                counts as later: object stores give whole seconds, and the first outputs of a stream often
-                follow its first snapshot within a second.
+            snapshot_ns: when the snapshot was written, in nanoseconds since 1970. A file with the same time
+                counts as later, because object stores give whole seconds.
             versions: versions of the model whose forecasts are removed.
         """
         closed = None if closed_us is None else compact_time(closed_us)
-        # Early versions of Statecast wrote the unchanged name of the partition into file names.
+        # Early versions of Statecast used the partition's name unchanged, so accept both forms.
         reached = {**offsets, **{_partition_stem(name): offset for name, offset in offsets.items()}}
 
         def is_newer(path: Location) -> bool:
@@ -192,7 +190,7 @@ class ShardFiles:
         path = self.folder / part / name
         try:
             write_whole(path, write)
-        except (OSError, pl.exceptions.PolarsError) as error:  # A full disk raises one of these errors.
+        except (OSError, pl.exceptions.PolarsError) as error:  # for example, the disk is full
             reason = getattr(error, "strerror", None) or one_line(error)
             raise OutputError(f"{path}: cannot be written: {reason}") from error
         self.unsynced.append(path)
@@ -201,8 +199,8 @@ class ShardFiles:
 def _partition_stem(partition: str) -> str:
     """Return the partition's name as the first part of a file name.
 
-    This part never begins with a dot or an underscore, as a topic's name may, because readers of folders skip
-    such files. A long part is shortened, because a topic's name may be nearly as long as a file name may be.
+    A topic's name may begin with a dot or an underscore. The returned part never does, because readers of
+    folders skip such files. A long name is shortened, to leave room for the rest of the file name.
     """
     name = quote(partition, safe="")
     if name.startswith((".", "_")):
@@ -215,8 +213,8 @@ def _partition_stem(partition: str) -> str:
 def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:
     """Write a frame into a file, as Parquet or as JSON lines.
 
-    The Parquet file is not compressed: the digits of forecasts are nearly random, so compression would save a
-    sixth of the bytes and take half of the writing time.
+    The Parquet file is not compressed. Compression would save only a sixth of the bytes, because the digits
+    of forecasts are nearly random, and it would take half of the writing time.
     """
     if format_ == "jsonl":
         frame.write_ndjson(path)
@@ -227,8 +225,8 @@ def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:
 def read_forecasts(folder: Location, part: str = FORECASTS, *, all_revisions: bool = False) -> pl.DataFrame:
     """Read the forecasts in an output folder, sorted by issue time and series.
 
-    If several files hold a forecast of the same identity, the file written last counts. Of several revisions
-    of a forecast, the newest is returned.
+    If several files hold a forecast of the same identity, the file written last counts. Only the newest
+    revision of a forecast is returned, unless ``all_revisions``.
 
     Args:
         folder: output folder.
@@ -285,7 +283,7 @@ def _read_rows(folder: Location, empty: pl.DataFrame) -> pl.DataFrame:
 
 
 def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
-    """Return the frames of all files in a folder, in the order in which the files were written."""
+    """Read all files of a folder as frames, in the order in which the files were written."""
     there = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
     frames = []
     for file in sorted(there, key=lambda path: store_of(path).written_ns()):
@@ -312,7 +310,7 @@ def read_lines(file: Target) -> pl.DataFrame:
     return frame.with_columns(
         pl.col("issued_at").str.to_datetime(time_unit="us", time_zone="UTC"),
         pl.col("revision").cast(pl.Int32),
-        # If all cells of a JSON column are null, the column has no type. So cast it.
+        # A column with only nulls has no type in JSON, so cast it.
         pl.col("p_value").cast(pl.Float64),
         pl.col("alarm").cast(pl.Boolean),
         pl.col("forecast").cast(nested),

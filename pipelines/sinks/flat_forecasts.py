@@ -1,4 +1,4 @@
-"""Files of flat forecasts: one row for each series and target window (`forecaster.forecasts.flat`)."""
+"""Write files of flat forecasts, with one row for each series and target window."""
 
 from __future__ import annotations
 

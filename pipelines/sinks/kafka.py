@@ -1,9 +1,9 @@
-"""Send forecasts, also those of a shadow, late rows and quarantined rows to Kafka topics.
+"""Send forecasts (also of a shadow), late rows and quarantined rows to Kafka topics.
 
-Delivery is at least once: a snapshot is written only after the broker has acknowledged all messages before
-it, and a job that resumes after it was killed sends all messages after its last snapshot again. A repeated
-forecast has the identity of the first one, which is in the key and the headers of each message, so consumers
-can drop the repetitions.
+Delivery is at least once. A snapshot is written only after the broker has acknowledged all earlier messages.
+A job that resumes after a crash sends all messages after its last snapshot again. A repeated forecast has the
+same identity as the first one. The identity is in the key and the headers of each message, so consumers can
+drop repetitions.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from schemas.forecasts import IDENTITY
 
 MessageFormat = Literal["json", "avro", "arrow"]
 
-_ARROW_BYTES = 500_000  # The approximate size of a message; by default a broker accepts a million bytes.
+_ARROW_BYTES = 500_000  # approximate size of a message; by default a broker accepts a million bytes
 _FLUSHED_EVERY_S = 0.5
-# The headers of a forecast's message. The series id is not a header, because it is the message's key.
+# headers of a forecast's message; the series id is the key of the message
 _HEADERS = tuple(name for name in IDENTITY if name != "series_id")
 
 Message = tuple[bytes | None, bytes, list[tuple[str, bytes]]]
@@ -69,7 +69,7 @@ class Topics:
     shadow: str = ""
 
     def of(self, part: str) -> str:
-        """Return the topic of a part of the output; empty if this part is written to files."""
+        """Return the topic of a part of the output; "" if this part is written to files."""
         return {
             FORECASTS: self.forecasts,
             LATE: self.late,
@@ -110,7 +110,7 @@ class TopicWriter:
 
         Args:
             forecasts: the forecasts.
-            shard: label of their shard.
+            shard: label of the shard of the forecasts.
             part: ``forecasts``, or ``forecasts-shadow`` for those of the shadow.
 
         Raises:
@@ -176,7 +176,7 @@ class TopicWriter:
 
 
 def check_topics(topics: Topics) -> None:
-    """Check that the topics exist to which a job sends; call this before the job begins.
+    """Check that all topics exist to which a job sends; call this before the job begins.
 
     Raises:
         OutputError: no broker answers, it refuses access, or a topic is missing.
@@ -188,7 +188,7 @@ def check_topics(topics: Topics) -> None:
         try:
             there = asking.list_topics(timeout=ANSWER_LIMIT_S).topics
         except client("KafkaException"):
-            # Poll, because only during a poll the client calls `last` with the error's cause.
+            # Poll once: only during a poll the client calls `last` with the cause of the error.
             asking.poll(0)
             raise
     for setting, topic in (
@@ -204,7 +204,7 @@ def check_topics(topics: Topics) -> None:
 
 
 def _message_each(frame: pl.DataFrame, values: Sequence[bytes]) -> Iterator[Message]:
-    """Yield one message for each forecast: its series id as the key, and the matching item of ``values``."""
+    """Yield one message for each forecast, with its series id as the key and its item of ``values``."""
     issued = frame["issued_at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     columns = (issued, frame["model_version"], frame["revision"].cast(pl.String))
     rows = zip(*columns, strict=True)
@@ -219,7 +219,7 @@ def _message_each(frame: pl.DataFrame, values: Sequence[bytes]) -> Iterator[Mess
 
 
 def _arrow_messages(frame: pl.DataFrame, shard: str) -> Iterator[Message]:
-    """Yield messages of many forecasts each; their key is the shard, which keeps each series in order."""
+    """Yield messages of many forecasts each; the shard is the key, so that each series stays in order."""
     rows = max(1, _ARROW_BYTES * len(frame) // max(int(frame.estimated_size()), 1))
     version = frame["model_version"][0]
     for part in frame.iter_slices(rows):
@@ -229,13 +229,13 @@ def _arrow_messages(frame: pl.DataFrame, shard: str) -> Iterator[Message]:
 
 
 def _json_lines(frame: pl.DataFrame) -> list[bytes]:
-    """Return each row of a frame as a line of JSON; this is faster than `DataFrame.write_ndjson`."""
+    """Convert each row of a frame to a line of JSON, faster than `DataFrame.write_ndjson`."""
     line = pl.struct(pl.all()).struct.json_encode().cast(pl.Binary)
     return frame.select(line).to_series().to_list()
 
 
 def _avro_encoder(topics: Topics) -> Callable[[str, pl.DataFrame], list[bytes]]:
-    """Return a function that encodes forecasts for a topic in the registry's wire format, a record per row.
+    """Return a function that encodes each forecast as an Avro record in the registry's wire format.
 
     For each new set of quantiles, the function first registers a schema under the subject ``TOPIC-value``.
     """

@@ -1,4 +1,4 @@
-"""A histogram of latencies with a fixed number of buckets; the histograms of shards can be summed."""
+"""Define a histogram of latencies with a fixed number of buckets; histograms can be summed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final
 BUCKETS: Final = 148
 """Number of buckets of a `Histogram`, enough for latencies of up to 10 minutes."""
 
-_LEAST_MS, _RATIO = 0.5, 1.1  # With this ratio of buckets, the error of a quantile is at most 5 %.
+_LEAST_MS, _RATIO = 0.5, 1.1  # with buckets of this ratio, the error of a quantile is at most 5 %
 
 
 @dataclass(frozen=True)
 class Histogram:
     """Latencies counted by bucket: bucket ``i`` is ``[0.5 * 1.1**(i-1), 0.5 * 1.1**i)`` milliseconds.
 
-    Bucket 0 also has all shorter latencies, and the last bucket all longer ones.
+    Bucket 0 also counts all shorter latencies, and the last bucket all longer latencies.
 
     Attributes:
         buckets: count of each bucket; missing buckets are empty.
@@ -48,7 +48,7 @@ class Histogram:
         return Histogram(buckets, self.sum_ms + other.sum_ms)
 
     def values_ms(self) -> list[float]:
-        """Return each latency, ascending, as the middle of its bucket, to plot the latencies."""
+        """Return the middle of the bucket of each latency, ascending, to plot the latencies."""
         return [middle_ms(bucket) for bucket in sorted(self.buckets) for _ in range(self.buckets[bucket])]
 
     def quantile_ms(self, level: float) -> float:

@@ -1,7 +1,7 @@
-"""The numbers that the shards of a job publish (counts, offsets, latencies), and their sums.
+"""Publish the numbers of each shard of a job (counts, offsets, latencies), and combine them for the job.
 
-Workers may be other processes, on other machines. So each shard keeps its numbers in one small file in the
-output folder, and the job reads all files. The files do not grow with the length of a run.
+Workers may run in other processes, on other machines. So each shard writes its numbers into a small file in
+the output folder, and the job reads all of these files. The files do not grow during a run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Stores bill every request.
 RECENT: Final = 64
 """Number of single latencies that a shard publishes, so that `JobReader` can match them between shards."""
 
-# `JobReader` keeps the latencies of at most this many windows that some shard has not closed yet.
+# `JobReader` holds the latencies of at most this many windows that some shard has not closed yet.
 _MOST_OPEN = 4096
 
 
@@ -49,10 +49,11 @@ class ShardNumbers:
         offsets: next offset of each partition.
         series, live: number of slots, and of series that are being forecast.
         state_bytes: size of the arrays of its state.
-        latency: time from when a batch's rows were due until its forecasts were on the disk, for every batch.
+        latency: for all batches, the time from the arrival of the rows to the writing of the forecasts.
         snapshot_at_s, snapshot_ms: wall clock at the end of the last snapshot, and its duration; 0 before the
             first.
-        model_version: version of the model that made its state; "" from an earlier version of Statecast.
+        model_version: version of the model that made the shard's state; "" in files of earlier versions of
+            Statecast.
         recent: the last `RECENT` latencies, oldest first, each as ``closed_us`` after its batch and
             milliseconds.
         drift: drift of each input of the model against the training data, by name; empty without a profile.
@@ -115,7 +116,7 @@ class JobNumbers:
 
     @staticmethod
     def of(shards: Sequence[ShardNumbers], window_latency: Histogram | None = None) -> JobNumbers:
-        """Return the numbers of a job: those of its shards combined, and the given latencies of windows."""
+        """Combine the numbers of a job's shards, and add the given latencies of windows."""
         if not shards:
             return JobNumbers()
         return JobNumbers(
@@ -173,9 +174,8 @@ class JobNumbers:
 class JobReader:
     """Reads a job's numbers repeatedly; the latency of a window is that of its slowest shard.
 
-    A window is counted when every shard has closed it. A shard that closes
-    more than `RECENT` windows between two reads loses some latencies; these windows are left out in all
-    shards.
+    A window is counted when every shard has closed it. If a shard closes more than `RECENT` windows between
+    two reads, some of their latencies are lost. Windows with a lost latency are not counted.
 
     Args:
         folder: output folder of the job.
@@ -186,9 +186,9 @@ class JobReader:
         self.folder, self.shards = folder, shards
         self._last, self._read_s = JobNumbers(), float("-inf")
         self._window_latency = Histogram()
-        self._read_counts: dict[int, int] = {}  # The number of latencies read so far, by shard.
-        self._longest_ms: dict[int, float] = {}  # The longest latency of a window so far, by its end.
-        self._complete_since_us = 0  # Windows that end before this time are left out.
+        self._read_counts: dict[int, int] = {}  # number of latencies read so far, by shard
+        self._longest_ms: dict[int, float] = {}  # longest latency so far, by the end of the window
+        self._complete_since_us = 0  # windows that end before this time are not counted
 
     def read(self) -> JobNumbers:
         """Return the job's current numbers; an object store is read at most every two seconds."""
@@ -199,7 +199,7 @@ class JobReader:
         return self._last
 
     def read_uncached(self) -> JobNumbers:
-        """Read the numbers that the shards published last, and return them combined."""
+        """Read the latest numbers of the shards, and return the job's numbers."""
         shards = read_shards(self.folder)
         for shard in shards:
             self._record_latencies(shard)
@@ -213,7 +213,7 @@ class JobReader:
 
     def _record_latencies(self, shard: ShardNumbers) -> None:
         count, before = shard.latency.count, self._read_counts.get(shard.shard, 0)
-        # A smaller count than before shows that the worker was restarted and counts from 0 again.
+        # If the count is smaller than before, the worker was restarted and counts from 0 again.
         new = count - before if count >= before else count
         self._read_counts[shard.shard] = count
         seen = shard.recent[-new:] if new else ()
@@ -230,7 +230,7 @@ class JobReader:
 
 
 def _added(parts: Iterable[Mapping[str, InputDrift]]) -> dict[str, InputDrift]:
-    """Return the drift of each input over all shards, from the drift of the inputs in each shard."""
+    """Add up the drift of each input over all shards."""
     total: dict[str, InputDrift] = {}
     for part in parts:
         for name, drift in part.items():
@@ -254,7 +254,7 @@ def _quantiles(prefix: str, latency: Histogram) -> dict[str, float]:
 
 
 def publish(folder: Location, numbers: ShardNumbers) -> None:
-    """Write the numbers of a shard to its file; do nothing if the output folder does not exist any more.
+    """Write the numbers of a shard to its file; do nothing if the output folder no longer exists.
 
     Raises:
         OutputError: the file cannot be written.
@@ -285,16 +285,16 @@ def read_shards(folder: Location) -> list[ShardNumbers]:
     """Return the last numbers of each shard that has published numbers."""
     found = []
     for path in _files(folder):
-        # Skip a file that is missing, incomplete or of another version, because the shard publishes again.
+        # Skip an unreadable file, and a file of another version, because the shard publishes again soon.
         with suppress(FileNotFoundError, ValueError):
             found.append(_ADAPTER.validate_json(path.read_bytes()))
     return found
 
 
 def applied(folder: Location, shards: int) -> Mapping[str, int]:
-    """Return the offset of each partition that all of its shards have reached, by partition.
+    """Return for each partition the offset that all of its shards have reached.
 
-    They have applied every row before it. The result is empty while a shard has not published yet.
+    All rows before this offset are applied. The result is empty until every shard has published.
     """
     found = read_shards(folder)
     if len(found) != shards:
@@ -304,7 +304,7 @@ def applied(folder: Location, shards: int) -> Mapping[str, int]:
 
 
 def notices_of(folder: Location) -> Location:
-    """Return the path of the file with a job's notices about its rows, in the output folder."""
+    """Return the path of the file in the output folder with a job's notices about its rows."""
     return folder / markers.NUMBERS / markers.NOTICES
 
 

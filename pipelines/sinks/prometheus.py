@@ -24,7 +24,7 @@ from pipelines.sinks.numbers import JobNumbers
 from schemas.errors import ConfigError
 
 _THIS_MACHINE, _LAST_PORT = "127.0.0.1", 65_535
-# This many buckets are exported as one, so that Prometheus stores 37 series for a histogram, not 148.
+# Four buckets are exported as one, so that Prometheus stores 37 series for a histogram, not 148.
 _BUCKETS_IN_ONE = 4
 
 
@@ -85,7 +85,7 @@ class _JobCollector(Collector):
 def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
     """Yield a job's numbers as Prometheus metrics.
 
-    A resumed job continues the counts of rows; its latencies are of this run only.
+    In a resumed job, the counts of rows include earlier runs; the latencies are of this run only.
 
     Args:
         numbers: the job's numbers.
@@ -142,10 +142,10 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
 
 
 def _quality(counts: Counts) -> Iterator[Metric]:
-    """Yield Prometheus metrics of the errors of past forecasts, by model version and horizon.
+    """Yield Prometheus metrics of the errors of scored forecasts, by model version and horizon.
 
-    Most are counters, so that a query can divide the increases over any span of time: MASE over the last day
-    is ``increase(statecast_absolute_error_total[1d]) / increase(statecast_forecasts_scored_total[1d])``.
+    Most of the metrics are counters, so a query can compute a score for any span of time. MASE over the last
+    day is ``increase(statecast_absolute_error_total[1d]) / increase(statecast_forecasts_scored_total[1d])``.
     """
     sums = {
         (version, str(horizon)): one
@@ -183,7 +183,7 @@ def _labelled(
     labels: Sequence[str],
     values: Mapping[Any, float | None],
 ) -> Metric:
-    """Return a Prometheus metric with a sample for each value that is not None; the keys are its labels."""
+    """Return a Prometheus metric with a sample for each value that is not None; the keys are the labels."""
     family = kind(f"statecast_{name}", what, labels=labels)
     for key, value in values.items():
         if value is not None:
@@ -206,7 +206,7 @@ def _gauges(name: str, what: str, label: str, values: dict[str, float]) -> Metri
 
 
 def _gauge(name: str, what: str, value: float | None) -> Metric:
-    """Return a Prometheus gauge with the value as its only sample; with no sample if the value is None."""
+    """Return a Prometheus gauge with one sample, the value; without a sample if the value is None."""
     family = GaugeMetricFamily(f"statecast_{name}", what, labels=[])
     if value is not None:
         family.add_metric([], value)

@@ -1,4 +1,4 @@
-"""Protocols for sources of rows: a log of one or more partitions that is read in steps."""
+"""Define the protocols of sources of rows: logs of one or more partitions that are read in steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Place = TypeVar("Place")
 
 
 class Step(NamedTuple, Generic[Place]):
-    """The result of one `Source.step` (``Step[int]``) or `Log.step` (``Step[Positions]``): the next batches.
+    """The next batches: the result of `Source.step` (``Step[int]``) or of `Log.step` (``Step[Positions]``).
 
     Attributes:
         batches: the next batches, within a partition in the order of their offsets; empty if there are no new
@@ -40,13 +40,13 @@ class Source(Protocol):
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at their own pace; if not, they are a backlog that is read at full speed.
+        """Whether rows arrive over time; if False, all rows exist already, and are read at full speed.
 
-        The latency of a job that reads a backlog would only measure the backlog's length.
+        In the second case the job reports no latency, which would only measure the number of rows.
         """
 
     def step(self, offset: int) -> Step[int] | None:
-        """Read the rows from ``offset`` on; return None if the log has ended and gets no more rows.
+        """Read the next rows from ``offset`` on; return None if the source has ended and gets no more rows.
 
         Raises:
             DataError: the source cannot be read; the message is one line and names the fix.
@@ -54,7 +54,7 @@ class Source(Protocol):
 
 
 class Position(NamedTuple):
-    """The position in a partition from which a reader reads on.
+    """A position in a partition, from which reading starts or continues.
 
     Attributes:
         offset: the offset of the next row.
@@ -85,10 +85,10 @@ Positions = Mapping[str, Position]
 
 
 def furthest_us(places: Positions, shard: int | None) -> int | None:
-    """Return the time up to which a shard may have closed windows; None if it cannot have closed any.
+    """Return the time up to which a shard may have closed windows; None if it has surely closed none.
 
-    This is the least of `Position.furthest_us` of the partitions that ``shard`` follows. A topic that is not
-    keyed has one such time for all shards, with ``shard`` None.
+    This is the least `Position.furthest_us` of the partitions that ``shard`` follows. For a topic that is not
+    keyed, ``shard`` is None, and all shards have the same time.
     """
     return smallest_watermark(place.furthest_us for place in places.values() if place.shard == shard)
 
@@ -100,16 +100,16 @@ def followed(places: Positions, shard: int | None) -> int:
 
 @runtime_checkable
 class Log(Protocol):
-    """The protocol of a source with several partitions, which one reader reads together.
+    """The protocol of a source with several partitions that one reader reads together.
 
-    One reader reads all of them for two reasons. The watermark of an idle partition is computed from the
+    One reader reads all partitions for two reasons. The watermark of an idle partition is computed from the
     watermarks of the other partitions. And if each partition were read in turn, a wait for one partition
     would delay all others.
     """
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at their own pace; if not, they are a backlog. See `Source`."""
+        """Whether rows arrive over time; see `Source`."""
 
     def begin(self, reached: Positions) -> Positions:
         """Return the position in each partition of the log at which reading begins.
@@ -143,11 +143,11 @@ class OnePartition:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at their own pace; if not, they are a backlog. See `Source`."""
+        """Whether rows arrive over time; see `Source`."""
         return self.source.is_paced
 
     def begin(self, reached: Positions) -> Positions:
-        """Return the position at which reading begins, for the source's only partition.
+        """Return the position in the source's only partition at which reading begins.
 
         The position has no watermark, because a source computes watermarks itself.
         """
@@ -162,5 +162,5 @@ class OnePartition:
 
 
 def as_log(source: Source | Log) -> Log:
-    """Return a log unchanged, and a source as a log of one partition."""
+    """Return a log unchanged; wrap a source as a log of one partition."""
     return source if isinstance(source, Log) else OnePartition(source)

@@ -36,7 +36,7 @@ from schemas.errors import DataError
 
 PARTITION = "folder"
 
-_STEP_BYTES = 32 << 20  # A step ends when its batches are larger than this.
+_STEP_BYTES = 32 << 20  # a step ends when its batches are larger than this
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class FolderSource:
 
     @property
     def is_paced(self) -> bool:
-        """True, because files arrive at a pace that the job does not set; see `Source`."""
+        """Whether rows arrive over time: True for a watched folder; see `Source`."""
         return True
 
     def step(self, offset: int) -> Step[int] | None:
@@ -95,13 +95,13 @@ class FolderSource:
         return _watch_of(self).step(offset)
 
 
-@lru_cache(maxsize=1)  # All steps of a job share one `_Watch`, which holds the listing of the folder.
+@lru_cache(maxsize=1)  # all steps of a job share one `_Watch`, because it holds the folder listing
 def _watch_of(source: FolderSource) -> _Watch:
     return _Watch(source)
 
 
 def forget() -> None:
-    """Forget the folder listing of an earlier job in this process, so that the next job lists it again."""
+    """Delete the folder listing of an earlier job in this process, so that the next job lists the folder."""
     _watch_of.cache_clear()
 
 
@@ -125,7 +125,7 @@ class _Watch:
         try:
             batches = self._next_batches()
         except BaseException:
-            # The error has ended the iterator, so the next step must look up its offset anew.
+            # The error has ended the iterator `batches`, so the next step must create it again.
             self.offset = None
             raise
         if not batches:
@@ -161,7 +161,7 @@ class _Watch:
         if not self.ready:
             self._find_new_files()
         while self.ready:
-            # Remove a file from the queue only after it was read, so that it is tried again if reading fails.
+            # Remove a file from the queue only after it was read. If reading fails, the file is read again.
             batches = self._new_batches(self.ready[0])
             self.ready.popleft()
             if batches is not None:
@@ -196,14 +196,14 @@ class _Watch:
                 return None
             whole, problem = WholeFile((bad_file(found.path, error),), 1, None), str(error)
         if identity_of(found.path) != found.identity:
-            # The file was removed or replaced while it was read. The next listing finds a new file.
+            # The file was removed or replaced while it was read; the next listing finds the new file.
             return None
         if problem and not source.input.skip_bad_files:
             raise DataError(problem)
         return self._add_to_manifest(found, whole, problem)
 
     def _wide_files(self) -> WideFiles:
-        """Return the wide files that were read from the folder, including files of earlier runs."""
+        """Return the wide files that were read from the folder, including those that earlier runs read."""
         source = self.source
         if self.wide_files is None:
             read = partial(rows_of, how=source.input, now_s=source.clock())
@@ -254,7 +254,7 @@ class _Watch:
             stop = entry.stop if following is None else entry.first + part.stop
             rows = part.rows.with_columns(
                 pl.col("offset") + entry.first,
-                # The origin of a row is the name of its file and its position in the file.
+                # The origin of a row is the number of its file name and the row's position in the file.
                 # If a file has grown and is read again, the origin shows which rows were read before.
                 (pl.col("offset") + (self.manifest.number(entry.name) << 32)).alias(ORIGIN),
             )

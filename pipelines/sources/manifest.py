@@ -1,4 +1,4 @@
-"""Manifests: files that record the input files of a source and their offsets, so that a job can resume."""
+"""Write and read manifests, which record the input files of a source and their offsets for a resume."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIX = "restore the file, or start again with --fresh"
 
 
 def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int, now_s: float) -> float:
-    """Check that a replay resumes with the files it began with; when it begins, write their manifest.
+    """Check that a replay resumes with its original files; at the first start, write their manifest.
 
     Args:
         manifest: the JSON file.
@@ -29,8 +29,8 @@ def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int
         now_s: wall clock, seconds since 1970.
 
     Returns:
-        The wall clock at which the replay began. A resumed replay uses it to decide which rows are in the
-        future, so that it rejects the same rows.
+        The wall clock at which the replay began. A resumed replay compares rows with this clock, so that it
+        rejects the same rows as in the future.
 
     Raises:
         DataError: a file or the settings have changed, or the manifest cannot be read, or is missing although
@@ -87,7 +87,7 @@ def _read_manifest(manifest: Location) -> _ReplayManifest | None:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    """Return the reason of an error as one line: why a manifest cannot be read."""
+    """Return as one line why a manifest cannot be read."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -96,7 +96,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """The record of one file of a watched folder: it was read, or could not be read.
+    """The record of one file of a watched folder that was read, or that could not be read.
 
     Attributes:
         name: the name of the file in the folder.
@@ -120,7 +120,7 @@ class Entry:
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """Name, size and modification time, which distinguish the file from a later one of the same name."""
+        """Name, size and modification time, which distinguish the file from a later file of the same name."""
         return self.name, self.size, self.mtime_ns
 
 
@@ -193,7 +193,7 @@ class FolderManifest:
         self._numbers.setdefault(entry.name, len(self._numbers))
 
     def number(self, name: str) -> int:
-        """Return the number of a file name: 0 for the first name in the manifest, 1 for the next new name."""
+        """Return the number of a file name: names are numbered from 0 in the order of the manifest."""
         return self._numbers[name]
 
 

@@ -1,13 +1,13 @@
 """Decide at which window a running stream changes its model version, and record the decision.
 
-The job that watches an alias of the registry writes the weights of a new version into the output folder,
-and then a request. `ChangingLog` reads the request. It chooses a window that no shard can have closed, and
-adds the change to a journal before it returns another batch. Each later batch holds the number of records in
-the journal. A worker that knows fewer records reads the journal before it applies the batch. So all shards
-change at the same window, on every engine, and so does every rerun.
+The job watches an alias of the registry. When the alias moves, the job writes the weights of the new version
+into the output folder, and then a request. `ChangingLog` reads the request and chooses a window that no shard
+can have closed. It adds the change to a journal before it returns another batch. Each later batch holds the
+number of records in the journal. A worker that has read fewer records reads the journal before it applies the
+batch. So all shards change at the same window, on every engine and in every rerun.
 
 The journal is a part of the state table. Its first record has no window: it names the version with which the
-stream began. A rerun takes the versions from the journal, whatever the alias names by then.
+stream began. A rerun takes the versions from the journal, even if the alias has moved since.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from schemas.sealed import seal, unseal
 JOURNAL: Final = "models.json"
 """Name of the journal in the folder of the state table. Each change replaces the file as a whole."""
 
-# Seconds between two checks for a requested model change: on a disk, and in a store that bills each check.
+# Seconds between two checks for a request: on a disk, and in an object store, which bills each check.
 _CHECK_EVERY_S, _CHECK_SELDOM_S = 0.5, 5.0
 
 
@@ -51,7 +51,8 @@ class Request(NamedTuple):
     Attributes:
         version: `Forecaster.version` of the new version; the output folder holds its weights.
         model: its name in the registry, such as ``weather/4``.
-        windows_ahead: number of windows that the new version has for warming up.
+        windows_ahead: number of windows between the decision and the change; the new version is re-warmed in
+            this time.
     """
 
     version: str
@@ -60,12 +61,13 @@ class Request(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A record of the journal of model changes: a version, and the first window that it steps.
+    """A record in the journal of model changes: a model version, and the first window that it steps.
 
     Attributes:
         version: `Forecaster.version`.
         model: its name in the registry, such as ``weather/4``.
-        window: index of the first window that the version closes; None for the version of the first window.
+        window: index of the first window that the version closes; None for the version with which the stream
+            began.
     """
 
     version: str
@@ -92,12 +94,12 @@ def _read_request(output: Location) -> Request | None:
 
 
 def clear_request(output: Location) -> None:
-    """Delete an earlier run's request for a model change, because the alias may have moved since then."""
+    """Delete an earlier run's request for a model change: the alias may have moved since that run."""
     (output / markers.MODEL_REQUEST).unlink(missing_ok=True)
 
 
 def store_model(output: Location, forecaster: Forecaster) -> None:
-    """Write the weights and the covariate tables of a model version durably into the output folder.
+    """Write the weights and covariate tables of a model version into the output folder, and sync them.
 
     Raises:
         OutputError: the files cannot be written.
@@ -136,7 +138,7 @@ def load_model(output: Location, version: str) -> Forecaster:
 
 
 def read_changes(states: Location) -> tuple[Change, ...]:
-    """Return the records of the journal of model changes; empty if the state table has no journal.
+    """Read the journal of model changes, and return its records; empty if the state table has no journal.
 
     Raises:
         DataError: the journal cannot be read.
@@ -151,7 +153,7 @@ def read_changes(states: Location) -> tuple[Change, ...]:
 
 
 def begin_changes(states: Location, version: str, model: str) -> None:
-    """Begin the journal of model changes anew, with only the version with which the stream begins.
+    """Write a new journal of model changes, with one record: the version with which the stream begins.
 
     Raises:
         OutputError: the journal cannot be written.
@@ -192,15 +194,15 @@ def model_changes(run: str, output: Location, changes: tuple[Change, ...]) -> tu
 
 @dataclass
 class ChangingLog:
-    """A log that decides about model changes, and writes their number so far into its batches.
+    """A log that decides when the model version changes, and writes the number of changes into its batches.
 
     Attributes:
         log: the log with the rows.
-        output: output folder of the job, in which requests appear.
+        output: output folder of the job, with requests for model changes.
         states: folder of the state table, which holds the journal.
         freq: length of a window.
         run: id of the run; only the owner of the output folder may decide.
-        closed_through: the last window that a shard has closed before the run; None if none has.
+        closed_through: the last window that any shard had closed before the run; None if none was closed.
         clock: returns seconds of a clock that never goes back; tests set another one.
     """
 
@@ -217,7 +219,7 @@ class ChangingLog:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at their own pace; if not, they are a backlog. See `Source`."""
+        """Whether rows arrive over time; see `Source`."""
         return self.log.is_paced
 
     def begin(self, reached: Positions) -> Positions:
@@ -225,7 +227,7 @@ class ChangingLog:
         return self.log.begin(reached)
 
     def step(self, places: Positions) -> Step[Positions] | None:
-        """Decide about a requested model change, then return the next batches from ``places`` on.
+        """Decide about a request for a model change, then return the next batches from ``places`` on.
 
         Raises:
             OutputError: the decision cannot be recorded.
@@ -254,18 +256,18 @@ class ChangingLog:
         return True
 
     def _decide(self, changes: tuple[Change, ...], newest_us: int) -> tuple[Change, ...]:
-        """Return the model changes, including a new one if another version than the last is requested."""
+        """Return all model changes; add one if a request names another version than the last change."""
         request = _read_request(self.output)
         if request is None or not changes or changes[-1].version == request.version:
             return changes
-        # No shard has closed a window after ``last``, because no batch had a later watermark.
+        # No shard has closed a window after ``last``, because no batch has had a later watermark.
         earlier = (self.closed_through, changes[-1].window)
         last = max([self.freq.last_closed(newest_us), *(w for w in earlier if w is not None)])
         change = Change(request.version, request.model, last + 1 + request.windows_ahead)
         return (*changes, change) if self._record((*changes, change)) else changes
 
     def _record(self, changes: tuple[Change, ...]) -> bool:
-        """Write the journal, unless another run owns the output folder; return whether it was written."""
+        """Write the journal unless another run owns the output folder; return whether it was written."""
 
         def is_ours() -> bool:
             with suppress(OSError):

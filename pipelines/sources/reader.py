@@ -1,4 +1,4 @@
-"""Read a log for every engine: fetch batches, wait for slow shards, request snapshots, end the job."""
+"""Read the batches of a log; wait for slow shards, request snapshots, and end the job."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipelines.storage import Location, make_folder, store_of
 
 _HOLD_BACK_S = 0.02
 _REPORT_EVERY_S = 0.5
-# The reader calls `applied` if more batches than this, or many bytes of rows, may not be applied yet.
+# the reader calls `applied` if more batches than this, or too many bytes, may not be applied yet
 _MOST_AHEAD = 1000
-LONGEST_WAIT_S = 0.5  # The longest time between two checks for the stop file.
+LONGEST_WAIT_S = 0.5  # longest time between two checks for the stop file
 
 
 class Read(NamedTuple):
@@ -37,15 +37,15 @@ class Read(NamedTuple):
 
 @dataclass
 class Reader:
-    """Reads the batches of a log for one run of a job, until the log ends or the stop file appears.
+    """Reads the batches of a log for one run of a job, until the log ends or a stop file exists.
 
     Attributes:
         log: the log to read.
         stop_file: when this file appears, the reading ends, and the last batches request a snapshot; None if
             only the end of the log ends the reading.
         snapshot_every_s: seconds between two snapshots.
-        applied: returns, for each partition, the offset up to which every shard has applied the rows; used to
-            stop reading while the shards are behind. None if the engine itself waits for the shards.
+        applied: returns, for each partition, the offset up to which every shard has applied the rows; while
+            too many rows are not applied, the reader waits. None if the engine itself makes the reader wait.
         max_unapplied_bytes: size limit of the rows that were read and not yet applied.
         clock: returns seconds of a clock that never goes back; tests set another one.
     """
@@ -100,7 +100,7 @@ class Reader:
         return Read(last, places, 0.0, True)
 
     def _progress_requests(self, places: Positions) -> tuple[Batch, ...]:
-        """Return an empty batch for each shard, to make it report its offsets; do so at most twice a second.
+        """Return an empty batch for each shard, after which the shard reports its offsets; () if just done.
 
         A shard may report its offsets before it has applied its last batch. The shard reports again only
         after another batch, so without an empty batch the reader could wait forever.
@@ -124,7 +124,7 @@ class Reader:
         return self.stop_file is not None and self.stop_file.exists()
 
     def _is_held_back(self) -> bool:
-        # Call `applied` only if too much may be unapplied, because it reads a file of each shard.
+        # `applied` reads a file of each shard, so call it only if too many rows may be unapplied.
         if self.applied is None or not (self._is_far_ahead() or len(self._ahead) > _MOST_AHEAD):
             return False
         reached = self.applied()
@@ -132,7 +132,7 @@ class Reader:
         return self._is_far_ahead()
 
     def _is_far_ahead(self) -> bool:
-        # Go on reading after a single unapplied batch, even if this batch is larger than the limit.
+        # A single unapplied batch never holds the reader back, even if it is larger than the limit.
         return len(self._ahead) > 1 and sum(size for *_, size in self._ahead) > self.max_unapplied_bytes
 
 
@@ -143,13 +143,13 @@ def _announcements(places: Positions) -> Iterator[Batch]:
 
 
 def _empty_batches(places: Positions) -> Iterator[Batch]:
-    """Yield one empty batch for each shard; it has the position of a partition that the shard follows."""
+    """Yield one empty batch for each shard, at the position of a partition that the shard follows."""
     followed = {place.shard: (name, place.offset) for name, place in places.items()}
     for shard, (name, offset) in followed.items():
         yield replace(empty_batch(name, offset), shard=shard)
 
 
 def request_stop(stop_file: Location) -> None:
-    """Write the stop file, which ends the job that checks for it."""
+    """Write the stop file; the job that checks for this file ends."""
     make_folder(stop_file.parent)
     stop_file.write_bytes(f"{time.time():.3f}\n".encode())

@@ -25,7 +25,7 @@ from schemas import observations, quarantine
 
 PARTITION = "replay"
 
-# In a replay at full speed, a batch ends with the window in which its offsets pass a multiple of this.
+# At full speed, a batch also ends after the window in which the offsets pass a multiple of this number.
 _BATCH_ROWS = 1 << 20
 
 
@@ -33,16 +33,17 @@ _BATCH_ROWS = 1 << 20
 class ReplaySource:
     """Replays files in the order of their event times, at a chosen speed.
 
-    The log first holds the rejected rows in the order of the files, then the valid rows sorted by time; rows
+    The log first holds the rejected rows in the order of the files, then the valid rows sorted by time. Rows
     of equal times stay in the order of the files. If no row is valid, the log ends with an empty batch. No
-    row of a replay is ever late.
+    row of a replay is late.
 
     Attributes:
         paths: the files.
         input: the settings by which to read the files.
         freq: length of a window.
         lateness_s: how far the watermark stays behind the newest row; the last batch closes all windows.
-        speed: seconds of event time in one second; 0 replays as fast as the job can follow.
+        speed: seconds of event time that are replayed in one second; 0 replays at full speed, as fast as the
+            job reads.
         windows_per_step: with ``speed`` 0, batches end before windows whose index is a multiple of this.
             With another ``speed``, each window is a batch, and a step returns at most this many of the
             batches that are due.
@@ -71,7 +72,7 @@ class ReplaySource:
 
     @property
     def is_paced(self) -> bool:
-        """Whether rows arrive at a set speed; at full speed they are a backlog, and this is False."""
+        """Whether rows arrive over time: True at a set speed, False at full speed; see `Source`."""
         return self.speed > 0
 
     def step(self, offset: int) -> Step[int] | None:
@@ -83,13 +84,13 @@ class ReplaySource:
         return _player_of(self).step(offset)
 
 
-@lru_cache(maxsize=1)  # All steps of a replay share one `_Player`, which holds the sorted rows.
+@lru_cache(maxsize=1)  # all steps of a replay share one `_Player`, because it holds the sorted rows
 def _player_of(source: ReplaySource) -> _Player:
     return _Player(source)
 
 
 def forget() -> None:
-    """Forget the rows of an earlier job in this process, so that the next job reads the files again."""
+    """Delete the rows of an earlier job from memory, so that the next job reads the files again."""
     _player_of.cache_clear()
 
 
@@ -100,12 +101,12 @@ class _Player:
         self.source = source
         self.offset: int | None = None
         self.batches: Iterator[Batch] = iter(())
-        self.not_due: Batch | None = None  # The next batch, if it was read before it was due.
+        self.not_due: Batch | None = None  # the next batch, if it was read too early
         self.pace_start: tuple[float, int] | None = None
         """The wall clock of the first valid row (s), and the start of its window (µs)."""
         self.sorter: Sorter | None = None
-        self.rejected = 0  # The number of rejected rows so far.
-        self.outside = 0  # The number of rows outside the time bounds that no batch has counted yet.
+        self.rejected = 0
+        self.outside = 0  # rows outside the time bounds that no batch has counted yet
 
     def step(self, offset: int) -> Step[int] | None:
         if offset != self.offset:
@@ -113,7 +114,7 @@ class _Player:
         try:
             return self._step()
         except BaseException:
-            # The error has ended the iterator, so the next step must look up its offset anew.
+            # The error has ended the iterator `batches`, so the next step must create it again.
             self.offset = None
             raise
 
@@ -126,7 +127,7 @@ class _Player:
             if due_s > now_s:
                 self.not_due = batch
                 return self._step_of(due, due_s - now_s)
-            # Store when the rows were due, because latency is measured from that time.
+            # As time of arrival, store when the rows were due, because latency is measured from this time.
             due.append(replace(batch, arrived_s=due_s) if self.source.speed else batch)
         if due:
             return self._step_of(due, 0.0)
@@ -205,7 +206,7 @@ class _Player:
             yield Batch(PARTITION, start, start + 1, _NO_ROWS, _NONE_REJECTED, None, outside)
 
     def _pieces(self, frames: Iterator[pl.DataFrame]) -> Iterator[tuple[pl.DataFrame, bool]]:
-        """Yield the sorted rows in pieces of whole windows, each with True if it is the last piece.
+        """Yield the sorted rows in pieces of whole windows; with each piece, yield whether it is the last.
 
         The pieces are the same on every read.
         """
@@ -223,8 +224,8 @@ class _Player:
     def _cut_indices(self, timestamp: pl.Series, start: int) -> list[int]:
         """Return the indices at which to cut sorted rows into pieces of whole windows.
 
-        ``start`` is the offset of the first row. The last window is not cut off, because the rows that follow
-        may belong to it.
+        ``start`` is the offset of the first row. There is no cut after the last window, because rows of this
+        window may follow.
         """
         window = self.source.freq.window_of(timestamp.to_physical().to_numpy())
         ends = np.flatnonzero(window[1:] != window[:-1]) + 1
@@ -247,13 +248,13 @@ def _batch_from(
     watermark_us: int | None = None,
     outside: int = 0,
 ) -> Iterator[Batch]:
-    """Yield one batch with the rows from ``offset`` on; yield nothing if all rows are before ``offset``."""
+    """Yield the rows from ``offset`` on as one batch; yield nothing if all rows are before ``offset``."""
     stop = start + max(len(rows), len(rejected))
     if stop <= offset:
         return
     skipped = max(offset - start, 0)
     places = pl.int_range(start + skipped, stop, eager=True).alias("offset")
     rows, rejected = (f[skipped:].with_columns(places) if len(f) else f for f in (rows, rejected))
-    # Count the rows outside the time bounds only in a batch with all rows.
-    # If rows were skipped, an earlier read has counted these rows.
+    # The batch counts the rows outside the time bounds only if no row is skipped.
+    # If rows are skipped, an earlier read has counted the rows outside.
     yield Batch(PARTITION, start + skipped, stop, rows, rejected, watermark_us, 0 if skipped else outside)

@@ -1,4 +1,4 @@
-"""Write the state table with which a run begins: cold, warm from another job's table, or resumed."""
+"""Write the state table with which a run begins: an empty one, another job's, or an earlier run's."""
 
 from __future__ import annotations
 
@@ -33,18 +33,19 @@ def write_first_table(
     first snapshot resumes like any other job. Every shard gets the list of partitions, so that it closes no
     window before each of them has a watermark.
 
-    Without ``start`` the job begins cold, with ``start`` warm; with ``resume`` it resumes an earlier run.
+    Without ``start``, the job begins cold, with an empty state. With ``start``, it begins warm, with the
+    states of another job. With ``start`` and ``resume``, it resumes an earlier run.
 
     Args:
         folder: folder of the job's table.
         shards: number of shards.
-        start: table that provides the first state; a new job copies its state, but not its offsets. None
-            starts cold.
-        cold: the state without series, `forecaster.model.Forecaster.initial_state`, for shards that start
+        start: table with the first states; a new job copies its states, but not its offsets. None starts
             cold.
-        resume: whether ``start`` is the table of an earlier run of this job. The offsets of this table stay,
-            and it is re-sharded if the number of shards has changed.
-        partitions: the first offset of each partition; offsets that a resumed table has are kept.
+        cold: the empty state for shards that start cold, `forecaster.model.Forecaster.initial_state`.
+        resume: whether ``start`` is the table of an earlier run of this job. If so, its offsets are kept, and
+            it is re-sharded if the number of shards has changed.
+        partitions: the first offset of each partition; it counts only for partitions without an offset in a
+            resumed table.
         owners: for a topic that is keyed by series, the only shard that follows each partition.
 
     Raises:
@@ -76,7 +77,7 @@ class _Log(NamedTuple):
         return bool(self.owners)
 
     def add_partitions_to(self, shards: Iterable[Shard]) -> list[Shard]:
-        """Return the shards with the log's partitions added, so that they wait for their watermarks."""
+        """Return the shards with the log's partitions added; they wait for the partitions' watermarks."""
         return [add_partitions(shard, self.partitions, self.owners) for shard in shards]
 
 
@@ -94,7 +95,7 @@ def _begin_warm(folder: Location, shards: int, start: Location, log: _Log) -> No
 
 
 def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
-    """Write the state table of an earlier run anew, if the number of shards or the partitions have changed.
+    """Rewrite the state table of an earlier run if the number of shards or the partitions have changed.
 
     The new table keeps the offsets, and the manifests of the sources.
     """
@@ -109,19 +110,19 @@ def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
                 made = reshard(table.shards, shards)
         return log.add_partitions_to(made)
 
-    # Read without the series, which is fast, to see whether anything changes.
+    # Read only offsets first, which is fast, to find whether the table must be rewritten.
     table = read(start, series=False)
     if not _have_same_partitions(resumed(table), table.shards):
         write(folder, resumed(read(start)), also=folder)
 
 
 def _have_same_partitions(some: Sequence[Shard], others: Sequence[Shard]) -> bool:
-    """Return whether two lists have equally many shards, which follow the same partitions pair by pair."""
+    """Return whether two lists are equally long, and shards at one index follow the same partitions."""
     return [shard.offsets.keys() for shard in some] == [shard.offsets.keys() for shard in others]
 
 
 def _keyed_shards(table: StateTable, shards: int) -> tuple[Shard, ...]:
-    """Return the shards of a table, after a check that they fit a topic keyed by series.
+    """Return the shards of a table; raise DataError if they do not fit a topic that is keyed by series.
 
     The table must be keyed too, and have exactly ``shards`` shards.
 
@@ -130,12 +131,12 @@ def _keyed_shards(table: StateTable, shards: int) -> tuple[Shard, ...]:
     """
     if not table.shards[0].keyed:
         raise DataError(
-            "its series belong to shards by their names, and with kafka.keyed = true their partitions would "
-            "decide: begin without the table, or read the topic with kafka.keyed = false"
+            "this table assigns series to shards by series id, but kafka.keyed = true assigns them by "
+            "partition: begin without the table, or read the topic with kafka.keyed = false"
         )
     if len(table.shards) == shards:
         return table.shards
-    # This call raises an error, because the series of a keyed table cannot be moved to other shards.
+    # This call raises DataError, because the series of a keyed table cannot move to other shards.
     return reshard(table.shards, shards)
 
 

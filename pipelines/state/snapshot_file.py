@@ -1,6 +1,6 @@
 """Write and read a snapshot: one shard in one Parquet file of the state table.
 
-The Parquet metadata holds a checksum of the whole file, which is compared when the file is read. Files of
+The Parquet metadata holds a checksum of the whole file, which is checked when the file is read. Files of
 early versions have no checksum.
 """
 
@@ -26,17 +26,17 @@ NAME: Final = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 """File name of a snapshot: the number of the shard, and the number of shards."""
 
 _CHECKSUM: Final = b"statecast.checksum"
-_PLACEHOLDER: Final = b"00000000"  # Stands for the checksum until the checksum is computed.
-# The checksum's key and value in Parquet's footer. Two bytes before the value encode its type and length.
+_PLACEHOLDER: Final = b"00000000"  # in the file until the checksum is computed
+# Finds the checksum in Parquet's footer: its key, two bytes for the type and length, and its value.
 _CHECKSUM_PATTERN: Final = re.compile(re.escape(_CHECKSUM) + rb"\x18\x0ecrc32:([0-9a-f]{8})")
-_RUN: Final = b"statecast.run"  # The metadata's key for the id of the run that took the snapshot over.
-# The metadata's key for the time at which the snapshot was written, before any run took it over.
+_RUN: Final = b"statecast.run"  # metadata key: the id of the run that took the snapshot over
+# Metadata key: the time at which the snapshot was written, before any run took it over.
 _FIRST_WRITTEN: Final = b"statecast.first_written_ns"
 _CHUNK_BYTES: Final = 4 << 20
 
 
 def owned(folder: Location, number: int, of: int) -> OwnedFile:
-    """Return a shard's snapshot as an `OwnedFile` of this run; call this before the shard is read.
+    """Return a shard's snapshot as an `OwnedFile` of this run; call this before reading the shard.
 
     Raises:
         DataError: the object store cannot be reached.
@@ -54,13 +54,13 @@ def write_shard(
     is_ours: Callable[[], bool] = lambda: True,
     file: OwnedFile | None = None,
 ) -> bool:
-    """Write a snapshot of a shard; its file is then complete, or after an error unchanged.
+    """Write a snapshot of a shard; after an error, an earlier snapshot is unchanged.
 
     Args:
         folder: folder of the state table.
         shard: the shard.
-        is_ours: returns whether the run still owns the folder; called after everything is written, just
-            before the file is put in place.
+        is_ours: returns whether the run still owns the folder; called just before the written file is put in
+            place.
         file: the file that `owned` returned; None if no other job can use the folder.
 
     Returns:
@@ -78,7 +78,7 @@ def write_shard(
 
 
 def write_table(table: pa.Table, target: Target) -> None:
-    """Write an Arrow table as a Parquet file with a checksum of the file in it."""
+    """Write an Arrow table as a Parquet file that contains a checksum of itself."""
     metadata = {**(table.schema.metadata or {}), _CHECKSUM: b"crc32:" + _PLACEHOLDER}
     table = table.replace_schema_metadata(metadata)
     pq.write_table(table, target, use_dictionary=["model_version"], write_statistics=False)
@@ -152,10 +152,10 @@ def take_over(
 ) -> tuple[Shard, int]:
     """Read the snapshot of a shard for a run, and prevent earlier runs from replacing the snapshot.
 
-    A worker of an earlier run may have been suspended between its check of the owner and its PUT, which the
-    store accepts as long as the snapshot has the version that the worker saw. So where files have versions,
-    the snapshot is written again, which changes its version. The id of the run is added to it, because the
-    version is a hash of the content.
+    A worker of an earlier run may be suspended between its check of the owner and its PUT. Later the store
+    would accept this PUT if the snapshot still had the version that the worker saw. So where files have
+    versions, this function writes the snapshot again under a new version. It adds the id of the run to the
+    snapshot, because the version is a hash of the content.
 
     Args:
         file: the file that `owned` returned.
@@ -194,7 +194,7 @@ def _file_name(number: int, of: int) -> str:
 
 
 def read_file(path: Location, *, series: bool = True) -> Shard:
-    """Return the shard that the snapshot in the file ``path`` has.
+    """Read the snapshot in the file ``path``, and return its shard.
 
     Args:
         path: the file.
@@ -205,7 +205,7 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
         DataError: the file is unreadable.
         ModelError: this version of Statecast cannot read the format of the file.
     """
-    # Open the file only once, because a job may replace it meanwhile.
+    # Open the file only once, because a job may replace it while it is read.
     with _reading(path), path.open("rb") as file:
         if series:
             check_checksum(file)

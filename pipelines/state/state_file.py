@@ -1,9 +1,9 @@
 """Export a state table to one Parquet file, and import it.
 
-The file serves to inspect or archive a table, or to move it to another machine. The file has the columns of a
-snapshot (`forecaster.shards.snapshot`), with one row for each series of all shards. Its metadata holds the
-offsets and watermarks, the counts of rows, and the manifests of sources. So a stream resumes from an imported
-table exactly where the exported table ended.
+An exported table can be inspected, archived, or moved to another machine. The file has the columns of a
+snapshot (`forecaster.shards.snapshot`), and one row for each series of all shards. Its metadata holds the
+offsets and watermarks, the counts of rows, and the manifests of sources. So a stream with an imported table
+resumes exactly where the exported table ended.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _TableMetadata(BaseModel):
 
 
 def pack(folder: Location, file: Path) -> int:
-    """Write the state table in ``folder`` as one file, which appears complete or not at all.
+    """Write the state table in ``folder`` into one file; after an error there is no incomplete file.
 
     Returns:
         Number of series.
@@ -74,7 +74,7 @@ def pack(folder: Location, file: Path) -> int:
 
 
 def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
-    """Write the state table in ``file`` into ``folder``, in place of a table that is there.
+    """Write the state table in ``file`` into ``folder``; replace an existing table.
 
     Args:
         file: a file that `pack` wrote.
@@ -124,7 +124,7 @@ def _manifests_in(folder: Location) -> dict[str, str]:
 
 @contextmanager
 def _locked_if_of_job(folder: Location, *, is_new: bool = False) -> Iterator[None]:
-    """Lock the output folder of a state table in a ``with`` block, so that no job writes the table.
+    """Lock the output folder of a state table in a ``with`` block, so that no job writes the table meanwhile.
 
     A folder called ``state`` belongs to the output folder above it. A table elsewhere needs no lock.
     """

@@ -1,4 +1,4 @@
-"""The state table: the snapshots from which a job resumes, or starts warm from another job's state.
+"""Read the state table: the snapshots from which a job resumes, or from which a new job starts warm.
 
 The table is a folder of snapshots, readable with any Parquet reader::
 
@@ -45,17 +45,17 @@ FOLDER: Final = "state"
 """The folder of the state table in an output folder."""
 
 _FORMAT_1_FOLDER = "series"
-_BACKFILL = "replay"  # The name of the only partition of a backfill.
+_BACKFILL = "replay"  # the name of the only partition of a backfill
 
 
 class PartitionProgress(NamedTuple):
-    """How far a partition was read: the offsets and watermarks that its shards have reached.
+    """How far a partition was read: the offsets and watermarks that the shards have reached in it.
 
     Attributes:
-        offset: smallest offset of the shards, at which reading resumes.
+        offset: the smallest offset that a shard has reached; reading resumes from this offset.
         watermark_us: watermark of the partition at ``offset``; None if it has none.
-        others: larger offsets of other shards, ascending.
-        furthest_watermark_us: watermark at the shard with the largest offset; None if it has none.
+        others: the larger offsets that other shards have reached, ascending.
+        furthest_watermark_us: the greatest watermark of the partition in any shard; None if it has none.
     """
 
     offset: int
@@ -100,7 +100,7 @@ class StateTable:
         return sum((shard.counts for shard in self.shards), Counts())
 
     def offset(self, partition: str) -> int:
-        """Return the offset at which reading a partition resumes: the smallest that its shards reached."""
+        """Return the offset at which reading of a partition resumes: the smallest offset of its shards."""
         return min(shard.offsets.get(partition, 0) for shard in self._followers(partition))
 
     def progress_by_partition(self) -> dict[str, PartitionProgress]:
@@ -161,7 +161,7 @@ def _read_table(folder: Location, series: bool) -> StateTable:
 
 
 def read_series_shards(folder: Location) -> dict[str, int]:
-    """Return the number of each series' shard in the state table in ``folder``; empty without a table.
+    """Return the shard number of each series in the state table in ``folder``; empty without a table.
 
     Raises:
         DataError: a file is unreadable.
@@ -178,10 +178,10 @@ def read_series_shards(folder: Location) -> dict[str, int]:
 
 
 def read_offsets(folder: Location) -> dict[str, int]:
-    """Return the offset at which reading of each partition resumes; empty without a readable state table."""
+    """Return for each partition the offset at which reading resumes; empty without a readable state table."""
     try:
         progress = read(folder, series=False).progress_by_partition()
-    except StatecastError:  # The table does not exist yet, or it is just being put in place.
+    except StatecastError:  # the table does not exist yet, or is being replaced
         return {}
     return {name: found.offset for name, found in progress.items()}
 
@@ -194,12 +194,12 @@ def _paths(folder: Location) -> list[Location]:
 def is_of_backfill(folder: Location) -> bool:
     """Return True if a backfill wrote the state table in ``folder``, False if a stream wrote it.
 
-    The table of a stream has offsets, from which the stream must be resumed.
+    The difference matters because a stream must resume from the offsets in its table.
 
     Raises:
         StatecastError: the table cannot be read.
     """
-    if any(folder.glob("*.json*")):  # These files are manifests, which only the sources of streams write.
+    if any(folder.glob("*.json*")):  # manifests, which only streams have
         return False
     return read(folder, series=False).progress_by_partition().keys() <= {_BACKFILL}
 

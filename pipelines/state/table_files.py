@@ -16,7 +16,7 @@ from pipelines.storage import Location, markers, output_errors, store_of, write_
 
 
 def write(folder: Location, shards: Sequence[Shard], also: Location | None = None) -> None:
-    """Write a new state table, and replace the existing one by it as a whole.
+    """Write a new state table, which replaces the existing table as a whole.
 
     Args:
         folder: folder of the table.
@@ -24,7 +24,8 @@ def write(folder: Location, shards: Sequence[Shard], also: Location | None = Non
         also: folder whose manifests are copied into the table; None for no manifests.
 
     Raises:
-        OutputError: the table cannot be written or put in place; `recover` then restores a complete table.
+        OutputError: the table cannot be written or put in place; a call of `recover` restores a complete
+            table.
     """
     new, output = markers.new_table(folder.name), store_of(folder.absolute().parent)
     hidden = folder.with_name(new) / folder.name
@@ -40,8 +41,8 @@ def write(folder: Location, shards: Sequence[Shard], also: Location | None = Non
 def copy_aside(folder: Location) -> Location | None:
     """Copy a state table to a new name beside it, before a job begins anew in its folder.
 
-    The copy is never deleted. Snapshots never change once they are written, so on a disk the copies are hard
-    links, which need no space.
+    The copy is never deleted. Snapshot files never change, so on a disk their copies are hard links, which
+    need no space.
 
     Returns:
         The copy; None if no table exists.

@@ -1,12 +1,12 @@
 """Files and folders on a disk or in an object store, through the same functions.
 
-A `Location` is the name of a file or folder: a `pathlib.Path` or a `Remote`. `Store` is the interface of the
-operations that differ between the two, with the classes `DiskStore` and `ObjectStore`; `store_of` returns the
-one for a location. No other code distinguishes the two.
+A `Location` is the name of a file or folder: a `pathlib.Path` on a disk, or a `Remote` in an object store.
+`Store` is the protocol of the operations that differ between them; `DiskStore` and `ObjectStore` implement
+it. `store_of` returns the `Store` of a location. No other code distinguishes disks and object stores.
 
 On a disk a file is written under a hidden name, synced and renamed. An object store has no rename and no
-folders: an object appears complete under its final key with one PUT, and is durable from then on. Parts of an
-output that must be replaced together are replaced in a store by one PUT of a manifest; see
+folders. There an object appears complete under its final key with one PUT, and is durable from then on. To
+replace several parts of an output together, one PUT of a manifest is enough; see
 `pipelines.storage.replaced_parts`.
 """
 

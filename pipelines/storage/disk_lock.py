@@ -21,9 +21,9 @@ _TRIED_EVERY_S: Final = 0.02
 
 @contextmanager
 def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
-    """Lock an output folder while the ``with`` block runs; if the process dies, the lock is released.
+    """Lock an output folder while the ``with`` block runs; the kernel releases the lock if the process dies.
 
-    If this function created the folder and it is empty at the end, the folder is removed.
+    If this function created the folder, and the folder is empty at the end, it is removed.
 
     Args:
         folder: an output folder.
@@ -34,7 +34,7 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
             written to.
     """
     is_new, path = not folder.exists(), folder / markers.LOCK
-    # Do not fall back to a lock that is only a file, because the file would outlive a killed process.
+    # Use only a lock of the kernel, because a lock that is only a file would outlive a killed process.
     lock = FileLock(path, mode=0o644, fallback_to_soft=False)
     _acquire(lock, folder, prepare)
     try:
@@ -47,7 +47,7 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()
         if is_new:
-            with suppress(OSError):  # If the job has written output, the folder is not empty and stays.
+            with suppress(OSError):  # raised if the folder has output
                 folder.rmdir()
         lock.release()
 
@@ -56,10 +56,10 @@ def _acquire(lock: FileLock, folder: Path, prepare: Callable[[], None]) -> None:
     while True:
         prepare()
         try:
-            # Try more than once, because an ending job may remove the lock file after it was opened here.
+            # Try for some time, because an ending job may remove the lock file after it was opened here.
             lock.acquire(timeout=_TRIED_FOR_S, poll_interval=_TRIED_EVERY_S)
         except FileNotFoundError:
-            continue  # Another job has just removed its empty folder.
+            continue  # another job has just removed the folder, because it was empty
         except Timeout as error:
             holder = _holder(folder / markers.LOCK)
             raise OutputError(
@@ -76,5 +76,5 @@ def _holder(path: Path) -> str:
     try:
         record = json.loads(path.read_bytes())
         return f"another job, process {record['pid']} since {record['since']},"
-    except (OSError, ValueError, KeyError, TypeError):  # The other job has not written its process id yet.
+    except (OSError, ValueError, KeyError, TypeError):  # the other job has not written its process id yet
         return "another job"

@@ -1,4 +1,4 @@
-"""The operations on files and folders on a disk, as one class, `DiskStore`."""
+"""Implement the operations on files and folders on a disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from schemas.errors import OutputError
 
 
 class DiskStore(Store):
-    """A file or folder on a disk: files are written under a hidden name, synced and renamed."""
+    """A file or folder on a disk; files are written under a hidden name, synced and renamed."""
 
     bills_requests = False
     can_append = True
@@ -50,7 +50,7 @@ class DiskStore(Store):
                     rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError:
-                os.ftruncate(file.fileno(), size)  # Remove the incomplete line.
+                os.ftruncate(file.fileno(), size)
                 raise
         if is_new:
             durable.sync_path(self._path.parent)
@@ -86,7 +86,7 @@ class DiskStore(Store):
         if not there.is_dir():
             raise OutputError(f"{there} is a file, not a folder: name another folder")
         try:
-            # Try to create a file, because for root `os.access` returns True even on a read-only disk.
+            # Create a file as the check: for root, `os.access` returns True even on a read-only disk.
             with tempfile.TemporaryFile(dir=there):
                 pass
             return shutil.disk_usage(there).free
@@ -117,7 +117,7 @@ class DiskStore(Store):
                 durable.sync_tree(copy)
                 continue
             if never_change(path.name):
-                with suppress(OSError):  # If the file system has no hard links, the file is copied below.
+                with suppress(OSError):  # without hard links, copy the file below
                     os.link(path, copy)
                     continue
             durable.write_bytes(copy, path.read_bytes())

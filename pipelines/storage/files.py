@@ -1,4 +1,4 @@
-"""Functions for files and folders on a disk or in an object store; `Store` documents these operations."""
+"""Define functions for files and folders on a disk or in an object store; `Store` documents them."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def write_whole(
     kept: bool = False,
     is_ours: Callable[[], bool] | None = None,
 ) -> bool:
-    """Write a file, which appears complete or not at all; return False if ``is_ours`` returned False."""
+    """Write a file as a whole or not at all; write nothing and return False if ``is_ours`` returns False."""
     return store_of(path).write_whole(write, kept=kept, is_ours=is_ours) is not None
 
 
 def write_text(
     path: Location, text: str, *, kept: bool = False, is_ours: Callable[[], bool] | None = None
 ) -> bool:
-    """Write a text file, which appears complete or not at all; see `write_whole`."""
+    """Write a text file as a whole or not at all; see `write_whole`."""
     return write_whole(path, partial(write_to, data=text.encode()), kept=kept, is_ours=is_ours)
 
 
 def write_to(target: Target, data: bytes) -> None:
-    """Write ``data`` to a path or an open file; with `partial`, `write_whole` can call this function."""
+    """Write ``data`` to a path or an open file; used through `partial` as the writer of `write_whole`."""
     if isinstance(target, Path):
         target.write_bytes(data)
     else:
@@ -47,7 +47,7 @@ def write_to(target: Target, data: bytes) -> None:
 
 
 def source_of(path: Location) -> Target:
-    """Return a file on a disk as its path, an object as a buffer; readers of file formats accept both."""
+    """Return the path of a file on a disk, or a buffer with the content of an object."""
     return store_of(path).source()
 
 
@@ -57,14 +57,14 @@ def open_parts(path: Location) -> AbstractContextManager[IO[bytes]]:
 
 
 def sync(files: Iterable[Location]) -> None:
-    """Wait until files, and their names in their folders, survive a loss of power."""
+    """Sync files and their folders to the disk, so that the files survive a loss of power."""
     files = list(files)
     for path in (*files, *{path.parent for path in files}):
         store_of(path).sync()
 
 
 def make_folder(folder: Location) -> None:
-    """Create a folder and its parents durably; in an object store, which has no folders, do nothing."""
+    """Create a folder and its parents, and sync them; an object store has no folders and needs no call."""
     store_of(folder).make_folder()
 
 
@@ -74,7 +74,7 @@ def check_folder(folder: Location) -> int | None:
 
 
 def locked(folder: Location) -> AbstractContextManager[Held]:
-    """Create an output folder, and lock it against other jobs in a ``with`` block."""
+    """Create an output folder, and lock it against other jobs while a ``with`` block runs."""
     return store_of(folder).locked()
 
 
@@ -82,7 +82,7 @@ def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> N
     """Move ``parts`` from a hidden folder in ``output`` to ``output``, and remove the hidden folder.
 
     Raises:
-        OutputError: a part cannot be moved. The output is unchanged, or in an object store possibly new as a
+        OutputError: a part cannot be moved. The output is unchanged; in an object store, it may be new as a
             whole: see `pipelines.storage.replaced_parts`.
     """
     with output_errors(f"{output}: cannot be put in place"):
@@ -90,7 +90,7 @@ def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> N
 
 
 def complete_replacement(hidden: Location, output: Location) -> None:
-    """Complete a `replace_parts` whose process was killed, or remove its hidden folder if it is incomplete.
+    """Complete a `replace_parts` that was killed; if its hidden folder is incomplete, remove the folder.
 
     Raises:
         OutputError: an object store cannot be reached, or a part cannot be renamed.

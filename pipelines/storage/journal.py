@@ -1,9 +1,9 @@
-"""Journals: files of records, each with a checksum, that a job appends to and a rerun reads unchanged.
+"""Append records with checksums to journals, from which a rerun reads them.
 
-On a disk a journal is one file. An object store cannot append: there each `Journal.add` creates a small
-object beside the file, ``NAME-000000000001.jsonl`` and so on. After `MERGED_AT` of these, they are merged
-into the file, and its first line then holds the number of the last merged object. So each record is read
-exactly once, whenever a crash happens.
+On a disk a journal is one file. An object store cannot append, so there each `Journal.add` creates a small
+object beside the file: ``NAME-000000000001.jsonl`` and so on. After `MERGED_AT` small objects, all are merged
+into the file. The first line of the file then holds the number of the last merged object. So each record is
+read exactly once, even after a crash.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _MERGED: Final = "merged_through"
 class Journal:
     """A file of sealed records, one per line, that one process appends to.
 
-    A crash may leave an incomplete last line. Nothing depends on that line, because `add` had not returned.
-    So opening the journal removes it.
+    A crash during `add` may leave an incomplete last line. Nothing depends on this line, because `add` has
+    not returned. So opening the journal removes the line.
     """
 
     def __init__(self, path: Location) -> None:
@@ -47,7 +47,7 @@ class Journal:
         self._store = store_of(path)
         if self._store.can_append:
             self._store.remove_incomplete_line()
-            # On a disk, these parts exist only if the journal was copied from an object store.
+            # The journal was copied from an object store, so merge its small objects.
             if self._parts:
                 self.replace([record for _, record in self.records()])
 
@@ -104,20 +104,20 @@ class Journal:
         first = [{_MERGED: through}] if through else []
         write_text(self.path, "".join(f"{seal(record)}\n" for record in chain(first, records)), kept=True)
         for part in self._parts.values():
-            with suppress(OSError):  # It is no harm if an object cannot be deleted: it is not read again.
+            with suppress(OSError):  # if the object stays, it is not read again
                 part.unlink(missing_ok=True)
         self._parts, self._through = {}, through
 
 
 def _merged_through(path: Location) -> int:
-    """Return the number of the last object that was merged into a journal's file; 0 if there is none."""
+    """Return the number of the last object that was merged into a journal's file; 0 if none was merged."""
     with suppress(FileNotFoundError, ValueError), path.open("rb") as file:
         return int(unseal(file.readline()).get(_MERGED, 0))
     return 0
 
 
 def _parts(path: Location) -> dict[int, Location]:
-    """Return the objects with the newest records of a journal in an object store, by ascending number."""
+    """Return the objects beside the file of a journal in an object store, by ascending number."""
     stem = path.name.removesuffix(path.suffix)
     pattern = re.compile(rf"{re.escape(stem)}-(\d{{12}}){re.escape(path.suffix)}")
     found = [(pattern.fullmatch(one.name), one) for one in path.parent.glob(f"{stem}-*")]

@@ -1,10 +1,10 @@
 """Lock an output in an object store for one job at a time, with a lease that the job renews.
 
-The locks are objects with ascending numbers. A job creates the object with the next number by a PUT that the
-store refuses if the object exists, and the job with the highest number holds the lease. Another job takes the
-lease over when the holder has not renewed it for a minute, by the clock of the store. If the holder ran on
-the same machine and its process is dead, another job takes the lease over at once. An earlier holder that is
-still alive finds the higher number and stops.
+The leases are objects with ascending numbers. A job creates the object with the next number by a PUT that the
+store refuses if the object exists. The job with the highest number holds the output. Another job takes the
+output over when the holder has not renewed its lease for a minute, by the clock of the store. If the holder
+ran on the same machine and its process is dead, another job need not wait. An earlier holder that is still
+alive finds the higher number and stops.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def leased(folder: Remote) -> Iterator[Held]:
     """Hold the lease of an output in an object store while the ``with`` block runs.
 
     Yields:
-        Checks that raise `OutputError` after another job has taken the lease.
+        Checks that raise `OutputError` after another job has taken the output over.
 
     Raises:
         OutputError: another job holds the lease, or the output cannot be written to.
@@ -58,7 +58,7 @@ def leased(folder: Remote) -> Iterator[Held]:
 
     def renew() -> None:
         while not ended.wait(_RENEWED_EVERY_S):
-            # Ignore an error: while the store cannot be reached, no other job can take the lease either.
+            # Ignore an error: while the store cannot be reached, no other job can take the output over.
             with suppress(OSError):
                 if _highest_lock(folder) != mine:
                     lost.set()
@@ -72,8 +72,8 @@ def leased(folder: Remote) -> Iterator[Held]:
     finally:
         ended.set()
         thread.join()
-        # Mark the lease as released instead of deleting it. If it were deleted, another job that had listed
-        # the leases before could create a lease with the same number.
+        # Mark the lease as released, but do not delete it.
+        # If it were deleted, a job with an older list of the leases could create its number again.
         with suppress(OSError):
             if not lost.is_set():
                 mine.write_bytes(json.dumps({"released": True}).encode())
@@ -113,7 +113,7 @@ def _try_create(lock: Remote) -> bool:
 
 
 def _list_locks(folder: Remote) -> tuple[float, list[Remote]]:
-    """Return the store's current time, in seconds since 1970, and the leases of the output, ascending."""
+    """Return the current time of the store, in seconds since 1970, and the leases by ascending number."""
     probe = folder / markers.probe()
     try:
         probe.write_bytes(b"")
@@ -142,7 +142,7 @@ def _holder(lock: Remote, now_s: float) -> str | None:
         who = f"process {record['pid']} on {record['host']} since {record['since']}"
     except FileNotFoundError:
         return None
-    # Use only the time of the object, because no job wrote its content.
+    # The content is damaged, so only the age of the lease counts.
     except (ValueError, KeyError, TypeError):
         if silent_s > LAPSES_S:
             return None

@@ -1,9 +1,9 @@
-"""Names of the files and folders through which the processes of a job communicate in its output folder.
+"""Define the names of files in an output folder through which the processes of a job communicate.
 
-A job, its workers and later jobs on the same folder share no memory, so they leave files for each other. This
-module is the only place that holds their names. Each of them begins with a dot, or is in a folder that does,
-so readers of forecasts skip it. A backfill keeps its lock and its manifest in the output folder, and the
-other files in its hidden folder `BACKFILL`, where it works until it is done.
+A job, its workers and later jobs on the same folder share no memory, so they leave files for each other. Only
+this module has the names of these files. Names of the files, or of their folders, begin with a dot, so
+readers of forecasts skip them. A backfill works in its hidden folder `BACKFILL` until its end. It has its
+lock and its manifest in the output folder, and the other files in `BACKFILL`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from typing import Final
 from uuid import uuid4
 
-# The files below let only one job at a time use an output folder.
+# With the files below, only one job at a time can use an output folder.
 
 LOCK: Final = ".lock"
 """On a disk: the file that the running job keeps locked, with its process id. Removed when the job ends."""
@@ -51,7 +51,7 @@ NOTICES: Final = "notices.json"
 SHARDS_WITH_NUMBERS: Final = "shard-*.json"
 """Pattern of the files of `numbers_of_shard` in `NUMBERS`."""
 
-# In the files below a stream records what it has sent, so that it does not send it again after a resume.
+# The files below record sent alerts and logged errors, so that a resumed stream does not repeat them.
 
 ALERTS: Final = ".alerts.json"
 """The file with the time of the last alert of each rule."""
@@ -77,7 +77,7 @@ COMPLETE: Final = "complete"
 
 
 def lease(number: int) -> str:
-    """Return the name of the lease object with a number; see `LEASES`."""
+    """Return the name of the lease with the number ``number``; see `LEASES`."""
     return f"{_LEASE_PREFIX}{number:06d}"
 
 
@@ -92,7 +92,7 @@ def lease_number(name: str) -> int:
 
 
 def probe() -> str:
-    """Return a new name for a test object, which shows if a store can be written to, and its time."""
+    """Return a new name for a test object; writing it shows whether a store is writable, and its clock."""
     return f".probe-{uuid4().hex}"
 
 
@@ -117,10 +117,10 @@ def new_table(name: str) -> str:
 
 
 def old_table(name: str) -> str:
-    """Return the folder name to which earlier versions of Statecast moved a table that they replaced."""
+    """Return the name under which earlier versions of Statecast kept a replaced state table."""
     return f".{name}.old"
 
 
 def manifest(hidden: str) -> str:
-    """Return the name of the object that lists which parts of an output ``hidden`` replaces in a store."""
+    """Return the name of the manifest object that lists the parts of an output that ``hidden`` replaces."""
     return f"{hidden}.json"

@@ -1,9 +1,9 @@
-"""Replace several parts of an output folder on a disk, by renames: all of them or, after an error, none.
+"""Replace several parts of an output folder on a disk by renames: all parts or, after an error, none.
 
-When everything in the hidden folder is on the disk, a marker file is created in it. The marker alone means
-that the new output is complete; the file's content is ignored. From then on there are only renames. If a
-rename fails, the earlier ones are undone; if the process dies, the next job on the folder completes them. The
-marker is deleted when the renames are on the disk, before the hidden folder is removed.
+When the new parts are synced in the hidden folder, an empty marker file is created there. The marker means
+that the new output is complete; only renames follow. If a rename fails, the earlier renames are undone. If
+the process dies, the next job on the folder completes the renames. The marker is deleted after the renames
+are synced, and before the hidden folder is removed.
 """
 
 from __future__ import annotations
@@ -53,24 +53,24 @@ def _sync_both(hidden: Path, output: Path) -> None:
 
 
 def _remove_marker(hidden: Path, output: Path) -> None:
-    """Remove the marker that says that a hidden folder is complete, before the folder is removed.
+    """Remove the marker of a complete hidden folder; call this before the folder is removed.
 
-    Otherwise the next job would take a partly removed folder for a complete one.
+    With the marker, the next job would take a partly removed folder for a complete one.
     """
-    with suppress(OSError):  # If this fails, the marker stays, and the next job completes the renames.
+    with suppress(OSError):  # after an error the marker stays, so the next job completes the renames
         _sync_both(hidden, output)
         (hidden / markers.COMPLETE).unlink(missing_ok=True)
         sync_path(hidden)
 
 
 def complete(hidden: Path, output: Path) -> None:
-    """Complete the renames of a job that was killed during them, and remove its hidden folder.
+    """Complete the renames that a killed job has not made, and remove its hidden folder.
 
     Raises:
         OSError: a part cannot be renamed.
     """
     if (hidden / markers.COMPLETE).exists():
-        for part in _parts_in(hidden):  # An earlier attempt has moved the other parts.
+        for part in _parts_in(hidden):  # parts that the killed job has not moved
             _move(part, hidden, output, [])
         _sync_both(hidden, output)
         (hidden / markers.COMPLETE).unlink()
@@ -79,17 +79,17 @@ def complete(hidden: Path, output: Path) -> None:
 
 
 def _parts_in(hidden: Path) -> list[str]:
-    """Return the names of the new parts in a complete hidden folder that are still to be moved."""
+    """Return the names of the new parts in a complete hidden folder that have not been moved yet."""
     names = (path.name for path in hidden.iterdir() if path.is_dir())
-    # A state table may be named by the user like a replaced part, which begins with "old-".
-    # But the name of the table's hidden folder contains the table's name, so that it is recognized.
+    # Replaced parts have names that begin with "old-". A user may also give a state table such a name.
+    # A table is recognized by its hidden folder, because the name of this folder contains the table's name.
     is_table = {name: markers.new_table(name) == hidden.name for name in names}
     return sorted(name for name in is_table if is_table[name] or not name.startswith((".", _OLD)))
 
 
 def _move(part: str, hidden: Path, output: Path, moved: list[tuple[Path, Path]]) -> None:
     old, new, place = hidden / f"{_OLD}{part}", hidden / part, output / part
-    # Record each rename before it is made, because an interrupt may come between the two.
+    # Record each rename before making it, because an interrupt may come between the two steps.
     if place.exists():
         moved.append((old, place))
         os.replace(place, old)

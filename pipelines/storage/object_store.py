@@ -1,4 +1,4 @@
-"""The operations on objects and prefixes in an object store, as one class, `ObjectStore`."""
+"""Implement the operations on objects and prefixes in an object store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.storage.store import Held, Store, T, Target
 
 
 class ObjectStore(Store):
-    """An object or a prefix in an object store: an object appears complete and durable with one PUT."""
+    """An object or a prefix in an object store; one PUT makes an object complete and durable."""
 
     bills_requests = True
     can_append = False
@@ -74,7 +74,7 @@ class ObjectStore(Store):
         lease.check_writable(self._place)
 
     def prepare(self, parts: Iterable[str] = ()) -> None:
-        """Do nothing, because the lease of the job has shown that the prefix can be written to."""
+        """Do nothing, because the job's lease has already been written under the prefix."""
 
     def locked(self) -> AbstractContextManager[Held]:
         return lease.leased(self._place)

@@ -11,7 +11,7 @@ from schemas.errors import OutputError
 
 @contextmanager
 def output_errors(message: str) -> Iterator[None]:
-    """Convert an `OSError` in the ``with`` block to an `OutputError`: ``message``, then the reason."""
+    """Convert an `OSError` in the ``with`` block to an `OutputError` with ``message`` and the reason."""
     try:
         yield
     except OSError as error:

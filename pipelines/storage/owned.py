@@ -1,4 +1,4 @@
-"""Files that one job replaces repeatedly, until another job takes over the output folder."""
+"""Write files that one job replaces repeatedly, until another job takes over the output folder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pipelines.storage.store import Target
 class OwnedFile:
     """A file that one job owns, such as the owner file of an output folder or the snapshot of a shard.
 
-    Checking the owner and writing are two steps. A job may be suspended between them for so long that another
-    job takes its output over. So an object in S3 is replaced only if the store still holds the version that
-    this job saw last. On a disk, and in a store without conditional PUT, there is only the check.
+    Checking the owner and writing are two steps. A job may be suspended between these steps for so long that
+    another job takes its output over. So an object in S3 is replaced only if the store still holds the
+    version that this job saw last. On a disk and in other stores, only the owner is checked.
 
     Args:
         path: path of the file; the version that exists now counts as seen.
@@ -29,17 +29,17 @@ class OwnedFile:
 
     @property
     def has_version(self) -> bool:
-        """Whether the file has a version, by which the store detects that another job has replaced it."""
+        """Whether the store gives the file a version, which changes when a job replaces the file."""
         return bool(self._seen)
 
     def write(self, write: Callable[[Target], object], is_ours: Callable[[], bool]) -> bool:
-        """Replace the file, if this job still owns it, and wait until it survives a loss of power.
+        """Replace the file if this job still owns it, and wait until the file survives a loss of power.
 
         Args:
             write: writes the content to the path or buffer that it is given.
-            is_ours: returns whether this job still owns the file. The function is called after the content is
-                written, and again if the store holds another version, because a job that lost the output may
-                have put that version.
+            is_ours: returns whether this job still owns the file. This is called after the content is
+                written. It is called again if the store holds another version, which a job without the output
+                may have put.
 
         Returns:
             Whether the file is in place; False if ``is_ours`` returned False.

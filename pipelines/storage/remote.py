@@ -1,4 +1,4 @@
-"""Objects in a store that fsspec supports, with names like paths."""
+"""Read and write objects in a store that fsspec supports; their names work like paths."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import IO, Any, Final, Literal, TypeAlias
 
 from schemas.errors import ConfigError, one_line
 
-# The supported kinds of object store, with their Python packages. Each can refuse to replace an object.
+# The Python package of each supported kind of store. All these stores can refuse to replace an object.
 _STORES: Final = {"s3": "'statecast[s3]'", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _ERRNOS: Final[Mapping[type, int]] = {
     FileNotFoundError: errno.ENOENT,
     FileExistsError: errno.EEXIST,
     PermissionError: errno.EACCES,
 }
-_LARGEST_PUT_BYTES: Final = 5 << 30  # The largest object that S3 accepts in one request.
-# The keys by which the listings of different stores name the time of writing.
+_LARGEST_PUT_BYTES: Final = 5 << 30  # the largest object that S3 accepts in one request
+# In listings of different stores, these keys hold the time of writing.
 _TIME_KEYS: Final = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 
@@ -36,8 +36,8 @@ class Remote:
 
     Attributes:
         url: URL without a slash at its end, such as ``s3://bucket/prefix``.
-        written_ns: when the object was written, in nanoseconds since 1970, if a listing returned the object;
-            0 otherwise. Stores give whole seconds.
+        written_ns: when the object was written, in nanoseconds since 1970, but with a resolution of seconds;
+            0 if the Remote is not from a listing.
     """
 
     url: str
@@ -69,7 +69,7 @@ class Remote:
         return self
 
     def with_name(self, name: str) -> Remote:
-        """Return the location of another name under the same parent."""
+        """Return the location with another name and the same parent."""
         return self.parent / name
 
     def exists(self) -> bool:
@@ -96,31 +96,31 @@ class Remote:
 
     @contextmanager
     def open_parts(self) -> Iterator[IO[bytes]]:
-        """Open the object to read parts of it; each part that is read is a request for a range of bytes."""
+        """Open the object to read parts of it; each read requests only a range of bytes."""
         with self._requests() as store, store.open(self.url, "rb") as file:
             yield file
 
     def write_bytes(self, data: bytes) -> None:
-        """Put the object in one step; replace an existing object."""
+        """Write the object with one PUT; replace an existing object."""
         with self._requests() as store:
             store.pipe_file(self.url, data)
 
     def create(self, data: bytes) -> bool:
-        """Put the object if it does not exist; return whether it was put."""
+        """Write the object unless it exists already; return whether it was written."""
         try:
             with self._requests() as store:
                 store.pipe_file(self.url, data, mode="create")
         except FileExistsError:
             return False
         except OSError as error:
-            # With 409 or 412 the store says that the object exists, or that another request creates it now.
+            # Status 409 or 412: the object exists, or another request creates it now.
             if _status(error) not in (409, 412):
                 raise
             return False
         return True
 
     def version(self) -> str:
-        """Return the version of the object, for `replace`; "" if the object or the store has none."""
+        """Return the version of the object, for `replace`; "" if the object has none or does not exist."""
         if not self._replaces_versions:
             return ""
         with suppress(FileNotFoundError), self._requests() as store:
@@ -128,7 +128,7 @@ class Remote:
         return ""
 
     def replace(self, data: bytes, version: str) -> str | None:
-        """Put the object only if the store still holds a given version of it.
+        """Replace the object only if the store still holds the given version of it.
 
         fsspec offers this conditional PUT for S3 only; in other stores the object is put in any case.
 
@@ -148,7 +148,7 @@ class Remote:
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
         try:
             with self._requests() as store:
-                # Put the object in one request, because s3fs ignores the condition for several parts.
+                # Use one request, because s3fs ignores the condition if it puts several parts.
                 put = store.pipe_file(self.url, data, chunksize=_LARGEST_PUT_BYTES, **condition)
         except OSError as error:
             # 404: the object is gone; 409: another request replaces it now; 412: it has changed
@@ -156,7 +156,7 @@ class Remote:
             if _status(error) not in refused:
                 raise
             return None
-        # The result is None if s3fs has put the object in several parts.
+        # s3fs returns None if it has put the object in several parts.
         return self.version() if put is None else str(put["ETag"])
 
     @property
@@ -180,7 +180,7 @@ class Remote:
     def glob(self, pattern: str) -> Iterator[Remote]:
         """Yield the objects directly under this prefix that match a pattern, sorted by name.
 
-        The objects have ``written_ns``.
+        ``written_ns`` of these objects is set.
         """
         for path, written_ns in self._list_files():
             if fnmatchcase(path.name, pattern):
@@ -189,7 +189,7 @@ class Remote:
     def below(self) -> list[Remote]:
         """Return all objects under this prefix."""
         with self._requests() as store:
-            # A store returns keys without the scheme of the URL, so remove the scheme before comparing.
+            # The store lists keys without the scheme, so remove the scheme from the URL before comparing.
             bare = store._strip_protocol(self.url)
             return [Remote(self.url + key.removeprefix(bare)) for key in store.find(self.url)]
 
@@ -219,8 +219,8 @@ class Remote:
         except OSError as error:
             number = next((_ERRNOS[kind] for kind in type(error).__mro__ if kind in _ERRNOS), errno.EIO)
             reason = one_line(error.strerror or (error.args[-1] if error.args else error))
-            raise OSError(number, reason) from error  # OSError itself chooses the subclass for the number.
-        except Exception as error:  # The libraries of stores also raise exceptions of their own types.
+            raise OSError(number, reason) from error  # OSError chooses the subclass for this number
+        except Exception as error:  # libraries of stores raise errors of many types
             raise OSError(errno.EIO, one_line(error)) from error
 
 
@@ -250,11 +250,11 @@ def location(text: str | Path) -> Location:
 
 
 def _store(url: str) -> Any:
-    import fsspec  # Import late: the package is slow to import, and most jobs write to a disk.
+    import fsspec  # imported here: the import is slow, and most jobs write to a disk
 
     scheme = url.partition("://")[0]
     try:
-        # Use no cache of listings, because other processes write to the store, too.
+        # Cache no listings, because other processes write to the store, too.
         return fsspec.filesystem(scheme, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         package = _STORES.get(scheme, "fsspec")

@@ -1,9 +1,9 @@
 """Replace several parts of an output together in an object store, which cannot rename objects.
 
-The new parts are written under a hidden prefix. When they are complete, a manifest is put that lists them.
-From this PUT on the output is the new one: `read_from_store` reads the parts from the hidden prefix. Then
-the parts are copied to their final keys, and the manifest is emptied. If the process dies while it copies,
-the next job completes the copies. Other readers see old and new parts mixed while the store copies.
+The new parts are written under a hidden prefix. When they are complete, one PUT writes a manifest that lists
+them. From this PUT on, `read_from_store` reads the new parts, from the hidden prefix. Then the parts are
+copied to their final keys, and the manifest is emptied. If the process dies during the copies, the next job
+completes them. Readers without `read_from_store` see old and new parts mixed during the copies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from schemas.errors import DataError, StatecastError
 from schemas.sealed import seal, unseal
 
 _TRIES = 5
-_PARALLEL_COPIES = 16  # Copies are made in parallel, because each copy only waits for the store.
+_PARALLEL_COPIES = 16  # number of parallel copies; a copy only waits for the store
 
 T = TypeVar("T")
 
@@ -29,21 +29,21 @@ def replace_in_store(hidden: Remote, output: Remote, parts: Sequence[str]) -> No
     """Replace ``parts`` of ``output`` by the parts of the same names under ``hidden``; remove ``hidden``.
 
     Raises:
-        OSError: the store cannot be reached. Either nothing has changed, or the output is the new one and
-            `complete_in_store` will complete the copies.
+        OSError: the store cannot be reached. Either nothing has changed, or the output is new and a call of
+            `complete_in_store` completes the copies.
     """
     _write_manifest(hidden, output, parts)
     complete_in_store(hidden, output)
 
 
 def complete_in_store(hidden: Remote, output: Remote) -> None:
-    """Complete a `replace_in_store` whose process died, and remove its hidden prefix.
+    """Complete a `replace_in_store` that was killed, and remove its hidden prefix.
 
     Raises:
         OSError: the store cannot be reached.
     """
-    # An empty hidden prefix means that all parts were copied before, so copy nothing.
-    # If the manifest lists parts all the same, it is an old manifest that a user has restored.
+    # If the hidden prefix is empty, all parts were copied before, so copy nothing.
+    # A manifest may still list parts: a user may have restored an old manifest.
     for part in _read_manifest(hidden, output).get("parts", ()) if hidden.below() else ():
         new = [(path, _final_place(path, hidden, output)) for path in (hidden / part).below()]
         with ThreadPoolExecutor(_PARALLEL_COPIES) as pool:
@@ -77,7 +77,7 @@ def read_from_store(folder: Remote, read: Callable[[Remote], T]) -> T:
 
 
 def _current(folder: Remote) -> tuple[Remote, list[dict[str, Any]]]:
-    """Return where a part of an output is now, in its place or under a hidden prefix, and the manifests."""
+    """Return where a part of an output is now (at its key or under a hidden prefix), and all manifests."""
     output = folder.parent
     hidden = [output / markers.BACKFILL, output / markers.new_table(folder.name)]
     manifests = [_read_manifest(one, output) for one in hidden]
@@ -90,7 +90,7 @@ def _current(folder: Remote) -> tuple[Remote, list[dict[str, Any]]]:
 
 
 def _write_manifest(hidden: Remote, output: Remote, parts: Sequence[str]) -> None:
-    # Give each manifest another id, so that a reader can detect that parts were replaced meanwhile.
+    # Each manifest has a new id, by which a reader detects that parts were replaced while it read.
     text = seal({"id": uuid4().hex, "parts": [*parts]})
     _manifest_place(hidden, output).write_bytes(text.encode())
 

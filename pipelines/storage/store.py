@@ -1,4 +1,4 @@
-"""The operations on a file or folder that a disk and an object store do in different ways."""
+"""Define the operations on files and folders that differ between a disk and an object store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def _never_lost() -> None:
-    """Do nothing: this is the check of a lock on a disk, which cannot be lost."""
+    """Check a lock on a disk: do nothing, because such a lock cannot be lost."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Held:
     """Checks whether a job still holds the lock of its output folder.
 
     Attributes:
-        check: raises `OutputError` after the job has noticed that another job took the lock; it makes no
+        check: raises `OutputError` if the job has already noticed that another job took the lock; sends no
             request.
         confirm: reads the locks in the store, and raises `OutputError` if another job has taken the lock.
     """
@@ -35,7 +35,7 @@ class Held:
     confirm: Callable[[], None] = _never_lost
 
     def __call__(self) -> None:
-        """Raise `OutputError` if the job has noticed that it lost the lock; see ``check``."""
+        """Raise `OutputError` if the job has already noticed that it lost the lock; see ``check``."""
         self.check()
 
 
@@ -47,7 +47,7 @@ class Store(Protocol):
     `OSError` if the disk or the store refuses it, except where its docstring names another error.
 
     Attributes:
-        bills_requests: whether each request costs money, so that requests are made seldom.
+        bills_requests: whether each request costs money; if so, callers send few requests.
         can_append: whether `append` and `remove_incomplete_line` can be called.
         on_disk: the path on a disk, for code that cannot work without one, such as an engine's log; None in
             an object store.
@@ -65,7 +65,7 @@ class Store(Protocol):
         is_ours: Callable[[], bool] | None = None,
         seen: str | None = None,
     ) -> str | None:
-        """Write the file, which appears complete or not at all; return its new version.
+        """Write the file as a whole or not at all; return its new version.
 
         Args:
             write: writes the content to the path or buffer that it is given.
@@ -84,7 +84,7 @@ class Store(Protocol):
         """Return the version of the file, for `write_whole`; "" if there is no file or no version."""
 
     def append(self, data: bytes) -> None:
-        """Append to the file durably, and create it if needed; after an error, the file is unchanged."""
+        """Append to the file (create it if needed), and sync it; after an error, the file is unchanged."""
         raise UnsupportedOperation
 
     def remove_incomplete_line(self) -> None:
@@ -92,7 +92,7 @@ class Store(Protocol):
         raise UnsupportedOperation
 
     def source(self) -> Target:
-        """Return a file on a disk as its path, an object as a buffer; readers of file formats accept both."""
+        """Return the path of a file on a disk, or a buffer with the content of an object."""
 
     def open_parts(self) -> AbstractContextManager[IO[bytes]]:
         """Open the file to read parts of it; from an object store, only these parts are requested."""
@@ -111,13 +111,13 @@ class Store(Protocol):
         """Wait until the content of the file, or the names in the folder, survive a loss of power."""
 
     def make_folder(self) -> None:
-        """Create the folder and its parents durably; in an object store, do nothing."""
+        """Create the folder and its parents, and sync them; do nothing in an object store."""
 
     def remove_tree(self) -> None:
-        """Remove the folder and its content; leave what cannot be removed, and raise no error."""
+        """Remove the folder and its content; ignore files that cannot be removed."""
 
     def check_writable(self) -> int | None:
-        """Check that the folder can be written to, or can be created, without creating it.
+        """Check that the folder can be written to or created; do not create it.
 
         Returns:
             Free bytes on its disk; None for an object store.
@@ -134,27 +134,27 @@ class Store(Protocol):
         """
 
     def locked(self) -> AbstractContextManager[Held]:
-        """Create an output folder, and lock it in a ``with`` block against other jobs, also of this process.
+        """Create an output folder, and lock it against other jobs (also of this process) in a ``with`` block.
 
         Raises:
             OutputError: on entry, if another job holds the lock, or the folder cannot be written to.
         """
 
     def copy_beside(self, name: str, never_change: Callable[[str], bool]) -> Location:
-        """Copy the folder durably to a new folder ``name`` beside it, without hidden files; return the copy.
+        """Copy the folder, but not its hidden files, to a new folder ``name`` beside it; return the copy.
 
         ``never_change`` returns, for the name of a file, whether the file never changes; such a file may be
         linked instead of copied.
         """
 
     def replace_parts(self, hidden: str, parts: Sequence[str]) -> None:
-        """Replace folders in this folder by those in its folder ``hidden``: all or, after an error, none."""
+        """Replace ``parts`` of this folder by those in its folder ``hidden``: all, or after an error none."""
 
     def complete_replacement(self, hidden: str) -> None:
-        """Complete a `replace_parts` whose process was killed, or remove an incomplete hidden folder."""
+        """Complete a `replace_parts` that was killed; if the new parts are incomplete, remove them."""
 
     def read_consistently(self, read: Callable[[Location], T]) -> T:
-        """Read a part of an output that a job may be replacing now; return its old or its new content.
+        """Read a part of an output while a job may replace it; return the old or the new content.
 
         ``read`` reads the part at the location that it is given, and returns the content.
 

@@ -27,12 +27,12 @@ _ERROR_CLASSES = {
 
 @contextmanager
 def store_worker_error(output: Location) -> Iterator[None]:
-    """If the ``with`` block raises a `StatecastError`, write it to a file in the output folder, too."""
+    """Write a `StatecastError` of the ``with`` block into a file of the output folder; raise it again."""
     try:
         yield
     except StatecastError as error:
         record = {"kind": type(error).__name__, "line": str(error)}
-        with suppress(OSError):  # If the disk is full, `error_to_report` reports that instead.
+        with suppress(OSError):  # `error_to_report` notices if the disk is full
             write_text(output / markers.worker_error(os.getpid()), seal(record))
         raise
 
@@ -46,16 +46,16 @@ def clear_worker_errors(output: Location) -> None:
 def error_to_report(output: Location, error: BaseException) -> StatecastError:
     """Return the error that a job reports to the user after its runner raised ``error``.
 
-    The result is ``error`` itself if it is a `StatecastError`; else the first error that a worker wrote to a
-    file; without such a file, an `EngineError` with the last line of the runner's own error.
+    The result is ``error`` itself if it is a `StatecastError`. Otherwise it is the first error that a worker
+    wrote into a file. Without such a file, it is an `EngineError` with the last line of ``error``.
     """
     if isinstance(error, StatecastError):
         return error
     try:
         record = unseal(min(_error_files(output), key=lambda file: store_of(file).written_ns()).read_bytes())
         kind, line = _ERROR_CLASSES[record["kind"]], str(record["line"])
-    except (OSError, ValueError, KeyError, TypeError):  # No worker has written a readable error file.
-        if _is_full(output):  # On a full disk, no worker could write its error.
+    except (OSError, ValueError, KeyError, TypeError):  # no worker has written a readable error file
+        if _is_full(output):  # so no worker could write its error
             return OutputError(f"{output}: the disk is full: make room, and start it again")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         # Leave out stack frames and the engine's logs.

@@ -23,7 +23,7 @@ from pipelines.sinks.numbers import (
 )
 from pipelines.storage import Location, store_of
 
-_DRIFT_EVERY_S = 1.0  # Seconds between two measurements of a shard's drift; each takes some milliseconds.
+_DRIFT_EVERY_S = 1.0  # seconds between two measurements of drift; each takes some milliseconds
 
 
 class NumbersPublisher:
@@ -49,10 +49,10 @@ class NumbersPublisher:
         self._snapshot_at_s = self._snapshot_ms = 0.0
 
     def record_latency(self, batch: Batch, shard: Shard) -> None:
-        """Record the latency of a batch: the time since its rows were due.
+        """Record the latency of a batch: the time since its rows arrived.
 
-        Call this when the forecasts of the batch are written. It does nothing if the batch has no time at
-        which its rows were due, or if the shard has not closed any window yet.
+        Call this when the forecasts of the batch are written. This method does nothing if the batch has no
+        time of arrival, or if the shard has not closed any window yet.
 
         Args:
             batch: the batch.
@@ -67,8 +67,8 @@ class NumbersPublisher:
     def is_due(self, has_issued: bool) -> bool:
         """Return whether the numbers of the shard are to be published now.
 
-        On a disk, new forecasts are published at once. A store bills every request, so there only the time
-        since the last publication counts.
+        On a disk, the numbers are published after each new forecast. An object store bills every request, so
+        there only the time since the last publication counts.
         """
         is_billed = store_of(self._output).bills_requests
         every_s = PUBLISHED_REMOTELY_EVERY_S if is_billed else PUBLISHED_EVERY_S
@@ -79,7 +79,8 @@ class NumbersPublisher:
 
         Args:
             shard: the shard.
-            is_last: whether these are the last numbers of the run, for which the drift is measured anew.
+            is_last: whether these are the last numbers of the run; the drift is then measured even if the
+                last measurement is recent.
 
         Raises:
             OutputError: the numbers cannot be written.
@@ -117,7 +118,7 @@ class NumbersPublisher:
     def publish_snapshot(self, duration_s: float) -> None:
         """Publish the time and the duration of a snapshot that was just completed; change no other number.
 
-        The publication does not wait for the next batch, because the source may send none.
+        The snapshot is published at once, because there may be no later batch.
 
         Raises:
             OutputError: the numbers cannot be written.

@@ -1,7 +1,7 @@
 """Record which run owns an output folder, and which of its shards have ended.
 
 An engine may lose contact with workers that go on running on another machine. When the next run takes the
-folder over, these workers find another owner in the owner file, and stop writing.
+folder over, these workers find its id in the owner file, and stop writing.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def read_owner(output: Location) -> str | None:
 def has_ended(settings: StepSettings) -> bool:
     """Return whether every shard has written its last snapshot of the run.
 
-    The runner checks this itself, because an engine may report success before the last snapshots are written.
-    The runner calls this function repeatedly during a run. A store bills each request, a listing at twelve
-    times the price of a read, so the folder is listed only after shard 0 has ended.
+    The runner calls this function repeatedly, because an engine may report success before the last snapshots
+    are written. In an object store, listing the folder costs twelve times as much as reading a file. So the
+    folder is listed only after shard 0 has ended.
     """
     if not (settings.output / markers.ended_shard(0)).exists():
         return False
@@ -56,13 +56,13 @@ def has_ended(settings: StepSettings) -> bool:
 
 
 def is_owned_by_another_run(settings: StepSettings) -> bool:
-    """Return whether another run owns the output folder, which a worker must check before it writes."""
+    """Return whether another run owns the output folder; a worker must check this before it writes."""
     try:
         return (settings.output / markers.OWNER).read_bytes() != settings.job.encode()
     except FileNotFoundError:
-        # The owner file was in the hidden folder of a backfill, which has ended or was begun again.
-        # A write to the removed folder fails on a disk, but would succeed in an object store.
-        # So return True for an object store, to prevent a write into a folder that is gone.
+        # The owner file was in the hidden folder of a backfill that has ended or was begun again.
+        # A write into the removed folder fails on a disk, but would succeed in an object store.
+        # So return True for an object store, to prevent a write into the removed folder.
         return store_of(settings.output).on_disk is None
     except OSError:
         return False
@@ -92,7 +92,7 @@ class WriteGuard:
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether the run must not write any more, as far as it is known without reading a file."""
+        """Whether `abandon` or `may_write` has found that the run may not write any more; no file is read."""
         return self._abandoned.is_set()
 
     def may_write(self) -> bool:

@@ -1,4 +1,4 @@
-"""Settings of the process that a job runs in: CPU cores, memory allocation, garbage collection, priority."""
+"""Change settings of a job's process: memory allocation, garbage collection, priority of threads."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-# The numbers of mallopt's parameters, from glibc's malloc.h.
+# the numbers of mallopt's parameters, from glibc's malloc.h
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
-# A thread whose nice value is larger by this number gets a quarter of a core that another thread wants, too.
-# If the nice value were larger by 19, the thread would get almost nothing of that core.
+# With a nice value larger by 5, a thread gets a quarter of a core that it shares with another thread.
+# With the largest nice value, 19, the thread would get almost nothing of the core.
 _LESS_PRIORITY = 5
 _LEAST_PRIORITY = 19
-_LARGEST_FROM_HEAP: Final = 32 * 2**20  # The largest threshold that glibc accepts, in bytes.
+_LARGEST_FROM_HEAP: Final = 32 * 2**20  # the largest threshold that glibc accepts, in bytes
 _TRIM_ABOVE: Final = 2**30
 
 
@@ -36,16 +36,16 @@ def lower_priority_of_thread() -> None:
     """
     if sys.platform == "linux":
         thread = threading.get_native_id()
-        lower = os.getpriority(os.PRIO_PROCESS, thread) + _LESS_PRIORITY  # a larger number is less
+        lower = os.getpriority(os.PRIO_PROCESS, thread) + _LESS_PRIORITY  # a larger value is a lower priority
         os.setpriority(os.PRIO_PROCESS, thread, min(lower, _LEAST_PRIORITY))
 
 
 def reuse_freed_memory() -> None:
-    """Let all threads reuse freed memory; call this before a second thread allocates memory.
+    """Let all threads reuse freed memory; call this before a second thread starts.
 
-    By default glibc gives every thread its own arena and returns large blocks to the kernel, which zeroes
-    each page again for the next block. Blocks of forecasts are many megabytes and follow each other, so a
-    backfill would take a third longer. An allocator other than glibc's is left unchanged.
+    By default, glibc gives every thread its own arena and returns large blocks of memory to the kernel. The
+    kernel zeroes each page again for the next block. A backfill allocates many megabytes for each block of
+    forecasts, and would take a third longer. Allocators other than glibc's are left unchanged.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -58,8 +58,8 @@ def reuse_freed_memory() -> None:
 def without_collecting_loaded_objects() -> Iterator[None]:
     """Exclude the objects that exist now from garbage collection while the ``with`` block runs.
 
-    These objects belong mainly to imported modules. Each collection would traverse all of them, and stop
-    every thread meanwhile.
+    Most of these objects belong to imported modules. Without this function, each collection traverses all of
+    them, and stops every thread meanwhile.
     """
     gc.freeze()
     try:

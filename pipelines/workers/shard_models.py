@@ -1,4 +1,4 @@
-"""Read the model changes of a job in its workers, and warm up the next version of each shard."""
+"""Read the model changes of a job in its workers, and warm up the next model version in each shard."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import DataError
 
 _LOOK_EVERY_S = 0.005
-_LONGEST_PAUSE_S = 0.25  # A pause of the warming ends after this time, even if shards still have work.
+_LONGEST_PAUSE_S = 0.25  # longest pause of the warming, even if other threads are still busy
 
 
 class WarmingTask:
-    """Steps a new version in the warming thread, until the thread of the shard takes the task over.
+    """Steps a new model version in the warming thread, until the thread of the shard takes the task over.
 
     Args:
         warming: the warming of a shard.
@@ -41,7 +41,7 @@ class WarmingTask:
         self._is_taken_over = False
 
     def run(self) -> None:
-        """Step the new version through the copied values; return earlier if the task is taken over."""
+        """Step the new model version through the copied values; return earlier if the task is taken over."""
         while True:
             self._pause()
             with self._lock:
@@ -49,17 +49,18 @@ class WarmingTask:
                     return
 
     def take_over(self) -> None:
-        """End `run` after the call of the network that is running; the caller can then step the rest."""
+        """Let `run` return after its present call of the network; the caller steps the remaining values."""
         self._is_taken_over = True
         with self._lock:
             pass
 
 
 class WarmingThread:
-    """The thread that warms up states; it gives way to the threads that forecast.
+    """The thread that warms up states; it waits while the threads that forecast are busy.
 
-    The thread has a lower priority in the operating system, and pauses while the other threads are busy. So a
-    window is delayed by a part of one call, and the warming also makes progress on a busy machine.
+    The thread has a lower priority in the operating system, and pauses while the other threads are busy. So
+    the warming delays a window by at most one call of the network. A pause is short, so the warming makes
+    progress even on a busy machine.
 
     Args:
         is_busy: returns whether a window is being stepped, or its forecasts are being written.
@@ -73,7 +74,7 @@ class WarmingThread:
         self.check = self._thread.check
 
     def start(self, warming: Warming) -> tuple[WarmingTask, Future[None]]:
-        """Queue the steps of a warming.
+        """Queue the task that steps a warming; return the task, and the future of its result.
 
         Raises:
             BaseException: the error of an earlier task.
@@ -82,7 +83,7 @@ class WarmingThread:
         return task, self._thread.put(task.run)
 
     def abandon(self) -> None:
-        """End the task that is running at its next pause, and skip the tasks that have not begun."""
+        """End the running task at its next pause, and skip the tasks that have not begun."""
         self._is_abandoned = True
         self._thread.abandon()
 
@@ -92,7 +93,7 @@ class WarmingThread:
         Raises:
             BaseException: the error of a task.
         """
-        with suppress(CancelledError):  # This error means that the thread was abandoned.
+        with suppress(CancelledError):  # raised if the thread was abandoned
             self._thread.close()
 
     def _pause(self) -> None:
@@ -109,7 +110,7 @@ class WarmingThread:
 
 
 class ShardModels:
-    """The model versions that step one shard: in use, next, and shadow.
+    """The model versions that step one shard: the version in use, the next version, and the shadow.
 
     Call all methods but `profile_of` only in the thread of the shard.
 
@@ -137,7 +138,7 @@ class ShardModels:
 
     @property
     def versions(self) -> list[str]:
-        """The model versions that forecast for the job, from the first to the last; without the shadow."""
+        """The model versions of the job, from the first to the last, without the shadow."""
         return [self._first.version, *(change.forecaster.version for change in self._changes)]
 
     def profile_of(self, version: str) -> Profile:
@@ -160,17 +161,17 @@ class ShardModels:
         return Models(self._first, self._changes, self._finish, self._shadow, self._settings.repair)
 
     def note_repaired(self, series_ids: Iterable[str]) -> None:
-        """Note series whose values were repaired, so that they are re-warmed at the next change.
+        """Record series whose values were repaired, so that the next version re-warms them at its change.
 
-        The next version may have been warmed up with the values before the repair.
+        Until the change, this version may have the states of the values before the repair.
         """
         if self._warming is not None:
             self._repaired.update(series_ids)
 
     def warm_up(self, shard: Shard) -> None:
-        """Step the next model version through the windows that the shard has closed, in the background.
+        """Step the next model version in the background through the windows that the shard has closed.
 
-        Call this after each block of windows, so that the new version catches up until the change.
+        Call this after each block of windows, so that the next version has stepped all windows at its change.
         """
         closed = shard.closed_through
         change = None if closed is None else next((c for c in self._changes if c.window > closed), None)
@@ -182,7 +183,7 @@ class ShardModels:
             self._task = self._thread.start(self._warming)
 
     def _finish(self, forecaster: Forecaster, state: State) -> State:
-        """Return the state of a new model version at its change, mostly computed by the warming thread."""
+        """Return the state of a new model version at its change; the warming thread computed most of it."""
         warming, task = self._warming, self._task
         self._warming = self._task = None
         if warming is None or warming.forecaster.version != forecaster.version:

@@ -16,7 +16,7 @@ from pipelines.workers.step_settings import StepSettings
 
 
 class ShardOutput:
-    """Writes the output of one shard into files or topics, as long as the run may write.
+    """Writes the output of one shard into files or topics, until the run may not write any more.
 
     Args:
         settings: settings of the run.
@@ -58,11 +58,11 @@ class ShardOutput:
             self._write_forecasts(SHADOW, output.shadow, late)
 
     def take_unsynced(self) -> list[Location]:
-        """Return the files written since the last call, which `make_durable` needs before a snapshot."""
+        """Return the files written since the last call; `make_durable` syncs them before a snapshot."""
         return self._files.taken()
 
     def make_durable(self, files: Iterable[Location]) -> None:
-        """Wait until files are on the disk, and until the broker has acknowledged all messages.
+        """Wait until ``files`` are on the disk, and until the broker has acknowledged all messages.
 
         Raises:
             OutputError: a message could not be delivered.

@@ -1,4 +1,4 @@
-"""Apply batches to one shard, and queue the writing of its output and snapshots."""
+"""Apply batches to one shard; other threads write its output and its snapshots."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipelines.workers.worker_thread import WorkerThread
 
 
 class ShardWorker:
-    """Steps one shard through its batches, in one thread; other threads write its output and snapshots.
+    """Applies batches to one shard, in one thread; other threads write its output and its snapshots.
 
     Args:
         settings: settings of the run.
@@ -65,9 +65,9 @@ class ShardWorker:
         return self._shard.counts
 
     def step(self, batch: Batch) -> None:
-        """Apply a batch to the shard, and queue the writing of its forecasts and rows, then of a snapshot.
+        """Apply a batch to the shard; queue the writing of its output, and of a snapshot if it requests one.
 
-        Disks are slow, so the next block is computed while this one is written.
+        While the output of a block of windows is written, the next block is computed, because disks are slow.
 
         Raises:
             OutputError: an earlier output or snapshot could not be written.
@@ -75,7 +75,7 @@ class ShardWorker:
         has_issued = False
         windows_per_step = self._settings.windows_per_step
         for shard, output in apply(self._shard, batch, self._models.models(batch), windows_per_step):
-            if self._guard.is_abandoned:  # Check after each block, because a batch may have many blocks.
+            if self._guard.is_abandoned:  # check after each block, because a batch may have many blocks
                 return
             self._shard = shard
             if output.revises and output.forecasts is not None:
@@ -94,14 +94,14 @@ class ShardWorker:
     def _write_snapshot(self) -> None:
         """Copy the shard, wait until its earlier output is written, and write the copy as a snapshot.
 
-        The shard is copied, in its own thread, because its arrays change in place while the snapshot is
-        written. Only one copy exists at a time, because copies of all shards would double the memory of the
-        fleet's state: one thread makes and writes the copies of all shards. So the shards' snapshots are of
-        different moments.
+        The thread of the shard makes the copy, because the arrays of the shard change in place while the
+        snapshot is written. Only one copy exists at a time, because copies of all shards would double the
+        memory. So one thread requests and writes the copies of all shards one after the other, and the
+        snapshots of the shards are of different moments.
         """
-        with suppress(CancelledError):  # This error means that the run was abandoned or a thread failed.
+        with suppress(CancelledError):  # raised if the run was abandoned or a thread failed
             copy = self._thread.put(self._copy).result()
-            # The writer works in order. So when it runs this task, it has written the output before the copy.
+            # The writer runs its tasks in order, so this task runs after all earlier output is written.
             files = self._writer.put(self._output.take_unsynced).result()
             if self._guard.may_write():
                 self._snapshot_writer.write(copy, files)
@@ -111,13 +111,13 @@ class ShardWorker:
         return self._shard.copy()
 
     def _finish(self, batch: Batch, shard: Shard, has_issued: bool) -> None:
-        """Publish the numbers of the shard; the writer calls this after it has written a batch's output.
+        """Publish the numbers of the shard; the writer thread calls this after the output of a batch.
 
         ``shard`` is the shard after the batch.
         """
         if has_issued:
             self._publisher.record_latency(batch, shard)
-        # Run `_end` in the thread of the snapshots, so that no older snapshot replaces the last one.
+        # Run `_end` in the snapshot thread, so that no earlier snapshot replaces the last one.
         if batch.ends:
             self._snapshots.put(partial(self._end, batch, shard))
         elif self._publisher.is_due(has_issued) and self._guard.may_write():
@@ -126,26 +126,26 @@ class ShardWorker:
     def _end(self, batch: Batch, shard: Shard) -> None:
         """Write the last snapshot of the shard, and publish its last numbers.
 
-        The shard is not copied, because no batch follows. The files are taken here and not earlier, because
-        a snapshot that was requested before must still wait for them.
+        The shard is not copied, because no batch follows. The unsynced files are not taken before this call,
+        because an earlier snapshot may still need them.
         """
         if not self._guard.may_write():
             return
         if batch.snapshot:
             self._snapshot_writer.write(shard, self._output.take_unsynced())
         self._publisher.publish(shard, is_last=True)
-        # Do this last, because the engine may stop when all shards have ended.
+        # Mark the end last, because the engine may stop when all shards have ended.
         mark_shard_ended(self._settings, shard.number)
 
 
 def _open_shard(
     settings: StepSettings, snapshots: SnapshotWriter, models: ShardModels, output: ShardOutput
 ) -> Shard:
-    """Return a shard from its snapshot; re-warm it if needed, and remove files that the run writes again.
+    """Read a shard from its snapshot; re-warm it if needed; remove files that a resumed run writes again.
 
-    A state is re-warmed if none of the job's model versions made it. A history with such a state is removed:
-    the windows that are closed already cannot be repaired then. Files are removed in a resumed run only: the
-    files that the earlier run wrote after the snapshot.
+    A state is re-warmed if none of the job's model versions made it. If the history of the shard has such a
+    state, the history is removed, and the windows that are closed already cannot be repaired. A resumed run
+    removes the files that the earlier run wrote after the snapshot.
     """
     (shard, snapshot_ns), known = snapshots.take_over(), models.models()
     if not known.has_made(shard.state):

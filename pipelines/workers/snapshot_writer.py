@@ -1,4 +1,4 @@
-"""Write the snapshots of one shard; before each, wait until the shard's earlier output is durable."""
+"""Write the snapshots of one shard, each after the shard's earlier output is durable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.workers.step_settings import StepSettings
 
 
 class SnapshotWriter:
-    """Writes the snapshots of one shard; it must be created before the shard's snapshot is read.
+    """Writes the snapshots of one shard; create it before the shard's snapshot is read.
 
     The writer records which version of the snapshot exists when it is created; see `OwnedFile`.
 
@@ -23,7 +23,7 @@ class SnapshotWriter:
         settings: settings of the run.
         number: number of the shard.
         output: output of the shard, which is made durable before each snapshot.
-        publisher: publishes that a snapshot is complete.
+        publisher: publishes the time and duration of each snapshot.
         guard: decides whether the run may still write.
 
     Raises:

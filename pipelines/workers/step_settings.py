@@ -1,4 +1,4 @@
-"""The settings of a job that its workers need, as a value that is sent to other processes and machines."""
+"""Define the settings of a job that are sent to its workers in other processes and on other machines."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class StepSettings:
         output: output folder.
         format: format of the forecast files.
         threads: number of threads that step shards in parallel.
-        resumed: whether the run resumes an earlier run; the files that the earlier run wrote after its last
-            snapshots are then removed, and written again.
-        flat: format of flat forecast files beside them; None for none.
+        resumed: whether the run resumes an earlier run. If so, the files that the earlier run wrote after its
+            last snapshots are removed and written again.
+        flat: format of the flat forecast files that are written in addition; None for none.
         topics: the topics that forecasts are sent to; None if they are written to files.
         follows: whether the model version can change during the run; see `pipelines.sources.model_changes`.
         shadow: version of the shadow; the output folder holds its weights; "" without a shadow.

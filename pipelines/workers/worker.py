@@ -1,7 +1,7 @@
-"""The shards of a job that belong to this process, and their threads.
+"""Distribute the shards of a job over the threads of this process.
 
-Shards are distributed over as many threads as there are cores; NumPy, Polars and torch release Python's lock,
-so the threads use all cores. A shard belongs to one thread, which applies its batches in order of arrival.
+There are as many threads as cores. NumPy, Polars and torch release Python's lock, so the threads use all
+cores. A shard belongs to one thread, which applies its batches in order of arrival.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pipelines.workers.shard_worker import ShardWorker
 from pipelines.workers.step_settings import StepSettings
 from pipelines.workers.worker_thread import WorkerThread
 
-_BLOCKS_AHEAD = 4  # At most this many blocks of forecasts, of up to 150 MB each, wait to be written.
-# At most this many batches wait for each thread.
+_BLOCKS_AHEAD = 4  # at most this many blocks of forecasts, of up to 150 MB each, wait to be written
+# at most this many batches wait for each thread
 _BATCHES_AHEAD = 8
 
 
@@ -46,11 +46,11 @@ class Workers:
         self._topics = None if settings.topics is None else TopicWriter(settings.topics)
         self._shards: dict[int, ShardWorker] = {}
         self._requested: set[int] = set()
-        self._reported: dict[int, Counts] = {}  # The counts that `take_counts` returned last, by shard.
+        self._reported: dict[int, Counts] = {}  # the counts that `take_counts` returned last, by shard
         self._counts_lock = threading.Lock()
 
     def is_new(self, number: int) -> bool:
-        """Return whether this is the first call for the shard ``number``."""
+        """Return whether this method is called for the shard ``number`` for the first time."""
         new = number not in self._requested
         self._requested.add(number)
         return new
@@ -58,7 +58,7 @@ class Workers:
     def take_counts(self) -> list[tuple[Counts, Counts]]:
         """Return for each open shard its counts of rows at the previous call, and its counts now.
 
-        In the first call the previous counts are the counts of the snapshot from which the shard was opened.
+        At the first call, the counts of the shard's snapshot take the place of the previous counts.
         """
         with self._counts_lock:
             counts = {number: shard.counts for number, shard in self._shards.items()}
@@ -97,8 +97,8 @@ class Workers:
         """
         failed: list[BaseException] = []
         threads = (*self._threads, self._writer, self._snapshots)
-        # Close no thread before all threads have finished, because a snapshot waits for the other threads.
-        # Abandon the remaining tasks of the warming thread: no window follows, so nothing needs them.
+        # Close no thread before all threads have finished: the snapshot thread needs the other threads.
+        # Abandon the remaining tasks of the warming thread: no window follows that needs them.
         waits, closes = [thread.wait for thread in threads], [thread.close for thread in threads]
         for end in (*waits, self._warming.abandon, *closes, self._warming.close):
             try:
@@ -146,7 +146,7 @@ def end_job(job: str, *, abandon: bool = False) -> None:
 
     Args:
         job: `StepSettings.job`.
-        abandon: skip work that has not begun, and raise no error of the workers.
+        abandon: whether to skip work that has not begun, and to raise no error of the workers.
 
     Raises:
         StatecastError: some of the work failed.

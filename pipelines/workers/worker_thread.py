@@ -1,4 +1,4 @@
-"""A thread with a queue of tasks; the error of a task is raised where tasks are queued or waited for."""
+"""Run tasks in a thread, from a queue; an error of a task is raised when tasks are queued or awaited."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
-_CHECK_EVERY_S = 0.2  # How often a `put` that waits checks whether the thread was abandoned.
+_CHECK_EVERY_S = 0.2  # how often a waiting `put` checks whether the thread was abandoned
 
 
 class WorkerThread:
@@ -29,10 +29,9 @@ class WorkerThread:
         self._thread.start()
 
     def put(self, work: Callable[[], _T]) -> Future[_T]:
-        """Queue a task, after a wait if the queue is full, and return the future of its result.
+        """Queue a task and return the future of its result; wait while the queue is full.
 
-        The result is cancelled if the thread skips the task, because it was abandoned or an earlier task has
-        failed.
+        The future is cancelled if the thread was abandoned, or if an earlier task has failed.
 
         Raises:
             BaseException: the error of an earlier task.
@@ -96,7 +95,7 @@ class WorkerThread:
                 self._failed = error
                 result.set_exception(error)
             finally:
-                # Free these objects now, because they may hold the rows of many windows.
+                # free these objects before the next task: they may hold the rows of many windows
                 del task, work, result
                 self._todo.task_done()
         self._todo.task_done()

@@ -1,4 +1,4 @@
-"""A base class for a stream of bytes that are converted from another stream."""
+"""Define the base class of streams that convert the bytes of a file while it is read."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import BinaryIO, ClassVar, cast
 
 
 class ByteStream(io.RawIOBase):
-    """Base class of a stream of bytes; a subclass converts each chunk of a file to bytes of the stream."""
+    """Base class of a stream that converts the bytes of a file; a subclass defines the conversion."""
 
     _CHUNK: ClassVar[int]
     """Number of bytes that are read from the file at once."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Convert the bytes of ``file`` from its current position on."""
+        """Create a stream of the bytes of ``file`` from its current position on, converted."""
         self._file = file
         self._ready = b""
         self._ended = False
 
     @abstractmethod
     def _convert(self, chunk: bytes) -> bytes:
-        """Convert the next chunk of the file to bytes of the stream; `_ended` is True for the last chunk."""
+        """Return the next chunk of the file, converted; `_ended` is True for the last chunk."""
 
     def readable(self) -> bool:
         """Return True: the stream can be read; see `io.RawIOBase`."""
@@ -39,5 +39,5 @@ class ByteStream(io.RawIOBase):
         return len(taken)
 
     def buffered(self) -> BinaryIO:
-        """Return a buffered reader of this stream, which readers of lines need."""
+        """Return a buffered reader of this stream, which code that reads single lines needs."""
         return cast(BinaryIO, io.BufferedReader(self, self._CHUNK))

@@ -16,18 +16,19 @@ from schemas.errors import DataError
 
 
 def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
-    """Check the input files of a job; return all found files, and notices for the user.
+    """Check the input files of a job; return the paths of all input files, and notices for the user.
 
     Raises:
-        DataError: a file cannot be read, or no layout fits its columns, unless ``data.skip_bad_files`` is
-            set; no file can be read; or files of several sensors would be read as one series.
+        DataError: a file cannot be read, or no layout fits its columns (unless ``data.skip_bad_files`` is
+            set). Also if no file at all can be read, or if files of several sensors would be read as one
+            series.
     """
     found, columns = find_files(job.data.paths), columns_of(job)
     checked, bad = [], 0
     for file in found.files:
         try:
             checked.append(tables.check(file, columns))
-        except DataError:  # Skip the file here: the error is reported when the job reads the file.
+        except DataError:  # skip it here: the job reports the error later
             if not job.data.skip_bad_files:
                 raise
             bad += 1
@@ -41,7 +42,7 @@ def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
 
 
 def _notices(files: list[tables.FileCheck]) -> list[str]:
-    """Return each notice about files once, with the first file that has it and the number of the others."""
+    """Return each notice once, with the first file that it is about and the number of other such files."""
     of: dict[str, list[Path]] = {}
     for file in files:
         for line in file.notices:

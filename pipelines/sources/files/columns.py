@@ -21,24 +21,24 @@ SERIES_NAMES = ("series_id", "unique_id", "item_id")
 TIME_NAMES = ("timestamp", "ds", "time", "date", "datetime", "date_time", "time_hour")
 VALUE_NAMES = ("value", "y", "target")
 
-# pandas writes an unnamed index to CSV as a column without a name, which is called "(unnamed 1)" here.
-# If pandas reads such a CSV file and writes it again, it calls the column "Unnamed: 0".
+# pandas writes an unnamed index to CSV as a column without a name. `column_names` calls it "(unnamed 1)".
+# If pandas reads a CSV file with a nameless column and writes it again, the column is "Unnamed: 0".
 # In a Parquet file, pandas calls the column of an unnamed index "__index_level_0__".
 _INDEX = re.compile(rf"{re.escape(UNNAMED)}\d+\)|Unnamed: \d+(?:\.\d+)?|__index_level_\d+__")
 
 # The names of columns that pandas and R make from an index or from row names.
 _RESET_INDEX = re.compile(r"index|level_\d+|X|rownames|\.\.\.\d+")
 
-# A column without a number in this many cells counts as text. With fewer cells, its rows may just be bad.
+# A column counts as text if it has this many cells and no number. With fewer cells, all may be faulty.
 _ENOUGH_CELLS = 20
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What a reader knows about a file besides its columns: folder columns, and index columns of pandas.
+    """Facts that a file's own column names do not show: columns from folder names, and pandas' index columns.
 
     Attributes:
-        folders: columns that the names of its folders give, such as ``series_id=007``.
+        folders: names of the columns that come from names of folders, such as ``series_id=007``.
         index: columns that pandas wrote as the index of a data frame.
     """
 
@@ -46,7 +46,7 @@ class Beside:
     index: tuple[str, ...] = ()
 
     def is_index(self, name: str) -> bool:
-        """Return whether a column is the index of a data frame: it may hold times, but never a series."""
+        """Return whether a column is a data frame's index; an index may hold times, but never a series."""
         return name in self.index or bool(_INDEX.fullmatch(name))
 
 
@@ -81,12 +81,12 @@ class Layout:
 
     @property
     def lacks_series_name(self) -> bool:
-        """Whether nothing names the series: the file has only a column of times and one such as "value"."""
+        """Whether nothing names the series: the file has only a time column and a column such as "value"."""
         is_alone = self.kind == "wide" and len(self.values) == 1
         return is_alone and self.values[0].strip().lower() in VALUE_NAMES
 
     def numbers(self, time_format: str) -> list[str]:
-        """Return the columns read as numbers: values, observed covariates, and times that are numbers."""
+        """Return the columns that are read as numbers: values, observed covariates, and times in numbers."""
         named = (*self.values, *self.observed, *([self.timestamp] if time_format in UNITS else []))
         return list(dict.fromkeys(named))
 
@@ -121,7 +121,7 @@ def find_layout(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside
 
 
 def is_long(there: Sequence[str], columns: Columns, beside: Beside = NO_FILE_FACTS) -> bool:
-    """Return whether a file with the columns ``there`` is long, as its column names and the settings say."""
+    """Return whether a file's column names ``there`` and the settings show that the file is long."""
     named = columns.series_columns or columns.value or _alias([*there, *beside.folders], SERIES_NAMES)
     return columns.layout == "long" or (columns.layout == "auto" and bool(named))
 
@@ -204,7 +204,7 @@ def _alias(there: Sequence[str], names: Sequence[str]) -> str:
 
 
 def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str) -> str:
-    """Return the first of the named columns that holds only times and no plain numbers; "" if none does."""
+    """Return the first of the columns ``names`` with only times and no plain numbers; "" if there is none."""
     for column in head.select(names):
         known = column.filter(cells.given(column))
         if column.dtype.is_numeric() or known.is_empty() or cells.numbers(known).is_not_null().any():
@@ -217,7 +217,7 @@ def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str)
 
 
 def _numbers_rows(column: pl.Series) -> bool:
-    """Return whether a column only numbers the rows: it is named like an index, and counts up by 1."""
+    """Return whether a column only numbers the rows: its name is that of an index, and it counts up by 1."""
     if not _RESET_INDEX.fullmatch(column.name):
         return False
     steps = cells.numbers(column).diff().drop_nulls()
@@ -225,7 +225,7 @@ def _numbers_rows(column: pl.Series) -> bool:
 
 
 def _time_of_index(head: pl.DataFrame, columns: Columns, beside: Beside) -> str:
-    """Return the index column that holds times, whatever its name; "" if there is none."""
+    """Return the name of the index column that holds times; "" if there is none."""
     index = [name for name in head.columns if beside.is_index(name)]
     return _looks_like_time(head, index, columns.time_format)
 
@@ -235,6 +235,6 @@ def _either(names: Sequence[str]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as text: the first eight, and the number of the others."""
+    """Join names to a text for messages: the first eight names, and the number of the others."""
     shown = ", ".join(names[:8])
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown

@@ -53,7 +53,7 @@ def _is_hidden(name: str) -> bool:
 def _open_zip(path: Path) -> BinaryIO:
     try:
         return cast(BinaryIO, zipfile.ZipFile(path).open(name_inside(path)))
-    except (RuntimeError, NotImplementedError) as error:  # it needs a password, or a method that Python lacks
+    except (RuntimeError, NotImplementedError) as error:  # the archive has a password or an unknown method
         raise DataError(f"{path}: cannot be unpacked ({error}): unpack it, and name the folder") from None
 
 

@@ -18,7 +18,7 @@ UNNAMED = "(unnamed "
 _LONGEST_BYTES = 8 << 20
 _MOST_LINES = 50
 _QUOTED, _QUOTED_BYTES = re.compile(r'"(?:[^"]|"")*"'), re.compile(rb'"(?:[^"]|"")*"')
-# A quote that opens a cell. Complete quoted cells were removed from the text before.
+# Finds a quote that opens a cell, in a text from which complete quoted cells were removed.
 _OPEN = re.compile(rb'(?:^|[,;\t|])\s*"')
 
 
@@ -71,12 +71,12 @@ def read_header(path: Path, file: BinaryIO) -> Header:
 
 
 def _with_line_breaks(lines: int, line: bytes, rest: Iterator[tuple[int, bytes]]) -> tuple[int, bytes]:
-    """Return the number of the header's last line and the header, whose cells may contain line breaks."""
+    """Return the number of the header's last line, and the header; its cells may contain line breaks."""
     last, whole = lines, line
     while _OPEN.search(_QUOTED_BYTES.sub(b"", whole)):
         last, more = next(rest, (last, b""))
         if not more or last > lines + _MOST_LINES or len(whole) > _LONGEST_BYTES:
-            return lines, line  # The quote is stray, so the header is the first line alone.
+            return lines, line  # The quote is stray, so the header ends with the first line.
         whole += more
     return last, whole
 

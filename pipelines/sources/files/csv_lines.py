@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 
 from pipelines.sources.files.byte_stream import ByteStream
 
-# Stand-ins for replaced characters. They are private-use characters, which ordinary text does not have.
+# Each replaced character has a stand-in: a private-use character, which ordinary text does not have.
 _LINE_FEED, _RETURN, _QUOTE, _DELIMITER = "\ue00a", "\ue00d", "\ue00b", "\ue00c"
 
 _MOST_LINES = 50
 _MOST_BYTES = 1 << 16
-_LONGEST_BYTES = 8 << 20  # A longer line is passed on in pieces.
+_LONGEST_BYTES = 8 << 20  # Lines of more bytes are returned in pieces.
 
 
 class RowPerLine(ByteStream):
     """A stream of the text of a CSV file with each row on one line.
 
-    Several lines are one row if a quoted cell spans their ends and the row has as many cells as the header.
-    The line breaks inside its cells are replaced by stand-ins. If a quoted cell does not end within 50 lines,
-    its quote is stray: the quotes and delimiters of the line are replaced, so that the line is a single cell
-    and does not swallow the lines below it. `restore` puts the replaced characters back.
+    Several lines are one row if quoted cells contain their line breaks and the row has as many cells as the
+    header. In such a row, stand-ins replace the line breaks. A quote is stray if its cell does not end within
+    50 lines. In a line with a stray quote, stand-ins replace all quotes and delimiters: the line becomes a
+    single cell, and the lines below it stay rows. `restore` puts the replaced characters back.
 
     Attributes:
         has_replaced: whether any character has been replaced so far.
@@ -42,10 +42,10 @@ class RowPerLine(ByteStream):
         self.has_replaced = False
         self._delimiter = delimiter
         self._cells = cells
-        self._edges = np.zeros(256, bool)  # Which characters may be beside the quotes of a cell.
+        self._edges = np.zeros(256, bool)  # for each byte, whether it may be beside the quotes of a cell
         self._edges[list(f'"\r\n{delimiter}'.encode())] = True
         sign = re.escape(delimiter.encode())
-        # A complete cell. In a cell that does not begin with a quote, a quote is an ordinary character.
+        # Matches a complete cell. Inside a cell without an opening quote, a quote is an ordinary character.
         self._ending = re.compile(rb'(?:"(?:[^"]|"")*+"[^%b]*+|[^"%b][^%b]*+|)(?:%b|$)' % ((sign,) * 4))
         self._ready = b"".join(file.readline() for _ in range(header_lines))
         self._rest = b""
@@ -57,8 +57,8 @@ class RowPerLine(ByteStream):
         return rows
 
     def _split_at_last_line(self, text: bytes) -> tuple[bytes, bytes]:
-        """Return the complete lines of a text, and the rest."""
-        # Do not split after a carriage return at the very end, which may be half of a line break.
+        """Return the complete lines at the beginning of a text, and the incomplete line at its end."""
+        # Do not split after a carriage return at the end: it may be the first half of a line break.
         cut = len(text) if self._ended else max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
         if not cut and len(text) > _LONGEST_BYTES:
             cut = len(text)
@@ -82,7 +82,7 @@ class RowPerLine(ByteStream):
             start, after = int(bounds[line]), int(bounds[line + 1])
             if line < next_line or not self._is_open(text[start:after].rstrip(b"\r\n")):
                 continue
-            closing = following.get(line)  # The next line with an odd number of quotes.
+            closing = following.get(line)  # the next line with an odd number of quotes
             lines = (len(bounds) - 1 if closing is None else closing + 1) - line
             stop = int(bounds[line + lines])
             is_near = line in following and lines <= _MOST_LINES and stop - start <= _MOST_BYTES
@@ -100,7 +100,7 @@ class RowPerLine(ByteStream):
     def _quoted_lines(
         self, signs: NDArray[np.uint8], bounds: NDArray[np.int64]
     ) -> tuple[list[int], list[int]]:
-        """Return the indices of lines with an odd number of quotes, and with a quote inside a cell."""
+        """Return the indices of lines with an odd number of quotes, and of lines with a quote in a cell."""
         at = np.flatnonzero(signs == ord('"'))
         firsts = np.searchsorted(at, bounds)
         counts = np.diff(firsts)
@@ -113,7 +113,7 @@ class RowPerLine(ByteStream):
         return np.flatnonzero(counts % 2).tolist(), irregular.tolist()
 
     def _is_open(self, line: bytes) -> bool:
-        """Return whether a line ends inside a quoted cell, so that the row may go on in the next line."""
+        """Return whether a line ends inside a quoted cell; its row may then continue in the next line."""
         place = 0
         while (found := self._ending.match(line, place)) is not None:
             place = found.end()
@@ -142,15 +142,15 @@ class RowPerLine(ByteStream):
         return frame.with_columns(cells)
 
     def is_stray(self, text: str) -> bool:
-        """Return whether a converted line has a stray quote: one whose quoted cell does not end."""
+        """Return whether a converted line has a stray quote, which opens a cell that does not end."""
         return _QUOTE in text
 
     def _stand_ins(self) -> tuple[tuple[str, str], ...]:
         return ("\n", _LINE_FEED), ("\r", _RETURN), ('"', _QUOTE), (self._delimiter, _DELIMITER)
 
     def _is_row(self, text: bytes) -> bool:
-        """Return whether several lines of text are one row with as many cells as the header."""
-        # Decode byte by byte, which is enough to count the cells.
+        """Return whether several lines of text together are one row with as many cells as the header."""
+        # Latin-1 decodes any bytes. The characters may be wrong, but the number of cells is right.
         lines = io.StringIO(text.decode("latin-1"), newline="")
         try:
             rows = list(csv.reader(lines, delimiter=self._delimiter, strict=True))
@@ -169,6 +169,6 @@ def _on_one_line(row: bytes) -> bytes:
 def row_per_line(
     file: BinaryIO, header_lines: int, delimiter: str, cells: int
 ) -> tuple[BinaryIO, RowPerLine]:
-    """Return a buffered reader of a `RowPerLine`, and the `RowPerLine`, which restores characters."""
+    """Create a `RowPerLine` of a file; return a buffered reader of its lines, and the `RowPerLine`."""
     raw = RowPerLine(file, header_lines, delimiter, cells)
     return raw.buffered(), raw

@@ -1,4 +1,4 @@
-"""Convert numbers as spreadsheets write them: decimal commas, thousands, currencies and percent signs."""
+"""Rewrite text such as ``1.234,5``, ``1,234 USD`` and ``12 %`` as plain numbers with decimal points."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import polars as pl
 
 from schemas.errors import DataError
 
-_GROUPS = "'’ \u00a0\u202f"  # Separators of thousands that occur with a decimal point and a decimal comma.
+_GROUPS = "'’ \u00a0\u202f"  # separators of thousands in numbers of both styles
 _SIGN = r"^\s*[+-]?"
 
 
@@ -41,7 +41,7 @@ class _Style:
 
     @property
     def unsure(self) -> str:
-        """The pattern of a number that would be a whole number in the other style, such as ``1,234``."""
+        """The pattern of a number that is a whole number in the other style: ``1,234`` is 1.234 or 1234."""
         return rf"{_SIGN}[1-9]\d{{0,2}}\{self.decimal}\d{{3}}\s*$"
 
 
@@ -52,7 +52,7 @@ _DIGITS = rf"\d[\d.,{_GROUPS}]*(?:[eE][+-]?\d+)?"
 _MARKED = rf"^\s*([+-]?)\s*(?:{_CURRENCY})?\s*([+-]?)\s*({_DIGITS})\s*(?:%|{_CURRENCY})?\s*$"
 _IN_BRACKETS = rf"^\s*\(\s*(?:{_CURRENCY})?\s*({_DIGITS})\s*(?:%|{_CURRENCY})?\s*\)\s*$"
 _MARKS = r"[%(\p{Sc}]|[A-Za-z.] \S|\S [A-Za-z]"
-_EXTRA = rf"[,{_GROUPS}%(\p{{Sc}}]"  # a cell without any of these has neither a mark nor a separator
+_EXTRA = rf"[,{_GROUPS}%(\p{{Sc}}]"  # only cells with one of these characters may need rewriting
 _MANY = 20
 
 
@@ -60,24 +60,25 @@ class Decimals:
     """Finds the decimal sign of a text file while the file is read, and rewrites its numbers.
 
     The first number that is possible with one sign only (``1,5``, ``0,125``, ``1.234,5``) decides the sign of
-    the file. Earlier numbers were used before the sign was known, so `rewrite` raises if the sign would
-    change the value of one of them.
+    the file. Numbers before it were returned while the sign was not known. So `rewrite` raises if the sign
+    changes the value of such an earlier number.
     """
 
     def __init__(self, path: Path, setting: str) -> None:
-        """Begin a file; ``setting`` is its decimal sign (``.`` or ``,``), or ``auto`` to find the sign."""
+        """Begin a file; ``setting`` is the decimal sign of its numbers, or ``auto`` to find the sign."""
         self._path = path
         self._sign = "" if setting == "auto" else setting
-        self._unsure = ""  # An earlier cell such as 1.234, which means 1234 if the file has decimal commas.
+        self._unsure = ""  # an earlier cell such as 1.234, which means 1234 if the file has decimal commas
 
     def rewrite(self, frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """Return a frame with the numbers in the named text columns rewritten with a decimal point.
 
         Currencies and percent signs are removed: ``12,5 %`` becomes 12.5. A number in brackets is negative,
-        as accountants write it. A number with the other decimal sign becomes text that cannot be read as one.
+        as accountants write it. A number with the other decimal sign becomes text that is not a number, so
+        validation rejects its row.
 
         Raises:
-            DataError: the decimal sign is ambiguous; the line names the setting.
+            DataError: the decimal sign is ambiguous; the message names the setting.
         """
         names = [name for name in names if frame.schema[name] == pl.String]
         extra = [name for name in names if frame[name].str.contains(_EXTRA).any()]
@@ -92,10 +93,10 @@ class Decimals:
     def _find_sign(self, cells: pl.DataFrame) -> None:
         columns = cells.get_columns()
         if not any(column.str.contains("[.,]").any() for column in columns):
-            return  # The decimal sign does not matter for whole numbers.
+            return  # Whole numbers do not depend on the decimal sign.
         commas, points = (_first(columns, _STYLES[sign].sure) for sign in ",.")
         if commas and points:
-            # The less frequent sign counts as typing errors, and cells with this sign are quarantined later.
+            # The less frequent sign counts as a typing error, so rows with this sign are quarantined later.
             counts = {
                 sign: sum(int(c.str.contains(_STYLES[sign].sure).sum()) for c in columns) for sign in ",."
             }
@@ -127,7 +128,7 @@ def _first(columns: Iterable[pl.Series], pattern: str) -> str:
 
 
 def _are_thousands(columns: Iterable[pl.Series]) -> bool:
-    """Return whether the whole numbers of all columns are below 1,000, as in a file that groups digits."""
+    """Return whether all whole numbers in the columns are below 1,000, so that ``1.234`` may be 1,234."""
     for column in columns:
         whole = column.filter(column.str.contains(_WHOLE)).str.strip_chars().cast(pl.Float64, strict=False)
         if (whole.abs() >= 1000).any():

@@ -14,20 +14,20 @@ _MARKS = (
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
-)  # UTF-32 comes first, because its little-endian mark begins with the mark of UTF-16.
-_WINDOWS = "cp1252"  # holds all printable characters of Latin-1
+)  # UTF-32 comes before UTF-16, because its little-endian mark begins with the mark of UTF-16.
+_WINDOWS = "cp1252"  # Windows-1252 includes all printable characters of Latin-1
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # text in Windows-1252 has none of these; other files do
-_LONGEST_BYTES = 8 << 20  # a longer line is judged by its beginning
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # control characters do not occur in Windows-1252
+_LONGEST_BYTES = 8 << 20  # at most so many bytes of a line decide the encoding
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
     """Return a stream of a text file's bytes in UTF-8, converted if the file has another encoding.
 
-    ``encoding`` is a name, or ``auto``. With ``auto``, a file that begins with the byte order mark of UTF-16
-    or UTF-32, as text files of Excel do, has this encoding. Otherwise its first line with a character beyond
-    ASCII decides: if that line is not UTF-8, and has no control characters near it, the file is read as
-    Windows-1252. The stream raises UnicodeDecodeError at bytes that are not valid.
+    ``encoding`` is the name of an encoding, or ``auto``. With ``auto``, the byte order mark of UTF-16 or
+    UTF-32 decides, if the file begins with one, as text files of Excel do. Otherwise the first line with a
+    character beyond ASCII decides. If that line is not UTF-8 and has no control characters, the file is read
+    as Windows-1252. The stream raises UnicodeDecodeError at invalid bytes.
     """
     if encoding == "auto":
         encoding = _marked(file)
@@ -39,7 +39,7 @@ def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
 
 
 def needs_windows(file: BinaryIO) -> bool:
-    """Return whether `as_utf8` reads a file as Windows-1252, as far as its first megabyte shows."""
+    """Return whether `as_utf8` reads a file as Windows-1252; only the first megabyte is checked."""
     if _marked(file):
         return False
     detected = _Detected(file)
@@ -73,7 +73,7 @@ class _Detected(ByteStream):
     """A stream of the UTF-8 bytes of a file whose encoding is UTF-8 or Windows-1252.
 
     Attributes:
-        encoding: the encoding; "" while all bytes were ASCII, which is the same in both.
+        encoding: the encoding; "" as long as all bytes were ASCII, which is the same in both encodings.
     """
 
     _CHUNK = 1 << 20
@@ -89,7 +89,7 @@ class _Detected(ByteStream):
         return chunk.decode(_WINDOWS).encode() if self.encoding == _WINDOWS else chunk
 
     def _decide(self, text: bytes) -> bytes:
-        """Find the encoding from the first line beyond ASCII; keep the line back while its end is unknown."""
+        """Find the encoding from the first line beyond ASCII; keep that line until its end is read."""
         found = _BEYOND_ASCII.search(text)
         if found is None:
             return text
@@ -99,7 +99,7 @@ class _Detected(ByteStream):
             return text[:start]
         self._rest = b""
         line = text[start:] if end < 0 else text[start:end]
-        # an incremental decoder accepts a character that is cut off at the end of a long line
+        # Decode incrementally, so that an incomplete character at the end of the text is accepted.
         try:
             codecs.getincrementaldecoder("utf-8")().decode(line, final=end >= 0 or self._ended)
             self.encoding = "utf-8"

@@ -17,13 +17,13 @@ from schemas.errors import DataError
 
 SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
-_UNNAMED = "__UNNAMED__"  # fastexcel's name of a column without a name, followed by its number from 0
+_UNNAMED = "__UNNAMED__"  # fastexcel's name for a nameless column; its number from 0 follows
 
 
 def first_sheet(path: Path) -> pl.DataFrame:
-    """Return the first sheet: its first row names the columns, and the cells have the types of the sheet.
+    """Return the first sheet as a frame: the first row holds the column names; cells keep their types.
 
-    A column with cells of several types is String; its numbers have 10 digits.
+    A column with cells of several types is String; numbers in it have 10 significant digits.
 
     Raises:
         DataError: the package fastexcel is not installed, or the file cannot be read.
@@ -32,7 +32,7 @@ def first_sheet(path: Path) -> pl.DataFrame:
 
 
 def other_sheets(path: Path) -> list[str]:
-    """Return the names of the sheets that are not read.
+    """Return the names of all sheets except the first; these sheets are not read.
 
     Raises:
         DataError: see `first_sheet`.
@@ -46,10 +46,10 @@ def frames(path: Path, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
     yield from first_sheet(path).select(names).iter_slices(rows)
 
 
-@lru_cache(maxsize=1)  # a sheet is read at once; a job reads it to check it, and then its rows
+@lru_cache(maxsize=1)  # a job reads a sheet twice: to check the file, and to get its rows
 def _first_sheet(path: Path, identity: Identity | None) -> pl.DataFrame:
     with _reading(path):
-        # the types of columns are found from all cells, so that none is dropped because of its type
+        # Find column types from all cells: with types from the first cells, other cells would be dropped.
         rows = _package(path).read_excel(path).load_sheet(0, schema_sample_rows=None).to_arrow()
     frame = arrow.frame_of(rows)
     if not frame.width:
@@ -70,7 +70,7 @@ def _distinct(path: Path, names: list[str]) -> list[str]:
 
 def _package(path: Path) -> Any:
     try:
-        import fastexcel  # an extra package, which other kinds of files do not need
+        import fastexcel  # imported here because only spreadsheets need this optional package
     except ImportError:
         raise DataError(
             f"{path}: spreadsheets need the package fastexcel: pip install 'statecast[excel]'"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 Identity = tuple[str, int, int]
-"""Name, size in bytes and modification time in nanoseconds; differs if the file was changed or replaced."""
+"""Name, size in bytes and modification time in nanoseconds of a file; a change of the file changes them."""
 
 
 def identity_of(path: Path) -> Identity | None:
-    """Return the current identity of a file; None if the file does not exist."""
+    """Return the identity (name, size, modification time) of a file; None if the file does not exist."""
     try:
         at = path.stat()
     except OSError:

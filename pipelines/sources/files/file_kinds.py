@@ -25,7 +25,7 @@ def is_known(path: Path) -> bool:
 
 
 def has_numbers_as_text(path: Path) -> bool:
-    """Return whether numbers may be text as spreadsheets write it, such as ``1.234,5``."""
+    """Return whether the numbers in the file may be text such as ``1.234,5``: in CSV and Excel files."""
     return is_known(path) and kind_of(path) in ("csv", "excel")
 
 
@@ -35,7 +35,7 @@ def is_plain_text(path: Path) -> bool:
 
 
 def why_unknown(path: Path) -> str | None:
-    """Return why the suffix of a file rules out reading it; None if files with the suffix can be read."""
+    """Return why a file with this suffix cannot be read; None if it can be read."""
     if is_known(path):
         return None
     last = path.suffix.lower()

@@ -1,4 +1,4 @@
-"""Find the files that a job reads under its input paths, and the reasons why it leaves out others."""
+"""Find the files that a job reads under its input paths, and the reasons for leaving out other files."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def find_files(paths: Sequence[str | Path]) -> InputFiles:
 
 
 def _matching(path: str | Path) -> list[Path]:
-    """Return the sorted paths that match a pattern; the path itself if it is no pattern, or exists."""
+    """Return the sorted paths that match a pattern; only ``path`` itself if it exists or is not a pattern."""
     if Path(path).exists() or not has_magic(str(path)):
         return [Path(path)]
     if not (found := sorted(glob(str(path), recursive=True))):

@@ -25,7 +25,7 @@ from pipelines.sources.files.file_kinds import is_parquet, kind_of
 from schemas import arrow
 from schemas.errors import DataError
 
-# The names of columns that reading adds. They have a zero byte, so that no column of a file is called so.
+# Names of columns that `batches` adds. A zero byte makes them differ from all column names in files.
 ROW, PROBLEM = "\0row", "\0problem"
 
 _NO_UTF8 = "is not text in UTF-8: save it as UTF-8, or set data.encoding, such as 'cp1252' for files of Excel"
@@ -52,7 +52,7 @@ def column_names(path: Path, encoding: str = "auto") -> list[str]:
 
 
 def late_keys(path: Path, known: Sequence[str], encoding: str = "auto") -> list[str]:
-    """Return the keys of a JSON lines file that are not in ``known``; [] for other kinds of file."""
+    """Return the keys that occur in a JSON lines file but not in ``known``; [] for other kinds of file."""
     if kind_of(path) != "jsonl":
         return []
     with _opened(path, encoding) as file:
@@ -60,7 +60,7 @@ def late_keys(path: Path, known: Sequence[str], encoding: str = "auto") -> list[
 
 
 def notices(path: Path, encoding: str = "auto") -> list[str]:
-    """Return lines for the user about a file's sheets and its encoding."""
+    """Return notices for the user about sheets that are not read, and about the encoding of a file."""
     kind = kind_of(path)
     if kind == "excel":
         others = excel.other_sheets(path)
@@ -186,7 +186,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
 
 
 def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataFrame:
-    """Return the rows of a block and the broken rows between them, each with its row number.
+    """Return the complete rows of a block and the broken rows between them, each with its row number.
 
     Args:
         frame: the rows of the block that could be split into cells.
@@ -216,7 +216,7 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
 
 def _parquet(path: Path, names: list[str], rows: int) -> Frames:
     row = 0
-    # Read INT96 times as microseconds, because nanoseconds in int64 end with the years 1678 and 2261.
+    # Read INT96 times as microseconds: int64 nanoseconds cannot hold times before 1678 or after 2261.
     with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
         for field in file.schema_arrow:
             if field.name in names and arrow.is_unreadable(field.type):

@@ -13,7 +13,7 @@ _TIMES = frozenset({"year", "quarter", "month", "week", "day", "date", "dt", "ds
 
 
 def folder_columns(path: Path) -> dict[str, str | None]:
-    """Return the columns that the names of a file's folders give, with their values.
+    """Return the columns that a file's folders name, with their values: ``a=1/`` gives ``{"a": "1"}``.
 
     A value stays text: ``007`` and ``7`` are two series.
     """
@@ -26,5 +26,5 @@ def folder_columns(path: Path) -> dict[str, str | None]:
 
 
 def may_name_series(columns: Iterable[str]) -> list[str]:
-    """Return those of the folder columns that may hold a series id: the columns not named like a time."""
+    """Return the folder columns that may hold a series id: all except columns with a name such as "date"."""
     return [name for name in columns if name.lower() not in _TIMES]

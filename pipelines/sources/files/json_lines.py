@@ -1,4 +1,4 @@
-"""Read JSON lines: the keys of their objects, and the values of some keys as text columns."""
+"""Read files of JSON lines: the keys of the objects, and the values of chosen keys as text columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import polars as pl
 
 from schemas.errors import DataError
 
-_KEY_LINES = 1_000  # The column names are collected from this many lines at the beginning of a file.
+_KEY_LINES = 1_000  # column names are collected from this many lines at the beginning of a file
 
 
 def first_keys(path: Path, file: BinaryIO) -> list[str]:
@@ -41,7 +41,7 @@ def all_keys(file: BinaryIO) -> list[str]:
         try:
             keys = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None).columns
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            # Skip a broken line here: `frames` raises an error for the line later.
+            # Skip a broken line without an error, because `frames` raises the error for it later.
             keys = [key for line in lines for key in _keys(line)]
         found |= dict.fromkeys(keys)
     return list(found)
@@ -71,7 +71,7 @@ def _keys(line: bytes) -> list[str]:
 
 
 def _objects(path: Path, names: list[str], lines: list[bytes], before: int) -> pl.DataFrame:
-    """Return JSON lines as a frame of String columns; the first is line ``before + 1`` of the file."""
+    """Convert JSON lines to a frame of String columns; ``before`` is the number of lines before them."""
     schema = dict.fromkeys(names, pl.String)
     filled = [line for line in lines if line.strip()]
     try:
@@ -79,7 +79,7 @@ def _objects(path: Path, names: list[str], lines: list[bytes], before: int) -> p
         if frame.height == len(filled):
             return frame
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        pass  # The slower reader below accepts NaN, and finds the line with the fault.
+        pass  # Read line by line instead: this is slower, but accepts NaN and finds the faulty line.
     found = [_object(path, before + i, line) for i, line in enumerate(lines, 1) if line.strip()]
     return pl.DataFrame([{name: _cell(one.get(name)) for name in names} for one in found], schema=schema)
 

@@ -1,4 +1,4 @@
-"""Find the complete files of a watched folder; an incomplete file does not delay the other files."""
+"""Find the complete files of a watched folder; other files do not wait for an incomplete file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ReadyFile:
 
 @dataclass
 class _Seen:
-    """A file that is not ready yet: since when it is unchanged, and whether reading it has failed."""
+    """A file that may not be ready yet: since when it is unchanged, and whether reading it has failed."""
 
     identity: Identity
     since_s: float
@@ -69,13 +69,13 @@ class Listing:
             if one is None or one.identity != identity or one.since_s > now_s:
                 one = _Seen(identity, now_s)
             seen[name] = one
-            # ``left_out`` says why an entry is not to be read; it is "" if the entry is to be read.
-            # Report an entry with such a reason only after it has settled, as a writer may still rename it.
+            # ``left_out`` is the reason why the entry is not read; "" if it is read.
+            # Report an entry that is not read only after it has settled: a writer may still rename it.
             if left_out:
                 if now_s - one.since_s >= self._settle_s:
                     ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))
                 continue
-            # The modification time may be in the future. Then count from the first listing with the file.
+            # If the modification time is in the future, count from the first listing with the file.
             quiet_s = now_s - min(identity[2] / 1e9, one.since_s)
             is_settled = quiet_s >= self._settle_s
             path = self._folder / name
@@ -85,7 +85,7 @@ class Listing:
         return sorted(ready, key=lambda found: found.path.name)
 
     def postpone(self, found: ReadyFile) -> None:
-        """Mark a file that cannot be read, so that `look` returns it only after it has changed or settled."""
+        """Mark a file that cannot be read; `look` returns the file again after it has changed or settled."""
         if found.path.name in self._seen:
             self._seen[found.path.name].is_broken = True
 
@@ -119,14 +119,14 @@ def _why_left_out(entry: os.DirEntry[str]) -> str | None:
 
 
 def _looks_complete(path: Path, quiet_s: float) -> bool:
-    """Return whether a file seems complete, so that it can be read.
+    """Return whether the end of a file shows that the file is probably complete.
 
     A complete Parquet file ends with a footer. A complete text file ends with a line break, and has not
     changed for `_QUIET_S`.
     """
     if is_parquet(path):
         return _ends_with(path, _FOOTER)
-    if not is_plain_text(path):  # reading an incomplete file of another kind raises an error
+    if not is_plain_text(path):  # to read an incomplete file of another kind raises an error
         return quiet_s >= _QUIET_S
     return quiet_s >= _QUIET_S and _ends_with(path, b"\n")
 

@@ -25,7 +25,7 @@ class LoadedRows:
     Attributes:
         rows: observation frame of the valid rows, with duplicates.
         quarantined: frame of the rejected rows.
-        outside: number of rows outside the job's time bounds.
+        outside: number of rows outside ``data.start`` and ``data.end``.
         skipped: lines about files that could not be read, with the reasons.
         notices: lines about the data for the user.
     """

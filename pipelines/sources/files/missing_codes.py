@@ -1,4 +1,4 @@
-"""Find codes for a missing value, such as -9999, among the values of a series."""
+"""Find values such as -9999 that probably are codes for a missing value."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import polars as pl
 
 _CODES = tuple(sign * float("9" * digits) for digits in range(2, 9) for sign in (-1, 1))  # 99 to 99999999
 _FEWEST = 2
-_FAR = 3.0  # A code's distance from the other values is more than this many times the values' range.
+_FAR = 3.0  # A code's distance from the other values is more than this many times the range of these values.
 _HUGE = 1e30
 _MOST_PIECES = 64
 
 
 def missing_code_notices(rows: pl.DataFrame) -> list[str]:
-    """Return a notice about codes such as -9999 that probably mean a missing value; [] without codes.
+    """Return a notice about values such as -9999 that probably mean a missing value; [] if there are none.
 
     A code such as -9999 is reported if a series holds it at least twice and its distance from the series'
     other values is more than three times their range. Values of 1e30 and more are always reported. The
@@ -28,11 +28,11 @@ def missing_code_notices(rows: pl.DataFrame) -> list[str]:
 class Codes:
     """Finds codes such as -9999 that probably mean a missing value, in rows that are added frame by frame.
 
-    `missing_code_notices` describes which values it reports.
+    `missing_code_notices` describes which values are codes.
     """
 
     def __init__(self) -> None:
-        """Begin a search, without any rows yet."""
+        """Begin a search for codes, without any rows yet."""
         self._odd: list[pl.DataFrame] = []
         self._others: list[pl.DataFrame] = []
 

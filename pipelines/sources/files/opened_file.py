@@ -37,8 +37,8 @@ class OpenedFile:
         columns: the columns that the job names, with the format of the file's times.
         layout: the columns that are read.
         names: the names of all columns.
-        head: the first rows, without columns of folders: all columns of a wide file, but only the columns of
-            a long file that are read.
+        head: the first rows, without columns from folder names. For a wide file it has all columns, for a
+            long file only the columns that are read.
         folders: the columns from the names of the file's folders, with their values.
     """
 
@@ -51,7 +51,7 @@ class OpenedFile:
 
     @property
     def first_times(self) -> pl.Series:
-        """The cells of the column of times in the first rows."""
+        """The cells of the time column in the first rows."""
         return _with_folders(self.head, self.folders)[self.layout.timestamp]
 
     def raw_frames(self, batch_rows: int = 200_000, skip_rows: int = 0) -> Iterator[pl.DataFrame]:
@@ -81,7 +81,7 @@ class OpenedFile:
                 yield raw.with_columns(pl.lit(str(self.path)).alias("file")) if raw.height else raw
 
     def times(self, batch_rows: int = 200_000) -> Iterator[pl.Series]:
-        """Yield the times of the rows in batches, null if a cell is not a time.
+        """Yield the times of the file's rows in batches; a cell that is not a time becomes null.
 
         Raises:
             DataError: the file cannot be read.
@@ -125,9 +125,9 @@ def _with_time_format(opened: OpenedFile) -> OpenedFile:
     return replace(opened, columns=columns.model_copy(update={"time_format": found}))
 
 
-@lru_cache(maxsize=10_000)  # a job opens a file several times: to check it, to compare it, and to read it
+@lru_cache(maxsize=10_000)  # a job opens a file three times: to check, compare and read it
 def _time_format(path: Path, identity: Identity | None, name: str, encoding: str) -> str:
-    """Return the format of a file's times; ``identity`` is a part of the key of the cache only."""
+    """Return the format of a file's times; a changed file has another ``identity``, and is not cached."""
     return detect_format(path, (batch[name] for batch in formats.batches(path, [name], _ROWS, encoding)))
 
 
@@ -136,8 +136,7 @@ def _open(path: Path, columns: Columns) -> OpenedFile:
     folders = {name: value for name, value in folder_columns(path).items() if name not in names}
     beside = Beside(tuple(folders), formats.index_columns(path))
     if is_long(names, columns, beside):
-        # Find the layout without the cells of columns that are not needed.
-        # For a long file the column names and the cells of index columns decide the layout.
+        # The layout of a long file depends only on its column names and on the cells of index columns.
         index = [name for name in names if beside.is_index(name)]
         known = _head(path, index, (), columns) if index else _empty(())
         others = _empty(name for name in names if name not in index).clear(len(known))
@@ -167,7 +166,7 @@ def _empty(names: Iterable[str]) -> pl.DataFrame:
 
 
 def _without_null_values(frame: pl.DataFrame, names: Iterable[str], texts: Sequence[str]) -> pl.DataFrame:
-    """Return the frame, with null for cells of the named text columns that mean a missing value."""
+    """Return the frame with null in place of cells that mean a missing value, in the named text columns."""
     if not texts:
         return frame
     found = [name for name in dict.fromkeys(names) if frame.schema.get(name) == pl.String]
@@ -177,7 +176,7 @@ def _without_null_values(frame: pl.DataFrame, names: Iterable[str], texts: Seque
 
 
 def _without_codes(batch: pl.DataFrame, names: Sequence[str], codes: Sequence[float]) -> pl.DataFrame:
-    """Return the batch, with null for cells of the named columns that hold a code for a missing value."""
+    """Return the batch with null in place of the numbers ``codes``, in the named columns."""
     if not codes:
         return batch
     return batch.with_columns(
@@ -214,7 +213,7 @@ def _raw_of_wide(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
         whole[name].cast(kind) if kind == pl.Float64 else cells.shown(whole[name]) for name in layout.values
     ]
     frame = pl.DataFrame([whole[time].alias("timestamp"), whole[row].alias("row")])
-    # number the columns, because a series may have any name, even "timestamp" or "row"
+    # use numbers as column names, because a series may have any name, even "timestamp" or "row"
     numbered = pl.DataFrame([v.alias(f"\0{i}") for i, v in enumerate(values)])
     melted = frame.hstack(numbered).unpivot(
         on=numbered.columns, index=frame.columns, variable_name="series_id", value_name="value"

@@ -1,4 +1,4 @@
-"""Refuse wide files of several sensors: files that have different values of one series at one time."""
+"""Refuse wide files of several sensors, which have different values of one series at one time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from schemas.errors import DataError
 ReadRows = Callable[[Path], Iterator[pl.DataFrame]]
 """A function that yields the observations of a file in pieces."""
 
-_CELL_BYTES = 64  # The approximate memory of each compared value.
+_CELL_BYTES = 64  # approximate memory of each compared value, in bytes
 _MOST_FILES = 1_000
 
 
@@ -40,7 +40,7 @@ class WideFile:
     rows: int
 
     def may_clash(self, other: WideFile) -> bool:
-        """Return whether two files have a common series and overlapping times, so that values may differ."""
+        """Return whether two files have a common series and overlapping times."""
         meets = self.first_us <= other.last_us and other.first_us <= self.last_us
         return meets and self.path != other.path and not self.series.isdisjoint(other.series)
 
@@ -101,7 +101,7 @@ def refuse_clashes(
             continue
         try:
             wide.append(wide_file(file.path, file.layout, columns))
-        except DataError:  # Skip the file here: the error is reported when the job reads the file.
+        except DataError:  # skip it here: the job reports the error later
             if not skip_bad_files:
                 raise
     refuse_sensors([file for file in wide if file is not None], read, memory_bytes)
@@ -148,7 +148,7 @@ _HELD = {
 
 
 def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFile]]]:
-    """Return each file that shares a series and times with other files, together with these files."""
+    """Return each file that shares a series and times with others, and the list of these others."""
     others: dict[Path, list[WideFile]] = {}
     open_until: list[WideFile] = []
     for file in sorted(files, key=lambda file: file.first_us):
@@ -162,7 +162,7 @@ def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFil
 
 
 def _spans(file: WideFile, others: Sequence[WideFile]) -> list[tuple[int, int]]:
-    """Return the spans of a file's times that other files also have, joined, in microseconds."""
+    """Return the spans of time that a file shares with other files, in microseconds, without overlaps."""
     spans: list[tuple[int, int]] = []
     for low, high in sorted(
         (max(file.first_us, other.first_us), min(file.last_us, other.last_us)) for other in others
@@ -175,7 +175,7 @@ def _spans(file: WideFile, others: Sequence[WideFile]) -> list[tuple[int, int]]:
 
 
 def _share(file: WideFile, spans: Sequence[tuple[int, int]]) -> float:
-    """Return approximately which share of a file's rows is in the given spans of time."""
+    """Return the approximate share of a file's rows in the given spans of time, from 0 to 1."""
     whole = file.last_us - file.first_us
     return sum(high - low for low, high in spans) / whole if whole else 1.0
 
@@ -183,9 +183,10 @@ def _share(file: WideFile, spans: Sequence[tuple[int, int]]) -> float:
 def _rows_of(
     file: WideFile, others: Sequence[WideFile], read: ReadRows, turn: tuple[int, int]
 ) -> pl.DataFrame:
-    """Return the values of a file to compare with other files, the last value for each series and time.
+    """Return the values of a file that this pass compares with other files: one for each series and time.
 
-    ``turn`` is the number of this pass and the number of all passes; each pass compares other times.
+    If a series has several values at one time, the last one is returned. ``turn`` is the number of this pass
+    and the number of all passes; each pass compares different times.
     """
     series = file.series & frozenset[str]().union(*(other.series for other in others))
     at, (number, passes) = pl.col("timestamp").to_physical(), turn
@@ -200,7 +201,7 @@ def _rows_of(
 
 
 def _clash(rows: pl.DataFrame, held: pl.DataFrame) -> _Clash | None:
-    """Return the first of ``rows`` whose value differs from that of an earlier file; None if none does."""
+    """Return the first row with another value than an earlier file, as a `_Clash`; None if there is none."""
     pairs = rows.join(held, on=["series_id", "timestamp"], suffix="_other")
     ends, ends_other = pl.col("last_us"), pl.col("last_us_other")
     is_unfinished = (ends != ends_other) & (
@@ -225,13 +226,13 @@ def _clash_message(path: Path, clash: _Clash) -> str:
 
 
 class WideFiles:
-    """The last 1,000 wide files read from a watched folder, with which each new file is compared.
+    """The last 1,000 wide files that were read from a watched folder; each new file is compared with them.
 
     A new file is compared with the earlier files that have a common series and overlapping times.
     """
 
     def __init__(self, columns: tables.Columns, read: ReadRows, memory_bytes: int) -> None:
-        """Begin without files; `wide_file` and `refuse_sensors` describe the parameters."""
+        """Begin without earlier files; `wide_file` and `refuse_sensors` describe the parameters."""
         self._columns = columns
         self._read = read
         self._memory_bytes = memory_bytes
@@ -246,7 +247,7 @@ class WideFiles:
                 continue
 
     def take(self, path: Path, layout: Layout) -> None:
-        """Compare a new file with the earlier files, and add it to them.
+        """Compare a new file with the earlier files, and add it to the earlier files.
 
         Raises:
             DataError: the file cannot be read, or has values of another sensor than an earlier file.

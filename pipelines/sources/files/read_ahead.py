@@ -1,4 +1,4 @@
-"""Read ahead: a thread parses the next rows of a file while the rows before them are validated."""
+"""Read ahead: a thread parses the next rows of a file while earlier rows are validated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 _MOST_PIECES: Final = 2
-_CHECK_EVERY_S: Final = 0.2  # How often a thread that waits checks whether the iterator was closed.
+_CHECK_EVERY_S: Final = 0.2  # how often the waiting thread checks whether the iterator was closed
 
 
 def ahead(work: Generator[T, None, None]) -> Iterator[T]:
@@ -20,7 +20,7 @@ def ahead(work: Generator[T, None, None]) -> Iterator[T]:
     This saves time if the work releases Python's global lock, as Arrow and Polars do.
 
     Raises:
-        BaseException: the exception of ``work``, after the items before it.
+        BaseException: ``work`` raised this exception; the items before it are yielded first.
     """
     made: queue.Queue[tuple[T | None, BaseException | None, bool]] = queue.Queue(_MOST_PIECES)
     given_up = threading.Event()

@@ -1,4 +1,4 @@
-"""Collect notices about the rows that a source reads, and pass them in a file to the job's process."""
+"""Collect notices about the rows that a source reads; write them into a file for the job's process."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Notes:
 
 
 class NoticeCollector:
-    """Collects notices about the rows that a job reads, as training does, from frames that are added."""
+    """Collects notices about the rows of a source, from frames that are added one by one."""
 
     def __init__(self, notes: Notes) -> None:
-        """Begin a collection, without any rows yet."""
+        """Begin a collection of notices, without any rows yet."""
         self._notes = notes
         self._codes = Codes()
         self._filled: NDArray[np.int64] = np.empty(0, np.int64)
-        # Hold only one row for each weekday, which is enough for the notice about weekdays.
+        # Hold only one row for each weekday, because the notice about weekdays needs no more.
         self._days = observations.empty().select("timestamp")
 
     def add(self, rows: pl.DataFrame) -> None:
@@ -52,7 +52,7 @@ class NoticeCollector:
         self._codes.add(rows)
 
     def write(self) -> None:
-        """Write the notices about all added rows into the file; ignore an error of the disk or the store."""
+        """Write the notices about all added rows into the file; ignore an error of writing."""
         windows = self._notes.windows
         weekday = weekday_notice(self._days, windows)
         lines = [
@@ -66,7 +66,7 @@ class NoticeCollector:
 
 
 def read_notices(path: Location) -> tuple[str, ...]:
-    """Return the notices in the file that a source has written; empty if there is no such file."""
+    """Return the notices that a source wrote into a file; empty if the file cannot be read."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Refuse files of several sensors that would be read as one series because nothing distinguishes them."""
+"""Refuse files of several sensors if nothing in the files distinguishes their series."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.errors import DataError
 
 
 def refuse_unnamed_series(path: Path, layout: Layout, columns: Columns, others: int | None = None) -> None:
-    """Raise DataError if nothing in a file names its series, and the job may read more such files.
+    """Raise DataError if nothing in a file names its series, and the job reads or may get more such files.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""Sort observation frames by time in bounded memory: sorted runs are written to the disk and merged."""
+"""Sort observation frames by time in bounded memory: write sorted runs to the disk, then merge them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 from schemas import observations
 
 _PREFIX = ".runs-"
-_BLOCKS = 64  # Each run has this many blocks, of which the merge holds one in memory.
+_BLOCKS = 64  # each run has this many blocks; the merge holds one block of each run in memory
 
 _FRAME_ROWS = 1 << 18
 
@@ -87,7 +87,7 @@ class Sorter:
     def _run_folder(self) -> Path:
         """Return the hidden folder of the sorted runs; create it for the first run.
 
-        It is deleted with this object or at the end of the process.
+        The folder is deleted with this object or at the end of the process.
         """
         if self._runs:
             return self._runs[0].parent
@@ -103,7 +103,7 @@ class Sorter:
             last_times_us = [run.last_us for run in runs if run.has_more]
             if not last_times_us:
                 break
-            # Take only rows before ``bound_us``, because a run may have more rows of this time to come.
+            # Take only rows before ``bound_us``: the next block of a run may have more rows at this time.
             # Rows with equal times must stay in the order of the runs.
             bound_us = min(last_times_us)
             ready = [run.take_before(bound_us) for run in runs]
@@ -115,7 +115,7 @@ class Sorter:
 
 
 def _in_larger_frames(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Join frames to frames of at least `_FRAME_ROWS` rows, and yield these; the last may have fewer."""
+    """Join frames to larger frames of at least `_FRAME_ROWS` rows each; the last frame may be smaller."""
     held: list[pl.DataFrame] = []
     for frame in frames:
         held.append(frame)
@@ -133,7 +133,7 @@ def _in_order(parts: list[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 
 class _Run:
-    """A sorted run that is read block by block; ``block`` holds the rows that are still to be merged."""
+    """A sorted run that is read block by block; ``block`` holds the rows that are read but not merged yet."""
 
     def __init__(self, path: Path) -> None:
         self._file = pa.ipc.open_file(pa.memory_map(str(path)))

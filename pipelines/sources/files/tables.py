@@ -1,4 +1,4 @@
-"""Read files into raw frames: CSV, Parquet and JSON lines, long or wide, in batches of bounded size."""
+"""Check files of all kinds and layouts, and read them into raw frames of bounded size."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class FileCheck:
     Attributes:
         path: the file.
         layout: the columns that are read.
-        lacks_zone: whether its times have no zone, and the job names none.
-        unread: its columns that are not read.
+        lacks_zone: whether its times have no time zone, and the job names none.
+        unread: the columns of the file that are not read.
         folders: the columns from names of folders that are not read, with their values.
         file_notices: lines about the sheets, the encoding and the times of the file.
     """
@@ -43,7 +43,7 @@ class FileCheck:
 
     @property
     def notices(self) -> list[str]:
-        """Notices about the file for the user; they do not contain the path."""
+        """The notices about the file for the user, without its path."""
         lines = [*self.file_notices, *(["times have no zone, UTC assumed"] if self.lacks_zone else [])]
         unread = [*self.unread, *(f"{name} (of the folder)" for name, _ in self.folders)]
         return (
@@ -90,12 +90,12 @@ def read_batches(
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of a file as raw frames; see `OpenedFile.raw_frames`.
 
-    A file whose times need a format (see `time_detection`) has times as the file gives them; validate them
-    with ``open_file(path, columns).columns.time_format``.
+    The times are not converted. If they need a format (see `time_detection`), validate them with
+    ``open_file(path, columns).columns.time_format``.
 
     Raises:
         DataError: the file cannot be read, or no layout fits its columns; the message names the fix. For an
-            incomplete file it is raised after the frames of the rows before the fault.
+            incomplete file the error is raised after the frames of the rows before the fault.
     """
     return open_file(path, columns or Columns()).raw_frames(batch_rows, skip_rows)
 

@@ -1,7 +1,7 @@
-"""Find the format of the times of a file that no format describes, such as ``1/31/2010 0:00``.
+"""Find the format of times such as ``1/31/2010 0:00``, if the job's settings name no format.
 
 A format is looked for only if none of the first times can be read without one (see `schemas.cells.times`).
-All times of the file decide: the format must read every time that any of the known formats reads.
+The format must read every time of the file that any known format reads.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DAYS = (
     "%d-%B-%y",
     "%d %B %Y",
     "%B %d, %Y",
-)  # %B also reads short names such as Jan
+)  # %B also reads short names of months, such as Jan
 # %S%.f reads seconds with and without a fraction.
 _CLOCKS = (
     "",
@@ -50,7 +50,7 @@ _FEW = 100
 
 def needs_format(head: pl.Series) -> bool:
     """Return whether none of the first times of a column can be read without a format."""
-    if cells.times(head.head(1)).is_not_null().any():  # the usual case, at little cost
+    if cells.times(head.head(1)).is_not_null().any():  # fast check for the usual case
         return False
     known = head.filter(cells.given(head))
     return not known.is_empty() and bool(cells.times(known).is_null().all())
@@ -68,14 +68,14 @@ def detect_format(path: Path, batches: Iterable[pl.Series]) -> str:
 
     Args:
         path: the file, for errors.
-        batches: the whole column, in pieces.
+        batches: all cells of the column, in pieces.
 
     Raises:
         DataError: two formats read all times, because day and month could be exchanged, or no format reads
             all times.
     """
     formats: list[str] = []
-    example: pl.Series | None = None  # a cell that the formats read as different times, if there is one
+    example: pl.Series | None = None  # a cell that two formats read as different times, if there is one
     for batch in batches:
         distinct = batch.filter(cells.given(batch)).unique(maintain_order=True)
         if not formats:
@@ -101,7 +101,7 @@ def detect_format(path: Path, batches: Iterable[pl.Series]) -> str:
 
 
 def unreadable_times_message(column: pl.Series, time_format: str) -> str:
-    """Return the message for a column without a readable time: the reason and a setting that helps."""
+    """Return the error message for a column without a readable time: the reason, and the setting to use."""
     known = column.filter(cells.given(column))
     first = pl.DataFrame({"series_id": ["a"], "timestamp": known.head(1), "value": [0.0]})
     reason = observations.validate(first, time_format)[1]["reason"][0]
@@ -111,7 +111,7 @@ def unreadable_times_message(column: pl.Series, time_format: str) -> str:
 
 
 def _formats_of(distinct: pl.Series) -> list[str]:
-    """Return the formats that read any of the first cells."""
+    """Return the formats that can read at least one of the first cells."""
     few = distinct.head(_FEW)
     if cells.numbers(few).is_not_null().all():
         return [_EXCEL] if _read(few, _EXCEL).is_not_null().all() else []

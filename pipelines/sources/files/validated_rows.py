@@ -1,4 +1,4 @@
-"""Read files as validated rows; skip rows outside the time bounds, and handle unreadable files.
+"""Read and validate the rows of files; skip rows outside the time bounds, and reject unreadable files.
 
 Imports neither torch nor Beam nor MLflow.
 """
@@ -69,7 +69,7 @@ class Input:
 
         Args:
             raw: raw frame.
-            place: Int64 ``[n]``, the ``offset`` of each row.
+            place: Int64 ``[n]``, the ``offset`` of each row in the result.
             arrived_us: wall clock at which the rows arrived, in microseconds since 1970; or a function that
                 returns the wall clock for each valid row, from the times (microseconds) of these rows and
                 their indices in ``raw``.
@@ -91,7 +91,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Part:
-    """The valid and the rejected rows of a part of a file.
+    """The valid rows and the rejected rows of a part of a file.
 
     Attributes:
         rows: observation frame with ``offset``, the position of a row in its file from 0; all cells of a row
@@ -151,7 +151,7 @@ def read_file(path: Path, how: Input, now_s: float, skip_rows: int = 0) -> Itera
 
 
 def read_to_end(path: Path, how: Input, now_s: float, memory_bytes: int) -> WholeFile:
-    """Read a file to its end, to check all rows; return them if they need at most ``memory_bytes``.
+    """Read a whole file, to find any fault; return its rows if they need at most ``memory_bytes``.
 
     Raises:
         DataError: the file cannot be read, or is incomplete.
@@ -171,7 +171,7 @@ def read_to_end(path: Path, how: Input, now_s: float, memory_bytes: int) -> Whol
 
 
 def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: int) -> Iterator[Part]:
-    """Yield the validated rows of several files in parts; a file that is skipped is one rejected row.
+    """Yield the validated rows of several files in parts; a file that cannot be read is one rejected row.
 
     Raises:
         DataError: a file cannot be read, unless ``how.skip_bad_files``.
@@ -189,7 +189,7 @@ def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: in
 
 
 def bad_file(path: Path, error: DataError, place: int = 0) -> Part:
-    """Return one rejected row for a file that cannot be read from position ``place`` on."""
+    """Return one rejected row, which stands for a file that cannot be read from position ``place`` on."""
     reason = str(error).removeprefix(f"{path}: ")
     rejected = quarantine.whole_file(str(path), reason, place)
     return Part(observations.empty(offset=True), rejected, 0, place + 1)
@@ -224,7 +224,7 @@ def _duration_text(seconds: int) -> str:
 
 
 def columns_of(job: JobConfig) -> tables.Columns:
-    """Return the names of columns that a job sets, in its data section and in ``covariates.observed``."""
+    """Return the column names that a job's settings contain, in ``data`` and in ``covariates.observed``."""
     named = {name: getattr(job.data, name) for name in ColumnsConfig.model_fields}
     return tables.Columns(**named, observed=job.covariates.observed)
 
@@ -246,9 +246,9 @@ def input_of(job: JobConfig, freq: Frequency | None = None, *, skip_bad_files: b
 
 
 def rows_of(path: Path, how: Input, now_s: float) -> Iterator[pl.DataFrame]:
-    """Yield the observations of a file in frames, up to where the file cannot be read; raise no error."""
+    """Yield the observations of a file in frames; at a fault of the file, stop without an error."""
     try:
         for part in read_file(path, how, now_s):
             yield part.rows
-    except DataError:  # Ignore the error here: it is reported when the job reads the file.
+    except DataError:  # ignore it here: the job reports the error later
         return

@@ -1,4 +1,4 @@
-"""Read a Kafka topic as a log; the log has the partitions and offsets of the topic."""
+"""Read a Kafka topic as a log with the partitions and offsets of the topic."""
 
 from pipelines.sources.kafka.source import KafkaSource, forget
 

@@ -1,9 +1,9 @@
 """Split the rows that were polled from one partition into batches.
 
-A poll ends at an arbitrary offset. Which rows are late must not depend on that offset, or a re-read would
-find other rows late. So the watermark before an offset is computed from the rows before that offset, and the
-watermark before the message of a row decides whether the row is late. If a batch has a late row, its column
-`BEFORE` holds the watermark before each row; otherwise the watermark before the batch is enough.
+A poll ends at an arbitrary offset, and a re-read has other polls. But a re-read must find the same rows late.
+So the watermark that decides whether a row is late is computed from all messages before the row's message,
+and does not depend on the polls. If a batch has a late row, its column `BEFORE` holds the watermark before
+each row. Otherwise the watermark before the batch is enough.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def batches(
     lateness_s: int,
     advanced_us: Callable[[Offsets], Offsets],
 ) -> tuple[list[Batch], Position]:
-    """Split the polled rows of a partition into batches; return them, and the position after the rows.
+    """Split the polled rows of a partition into batches; return the batches, and the position after the rows.
 
     Args:
         partition: name of the partition.
@@ -60,8 +60,8 @@ def batches(
         taken: the polled rows.
         freq: length of a window.
         lateness_s: how far the watermark stays behind the newest row.
-        advanced_us: returns, for offsets ``[n]``, the watermark that this partition was advanced to before
-            each offset while it was idle; `NEVER` if it was not advanced.
+        advanced_us: returns for each of ``n`` offsets the watermark to which the idle partition was advanced
+            before this offset; `NEVER` if it was not advanced.
     """
     watermarks = _Watermarks(place, taken, lateness_s, advanced_us)
     rows = watermarks.rows(freq)
@@ -99,7 +99,7 @@ class _Watermarks:
         self.event_us: Offsets = taken.rows["timestamp"].to_physical().to_numpy()
         first = NEVER if place.watermark_us is None else place.watermark_us
         moved = np.maximum.accumulate(np.append(first, self.event_us - lateness_s * MICROSECONDS))
-        # The watermark before each row, and at the end the watermark after the last row.
+        # The last element is the watermark after the last row; the others are the watermarks before each row.
         self.moved: Offsets = moved
 
     def before(self, offsets: Offsets) -> Offsets:

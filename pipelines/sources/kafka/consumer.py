@@ -22,8 +22,8 @@ from pipelines.settings.kafka import (
 from pipelines.sources.messages import Messages
 from schemas.errors import DataError
 
-# These limits let the client fetch as many messages in advance as a large poll takes.
-# With the client's defaults, it would pause for a second at 100,000 messages, and polls would be smaller.
+# The client fetches at most this many messages in advance, which is enough for the largest poll.
+# With its default limits, the client pauses for a second after 100,000 messages, and polls are smaller.
 _QUEUED_KB, _QUEUED_MESSAGES, _FULL_WAIT_MS = 64 << 10, 300_000, 20
 _UNKNOWN = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION")
 _TEMPORARY = ("NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "BROKER_NOT_AVAILABLE", "_WAIT_CACHE")
@@ -38,8 +38,8 @@ class Polled:
     Attributes:
         values, keys: contents of the messages.
         offsets: offsets of the messages.
-        came_ms: timestamps of the messages, in milliseconds since 1970: the time of arrival at the broker or
-            the producer's time, as the topic is configured.
+        came_ms: timestamps of the messages, in milliseconds since 1970. The configuration of the topic
+            decides whether they are the times of arrival at the broker or the producer's times.
         end: one past the last offset of the partition, if the poll reached the end; otherwise None.
     """
 
@@ -56,9 +56,9 @@ class Polled:
 
 
 class TopicConsumer:
-    """Reads partitions of a topic from given offsets, which the job itself stores.
+    """Reads partitions of a topic from given offsets; the job stores its offsets itself.
 
-    The offsets are also committed to a consumer group, but only for display; the reading never uses them.
+    The offsets are also committed to a consumer group, but only for display: they are never read back.
 
     Args:
         broker: address and options of the broker.
@@ -106,7 +106,7 @@ class TopicConsumer:
         return sorted(found.partitions)
 
     def range_of(self, partition: int) -> tuple[int, int]:
-        """Return the first offset that the broker still has, and the offset of the next new message.
+        """Return the first offset that the broker has in a partition, and the offset of the next message.
 
         Raises:
             DataError: the broker does not answer.
@@ -130,14 +130,14 @@ class TopicConsumer:
         return {f.partition: f.offset if f.offset >= 0 else self.range_of(f.partition)[1] for f in found}
 
     def read_from(self, offsets: Mapping[int, int]) -> None:
-        """Set the partitions and the offsets from which the next `poll` reads."""
+        """Set the partitions and offsets from which the next call of `poll` reads."""
         with convert_client_errors(self.broker, self.last):
             self._consumer.assign([self._at(self.topic, p, offset) for p, offset in offsets.items()])
 
     def poll(self, most: int, wait_s: float) -> dict[int, Polled]:
-        """Wait for ``most`` messages, for ``wait_s`` seconds at most, and return the messages by partition.
+        """Wait until ``most`` messages arrive or ``wait_s`` seconds pass; return the messages by partition.
 
-        A broker that does not answer raises nothing; the client connects to it again.
+        If the broker does not answer, no error is raised, because the client connects to it again.
 
         Raises:
             DataError: the broker no longer has the messages, or refuses the request.
@@ -177,7 +177,7 @@ class TopicConsumer:
         self._consumer.close()
 
     def _retry(self, ask: Callable[[], Any]) -> Any:
-        """Return what ``ask`` returns; call it again for some seconds while the broker moves a partition."""
+        """Return the result of ``ask``; repeat the call for some seconds if the broker moves a partition."""
         until_s = time.monotonic() + ANSWER_LIMIT_S
         with convert_client_errors(self.broker, self.last):
             while True:
@@ -185,7 +185,7 @@ class TopicConsumer:
                     return ask()
                 except client("KafkaException") as error:
                     if error.args[0].name() not in _TEMPORARY or time.monotonic() > until_s:
-                        # Poll, because only during a poll the client calls `last` with the error's cause.
+                        # Poll once: only during a poll the client calls `last` with the cause of the error.
                         self._consumer.poll(0)
                         raise
                 time.sleep(_RETRY_S)
@@ -218,7 +218,7 @@ class TopicConsumer:
 
 
 def _polled(messages: Sequence[Any], end: int | None) -> Polled:
-    """Return the messages of one partition as columns, with ``end`` unless a later message was polled."""
+    """Return one partition's messages as columns; ``end`` is dropped if a message after it was polled."""
     message_of = client("Message")
     offsets = [*map(message_of.offset, messages)]
     return Polled(

@@ -1,8 +1,8 @@
-"""A journal of decisions that depend on when a topic is read, so that a re-read of the topic repeats them.
+"""Record decisions that depend on the time of reading a topic, so that a re-read repeats them.
 
-Whether a partition is idle, whether a row is in the future and whether the schema registry answers depends on
-the time of reading, so a re-read could decide otherwise. So each decision is written to the disk before it
-takes effect, and a re-read repeats it. The journal has four kinds of records::
+Three decisions depend on the time of reading: whether a partition is idle, whether a row is in the future,
+and whether the schema registry answers. A re-read at another time could decide otherwise. So each decision is
+written to the disk before it takes effect. The journal has four kinds of records::
 
     partition, offset, watermark_us     from this offset on, an idle partition has at least this watermark
     partition, offset, stop, clock_us   from this offset on, rows are compared with this clock
@@ -40,10 +40,10 @@ class Refused(NamedTuple):
 
 
 class ClockDecision(NamedTuple):
-    """A stored wall clock: a row from offset ``start`` on is in the future if it is too far after it.
+    """A stored wall clock, to which the times of the rows from offset ``start`` on are compared.
 
-    A later record may replace the clock, but only for rows from offset ``stop`` on. ``clock_us`` is in
-    microseconds since 1970.
+    A row is in the future if its time is too far after the clock. A later record may replace the clock for
+    rows from offset ``stop`` on. ``clock_us`` is in microseconds since 1970.
     """
 
     start: int
@@ -55,7 +55,7 @@ class ClockDecision(NamedTuple):
 class _Partition:
     """The stored decisions about the messages of one partition; each list is sorted by offset."""
 
-    # From the offset ``offsets[i]`` on, the watermark is ``watermarks[i]``, in microseconds.
+    # From the offset ``offsets[i]`` on, the watermark is at least ``watermarks[i]`` microseconds.
     offsets: list[int] = field(default_factory=list)
     watermarks: list[int] = field(default_factory=list)
     clocks: list[ClockDecision] = field(default_factory=list)
@@ -73,7 +73,7 @@ class _Partition:
             watermarks[later] = max(watermarks[later], watermarks[later - 1])
 
     def forget(self, before: int) -> None:
-        """Remove the decisions that have no effect on rows from offset ``before`` on."""
+        """Remove the decisions that only affect rows before the offset ``before``."""
         kept = max(bisect_right(self.offsets, before) - 1, 0)
         del self.offsets[:kept], self.watermarks[:kept]
         while len(self.clocks) > 1 and self.clocks[1].start <= before:
@@ -88,7 +88,7 @@ class _Partition:
 
 
 class Decisions:
-    """The decisions of a job about the messages of a topic, in memory and in the journal.
+    """All decisions of a job about the messages of a topic, held in memory and in the journal.
 
     Args:
         path: the file of the journal; created with the first decision.
@@ -105,7 +105,7 @@ class Decisions:
         self._schemas: dict[int, str] = {}
         self._records, self._longest = 0, LONGEST
         try:
-            # Opening the journal removes an incomplete last line, whose decision never took effect.
+            # Opening the journal removes an incomplete last line. Its decision never took effect.
             self._journal = Journal(path)
             for number, record in self._journal.records():
                 self._apply(record, number)
@@ -114,7 +114,7 @@ class Decisions:
         self._shorten()
 
     def raise_watermark(self, partition: str, offset: int, watermark_us: int) -> None:
-        """Raise the watermark of ``partition`` before the row at ``offset`` to at least ``watermark_us``.
+        """Record that the watermark of ``partition`` before ``offset`` is at least ``watermark_us``.
 
         Raises:
             OutputError: the journal cannot be written; every method that adds a record raises this.
@@ -122,7 +122,7 @@ class Decisions:
         self._add({"partition": partition, "offset": offset, "watermark_us": watermark_us})
 
     def keep_clocks(self, clocks: Mapping[str, ClockDecision]) -> None:
-        """Store a clock for each partition, by its name, with which the times of its rows are compared."""
+        """Store clocks, by name of the partition, to which the times of its rows are compared."""
         self._add(*(_clock_record(name, one) for name, one in clocks.items()))
 
     def refuse(self, refused: Mapping[str, list[Refused]]) -> None:
@@ -138,7 +138,7 @@ class Decisions:
         return self._schemas.get(number)
 
     def before(self, partition: str) -> Callable[[Offsets], Offsets]:
-        """Return a function that returns the stored watermark before each of ``n`` offsets, or `NEVER`."""
+        """Return a function from offsets to the stored watermarks before them; `NEVER` if none is stored."""
         found = self._of(partition)
         values, at = np.array([NEVER, *found.watermarks], np.int64), np.array(found.offsets, np.int64)
         return lambda wanted: values[np.searchsorted(at, wanted, side="right")]
@@ -151,9 +151,9 @@ class Decisions:
         return us if watermark_us is None else max(us, watermark_us)
 
     def clock_us(self, partition: str, offsets: Offsets) -> Offsets:
-        """Return the stored clock for each offset of a partition, with which the row's time is compared.
+        """Return for each offset the stored clock to which the times of its rows are compared.
 
-        The array has the shape of ``offsets [n]``; an element is `NEVER` before the first clock record.
+        The array has the shape of ``offsets [n]``. Offsets before the first stored clock have `NEVER`.
         """
         clocks = self._of(partition).clocks
         values = np.array([NEVER, *(one.clock_us for one in clocks)], np.int64)
@@ -162,7 +162,7 @@ class Decisions:
         ]
 
     def settled(self, partition: str) -> int:
-        """Return the offset of a partition before which the stored clocks do not change any more."""
+        """Return the first offset of a partition for which the stored clock can still change."""
         clocks = self._of(partition).clocks
         return clocks[-1].stop if clocks else 0
 
@@ -200,7 +200,7 @@ class Decisions:
                 raise ValueError(f"line {number}: it is not a decision about a topic")
 
     def _shorten(self) -> None:
-        """If the journal has become long, rewrite it without the records that no re-read needs."""
+        """Rewrite the journal without the records that no re-read needs, if the journal has become long."""
         if self._records <= self._longest:
             return
         for name, offset in self.read_offsets().items():

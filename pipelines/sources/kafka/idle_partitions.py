@@ -1,11 +1,11 @@
 """Find the idle partitions of a topic, and advance their watermarks, so that windows can close.
 
-A partition is idle if it was read to its end, no message came and no connection was lost for `idle_s`, and
-the broker confirms that there are no more messages. The watermark of an idle partition advances to the least
-watermark of the partitions that are not idle; if all are idle, to the greatest of all watermarks. No
-watermark advances with the wall clock, which has no relation to the event time of a topic that is replayed.
-So while no rows arrive in any partition, no window closes. A row that arrives in an idle partition later,
-with a time before the partition's watermark, is late.
+A partition is idle under three conditions: it was read to its end; for `idle_s`, no message came and no
+connection was lost; and the broker confirms that there are no more messages. The watermark of an idle
+partition advances to the least watermark of the partitions that are not idle. If all are idle, it advances to
+the greatest of all watermarks. No watermark advances with the wall clock, because in a replayed topic event
+times have no relation to it. So no window closes while no rows arrive in any partition. A later row of an
+idle partition is late if the advanced watermark has closed its window.
 
 In a keyed topic only the partitions that the same shard follows are compared. If all of these are idle while
 other partitions are not, the watermark advances to the least watermark of those other partitions.
@@ -26,14 +26,14 @@ from schemas.errors import DataError
 
 @dataclass
 class Silence:
-    """Since when a partition is silent, without a new message, and whether it was read to its end."""
+    """The time of a partition's last message, and whether the partition was read to its end."""
 
     since_s: float
     at_end: bool = False
 
 
 class IdlePartitions:
-    """Finds the idle partitions of a topic, and the watermarks to which they advance.
+    """Finds the idle partitions of a topic, and the watermarks to which these advance.
 
     Args:
         source: the topic and its settings.
@@ -47,7 +47,7 @@ class IdlePartitions:
         self.troubles = 0
 
     def restart(self, names: Iterable[str]) -> None:
-        """Begin to observe the named partitions; a partition is idle at the earliest `idle_s` from now."""
+        """Begin to observe the named partitions; none of them is idle before `idle_s` seconds have passed."""
         self.silences = {name: Silence(self.clock()) for name in names}
 
     def record_poll(self, name: str, polled: Polled) -> None:
@@ -74,7 +74,7 @@ class IdlePartitions:
                 yield name, target_us
 
     def _idle(self, now_s: float) -> list[str]:
-        # After a lost connection, count the silence anew, because a partition may only seem idle.
+        # During a lost connection a partition only seems idle, so begin again to count the seconds.
         if self.troubles != self.consumer.troubles:
             self.troubles = self.consumer.troubles
             for silence in self.silences.values():
@@ -86,12 +86,12 @@ class IdlePartitions:
         ]
 
     def _closes_more(self, watermark_us: int | None, target_us: int) -> bool:
-        """Return whether ``target_us`` closes more windows than the present watermark does."""
+        """Return whether a watermark ``target_us`` closes more windows than the present watermark does."""
         last_closed = self.source.freq.last_closed
         return watermark_us is None or last_closed(watermark_us) < last_closed(target_us)
 
     def _is_confirmed(self, name: str, offset: int) -> bool:
-        """Ask the broker, and return whether the partition has no message from ``offset`` on.
+        """Return whether the broker confirms that the partition has no message from ``offset`` on.
 
         False if the broker does not answer.
         """

@@ -8,10 +8,10 @@ from schemas.errors import DataError
 
 
 class SeriesShards:
-    """The shard of each series of a keyed topic, as far as the series has been read.
+    """The shard of each series of a keyed topic that has been read so far.
 
-    The reader of the topic makes this check, because only the reader has the rows of all partitions. A shard
-    would take a row in a wrong partition for the first row of a new series.
+    The reader of the topic checks the shards, because only the reader has the rows of all partitions. A shard
+    cannot: it would take a row in a wrong partition for the first row of a new series.
 
     Args:
         known: the shard of each series in the state table.
@@ -21,7 +21,7 @@ class SeriesShards:
         self._known = known
 
     def check(self, place: str, series_ids: pl.Series, shard: int | None) -> None:
-        """Record the series of a partition; raise DataError if a series belongs to another shard.
+        """Record the series that a partition has; raise DataError if one of them belongs to another shard.
 
         Args:
             place: topic and partition, as ``topic/0``.

@@ -1,4 +1,4 @@
-"""Announce partitions that were added to a topic while a job reads it."""
+"""Find partitions that were added to a topic while a job reads it, and announce them to the shards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schemas.errors import DataError
 
 def new_partitions(source: KafkaTopic, consumer: TopicConsumer, places: Positions) -> list[int]:
     """Return the numbers of a topic's partitions that ``places`` lacks; [] if the broker does not answer."""
-    with suppress(DataError):  # If the broker does not answer, the next check finds the new partitions.
+    with suppress(DataError):  # without an answer, the next check finds the new partitions
         return [number for number in consumer.partitions() if source.name(number) not in places]
     return []
 
@@ -25,10 +25,10 @@ def new_partitions(source: KafkaTopic, consumer: TopicConsumer, places: Position
 def announce(
     numbers: list[int], source: KafkaTopic, decisions: Decisions, places: dict[str, Position]
 ) -> Iterator[Batch]:
-    """Add new partitions to ``places``, and yield a batch for each, which announces it to the shards.
+    """Add new partitions to ``places``, and yield for each a batch that announces it to the shards.
 
-    Windows that closed before the announcement stay closed. A shard applies later batches only after the
-    announcements have reached it, see `Batch.partitions`.
+    Windows that closed before the announcement stay closed. A shard applies later batches only after it has
+    received the announcements, see `Batch.partitions`.
 
     Raises:
         OutputError: the watermark at which a partition begins cannot be stored.

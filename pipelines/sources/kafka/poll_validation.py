@@ -1,4 +1,4 @@
-"""Decode and validate the messages of a poll, all partitions together, and split the rows by partition."""
+"""Decode and validate the messages of a poll, and split their rows by partition."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schemas import observations, quarantine
 
 @dataclass(frozen=True)
 class PollValidation:
-    """Converts polled messages to valid and rejected rows.
+    """Converts polled messages to valid rows and rejected rows.
 
     Attributes:
         source: the topic and its settings.
@@ -48,7 +48,8 @@ class PollValidation:
             yield (
                 number,
                 PolledRows(
-                    # Markers of transactions have offsets, but are no messages. So the end may be greater.
+                    # ``end`` may be greater than the last message's offset:
+                    # markers of transactions have offsets, but are no messages.
                     max(one.offsets[-1] + 1 if one.offsets else 0, one.end or 0),
                     _part(rows, int(low), int(high), offsets),
                     mine.with_columns(file.alias("file")) if len(mine) else mine,
@@ -60,9 +61,10 @@ class PollValidation:
     def _rows(
         self, polls: PolledMessages, messages: Messages
     ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-        """Validate a poll's messages; return valid rows, rejected rows, and messages of rows out of range.
+        """Validate a poll's messages; return valid rows, rejected rows, and rows outside the time bounds.
 
-        In all three ``offset`` is the index in ``messages``, by which the caller splits them by partition.
+        In all three, ``offset`` is the index of the row's message in ``messages``. Of the rows outside, only
+        these indices are returned.
         """
         known = refused(polls, self.decisions)
         max_future_s = self.source.input.max_future_s
@@ -77,7 +79,7 @@ class PollValidation:
         return _by_offset(rows, _NO_ROWS), _by_offset(rejected, _NONE_REJECTED), pl.concat(outside).sort()
 
     def _frame(self, raw: pl.DataFrame, judge: Judge | None) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-        """Validate the rows of one raw frame; return what `_rows` returns, for these rows."""
+        """Validate the rows of one raw frame; return the same three parts as `_rows`."""
         how, message = self.source.input, raw["message"]
         first = np.searchsorted(message.to_numpy(), message.to_numpy())
         row = pl.Series("row", np.arange(len(raw)) - first + 1, pl.Int64)
@@ -85,7 +87,7 @@ class PollValidation:
         places = inside["message"].to_numpy()
 
         def arrived_us(times_us: pl.Series, rows: pl.Series) -> pl.Series:
-            assert judge is not None  # `validated` calls this function only if `max_future_s` is set.
+            assert judge is not None  # `validated` calls this function only if `max_future_s` is set
             return pl.Series(judge.clock_us(times_us.to_numpy(), places[rows.to_numpy()]))
 
         good, rejected = how.validated(inside, inside["message"], arrived_us)
@@ -103,14 +105,14 @@ def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.Da
 
 
 def _by_offset(frames: Sequence[pl.DataFrame], empty: pl.DataFrame) -> pl.DataFrame:
-    """Return frames joined to one, sorted by ``offset``; the rows of one message stay in order."""
+    """Join frames and sort the rows by ``offset``; the rows of one message stay in order."""
     return pl.concat([frame for frame in frames if len(frame)] or [empty]).sort("offset", maintain_order=True)
 
 
 def _without(message: pl.Series, kept: pl.Series) -> pl.Series:
-    """Return the message of each row that was left out; a message is repeated for each such row.
+    """Return the message index of each row that was left out; an index is repeated for each such row.
 
-    ``message`` has the message of every row, ``kept`` the message of every row that was not left out.
+    ``message`` has the message index of every row, ``kept`` that of every row that was not left out.
     """
     count = message.value_counts().join(kept.value_counts(name="kept"), on="message", how="left")
     left_out = count.with_columns(pl.col("count") - pl.col("kept").fill_null(0)).filter(pl.col("count") > 0)

@@ -59,7 +59,7 @@ class Reading:
         self.consumer.close()
 
     def step(self, places: Positions) -> Step[Positions]:
-        """Return the next batches of the topic from ``places`` on; wait a limited time for messages."""
+        """Return the next batches of the topic from ``places`` on; wait for messages for a limited time."""
         if places != self.places:
             self._seek(places)
         now = dict(places)
@@ -67,7 +67,7 @@ class Reading:
             made = [*self._poll(now)]
             made += self._periodic(now, max((batch.arrived_s for batch in made), default=None))
         except BaseException:
-            self.places = None  # The polled messages are lost, so the next step must read them again.
+            self.places = None  # the polled messages are lost, so make the next step read them again
             raise
         self.places = now
         return Step(tuple(made), now, _REGISTRY_WAIT_S if self.held else 0.0)
@@ -93,7 +93,7 @@ class Reading:
         polled = self.held or self.consumer.poll(source.poll_rows, _POLL_S)
         try:
             found = [*PollValidation(source, self.decode, self.decisions).by_partition(polled)]
-        except RegistryAway:  # Hold the messages, and decode them again in the next step.
+        except RegistryAway:  # keep the messages, to decode them again in the next step
             self.held = polled
             return
         self.held = None
@@ -109,7 +109,7 @@ class Reading:
                 yield from (_addressed(batch, places) for batch in made)
 
     def _periodic(self, places: dict[str, Position], arrived_at_s: float | None) -> Iterator[Batch]:
-        """Commit offsets, announce new partitions, and advance idle partitions; each when it is due.
+        """Commit offsets, announce new partitions, and advance idle partitions, each at its own interval.
 
         ``arrived_at_s`` is the greatest timestamp (seconds since 1970) of the polled batches; None without
         batches.

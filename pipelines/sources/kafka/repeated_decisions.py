@@ -1,9 +1,9 @@
 """Store the decisions about messages that depend on the time of reading, so that a re-read repeats them.
 
-Two decisions depend on the time. The first is whether a row is in the future: its time is compared with the
-earlier of two clocks, which are the timestamp of its message (producers may set it to any time) and the wall
-clock when the row was first read. The second is whether a message has an unknown schema, because the registry
-may get the schema later.
+Two decisions depend on the time. The first is whether a row is in the future. Its time is compared with the
+earlier of two clocks: the timestamp of its message, which producers may set to any time, and the wall clock
+when the row was first read. The second is whether a message has an unknown schema, because the registry may
+get the schema later.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _LAST_MS = 1 << 52
 
 @dataclass(frozen=True)
 class PolledMessages:
-    """The offsets and timestamps of the messages of a poll, one partition after the other.
+    """The offsets and timestamps of the messages of a poll, partition by partition.
 
     Attributes:
         names: ``[p]`` names of the partitions.
-        bounds: ``[p + 1]`` index of the first message of each partition, then the number of messages.
+        bounds: ``[p + 1]`` index of the first message of each partition; at the end the number of messages.
         offsets: ``[n]`` offsets of the messages.
         arrived_us: ``[n]`` timestamps of the messages; far in the future if a message has none.
     """
@@ -41,10 +41,10 @@ class PolledMessages:
 
     @staticmethod
     def of(polled: Mapping[str, Polled]) -> PolledMessages:
-        """Join the polled messages of several partitions, which are given by the partition's name."""
+        """Join polled messages that are given by the name of their partition."""
         counts = [len(one.offsets) for one in polled.values()]
         came_ms = np.array([ms for one in polled.values() for ms in one.came_ms], np.int64)
-        # A timestamp of -1 means that the message has none. Then only the stored clock decides.
+        # A message without a timestamp has -1 here. For such a message only the stored clock decides.
         came_ms = np.where(came_ms <= 0, _LAST_MS, np.minimum(came_ms, _LAST_MS))
         return PolledMessages(
             [*polled],
@@ -54,7 +54,7 @@ class PolledMessages:
         )
 
     def partitions(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the indices of the partitions to which the messages at the indices ``places`` belong."""
+        """Return for each message index in ``places`` the index of the message's partition."""
         return np.searchsorted(self.bounds, places, side="right") - 1
 
     def each(self) -> list[tuple[str, slice]]:
@@ -69,8 +69,8 @@ class Judge:
     A row is in the future if it is more than ``max_future_s`` later than the earlier of two clocks: the
     timestamp of its message, and the stored clock of its offset, which is the wall clock of an earlier poll.
     If only the stored clock rejects a row, and this clock is not final for the row's offset, the current time
-    replaces the stored clock of the partition. The new clock is stored before the row is used, so a re-read
-    makes the same decision.
+    replaces the stored clock. The new clock is stored before the row is used, so a re-read makes the same
+    decision.
 
     Args:
         polls: the messages.
@@ -95,7 +95,7 @@ class Judge:
 
         Args:
             times_us: ``[r]`` times of the rows.
-            places: ``[r]`` index in the poll of the message of each row.
+            places: ``[r]`` for each row, the index of its message in the poll.
 
         Raises:
             OutputError: a new clock cannot be written.
@@ -113,7 +113,7 @@ class Judge:
         for partition in partitions:
             name, low, high = self.polls.names[partition], *self.polls.bounds[partition : partition + 2]
             start = max(int(self.polls.offsets[low]), self.decisions.settled(name))
-            # Never store an earlier clock, so that past decisions stay if the wall clock is set back.
+            # Never store an earlier clock, so that past decisions stay valid if the wall clock is set back.
             clock_us = max(now_us, int(self._clock_us[high - 1]))
             clocks[name] = ClockDecision(start, int(self.polls.offsets[high - 1]) + 1, clock_us)
             span = slice(low, high)
@@ -123,7 +123,7 @@ class Judge:
 
 
 def refused(polls: PolledMessages, decisions: Decisions) -> dict[int, str]:
-    """Return the reason why each refused message was refused at the first read, by its index in the poll.
+    """Return, by index in the poll, the reasons for which messages were refused at the first read.
 
     A message was refused because its schema was unknown.
     """

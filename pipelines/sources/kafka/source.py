@@ -15,7 +15,7 @@ from schemas.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class KafkaSource(KafkaTopic):
-    """Reads a topic as a `Log`; one reader reads all of its partitions.
+    """Reads all partitions of a topic as a `Log`.
 
     The log has the broker's offsets. The watermark of a partition is the time of its newest row minus the
     lateness. A watermark is computed before each row, so that it does not depend on how many messages a poll
@@ -25,7 +25,7 @@ class KafkaSource(KafkaTopic):
 
     @property
     def is_paced(self) -> bool:
-        """True, because the producers set the pace of a topic; see `Source`."""
+        """Whether rows arrive over time: True for a topic; see `Source`."""
         return True
 
     def begin(self, reached: Positions) -> Positions:
@@ -64,7 +64,7 @@ class KafkaSource(KafkaTopic):
         return _reading_of(self).step(places)
 
     def _starts(self, consumer: TopicConsumer, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:
-        """Return the offset in each partition at which a job begins to read if it does not resume."""
+        """Return the offset in each partition at which a job that does not resume begins to read."""
         if isinstance(self.start, datetime):
             return consumer.offsets_at_time([*ranges], self.start)
         return {p: high if self.start == "latest" else low for p, (low, high) in ranges.items()}
@@ -83,7 +83,7 @@ class KafkaSource(KafkaTopic):
             name = self.name(p)
             place = resumed.get(name, Position(low, shard=self.shard_of(p)))
             if name not in resumed and (slowest := furthest_us(furthest, place.shard)) is not None:
-                # Raise the watermark of a new partition, so that windows that have closed stay closed.
+                # Give a new partition the watermark of the others, so that closed windows stay closed.
                 decisions.raise_watermark(name, low, slowest)
             us = decisions.at(name, place.offset, place.watermark_us)
             places[name] = place._replace(watermark_us=us)
@@ -109,7 +109,7 @@ _open: dict[KafkaSource, Reading] = {}
 
 
 def _reading_of(source: KafkaSource) -> Reading:
-    """Return the `Reading` of a source; the first step of a job opens it, and later steps use it again."""
+    """Return the `Reading` of a source; it is opened once and cached for all steps of a job."""
     if source not in _open:
         forget()
         _open[source] = Reading(source)

@@ -1,4 +1,4 @@
-"""The settings by which a job reads a Kafka topic."""
+"""Define the settings by which a job reads a Kafka topic."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class KafkaTopic:
         folder: folder of the state table, in which the decision journal is stored.
         lateness_s: how far the watermark stays behind the newest row.
         start: ``earliest``, ``latest`` or a time: where the reading begins if no state table has offsets.
-        idle_s: seconds without a row after which a partition is idle, so that the others do not wait for it.
+        idle_s: seconds without a row after which a partition is idle; windows then close without its rows.
         group: consumer group to which the offsets are committed, for display only.
         poll_rows: maximum number of messages in one poll.
         look_s: seconds between two checks for new partitions.

@@ -19,9 +19,9 @@ _OF_CELLS = re.compile("UTF8|precision|acceptable range|whole number of days")
 def arrow_decoder(names: Names) -> Decoder:
     """Return a decoder of Arrow IPC messages.
 
-    All rows of a message have the offset of the message, so a job applies either all of them or none.
+    All rows of a message have the offset of the message, so a job applies either all rows or none.
 
-    pyarrow reads the messages, because Polars panics at Arrow types that it does not support.
+    The messages are read with pyarrow, because Polars panics at Arrow types that it does not support.
     """
 
     def decode(messages: Messages) -> list[pl.DataFrame]:
@@ -31,7 +31,7 @@ def arrow_decoder(names: Names) -> Decoder:
         for place, value in enumerate(messages.values):
             try:
                 rows = _rows(value or b"", names)
-            except Exception as error:  # For bytes that are not Arrow, pyarrow raises errors of many types.
+            except Exception as error:  # pyarrow raises many types for bytes that are not Arrow
                 bad.append(place)
                 reasons.append(f"cannot be decoded; is not an Arrow IPC stream or file ({shown(str(error))})")
                 continue
@@ -43,7 +43,7 @@ def arrow_decoder(names: Names) -> Decoder:
 
 
 def _rows(data: bytes, names: Names) -> pa.Table:
-    """Return the columns of a message that the job uses; of columns with the same name, the first counts."""
+    """Return the columns of a message that the job uses; among columns of the same name, the first counts."""
     opened = pa.ipc.open_file if data.startswith(_FILE) else pa.ipc.open_stream
     with opened(pa.py_buffer(data)) as reader:
         table = reader.read_all()

@@ -63,7 +63,7 @@ def _record(value: bytes, schemas: Schemas) -> Mapping[str, object]:
     schema = schemas(number)
     try:
         record = fastavro.schemaless_reader(io.BytesIO(value[AVRO_HEADER.size :]), schema, None)
-    except Exception as error:  # For invalid bytes, fastavro raises errors of many types.
+    except Exception as error:  # fastavro raises errors of many types for invalid bytes
         raise ValueError(f"is not a record of Avro schema {number} ({shown(str(error))})") from None
     if not isinstance(record, dict):
         raise ValueError("is not an Avro record")
@@ -73,7 +73,7 @@ def _record(value: bytes, schemas: Schemas) -> Mapping[str, object]:
 def frames_of(
     records: Sequence[Mapping[str, object]], names: Names, places: Sequence[int]
 ) -> list[pl.DataFrame]:
-    """Return records as raw frames; records with cells of different types are in different frames.
+    """Convert records to raw frames; records with cells of different types are in different frames.
 
     Args:
         records: the decoded messages.
@@ -105,7 +105,7 @@ def frames_of(
 
 
 def _cell(cell: object) -> object:
-    """Return a cell for a Polars column: lists, dicts, Decimals and UUIDs become text."""
+    """Convert a cell for a Polars column: lists, dicts, Decimals and UUIDs become text."""
     if isinstance(cell, list | dict | tuple):
         return json.dumps(cell, default=str, separators=(",", ":"))
     if isinstance(cell, Decimal):
@@ -114,7 +114,7 @@ def _cell(cell: object) -> object:
 
 
 def series_of(cells: Sequence[object]) -> pl.Series:
-    """Return the cells of a column, which have one Python type or are None, as a Polars series.
+    """Convert the cells of a column, all of one Python type or None, to a Polars series.
 
     The series holds text if no type of Polars fits all cells.
     """

@@ -15,15 +15,15 @@ from pipelines.sources.messages.field_names import Names
 def json_decoder(names: Names) -> Decoder:
     """Return a decoder of JSON objects; all cells are text, and lists and objects are JSON text.
 
-    The messages of a poll are read at once. If that fails, for example at NaN or Infinity, each message is
-    read alone, which takes twenty times as long.
+    All messages of a poll are read at once. If this fails, for example because of NaN, the messages are read
+    one by one, which takes twenty times as long.
     """
 
     def decode(messages: Messages) -> list[pl.DataFrame]:
         values = [value or b"" for value in messages.values]
         lines = b"\n".join(values)
         if lines.count(b"\n") >= len(values):
-            # A message contains line breaks. In JSON they are only between tokens, so replace them by blanks.
+            # A message contains line breaks. JSON has them only between tokens, so blanks may replace them.
             lines = b"\n".join(value.replace(b"\n", b" ") for value in values)
         try:
             frame = _read_together(lines, values[0], names)
@@ -39,9 +39,9 @@ def json_decoder(names: Names) -> Decoder:
 def _read_together(lines: bytes, first: bytes, names: Names) -> pl.DataFrame:
     """Return the fields of all messages as text columns, read in one call.
 
-    Each column may be in one of several fields, of which the first that is not null counts. If the first
-    message has the first field of every column, only these first fields are read. If a line lacks one of
-    them, all fields are read.
+    A column may have several possible fields; the first field that is not null counts. If the first message
+    has the first possible field of every column, only these fields are read. If another message lacks one of
+    them, all possible fields are read.
     """
     preferred = [fields[0] for fields in names.by_column.values()]
     if (_object(first) or {}).keys() >= {*preferred}:
@@ -78,12 +78,12 @@ def _object(message: bytes) -> dict[str, object] | None:
 
 
 def _first_of_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return the pairs of a JSON object as a dict; of pairs with the same name, the first counts."""
+    """Convert the pairs of a JSON object to a dict; among pairs with the same name, the first counts."""
     return dict(reversed(pairs))
 
 
 def _cell(value: object) -> str | None:
-    """Return a JSON value as the text that Polars would return, so that both ways of reading agree."""
+    """Convert a JSON value to the same text as Polars does, so that both ways of reading agree."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:

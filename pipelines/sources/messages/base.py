@@ -1,4 +1,4 @@
-"""Decoders: functions from messages to raw frames. Messages that a decoder cannot read are rejected."""
+"""Define decoders, which convert messages to raw frames; messages that cannot be decoded are rejected."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Messages:
 
     @staticmethod
     def of(several: Sequence[Messages]) -> Messages:
-        """Return the messages of several partitions joined, one partition after the other."""
+        """Join the messages of several partitions, partition by partition."""
         return Messages([v for m in several for v in m.values], [k for m in several for k in m.keys])
 
     def at(self, places: Sequence[int]) -> Messages:
@@ -72,11 +72,11 @@ def decoded(
     Args:
         decode: the decoder.
         messages: the messages.
-        refused: reasons, by the index of the message; these messages are not decoded, because their schemas
-            were unknown at the first read.
+        refused: the reasons why messages were refused at the first read, by the index of the message; these
+            messages are not decoded.
 
     Raises:
-        StatecastError: the decoder itself fails, whatever the messages.
+        StatecastError: the decoder fails for a reason other than the messages.
     """
     indices = range(len(messages))
     filled: Sequence[int] = indices
@@ -98,7 +98,7 @@ def _frames(decode: Decoder, messages: Messages, places: Sequence[int]) -> Itera
         frames = decode(messages.at(places))
     except StatecastError:
         raise
-    # A panic of Polars is not a subclass of Exception, so catch it, too.
+    # PanicException of Polars is not a subclass of Exception, so name it too.
     except (Exception, pl.exceptions.PanicException) as error:
         if len(places) == 1:
             yield problems(places, [f"cannot be decoded; {shown(str(error) or type(error).__name__)}"])
@@ -115,7 +115,7 @@ def _frames(decode: Decoder, messages: Messages, places: Sequence[int]) -> Itera
 
 
 def problems(places: Sequence[int], reasons: Sequence[str], kind: str = UNDECODABLE) -> pl.DataFrame:
-    """Return a raw frame with one row and its reason for each message that cannot be decoded."""
+    """Return a raw frame with one row for each message that cannot be decoded; ``problem`` is the reason."""
     nulls = pl.Series([None] * len(places), dtype=pl.String)
     return pl.DataFrame(
         {
@@ -128,7 +128,7 @@ def problems(places: Sequence[int], reasons: Sequence[str], kind: str = UNDECODA
 
 
 def alike(frames: Iterable[pl.DataFrame]) -> list[pl.DataFrame]:
-    """Join the frames that have the same columns and types; return one frame for each such group."""
+    """Join frames with the same columns and types; return one frame for each set of columns and types."""
     by_schema: dict[tuple[tuple[str, pl.DataType], ...], list[pl.DataFrame]] = {}
     for frame in frames:
         by_schema.setdefault(tuple(frame.schema.items()), []).append(frame)
@@ -136,6 +136,6 @@ def alike(frames: Iterable[pl.DataFrame]) -> list[pl.DataFrame]:
 
 
 def shown(text: str) -> str:
-    """Return a text as one line of at most 100 characters; the end of a longer line is cut off."""
+    """Return a text as one line; if it is longer than 100 characters, its end is cut off."""
     line = " ".join(text.split())
     return line if len(line) <= 100 else line[:97] + "..."

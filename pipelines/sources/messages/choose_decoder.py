@@ -21,7 +21,7 @@ from schemas.observations import SCHEMA, optional_columns
 
 @dataclass(frozen=True)
 class DecoderSpec:
-    """The settings of a decoder. Workers receive the settings and make the decoder from them.
+    """The settings of a decoder; each worker receives the settings and creates the decoder from them.
 
     Attributes:
         kind: ``json``, ``avro``, ``arrow``, or ``module:function`` of the user's own `Decoder`.
@@ -108,7 +108,7 @@ def own_decoder(name: str) -> Decoder:
 
 def _with_keys(decode: Decoder) -> Decoder:
     def with_keys(messages: Messages) -> list[pl.DataFrame]:
-        # If a key is not text in UTF-8, all keys stay Binary.
+        # Convert keys to text. If a key is not UTF-8, all keys stay Binary.
         keys = pl.Series("series_id", messages.keys, pl.Binary)
         with suppress(pl.exceptions.PolarsError):
             keys = keys.cast(pl.String)

@@ -18,7 +18,7 @@ class Names:
     """The names of the message fields that a job reads.
 
     Attributes:
-        by_column: for each column of a raw frame, the fields that may hold it; the first that is not null
+        by_column: for each column of a raw frame, its possible fields; the first field that is not null
             counts.
         parts: the columns whose joined names are the series id; () if one column holds the series id.
     """
@@ -28,7 +28,7 @@ class Names:
 
     @staticmethod
     def of(columns: Columns, series_in_key: bool) -> Names:
-        """Return the field names that a job's data section sets, and usual names for the other columns.
+        """Return the field names from a job's settings; columns without a setting get the usual names.
 
         ``series_in_key``: no field is read for ``series_id``, because the key of the message holds it.
         """
@@ -54,7 +54,7 @@ class Names:
         return list(dict.fromkeys(name for names in self.by_column.values() for name in names))
 
     def chosen(self, frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
-        """Return a raw frame with the columns that the job reads, chosen from the fields of messages.
+        """Return a raw frame of messages, in which each column is chosen from its possible fields.
 
         Args:
             frame: a column for each field that exists.

@@ -38,7 +38,7 @@ class Kept(Protocol):
 
 @dataclass
 class _Failure:
-    """Why a request to the registry failed, and from when on it may be repeated."""
+    """A failed request to the registry: the reason, and the time from which it may be repeated."""
 
     reason: str
     wait_s: float
@@ -47,11 +47,11 @@ class _Failure:
 
 @dataclass
 class RegistrySchemas:
-    """A function that returns the Avro schema with a given id, from a schema registry.
+    """Callable object that fetches the Avro schema with a given id from a schema registry, and caches it.
 
-    A schema that the registry does not have is requested again after waits that double. A registry that does
-    not answer raises `RegistryAway` for ``patience_s`` seconds; after that, its schemas are unknown until a
-    later request succeeds.
+    If the registry lacks a schema, the schema is requested again after waits that double. If the registry
+    does not answer, a call raises `RegistryAway` for ``patience_s`` seconds. After that, a call raises
+    `SchemaUnknown` until a later request succeeds.
 
     Attributes:
         url: address of the registry.
@@ -90,7 +90,7 @@ class RegistrySchemas:
         now_s, failure = self.clock(), self._unknown.get(number)
         if failure is not None and now_s < failure.until_s:
             raise SchemaUnknown(failure.reason)
-        # The registry did not answer before, so do not ask it again yet.
+        # The last request was not answered, so do not send another one yet.
         if self._away is not None and now_s < self._away.until_s:
             raise self._not_there(now_s)
         try:
@@ -116,7 +116,7 @@ class RegistrySchemas:
     def _not_there(self, now_s: float) -> Exception:
         """Return the error to raise while the registry does not answer.
 
-        It is `RegistryAway` for the first ``patience_s`` seconds, and `SchemaUnknown` after that.
+        The error is `RegistryAway` for the first ``patience_s`` seconds, and `SchemaUnknown` after that.
         """
         assert self._away is not None
         if now_s - self._away_since_s < self.patience_s:
@@ -125,7 +125,7 @@ class RegistrySchemas:
 
 
 def _again(before: _Failure | None, reason: str, now_s: float, first_s: float) -> _Failure:
-    """Return a failed request, to be repeated after ``first_s``, or twice the wait after ``before``."""
+    """Return a new failure; its wait is ``first_s``, or twice the wait of the failure ``before``."""
     wait_s = first_s if before is None else min(2 * before.wait_s, max(_LONGEST_S, first_s))
     return _Failure(reason, wait_s, now_s + wait_s)
 
@@ -139,7 +139,7 @@ def _text(answer: Any) -> str:
 def _parsed(number: int, text: str) -> Any:
     try:
         return fastavro.parse_schema(json.loads(text))
-    except Exception as error:  # For invalid schemas, fastavro raises errors of many types.
+    except Exception as error:  # fastavro raises errors of many types for invalid schemas
         raise SchemaUnknown(
             f"schema {number} is not an Avro schema ({' '.join(str(error).split())[:100]})"
         ) from None

@@ -148,7 +148,7 @@ def test_shards_of_a_keyed_topic_keep_their_partitions(tmp_path: Path) -> None:
     state_table.write(folder, shards_after_five_windows(2))
     for resume in (True, False):
         with pytest.raises(
-            DataError, match=r"state: its series belong to shards by their names, and .*= false"
+            DataError, match=r"state: this table assigns series to shards by series id, but .*= false"
         ):
             begin_and_read_offsets(2, folder, resume)
     assert state_table.read_series_shards(folder) == {name: shard_of(name, 2) for name in NAMES}
