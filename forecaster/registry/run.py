@@ -135,7 +135,8 @@ class Run:
         with self.notice_on_error(path):
             figure = draw()
             # The method `savefig` would draw the figure twice, the first time only for its layout.
-            self._write_and_log(path, lambda file: FigureCanvasAgg(figure).print_png(str(file)))
+            canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
+            self._write_and_log(path, lambda file: canvas.print_png(str(file)))
 
     def log_file(self, file: Path, path: str = "") -> None:
         """Store a file among the run's files, in the folder ``path``."""

@@ -142,7 +142,8 @@ def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats3
     np.subtract(actual, error, out=error)
     error[np.isnan(error)] = 0.0
     np.clip(error, -_LARGEST_ERROR, _LARGEST_ERROR, out=error)
-    return np.copysign(np.log1p(np.abs(error)), error).transpose(1, 2, 0)
+    signed: Floats32 = np.copysign(np.log1p(np.abs(error)), error)
+    return signed.transpose(1, 2, 0)
 
 
 def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
