@@ -222,8 +222,8 @@ def _quarantined(
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
     # A row is rejected if the reader reported a problem, or if a cell fails the schema.
-    # Each cause is an expression that is True for the rejected rows, the name of the faulty column
-    # ("" if the whole row is faulty), and the faults that these rows can have.
+    # A cause has three parts: an expression that is True for the rejected rows, a column, and its faults.
+    # The column is "" if the whole row is faulty.
     causes: list[tuple[pl.Expr, str, list[Fault]]] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:

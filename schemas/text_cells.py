@@ -84,7 +84,7 @@ def names(cells: pl.Series) -> pl.Series:
 
 
 def joined_names(parts: Sequence[pl.Series]) -> pl.Series:
-    """Join the names of several columns with "/", String ``[n]``; null if one of the names is missing.
+    """Join the names in the cells of each row with "/", String ``[n]``; null if one of the names is missing.
 
     A "/" inside a name is written as ``%2F``, so that different names never become the same one.
     """
@@ -120,8 +120,7 @@ def _times(cells: pl.Series) -> pl.Series:
     ticks = cells.to_physical().cast(pl.Int64)
     unit = cells.dtype.time_unit if isinstance(cells.dtype, pl.Datetime) else "days"
     most = _YEARS_D if unit == "days" else min(_YEARS_S * _TICKS[unit], 2**63 - 1)
-    # The abs() of the smallest int64 overflows to a negative number, which is not greater than ``most``.
-    # To find this int64, the second comparison does not use abs().
+    # The abs() of the smallest int64 overflows to a negative number, so ``ticks < -most`` is compared, too.
     outside = (ticks.abs() > most) | (ticks < -most)
     if not outside.any():
         return cells.cast(pl.String)

@@ -178,7 +178,7 @@ def _list(folder: Location) -> list[ForecastFile]:
 
 
 def _newest(files: list[ForecastFile]) -> Iterator[ForecastFile]:
-    """Yield the files with the newest three last windows; for each window, the last written file is first."""
+    """Yield the files that end at one of the newest three window ends, the newest end and file first."""
     lasts = dict.fromkeys(file.last for file in files)
     for last in [*lasts][:3]:
         yield from _last_written_first([file for file in files if file.last == last])

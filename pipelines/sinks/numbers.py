@@ -285,7 +285,7 @@ def read_shards(folder: Location) -> list[ShardNumbers]:
     """Return the last numbers of each shard that has published numbers."""
     found = []
     for path in _files(folder):
-        # Skip an unreadable file, and a file of another version, because the shard publishes again soon.
+        # Skip a file that is unreadable or of another Statecast version: its shard soon publishes a new one.
         with suppress(FileNotFoundError, ValueError):
             found.append(_ADAPTER.validate_json(path.read_bytes()))
     return found
