@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,6 +18,9 @@ LISTED: Final = 20
 
 SILENT_WINDOWS: Final = 3
 """A live series counts as silent if it has no row in this many windows."""
+
+_ROLES: Final = (IN_USE := "in use", SHADOW := "shadow", EARLIER := "earlier")
+_SILENT: Final = {"series_id": pl.String, "windows": pl.Int64, "since_us": pl.Int64}
 
 
 def numbers_of(published: Sequence[ShardNumbers], shards: Sequence[ShardSeries]) -> JobNumbers:
@@ -56,7 +59,6 @@ def as_json(numbers: JobNumbers, now_s: float) -> dict[str, Any]:
         "watermark": text_of(numbers.watermark_us),
         "watermark_lag_s": numbers.watermark_lag_s(now_s),
         "latency_ms": _latencies(numbers),
-        "versions": versions(counts),
         "drift": [
             {"input": name, "index": drift.index, "series_id": drift.worst_series, "worst": drift.worst_index}
             for name, drift in numbers.drift.items()
@@ -64,18 +66,30 @@ def as_json(numbers: JobNumbers, now_s: float) -> dict[str, Any]:
     }
 
 
-def versions(counts: Counts) -> list[dict[str, Any]]:
-    """Return the scores of the forecasts of each model version at each horizon, for the page."""
+def versions(counts: Counts, in_use: Sequence[str], shadows: Collection[str]) -> list[dict[str, Any]]:
+    """Return the scores of the forecasts of each model version at each horizon, for the page.
+
+    Args:
+        counts: the counts of a job.
+        in_use: the model versions in use; they come first.
+        shadows: the versions that forecast as a shadow.
+    """
+    roles = {
+        version: IN_USE if version in in_use else SHADOW if version in shadows else EARLIER
+        for version in counts.scores
+    }
+    by_role = sorted(counts.scores.items(), key=lambda item: _ROLES.index(roles[item[0]]))
     return [
         {
             "version": version,
+            "role": roles[version],
             "horizon": horizon,
             "scored": sums.scored,
             "mase": sums.mase,
             "bias": sums.bias,
             "coverage": sums.coverage,
         }
-        for version, by_horizon in counts.scores.items()
+        for version, by_horizon in by_role
         for horizon, sums in sorted(by_horizon.items())
     ]
 
@@ -93,20 +107,22 @@ def silent_series(shards: Sequence[ShardSeries]) -> dict[str, Any]:
         dicts of ``series_id``, ``windows`` without a row, and ``since``, the end of the last window with a
         row.
     """
-    parts = []
+    count, parts = 0, [pl.DataFrame(schema=_SILENT)]
     for one in shards:
         rows = np.flatnonzero(one.live & (one.silent >= SILENT_WINDOWS))
+        count += len(rows)
+        # If the source has stopped, all series are silent: read the ids of the listed ones only.
+        rows = rows[np.argsort(-one.silent[rows], kind="stable")[:LISTED]]
         since_us = one.freq.end_us(one.clock[rows] - one.silent[rows])
         ids = one.ids.gather(rows).cast(pl.String)
         parts.append(pl.DataFrame({"series_id": ids, "windows": one.silent[rows], "since_us": since_us}))
-    found = pl.concat(parts) if parts else pl.DataFrame({"windows": [], "series_id": []})
-    longest = found.sort(["windows", "series_id"], descending=[True, False]).head(LISTED)
+    longest = pl.concat(parts).sort(["windows", "series_id"], descending=[True, False]).head(LISTED)
     listed = [
         {"series_id": row["series_id"], "windows": row["windows"], "since": text_of(row["since_us"])}
         for row in longest.iter_rows(named=True)
     ]
     retired = sum(len(one.ids) - int(one.live.sum()) for one in shards)
-    return {"count": len(found), "retired": retired, "series": listed}
+    return {"count": count, "retired": retired, "series": listed}
 
 
 def most_alarms(alarms: pl.DataFrame) -> list[dict[str, Any]]:

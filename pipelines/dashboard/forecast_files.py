@@ -1,4 +1,4 @@
-"""Read forecasts of one series, and the alarms of all series, from the newest forecast files.
+"""Read forecasts of one series from the newest forecast files.
 
 The name of a forecast file contains its windows and its shard (`pipelines.sinks.files`). So the files with a
 series and an issue time are found by their names.
@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import polars as pl
@@ -20,28 +19,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from forecaster.time.frequency import Frequency
-from pipelines.dashboard.changed_files import ChangedFiles
 from pipelines.sinks.files import FORECASTS, compact_time, read_lines
 from pipelines.storage import Location, open_parts, source_of, store_of
 from schemas.errors import DataError, one_line
-
-ALARM_FILES: Final = 512
-"""Alarms are read from this many of the newest forecast files."""
-
-FILES_AT_ONCE: Final = 64
-"""Largest number of files that one call reads, so that a page of a large folder appears soon."""
 
 _STORE_LISTED_EVERY_S = 15.0
 _SETTLED_NS = 1_000_000_000
 _ROWS_AT_ONCE = 1024
 _NAME = re.compile(
-    r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-(.+?)-r(\d+)(?:-.+-\d{15})?-shard-(\d+)-of-(\d+)\.(?:parquet|jsonl)"
+    r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-(.+?)-r(\d+)(?:-.+-(\d{15}))?-shard-(\d+)-of-(\d+)\.(?:parquet|jsonl)"
 )
-_ALARM_COLUMNS = ("series_id", "issued_at", "p_value", "alarm")
 
 
 class ForecastFile(NamedTuple):
-    """A forecast file, and the windows, model version and shard that its name contains.
+    """A forecast file, and the windows, model version, revision and shard that its name contains.
 
     Attributes:
         last, first: end of its last and first window, as text that sorts by time, such as
@@ -49,6 +40,8 @@ class ForecastFile(NamedTuple):
         model_version: version of the model.
         shard, of: number of the shard, and number of shards.
         path: the file.
+        revision: the largest revision of the forecasts in the file; 0 for first forecasts.
+        offset: offset of the first late row that changed the forecasts; 0 for first forecasts.
     """
 
     last: str
@@ -57,6 +50,16 @@ class ForecastFile(NamedTuple):
     shard: int
     of: int
     path: Location
+    revision: int = 0
+    offset: int = 0
+
+    @staticmethod
+    def parse(path: Location) -> ForecastFile | None:
+        """Return the forecast file with the name of ``path``; None for the name of another file."""
+        if (name := _NAME.fullmatch(path.name)) is None:
+            return None
+        first, last, version, revision, offset, shard, of = name.groups()
+        return ForecastFile(last, first, version, int(shard), int(of), path, int(revision), int(offset or 0))
 
     def may_hold(self, series_id: str, known: tuple[int, int] | None) -> bool:
         """Return whether the file belongs to the shard of a series, so that it may contain the series.
@@ -75,19 +78,14 @@ class ForecastFiles:
 
     Args:
         output: output folder.
+        part: the folder in it; ``forecasts-shadow`` has the forecasts of a shadow.
     """
 
-    def __init__(self, output: Location) -> None:
-        self._folder = output / FORECASTS
+    def __init__(self, output: Location, part: str = FORECASTS) -> None:
+        self._folder = output / part
         self._listed: list[ForecastFile] = []
         self._listed_s, self._listed_ns, self._changed_ns = float("-inf"), 0, 0
-        self._alarms: ChangedFiles[pl.DataFrame] = ChangedFiles(_read_alarms)
         self._one = lru_cache(maxsize=256)(_read_one)
-
-    @property
-    def errors(self) -> list[str]:
-        """One line for each forecast file that the last call of `alarms` could not read."""
-        return self._alarms.errors
 
     def newest_first(self) -> list[ForecastFile]:
         """Return the forecast files, sorted by their last window, the newest first."""
@@ -106,24 +104,6 @@ class ForecastFiles:
         # List the folder again if it has just changed,
         # because a second change within one tick of the disk's clock does not change its time.
         return self._changed_ns == before_ns and self._listed_ns - before_ns > _SETTLED_NS
-
-    def alarms(self) -> tuple[pl.DataFrame, str | None, int]:
-        """Return the alarms in the newest forecast files; each call reads a limited number of new files.
-
-        Returns:
-            ``series_id``, ``issued_at`` and ``p_value`` of each alarm; the end of the first window that was
-            read, or None without files; the number of files that are left for later calls.
-
-        Raises:
-            DataError: a file is unreadable.
-        """
-        files = self.newest_first()[:ALARM_FILES]
-        frames = self._alarms.read((file.path for file in files), FILES_AT_ONCE)
-        if not frames:
-            return _no_alarms(), None, 0
-        read = files[: max(len(files) - self._alarms.unread, 1)]
-        alarms = pl.concat([_no_alarms(), *frames]).unique(["series_id", "issued_at"])
-        return alarms, min(file.first for file in read), self._alarms.unread
 
     def fans(
         self, series_id: str, known: tuple[int, int] | None, freq: Frequency, count: int
@@ -169,11 +149,7 @@ class ForecastFiles:
 
 
 def _list(folder: Location) -> list[ForecastFile]:
-    found = []
-    for path in folder.glob("*"):
-        if name := _NAME.fullmatch(path.name):
-            first, last, version, _, shard, of = name.groups()
-            found.append(ForecastFile(last, first, version, int(shard), int(of), path))
+    found = [file for path in folder.glob("*") if (file := ForecastFile.parse(path)) is not None]
     return sorted(found, key=lambda file: (file.last, file.path.name), reverse=True)
 
 
@@ -185,38 +161,17 @@ def _newest(files: list[ForecastFile]) -> Iterator[ForecastFile]:
 
 
 def _last_written_first(files: list[ForecastFile]) -> Iterator[ForecastFile]:
-    """Sort forecast files of one window: the last written file is first, because it replaces the others."""
+    """Return forecast files of one window, the one written last first, because it replaces the others.
+
+    Object stores give whole seconds. Of files of one second, a later late row gives the later revision.
+    """
     if len(files) < 2:
         return iter(files)
-    return iter(sorted(files, key=lambda file: store_of(file.path).written_ns(), reverse=True))
 
+    def written(file: ForecastFile) -> tuple[int, bool, int]:
+        return store_of(file.path).written_ns(), file.revision > 0, file.offset
 
-def time_of(compact: str) -> datetime:
-    """Parse the time in the name of a file, such as ``20130101T000000Z``."""
-    return datetime.strptime(compact, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-
-
-def _no_alarms() -> pl.DataFrame:
-    return pl.DataFrame(
-        schema={"series_id": pl.String, "issued_at": pl.Datetime("us", "UTC"), "p_value": pl.Float64}
-    )
-
-
-def _read_alarms(path: Location) -> pl.DataFrame:
-    """Return the alarms in a forecast file."""
-    try:
-        if path.suffix == ".jsonl":
-            frame = read_lines(source_of(path))
-        else:
-            with open_parts(path) as file:
-                frame = pl.DataFrame(pq.ParquetFile(file).read(columns=[*_ALARM_COLUMNS]))
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged(path, error) from error
-    if "alarm" not in frame.columns:  # files of early versions of Statecast have no alarms
-        return _no_alarms()
-    return frame.filter(pl.col("alarm")).select(_no_alarms().columns)
+    return iter(sorted(files, key=written, reverse=True))
 
 
 def _read_one(file: ForecastFile, at_ns: int, series_id: str, issued_us: int | None) -> dict[str, Any] | None:
@@ -238,14 +193,14 @@ def _read_one(file: ForecastFile, at_ns: int, series_id: str, issued_us: int | N
     except FileNotFoundError:
         raise
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     if found is None:
         return None
     return {"issued_us": found[0], "model_version": file.model_version, "forecast": found[1]}
 
 
 def _row_of_lines(source: Any, series_id: str, issued_us: int | None) -> tuple[int, list[Any]] | None:
-    rows = read_lines(source).filter(pl.col("series_id") == series_id)
+    rows = read_lines(source, pl.col("series_id") == series_id)
     rows = rows.with_columns(pl.col("issued_at").to_physical()).sort("issued_at")
     if issued_us is not None:
         rows = rows.filter(pl.col("issued_at") == issued_us)
@@ -277,5 +232,6 @@ def _row_of_parquet(
     return None
 
 
-def _damaged(path: Location, error: BaseException) -> DataError:
+def damaged(path: Location, error: BaseException) -> DataError:
+    """Return the error for a forecast file that cannot be read."""
     return DataError(f"{path}: not a readable file of forecasts ({one_line(error)}): delete it")

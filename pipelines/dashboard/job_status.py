@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
-from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-import psutil
-
+from forecaster.process_start import is_running
 from pipelines.sinks.files import PARTS
 from pipelines.state import state_table
 from pipelines.storage import Location, markers, store_of
@@ -46,11 +43,12 @@ def job_status(output: Location) -> JobStatus:
         return JobStatus("absent", f"{output} does not exist; this page shows it when a job has created it")
     if not is_output(output):
         return JobStatus("absent", f"{output} holds no output yet; this page shows it when a job writes it")
-    lock = folder / markers.LOCK
-    process = _process(lock)
-    if process is None:
+    try:
+        record = json.loads((folder / markers.LOCK).read_text())
+        process, started = int(record["pid"]), float(record["started_after_boot_s"])
+    except (OSError, ValueError, KeyError, TypeError):  # no job, or it has not written its process id yet
         return JobStatus("not running", _end_text(output))
-    if not _is_running(process, lock):
+    if not is_running(process, started):
         text = f"its process {process} has ended without a last snapshot; --resume continues a stream"
         return JobStatus("not running", text)
     what = "a backfill" if (folder / markers.BACKFILL).is_dir() else "a job"
@@ -71,18 +69,3 @@ def _status_in_store(output: Location) -> JobStatus:
 
 def _end_text(output: Location) -> str:
     return "the job has ended" if any(output.glob(markers.ENDED_SHARDS)) else "no job is running here"
-
-
-def _is_running(process: int, lock: Path) -> bool:
-    """Return whether the process that wrote the lock file still runs; a later process may have its id."""
-    try:
-        return psutil.Process(process).create_time() <= lock.stat().st_mtime + 1
-    except (psutil.Error, OSError):
-        return False
-
-
-def _process(lock: Path) -> int | None:
-    """Return the process id in a lock file; None if there is no readable lock file."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads(lock.read_text())["pid"])
-    return None

@@ -14,11 +14,13 @@ from typing import Any, Final, TypeVar
 import polars as pl
 
 from pipelines.dashboard import fleet
+from pipelines.dashboard.alarms import AlarmReader
 from pipelines.dashboard.changed_files import ChangedFiles
-from pipelines.dashboard.forecast_files import ForecastFiles, time_of
+from pipelines.dashboard.forecast_files import ForecastFiles
 from pipelines.dashboard.job_status import is_output, job_status
+from pipelines.dashboard.series_search import SeriesSearch
 from pipelines.dashboard.snapshots import ShardSeries, Snapshots
-from pipelines.sinks.files import LATE
+from pipelines.sinks.files import LATE, SHADOW
 from pipelines.sinks.numbers import read_shards
 from pipelines.storage import Location, markers, open_parts, store_of
 from schemas.errors import DataError, StatecastError
@@ -28,7 +30,6 @@ FANS: Final = 3
 
 _LATE_FILES = 32
 _STORE_READ_EVERY_S = 10.0
-_MOST_FOUND = 50
 
 T = TypeVar("T")
 
@@ -62,7 +63,9 @@ class OutputView:
 
     def __init__(self, output: Location) -> None:
         self.output = output
-        self._snapshots, self._forecasts = Snapshots(output), ForecastFiles(output)
+        self._snapshots, self._search = Snapshots(output), SeriesSearch()
+        self._forecasts, self._shadow = ForecastFiles(output), ForecastFiles(output, SHADOW)
+        self._alarms = AlarmReader(self._forecasts)
         self._late: ChangedFiles[pl.DataFrame] = ChangedFiles(_read_lateness)
         self._lock = threading.Lock()
         self._fleet: dict[str, Any] = {}
@@ -87,16 +90,18 @@ class OutputView:
         if not published and not shards:  # the first backfill publishes in its hidden folder
             published = _read_or_note(lambda: read_shards(self.output / markers.BACKFILL), notes) or []
         numbers = fleet.numbers_of(published, shards)
+        models = fleet.model_versions(numbers, shards)
         return {
             "output": str(self.output),
             "status": status.status if status else "absent",
             "status_text": status.text if status else "",
             "read_at": fleet.text_of(int(time.time() * 1e6)),
             **fleet.as_json(numbers, time.time()),
-            "models": fleet.model_versions(numbers, shards),
+            "models": models,
+            "versions": fleet.versions(numbers.counts, models, self._shadows(shards, notes)),
             "model_notice": numbers.model_notice,
             "lateness_s": self._lateness(notes),
-            "alarms": self._alarms(notes),
+            "alarms": self._alarms_of_fleet(notes),
             "silent": fleet.silent_series(shards) | {"least_windows": fleet.SILENT_WINDOWS},
             "notes": [*dict.fromkeys(notes)],
         }
@@ -108,21 +113,8 @@ class OutputView:
         """
         with self._lock:
             notes: list[str] = []
-            shards = self._read_shards(notes)
-            ids = [shard.ids.cast(pl.String) for shard in shards]
-            every = pl.concat(ids) if ids else pl.Series("series_id", [], pl.String)
-        lower = every.str.to_lowercase()
-        found = every.filter(lower.str.contains(text.lower(), literal=True)) if text else every
-        begins = found.str.to_lowercase().str.starts_with(text.lower())
-        ranked = pl.DataFrame({"id": found, "begins": begins}).sort(
-            ["begins", "id"], descending=[True, False]
-        )
-        return {
-            "count": len(found),
-            "of": len(every),
-            "ids": ranked["id"].head(_MOST_FOUND).to_list(),
-            "notes": notes,
-        }
+            found = self._search.find(self._read_shards(notes), text)
+            return {**found._asdict(), "notes": notes}
 
     def series(self, series_id: str) -> dict[str, Any]:
         """Return the values, forecasts and alarms of one series; times are the starts of windows, in UTC."""
@@ -132,7 +124,6 @@ class OutputView:
             own = next((one for one in shards if one.row_of(series_id) is not None), None)
             found = _read_or_note(lambda: self._snapshots.values(series_id), notes) if own else None
             start_us, values = found if found is not None else ((), ())
-            fans = _read_or_note(lambda: self._fans(series_id, own), notes) if own else None
             if own is None and shards:
                 notes.append(f"no series has the id {series_id}")
             if own is not None and found is not None and not len(values):
@@ -142,7 +133,8 @@ class OutputView:
                 "time": [fleet.text_of(int(us)) for us in start_us],
                 "value": [float(value) for value in values],
                 "window_s": own.freq.nominal_s if own else None,
-                "fans": fans or [],
+                "fans": _fans(self._forecasts, series_id, own, notes),
+                "shadow_fans": _fans(self._shadow, series_id, own, notes),
                 "alarms": self._alarms_of(series_id, own, notes),
                 "notes": [*dict.fromkeys(notes)],
             }
@@ -152,43 +144,30 @@ class OutputView:
         notes += self._snapshots.errors
         return shards
 
-    def _fans(self, series_id: str, own: ShardSeries) -> list[dict[str, Any]]:
-        freq, place = own.freq, (own.shard.number, own.shard.of)
-        fans = []
-        for fan in self._forecasts.fans(series_id, place, freq, FANS):
-            steps = fan["forecast"]
-            first = freq.window_of(fan["issued_us"])
-            fans.append(
-                {
-                    "issued_at": fleet.text_of(fan["issued_us"]),
-                    "model_version": fan["model_version"],
-                    "time": [fleet.text_of(freq.start_us(first + step["horizon"] - 1)) for step in steps],
-                    "quantiles": {
-                        name: [step[name] for step in steps] for name in steps[0] if name != "horizon"
-                    },
-                }
-            )
-        return fans
+    def _shadows(self, shards: list[ShardSeries], notes: list[str]) -> set[str]:
+        """Return the versions of the shadow in the snapshots, and of all shadows that have written files."""
+        files = _read_or_note(self._shadow.newest_first, notes) or []
+        now = {one.shard.shadow.model_version for one in shards if one.shard.shadow is not None}
+        return now | {file.model_version for file in files}
 
-    def _alarms(self, notes: list[str]) -> dict[str, Any]:
-        found = _read_or_note(self._forecasts.alarms, notes)
-        notes += self._forecasts.errors
+    def _alarms_of_fleet(self, notes: list[str]) -> dict[str, Any]:
+        found = _read_or_note(self._alarms.read, notes)
+        notes += self._alarms.errors
         if found is None:
             return {"total": 0, "since": None, "unread_files": 0, "series": []}
-        alarms, since, unread = found
         return {
-            "total": len(alarms),
-            "since": None if since is None else f"{time_of(since):%Y-%m-%d %H:%M:%S}",
-            "unread_files": unread,
-            "series": fleet.most_alarms(alarms),
+            "total": len(found.rows),
+            "since": None if found.since is None else f"{found.since:%Y-%m-%d %H:%M:%S}",
+            "unread_files": found.unread,
+            "series": fleet.most_alarms(found.rows),
         }
 
     def _alarms_of(self, series_id: str, own: ShardSeries | None, notes: list[str]) -> list[dict[str, Any]]:
         """Return the alarms of a series, each with the start of its window and the p-value of its value."""
-        found = _read_or_note(self._forecasts.alarms, notes) if own else None
+        found = _read_or_note(self._alarms.read, notes) if own else None
         if found is None or own is None:
             return []
-        rows = found[0].filter(pl.col("series_id") == series_id).sort("issued_at")
+        rows = found.rows.filter(pl.col("series_id") == series_id).sort("issued_at")
         freq, ends_us = own.freq, rows["issued_at"].to_physical().to_list()
         starts = [fleet.text_of(freq.start_us(freq.window_of(us) - 1)) for us in ends_us]
         return [{"time": at, "p_value": p} for at, p in zip(starts, rows["p_value"].to_list(), strict=True)]
@@ -220,6 +199,27 @@ def _read_or_note(read: Callable[[], T], notes: list[str]) -> T | None:
     except StatecastError as error:
         notes.append(str(error))
     return None
+
+
+def _fans(
+    files: ForecastFiles, series_id: str, own: ShardSeries | None, notes: list[str]
+) -> list[dict[str, Any]]:
+    """Return the newest forecasts of a series for its chart; an empty list if there are none."""
+    if own is None:
+        return []
+    freq, place = own.freq, (own.shard.number, own.shard.of)
+    fans = []
+    for fan in _read_or_note(lambda: files.fans(series_id, place, freq, FANS), notes) or []:
+        steps, first = fan["forecast"], freq.window_of(fan["issued_us"])
+        fans.append(
+            {
+                "issued_at": fleet.text_of(fan["issued_us"]),
+                "model_version": fan["model_version"],
+                "time": [fleet.text_of(freq.start_us(first + step["horizon"] - 1)) for step in steps],
+                "quantiles": {name: [step[name] for step in steps] for name in steps[0] if name != "horizon"},
+            }
+        )
+    return fans
 
 
 def _offset_text(path: Location) -> str:

@@ -155,10 +155,16 @@ def _ring(folder: Location, name: str, row: int) -> Floats:
             parquet = pq.ParquetFile(file)
             if _RING not in parquet.schema_arrow.names:
                 return np.empty(0)
-            for rows in parquet.iter_batches(_ROWS_AT_ONCE, columns=[_RING]):
-                if row < rows.num_rows:
-                    return np.asarray(rows.column(0)[row].values.to_numpy(zero_copy_only=False), np.float64)
-                row -= rows.num_rows
+            for group in range(parquet.num_row_groups):
+                if row >= (count := parquet.metadata.row_group(group).num_rows):
+                    row -= count
+                    continue
+                # Early versions of Statecast wrote one large row group, so read a few rows at a time.
+                for rows in parquet.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[_RING]):
+                    if row < rows.num_rows:
+                        ring = rows.column(0)[row].values.to_numpy(zero_copy_only=False)
+                        return np.asarray(ring, np.float64)
+                    row -= rows.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(unreadable(path, error)) from error
     raise DataError(f"{path}: was replaced while it was read: read it again")

@@ -38,6 +38,7 @@ SHADOW = "forecasts-shadow"  # folder of a shadow's forecasts
 PARTS = (FORECASTS, FLAT, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
+_ROWS_OF_A_GROUP = 16_384
 _LONGEST_STEM = 100  # most characters of the first part of a file name; most disks allow 255 bytes
 _BLOCK = r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-"
 _REVISED = re.compile(_BLOCK + r".+?-r[1-9]\d*-(.+)-(\d{15})-shard-\d+-of-\d+\.(?:parquet|jsonl|csv)")
@@ -214,12 +215,15 @@ def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:
     """Write a frame into a file, as Parquet or as JSON lines.
 
     The Parquet file is not compressed. Compression would save only a sixth of the bytes, because the digits
-    of forecasts are nearly random, and it would take half of the writing time.
+    of forecasts are nearly random, and it would take half of the writing time. The file has small row groups,
+    so that a reader of one series reads few forecasts of other series.
     """
     if format_ == "jsonl":
         frame.write_ndjson(path)
     else:
-        frame.write_parquet(path, compression="uncompressed", statistics=False)
+        frame.write_parquet(
+            path, compression="uncompressed", statistics=False, row_group_size=_ROWS_OF_A_GROUP
+        )
 
 
 def read_forecasts(folder: Location, part: str = FORECASTS, *, all_revisions: bool = False) -> pl.DataFrame:
@@ -297,13 +301,19 @@ def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
     return frames
 
 
-def read_lines(file: Target) -> pl.DataFrame:
+def read_lines(file: Target, only: pl.Expr | None = None) -> pl.DataFrame:
     """Read a file of forecasts in JSON lines as a forecast frame.
+
+    Args:
+        file: the file.
+        only: condition on the columns of the file; only the rows that meet it are kept in memory. None keeps
+            all rows.
 
     Raises:
         PolarsError: the file is not readable.
     """
-    frame = pl.read_ndjson(file)
+    lines = pl.scan_ndjson(file)
+    frame = (lines if only is None else lines.filter(only)).collect()
     nested_fields = frame.select("forecast").explode("forecast").unnest("forecast").columns
     names = [name for name in nested_fields if name != "horizon"]
     nested = pl.List(pl.Struct({"horizon": pl.Int16, **dict.fromkeys(names, pl.Float64)}))

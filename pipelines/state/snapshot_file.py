@@ -33,6 +33,7 @@ _RUN: Final = b"statecast.run"  # metadata key: the id of the run that took the 
 # Metadata key: the time at which the snapshot was written, before any run took it over.
 _FIRST_WRITTEN: Final = b"statecast.first_written_ns"
 _CHUNK_BYTES: Final = 4 << 20
+_ROWS_OF_A_GROUP: Final = 8192  # Small, so that a reader of one series reads little of the others.
 
 
 def owned(folder: Location, number: int, of: int) -> OwnedFile:
@@ -81,7 +82,13 @@ def write_table(table: pa.Table, target: Target) -> None:
     """Write an Arrow table as a Parquet file that contains a checksum of itself."""
     metadata = {**(table.schema.metadata or {}), _CHECKSUM: b"crc32:" + _PLACEHOLDER}
     table = table.replace_schema_metadata(metadata)
-    pq.write_table(table, target, use_dictionary=["model_version"], write_statistics=False)
+    pq.write_table(
+        table,
+        target,
+        row_group_size=_ROWS_OF_A_GROUP,
+        use_dictionary=["model_version"],
+        write_statistics=False,
+    )
     if isinstance(target, Path):
         with target.open("r+b") as file:
             _insert_checksum(file)

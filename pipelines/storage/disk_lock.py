@@ -12,6 +12,7 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
+from forecaster.process_start import started_s
 from pipelines.storage import markers
 from schemas.errors import OutputError
 
@@ -39,7 +40,8 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
     _acquire(lock, folder, prepare)
     try:
         since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        path.write_text(json.dumps({"pid": os.getpid(), "since": since}))
+        started = started_s(os.getpid())
+        path.write_text(json.dumps({"pid": os.getpid(), "started_after_boot_s": started, "since": since}))
         yield
     finally:
         # Remove the file before releasing the lock, so that the file of another job is never removed.

@@ -38,6 +38,7 @@ async function refresh() {
     }
     if (!chosen) await chooseFirst(fleet);
     if (chosen) await loadSeries();
+    else showEmpty("There is no series yet. A series appears with the first snapshot of a job.");
   } catch (error) {
     $("status").textContent = "away";
     $("status").className = "pill away";
@@ -58,11 +59,24 @@ async function loadSeries() {
   $("series-id").textContent = wanted;
   $("series-notes").textContent = found.notes.join("; ");
   if (!found.time) return;
+  if (!found.time.length && !found.fans.length && !found.shadow_fans.length) {
+    series = null;
+    showEmpty("The folder has no value and no forecast of this series.");
+    return;
+  }
+  $("chart").hidden = false;
+  $("chart-empty").hidden = true;
   const text = JSON.stringify(found);
   if (series?.text !== text) {
     series = { text, found };
     drawSeries($("chart"), found, days);
   }
+}
+
+function showEmpty(text) {
+  $("chart").hidden = true;
+  $("chart-empty").hidden = false;
+  $("chart-empty").textContent = text;
 }
 
 function choose(id) {

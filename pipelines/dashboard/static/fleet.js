@@ -28,23 +28,21 @@ function table(titles, rows) {
   const head = document.createElement("tr");
   head.append(...titles.map(([title, help]) => element("th", title, help)));
   made.append(head);
-  for (const cells of rows) {
-    const row = document.createElement("tr");
-    row.append(...cells.map((cell) => element("td", cell)));
-    made.append(row);
-  }
+  made.append(...rows.map(tableRow));
   return made;
 }
 
+function tableRow(cells) {
+  const row = document.createElement("tr");
+  row.append(...cells.map((cell) => element("td", cell)));
+  return row;
+}
+
 function bars(counts, total) {
-  return table([], counts.map(([name, count]) => {
-    const label = element("div", name);
-    const bar = document.createElement("div");
-    bar.className = "bar";
-    bar.style.width = `${total ? Math.max((100 * count) / total, count ? 0.5 : 0) : 0}%`;
-    label.append(bar);
-    return [label, number(count)];
-  }));
+  const made = table([], counts.map(([name, count]) => [name, number(count)]));
+  made.className = "bars";
+  counts.forEach(([, count], i) => made.rows[i + 1].style.setProperty("--share", `${total ? (100 * count) / total : 0}%`));
+  return made;
 }
 
 function line(text) {
@@ -65,15 +63,16 @@ function link(id, choose) {
 
 function drawFigures(fleet) {
   const rows = fleet.rows;
-  const accuracy = fleet.versions.find((one) => one.horizon === 1) ?? fleet.versions[0];
+  const inUse = fleet.versions.filter((one) => one.role === "in use");
+  const accuracy = inUse.find((one) => one.horizon === 1) ?? inUse[0];
   const latency = fleet.latency_ms;
   const figures = [
     [number(fleet.live), `of ${number(fleet.series)} series are live`],
     [number(rows.rows_in), "rows read"],
-    [percent(rows.rows_in ? rows.quarantined / rows.rows_in : 0), "of them in quarantine"],
+    [percent(rows.rows_in ? rows.quarantined / rows.rows_in : null), "of them in quarantine"],
     [number(fleet.alarms.total), fleet.alarms.since ? `alarms since ${minute(fleet.alarms.since)}` : "alarms"],
-    [accuracy ? decimal(accuracy.mase) : "–", accuracy ? `MASE at horizon ${accuracy.horizon}` : "MASE: no actuals yet"],
-    [accuracy ? percent(accuracy.coverage) : "–", accuracy ? "of actuals inside the interval" : "coverage"],
+    [accuracy ? decimal(accuracy.mase) : "–", accuracy ? `MASE at horizon ${accuracy.horizon}; below 1 beats seasonal naive` : "MASE: no actuals yet"],
+    [accuracy ? percent(accuracy.coverage) : "–", accuracy ? `of actuals inside the interval at horizon ${accuracy.horizon}` : "coverage: no actuals yet"],
     ...(latency.p99 === undefined ? [] : [[milliseconds(latency.p99), "latency, 99 of 100 batches"]]),
     [minute(fleet.closed_until), "forecasts up to this window end (UTC)"],
   ];
@@ -96,18 +95,34 @@ function drawRows(fleet) {
 }
 
 function drawVersions(fleet) {
-  const rows = fleet.versions.map((one) => {
+  const titles = [
+    ["horizon", "number of windows ahead"], ["forecasts", "number of forecasts whose actuals were observed"],
+    ["MASE", "mean absolute error, divided by that of seasonal naive; below 1 is better than seasonal naive"],
+    ["coverage", "share of actuals inside the outermost quantiles"], ["bias", "mean of actual less median, in the unit of the series"],
+  ];
+  const made = table(titles, []);
+  let last = null;
+  for (const one of fleet.versions) {
+    if (one.version !== last) made.append(versionRow(one, titles.length));
+    last = one.version;
     const mase = element("span", decimal(one.mase));
     mase.className = one.mase === null ? "" : one.mase < 1 ? "good" : "bad";
-    return [one.version, one.horizon, number(one.scored), mase, percent(one.coverage), decimal(one.bias)];
-  });
-  const titles = [
-    ["model version"], ["horizon"], ["forecasts", "number of forecasts whose actuals were observed"],
-    ["MASE", "mean absolute error in units; below 1 is better than seasonal naive"],
-    ["coverage", "share of actuals inside the outermost quantiles"], ["bias", "mean of actual less median, in units"],
-  ];
-  show("versions", rows.length ? table(titles, rows) : line("No actual of a forecast was observed yet."),
-    line(rows.length ? "MASE below 1 is better than seasonal naive." : ""), drift(fleet));
+    made.append(tableRow([one.horizon, number(one.scored), mase, percent(one.coverage), decimal(one.bias)]));
+  }
+  const isEmpty = !fleet.versions.length;
+  show("versions", isEmpty ? line("No actual of a forecast was observed yet.") : made,
+    line(isEmpty ? "" : "MASE below 1 is better than seasonal naive."), drift(fleet));
+}
+
+// A row with a model version and its role, above the rows of its horizons.
+function versionRow(one, columns) {
+  const row = tableRow([element("span", one.version)]);
+  const tag = element("span", one.role);
+  tag.className = `tag ${one.role.replace(" ", "-")}`;
+  row.className = "group";
+  row.cells[0].colSpan = columns;
+  row.cells[0].append(" ", tag);
+  return row;
 }
 
 function drift(fleet) {
@@ -125,7 +140,7 @@ function drawSeriesLists(fleet, choose) {
   const silent = fleet.silent;
   const first = silent.count > silent.series.length ? `, the longest ${silent.series.length} of ${number(silent.count)}` : "";
   show("silent", silent.series.length
-    ? table([["series"], ["windows without a row"], ["last row before"]], silent.series.map((one) => [link(one.series_id, choose), number(one.windows), minute(one.since)]))
+    ? table([["series"], ["windows", "number of windows without a row"], ["last row before"]], silent.series.map((one) => [link(one.series_id, choose), number(one.windows), minute(one.since)]))
     : line(`Every live series has a row in its last ${silent.least_windows} windows.`),
     line(first && `Shown are the silent series${first}.`),
     line(silent.retired ? `${number(silent.retired)} more series have retired after a long gap.` : ""));

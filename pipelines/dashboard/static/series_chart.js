@@ -1,7 +1,7 @@
 // Draw the values, forecast fans and alarms of one series with Plotly.
 
 const DAY_MS = 86_400_000;
-const NARROW_PX = 520; // a chart this narrow has no room for a long legend and for buttons
+const NARROW_PX = 520; // a chart this narrow has no room for a long legend
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -16,24 +16,28 @@ function levels(quantiles) {
   return Object.keys(quantiles).sort((a, b) => parseFloat(a.slice(1)) - parseFloat(b.slice(1)));
 }
 
-function fanTraces(fan, age, isNarrow) {
+// The styles of forecasts: of the version in use, and of a shadow.
+const IN_USE = { label: "forecast", colour: "accent", dash: "solid", earlier: "dot", fill: 0.16 };
+const SHADOW = { label: "shadow's forecast", colour: "shadow", dash: "dash", earlier: "dash", fill: 0.07 };
+
+function fanTraces(fan, age, isNarrow, style) {
   const names = levels(fan.quantiles);
   const strength = [1, 0.55, 0.35][age] ?? 0.3;
-  const accent = colour("accent");
-  const group = `forecast of ${fan.issued_at.slice(0, 16)}`;
+  const accent = colour(style.colour);
+  const group = `${style.label} of ${fan.issued_at.slice(0, 16)}`;
   const traces = [];
   for (let i = 0; i < Math.floor(names.length / 2); i++) {
     const [low, high] = [names[i], names[names.length - 1 - i]];
     const edge = { x: fan.time, mode: "lines", line: { width: 0 }, hoverinfo: "skip", legendgroup: group, showlegend: false };
     traces.push({ ...edge, y: fan.quantiles[low] });
-    traces.push({ ...edge, y: fan.quantiles[high], fill: "tonexty", fillcolor: faded(accent, 0.16 * strength) });
+    traces.push({ ...edge, y: fan.quantiles[high], fill: "tonexty", fillcolor: faded(accent, style.fill * strength) });
   }
   const middle = names.includes("q50") ? "q50" : names[Math.floor(names.length / 2)];
   const range = fan.time.map((_, i) => [fan.quantiles[names[0]][i], fan.quantiles[names.at(-1)][i]]);
   traces.push({
-    showlegend: age === 0 || !isNarrow, x: fan.time, y: fan.quantiles[middle], customdata: range, mode: "lines", name: group, legendgroup: group,
-    line: { color: faded(accent, strength), width: 1.8, dash: age ? "dot" : "solid" },
-    hovertemplate: `%{y:.4~g} (%{customdata[0]:.4~g} to %{customdata[1]:.4~g})<extra>${escapeText(fan.model_version)}</extra>`,
+    showlegend: age === 0 || (!isNarrow && style === IN_USE), x: fan.time, y: fan.quantiles[middle], customdata: range, mode: "lines", name: group, legendgroup: group,
+    line: { color: faded(accent, strength), width: 1.8, dash: age ? style.earlier : style.dash },
+    hovertemplate: `%{y:.4~g} (%{customdata[0]:.4~g} to %{customdata[1]:.4~g})<extra>${style === SHADOW ? "shadow " : ""}${escapeText(fan.model_version)}</extra>`,
   });
   return traces;
 }
@@ -54,8 +58,12 @@ function withGaps(found) {
   return { x, y };
 }
 
+function allFans(found) {
+  return [...found.fans, ...found.shadow_fans];
+}
+
 function span(found, days) {
-  const every = [...found.time, ...found.fans.flatMap((fan) => fan.time)].sort();
+  const every = [...found.time, ...allFans(found).flatMap((fan) => fan.time)].sort();
   if (!every.length || days === null) return undefined;
   const newest = found.time.at(-1) ?? every[0];
   const begin = new Date(Date.parse(`${newest.replace(" ", "T")}Z`) - days * DAY_MS).toISOString().slice(0, 19).replace("T", " ");
@@ -65,7 +73,7 @@ function span(found, days) {
 function highest(found, range) {
   const inside = (at) => !range || (at >= range[0] && at <= range[1]);
   const seen = found.value.filter((_, i) => inside(found.time[i]));
-  for (const fan of found.fans) for (const values of Object.values(fan.quantiles)) {
+  for (const fan of allFans(found)) for (const values of Object.values(fan.quantiles)) {
     seen.push(...values.filter((_, i) => inside(fan.time[i])));
   }
   if (!seen.length) return undefined;
@@ -80,7 +88,8 @@ export function drawSeries(chart, found, days) {
   const range = span(found, days), isNarrow = chart.clientWidth < NARROW_PX;
   const axis = { gridcolor: colour("grid"), linecolor: colour("line"), zeroline: false, automargin: true };
   const traces = [
-    ...found.fans.map((fan, age) => fanTraces(fan, age, isNarrow)).reverse().flat(),
+    ...found.fans.map((fan, age) => fanTraces(fan, age, isNarrow, IN_USE)).reverse().flat(),
+    ...found.shadow_fans.map((fan, age) => fanTraces(fan, age, isNarrow, SHADOW)).reverse().flat(),
     { ...withGaps(found), mode: "lines", name: "value", line: { color: colour("text"), width: 1.6 }, hovertemplate: "%{y:.6~g}<extra></extra>" },
     {
       x: alarms.map((alarm) => alarm.time), y: alarms.map((alarm) => valueAt.get(alarm.time)), mode: "markers", name: "alarm",
@@ -93,13 +102,12 @@ export function drawSeries(chart, found, days) {
     margin: { l: 48, r: 12, t: 8, b: 36 }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
     font: { color: colour("text"), family: "system-ui, sans-serif", size: 12 }, hovermode: "x unified",
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line") },
-    modebar: { bgcolor: "transparent", color: colour("muted"), activecolor: colour("accent") },
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
-    xaxis: { ...axis, type: "date", range, hoverformat: "%Y-%m-%d %H:%M" }, yaxis: { ...axis, range: highest(found, range) },
+    xaxis: { ...axis, type: "date", range, title: { text: "UTC", font: { size: 11, color: colour("muted") }, standoff: 4 }, hoverformat: "%Y-%m-%d %H:%M" }, yaxis: { ...axis, range: highest(found, range) },
     shapes: issued ? [{ type: "line", x0: issued, x1: issued, y0: 0, y1: 1, yref: "paper", line: { color: colour("muted"), width: 1, dash: "dot" } }] : [],
     uirevision: `${found.series_id}|${days}`,
   };
   Plotly.react(chart, traces, layout, {
-    displaylogo: false, responsive: true, displayModeBar: isNarrow ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d"],
+    responsive: true, displayModeBar: false, // its buttons cover the legend, and one offers to upload the data
   });
 }

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,20 @@ from forecaster.model import Forecaster
 from forecaster.time.windows import Windows
 from pipelines.dashboard.output_view import OutputView
 from pipelines.dashboard.server import listening, make_app, server_of
-from pipelines.jobs.forecast import run_backfill
+from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
 from pipelines.storage import Location
-from tests.fleets import START, forecaster, rows_of
+from tests.fleets import SHORT_WEEK, START, forecaster, rows_of
+from tests.logs import job_of, small_log
 
 RING = 48
 IDS = ("gate/1 a", "Gate 10", "gate 2", "yard")
 WINDOWS, SILENT = 320, 5
 SPIKE = 300
+OLD, NEW = forecaster(**SHORT_WEEK), forecaster("gru", seed=3, **SHORT_WEEK)
+"""The versions of the stream of `shadowed`: in use, and its shadow."""
 
 
 def fleet(windows: int = WINDOWS) -> Windows:
@@ -74,6 +78,15 @@ def finished(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def output(finished: Path, tmp_path: Path) -> Path:
     """Return a copy of the output folder of the backfill, which a test may change."""
     return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+@pytest.fixture(scope="session")
+def shadowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the output folder of a stream with a shadow, which tests must not change."""
+    output = tmp_path_factory.mktemp("shadowed") / "out"
+    log, _ = small_log(windows=48, every=8)
+    run_stream(replace(job_of(log, output, shards=2), shadow=NEW))
+    return output
 
 
 @contextmanager

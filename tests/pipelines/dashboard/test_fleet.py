@@ -60,6 +60,19 @@ def test_the_series_hash_finds_files_of_another_shard_count(known: tuple[int, in
     assert [file.shard for file in files if file.may_hold("yard", known)] == [expected]
 
 
+def test_the_ids_of_at_most_20_silent_series_are_read(shards: list[ShardSeries]) -> None:
+    count = 1000
+    ids = pl.Series([f"s{n:03d}" for n in range(count)])
+    silent = np.full(count, 50)
+    silent[700] = 60
+    one = replace(
+        shards[0], ids=ids, clock=np.full(count, START + 50), silent=silent, live=np.full(count, True)
+    )
+    found = fleet.silent_series([one])
+    assert (found["count"], len(found["series"])) == (count, fleet.LISTED)
+    assert [row["series_id"] for row in found["series"]][:3] == ["s700", "s000", "s001"]
+
+
 def test_an_alarm_in_two_files_counts_once(output: Path) -> None:
     before = OutputView(output).fleet()["alarms"]
     for file in list((output / "forecasts").glob("*-r0-*.parquet")):
@@ -72,3 +85,11 @@ def test_the_series_search_takes_its_text_literally(finished: Path) -> None:
     view = OutputView(finished)
     assert (view.search("gate.1")["count"], view.search("gate/1")["count"]) == (0, 1)
     assert view.search("(")["count"] == 0
+
+
+def test_a_version_that_is_neither_in_use_nor_a_shadow_is_earlier(shards: list[ShardSeries]) -> None:
+    counts = shards[0].shard.counts
+    (sums,) = counts.scores.values()
+    counts = replace(counts, scores=dict.fromkeys(("a", "b", "c"), sums))
+    roles = {one["version"]: one["role"] for one in fleet.versions(counts, ["c"], {"a"})}
+    assert [*roles.items()] == [("c", "in use"), ("a", "shadow"), ("b", "earlier")]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 
 from forecaster import Forecaster, NetworkConfig, WindowConfig
@@ -19,7 +20,7 @@ from pipelines.dashboard import output_view
 from pipelines.dashboard.output_view import OutputView, check_output
 from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.state import state_table
-from pipelines.storage import Remote, markers
+from pipelines.storage import Remote, locked, markers
 from schemas.errors import DataError
 from tests.fleets import START, forecaster
 from tests.outputs import contents
@@ -97,6 +98,7 @@ def test_the_dashboard_shows_the_row_counts_of_the_job(finished: Path) -> None:
 
 def test_the_dashboard_computes_scores_from_the_counts_of_the_job(finished: Path) -> None:
     shown = OutputView(finished).fleet()["versions"]
+    assert {one["role"] for one in shown} == {"in use"}
     scores = state_table.read(finished / "state", series=False).counts.scores
     expected = [
         (version, horizon, sums.scored, sums.mase, sums.coverage)
@@ -171,6 +173,7 @@ def test_the_dashboard_shows_an_output_in_a_store_as_on_disk(rows: Path, s3: Rem
 def test_the_dashboard_shows_an_output_that_replaces_another(output: Path, tmp_path: Path) -> None:
     view = OutputView(output)
     assert view.fleet()["closed_until"] == start_texts(range(WINDOWS, WINDOWS + 1))[0]
+    assert view.series("Gate 10")["time"] == start_texts(range(WINDOWS - RING, WINDOWS))
     backfill(write_rows(tmp_path / "few.csv", fleet(200)), output)
     assert view.fleet()["closed_until"] == start_texts(range(200, 201))[0]
     found = view.series("Gate 10")
@@ -241,18 +244,30 @@ def test_an_empty_output_folder_has_the_status_absent(tmp_path: Path) -> None:
 def test_the_job_status_depends_on_the_process_in_the_lock_file(output: Path) -> None:
     view, lock = OutputView(output), output / markers.LOCK
     assert view.fleet()["status"] == "not running"
-    lock.write_text(json.dumps({"pid": os.getpid(), "since": "now"}))
-    assert view.fleet()["status"] == "running"
-    (output / markers.BACKFILL).mkdir()
-    assert "a backfill is writing" in view.fleet()["status_text"]
-    os.utime(lock, (1, 1))  # the process with this id began later, so it is not the job
-    assert view.fleet()["status"] == "not running"
+    with locked(output):
+        record = json.loads(lock.read_text())
+        assert view.fleet()["status"] == "running"
+        (output / markers.BACKFILL).mkdir()
+        assert "a backfill is writing" in view.fleet()["status_text"]
+        later = record["started_after_boot_s"] - 60  # this process has the id, but began later than the job
+        lock.write_text(json.dumps(record | {"started_after_boot_s": later}))
+        assert view.fleet()["status"] == "not running"
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    lock.write_text(json.dumps({"pid": ended.pid, "since": "now"}))
+    lock.write_text(json.dumps(record | {"pid": ended.pid}))
     shown = view.fleet()
     assert shown["status"] == "not running"
     assert "--resume" in shown["status_text"]
+
+
+def test_a_job_stays_running_when_the_clock_is_set(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = OutputView(output)
+    with locked(output):
+        # The system computes the start of a process since 1970 from the time of the boot.
+        began_s, boot_s = psutil.Process().create_time(), psutil.boot_time()
+        monkeypatch.setattr(psutil.Process, "create_time", lambda _: began_s + 3600)
+        monkeypatch.setattr(psutil, "boot_time", lambda: boot_s + 3600)
+        assert view.fleet()["status"] == "running"
 
 
 def test_the_dashboard_refuses_a_folder_that_is_not_an_output(tmp_path: Path, finished: Path) -> None:

@@ -16,7 +16,7 @@ from forecaster.time.windows import Windows
 from pipelines.dashboard.output_view import OutputView
 from tests.browser import CHROMIUM, DRIVER, Browser, browser
 from tests.fleets import START
-from tests.pipelines.dashboard.conftest import backfill, fleet, serving, start_texts, write_rows
+from tests.pipelines.dashboard.conftest import NEW, OLD, backfill, fleet, serving, start_texts, write_rows
 
 SERIES = 10_000
 
@@ -40,6 +40,16 @@ def trace(page: Browser, name: str) -> dict[str, Any]:
         "return line ? {x: line.x, y: line.y} : null"
     ).replace("one.name.startsWith", "(one.name ?? '').startsWith")
     found: dict[str, Any] = page.wait_until(lambda: page.run(script), lambda value: value is not None)
+    return found
+
+
+def rows_of_table(page: Browser, section: str) -> list[list[str]]:
+    """Return the texts of the cells of each row of the table in a section, without its titles."""
+    script = (
+        f"const rows = [...document.querySelectorAll('#{section} tr:has(td)')];"
+        "return rows.map((row) => [...row.cells].map((one) => one.innerText.split(/\\s+/).join(' ').trim()))"
+    )
+    found: list[list[str]] = page.run(script)
     return found
 
 
@@ -68,6 +78,16 @@ def test_the_dashboard_page_shows_an_output_and_its_changes(
         expected = {"x": fan["time"], "y": fan["quantiles"]["q50"]}
         assert trace(page, f"forecast of {fan['issued_at'][:16]}") == expected
 
+        counts = OutputView(output).fleet()
+        reasons = [[one["reason"], str(one["rows"])] for one in counts["quarantine"]]
+        assert rows_of_table(page, "quarantine") == reasons
+        assert len(reasons) == 2
+        (version, *scores) = rows_of_table(page, "versions")
+        assert version == [f"{counts['models'][0]} in use"]
+        assert [(cells[0], cells[3]) for cells in scores] == [
+            (str(one["horizon"]), f"{100 * one['coverage']:.1f} %") for one in counts["versions"]
+        ]
+
         backfill(write_rows(tmp_path / "few.csv", fleet(200)), output)
         last = start_texts(range(199, 200))
         page.wait_until(lambda: trace(page, "value")["x"][-1:], lambda x: x == last)
@@ -95,6 +115,21 @@ def test_the_dashboard_search_finds_one_of_10000_series(page: Browser, tmp_path:
         page.wait_until(lambda: trace(page, "value")["y"], lambda y: y == last)
 
 
+def test_the_dashboard_page_draws_the_shadow_dashed(page: Browser, shadowed: Path) -> None:
+    with serving(shadowed) as url:
+        page.open(f"{url}/#a")
+        shadow = OutputView(shadowed).series("a")["shadow_fans"][0]
+        expected = {"x": shadow["time"], "y": shadow["quantiles"]["q50"]}
+        assert trace(page, f"shadow's forecast of {shadow['issued_at'][:16]}") == expected
+        dashes = page.run(
+            "const named = document.getElementById('chart').data.filter((one) => one.name);"
+            "return named.map((one) => [one.name, one.line?.dash])"
+        )
+        assert {dash for name, dash in dashes if name.startswith("shadow")} == {"dash"}
+        versions = [cells for cells in rows_of_table(page, "versions") if len(cells) == 1]
+        assert versions == [[f"{OLD.version} in use"], [f"{NEW.version} shadow"]]
+
+
 def test_the_dashboard_page_fits_a_phone_in_dark_mode(finished: Path, page: Browser) -> None:
     page.emulate(390, 844, is_phone=True, is_dark=True)
     try:
@@ -115,9 +150,10 @@ def test_the_dashboard_page_fits_a_phone_in_dark_mode(finished: Path, page: Brow
             )
             assert line == "#e5e9f0"
             assert height > 180, "the legend covers the chart"
-            versions = (
-                "return [...document.querySelectorAll('td:first-child')].map((cell) => cell.clientWidth)"
+            ids = (
+                "const cells = [...document.querySelectorAll('#alarms td:first-child')];"
+                "return cells.map((one) => one.clientWidth)"
             )
-            assert min(page.run(versions)) > 80
+            assert min(page.run(ids)) > 80
     finally:
         page.emulate(2000, 1100)

@@ -1,0 +1,91 @@
+"""Tests that the dashboard shows the newest revision of a forecast and of its alarm."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipelines.dashboard.output_view import OutputView
+from pipelines.sinks.files import read_forecasts, write_frame
+from tests.fleets import START
+from tests.pipelines.dashboard.conftest import SPIKE, WINDOWS, start_texts
+
+LAST = WINDOWS - 1
+
+
+def issued(window: int) -> pl.Expr:
+    """Return the issue time at the end of a window."""
+    return pl.lit((START + window + 1) * 3_600_000_000).cast(pl.Datetime("us", "UTC"))
+
+
+def revise(
+    output: Path, revision: int, *, alarm: bool, series_id: str = "gate 2", window: int = SPIKE
+) -> Path:
+    """Write a revision of the forecast of a series at the end of a window, as a repair does."""
+    is_it = (pl.col("issued_at") == issued(window)) & (pl.col("series_id") == series_id)
+    rows = {
+        path: pl.read_parquet(path).filter(is_it) for path in (output / "forecasts").glob("*-r0-*.parquet")
+    }
+    ((first, row),) = ((path, row) for path, row in rows.items() if len(row))
+    at = row["issued_at"].dt.strftime("%Y%m%dT%H%M%SZ").item()
+    block, _, shard = first.name.partition("-r0-")
+    name = f"{at}-{at}-{block.split('-', 2)[2]}-r{revision}-rows-{revision:015d}-{shard}"
+    forecast = [{**step, "q50": 1000.0 * revision} for step in row["forecast"].item()]
+    revised = row.with_columns(
+        pl.lit(revision, pl.Int32).alias("revision"),
+        pl.lit(alarm).alias("alarm"),
+        pl.Series("forecast", [forecast], dtype=row.schema["forecast"]),
+    )
+    write_frame(revised, first.with_name(name), "parquet")
+    return first.with_name(name)
+
+
+def assert_shows_newest(output: Path) -> int:
+    """Check the alarms that the dashboard shows against the newest revisions; return their number."""
+    alarms = read_forecasts(output).filter("alarm")
+    shown = OutputView(output).fleet()["alarms"]
+    assert shown["total"] == len(alarms)
+    assert {one["series_id"]: one["alarms"] for one in shown["series"]} == dict(
+        alarms.group_by("series_id").len().iter_rows()
+    )
+    return len(alarms)
+
+
+def test_the_dashboard_shows_no_alarm_that_a_revision_has_cleared(output: Path) -> None:
+    before = assert_shows_newest(output)
+    revise(output, 1, alarm=False)
+    assert assert_shows_newest(output) == before - 1
+    assert len(OutputView(output).series("gate 2")["alarms"]) == sum(
+        read_forecasts(output).filter(pl.col("series_id") == "gate 2")["alarm"].fill_null(value=False)
+    )
+
+
+def test_the_dashboard_shows_an_alarm_that_only_the_newest_revision_has(output: Path) -> None:
+    before = assert_shows_newest(output)
+    revise(output, 1, alarm=False)
+    revise(output, 2, alarm=True)
+    assert assert_shows_newest(output) == before
+    revise(output, 1, alarm=True, series_id="gate/1 a")
+    assert assert_shows_newest(output) == before + 1
+
+
+def test_a_revision_replaces_an_alarm_while_the_page_is_open(output: Path) -> None:
+    view = OutputView(output)
+    before = view.fleet()["alarms"]["total"]
+    revise(output, 1, alarm=False)
+    assert view.fleet()["alarms"]["total"] == before - 1
+
+
+@pytest.mark.parametrize("has_equal_times", [False, True], ids=["later", "same second"])
+def test_a_chart_has_the_newest_revision_of_a_forecast(output: Path, has_equal_times: bool) -> None:
+    """Object stores give whole seconds, so several revisions may have the same time."""
+    paths = [revise(output, revision, alarm=False, window=LAST) for revision in (1, 2)]
+    for file in (output / "forecasts").iterdir():
+        age = 0 if has_equal_times or file not in paths else 1 + paths.index(file)
+        os.utime(file, (1_700_000_000 + age, 1_700_000_000 + age))
+    (fan, *_) = OutputView(output).series("gate 2")["fans"]
+    assert fan["time"][0] == start_texts(range(LAST + 1, LAST + 2))[0]
+    assert set(fan["quantiles"]["q50"]) == {2000.0}
