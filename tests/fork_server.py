@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import logging
 import os
 import runpy
 import signal
@@ -95,6 +96,7 @@ def run(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger().handlers.clear()  # an import logs a warning, which makes `logging.basicConfig` a no-op
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as server:
         request = wait_for_request(server)
