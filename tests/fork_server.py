@@ -96,7 +96,7 @@ def run(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    logging.getLogger().handlers.clear()  # an import logs a warning, which makes `logging.basicConfig` a no-op
+    logging.getLogger().handlers.clear()  # an import logs a warning, which adds a handler
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as server:
         request = wait_for_request(server)
