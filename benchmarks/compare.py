@@ -23,7 +23,8 @@ from benchmarks import machine
 from forecaster.config import NetworkConfig
 from forecaster.model import Forecaster
 from forecaster.time.window_config import WindowConfig
-from pipelines.jobs.compare import Progress, run_compare
+from pipelines.jobs.compare import run_compare
+from pipelines.jobs.progress import Progress
 from pipelines.settings.config import JobConfig
 
 _HOUR_US = 3_600_000_000
@@ -82,7 +83,7 @@ def main() -> int:
         )
         with machine.MemorySampler() as memory:
             clock = Clock(time.perf_counter())
-            progress = Progress(clock.take_rows, clock.take_windows)
+            progress = Progress(clock.take_rows, windows=clock.take_windows)
             compared = run_compare(config, str(models[0]), str(models[1]), progress)
             ended_s = time.perf_counter()
     found, steps = compared.comparison, chosen.series * chosen.windows

@@ -32,9 +32,9 @@ from forecaster.stepping.rewarming import rewarm
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from pipelines.jobs import follow
-from pipelines.jobs.alias import AliasedVersion
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import StreamJob
+from pipelines.jobs.registered_alias import AliasedVersion, RegisteredAlias
 from pipelines.sinks.files import FORECASTS
 from pipelines.sinks.numbers import JobNumbers, read_shards
 from pipelines.sources.base import Step
@@ -123,7 +123,7 @@ def names(series: int) -> list[str]:
 
 
 @dataclass
-class MovingAlias:
+class MovingAlias(RegisteredAlias):
     """An alias that moves from one version to another after ``before`` windows of the paced part."""
 
     old: Forecaster
@@ -132,20 +132,20 @@ class MovingAlias:
     closed: int = 0
 
     def current(self) -> AliasedVersion:
-        """See `Alias`."""
+        """See `RegisteredAlias`."""
         moved = self.closed >= self.moves_at
         return AliasedVersion("m/2" if moved else "m/1", (self.new if moved else self.old).version)
 
     def load(self, model: str) -> Forecaster:
-        """See `Alias`."""
+        """See `RegisteredAlias`."""
         return self.new if model == "m/2" else self.old
 
     def with_tables(self, forecaster: Forecaster) -> Forecaster:
-        """See `Alias`."""
+        """See `RegisteredAlias`."""
         return forecaster
 
     def refuse(self, model: str, reason: str) -> None:
-        """See `Alias`."""
+        """See `RegisteredAlias`."""
         raise RuntimeError(f"{model} was refused: {reason}")
 
 

@@ -61,7 +61,7 @@ class NetworkConfig(Settings):
         if any(not 0.0 < q < 1.0 for q in self.quantiles) or 0.5 not in self.quantiles:
             raise SettingsConflict("{} must be between 0 and 1 and contain 0.5", "network.quantiles")
         if any(a >= b for a, b in pairwise(self.quantiles)):
-            raise SettingsConflict("{} must rise", "network.quantiles")
+            raise SettingsConflict("{} must rise, without repeats", "network.quantiles")
         if any(lag < 1 for lag in self.lags):
             raise SettingsConflict("{} must be 1 or more", "network.lags")
         if self.lags and max(self.lags) > self.ring:
@@ -117,7 +117,9 @@ class TrainingConfig(Settings):
     def _leaves_something(self) -> TrainingConfig:
         if self.validation + self.backtest >= 0.95:
             raise SettingsConflict(
-                "{} and {} must leave some windows to learn from", "training.validation", "training.backtest"
+                "{} and {} must add up to less than 0.95, to leave windows to learn from",
+                "training.validation",
+                "training.backtest",
             )
         return self
 
@@ -154,7 +156,7 @@ class OnlineConfig(Settings):
 
 
 class CovariatesConfig(Settings):
-    """The columns and tables of covariates beside the values of the series; empty cells are missing."""
+    """The columns and tables of covariates of the series; an empty cell is a missing value."""
 
     known: LocalPath = Field(
         "",

@@ -109,27 +109,30 @@ def train_and_forecast(
     return FleetForecast(last, trained.forecaster, scores)
 
 
-def forecast_with(model: Forecaster, windows: Windows, scored: float = 0.1) -> FleetForecast:
+def forecast_with(model: Forecaster, windows: Windows) -> FleetForecast:
     """Step every series through ``windows``, and forecast each series after its last value.
+
+    The forecasts that are issued in the last tenth of the windows are scored.
 
     Args:
         model: the forecaster.
         windows: the history of the series.
-        scored: the last share of the windows, in which the issued forecasts are scored.
     """
-    last, scores = _step(model, windows, round((1 - scored) * len(windows.values)))
+    last, scores = _step(model, windows, round(0.9 * len(windows.values)))
     return FleetForecast(last, model, scores)
 
 
 def select(forecasts: pl.DataFrame, horizon: int, quantiles: Sequence[float]) -> pl.DataFrame:
-    """Return flat forecasts for the horizons up to ``horizon``, with the median and the levels ``quantiles``.
+    """Select the horizons up to ``horizon``, the median and the levels ``quantiles`` from flat forecasts.
 
     Raises:
         ConfigError: the forecasts do not reach the horizon, or lack a level.
     """
     longest = int(forecasts["horizon"].max() or 0)  # type: ignore[arg-type]
     if horizon > longest:
-        raise ConfigError(f"the model forecasts {longest} windows ahead, and {horizon} are wanted")
+        raise ConfigError(
+            f"the model forecasts {longest} windows ahead, and {horizon} are wanted: choose a smaller horizon"
+        )
     names = {level: flat_column(level) for level in quantiles if level != 0.5}
     if lacking := [level for level, name in names.items() if name not in forecasts.columns]:
         raise ConfigError(
@@ -139,7 +142,7 @@ def select(forecasts: pl.DataFrame, horizon: int, quantiles: Sequence[float]) ->
 
 
 def _step(model: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Step a new state through all windows, and score the forecasts from row ``first`` on.
+    """Step a new state through all windows, and score the forecasts that are issued from row ``first`` on.
 
     Returns:
         The flat forecasts that follow the last value of each series; and the scores of the forecasts that are
@@ -164,6 +167,6 @@ def _windows_of_last_values(windows: Windows) -> dict[str, int]:
 
 
 def _after_last_value(forecasts: Forecasts, last_window: dict[str, int]) -> pl.DataFrame:
-    """Return the forecast of each series that is issued in the window of the series' last value."""
+    """Return, for each series, the forecast that is issued at the end of the window of its last value."""
     last = np.array([last_window[name] for name in forecasts.series_ids], np.int64)
     return replace(forecasts, issued=forecasts.issued & (forecasts.index[:, None] == last)).frame()

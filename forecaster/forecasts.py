@@ -70,7 +70,7 @@ class Forecasts:
         return int(self.issued.sum())
 
     def frame(self) -> pl.DataFrame:
-        """Return the issued forecasts as rows of ``schemas.forecasts``: window by window, horizons nested."""
+        """Return the issued forecasts by window and series, with nested horizons (``schemas.forecasts``)."""
         horizon = self.values.shape[-1]
         at, which = np.nonzero(self.issued)
         rows = len(at)
@@ -99,7 +99,7 @@ class Forecasts:
     def join(parts: Sequence[Forecasts]) -> Forecasts:
         """Join blocks of consecutive windows of the same series.
 
-        The optional ``network``, ``members`` and ``scores`` are left out.
+        The result has no ``network``, ``members`` or ``scores``, which are optional.
 
         Raises:
             ValueError: ``parts`` is empty.
@@ -129,7 +129,7 @@ class Forecasts:
         return np.zeros(self.issued.shape, np.int64) if self.revision is None else self.revision
 
     def _anomalies(self, at: Ints, which: Ints) -> tuple[pl.Series, pl.Series]:
-        """Return ``p_value`` and ``alarm`` of the windows ``at`` and series ``which``; null if missing."""
+        """Return ``p_value`` and ``alarm`` for each pair of window row ``at[i]`` and series ``which[i]``."""
         if self.anomaly is None:
             return (
                 pl.Series("p_value", [None], pl.Float64).new_from_index(0, len(at)),

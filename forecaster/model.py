@@ -73,9 +73,9 @@ class Forecaster:
         network = self.network_config
         parts: dict[str, object] = {
             "format": FORMAT,
-            # Leave out newer settings that the model does not use, so that older models keep their versions.
+            # Leave out newer settings if they are not used: they would change the version of older models.
             "network": network.model_dump(exclude=None if network.decoder else {"decoder"}),
-            # ``repair`` is a setting of the job, not of the model
+            # leave out ``repair``: it is a setting of the job, and must not change the version
             "windows": self.window_config.model_dump(exclude={"repair"}),
             "online": self.online_config.model_dump(),
         }
@@ -105,7 +105,8 @@ class Forecaster:
         """
         if covariates.features != self.covariates.features:
             raise ModelError(
-                f"{self.version} was trained with other covariates: encode them with its features"
+                f"{self.version} was trained with other covariates: encode the tables with the features of "
+                "its training"
             )
         return replace(self, covariates=covariates)
 

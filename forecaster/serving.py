@@ -127,7 +127,7 @@ def last_forecasts(
     for after, output in apply(shard, batch, forecaster):
         shard = after
         if output.forecasts is not None:
-            # Merge after each block: the forecasts of all blocks of a long history would fill the memory.
+            # Keep only the last forecast of each series: those of a long history would fill the memory.
             newer = output.forecasts.latest().frame()
             both = newer if found is None else pl.concat([found, newer])
             found = both.unique("series_id", keep="last", maintain_order=True)
@@ -137,7 +137,7 @@ def last_forecasts(
 
 
 def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.DataFrame:
-    """Return forecasts as rows by series and horizon, with a note on each short or retired series.
+    """Return forecasts as rows by series and horizon, and note which series have few values or are retired.
 
     Raises:
         ModelError: a forecast is not finite.
@@ -164,13 +164,13 @@ def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.Dat
 
 
 def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
-    """Return a shard that continues a state, after stepping each series to the latest clock of all series."""
+    """Return a shard that starts from a state, with each series stepped to the latest clock of all series."""
     shard = Shard.cold(0, 1, forecaster.initial_state() if state is None else state, ["history"])
     if state is None or not len(state):
         return shard
     closed = int(state.clock.max())
     nothing = Windows(state.series_ids, closed + 1, np.empty((0, len(state))))
-    # With no windows, `advance` only aligns the clocks, and returns a copy, because `apply` changes arrays.
+    # A block without windows only aligns the clocks. The result is a copy, whose arrays `apply` may change.
     aligned, _ = advance(forecaster, state, nothing)
     return replace(shard, state=aligned, closed_through=closed)
 

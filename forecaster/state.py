@@ -29,7 +29,7 @@ __all__ = ["FORMAT_VERSION", "Arrays", "Floats", "Ints", "State", "live"]
 FORMAT_VERSION = "2"
 _FORMAT_KEY = b"statecast.state.format"
 _LAYOUT_KEY = b"statecast.state.layout"
-_GROWTH = 4  # an array that grows gets spare room: its number of series divided by this number
+_GROWTH = 4  # an array that grows gets room for a further 1 / _GROWTH of its series
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class State:
         return self._with(ids, self.clock[index], self.silent[index], taken(self.parts, index))
 
     def put(self, index: Ints, part: State) -> None:
-        """Write ``part``, the state of ``n`` series, over the series at ``index`` ``[n]``; keep the ids."""
+        """Write ``part``, the state of ``n`` series, into the slots ``index`` ``[n]``, whose ids stay."""
         self.clock[index], self.silent[index] = part.clock, part.silent
         put(self.parts, index, part.parts)
 
@@ -185,7 +185,7 @@ class State:
             if component["format"] != known and (name, component["format"]) not in MIGRATIONS:
                 raise ModelError(
                     f"the state's {name} is of format {component['format']}, not readable here "
-                    f"(this version reads {known}): start without it, from the rows"
+                    f"(this version reads {known}): start without the state, from the rows"
                 )
         freq = Frequency(layout["freq_s"], layout.get("freq_months", 0), layout.get("freq_offset_s", 0))
         parts = {
@@ -250,7 +250,7 @@ def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arra
     """Copy the arrays of ``new`` into the arrays of ``parts``, at the series ``index``."""
     for name, own in parts.items():
         for f, array in own.items():
-            # The step may have written into this array already: then there is nothing to copy.
+            # If ``new`` is a view of this array, a step has written into it, and there is nothing to copy.
             if not isinstance(index, slice) or not _same_memory(array[index], new[name][f]):
                 array[index] = new[name][f]
 

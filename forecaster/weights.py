@@ -19,7 +19,7 @@ Model = TypeVar("Model")
 
 
 def version_of(cell: str, config: str, network: torch.nn.Module) -> str:
-    """Return the cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``."""
+    """Return the version: the cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``."""
     digest = hashlib.sha256(config.encode())
     for name, weight in sorted(network.state_dict().items()):
         digest.update(name.encode())

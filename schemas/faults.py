@@ -47,6 +47,48 @@ def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
     return pl.coalesce(pl.when(fault.found).then(getattr(fault, part)) for fault in faults)
 
 
+class Cause(NamedTuple):
+    """A cause for which rows are rejected.
+
+    Attributes:
+        found: Boolean expression, True for the rows that are rejected for this cause.
+        column: the name of the faulty column, or "" if the whole row is faulty.
+        faults: the faults that these rows can have.
+    """
+
+    found: pl.Expr
+    column: str
+    faults: list[Fault]
+
+
+def rejected_rows(
+    raw: pl.DataFrame, at: pl.Series, work: pl.DataFrame, shown: list[str], causes: list[Cause]
+) -> pl.DataFrame:
+    """Return rejected rows in the form of `quarantine.SCHEMA`.
+
+    The column and the kind of a row belong to its first cause; its reason joins the sentences of all causes.
+
+    Args:
+        raw: the rejected rows as the reader returned them. A row without the columns ``file`` and ``row``
+            gets an empty file and its number in the input.
+        at: the index of each of these rows in the input.
+        work: the columns that the expressions of ``causes`` need, one row for each row of ``raw``.
+        shown: the names of the columns of ``work`` that are kept as JSON, the raw cells as text.
+        causes: the possible causes. Each row must have at least one of them.
+    """
+    columns = (pl.when(cause.found).then(pl.lit(cause.column)) for cause in causes)
+    reasons = (pl.when(cause.found).then(first(cause.faults, "sentence")) for cause in causes)
+    kinds = (pl.when(cause.found).then(first(cause.faults, "kind")) for cause in causes)
+    return work.select(
+        (raw["file"] if "file" in raw.columns else pl.repeat("", raw.height)).cast(pl.String).alias("file"),
+        (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),
+        pl.coalesce(columns).alias("column"),
+        pl.concat_str(list(reasons), separator="; ", ignore_nulls=True).alias("reason"),
+        pl.coalesce(kinds).alias("kind"),
+        pl.struct(shown).struct.json_encode().alias("raw"),
+    )
+
+
 def faults_of_problem(default: str) -> list[Fault]:
     """Return a list with one fault, for rows that the reader of the file or message could not read.
 
@@ -96,17 +138,17 @@ def faults_of(
         no_number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False).is_null()
         sentence = pl.lit(f"{label} ") + cell + f" is not a number{kind}"
         return [
-            _fault(no_number, "covariate is not a number", sentence),
-            _fault(read.is_infinite(), "covariate is infinite", f"{label} is infinite"),
-            _fault(True, "covariate is too large", beyond),
+            fault(no_number, "covariate is not a number", sentence),
+            fault(read.is_infinite(), "covariate is infinite", f"{label} is infinite"),
+            fault(True, "covariate is too large", beyond),
         ]
     if name == "value":
         return [
-            _fault(unread, "is not a number", cell + f" is not a number{kind}"),
-            _fault(read.is_null(), "value is missing"),
-            _fault(read.is_nan(), "value is NaN"),
-            _fault(read.is_infinite(), "value is infinite"),
-            _fault(True, "value is too large", beyond),
+            fault(unread, "is not a number", cell + f" is not a number{kind}"),
+            fault(read.is_null(), "value is missing"),
+            fault(read.is_nan(), "value is NaN"),
+            fault(read.is_infinite(), "value is infinite"),
+            fault(True, "value is too large", beyond),
         ]
     if name == "timestamp":
         number = pl.col(name).str.strip_chars().cast(pl.Float64, strict=False)
@@ -115,26 +157,26 @@ def faults_of(
         outside = "is outside the years 1678 to 2261"
         return [
             *([] if is_utc(time_zone) else _faults_of_zone(cell, unread, time_zone)),
-            _fault(unread & looks.is_not_null(), "is a number that may be no time", cell + " " + looks),
-            _fault(unread, "is not a time", cell + f" is not a time{by_format}{kind}"),
-            _fault(read.is_null(), "time is missing"),
-            _fault(True, outside, cell + f" {outside}"),
+            fault(unread & looks.is_not_null(), "is a number that may be no time", cell + " " + looks),
+            fault(unread, "is not a time", cell + f" is not a time{by_format}{kind}"),
+            fault(read.is_null(), "time is missing"),
+            fault(True, outside, cell + f" {outside}"),
         ]
     return [
-        _fault(unread, "is no text", cell + f" is no text{kind}"),
-        _fault(True, f"{name} is missing"),
+        fault(unread, "is no text", cell + f" is no text{kind}"),
+        fault(True, f"{name} is missing"),
     ]
 
 
 def _faults_of_zone(cell: pl.Expr, unread: pl.Expr, zone: str) -> list[Fault]:
     local, fix = pl.col(LOCAL), "write times with their offset from UTC, such as +01:00"
     return [
-        _fault(
+        fault(
             unread & is_skipped(local, zone),
             "local time does not exist",
             cell + f" does not exist in {zone}, where clocks are set forward: {fix}",
         ),
-        _fault(
+        fault(
             unread & is_repeated(local, zone),
             "local time exists twice",
             cell + f" exists twice in {zone}, where clocks are set back: {fix}",
@@ -142,7 +184,7 @@ def _faults_of_zone(cell: pl.Expr, unread: pl.Expr, zone: str) -> list[Fault]:
     ]
 
 
-def _fault(found: pl.Expr | bool, kind: str, sentence: pl.Expr | str | None = None) -> Fault:
+def fault(found: pl.Expr | bool, kind: str, sentence: pl.Expr | str | None = None) -> Fault:
     """Return a `Fault`; an argument that is no Polars expression is converted to one.
 
     Without a ``sentence``, the sentence of the fault is its kind.

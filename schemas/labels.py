@@ -15,6 +15,7 @@ import polars as pl
 from schemas import cells, quarantine
 from schemas.checking import failing
 from schemas.errors import DataError
+from schemas.faults import Cause, Fault, fault, rejected_rows
 from schemas.observations import FIRST_TIME, LARGEST, LAST_TIME
 
 KEY: dict[str, pl.DataType] = {
@@ -29,13 +30,6 @@ After these columns, the frame has a Float64 column for each channel.
 """
 
 SPLITS = ("train", "validation", "test")
-# The kind of fault, one of `quarantine.KINDS`, that an invalid cell of a column has.
-# Channels are not listed: the kind of fault of their cells is "is not a number".
-_KINDS = {
-    "series_id": "series_id is missing",
-    "timestamp": "is not a time",
-    "split": "split is no known part",
-}
 RESERVED = (*KEY, "file", "row", "problem")
 """Names that a channel must not have, because other columns of the frame have them."""
 
@@ -126,36 +120,28 @@ def _quarantined(
         return quarantine.empty()
     raw = frame[at]
     made = {name: cells.shown(raw[name]) for name in read.columns if name in raw.columns}
-    first, kinds, reasons = [pl.lit(None, pl.String)], [pl.lit(None, pl.String)], []
     work = pl.DataFrame(made).with_columns(broken[at].alias("\0broken"))
+    causes: list[Cause] = []
     if "problem" in raw.columns:
         work = work.with_columns(raw["problem"].cast(pl.String).alias("\0problem"))
-        first.append(pl.when(pl.col("\0broken")).then(pl.lit("")))
-        kinds.append(pl.when(pl.col("\0broken")).then(pl.lit("row cannot be read")))
-        reasons.append(pl.col("\0problem"))
+        unreadable = fault(True, "row cannot be read", pl.col("\0problem"))
+        causes.append(Cause(pl.col("\0broken"), "", [unreadable]))
     for name in made:
         work = work.with_columns(bad[name][at].alias(f"\0{name}"))
         # If the reader could not read a row, report only the reader's problem: the cells mean nothing.
         is_faulty = pl.col(f"\0{name}") & ~pl.col("\0broken")
-        first.append(pl.when(is_faulty).then(pl.lit(name)))
-        kinds.append(pl.when(is_faulty).then(pl.lit(_KINDS.get(name, "is not a number"))))
-        reasons.append(pl.when(is_faulty).then(_reason(name)))
-    return work.select(
-        (raw["file"] if "file" in raw.columns else pl.repeat("", raw.height)).cast(pl.String).alias("file"),
-        (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),
-        pl.coalesce(first).alias("column"),
-        pl.concat_str(reasons, separator="; ", ignore_nulls=True).alias("reason"),
-        pl.coalesce(kinds).alias("kind"),
-        pl.struct(list(made)).struct.json_encode().alias("raw"),
-    )
+        causes.append(Cause(is_faulty, name, _faults_of(name)))
+    return rejected_rows(raw, at, work, list(made), causes)
 
 
-def _reason(name: str) -> pl.Expr:
+def _faults_of(name: str) -> list[Fault]:
     cell = pl.format("'{}'", pl.col(name).str.strip_chars().str.head(40).fill_null(""))
     if name == "series_id":
-        return pl.when(cell == "''").then(pl.lit("series_id is missing")).otherwise(cell + " is no text")
+        no_text = fault(True, "series_id is missing", cell + " is no text")
+        return [fault(cell == "''", "series_id is missing"), no_text]
     if name == "timestamp":
-        return cell + " is not a time of the years 1678 to 2261"
+        return [fault(True, "is not a time", cell + " is not a time of the years 1678 to 2261")]
     if name == "split":
-        return cell + f" is no part: write {', '.join(SPLITS)}, or nothing"
-    return cell + f" is not a number, or is beyond {LARGEST:g}"
+        sentence = cell + f" is no part: write {', '.join(SPLITS)}, or nothing"
+        return [fault(True, "split is no known part", sentence)]
+    return [fault(True, "is not a number", cell + f" is not a number, or is beyond {LARGEST:g}")]

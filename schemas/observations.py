@@ -13,7 +13,7 @@ import polars as pl
 from schemas import cells, quarantine
 from schemas.checking import failing
 from schemas.errors import DataError
-from schemas.faults import LOCAL, Fault, faults_of, faults_of_problem, first
+from schemas.faults import LOCAL, Cause, faults_of, faults_of_problem, rejected_rows
 from schemas.time_zones import is_utc
 
 SCHEMA: dict[str, pl.DataType] = {
@@ -218,20 +218,17 @@ def _quarantined(
     raw, read = frame[at], read[at]
     # If no cell fails the schema, ``fails`` has no columns and no rows: ``fails[at]`` would raise an error.
     fails = fails[at] if fails.width else fails
-    height = raw.height
     made = {name: cells.shown(raw[name]) for name in read.columns}
 
     # A row is rejected if the reader reported a problem, or if a cell fails the schema.
-    # A cause has three parts: an expression that is True for the rejected rows, a column, and its faults.
-    # The column is "" if the whole row is faulty.
-    causes: list[tuple[pl.Expr, str, list[Fault]]] = []
+    causes: list[Cause] = []
     work = pl.DataFrame(made)
     if has_problems := "problem" in raw.columns:
         kind = (
             raw["problem_kind"].cast(pl.String) if "problem_kind" in raw.columns else pl.lit(None, pl.String)
         )
         work = work.with_columns(raw["problem"].cast(pl.String), kind.alias("problem_kind"))
-        causes.append((pl.col("problem").is_not_null(), "", faults_of_problem(_UNREADABLE)))
+        causes.append(Cause(pl.col("problem").is_not_null(), "", faults_of_problem(_UNREADABLE)))
     for name in (n for n in read.columns if n in fails.columns):
         work = work.with_columns(
             fails[name].alias(f"{name} fails"),
@@ -247,14 +244,5 @@ def _quarantined(
         label = name.removeprefix(OBSERVED)
         covariate = None if label == name else label
         faults = faults_of(name, raw.schema[name], time_format, LARGEST, covariate, time_zone)
-        causes.append((fails_here, label, faults))
-    sentences = [pl.when(is_bad).then(first(faults, "sentence")) for is_bad, _, faults in causes]
-    kinds = [pl.when(is_bad).then(first(faults, "kind")) for is_bad, _, faults in causes]
-    return work.select(
-        (raw["file"] if "file" in raw.columns else pl.repeat("", height)).cast(pl.String).alias("file"),
-        (raw["row"] if "row" in raw.columns else at + 1).cast(pl.Int64).alias("row"),
-        pl.coalesce(pl.when(is_bad).then(pl.lit(column)) for is_bad, column, _ in causes).alias("column"),
-        pl.concat_str(sentences, separator="; ", ignore_nulls=True).alias("reason"),
-        pl.coalesce(kinds).alias("kind"),
-        pl.struct(list(made)).struct.json_encode().alias("raw"),
-    )
+        causes.append(Cause(fails_here, label, faults))
+    return rejected_rows(raw, at, work, list(made), causes)

@@ -103,6 +103,20 @@ def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:
     return pl.DataFrame([row], schema=SCHEMA | {"offset": pl.Int64()})
 
 
+def notice(rejected: pl.DataFrame, kept: str = "") -> list[str]:
+    """Return a list with a message for the user about quarantined rows, or an empty list if there are none.
+
+    Args:
+        rejected: the quarantined rows; the message quotes the first.
+        kept: the place where the rows are stored, as words for the message; empty if they are not stored.
+    """
+    if not len(rejected):
+        return []
+    first = rejected.row(0, named=True)
+    line = f"{len(rejected):,} rows were quarantined, the first: {first['file']}, row {first['row']}: "
+    return [line + first["reason"] + (f" (all of them: {kept})" if kept else "")]
+
+
 def share_message(reasons: Mapping[str, int], rows: int, most: float) -> str | None:
     """Return an error message if too many rows are quarantined, else None.
 

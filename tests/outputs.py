@@ -10,7 +10,7 @@ import polars as pl
 from forecaster.forecasts import flat
 from forecaster.time.frequency import Frequency
 from pipelines.sinks.files import FLAT, read_forecasts
-from pipelines.storage import Location, source_of
+from pipelines.storage import Location, store_of
 from tests.stores import on_disk
 
 
@@ -41,7 +41,7 @@ def assert_flat_as_nested(output: Location, freq: Frequency) -> None:
     """Assert that the flat files of an output have the rows of its forecast files, each row once."""
     frames = []
     for path in (output / FLAT).glob("*"):
-        frame = _READERS[path.suffix](source_of(path))
+        frame = _READERS[path.suffix](store_of(path).source())
         if path.suffix != ".parquet":
             frame = frame.with_columns(pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC"))
         frames.append(frame.with_columns(pl.col("horizon").cast(pl.Int16)))

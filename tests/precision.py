@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from forecaster import components
-from forecaster.components import anomaly
+from forecaster.components import anchors, anomaly
 from forecaster.components.base import Field
-from forecaster.components.experts import stacking
 from forecaster.model import Forecaster
 
 
@@ -36,9 +35,9 @@ def double_precision() -> Iterator[None]:
             if hasattr(module, "Field"):
                 patch.setattr(module, "Field", wide_field)
         patch.setattr(anomaly, "_FIELDS", {name: wide_field(*f) for name, f in anomaly._FIELDS.items()})
-        stacking.by_horizon.cache_clear()
+        anchors.by_horizon.cache_clear()
         yield
-    stacking.by_horizon.cache_clear()
+    anchors.by_horizon.cache_clear()
 
 
 def wide_field(dtype: str, shape: tuple[int, ...] = ()) -> Field:

@@ -15,7 +15,7 @@ from uuid import uuid4
 import polars as pl
 
 from pipelines.sinks.files import FORECASTS
-from pipelines.storage import Location, Remote, source_of
+from pipelines.storage import Location, Remote, store_of
 
 
 def on_disk(place: Location) -> Path:
@@ -26,7 +26,7 @@ def on_disk(place: Location) -> Path:
 
 def forecasts_written(output: Location) -> int:
     """Return the number of forecasts in the files of an output folder, repeated forecasts included."""
-    return sum(len(pl.read_parquet(source_of(file))) for file in (output / FORECASTS).glob("*"))
+    return sum(len(pl.read_parquet(store_of(file).source())) for file in (output / FORECASTS).glob("*"))
 
 
 _REQUESTS = Remote._requests

@@ -263,24 +263,6 @@ def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
     return shares
 
 
-def migrated(own: Arrays) -> Arrays:
-    """Convert arrays of format 1 (mean excess, share of repeats, threshold) to the present format."""
-    series = len(own["last"])
-    after = {name: np.zeros((series, *f.shape), f.dtype) for name, f in _FIELDS.items()}
-    low, middle, high = own["expected"].T
-    least = 8 * _ROUNDING * np.abs(middle) + np.finfo(float).tiny
-    after["expected"][:] = np.stack(
-        [middle, np.maximum(middle - low, least), np.maximum(high - middle, least)], axis=1
-    )
-    after["beyond"][:] = _normal_shares(0.05, 0.95, own["excess"].astype(np.float64))
-    # Multiply by 10: format 1 counted only values outside the band, which are one in ten.
-    after["known"][:] = 10 * own["beyond"]
-    after["lasting"][:] = own["repeats"].astype(np.float64)[:, None] ** _RUNS
-    after["runs"][:] = after["known"] * (1.0 - own["repeats"])
-    after["run"][:], after["last"][:] = own["run"], own["last"]
-    return after
-
-
 def migrated_from_2(own: Arrays) -> Arrays:
     """Convert arrays of format 2, in which ``alarming`` was 0 or 1, to the present format.
 

@@ -65,7 +65,7 @@ class Outputs(NamedTuple):
     def empty(
         quantiles: int, members: int, windows: int, series: int, horizon: int, scored: int = 0
     ) -> Outputs:
-        """Return newly allocated arrays for the outputs of a block.
+        """Return arrays for the outputs of a block: anomaly and scores filled with NaN, the rest unset.
 
         ``members`` is 0 if the members' forecasts are not requested; ``scored`` is the number of scored
         horizons, K.

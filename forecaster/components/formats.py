@@ -41,19 +41,7 @@ FORMAT_VERSIONS: Mapping[str, int] = {
 """The format version that this release reads and writes, by the name of the component."""
 
 
-def _with_symmetric_inverse(own: Arrays) -> Arrays:
-    """Return the arrays of `LeastSquares` with a symmetric inverse.
-
-    In format 1, rounding made the inverse asymmetric.
-    """
-    inverse = own["inverse"]
-    return {**own, "inverse": (inverse + inverse.swapaxes(1, 2)) / inverse.dtype.type(2)}
-
-
 MIGRATIONS: Mapping[tuple[str, int], Callable[[Arrays], Arrays]] = {
-    (name, 1): _with_symmetric_inverse for name in EXPERTS if "least_squares" in name
-} | {
-    ("anomaly", 1): anomaly.migrated,
     ("anomaly", 2): anomaly.migrated_from_2,
     # The arrays of `Moments` in format 3 need no conversion: format 4 only allows more values of ``run``.
     ("moments", 3): dict,

@@ -13,9 +13,9 @@ from statistics import NormalDist
 import numpy as np
 
 from forecaster.arrays import Arrays, Bools, Floats, Floats32
+from forecaster.components.anchors import anchor_horizons, by_horizon
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
-from forecaster.components.experts.stacking import anchor_horizons, by_horizon
 from forecaster.components.scores import scored_places
 
 # After this many residuals, the quantiles are at the learned distances from the median.

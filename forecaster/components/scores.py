@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecaster.arrays import Arrays, Floats
+from forecaster.components.anchors import anchor_horizons
 from forecaster.components.base import Block, Field
-from forecaster.components.experts.stacking import anchor_horizons
 
 _LARGEST = 1e6  # an error counts as at most this many units, so that sums of errors stay exact
 

@@ -27,14 +27,13 @@ def inject(
     rng: np.random.Generator,
     kinds: Sequence[str] = KINDS,
     every_s: int = 2 * _WEEK_S,
-    season_s: int = _DAY_S,
     first: int = 0,
 ) -> tuple[Floats, Ints]:
     """Put anomalies into a copy of ``values``, on average one in ``every_s`` seconds of each series.
 
     Sizes are in standard deviations of each series. A spike shifts 1 or 2 windows by 3 to 6. A level shift
     moves 12 to 72 windows by 1 to 2.5. A variance change adds noise of size 0.5 to 1 in 12 to 48 windows. A
-    flat line repeats one value for 8 to 24 windows. A seasonal break delays 1 to 3 seasons by half a season.
+    flat line repeats one value for 8 to 24 windows. A seasonal break delays 1 to 3 days by half a day.
 
     Anomalies of a series do not touch each other. An anomaly that would not be visible (such as a flat line
     where the series is constant) is moved to another place, and left out after `_TRIES` attempts. A window
@@ -46,7 +45,6 @@ def inject(
         rng: equal generators give equal anomalies; the anomalies of a series depend only on its column.
         kinds: kinds from ``KINDS``, each drawn with the same probability.
         every_s: mean number of seconds between the beginnings of two anomalies of a series.
-        season_s: length of a season in seconds, for the seasonal break.
         first: the first row that may be changed.
 
     Returns:
@@ -54,18 +52,17 @@ def inject(
         kind.
 
     Raises:
-        ValueError: a kind is unknown, or a season is shorter than four windows.
+        ValueError: a kind is unknown, or a day, the season of a seasonal break, is shorter than four windows.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise ValueError(
             f"no kinds, or unknown kinds of anomalies {unknown}: give some of {', '.join(KINDS)}"
         )
-    season = season_s // freq_s
+    season = _DAY_S // freq_s
     if "seasonal_break" in kinds and season < 4:
         raise ValueError(
-            f"seasonal_break needs a season of 4 windows or more: a season of {season_s} s has {season} "
-            f"windows of {freq_s} s"
+            f"seasonal_break needs a day of 4 windows or more: a day has {season} windows of {freq_s} s"
         )
     out, labels = values.copy(), np.zeros(values.shape, np.int64)
     for column, own in enumerate(rng.spawn(values.shape[1])):

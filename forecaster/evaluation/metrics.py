@@ -146,7 +146,7 @@ class Tally:
         steps, at = slice(horizon), horizon - 1
         count = self.count[:, steps].sum(axis=1)
         by_series = {
-            name: _ratio(sums[:, steps].sum(axis=1), count)
+            name: ratio(sums[:, steps].sum(axis=1), count)
             for name, sums in {
                 "mse": self._squared,
                 "mae": self._absolute,
@@ -166,7 +166,7 @@ class Tally:
             wql=float(wql),
             msis=_mean(by_series["msis"] / unit) if len(self.levels) > 1 else np.nan,
             coverage_90=_mean(coverage),
-            width_90=_mean(_ratio(self._width, self.count)[:, at]) if self.has_interval else np.nan,
+            width_90=_mean(ratio(self._width, self.count)[:, at]) if self.has_interval else np.nan,
             coverage_by_series=coverage,
         )
 
@@ -177,7 +177,7 @@ class Tally:
 
     def mase_by_step(self, unit: Floats) -> Floats:
         """Return the MASE at each horizon, ``[N]``, with the scale ``unit`` ``[S]``, averaged over series."""
-        return _means(_ratio(self._absolute, self.count) / unit[:, None])
+        return _means(ratio(self._absolute, self.count) / unit[:, None])
 
     def coverage_by_step(self) -> Floats:
         """Return the coverage of the 90 % interval at each horizon, averaged over series: ``[N]``.
@@ -191,13 +191,13 @@ class Tally:
 
         All horizons are counted together.
         """
-        return _means(_ratio(self._under.sum(axis=2), self.count.sum(axis=1)).T)
+        return _means(ratio(self._under.sum(axis=2), self.count.sum(axis=1)).T)
 
     def _coverage(self) -> Floats:
         """Return the coverage of the 90 % interval, ``[S, N]``; NaN without an interval or actuals."""
         if not self.has_interval:
             return np.full(self.count.shape, np.nan)
-        return _ratio(self._inside, self.count)
+        return ratio(self._inside, self.count)
 
 
 def _interval_of(levels: tuple[float, ...]) -> tuple[int, int] | None:
@@ -209,7 +209,7 @@ def _interval_of(levels: tuple[float, ...]) -> tuple[int, int] | None:
     return (found[0][0], found[1][0]) if all(found) else None
 
 
-def _ratio(sums: Floats | Ints, count: Ints) -> Floats:
+def ratio(sums: Floats | Ints, count: Floats | Ints) -> Floats:
     """Return sums divided by counts; NaN where the count is 0."""
     means = np.full(sums.shape, np.nan)
     np.divide(sums, count, out=means, where=np.broadcast_to(count > 0, sums.shape))

@@ -13,6 +13,7 @@ import polars as pl
 
 from forecaster.arrays import Bools, Floats, Ints
 from forecaster.evaluation.bootstrap import Improvement, block_length, improvements
+from forecaster.evaluation.metrics import ratio
 
 BASELINES = ("persistence", "seasonal_naive")
 
@@ -152,14 +153,14 @@ class PairedLosses:
     def scores(self) -> pl.DataFrame:
         """Return the scores of both models and of the baselines, as in `PairedComparison.scores`."""
         count = self.count.sum(axis=0)
-        mase = _ratio(self._absolute, count)
+        mase = ratio(self._absolute, count)
         columns: dict[str, Any] = {
             "count": np.broadcast_to(count.astype(np.int64), mase.shape),
-            "skill": 1.0 - _ratio(mase, mase[2 + BASELINES.index("persistence")]),
+            "skill": 1.0 - ratio(mase, mase[2 + BASELINES.index("persistence")]),
             "mase": mase,
-            "wql": _ratio(2 * self._pinball, self._size),
-            "coverage": _ratio(self._inside, count) if self.interval else np.full_like(self._inside, np.nan),
-            "width": _ratio(self._width, count) if self.interval else np.full_like(self._width, np.nan),
+            "wql": ratio(2 * self._pinball, self._size),
+            "coverage": ratio(self._inside, count) if self.interval else np.full_like(self._inside, np.nan),
+            "width": ratio(self._width, count) if self.interval else np.full_like(self._width, np.nan),
         }
         parts = []
         for place, model in enumerate(("champion", "challenger", *BASELINES)):
@@ -171,10 +172,3 @@ class PairedLosses:
             part = pl.DataFrame({"horizon": steps, **own}).with_columns(pl.col(pl.Float64).fill_nan(None))
             parts.append(part.select(pl.lit(model.replace("_", " ")).alias("model"), pl.all()))
         return pl.concat(parts)
-
-
-def _ratio(sums: Floats, count: Floats) -> Floats:
-    """Return ``sums / count``; NaN where the count is 0."""
-    found = np.full(sums.shape, np.nan)
-    np.divide(sums, count, out=found, where=np.broadcast_to(count > 0, sums.shape))
-    return found

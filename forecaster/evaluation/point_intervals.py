@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from forecaster.arrays import Floats
+from forecaster.components.anchors import anchor_horizons
 from forecaster.components.base import Block, Outputs
-from forecaster.components.experts.stacking import anchor_horizons
 from forecaster.components.intervals import Intervals
 from forecaster.time.frequency import Frequency
 

@@ -16,9 +16,10 @@ from forecaster.time.frequency import Frequency
 
 LEVEL_FREE = NetworkConfig(lags=(1, 2, 3, 6, 12, 18, 21, 22, 23, 24), ring=24, linear=False)
 """Settings of level-free inputs: the inputs of the forecasting network, with lags and calendar."""
-_STEP = Frequency(1)  # with windows of one second, the inputs have no season
+_STEP = Frequency(1)  # windows of one second have no season, so the inputs have none
 _CLIP = 10.0  # standardised values are clipped to this many standard deviations
-_TINY = 1e-12  # a channel is constant if its standard deviation is at most this share of its level
+# a channel is constant if its standard deviation is at most this share of its mean, or of 1
+_TINY = 1e-12
 
 
 def count(scaling: Scaling, channels: int, config: NetworkConfig) -> int:
@@ -51,7 +52,7 @@ def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
 
 
 def scaled_by_sequence(values: Floats) -> Floats32:
-    """Standardise each sequence by its own mean and spread; return the values and flags as `scaled` does.
+    """Standardise each sequence by its own mean and standard deviation; return what `scaled` returns.
 
     Args:
         values: ``[T, S, C]``, NaN where missing.

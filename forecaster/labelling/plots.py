@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from forecaster.arrays import Floats, Ints
 from forecaster.reports import plots
-from forecaster.reports.plot_style import GRID, INK, MUTED, PALETTE, PAPER
+from forecaster.reports.plot_style import FONT, INK, MUTED, PALETTE, PAPER, draw_legend, titled_axes
 from forecaster.reports.plot_text import plain
 
-_FONT = 10
 _BLUES = LinearSegmentedColormap.from_list("blues", [PAPER, PALETTE[0]])
 # with more classes than this, cells have no counts, because they would be too small to read
 _MOST_CLASSES_WITH_COUNTS = 16
@@ -44,8 +42,8 @@ def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
             f"counts are {counts.shape}, not one row and one column for each of {len(classes)} classes"
         )
     side = min(3.6 + 0.42 * len(classes), 11.0)
-    figure = Figure(figsize=(side, side), dpi=120, facecolor=PAPER, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = titled_axes("Confusion matrix", "predicted class", "true class", (side, side))
+    axes.grid(visible=False)
     share = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     axes.imshow(share, cmap=_BLUES, vmin=0.0, vmax=1.0)
     if len(classes) <= _MOST_CLASSES_WITH_COUNTS:
@@ -55,12 +53,11 @@ def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
             if count:
                 colour = PAPER if share[row, column] > 0.5 else INK
                 axes.text(
-                    column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=_FONT - 1
+                    column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=FONT - 1
                 )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(range(len(classes)), [*map(plain, classes)])
     axes.tick_params(axis="x", rotation=0 if max(map(len, classes)) <= 3 else 45)
-    _style(axes, "Confusion matrix", "predicted class", "true class")
     return figure
 
 
@@ -80,8 +77,8 @@ def precision_recall_figure(
     """
     if not len(recall):
         raise ValueError("the curve is empty, since there is no anomalous step: give at least one")
-    figure = Figure(figsize=(5.6, 5.0), dpi=120, facecolor=PAPER, layout="constrained")
-    axes = figure.add_subplot()
+    title = "Precision and recall of the alarms"
+    figure, axes = titled_axes(title, "anomalous steps found", "alarms that are right", (5.6, 5.0))
     axes.plot(
         recall,
         precision,
@@ -92,9 +89,7 @@ def precision_recall_figure(
     )
     axes.axhline(base_rate, color=MUTED, linestyle="--", linewidth=1.2, label=f"at random: {base_rate:.2f}")
     axes.set(xlim=(0, 1.005), ylim=(0, 1.02))
-    axes.grid(color=GRID, linewidth=0.9)
-    axes.legend(fontsize=_FONT - 1, labelcolor=INK, facecolor=PAPER, edgecolor="none", framealpha=0.85)
-    _style(axes, "Precision and recall of the alarms", "anomalous steps found", "alarms that are right")
+    draw_legend(axes)
     return figure
 
 
@@ -111,24 +106,14 @@ def found_figure(kinds: Sequence[str], found: Sequence[int], of: Sequence[int]) 
     """
     if not kinds:
         raise ValueError("kinds is empty, so there is nothing to draw: give at least one kind of anomaly")
-    figure = Figure(figsize=(7.2, 1.6 + 0.42 * len(kinds)), dpi=120, facecolor=PAPER, layout="constrained")
-    axes = figure.add_subplot()
+    title = "Anomalies found at one false alarm a week"
+    figure, axes = titled_axes(title, "share found", "", (7.2, 1.6 + 0.42 * len(kinds)))
+    axes.grid(visible=False)
     share = [f / max(n, 1) for f, n in zip(found, of, strict=True)]
     axes.barh(range(len(kinds)), share, color=PALETTE[0], height=0.62)
     for row, (f, n) in enumerate(zip(found, of, strict=True)):
-        axes.text(share[row] + 0.01, row, f"{f:,} of {n:,}", va="center", color=INK, fontsize=_FONT - 1)
+        axes.text(share[row] + 0.01, row, f"{f:,} of {n:,}", va="center", color=INK, fontsize=FONT - 1)
     axes.set_yticks(range(len(kinds)), [*map(plain, kinds)])
     axes.set_xlim(0, 1.18)
     axes.invert_yaxis()
-    _style(axes, "Anomalies found at one false alarm a week", "share found", "")
     return figure
-
-
-def _style(axes: Axes, title: str, x: str, y: str) -> None:
-    """Set title, labels and style of the axes."""
-    axes.set_title(title, loc="left", fontsize=_FONT + 3, fontweight="bold", color=INK, pad=12)
-    axes.set_xlabel(x, color=MUTED, fontsize=_FONT)
-    axes.set_ylabel(y, color=MUTED, fontsize=_FONT)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, labelsize=_FONT - 1, length=0)
-    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)

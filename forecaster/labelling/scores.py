@@ -78,19 +78,18 @@ def best_f1_threshold(curve: Curve) -> float:
     return float(curve.threshold[int(f1.argmax())])
 
 
-def weekly_threshold(ordinary: Floats32, freq_s: int, a_week: float = 1.0) -> float:
-    """Return the lowest threshold with at most ``a_week`` false alarms per series and week.
+def weekly_threshold(ordinary: Floats32, freq_s: int) -> float:
+    """Return the lowest threshold with at most one false alarm a week in the mean over the series.
 
-    The threshold is 0.5 if there are no scores.
+    No alarm is allowed if the steps last less than a week. The threshold is 0.5 if there are no scores.
 
     Args:
         ordinary: ``[N]`` scores of ordinary steps; each score above the threshold is a false alarm.
         freq_s: seconds of a step: N steps of a series last ``N * freq_s`` seconds.
-        a_week: alarms per week; if this is less than one alarm in all steps, no alarm is allowed.
     """
     if not len(ordinary):
         return 0.5
-    allowed = int(len(ordinary) * freq_s / _WEEK_S * a_week)
+    allowed = int(len(ordinary) * freq_s / _WEEK_S)
     return float(np.sort(ordinary)[max(len(ordinary) - 1 - allowed, 0)])
 
 

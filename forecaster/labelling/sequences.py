@@ -88,10 +88,7 @@ class GatheredSequences:
 
 
 def build_sequences(
-    rows: pl.DataFrame,
-    channels: Sequence[str],
-    freq_s: int | None = None,
-    classes: Sequence[str] | None = None,
+    rows: pl.DataFrame, channels: Sequence[str], freq_s: int | None = None
 ) -> GatheredSequences:
     """Build a sequence from the rows of each series.
 
@@ -103,19 +100,14 @@ def build_sequences(
         rows: ``schemas.labels.KEY`` and the channels.
         channels: columns of values.
         freq_s: seconds between two steps; None uses the most frequent distance.
-        classes: names of the labels, in order; None uses the labels of the rows, sorted.
 
     Raises:
-        DataError: there is no label, or only one, or one that is not in ``classes``; or a series belongs to
-            two parts.
+        DataError: there is no label, or only one; or a series belongs to two parts.
     """
     found = rows["label"].drop_nulls().unique().sort().to_list()
-    names = tuple(classes) if classes is not None else tuple(sorted(found, key=_sort_key))
-    if classes is None and len(names) < 2:
+    if len(found) < 2:
         raise DataError(f"the label column holds {_labels_found(found)}: give rows with two labels or more")
-    unknown = [name for name in found if name not in names]
-    if unknown:
-        raise DataError(f"label {unknown[0]!r} is not one of the model's: {', '.join(names)}")
+    names = tuple(sorted(found, key=_sort_key))
     counted = rows.group_by("series_id").agg(pl.col("label").drop_nulls().n_unique().alias("n"))
     is_per_step = bool((counted["n"] > 1).any())
     coded = rows.with_columns(

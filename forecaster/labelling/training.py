@@ -192,7 +192,7 @@ class _SegmentBatches:
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield logits and labels of the segments up to the end of a part.
 
-        Labels of other parts are ``UNKNOWN``; segments without a label of the part are left out.
+        Labels of other parts are ``UNKNOWN``; segments without a label of the part are not yielded.
         """
         config, labels = self._config, self._labels[part]
         for series in torch.split(torch.randperm(self._x.shape[1]), config.batch):
@@ -213,7 +213,7 @@ def _fit(
     config: LabelConfig,
     on_epoch: Callable[[Epoch], None],
 ) -> list[Epoch]:
-    """Train until the validation loss has not fallen for ``patience`` epochs.
+    """Train for ``epochs`` epochs; stop earlier if the validation loss does not fall for ``patience`` epochs.
 
     The network has the weights of the best epoch at the end. Returns the history of the epochs.
     """

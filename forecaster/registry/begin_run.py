@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from forecaster.registry.outbox import Outbox
 from forecaster.registry.provenance import provenance
 from forecaster.registry.refusals import REFUSALS
 from forecaster.registry.run import Run
+from forecaster.registry.versions import now_ms
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as RunEntity
@@ -48,7 +48,7 @@ def begin_run(
     header: dict[str, Any] = {
         "name": name,
         "tags": resolve_tags(own),
-        "started_ms": int(datetime.now(UTC).timestamp() * 1000),
+        "started_ms": now_ms(),
     }
     if parent is None:
         with connection.errors():

@@ -176,6 +176,6 @@ class Connection:
             )
             raise ModelError(
                 f"{what} in {self.runs}: set MLFLOW_EXPERIMENT_ID or mlflow.experiment_id to the id of an "
-                "experiment that statecast ui shows, or to nothing"
+                "experiment that statecast ui shows, or leave both empty"
             )
         return experiment_id

@@ -66,7 +66,7 @@ def evaluation_table(errors: pl.DataFrame, scale: Mapping[str, float]) -> pl.Dat
     ids = errors["series_id"]
     missing = [name for name in ids.unique().sort() if name not in scale]
     if missing:
-        raise DataError(f"series {missing[0]!r} has no scale: give one for each of the series")
+        raise DataError(f"series {missing[0]!r} has no scale: give the scale of every series")
     own = ids.replace_strict(list(scale), list(scale.values()), return_dtype=pl.Float64).alias(SCALE)
     quantiles = [name for name in errors.columns if name[:1] == "q" and name[1:2].isdigit()]
     return errors.select("series_id", "observed", own, *quantiles)

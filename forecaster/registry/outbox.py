@@ -74,7 +74,7 @@ class Outbox:
             ) from error
 
     def add(self, entry: Entry) -> None:
-        """Append an entry; `save` writes it to the disk.
+        """Append an entry, or drop it if the outbox is full; `save` writes the entries to the disk.
 
         Metric points beyond 100,000, and files beyond 256 MiB, are dropped and counted in ``dropped``.
         """

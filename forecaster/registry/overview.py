@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from mlflow.exceptions import MlflowException
@@ -17,60 +15,24 @@ from forecaster.registry.versions import UTC_TIME, Version, instant, versions_fr
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-
-@dataclass(frozen=True)
-class RunOverview:
-    """Overview of a run.
-
-    Attributes:
-        name: name of the run.
-        run_id: id of the run.
-        status: RUNNING, FINISHED, FAILED or KILLED.
-        job: what the run does, such as ``train``; None if the run has no such tag.
-        cell: recurrent cell that was trained; None if the run has no such parameter.
-        started: start time (UTC).
-        seconds: duration; None while the run lasts.
-        metrics: last value of every metric.
-    """
-
-    name: str
-    run_id: str
-    status: str
-    job: str | None
-    cell: str | None
-    started: datetime
-    seconds: float | None
-    metrics: Mapping[str, float]
+_RUN_COLUMNS: dict[str, Any] = {
+    **dict.fromkeys(("name", "run_id", "status", "job", "cell"), pl.String),
+    "started": UTC_TIME,
+    "seconds": pl.Float64,
+}
 
 
-def run_overview(run: Run) -> RunOverview:
-    """Return the overview of a run, made from MLflow's record of the run."""
-    start, end = run.info.start_time, run.info.end_time
-    cells = (value for key, value in run.data.params.items() if key.rpartition(".")[2] == "cell")
-    return RunOverview(
-        name=run.info.run_name,
-        run_id=run.info.run_id,
-        status=run.info.status,
-        job=run.data.tags.get("statecast.job"),
-        cell=next(cells, None),
-        started=instant(start),
-        seconds=None if end is None else (end - start) / 1000,
-        metrics=run.data.metrics,
-    )
-
-
-def runs_of(connection: Connection, limit: int) -> list[RunOverview]:
+def runs_of(connection: Connection, limit: int) -> list[Run]:
     """Return the newest runs of the experiment, newest first."""
     client, experiment_id = connection.existing(), connection.existing_experiment_id()
     if experiment_id is None:
         return []
     order = ["attributes.start_time DESC"]
-    found = client.search_runs([experiment_id], max_results=limit, order_by=order)
-    return [run_overview(run) for run in found]
+    return list(client.search_runs([experiment_id], max_results=limit, order_by=order))
 
 
 def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, float]]]:
-    """Return all registered versions by name, newest first, and the metrics of the run of each version."""
+    """Return all registered versions, sorted by name and then newest first, and the metrics of their runs."""
     client = connection.existing()
     names = sorted(model.name for model in client.search_registered_models(max_results=1000))
     versions = [version for name in names for version in versions_of(connection, name)]
@@ -83,24 +45,29 @@ def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, 
     return versions, metrics
 
 
-def runs_frame(runs: Sequence[RunOverview]) -> pl.DataFrame:
+def runs_frame(runs: Sequence[Run]) -> pl.DataFrame:
     """Return one row per run: ``name, run_id, status, job, cell, started, seconds`` and its metrics.
 
-    There is one column for each metric of the groups ``backtest`` and ``test`` and of the validation, but
-    none for curves by horizon.
+    ``status`` is RUNNING, FINISHED, FAILED or KILLED; ``job``, such as ``train``, and the recurrent ``cell``
+    are null for a run without them, and ``seconds`` while the run lasts. There is one column for each metric
+    of the groups ``backtest`` and ``test`` and of the validation, but none for curves by horizon.
     """
-    return pl.DataFrame(
-        {
-            "name": pl.Series([run.name for run in runs], dtype=pl.String),
-            "run_id": pl.Series([run.run_id for run in runs], dtype=pl.String),
-            "status": pl.Series([run.status for run in runs], dtype=pl.String),
-            "job": pl.Series([run.job for run in runs], dtype=pl.String),
-            "cell": pl.Series([run.cell for run in runs], dtype=pl.String),
-            "started": pl.Series([run.started for run in runs], dtype=UTC_TIME),
-            "seconds": pl.Series([run.seconds for run in runs], dtype=pl.Float64),
-            **_columns([run.metrics for run in runs]),
-        }
-    )
+    rows = pl.DataFrame([_row(run) for run in runs], schema=_RUN_COLUMNS)
+    return rows.with_columns(**_columns([run.data.metrics for run in runs]))
+
+
+def _row(run: Run) -> dict[str, object]:
+    start, end = run.info.start_time, run.info.end_time
+    cells = (value for key, value in run.data.params.items() if key.rpartition(".")[2] == "cell")
+    return {
+        "name": run.info.run_name,
+        "run_id": run.info.run_id,
+        "status": run.info.status,
+        "job": run.data.tags.get("statecast.job"),
+        "cell": next(cells, None),
+        "started": instant(start),
+        "seconds": None if end is None else (end - start) / 1000,
+    }
 
 
 def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, float]]) -> pl.DataFrame:

@@ -26,7 +26,7 @@ for _name in ("mlflow", "alembic", "sqlalchemy"):
 
 @contextmanager
 def store_errors(tracking_uri: str) -> Iterator[None]:
-    """Raise errors of MLflow and its database in the ``with`` block as ModelError; ignore their warnings.
+    """Convert errors of MLflow and its database in the ``with`` block to ModelError; ignore their warnings.
 
     The warnings are about MLflow's own use of SQLAlchemy and pandas, which cannot be changed here.
 

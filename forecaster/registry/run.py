@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from forecaster.registry.refusals import reason_of
 from forecaster.registry.sender import EXAMPLE, Sender
 from forecaster.registry.store import Store
 from forecaster.registry.unsent_lines import incomplete_line, notices, unregistered_line
-from forecaster.registry.versions import Version
+from forecaster.registry.versions import Version, now_ms
 from schemas.errors import ModelError
 from schemas.masking import masked
 
@@ -99,9 +98,9 @@ class Run:
 
     def log_curves(self, curves: Mapping[int, Mapping[str, float]], *, of_model: bool = False) -> None:
         """Add points to curves in one request: for each step, the values by name; see `log_points`."""
-        now_ms = _now_ms()
+        at_ms = now_ms()
         points = [
-            [name, float(value), now_ms, step]
+            [name, float(value), at_ms, step]
             for step, metrics in curves.items()
             for name, value in metrics.items()
         ]
@@ -120,10 +119,8 @@ class Run:
         try:
             yield
         except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            self.notices.append(
-                masked(f"the run lacks {what}, which could not be made: {lines[0].rstrip('.')}")
-            )
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            self.notices.append(masked(f"the run lacks {what}, which could not be made: {line}"))
 
     def log_figure(self, draw: Callable[[], Figure], path: str) -> None:
         """Store a Matplotlib figure among the run's files; on an error, add a line to ``notices``.
@@ -200,7 +197,7 @@ class Run:
             OSError: the model cannot be saved.
         """
         check_model_name(model_name)
-        # an earlier model of this run has been sent: forget its ids
+        # if an earlier model of this run was sent, forget its ids
         for key in ("model_id", "version"):
             self._outbox.run.pop(key, None)
         folder = self._outbox.model
@@ -263,7 +260,7 @@ class Run:
         if error is not None and error is self._incomplete:
             # The work is complete: the run becomes FINISHED once its unsent entries are sent.
             # Until its entries are sent, the store shows the run as FAILED.
-            self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": _now_ms()})
+            self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": now_ms()})
             self._outbox.save()
             with suppress(Exception):  # ignore the error of a store that does not answer
                 self._connection.client().set_terminated(self.run_id, "FAILED")
@@ -272,7 +269,7 @@ class Run:
             line = reason_of(error)
             tags = {"statecast.error": line, "mlflow.note.content": line}
             self._outbox.add({"kind": "tags", "values": tags})
-        self._outbox.add({"kind": "end", "status": status, "ended_ms": _now_ms()})
+        self._outbox.add({"kind": "end", "status": status, "ended_ms": now_ms()})
         self._send_now()
 
     def _unsent_error(self, line: Callable[[Store, str, Path], str]) -> ModelError:
@@ -311,7 +308,3 @@ class Run:
         except OSError as error:
             line = f"the unsent part of the run cannot be written to {outbox.FOLDER} ({error.strerror})"
             self.notices += [line] if line not in self.notices else []
-
-
-def _now_ms() -> int:
-    return int(datetime.now(UTC).timestamp() * 1000)

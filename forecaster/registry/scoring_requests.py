@@ -37,7 +37,7 @@ class RequestRefused(MlflowException):
 
     @property
     def message(self) -> str:
-        """Return the message, which is read-only: MLflow's server would add the request to the message."""
+        """The message; it is read-only, because MLflow's server would append the request to it."""
         return self._line
 
     @message.setter
@@ -69,7 +69,7 @@ def _with_one_line_errors(answer: Callable[..., Any]) -> Callable[..., Any]:
         except DataError as error:
             raise RequestRefused(str(error)) from error
         except MlflowException as error:
-            # Cut the reason out of MLflow's message, which can quote rows before it and the body after it.
+            # Keep only the reason: MLflow's message can quote rows before it and the body after it.
             reason = error.message.rpartition("\nError: ")[2].partition("\nInput:")[0]
             raise RequestRefused(one_line(reason)) from error
         except Exception as error:

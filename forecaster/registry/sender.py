@@ -73,7 +73,7 @@ class Sender:
         }
 
     def send(self, *, now: bool = False) -> None:
-        """Send all entries, and write the remaining entries to the disk.
+        """Send the entries of the outbox, and write the entries that could not be sent to the disk.
 
         A store that could not be reached is tried again after a while (`Connection.mark_away`), or at once
         with ``now``.

@@ -69,7 +69,7 @@ class Store:
 
     @property
     def artifacts(self) -> Path | None:
-        """The folder ``mlartifacts`` beside an SQLite file; None if the server decides."""
+        """The folder ``mlartifacts`` beside an SQLite file; None for any other store."""
         return None if self.database is None else self.database.parent / "mlartifacts"
 
     def exists(self) -> bool:

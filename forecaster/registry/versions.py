@@ -21,7 +21,7 @@ UTC_TIME = pl.Datetime("us", "UTC")
 
 
 def scale_frame(scale: Mapping[str, float]) -> pl.DataFrame:
-    """Return the frame to store as `SCALE_FILE`: one row with the scale of each series."""
+    """Return the frame to store as `SCALE_FILE`: one row for each series, with its scale."""
     frame = pl.DataFrame({"series_id": list(scale), "scale": list(scale.values())})
     return frame.cast({"series_id": pl.String, "scale": pl.Float64})
 
@@ -101,6 +101,11 @@ def version_of(found: ModelVersion, aliases: Mapping[str, object]) -> Version:
         created=instant(found.creation_timestamp),
         description=found.description or "",
     )
+
+
+def now_ms() -> int:
+    """Return the current time in milliseconds since 1970."""
+    return int(datetime.now(UTC).timestamp() * 1000)
 
 
 def instant(milliseconds: int) -> datetime:

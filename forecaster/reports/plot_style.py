@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from forecaster.reports.plot_text import plain
 
-# These are Okabe and Ito's colours for colour-blind readers, without yellow, which is pale on white.
+# These are Okabe and Ito's colours for colour-blind readers, without black and the pale yellow.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#66707a", "#e3e7eb", "#ffffff"

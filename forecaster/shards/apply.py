@@ -75,7 +75,7 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
-    """Return True if the batch must wait, because the shard lacks earlier rows or some of the partitions."""
+    """Return whether the batch must wait for earlier rows of its partition, or for unannounced partitions."""
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 
@@ -84,7 +84,7 @@ def _apply_next(
     shard: Shard, batch: Batch, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply a batch that begins at or before the next offset of its partition."""
-    # First repair the rows that an earlier call has left, so that a rerun repairs the same rows together.
+    # First repair the late rows of earlier batches, so that a rerun repairs the same rows together.
     for after, repaired in repair_windows(shard, models):
         shard = after
         yield after, repaired
@@ -148,7 +148,7 @@ def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Out
 
 
 def _repair_of(shard: Shard, models: Models) -> Repair | None:
-    """Return which late rows the shard repairs; None if it repairs none."""
+    """Return the limits of the late rows that the shard repairs; None if it repairs none."""
     if shard.history is None:
         return None
     copies = shard.history.copies
@@ -164,7 +164,7 @@ def _with_late_records(shard: Shard, slot: pl.Series, rows: pl.DataFrame) -> Sha
 
 
 def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Shard, pl.DataFrame]:
-    """Return the shard with a slot for every series of the rows, and the rows as pending rows with slots."""
+    """Return the shard with a slot for every series of ``rows``, and ``rows`` in the form of pending rows."""
     windows = models.first.window_config
     joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
     if joined["slot"].null_count():

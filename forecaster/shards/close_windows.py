@@ -69,7 +69,7 @@ def close_windows(
         yield replace(shard, pending=pending[high:]), closed
     # Also change the version of a shard in which no series is live.
     # Otherwise the shards of a stopped job could have different versions.
-    # A model change waits for its window, so that there is time to re-warm the state.
+    # A change at a later window is not made yet, so that there is time to re-warm the state.
     changed = _with_version_of(shard, through, models)
     if every:
         changed = _with_copy(changed, through + 1, every)

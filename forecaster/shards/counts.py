@@ -1,4 +1,4 @@
-"""Count every row of a job exactly by its outcome, and sum the errors of its forecasts."""
+"""Count the rows of a job by their outcome, and sum the errors of its forecasts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,6 @@ from forecaster.shards.score_sums import Scores, add_scores
 from schemas import quarantine
 
 _KINDS = frozenset(quarantine.KINDS)
-_KIND_OF_OLD_KEY = {
-    "is a day or seconds since 1970: write 2013-01-31": "is a number that may be no time",
-    "cells other than the header's": "row cannot be read",
-    "is no JSON object": "message cannot be decoded",
-    "cannot be decoded": "message cannot be decoded",
-    "the message is empty (a tombstone)": "message is empty",
-}
-"""Old key in the ``quarantined`` counts of snapshots of earlier versions -> kind that replaced it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,6 @@ class Counts:
         if not self.quarantined.keys() <= _KINDS:
             by_kind_of_fault: dict[str, int] = {}
             for kind, rows in self.quarantined.items():
-                kind = _KIND_OF_OLD_KEY.get(kind, kind)
                 kind = kind if kind in _KINDS else quarantine.OTHER
                 by_kind_of_fault[kind] = by_kind_of_fault.get(kind, 0) + rows
             object.__setattr__(self, "quarantined", by_kind_of_fault)

@@ -24,13 +24,14 @@ partition had closed before the row. The row changes the forecasts of ``window``
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
 
-_MOST_ROUNDED = 32  # the interval of copies is rounded up to blocks of at most this many windows
+# copies are taken at whole blocks, or at multiples of this many windows if blocks are longer
+_MOST_ROUNDED = 32
 
 
 def copied_every(repair: int, windows_per_step: int) -> int:
     """Return the number of windows between two copies of the state of a shard.
 
-    It is ``repair``, rounded up to the next window at which a block ends anyway.
+    It is ``repair``, rounded up to a multiple of the windows in a block, or of 32 if blocks are longer.
 
     Args:
         repair: ``windows.repair``, above 0.
@@ -61,7 +62,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class History:
-    """The recent past of a shard.
+    """The recent past of a shard: copies of its state, and rows of windows closed after the first copy.
 
     Attributes:
         copies: copies of the state, the earliest first; empty before the first window is closed.
@@ -84,22 +85,22 @@ class History:
     def with_copy(
         self, state: State, shadow: State | None, window: int, closed: int | None, every: int
     ) -> History:
-        """Return this history; add a copy of the state if ``window`` has passed a multiple of ``every``.
+        """Return this history; add a copy of the state if a multiple of ``every`` follows the last copy.
 
-        Copies, rows and records that no repair can need any more are left out.
+        When a copy is added, copies, rows and records that no repair can need any more are removed.
 
         Args:
             state: state of the shard before ``window``.
             shadow: state of its shadow; None without one.
             window: the next window to close.
-            closed: the last window that was closed; None before the first. No series is live if windows
-                between it and ``window`` are left out.
+            closed: the last window that was closed; None before the first. If there are windows between
+                it and ``window``, no series is live in them.
             every: see `copied_every`.
         """
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:
             return self
-        # An earlier run had another interval between copies: wait for the end of the next interval.
+        # An earlier run with another ``every`` closed ``last`` without a copy: copy at the next multiple.
         if closed is not None and closed > last:
             return self
         before = last - every
@@ -171,7 +172,7 @@ class History:
 
 
 def can_join(histories: Sequence[History]) -> bool:
-    """Return whether the histories have copies of the same windows, under the same model versions."""
+    """Return whether the histories have copies after the same windows, under the same model versions."""
     layouts = {tuple((copy.through, copy.state.model_version) for copy in one.copies) for one in histories}
     return len(layouts) == 1
 

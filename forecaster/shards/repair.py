@@ -30,7 +30,7 @@ from forecaster.stepping.rewarming import rewarm
 from forecaster.time.aggregation import NO_DUPLICATES, fill
 from schemas import replaced
 
-_WINDOWS_PER_STEP = 32  # a network call of a replay steps at most this many windows
+_WINDOWS_PER_STEP = 32  # in a repair, one network call steps at most this many windows
 
 
 def with_history(shard: Shard, repair: int) -> Shard:

@@ -59,7 +59,7 @@ class Splitter:
         }
 
     def _by_shard(self, rows: pl.DataFrame) -> dict[int, pl.DataFrame]:
-        """Return the rows by shard; shards without rows are left out."""
+        """Return the rows by shard; a shard without rows has no entry."""
         if not len(rows):
             return {}
         if self.shards == 1:

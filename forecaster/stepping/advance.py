@@ -30,7 +30,8 @@ from forecaster.time.size_check import check_size
 from forecaster.time.windows import Windows
 from schemas.errors import VersionMismatch
 
-_CALL_SERIES = 2_500  # a network call steps at most this many series, so that it can step 4 windows or more
+# a call of `step_block` gets at most this many series: for them, `windows_per_call` is 4
+_CALL_SERIES = 2_500
 
 
 def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame) -> tuple[State, Forecasts]:
@@ -92,7 +93,7 @@ def _by_slot(block: Windows, series_ids: tuple[str, ...]) -> Windows:
 
 
 def _after_last_retirement(state: State, max_gap: int) -> int | None:
-    """Return the window after the one in which the last live series retires if no more rows arrive.
+    """Return the first window after the last live series retires, if no more rows arrive.
 
     None if no series is live.
     """
@@ -138,7 +139,7 @@ def advance_in_place(
         VersionMismatch: ``state`` belongs to other weights (see `rewarm`).
         DataError: ``values`` holds values for windows that ``state`` has already closed, or a value or a
             covariate is infinite or too large to compute with (see `check_size`).
-        ValueError: windows between the clock of a live series and ``start`` are left out.
+        ValueError: there are windows between the clock of a live series and ``start``.
     """
     _check_version(forecaster, state)
     _add_missing_arrays(forecaster, state)

@@ -19,7 +19,7 @@ from forecaster.state import State, live
 from forecaster.time.windows import NEVER, latest_rows
 from schemas.errors import DataError
 
-_FORGOTTEN = 2  # a series is forgotten after this many times ``max_gap`` windows without a value
+_FORGOTTEN = 2  # a series is forgotten after more than _FORGOTTEN * max_gap windows without a value
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Plan:
 
 
 def forgotten_after(max_gap: int) -> int:
-    """Return the number of windows without a value after which a series is forgotten.
+    """Return the number of windows without a value that a series must exceed to be forgotten.
 
     If it returns later, it counts as new.
     """
@@ -88,10 +88,10 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
 
     Raises:
         DataError: ``values`` holds values for windows that ``state`` has already closed.
-        ValueError: ``start`` leaves out windows of a live series.
+        ValueError: the block starts later than the first window that a live series was not stepped through.
     """
     seen = ~np.isnan(values)
-    closed = state.clock + 1 - start  # the number of rows of the block that each series had closed before
+    closed = state.clock + 1 - start  # the rows of the block that each series was stepped through before
     began = live(state)
     _check_gaps(state, start, began & (closed < 0))
     some_closed = (closed > 0).any()
@@ -102,11 +102,14 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
     return _plan_with_changes(state, seen, closed, max_gap)
 
 
-def _check_gaps(state: State, start: int, left_out: Bools) -> None:
-    """Raise ValueError if ``left_out`` ``[S]`` is True for a series: windows before ``start`` are missing."""
-    if left_out.any():
-        name = state.series_ids[int(left_out.argmax())]
-        raise ValueError(f"windows of {name!r} before {start} are left out")
+def _check_gaps(state: State, start: int, is_behind: Bools) -> None:
+    """Raise ValueError if ``is_behind`` ``[S]`` is True for a series: it has not closed ``start - 1``."""
+    if is_behind.any():
+        slot = min(np.flatnonzero(is_behind), key=lambda slot: state.clock[slot])
+        raise ValueError(
+            f"the block starts at window {start}, but the live series {state.series_ids[slot]!r} has not "
+            f"been stepped through the windows before it: start the block at window {state.clock[slot] + 1}"
+        )
 
 
 def _check_closed(state: State, reopened: Bools) -> None:

@@ -28,7 +28,7 @@ from forecaster.stepping.advance import advance_in_place
 from forecaster.stepping.step_block import windows_per_call
 from schemas.errors import ModelError
 
-_CALL_STEPS = 2_500  # a call of `Warming.step` makes this many series-steps: 60 ms on one core
+_CALL_STEPS = 2_500  # a call of `Warming.step` makes at most this many series-steps: 60 ms on one core
 
 # The arrays of these components do not depend on the network's weights, so a new model can take them over.
 _NETWORK_INDEPENDENT = (
@@ -218,7 +218,7 @@ class Warming:
         Args:
             state: the state of the earlier version, which has closed all windows before ``window``.
         """
-        # If some live series have closed more windows than others, re-warm them all from the current state.
+        # Re-warm the current state, unless each live series has last closed the window before ``window``.
         if (state.clock[live(state)] != self.window - 1).any():
             return rewarm(self.forecaster, state)
         self.copy_values(state, self.window - 1)

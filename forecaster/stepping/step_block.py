@@ -127,7 +127,7 @@ def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -
 
 
 def _with_fields_of_caller(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
-    """Return the block with its known and static covariates, and the edges of the training profile."""
+    """Return the block with its known and static covariates, and the deciles of the training profile."""
     block = with_known_covariates(forecaster, series_ids, block)
     return replace(block, edges=forecaster.profile.edges_of(series_ids)) if forecaster.profile else block
 

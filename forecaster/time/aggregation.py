@@ -70,9 +70,7 @@ NO_DUPLICATES = Duplicates(0, pl.DataFrame())
 """No duplicates: every row counts."""
 
 
-def aggregate(
-    rows: pl.DataFrame, config: WindowConfig, start: int | None = None, stop: int | None = None
-) -> Aggregated:
+def aggregate(rows: pl.DataFrame, config: WindowConfig) -> Aggregated:
     """Aggregate observations to a block of windows; the order of the rows does not matter.
 
     Rows with the same ``series_id`` and ``timestamp`` (and ``event_id``, if there is one) are one
@@ -87,25 +85,15 @@ def aggregate(
     Args:
         rows: observation frame (``series_id, timestamp, value[, event_id, observed...]``) of valid rows.
         config: window length and aggregate.
-        start: first window of the block; by default the first with a row.
-        stop: one past the last window of the block; by default the last with a row.
 
     Returns:
-        The block, series in sorted order, and the rows that do not count.
-
-    Raises:
-        ValueError: a row lies outside ``[start, stop)``.
+        The block, from the first to the last window with a row, series in sorted order; and the rows that do
+        not count.
     """
     ids = rows["series_id"].unique().sort()
     code = rows["series_id"].cast(pl.Enum(ids)).to_physical().to_numpy().astype(np.int64)
     window = rows.select(config.frequency.window(pl.col("timestamp"))).to_series().to_numpy()
-    if start is None:
-        start = int(window.min()) if len(window) else 0
-    if stop is None:
-        stop = int(window.max()) + 1 if len(window) else start
-    if len(window) and (window.min() < start or window.max() >= stop):
-        raise ValueError(f"rows lie outside the windows [{start}, {stop})")
-    index = kept_windows(np.unique(window), start, stop, config.max_gap)
+    index = kept_windows(np.unique(window), config.max_gap)
     values = np.full((len(index), len(ids)), np.nan)
     names = [name.removeprefix(OBSERVED) for name in covariates_of(rows.columns)]
     past = np.full((*values.shape, len(names)), np.nan)
@@ -114,24 +102,22 @@ def aggregate(
         rows = rows.with_row_index(OFFSET).with_columns(pl.col(OFFSET).cast(pl.Int64))
     duplicates = fill(values, rows, at, code, config, past, names) if len(rows) else NO_DUPLICATES
     of_names = {name: past[:, :, i] for i, name in enumerate(names)}
-    windows = Windows(tuple(ids) if len(rows) else (), start, values, of_names, index)
+    windows = Windows(tuple(ids), int(index[0]) if len(index) else 0, values, of_names, index)
     return Aggregated(windows, duplicates.dropped, replaced.frame(duplicates.replaced))
 
 
-def kept_windows(window: NDArray[np.int64], start: int, stop: int, max_gap: int) -> NDArray[np.int64]:
-    """Return the windows of ``[start, stop)``, but leave out windows in which no series is live.
+def kept_windows(window: NDArray[np.int64], max_gap: int) -> NDArray[np.int64]:
+    """Return the windows from the first to the last row, without those in which no series is live.
 
     The window in which the last series retires is kept: in it the state of that series is reset.
 
     Args:
         window: the windows that have a row, rising.
-        start: first window of the block.
-        stop: one past its last window.
         max_gap: windows without a row after which a series retires.
     """
     breaks = np.flatnonzero(np.diff(window) > max_gap + 2)
-    firsts, stops = [start, *window[breaks + 1]], [*(window[breaks] + max_gap + 2), stop]
-    return np.concatenate([np.arange(first, end) for first, end in zip(firsts, stops, strict=True)])
+    firsts, stops = [*window[:1], *window[breaks + 1]], [*(window[breaks] + max_gap + 2), *(window[-1:] + 1)]
+    return np.concatenate([window[:0], *map(np.arange, firsts, stops)])
 
 
 def fill(
@@ -184,7 +170,7 @@ def _later_rows(rows: pl.DataFrame, config: WindowConfig) -> tuple[pl.DataFrame,
     place = [OFFSET]
     if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
         place.append(PARTITION)
-    # Sort by value last: rows of an older snapshot may have equal offsets and have no partition.
+    # Sort by value last, to choose among rows of an older snapshot with equal offsets and no partition.
     content = ["value", *covariates_of(rows.columns)]
     rows = rows.sort(*identity, *place, *content, nulls_last=False)
     number = rows.select(pl.struct(identity).rle_id()).to_series()

@@ -86,7 +86,7 @@ def plain_name(text: str) -> str:
     if name not in _PANDAS_UNITS:
         return text
     if anchor and anchor.upper() not in _ANCHORS.get(name, ()):
-        raise ValueError(f"{text!r} is not of the calendar: quarters and years begin in January (1q, 1y)")
+        raise ValueError(f"{text!r} is not supported: quarters and years begin in January; write 1q or 1y")
     return f"{count}{_PANDAS_UNITS[name]}"
 
 

@@ -1,4 +1,4 @@
-"""Notices for users about windows: long gaps, a wrong weekday, and windows that are too short."""
+"""Notices for users about windows: long gaps, a wrong weekday, and windows that are too short or too long."""
 
 from __future__ import annotations
 
@@ -66,16 +66,23 @@ def misfit_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
 
 
 def gap_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
-    """Return a list with a notice about windows that are left out because no series had rows for long.
+    """Return a list with a notice about the windows that are skipped, because no series is live in them.
 
-    The list is empty if no window is left out. The arguments are as in `window_notices`. A training
+    The list is empty if no window is skipped. The arguments are as in `window_notices`. A training
     reports windows that are too short before it begins; see `misfit_notice`.
     """
-    if len(filled) < 2:
+    index = kept_windows(filled, config.max_gap)
+    left_out = np.diff(index) - 1
+    if not left_out.any():
         return []
-    index = kept_windows(filled, int(filled[0]), int(filled[-1]) + 1, config.max_gap)
-    line = _gap_notice(index, config)
-    return [line] if line else []
+    row = int(left_out.argmax())
+    around_us = config.frequency.start_us(index[row : row + 2])
+    before, after = (str(np.datetime64(int(us), "us").astype("datetime64[D]")) for us in around_us)
+    notice = (
+        f"{int(left_out.sum()):,} windows in which no series had rows for long are left out, most of them "
+        f"between {before} and {after}: if the series had no pause there, check the times of the rows"
+    )
+    return [notice]
 
 
 def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
@@ -85,40 +92,24 @@ def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]
         filled: ``[n]`` int64, the windows in which any series has a row, rising.
         config: length of the windows, and after how many without a row a series retires.
     """
-    if len(filled) < 2:
-        return []
-    index = kept_windows(filled, int(filled[0]), int(filled[-1]) + 1, config.max_gap)
-    short = _short_notice(filled, index, config)
-    return [*gap_notices(filled, config), *([short] if short else [])]
+    return [*gap_notices(filled, config), *_short_notices(filled, config)]
 
 
-def _gap_notice(index: NDArray[np.int64], config: WindowConfig) -> str | None:
-    """Return a notice if windows are left out of a block because no series is live in them, else None."""
-    left_out = np.diff(index) - 1
-    if not left_out.any():
-        return None
-    row = int(left_out.argmax())
-    around_us = config.frequency.start_us(index[row : row + 2])
-    before, after = (str(np.datetime64(int(us), "us").astype("datetime64[D]")) for us in around_us)
-    return (
-        f"{int(left_out.sum()):,} windows in which no series had rows for long are left out, most of them "
-        f"between {before} and {after}: if the series had no pause there, check the times of the rows"
-    )
-
-
-def _short_notice(filled: NDArray[np.int64], index: NDArray[np.int64], config: WindowConfig) -> str | None:
-    """Return a notice if rows are usually many windows apart, so that nearly all windows are empty."""
+def _short_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
+    """Return a notice, as a list, if rows are usually many windows apart, so that most windows are empty."""
     steps = np.diff(filled)
-    usual = int(np.median(steps))
-    if config.empty != "missing" or len(steps) < _FEWEST_STEPS or usual < _MANY_WINDOWS:
-        return None
+    if config.empty != "missing" or len(steps) < _FEWEST_STEPS:
+        return []
+    if (usual := int(np.median(steps))) < _MANY_WINDOWS:
+        return []
     step_s = usual * config.frequency.nominal_s
     days, weekday = step_s // DAY_S, int(config.frequency.start_us(filled[:1])[0]) // MICROSECONDS // DAY_S
     longer = f"{days}d" if days else f"{step_s // 3600}h" if step_s >= 3600 else f"{max(step_s // 60, 1)}m"
     if days and days % 7 == 0:
         longer = f"{days // 7}w-{WEEKDAYS[weekday % 7]}"
-    empty = 1 - len(filled) / len(index)
-    return (
+    empty = 1 - len(filled) / len(kept_windows(filled, config.max_gap))
+    notice = (
         f"rows are usually {usual:,} windows of {config.freq} apart, so {empty:.0%} of "
         f"the windows are empty: train with longer windows, such as --freq {longer}"
     )
+    return [notice]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 from forecaster.model import FILE_NAME, Forecaster
 from pipelines.storage import Location, location
@@ -14,17 +14,6 @@ from schemas.errors import ModelError
 
 # A text with one of these prefixes refers to a model in MLflow; other URLs name a file.
 _REFERENCES = ("models:/", "runs:/")
-
-
-class Model(Protocol):
-    """The model of a pipeline; each worker receives it, and calls `load` to get the forecaster."""
-
-    def load(self) -> Forecaster:
-        """Return the forecaster; the first call in a process loads it, later calls reuse it.
-
-        Raises:
-            ModelError: there is no such model, or it cannot be read.
-        """
 
 
 @dataclass(frozen=True)
@@ -60,8 +49,16 @@ class WeightsElsewhere:
     pipeline: str
 
     def load(self) -> Forecaster:
-        """Return the forecaster; the first call in a process loads it from ``place``."""
+        """Return the forecaster; the first call in a process loads it, later calls reuse it.
+
+        Raises:
+            ModelError: there is no such model, or it cannot be read.
+        """
         return _load(self)
+
+
+Model: TypeAlias = WeightsInside | WeightsElsewhere
+"""The model of a pipeline, sent to each worker, which calls ``load`` to get the forecaster."""
 
 
 def model_of(model: Forecaster | Path | str, tracking_uri: str, pipeline: str) -> Model:

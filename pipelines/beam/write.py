@@ -15,10 +15,10 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
-from pipelines.sinks.files import FORECASTS, QUARANTINE, Format, compact_time, write_frame
-from pipelines.storage import Location, location, make_folder, write_whole
+from pipelines.sinks.file_names import compact_time
+from pipelines.sinks.files import FORECASTS, QUARANTINE, Format, write_frame
+from pipelines.storage import Location, location, output_errors, store_of, write_whole
 from schemas import quarantine
-from schemas.errors import OutputError
 from schemas.forecasts import IDENTITY
 
 _DIGITS = 20  # number of hex digits of the digest in a file's name: 80 bits, so equal names are very unlikely
@@ -132,13 +132,9 @@ def _digest(rows: pl.DataFrame) -> str:
 def _write(folder: Location, name: str, rows: pl.DataFrame, format_: Format) -> str:
     """Write a file and flush it to disk, because the engine does not repeat a finished bundle."""
     path = folder / name
-    try:
-        make_folder(folder)
+    with output_errors(f"{path}: cannot be written", pl.exceptions.PolarsError):
+        store_of(folder).make_folder()
         write_whole(path, partial(_put, rows, format_), kept=True)
-    # for example, the disk is full
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise OutputError(f"{path}: cannot be written: {reason}") from error
     return str(path)
 
 

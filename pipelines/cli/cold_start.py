@@ -102,10 +102,10 @@ def cold_start(
     out = Out(as_json)
     begins = time_of("--at", at)
     if output is not None:
-        from pipelines.storage import check_folder
+        from pipelines.storage import store_of
 
         format_ = _format_of(output)
-        check_folder(output.parent)
+        store_of(output.parent).check_writable()
     from pipelines.cli.models import load_model
     from pipelines.sources.files.covariates import missing_tables, read_tables, with_tables
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
+from pipelines.cli.job_progress import job_progress
 from pipelines.cli.settings import input_files, load_settings, paths
 from pipelines.cli.stores import store_line
 from schemas.numbers_as_text import text_of
@@ -65,9 +66,9 @@ def compare(
     check_store(job.mlflow)
     input_files(job)
     with out.progress("loading torch and MLflow", "packages"):
-        from pipelines.jobs.compare import Progress, run_compare
-    with out.progress("reading", "rows") as rows, out.progress("replaying", "windows") as windows:
-        compared = run_compare(job, champion, challenger, Progress(rows.add, windows.add))
+        from pipelines.jobs.compare import run_compare
+    with job_progress(out, replays=True) as progress:
+        compared = run_compare(job, champion, challenger, progress)
     show_comparison(out, compared)
     out.say(store_line(job.mlflow))
     out.say(f"run {compared.run_id}: statecast ui --tracking-uri {job.mlflow.tracking_uri}")

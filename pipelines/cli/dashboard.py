@@ -16,12 +16,7 @@ def dashboard(
     port: Annotated[
         int, typer.Option(metavar="PORT", help="Port to listen on; 0 takes a free one.", min=0, max=65535)
     ] = 8050,
-    host: Annotated[
-        str,
-        typer.Option(
-            metavar="ADDRESS", help="Address to listen on; any but loopback lets other machines connect."
-        ),
-    ] = "127.0.0.1",
+    host: o.Host = "127.0.0.1",
     as_json: o.Json = False,
 ) -> None:
     """Serve a web page that shows a running stream or a finished job, on loopback, until Ctrl-C.

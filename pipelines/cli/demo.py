@@ -15,7 +15,7 @@ import typer
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_outcome, show_scores, silence_workers
 from pipelines.cli.live_view import show_live
-from pipelines.storage import check_folder, store_of
+from pipelines.storage import store_of
 from schemas.errors import OutputError, StatecastError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def demo(
     all three are compared with persistence and seasonal naive. Nothing is downloaded.
     """
     out = Out(as_json)
-    check_folder(output)
+    store_of(output).check_writable()
     marker = output / ".statecast-demo"
     if output.exists() and any(output.iterdir()):
         if not marker.exists():

@@ -16,7 +16,7 @@ from typing import Final
 from forecaster.registry.store import Store
 from pipelines.runners.java import find_java, job_server
 from pipelines.runners.prism_binary import GO_PACKAGE, beam_version, find_go, find_prism, package_installer
-from pipelines.storage import Location, check_folder
+from pipelines.storage import Location, store_of
 from schemas.errors import EngineError, StatecastError
 
 _MIN_FREE_BYTES: Final = 1 << 30
@@ -187,7 +187,7 @@ def _store(tracking_uri: str) -> Check:
 
 
 def _output(folder: Location) -> Check:
-    free_bytes = check_folder(folder)
+    free_bytes = store_of(folder).check_writable()
     if free_bytes is None:
         return Check("output folder", True, f"{folder}, can be written")
     if free_bytes < _MIN_FREE_BYTES:

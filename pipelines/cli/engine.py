@@ -138,14 +138,11 @@ def with_absolute_paths(job: JobConfig) -> JobConfig:
     """Return a job; make its paths absolute if its Flink workers may have another working folder."""
     if job.jobs.runner != "flink" or not job.jobs.flink_workers:
         return job
-    paths = tuple(str(Path(path).absolute()) for path in job.data.paths)
-    output = str(location(job.output.folder).absolute())
-    schema = job.kafka.avro_schema and str(Path(job.kafka.avro_schema).absolute())
-    return job.model_copy(
-        update={
-            "data": job.data.model_copy(update={"paths": paths}),
-            "kafka": job.kafka.model_copy(update={"avro_schema": schema}),
-            "output": job.output.model_copy(update={"folder": output}),
+    return job.with_settings(
+        {
+            "data.paths": tuple(str(Path(path).absolute()) for path in job.data.paths),
+            "kafka.avro_schema": job.kafka.avro_schema and str(Path(job.kafka.avro_schema).absolute()),
+            "output.folder": str(location(job.output.folder).absolute()),
         }
     )
 

@@ -10,7 +10,7 @@ from pipelines.cli.console import Out
 from pipelines.cli.evaluate_folders import evaluate_existing
 from pipelines.cli.evaluate_rolling import evaluate_rolling
 from pipelines.cli.settings import bounds, input_files, load_settings, parse_whole_numbers, paths
-from pipelines.storage import check_folder
+from pipelines.storage import store_of
 from schemas.errors import ConfigError
 
 
@@ -69,7 +69,7 @@ def evaluate(
     test = _test_bounds(test_rows, test_from)
     out = Out(as_json)
     if report is not None:
-        check_folder(report.parent)
+        store_of(report.parent).check_writable()
     if train_rows is None:
         input_files(job)
         evaluate_existing(job, forecasts, train_end, report, out)

@@ -75,16 +75,7 @@ Quantiles = Annotated[
         rich_help_panel=ROLLING,
     ),
 ]
-RunName = Annotated[
-    str | None,
-    typer.Option(
-        "--name",
-        metavar="NAME",
-        help="Name of the MLflow run.",
-        show_default="evaluation",
-        rich_help_panel=ROLLING,
-    ),
-]
+RunName = Annotated[str | None, o.run_name("evaluation", ROLLING)]
 Forecasts = Annotated[
     list[str] | None,
     typer.Option(

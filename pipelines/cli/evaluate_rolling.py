@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipelines.cli.console import Out
+from pipelines.cli.job_progress import job_progress, max_epochs
 from pipelines.cli.settings import input_files
 from pipelines.cli.stores import store_line, ui_line
 from schemas.numbers_as_text import text_of
@@ -47,10 +48,11 @@ def evaluate_rolling(
     check_store(config.mlflow)
     input_files(config)
     with out.progress("loading torch and MLflow", "packages"):
-        from pipelines.jobs.rolling import RollingJob
+        from pipelines.jobs.rolling import RollingJob, run_rolling
 
     job = RollingJob(config, horizons, train_rows, *test, normalize, name)
-    evaluated = _run(job, out)
+    with job_progress(out, "training", max_epochs(config), replays=True) as progress:
+        evaluated = run_rolling(job, progress)
     _print(evaluated, job, out)
     if report is not None:
         from pipelines.jobs.rolling_scores import write_rolling
@@ -60,26 +62,6 @@ def evaluate_rolling(
     for row in evaluated.lines():
         out.result(row)
     out.result(evaluated.as_json())
-
-
-def _run(job: RollingJob, out: Out) -> Evaluated:
-    """Run a rolling evaluation with progress bars."""
-    from forecaster.training.train import loss_of
-    from pipelines.cli.sweep import max_epochs
-    from pipelines.jobs.rolling import Progress, run_rolling
-
-    with (
-        out.progress("reading", "rows") as rows,
-        out.progress("training", "epochs", max_epochs(job.config)) as epochs,
-        out.progress("replaying", "windows") as windows,
-    ):
-        progress = Progress(
-            rows.add,
-            lambda epoch: epochs.add(1, f"loss {loss_of(epoch):.4f}"),
-            windows.add,
-            out.notice,
-        )
-        return run_rolling(job, progress)
 
 
 def _print(evaluated: Evaluated, job: RollingJob, out: Out) -> None:

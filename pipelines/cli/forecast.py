@@ -10,6 +10,7 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
+from pipelines.cli.job_progress import job_progress, max_epochs
 from pipelines.cli.settings import input_files, load_settings, paths
 from schemas.errors import ConfigError
 
@@ -57,17 +58,7 @@ def forecast(
             rich_help_panel=o.NETWORK,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="MODEL",
-            help="Model to load: NAME (its champion), NAME@ALIAS, NAME/3, a run id, or a folder.",
-            show_default="none: train one with the default settings",
-            rich_help_panel=o.MODELS,
-        ),
-    ] = None,
+    model: Annotated[str | None, o.model_option("none: train one with the default settings")] = None,
     tracking_uri: o.Store = None,
     output: Annotated[
         Path | None,
@@ -112,25 +103,16 @@ def forecast(
 
         forecaster = with_tables(load_model(model, job, out), job.covariates)
         network = forecaster.network_config
-        job = job.model_copy(
-            update={"network": network.model_copy(update={"horizon": horizon or network.horizon})}
-        )
+        job = job.model_copy(update={"network": network})
+        job = job.with_settings({"network.horizon": horizon or network.horizon})
     levels = levels or tuple(level for level in job.network.quantiles if level != 0.5)
     with out.progress("loading torch", "packages"):
-        from forecaster.training.train import loss_of
-        from pipelines.cli.sweep import max_epochs
         from pipelines.jobs.file_forecast import forecast_files
         from pipelines.sinks.flat_forecasts import write_forecasts
 
-    total = None if forecaster else max_epochs(job)
-    with (
-        out.progress("reading", "rows") as rows,
-        out.progress("stepping" if forecaster else "training", "epochs", total) as epochs,
-    ):
-        found = forecast_files(
-            job, forecaster, levels, rows.add, out.notice,
-            lambda epoch: epochs.add(1, f"loss {loss_of(epoch):.4f}"),
-        )  # fmt: skip
+    work = ("stepping", None) if forecaster else ("training", max_epochs(job))
+    with job_progress(out, *work) as progress:
+        found = forecast_files(job, forecaster, levels, progress)
     if output is not None:
         write_forecasts(found.forecasts, output)
     _show(out, found, output)
@@ -155,11 +137,11 @@ def _levels(text: str) -> tuple[float, ...]:
 def _check_output(output: Path) -> None:
     """Raise an error if the suffix of the output file is unknown or its folder cannot be written."""
     from pipelines.sinks.flat_forecasts import SUFFIXES
-    from pipelines.storage import check_folder
+    from pipelines.storage import store_of
 
     if output.suffix not in SUFFIXES:
         raise ConfigError(f"--output {output}: the name must end with .csv, .parquet or .jsonl")
-    check_folder(output.parent)
+    store_of(output.parent).check_writable()
 
 
 def _show(out: Out, found: FileForecast, output: Path | None) -> None:

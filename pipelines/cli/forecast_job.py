@@ -7,14 +7,14 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pipelines.cli.console import Out, show_outcome
-from pipelines.storage import Location, check_folder, location
+from pipelines.storage import Location, location, store_of
 from schemas.errors import ConfigError, StatecastError
 
 if TYPE_CHECKING:
     from forecaster.model import Forecaster
     from forecaster.shards.counts import Counts
-    from pipelines.jobs.alias import Alias
     from pipelines.jobs.job import Outcome
+    from pipelines.jobs.registered_alias import RegisteredAlias
     from pipelines.settings.config import JobConfig
     from pipelines.sinks.numbers import JobNumbers
 
@@ -32,7 +32,7 @@ def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     from pipelines.cli.models import load_model
 
     name = model or job.mlflow.model
-    check_folder(location(job.output.folder))
+    store_of(location(job.output.folder)).check_writable()
     forecaster = load_model(name, job, out)
     trained = forecaster.window_config
     for key in sorted(job.windows.model_fields_set - {"allowed_lateness", "repair"}):
@@ -45,7 +45,7 @@ def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:
     return with_tables(forecaster, job.covariates)
 
 
-def load_first_version(folder: Location, alias: Alias) -> Forecaster | None:
+def load_first_version(folder: Location, alias: RegisteredAlias) -> Forecaster | None:
     """Return the first model version of a stream that follows an alias; None before its first run.
 
     The version is read from the output folder, so that the stream can resume even if the alias now names a
@@ -57,7 +57,7 @@ def load_first_version(folder: Location, alias: Alias) -> Forecaster | None:
     from pipelines.sources.model_changes import load_model, read_changes
     from pipelines.state import state_table
 
-    check_folder(folder)
+    store_of(folder).check_writable()
     changes = read_changes(folder / state_table.FOLDER)
     return alias.with_tables(load_model(folder, changes[0].version)) if changes else None
 

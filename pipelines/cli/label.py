@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pipelines.cli import label_options as lo
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
+from pipelines.cli.job_progress import job_progress
 from pipelines.cli.settings import assignments, load_settings, written_with_set
 from pipelines.cli.stores import store_line
 from schemas.errors import ConfigError
@@ -77,10 +78,7 @@ def label(
         from pipelines.cli.label_output import show_labelling
         from pipelines.labelling.job import run_labelling
 
-    with (
-        out.progress("reading", "rows") as rows,
-        out.progress("training", "epochs", config.epochs) as epochs_done,
-    ):
+    with job_progress(out, "training", config.epochs) as progress:
         found = run_labelling(
             paths,
             columns,
@@ -90,8 +88,7 @@ def label(
             freq_s=freq_s,
             max_quarantined=job.data.max_quarantined,
             output=output,
-            on_rows=rows.add,
-            on_epoch=lambda epoch: epochs_done.add(1, f"loss {epoch['validation_loss']:.4f}"),
+            progress=progress,
         )
     show_labelling(out, found)
     out.say(store_line(job.mlflow))
@@ -136,8 +133,7 @@ def _job_of(job: JobConfig) -> JobConfig:
     """Return the job with the experiment ``statecast-labels``, unless the environment names another one."""
     if "experiment" in job.mlflow.model_fields_set:
         return job
-    mlflow = job.mlflow.model_copy(update={"experiment": "statecast-labels"})
-    return job.model_copy(update={"mlflow": mlflow})
+    return job.with_settings({"mlflow.experiment": "statecast-labels"})
 
 
 def _step_s(freq: str | None) -> int | None:

@@ -102,16 +102,7 @@ Set = Annotated[
         rich_help_panel=o.NETWORK,
     ),
 ]
-RunName = Annotated[
-    str | None,
-    typer.Option(
-        "--name",
-        metavar="NAME",
-        help="Name of the MLflow run.",
-        show_default="label-CELL",
-        rich_help_panel=o.MODELS,
-    ),
-]
+RunName = Annotated[str | None, o.run_name("label-CELL")]
 Output = Annotated[
     Path | None,
     typer.Option(

@@ -71,6 +71,24 @@ def output_file(text: str, *, show_default: str | bool) -> Any:
     )
 
 
+def model_option(default: str) -> Any:
+    """Return the option ``--model``, ``-m``; the help text shows ``default`` as the default."""
+    return typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="Model to load: NAME (its champion), NAME@ALIAS, NAME/3, a run id, or a folder.",
+        show_default=default,
+        rich_help_panel=MODELS,
+    )
+
+
+def run_name(default: str, panel: str = MODELS) -> Any:
+    """Return the option ``--name`` of an MLflow run; the help text shows ``default`` as the default."""
+    help_text = "Name of the MLflow run."
+    return typer.Option("--name", metavar="NAME", help=help_text, show_default=default, rich_help_panel=panel)
+
+
 Data = Annotated[
     list[str] | None,
     typer.Argument(
@@ -126,15 +144,11 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON object and nothing else on stdout.", rich_help_panel=OUTPUT),
 ]
-Model = Annotated[
-    str | None,
+Model = Annotated[str | None, model_option("mlflow.model of the job file")]
+Host = Annotated[
+    str,
     typer.Option(
-        "--model",
-        "-m",
-        metavar="MODEL",
-        help="Model to load: NAME (its champion), NAME@ALIAS, NAME/3, a run id, or a folder.",
-        show_default="mlflow.model of the job file",
-        rich_help_panel=MODELS,
+        metavar="ADDRESS", help="Address to listen on; any but loopback lets other machines connect."
     ),
 ]
 Follow = Annotated[str | None, option_of("stream.follow", metavar="ALIAS", panel=MODELS)]

@@ -10,8 +10,8 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
-from pipelines.storage import check_folder, location, write_whole
-from schemas.errors import ConfigError, OutputError
+from pipelines.storage import location, output_errors, store_of, write_whole
+from schemas.errors import ConfigError
 
 FANS: Final = {"terminal": 3, "file": 7}
 """Number of forecasts that are drawn for a series."""
@@ -51,7 +51,7 @@ def plot(
     if picture is not None:
         if picture.suffix not in _SUFFIXES:
             raise ConfigError(f"--output {picture}: the name must end with .png or .svg")
-        check_folder(picture.parent)
+        store_of(picture.parent).check_writable()
     from pipelines.dashboard.output_view import check_output
     from pipelines.dashboard.series_fans import SeriesFans
 
@@ -71,10 +71,8 @@ def plot(
         from forecaster.reports.fan_plot import fans_figure
 
         draw = partial(fans_figure(frames).savefig, format=picture.suffix[1:])
-        try:
+        with output_errors(f"{picture}: cannot be written"):
             write_whole(picture, draw)
-        except OSError as error:
-            raise OutputError(f"{picture}: cannot be written ({error.strerror or error})") from error
         out.say(f"{len(names):,} series: {picture}")
     forecasts = {name: frame["issued_at"].drop_nulls().n_unique() for name, frame in frames.items()}
     out.result({"picture": None if picture is None else str(picture), "forecasts": forecasts})

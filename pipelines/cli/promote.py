@@ -9,6 +9,7 @@ import typer
 from pipelines.cli import options as o
 from pipelines.cli.compare import show_comparison
 from pipelines.cli.console import Out
+from pipelines.cli.job_progress import job_progress
 from pipelines.cli.settings import input_files, load_settings, paths
 from pipelines.cli.stores import store_line
 from schemas.errors import ConfigError, PromotionRefused
@@ -83,10 +84,9 @@ def promote(
         return
     input_files(job)
     with out.progress("loading torch and MLflow", "packages"):
-        from pipelines.jobs.compare import Progress
         from pipelines.jobs.promotion import run_promotion
-    with out.progress("reading", "rows") as rows, out.progress("replaying", "windows") as windows:
-        gated = run_promotion(job, model, alias, Progress(rows.add, windows.add))
+    with job_progress(out, replays=True) as progress:
+        gated = run_promotion(job, model, alias, progress)
     show_comparison(out, gated.compared)
     show_decision(out, job, gated)
     out.result(gated.as_json())

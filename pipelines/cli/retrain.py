@@ -9,6 +9,7 @@ import typer
 from pipelines.cli import options as o
 from pipelines.cli.compare import show_comparison
 from pipelines.cli.console import Out
+from pipelines.cli.job_progress import job_progress
 from pipelines.cli.promote import check_decision, show_decision
 from pipelines.cli.settings import input_files, load_settings, paths
 from pipelines.cli.stores import store_line
@@ -74,16 +75,8 @@ def retrain(
     check_model(model, job.mlflow)
     input_files(job)
     with out.progress("loading torch and MLflow", "packages"):
-        from forecaster.training.train import loss_of
-        from pipelines.jobs.retrain import Progress, run_retraining
-    with (
-        out.progress("reading", "rows") as rows,
-        out.progress("training", "epochs") as epochs_done,
-        out.progress("replaying", "windows") as windows,
-    ):
-        progress = Progress(
-            rows.add, lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}"), windows.add
-        )
+        from pipelines.jobs.retrain import run_retraining
+    with job_progress(out, "training", replays=True) as progress:
         retrained = run_retraining(job, model, gate=gate, epochs=epochs, progress=progress)
     for line in retrained.notices:
         out.notice(line)

@@ -12,8 +12,8 @@ from forecaster import durable
 from pipelines.cli import options as o
 from pipelines.cli.console import Out
 from pipelines.cli.settings import assignments, load_settings, written_with_set
-from pipelines.storage import location
-from schemas.errors import ConfigError, EngineError, OutputError
+from pipelines.storage import location, output_errors
+from schemas.errors import ConfigError, EngineError
 
 _EXAMPLES: dict[str, dict[str, object]] = {
     "weather": {"mlflow.model": "weather"},
@@ -65,10 +65,8 @@ def init(
         from pipelines.examples.weather import write_example
 
         write_example(example, path.parent)
-    try:
+    with output_errors(f"{path}: cannot be written", fix="name another file"):
         durable.write_bytes(path, text.encode())
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}): name another file") from error
     out = Out(as_json)
     also = f" and {data}" if data else ""
     out.say(f"wrote {path}{also}; next: statecast train -c {path}" + ("" if data else " YOUR-DATA"))

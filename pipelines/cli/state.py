@@ -88,11 +88,11 @@ def export(
     Example: statecast state export out/state weather.parquet
     """
     from pipelines.state.state_file import pack
-    from pipelines.storage import check_folder
+    from pipelines.storage import store_of
 
     if file.exists() and not force:
         raise ConfigError(f"{file} already exists: name another file, or give --force to replace it")
-    check_folder(file.parent)
+    store_of(file.parent).check_writable()
     out = Out(as_json)
     with out.progress("packing", "tables"):
         series = pack(location(folder), file)
@@ -133,10 +133,10 @@ def import_(
     """
     from pipelines.state import state_table
     from pipelines.state.state_file import unpack
-    from pipelines.storage import check_folder
+    from pipelines.storage import store_of
 
     table = location(folder)
-    check_folder(table)
+    store_of(table).check_writable()
     if state_table.exists(table):
         if not force:
             raise ConfigError(

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from forecaster.training.train import loss_of
 from pipelines.cli.console import Out
+from pipelines.cli.job_progress import job_progress, max_epochs
 
 if TYPE_CHECKING:
     from pipelines.jobs.sweep import SweepOutcome
     from pipelines.jobs.trials import Trial
     from pipelines.settings.config import JobConfig
     from pipelines.storage import Location
-
-
-def max_epochs(job: JobConfig) -> int:
-    """Return the largest possible number of epochs of a training, including its refit over all windows."""
-    return job.training.epochs * (2 if job.training.refit else 1)
 
 
 def run_sweep_command(
@@ -36,27 +32,20 @@ def run_sweep_command(
         out: output of the command.
     """
     with out.progress("loading optuna", "packages"):
-        from pipelines.jobs.sweep import Progress, run_sweep
+        from pipelines.jobs.sweep import run_sweep
         from pipelines.jobs.trials import best_of
     ended: list[Trial] = []
     try:
         with (
-            out.progress("reading", "rows") as rows,
             out.progress("sweep", "trials", trials) as trials_done,
-            out.progress("training the best", "epochs", max_epochs(job)) as epochs_done,
+            job_progress(out, "training the best", max_epochs(job)) as progress,
         ):
 
             def on_trial(trial: Trial) -> None:
                 ended.append(trial)
                 trials_done.add(1, _trial_text(best_of(ended)))
 
-            progress = Progress(
-                rows.add,
-                on_trial,
-                lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}"),
-                out.notice,
-            )
-            swept = run_sweep(job, name, trials, progress, table)
+            swept = run_sweep(job, name, trials, replace(progress, trial=on_trial), table)
     except KeyboardInterrupt:
         if ended:
             best = _trial_text(best_of(ended))

@@ -8,9 +8,10 @@ import typer
 
 from pipelines.cli import options as o
 from pipelines.cli.console import Out, show_scores
+from pipelines.cli.job_progress import job_progress, max_epochs
 from pipelines.cli.settings import input_files, load_settings, paths
 from pipelines.cli.stores import store_line, ui_line
-from pipelines.storage import Location, check_folder, location, store_of
+from pipelines.storage import Location, location, store_of
 from schemas.errors import DataError, OutputError
 
 if TYPE_CHECKING:
@@ -29,16 +30,7 @@ def train(
     horizon: o.Horizon = None,
     epochs: o.Epochs = None,
     seed: o.Seed = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="NAME",
-            help="Name of the MLflow run.",
-            show_default="the cell",
-            rich_help_panel=o.MODELS,
-        ),
-    ] = None,
+    name: Annotated[str | None, o.run_name("the cell")] = None,
     register: o.Register = None,
     sweep: Annotated[
         int | None,
@@ -104,8 +96,7 @@ def train(
             log_failed_run(job, name, error)
         raise
     with out.progress("loading torch and MLflow", "packages"):
-        from forecaster.training.train import loss_of
-        from pipelines.cli.sweep import max_epochs, run_sweep_command
+        from pipelines.cli.sweep import run_sweep_command
         from pipelines.jobs.train import run_training
 
     if sweep is not None:
@@ -113,18 +104,8 @@ def train(
         _print_outcome(out, job, swept.trained, table)
         out.result(swept.as_json())
         return
-    with (
-        out.progress("reading", "rows") as rows,
-        out.progress("training", "epochs", max_epochs(job)) as epochs_done,
-    ):
-        trained = run_training(
-            job,
-            name,
-            rows.add,
-            lambda epoch: epochs_done.add(1, f"loss {loss_of(epoch):.4f}"),
-            table,
-            out.notice,
-        )
+    with job_progress(out, "training", max_epochs(job)) as progress:
+        trained = run_training(job, name, progress, table)
     _print_outcome(out, job, trained, table)
     out.result(trained.as_json())
 
@@ -170,7 +151,7 @@ def _new_table(text: str) -> Location:
     is_file = disk is not None and disk.exists() and not disk.is_dir()
     if is_file or any(table.glob("*")):
         raise OutputError(f"--save-state {table}: is not an empty folder: name a new folder")
-    check_folder(table)
+    store_of(table).check_writable()
     return table
 
 

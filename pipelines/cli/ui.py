@@ -30,12 +30,7 @@ _START_TIMEOUT_S = 120.0
 
 
 def ui(
-    host: Annotated[
-        str,
-        typer.Option(
-            metavar="ADDRESS", help="Address to listen on; any but loopback lets other machines connect."
-        ),
-    ] = "127.0.0.1",
+    host: o.Host = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="PORT", help="Port to listen on.", min=1, max=65535)] = 5000,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser, on a desktop.")

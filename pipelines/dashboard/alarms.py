@@ -6,14 +6,13 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.dashboard.changed_files import ChangedFiles
-from pipelines.dashboard.forecast_files import ForecastFile, ForecastFiles, damaged
+from pipelines.dashboard.forecast_files import ForecastFile, ForecastFiles, readable
 from pipelines.sinks.files import read_lines
-from pipelines.storage import Location, open_parts, source_of
+from pipelines.storage import Location, store_of
 
 ALARM_FILES: Final = 512
 """Alarms are read from this many of the newest forecast files."""
@@ -109,18 +108,14 @@ def _newest_revisions(files: list[_FileAlarms]) -> pl.DataFrame:
 def _read_file(path: Location) -> _FileAlarms:
     file = ForecastFile.parse(path)
     assert file is not None
-    try:
+    with readable(path):
         if path.suffix == ".jsonl":
             only = None if file.revision else pl.col("alarm").cast(pl.Boolean)
-            parts, count = [frame := read_lines(source_of(path), only).select(_COLUMNS)], len(frame)
+            parts, count = [frame := read_lines(store_of(path).source(), only).select(_COLUMNS)], len(frame)
         else:
-            with open_parts(path) as opened:
+            with store_of(path).open_parts() as opened:
                 parquet = pq.ParquetFile(opened)
                 parts, count = _read_parquet(parquet, file.revision > 0), parquet.metadata.num_rows
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
-        raise damaged(path, error) from error
     key = pl.struct("series_id", "issued_at", pl.lit(file.model_version)).hash().alias("key")
     rows = pl.concat([pl.DataFrame(schema=_ALARMS).drop("key"), *parts], how="diagonal").with_columns(key)
     alarms = rows.filter(pl.col("alarm")) if parts else rows

@@ -6,9 +6,9 @@ series and an issue time are found by their names.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -19,16 +19,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from forecaster.time.frequency import Frequency
-from pipelines.sinks.files import FORECASTS, compact_time, read_lines
-from pipelines.storage import Location, open_parts, source_of, store_of
+from pipelines.sinks.file_names import BLOCK_FILE, compact_time
+from pipelines.sinks.files import FORECASTS, read_lines
+from pipelines.storage import Location, store_of
 from schemas.errors import DataError, one_line
 
 _STORE_LISTED_EVERY_S = 15.0
 _SETTLED_NS = 1_000_000_000
 _ROWS_AT_ONCE = 1024
-_NAME = re.compile(
-    r"(\d{8}T\d{6}Z)-(\d{8}T\d{6}Z)-(.+?)-r(\d+)(?:-.+-(\d{15}))?-shard-(\d+)-of-(\d+)\.(?:parquet|jsonl)"
-)
 
 
 class ForecastFile(NamedTuple):
@@ -56,10 +54,11 @@ class ForecastFile(NamedTuple):
     @staticmethod
     def parse(path: Location) -> ForecastFile | None:
         """Return the forecast file with the name of ``path``; None for the name of another file."""
-        if (name := _NAME.fullmatch(path.name)) is None:
+        if (name := BLOCK_FILE.fullmatch(path.name)) is None:
             return None
-        first, last, version, revision, offset, shard, of = name.groups()
-        return ForecastFile(last, first, version, int(shard), int(of), path, int(revision), int(offset or 0))
+        revision, offset = int(name["revision"]), int(name["offset"] or 0)
+        shard, of = int(name["shard"]), int(name["of"])
+        return ForecastFile(name["last"], name["first"], name["version"], shard, of, path, revision, offset)
 
     def may_hold(self, series_id: str, known: tuple[int, int] | None) -> bool:
         """Return whether the file belongs to the shard of a series, so that it may contain the series.
@@ -184,16 +183,12 @@ def _read_one(file: ForecastFile, at_ns: int, series_id: str, issued_us: int | N
         issued_us: issue time; None for the last issue time in the file.
     """
     path = file.path
-    try:
+    with readable(path):
         if path.suffix == ".jsonl":
-            found = _row_of_lines(source_of(path), series_id, issued_us)
+            found = _row_of_lines(store_of(path).source(), series_id, issued_us)
         else:
-            with open_parts(path) as content:
+            with store_of(path).open_parts() as content:
                 found = _row_of_parquet(pq.ParquetFile(content), series_id, issued_us)
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
-        raise damaged(path, error) from error
     if found is None:
         return None
     return {"issued_us": found[0], "model_version": file.model_version, "forecast": found[1]}
@@ -232,6 +227,12 @@ def _row_of_parquet(
     return None
 
 
-def damaged(path: Location, error: BaseException) -> DataError:
-    """Return the error for a forecast file that cannot be read."""
-    return DataError(f"{path}: not a readable file of forecasts ({one_line(error)}): delete it")
+@contextmanager
+def readable(path: Location) -> Iterator[None]:
+    """Turn errors of reading a forecast file into a DataError, except that the file is absent."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path}: not a readable file of forecasts ({one_line(error)}): delete it") from error

@@ -22,7 +22,7 @@ from pipelines.dashboard.series_search import SeriesSearch
 from pipelines.dashboard.snapshots import ShardSeries, Snapshots
 from pipelines.sinks.files import LATE, SHADOW
 from pipelines.sinks.numbers import read_shards
-from pipelines.storage import Location, markers, open_parts, store_of
+from pipelines.storage import Location, markers, store_of
 from schemas.errors import DataError, StatecastError
 
 FANS: Final = 3
@@ -229,7 +229,7 @@ def _offset_text(path: Location) -> str:
 
 def _read_lateness(path: Location) -> pl.DataFrame:
     try:
-        with open_parts(path) as file:
+        with store_of(path).open_parts() as file:
             return pl.read_parquet(file, columns=["late_s"])
     except FileNotFoundError:
         raise

@@ -22,9 +22,9 @@ from forecaster.shards import snapshot
 from forecaster.shards.shard import Shard
 from forecaster.time.frequency import Frequency
 from pipelines.dashboard.changed_files import ChangedFiles
-from pipelines.state.snapshot_file import NAME, unreadable
+from pipelines.state.snapshot_file import reading, snapshot_paths, unreadable
 from pipelines.state.state_table import FOLDER
-from pipelines.storage import Location, open_parts, store_of
+from pipelines.storage import Location, store_of
 from schemas.errors import DataError
 
 _RING = "ring.values"
@@ -94,7 +94,7 @@ class Snapshots:
         is_due = time.monotonic() - self._read_s >= _STORE_READ_EVERY_S
         if is_due or not store_of(self._folder).bills_requests:
             self._last = store_of(self._folder).read_consistently(
-                lambda there: self._series.read(_paths(there))
+                lambda there: self._series.read(snapshot_paths(there))
             )
             self._read_s = time.monotonic()
         return self._last
@@ -125,15 +125,10 @@ class Snapshots:
         return store_of(self._folder).read_consistently(partial(_ring, name=name, row=row))
 
 
-def _paths(folder: Location) -> list[Location]:
-    found = [path for path in folder.glob("*.parquet") if NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.name)
-
-
 def _read_series(path: Location) -> ShardSeries:
     try:
         at_ns = store_of(path).written_ns()
-        with open_parts(path) as file:
+        with store_of(path).open_parts() as file:
             parquet = pq.ParquetFile(file)
             schema, table = parquet.schema_arrow, parquet.read(columns=[*_COLUMNS])
         shard = snapshot.from_arrow(schema.empty_table())
@@ -150,21 +145,18 @@ def _read_series(path: Location) -> ShardSeries:
 def _ring(folder: Location, name: str, row: int) -> Floats:
     """Return the last values of the series in one row of a snapshot; empty if the model keeps none."""
     path = folder / name
-    try:
-        with open_parts(path) as file:
-            parquet = pq.ParquetFile(file)
-            if _RING not in parquet.schema_arrow.names:
-                return np.empty(0)
-            for group in range(parquet.num_row_groups):
-                if row >= (count := parquet.metadata.row_group(group).num_rows):
-                    row -= count
-                    continue
-                # Early versions of Statecast wrote one large row group, so read a few rows at a time.
-                for rows in parquet.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[_RING]):
-                    if row < rows.num_rows:
-                        ring = rows.column(0)[row].values.to_numpy(zero_copy_only=False)
-                        return np.asarray(ring, np.float64)
-                    row -= rows.num_rows
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(unreadable(path, error)) from error
+    with reading(path), store_of(path).open_parts() as file:
+        parquet = pq.ParquetFile(file)
+        if _RING not in parquet.schema_arrow.names:
+            return np.empty(0)
+        for group in range(parquet.num_row_groups):
+            if row >= (count := parquet.metadata.row_group(group).num_rows):
+                row -= count
+                continue
+            # Early versions of Statecast wrote one large row group, so read a few rows at a time.
+            for rows in parquet.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[_RING]):
+                if row < rows.num_rows:
+                    ring = rows.column(0)[row].values.to_numpy(zero_copy_only=False)
+                    return np.asarray(ring, np.float64)
+                row -= rows.num_rows
     raise DataError(f"{path}: was replaced while it was read: read it again")

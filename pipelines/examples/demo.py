@@ -24,7 +24,8 @@ from pipelines.jobs.backtest_log import log_comparison
 from pipelines.jobs.evaluate import FolderEvaluation, evaluate_folders, write_evaluation
 from pipelines.jobs.forecast import run_backfill, run_stream
 from pipelines.jobs.job import BackfillJob, Outcome, Runner, StreamJob
-from pipelines.jobs.run_once import Progress
+from pipelines.jobs.progress import Progress
+from pipelines.jobs.run_once import OnNumbers
 from pipelines.jobs.train import TrainOutcome, run_training
 from pipelines.settings.config import JobConfig
 from pipelines.settings.job_file import load_config
@@ -44,6 +45,7 @@ TEST_FROM = datetime(2013, 11, 1, tzinfo=UTC)
 
 WINDOWS_PER_S = 16  # with this speed, the LSTM's stream of 360 hours takes 22 s
 _FANS = 3
+_FOR_TRAINING = {"data.end": TRAIN_END}
 
 
 class Show(Protocol):
@@ -55,7 +57,7 @@ class Show(Protocol):
     def waiting(self, cell: str) -> None:
         """Show that the demo waits for the end of a training in another process."""
 
-    def job(self, what: str) -> Progress:
+    def job(self, what: str) -> OnNumbers:
         """Show that a backfill or a stream begins; return the function that takes its numbers."""
 
     def forecasts(self, series_id: str, frame: pl.DataFrame) -> None:
@@ -107,13 +109,14 @@ def run_demo(folder: Path, show: Show, choose_runner: Callable[[], Runner]) -> D
         return forecaster, _backfill(jobs[cell], forecaster, folder / cell / "backfill", show)
 
     first, *others = CELLS
-    fit = run_training(_within(jobs[first], end=TRAIN_END), first, on_epoch=show.training(first, EPOCHS))
+    progress = Progress(epoch=show.training(first, EPOCHS))
+    fit = run_training(jobs[first].with_settings(_FOR_TRAINING), first, progress)
     show.done(fit)
     run_ids, networks = {first: fit.run_id}, [fit.version.model_version]
     forecaster, states = backfill(first, str(fit.version))
     show.forecasts(SHOWN_SERIES, SeriesFans(folder / first / "backfill").read(SHOWN_SERIES, _FANS))
     with background_trainings(
-        {cell: _within(jobs[cell], end=TRAIN_END) for cell in others}, folder
+        {cell: jobs[cell].with_settings(_FOR_TRAINING) for cell in others}, folder
     ) as started:
         runner = choose_runner()
         streams[first] = _stream(jobs[first], forecaster, states, folder / first / "stream", show, runner)
@@ -183,14 +186,9 @@ def _job(data: Path, uri: str, cell: str) -> JobConfig:
     )
 
 
-def _within(job: JobConfig, **bounds: datetime) -> JobConfig:
-    """Return a copy of the job that reads only the rows from ``start`` on and before ``end``."""
-    return job.model_copy(update={"data": job.data.model_copy(update=bounds)})
-
-
 def _backfill(job: JobConfig, forecaster: Forecaster, output: Path, show: Show) -> Location:
     """Backfill September to mid-December, and return the state table."""
-    past = input_of(_within(job, start=TRAIN_END, end=STREAM_START))
+    past = input_of(job.with_settings({"data.start": TRAIN_END, "data.end": STREAM_START}))
     backfill = BackfillJob(forecaster, job.data.paths, past, output, job.jobs.shards)
     show.done(run_backfill(backfill, show.job("backfill of September to mid-December")))
     return backfill.states
@@ -200,7 +198,7 @@ def _stream(
     job: JobConfig, forecaster: Forecaster, states: Location, output: Path, show: Show, runner: Runner
 ) -> Outcome:
     """Stream the last two weeks of December from the state table of a backfill."""
-    freq, rest = forecaster.window_config.frequency, input_of(_within(job, start=STREAM_START))
+    freq, rest = forecaster.window_config.frequency, input_of(job.with_settings({"data.start": STREAM_START}))
     # Replay the first stream at a set speed, because a replay at full speed measures no latency.
     speed = float(freq.nominal_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0
     manifests = output / state_table.FOLDER

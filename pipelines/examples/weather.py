@@ -16,7 +16,8 @@ from typing import Literal
 import polars as pl
 
 from forecaster.durable import make_folder, write_whole
-from schemas.errors import DataError, OutputError
+from pipelines.storage import output_errors
+from schemas.errors import DataError
 
 WEATHER = ("temp", "dewp", "humid", "wind_speed", "pressure", "visib")
 """The measurements at each airport, in °F, °F, %, mph, mbar and miles."""
@@ -92,13 +93,9 @@ def write_example_file(path: Path, write: Callable[[Path], object]) -> Path:
     Raises:
         OutputError: the file cannot be written.
     """
-    try:
+    with output_errors(f"{path}: cannot be written", fix="choose another folder"):
         make_folder(path.parent)
         write_whole(path, write)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}): choose another folder"
-        ) from None
     return path
 
 

@@ -15,8 +15,9 @@ from forecaster.stepping.cold_start import trajectory
 from forecaster.threads import compute_threads
 from forecaster.time.windows import MICROSECONDS
 from pipelines.sinks.files import Format, write_frame
+from pipelines.storage import output_errors
 from schemas import cells
-from schemas.errors import ConfigError, DataError, OutputError
+from schemas.errors import ConfigError, DataError
 from schemas.forecasts import check_forecasts
 
 
@@ -59,10 +60,8 @@ def write_cold_start(forecasts: pl.DataFrame, file: Path, format_: Format) -> No
     Raises:
         OutputError: the file cannot be written.
     """
-    try:
+    with output_errors(f"{file}: cannot be written"):
         write_frame(forecasts, file, format_)
-    except OSError as error:
-        raise OutputError(f"{file}: cannot be written ({error.strerror})") from error
 
 
 def _check_ids(series: Table) -> None:

@@ -20,6 +20,7 @@ from forecaster.time.aggregation import aggregate
 from forecaster.time.notices import window_notices
 from forecaster.time.windows import MICROSECONDS, Windows
 from pipelines.jobs.comparison_log import log_comparison
+from pipelines.jobs.progress import SILENT, Progress
 from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import missing_tables, read_tables, with_tables
@@ -28,19 +29,6 @@ from schemas import cells, replaced
 from schemas.errors import ConfigError, DataError
 
 _MOST_CLASSES = 40
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Functions that a comparison of two models calls to report its progress.
-
-    Attributes:
-        rows: called after each frame of rows that was read, with its number of rows.
-        windows: called with the number of windows that both models were stepped through.
-    """
-
-    rows: Callable[[int], None] = lambda rows: None
-    windows: Callable[[int], None] = lambda windows: None
 
 
 class Contender(NamedTuple):
@@ -82,9 +70,7 @@ class Compared:
         return {**refs, **scored, "run_id": self.run_id, **self.comparison.as_json()}
 
 
-def run_compare(
-    config: JobConfig, champion: str, challenger: str, progress: Progress | None = None
-) -> Compared:
+def run_compare(config: JobConfig, champion: str, challenger: str, progress: Progress = SILENT) -> Compared:
     """Compare two models on the data of a job, and log the comparison in MLflow.
 
     The rows are aggregated to the champion's windows. The first windows warm the models up and are not
@@ -100,7 +86,7 @@ def run_compare(
         StatecastError: a file, a setting, a model or the store is at fault; the message is one line.
     """
     registry = open_registry(config.mlflow)
-    with comparing(registry, config, champion, challenger, progress or Progress()) as (_, compared):
+    with comparing(registry, config, champion, challenger, progress) as (_, compared):
         return compared
 
 

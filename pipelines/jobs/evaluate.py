@@ -31,7 +31,6 @@ from forecaster.time.infer_freq import infer_freq
 from forecaster.time.notices import window_notices
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import MICROSECONDS, Windows
-from pipelines.jobs.frequency import with_freq
 from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig
 from pipelines.settings.setting_types import time_of
@@ -234,7 +233,8 @@ def _by_label(forecasts: pl.DataFrame) -> dict[str, pl.DataFrame]:
 def _with_freq_of(job: JobConfig, forecasts: pl.DataFrame) -> JobConfig:
     """Return the job with the frequency of the issue times; unchanged if there is only one issue time."""
     try:
-        return with_freq(job, infer_freq(forecasts.select("series_id", timestamp="issued_at")).freq)
+        freq = infer_freq(forecasts.select("series_id", timestamp="issued_at")).freq
+        return job.with_settings({"windows.freq": freq})
     except DataError:
         return job
 

@@ -15,6 +15,7 @@ from forecaster.time.notices import gap_notices, window_notices
 from forecaster.time.windows import Windows
 from forecaster.training.epochs import Epoch
 from pipelines.jobs.frequency import with_frequency
+from pipelines.jobs.progress import SILENT, Progress
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from pipelines.sources.files.load_all import load_observations
@@ -54,9 +55,7 @@ def forecast_files(
     job: JobConfig,
     forecaster: Forecaster | None,
     quantiles: Sequence[float],
-    on_rows: Callable[[int], None] = lambda rows: None,
-    on_freq: Callable[[str], None] = lambda line: None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    progress: Progress = SILENT,
 ) -> FileForecast:
     """Forecast every series of a job's files after its last row.
 
@@ -65,28 +64,25 @@ def forecast_files(
         forecaster: the model to use, with its tables of covariates; None trains one with the job's settings,
             which is not registered.
         quantiles: levels to return beside the median.
-        on_rows: called with the number of rows of each piece that was read.
-        on_freq: called before the training, with a line about the inferred frequency, or about a given
-            frequency that does not fit the rows.
-        on_epoch: called after every epoch.
+        progress: reports the progress.
 
     Raises:
         StatecastError: a file, a setting or the model is at fault; the message is one line.
     """
     if forecaster is not None:
         job = job.model_copy(update={"windows": forecaster.window_config})
-    loaded = load_observations(job, on_rows)
+    loaded = load_observations(job, progress.rows)
     reason = None
     if forecaster is None:
         was_given = "freq" in job.windows.model_fields_set
         lines: list[str] = []
         job = with_frequency(job, loaded.rows, lines.append)
         for line in lines:
-            on_freq(line)
+            progress.notice(line)
         reason = None if was_given else lines[0].partition(": ")[2]
     windows, duplicates, _ = aggregate(loaded.rows, job.windows)
-    found = _train(job, windows, on_epoch) if forecaster is None else forecast_with(forecaster, windows)
-    # Without a given model, `on_freq` has already reported windows that are too short.
+    found = _train(job, windows, progress.epoch) if forecaster is None else forecast_with(forecaster, windows)
+    # Without a given model, `progress.notice` has already reported windows that are too short.
     about_windows = gap_notices if forecaster is None else window_notices
     return FileForecast(
         forecasts=select(found.forecasts, job.network.horizon, quantiles),

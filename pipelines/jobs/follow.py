@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import ceil
+from typing import TYPE_CHECKING
 
 from forecaster.model import Forecaster
 from forecaster.shards.compatibility import check_can_replace
-from pipelines.jobs.alias import Alias, AliasedVersion
 from pipelines.jobs.job import StreamJob
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Log
@@ -36,6 +36,9 @@ from pipelines.state import state_table
 from pipelines.storage import Location
 from pipelines.workers.step_settings import StepSettings
 from schemas.errors import StatecastError
+
+if TYPE_CHECKING:
+    from pipelines.jobs.registered_alias import AliasedVersion, RegisteredAlias
 
 POLL_S = 30.0
 """Seconds between two polls of an alias."""
@@ -60,7 +63,7 @@ class ModelWatch:
         poll_s: seconds between two polls.
     """
 
-    alias: Alias
+    alias: RegisteredAlias
     follows: bool
     forecaster: Forecaster
     output: Location

@@ -15,7 +15,7 @@ from forecaster.shards.counts import Counts
 from pipelines.jobs.follow import ModelWatch, with_changes, with_first_model
 from pipelines.jobs.job import BackfillJob, Outcome, StreamJob
 from pipelines.jobs.restarts import OnRestart, RestartWords, run_with_restarts
-from pipelines.jobs.run_once import Progress, RunResult, begin_table, run_once, settings_of
+from pipelines.jobs.run_once import OnNumbers, RunResult, begin_table, run_once, settings_of
 from pipelines.jobs.stopping import stop_on_signal
 from pipelines.runners.base import Run
 from pipelines.sinks import numbers
@@ -25,7 +25,7 @@ from pipelines.sources.base import as_log
 from pipelines.sources.files.row_notices import Notes
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
-from pipelines.storage import Location, complete_replacement, locked, markers, replace_parts, store_of
+from pipelines.storage import Location, complete_replacement, markers, replace_parts, store_of
 from pipelines.workers.ownership import read_owner, take_ownership
 from schemas import quarantine
 from schemas.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ from schemas.errors import ConfigError, DataError
 
 def run_backfill(
     job: BackfillJob,
-    on_progress: Progress = lambda numbers: None,
+    on_progress: OnNumbers = lambda numbers: None,
     on_restart: OnRestart = lambda line: None,
 ) -> Outcome:
     """Run a backfill to its end.
@@ -52,7 +52,7 @@ def run_backfill(
             one line.
     """
     began_s = time.monotonic()
-    with locked(job.output) as held:
+    with store_of(job.output).locked() as held:
         hidden = job.output / markers.BACKFILL
         take = _with_lock_check(held.check, on_progress)
         try:
@@ -75,7 +75,7 @@ def run_backfill(
 
 def run_stream(
     job: StreamJob,
-    on_progress: Progress = lambda numbers: None,
+    on_progress: OnNumbers = lambda numbers: None,
     on_restart: OnRestart = lambda line: None,
 ) -> Outcome:
     """Run a stream until its source ends, SIGINT or SIGTERM arrives, or its stop file appears.
@@ -95,7 +95,7 @@ def run_stream(
             one line.
     """
     began_s = time.monotonic()
-    with locked(job.output) as held:
+    with store_of(job.output).locked() as held:
         complete_replacement(job.output / markers.BACKFILL, job.output)
         store_of(job.output).prepare((*PARTS, *([SHADOW] if job.shadow else [])))
         job.stop_file.unlink(missing_ok=True)
@@ -120,7 +120,7 @@ def _resuming(job: StreamJob) -> StreamJob:
     return replace(job, resume=True, fresh=False)
 
 
-def _with_lock_check(check: Callable[[], None], on_progress: Progress) -> Progress:
+def _with_lock_check(check: Callable[[], None], on_progress: OnNumbers) -> OnNumbers:
     """Return a function that calls ``check``, which raises after a lost lock, and then ``on_progress``."""
 
     def take(numbers: JobNumbers) -> None:
@@ -131,7 +131,7 @@ def _with_lock_check(check: Callable[[], None], on_progress: Progress) -> Progre
 
 
 def _backfill_once(
-    job: BackfillJob, hidden: Location, confirm: Callable[[], None], on_progress: Progress
+    job: BackfillJob, hidden: Location, confirm: Callable[[], None], on_progress: OnNumbers
 ) -> RunResult:
     settings, before = settings_of(job, hidden, resumed=False), read_owner(hidden)
     complete_replacement(hidden, job.output)
@@ -150,7 +150,7 @@ def _backfill_once(
     return run_once(run, job, on_progress)
 
 
-def _stream_once(job: StreamJob, confirm: Callable[[], None], on_progress: Progress) -> RunResult:
+def _stream_once(job: StreamJob, confirm: Callable[[], None], on_progress: OnNumbers) -> RunResult:
     state_table.recover(job.states)
     start = starting_table(job.states, job.state_table, job.resume, job.fresh)
     if job.fresh:

@@ -29,9 +29,4 @@ def with_frequency(job: JobConfig, rows: pl.DataFrame, on_notice: Callable[[str]
         return job
     freq, reason = infer_freq(rows)
     on_notice(f"frequency {freq}: {reason}")
-    return with_freq(job, freq)
-
-
-def with_freq(job: JobConfig, freq: str) -> JobConfig:
-    """Return the job with windows of the length ``freq``."""
-    return job.model_copy(update={"windows": job.windows.model_copy(update={"freq": freq})})
+    return job.with_settings({"windows.freq": freq})

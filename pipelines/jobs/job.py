@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from forecaster.model import Forecaster
 from forecaster.shards.counts import Counts
-from pipelines.jobs.alias import Alias
 from pipelines.runners.base import FlinkSettings
 from pipelines.sinks.files import Format
 from pipelines.sinks.flat_forecasts import FlatFormat
@@ -18,6 +17,9 @@ from pipelines.sources.files.validated_rows import Input
 from pipelines.state import state_table
 from pipelines.storage import Location, markers
 from pipelines.workers import process
+
+if TYPE_CHECKING:
+    from pipelines.jobs.registered_alias import RegisteredAlias
 
 Runner = Literal["in-process", "prism", "flink"]
 
@@ -130,7 +132,7 @@ class StreamJob(EngineSettings):
     snapshot_every_s: float = 30.0
     runner: Runner = field(default="prism", kw_only=True)
     topics: Topics | None = None
-    alias: Alias | None = None
+    alias: RegisteredAlias | None = None
     follows: bool = False
     model: str = ""
     shadow: Forecaster | None = None

@@ -9,7 +9,8 @@ import polars as pl
 
 from forecaster.evaluation.gate import Decision, decide
 from forecaster.registry.registry import Promotion, Registry, Run, Version
-from pipelines.jobs.compare import Compared, Progress, comparing
+from pipelines.jobs.compare import Compared, comparing
+from pipelines.jobs.progress import SILENT, Progress
 from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig
 from schemas.errors import ModelError
@@ -49,7 +50,7 @@ class Gated:
         }
 
 
-def run_promotion(config: JobConfig, ref: str, alias: str, progress: Progress | None = None) -> Gated:
+def run_promotion(config: JobConfig, ref: str, alias: str, progress: Progress = SILENT) -> Gated:
     """Compare a version with the version in use; if it passes the gate, move ``alias`` to it.
 
     Args:
@@ -64,7 +65,7 @@ def run_promotion(config: JobConfig, ref: str, alias: str, progress: Progress | 
     registry = open_registry(config.mlflow)
     version = registry.aliases.find(ref)
     current = version_in_use(registry, version.name, alias)
-    with comparing(registry, config, str(current), str(version), progress or Progress()) as (run, compared):
+    with comparing(registry, config, str(current), str(version), progress) as (run, compared):
         return decide_in(run, registry, config, version, current, alias, compared)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from forecaster.model import Forecaster
 from forecaster.registry.references import Reference
 from forecaster.registry.registry import Registry
 from forecaster.shards.compatibility import check_can_replace
-from pipelines.jobs.alias import AliasedVersion
 from pipelines.jobs.registry import open_registry
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import with_tables
@@ -18,8 +17,15 @@ REFUSED_TAG: Final = "statecast.refused_by_stream"
 """Tag of a model version that a stream refused; its value is the reason."""
 
 
+class AliasedVersion(NamedTuple):
+    """A model version that an alias names: its registry name, such as ``weather/4``, and its version text."""
+
+    model: str
+    version: str
+
+
 class RegisteredAlias:
-    """An alias of a registered model.
+    """An alias of a registered model; as text, it is for example ``weather@champion``.
 
     Only the first call of a method opens the registry, so that a stream can start without a tracking server.
 

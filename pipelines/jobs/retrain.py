@@ -15,6 +15,7 @@ from forecaster.training.epochs import Epoch
 from forecaster.training.train import Trained, held_out_from, train
 from pipelines.jobs.compare import Contender, RecentData, comparing_on, contender, read_recent
 from pipelines.jobs.first_version import CHALLENGER, CHAMPION
+from pipelines.jobs.progress import SILENT, Progress
 from pipelines.jobs.promotion import Gated, decide_in, version_in_use
 from pipelines.jobs.registry import log_job_file, open_registry, run_tags, training_params
 from pipelines.settings.config import JobConfig
@@ -22,21 +23,6 @@ from pipelines.sources.files.covariates import read_tables
 from schemas.errors import DataError
 
 _SHARE = 3  # a retraining has a third of the epochs and of the learning rate of a training
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Functions that a retraining calls to report its progress.
-
-    Attributes:
-        rows: called after each frame of rows that was read, with its number of rows.
-        epoch: called after every epoch.
-        windows: called with the number of windows that were replayed for the gate.
-    """
-
-    rows: Callable[[int], None] = lambda rows: None
-    epoch: Callable[[Epoch], None] = lambda epoch: None
-    windows: Callable[[int], None] = lambda windows: None
 
 
 @dataclass(frozen=True)
@@ -96,7 +82,7 @@ def run_retraining(
     *,
     gate: bool = False,
     epochs: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Retrained:
     """Retrain the model that ``ref`` names, and register the result as its challenger.
 
@@ -114,7 +100,6 @@ def run_retraining(
     Raises:
         StatecastError: a file, a setting, a model or the store is at fault; the message is one line.
     """
-    progress = progress or Progress()
     registry = open_registry(config.mlflow)
     parent = registry.aliases.find(ref)
     if gate:
@@ -137,7 +122,7 @@ def run_retraining(
         "statecast.parent": f"{parent} = {parent.model_version}",
     }
     with registry.start_run(f"retrain {parent}", training_params(config), tags) as run:
-        trained = _train(run, config, start, data, learned, progress.epoch)
+        trained = _train(run, config, start, data, learned, progress.log_epoch_in(run))
         version = _register(run, registry, config, parent, trained, data, learned)
     gated = None
     if version is not None and gate:
@@ -168,20 +153,16 @@ def _train(
     start: Contender,
     data: RecentData,
     learned: Windows,
-    on_epoch: Callable[[Epoch], None],
+    log_epoch: Callable[[Epoch], None],
 ) -> Trained:
     """Retrain the model ``start`` from its weights, and log each epoch in the MLflow run."""
     run.log_dataset(data.rows, config.data.paths)
     log_job_file(run, config)
 
-    def log(epoch: Epoch) -> None:
-        run.log_epoch(epoch)
-        on_epoch(epoch)
-
     training = config.training.model_copy(update={"backtest": 0.0})
     tables = read_tables(config.covariates)
     return train(
-        learned, config.network, training, config.windows, log, config.online, tables, start.forecaster
+        learned, config.network, training, config.windows, log_epoch, config.online, tables, start.forecaster
     )
 
 

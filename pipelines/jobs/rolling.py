@@ -26,15 +26,15 @@ from forecaster.time.aggregation import aggregate
 from forecaster.time.notices import gap_notices
 from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
-from forecaster.training.epochs import Epoch
 from forecaster.training.train import train
 from pipelines.jobs.frequency import with_frequency
+from pipelines.jobs.progress import SILENT, Progress
 from pipelines.jobs.registry import log_job_file, open_registry, run_tags, training_params
 from pipelines.jobs.rolling_scores import Evaluated, errors_by_horizon, log_evaluation, score_figures, scored
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from pipelines.sources.files.load_all import LoadedRows, load_observations
-from schemas import replaced
+from schemas import quarantine, replaced
 from schemas.errors import DataError
 
 _INTERVAL = ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)
@@ -68,11 +68,11 @@ class RollingJob:
     def run_config(self) -> JobConfig:
         """The settings of the training: ``config`` with the horizon and quantiles of the evaluation."""
         network = self.config.network
-        changes: dict[str, object] = {"horizon": max(self.horizons)}
+        changes: dict[str, object] = {"network.horizon": max(self.horizons)}
         if "quantiles" not in network.model_fields_set:
             near = [level for level in network.quantiles if not np.isclose(level, _INTERVAL).any()]
-            changes["quantiles"] = tuple(sorted((*near, *(round(level, 6) for level in _INTERVAL))))
-        return self.config.model_copy(update={"network": network.model_copy(update=changes)})
+            changes["network.quantiles"] = tuple(sorted((*near, *(round(level, 6) for level in _INTERVAL))))
+        return self.config.with_settings(changes)
 
     def params(self) -> dict[str, object]:
         """Return the parameters of a rolling evaluation that its MLflow run logs, by dotted name."""
@@ -82,31 +82,14 @@ class RollingJob:
         return training_params(self.run_config) | {f"evaluate.{key}": value for key, value in own.items()}
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Functions that a rolling evaluation calls to report its progress.
-
-    Attributes:
-        rows: called after each frame of rows that was read, with its number of rows.
-        epoch: called after every epoch.
-        windows: called with the number of windows that were replayed.
-        notice: called with lines about the frequency, before the training begins.
-    """
-
-    rows: Callable[[int], None] = lambda rows: None
-    epoch: Callable[[Epoch], None] = lambda epoch: None
-    windows: Callable[[int], None] = lambda windows: None
-    notice: Callable[[str], None] = lambda line: None
-
-
 @compute_threads(1)
-def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
+def run_rolling(job: RollingJob, progress: Progress = SILENT) -> Evaluated:
     """Train on the first rows of the job's files, replay all rows, and log the scores in MLflow.
 
     Raises:
         StatecastError: a file, a setting or the store is at fault; the message is one line.
     """
-    progress, config = progress or Progress(), job.run_config
+    config = job.run_config
     registry = open_registry(config.mlflow)
     tables = read_tables(config.covariates)
     loaded = load_observations(config, progress.rows)
@@ -115,18 +98,14 @@ def run_rolling(job: RollingJob, progress: Progress | None = None) -> Evaluated:
     found = aggregate(loaded.rows, config.windows)
     windows, split = windows_and_split(job, found.windows)
     with registry.start_run(job.name, job.params(), run_tags(config, "rolling evaluation")) as run:
-
-        def log(epoch: Epoch) -> None:
-            run.log_epoch(epoch)
-            progress.epoch(epoch)
-
         run.log_dataset(loaded.rows, config.data.paths, "evaluation")
         log_job_file(run, config)
         began_s = time.monotonic()
         training_windows = windows.rows(0, split.train_rows)
         trained = train(
-            training_windows, config.network, config.training, config.windows, log, config.online, tables
-        )
+            training_windows, config.network, config.training, config.windows,
+            progress.log_epoch_in(run), config.online, tables,
+        )  # fmt: skip
         trained_s = time.monotonic()
         fans = FanSample(windows, split, config.windows.frequency)
         tallies = _replay(trained.forecaster, windows, split, fans, progress.windows)
@@ -199,13 +178,7 @@ def windows_and_split(job: RollingJob, windows: Windows) -> tuple[Windows, Split
 
 
 def _notices(loaded: LoadedRows, windows: Windows, split: Split, config: WindowConfig) -> list[str]:
-    lines = gap_notices(windows.filled, config)
-    if len(loaded.quarantined):
-        first = loaded.quarantined.row(0, named=True)
-        lines.append(
-            f"{len(loaded.quarantined):,} rows were quarantined, the first: {first['file']}, row "
-            f"{first['row']}: {first['reason']}"
-        )
+    lines = gap_notices(windows.filled, config) + quarantine.notice(loaded.quarantined)
     without = np.isnan(windows.values[: split.train_rows]).all(axis=0)
     if without.any():
         name = windows.series_ids[int(without.argmax())]

@@ -13,9 +13,9 @@ from pipelines.jobs.job import BackfillJob, EngineSettings, StreamJob
 from pipelines.runners.base import Run
 from pipelines.runners.in_process import run_in_process
 from pipelines.sinks import numbers
-from pipelines.sinks.numbers import JobNumbers, JobReader
-from pipelines.sources import folder, kafka, replay
-from pipelines.sources.base import Log, Position, Positions
+from pipelines.sinks.job_reader import JobReader
+from pipelines.sinks.numbers import JobNumbers
+from pipelines.sources.base import Log, Position, Positions, close_opened
 from pipelines.sources.files.row_notices import read_notices
 from pipelines.state import state_table
 from pipelines.state.first_table import write_first_table
@@ -23,7 +23,7 @@ from pipelines.storage import Location
 from pipelines.workers import process
 from pipelines.workers.step_settings import StepSettings, encode_covariates
 
-Progress = Callable[[JobNumbers], None]
+OnNumbers = Callable[[JobNumbers], None]
 """Called twice a second with the numbers that the shards have published."""
 
 
@@ -108,13 +108,12 @@ def begin_table(
     return places, is_resume
 
 
-def run_once(run: Run, job: EngineSettings, on_progress: Progress) -> RunResult:
+def run_once(run: Run, job: EngineSettings, on_progress: OnNumbers) -> RunResult:
     """Run a job on its engine until the job ends; return the counts of its rows and its notices."""
     output = run.settings.output
     numbers.clear(output)
     reader = JobReader(output, run.settings.shards)
-    for source in (folder, replay, kafka):
-        source.forget()
+    close_opened()
     # Step each shard with one compute thread, because several shards in parallel use the cores better.
     with compute_threads(1), process.without_collecting_loaded_objects():
         _engine(job)(run, lambda: on_progress(reader.read()))

@@ -10,7 +10,6 @@ the median of the other trials at the same epoch is pruned (Golovin et al. 2017,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,9 +22,10 @@ from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows
 from forecaster.training.epochs import Epoch
 from forecaster.training.train import loss_of, train
+from pipelines.jobs.progress import SILENT, Progress
 from pipelines.jobs.registry import open_registry, run_tags, training_params
 from pipelines.jobs.train import TrainOutcome, learn, read
-from pipelines.jobs.trials import Trial, best_of, draw_settings, folds, new_study, trials_frame, with_settings
+from pipelines.jobs.trials import Trial, best_of, draw_settings, folds, new_study, trials_frame
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from pipelines.storage import Location
@@ -52,23 +52,6 @@ class SweepOutcome:
     def as_json(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
         return {**self.trained.as_json(), "trials": [vars(t) for t in self.trials], "best": self.best.number}
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Functions that a sweep of settings calls to report its progress.
-
-    Attributes:
-        rows: called after each frame of rows that was read, with its number of rows.
-        trial: called after every trial.
-        epoch: called after every epoch of the last training.
-        notice: called with lines about the frequency, before the first trial.
-    """
-
-    rows: Callable[[int], None] = lambda rows: None
-    trial: Callable[[Trial], None] = lambda trial: None
-    epoch: Callable[[Epoch], None] = lambda epoch: None
-    notice: Callable[[str], None] = lambda line: None
 
 
 @dataclass
@@ -101,7 +84,7 @@ def run_sweep(
     config: JobConfig,
     name: str,
     trials: int,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
     states: Location | None = None,
 ) -> SweepOutcome:
     """Run ``trials`` trials, then train and register a model with the settings of the best trial.
@@ -120,16 +103,15 @@ def run_sweep(
         ConfigError: ``training.validation`` is 0, so no window is held out to score trials.
         StatecastError: a file or the store is at fault, or no trial finished; the message is one line.
     """
-    progress = progress or Progress()
     check_model_name(config.mlflow.model)
     if config.training.validation == 0:
         raise ConfigError(
             "training.validation = 0.0: a sweep scores trials on held-out windows; set it above 0"
         )
     registry = open_registry(config.mlflow)
-    early = None if registry.exists else read(config, progress.rows, progress.notice)
+    early = None if registry.exists else read(config, progress)
     with registry.start_run(name, {}, run_tags(config, "sweep")) as run:
-        data = early or read(config, progress.rows, progress.notice)
+        data = early or read(config, progress)
         config = data.config
         sweep = _Sweep(config, name, registry, run, data.windows, new_study(config, trials))
         try:
@@ -143,16 +125,16 @@ def run_sweep(
         best = best_of(sweep.trials)
         if best is None:
             raise sweep.failure or DataError("no trial of the sweep finished")
-        chosen = with_settings(config, best.settings)
+        chosen = config.with_settings(best.settings)
         run.log_params(training_params(chosen))
-        return SweepOutcome(learn(run, chosen, data, progress.epoch, states), tuple(sweep.trials), best)
+        return SweepOutcome(learn(run, chosen, data, progress, states), tuple(sweep.trials), best)
 
 
 def _run_trial(sweep: _Sweep, number: int) -> Trial:
     """Run one trial of a sweep in a child run of MLflow, and report its skill to Optuna's study."""
     drawn = sweep.study.ask() if number > 1 else None
     settings = {} if drawn is None else draw_settings(drawn)
-    config = with_settings(sweep.config, settings)
+    config = sweep.config.with_settings(settings)
     began, tags = time.monotonic(), run_tags(config, "trial")
     skills: list[float] = []
     run_id = ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -35,13 +34,14 @@ from forecaster.training.train import Trained, train
 from pipelines.jobs.backtest_log import backtest_of, log_backtest
 from pipelines.jobs.first_version import challenger_notice, first_alias, learned_until
 from pipelines.jobs.frequency import with_frequency
+from pipelines.jobs.progress import SILENT, Progress
 from pipelines.jobs.registry import log_job_file, open_registry, run_tags, training_params
 from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from pipelines.sources.files.load_all import LoadedRows, load_observations
 from pipelines.state import state_table
 from pipelines.storage import Location
-from schemas import replaced
+from schemas import quarantine, replaced
 from schemas.errors import DataError, StatecastError
 
 _BLOCK_STEPS = 25_600  # limit of series times windows in a block of `write_states`
@@ -122,21 +122,17 @@ class TrainingData:
 def run_training(
     config: JobConfig,
     name: str,
-    on_rows: Callable[[int], None] = lambda rows: None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    progress: Progress = SILENT,
     states: Location | None = None,
-    on_notice: Callable[[str], None] = lambda line: None,
 ) -> TrainOutcome:
     """Train a model on the files of a job, log the training in an MLflow run, and register the model.
 
     Args:
         config: settings of the job.
         name: name of the run.
-        on_rows: called with the number of rows of each piece that was read.
-        on_epoch: called after every epoch.
+        progress: reports the progress.
         states: path for a state table from which a stream can start, with every series after its last
             window; None writes no table.
-        on_notice: called with lines about the frequency, before the training begins.
 
     Raises:
         StatecastError: a file, a setting or the store is at fault; the message is one line.
@@ -144,11 +140,11 @@ def run_training(
     check_model_name(config.mlflow.model)
     registry = open_registry(config.mlflow)
     # If the store exists, read the data after the start of the run, so that an error leaves a failed run.
-    data = None if registry.exists else read(config, on_rows, on_notice)
+    data = None if registry.exists else read(config, progress)
     with registry.start_run(name, training_params(config), run_tags(config, "train")) as run:
-        data = data or read(config, on_rows, on_notice)
+        data = data or read(config, progress)
         run.log_params({"windows.freq": data.config.windows.freq})
-        return learn(run, data.config, data, on_epoch, states)
+        return learn(run, data.config, data, progress, states)
 
 
 def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
@@ -161,17 +157,15 @@ def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
         raise failure
 
 
-def read(
-    config: JobConfig, on_rows: Callable[[int], None], on_notice: Callable[[str], None] = lambda line: None
-) -> TrainingData:
+def read(config: JobConfig, progress: Progress) -> TrainingData:
     """Read the files of a job and aggregate their rows to windows; infer the frequency if it is not given.
 
     Raises:
         StatecastError: a file is at fault; the message is one line.
     """
     tables = read_tables(config.covariates)
-    loaded = load_observations(config, on_rows)
-    config = with_frequency(config, loaded.rows, on_notice)
+    loaded = load_observations(config, progress.rows)
+    config = with_frequency(config, loaded.rows, progress.notice)
     return TrainingData(config, loaded, *aggregate(loaded.rows, config.windows), tables)
 
 
@@ -179,7 +173,7 @@ def learn(
     run: Run,
     config: JobConfig,
     data: TrainingData,
-    on_epoch: Callable[[Epoch], None],
+    progress: Progress,
     states: Location | None = None,
 ) -> TrainOutcome:
     """Train a model, register it, and log its backtest and plots, all in the MLflow run ``run``.
@@ -198,11 +192,10 @@ def learn(
     if len(data.replaced):
         run.log_frame(data.replaced, "replaced.parquet")
 
-    def log(epoch: Epoch) -> None:
-        run.log_epoch(epoch)
-        on_epoch(epoch)
-
-    trained = train(windows, config.network, config.training, config.windows, log, config.online, data.tables)
+    trained = train(
+        windows, config.network, config.training, config.windows,
+        progress.log_epoch_in(run), config.online, data.tables,
+    )  # fmt: skip
     tags = training_tags(learned_until(windows, trained, config))
     run.log_model(trained.forecaster, config.mlflow.model, loaded.rows.head(5), tags)
     if states is not None:
@@ -228,7 +221,7 @@ def learn(
         notices=(
             *loaded.notices,
             *loaded.skipped,
-            *_quarantine_notices(loaded.quarantined),
+            *quarantine.notice(loaded.quarantined, "quarantine.parquet among the run's files"),
             *lost,
             *gaps,
             *run.notices,
@@ -289,15 +282,6 @@ def write_states(folder: Location, forecaster: Forecaster, windows: Windows, sha
         state, _ = advance(forecaster, state, windows.rows(first, first + size))
     whole = replace(Shard.cold(0, 1, state, ()), closed_through=windows.stop - 1)
     state_table.write(folder, reshard([whole], shards))
-
-
-def _quarantine_notices(quarantined: pl.DataFrame) -> list[str]:
-    """Return a line with the number of quarantined rows and the first reason; no line if there are none."""
-    if not len(quarantined):
-        return []
-    first = quarantined.row(0, named=True)
-    line = f"{len(quarantined):,} rows were quarantined, the first: {first['file']}, row {first['row']}: "
-    return [line + f"{first['reason']} (all rows: quarantine.parquet among the run's files)"]
 
 
 def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: JobConfig) -> None:

@@ -72,16 +72,6 @@ def trials_frame(trials: list[Trial], config: JobConfig) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None).sort(order, -pl.col("skill"), nulls_last=True)
 
 
-def with_settings(config: JobConfig, settings: dict[str, Any]) -> JobConfig:
-    """Return a copy of ``config`` with the given settings (by dotted name) replaced."""
-    sections: dict[str, dict[str, Any]] = {}
-    for key, value in settings.items():
-        section, _, name = key.partition(".")
-        sections.setdefault(section, {})[name] = value
-    changed = {name: getattr(config, name).model_copy(update=new) for name, new in sections.items()}
-    return config.model_copy(update=changed)
-
-
 def draw_settings(trial: optuna.Trial) -> dict[str, Any]:
     """Let Optuna draw the settings of a trial, and return them by dotted name."""
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from forecaster.labelling.training import Epoch, TrainedLabeller, train_labeller
 from forecaster.registry.registry import Run
 from forecaster.shards.counts import by_kind
 from forecaster.threads import compute_threads
+from pipelines.jobs.progress import SILENT, Progress
 from pipelines.jobs.registry import open_registry
-from pipelines.labelling.rows import LabelColumns, LabelledRows, read_labelled
+from pipelines.labelling.rows import LabelColumns, read_labelled
 from pipelines.settings.mlflow_config import MlflowConfig
 from pipelines.storage import write_whole
 from schemas import quarantine
@@ -87,8 +88,7 @@ def run_labelling(
     freq_s: int | None = None,
     max_quarantined: float = 0.1,
     output: Path | None = None,
-    on_rows: Callable[[int], None] = lambda rows: None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    progress: Progress = SILENT,
 ) -> LabelOutcome:
     """Train a labeller on labelled files, and log its settings, scores, plots and model to an MLflow run.
 
@@ -102,28 +102,22 @@ def run_labelling(
             between the times of two rows.
         max_quarantined: a larger share of quarantined rows ends the job before it trains.
         output: folder for the model and its label for every row; None writes neither.
-        on_rows: called with the number of rows of each batch that was read.
-        on_epoch: called after each epoch.
+        progress: reports the progress.
 
     Raises:
         StatecastError: a file, a setting or the store cannot be used; the message is one line.
     """
     registry = open_registry(mlflow)
-    read = read_labelled(paths, columns, on_rows)
+    read = read_labelled(paths, columns, progress.rows)
     rows = len(read.rows) + len(read.quarantined)
     quarantine.check_share(by_kind(read.quarantined), rows, max_quarantined, read.quarantined)
     gathered = build_sequences(read.rows, read.channels, freq_s)
     sequences = gathered.sequences
     with registry.start_run(name, config.model_dump(), {"statecast.cell": config.cell}) as run:
-
-        def log(epoch: Epoch) -> None:
-            run.log_epoch(epoch)
-            on_epoch(epoch)
-
         run.log_dataset(read.rows, [str(path) for path in paths])
         if len(read.quarantined):
             run.log_frame(read.quarantined, "quarantine.parquet")
-        trained = train_labeller(sequences, config, gathered.split, log)
+        trained = train_labeller(sequences, config, gathered.split, progress.log_epoch_in(run))
         with tempfile.TemporaryDirectory() as folder:
             run.log_file(trained.labeller.save(Path(folder)), "model")
         probabilities = trained.labeller.probabilities(sequences)
@@ -154,7 +148,11 @@ def run_labelling(
         quarantined=len(read.quarantined),
         duplicates=gathered.duplicates,
         unlabelled=int(read.rows["label"].null_count()),
-        notices=(*read.notices, *_quarantine_notice(read), *run.notices),
+        notices=(
+            *read.notices,
+            *quarantine.notice(read.quarantined, "quarantine.parquet among the run's files"),
+            *run.notices,
+        ),
     )
 
 
@@ -266,14 +264,3 @@ def write_labels(
     model, path = labeller.save(folder), folder / "labels.parquet"
     write_whole(path, frame.write_parquet, kept=True)
     return model, path
-
-
-def _quarantine_notice(read: LabelledRows) -> list[str]:
-    """Return a line with the number of quarantined rows and the first one; no line without such rows."""
-    if not len(read.quarantined):
-        return []
-    first = read.quarantined.row(0, named=True)
-    line = (
-        f"{len(read.quarantined):,} rows were quarantined, the first: {first['file']}, row {first['row']}: "
-    )
-    return [line + f"{first['reason']} (all of them: quarantine.parquet among the run's files)"]

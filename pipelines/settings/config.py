@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field
@@ -147,6 +147,15 @@ class JobConfig(Settings):
             key: {name: str(option) for name, option in value.items()} if isinstance(value, dict) else value
             for key, value in values.items()
         }
+
+    def with_settings(self, settings: Mapping[str, object]) -> JobConfig:
+        """Return a copy with some settings replaced, which are given by dotted name and not checked."""
+        sections: dict[str, dict[str, object]] = {}
+        for key, value in settings.items():
+            section, _, name = key.partition(".")
+            sections.setdefault(section, {})[name] = value
+        changed = {name: getattr(self, name).model_copy(update=new) for name, new in sections.items()}
+        return self.model_copy(update=changed)
 
     def entries(self) -> Iterator[tuple[str, FieldInfo, object]]:
         """Yield the dotted name, the field and the value of each setting, except the rules of alerts."""

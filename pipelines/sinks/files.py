@@ -10,24 +10,20 @@ forecasts after its last snapshot again, so it first removes their files (`Shard
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
 from itertools import product
 from typing import Literal, NamedTuple
-from urllib.parse import quote
 
 import polars as pl
 
 from forecaster.forecasts import Forecasts, flat
-from forecaster.time.windows import MICROSECONDS
+from pipelines.sinks.file_names import BLOCK_FILE, ROW_FILE, compact_time, partition_stem
 from pipelines.sinks.flat_forecasts import FlatFormat, write_flat
-from pipelines.storage import Location, Target, source_of, store_of, write_whole
+from pipelines.storage import Location, Target, output_errors, store_of, write_whole
 from schemas import late, quarantine, replaced
-from schemas.errors import DataError, OutputError, one_line
+from schemas.errors import DataError, one_line
 from schemas.forecasts import IDENTITY
 
 Format = Literal["parquet", "jsonl"]
@@ -39,11 +35,6 @@ PARTS = (FORECASTS, FLAT, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""
 
 _ROWS_OF_A_GROUP = 16_384
-_LONGEST_STEM = 100  # most characters of the first part of a file name; most disks allow 255 bytes
-_BLOCK = r"\d{8}T\d{6}Z-(\d{8}T\d{6}Z)-"
-_REVISED = re.compile(_BLOCK + r".+?-r[1-9]\d*-(.+)-(\d{15})-shard-\d+-of-\d+\.(?:parquet|jsonl|csv)")
-_ISSUED = re.compile(_BLOCK + r".+\.(?:parquet|jsonl|csv)")
-_ROWS = re.compile(r"(.+)-(\d{15})-shard-(\d+)-of-(\d+)\.parquet")
 
 
 class RowPlace(NamedTuple):
@@ -124,7 +115,7 @@ class ShardFiles:
         revision = "r0"
         if late is not None:
             most = 1 if forecasts.revision is None else max(1, int(forecasts.revision.max()))
-            revision = f"r{most}-{_partition_stem(late.partition)}-{late.offset:015d}"
+            revision = f"r{most}-{partition_stem(late.partition)}-{late.offset:015d}"
         return f"{first}-{last}-{forecasts.model_version}-{revision}-{self.shard}"
 
     def write_rows(self, part: str, partition: str, start: int, rows: pl.DataFrame) -> None:
@@ -133,7 +124,7 @@ class ShardFiles:
         Raises:
             OutputError: the file cannot be written.
         """
-        name = f"{_partition_stem(partition)}-{start:015d}-{self.shard}.parquet"
+        name = f"{partition_stem(partition)}-{start:015d}-{self.shard}.parquet"
         self._write(part, name, lambda path: write_frame(rows, path, "parquet"))
 
     def taken(self) -> list[Location]:
@@ -157,24 +148,24 @@ class ShardFiles:
             versions: versions of the model whose forecasts are removed.
         """
         closed = None if closed_us is None else compact_time(closed_us)
-        # Early versions of Statecast used the partition's name unchanged, so accept both forms.
-        reached = {**offsets, **{_partition_stem(name): offset for name, offset in offsets.items()}}
+        reached = {partition_stem(name): offset for name, offset in offsets.items()}
 
         def is_newer(path: Location) -> bool:
             return path.name.startswith(".") or store_of(path).written_ns() >= snapshot_ns
 
         def is_later_block(path: Location) -> bool:
-            if revised := _REVISED.fullmatch(path.name):
-                offset = reached.get(revised[2])
-                return is_newer(path) if offset is None else int(revised[3]) >= offset
-            found = _ISSUED.fullmatch(path.name)
-            return is_newer(path) if found is None or closed is None else found[1] > closed
+            found = BLOCK_FILE.fullmatch(path.name)
+            if found is not None and found["partition"] in reached:
+                return int(found["offset"]) >= reached[found["partition"]]
+            if found is None or found["partition"] or closed is None:
+                return is_newer(path)
+            return found["last"] > closed
 
         def is_later_batch(path: Location) -> bool:
-            found = _ROWS.fullmatch(path.name)
-            if found is None or found[1] not in reached:
+            found = ROW_FILE.fullmatch(path.name)
+            if found is None or found["partition"] not in reached:
                 return is_newer(path)
-            return int(found[2]) >= reached[found[1]]
+            return int(found["offset"]) >= reached[found["partition"]]
 
         for part, version in product((FORECASTS, FLAT, REPLACED), versions):
             self._remove(part, f"*-{version}-r*-{self.shard}.*", is_later_block)
@@ -189,26 +180,9 @@ class ShardFiles:
 
     def _write(self, part: str, name: str, write: Callable[[Target], None]) -> None:
         path = self.folder / part / name
-        try:
+        with output_errors(f"{path}: cannot be written", pl.exceptions.PolarsError):
             write_whole(path, write)
-        except (OSError, pl.exceptions.PolarsError) as error:  # for example, the disk is full
-            reason = getattr(error, "strerror", None) or one_line(error)
-            raise OutputError(f"{path}: cannot be written: {reason}") from error
         self.unsynced.append(path)
-
-
-def _partition_stem(partition: str) -> str:
-    """Return the partition's name as the first part of a file name.
-
-    A topic's name may begin with a dot or an underscore. The returned part never does, because readers of
-    folders skip such files. A long name is shortened, to leave room for the rest of the file name.
-    """
-    name = quote(partition, safe="")
-    if name.startswith((".", "_")):
-        name = f"%{ord(name[0]):X}{name[1:]}"
-    if len(name) <= _LONGEST_STEM:
-        return name
-    return f"{name[:_LONGEST_STEM]}~{sha256(partition.encode()).hexdigest()[:16]}"
 
 
 def write_frame(frame: pl.DataFrame, path: Target, format_: Format) -> None:
@@ -292,12 +266,11 @@ def _read_files(folder: Location, pattern: str = "*") -> list[pl.DataFrame]:
     frames = []
     for file in sorted(there, key=lambda path: store_of(path).written_ns()):
         try:
-            data = source_of(file)
+            data = store_of(file).source()
             frames.append(pl.read_parquet(data) if file.suffix == ".parquet" else read_lines(data))
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(
-                f"{file}: not a readable file of {folder.name} ({one_line(error)}): delete it"
-            ) from error
+            text = f"{file}: not a readable file of {folder.name} ({one_line(error)}): delete it"
+            raise DataError(text) from error
     return frames
 
 
@@ -325,8 +298,3 @@ def read_lines(file: Target, only: pl.Expr | None = None) -> pl.DataFrame:
         pl.col("alarm").cast(pl.Boolean),
         pl.col("forecast").cast(nested),
     )
-
-
-def compact_time(us: int) -> str:
-    """Format a time in microseconds since 1970 for the names of files: ``20130101T000000Z``."""
-    return datetime.fromtimestamp(us / MICROSECONDS, UTC).strftime("%Y%m%dT%H%M%SZ")

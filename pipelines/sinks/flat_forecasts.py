@@ -9,8 +9,7 @@ from typing import Final, Literal, cast, get_args
 import polars as pl
 
 from forecaster.durable import write_whole
-from pipelines.storage import Target
-from schemas.errors import OutputError
+from pipelines.storage import Target, output_errors
 
 FlatFormat = Literal["csv", "parquet", "jsonl"]
 
@@ -24,10 +23,8 @@ def write_forecasts(forecasts: pl.DataFrame, path: Path) -> None:
     Raises:
         OutputError: the file cannot be written; an existing file is unchanged.
     """
-    try:
+    with output_errors(f"{path}: cannot be written"):
         write_whole(path, partial(write_flat, forecasts, format_=cast(FlatFormat, path.suffix[1:])))
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def write_flat(forecasts: pl.DataFrame, path: Target, format_: FlatFormat) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,8 @@ from schemas.errors import ConfigError
 _THIS_MACHINE, _LAST_PORT = "127.0.0.1", 65_535
 # Four buckets are exported as one, so that Prometheus stores 37 series for a histogram, not 148.
 _BUCKETS_IN_ONE = 4
+
+_Values = float | None | Mapping[Any, float | None]
 
 
 def address_of(text: str) -> tuple[str, int]:
@@ -93,17 +95,17 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
     """
     c = numbers.counts
     for name, (what, value) in TOTALS.items():
-        yield CounterMetricFamily(f"statecast_{name}", what, value=value(c))
+        yield _counter(name, what, value(c))
     outcomes = {outcome: value(c) for outcome, value in ROWS_BY_OUTCOME.items()}
-    yield _counters("rows", "Rows by outcome.", "outcome", outcomes)
-    yield _counters("rows_quarantined", "Rows that validation rejected.", "reason", c.quarantined)
+    yield _counter("rows", "Rows by outcome.", outcomes, "outcome")
+    yield _counter("rows_quarantined", "Rows that validation rejected.", c.quarantined, "reason")
     yield _gauge("quarantined_share", "Share of the rows that validation rejected.", c.quarantined_share)
     yield _gauge("pending_rows", "Rows whose window is still open.", c.pending)
     yield _gauge("series", "Series with state.", numbers.series)
     yield _gauge("series_live", "Series that are being forecast.", numbers.live)
     yield _gauge("state_bytes", "Size of the state's arrays.", numbers.state_bytes)
     models = dict.fromkeys(numbers.model_versions, 1.0)
-    yield _gauges("model", "Model versions of the shards; each is 1.", "version", models)
+    yield _gauge("model", "Model versions of the shards; each is 1.", models, "version")
     differs = float(bool(numbers.model_notice))
     yield _gauge("model_differs_from_alias", "1 if the alias names another version than is used.", differs)
     lag_s = numbers.watermark_lag_s(now_s)
@@ -113,32 +115,19 @@ def metrics(numbers: JobNumbers, now_s: float) -> Iterator[Metric]:
     took_s = numbers.snapshot_ms / 1000 if numbers.snapshot_at_s else None
     yield _gauge("snapshot_seconds", "Duration of the longest of the shards' last snapshots.", took_s)
     yield from _quality(c)
-    indices = {(name,): drift.index for name, drift in numbers.drift.items()}
-    yield _labelled(
-        GaugeMetricFamily, "input_drift", "Population stability index of an input.", ("input",), indices
-    )
+    indices = {name: drift.index for name, drift in numbers.drift.items()}
+    yield _gauge("input_drift", "Population stability index of an input.", indices, "input")
     worst = {
         (name, drift.worst_series): drift.worst_index
         for name, drift in numbers.drift.items()
         if drift.worst_series is not None
     }
-    yield _labelled(
-        GaugeMetricFamily,
-        "worst_input_drift",
-        "Population stability index of the series with the largest one.",
-        ("input", "series"),
-        worst,
-    )
-    yield _histogram(
-        "latency_seconds",
-        "Time from when a window's rows were due until all its forecasts were on disk.",
-        numbers.window_latency,
-    )
-    yield _histogram(
-        "shard_latency_seconds",
-        "Time from when rows were due until a shard's forecasts were on disk.",
-        numbers.latency,
-    )
+    what = "Population stability index of the series with the largest one."
+    yield _gauge("worst_input_drift", what, worst, "input", "series")
+    what = "Time from when a window's rows were due until all its forecasts were on disk."
+    yield _histogram("latency_seconds", what, numbers.window_latency)
+    what = "Time from when rows were due until a shard's forecasts were on disk."
+    yield _histogram("shard_latency_seconds", what, numbers.latency)
 
 
 def _quality(counts: Counts) -> Iterator[Metric]:
@@ -154,62 +143,33 @@ def _quality(counts: Counts) -> Iterator[Metric]:
     }
     labels = ("model", "horizon")
     scored = {key: one.scored for key, one in sums.items()}
-    yield _labelled(
-        CounterMetricFamily, "forecasts_scored", "Forecasts whose actuals were observed.", labels, scored
-    )
+    yield _counter("forecasts_scored", "Forecasts whose actuals were observed.", scored, *labels)
     absolute = {key: one.absolute / PARTS for key, one in sums.items()}
-    yield _labelled(
-        CounterMetricFamily, "absolute_error", "Sum of absolute errors, in units.", labels, absolute
-    )
-    with_intervals = {key: one for key, one in sums.items() if one.intervals}
-    losses = {key: one.pinball / PARTS for key, one in with_intervals.items()}
-    yield _labelled(
-        CounterMetricFamily, "pinball_loss", "Sum of mean pinball losses, in units.", labels, losses
-    )
-    inside = {key: one.inside for key, one in with_intervals.items()}
-    yield _labelled(
-        CounterMetricFamily, "actuals_inside", "Actuals inside the outermost quantiles.", labels, inside
-    )
+    yield _counter("absolute_error", "Sum of absolute errors, in units.", absolute, *labels)
+    losses = {key: one.pinball / PARTS for key, one in sums.items() if one.intervals}
+    yield _counter("pinball_loss", "Sum of mean pinball losses, in units.", losses, *labels)
+    inside = {key: one.inside for key, one in sums.items() if one.intervals}
+    yield _counter("actuals_inside", "Actuals inside the outermost quantiles.", inside, *labels)
     bias = {key: one.bias for key, one in sums.items()}
-    yield _labelled(
-        GaugeMetricFamily, "bias", "Mean of actual less forecast since the start, in units.", labels, bias
-    )
+    yield _gauge("bias", "Mean of actual less forecast since the start, in units.", bias, *labels)
 
 
-def _labelled(
-    kind: type[CounterMetricFamily | GaugeMetricFamily],
-    name: str,
-    what: str,
-    labels: Sequence[str],
-    values: Mapping[Any, float | None],
-) -> Metric:
-    """Return a Prometheus metric with a sample for each value that is not None; the keys are the labels."""
-    family = kind(f"statecast_{name}", what, labels=labels)
-    for key, value in values.items():
+def _counter(name: str, what: str, values: _Values, *labels: str) -> Metric:
+    return _with_samples(CounterMetricFamily(f"statecast_{name}", what, labels=labels), values)
+
+
+def _gauge(name: str, what: str, values: _Values, *labels: str) -> Metric:
+    return _with_samples(GaugeMetricFamily(f"statecast_{name}", what, labels=labels), values)
+
+
+def _with_samples(family: CounterMetricFamily | GaugeMetricFamily, values: _Values) -> Metric:
+    """Add a sample to a Prometheus metric for each value that is not None, and return the metric.
+
+    The keys of ``values`` are the values of the labels; a metric without labels has only one value.
+    """
+    for key, value in values.items() if isinstance(values, Mapping) else [((), values)]:
         if value is not None:
-            family.add_metric(list(key), value)
-    return family
-
-
-def _counters(name: str, what: str, label: str, values: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(f"statecast_{name}", what, labels=[label])
-    for value, count in values.items():
-        family.add_metric([value], count)
-    return family
-
-
-def _gauges(name: str, what: str, label: str, values: dict[str, float]) -> Metric:
-    family = GaugeMetricFamily(f"statecast_{name}", what, labels=[label])
-    for value, number in values.items():
-        family.add_metric([value], number)
-    return family
-
-
-def _gauge(name: str, what: str, value: float | None) -> Metric:
-    """Return a Prometheus gauge with one sample, the value; without a sample if the value is None."""
-    family = GaugeMetricFamily(f"statecast_{name}", what, labels=[])
-    if value is not None:
-        family.add_metric([], value)
+            family.add_metric([key] if isinstance(key, str) else [*key], value)
     return family
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import largest_watermark, smallest_watermark
 
 Place = TypeVar("Place")
+R = TypeVar("R")
+S = TypeVar("S")
 
 
 class Step(NamedTuple, Generic[Place]):
@@ -164,3 +166,24 @@ class OnePartition:
 def as_log(source: Source | Log) -> Log:
     """Return a log unchanged; wrap a source as a log of one partition."""
     return source if isinstance(source, Log) else OnePartition(source)
+
+
+_opened: dict[Any, Any] = {}
+
+
+def opened(source: S, open_reader: Callable[[S], R]) -> R:
+    """Return the reader of a source, which all steps of a job in this process share.
+
+    The first step opens the reader, and closes the reader of any other source.
+    """
+    if source not in _opened:
+        close_opened()
+        _opened[source] = open_reader(source)
+    reader: R = _opened[source]
+    return reader
+
+
+def close_opened() -> None:
+    """Close the reader that an earlier job in this process opened, so that the next job reads anew."""
+    while _opened:
+        _opened.popitem()[1].close()

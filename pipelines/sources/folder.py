@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -14,12 +14,12 @@ import polars as pl
 from forecaster.shards.batch import Batch
 from forecaster.time.aggregation import ORIGIN
 from forecaster.time.windows import MICROSECONDS
-from pipelines.sources.base import Step
+from pipelines.sources.base import Step, opened
 from pipelines.sources.files.file_identity import identity_of
 from pipelines.sources.files.listing import Listing, ReadyFile
+from pipelines.sources.files.opened_file import open_file
 from pipelines.sources.files.overlaps import WideFiles
 from pipelines.sources.files.sensors import refuse_unnamed_series
-from pipelines.sources.files.tables import layout_of
 from pipelines.sources.files.validated_rows import (
     Input,
     Part,
@@ -92,17 +92,7 @@ class FolderSource:
             DataError: the folder does not exist, a file cannot be read and may not be skipped, or the
                 manifest ends before ``offset``.
         """
-        return _watch_of(self).step(offset)
-
-
-@lru_cache(maxsize=1)  # all steps of a job share one `_Watch`, because it holds the folder listing
-def _watch_of(source: FolderSource) -> _Watch:
-    return _Watch(source)
-
-
-def forget() -> None:
-    """Delete the folder listing of an earlier job in this process, so that the next job lists the folder."""
-    _watch_of.cache_clear()
+        return opened(self, _Watch).step(offset)
 
 
 class _Watch:
@@ -118,6 +108,9 @@ class _Watch:
         self.batches: Iterator[Batch] = iter(())
         self.next_look_s = 0.0
         self.wide_files: WideFiles | None = None
+
+    def close(self) -> None:
+        """Do nothing: the watch holds no file open."""
 
     def step(self, offset: int) -> Step[int]:
         if offset != self.offset:
@@ -186,7 +179,7 @@ class _Watch:
                 found, WholeFile((bad_file(found.path, DataError(problem)),), 1, None), problem
             )
         try:
-            layout = layout_of(found.path, columns)
+            layout = open_file(found.path, columns).layout
             refuse_unnamed_series(found.path, layout, columns)
             self._wide_files().take(found.path, layout)
             whole = read_to_end(found.path, source.input, found.arrived_s, source.memory_bytes)

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from pipelines.storage import Journal, Location, make_folder, write_text
-from schemas.errors import DataError, OutputError
+from pipelines.storage import Journal, Location, output_errors, store_of, write_text
+from schemas.errors import DataError
 from schemas.sealed import seal, unseal
 
 _FIX = "restore the file, or start again with --fresh"
@@ -44,11 +44,9 @@ def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int
             raise DataError(
                 f"{manifest}: is missing, so the rows read before are unknown: start again in another folder"
             )
-        try:
-            make_folder(manifest.parent)
+        with output_errors(f"{manifest}: cannot be written"):
+            store_of(manifest.parent).make_folder()
             write_text(manifest, seal({"now_s": now_s, "how": how, "files": files}), kept=True)
-        except OSError as error:
-            raise OutputError(f"{manifest}: cannot be written ({error.strerror})") from error
         return now_s
     before = begun.files
     changed = next((file for file in [*files, *before] if (file in files) != (file in before)), None)
@@ -143,13 +141,11 @@ class FolderManifest:
             OutputError: the file cannot be written.
         """
         self.path = path
-        try:
+        with output_errors(f"{path}: cannot write here", fix="name another folder"):
             self._journal = Journal(path)
             if not path.exists():
-                make_folder(path.parent)
+                store_of(path.parent).make_folder()
                 self._journal.replace(())
-        except OSError as error:
-            raise OutputError(f"{path}: cannot write here ({error.strerror}): name another folder") from error
         self.stop = 0
         self.watermark_us: int | None = None
         self._known: set[tuple[str, int, int]] = set()
@@ -181,10 +177,8 @@ class FolderManifest:
         Raises:
             OutputError: the manifest cannot be written.
         """
-        try:
+        with output_errors(f"{self.path}: cannot be written"):
             self._journal.add(asdict(entry))
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._index(entry)
 
     def _index(self, entry: Entry) -> None:

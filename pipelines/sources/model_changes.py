@@ -25,16 +25,7 @@ from forecaster.shards.lateness import largest_watermark
 from forecaster.shards.models import ModelChange
 from forecaster.time.frequency import Frequency
 from pipelines.sources.base import Log, Positions, Step
-from pipelines.storage import (
-    Location,
-    make_folder,
-    markers,
-    output_errors,
-    store_of,
-    write_text,
-    write_to,
-    write_whole,
-)
+from pipelines.storage import Location, markers, output_errors, store_of, write_text, write_to, write_whole
 from schemas.errors import DataError, ModelError
 from schemas.sealed import seal, unseal
 
@@ -112,7 +103,7 @@ def store_model(output: Location, forecaster: Forecaster) -> None:
     for suffix, data in parts.items():
         path = folder / f"{forecaster.version}.{suffix}"
         with output_errors(f"{path}: cannot be written"):
-            make_folder(folder)
+            store_of(folder).make_folder()
             write_whole(path, lambda target, data=data: write_to(target, data), kept=True)  # type: ignore[misc]
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from forecaster.shards.batch import Batch
 from forecaster.shards.sharding import empty_batch
 from pipelines.sources.base import Log, Positions
-from pipelines.storage import Location, make_folder, store_of
+from pipelines.storage import Location, store_of
 
 _HOLD_BACK_S = 0.02
 _REPORT_EVERY_S = 0.5
@@ -151,5 +151,5 @@ def _empty_batches(places: Positions) -> Iterator[Batch]:
 
 def request_stop(stop_file: Location) -> None:
     """Write the stop file; the job that checks for this file ends."""
-    make_folder(stop_file.parent)
+    store_of(stop_file.parent).make_folder()
     stop_file.write_bytes(f"{time.time():.3f}\n".encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from forecaster.shards.batch import Batch
 from forecaster.time.frequency import Frequency
 from forecaster.time.windows import MICROSECONDS
-from pipelines.sources.base import Step
+from pipelines.sources.base import Step, opened
 from pipelines.sources.files.row_notices import Notes, NoticeCollector
 from pipelines.sources.files.sorted_runs import Sorter, sweep
 from pipelines.sources.files.validated_rows import Input, read_files
@@ -81,17 +80,7 @@ class ReplaySource:
         Raises:
             DataError: a file cannot be read, or differs from the file that the replay began with.
         """
-        return _player_of(self).step(offset)
-
-
-@lru_cache(maxsize=1)  # all steps of a replay share one `_Player`, because it holds the sorted rows
-def _player_of(source: ReplaySource) -> _Player:
-    return _Player(source)
-
-
-def forget() -> None:
-    """Delete the rows of an earlier job from memory, so that the next job reads the files again."""
-    _player_of.cache_clear()
+        return opened(self, _Player).step(offset)
 
 
 class _Player:
@@ -131,7 +120,7 @@ class _Player:
             due.append(replace(batch, arrived_s=due_s) if self.source.speed else batch)
         if due:
             return self._step_of(due, 0.0)
-        self._close()
+        self.close()
         return None
 
     def _step_of(self, batches: list[Batch], wait_s: float) -> Step[int]:
@@ -157,12 +146,13 @@ class _Player:
     def _seek(self, offset: int) -> None:
         self.not_due, self.pace_start, self.offset = None, None, offset
         if self.sorter is None or offset < self.rejected:
-            self._close()
+            self.close()
             self.batches = self._all_batches(offset)
         else:
             self.batches = self._valid_batches(self.sorter, offset)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Free the memory and the files of the sorted rows; the next step reads the input files again."""
         if self.sorter is not None:
             self.sorter.close()
         self.sorter = None

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from forecaster.shards import snapshot
 from forecaster.shards.shard import Shard
-from pipelines.storage import Location, OwnedFile, Target, make_folder, output_errors, store_of, write_whole
+from pipelines.storage import Location, OwnedFile, Target, output_errors, store_of, write_whole
 from schemas.errors import DataError, ModelError, one_line
 
 NAME: Final = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
@@ -34,6 +34,12 @@ _RUN: Final = b"statecast.run"  # metadata key: the id of the run that took the 
 _FIRST_WRITTEN: Final = b"statecast.first_written_ns"
 _CHUNK_BYTES: Final = 4 << 20
 _ROWS_OF_A_GROUP: Final = 8192  # Small, so that a reader of one series reads little of the others.
+
+
+def snapshot_paths(folder: Location) -> list[Location]:
+    """Return the snapshots in a folder, sorted by name."""
+    found = [path for path in folder.glob("*.parquet") if NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: path.name)
 
 
 def owned(folder: Location, number: int, of: int) -> OwnedFile:
@@ -72,7 +78,7 @@ def write_shard(
     """
     path, table = folder / _file_name(shard.number, shard.of), snapshot.to_arrow(shard)
     with output_errors(f"{path}: the state cannot be written"):
-        make_folder(folder)
+        store_of(folder).make_folder()
         if file is not None:
             return file.write(partial(write_table, table), is_ours)
         return write_whole(path, partial(write_table, table), kept=True, is_ours=is_ours)
@@ -182,7 +188,7 @@ def take_over(
         OutputError: the file cannot be written.
     """
     path = folder / _file_name(number, of)
-    with _reading(path), path.open("rb") as opened:
+    with reading(path), path.open("rb") as opened:
         check_checksum(opened)
         table = pq.ParquetFile(opened).read()
         shard, metadata = snapshot.from_arrow(table), table.schema.metadata
@@ -213,7 +219,7 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
         ModelError: this version of Statecast cannot read the format of the file.
     """
     # Open the file only once, because a job may replace it while it is read.
-    with _reading(path), path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         if series:
             check_checksum(file)
         parquet = pq.ParquetFile(file)
@@ -221,10 +227,11 @@ def read_file(path: Location, *, series: bool = True) -> Shard:
 
 
 @contextmanager
-def _reading(path: Location) -> Iterator[None]:
+def reading(path: Location) -> Iterator[None]:
+    """Convert errors of reading a snapshot to a DataError, and name the file in a ModelError."""
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DataError(unreadable(path, error)) from error
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error

@@ -23,15 +23,7 @@ from forecaster.shards import snapshot
 from forecaster.shards.sharding import reshard
 from pipelines.state import state_table
 from pipelines.state.snapshot_file import check_checksum, unreadable, write_table
-from pipelines.storage import (
-    Location,
-    locked,
-    make_folder,
-    markers,
-    output_errors,
-    store_of,
-    write_whole,
-)
+from pipelines.storage import Location, markers, output_errors, store_of, write_whole
 from schemas.errors import DataError, ModelError
 from schemas.sealed import seal, unseal
 
@@ -68,7 +60,7 @@ def pack(folder: Location, file: Path) -> int:
     rest = {"shards": len(shards), "manifests": manifests}
     table = table.replace_schema_metadata({**table.schema.metadata, _KEY: seal(rest).encode()})
     with output_errors(f"{file}: cannot be written"):
-        make_folder(file.parent)
+        store_of(file.parent).make_folder()
         write_whole(file, partial(write_table, table), kept=True)
     return len(shard.state)
 
@@ -130,7 +122,7 @@ def _locked_if_of_job(folder: Location, *, is_new: bool = False) -> Iterator[Non
     """
     output = folder.absolute().parent
     if folder.name == state_table.FOLDER and (is_new or any(output.glob(markers.ANY_LOCK))):
-        with locked(output):
+        with store_of(output).locked():
             yield
     else:
         yield

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from forecaster.shards.counts import Counts
@@ -23,10 +22,10 @@ from forecaster.shards.lateness import largest_watermark
 from forecaster.shards.shard import Shard
 from forecaster.state import State
 from forecaster.time.aggregation import ORIGIN, PARTITION
-from pipelines.state.snapshot_file import NAME, read_file, unreadable
+from pipelines.state.snapshot_file import NAME, read_file, reading, snapshot_paths
 from pipelines.state.table_files import copy_aside, recover, write
-from pipelines.storage import Location, source_of, store_of
-from schemas.errors import DataError, ModelError, StatecastError
+from pipelines.storage import Location, store_of
+from schemas.errors import DataError, StatecastError
 
 __all__ = [
     "FOLDER",
@@ -44,7 +43,6 @@ __all__ = [
 FOLDER: Final = "state"
 """The folder of the state table in an output folder."""
 
-_FORMAT_1_FOLDER = "series"
 _BACKFILL = "replay"  # the name of the only partition of a backfill
 
 
@@ -124,7 +122,7 @@ class StateTable:
 
 def exists(folder: Location) -> bool:
     """Return whether ``folder`` has a state table."""
-    return store_of(folder).read_consistently(lambda there: bool(_paths(there)) or _is_of_format_1(there))
+    return store_of(folder).read_consistently(lambda there: bool(snapshot_paths(there)))
 
 
 def read(folder: Location, *, series: bool = True) -> StateTable:
@@ -143,12 +141,7 @@ def read(folder: Location, *, series: bool = True) -> StateTable:
 
 
 def _read_table(folder: Location, series: bool) -> StateTable:
-    if _is_of_format_1(folder):
-        raise ModelError(
-            f"{folder}: a state table of format 1 is not readable here: start without it, from the rows; "
-            "--fresh keeps it beside the new one"
-        )
-    paths = _paths(folder)
+    paths = snapshot_paths(folder)
     if not paths:
         raise DataError(f"{folder} holds no state table: name the `state` folder of a backfill or a stream")
     shards = tuple(read_file(path, series=series) for path in paths)
@@ -167,12 +160,10 @@ def read_series_shards(folder: Location) -> dict[str, int]:
         DataError: a file is unreadable.
     """
     found: dict[str, int] = {}
-    for path in _paths(folder):
+    for path in snapshot_paths(folder):
         if (name := NAME.fullmatch(path.name)) is not None:
-            try:
-                ids = pq.read_table(source_of(path), columns=["series_id"])["series_id"]
-            except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-                raise DataError(unreadable(path, error)) from error
+            with reading(path):
+                ids = pq.read_table(store_of(path).source(), columns=["series_id"])["series_id"]
             found |= dict.fromkeys(ids.to_pylist(), int(name[1]))
     return found
 
@@ -186,11 +177,6 @@ def read_offsets(folder: Location) -> dict[str, int]:
     return {name: found.offset for name, found in progress.items()}
 
 
-def _paths(folder: Location) -> list[Location]:
-    found = [path for path in folder.glob("*.parquet") if NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.name)
-
-
 def is_of_backfill(folder: Location) -> bool:
     """Return True if a backfill wrote the state table in ``folder``, False if a stream wrote it.
 
@@ -202,8 +188,3 @@ def is_of_backfill(folder: Location) -> bool:
     if any(folder.glob("*.json*")):  # manifests, which only streams have
         return False
     return read(folder, series=False).progress_by_partition().keys() <= {_BACKFILL}
-
-
-def _is_of_format_1(folder: Location) -> bool:
-    """Return whether a folder holds a table of format 1, which had a subfolder for series."""
-    return any((folder / _FORMAT_1_FOLDER).glob("*.parquet"))

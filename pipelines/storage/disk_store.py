@@ -12,7 +12,7 @@ from typing import IO
 
 from forecaster import durable
 from pipelines.storage import disk_lock, moved_parts
-from pipelines.storage.output_errors import cannot_write
+from pipelines.storage.output_errors import folder_errors
 from pipelines.storage.store import Held, Store, T, Target
 from schemas.errors import OutputError
 
@@ -85,22 +85,18 @@ class DiskStore(Store):
         there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
         if not there.is_dir():
             raise OutputError(f"{there} is a file, not a folder: name another folder")
-        try:
+        with folder_errors(folder):
             # Create a file as the check: for root, `os.access` returns True even on a read-only disk.
             with tempfile.TemporaryFile(dir=there):
                 pass
             return shutil.disk_usage(there).free
-        except OSError as error:
-            raise cannot_write(folder, error) from error
 
     def prepare(self, parts: Iterable[str] = ()) -> None:
         self.check_writable()
-        try:
+        with folder_errors(self._path):
             for folder in (self._path, *(self._path / part for part in parts)):
                 durable.make_folder(folder)
                 durable.remove_temporaries(folder)
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
 
     @contextmanager
     def locked(self) -> Iterator[Held]:
@@ -112,10 +108,6 @@ class DiskStore(Store):
         durable.make_folder(target)
         for path in self._path.glob("[!.]*"):
             copy = target / path.name
-            if path.is_dir():  # A state table of format 1 has subfolders.
-                shutil.copytree(path, copy)
-                durable.sync_tree(copy)
-                continue
             if never_change(path.name):
                 with suppress(OSError):  # without hard links, copy the file below
                     os.link(path, copy)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 from pipelines.storage.disk_store import DiskStore
 from pipelines.storage.object_store import ObjectStore
 from pipelines.storage.output_errors import output_errors
 from pipelines.storage.remote import Location
-from pipelines.storage.store import Held, Store, Target
+from pipelines.storage.store import Store, Target
 
 
 def store_of(place: Location) -> Store:
@@ -46,36 +44,11 @@ def write_to(target: Target, data: bytes) -> None:
         target.write(data)
 
 
-def source_of(path: Location) -> Target:
-    """Return the path of a file on a disk, or a buffer with the content of an object."""
-    return store_of(path).source()
-
-
-def open_parts(path: Location) -> AbstractContextManager[IO[bytes]]:
-    """Open a file to read parts of it; from an object store, only these parts are requested."""
-    return store_of(path).open_parts()
-
-
 def sync(files: Iterable[Location]) -> None:
     """Sync files and their folders to the disk, so that the files survive a loss of power."""
     files = list(files)
     for path in (*files, *{path.parent for path in files}):
         store_of(path).sync()
-
-
-def make_folder(folder: Location) -> None:
-    """Create a folder and its parents, and sync them; an object store has no folders and needs no call."""
-    store_of(folder).make_folder()
-
-
-def check_folder(folder: Location) -> int | None:
-    """Check that a folder can be written to, without creating it; return the free bytes on its disk."""
-    return store_of(folder).check_writable()
-
-
-def locked(folder: Location) -> AbstractContextManager[Held]:
-    """Create an output folder, and lock it against other jobs while a ``with`` block runs."""
-    return store_of(folder).locked()
 
 
 def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> None:

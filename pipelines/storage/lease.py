@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from forecaster.process_start import is_running, started_s
 from pipelines.storage import markers
-from pipelines.storage.output_errors import cannot_write
+from pipelines.storage.output_errors import folder_errors
 from pipelines.storage.remote import Remote
 from pipelines.storage.store import Held
 from schemas.errors import OutputError
@@ -106,23 +106,19 @@ def _acquire(folder: Remote) -> Remote:
 
 
 def _try_create(lock: Remote) -> bool:
-    try:
+    with folder_errors(lock.parent):
         return lock.create(_identity())
-    except OSError as error:
-        raise cannot_write(lock.parent, error) from error
 
 
 def _list_locks(folder: Remote) -> tuple[float, list[Remote]]:
     """Return the current time of the store, in seconds since 1970, and the leases by ascending number."""
     probe = folder / markers.probe()
-    try:
+    with folder_errors(folder):
         probe.write_bytes(b"")
         try:
             listed = list(folder.glob(".*"))
         finally:
             probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
     now_ns = max(path.written_ns for path in listed if path == probe)
     return now_ns / 1e9, [path for path in listed if markers.is_lease(path.name)]
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from pipelines.storage.remote import Location
-from schemas.errors import OutputError
+from schemas.errors import OutputError, one_line
 
 
 @contextmanager
-def output_errors(message: str) -> Iterator[None]:
-    """Convert an `OSError` in the ``with`` block to an `OutputError` with ``message`` and the reason."""
+def output_errors(message: str, *others: type[Exception], fix: str = "") -> Iterator[None]:
+    """Convert an error in the ``with`` block to an `OutputError`: ``message``, the reason, and ``fix``.
+
+    Args:
+        message: what cannot be written.
+        others: classes of errors that are converted in addition to `OSError`.
+        fix: what the user can do; may be empty.
+    """
+    caught: tuple[type[Exception], ...] = (OSError, *others)
     try:
         yield
-    except OSError as error:
-        raise OutputError(f"{message} ({error.strerror or error})") from error
+    except caught as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise OutputError(f"{message} ({reason})" + (f": {fix}" if fix else "")) from error
 
 
-def cannot_write(folder: Location, error: OSError) -> OutputError:
-    """Return the `OutputError` for an output folder that cannot be written to."""
-    return OutputError(f"{folder}: cannot write here ({error.strerror}): name another folder")
+def folder_errors(folder: Location) -> AbstractContextManager[None]:
+    """Convert an error of writing to an output folder in the ``with`` block to an `OutputError`."""
+    return output_errors(f"{folder}: cannot write here", fix="name another folder")

@@ -154,51 +154,6 @@ def test_the_error_names_a_state_component_of_another_format(component: str, cha
         State.from_arrow(table.replace_schema_metadata(metadata))
 
 
-def test_the_least_squares_matrix_of_format_1_is_read_as_symmetric() -> None:
-    state = forecaster().new_series_state(("a", "b"), START)
-    inverse = state.parts["least_squares"]["inverse"]
-    inverse[1, 0, 2] += 0.5
-    table = state.to_arrow()
-    layout = json.loads(table.schema.metadata[b"statecast.state.layout"])
-    layout["components"]["least_squares"]["format"] = 1
-    metadata = {**table.schema.metadata, b"statecast.state.layout": json.dumps(layout)}
-    migrated = State.from_arrow(table.replace_schema_metadata(metadata)).parts["least_squares"]["inverse"]
-    np.testing.assert_array_equal(migrated, (inverse + inverse.swapaxes(1, 2)) / 2)
-    assert migrated.dtype == np.float32
-
-
-def test_anomaly_arrays_of_format_1_are_converted_when_read() -> None:
-    model = forecaster()
-    state, _ = advance(model, model.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0]])))
-    state.parts["anomaly"] = {
-        "expected": np.array([[1.0, 2.0, 4.0]]),
-        "excess": np.array([0.5], np.float32),
-        "beyond": np.array([30], np.int32),
-        "threshold": np.array([-69.0], np.float32),
-        "last": np.array([2.0]),
-        "run": np.array([3], np.int32),
-        "repeats": np.array([0.25], np.float32),
-    }
-    table = state.to_arrow()
-    layout = json.loads(table.schema.metadata[b"statecast.state.layout"])
-    layout["components"]["anomaly"]["format"] = 1
-    metadata = {**table.schema.metadata, b"statecast.state.layout": json.dumps(layout)}
-
-    read = State.from_arrow(table.replace_schema_metadata(metadata))
-    migrated, fresh = read.parts["anomaly"], model.new_series_state(("a",), START).parts["anomaly"]
-    assert {f: (a.dtype, a.shape) for f, a in migrated.items()} == {
-        f: (a.dtype, a.shape) for f, a in fresh.items()
-    }
-    assert migrated["expected"].tolist() == [[2.0, 1.0, 2.0]]
-    assert [migrated[name].item() for name in ("known", "runs", "run", "last")] == [300, 225, 3, 2.0]
-    assert migrated["lasting"][0, 1] == 0.0625
-    assert (np.diff(migrated["beyond"][0]) <= 0).all()
-    _, forecasts = advance(model, read, Windows(("a",), START + 2, np.array([[2.5]])))
-    assert forecasts.anomaly is not None
-    assert 0.1 < forecasts.anomaly[0, 0, 0] < 1
-    assert_equal(State.from_bytes(read.to_bytes()), read)
-
-
 def test_anomaly_alarms_of_format_2_are_converted_when_read() -> None:
     state = forecaster().new_series_state(("a", "b", "c"), START)
     state.parts["anomaly"]["alarming"][:] = 0, 1, 1

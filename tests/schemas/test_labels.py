@@ -25,24 +25,25 @@ def test_accepted_labelled_rows_are_typed_and_keep_missing_cells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "cell", "reason"),
+    ("column", "cell", "kind", "reason"),
     [
-        ("x", "soon", "'soon' is not a number, or is beyond 1e+100"),
-        ("x", "inf", "'inf' is not a number, or is beyond 1e+100"),
-        ("series_id", " ", "series_id is missing"),
-        ("timestamp", "soon", "'soon' is not a time of the years 1678 to 2261"),
-        ("split", "exam", "'exam' is no part: write train, validation, test, or nothing"),
+        ("x", "soon", "is not a number", "'soon' is not a number, or is beyond 1e+100"),
+        ("x", "inf", "is not a number", "'inf' is not a number, or is beyond 1e+100"),
+        ("series_id", " ", "series_id is missing", "series_id is missing"),
+        ("timestamp", "soon", "is not a time", "'soon' is not a time of the years 1678 to 2261"),
+        ("split", "exam", "split is no known part",
+         "'exam' is no part: write train, validation, test, or nothing"),
     ],
-)
-def test_an_invalid_labelled_row_is_quarantined_with_column_and_reason(
-    column: str, cell: str, reason: str
+)  # fmt: skip
+def test_an_invalid_labelled_row_is_quarantined_with_column_kind_and_reason(
+    column: str, cell: str, kind: str, reason: str
 ) -> None:
     frame = raw(x=["1", "2"], split=["train", None], file=["f.csv"] * 2, row=[7, 8])
     frame = frame.with_columns(pl.when(pl.col("row") == 8).then(pl.lit(cell)).otherwise(column).alias(column))
     good, bad = validate(frame, ["x"])
     assert len(good) + len(bad) == 2
-    assert bad.row(0, named=True) | {"raw": "", "kind": ""} == {
-        "file": "f.csv", "row": 8, "column": column, "reason": reason, "raw": "", "kind": ""
+    assert bad.row(0, named=True) | {"raw": ""} == {
+        "file": "f.csv", "row": 8, "column": column, "reason": reason, "raw": "", "kind": kind
     }  # fmt: skip
 
 

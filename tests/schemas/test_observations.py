@@ -214,6 +214,11 @@ def test_a_quarantined_row_names_all_its_reasons(raw: pl.DataFrame, reasons: str
     assert reason(raw) == reasons
 
 
+def test_the_column_and_the_kind_of_a_quarantined_row_are_those_of_its_first_cause() -> None:
+    bad = validate(raw_rows("foo", math.nan))[1]
+    assert bad.select("column", "kind").row(0) == ("timestamp", "is not a time")
+
+
 def test_a_quarantined_row_keeps_its_file_row_number_and_cells() -> None:
     raw = raw_rows(["2013-01-01", "x"], ["1", "2"], ["a", "b"]).with_columns(
         file=pl.lit("in.csv"), row=pl.Series([7, 8])

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from forecaster.arrays import Arrays, Floats32
+from forecaster.components.anchors import anchor_horizons, by_horizon
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
@@ -24,20 +24,6 @@ from forecaster.components.delay_line import store_forecasts, stored_before
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
-_ANCHORS = (1, 2, 4, 8, 16, 24, 48, 96, 192, 384, 768)
-
-
-def anchor_horizons(horizon: int) -> tuple[int, ...]:
-    """Return the anchor horizons: forecasts are stored at these, and other horizons are interpolated."""
-    return (*(a for a in _ANCHORS if a < horizon), horizon)
-
-
-@lru_cache(maxsize=16)
-def by_horizon(anchors: tuple[int, ...], horizon: int) -> Floats32:
-    """Return the matrix ``[N, A]`` that interpolates from anchors to horizons, linearly in log horizon."""
-    ahead, at = np.log(np.arange(1, horizon + 1)), np.log(anchors)
-    one = [np.interp(ahead, at, row) for row in np.eye(len(anchors))]
-    return np.stack(one, axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)

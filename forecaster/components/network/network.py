@@ -184,11 +184,9 @@ class Network(nn.Module):
         """Return the learned initial state; ``expected`` is NaN, because nothing was forecast yet."""
         # Clone the initial state: it may be the memory of the weights, which a step would overwrite.
         own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
-        return own | (
-            {"expected": np.full((series, LINEAR_EXPERT_COUNT), np.nan, np.float32)}
-            if self.config.linear
-            else {}
-        )
+        if self.config.linear:
+            own["expected"] = np.full((series, LINEAR_EXPERT_COUNT), np.nan, np.float32)
+        return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Step through the block, and fill ``out.forecast`` in each series' own unit of measurement."""

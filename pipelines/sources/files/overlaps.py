@@ -13,6 +13,7 @@ import polars as pl
 
 from pipelines.sources.files import tables
 from pipelines.sources.files.columns import Layout
+from pipelines.sources.files.opened_file import open_file
 from schemas.errors import DataError
 
 ReadRows = Callable[[Path], Iterator[pl.DataFrame]]
@@ -67,7 +68,7 @@ def wide_file(path: Path, layout: Layout, columns: tables.Columns) -> WideFile |
     if layout.kind != "wide" or columns.layout != "auto":
         return None
     low, high, rows = [], [], 0
-    for times in tables.read_times(path, columns):
+    for times in open_file(path, columns).times():
         known, rows = times.drop_nulls().to_physical(), rows + len(times)
         if len(known):
             low.append(int(known.min()))  # type: ignore[arg-type]
@@ -242,7 +243,7 @@ class WideFiles:
         """Add files that an earlier run has read; leave out files that cannot be read any more."""
         for path in list(paths)[-_MOST_FILES:]:
             try:
-                self._keep(wide_file(path, tables.layout_of(path, self._columns), self._columns))
+                self._keep(wide_file(path, open_file(path, self._columns).layout, self._columns))
             except DataError:
                 continue
 

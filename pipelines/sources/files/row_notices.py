@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from forecaster.time.notices import weekday_notice, window_notices
 from forecaster.time.window_config import WindowConfig
 from pipelines.sources.files.missing_codes import Codes
-from pipelines.storage import Location, make_folder, write_text
+from pipelines.storage import Location, store_of, write_text
 from schemas import observations
 
 
@@ -61,7 +61,7 @@ class NoticeCollector:
             *window_notices(self._filled, windows),
         ]
         with suppress(OSError):
-            make_folder(self._notes.path.parent)
+            store_of(self._notes.path.parent).make_folder()
             write_text(self._notes.path, json.dumps(lines))
 
 

@@ -38,7 +38,6 @@ class FileCheck:
     lacks_zone: bool
     unread: tuple[str, ...] = ()
     folders: tuple[tuple[str, str | None], ...] = ()
-
     file_notices: tuple[str, ...] = ()
 
     @property
@@ -46,11 +45,8 @@ class FileCheck:
         """The notices about the file for the user, without its path."""
         lines = [*self.file_notices, *(["times have no zone, UTC assumed"] if self.lacks_zone else [])]
         unread = [*self.unread, *(f"{name} (of the folder)" for name, _ in self.folders)]
-        return (
-            [*lines, f"not read: {'columns' if len(unread) > 1 else 'column'} {listed(unread)}"]
-            if (unread)
-            else lines
-        )
+        what = "columns" if len(unread) > 1 else "column"
+        return [*lines, f"not read: {what} {listed(unread)}"] if unread else lines
 
 
 def check(path: Path, columns: Columns | None = None) -> FileCheck:
@@ -63,7 +59,7 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
     times, time_format = opened.first_times, opened.columns.time_format
     if cells.given(times).any() and cells.times(times, time_format).is_null().all():
         raise DataError(f"{path}: {unreadable_times_message(times, time_format)}")
-    is_detected = opened.columns.time_format != (columns or Columns()).time_format
+    is_detected = time_format != (columns or Columns()).time_format
     detected = [f"times are read with data.time_format = '{time_format}', found from all rows"] * is_detected
     read = set(opened.layout.names)
     return FileCheck(
@@ -74,15 +70,6 @@ def check(path: Path, columns: Columns | None = None) -> FileCheck:
         tuple((name, value) for name, value in opened.folders.items() if name not in read),
         (*formats.notices(path, opened.columns.encoding), *detected),
     )
-
-
-def layout_of(path: Path, columns: Columns) -> Layout:
-    """Return the layout of a file: which columns hold the series, the times and the values.
-
-    Raises:
-        DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
-    """
-    return open_file(path, columns).layout
 
 
 def read_batches(
@@ -98,12 +85,3 @@ def read_batches(
             incomplete file the error is raised after the frames of the rows before the fault.
     """
     return open_file(path, columns or Columns()).raw_frames(batch_rows, skip_rows)
-
-
-def read_times(path: Path, columns: Columns, batch_rows: int = 200_000) -> Iterator[pl.Series]:
-    """Yield only the times of a file's rows, in batches; a cell that is not a time becomes null.
-
-    Raises:
-        DataError: the file cannot be read, or no layout fits its columns; the message names the fix.
-    """
-    return open_file(path, columns).times(batch_rows)

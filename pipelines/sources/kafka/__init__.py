@@ -1,5 +1,5 @@
 """Read a Kafka topic as a log with the partitions and offsets of the topic."""
 
-from pipelines.sources.kafka.source import KafkaSource, forget
+from pipelines.sources.kafka.source import KafkaSource
 
-__all__ = ["KafkaSource", "forget"]
+__all__ = ["KafkaSource"]

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.shards.lateness import NEVER
-from pipelines.storage import Journal, Location
-from schemas.errors import DataError, OutputError
+from pipelines.storage import Journal, Location, output_errors
+from schemas.errors import DataError
 
 LONGEST = 10_000
 """Number of records above which the journal is rewritten without the records that no re-read needs."""
@@ -176,10 +176,8 @@ class Decisions:
     def _add(self, *records: Record) -> None:
         if not records:
             return
-        try:
+        with output_errors(f"{self.path}: cannot be written"):
             self._journal.add(*records)
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
         for record in records:
             self._apply(record, 0)
         self._shorten()
@@ -208,10 +206,8 @@ class Decisions:
                 self._by_partition[name].forget(offset)
         records: list[Record] = [{"schema": number, "text": text} for number, text in self._schemas.items()]
         records += [record for name, found in self._by_partition.items() for record in found.records(name)]
-        try:
+        with output_errors(f"{self.path}: cannot be written"):
             self._journal.replace(records)
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._records, self._longest = len(records), max(LONGEST, 2 * len(records))
 
 

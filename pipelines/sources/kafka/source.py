@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipelines.sources.base import Position, Positions, Step, furthest_us
+from pipelines.sources.base import Position, Positions, Step, furthest_us, opened
 from pipelines.sources.kafka.consumer import TopicConsumer
 from pipelines.sources.kafka.reading import Reading
 from pipelines.sources.kafka.topic import KafkaTopic
@@ -61,7 +61,7 @@ class KafkaSource(KafkaTopic):
             DataError: the topic or its next rows no longer exist, or the broker refuses the request.
             OutputError: the decision journal cannot be written.
         """
-        return _reading_of(self).step(places)
+        return opened(self, Reading).step(places)
 
     def _starts(self, consumer: TopicConsumer, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:
         """Return the offset in each partition at which a job that does not resume begins to read."""
@@ -103,20 +103,3 @@ class KafkaSource(KafkaTopic):
                 f"resumes from {place.offset:,}: start again in another output folder, with --state from "
                 "this one"
             )
-
-
-_open: dict[KafkaSource, Reading] = {}
-
-
-def _reading_of(source: KafkaSource) -> Reading:
-    """Return the `Reading` of a source; it is opened once and cached for all steps of a job."""
-    if source not in _open:
-        forget()
-        _open[source] = Reading(source)
-    return _open[source]
-
-
-def forget() -> None:
-    """Close the Kafka consumer that an earlier job in this process opened."""
-    while _open:
-        _open.popitem()[1].close()

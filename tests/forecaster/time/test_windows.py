@@ -102,26 +102,10 @@ def test_aggregates_equal_the_results_of_plain_loops(
     assert shuffled.duplicates == duplicates
 
 
-def test_aggregate_returns_the_requested_windows() -> None:
-    frame = frame_of([("a", 0, 1.0, "x")], False)
-    first = aggregate(frame, WindowConfig(freq="15m")).windows.start
-    windows = aggregate(frame, WindowConfig(freq="15m"), first - 2, first + 3).windows
-    np.testing.assert_array_equal(windows.values[:, 0], [np.nan, np.nan, 1.0, np.nan, np.nan])
-    assert (windows.start, windows.stop) == (first - 2, first + 3)
-
-
-def test_aggregate_refuses_rows_outside_the_requested_windows() -> None:
-    frame = frame_of([("a", 0, 1.0, "x")], False)
-    first = aggregate(frame, WindowConfig(freq="15m")).windows.start
-    for start, stop in ((first + 1, first + 3), (first - 3, first)):
-        with pytest.raises(ValueError, match="outside the windows"):
-            aggregate(frame, WindowConfig(freq="15m"), start, stop)
-
-
 def test_aggregating_no_rows_gives_windows_without_series() -> None:
-    found = aggregate(observations.empty(), WindowConfig(), 5, 8)
+    found = aggregate(observations.empty(), WindowConfig())
     assert found.duplicates == 0
-    assert found.windows.values.shape == (3, 0)
+    assert found.windows.values.shape == (0, 0)
 
 
 def test_a_window_includes_its_start_and_excludes_its_end() -> None:

@@ -92,5 +92,5 @@ def test_writing_rejected_rows_twice_gives_the_same_files(tmp_path: Path) -> Non
 
 def test_writing_into_a_file_as_output_folder_raises_an_error(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(Exception, match=r"out/forecasts/.*: cannot be written: "):
+    with pytest.raises(Exception, match=r"out/forecasts/.*: cannot be written \("):
         write([some_forecasts()], WriteForecasts(tmp_path / "out"))

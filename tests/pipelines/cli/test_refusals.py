@@ -12,7 +12,7 @@ import pytest
 from forecaster.shards.shard import Shard
 from pipelines.cli.app import run
 from pipelines.state import snapshot_file
-from pipelines.storage import locked
+from pipelines.storage import store_of
 from tests.fleets import forecaster
 from tests.pipelines.cli.conftest import write_series
 
@@ -269,7 +269,7 @@ def test_the_error_for_an_unknown_model_names_the_existing_models(
 
 
 def test_a_second_job_on_an_output_folder_is_refused(working_folder: WorkingFolder) -> None:
-    with locked(working_folder.folder / "out"):
+    with store_of(working_folder.folder / "out").locked():
         for command in ("backfill good.csv -m model", "stream good.csv -m model --resume --json"):
             code, message = working_folder.refused(command)
             assert code == 6

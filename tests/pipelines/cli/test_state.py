@@ -24,7 +24,7 @@ from pipelines.sources.files.validated_rows import Input
 from pipelines.sources.folder import PARTITION, FolderSource
 from pipelines.sources.reader import request_stop
 from pipelines.state import state_table
-from pipelines.storage import Location, locked
+from pipelines.storage import Location, store_of
 from schemas.sealed import seal, unseal
 from tests.comparisons import assert_same_frames, assert_same_state
 from tests.fleets import START, forecaster, rows_of
@@ -193,7 +193,7 @@ def test_export_and_import_are_refused_while_a_job_runs(
 ) -> None:
     assert command("export", "out/state", "a.parquet")[0] == 0
     before = contents(job.states)
-    with locked(job.output):
+    with store_of(job.output).locked():
         assert_refused(
             command("import", "a.parquet", "out/state", "--force"), 6, "is writing here: wait for its end"
         )

@@ -9,7 +9,8 @@ import pytest
 from pipelines.cli import sweep as sweep_command
 from pipelines.cli.console import Out
 from pipelines.jobs import sweep
-from pipelines.jobs.sweep import Progress, SweepOutcome
+from pipelines.jobs.progress import Progress
+from pipelines.jobs.sweep import SweepOutcome
 from pipelines.jobs.trials import Trial
 from pipelines.settings.config import JobConfig
 

@@ -20,7 +20,7 @@ from pipelines.dashboard import output_view
 from pipelines.dashboard.output_view import OutputView, check_output
 from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.state import state_table
-from pipelines.storage import Remote, locked, markers
+from pipelines.storage import Remote, markers, store_of
 from schemas.errors import DataError
 from tests.fleets import START, forecaster
 from tests.outputs import contents
@@ -244,7 +244,7 @@ def test_an_empty_output_folder_has_the_status_absent(tmp_path: Path) -> None:
 def test_the_job_status_depends_on_the_process_in_the_lock_file(output: Path) -> None:
     view, lock = OutputView(output), output / markers.LOCK
     assert view.fleet()["status"] == "not running"
-    with locked(output):
+    with store_of(output).locked():
         record = json.loads(lock.read_text())
         assert view.fleet()["status"] == "running"
         (output / markers.BACKFILL).mkdir()
@@ -262,7 +262,7 @@ def test_the_job_status_depends_on_the_process_in_the_lock_file(output: Path) ->
 
 def test_a_job_stays_running_when_the_clock_is_set(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     view = OutputView(output)
-    with locked(output):
+    with store_of(output).locked():
         # The system computes the start of a process since 1970 from the time of the boot.
         began_s, boot_s = psutil.Process().create_time(), psutil.boot_time()
         monkeypatch.setattr(psutil.Process, "create_time", lambda _: began_s + 3600)

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.time.frequency import Frequency
-from pipelines.dashboard import alarms, forecast_files, output_view, snapshots
+from pipelines.dashboard import alarms
 from pipelines.dashboard.alarms import AlarmReader
 from pipelines.dashboard.changed_files import ChangedFiles
 from pipelines.dashboard.forecast_files import ForecastFiles
@@ -28,6 +28,7 @@ from pipelines.dashboard.snapshots import Snapshots
 from pipelines.sinks import files
 from pipelines.sinks.files import write_frame
 from pipelines.state import snapshot_file
+from pipelines.storage.disk_store import DiskStore
 from schemas.errors import DataError
 
 
@@ -93,13 +94,14 @@ def test_the_dashboard_skips_deleted_and_damaged_files(texts: list[Path]) -> Non
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list of the names of files to which each file that the dashboard opens is added."""
     names: list[str] = []
+    original = DiskStore.open_parts
 
-    def record(path: Path) -> IO[bytes]:
-        names.append(path.name)
-        return path.open("rb")
+    def record(store: DiskStore) -> IO[bytes]:
+        assert store.on_disk is not None
+        names.append(store.on_disk.name)
+        return original(store)
 
-    for module in (alarms, forecast_files, output_view, snapshots):
-        monkeypatch.setattr(module, "open_parts", record)
+    monkeypatch.setattr(DiskStore, "open_parts", record)
     return names
 
 

@@ -17,10 +17,10 @@ import torch
 
 from forecaster.model import Forecaster
 from forecaster.shards.models import ModelChange, Models
-from pipelines.jobs.alias import AliasedVersion
 from pipelines.jobs.follow import ModelWatch
 from pipelines.jobs.forecast import run_stream
 from pipelines.jobs.job import Runner
+from pipelines.jobs.registered_alias import AliasedVersion, RegisteredAlias
 from pipelines.sinks.files import read_forecasts
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.base import Step
@@ -39,7 +39,7 @@ PATIENCE_S = 30.0
 
 
 @dataclass
-class FakeAlias:
+class FakeAlias(RegisteredAlias):
     """An alias of the registry that names the last of a list of versions.
 
     It records the versions that a stream refuses.

@@ -19,6 +19,7 @@ from forecaster.registry.outbox import unsent
 from forecaster.registry.ui import ui_command, ui_environment
 from forecaster.training.epochs import Epoch
 from pipelines.cli.app import run
+from pipelines.jobs.progress import Progress
 from pipelines.jobs.train import run_training
 from pipelines.settings.config import JobConfig
 from schemas.errors import ModelError
@@ -83,7 +84,7 @@ def test_a_server_killed_during_a_training_loses_nothing(
                 kill(process)
 
         with pytest.raises(ModelError, match="was trained, and the MLflow store") as caught:
-            run_training(config, "waves", on_epoch=kill_after_two_epochs)
+            run_training(config, "waves", Progress(epoch=kill_after_two_epochs))
     [folder] = unsent(tmp_path / "statecast-unsent")
     assert f"statecast register {folder}" in str(caught.value)
     with server(tmp_path, port):

@@ -13,7 +13,8 @@ import pytest
 from mlflow import MlflowClient
 
 from forecaster.time.windows import Windows
-from pipelines.jobs.rolling import Progress, RollingJob, run_rolling, windows_and_split
+from pipelines.jobs.progress import Progress
+from pipelines.jobs.rolling import RollingJob, run_rolling, windows_and_split
 from pipelines.jobs.rolling_scores import Evaluated, member_table, write_rolling
 from pipelines.settings.job_file import load_config
 from schemas.errors import ConfigError, DataError

@@ -16,7 +16,7 @@ from pipelines.jobs.job import BackfillJob, Runner, StreamJob
 from pipelines.sinks.files import read_forecasts, read_quarantine
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.state import state_table
-from pipelines.storage import locked
+from pipelines.storage import store_of
 from schemas.errors import DataError, OutputError
 from tests.fleets import START, rows_of
 from tests.outputs import contents, hidden
@@ -120,7 +120,7 @@ def test_an_invalid_output_folder_is_refused(replayed: StreamJob, tmp_path: Path
 
 
 def test_a_second_job_on_an_output_folder_is_refused(replayed: StreamJob, job: BackfillJob) -> None:
-    with locked(replayed.output):
+    with store_of(replayed.output).locked():
         for run in (lambda: run_stream(replayed), lambda: run_backfill(job)):
             with pytest.raises(
                 OutputError, match=r"out: another job, process \d+ .*is writing here"

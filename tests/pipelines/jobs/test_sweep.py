@@ -20,8 +20,9 @@ from forecaster.registry.runs_view import VARIED
 from forecaster.time.windows import Windows
 from forecaster.training.train import Trained, train
 from pipelines.jobs import sweep
-from pipelines.jobs.sweep import Progress, SweepOutcome, run_sweep
-from pipelines.jobs.trials import Trial, best_of, draw_settings, folds, with_settings
+from pipelines.jobs.progress import Progress
+from pipelines.jobs.sweep import SweepOutcome, run_sweep
+from pipelines.jobs.trials import Trial, best_of, draw_settings, folds
 from pipelines.settings.config import JobConfig
 from schemas.errors import ConfigError, DataError
 from tests.fleets import START
@@ -69,7 +70,7 @@ def test_a_sweep_first_tries_the_job_settings_and_registers_the_best_model(
 ) -> None:
     assert swept.trials[0].settings == {}
     assert swept.best.skill == max(t.skill or 0.0 for t in swept.trials if t.ended == "finished")
-    chosen = with_settings(job(folder), swept.best.settings)
+    chosen = job(folder).with_settings(swept.best.settings)
     made = Registry(chosen.mlflow.tracking_uri).load(str(swept.trained.version))
     assert made.network_config == chosen.network
     table = trials_of(folder, swept.trained.run_id)
@@ -89,7 +90,7 @@ def test_the_seed_determines_the_settings_of_the_trials(
 
 def test_every_setting_of_a_trial_exists_in_job_files() -> None:
     drawn = draw_settings(optuna.create_study().ask())
-    config = with_settings(JobConfig(), drawn)
+    config = JobConfig().with_settings(drawn)
     assert drawn.items() <= config.flat().items()
     assert JobConfig.model_validate(config.model_dump()) == config
 

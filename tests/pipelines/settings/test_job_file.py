@@ -104,7 +104,7 @@ def test_options_override_the_job_file(tmp_path: Path) -> None:
         ('[network]\ncell = "lsm"', 'job.toml: network.cell = "lsm": must be lstm, gru or rnn'),
         ("[network]\nlags = 3", "job.toml: network.lags = 3: must be a list, such as [1, 2]"),
         ("[network]\nlags = [1, 'x']", 'job.toml: network.lags[1] = "x": must be a whole number'),
-        ("[network]\nquantiles = [0.9, 0.5]", "job.toml: network.quantiles must rise"),
+        ("[network]\nquantiles = [0.9, 0.5]", "job.toml: network.quantiles must rise, without repeats"),
         ("[network]\nhiden = 3", "job.toml: network.hiden: no such setting; did you mean network.hidden?"),
         ("[jobs]\nhidden = 3", "job.toml: jobs.hidden: no such setting; did you mean network.hidden?"),
         ("[netwrk]\nhidden = 3", "job.toml: netwrk: no such setting; did you mean network?"),

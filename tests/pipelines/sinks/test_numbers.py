@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from forecaster.evaluation.drift import InputDrift
 from forecaster.shards.counts import Counts
 from forecaster.shards.score_sums import ScoreSums
+from pipelines.sinks.job_reader import JobReader
 from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import (
     RECENT,
     JobNumbers,
-    JobReader,
     ShardNumbers,
     applied,
     clear,

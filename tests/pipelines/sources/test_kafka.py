@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from forecaster.shards.batch import Batch
 from forecaster.shards.lateness import BEFORE, NEVER
 from pipelines.settings.kafka import Broker
-from pipelines.sources.base import Log, Position, Positions
+from pipelines.sources.base import Log, Position, Positions, close_opened
 from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input
-from pipelines.sources.kafka import KafkaSource, forget
+from pipelines.sources.kafka import KafkaSource
 from pipelines.sources.kafka import decision_journal as decisions
 from pipelines.sources.kafka.decision_journal import ClockDecision, Decisions, Refused
 from pipelines.sources.kafka.reading import Reading
@@ -208,7 +208,7 @@ def test_an_absent_broker_does_not_make_partitions_idle(tmp_path: Path) -> None:
         assert places["rows-1"].watermark_us == carried
 
 
-def test_one_consumer_serves_a_job_until_forget_closes_it(tmp_path: Path) -> None:
+def test_one_consumer_serves_a_job_until_it_is_closed(tmp_path: Path) -> None:
     opened = []
     topic = Topic({0: [row(5)]}, {0: 1})
 
@@ -222,7 +222,7 @@ def test_one_consumer_serves_a_job_until_forget_closes_it(tmp_path: Path) -> Non
         places = source.step(places).reached
     assert len(opened) == 2
     assert [one.closed for one in opened] == [True, False]
-    forget()
+    close_opened()
     assert opened[1].closed
 
 

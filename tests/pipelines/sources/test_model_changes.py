@@ -23,7 +23,7 @@ from pipelines.sources.model_changes import (
     request_change,
     store_model,
 )
-from pipelines.storage import make_folder
+from pipelines.storage import store_of
 from schemas.errors import DataError, ModelError
 from tests.fleets import HOUR, HOUR_US, START, forecaster
 
@@ -47,7 +47,7 @@ class Steps:
 
 @pytest.fixture
 def states(tmp_path: Path) -> Path:
-    make_folder(tmp_path / "state")
+    store_of(tmp_path / "state").make_folder()
     (tmp_path / ".run").write_text("a run")
     begin_changes(tmp_path / "state", "lstm-a", "m/1")
     return tmp_path / "state"
@@ -149,7 +149,7 @@ def test_stored_models_are_loaded_with_their_covariates(tmp_path: Path) -> None:
 def test_missing_or_damaged_weights_raise_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gru-b\.safetensors: cannot be read"):
         load_model(tmp_path, "gru-b")
-    make_folder(tmp_path / "models")
+    store_of(tmp_path / "models").make_folder()
     (tmp_path / "models" / "gru-b.safetensors").write_bytes(b"x" * 40)
     with pytest.raises(ModelError, match=r"gru-b\.safetensors: "):
         load_model(tmp_path, "gru-b")

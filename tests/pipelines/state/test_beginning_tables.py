@@ -21,7 +21,7 @@ from forecaster.shards.sharding import shard_of
 from forecaster.time.windows import Windows
 from pipelines.state import state_table
 from pipelines.state.first_table import write_first_table
-from schemas.errors import DataError, ModelError
+from schemas.errors import DataError
 from tests.comparisons import assert_same_state
 from tests.fleets import START, fleets, forecaster
 from tests.outputs import contents
@@ -175,18 +175,4 @@ def test_shards_at_different_offsets_are_not_resharded(tmp_path: Path) -> None:
             begin(tmp_path / "state", 3, tmp_path / "state", resume=resume)
     assert contents(tmp_path) == contents_before
     begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
-    assert contents(tmp_path) == contents_before
-
-
-def test_a_state_table_of_format_1_is_refused_unchanged(tmp_path: Path) -> None:
-    (tmp_path / "state" / "series").mkdir(parents=True)
-    (tmp_path / "state" / "series" / "shard-0000.parquet").write_bytes(b"PAR1")
-    contents_before = contents(tmp_path)
-    assert state_table.exists(tmp_path / "state")
-    for resume in (False, True):
-        with pytest.raises(
-            ModelError, match=r"state: .* format 1 is not readable here: start without"
-        ) as caught:
-            begin(tmp_path / "state", 2, tmp_path / "state", resume=resume)
-        assert "\n" not in str(caught.value)
     assert contents(tmp_path) == contents_before

@@ -26,9 +26,9 @@ from pipelines.storage import (
     BACKFILL,
     Journal,
     complete_replacement,
-    locked,
     markers,
     replace_parts,
+    store_of,
     write_text,
 )
 from pipelines.workers import failure, ownership
@@ -258,7 +258,7 @@ def test_jobs_are_refused_even_if_the_lock_file_of_a_store_is_damaged() -> None:
             lock.write_bytes(data)
 
             def take() -> None:
-                with locked(store):
+                with store_of(store).locked():
                     pass
 
             line = line_of(take, [])

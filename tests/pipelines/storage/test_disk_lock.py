@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.storage import check_folder, locked, markers, store_of
+from pipelines.storage import markers, store_of
 from schemas.errors import OutputError
 
 ROOT = Path(__file__).parents[3]
@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[3]
 LOCKING_JOB = """
 import subprocess, sys
 from pathlib import Path
-from pipelines.storage import locked
-with locked(Path(sys.argv[1])):
+from pipelines.storage import store_of
+with store_of(Path(sys.argv[1])).locked():
     child = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)
     print(child.pid, flush=True)
     sys.stdin.read()
@@ -52,14 +52,14 @@ def job_elsewhere(folder: Path) -> Iterator[int]:
             process.send_signal(signal.SIGKILL)
             process.communicate()
         # A program that the killed job started still runs. It must not have inherited the lock.
-        with locked(folder):
+        with store_of(folder).locked():
             pass
     finally:
         os.kill(child, signal.SIGKILL)
 
 
 def test_checking_an_output_folder_creates_nothing(tmp_path: Path) -> None:
-    assert check_folder(tmp_path / "a" / "b")
+    assert store_of(tmp_path / "a" / "b").check_writable()
     assert not list(tmp_path.iterdir())
 
 
@@ -72,7 +72,11 @@ def test_preparing_an_output_folder_twice_changes_nothing(tmp_path: Path) -> Non
 @pytest.mark.parametrize("place", ["file", "file/out", "dangling", "/proc/out", "/dev/null/out"])
 @pytest.mark.parametrize(
     "use",
-    [check_folder, lambda folder: store_of(folder).prepare(), lambda folder: locked(folder).__enter__()],
+    [
+        lambda folder: store_of(folder).check_writable(),
+        lambda folder: store_of(folder).prepare(),
+        lambda folder: store_of(folder).locked().__enter__(),
+    ],
 )
 def test_an_unwritable_output_folder_is_refused_in_one_line(tmp_path: Path, place: str, use: object) -> None:
     (tmp_path / "file").write_text("")
@@ -88,12 +92,12 @@ def test_a_locked_folder_refuses_a_second_job_in_the_process(tmp_path: Path) -> 
 
     def lock_again() -> None:
         try:
-            with locked(tmp_path):
+            with store_of(tmp_path).locked():
                 pass
         except OutputError as error:
             refused.append(str(error))
 
-    with locked(tmp_path):
+    with store_of(tmp_path).locked():
         lock_again()
         thread = threading.Thread(target=lock_again)
         thread.start()
@@ -107,7 +111,7 @@ def test_a_locked_folder_refuses_a_second_job_in_the_process(tmp_path: Path) -> 
 
 
 def test_two_folders_can_be_locked_at_once(tmp_path: Path) -> None:
-    with locked(tmp_path / "a"), locked(tmp_path / "b"):
+    with store_of(tmp_path / "a").locked(), store_of(tmp_path / "b").locked():
         pass
 
 
@@ -115,27 +119,27 @@ def test_a_folder_lock_ends_when_its_process_is_killed(tmp_path: Path) -> None:
     with (
         job_elsewhere(tmp_path) as pid,
         pytest.raises(OutputError, match=f"process {pid} since"),
-        locked(tmp_path),
+        store_of(tmp_path).locked(),
     ):
         pass
 
 
 def test_a_released_folder_lock_leaves_no_file_or_empty_folder(tmp_path: Path) -> None:
-    with locked(tmp_path / "new"):
+    with store_of(tmp_path / "new").locked():
         assert (tmp_path / "new" / markers.LOCK).exists()
     assert not (tmp_path / "new").exists()
-    with locked(tmp_path / "full"):
+    with store_of(tmp_path / "full").locked():
         (tmp_path / "full" / "forecasts").mkdir()
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["forecasts"]
     (tmp_path / "old").mkdir()
-    with locked(tmp_path / "old"):
+    with store_of(tmp_path / "old").locked():
         pass
     assert (tmp_path / "old").exists()
 
 
 def test_a_failed_job_releases_its_folder_lock(tmp_path: Path) -> None:
     def fail() -> None:
-        with locked(tmp_path):
+        with store_of(tmp_path).locked():
             raise KeyboardInterrupt
 
     for _ in range(2):
@@ -157,7 +161,7 @@ def test_a_lock_file_deleted_before_locking_is_created_again(
         flock(lock, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock_a_deleted_file)
-    with locked(tmp_path):
+    with store_of(tmp_path).locked():
         assert len(locked_files) == 2
-        with pytest.raises(OutputError, match="another job"), locked(tmp_path):
+        with pytest.raises(OutputError, match="another job"), store_of(tmp_path).locked():
             pass

@@ -16,7 +16,7 @@ import pytest
 from forecaster.components.profile import Profile
 from pipelines.state import snapshot_file
 from pipelines.state.snapshot_file import write_shard
-from pipelines.storage import Remote, lease, locked, write_text
+from pipelines.storage import Remote, lease, store_of, write_text
 from pipelines.workers.numbers_publisher import NumbersPublisher
 from pipelines.workers.ownership import WriteGuard, is_owned_by_another_run, read_owner, take_ownership
 from pipelines.workers.shard_output import ShardOutput
@@ -29,18 +29,18 @@ from tests.stores import keys
 
 def test_the_error_for_a_second_job_names_the_owner_of_the_lease(s3: Remote) -> None:
     line = r"another job, process \d+ on .+ since .+ UTC .*, is writing here: wait for its end"
-    with locked(s3) as check:
+    with store_of(s3).locked() as check:
         check()
-        with pytest.raises(OutputError, match=line), locked(s3):
+        with pytest.raises(OutputError, match=line), store_of(s3).locked():
             pass
-    with locked(s3):
+    with store_of(s3).locked():
         assert keys(s3) == [".lock-000002"]
 
 
 def test_a_failed_job_releases_its_lease_on_a_store(s3: Remote) -> None:
-    with pytest.raises(ZeroDivisionError), locked(s3):
+    with pytest.raises(ZeroDivisionError), store_of(s3).locked():
         raise ZeroDivisionError
-    with locked(s3):
+    with store_of(s3).locked():
         pass
 
 
@@ -58,7 +58,7 @@ def write_lock_file_4(s3: Remote, **changes: Any) -> None:
 
 def test_a_job_killed_on_this_machine_loses_its_lease(s3: Remote) -> None:
     write_lock_file_4(s3, started_after_boot_s=-9.0)
-    with locked(s3):
+    with store_of(s3).locked():
         assert keys(s3) == [".lock-000005"]
 
 
@@ -68,19 +68,19 @@ def test_a_silent_job_of_another_machine_keeps_its_lease_until_expiry(
     write_lock_file_4(s3, machine="another", host="far", pid=7)
     with (
         pytest.raises(OutputError, match=r"process 7 on far since .* UTC .if that has died: for"),
-        locked(s3),
+        store_of(s3).locked(),
     ):
         pass
     monkeypatch.setattr(lease, "LAPSES_S", -1.0)
-    with locked(s3):
+    with store_of(s3).locked():
         assert keys(s3) == [".lock-000005"]
 
 
 def test_a_job_that_lost_its_lease_raises_an_error(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_RENEWED_EVERY_S", 0.01)
-    with locked(s3) as check:
+    with store_of(s3).locked() as check:
         monkeypatch.setattr(lease, "_is_dead", lambda identity: True)
-        with locked(s3) as other, pytest.raises(OutputError, match="another job has taken over"):
+        with store_of(s3).locked() as other, pytest.raises(OutputError, match="another job has taken over"):
             _check_for_a_minute(check, other)
     assert keys(s3) == [".lock-000002"]
 
@@ -94,7 +94,7 @@ def test_a_lease_refuses_one_of_two_simultaneous_jobs(s3: Remote, monkeypatch: p
         return listing
 
     monkeypatch.setattr(lease, "_list_locks", look_before_another_job_locks)
-    with pytest.raises(OutputError, match="another job has just begun to write here"), locked(s3):
+    with pytest.raises(OutputError, match="another job has just begun to write here"), store_of(s3).locked():
         pass
 
 
@@ -103,7 +103,7 @@ def test_a_job_with_an_outdated_list_reuses_no_lock_file_number(
 ) -> None:
     write_lock_file_4(s3)  # the lock files 1 to 3 existed earlier and were deleted
     monkeypatch.setattr(lease, "_list_locks", lambda folder: (0.0, []))
-    with pytest.raises(OutputError, match="another job has just begun to write here"), locked(s3):
+    with pytest.raises(OutputError, match="another job has just begun to write here"), store_of(s3).locked():
         pass
 
 
@@ -112,7 +112,7 @@ def test_a_store_that_always_overwrites_objects_is_refused(
 ) -> None:
     """A lease needs a conditional PUT, which fails if the object exists."""
     monkeypatch.setattr(Remote, "create", lambda self, data: (self.write_bytes(data), True)[1])
-    with pytest.raises(OutputError, match="a store without conditional PUT"), locked(s3):
+    with pytest.raises(OutputError, match="a store without conditional PUT"), store_of(s3).locked():
         pass
 
 
@@ -123,12 +123,12 @@ def run_in(folder: Remote, job: str) -> StepSettings:
 
 def test_a_suspended_job_does_not_become_owner_again(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_is_dead", lambda identity: True)
-    with locked(s3) as suspended:
+    with store_of(s3).locked() as suspended:
 
         def confirm_and_sleep() -> None:
             suspended.confirm()
             if read_owner(s3) is None:  # another job becomes the owner between the check and the write
-                with locked(s3) as successor:
+                with store_of(s3).locked() as successor:
                     take_ownership(run_in(s3, "successor"), successor.confirm)
 
         with pytest.raises(OutputError, match="another job has taken over, since this one did not renew"):

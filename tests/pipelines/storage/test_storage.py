@@ -15,12 +15,8 @@ from pipelines.storage import (
     Location,
     OwnedFile,
     Remote,
-    check_folder,
     location,
-    locked,
-    make_folder,
     markers,
-    source_of,
     store_of,
     sync,
     write_text,
@@ -33,10 +29,10 @@ from schemas.errors import ConfigError, OutputError
 
 def test_a_store_or_disk_returns_written_files(place: Location) -> None:
     file, frame = place / "a.parquet", pl.DataFrame({"x": [1, 2]})
-    make_folder(place)
+    store_of(place).make_folder()
     write_whole(file, frame.write_parquet, kept=True)
     write_text(place / "b.txt", "été")
-    assert pl.read_parquet(source_of(file)).equals(frame)
+    assert pl.read_parquet(store_of(file).source()).equals(frame)
     assert (place / "b.txt").read_text() == "été"
     with file.open("rb") as opened:
         assert opened.read() == file.read_bytes()
@@ -62,7 +58,7 @@ def test_a_store_or_disk_lists_its_current_files(place: Location) -> None:
     assert list(place.glob("*")) == []
     for name in ("b.x", "a.x", "c.y"):
         write_text(place / name, name)
-    make_folder(place / "below")
+    store_of(place / "below").make_folder()
     write_text(place / "below" / "d.x", "d")
     assert sorted(path.name for path in place.glob("*.x")) == ["a.x", "b.x"]
     (place / "a.x").unlink()
@@ -76,7 +72,7 @@ def test_a_store_or_disk_lists_its_current_files(place: Location) -> None:
 
 def test_remove_tree_removes_one_folder_and_not_its_neighbours(place: Location) -> None:
     for name in ("tree", "tree2"):
-        make_folder(place / name / "below")
+        store_of(place / name / "below").make_folder()
         write_text(place / name / "below" / "x", "x")
     store_of(place / "tree").remove_tree()
     store_of(place / "nowhere").remove_tree()
@@ -179,13 +175,13 @@ def test_an_unusable_url_is_refused_in_one_line(url: str, line: str) -> None:
 
 
 def test_writing_to_a_missing_bucket_raises_a_one_line_error(bucket: Remote) -> None:
-    from pipelines.storage import check_folder, locked
+    from pipelines.storage import store_of
 
     nowhere = Remote("s3://no-such-bucket/out")
     line = "s3://no-such-bucket/out: cannot write here .*bucket does not exist.*: name another folder"
     with pytest.raises(OutputError, match=line):
-        check_folder(nowhere)
-    with pytest.raises(OutputError, match=line), locked(nowhere):
+        store_of(nowhere).check_writable()
+    with pytest.raises(OutputError, match=line), store_of(nowhere).locked():
         pass
 
 
@@ -194,7 +190,7 @@ def test_writing_to_s3_without_credentials_raises_a_one_line_error(
 ) -> None:
     import s3fs
 
-    from pipelines.storage import check_folder
+    from pipelines.storage import store_of
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -203,7 +199,7 @@ def test_writing_to_s3_without_credentials_raises_a_one_line_error(
     s3fs.S3FileSystem.clear_instance_cache()
     try:
         with pytest.raises(OutputError) as caught:
-            check_folder(s3)
+            store_of(s3).check_writable()
     finally:
         monkeypatch.undo()
         s3fs.S3FileSystem.clear_instance_cache()
@@ -272,7 +268,7 @@ def test_replacing_an_object_in_a_missing_bucket_raises_an_error(s3: Remote) -> 
 def test_replace_parts_puts_new_parts_in_place_of_old_parts(place: Location, name: str) -> None:
     hidden = f".{name}.new"
     for folder, file in ((place / name, "old"), (place / hidden / name, "new")):
-        make_folder(folder)
+        store_of(folder).make_folder()
         write_text(folder / file, file)
     store_of(place).replace_parts(hidden, [name])
     assert [path.name for path in (place / name).glob("*")] == ["new"]
@@ -297,7 +293,7 @@ def write_text_in(path: Path, text: str) -> None:
 
 def test_an_incomplete_replacement_keeps_the_old_output_parts(place: Location) -> None:
     for folder, file in ((place / "state", "old"), (place / ".state.new" / "state", "new")):
-        make_folder(folder)
+        store_of(folder).make_folder()
         write_text(folder / file, file)
     store_of(place).complete_replacement(".state.new")
     assert [path.name for path in (place / "state").glob("*")] == ["old"]
@@ -305,7 +301,7 @@ def test_an_incomplete_replacement_keeps_the_old_output_parts(place: Location) -
 
 
 def test_a_copy_of_a_folder_has_all_files_except_hidden_ones(place: Location) -> None:
-    make_folder(place / "state")
+    store_of(place / "state").make_folder()
     for name in ("a", "b", ".c"):
         write_text(place / "state" / name, name)
     copy = store_of(place / "state").copy_beside("copy", lambda name: name == "b")
@@ -315,8 +311,8 @@ def test_a_copy_of_a_folder_has_all_files_except_hidden_ones(place: Location) ->
 
 def test_only_one_job_at_a_time_holds_the_output_lock(place: Location) -> None:
     for _ in range(2):
-        with locked(place):
+        with store_of(place).locked():
             assert any(place.glob(markers.ANY_LOCK))
-            with pytest.raises(OutputError, match="another job, process"), locked(place):
+            with pytest.raises(OutputError, match="another job, process"), store_of(place).locked():
                 pass
-    assert check_folder(place) is None or isinstance(place, Path)
+    assert store_of(place).check_writable() is None or isinstance(place, Path)

@@ -24,7 +24,7 @@ from pipelines.sinks import files, numbers
 from pipelines.sinks.files import PARTS, read_forecasts, read_late, read_quarantine
 from pipelines.state import snapshot_file, state_table
 from pipelines.state.first_table import write_first_table
-from pipelines.storage import OwnedFile, Remote, make_folder
+from pipelines.storage import OwnedFile, Remote, store_of
 from pipelines.workers import shard_worker
 from pipelines.workers.ownership import take_ownership
 from pipelines.workers.step_settings import StepSettings
@@ -52,7 +52,7 @@ def settings(tmp_path: Path) -> StepSettings:
 
 def begin(settings: StepSettings, model: Forecaster | None = None) -> None:
     for part in PARTS:
-        make_folder(settings.output / part)
+        store_of(settings.output / part).make_folder()
     cold = (model or forecaster()).initial_state()
     write_first_table(settings.states, settings.shards, None, cold)
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from forecaster.arrays import Arrays, Floats
+from forecaster.components.anchors import anchor_horizons, by_horizon
 from forecaster.components.base import Block
-from forecaster.components.experts.stacking import Stacking, anchor_horizons, by_horizon
+from forecaster.components.experts.stacking import Stacking
 from tests.forecaster.components.blocks import block_of
 
 HORIZON = 3

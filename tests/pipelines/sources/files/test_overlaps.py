@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.sources.files.opened_file import open_file
 from pipelines.sources.files.overlaps import refuse_sensors, wide_file
-from pipelines.sources.files.tables import Columns, layout_of
+from pipelines.sources.files.tables import Columns
 from pipelines.sources.files.validated_rows import Input, rows_of
 from schemas.errors import DataError
 
@@ -21,7 +22,7 @@ def test_large_wide_files_with_different_values_are_refused(tmp_path: Path) -> N
         path.write_text(text)
 
     def refuse() -> None:
-        wide = [wide_file(path, layout_of(path, columns), columns) for path in paths]
+        wide = [wide_file(path, open_file(path, columns).layout, columns) for path in paths]
         refuse_sensors([file for file in wide if file], partial(rows_of, how=how, now_s=2e9), 4_000)
 
     refuse()
