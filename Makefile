@@ -16,6 +16,8 @@ UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
 export PYTHONUTF8 = 1
 # .venv is this project's, whatever environment is active in the shell that calls make.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME CONDA_PREFIX
+# Every process of the tests would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 say = printf '%s\n' "== $(1)"
 
@@ -39,7 +41,7 @@ demo: $(STAMPS)/project  ## train, backfill, stream and compare, on real data
 
 test: lint  ## lint, types, layers and all tests
 	@$(call say,tests)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: setup  ## lint, format, types and layers
 	@$(call say,ruff)

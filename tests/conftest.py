@@ -1,4 +1,4 @@
-"""Settings of all tests: the number of Hypothesis examples, and one thread for torch."""
+"""Settings of all tests: Hypothesis examples, one thread for torch, and copies of one new MLflow store."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ def _one_thread() -> None:
     """Limit torch to one thread: for networks of width 8, threads cost more time than they save."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _copied_stores(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Copy new MLflow stores from one store, which all workers of pytest-xdist share."""
+    if "forecaster.registry.new_store" in sys.modules:
+        from tests.copied_stores import copy_new_stores
+
+        base = tmp_path_factory.getbasetemp()
+        copy_new_stores(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
 
 
 @pytest.fixture(autouse=True)

@@ -117,9 +117,11 @@ def fold_on(
     The given shards are changed and must not be used again.
     """
     ran, splitter = Ran(list(shards)), Splitter(len(shards))
+    every = {id(batch): batch for batches in orders for batch in batches}
+    split = {key: splitter.split(batch) for key, batch in every.items()}
     for number, batches in enumerate(orders):
         for batch in batches:
-            part = splitter.split(batch)[number]
+            part = split[id(batch)][number]
             for shard, output in apply(ran.shards[number], part, model, windows_per_step):
                 ran.shards[number] = shard
                 ran.take(output)

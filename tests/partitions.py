@@ -46,19 +46,16 @@ class Log:
         """Return the rows from offset ``start`` on as batches, which end at watermarks and at ``cuts``."""
         around = {place for offset in self.outside for place in (offset, offset + 1)}
         ends = {*self.watermarks_us, *around, *cuts}
+        frames = self.rows, self.rejected
+        offsets = [frame["offset"].to_numpy() for frame in frames]
+        assert all((np.diff(places) > 0).all() for places in offsets), "a log is sorted by offset"
         found = []
         for first, stop in pairwise([start, *sorted(end for end in ends if start < end <= self.stop)]):
-            inside = pl.col("offset").is_between(first, stop - 1)
+            cuts_of = (np.searchsorted(places, (first, stop)) for places in offsets)
+            rows, rejected = (frame[i:j] for frame, (i, j) in zip(frames, cuts_of, strict=True))
+            outside = sum(first <= offset < stop for offset in self.outside)
             found.append(
-                Batch(
-                    self.partition,
-                    first,
-                    stop,
-                    self.rows.filter(inside),
-                    self.rejected.filter(inside),
-                    self.watermarks_us.get(stop),
-                    sum(first <= offset < stop for offset in self.outside),
-                )
+                Batch(self.partition, first, stop, rows, rejected, self.watermarks_us.get(stop), outside)
             )
         return found
 

@@ -177,7 +177,7 @@ OF_SHUTIL = {"copy", "copy2", "copyfile", "copytree", "move"}
 WRITERS = {
     "write_text", "write_bytes", "write_csv", "write_excel", "write_ipc", "write_json", "write_ndjson",
     "write_parquet", "sink_csv", "sink_ipc", "sink_ndjson", "sink_parquet", "to_csv", "to_json", "to_parquet",
-    "savefig", "save_file", "tofile", "savez",
+    "savefig", "print_png", "save_file", "tofile", "savez",
 }  # fmt: skip
 WRITING_MODE = re.compile(r"[rbt]*[wax+][wax+rbt]*")
 

@@ -122,9 +122,14 @@ class Anomaly:
         """Return the initial arrays: no forecast is stored, so the first value of a series has no p-value."""
         own: Arrays = {name: np.zeros((series, *f.shape), f.dtype) for name, f in _FIELDS.items()}
         own["expected"][:], own["last"][:] = np.nan, np.nan
-        own["beyond"][:] = _normal_shares(self.low, self.high, np.array([_EXCESS0]))
+        own["beyond"][:] = self._first_shares
         own["lasting"][:] = _REPEATS0**_RUNS
         return own
+
+    @cached_property
+    def _first_shares(self) -> Floats:
+        """The shares of a new series, ``[1, E]``."""
+        return _normal_shares(self.low, self.high, np.array([_EXCESS0]))
 
     @cached_property
     def _memory(self) -> float:

@@ -195,13 +195,13 @@ def series_last(array: NDArray[Any]) -> NDArray[Any]:
     An array that `series_first` returned is not copied: its memory is in this order already. So a component
     copies nothing when it gets back the arrays that it returned for the block before.
     """
-    moved = np.moveaxis(array, 0, -1)
+    moved = array.transpose(*range(1, array.ndim), 0)  # `np.moveaxis` is slow, and this runs very often
     return moved if moved.strides[-1] == moved.itemsize else np.ascontiguousarray(moved)
 
 
 def series_first(array: NDArray[Any]) -> NDArray[Any]:
     """Return a view with the series axis first: ``[..., S]`` -> ``[S, ...]``."""
-    return np.moveaxis(array, -1, 0)
+    return array.transpose(array.ndim - 1, *range(array.ndim - 1))
 
 
 class Component(Protocol):

@@ -99,19 +99,19 @@ class Intervals:
         out, middle = block.out.forecast, self.levels.index(0.5)
         rows = np.array(anchors) - 1
         # The axes of ``network`` are quantile (without the median), anchor, window and series.
-        network = np.stack([np.moveaxis(out[q][..., rows] - out[middle][..., rows], 2, 0) for q in outer])
+        network = np.stack([(out[q][..., rows] - out[middle][..., rows]).transpose(2, 0, 1) for q in outer])
         learned, trust, bands = self._learned_distances(own, block, network)
         to_horizons = by_horizon(anchors, self.horizon)
         # The axes of ``distance`` are horizon, quantile, window and series.
         distance = np.tensordot(to_horizons, learned, axes=(1, 1))
         if not (trust == 1.0).all():
             # The axes of ``network_distance`` are horizon, quantile, window and series.
-            network_distance = np.moveaxis(out[outer] - out[middle], 3, 0)
+            network_distance = (out[outer] - out[middle]).transpose(3, 0, 1, 2)
             distance += np.tensordot(to_horizons, np.float32(1.0) - trust, axes=1)[:, None] * network_distance
         for k, q in enumerate(outer):
             if k:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
-            np.add(out[middle], np.moveaxis(distance[:, k], 0, 2), out=out[q])
+            np.add(out[middle], distance[:, k].transpose(1, 2, 0), out=out[q])
         # Move the median, not the quantiles: clip it to the range between the two quantiles next to it.
         # A lower quantile rises above the median only if most actuals were above the median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
@@ -148,8 +148,8 @@ class Intervals:
         for t, residual in enumerate(block.residuals):
             self._learn(own, residual, due[t], block.scale[t], rates, block.counts(t))
             trust[:, t] = np.minimum(own["known"] / _TRUSTED, 1.0)
-            learned[:, :, t] = np.moveaxis(own["offset"], 1, 0) * (own["unit"] * trust[:, t])
-            issued[t] = np.moveaxis(learned[:, :, t], 0, 1) + (1.0 - trust[:, t])[:, None] * network[t]
+            learned[:, :, t] = own["offset"].swapaxes(0, 1) * (own["unit"] * trust[:, t])
+            issued[t] = learned[:, :, t].swapaxes(0, 1) + (1.0 - trust[:, t])[:, None] * network[t]
             for i, a in enumerate(anchors):
                 # Assign to a slice: an index would raise an error for a window after the block.
                 due[t + a : t + a + 1, i] = issued[t, i]

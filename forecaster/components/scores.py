@@ -74,7 +74,7 @@ class Scores:
         with np.errstate(over="ignore"):  # a quotient too large for float64 becomes infinite, and is clipped
             scaled = (np.clip(part / unit, -_LARGEST, _LARGEST) for part in (error, pinball))
             for row, part in zip(block.out.scores, (*scaled, inside), strict=True):
-                row[:] = np.moveaxis(part, 1, 2)
+                row[:] = part.swapaxes(1, 2)
         return own, block
 
     def _quantile_scores(self, residual: Floats, bands: Floats) -> tuple[Floats, Floats, Floats]:

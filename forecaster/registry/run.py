@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from forecaster import durable
@@ -93,8 +94,16 @@ class Run:
             of_model: whether the values measure the model that the run has logged; MLflow then shows them
                 beside the model, too.
         """
+        self.log_curves({step: metrics}, of_model=of_model)
+
+    def log_curves(self, curves: Mapping[int, Mapping[str, float]], *, of_model: bool = False) -> None:
+        """Add points to curves in one request: for each step, the values by name; see `log_points`."""
         at_ms = now_ms()
-        points = [[name, float(value), at_ms, step] for name, value in metrics.items()]
+        points = [
+            [name, float(value), at_ms, step]
+            for step, metrics in curves.items()
+            for name, value in metrics.items()
+        ]
         self._log({"kind": "metrics", "points": points, "of_model": of_model})
 
     def log_metrics(self, metrics: Mapping[str, float], *, of_model: bool = False) -> None:
@@ -122,7 +131,9 @@ class Run:
         """
         with self.notice_on_error(path):
             figure = draw()
-            self._write_and_log(path, lambda file: figure.savefig(file, format="png"))
+            # The method `savefig` would draw the figure twice, the first time only for its layout.
+            canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
+            self._write_and_log(path, lambda file: canvas.print_png(str(file)))
 
     def log_file(self, file: Path, path: str = "") -> None:
         """Store a file among the run's files, in the folder ``path``."""

@@ -82,7 +82,8 @@ def to_arrow(shard: Shard) -> pa.Table:
     The source reads those batches again after a restart.
     """
     table = shard.state.to_arrow()
-    table = table.append_column(_PENDING, _lists(shard.pending.drop("window"), len(shard.state)))
+    columns = _columns(table)
+    columns[_PENDING] = _lists(shard.pending.drop("window"), len(shard.state))
     rest: dict[str, Any] = {
         "number": shard.number,
         "of": shard.of,
@@ -97,8 +98,8 @@ def to_arrow(shard: Shard) -> pa.Table:
         history, series = shard.history, len(shard.state)
         rest["copies_through"] = [copy.through for copy in history.copies]
         closed = pl.concat([shard.pending.clear(), *history.rows], how="diagonal").drop("window")
-        table = table.append_column(_CLOSED, _lists(closed, series))
-        table = table.append_column(_LATE, _lists(history.late, series))
+        columns[_CLOSED] = _lists(closed, series)
+        columns[_LATE] = _lists(history.late, series)
         for number, copy in enumerate(history.copies):
             states[f"copy{number}:"] = copy.state
             if copy.shadow is not None:
@@ -106,10 +107,13 @@ def to_arrow(shard: Shard) -> pa.Table:
     metadata = {**table.schema.metadata, _KEY: json.dumps(rest).encode()}
     for prefix, state in states.items():
         own = state.to_arrow()
-        for name in own.column_names:
-            table = table.append_column(f"{prefix}{name}", own[name])
+        columns |= {f"{prefix}{name}": column for name, column in _columns(own).items()}
         metadata |= {prefix.encode() + key: value for key, value in own.schema.metadata.items()}
-    return table.replace_schema_metadata({**metadata, _CHECKSUM: _checksum(metadata)})
+    return pa.table(columns, metadata={**metadata, _CHECKSUM: _checksum(metadata)})
+
+
+def _columns(table: pa.Table) -> dict[str, Any]:
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def _lists(rows: pl.DataFrame, series: int) -> pa.ListArray:

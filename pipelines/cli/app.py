@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import cache
 from types import FrameType, TracebackType
 from typing import Annotated
 
@@ -149,6 +150,12 @@ def main() -> None:
     sys.exit(code)
 
 
+@cache
+def _command() -> Callable[..., object]:
+    """Build the application's command once in a process, because it inspects every option."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run one command, print its error in one line on stderr, and return its exit code.
 
@@ -156,7 +163,7 @@ def run(arguments: list[str] | None = None) -> int:
         arguments: the words after ``statecast``; None takes them from ``sys.argv``.
     """
     try:
-        code = app(arguments, prog_name="statecast", standalone_mode=False)
+        code = _command()(arguments, prog_name="statecast", standalone_mode=False)
         if code == 128 + signal.SIGINT:  # typer returns this code if a command raises KeyboardInterrupt
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0

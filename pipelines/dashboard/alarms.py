@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -23,14 +24,14 @@ ROWS_AT_ONCE: Final = 1 << 21
 _ROWS_OF_A_FILE: Final = 1 << 15  # To open a file costs as much as reading so many rows.
 _ROW: Final = ("series_id", "issued_at", "revision")
 _COLUMNS: Final = (*_ROW, "p_value", "alarm")
-_ALARMS: Final = {
+_ALARMS: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {
     "series_id": pl.String,
     "issued_at": pl.Datetime("us", "UTC"),
     "revision": pl.Int32,
     "p_value": pl.Float64,
     "key": pl.UInt64,
 }
-_REVISIONS: Final = {"key": pl.UInt64, "revision": pl.Int32}
+_REVISIONS: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {"key": pl.UInt64, "revision": pl.Int32}
 
 
 class Alarms(NamedTuple):

@@ -17,12 +17,12 @@ class Found(NamedTuple):
     """The result of a search.
 
     Attributes:
-        count: number of series whose id contains the text.
+        matching: number of series whose id contains the text.
         of: number of all series.
         ids: at most `MOST_FOUND` of the ids, those that begin with the text first, each part sorted.
     """
 
-    count: int
+    matching: int
     of: int
     ids: list[str]
 

@@ -69,8 +69,11 @@ def log_comparison(run: Run, comparison: BaselineComparison, group: str, rows: M
     """
     numbers = {f"{group}/{name}": value for name, value in comparison.metrics().items()}
     run.log_metrics(numbers, of_model=True)
-    for horizon, points in comparison.curves().items():
-        run.log_points({f"{group}/{name}": value for name, value in points.items()}, horizon, of_model=True)
+    curves = {
+        horizon: {f"{group}/{name}": value for name, value in points.items()}
+        for horizon, points in comparison.curves().items()
+    }
+    run.log_curves(curves, of_model=True)
     run.log_frame(comparison.scores, f"{group}/scores.json")
     run.log_frame(comparison.by_series(rows), f"{group}/series.json")
 

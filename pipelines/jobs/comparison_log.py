@@ -24,10 +24,14 @@ def log_comparison(run: Run, found: PairedComparison) -> None:
     for name, cost in zip(("champion", "challenger"), found.costs, strict=True):
         final |= {f"{measure}_{name}": value for measure, value in vars(cost).items()}
     run.log_metrics({f"compare/{_metric_name(name)}": value for name, value in final.items()})
+    curves: dict[int, dict[str, float]] = {}
     for row in found.scores.to_dicts():
         model = row["model"].replace(" ", "_")
-        points = {f"compare/{name}_by_horizon_{model}": row[name] for name in _MEASURES}
-        run.log_points({name: value for name, value in points.items() if value is not None}, row["horizon"])
+        points = {
+            f"compare/{name}_by_horizon_{model}": row[name] for name in _MEASURES if row[name] is not None
+        }
+        curves.setdefault(row["horizon"], {}).update(points)
+    run.log_curves(curves)
     run.log_frame(found.scores, "compare/scores.json")
     run.log_frame(improvements_frame(found), "compare/improvements.json")
     drawn = found.scores.rename({"mase": "mae"}).drop_nulls("mae")

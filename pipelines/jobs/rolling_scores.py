@@ -211,8 +211,11 @@ def log_evaluation(run: Run, evaluated: Evaluated) -> None:
     names = {"seasonal_naive": SEASONAL_NAIVE}
     steps = evaluated.by_step.with_columns(pl.col("model").replace(names))
     comparison = BaselineComparison(first, {}, {}, steps)
-    for horizon, points in sorted(comparison.curves().items()):
-        run.log_points({f"test/{name}": value for name, value in points.items()}, horizon)
+    curves = {
+        horizon: {f"test/{name}": value for name, value in points.items()}
+        for horizon, points in comparison.curves().items()
+    }
+    run.log_curves(curves)
     own = evaluated.scores.filter((pl.col("member") == first) & (pl.col("horizon") == last)).row(
         0, named=True
     )

@@ -288,7 +288,6 @@ def write_states(folder: Location, forecaster: Forecaster, windows: Windows, sha
 def _log_gradients(run: Run, forecaster: Forecaster, windows: Windows, config: JobConfig) -> None:
     """Log the norm of the gradient by lag, which shows from how many windows back the network learns."""
     norms = gradient_norms(forecaster, windows, config.training.segment)
-    for lag, norm in enumerate(norms.tolist()):
-        run.log_points({"gradient/norm_by_lag": norm}, lag)
+    run.log_curves({lag: {"gradient/norm_by_lag": norm} for lag, norm in enumerate(norms.tolist())})
     if len(norms) > 1:
         run.log_figure(lambda: gradient_figure(norms, config.network.cell), "plots/gradient_norm_by_lag.png")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -33,7 +32,7 @@ from tests.cluster.streams import (
 )
 from tests.comparisons import assert_same_frames
 from tests.fleets import scales
-from tests.processes import started
+from tests.forked import ForkedProcess
 
 pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not installed")
 
@@ -91,7 +90,7 @@ def run_until_kill(
 ) -> None:
     """Run a stream in another process, and kill it when it has closed ``windows`` windows."""
     arguments = [broker.bootstrap, *topics, str(output), runner, "keyed" if keyed else ""]
-    process = started([sys.executable, "-c", _CHILD_CODE, *arguments], cwd=Path(__file__).parents[2])
+    process = ForkedProcess(["-c", _CHILD_CODE, *arguments])
     try:
         until_s = time.monotonic() + PATIENCE_S
         while closed_windows(output) < windows and time.monotonic() < until_s:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,13 +43,12 @@ from tests.cluster.streams import (
 )
 from tests.comparisons import assert_same_frames, assert_same_state
 from tests.fleets import forecaster, scales
-from tests.processes import started
+from tests.forked import ForkedProcess
 from tests.stores import forecasts_written, keys, s3_server
 
 ROWS_AT_ONCE = 100  # the test sends 100 rows to the topic at a time
 COMPACT = "%Y%m%dT%H%M%S%z"  # format of times in the names of forecast files
 
-_ROOT = Path(__file__).parents[2]
 _COMMAND = """
 import sys
 from pathlib import Path
@@ -192,7 +190,7 @@ def test_a_resumed_stream_replaces_the_flink_job_of_a_killed_process(
     produce(broker, topics[0], rows, even_partitions(fleet))
     job = stream_job(cluster.master, cluster.workers, broker, topics[0], output)
     where = cluster.master, cluster.workers, str(broker.folder), topics[0], str(output)
-    process = started([sys.executable, "-W", "ignore", "-c", _COMMAND, *where], cwd=_ROOT)
+    process = ForkedProcess(["-c", _COMMAND, *where])
     try:
         until_s = time.monotonic() + PATIENCE_S
         while closed_windows(output) < 8:

@@ -93,7 +93,7 @@ def fold_with_kills(
             left -= 1
             opened[number], output = step
             disks[number].write(output)
-            if chance.random() < often:
+            if chance.random() < often and run_number < kills:  # no run follows the last one
                 disks[number].snapshot = opened[number].copy()
     return Ran(
         opened,

@@ -7,8 +7,6 @@ of the whole ring at the window.
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -39,6 +37,7 @@ from tests.comparisons import YOUNG, assert_same, assert_same_frames, assert_sam
 from tests.disks import outputs
 from tests.fleets import HALF_A_DAY, SHORT_WEEK, START, forecaster, scales
 from tests.folds import Ran, fold
+from tests.forked import ForkedProcess
 from tests.laws.test_crash import fold_with_kills
 from tests.logs import job_of, small_log
 from tests.partitions import LONG_GAP, Logs, all_logs
@@ -187,7 +186,7 @@ def test_a_killed_stream_changes_its_version_at_the_journaled_window(tmp_path: P
         assert forecasts_written(job.output) == len(issued)
 
 
-def wait_until_closed(output: Path, closed_us: int, process: subprocess.Popen[bytes]) -> None:
+def wait_until_closed(output: Path, closed_us: int, process: ForkedProcess) -> None:
     """Wait until all shards of a stream in another process have closed a window.
 
     Fail if the process ends before, or takes too long.
@@ -214,8 +213,7 @@ def test_a_model_change_survives_a_kill_around_its_window(tmp_path: Path) -> Non
     for closed in (window - 3, window - 1, window + 2):
         closed_us = HALF_A_DAY.end_us(closed)
         held = next(at for at, us in sorted(held_stream.LOG.watermarks_us.items()) if us >= closed_us)
-        command = [sys.executable, "-m", "tests.held_stream", str(killed.output), str(held)]
-        process = subprocess.Popen(command)
+        process = ForkedProcess(["-m", "tests.held_stream", str(killed.output), str(held)])
         try:
             wait_until_closed(output, closed_us, process)
         finally:

@@ -1,13 +1,43 @@
-"""Fixtures for tests that write outputs to an object store: an S3 server with a bucket."""
+"""Fixtures for tests of pipelines: an S3 server with a bucket, and empty pictures in MLflow runs."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from pipelines.storage import Remote
 from tests.stores import s3_server
+
+
+class _EmptyCanvas:
+    """Takes the place of Matplotlib's canvas: a picture is an empty file."""
+
+    def __init__(self, figure: object) -> None:
+        pass
+
+    def print_png(self, file: str) -> None:
+        Path(file).touch()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _empty_pictures() -> Iterator[None]:
+    """Let runs log empty files as pictures: a training logs ten or more, and takes 0.2 s to draw each."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "forecaster.registry.run" in sys.modules:
+            patch.setattr("forecaster.registry.run.FigureCanvasAgg", _EmptyCanvas)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pictures(_empty_pictures: None) -> Iterator[None]:
+    """Let the runs of a module draw their pictures from now on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("forecaster.registry.run.FigureCanvasAgg", FigureCanvasAgg)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,12 @@ Letters: T windows, S series, M past windows, K windows of a season, N horizon.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 
 from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
 from forecaster.components.base import Block, Field, series_first, series_last
@@ -44,10 +44,11 @@ class ExpertInputs(NamedTuple):
     moves: Bools
     shape: Floats
 
-    def at(self, t: int) -> ExpertInputs:
-        """Return the data of window ``t``; the arrays have no axis of windows."""
-        one = (self.window[t], self.value[t], self.past[:, t], self.last[t], self.age[t])
-        return ExpertInputs(*one, self.scale[t], self.moves[t], self.shape[:, t])
+    def rows(self, rows: slice) -> ExpertInputs:
+        """Return the data of some of the windows, as views."""
+        past, shape = self.past[:, rows], self.shape[:, rows]
+        own = (self.last[rows], self.age[rows], self.scale[rows], self.moves[rows])
+        return ExpertInputs(self.window[rows], self.value[rows], past, *own, shape)
 
     def back(self, ago: Ints) -> Floats:
         """Return the values ``ago`` ``[n]`` windows before each window: ``[n, ..., S]``, NaN if missing."""
@@ -106,9 +107,17 @@ class Expert(ABC):
         """Return arrays of zeros as the initial state; a subclass can override this."""
         return {name: np.zeros((series, *field.shape), field.dtype) for name, field in self.spec().items()}
 
-    @abstractmethod
-    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
-        """Update the arrays ``own`` in place with one window, for the series where ``counts`` is True."""
+    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Iterator[None]:
+        """Update the arrays ``own`` in place window by window, and yield after each window.
+
+        A subclass that learns overrides this.
+
+        Args:
+            own: the component's arrays, with their contents before the first window.
+            inputs: all windows of a block.
+            counts: ``[T, S]`` or ``[T, 1]``; a series learns only from the windows where it is True.
+        """
+        return iter(())
 
     @abstractmethod
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
@@ -131,9 +140,9 @@ class Expert(ABC):
             for name in self.forecast_fields
         }
         inputs = expert_inputs(block, self.reach)
-        for t in range(windows if own else 0):
-            counts = block.counts(t)
-            self.learn(own, inputs.at(t), np.ones(series, bool) if counts is None else counts)
+        lengths = windows if block.lengths is None else block.lengths
+        counts = np.arange(windows)[:, None] < lengths
+        for t, _ in enumerate(self.learn(own, inputs, counts)):
             for name, array in forecast_fields.items():
                 array[..., t, :] = own[name]
         forecasts = self.forecast(forecast_fields, inputs)
@@ -149,10 +158,11 @@ def expert_inputs(block: Block, reach: int) -> ExpertInputs:
     windows = len(block.values)
     history = block.history[len(block.history) - windows - reach :]
     # The axes of ``past`` are the past windows, the windows and the series.
-    past = np.moveaxis(sliding_window_view(history, windows, axis=0), -1, 1)
+    (row, column), shape = history.strides, (reach + 1, windows, history.shape[1])
+    past = as_strided(history, shape, (row, row, column), writeable=False)
     at = block.start[None, :] + np.arange(windows)[:, None]
-    shape = np.moveaxis(block.shape, 1, 0)
-    return ExpertInputs(at, block.values, past, block.last, block.age, block.scale, block.moves, shape)
+    of_season = block.shape.swapaxes(0, 1)
+    return ExpertInputs(at, block.values, past, block.last, block.age, block.scale, block.moves, of_season)
 
 
 def in_scales(far: Floats, scale: Floats) -> Floats32:

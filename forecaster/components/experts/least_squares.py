@@ -5,7 +5,7 @@ Letters: S series, M past windows, N horizon, L lags, E running means, D = L + E
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +23,8 @@ _CACHED_NUMBERS = 65_536  # the cache of a core holds about this many float32 nu
 _AT_ONCE = 16  # at most this many past windows are read at once, so that new arrays stay in the cache
 # A forecast may be `_ROOM` times as far from the last value as the farthest lagged value, plus one scale.
 _ROOM = 2.0
+# This many series-steps are prepared at once before they are learned one by one: they stay in the cache.
+_LEARNED_AT_ONCE = 2_500
 
 
 @dataclass(frozen=True)
@@ -88,30 +90,44 @@ class LeastSquares(Expert):
         own["inverse"][:] = np.eye(self._size) / self.prior
         return own
 
-    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
-        """Update the regression weights in place with one window, see `Expert.learn`.
+    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Iterator[None]:
+        """Update the regression weights in place window by window, see `Expert.learn`.
 
         The weights learn from a window only if the window and the window before have values, the series is
         not constant, and more than `reach` values were observed before.
         """
+        windows, series = inputs.value.shape
+        at_once = max(1, _LEARNED_AT_ONCE // max(series, 1))
+        for first in range(0, windows, at_once):
+            some = slice(first, first + at_once)
+            yield from self._learn_windows(own, inputs.rows(some), counts[some])
+
+    def _learn_windows(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Iterator[None]:
+        """Learn from some windows of a block, see `learn`."""
+        # Compute for all windows at once what does not depend on ``own``: each call of NumPy has a cost.
         has_value = ~np.isnan(inputs.value) & counts
         back = np.array((*self.lags, 0)) + 1
         lagged = self._without_shape(inputs, inputs.back(back), back)
         before = lagged[-1]
         now = self._without_shape(inputs, inputs.value[None], _NOW)[0]
-        distance = _limited_distances(lagged[:-1], before, inputs.scale)
-        if self.halflives:
-            distance = np.concatenate([distance, in_scales(own["means"] - before, inputs.scale)])
+        distance = np.clip(_limited_distances(lagged[:-1], before, inputs.scale), -_CLIP, _CLIP)
         change = now - before
-        learns = has_value & inputs.moves & ~np.isnan(change) & (own["known"] > self.reach)
+        usable = has_value & inputs.moves & ~np.isnan(change)
         with np.errstate(invalid="ignore"):
-            x = np.where(learns, np.clip(distance, -_CLIP, _CLIP), np.float32(0.0))
-            target = np.where(learns, np.clip(change / inputs.scale, -_CLIP, _CLIP), 0.0).astype(np.float32)
-        self._update(own["weights"], own["inverse"], x, target, learns)
-        own["known"] += has_value
-        for k, halflife in enumerate(self.halflives):
-            rate = np.maximum(1.0 - 0.5 ** (1.0 / halflife), 1.0 / np.maximum(own["known"], 1))
-            own["means"][k] += np.where(has_value, rate * (now - own["means"][k]), 0.0)
+            target = np.clip(change / inputs.scale, -_CLIP, _CLIP).astype(np.float32)
+        for t, scale in enumerate(inputs.scale):
+            x = distance[:, t]
+            if self.halflives:
+                means = in_scales(own["means"] - before[t], scale)
+                x = np.concatenate([x, np.clip(means, -_CLIP, _CLIP)])
+            learns = usable[t] & (own["known"] > self.reach)
+            x, y = (np.where(learns, part, np.float32(0.0)) for part in (x, target[t]))
+            self._update(own["weights"], own["inverse"], x, y, learns)
+            own["known"] += has_value[t]
+            for k, halflife in enumerate(self.halflives):
+                rate = np.maximum(1.0 - 0.5 ** (1.0 / halflife), 1.0 / np.maximum(own["known"], 1))
+                own["means"][k] += np.where(has_value[t], rate * (now[t] - own["means"][k]), 0.0)
+            yield
 
     def _update(
         self, weights: Floats32, inverse: Floats32, x: Floats32, target: Floats32, learns: Bools

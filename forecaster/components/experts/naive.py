@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecaster.arrays import Arrays, Bools, Floats32
+from forecaster.arrays import Arrays, Floats32
 from forecaster.components.base import Field
 from forecaster.components.experts.base import Expert, ExpertInputs, in_scales
 from forecaster.components.season import windows_ago
@@ -31,9 +31,6 @@ class Persistence(Expert):
     def spec(self) -> Mapping[str, Field]:
         """Return no fields, because the expert has no state."""
         return {}
-
-    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
-        """Do nothing, because the expert learns nothing."""
 
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
         """Return the forecasts issued at the end of each window of ``inputs``, see `Expert.forecast`."""
@@ -69,9 +66,6 @@ class SeasonalNaive(Expert):
     def spec(self) -> Mapping[str, Field]:
         """Return no fields, because the ring holds the values that the expert repeats."""
         return {}
-
-    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> None:
-        """Do nothing, because the expert learns nothing."""
 
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
         """Return the forecasts issued at the end of each window of ``inputs``, see `Expert.forecast`."""

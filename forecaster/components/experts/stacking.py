@@ -110,7 +110,7 @@ class Stacking:
         if self.experts:
             weights = self._weights(own, actual.astype(np.float32), anchor_forecasts, block)
             combined = self._combined(weights, changes, block)
-            shift = np.moveaxis(combined - changes[0], 0, 2).copy()
+            shift = (combined - changes[0]).transpose(1, 2, 0).copy()
             out += block.scale[..., None] * shift
         with_combined = np.concatenate([anchor_forecasts, _at_anchors(combined, anchors)[:, None]], axis=1)
         stores = self._stores(own, with_combined)
@@ -125,7 +125,7 @@ class Stacking:
     def _changes(self, block: Block) -> list[Floats32]:
         """Return each member's forecast, the network first: ``[N, T, S]`` changes in scales."""
         median = block.out.forecast[self.middle]
-        network = np.moveaxis((median - block.last[..., None]) / block.scale[..., None], 2, 0)
+        network = ((median - block.last[..., None]) / block.scale[..., None]).transpose(2, 0, 1)
         np.clip(network, -_LARGEST, _LARGEST, out=network)
         # Copy the network's forecasts to C order, the order of the experts' forecasts, for fast arithmetic.
         return [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
@@ -151,7 +151,7 @@ class Stacking:
         anchors, members = anchor_horizons(self.horizon), forecasts.shape[1]
         until = np.cumsum(anchors)
         return [
-            (a, own["waiting"][stop - a : stop, :members], np.moveaxis(forecasts[i], 1, 0))
+            (a, own["waiting"][stop - a : stop, :members], forecasts[i].swapaxes(0, 1))
             for i, (a, stop) in enumerate(zip(anchors, until, strict=True))
         ]
 
@@ -177,9 +177,9 @@ class Stacking:
         kept = np.minimum(np.float32(self.forget), observed / (observed + np.float32(self.young)))
         kept = np.where(known, kept, np.float32(1.0))
         squares, products = _running_sums(own, _KnownActuals(past_forecasts, actual, share, kept))
-        own["squares"] = np.moveaxis(squares[:, -1], 0, 1).copy()
-        own["products"] = np.moveaxis(products[:, -1], 0, 1).copy()
-        return np.moveaxis(_ridge(squares, products, self.shrink, self.power), 2, 1)
+        own["squares"] = squares[:, -1].swapaxes(0, 1).copy()
+        own["products"] = products[:, -1].swapaxes(0, 1).copy()
+        return _ridge(squares, products, self.shrink, self.power).swapaxes(1, 2)
 
 
 class _KnownActuals(NamedTuple):
@@ -213,7 +213,7 @@ def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
     pairs = [(i, j) for i in members for j in range(i + 1)]
     squares = np.empty((len(pairs), *new.actual.shape), np.float32)
     products = np.empty((len(members) + 1, *new.actual.shape), np.float32)
-    last = np.moveaxis(own["squares"], 1, 0), np.moveaxis(own["products"], 1, 0)
+    last = own["squares"].swapaxes(0, 1), own["products"].swapaxes(0, 1)
     for t in range(len(new.actual)):
         for p, (i, j) in enumerate(pairs):
             squares[p, t] = last[0][p] * new.kept[t] + weighted[t, i] * new.forecasts[t, j]
@@ -284,4 +284,4 @@ def _copy_members(block: Block, changes: Sequence[Floats32]) -> None:
     if len(block.out.members):
         block.out.network[:] = block.out.forecast
         for row, change in zip(block.out.members, changes, strict=True):
-            row[:] = np.moveaxis(block.last + block.scale * change, 0, 2)
+            row[:] = (block.last + block.scale * change).transpose(1, 2, 0)

@@ -142,7 +142,8 @@ def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats3
     np.subtract(actual, error, out=error)
     error[np.isnan(error)] = 0.0
     np.clip(error, -_LARGEST_ERROR, _LARGEST_ERROR, out=error)
-    return np.moveaxis(np.copysign(np.log1p(np.abs(error)), error), 0, -1)
+    signed: Floats32 = np.copysign(np.log1p(np.abs(error)), error)
+    return signed.transpose(1, 2, 0)
 
 
 def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
@@ -156,7 +157,7 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
         change = (values - block.before) * per_spread
         # The change is set to 0 if either of its two values is missing.
         x[:, :, 1] = np.where(np.isnan(change), 0.0, change)
-        x[:, :, INPUTS_BESIDE_LAGS:] = np.moveaxis(_lagged(block, lags), 0, 2)
+        x[:, :, INPUTS_BESIDE_LAGS:] = _lagged(block, lags).transpose(1, 2, 0)
         np.clip(x, -_CLIP, _CLIP, out=x)
         for column, moved in ((2, block.unit), (3, block.scale)):
             ratio = np.clip(moved * per_spread, 1.0 / _LARGEST_RATIO, _LARGEST_RATIO)

@@ -189,7 +189,7 @@ class Experts:
         for k in range(RIDGE_COUNT):
             np.multiply(both[..., k * horizon : (k + 1) * horizon], to_units, out=out[k])
         for k, places in enumerate(self._repeated_regressors, RIDGE_COUNT):
-            np.multiply(np.moveaxis(x[places], 0, 2), to_units, out=out[k])
+            np.multiply(x[places].transpose(1, 2, 0), to_units, out=out[k])
         out[LINEAR_EXPERT_COUNT - 2] = x[-2, :, :, None] * to_units
         out[LINEAR_EXPERT_COUNT - 1] = 0.0
         np.clip(out, -_LARGEST, _LARGEST, out=out)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,8 @@ from mlflow import MlflowClient
 from forecaster.registry import killed_runs
 from forecaster.registry.killed_runs import mark_killed_runs, process_tag
 from forecaster.registry.registry import Registry
+from tests.forked import ForkedProcess
 
-ROOT = Path(__file__).parents[3]
 START_AND_DIE = """
 import os, signal, sys
 from forecaster.registry.registry import Registry
@@ -28,8 +26,7 @@ def test_the_next_run_sets_the_status_of_a_killed_run(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     registry = Registry(uri, "tests")
     with registry.start_run("alive", {}) as alive:
-        dead = subprocess.run([sys.executable, "-c", START_AND_DIE, uri], cwd=ROOT, capture_output=True)
-        assert dead.returncode == -signal.SIGKILL
+        assert ForkedProcess(["-c", START_AND_DIE, uri]).wait() == -signal.SIGKILL
         with registry.start_run("next", {}):
             runs = registry.runs().select("name", "status").rows()
     assert sorted(runs) == [("alive", "RUNNING"), ("dies", "KILLED"), ("next", "RUNNING")]

@@ -6,10 +6,8 @@ The run creates a complete store or none, even if it is killed, or if several fi
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ import pytest
 
 from forecaster.registry.store import Store
 from schemas.errors import ModelError
+from tests.forked import ForkedProcess
 
-ROOT = Path(__file__).parents[3]
 MOMENTS = ("SIGKILL:0", "SIGKILL:0.3", "SIGKILL:1.0", "SIGINT:0.2", "SIGINT:0.8")
 
 
@@ -26,13 +24,12 @@ MOMENTS = ("SIGKILL:0", "SIGKILL:0.3", "SIGKILL:1.0", "SIGINT:0.2", "SIGINT:0.8"
 def first_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the results of ``first_runs.py``: runs killed at `MOMENTS`, and three runs at once."""
     folder = tmp_path_factory.mktemp("first")
-    program = [sys.executable, str(Path(__file__).with_name("first_runs.py")), str(folder), *MOMENTS]
-    process = subprocess.run(
-        program, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
-    assert process.returncode == 0, process.stderr
-    found: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    return found | {"stderr": process.stderr, "folder": folder}
+    program = ["-m", "tests.forecaster.registry.first_runs", str(folder), *MOMENTS]
+    process = ForkedProcess(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    printed, errors = process.communicate()
+    assert process.returncode == 0, errors
+    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return found | {"stderr": errors, "folder": folder}
 
 
 def test_a_killed_first_run_leaves_a_complete_store_or_no_store(first_runs: dict[str, Any]) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import psutil
@@ -18,17 +16,15 @@ from forecaster.time.windows import Windows
 from pipelines import read_forecasts
 from tests.comparisons import assert_same_frames
 from tests.fleets import forecaster, rows_of, scales
-from tests.processes import started
+from tests.forked import ForkedProcess
 
-ROOT = Path(__file__).parents[3]
 PATIENCE_S = 120.0
 
 
-def start_fleet(folder: Path, *pool: str, **options: Any) -> subprocess.Popen[str]:
-    arguments = (str(folder / "rows.parquet"), str(folder / "model"), str(folder / "fleet"), *pool)
-    command = (sys.executable, "-W", "ignore", "-m", "tests.pipelines.beam.fleet_on_prism", *arguments)
-    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | options
-    return started(command, cwd=ROOT, **options)
+def start_fleet(folder: Path, *pool: str, stderr: int = subprocess.DEVNULL) -> ForkedProcess:
+    files = (str(folder / name) for name in ("rows.parquet", "model", "fleet"))
+    command = ["-m", "tests.pipelines.beam.fleet_on_prism", *files, *pool]
+    return ForkedProcess(command, stdout=subprocess.DEVNULL, stderr=stderr)
 
 
 def files_in(folder: Path) -> set[str]:
@@ -36,7 +32,7 @@ def files_in(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("[!.]*")}
 
 
-def wait_for_files(folder: Path, process: subprocess.Popen[str]) -> set[str]:
+def wait_for_files(folder: Path, process: ForkedProcess) -> set[str]:
     """Wait until a running pipeline has written twelve files, and return the names of all its files."""
     until_s = time.monotonic() + PATIENCE_S
     while len(files_in(folder)) < 12 and process.poll() is None and time.monotonic() < until_s:
@@ -82,8 +78,8 @@ def test_a_rerun_of_a_killed_pipeline_has_the_backfill_forecasts(
 def test_a_pipeline_with_a_killed_worker_ends_with_one_clear_line(
     observed: Windows, backfilled: pl.DataFrame, inputs: Path
 ) -> None:
-    command = (sys.executable, "-m", "pipelines.runners.pool", "--port=0")
-    with started(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as pool:
+    command = ["-m", "pipelines.runners.pool", "--port=0"]
+    with ForkedProcess(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as pool:
         try:
             assert pool.stdout is not None
             address = pool.stdout.readline().split()[-1]

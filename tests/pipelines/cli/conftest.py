@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,11 +17,13 @@ from typing import Any
 import polars as pl
 import pytest
 
+from forecaster.registry.new_store import make_store
+from forecaster.registry.store import Store
 from forecaster.time.windows import Windows
 from pipelines.cli.app import run
 from pipelines.sinks.files import read_forecasts
 from tests.fleets import START, forecaster, rows_of
-from tests.processes import started
+from tests.forked import ForkedProcess
 
 ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 600.0  # a long time limit, because the machine may run many other processes
@@ -53,23 +55,22 @@ class EndedCommand:
 
 def start(
     *arguments: object, cwd: Path, ignoring: Sequence[signal.Signals] = (), **changes: str
-) -> subprocess.Popen[str]:
+) -> ForkedProcess:
     """Start a command in a new process and session, with resource warnings as errors.
 
-    See `tests.processes.started` for the signals that the process ignores.
+    See `ForkedProcess` for the signals that the process ignores.
     """
-    return started(
-        [sys.executable, "-W", "error::ResourceWarning", "-m", "pipelines.cli", *map(str, arguments)],
+    return ForkedProcess(
+        ["-m", "pipelines.cli", *map(str, arguments)],
         ignoring,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **changes},
-        stdin=subprocess.DEVNULL,
+        env={**os.environ, "COLUMNS": "100", **changes},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
 
 
-def wait_for_exit(process: subprocess.Popen[str], timeout_s: float = TIMEOUT_S) -> EndedCommand:
+def wait_for_exit(process: ForkedProcess, timeout_s: float = TIMEOUT_S) -> EndedCommand:
     """Wait until a process ends, and return its exit code and output; fail the test after a timeout."""
     try:
         out, err = process.communicate(timeout=timeout_s)
@@ -77,7 +78,7 @@ def wait_for_exit(process: subprocess.Popen[str], timeout_s: float = TIMEOUT_S) 
         process.kill()
         out, err = process.communicate()
         pytest.fail(f"{process.args!r} still runs after {timeout_s:.0f} s: {out}{err}")
-    return EndedCommand(process.returncode, out, err or "")
+    return EndedCommand(process.wait(), out, err)
 
 
 def statecast(*arguments: object, cwd: Path, **changes: Any) -> EndedCommand:
@@ -85,7 +86,7 @@ def statecast(*arguments: object, cwd: Path, **changes: Any) -> EndedCommand:
     return wait_for_exit(start(*arguments, cwd=cwd, **changes))
 
 
-def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+def wait_until(condition: Callable[[], Any], process: ForkedProcess) -> None:
     """Wait until a condition is true; fail the test if the process ends first or time runs out."""
     deadline_s = time.monotonic() + TIMEOUT_S
     while not condition():
@@ -120,14 +121,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, series: Path) -> tuple[str, dict[str, Any]]:
-    """Train the model ``tiny``; return the URI of its MLflow store, and the JSON object of the training."""
+    """Train the model ``tiny``; return the URI of its MLflow store, and the JSON object of the training.
+
+    Tests must not change this store: a test that does takes the store of `own_store`.
+    """
     folder = tmp_path_factory.mktemp("store")
     uri = f"sqlite:///{folder / 'runs.db'}"
+    make_store(Store.parse(uri))
     tiny = ("--hidden", 8, "--horizon", 3, "--epochs", 1, "--set", "network.layers=1")
     result = statecast(
         "train", series, *tiny, "--register", "tiny", "--tracking-uri", uri, "--json", cwd=folder
     )
     return uri, result.json_object
+
+
+@pytest.fixture
+def own_store(trained: tuple[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the database of the store of ``tiny``, which a test may change."""
+    copied = tmp_path_factory.mktemp("own-store") / "runs.db"
+    return Path(shutil.copyfile(trained[0].removeprefix("sqlite:///"), copied))
 
 
 @dataclass

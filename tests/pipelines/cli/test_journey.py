@@ -19,9 +19,9 @@ STREAMED = ("2013-01-10", "2013-01-13")  # the test streams these three days of 
 
 @pytest.mark.prism
 def test_a_trained_model_backfills_streams_and_is_evaluated(
-    tmp_path: Path, series: Path, trained: tuple[str, dict[str, Any]]
+    tmp_path: Path, series: Path, trained: tuple[str, dict[str, Any]], own_store: Path
 ) -> None:
-    uri, version = trained[0], trained[1]["version"]["model_version"]
+    uri, version = f"sqlite:///{own_store}", trained[1]["version"]["model_version"]
     store = ("--tracking-uri", uri, "--model", "tiny", "--json")
 
     filled = statecast(

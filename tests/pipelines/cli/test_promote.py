@@ -36,13 +36,10 @@ class Shell:
 
 @pytest.fixture
 def shell(
-    trained: tuple[str, dict[str, Any]],
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    own_store: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Shell:
     monkeypatch.chdir(tmp_path)
-    return Shell(trained[0], capsys)
+    return Shell(f"sqlite:///{own_store}", capsys)
 
 
 def test_compare_prints_one_object_with_both_models(shell: Shell, newer: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import pytest
 
 from pipelines.sinks.files import read_forecasts
 from pipelines.state import state_table
+from tests.forked import ForkedProcess
 from tests.pipelines.cli.conftest import TIMEOUT_S, start, statecast, wait_for_exit, wait_until, write_series
-from tests.processes import started
 
 HOURS = 1200
 # Jobs in the background of a shell script ignore SIGINT, but SIGTERM must end them.
@@ -54,7 +53,7 @@ def test_a_started_process_ignores_only_the_named_signals(parent_handler: Any) -
     before = signal.signal(signal.SIGINT, parent_handler)
     try:
         processes = [
-            started([sys.executable, "-c", script], ignoring, stdout=subprocess.PIPE)
+            ForkedProcess(["-c", script], ignoring, stdout=subprocess.PIPE)
             for ignoring in ((), (signal.SIGINT,))
         ]
         assert signal.getsignal(signal.SIGINT) == parent_handler
@@ -65,16 +64,13 @@ def test_a_started_process_ignores_only_the_named_signals(parent_handler: Any) -
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_is_logged_as_killed(
-    tmp_path: Path, long: Path, number: signal.Signals, trained: tuple[str, dict[str, Any]]
+    tmp_path: Path, long: Path, number: signal.Signals, own_store: Path
 ) -> None:
-    store = tmp_path / "runs.db"  # use a copy of a store, because making a store is slow
-    store.write_bytes(Path(trained[0].removeprefix("sqlite:///")).read_bytes())
-
     def query(sql: str) -> Any:
-        with sqlite3.connect(store) as database:
+        with sqlite3.connect(own_store) as database:
             return database.execute(sql).fetchone()
 
-    uri = f"sqlite:///{store}"
+    uri = f"sqlite:///{own_store}"
     job = start(
         "train",
         long,

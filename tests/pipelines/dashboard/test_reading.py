@@ -198,7 +198,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Return a counter of the rows that are read in batches from Parquet files, by column."""
     rows: Counter[str] = Counter()
 
-    class Recording(pq.ParquetFile):
+    class Recording(pq.ParquetFile):  # type: ignore[misc]
         def iter_batches(self, *args: Any, columns: list[str], **options: Any) -> Iterator[pa.RecordBatch]:
             for batch in super().iter_batches(*args, columns=columns, **options):
                 rows.update(dict.fromkeys(columns, batch.num_rows))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,7 +26,7 @@ from pipelines.storage import BACKFILL, Location, Remote, complete_replacement
 from schemas.errors import OutputError
 from tests.comparisons import assert_same_frames
 from tests.fleets import HOUR, START, forecaster, rows_of, scales
-from tests.processes import started
+from tests.forked import ForkedProcess
 from tests.stores import in_memory, keys
 
 FLEET = Windows(tuple("abcde"), START, np.random.default_rng(1).normal(size=(60, 5)).cumsum(axis=0))
@@ -178,7 +177,7 @@ run_stream(stream(tuple(sys.argv[2:]), location(sys.argv[1]), speed=7_200.0, sna
 def test_a_killed_stream_into_s3_resumes_with_equal_results(
     files: tuple[str, str], s3: Remote, tmp_path: Path
 ) -> None:
-    process = started([sys.executable, "-W", "ignore", "-c", _CHILD, str(s3), *files])
+    process = ForkedProcess(["-c", _CHILD, str(s3), *files])
     try:
         deadline_s = time.monotonic() + 120
         while _offset(s3) < 15:

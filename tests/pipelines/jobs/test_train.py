@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outcome(folder: Path) -> TrainOutcome:
+def outcome(folder: Path, pictures: None) -> TrainOutcome:
     return run_training(job(folder), "waves", states=folder / "states" / "new")
 
 
@@ -114,6 +114,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.usefixtures("pictures")
 def test_series_with_hostile_names_are_trained_and_plotted(tmp_path: Path) -> None:
     config = job(tmp_path)
     renamed = dict(zip(waves(series=len(HOSTILE)).series_ids, HOSTILE, strict=True))

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from pipelines.runners import pool
 from pipelines.runners.pool import Pool
 from tests.cluster.process import answers, free_port
+from tests.forked import ForkedProcess
 
 TIMEOUT_S = 120.0
 
@@ -34,8 +35,7 @@ def test_a_stop_request_ends_no_worker_of_another_job() -> None:
 
 def test_a_pool_listens_on_loopback_and_ends_on_sigterm() -> None:
     port = free_port()
-    command = [sys.executable, "-m", pool.__name__, "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with ForkedProcess(["-m", pool.__name__, "--port", str(port)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == f"workers are started at 127.0.0.1:{port}\n"
         assert answers(port)

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -22,10 +21,9 @@ from pipelines.runners import engine
 from pipelines.runners.engine import end_orphans
 from pipelines.runners.prism import PrismServer, prism_options
 from schemas.errors import EngineError
+from tests.forked import ForkedProcess
 from tests.pipelines.runners.binaries import current_prism, without_prism_and_go, write_script
-from tests.processes import started
 
-ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 600.0  # a long time limit, because the machine may run many other processes
 
 # The program of a job: it starts Prism, prints the process id of Prism, and sleeps until it is ended.
@@ -44,15 +42,14 @@ except KeyboardInterrupt:
 
 
 @pytest.fixture
-def job(own_cache: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", JOB, str(tmp_path / "prism.log")]
-    with started(command, cwd=ROOT, stdout=subprocess.PIPE) as job:
+def job(own_cache: Path, tmp_path: Path) -> Iterator[ForkedProcess]:
+    with ForkedProcess(["-c", JOB, str(tmp_path / "prism.log")], stdout=subprocess.PIPE) as job:
         yield job
         if job.poll() is None:
             job.kill()
 
 
-def read_prism_pid(job: subprocess.Popen[str]) -> int:
+def read_prism_pid(job: ForkedProcess) -> int:
     assert job.stdout is not None
     return int(job.stdout.readline())
 
@@ -122,7 +119,7 @@ def test_prism_and_its_watcher_end_with_the_block(own_cache: Path, tmp_path: Pat
     assert list((own_cache / "run").iterdir()) == []
 
 
-def test_ctrl_c_reaches_the_job_but_not_prism(job: subprocess.Popen[str]) -> None:
+def test_ctrl_c_reaches_the_job_but_not_prism(job: ForkedProcess) -> None:
     pid = read_prism_pid(job)
     assert os.getpgid(pid) != os.getpgid(job.pid)
     os.killpg(job.pid, signal.SIGINT)
@@ -132,14 +129,14 @@ def test_ctrl_c_reaches_the_job_but_not_prism(job: subprocess.Popen[str]) -> Non
     assert has_ended(pid)
 
 
-def test_prism_ends_when_its_job_is_killed(job: subprocess.Popen[str], own_cache: Path) -> None:
+def test_prism_ends_when_its_job_is_killed(job: ForkedProcess, own_cache: Path) -> None:
     pid = read_prism_pid(job)
     job.kill()
     job.wait(timeout=TIMEOUT_S)
     assert has_ended(pid)
 
 
-def test_the_prism_of_a_killed_job_can_be_ended_later(job: subprocess.Popen[str], own_cache: Path) -> None:
+def test_the_prism_of_a_killed_job_can_be_ended_later(job: ForkedProcess, own_cache: Path) -> None:
     """The test also kills the watcher, which would otherwise end Prism."""
     pid = read_prism_pid(job)
     for child in psutil.Process(job.pid).children():
@@ -153,7 +150,7 @@ def test_the_prism_of_a_killed_job_can_be_ended_later(job: subprocess.Popen[str]
     assert list((own_cache / "run").iterdir()) == []
 
 
-def test_ending_orphans_keeps_the_prism_of_a_running_job(job: subprocess.Popen[str], own_cache: Path) -> None:
+def test_ending_orphans_keeps_the_prism_of_a_running_job(job: ForkedProcess, own_cache: Path) -> None:
     pid = read_prism_pid(job)
     assert end_orphans() == []
     assert started_s(pid) is not None
@@ -190,10 +187,11 @@ def test_two_pipelines_run_one_after_the_other_on_one_prism(own_cache: Path, tmp
                         | beam.Map(lambda kv: print(kv, flush=True)).with_output_types(None)
                     )
     """
-    command = [sys.executable, "-c", textwrap.dedent(job), str(tmp_path / "prism.log")]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
-    assert ended.returncode == 0, ended.stderr
-    assert sorted(ended.stdout.splitlines()) == ["(0, 20)", "(0, 20)", "(1, 25)", "(1, 25)"]
+    command = ["-c", textwrap.dedent(job), str(tmp_path / "prism.log")]
+    process = ForkedProcess(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    printed, errors = process.communicate(TIMEOUT_S)
+    assert process.returncode == 0, errors
+    assert sorted(printed.splitlines()) == ["(0, 20)", "(0, 20)", "(1, 25)", "(1, 25)"]
 
 
 def test_jobs_on_prism_disable_the_splitting_of_bundles() -> None:
@@ -224,7 +222,7 @@ def test_workers_print_errors_of_bugs_but_not_of_lost_connections(
 
 
 def test_a_corrected_clock_does_not_end_the_prism_of_a_running_job(
-    job: subprocess.Popen[str], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+    job: ForkedProcess, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A correction of the clock moves the times of the boot and of the starts of all processes."""
     pid, boot_s = read_prism_pid(job), psutil.boot_time()
