@@ -96,8 +96,8 @@ async function search() {
     button.addEventListener("click", () => choose(id));
     return element("li", button);
   });
-  const shown = found.ids.length < found.count ? `, the first ${found.ids.length} are shown` : "";
-  const line = element("li", `${found.count.toLocaleString("en")} of ${found.of.toLocaleString("en")} series${shown}`);
+  const shown = found.ids.length < found.matching ? `, the first ${found.ids.length} are shown` : "";
+  const line = element("li", `${found.matching.toLocaleString("en")} of ${found.of.toLocaleString("en")} series${shown}`);
   line.className = "muted";
   $("found").replaceChildren(line, ...items);
   $("found").hidden = false;

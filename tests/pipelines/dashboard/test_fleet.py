@@ -83,8 +83,8 @@ def test_an_alarm_in_two_files_counts_once(output: Path) -> None:
 
 def test_the_series_search_takes_its_text_literally(finished: Path) -> None:
     view = OutputView(finished)
-    assert (view.search("gate.1")["count"], view.search("gate/1")["count"]) == (0, 1)
-    assert view.search("(")["count"] == 0
+    assert (view.search("gate.1")["matching"], view.search("gate/1")["matching"]) == (0, 1)
+    assert view.search("(")["matching"] == 0
 
 
 def test_a_version_that_is_neither_in_use_nor_a_shadow_is_earlier(shards: list[ShardSeries]) -> None:

@@ -121,8 +121,8 @@ def test_the_series_search_ignores_case_and_lists_prefixes_first(finished: Path)
     assert view.search("GATE 1")["ids"] == ["Gate 10"]
     assert view.search("a")["ids"] == ["Gate 10", "gate 2", "gate/1 a", "yard"]
     assert view.search("ya")["ids"] == ["yard"]
-    assert view.search("/1 a")["count"] == 1
-    assert (view.search("")["count"], view.search("")["of"]) == (4, 4)
+    assert view.search("/1 a")["matching"] == 1
+    assert (view.search("")["matching"], view.search("")["of"]) == (4, 4)
 
 
 def test_the_dashboard_notes_an_unknown_series_id(finished: Path) -> None:
