@@ -23,7 +23,7 @@ from schemas.errors import ModelError
 from schemas.masking import masked
 
 MOST_MOVES = 20
-_WHY_CHARACTERS = 1000  # a move must fit into a tag, which MLflow limits to 5,000 bytes
+_WHY_CHARACTERS = 1000  # longest reason of a move: a move must fit into a tag of 5,000 bytes
 _TRAINED_UNTIL, _PARENT = "statecast.trained_until", "statecast.parent"
 _DECISION = "**Decision of "
 
@@ -52,7 +52,7 @@ class Move:
 
 
 def training_tags(until: datetime, parent: Version | None = None) -> dict[str, str]:
-    """Return the tags of a version that record its training, for `Run.log_model`.
+    """Return tags for `Run.log_model`: the end of the training data, and the version the training began from.
 
     Args:
         until: end of the last window that the weights have learned from.
@@ -63,7 +63,7 @@ def training_tags(until: datetime, parent: Version | None = None) -> dict[str, s
 
 
 def previous_version(moves: Sequence[Move], current: int) -> int | None:
-    """Return the version that an alias pointed to before ``current``; None if the moves do not contain it.
+    """Return the version that an alias pointed to before ``current``; None if no recorded move names it.
 
     A rollback undoes the last move, so two rollbacks in a row undo two moves.
     """
@@ -75,9 +75,9 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             versions.append(move.after)
         elif move.after in versions:
             del versions[_last_position(versions, move.after) + 1 :]
-        else:  # the move that first led to this version is too old to be in ``moves``
+        else:  # the first move to this version is no longer recorded: begin the list with this version
             versions = [move.after]
-    if current not in versions:  # the last move of the alias was not recorded
+    if current not in versions:  # the last move was not recorded: add the current version
         versions.append(current)
     place = _last_position(versions, current)
     return versions[place - 1] if place else None
@@ -221,7 +221,10 @@ class Aliases:
             self._connection.client().set_model_version_tag(version.name, str(version.number), key, value)
 
     def trained_until(self, ref: str) -> datetime | None:
-        """Return the end of the last window that the weights have learned from; None if it is unknown."""
+        """Return the end of the last window that a version was trained on.
+
+        Return None if ``ref`` is not a registered version, or if the version has no record of this end.
+        """
         reference = Reference.parse(ref)
         if reference.name is None or not is_registered(self._connection, reference):
             return None

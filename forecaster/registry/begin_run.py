@@ -95,7 +95,7 @@ def _reopened(connection: Connection, run_id: str, name: str, tags: Mapping[str,
 @contextmanager
 def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     """Log the use of processor, memory, disk and network to a run during the ``with`` block."""
-    if not run.run_id:  # the store could not be reached, so the run has no id yet
+    if not run.run_id:  # a run has no id while its store cannot be reached: do not monitor it
         yield
         return
     monitor = SystemMetricsMonitor(run.run_id, tracking_uri=tracking_uri)
@@ -103,5 +103,5 @@ def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not run.is_away:  # while the store is away, `monitor.finish` would wait for it
+        if not run.is_away:  # `monitor.finish` would wait for a store that cannot be reached
             monitor.finish()

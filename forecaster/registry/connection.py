@@ -72,7 +72,7 @@ class Connection:
         self._retry_s = monotonic() + self._wait_s
 
     def mark_present(self) -> None:
-        """Record that the store answers, so that the next entry is sent without a wait."""
+        """Record that the store answers, so that unsent entries are sent to it without a wait."""
         self._retry_s, self._wait_s = 0.0, 0.0
 
     def client(self) -> mlflow.MlflowClient:
@@ -90,7 +90,7 @@ class Connection:
         return self.client()
 
     def errors(self) -> AbstractContextManager[None]:
-        """Return a context in which an error of the store becomes a ModelError with a one-line message."""
+        """Return a context manager that turns an error of the store into a ModelError of one line."""
         return store_errors(self.runs.uri)
 
     def experiment_id(self) -> str:
@@ -105,8 +105,8 @@ class Connection:
         known = client.get_experiment_by_name(self.experiment)
         if known is None:
             place = self._artifact_place()
-            # The tag ``experimentKind`` makes MLflow open its view of training runs, not of language models.
-            with ignore_existing():  # another process may create the experiment first: ignore this
+            # The tag ``experimentKind`` makes MLflow open its page for training runs, not language models.
+            with ignore_existing():  # ignore the error if another process creates it first
                 client.create_experiment(
                     self.experiment,
                     place,
@@ -146,7 +146,7 @@ class Connection:
         )
 
     def existing_experiment_id(self) -> str | None:
-        """Return the id of the experiment; None if no run has created it yet.
+        """Return the id of the experiment of new runs; None if no run has created it yet.
 
         Raises:
             ModelError: the store does not exist, no experiment has the given id, or the experiment was

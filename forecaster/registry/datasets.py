@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import polars as pl
 import polars.selectors as cs
 
-_MOST_NAMES = 3  # the name of a data set lists at most this many files, so that it fits into an overview
+_MOST_NAMES = 3  # the name of a data set lists at most 3 files, to fit into MLflow's table of runs
 _TYPES = {pl.String: "string", pl.Float64: "double", pl.Int64: "long", pl.Boolean: "boolean"}
 
 

@@ -13,9 +13,9 @@ from schemas.errors import ModelError
 
 PROCESS_TAG = "statecast.process"
 HOST_TAG = "statecast.host"
-# the process namespace of a Linux host itself, outside of containers, always has this number
+# Linux always gives this id to the process namespace of the host itself, outside of containers
 _OF_HOST = "pid:[4026531836]"
-_CLOCK = "s-after-boot"  # process tags of version 0.1.0 end with a time since 1970, and lack this word
+_CLOCK = "s-after-boot"  # last word of process tags; the tags of version 0.1.0 end with a time since 1970
 _NOTE = "the process of this run ended without ending the run, for example by SIGKILL"
 
 
@@ -46,7 +46,7 @@ def mark_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> int:
 
 
 def check_not_running(tag: str, folder: Path) -> None:
-    """Check that no other process writes the unsent run in ``folder``.
+    """Check that no other process of this host or container still writes the unsent run in ``folder``.
 
     Args:
         tag: `process_tag` of the process that began the run.

@@ -76,7 +76,7 @@ def versions_of(connection: Connection, name: str) -> list[Version]:
 
 
 def find_weights(connection: Connection, model_version: str) -> ModelVersion | None:
-    """Return MLflow's record of the version with the weights ``model_version``; None if there is none.
+    """Return MLflow's record of a registered version by its `Forecaster.version`; None if there is none.
 
     Args:
         connection: the stores.

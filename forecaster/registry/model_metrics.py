@@ -73,7 +73,7 @@ def evaluation_table(errors: pl.DataFrame, scale: Mapping[str, float]) -> pl.Dat
 
 
 def forecast_metrics(levels: Sequence[float], group: str = "forecast") -> EvaluationMetric:
-    """Return one MLflow metric that computes MASE, weighted quantile loss and coverage.
+    """Return an object with which MLflow computes three metrics: MASE, weighted quantile loss and coverage.
 
     MLflow logs the results as ``mase``, ``wql`` and, for example, ``coverage_90``. Each name follows
     ``group`` and a slash. The number 90 means that 90% of the actuals should lie between the outermost
@@ -102,7 +102,7 @@ def forecast_metrics(levels: Sequence[float], group: str = "forecast") -> Evalua
             found[f"coverage_{percent}"] = _mean_over_series(frame, inside.cast(pl.Float64))
         return MetricValue(aggregate_results=found)
 
-    # MLflow reads the names of the function's parameters, and passes the columns with these names.
+    # MLflow reads the names of the parameters of `eval_fn`, and passes the columns that have these names.
     names = ("predictions", "targets", "metrics", *columns)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
@@ -117,7 +117,7 @@ def _mean_over_series(frame: pl.DataFrame, error: pl.Expr) -> float:
 
 
 def _weighted_quantile_loss(frame: pl.DataFrame, levels: Mapping[str, float]) -> float:
-    """Return twice the pinball loss, divided by the sum of absolute actuals and averaged over the levels.
+    """Return twice the total pinball loss, divided by the sum of absolute actuals, as a mean over the levels.
 
     ``levels`` has the quantile level of each column of forecasts.
     """

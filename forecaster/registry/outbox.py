@@ -74,7 +74,7 @@ class Outbox:
             ) from error
 
     def add(self, entry: Entry) -> None:
-        """Append an entry, or drop it if the outbox is full; `save` writes the entries to the disk.
+        """Append an entry, or drop metrics or a file if the outbox is full; `save` writes to the disk.
 
         Metric points beyond 100,000, and files beyond 256 MiB, are dropped and counted in ``dropped``.
         """
@@ -90,12 +90,12 @@ class Outbox:
         self.entries.append(entry)
 
     def _bytes(self) -> int:
-        """Return the size in bytes of all files of the entries, including files that are being added."""
+        """Return the size in bytes of all files in the outbox, including the file of a new entry."""
         files = [] if self.folder is None else (self.folder / "files").rglob("*")
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def file(self, entry: Entry) -> Path:
-        """Return the path of the file of an entry of the kind ``file``."""
+        """Return the path of the file that an entry of the kind ``file`` sends."""
         return self.make_folder() / "files" / str(entry["path"])
 
     @property
@@ -112,7 +112,7 @@ class Outbox:
             name = re.sub(r"[^\w.-]+", "-", self.run["name"])[:80] or "run"
             key = self.run.get("run_id", "")[:8] or secrets.token_hex(4)
             folder = self.parent.absolute() / f"{name}-{key}"
-            if folder.exists():  # the folder belongs to an earlier outbox of this run
+            if folder.exists():  # an earlier outbox of this run has this folder: choose another
                 folder = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
             try:
                 durable.make_folder(folder)
@@ -140,6 +140,6 @@ class Outbox:
 
 
 def unsent(parent: Path) -> list[Path]:
-    """Return the folders of all outboxes below ``parent``, the oldest first."""
+    """Return the folders of all outboxes in ``parent``; the outbox that was saved last is the last one."""
     found = [file for file in parent.glob(f"*/{_FILE}") if file.is_file()]
     return [file.parent for file in sorted(found, key=lambda file: file.stat().st_mtime_ns)]

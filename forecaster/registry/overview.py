@@ -40,7 +40,7 @@ def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, 
     for version in versions:
         try:
             metrics.append(client.get_run(version.run_id).data.metrics)
-        except MlflowException:  # the run of the version was deleted
+        except MlflowException:  # the run was deleted, and its metrics with it
             metrics.append({})
     return versions, metrics
 
@@ -86,12 +86,12 @@ def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, flo
 
 
 def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
-    """Return one column for each metric by which runs are compared and which any of the runs has."""
+    """Return one column for each metric by which runs are compared, if at least one run has the metric."""
     names = sorted({name for row in metrics for name in row if _is_compared(name)})
     return {name: pl.Series([row.get(name) for row in metrics], dtype=pl.Float64) for name in names}
 
 
 def _is_compared(name: str) -> bool:
-    """Return True for a metric by which runs are compared: a score that is not a curve by horizon."""
+    """Return True for a metric that compares runs: a score that is no curve, or a validation metric."""
     is_score = name.startswith(("backtest/", "test/")) and "_by_" not in name
     return is_score or name.endswith("_validation")

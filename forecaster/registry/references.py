@@ -96,7 +96,7 @@ def check_model_name(name: str) -> None:
 
 
 def check_alias(alias: str) -> None:
-    """Check that MLflow accepts ``alias``, and that it cannot be read as a version number.
+    """Check that MLflow accepts ``alias``; MLflow reserves ``latest`` and names such as ``v3``.
 
     Raises:
         ModelError: ``alias`` has other characters than letters, digits, dots, - and _, or is like ``v3`` or

@@ -77,7 +77,7 @@ def ignore_existing() -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an error as one line: its class, if the error is a bug, and its message."""
+    """Return an error as one line: its message, after its class if it is not one of Statecast's errors."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if type(error).__module__.startswith("schemas."):

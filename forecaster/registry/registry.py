@@ -88,7 +88,7 @@ class Registry:
 
     @property
     def exists(self) -> bool:
-        """Whether the store of runs has been created; True for every server."""
+        """Whether the store of runs has been created; True for every store but SQLite."""
         return self._connection.runs.exists()
 
     @contextmanager
@@ -236,7 +236,7 @@ class Registry:
             return versions_frame(versions_of(self._connection, name))
 
     def training_scale(self, model_version: str) -> dict[str, float] | None:
-        """Return the scale of each series on the training rows of a version; None if it is not stored.
+        """Return the scale of each series in the training rows of a version; None if no scales can be read.
 
         Args:
             model_version: `Forecaster.version`, which is also a column of forecasts.
@@ -257,18 +257,18 @@ class Registry:
 
         Returns:
             ``name, run_id, status, job, cell: String, started: Datetime("us", "UTC"), seconds: Float64``
-            (null while the run lasts) and a Float64 column with the last value of each backtest or
+            (null while the run lasts) and a Float64 column with the last value of each backtest, test or
             validation metric of any run.
         """
         with self._connection.errors():
             return runs_frame(runs_of(self._connection, limit))
 
     def models(self) -> pl.DataFrame:
-        """Return all registered versions, sorted by name and then newest first, and their metrics.
+        """Return all registered versions, by name and then newest first, and the metrics of their runs.
 
         Returns:
-            The columns of `versions`, ``description: String``, and a Float64 column for each backtest or
-            validation metric of any run.
+            The columns of `versions`, ``description: String``, and a Float64 column for each backtest,
+            test or validation metric of any run.
         """
         with self._connection.errors():
             return models_frame(*models_of(self._connection))

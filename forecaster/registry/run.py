@@ -78,7 +78,7 @@ class Run:
         self._log({"kind": "tags", "values": {key: masked(value) for key, value in tags.items()}})
 
     def log_epoch(self, epoch: Mapping[str, float]) -> None:
-        """Add the numbers of a training epoch to their curves; ``epoch`` includes the epoch's number.
+        """Add the metrics of a training epoch to their curves; the value ``epoch`` is its number.
 
         `forecaster.registry.metric_names` defines the names of the metrics.
         """
@@ -86,7 +86,7 @@ class Run:
         self.log_points(numbers, int(epoch["epoch"]))
 
     def log_points(self, metrics: Mapping[str, float], step: int, *, of_model: bool = False) -> None:
-        """Add one point to the curve of each metric, at ``step``: an epoch, a horizon or a lag.
+        """Add one point to the curve of each metric, at ``step``, such as an epoch or a horizon.
 
         Args:
             metrics: the values by name.
@@ -97,7 +97,7 @@ class Run:
         self.log_curves({step: metrics}, of_model=of_model)
 
     def log_curves(self, curves: Mapping[int, Mapping[str, float]], *, of_model: bool = False) -> None:
-        """Add points to curves in one request: for each step, the values by name; see `log_points`."""
+        """Add points to curves with one entry: ``curves`` maps steps to values by name; see `log_points`."""
         at_ms = now_ms()
         points = [
             [name, float(value), at_ms, step]
@@ -112,7 +112,7 @@ class Run:
 
     @contextmanager
     def notice_on_error(self, what: str) -> Iterator[None]:
-        """Catch any error of the ``with`` block, and add a notice that ``what`` is missing and why.
+        """Catch any error of the ``with`` block, and add a notice: the run lacks the item ``what``, and why.
 
         Use it for everything that is computed after a training: an error there must not lose the model.
         """
@@ -131,8 +131,8 @@ class Run:
         """
         with self.notice_on_error(path):
             figure = draw()
-            # The method `savefig` would draw the figure twice, the first time only for its layout.
-            canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
+            # `Figure.savefig` would draw the figure twice, the first time only for its layout.
+            canvas: Any = FigureCanvasAgg(figure)  # Matplotlib gives its methods no types
             self._write_and_log(path, lambda file: canvas.print_png(str(file)))
 
     def log_file(self, file: Path, path: str = "") -> None:
@@ -197,7 +197,7 @@ class Run:
             OSError: the model cannot be saved.
         """
         check_model_name(model_name)
-        # if an earlier model of this run was sent, forget its ids
+        # forget the ids of an earlier model of this run, so that the new model gets its own
         for key in ("model_id", "version"):
             self._outbox.run.pop(key, None)
         folder = self._outbox.model
@@ -209,7 +209,7 @@ class Run:
         return self._sender.version
 
     def name_first_version(self, model_name: str, alias: str, why: str) -> None:
-        """If the model has no champion, give an alias to the version that the run registered.
+        """Give ``alias`` to the version that the run registered, if the model has no champion.
 
         Args:
             model_name: the registered model.
@@ -282,7 +282,7 @@ class Run:
         return self._incomplete
 
     def _send_now(self) -> None:
-        """Send the unsent entries, and add notices about the entries that the store did not take."""
+        """Send the unsent entries, and add notices about refused, dropped and still unsent entries."""
         self._sender.send(now=True)
         lines = notices(self._sender.refused, self._outbox.dropped)
         if (folder := self._outbox.folder) is not None:
@@ -290,7 +290,7 @@ class Run:
         self.notices += [line for line in lines if line not in self.notices]
 
     def _write_and_log(self, path: str, write: Callable[[Path], Any], **more: str) -> None:
-        """Write a file into the outbox, and log the entry that sends it."""
+        """Write a file into the outbox, and add an entry with its path, so that the file is sent."""
         entry: Entry = {"kind": "file", "path": path, "name": path, **more}
         file = self._outbox.file(entry)
         durable.make_folder(file.parent)

@@ -87,8 +87,7 @@ def view() -> dict[str, Any]:
     charts: list[dict[str, Any]] = []
     for title, metrics in _LINES.items():
         charts.append(_line(metrics[0], title, metrics))
-        # The chart above draws all metrics of the group as lines.
-        # MLflow would also draw one chart for each metric, so mark these single charts as deleted.
+        # MLflow would also draw a chart of its own for each metric of this one: mark these charts as deleted.
         charts += [_line(metric, "", (metric,)) | {"deleted": True} for metric in metrics[1:]]
     charts += [_card("BAR", metric) for metric in _BARS]
     charts.append(
@@ -112,7 +111,7 @@ def view() -> dict[str, Any]:
 
 
 def _line(metric: str, title: str, metrics: tuple[str, ...]) -> dict[str, Any]:
-    """Return a chart of lines over the step: the epoch, the horizon or the lag."""
+    """Return a line chart of metrics over their steps, such as epochs or horizons."""
     own = {"selectedMetricKeys": list(metrics), "xAxisKey": "step", "useGlobalXaxisKey": False}
     return _card("LINE", metric) | own | ({"displayName": title} if title else {})
 

@@ -34,7 +34,7 @@ from schemas.errors import ModelError, one_line
 from schemas.masking import masked
 
 EXAMPLE = "example.parquet"
-# MLflow accepts at most this many params, and this many metrics, in one request.
+# One request to MLflow may have at most 100 params and 1,000 metrics.
 _MOST_PARAMS, _MOST_METRICS = 100, 1000
 _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
 
@@ -73,7 +73,7 @@ class Sender:
         }
 
     def send(self, *, now: bool = False) -> None:
-        """Send the entries of the outbox, and write the entries that could not be sent to the disk.
+        """Send the entries of the outbox, then save the outbox with the entries that are still unsent.
 
         A store that could not be reached is tried again after a while (`Connection.mark_away`), or at once
         with ``now``.
@@ -141,7 +141,7 @@ class Sender:
         return True
 
     def _waits(self, entry: Entry, kept: list[Entry]) -> bool:
-        """Return whether an entry must wait because it is about a model that could not be sent yet."""
+        """Return whether an entry must wait, because it must follow a model that could not be sent yet."""
         is_about_model = entry.get("of_model") or entry["kind"] in ("first_alias", "description", "end")
         return bool(is_about_model) and any(one["kind"] == "model" for one in kept)
 
@@ -210,7 +210,7 @@ class Sender:
             client.create_registered_model(name)
         if not run.get("version"):
             logged = client.get_logged_model(run["model_id"])
-            # Use models:/ID only with a server: without one, MLflow would look for the ID in another store.
+            # Use models:/ID only if one server has runs and models: else MLflow looks for the ID in another store.
             remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
             source = f"models:/{logged.model_id}" if remote else logged.artifact_location
             linked = tags | {MODEL_TAG: run["model_id"]}
@@ -243,7 +243,7 @@ class Sender:
         return str(logged.model_id)
 
     def _send_first_alias(self, entry: Entry) -> None:
-        """Give the registered version an alias if its model has no champion."""
+        """Give the alias of the entry to the registered version, if its model has no champion."""
         name, number = entry["name"], self._outbox.run.get("version")
         aliases = Aliases(self._connection)
         if number and aliases.pointed_to(name, DEFAULT_ALIAS) is None:
@@ -251,7 +251,7 @@ class Sender:
             self.version = moved.version
 
     def _send_description(self, entry: Entry) -> None:
-        """Describe the registered version, and name the champion that it can replace."""
+        """Set the description of the registered version, which also names the champion that it can replace."""
         client, version = self._connection.client(), self._outbox.run.get("version")
         if not version:
             return

@@ -93,7 +93,7 @@ def _signature(forecaster: Forecaster) -> ModelSignature:
 
 
 def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return observations as rows with the columns that the served model reads.
+    """Return the example of a request: observations with the columns that the served model reads.
 
     A known or static covariate is filled with a typical value.
     """
@@ -109,7 +109,7 @@ def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def example_rows(forecaster: Forecaster) -> pl.DataFrame:
-    """Return five made-up rows, as the example for a forecaster without its training rows."""
+    """Return five made-up rows, as the example for a forecaster whose training rows are not known."""
     freq = forecaster.window_config.frequency
     at_us = freq.start_us(freq.window_of(_EXAMPLE_FROM_US) + np.arange(5))
     return pl.DataFrame(

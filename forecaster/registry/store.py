@@ -73,7 +73,7 @@ class Store:
         return None if self.database is None else self.database.parent / "mlartifacts"
 
     def exists(self) -> bool:
-        """Return whether there is a store to read from; True for every server."""
+        """Return whether the store can be read; False only for an SQLite file that is not a finished store."""
         return self.database is None or contents_of(self.database) == "store"
 
     def check_exists(self) -> None:
@@ -89,7 +89,7 @@ class Store:
             )
 
     def check(self) -> None:
-        """Check the store quickly, because MLflow would report an error late, in many lines or not at all.
+        """Check a file or a server, because MLflow would report an error late, in many lines or not at all.
 
         Raises:
             ModelError: an SQLite file cannot be created or written, or is not an MLflow store; or a server

@@ -19,7 +19,7 @@ _PROBE_TIMEOUT_S = 5.0
 
 
 def check_file(file: Path) -> None:
-    """Check that an SQLite file can be created or written, and that it is an MLflow store.
+    """Check that an SQLite file can be created or written, and that an existing file is an MLflow store.
 
     Raises:
         ModelError: the file cannot be used, or is not an MLflow store.
@@ -85,7 +85,7 @@ def contents_of(file: Path) -> Literal["nothing", "half", "other", "store"]:
                 filled = database.execute("select 1 from experiments limit 1").fetchone()
                 return "store" if filled else "half"
             return "half"
-    except sqlite3.Error:  # the file is locked or damaged: the error that MLflow raises gives the reason
+    except sqlite3.Error:  # a locked or damaged file counts as a store: MLflow's error gives the reason
         return "store"
 
 

@@ -61,7 +61,7 @@ class Promotion(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """The result of sending an unsent run to MLflow.
+    """The result of sending an unsent run or a saved forecaster to MLflow.
 
     Attributes:
         run_id: the run.

@@ -76,7 +76,7 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
-    """Return whether the batch must wait for earlier rows of its partition, or for unannounced partitions."""
+    """Return whether a batch must wait: for earlier rows of its partition, or for more partitions to follow."""
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 
@@ -85,7 +85,7 @@ def _apply_next(
     shard: Shard, batch: Batch, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply a batch that begins at or before the next offset of its partition."""
-    # First repair the late rows of earlier batches, so that a rerun repairs the same rows together.
+    # Repair older late rows before new ones are accepted, so that a rerun repairs the same rows together.
     for after, repaired in repair_windows(shard, models):
         shard = after
         yield after, repaired
@@ -103,7 +103,7 @@ def _apply_next(
                 after,
                 Output(batch.partition, output.start, forecasts, replaced=replaced_rows, shadow=shadow),
             )
-    # Yield ``done`` after the loop: inside the loop, the last block of windows is not known.
+    # Report the batch as done after the loop, because the loop does not know which block is the last.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 
@@ -113,7 +113,7 @@ def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Out
     Late and rejected rows go into the output.
     """
     next_offset = shard.offsets.get(batch.partition, 0)
-    if batch.stop < next_offset:  # the batch's rows and watermark were applied before
+    if batch.stop < next_offset:  # the batch was applied before: change nothing
         return shard, Output(batch.partition, next_offset)
     rows, rejected = batch.rows, batch.rejected
     if batch.start < next_offset:
@@ -155,7 +155,7 @@ def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Out
 
 
 def _repair_of(shard: Shard, models: Models) -> Repair | None:
-    """Return the limits of the late rows that the shard repairs; None if it repairs none."""
+    """Return the limits that decide which late rows the shard repairs; None if it repairs no rows."""
     if shard.history is None:
         return None
     copies = shard.history.copies
@@ -165,7 +165,7 @@ def _repair_of(shard: Shard, models: Models) -> Repair | None:
 def _with_closed_windows(
     shard: Shard, rows: pl.DataFrame, closed: pl.Series, models: Models
 ) -> tuple[Shard, pl.DataFrame, int]:
-    """Drop other versions of the rows' events, and record the rows that change closed windows.
+    """Mark the versions of events that no longer count, and record the rows that change closed windows.
 
     Args:
         shard: the shard.
@@ -213,7 +213,7 @@ def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Sha
 
 
 def _new_series(copy: Copy, ids: tuple[str, ...], models: Models) -> Copy:
-    """Return the states of new series to add to a copy of the shard's state."""
+    """Return the states of the new series ``ids``, to be added to ``copy``, a copy of the shard's state."""
     start = copy.through + 1
     shadow = None if models.shadow is None else models.shadow.new_series_state(ids, start)
     return Copy(copy.through, models.of_state(copy.state).new_series_state(ids, start), shadow)

@@ -23,11 +23,11 @@ from forecaster.time.aggregation import fill
 from forecaster.time.duplicates import NO_DUPLICATES
 from schemas import replaced
 
-# Slots of forgotten series slow down steps: they are freed if they are more than one in this many slots.
+# Slots of forgotten series slow down steps: they are freed if they are more than a tenth of all slots.
 _SLOTS_PER_FORGOTTEN = 10
 
 BLOCK_STEPS = 1 << 18
-"""A block has at most this many series-steps: its forecasts take about 150 MB."""
+"""The most series-steps in a block, whose forecasts then take about 150 MB."""
 
 ClosedBlock = tuple[Forecasts, pl.DataFrame, Forecasts | None]
 """Forecasts of a block of windows, rows of the block that other rows replaced, forecasts of the shadow."""
@@ -68,8 +68,8 @@ def close_windows(
             shard = replace(shard, history=shard.history.with_rows(pending[low:high]))
         low = high
         yield replace(shard, pending=pending[high:]), closed
-    # Also change the version of a shard in which no series is live.
-    # Otherwise the shards of a stopped job could have different versions.
+    # Change the model version of the state even if no window was closed, because no series is live.
+    # Otherwise the shards of a stopped job could have states of different model versions.
     # A change at a later window is not made yet, so that there is time to re-warm the state.
     changed = _with_version_of(shard, through, models)
     if every:
@@ -79,7 +79,7 @@ def close_windows(
 
 
 def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
-    """Return the shard with a state of the version that closes ``window``; re-warm the state if needed."""
+    """Return the shard, re-warmed for the version that closes ``window`` if the job changed its version."""
     forecaster = models.of_window(window)
     if shard.state.model_version == forecaster.version or not models.has_made(shard.state):
         return shard
@@ -87,7 +87,7 @@ def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
 
 
 def _with_copy(shard: Shard, window: int, every: int) -> Shard:
-    """Return the shard; if a copy of its state is due before ``window``, the history contains the copy."""
+    """Return the shard; if a copy of its state is due before ``window``, add the copy to its history."""
     if shard.history is None:
         return shard
     history = shard.history.with_copy(shard.state, shard.shadow, window, shard.closed_through, every)
@@ -104,7 +104,7 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
         return shard
     if history is None or not history.copies:
         is_forgotten = _is_forgotten(state, through, max_gap)
-    else:  # use the earliest copy: a late row may still show that a series was not silent
+    else:  # use the earliest copy of the state: late rows may still end the silence of a series
         is_forgotten = _is_forgotten(history.copies[0].state, history.copies[0].through, max_gap)
         is_forgotten[history.slots()] = False
     is_forgotten[shard.pending["slot"].to_numpy()] = False
@@ -125,7 +125,7 @@ def _is_forgotten(state: State, through: int, max_gap: int) -> Bools:
 
 
 def _next_window(shard: Shard, index: pl.Series, low: int) -> int | None:
-    """Return the next window to close, or None if there is none.
+    """Return the next window to close; None if no series is live and no row is pending.
 
     It is the window after the last closed one or, if no series is live, the next window with a row.
     """

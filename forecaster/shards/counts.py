@@ -103,7 +103,7 @@ class Counts:
         return Counts(quarantined=reasons, windows=max(self.windows, other.windows), scores=scores, **numbers)
 
     def __sub__(self, earlier: Counts) -> Counts:
-        """Return what was counted after ``earlier``, the counts of the same job at another time; no scores.
+        """Return the counts without those of ``earlier``, an earlier state of the same job; scores are left out.
 
         The number of pending rows may be below 0.
         """

@@ -27,7 +27,7 @@ forecasts of ``window`` to ``late_through``.
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
 
-# copies are taken at whole blocks, or at multiples of this many windows if blocks are longer
+# copies are taken at whole blocks, or at multiples of 32 windows if blocks are longer
 _MOST_ROUNDED = 32
 
 
@@ -65,7 +65,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class History:
-    """The recent past of a shard: copies of its state, and rows of windows closed after the first copy.
+    """The recent past of a shard: copies of its state, and rows of windows closed after the earliest copy.
 
     Attributes:
         copies: copies of the state, the earliest first; empty before the first window is closed.
@@ -86,13 +86,13 @@ class History:
         return replace(self, rows=(*self.rows, rows)) if len(rows) else self
 
     def without(self, rows: pl.DataFrame) -> History:
-        """Return this history without some of its rows, see `without`."""
+        """Return this history without those of its rows that are in ``rows``, see the function `without`."""
         return replace(self, rows=tuple(without(frame, rows) for frame in self.rows)) if len(rows) else self
 
     def with_copy(
         self, state: State, shadow: State | None, window: int, closed: int | None, every: int
     ) -> History:
-        """Return this history; add a copy of the state if a multiple of ``every`` follows the last copy.
+        """Return this history, with a copy of the state added if one is due before ``window``.
 
         When a copy is added, copies, rows and records that no repair can need any more are removed.
 
@@ -107,7 +107,7 @@ class History:
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:
             return self
-        # An earlier run with another ``every`` closed ``last`` without a copy: copy at the next multiple.
+        # The shard is past ``last``, after a run with another ``every``: copy at the next multiple of ``every``.
         if closed is not None and closed > last:
             return self
         before = last - every
@@ -140,7 +140,7 @@ class History:
         return History(tuple(copy.of(lambda state: state.take(kept)) for copy in self.copies), rows, late[0])
 
     def slots(self) -> Ints:
-        """Return the slots of all rows and records; a slot can occur several times."""
+        """Return the slots of all rows and of all records in ``late``; a slot can occur several times."""
         return np.concatenate([frame["slot"].to_numpy() for frame in (*self.rows, self.late)])
 
     def rows_of(self, slots: pl.Series, after: int) -> pl.DataFrame:
@@ -149,7 +149,7 @@ class History:
         return pl.concat([frame.filter(is_own) for frame in (_NO_ROWS, *self.rows)], how="diagonal")
 
     def revisions(self, windows: Ints, slots: Ints) -> Ints | None:
-        """Return the revisions of forecasts, ``[T, n]``; None if all are 0.
+        """Return the revision of each forecast, ``[T, n]`` for T windows and n series; None if all are 0.
 
         The revision of a forecast is the number of late rows that change it.
 
@@ -179,7 +179,10 @@ class History:
 
 
 def without(frame: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of a frame that are not among ``rows``, by slot, event, partition and offset."""
+    """Return the rows of a frame that are not in ``rows``; return a frame without event ids unchanged.
+
+    Slot, event, partition and offset identify a row.
+    """
     place = ["slot", "event_id", "partition", "offset"]
     if not len(rows) or "event_id" not in frame.columns:
         return frame
@@ -187,7 +190,7 @@ def without(frame: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def can_join(histories: Sequence[History]) -> bool:
-    """Return whether the histories have copies after the same windows, under the same model versions."""
+    """Return whether all histories have copies of states after the same windows, by the same model versions."""
     layouts = {tuple((copy.through, copy.state.model_version) for copy in one.copies) for one in histories}
     return len(layouts) == 1
 

@@ -68,7 +68,7 @@ def split_late_rows(
     freq: Frequency,
     repair: Repair | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split rows into rows to use, with a column ``window``, and late rows.
+    """Split rows into rows to use, with a column ``window``, and late rows that are not used.
 
     With ``repair``, late rows that are to be repaired are used. The column `CLOSED` is added to the rows if
     there are any such rows, or if the rows have event ids.
