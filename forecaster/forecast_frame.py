@@ -95,7 +95,7 @@ def train_and_forecast(
     online: OnlineConfig | None = None,
     tables: Tables | None = None,
 ) -> FleetForecast:
-    """Train a forecaster on all windows, and forecast each series after its last value.
+    """Train a forecaster on ``windows``, and forecast each series after its last value.
 
     The arguments are as in `forecaster.training.train.train`. The backtest scores the weights from before
     the refit, which have not seen the windows of the backtest.
@@ -123,7 +123,12 @@ def forecast_with(model: Forecaster, windows: Windows) -> FleetForecast:
 
 
 def select(forecasts: pl.DataFrame, horizon: int, quantiles: Sequence[float]) -> pl.DataFrame:
-    """Select the horizons up to ``horizon``, the median and the levels ``quantiles`` from flat forecasts.
+    """Select the rows up to ``horizon``, and the columns of the median and of ``quantiles``.
+
+    Args:
+        forecasts: the result of `forecaster.forecasts.flat`.
+        horizon: the largest horizon to return.
+        quantiles: the levels to return beside the median.
 
     Raises:
         ConfigError: the forecasts do not reach the horizon, or lack a level.
@@ -142,11 +147,12 @@ def select(forecasts: pl.DataFrame, horizon: int, quantiles: Sequence[float]) ->
 
 
 def _step(model: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Step a new state through all windows, and score the forecasts that are issued from row ``first`` on.
+    """Step a new state through all windows; return the last forecasts, and the scores of late forecasts.
 
     Returns:
         The flat forecasts that follow the last value of each series; and the scores of the forecasts that are
-        issued from row ``first`` on, which are empty if none of them has an actual.
+        issued at the ends of the windows ``first`` and later, counted from 0. The scores are empty if none of
+        these forecasts has an actual, or if ``first`` is 0.
     """
     last, scored, last_window = [], [], _windows_of_last_values(windows)
     for start, forecasts in step_in_blocks(model, windows, first):

@@ -20,7 +20,7 @@ from schemas.forecasts import quantile_column
 
 @dataclass(frozen=True)
 class Forecasts:
-    """The forecasts that were issued as each of ``T`` windows closed.
+    """The forecasts of S series that were issued at the ends of T windows.
 
     Attributes:
         model_version: version of the weights.
@@ -70,7 +70,7 @@ class Forecasts:
         return int(self.issued.sum())
 
     def frame(self) -> pl.DataFrame:
-        """Return the issued forecasts by window and series, with nested horizons (``schemas.forecasts``)."""
+        """Return one row for each issued forecast, with its horizons as a list (``schemas.forecasts``)."""
         horizon = self.values.shape[-1]
         at, which = np.nonzero(self.issued)
         rows = len(at)
@@ -97,7 +97,7 @@ class Forecasts:
 
     @staticmethod
     def join(parts: Sequence[Forecasts]) -> Forecasts:
-        """Join blocks of consecutive windows of the same series.
+        """Join the forecasts of successive blocks of windows, for the same series.
 
         The result has no ``network``, ``members`` or ``scores``, which are optional.
 
@@ -129,7 +129,7 @@ class Forecasts:
         return np.zeros(self.issued.shape, np.int64) if self.revision is None else self.revision
 
     def _anomalies(self, at: Ints, which: Ints) -> tuple[pl.Series, pl.Series]:
-        """Return ``p_value`` and ``alarm`` for each pair of window row ``at[i]`` and series ``which[i]``."""
+        """Return ``p_value`` and ``alarm`` for the windows ``at`` and the series ``which``, pair by pair."""
         if self.anomaly is None:
             return (
                 pl.Series("p_value", [None], pl.Float64).new_from_index(0, len(at)),

@@ -73,9 +73,9 @@ class Forecaster:
         network = self.network_config
         parts: dict[str, object] = {
             "format": FORMAT,
-            # Leave out newer settings if they are not used: they would change the version of older models.
+            # Omit ``decoder``, a newer setting, if it is not used: it would change the version of older models.
             "network": network.model_dump(exclude=None if network.decoder else {"decoder"}),
-            # leave out ``repair``: it is a setting of the job, and must not change the version
+            # omit ``repair``, a setting of the job, which must not change the version of the model
             "windows": self.window_config.model_dump(exclude={"repair"}),
             "online": self.online_config.model_dump(),
         }

@@ -82,7 +82,7 @@ class ServedForecaster:
 
 
 def with_tables(forecaster: Forecaster, history: History) -> Forecaster:
-    """Return the forecaster with the covariates of a history."""
+    """Return the forecaster with the known and static covariates of a history as its covariate tables."""
     features = forecaster.covariates.features
     if not (features.known or features.static):
         return forecaster

@@ -29,7 +29,7 @@ __all__ = ["FORMAT_VERSION", "Arrays", "Floats", "Ints", "State", "live"]
 FORMAT_VERSION = "2"
 _FORMAT_KEY = b"statecast.state.format"
 _LAYOUT_KEY = b"statecast.state.layout"
-_GROWTH = 4  # an array that grows gets room for a further 1 / _GROWTH of its series
+_GROWTH = 4  # an array that grows gets room for a quarter more series
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class State:
         return self._with(self.series_ids, self.clock.copy(), self.silent.copy(), parts)
 
     def take(self, index: Ints) -> State:
-        """Return a copy of the series at ``index`` ``[n]``, in that order."""
+        """Return a copy of the states of the series at ``index``, ``[n]``, in that order."""
         ids = tuple(self.series_ids[i] for i in index)
         return self._with(ids, self.clock[index], self.silent[index], taken(self.parts, index))
 
@@ -250,7 +250,7 @@ def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arra
     """Copy the arrays of ``new`` into the arrays of ``parts``, at the series ``index``."""
     for name, own in parts.items():
         for f, array in own.items():
-            # If ``new`` is a view of this array, a step has written into it, and there is nothing to copy.
+            # If the new array is a view of this array, a step has written into it: there is nothing to copy.
             if not isinstance(index, slice) or not _same_memory(array[index], new[name][f]):
                 array[index] = new[name][f]
 
@@ -272,7 +272,7 @@ def match_layout(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> Non
 
 
 def _with_room(array: NDArray[Any], series: int) -> NDArray[Any]:
-    """Return an array of ``series`` rows that begins with ``array`` and has its memory layout."""
+    """Return an array with room for ``series`` series; it begins with ``array``, and has its memory layout."""
     order = np.argsort([-stride for stride in array.strides], kind="stable")
     shape = np.array((series, *array.shape[1:]))
     memory = np.empty(shape[order], array.dtype).transpose(np.argsort(order))

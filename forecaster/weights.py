@@ -28,7 +28,7 @@ def version_of(cell: str, config: str, network: torch.nn.Module) -> str:
 
 
 def to_blob(config: str, network: torch.nn.Module, more: Mapping[str, torch.Tensor] | None = None) -> bytes:
-    """Return the settings (JSON), the weights and ``more`` tensors as one safetensors blob."""
+    """Return the settings (JSON), the weights and further tensors, ``more``, as one safetensors blob."""
     weights = {name: weight.contiguous() for name, weight in network.state_dict().items()}
     return save(weights | dict(more or {}), {_CONFIG: config})
 
@@ -53,7 +53,7 @@ def weights_of_blob(data: bytes) -> dict[str, torch.Tensor]:
 
 
 def read(path: Path, unpacked: Callable[[bytes], Model]) -> Model:
-    """Read a file, and return the model that ``unpacked`` makes of its bytes.
+    """Read a file, and return the model to which the function ``unpacked`` converts its bytes.
 
     Args:
         path: the file.

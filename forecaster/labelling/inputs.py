@@ -16,9 +16,9 @@ from forecaster.time.frequency import Frequency
 
 LEVEL_FREE = NetworkConfig(lags=(1, 2, 3, 6, 12, 18, 21, 22, 23, 24), ring=24, linear=False)
 """Settings of level-free inputs: the inputs of the forecasting network, with lags and calendar."""
-_STEP = Frequency(1)  # windows of one second have no season, so the inputs have none
-_CLIP = 10.0  # standardised values are clipped to this many standard deviations
-# a channel is constant if its standard deviation is at most this share of its mean, or of 1
+_STEP = Frequency(1)  # inputs for windows of one second have no season
+_CLIP = 10.0  # standardised values are clipped at 10 standard deviations from the mean
+# a channel is constant if its standard deviation is at most 1e-12 of the larger of |mean| and 1
 _TINY = 1e-12
 
 
@@ -28,7 +28,7 @@ def count(scaling: Scaling, channels: int, config: NetworkConfig) -> int:
 
 
 def mean_and_std(values: Floats) -> tuple[Floats, Floats]:
-    """Return mean and standard deviation ``[C]`` of each channel of values ``[N, C]``.
+    """Return mean and standard deviation of each of the C channels, over N values ``[N, C]``.
 
     They are 0 and 1 if there is no value; the standard deviation of a constant channel is 1.
     """
@@ -41,7 +41,7 @@ def mean_and_std(values: Floats) -> tuple[Floats, Floats]:
 
 
 def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
-    """Standardise values by a mean and a standard deviation, and append a flag for each value that exists.
+    """Standardise values by a mean and a standard deviation, and append flags: 1 where a value exists.
 
     Returns:
         ``[T, S, 2 C]`` float32: the C values, 0 where missing, then C flags, 1 for a value and 0 for none.
@@ -66,14 +66,14 @@ def scaled_by_sequence(values: Floats) -> Floats32:
 
 
 def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
-    """Return the state of level-free inputs of ``S x C`` columns before their first step."""
+    """Return the state of level-free inputs before the first step; each series has a column per channel."""
     return {part.name: part.init(columns) for part in input_components(config, _STEP)}
 
 
 def level_free(
     parts: dict[str, Arrays], values: Floats, start: Ints, freq_s: int, config: NetworkConfig
 ) -> tuple[dict[str, Arrays], Floats32]:
-    """Return the state after ``T`` steps, and the level-free inputs of these steps: ``[T, S, F]``.
+    """Return the state after the steps of ``values``, and the level-free inputs ``[T, S, F]`` of these steps.
 
     The given state must not be used again, as it may share memory with the returned one.
 

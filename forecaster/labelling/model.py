@@ -26,7 +26,7 @@ from forecaster.weights import config_of_blob, read, to_blob, version_of, weight
 from schemas.errors import DataError, ModelError
 
 FILE_NAME = "labeller.safetensors"
-# inputs are computed for at most this many steps at a time, to bound the memory for a long history
+# inputs are computed for at most 512 steps at a time, to bound the memory for a long history
 _BLOCK = 512
 
 
@@ -95,7 +95,7 @@ class Labeller:
         object.__setattr__(self, "version", version)
 
     def probabilities(self, sequences: Sequences) -> Floats32:
-        """Return the probabilities of the classes: ``[S, K]`` for sequences, ``[T, S, K]`` for steps.
+        """Return the probability of each of K classes: ``[S, K]`` for sequences, ``[T, S, K]`` for steps.
 
         The probabilities of a sequence do not depend on other sequences, and the probabilities of a step do
         not depend on later steps. They are NaN after the end of a sequence.
@@ -122,7 +122,10 @@ class Labeller:
         return probabilities
 
     def sequence_inputs(self, values: Floats) -> Floats32:
-        """Return the inputs ``[T, S, F]`` of sequences ``[T, S, C]`` (scaling ``train`` or ``series``)."""
+        """Return the network's inputs for the values of sequences, with the scaling ``train`` or ``series``.
+
+        ``values`` is ``[T, S, C]``, and the inputs are ``[T, S, F]``.
+        """
         if self.task.scaling == "series":
             return inputs.scaled_by_sequence(values)
         return inputs.scaled(values, np.array(self.task.mean), np.array(self.task.std))
@@ -140,7 +143,9 @@ class Labeller:
         return LabelState(start.copy(), parts)
 
     def step(self, state: LabelState, values: Floats) -> tuple[LabelState, Floats32]:
-        """Step through values ``[T, S, C]``; return the new state, and class probabilities ``[T, S, K]``.
+        """Step through the values of all channels; return the new state, and the class probabilities.
+
+        ``values`` is ``[T, S, C]``, and the probabilities are ``[T, S, K]``.
 
         One call with T steps returns the same as T calls with one step. The given state must not be used
         again.
@@ -157,7 +162,7 @@ class Labeller:
         return replace(state, next_window=state.next_window + len(values), parts=parts), probabilities
 
     def step_inputs(self, state: LabelState, values: Floats) -> tuple[Floats32, dict[str, Arrays]]:
-        """Return inputs ``[T, S, F]`` of the next steps, and the state of the inputs after them."""
+        """Return the network's inputs ``[T, S, F]`` for the next steps, and the new state of the inputs."""
         if self.task.scaling != "running":
             return self.sequence_inputs(values), {}
         before = {name: part for name, part in state.parts.items() if name != "network"}
@@ -167,7 +172,10 @@ class Labeller:
         return x, parts
 
     def alarm(self, probabilities: Floats32) -> Floats32:
-        """Return the probability ``[...]`` of an anomaly, from the class probabilities ``[..., K]``."""
+        """Return the probability of an anomaly: 1 less the probability of the ordinary class.
+
+        ``probabilities`` is ``[..., K]``, for K classes.
+        """
         return np.asarray(1.0 - probabilities[..., self.task.background], np.float32)
 
     def to_bytes(self) -> bytes:
@@ -224,6 +232,6 @@ def untrained(config: LabelConfig, task: Task) -> LabelNetwork:
 
 
 def _as_arrays(carried: Carried) -> Arrays:
-    """Return tensors ``[L, S, H]`` as arrays ``[S, L, H]``, by name."""
+    """Return the state of the layers ``[L, S, H]`` by name, in arrays with the series first, ``[S, L, H]``."""
     names = ("hidden", "cell")[: len(carried)]
     return {name: part.numpy().swapaxes(0, 1) for name, part in zip(names, carried, strict=True)}

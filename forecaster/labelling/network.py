@@ -35,7 +35,9 @@ class LabelNetwork(nn.Module):
         return tuple(torch.zeros(self.config.layers, series, self.config.hidden) for _ in range(parts))
 
     def per_step(self, x: Tensor, carried: Carried) -> tuple[Tensor, Carried]:
-        """Return logits ``[T, S, K]`` of inputs ``[T, S, F]``, and the state after them.
+        """Return the logits of the classes at every step of the inputs, and the state after them.
+
+        The inputs are ``[T, S, F]``, and the logits ``[T, S, K]``.
 
         The logits of a step depend on the step and on earlier steps only.
         """
@@ -44,16 +46,16 @@ class LabelNetwork(nn.Module):
         return self.head(self.dropout(out)), after if isinstance(after, tuple) else (after,)
 
     def per_sequence(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return logits ``[S, K]`` of inputs ``[T, S, F]``; inputs after a sequence's length are ignored.
+        """Return the logits ``[S, K]`` of the K classes of each sequence, from its inputs up to its length.
 
         Args:
-            x: inputs.
+            x: inputs ``[T, S, F]``.
             lengths: ``[S]``, number of steps of each sequence.
         """
         packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
         hidden, _ = pad_packed_sequence(self.recurrent(packed)[0])
         if self.config.pooling == "mean":
-            # The output is 0 in the padding, so the sum is over real steps only.
+            # Hidden states are 0 in the padding, so their sum is over real steps only.
             pooled = hidden.sum(dim=0) / lengths[:, None]
         else:
             pooled = hidden[lengths - 1, torch.arange(len(lengths))]
@@ -77,7 +79,7 @@ def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor:
 
 
 def label_loss(logits: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the summed weighted cross entropy, and the sum of weights by which to divide it.
+    """Return the weighted cross entropy summed over the labels, and the sum of the labels' weights.
 
     Args:
         logits: ``[..., K]``.

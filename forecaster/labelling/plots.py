@@ -16,7 +16,7 @@ from forecaster.reports.plot_style import FONT, INK, MUTED, PALETTE, PAPER, draw
 from forecaster.reports.plot_text import plain
 
 _BLUES = LinearSegmentedColormap.from_list("blues", [PAPER, PALETTE[0]])
-# with more classes than this, cells have no counts, because they would be too small to read
+# with more than 16 classes, cells show no counts, because they would be too small to read
 _MOST_CLASSES_WITH_COUNTS = 16
 
 

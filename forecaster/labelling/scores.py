@@ -111,7 +111,7 @@ def alarm_scores(anomalous: Bools, score: Floats32, f1_threshold: float) -> dict
 
 
 class Events(NamedTuple):
-    """Anomalies ``[E]``: consecutive steps of one series with the same label.
+    """E anomalies: each consists of consecutive steps of one series with the same label.
 
     Attributes:
         label: the label of each anomaly.

@@ -26,7 +26,7 @@ _LARGEST_BYTES = 8 << 30
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences with the same channels and different lengths, each beginning in row 0.
+    """Sequences with the same channels and different lengths; row 0 of the arrays is the first step of each.
 
     Attributes:
         series_ids: one per sequence.
@@ -74,7 +74,7 @@ class Sequences:
 
 @dataclass(frozen=True)
 class GatheredSequences:
-    """Sequences that were built from rows, and the part that the rows assign to each sequence.
+    """Sequences built from rows, and the part (training, validation or test) that the rows assign to each.
 
     Attributes:
         sequences: the sequences.
@@ -161,7 +161,7 @@ def _dense(
     if is_per_step:
         labels[row, column] = codes
     else:
-        # Take the largest label code of a sequence's rows, because a missing label has the smallest code.
+        # Take the largest code: the known labels of a sequence are equal, and a missing label has code -1.
         np.maximum.at(labels, column, codes)
     start = np.zeros(len(ids), np.int64)
     if is_per_step:
@@ -170,7 +170,7 @@ def _dense(
 
 
 def _splits(coded: pl.DataFrame) -> Ints | None:
-    """Return the code of each series' part in the column ``split``, ``[S]``; None if the column is empty.
+    """Return the part of each series, from the column ``split``, as codes ``[S]``; None if it is empty.
 
     Raises:
         DataError: a series has two parts, or only some series have one.
@@ -192,7 +192,7 @@ def _splits(coded: pl.DataFrame) -> Ints | None:
 
 
 def _most_frequent_s(coded: pl.DataFrame) -> int:
-    """Return the most frequent time between successive rows of a series, in whole seconds."""
+    """Return the most frequent time of 1 s or more between successive rows of a series, in whole seconds."""
     apart = coded.select(pl.col("us").diff().over("series_id")).to_series()
     counts = apart.filter(apart >= MICROSECONDS).value_counts(sort=True)
     if counts.is_empty():

@@ -128,7 +128,7 @@ def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Int
 
 
 def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
-    """Return the task, with the scaling learned from the training part.
+    """Return the task, with the scaling and the ordinary class learned from the training part.
 
     Raises:
         ConfigError: the scaling does not suit the labels.
@@ -190,7 +190,7 @@ class _SegmentBatches:
         self._config = labeller.config
 
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield logits and labels of the segments up to the end of a part.
+        """Yield logits and labels up to the end of a part, one segment of a few series at a time.
 
         Labels of other parts are ``UNKNOWN``; segments without a label of the part are not yielded.
         """

@@ -88,7 +88,7 @@ class Registry:
 
     @property
     def exists(self) -> bool:
-        """Whether the store of runs has been created; True for every store but SQLite."""
+        """Whether the store of runs has been created; always True if it is not an SQLite file."""
         return self._connection.runs.exists()
 
     @contextmanager

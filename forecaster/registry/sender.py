@@ -210,7 +210,7 @@ class Sender:
             client.create_registered_model(name)
         if not run.get("version"):
             logged = client.get_logged_model(run["model_id"])
-            # Use models:/ID only if one server has runs and models: else MLflow looks for the ID in another store.
+            # Use models:/ID only if one server has both stores: else MLflow looks for the ID elsewhere.
             remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
             source = f"models:/{logged.model_id}" if remote else logged.artifact_location
             linked = tags | {MODEL_TAG: run["model_id"]}
@@ -251,7 +251,7 @@ class Sender:
             self.version = moved.version
 
     def _send_description(self, entry: Entry) -> None:
-        """Set the description of the registered version, which also names the champion that it can replace."""
+        """Set the description of the registered version; it also names the champion that it can replace."""
         client, version = self._connection.client(), self._outbox.run.get("version")
         if not version:
             return

@@ -73,7 +73,7 @@ class Store:
         return None if self.database is None else self.database.parent / "mlartifacts"
 
     def exists(self) -> bool:
-        """Return whether the store can be read; False only for an SQLite file that is not a finished store."""
+        """Return whether the store exists; False only for an SQLite file that is not a finished store."""
         return self.database is None or contents_of(self.database) == "store"
 
     def check_exists(self) -> None:

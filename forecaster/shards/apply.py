@@ -76,7 +76,7 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
-    """Return whether a batch must wait: for earlier rows of its partition, or for more partitions to follow."""
+    """Return whether a batch must wait for earlier rows of its partition, or for missing partitions."""
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 

@@ -103,7 +103,7 @@ class Counts:
         return Counts(quarantined=reasons, windows=max(self.windows, other.windows), scores=scores, **numbers)
 
     def __sub__(self, earlier: Counts) -> Counts:
-        """Return the counts without those of ``earlier``, an earlier state of the same job; scores are left out.
+        """Return these counts less the counts ``earlier`` of the same job; the scores are left out.
 
         The number of pending rows may be below 0.
         """

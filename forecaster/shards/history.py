@@ -107,7 +107,7 @@ class History:
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:
             return self
-        # The shard is past ``last``, after a run with another ``every``: copy at the next multiple of ``every``.
+        # A run with another ``every`` closed windows after ``last``: copy at the next multiple.
         if closed is not None and closed > last:
             return self
         before = last - every
@@ -190,7 +190,7 @@ def without(frame: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def can_join(histories: Sequence[History]) -> bool:
-    """Return whether all histories have copies of states after the same windows, by the same model versions."""
+    """Return whether all histories have state copies after the same windows, by the same model versions."""
     layouts = {tuple((copy.through, copy.state.model_version) for copy in one.copies) for one in histories}
     return len(layouts) == 1
 

@@ -33,7 +33,7 @@ from forecaster.time.aggregation import fill
 from forecaster.time.duplicates import NO_DUPLICATES, has_dropped
 from schemas import replaced
 
-_WINDOWS_PER_STEP = 32  # in a repair, one network call steps at most this many windows
+_WINDOWS_PER_STEP = 32  # most windows in one network call of a repair
 
 
 def with_history(shard: Shard, repair: int) -> Shard:
@@ -78,14 +78,14 @@ def _next_slots(shard: Shard) -> pl.Series | None:
 
 
 def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair the closed windows of some series; yield the shard with one output for each model version."""
+    """Repair the closed windows of some series; yield the shard with revised forecasts of each version."""
     history, closed = shard.history, shard.closed_through
     assert history is not None
     assert closed is not None
     is_due = _is_due(shard) & shard.pending["slot"].is_in(slots.implode())
     due, index = shard.pending.filter(is_due), slots.to_numpy().astype(np.int64)
     first_due = due.group_by("slot").agg(pl.col("window").min()).sort("slot")["window"].to_numpy()
-    # Start at the last copy before the first late row, and correct the copies after it.
+    # Start at the last copy of the state before the first late row, and correct the copies after it.
     at = max(i for i, copy in enumerate(history.copies) if copy.through < first_due.min())
     before = history.rows_of(slots, after=history.copies[at].through)
     dropped = due.filter(pl.col("dropped_at").is_not_null()) if has_dropped(due) else due.clear()
@@ -94,8 +94,8 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     copies = list(history.copies[: at + 1])
     for copy in history.copies[at + 1 :]:
         replay.run(copy.through)
-        # Leave out a copy of another model version.
-        # The versions differ only if the model changed while no series was live.
+        # Remove a copy of the state that another model version made, because it cannot be corrected.
+        # A copy has another version than the replay only if the model changed while no series was live.
         if copy.state.model_version == replay.shard.state.model_version:
             _write_states(copy.state, copy.shadow, index, replay.shard)
             copies.append(copy)
@@ -120,7 +120,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
 
 
 def _first_place(due: pl.DataFrame) -> tuple[str, int]:
-    """Return partition and offset of the first row that caused the repair of the rows ``due``.
+    """Return the smallest partition and offset of the rows that caused the repair of the rows ``due``.
 
     The cause of a repair with a row that was dropped is the row at which it was dropped, which is later.
     """
@@ -193,7 +193,7 @@ def _planning_state(state: State, index: Ints) -> State:
 def _added_counts(
     planning: State, rows: pl.DataFrame, replay: _Replay, models: Models
 ) -> tuple[Counts, pl.DataFrame]:
-    """Return the counts that a repair adds to the shard, and the rows that were replaced before the repair.
+    """Return the counts that a repair adds to the shard, and the rows that were replaced even without it.
 
     The added counts are the counts of the replay less the counts of the same windows without the late rows.
     The latter need only a plan of the active periods of the series. Scores and the number of windows stay as
@@ -233,7 +233,7 @@ def _added_counts(
 
 
 def _without_rows(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    """Return the replaced rows that are not among ``others``; a row may occur several times in both."""
+    """Return ``rows`` without ``others``; each row of ``others`` removes one equal row."""
     if not len(rows) or not len(others):
         return rows
     key = [name for name in ("series_id", "timestamp", "event_id", "value") if name in rows.columns]

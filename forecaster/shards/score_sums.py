@@ -17,7 +17,7 @@ PARTS: Final = 1_000_000
 
 
 class ScoreSums(NamedTuple):
-    """Sums over the scored forecasts of one model version at one horizon.
+    """Numbers and summed errors of the scored forecasts of one model version at one horizon.
 
     The *unit* of a series is its usual change from season to season, as its state tracks it. So the mean
     absolute error in units is the MASE of Hyndman & Koehler 2006 ("Another look at measures of forecast
@@ -40,11 +40,11 @@ class ScoreSums(NamedTuple):
     inside: int = 0
 
     def plus(self, other: ScoreSums) -> ScoreSums:
-        """Return the sums over the forecasts of this object and of ``other``."""
+        """Return these sums plus the sums of ``other``."""
         return ScoreSums(*(a + b for a, b in zip(self, other, strict=True)))
 
     def minus(self, other: ScoreSums) -> ScoreSums:
-        """Return the sums without the forecasts of ``other``."""
+        """Return these sums less the sums of ``other``."""
         return ScoreSums(*(a - b for a, b in zip(self, other, strict=True)))
 
     @property
@@ -71,7 +71,7 @@ class ScoreSums(NamedTuple):
         return self.inside / self.intervals if self.intervals else None
 
     def measures(self) -> dict[str, float]:
-        """Return the known measures by name: ``mase``, ``bias``, ``pinball`` and ``coverage``."""
+        """Return ``mase``, ``bias``, ``pinball`` and ``coverage``; a measure without forecasts is absent."""
         named = {
             "mase": self.mase,
             "bias": self.bias,
@@ -86,7 +86,7 @@ Scores = Mapping[str, Mapping[int, ScoreSums]]
 
 
 def add_scores(one: Scores, other: Scores) -> Scores:
-    """Return the sums over the forecasts of ``one`` and ``other``."""
+    """Return the sums of ``one`` plus the sums of ``other``, by model version and horizon."""
     if not other:
         return one
     added = {version: dict(by_horizon) for version, by_horizon in one.items()}
@@ -98,9 +98,9 @@ def add_scores(one: Scores, other: Scores) -> Scores:
 
 
 def scores_since(now: Scores, before: Scores) -> Scores:
-    """Return the sums over the forecasts that were scored since the sums ``before``.
+    """Return the sums ``now`` less the earlier sums ``before``, by model version and horizon.
 
-    A version and a horizon of which no forecast was scored since then are absent.
+    A version and a horizon of which no forecast was scored in between are absent.
     """
     found: dict[str, dict[int, ScoreSums]] = {}
     for version, by_horizon in now.items():
@@ -131,5 +131,8 @@ def scores_of(forecasts: Forecasts) -> Scores:
 
 
 def _sum(part: np.ndarray) -> np.ndarray:
-    """Return the sums of ``[T, S, K]`` by horizon, ``[K]`` int64, in millionths of a unit."""
+    """Return the sum over windows and series at each scored horizon, in millionths of a unit.
+
+    ``part`` is ``[T, S, K]``, and the sums are ``[K]`` int64.
+    """
     return np.asarray(np.rint(part * PARTS).astype(np.int64).sum(axis=(0, 1)))

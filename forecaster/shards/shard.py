@@ -125,15 +125,15 @@ class Shard:
         )
 
     def copy(self) -> Shard:
-        """Return this shard with copies of the arrays of its state and of its shadow."""
+        """Return this shard with copies of the arrays of its state, its shadow and its history."""
         shadow = None if self.shadow is None else self.shadow.copy()
         history = None if self.history is None else self.history.copy()
         return replace(self, state=self.state.copy(), shadow=shadow, history=history)
 
     def with_shadow(self, forecaster: Forecaster | None) -> Shard:
-        """Return this shard with a re-warmed state for another shadow, or without a shadow.
+        """Return this shard with a state for the shadow ``forecaster``, or without a shadow for None.
 
-        A shadow of the same version keeps its state. A change removes the history, which has states of the
+        A new shadow is re-warmed; one of the same version keeps its state. A change removes the history, which has states of the
         earlier shadow.
         """
         if forecaster is None:
@@ -156,7 +156,7 @@ def slots_of(state: State) -> pl.DataFrame:
 
 
 def optional_pending_columns(columns: Iterable[str]) -> list[str]:
-    """Return the optional columns of pending rows, after `PENDING`.
+    """Return those of ``columns`` that pending rows may have in addition to `PENDING`, in their order.
 
     They are ``event_id``, covariates, `ORIGIN` and `DROPPED`.
     """

@@ -1,4 +1,4 @@
-"""Assign series to shards, split batches by shard, and change the number of shards of a table."""
+"""Assign series to shards, split batches by shard, and change the number of shards of a state table."""
 
 from __future__ import annotations
 
@@ -194,9 +194,10 @@ def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
 
 
 def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
-    """Return the pending rows in the same order, with offsets below 0: `_LOWERED` is subtracted from each.
+    """Return the pending rows with new offsets below 0, which keep the order of the rows.
 
-    Rows that are below 0 already are from an even older log: only their order among themselves is kept.
+    `_LOWERED` is subtracted from an offset of at least 0. Rows whose offsets are below 0 already are from an
+    even older log: only their order among themselves is kept.
     """
     rank = pl.struct("offset", PARTITION).rank("dense").cast(pl.Int64)
     is_older = pl.col("offset") < 0
@@ -207,7 +208,7 @@ def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
 
 
 def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
-    """Undo `_before_offset_0` for rows of partitions that the new log continues at a later offset."""
+    """Give pending rows their old offsets back, if the new log continues their partition after them."""
     if not begins or not len(pending):
         return pending
     own = pl.col("offset") + _LOWERED
@@ -229,7 +230,7 @@ def _with_slots(rows: pl.DataFrame, slots: pl.DataFrame) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class _HistoryById:
-    """The histories of all shards of a table.
+    """The histories of all shards of a state table, with their rows by series id.
 
     Attributes:
         histories: history of each shard.

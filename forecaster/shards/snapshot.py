@@ -35,7 +35,7 @@ from schemas.errors import ModelError
 _KEY: Final = b"statecast.shard"
 _LAYOUT: Final = b"statecast.state.layout"
 _CHECKSUM: Final = b"statecast.crc32"
-_PENDING, _CLOSED, _LATE = "pending", "closed", "late"  # These columns hold lists of rows.
+_PENDING, _CLOSED, _LATE = "pending", "closed", "late"  # names of the columns that hold lists of rows
 _SHADOW: Final = "shadow:"
 """Prefix of the columns and the metadata of the shadow's state."""
 
@@ -126,7 +126,7 @@ def _lists(rows: pl.DataFrame, series: int) -> pa.ListArray:
 
 
 def _checksum(metadata: Mapping[bytes, bytes]) -> bytes:
-    """Return the checksum of a table's metadata."""
+    """Return the checksum of a shard's metadata: its fields, and the layout of its state."""
     return f"{zlib.crc32(metadata[_KEY], zlib.crc32(metadata[_LAYOUT])):08x}".encode()
 
 

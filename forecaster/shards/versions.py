@@ -25,7 +25,7 @@ _CLOSED, _PENDING, _NEW = 0, 1, 2  # where a version is: in a closed window, pen
 
 
 def drop_versions(shard: Shard, rows: pl.DataFrame, repair: int, keep: Keep) -> tuple[Shard, pl.DataFrame]:
-    """Set the columns `DROPPED` of the versions of events that do not count.
+    """Mark the versions of events that do not count, by setting their columns `DROPPED`.
 
     A row of a closed window that no longer counts is added to the pending rows, from which
     `forecaster.shards.repair` takes it.
@@ -63,7 +63,7 @@ def _numbered(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the new rows and the earlier versions of their events, with ``kind``, in log order."""
+    """Return the new rows and the earlier versions of their events, with ``kind``, by event in log order."""
     events = rows.filter(pl.col("event_id").is_not_null())
     history = () if shard.history is None else shard.history.rows
     closed = pl.concat(history, how="diagonal") if history else shard.pending.clear()
@@ -72,15 +72,15 @@ def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
         if "event_id" in frame.columns:
             own = _numbered(frame).with_columns(kind=pl.lit(kind), is_new=False)
             own = own.join(events.select(_EVENT).unique(), on=_EVENT, how="semi")
-            # Rows of an earlier job have offsets below 0, and are before the rows of every partition.
+            # Include rows of an earlier job (offsets below 0): they come before the rows of every partition.
             parts.append(own.filter((pl.col("partition") == rows["partition"][0]) | (pl.col("offset") < 0)))
     return pl.concat(parts, how="diagonal").sort(*_EVENT, "is_new", "offset", maintain_order=True)
 
 
 def _judged(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
-    """Return the versions that no longer count, with `DROPPED`, and ``by_number`` for ``keep="last"``.
+    """Return the versions that do not count, with the columns `DROPPED` and ``by_number``.
 
-    ``by_number`` is the number of the new row that replaces the version.
+    ``by_number`` is the number of the row that counts instead; with ``keep="last"``, it is a new row.
     """
     counted = versions["dropped_at"].is_null() if "dropped_at" in versions.columns else pl.lit(True)
     versions = versions.with_columns(at=pl.int_range(pl.len(), dtype=pl.Int64), counted=counted)
@@ -101,7 +101,7 @@ def _judged(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
     )
     found = versions.filter(drops).drop(*DROPPED, strict=False).join(other, on="by", how="left")
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"by_{name}")) for name in content)
-    place = "by_" if keep == "last" else ""  # the later one of the two rows
+    place = "by_" if keep == "last" else ""  # a version is dropped at the later of the two rows
     return found.with_columns(
         dropped_in=f"{place}partition",
         dropped_at=f"{place}offset",
@@ -110,7 +110,7 @@ def _judged(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
 
 
 def _marked(rows: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
-    """Return numbered rows, without their numbers, with the columns `DROPPED` of those among ``dropped``."""
+    """Return rows without their numbers; rows with a number in ``dropped`` get its columns `DROPPED`."""
     if not len(dropped):
         return rows.drop("number")
     new = dropped.select("number", pl.col(*DROPPED).name.suffix(" new"))
