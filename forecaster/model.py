@@ -73,7 +73,7 @@ class Forecaster:
         network = self.network_config
         parts: dict[str, object] = {
             "format": FORMAT,
-            # Omit ``decoder``, a newer setting, if it is not used: it would change the version of older models.
+            # Omit ``decoder``, a newer setting, if it is unused: it would change the version of older models.
             "network": network.model_dump(exclude=None if network.decoder else {"decoder"}),
             # omit ``repair``, a setting of the job, which must not change the version of the model
             "windows": self.window_config.model_dump(exclude={"repair"}),

@@ -77,12 +77,12 @@ class State:
         return self._with(self.series_ids, self.clock.copy(), self.silent.copy(), parts)
 
     def take(self, index: Ints) -> State:
-        """Return a copy of the states of the series at ``index``, ``[n]``, in that order."""
+        """Return a copy of the states of the n series at ``index`` ``[n]``, in that order."""
         ids = tuple(self.series_ids[i] for i in index)
         return self._with(ids, self.clock[index], self.silent[index], taken(self.parts, index))
 
     def put(self, index: Ints, part: State) -> None:
-        """Write ``part``, the state of ``n`` series, into the slots ``index`` ``[n]``, whose ids stay."""
+        """Write ``part``, the states of n series, into the slots ``index`` ``[n]``; the series ids stay."""
         self.clock[index], self.silent[index] = part.clock, part.silent
         put(self.parts, index, part.parts)
 
@@ -272,7 +272,7 @@ def match_layout(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> Non
 
 
 def _with_room(array: NDArray[Any], series: int) -> NDArray[Any]:
-    """Return an array with room for ``series`` series; it begins with ``array``, and has its memory layout."""
+    """Return an array with room for ``series`` series; it begins with ``array`` and has its memory layout."""
     order = np.argsort([-stride for stride in array.strides], kind="stable")
     shape = np.array((series, *array.shape[1:]))
     memory = np.empty(shape[order], array.dtype).transpose(np.argsort(order))

@@ -232,6 +232,6 @@ def untrained(config: LabelConfig, task: Task) -> LabelNetwork:
 
 
 def _as_arrays(carried: Carried) -> Arrays:
-    """Return the state of the layers ``[L, S, H]`` by name, in arrays with the series first, ``[S, L, H]``."""
+    """Return the state of the layers ``[L, S, H]`` by name, as arrays with series first, ``[S, L, H]``."""
     names = ("hidden", "cell")[: len(carried)]
     return {name: part.numpy().swapaxes(0, 1) for name, part in zip(names, carried, strict=True)}

@@ -89,7 +89,7 @@ class Store:
             )
 
     def check(self) -> None:
-        """Check a file or a server, because MLflow would report an error late, in many lines or not at all.
+        """Check an SQLite file or a server: MLflow would report an error late, in many lines or not at all.
 
         Raises:
             ModelError: an SQLite file cannot be created or written, or is not an MLflow store; or a server

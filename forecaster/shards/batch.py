@@ -7,7 +7,7 @@ from typing import Final
 
 import polars as pl
 
-_QUARANTINE: Final = "quarantine~"  # no partition of a topic begins so: its name cannot contain "~"
+_QUARANTINE: Final = "quarantine~"  # no partition of a topic begins so: names of topics cannot contain "~"
 
 
 def quarantine_partition(replay: str) -> str:

@@ -69,7 +69,7 @@ def close_windows(
         low = high
         yield replace(shard, pending=pending[high:]), closed
     # Change the model version of the state even if no window was closed, because no series is live.
-    # Otherwise the shards of a stopped job could have states of different model versions.
+    # All shards of a stopped job must have states of the same model version.
     # A change at a later window is not made yet, so that there is time to re-warm the state.
     changed = _with_version_of(shard, through, models)
     if every:

@@ -193,7 +193,7 @@ def _planning_state(state: State, index: Ints) -> State:
 def _added_counts(
     planning: State, rows: pl.DataFrame, replay: _Replay, models: Models
 ) -> tuple[Counts, pl.DataFrame]:
-    """Return the counts that a repair adds to the shard, and the rows that were replaced even without it.
+    """Return the counts that a repair adds, and the rows that were replaced even without the late rows.
 
     The added counts are the counts of the replay less the counts of the same windows without the late rows.
     The latter need only a plan of the active periods of the series. Scores and the number of windows stay as

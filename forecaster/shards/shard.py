@@ -133,8 +133,8 @@ class Shard:
     def with_shadow(self, forecaster: Forecaster | None) -> Shard:
         """Return this shard with a state for the shadow ``forecaster``, or without a shadow for None.
 
-        A new shadow is re-warmed; one of the same version keeps its state. A change removes the history, which has states of the
-        earlier shadow.
+        A new shadow is re-warmed; one of the same version keeps its state. A change removes the history, which
+        has states of the earlier shadow.
         """
         if forecaster is None:
             return self if self.shadow is None else replace(self, shadow=None, history=None)
