@@ -1,4 +1,4 @@
-"""Overviews of runs and of registered versions as frames, with the numbers by which they are compared."""
+"""Overviews of runs and of registered versions as frames, with the metrics by which they are compared."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def view() -> dict[str, Any]:
     charts: list[dict[str, Any]] = []
     for title, metrics in _LINES.items():
         charts.append(_line(metrics[0], title, metrics))
-        # MLflow would also draw a chart of its own for each metric of this one: mark these charts as deleted.
+        # MLflow would also draw a separate chart for each of these metrics: mark these charts as deleted.
         charts += [_line(metric, "", (metric,)) | {"deleted": True} for metric in metrics[1:]]
     charts += [_card("BAR", metric) for metric in _BARS]
     charts.append(

@@ -76,7 +76,7 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
-    """Return whether a batch must wait for earlier rows of its partition, or for missing partitions."""
+    """Return whether a batch must wait for earlier rows of its partition, or for partitions to be added."""
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 

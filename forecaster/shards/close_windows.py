@@ -27,7 +27,7 @@ from schemas import replaced
 _SLOTS_PER_FORGOTTEN = 10
 
 BLOCK_STEPS = 1 << 18
-"""The most series-steps in a block, whose forecasts then take about 150 MB."""
+"""The most series-steps in a block; its forecasts then take about 150 MB."""
 
 ClosedBlock = tuple[Forecasts, pl.DataFrame, Forecasts | None]
 """Forecasts of a block of windows, rows of the block that other rows replaced, forecasts of the shadow."""
@@ -68,7 +68,7 @@ def close_windows(
             shard = replace(shard, history=shard.history.with_rows(pending[low:high]))
         low = high
         yield replace(shard, pending=pending[high:]), closed
-    # Change the model version of the state even if no window was closed, because no series is live.
+    # Change the model version of the state also if no series is live, and so no window was closed.
     # All shards of a stopped job must have states of the same model version.
     # A change at a later window is not made yet, so that there is time to re-warm the state.
     changed = _with_version_of(shard, through, models)

@@ -86,7 +86,7 @@ class History:
         return replace(self, rows=(*self.rows, rows)) if len(rows) else self
 
     def without(self, rows: pl.DataFrame) -> History:
-        """Return this history without those of its rows that are in ``rows``, see the function `without`."""
+        """Return this history without the rows in the frame ``rows``, see the function `without`."""
         return replace(self, rows=tuple(without(frame, rows) for frame in self.rows)) if len(rows) else self
 
     def with_copy(
@@ -123,7 +123,7 @@ class History:
         return History(copies, kept, late)
 
     def grown(self, new: Callable[[Copy], Copy]) -> History:
-        """Return this history after adding series to each copy; ``new`` returns their initial states."""
+        """Return this history with series added to each copy of the state; ``new`` returns their states."""
         copies = []
         for copy in self.copies:
             added = new(copy)
@@ -132,7 +132,7 @@ class History:
         return replace(self, copies=tuple(copies))
 
     def take(self, kept: Ints, slot: pl.Series) -> History:
-        """Return this history with only the series at ``kept``; ``slot`` is the new slot of each old slot."""
+        """Return this history with only the series in the slots ``kept``; ``slot`` maps old slots to new ones."""
         rows, late = (
             tuple(frame.with_columns(slot=slot.gather(frame["slot"])) for frame in frames)
             for frames in (self.rows, (self.late,))
@@ -144,7 +144,7 @@ class History:
         return np.concatenate([frame["slot"].to_numpy() for frame in (*self.rows, self.late)])
 
     def rows_of(self, slots: pl.Series, after: int) -> pl.DataFrame:
-        """Return the kept rows of the series at ``slots``, in the windows after ``after``."""
+        """Return the rows of closed windows after the window ``after``, for the series in ``slots``."""
         is_own = pl.col("slot").is_in(slots.implode()) & (pl.col("window") > after)
         return pl.concat([frame.filter(is_own) for frame in (_NO_ROWS, *self.rows)], how="diagonal")
 
@@ -172,7 +172,7 @@ class History:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the copies and of the kept rows."""
+        """Size in bytes of the copies of the state, the rows and the records."""
         states = [state for copy in self.copies for state in (copy.state, copy.shadow) if state is not None]
         rows = sum(int(frame.estimated_size()) for frame in (*self.rows, self.late))
         return rows + sum(round(state.bytes_per_series * len(state)) for state in states)

@@ -133,8 +133,8 @@ class Shard:
     def with_shadow(self, forecaster: Forecaster | None) -> Shard:
         """Return this shard with a state for the shadow ``forecaster``, or without a shadow for None.
 
-        A new shadow is re-warmed; one of the same version keeps its state. A change removes the history, which
-        has states of the earlier shadow.
+        A new shadow is re-warmed; one of the same version keeps its state. A change removes the history,
+        which has states of the earlier shadow.
         """
         if forecaster is None:
             return self if self.shadow is None else replace(self, shadow=None, history=None)
@@ -156,7 +156,7 @@ def slots_of(state: State) -> pl.DataFrame:
 
 
 def optional_pending_columns(columns: Iterable[str]) -> list[str]:
-    """Return those of ``columns`` that pending rows may have in addition to `PENDING`, in their order.
+    """Return the names in ``columns`` that pending rows may have beside the columns `PENDING`, in their order.
 
     They are ``event_id``, covariates, `ORIGIN` and `DROPPED`.
     """

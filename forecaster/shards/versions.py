@@ -63,7 +63,7 @@ def _numbered(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the new rows and the earlier versions of their events, with ``kind``, by event in log order."""
+    """Return the new rows and the earlier versions of their events, with ``kind``, sorted by event and log order."""
     events = rows.filter(pl.col("event_id").is_not_null())
     history = () if shard.history is None else shard.history.rows
     closed = pl.concat(history, how="diagonal") if history else shard.pending.clear()
@@ -72,7 +72,7 @@ def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
         if "event_id" in frame.columns:
             own = _numbered(frame).with_columns(kind=pl.lit(kind), is_new=False)
             own = own.join(events.select(_EVENT).unique(), on=_EVENT, how="semi")
-            # Include rows of an earlier job (offsets below 0): they come before the rows of every partition.
+            # Include rows of an earlier job, with offsets below 0: they precede the rows of every partition.
             parts.append(own.filter((pl.col("partition") == rows["partition"][0]) | (pl.col("offset") < 0)))
     return pl.concat(parts, how="diagonal").sort(*_EVENT, "is_new", "offset", maintain_order=True)
 
