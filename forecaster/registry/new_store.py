@@ -33,7 +33,7 @@ def make_store(store: Store) -> None:
         return
     with store_errors(store.uri), _locked(file.parent):
         store.check()
-        if store.exists():  # another process created the store while this one waited for the lock
+        if store.exists():  # nothing to do: another process created it during the wait for the lock
             return
         unfinished = f".{file.name}.new-"
         for left in file.parent.iterdir():

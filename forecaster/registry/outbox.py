@@ -90,7 +90,7 @@ class Outbox:
         self.entries.append(entry)
 
     def _bytes(self) -> int:
-        """Return the size in bytes of all files in the outbox, including the file of a new entry."""
+        """Return the size in bytes of the files of all entries, including the file of a new entry."""
         files = [] if self.folder is None else (self.folder / "files").rglob("*")
         return sum(file.stat().st_size for file in files if file.is_file())
 

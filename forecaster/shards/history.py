@@ -132,7 +132,7 @@ class History:
         return replace(self, copies=tuple(copies))
 
     def take(self, kept: Ints, slot: pl.Series) -> History:
-        """Return this history with only the series in the slots ``kept``; ``slot`` maps old slots to new ones."""
+        """Return this history with only the series in the slots ``kept``; ``slot`` maps old slots to new."""
         rows, late = (
             tuple(frame.with_columns(slot=slot.gather(frame["slot"])) for frame in frames)
             for frames in (self.rows, (self.late,))

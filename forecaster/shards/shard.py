@@ -156,7 +156,7 @@ def slots_of(state: State) -> pl.DataFrame:
 
 
 def optional_pending_columns(columns: Iterable[str]) -> list[str]:
-    """Return the names in ``columns`` that pending rows may have beside the columns `PENDING`, in their order.
+    """Return the names in ``columns`` that pending rows may have beside the columns `PENDING`, in order.
 
     They are ``event_id``, covariates, `ORIGIN` and `DROPPED`.
     """

@@ -63,7 +63,7 @@ def _numbered(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the new rows and the earlier versions of their events, with ``kind``, sorted by event and log order."""
+    """Return the new rows and the earlier versions of their events, with ``kind``, by event and log order."""
     events = rows.filter(pl.col("event_id").is_not_null())
     history = () if shard.history is None else shard.history.rows
     closed = pl.concat(history, how="diagonal") if history else shard.pending.clear()
