@@ -127,7 +127,7 @@ def last_forecasts(
     for after, output in apply(shard, batch, forecaster):
         shard = after
         if output.forecasts is not None:
-            # Keep only the last forecast of each series: those of a long history would fill the memory.
+            # Keep only the last forecast of each series: all forecasts of a long history would fill the memory.
             newer = output.forecasts.latest().frame()
             both = newer if found is None else pl.concat([found, newer])
             found = both.unique("series_id", keep="last", maintain_order=True)
@@ -187,7 +187,7 @@ def _check_open(windows: Ints, closed_through: int | None) -> None:
 
 
 def _read_state(forecaster: Forecaster, text: object) -> State:
-    """Return the state of a request, re-warmed if other weights made it.
+    """Return the state of a request, re-warmed if another model version made it.
 
     Raises:
         ModelError: the text is not a state that the forecaster can continue.

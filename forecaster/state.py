@@ -34,7 +34,7 @@ _GROWTH = 4  # an array that grows gets room for a quarter more series
 
 @dataclass(frozen=True)
 class State:
-    """The state of ``S`` series under the weights ``model_version``.
+    """The state of S series, made by the model version ``model_version``.
 
     Only `put` and ``forecaster.stepping.advance.advance_in_place`` write into its arrays.
 
@@ -87,7 +87,7 @@ class State:
         put(self.parts, index, part.parts)
 
     def grown(self, new: State) -> State:
-        """Return this state with the series of ``new`` appended, under the same weights.
+        """Return this state with the series of ``new`` appended, a state of the same model version.
 
         An array with spare room stays in its memory, so series that begin one by one do not copy the fleet
         each time. An array without room moves to memory for a quarter more series. The new state shares
@@ -115,7 +115,7 @@ class State:
 
     @staticmethod
     def join(states: Sequence[State]) -> State:
-        """Join states of disjoint series, all of the same weights, into one state.
+        """Join states of disjoint series, all made by the same model version, into one state.
 
         Raises:
             ModelError: the states are of several versions.
@@ -247,7 +247,7 @@ def taken(parts: Mapping[str, Arrays], index: Ints) -> dict[str, Arrays]:
 
 
 def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arrays]) -> None:
-    """Copy the arrays of ``new`` into the arrays of ``parts``, at the series ``index``."""
+    """Copy the arrays of ``new`` into the arrays of ``parts``, at the positions ``index``."""
     for name, own in parts.items():
         for f, array in own.items():
             # If the new array is a view of this array, a step has written into it: there is nothing to copy.

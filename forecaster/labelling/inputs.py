@@ -73,9 +73,9 @@ def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
 def level_free(
     parts: dict[str, Arrays], values: Floats, start: Ints, freq_s: int, config: NetworkConfig
 ) -> tuple[dict[str, Arrays], Floats32]:
-    """Return the state after the steps of ``values``, and the level-free inputs ``[T, S, F]`` of these steps.
+    """Return the state after the steps of ``values``, and the level-free inputs of these steps.
 
-    The given state must not be used again, as it may share memory with the returned one.
+    The inputs are ``[T, S, F]``. The given state must not be used again, as it may share memory with the returned one.
 
     Args:
         parts: the state before the steps.

@@ -95,7 +95,9 @@ class Labeller:
         object.__setattr__(self, "version", version)
 
     def probabilities(self, sequences: Sequences) -> Floats32:
-        """Return the probability of each of K classes: ``[S, K]`` for sequences, ``[T, S, K]`` for steps.
+        """Return the probability of each class, for each sequence or, if the task labels steps, for each step.
+
+        The result is ``[S, K]`` for sequences, and ``[T, S, K]`` for steps.
 
         The probabilities of a sequence do not depend on other sequences, and the probabilities of a step do
         not depend on later steps. They are NaN after the end of a sequence.
@@ -162,7 +164,7 @@ class Labeller:
         return replace(state, next_window=state.next_window + len(values), parts=parts), probabilities
 
     def step_inputs(self, state: LabelState, values: Floats) -> tuple[Floats32, dict[str, Arrays]]:
-        """Return the network's inputs ``[T, S, F]`` for the next steps, and the new state of the inputs."""
+        """Return the network's inputs for the next steps, ``[T, S, F]``, and the state of the inputs after them."""
         if self.task.scaling != "running":
             return self.sequence_inputs(values), {}
         before = {name: part for name, part in state.parts.items() if name != "network"}
@@ -232,6 +234,9 @@ def untrained(config: LabelConfig, task: Task) -> LabelNetwork:
 
 
 def _as_arrays(carried: Carried) -> Arrays:
-    """Return the state of the layers ``[L, S, H]`` by name, as arrays with series first, ``[S, L, H]``."""
+    """Return the state of the layers by name, as arrays with the series as the first axis.
+
+    ``[L, S, H]`` becomes ``[S, L, H]``.
+    """
     names = ("hidden", "cell")[: len(carried)]
     return {name: part.numpy().swapaxes(0, 1) for name, part in zip(names, carried, strict=True)}

@@ -46,7 +46,9 @@ class LabelNetwork(nn.Module):
         return self.head(self.dropout(out)), after if isinstance(after, tuple) else (after,)
 
     def per_sequence(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return the logits ``[S, K]`` of the K classes of each sequence, from its inputs up to its length.
+        """Return the logits of the classes for each sequence, from its inputs up to its length.
+
+        The logits are ``[S, K]``.
 
         Args:
             x: inputs ``[T, S, F]``.

@@ -24,9 +24,9 @@ def confusion(labels: Ints, chosen: Ints, classes: int) -> Ints:
 
 
 def class_scores(labels: Ints, probabilities: Floats32) -> dict[str, float]:
-    """Return ``accuracy``, ``macro_f1`` and ``log_loss`` of labels ``[N]`` and probabilities ``[N, K]``.
+    """Return ``accuracy``, ``macro_f1`` and ``log_loss`` of the predicted probabilities of the classes.
 
-    The macro F1 is over the classes that occur as labels or as predictions. All are NaN if N is 0.
+    ``labels`` is ``[N]``, and ``probabilities`` ``[N, K]``. The macro F1 is over the classes that occur as labels or as predictions. All are NaN if N is 0.
     """
     if not len(labels):
         return dict.fromkeys(("accuracy", "macro_f1", "log_loss"), float("nan"))
@@ -52,7 +52,7 @@ class Curve(NamedTuple):
 
 
 def precision_recall(anomalous: Bools, score: Floats32) -> Curve:
-    """Return precision and recall of ``[N]`` steps at every threshold; empty if no step is anomalous."""
+    """Return precision and recall at every threshold of the score; empty if no step is anomalous."""
     if not anomalous.any():
         return Curve(np.empty(0), np.empty(0), np.empty(0))
     order = np.argsort(-score, kind="stable")
@@ -123,9 +123,9 @@ class Events(NamedTuple):
 
 
 def events(labels: Ints, raised: Bools, background: int) -> Events:
-    """Return the anomalies in labels ``[T, S]``, and which of them were found, see `Events`.
+    """Return the anomalies in the labels of the steps, and which of them were found, see `Events`.
 
-    A step without a label ends an anomaly, and is not part of one.
+    ``labels`` and ``raised`` are ``[T, S]``. A step without a label ends an anomaly, and is not part of one.
     """
     kinds, found = [], []
     for own, flags in zip(labels.T, raised.T, strict=True):

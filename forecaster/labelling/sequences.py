@@ -55,7 +55,7 @@ class Sequences:
         return self.labels.ndim == 2
 
     def step_mask(self) -> Bools:
-        """Return True for the steps of a sequence, and False after its end, ``[T, S]``."""
+        """Return whether each row of the arrays is a step of the sequence, not after its end: ``[T, S]``."""
         return np.arange(len(self.values))[:, None] < self.lengths
 
     def take(self, index: Ints) -> Sequences:

@@ -95,7 +95,7 @@ class Outbox:
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def file(self, entry: Entry) -> Path:
-        """Return the path of the file that an entry of the kind ``file`` sends."""
+        """Return the path of the file that belongs to an entry of the kind ``file``."""
         return self.make_folder() / "files" / str(entry["path"])
 
     @property
