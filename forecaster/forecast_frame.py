@@ -147,7 +147,7 @@ def select(forecasts: pl.DataFrame, horizon: int, quantiles: Sequence[float]) ->
 
 
 def _step(model: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Step a new state through all windows; return the last forecasts, and the scores after ``first`` windows.
+    """Step a new state through all windows; return the last forecasts, and scores after ``first`` windows.
 
     Returns:
         The flat forecasts that follow the last value of each series; and the scores of the forecasts that are

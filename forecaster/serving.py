@@ -127,7 +127,7 @@ def last_forecasts(
     for after, output in apply(shard, batch, forecaster):
         shard = after
         if output.forecasts is not None:
-            # Keep only the last forecast of each series: all forecasts of a long history would fill the memory.
+            # Keep only the last forecast of each series: all forecasts of a long history could fill memory.
             newer = output.forecasts.latest().frame()
             both = newer if found is None else pl.concat([found, newer])
             found = both.unique("series_id", keep="last", maintain_order=True)

@@ -75,7 +75,8 @@ def level_free(
 ) -> tuple[dict[str, Arrays], Floats32]:
     """Return the state after the steps of ``values``, and the level-free inputs of these steps.
 
-    The inputs are ``[T, S, F]``. The given state must not be used again, as it may share memory with the returned one.
+    The inputs are ``[T, S, F]``. The given state must not be used again, as it may share memory with the
+    returned one.
 
     Args:
         parts: the state before the steps.

@@ -95,7 +95,7 @@ class Labeller:
         object.__setattr__(self, "version", version)
 
     def probabilities(self, sequences: Sequences) -> Floats32:
-        """Return the probability of each class, for each sequence or, if the task labels steps, for each step.
+        """Return the probability of each class, for each sequence or, if steps have labels, for each step.
 
         The result is ``[S, K]`` for sequences, and ``[T, S, K]`` for steps.
 
@@ -164,7 +164,10 @@ class Labeller:
         return replace(state, next_window=state.next_window + len(values), parts=parts), probabilities
 
     def step_inputs(self, state: LabelState, values: Floats) -> tuple[Floats32, dict[str, Arrays]]:
-        """Return the network's inputs for the next steps, ``[T, S, F]``, and the state of the inputs after them."""
+        """Return the network's inputs for the next steps, and the state of the inputs after them.
+
+        The inputs are ``[T, S, F]``.
+        """
         if self.task.scaling != "running":
             return self.sequence_inputs(values), {}
         before = {name: part for name, part in state.parts.items() if name != "network"}

@@ -26,7 +26,8 @@ def confusion(labels: Ints, chosen: Ints, classes: int) -> Ints:
 def class_scores(labels: Ints, probabilities: Floats32) -> dict[str, float]:
     """Return ``accuracy``, ``macro_f1`` and ``log_loss`` of the predicted probabilities of the classes.
 
-    ``labels`` is ``[N]``, and ``probabilities`` ``[N, K]``. The macro F1 is over the classes that occur as labels or as predictions. All are NaN if N is 0.
+    ``labels`` is ``[N]``, and ``probabilities`` is ``[N, K]``. The macro F1 is over the classes that occur as
+    labels or as predictions. All are NaN if N is 0.
     """
     if not len(labels):
         return dict.fromkeys(("accuracy", "macro_f1", "log_loss"), float("nan"))

@@ -97,7 +97,7 @@ class Run:
         self.log_curves({step: metrics}, of_model=of_model)
 
     def log_curves(self, curves: Mapping[int, Mapping[str, float]], *, of_model: bool = False) -> None:
-        """Add points to curves, in one outbox entry: ``curves`` maps steps to values by name; see `log_points`."""
+        """Add points to curves: ``curves`` maps each step to values by metric name; see `log_points`."""
         at_ms = now_ms()
         points = [
             [name, float(value), at_ms, step]
@@ -112,7 +112,7 @@ class Run:
 
     @contextmanager
     def notice_on_error(self, what: str) -> Iterator[None]:
-        """Catch any error of the ``with`` block, and add a notice with the missing item ``what`` and the reason.
+        """Catch any error of the ``with`` block, and add a notice: the missing item, ``what``, and the reason.
 
         Use it for everything that is computed after a training: an error there must not lose the model.
         """
