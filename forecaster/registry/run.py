@@ -112,7 +112,7 @@ class Run:
 
     @contextmanager
     def notice_on_error(self, what: str) -> Iterator[None]:
-        """Catch any error of the ``with`` block, and add a notice: the missing item, ``what``, and the reason.
+        """Catch any error of the ``with`` block, and add a notice: the missing item, ``what``, and why.
 
         Use it for everything that is computed after a training: an error there must not lose the model.
         """
