@@ -86,28 +86,20 @@ class Run:
         self.log_points(numbers, int(epoch["epoch"]))
 
     def log_points(self, metrics: Mapping[str, float], step: int, *, of_model: bool = False) -> None:
-        """Add one point to the curve of each metric, at ``step``, such as an epoch or a horizon.
-
-        Args:
-            metrics: the values by name.
-            step: the position of the points.
-            of_model: whether the values measure the model that the run has logged; MLflow then shows them
-                beside the model, too.
-        """
+        """Add one point to the curve of each metric, at ``step``, such as an epoch; see `log_curves`."""
         self.log_curves({step: metrics}, of_model=of_model)
 
     def log_curves(self, curves: Mapping[int, Mapping[str, float]], *, of_model: bool = False) -> None:
-        """Add points to curves: ``curves`` maps each step to values by metric name; see `log_points`."""
-        at_ms = now_ms()
-        points = [
-            [name, float(value), at_ms, step]
-            for step, metrics in curves.items()
-            for name, value in metrics.items()
-        ]
+        """Add points to curves: ``curves`` maps each step to values by metric name.
+
+        MLflow shows the values beside the model, too, if they measure the run's own model (``of_model``).
+        """
+        at_ms, of_steps = now_ms(), curves.items()
+        points = [[name, float(x), at_ms, step] for step, values in of_steps for name, x in values.items()]
         self._log({"kind": "metrics", "points": points, "of_model": of_model})
 
     def log_metrics(self, metrics: Mapping[str, float], *, of_model: bool = False) -> None:
-        """Log numbers that have one value for the whole run, at step 0; see `log_points`."""
+        """Log numbers that have one value for the whole run, at step 0; see `log_curves`."""
         self.log_points(metrics, 0, of_model=of_model)
 
     @contextmanager
