@@ -195,7 +195,7 @@ def series_last(array: NDArray[Any]) -> NDArray[Any]:
     An array that `series_first` returned is not copied: its memory is in this order already. So a component
     copies nothing when it gets back the arrays that it returned for the block before.
     """
-    moved = array.transpose(*range(1, array.ndim), 0)  # faster than `np.moveaxis`; this line runs very often
+    moved = array.transpose(*range(1, array.ndim), 0)  # `np.moveaxis` would be slower, and this runs often
     return moved if moved.strides[-1] == moved.itemsize else np.ascontiguousarray(moved)
 
 

@@ -85,7 +85,7 @@ def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfi
     """
     horizon, season = config.horizon, ring_season(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
-    # Lags of the seasonal least-squares expert, in seasons: 6 and 7 days show a weekly pattern.
+    # Lags of the seasonal least-squares expert, in seasons: a season is often a day, and 7 days are a week.
     # With windows of a month or longer a season is a year: lags of 6 and 7 years would predict nothing.
     seasons_back = (1, 2) if windows.frequency.is_calendar else (1, 2, 6, 7)
     week = ring_week(config.ring, windows.frequency)

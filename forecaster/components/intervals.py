@@ -25,7 +25,7 @@ _TRUSTED = 40
 # Without this limit, one outlier would widen the intervals for months.
 _LARGEST = 8.0
 # A residual this close to a quantile, in mean absolute residuals, counts as partly below and partly above it.
-# Otherwise the last bit of a forecast could decide on which side of the quantile the residual counts.
+# Without this margin, the last bit of a forecast could decide on which side of a quantile a residual counts.
 # The last bit of a forecast depends on which other series are computed in the same call.
 _TIE = 1e-2
 # A series with a mean absolute residual of at most this many scales counts as constant: no offset moves.

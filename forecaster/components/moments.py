@@ -1,4 +1,4 @@
-"""Running statistics of each series, such as its mean and usual change: inputs are measured against them.
+"""Running statistics of each series, such as its mean and its usual change, that inputs are relative to.
 
 Letters: T windows, S series, m windows of a season.
 """
@@ -22,7 +22,7 @@ _LEAST = 1e-150  # a scale is at least this number: float64 can hold its square 
 # A change is clipped to this many scales. The limit doubles with each clipped change in a row.
 _LARGEST = 8.0
 # A value's distance from the mean is clipped to this many spreads, or scales if they are larger.
-# If the value's change is larger than that limit, the distance is clipped to the change instead.
+# A value's distance from the mean may always be as large as the value's (clipped) change.
 _LARGEST_DISTANCE = 20.0
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast mean
 _LONGEST_RUN = 40  # ``run`` counts consecutive changes that are clipped, up to this number

@@ -24,7 +24,6 @@ _AT_ONCE = 16  # at most this many past windows are read at once, so that new ar
 # A forecast is at most `_ROOM` times as far from the last value as the farthest lagged value, plus one scale.
 _ROOM = 2.0
 # About this many values (windows times series) are prepared at once, so that they stay in the cache.
-# The weights then learn from them window by window.
 _LEARNED_AT_ONCE = 2_500
 
 
@@ -182,13 +181,13 @@ class LeastSquares(Expert):
 
     @cached_property
     def _past_windows_read(self) -> list[Ints]:
-        """How many windows ago the values that a forecast reads were observed, in consecutive groups."""
+        """How many windows ago a forecast's past values were observed, in groups of successive windows."""
         ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
         runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
         return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
 
     def _unroll(self, values: Floats32, weights: Floats32, means: list[Floats32], room: Floats32) -> None:
-        """Forecast N windows one by one, each from the rows before it, into the last N rows of ``values``.
+        """Forecast N windows one by one into the last N rows of ``values``, each from the rows before it.
 
         Args:
             values: ``[M + N, ..., S]``, distances from the last value in scales; the last N rows are written.
@@ -219,10 +218,10 @@ class LeastSquares(Expert):
     def _add_past_values(
         self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
     ) -> None:
-        """Add the terms of the regression that read past values, not forecasts, to ``ahead`` ``[N, ..., S]``.
+        """Add to the N forecasts ``ahead`` the terms of the regression that read past values, not forecasts.
 
-        These terms do not depend on forecasts, so all horizons of a lag are computed at once. ``product``
-        ``[N, ..., S]`` is overwritten. The other arguments are as in `_unroll`.
+        These terms do not depend on forecasts, so all horizons of a lag are computed at once. ``ahead`` and
+        ``product`` are ``[N, ..., S]``; ``product`` is overwritten. The other arguments are as in `_unroll`.
         """
         longest = max(self.lags)
         for weight, lag in zip(of_lags, self.lags, strict=True):

@@ -31,7 +31,8 @@ ALL_RIDGE_COUNT = RIDGE_COUNT + 1
 ALL_EXPERT_COUNT = LINEAR_EXPERT_COUNT + 1  # the linear expert in logarithms is the last one
 _LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # the ratio of a value to the last value is clipped to these limits
 _ROOM = 0.7  # the log of a forecast is at most this far outside the range of the logs of past values
-_LARGEST = np.float32(2000.0)  # a forecast of this expert is at most this many units from the last value
+# A forecast of the linear expert in logarithms is at most this many units from the last value.
+_LARGEST = np.float32(2000.0)
 
 
 def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:

@@ -279,7 +279,7 @@ class Network(nn.Module):
         return self._quantiles(own, base), hidden, cell
 
     def _quantiles(self, parts: Tensor, base: Tensor | None) -> Tensor:
-        """Turn the outputs for Q quantiles into quantiles that rise, and add ``base`` to all of them.
+        """Turn the outputs for Q quantiles into quantiles that rise; add ``base``, the linear part, to all.
 
         Args:
             parts: ``[Q, n, S, N]``, the outputs of the head, plus those of the decoder if there is one.

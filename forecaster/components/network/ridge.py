@@ -154,7 +154,7 @@ def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator
 
 @dataclass(frozen=True)
 class Experts:
-    """Computes the forecasts of the linear experts from regressors.
+    """Computes the forecasts of the six linear experts of this module from the regressors.
 
     Attributes:
         ridge: ``[2, F, N]`` float32, the weights of the two ridge regressions.
