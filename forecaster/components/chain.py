@@ -80,7 +80,7 @@ def check_order(components: Sequence[Component]) -> None:
 def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> tuple[Expert, ...]:
     """Return the experts that the configuration names, except those for which the ring is too short.
 
-    A least-squares expert uses only those of its lags that fit into the ring. The weekly expert is left out
+    A least-squares expert uses only the lags that fit into the ring. The weekly expert is left out
     wherever `ring_week` is None.
     """
     horizon, season = config.horizon, ring_season(config.ring, windows.frequency)

@@ -192,7 +192,7 @@ class Stacking:
 
 
 class _KnownActuals(NamedTuple):
-    """The actuals of a block and the forecasts issued for them; both are 0 where one of them is missing.
+    """The actuals of a block and the forecasts issued for them; both are 0 if either is missing.
 
     Attributes:
         forecasts: ``[T, M, A, S]`` float32, changes in scales.

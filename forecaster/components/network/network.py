@@ -282,7 +282,7 @@ class Network(nn.Module):
         """Turn the outputs for Q quantiles into quantiles that rise; add ``base``, the linear part, to all.
 
         Args:
-            parts: ``[Q, n, S, N]``, the outputs of the head, plus those of the decoder if there is one.
+            parts: ``[Q, n, S, N]``, the head's outputs, plus the decoder's outputs if there is a decoder.
             base: ``[n, S, N]``, the weighted mean of the linear experts' forecasts; None adds nothing.
         """
         middle = self.config.quantiles.index(0.5)
