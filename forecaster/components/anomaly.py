@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 
-# Distances of a value from the forecast median, in band widths.
+# These are distances of a value from the forecast median, in band widths.
 # A band lies between the median and the outermost quantile on the value's side.
 # For each series and distance, the state holds the share of windows with at least this distance.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
 # P-values are interpolated in log(1 + distance), because the gaps between `_DISTANCES` grow.
-# log(distance) would be infinite at a distance of 0; log(1 + distance) is 0.
+# At a distance of 0, log(1 + distance) is 0, but log(distance) would be infinite.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
-# These are lengths of runs of equal values, in windows.
+# The length of a run is the number of successive windows that repeat the value before.
 # For each series and each length in `_RUNS`, the state holds the share of runs of at least this length.
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
@@ -55,21 +55,20 @@ _MEMORY = 20.0
 # If shares were averaged over many million windows, float32 would round the update of a share to 0.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
-# If the width were 0.1 scales, a change of one scale would be exactly at 10, one of `_DISTANCES`.
-# Rounding errors would then decide whether a change of one scale counts as reaching 10.
+# With 0.1 instead, rounding would decide whether a change of one scale reaches the distance 10.
 _LEAST_BAND = 0.0971
 # A value counts as equal to its forecast if they differ by at most this share of the forecast.
 _ROUNDING = 1e-15
 
 # A series raises no alarm in its first `_YOUNG` windows with a p-value.
-# The first `_YOUNG` runs of a series have no p-values.
+# A run has no p-value until more than `_YOUNG` runs of the series have ended.
 _YOUNG = 40
-_STEP = 0.4  # an alarm lowers the natural logarithm of the p-value threshold by about this number
+_STEP = 0.4  # an alarm lowers the logarithm of the p-value threshold by this number times ``1 - rate``
 _DEBT = 6.0  # while a series has raised this many alarms more than wanted, it raises no other alarm
-_MOST = 0.1  # the p-value threshold is at most this number, or 3 times ``rate`` (up to 0.95) if larger
+_MOST = 0.1  # the p-value threshold is at most the larger of this number and ``min(3 * rate, 0.95)``
 _CALM = 0.05  # an anomaly ends when a p-value is at least this number, or ``rate`` if that is larger
 # The first bit of ``alarming`` is set while an anomaly lasts.
-# The second bit of ``alarming`` is set while the value has been the same in every window since the alarm.
+# The second bit of ``alarming`` is set while all values since the alarm equal the value that raised it.
 _LASTS, _REPEATS = 1, 2
 
 
@@ -128,12 +127,12 @@ class Anomaly:
 
     @cached_property
     def _first_shares(self) -> Floats:
-        """The shares of a new series, ``[1, E]``."""
+        """For a new series, the assumed share of values beyond each of the E distances, ``[1, E]``."""
         return _normal_shares(self.low, self.high, np.array([_EXCESS0]))
 
     @cached_property
     def _memory(self) -> float:
-        """The largest number of windows, or of runs, over which their shares are averaged."""
+        """The shares of windows and of runs are averages over at most this many windows or runs."""
         return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
@@ -165,7 +164,7 @@ class Anomaly:
         return np.stack([middle, below, above])
 
     def _p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return each value's p-value, and the log p-value that decides about alarms; update the shares.
+        """Return each value's p-value, and a log p-value without lower bound for alarms; update the shares.
 
         Returns:
             ``[S]`` each, NaN if the value or its forecast is missing. The p-value has a lower bound. The log
@@ -182,7 +181,7 @@ class Anomaly:
         z = np.where(known, np.minimum(z, _FARTHEST), 0.0)
         log_p, least = self._distance_p_value(own, z, known)
         log_run, least_run = self._run_p_value(own, value)
-        # A value that repeats the value before it has two p-values: use twice the smaller one (Bonferroni).
+        # A repeated value has two p-values (distance and run): use twice the smaller one (Bonferroni).
         longer = log_run < log_p
         log_p = np.where(longer, log_run, log_p)
         log_p = np.where(log_run < 0, np.minimum(log_p + math.log(2.0), 0.0), log_p)
@@ -190,7 +189,7 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log of the share of windows at distance ``z`` or more, and the lowest possible p-value.
+        """Return the log of the share of windows at distance ``z`` or more, and a lower bound of the p-value.
 
         Both are ``[S]``.
         """
@@ -209,7 +208,7 @@ class Anomaly:
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
     def _run_p_value(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return the log of the share of runs of the current length or more, and the lowest possible p-value.
+        """Return the log of the share of runs at least as long as this one, and a lower bound of the p-value.
 
         Both are ``[S]``; the logarithm is 0 outside a run.
         """
@@ -229,9 +228,10 @@ class Anomaly:
         return np.where(applies, np.log(np.minimum(share, 1.0)), 0.0), least
 
     def _learn(self, shares: Floats32, count: NDArray[Any], reached: Bools, learns: Bools) -> None:
-        """Update the shares ``[E, S]`` and counts ``[S]`` in place for the series where ``learns`` is True.
+        """Add a window or run to the shares of windows or runs beyond each edge, where ``learns`` is True.
 
-        ``reached`` ``[E, S]`` is True where the new window, or run, reaches the edge.
+        The shares ``[E, S]`` and the number of windows or runs ``[S]`` are updated in place. ``reached``
+        ``[E, S]`` is True where the new window or run reaches the edge.
         """
         weight = (learns / np.minimum(count + _PRIOR, self._memory)).astype(np.float32)
         shares += weight * (reached - shares)
@@ -256,7 +256,7 @@ class Anomaly:
 
 
 def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
-    """Return the assumed shares of values beyond each of `_DISTANCES`, ``[S, E]``.
+    """Return the share of values assumed beyond each of the E `_DISTANCES` in a new series, ``[S, E]``.
 
     The distribution is normal within the band and exponential beyond it, with mean ``excess`` ``[S]`` there.
     """

@@ -77,7 +77,7 @@ class Outputs(NamedTuple):
         return Outputs(np.empty((quantiles, *shape)), network, np.empty((members, *shape)), anomaly, scores)
 
     def like(self, windows: int, series: int) -> Outputs:
-        """Return new arrays for the same outputs, but for other numbers of windows and series."""
+        """Return new arrays of the same kinds as these outputs, for any number of windows and series."""
         quantiles, _, _, horizon = self.forecast.shape
         scored = self.scores.shape[-1]
         return Outputs.empty(quantiles, len(self.members), windows, series, horizon, scored)
@@ -176,7 +176,7 @@ class Block:
     bands: Floats = field(default_factory=_absent)
 
     def counts(self, row: int) -> Bools | None:
-        """Return for each series whether the row ``row`` is a window (True) or padding (False), ``[S]``.
+        """Return for each series whether a row of the block is a window (True) or padding (False), ``[S]``.
 
         The result is None if the block has no padding.
         """
@@ -195,7 +195,7 @@ def series_last(array: NDArray[Any]) -> NDArray[Any]:
     An array that `series_first` returned is not copied: its memory is in this order already. So a component
     copies nothing when it gets back the arrays that it returned for the block before.
     """
-    moved = array.transpose(*range(1, array.ndim), 0)  # `np.moveaxis` is slow, and this runs very often
+    moved = array.transpose(*range(1, array.ndim), 0)  # `np.moveaxis` would be slower, and this runs often
     return moved if moved.strides[-1] == moved.itemsize else np.ascontiguousarray(moved)
 
 

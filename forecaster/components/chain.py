@@ -78,11 +78,15 @@ def check_order(components: Sequence[Component]) -> None:
 
 
 def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> tuple[Expert, ...]:
-    """Return the experts that ``online`` names, without experts and lags for which the ring is too short."""
+    """Return the experts that the configuration names, except those for which the ring is too short.
+
+    A least-squares expert uses only the lags that fit into the ring. The weekly expert is left out
+    wherever `ring_week` is None.
+    """
     horizon, season = config.horizon, ring_season(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
-    # Lags of the least-squares expert, in seasons: 6 and 7 are included because a week has seven days.
-    # Windows of a month or longer have no lags of 6 and 7 years: nothing repeats after seven years.
+    # Lags of the seasonal least-squares expert, in seasons: a season is often a day, and 7 days are a week.
+    # With windows of a month or longer a season is a year: lags of 6 and 7 years would predict nothing.
     seasons_back = (1, 2) if windows.frequency.is_calendar else (1, 2, 6, 7)
     week = ring_week(config.ring, windows.frequency)
     seasonal_lags = [k * season + off for k in seasons_back for off in (-2, -1, 0)] if season > 1 else []
@@ -118,7 +122,7 @@ def _interval_and_anomaly(
 ) -> Iterator[Component]:
     """Yield the components that calibrate quantiles and raise alarms, if they are configured."""
     levels = config.quantiles
-    # a point forecast has no quantiles to calibrate, and no outer quantiles to compute p-values from
+    # with the median as the only quantile, there is no interval to calibrate or to compute p-values from
     if len(levels) == 1:
         return
     if online.intervals:

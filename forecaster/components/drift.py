@@ -17,7 +17,7 @@ from forecaster.components.base import Block, Field
 from forecaster.components.profile import BUCKETS, bucket_of
 
 # Counts are halved every 336 windows, so they cover mainly the last 336 to 672 windows.
-# Halving keeps the counts small enough for two bytes.
+# Halving keeps each count below 672, so that two bytes are enough.
 _HALVED_EVERY = 336
 
 

@@ -19,19 +19,19 @@ from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.scores import scored_places
 
 # After this many residuals, the quantiles are at the learned distances from the median.
-# With fewer residuals, a quantile's distance is a weighted mean of the learned distance and the network's.
+# With fewer than `_TRUSTED`, each distance is a weighted mean of the learned one and the network's own.
 _TRUSTED = 40
-# In the running mean of absolute residuals, a residual counts as at most this many units.
-# So one outlier does not widen the intervals for months.
+# In the running mean of absolute residuals, a residual counts as at most this many times that mean.
+# Without this limit, one outlier would widen the intervals for months.
 _LARGEST = 8.0
-# A residual within this many units of a quantile counts as partly below it and partly above it.
-# Without this range, the last bit of a forecast would decide the side of a residual.
+# A residual this close to a quantile, in mean absolute residuals, counts as partly below and partly above it.
+# Without this margin, the last bit of a forecast could decide on which side of a quantile a residual counts.
 # The last bit of a forecast depends on which other series are computed in the same call.
 _TIE = 1e-2
-# A series with a unit of at most this many scales counts as constant: no offset is updated.
+# A series with a mean absolute residual of at most this many scales counts as constant: no offset moves.
 _NO_UNIT = 1e-6
 _SLOWER = 0.15  # at horizon h, the learning rate of the offsets is divided by h to the power of this number
-# This is the standard deviation of a normal distribution, divided by the mean absolute deviation.
+# A normal distribution's standard deviation is this many times its mean absolute deviation.
 _NORMAL_UNITS = math.sqrt(math.pi / 2)
 
 
@@ -64,7 +64,7 @@ class Intervals:
     writes = frozenset({"bands", "out.forecast"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: offsets of all levels but the median, unit and number of residuals, by anchor.
+        """Return the fields: offsets, unit and number of residuals of each anchor horizon; stored distances.
 
         ``issued`` holds the distances of the quantiles from the median until the actuals of their windows are
         observed.
@@ -78,7 +78,7 @@ class Intervals:
         }
 
     def init(self, series: int) -> Arrays:
-        """Return the offsets of a normal distribution's quantiles, in mean absolute deviations."""
+        """Return the initial arrays, with offsets from a normal distribution of mean absolute deviation 1."""
         own: Arrays = {name: np.zeros((series, *f.shape), f.dtype) for name, f in self.spec().items()}
         own["issued"][:] = np.nan
         own["offset"][:] = [_NORMAL_UNITS * NormalDist().inv_cdf(q) for q in self._outer]
@@ -112,8 +112,8 @@ class Intervals:
             if k:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], distance[:, k].transpose(1, 2, 0), out=out[q])
-        # Move the median, not the quantiles: clip it to the range between the two quantiles next to it.
-        # A lower quantile rises above the median only if most actuals were above the median.
+        # Where calibrated quantiles have passed the median, move the median: clip it to its two neighbours.
+        # A calibrated lower quantile passes the median only if most actuals were above the median, too.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         own = {name: series_first(array) for name, array in own.items()}
         return own, replace(block, bands=bands)
@@ -139,7 +139,7 @@ class Intervals:
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
         learned, trust = np.empty(network.shape), np.empty(network.shape[1:], np.float32)
         # The axes of ``network``, ``issued`` and ``due`` are window, anchor, quantile and series.
-        # For each window, ``due`` holds the distances of the forecasts whose target is that window.
+        # ``due[t]`` holds the distances from the median of the quantiles that were issued for window ``t``.
         network = network.transpose(2, 1, 0, 3)
         issued, due = np.empty(network.shape), np.empty(network.shape)
         stores = _split_by_anchor(own["issued"], anchors)
@@ -193,7 +193,10 @@ class Intervals:
 
 
 def _split_by_anchor(issued: Floats, anchors: tuple[int, ...]) -> list[Floats]:
-    """Split the field ``issued`` into views: a store ``[a, Q - 1, S]`` for each anchor horizon ``a``."""
+    """Return views of the field ``issued``: for each anchor horizon ``a``, a store of ``a`` windows.
+
+    A store is ``[a, Q - 1, S]``.
+    """
     until = np.cumsum(anchors)
     return [issued[stop - a : stop] for a, stop in zip(anchors, until, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Running statistics of each series: its level and its usual changes, which make inputs level-free.
+"""Running statistics of each series, such as its mean and its usual change, that inputs are relative to.
 
 Letters: T windows, S series, m windows of a season.
 """
@@ -21,17 +21,20 @@ _CONSTANT = 16.0
 _LEAST = 1e-150  # a scale is at least this number: float64 can hold its square and the inverse of the square
 # A change is clipped to this many scales. The limit doubles with each clipped change in a row.
 _LARGEST = 8.0
-_LARGEST_DISTANCE = 20.0  # the limit of a value's distance from the mean is at least this many spreads
+# A value's distance from the mean is clipped to this many spreads, or scales if they are larger.
+# A value's distance from the mean may always be as large as the value's (clipped) change.
+_LARGEST_DISTANCE = 20.0
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast mean
 _LONGEST_RUN = 40  # ``run`` counts consecutive changes that are clipped, up to this number
-_STILL = 24  # a series counts as constant if all its values so far, at least this many, are equal
-# Up to this many changes of a series that was constant from its first value on are ignored.
-# A broken reading makes two changes: away from the level, and back. A step makes one.
+# A series counts as constant if its values so far, at least this many, show no change that counts.
+_STILL = 24
+# The first `_IGNORED_CHANGES` changes of a series that was constant from its first value on do not count.
+# A single broken reading makes two changes: away from the level, and back. A step of the level makes one.
 _IGNORED_CHANGES = 2
-# A ``run`` above this number is no count: it marks a constant series that has returned to its level.
-# The series forgets its broken reading after ``run - _RETURNED`` more values.
+# A ``run`` above this number counts down, after a constant series has returned to its level.
+# After ``run - _RETURNED`` more values at this level, the series forgets its broken reading.
 _RETURNED = 64
-# With less than one season of seasonal changes, the unit is at least this share of the spread.
+# Until one season of changes from season to season is known, the unit is at least this share of the spread.
 _EARLY_UNIT = 0.3
 _LEAST_UNIT = 0.01  # the unit is always at least this share of the spread
 
@@ -63,7 +66,7 @@ _BLOCK_FIELDS = (
 
 @dataclass(frozen=True)
 class Moments:
-    """Tracks for each series: count, mean, spread, usual changes, range, last value and its age.
+    """Tracks for each series: number of values, mean, spread, usual changes, range, last value and its age.
 
     The means forget exponentially, and are plain averages until enough values were observed (Finch 2009,
     "Incremental calculation of weighted mean and variance", equations 130 and 143). A series has begun if
@@ -125,7 +128,7 @@ class Moments:
                 array[t] = getattr(running, name)
         after: Arrays = {name: getattr(running, name) for name in _FIELDS}
         if block.lengths is not None:
-            # A padding row has no value, but has raised the age: subtract the number of padding rows.
+            # Each padding row has raised the age by 1: subtract the number of padding rows.
             after["age"] = running.age - (len(values) - block.lengths)
         least = np.maximum(_ROUNDING * np.abs(added["mean"]), _LEAST)
         moves = added["scale"] > _CONSTANT * least
@@ -181,7 +184,7 @@ class _Running:
         change = np.where(has_value & begun, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
         run = self.run
         most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
-        # The mean of a constant series is its level: a value equal to the mean is a return to the level.
+        # The mean of a constant series is its level: if a value is equal to the mean, the level has returned.
         returns = still & (run > 0) & (run <= _IGNORED_CHANGES) & (value == self.mean)
         is_far = begun & (change > most) & ((most > 0) | (still & (run < _IGNORED_CHANGES)) | returns)
         longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), np.where(still & (change == 0), run, 0))

@@ -50,10 +50,10 @@ def bucket_of(values: Floats, edges: Floats32) -> Ints:
 
 @dataclass(frozen=True)
 class Profile:
-    """The deciles of the training values, and the share of the values in each bucket between two deciles.
+    """The deciles of the training values, and the share of values in each bucket (a tenth if none repeat).
 
-    The shares are a tenth each unless values repeat: a series with six zeros in ten values has six equal
-    deciles, and six tenths of its values are in one bucket.
+    The deciles are the edges of the buckets. A series with six zeros in ten values has six equal deciles, and
+    six tenths of its values are in one bucket.
 
     Attributes:
         inputs: I names, `VALUE` first, then the observed covariates.
@@ -105,14 +105,15 @@ class Profile:
         return Profile((VALUE, *covariates), ids, edges, shares)
 
     def rows_of(self, series_ids: Sequence[str]) -> Ints:
-        """Return the row of each series in the profile, ``[n]`` int64; -1 for a series that is not in it."""
+        """Return the row of each of n series in the profile, ``[n]`` int64; -1 for an unknown series."""
         rows: Mapping[str, int] = vars(self)["_row_of_id"]
         return np.fromiter((rows.get(name, -1) for name in series_ids), np.int64, len(series_ids))
 
     def edges_of(self, series_ids: Sequence[str]) -> Floats32:
-        """Return the buckets' edges for series, ``[n, I, B - 1]`` float32; NaN for series not in the profile.
+        """Return the buckets' edges of n series and I inputs: ``[n, I, B - 1]``; NaN for an unknown series.
 
-        Without a profile the result is an empty array.
+        The edges are float32. A series is unknown if the profile does not contain it. An empty profile gives
+        an empty array.
         """
         if not self:
             return np.empty(0, np.float32)
@@ -152,7 +153,7 @@ class Profile:
 
 
 def _deciles(values: Floats) -> Floats32:
-    """Return the deciles of each series, ``[S, B - 1]`` float32; NaN for a series with too few values."""
+    """Return the deciles of each series, ``[S, B - 1]`` float32; NaN for one with fewer than 50 values."""
     ordered = np.sort(values, axis=0)  # sorting puts NaN after the values of a series
     count = (~np.isnan(values)).sum(axis=0)
     places = np.ceil(np.arange(1, BUCKETS)[:, None] * count / BUCKETS).astype(np.int64)

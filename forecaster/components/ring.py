@@ -43,7 +43,7 @@ class Ring:
         return {"values": series_first(np.full((self.windows, series), np.nan))}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Add ``history`` to the block, and write the block's values into the ring in place."""
+        """Add ``history`` to the block (see `Block`), and write the block's values into the ring in place."""
         if not self.windows:
             return own, replace(block, history=block.values)
         ring, windows = series_last(own["values"]), len(block.values)

@@ -31,10 +31,10 @@ def scored_places(horizon: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores the forecasts that `Stacking` and `Intervals` hold until their actuals are observed.
+    """Scores combined forecasts when their actuals are observed; until then other components store them.
 
-    This component has no arrays in the state, so scores need no memory for each series. A constant series has
-    no residuals, so its forecasts are not scored.
+    `Stacking` and `Intervals` store the forecasts, so this component has no arrays in the state, and scores
+    need no memory for each series. A constant series has no residuals, so its forecasts are not scored.
 
     Attributes:
         levels: Q quantile levels, rising, 0.5 among them; ``(0.5,)`` if no intervals are stored.
@@ -71,7 +71,7 @@ class Scores:
         else:
             error, pinball, inside = residual, *np.full((2, *residual.shape), np.nan)
         unit = block.unit[:, None]
-        with np.errstate(over="ignore"):  # a quotient too large for float64 becomes infinite, and is clipped
+        with np.errstate(over="ignore"):  # an error in units too large for float64 becomes infinite; clip it
             scaled = (np.clip(part / unit, -_LARGEST, _LARGEST) for part in (error, pinball))
             for row, part in zip(block.out.scores, (*scaled, inside), strict=True):
                 row[:] = part.swapaxes(1, 2)

@@ -35,7 +35,7 @@ def likely_season(freq: Frequency) -> int:
 
 
 def ring_season(ring: int, freq: Frequency) -> int:
-    """Return how many windows the season in the state has; 1 (no season) if that exceeds the ring or 288."""
+    """Return the number of windows of a season; 1 (no season) if a season exceeds the ring or 288 windows."""
     season = likely_season(freq)
     return season if season <= min(ring, _LONGEST) else 1
 

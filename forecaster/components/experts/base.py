@@ -55,7 +55,7 @@ class ExpertInputs(NamedTuple):
         return self.past[len(self.past) - 1 - ago]
 
     def future_shape(self, ahead: Ints) -> Floats:
-        """Return the value of the seasonal ``shape`` in each of ``n`` later windows: ``[n, ..., S]``.
+        """Return the value of the season's shape in each of ``n`` later windows: ``[n, ..., S]``.
 
         Each window has a phase of the season, and ``shape`` holds one number per phase.
 
@@ -76,7 +76,7 @@ class Expert(ABC):
     """
 
     format_version = 1
-    # `ExpertInputs` contains these fields of the block.
+    # These fields of the block become part of `ExpertInputs`.
     reads = frozenset({"history", "last", "age", "scale", "moves", "shape"})
 
     @property
@@ -104,11 +104,11 @@ class Expert(ABC):
         """Return the expert's fields by name."""
 
     def init(self, series: int) -> Arrays:
-        """Return arrays of zeros as the initial state; a subclass can override this."""
+        """Return arrays of zeros as the initial arrays; a subclass can return others."""
         return {name: np.zeros((series, *field.shape), field.dtype) for name, field in self.spec().items()}
 
     def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Iterator[None]:
-        """Update the arrays ``own`` in place window by window, and yield after each window.
+        """Update the component's arrays in place; yield after each window, so that the caller can copy them.
 
         A subclass that learns overrides this.
 
@@ -157,7 +157,7 @@ def expert_inputs(block: Block, reach: int) -> ExpertInputs:
     """
     windows = len(block.values)
     history = block.history[len(block.history) - windows - reach :]
-    # The axes of ``past`` are the past windows, the windows and the series.
+    # The axes of ``past`` are past window (oldest first), window of the block, and series.
     (row, column), shape = history.strides, (reach + 1, windows, history.shape[1])
     past = as_strided(history, shape, (row, row, column), writeable=False)
     at = block.start[None, :] + np.arange(windows)[:, None]
@@ -166,5 +166,5 @@ def expert_inputs(block: Block, reach: int) -> ExpertInputs:
 
 
 def in_scales(far: Floats, scale: Floats) -> Floats32:
-    """Return the distances ``far`` in scales, clipped to `FARTHEST`: a tiny scale can make them infinite."""
+    """Return distances in scales, clipped to `FARTHEST`: a tiny scale could make them infinite."""
     return np.clip(far / scale, -FARTHEST, FARTHEST).astype(np.float32)

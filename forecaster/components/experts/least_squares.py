@@ -1,4 +1,4 @@
-"""An expert that fits each series to its own past, window by window, by recursive least squares.
+"""An expert that regresses each series on its own past, window by window, by recursive least squares.
 
 Letters: S series, M past windows, N horizon, L lags, E running means, D = L + E regressors.
 """
@@ -21,9 +21,9 @@ _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _CACHED_NUMBERS = 65_536  # the cache of a core holds about this many float32 numbers
 _AT_ONCE = 16  # at most this many past windows are read at once, so that new arrays stay in the cache
-# A forecast may be `_ROOM` times as far from the last value as the farthest lagged value, plus one scale.
+# A forecast is at most `_ROOM` times as far from the last value as the farthest lagged value, plus one scale.
 _ROOM = 2.0
-# This many series-steps are prepared at once before they are learned one by one: they stay in the cache.
+# About this many values (windows times series) are prepared at once, so that they stay in the cache.
 _LEARNED_AT_ONCE = 2_500
 
 
@@ -76,7 +76,7 @@ class LeastSquares(Expert):
         return ("weights", "means") if self.halflives else ("weights",)
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: weights, inverse of the regressors' second moments, count of values, means."""
+        """Return the fields: weights, inverse of the regressors' second moments, value count, and means."""
         fields = {
             "weights": Field("float32", (self._size,)),
             "inverse": Field("float32", (self._size, self._size)),
@@ -85,7 +85,7 @@ class LeastSquares(Expert):
         return fields | ({"means": Field("float64", (len(self.halflives),))} if self.halflives else {})
 
     def init(self, series: int) -> Arrays:
-        """Return weights of 0: they forecast the last value, with the season's shape."""
+        """Return the initial arrays: weights of 0 forecast the last value, with the season's shape if any."""
         own = super().init(series)
         own["inverse"][:] = np.eye(self._size) / self.prior
         return own
@@ -104,7 +104,7 @@ class LeastSquares(Expert):
 
     def _learn_windows(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Iterator[None]:
         """Learn from some windows of a block, see `learn`."""
-        # Compute for all windows at once what does not depend on ``own``: each call of NumPy has a cost.
+        # Compute for all windows at once what does not depend on the weights: each call of NumPy has a cost.
         has_value = ~np.isnan(inputs.value) & counts
         back = np.array((*self.lags, 0)) + 1
         lagged = self._without_shape(inputs, inputs.back(back), back)
@@ -152,7 +152,7 @@ class LeastSquares(Expert):
         forgets = learns & (trace < len(x) / self.prior)
         grows = np.where(forgets, np.float32(1.0 / self.forget), np.float32(1.0))
         # Update some rows of the inverse at a time, so that each row passes through the cache only once.
-        # With few series, update all rows at once, because every call of NumPy has a cost.
+        # With few series, update all rows of the inverse at once, because every call of NumPy has a cost.
         at_once = max(1, _CACHED_NUMBERS // max(gain.size, 1))
         for first in range(0, len(inverse), at_once):
             rows = inverse[first : first + at_once]
@@ -181,16 +181,16 @@ class LeastSquares(Expert):
 
     @cached_property
     def _past_windows_read(self) -> list[Ints]:
-        """For the past values that a forecast reads: how many windows ago they are, in consecutive groups."""
+        """How many windows ago a forecast's past values were observed, in groups of successive windows."""
         ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
         runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
         return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
 
     def _unroll(self, values: Floats32, weights: Floats32, means: list[Floats32], room: Floats32) -> None:
-        """Forecast the last N rows of ``values`` ``[M + N, ..., S]`` one by one, each from earlier rows.
+        """Forecast N windows one by one into the last N rows of ``values``, each from the rows before it.
 
         Args:
-            values: distances from the last value in scales; the last N rows are written.
+            values: ``[M + N, ..., S]``, distances from the last value in scales; the last N rows are written.
             weights: ``[D, ..., S]``.
             means: the running means ``[..., S]``, which are changed.
             room: ``[..., S]``, the largest distance of a forecast from the last value.
@@ -218,10 +218,10 @@ class LeastSquares(Expert):
     def _add_past_values(
         self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
     ) -> None:
-        """Add the terms of the regression that read past values, not forecasts, to ``ahead`` ``[N, ..., S]``.
+        """Add to the N forecasts ``ahead`` the terms of the regression that read past values, not forecasts.
 
-        These terms do not depend on forecasts, so all horizons of a lag are computed at once. ``product``
-        ``[N, ..., S]`` is overwritten. The other arguments are as in `_unroll`.
+        These terms do not depend on forecasts, so all horizons of a lag are computed at once. ``ahead`` and
+        ``product`` are ``[N, ..., S]``; ``product`` is overwritten. The other arguments are as in `_unroll`.
         """
         longest = max(self.lags)
         for weight, lag in zip(of_lags, self.lags, strict=True):
@@ -230,7 +230,7 @@ class LeastSquares(Expert):
             ahead[:until] += part
 
     def _without_shape(self, inputs: ExpertInputs, values: Floats, ago: Ints) -> Floats:
-        """Return values ``[n, ..., S]`` less the season's shape, or unchanged if no season is configured.
+        """Return values less the season's shape, or unchanged if no season is configured: ``[n, ..., S]``.
 
         Args:
             inputs: the windows.

@@ -20,7 +20,7 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
 # The penalty of the ridge regression is at least this number, in squared scales.
-# With a smaller penalty, forecasts of tiny changes would move the weights fast.
+# With a smaller penalty, forecasts and actuals of tiny changes would move the weights fast.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
@@ -74,7 +74,7 @@ class Stacking:
         return frozenset({"last", "scale", "moves", "observed", "out.forecast", *members})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: sums of squares and products; stored forecasts, last values and scales."""
+        """Return the fields: sums of products of forecasts and actuals; arrays that wait for actuals."""
         anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
@@ -123,7 +123,10 @@ class Stacking:
         return own, replace(block, residuals=np.stack(residuals, axis=1))
 
     def _changes(self, block: Block) -> list[Floats32]:
-        """Return each member's forecast, the network first: ``[N, T, S]`` changes in scales."""
+        """Return each member's forecast, the network's first: changes from the last value, in scales.
+
+        The forecasts are ``[N, T, S]`` each.
+        """
         median = block.out.forecast[self.middle]
         network = ((median - block.last[..., None]) / block.scale[..., None]).transpose(2, 0, 1)
         np.clip(network, -_LARGEST, _LARGEST, out=network)
@@ -131,14 +134,17 @@ class Stacking:
         return [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
 
     def _combined(self, weights: Floats32, changes: Sequence[Floats32], block: Block) -> Floats32:
-        """Return the combined forecast ``[N, T, S]``: the weighted sum of the members' ``changes``."""
+        """Return the combined forecast: the weighted sum of the members' forecasts, clipped to their range.
+
+        It is ``[N, T, S]``, changes from the last value in scales.
+        """
         to_horizons = by_horizon(anchor_horizons(self.horizon), self.horizon)
         combined = np.zeros_like(changes[0])
         for weight, change in zip(weights, changes, strict=True):
             part = np.tensordot(to_horizons, weight, axes=1)
             combined += np.multiply(part, change, out=part)
         _clip_to_members(combined, changes)
-        # The forecast of a constant series with more than one value is its last value.
+        # For a constant series with more than one value, forecast the last value: a change of 0.
         combined *= block.moves | (block.observed == 1)
         return combined
 
@@ -156,13 +162,16 @@ class Stacking:
         ]
 
     def _weights(self, own: Arrays, actual: Floats32, forecasts: Floats32, block: Block) -> Floats32:
-        """Learn from the actuals window by window; return the weights after each window: ``[M, A, T, S]``.
+        """Learn from the actuals window by window; return the members' weights after each window.
 
         Args:
             own: the component's arrays; the sums are changed.
             actual: ``[T, A, S]`` float32, NaN if missing.
             forecasts: ``[A, M, T, S]`` float32, the members' forecasts in the block.
             block: the windows.
+
+        Returns:
+            ``[M, A, T, S]`` float32.
         """
         before = [stored_before(w, n, block.start, a) for a, w, n in self._stores(own, forecasts)]
         # The axes of ``past_forecasts`` are window, member, anchor and series.
@@ -183,7 +192,7 @@ class Stacking:
 
 
 class _KnownActuals(NamedTuple):
-    """The actuals of a block and the forecasts issued for them; both are 0 where one of them is missing.
+    """The actuals of a block and the forecasts issued for them; both are 0 if either is missing.
 
     Attributes:
         forecasts: ``[T, M, A, S]`` float32, changes in scales.
@@ -199,14 +208,14 @@ class _KnownActuals(NamedTuple):
 
 
 def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
-    """Return the sums of squares and products of forecasts and actuals, after each window of a block.
+    """Return the running sums of products of forecasts and actuals after each window of a block.
 
     Args:
         own: the arrays of `Stacking`, with the sums before the block; not changed.
         new: the actuals and forecasts to add.
 
     Returns:
-        Squares ``[P, T, A, S]`` and products ``[M + 1, T, A, S]``, see `_ridge`.
+        The sums ``squares`` ``[P, T, A, S]`` and ``products`` ``[M + 1, T, A, S]`` of `_ridge`.
     """
     weighted = new.forecasts * new.share[:, None]
     members = range(new.forecasts.shape[1])
@@ -225,7 +234,7 @@ def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
 
 
 def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -> Floats32:
-    """Solve the ridge regressions by Cholesky factorisation, and return the weights ``[M, ...]``.
+    """Solve the ridge regressions by Cholesky factorisation; return the weight of each member, ``[M, ...]``.
 
     Args:
         squares: ``[P, ...]``, sums of products of two members' forecasts.
@@ -262,7 +271,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
 
 
 def _at_anchors(change: Floats32, anchors: tuple[int, ...]) -> Floats32:
-    """Return a forecast ``[N, T, S]`` at the anchor horizons, ``[A, T, S]``, clipped to `_LARGEST` scales."""
+    """Return the part of a forecast ``[N, T, S]`` at the A anchor horizons, clipped to `_LARGEST` scales."""
     limited: Floats32 = np.clip(change[np.array(anchors) - 1], -_LARGEST, _LARGEST)
     return limited
 

@@ -24,7 +24,7 @@ _DISTANCES = 2  # two of the decoder's inputs encode how many windows ahead a st
 
 
 class Decoder(nn.Module):
-    """A gated recurrent unit that computes all steps ahead of every series, from every row, in one call."""
+    """A gated recurrent unit: one call computes all steps ahead, for all series, from several windows."""
 
     __call__: Callable[..., Tensor]  # Declare that a call returns a Tensor: torch declares Any.
 
@@ -40,7 +40,7 @@ class Decoder(nn.Module):
         self.out = small_linear(width, quantiles, rng)
 
     def forward(self, top: Tensor, known: Tensor) -> Tensor:
-        """Return the numbers to add to the head's output for each quantile and each step.
+        """Return the numbers to add to the head's outputs, for each quantile and each window ahead.
 
         Args:
             top: ``[n, S, H]`` float32, output of the last recurrent layer.
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
 
 
 def trained_horizons(learned: int, steps: int, season: int) -> slice | Ints:
-    """Return the trained horizon that each step uses.
+    """Return, for each step ahead, the index of the trained horizon whose outputs it uses.
 
     A step beyond the last trained horizon uses the latest trained horizon of the same seasonal phase.
     """

@@ -1,7 +1,7 @@
-"""Level-free inputs of the network: how far values lie from the series' own past.
+"""Inputs of the network that do not depend on a series' level, such as differences from its own past.
 
-Letters: T windows, S series, F inputs, K experts, N horizon, C known features, D static features, I inputs
-from observed covariates.
+Letters: T windows, S series, F inputs, K linear experts, N horizon, C known features, D static features, I
+inputs from observed covariates.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from forecaster.config import NetworkConfig
 from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 
-_CLIP = 6.0  # changes, and distances of values and lags, are clipped to this many spreads
-# The ratios of scale and unit to the spread are clipped to this number and to its inverse.
+_CLIP = 6.0  # changes, and distances from the mean or the last value, are clipped to this many spreads
+# The ratios of scale and unit to the spread are at most this number, and at least its inverse.
 _LARGEST_RATIO = 1e3
 _MOST_SPREADS = 1e30  # the ratio of 20 scales to the spread is clipped to this number, which float32 can hold
-_LARGEST_ERROR = 1e6  # errors of experts are clipped to this many units (`Moments`)
+_LARGEST_ERROR = 1e6  # errors of linear experts are clipped to this many units
 
 INPUTS_BESIDE_LAGS = 11
 
@@ -49,15 +49,14 @@ class Inputs(NamedTuple):
 
 
 def input_count(config: NetworkConfig, covariates: int = 0) -> int:
-    """Return F, the number of inputs: 11, and one for each lag, covariate input and linear expert."""
+    """Return the number of inputs: 11, and one for each lag, covariate input and linear expert of `ridge`."""
     return INPUTS_BESIDE_LAGS + len(config.lags) + (LINEAR_EXPERT_COUNT if config.linear else 0) + covariates
 
 
 def with_covariates(x: Floats32, block: Block) -> Floats32:
-    """Append the covariates to the inputs ``[T, S, F]``: ``[T, S, F + C + D + I]`` float32.
+    """Append known features, static features and the inputs from observed covariates to the inputs ``x``.
 
-    The covariates are the known features of each window, the static features of each series, and the inputs
-    from observed covariates.
+    The result is ``[T, S, F + C + D + I]`` float32, where ``x`` is ``[T, S, F]``.
     """
     windows, series, _ = x.shape
     known = np.broadcast_to(block.known[:windows], (windows, series, block.known.shape[2]))
@@ -67,7 +66,7 @@ def with_covariates(x: Floats32, block: Block) -> Floats32:
 
 
 def future_features(block: Block, rows: slice, horizon: int) -> Floats32:
-    """Return the known features of the windows after each of ``n`` rows: ``[n, N, S or 1, C]`` float32."""
+    """Return the C known features of N windows after each of n rows: ``[n, N, S or 1, C]`` float32."""
     if block.known.ndim < 3:
         return np.zeros((len(block.values[rows]), horizon, 1, 0), np.float32)
     after = sliding_window_view(block.known[1:], horizon, axis=0)[: len(block.values)][rows]
@@ -99,7 +98,7 @@ def network_inputs(
     ridge: Floats32 | None = None,
     prior: float = 0.0,
 ) -> Inputs:
-    """Compute the inputs of series from a cold start; the inputs of a window do not depend on later windows.
+    """Compute the inputs of series without a state; the inputs of a window do not depend on later windows.
 
     Args:
         values: ``[T, S]`` float64, NaN if missing.
@@ -125,10 +124,11 @@ def network_inputs(
 
 
 def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats32:
-    """Return each expert's error in each window, in units, as signed logarithms: ``[T, S, K]`` float32.
+    """Return the errors of K linear experts in each window, as signed logarithms: ``[T, S, K]`` float32.
 
-    The error is the actual change less the change that was forecast. It is 0 if the value of the window, the
-    value of the window before, or the forecast is missing.
+    The error is the actual change less the change that was forecast, in units. The result is the logarithm of
+    1 plus the error's size, with its sign. The error is 0 if the value of the window, the value of the window
+    before, or the forecast is missing.
 
     Args:
         block: with the fields of the moments.
@@ -147,7 +147,7 @@ def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats3
 
 
 def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """Return the inputs made from ring and moments, ``[T, S, F]``, without the experts' errors."""
+    """Return the inputs from ring, moments and calendar: 11 and one for each lag, ``[T, S, 11 + lags]``."""
     values = block.values
     windows, series = values.shape
     x = np.empty((windows, series, INPUTS_BESIDE_LAGS + len(lags)), np.float32)

@@ -6,7 +6,7 @@ logarithmic change from the last value, and its regressors are the distances of 
 that of the last value. It has no unit: if changes are small against the level, it is a regression of
 relative changes. It is not used for a series that has reached 0.
 
-Letters: T windows, n rows of them, r rows of a piece, S series, F regressors, K experts, N horizon.
+Letters: T windows, n rows of them, r rows of a piece, S series, F regressors, K linear experts, N horizon.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from forecaster.components.network.ridge import (
 )
 
 ALL_RIDGE_COUNT = RIDGE_COUNT + 1
-ALL_EXPERT_COUNT = LINEAR_EXPERT_COUNT + 1  # the expert in logarithms is the last of all K experts
+ALL_EXPERT_COUNT = LINEAR_EXPERT_COUNT + 1  # the linear expert in logarithms is the last one
 _LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # the ratio of a value to the last value is clipped to these limits
 _ROOM = 0.7  # the log of a forecast is at most this far outside the range of the logs of past values
-_LARGEST = np.float32(2000.0)  # a forecast is at most this many units from the last value
+# A forecast of the linear expert in logarithms is at most this many units from the last value.
+_LARGEST = np.float32(2000.0)
 
 
 def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:
-    """Compute ``log(lag) - log(last value)`` for each lag, and the same difference for the running mean.
+    """Compute how far the logs of the lagged values and of the running mean are from that of the last value.
 
     Args:
         piece: with the distances of the values themselves.
@@ -53,16 +54,19 @@ def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:
 def linear_forecasts(
     block: Block, ridge: Floats32, season: int, rows: NDArray[np.integer[Any]] | None = None
 ) -> Floats32:
-    """Return the forecasts of all linear experts, the one in logarithms last: ``[K, n, S, N]`` float32.
+    """Return the forecasts of all K linear experts, the one in logarithms last, from n windows.
 
     For a series with a value of 0 or less, the last expert repeats the ridge regression that is more shrunk.
-    See `expert_forecasts`.
+    See `expert_forecasts` for the others.
 
     Args:
         block: with the fields of ring and moments.
         ridge: ``[3, F, N]`` float32, the regression in logarithms last.
         season: windows of a season; 1 without a season.
         rows: ``[n]`` of the block; all by default.
+
+    Returns:
+        ``[K, n, S, N]`` float32, changes from the last value in units.
     """
     rows = np.arange(len(block.values)) if rows is None else rows
     experts = Experts(ridge[:RIDGE_COUNT], season)
@@ -74,7 +78,10 @@ def linear_forecasts(
 
 
 def _write_log_forecasts(piece: RegressorPiece, block: Block, ridge: Floats32, forecasts: Floats32) -> None:
-    """Write the forecasts of the expert in logarithms into the last of ``forecasts`` ``[K, r, S, N]``."""
+    """Write the forecasts of the linear expert in logarithms into the last row of ``forecasts``.
+
+    The forecasts are ``[K, r, S, N]``, see `linear_forecasts`.
+    """
     positive = block.lowest[piece.rows, piece.some] > 0
     if not positive.all():
         forecasts[LINEAR_EXPERT_COUNT] = forecasts[RIDGE_COUNT - 1]
@@ -86,7 +93,7 @@ def _write_log_forecasts(piece: RegressorPiece, block: Block, ridge: Floats32, f
 
 
 def _in_units(block: Block, piece: RegressorPiece, change: Floats32) -> Floats32:
-    """Turn logarithmic changes ``[r, S, N]`` into changes in units, clipped near the range of past values."""
+    """Return logarithmic changes ``[r, S, N]`` as changes in units; clip forecasts near the past range."""
     last, lowest, highest, unit = (
         array[piece.rows, piece.some] for array in (block.last, block.lowest, block.highest, block.unit)
     )

@@ -1,6 +1,6 @@
 """The recurrent network that all series share.
 
-Letters: T windows, n rows of them, S series, F inputs, L layers, H hidden width, K experts, N horizon,
+Letters: T windows, n rows of them, S series, F inputs, L layers, H hidden width, K linear experts, N horizon,
 Q quantiles, C known features of a window, D static ones of a series.
 """
 
@@ -36,15 +36,15 @@ _ALL = slice(None)
 _TRUST_IN_RIDGES = 1.5
 # The log scale is clipped to plus or minus this number, so that the square of a scale stays finite.
 _LARGEST_LOG_SCALE = 345.0
-# At horizon h, the median is at most `_ROOM` times h times ``falls`` below the lowest past value.
-# At horizon h, the median is at most `_ROOM` times h times ``rises`` above the highest past value.
+# At horizon h, the median is at most ``_ROOM * h * falls`` below the lowest past value (falls: see `Block`).
+# At horizon h, the median is at most ``_ROOM * h * rises`` above the highest past value (rises: see `Block`).
 _ROOM = 2.0
 _READS = frozenset({"history", "before", "mean", "spread", "last", "lowest", "highest", "falls", "rises"})
 _READS |= {"scale", "unit", "age", "observed"}
 
 
 class Network(nn.Module):
-    """The recurrent network that all series share: it weighs linear forecasts and adds a learned change.
+    """The recurrent network that all series share: it weighs the linear experts and adds a learned change.
 
     Its inputs are level-free, and its outputs are changes from the last value in units (`Block`). The median
     of a horizon is a weighted mean of the linear experts' forecasts (see
@@ -54,8 +54,8 @@ class Network(nn.Module):
     Function RNNs", section 3).
 
     As a component of the state it owns ``hidden`` and, for an LSTM, ``cell``: ``[S, L, H]`` float32; and,
-    with a linear part, ``expected``: ``[S, K]`` float32, the change in units that each expert forecast for
-    the next window.
+    with a linear part, ``expected``: ``[S, 6]`` float32, the change in units that each linear expert but the
+    one in logarithms forecast for the next window.
 
     With a decoder, the decoder's output for each step is added to the parts of every quantile, and any number
     of steps can be forecast: beyond the horizon the other parts repeat the last season. With static features,
@@ -106,8 +106,8 @@ class Network(nn.Module):
             config.cell, input_count(config, self.covariates), width, config.layers, rng
         )
         self.dropout = Dropout(dropout, rng)
-        # The head's outputs are blocks of N numbers: one block for each quantile, then one for each expert.
-        # The head's initial weights are small, so an untrained network forecasts as its linear part does.
+        # For each horizon, the head outputs a number for each quantile and a logit for each linear expert.
+        # The head's initial weights are small: an untrained network's median is almost its linear part's.
         self.head = small_linear(width, (len(config.quantiles) + experts) * config.horizon, rng)
         self.hidden0 = nn.Parameter(torch.zeros(config.layers, width))
         self.cell0 = nn.Parameter(torch.zeros(config.layers if config.cell == "lstm" else 0, width))
@@ -155,7 +155,7 @@ class Network(nn.Module):
             Quantiles ``[Q, n, S, N]``.
         """
         hidden, _ = self.initial(len(static), static)
-        # Each layer adds its input to its output, so the top output is the sum of all layers' hidden states.
+        # Layers after the first add input to output: the top output is the sum of all layers' hidden states.
         top = hidden.sum(dim=0).expand(len(known), -1, -1)
         return self._quantiles(self.decoder(top, known), None)
 
@@ -248,7 +248,7 @@ class Network(nn.Module):
         known: Tensor | None = None,
         horizons: slice | Ints = _ALL,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Step every series through every window of ``x``, and forecast from the windows ``rows``.
+        """Step all series through all windows, and forecast from the end of the windows in ``rows``.
 
         Args:
             x: ``[T, S, F]`` float32 inputs.
@@ -271,7 +271,7 @@ class Network(nn.Module):
         out, hidden, cell = self.recurrent(x, hidden, cell, lengths)
         top = self.dropout(out[rows])
         raw = self.head(top)
-        # Make each part contiguous: torch's softplus is 12 times slower on strided memory.
+        # Make the parts contiguous: torch's softplus is 12 times slower on strided memory.
         parts = raw.view(*raw.shape[:2], -1, self.config.horizon).movedim(-2, 0)[..., horizons].contiguous()
         quantiles = len(self.config.quantiles)
         base = (parts[quantiles:].softmax(dim=0) * experts).sum(dim=0) if experts is not None else None
@@ -279,7 +279,12 @@ class Network(nn.Module):
         return self._quantiles(own, base), hidden, cell
 
     def _quantiles(self, parts: Tensor, base: Tensor | None) -> Tensor:
-        """Turn the head's outputs ``[Q, n, S, N]`` into quantiles that rise along Q; add ``base`` to all."""
+        """Turn the outputs for Q quantiles into quantiles that rise; add ``base``, the linear part, to all.
+
+        Args:
+            parts: ``[Q, n, S, N]``, the head's outputs, plus the decoder's outputs if there is a decoder.
+            base: ``[n, S, N]``, the weighted mean of the linear experts' forecasts; None adds nothing.
+        """
         middle = self.config.quantiles.index(0.5)
         result = [parts[middle] if base is None else parts[middle] + base] * len(parts)
         for q in range(middle + 1, len(parts)):
@@ -290,7 +295,7 @@ class Network(nn.Module):
 
 
 def _last_rows(array: Floats32, lengths: Ints | None) -> Floats32:
-    """Return each series' last row that is not padding: ``[K, T, S]`` -> ``[S, K]``."""
+    """Return the K numbers of each series in its last window before padding: ``[K, T, S]`` -> ``[S, K]``."""
     if lengths is None:
         return array[:, -1].T.copy()
     return array[:, lengths - 1, np.arange(array.shape[2])].T.copy()

@@ -19,15 +19,15 @@ CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
 
 
 class Dropout(nn.Module):
-    """Set a random share of the numbers to 0 during training, and enlarge the others (as `nn.Dropout`)."""
+    """Sets random numbers of a tensor to 0 in training, and enlarges the others, as `nn.Dropout` does."""
 
     def __init__(self, rate: float, rng: torch.Generator) -> None:
-        """Set up dropout of a share ``rate`` of the numbers (0 to below 1); ``rng`` chooses the numbers."""
+        """Set up dropout of a share ``rate`` (0 to below 1) of a tensor's numbers, which ``rng`` chooses."""
         super().__init__()
         self.rate, self.rng = rate, rng
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x``, of any shape, with some numbers set to 0 in training, and unchanged otherwise."""
+        """Return ``x``, of any shape, with dropout in training and unchanged otherwise."""
         if not self.training or self.rate == 0.0:
             return x
         is_kept = torch.empty_like(x).bernoulli_(1.0 - self.rate, generator=self.rng)
@@ -47,7 +47,7 @@ def random_linear(inputs: int, outputs: int, rng: torch.Generator, bias: bool = 
 def small_linear(inputs: int, outputs: int, rng: torch.Generator) -> nn.Linear:
     """Return a linear layer with small weights and a bias of 0: its first outputs are almost 0."""
     # `random_linear` draws weights that the next lines overwrite.
-    # Keep these draws: without them, the same seed would give other weights than in version 0.1.
+    # Keep the overwritten draws: without them, a seed would give other weights than in version 0.1.
     layer = random_linear(inputs, outputs, rng)
     nn.init.normal_(layer.weight, std=1e-2, generator=rng)
     nn.init.zeros_(layer.bias)

@@ -8,7 +8,7 @@ A missing lag counts as the running mean. A lag on another level counts as the l
 influence curve and its role in robust estimation"): after a jump of many scales, the lags before the
 jump are useless, and a linear forecast would be far off as long as its lags reach back before the jump.
 
-Letters: T windows, n rows of them, S series, R ring, F regressors, K experts, N horizon.
+Letters: T windows, n rows of them, r rows of a piece, S series, F regressors, K linear experts, N horizon.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from forecaster.components.season import windows_ago
 
 RIDGE_COUNT = 2
 LINEAR_EXPERT_COUNT = RIDGE_COUNT + 4
-OTHER_LEVEL = 20.0  # a lag that differs from the last value by more than this many scales counts less
+OTHER_LEVEL = 20.0  # a lagged value farther than this many scales from the last value has less influence
 # Distances are clipped to this many times 20 scales: infinity would later give NaN when multiplied by 0.
 _FAR = np.float32(1e30)
-_LARGEST = 2000.0  # a forecast is at most this many units from the last value
-# A piece has at most `_COLUMNS` columns (windows times series), so its arrays fit into the cache.
+_LARGEST = 2000.0  # a linear expert's forecast is at most this many units from the last value
+# A `RegressorPiece` has at most `_COLUMNS` columns (windows times series), so its arrays fit into the cache.
 # The distances of at most `_LAGS` lags are computed at once, so that new arrays stay in the cache.
 _COLUMNS, _LAGS = 512, 42
 
@@ -55,7 +55,7 @@ class RegressorPiece(NamedTuple):
 
 
 def regressor_count(ring: int) -> int:
-    """Return F, the number of regressors: the lags from ``R - 1`` to 1, then the mean."""
+    """Return the number of regressors: the lags from ``ring - 1`` down to 1, then the running mean."""
     return max(ring - 1, 0) + 1
 
 
@@ -87,7 +87,7 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return ``count`` successive values, the first ``ago`` windows before each row: ``[count, r, S]``."""
+    """Return ``count`` values for each row, from ``ago`` windows before it on: ``[count, r, S]``."""
     before = len(block.history) - len(block.values) - ago
     if isinstance(rows, slice):
         return block.history[before + rows.start : before + rows.start + count, None, some]
@@ -113,7 +113,7 @@ def distances(
 
 
 def limit_distances(x: Floats32, missing: Floats32 | float) -> None:
-    """Shrink large `distances` towards 0, and replace missing distances.
+    """Shrink `distances` of size above 1 towards 0, and replace missing distances by ``missing``.
 
     A distance of size up to 1 is unchanged. Beyond size 1 a distance shrinks as it grows, and from size 2 on
     it becomes 0. So no result is larger than 1.
@@ -135,9 +135,9 @@ def limit_distances(x: Floats32, missing: Floats32 | float) -> None:
 
 
 def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator[RegressorPiece]:
-    """Yield the ``F = count`` regressors of all series at ``rows`` ``[n]`` of a block, piece by piece.
+    """Yield the regressors of all series at some windows of a block, in pieces that fit into the cache.
 
-    The regressors of a piece are overwritten by the next piece.
+    ``count`` is F, and ``rows`` ``[n]`` are the windows. The next piece overwrites the regressors.
     """
     series = block.values.shape[1]
     together = max(1, _COLUMNS // max(series, 1))  # if there are few series, a piece has several windows
@@ -154,7 +154,7 @@ def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator
 
 @dataclass(frozen=True)
 class Experts:
-    """Computes the forecasts of the linear experts from regressors.
+    """Computes the forecasts of the six linear experts of this module from the regressors.
 
     Attributes:
         ridge: ``[2, F, N]`` float32, the weights of the two ridge regressions.
@@ -166,22 +166,25 @@ class Experts:
 
     @cached_property
     def _weights(self) -> Floats32:
-        """The weights of both ridge regressions, side by side: ``[F, 2 N]``."""
+        """The weights of both ridge regressions: F rows, with N columns of the first and N of the second."""
         return np.concatenate(list(self.ridge), axis=1)
 
     @cached_property
     def _repeated_regressors(self) -> list[Ints]:
-        """For each seasonal expert, the index ``[N]`` of the regressor that it repeats at each horizon.
+        """For each seasonal linear expert, the index of the regressor that it repeats at each of N horizons.
 
         The first expert repeats the last season, the second one the seventh season before.
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # For lag 0 and lags beyond the ring use row ``count`` of the regressors: its distance is 0.
+        # For lag 0 and lags beyond the ring, repeat the last value: row ``count`` of the regressors is 0.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
-        """Write forecasts, as changes from the last value in units, into ``forecasts`` ``[K, n, S, N]``."""
+        """Write the forecasts of the six linear experts for one piece into six rows of ``forecasts``.
+
+        ``forecasts`` is ``[K, n, S, N]``, changes from the last value in units.
+        """
         x, horizon = piece.x, self.ridge.shape[2]
         to_units = (piece.size / block.unit[piece.rows, piece.some]).astype(np.float32)[:, :, None]
         out = forecasts[:LINEAR_EXPERT_COUNT, piece.at, piece.some]
@@ -203,13 +206,16 @@ def columns(x: Floats32) -> Floats32:
 def expert_forecasts(
     block: Block, ridge: Floats32, season: int, rows: NDArray[np.integer[Any]] | None = None
 ) -> Floats32:
-    """Return the forecasts of each expert as changes from the last value, in units: ``[K, n, S, N]``.
+    """Return the forecasts of the six linear experts of this module, as changes from the last value in units.
 
     Args:
         block: with the fields of ring and moments.
         ridge: ``[2, F, N]`` float32.
         season: windows of a season; 1 without a season.
         rows: ``[n]`` of the block; all by default.
+
+    Returns:
+        ``[K, n, S, N]`` float32.
     """
     rows = np.arange(len(block.values)) if rows is None else rows
     experts = Experts(ridge, season)
