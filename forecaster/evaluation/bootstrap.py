@@ -119,7 +119,7 @@ def improvements(
 
 
 def _circular_sums(losses: Floats, length: int) -> Floats:
-    """Return the sum of ``length`` rows from each row on, ``[T, K]``; row 0 follows the last row."""
+    """Return, for each row, the sum of ``length`` rows from it on: ``[T, K]``; row 0 follows the last."""
     times = len(losses)
     wrapped = np.concatenate([losses, losses[: min(length, times) - 1]])
     sums = np.concatenate([np.zeros((1, losses.shape[1])), np.cumsum(wrapped, axis=0)])

@@ -131,7 +131,7 @@ def _draw_anomaly(kind: str, season: int, rng: np.random.Generator) -> tuple[int
 
 
 def _shifted(least: float, most: float) -> _Change:
-    """Return a function that shifts values by ``least`` to ``most`` standard deviations."""
+    """Return a function that shifts values up or down by ``least`` to ``most`` standard deviations."""
 
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         sign = 1.0 if rng.random() < 0.5 else -1.0
