@@ -1,6 +1,6 @@
 """Lookup of covariate features by series and window, future windows included.
 
-Letters: n windows, S series, K known features, D static features.
+Letters: n windows, S series, K known features, k of them from the known table, D static features.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Covariates:
 
     @staticmethod
     def of(features: Features, freq: Frequency, tables: Tables | None = None) -> Covariates:
-        """Encode tables with fitted features; a table that is not given counts as a table of missing cells.
+        """Encode tables with fitted features; a missing table counts as a table of missing cells.
 
         The features of several rows of one window are averaged. A row has no effect on other windows.
 
@@ -101,7 +101,7 @@ class Covariates:
         return Covariates.of(features, freq, tables)
 
     def known(self, series_ids: Sequence[str], start: Ints, windows: int) -> Floats32:
-        """Return the known features of windows from ``start`` on: ``[windows, S or 1, K]`` float32.
+        """Return the K known features of the windows from ``start`` on: ``[windows, S or 1, K]`` float32.
 
         The series axis is 1 if no feature depends on the series and ``start`` is the same for all.
 
@@ -117,8 +117,9 @@ class Covariates:
         return np.concatenate(aligned, axis=2, dtype=np.float32)
 
     def _known_from_table(self, series_ids: Sequence[str], at: Ints) -> Floats32:
-        """Return the features of the known table for windows ``at`` ``[n, S or 1]``: ``[n, S or 1, k]``.
+        """Return the k features that the known table gives for the windows ``at``: ``[n, S or 1, k]``.
 
+        ``at`` is ``[n, S or 1]``: n windows of each series, or of all series alike.
         They are 0 in a window for which the table has no row.
         """
         if not len(self.windows):
@@ -173,7 +174,7 @@ def _width(columns: Sequence[Column]) -> int:
 def _by_window(
     columns: Sequence[Column], table: Table, freq: Frequency
 ) -> tuple[Ints, Floats32, dict[str, int]]:
-    """Encode a known table: return ``windows``, ``by_window`` and ``places`` of `Covariates`."""
+    """Encode a table of known covariates: fields ``windows``, ``by_window``, ``places`` of `Covariates`."""
     windows, row = np.unique(row_windows(table, freq), return_inverse=True)
     names: list[str] = []
     series = np.zeros(len(row), np.int64)
@@ -199,7 +200,7 @@ def _by_window(
 
 
 def _by_series(columns: Sequence[Column], table: Table) -> tuple[Floats32, dict[str, int]]:
-    """Encode a static table: return ``by_series`` and ``rows`` of `Covariates`."""
+    """Encode a table of static covariates: fields ``by_series`` and ``rows`` of `Covariates`."""
     ids = cells.names(column_of(table, SERIES))
     if (repeated := ids.is_duplicated()).any():
         row = int(repeated.arg_max() or 0)

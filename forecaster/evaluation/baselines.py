@@ -16,12 +16,12 @@ from forecaster.time.windows import Windows, observed
 
 
 def persistence(windows: Windows, config: WindowConfig, horizon: int) -> pl.DataFrame:
-    """Return a forecast frame in which every horizon is the last value (column ``q50`` only)."""
+    """Return a forecast frame with the last value as the forecast at every horizon (column ``q50`` only)."""
     return _frame("persistence", windows, config, _last(horizon))
 
 
 def seasonal_naive(windows: Windows, config: WindowConfig, horizon: int) -> pl.DataFrame:
-    """Return a forecast frame in which each horizon is the last value of its phase of the season.
+    """Return a forecast frame: the forecast of a window is the last value at the same phase of the season.
 
     It has the column ``q50`` only. A missing value is replaced by the last value before it (Hyndman &
     Athanasopoulos, "Forecasting: Principles and Practice", section 5.2). If the phase of a horizon is before
@@ -65,7 +65,7 @@ def _same_phase(config: WindowConfig, horizon: int) -> Ints:
 
 def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:
     """Return, for horizon ``n``, the value ``back[n - 1]`` windows before each issue row: ``[T, S, N]``."""
-    # The axes of ``row`` are window and horizon.
+    # The axes of ``row`` are issue row and horizon.
     row = windows.row_of(windows.index[rows][:, None] - back[None, :])
     values = filled[np.maximum(row, 0)].swapaxes(1, 2)
     return np.where((row >= 0)[:, None, :], values, np.nan)

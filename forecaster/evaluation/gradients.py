@@ -51,11 +51,11 @@ class Moment(NamedTuple):
 
 
 def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Floats:
-    """Return the norm of ``dLoss_t / dh_(t-k)`` for ``k = 0 .. lags``, averaged over series and windows t.
+    """Return, for ``k = 0 .. lags``, the norm of the gradient of the loss by the state ``h`` k windows before.
 
-    ``h`` is the hidden state of all layers that one window passes to the next. At ``k = 0`` it is the input
-    of the heads, the output of the last layer. The loss of a series is the mean pinball loss over its
-    horizons.
+    It is the norm of ``dLoss_t / dh_(t-k)``, averaged over series and windows t. ``h`` is the hidden
+    state of all layers that one window passes to the next. At ``k = 0`` it is the input of the heads, the
+    output of the last layer. The loss of a series is the mean pinball loss over its horizons.
 
     Args:
         forecaster: the trained forecaster.
@@ -71,7 +71,7 @@ def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Float
 
 
 def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Moment]:
-    """Yield moments that are spread evenly over the windows, each with ``lags`` windows of inputs.
+    """Yield a `Moment` for each of at most 8 evenly spread windows, with the inputs of ``lags`` windows.
 
     Moments without a target are left out.
     """
@@ -126,7 +126,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
             )
     finally:
         hook.remove()
-    # Series share no state: the gradient of the sum, for one series, is the gradient of its own loss.
+    # Series share no state: the gradient of the summed loss by one series' state is that of its own loss.
     loss = _loss_by_series(network, quantiles[:, 0], moment.target).sum()
     last, *gradients = torch.autograd.grad(loss, [head_inputs[-1], *reversed(carried)])
     norms = [last.squeeze(0).norm(dim=-1), *(g.movedim(1, 0).flatten(1).norm(dim=-1) for g in gradients)]

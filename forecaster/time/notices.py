@@ -15,7 +15,8 @@ from schemas.errors import DataError
 
 _FEWEST_STEPS = 3
 _MANY_ROWS = 60
-_MANY_WINDOWS = 10  # from this many windows between usual rows, users get a notice: 90 % are empty
+# Users get a notice if rows are usually at least this many windows apart: 90 % of windows are then empty.
+_MANY_WINDOWS = 10
 
 _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 

@@ -30,7 +30,7 @@ _SHRINKAGE = (1e-4, 1e-2)
 _SHRINKAGE_OF_OTHERS = 30.0
 _NEAR = 3  # a lag of fewer windows than this counts as near
 # A row is used if its series had at least this many values before it.
-# In a batch of fewer than 600 windows, a third as many values as windows are enough.
+# In a batch of fewer than 600 windows, a third of the number of windows is enough.
 _VALUES_BEFORE_USE = 200
 _MOST_ROWS = 400_000  # at most this many rows of a fleet are used: a million would take ten seconds
 # In the second fit, a row weighs less the larger its error in the first fit is.
@@ -80,7 +80,8 @@ def typical_change(fleet: Fleet) -> float:
 def _moments(fleet: Fleet, logs: bool, squares: Floats32 | None) -> tuple[Floats, Floats]:
     """Return the weighted second moments of the regressors, and their moments with the targets.
 
-    They are ``[F, F]`` and ``[F, N]``, for F regressors and N horizons: sums over all rows. If coefficients ``squares`` of a least squares fit are given, rows with large errors in it weigh less.
+    They are ``[F, F]`` and ``[F, N]``, for F regressors and N horizons: sums over all rows. If
+    coefficients ``squares`` of a least squares fit are given, rows with large errors in it weigh less.
     """
     count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
     second, mixed = np.zeros((count, count)), np.zeros((count, horizon))
