@@ -51,7 +51,7 @@ class Moment(NamedTuple):
 
 
 def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Floats:
-    """Return, for ``k = 0 .. lags``, the norm of the gradient of the loss by the state ``h`` k windows before.
+    """Return, for ``k = 0 .. lags``, the norm of the gradient of the loss by the state ``h`` k windows ago.
 
     It is the norm of ``dLoss_t / dh_(t-k)``, averaged over series and windows t. ``h`` is the hidden
     state of all layers that one window passes to the next. At ``k = 0`` it is the input of the heads, the
