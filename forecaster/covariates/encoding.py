@@ -71,7 +71,7 @@ class Column(Settings):
 
     @property
     def width(self) -> int:
-        """The number of features of the column, with the one that shows whether a cell has a value."""
+        """The number of features of the column, including the one that shows whether a cell has a value."""
         return 1 + max(len(self.words), 1)
 
     def features(self, table: Table) -> Floats32:

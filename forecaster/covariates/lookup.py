@@ -174,7 +174,7 @@ def _width(columns: Sequence[Column]) -> int:
 def _by_window(
     columns: Sequence[Column], table: Table, freq: Frequency
 ) -> tuple[Ints, Floats32, dict[str, int]]:
-    """Encode a table of known covariates: fields ``windows``, ``by_window``, ``places`` of `Covariates`."""
+    """Encode known covariates as the fields ``windows``, ``by_window`` and ``places`` of `Covariates`."""
     windows, row = np.unique(row_windows(table, freq), return_inverse=True)
     names: list[str] = []
     series = np.zeros(len(row), np.int64)
@@ -200,7 +200,7 @@ def _by_window(
 
 
 def _by_series(columns: Sequence[Column], table: Table) -> tuple[Floats32, dict[str, int]]:
-    """Encode a table of static covariates: fields ``by_series`` and ``rows`` of `Covariates`."""
+    """Encode static covariates as the fields ``by_series`` and ``rows`` of `Covariates`."""
     ids = cells.names(column_of(table, SERIES))
     if (repeated := ids.is_duplicated()).any():
         row = int(repeated.arg_max() or 0)

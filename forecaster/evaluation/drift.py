@@ -48,7 +48,7 @@ def population_stability_index(counts: Floats, shares: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class InputDrift:
-    """Of one input: the number of recent values in each bucket of the profile, and the largest drift.
+    """The drift of one input: recent values counted by profile bucket, and the series that drifts most.
 
     The buckets are between the deciles of each series' training values. Counts are sums over all series.
 
@@ -73,7 +73,7 @@ class InputDrift:
         return float(population_stability_index(observed, expected / expected.sum()))
 
     def __add__(self, other: InputDrift) -> InputDrift:
-        """Return the drift over both objects' series: summed counts, and the series that drifts most."""
+        """Return the drift over both objects' series: the summed counts, and the series that drifts most."""
         worst = max(self, other, key=lambda drift: (drift.worst_series is not None, drift.worst_index))
         return InputDrift(
             [a + b for a, b in zip(self.observed, other.observed, strict=True)],

@@ -51,11 +51,11 @@ class Moment(NamedTuple):
 
 
 def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Floats:
-    """Return, for ``k = 0 .. lags``, the norm of the gradient of the loss by the state ``h`` k windows ago.
+    """Return the norm of the gradient of a window's loss by the hidden state k windows before, for each k.
 
-    It is the norm of ``dLoss_t / dh_(t-k)``, averaged over series and windows t. ``h`` is the hidden
-    state of all layers that one window passes to the next. At ``k = 0`` it is the input of the heads, the
-    output of the last layer. The loss of a series is the mean pinball loss over its horizons.
+    It is the norm of ``dLoss_t / dh_(t-k)`` for ``k = 0 .. lags``, averaged over series and windows t. ``h``
+    is the hidden state of all layers that one window passes to the next. At ``k = 0`` it is the input of the
+    heads, the output of the last layer. The loss of a series is the mean pinball loss over its horizons.
 
     Args:
         forecaster: the trained forecaster.

@@ -16,7 +16,7 @@ from forecaster.arrays import Bools, Floats, Ints
 COVERAGE = 0.9
 """Nominal coverage of the scored interval, which is between the quantiles .05 and .95."""
 _LEVEL_TOLERANCE = 1e-9
-_ROUNDING = 2.0**-48  # a mean error up to this share of a series' largest absolute value counts as 0
+_ROUNDING = 2.0**-48  # a mean error up to this share of a series' largest absolute value is rounding
 
 
 def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Floats:

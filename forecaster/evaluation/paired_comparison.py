@@ -31,7 +31,7 @@ from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError, DataError
 
-_BLOCK_CELLS = 300_000  # the largest product of a block's windows, series and horizons
+_BLOCK_CELLS = 300_000  # windows times series times horizons of a block are at most this
 
 
 @dataclass(frozen=True)

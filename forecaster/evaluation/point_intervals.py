@@ -73,10 +73,11 @@ class PointIntervals:
         return dict(zip(self._members, parts, strict=True))
 
     def _residuals(self, values: Floats, joined: Floats) -> Floats:
-        """Return each value less its earlier forecasts at A anchor horizons, ``[T, A, M * S]``.
+        """Return the residuals: each value less its earlier forecast at each anchor horizon.
 
-        The last axis is the S series of each of M members. A residual without a value or a
-        forecast is NaN. The point forecasts for windows of later blocks are stored.
+        The axes ``[T, A, M * S]`` are T windows, A anchor horizons, and the S series of each of M members. A
+        residual without a value or a forecast is NaN. The point forecasts for later blocks' windows are
+        stored.
         """
         anchors = np.array(self._anchors)
         stored = len(self._points)

@@ -30,7 +30,7 @@ from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 
-# The largest product of a block's windows, series and horizons, so that scoring stays in the CPU's cache.
+# Windows times series times horizons of a block are at most this, to keep scoring in the CPU's cache.
 _BLOCK_CELLS = 300_000
 _FAN_WINDOWS, _MOST_FANS, _FAN_SERIES = 168, 28, 4
 

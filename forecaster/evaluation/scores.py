@@ -36,7 +36,7 @@ def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
 
 
 def series_without_scale(windows: Windows, config: WindowConfig) -> list[str]:
-    """Return the series that have no two values a season or a window apart, which `series_scale` compares."""
+    """Return the series without two values a season or a window apart, which `series_scale` would compare."""
     found = has_scale(observed(windows, config).values, likely_season(config.frequency), windows.index)
     return [name for name, is_scaled in zip(windows.series_ids, found.tolist(), strict=True) if not is_scaled]
 

@@ -22,7 +22,7 @@ _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
-    """Return a notice if windows are weeks that begin on another weekday than that of all rows, else None.
+    """Return a notice if all rows are on one weekday and windows are weeks that begin on another; else None.
 
     Forecasts are dated to the beginnings of windows, so their dates would match no row.
     """

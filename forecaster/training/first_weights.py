@@ -51,9 +51,9 @@ def covariates_for(
     network: NetworkConfig,
     held_from: int,
 ) -> Covariates:
-    """Return the covariates of a training, encoded as in the model ``start``.
+    """Return the covariates of a training, with the encoding of ``start`` or, without it, a newly fitted one.
 
-    Without ``start``, the encoding is fitted to the windows before row ``held_from``, as the weights are.
+    A new encoding is fitted to the windows before row ``held_from``, as the weights are.
     """
     freq = windows_config.frequency
     if start is None:

@@ -26,15 +26,15 @@ from forecaster.training.segments import TrainingBatch
 # The regression in logarithms has the first of these penalties.
 _SHRINKAGE = (1e-4, 1e-2)
 # The penalty of most lags is multiplied by this number.
-# The exceptions are near lags, and lags whole seasons before the last value or the forecast value.
+# Penalties of lags that are near, or whole seasons before the last or forecast value, are not multiplied.
 _SHRINKAGE_OF_OTHERS = 30.0
 _NEAR = 3  # a lag of fewer windows than this counts as near
 # A row is used if its series had at least this many values before it.
-# In a batch of fewer than 600 windows, a third of the number of windows is enough.
+# In a batch of fewer than 600 windows, a third as many values before a row as windows are enough.
 _VALUES_BEFORE_USE = 200
 _MOST_ROWS = 400_000  # at most this many rows of a fleet are used: a million would take ten seconds
 # In the second fit, a row weighs less the larger its error in the first fit is.
-# An error below this many units counts as this many units, because its row would weigh too much.
+# An error below this many units counts as this many: else rows with tiny errors would weigh too much.
 _LEAST_ERROR = 0.1
 
 assert len(_SHRINKAGE) == RIDGE_COUNT
