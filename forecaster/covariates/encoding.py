@@ -26,7 +26,7 @@ from schemas.errors import DataError
 from schemas.observations import LARGEST
 
 _MOST_WORDS = 64
-# A column of numbers counts as constant if its standard deviation is at most this share of its mean's size.
+# A column of numbers counts as constant if its standard deviation is at most this share of its mean.
 _ROUNDING = 2.0**-48
 # Standardised numbers are clipped to at most this many standard deviations from the mean.
 # The 1 in a column of one 1 and 10,000 zeros is 100 standard deviations from the mean.

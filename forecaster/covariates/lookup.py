@@ -117,10 +117,10 @@ class Covariates:
         return np.concatenate(aligned, axis=2, dtype=np.float32)
 
     def _known_from_table(self, series_ids: Sequence[str], at: Ints) -> Floats32:
-        """Return the k features that the known table gives for the windows ``at``: ``[n, S or 1, k]``.
+        """Return the features that the table of known covariates gives for some windows of each series.
 
-        ``at`` is ``[n, S or 1]``: n windows of each series, or of all series alike.
-        They are 0 in a window for which the table has no row.
+        ``at`` holds n windows of each series, or n windows for all series: ``[n, S or 1]``. The k features
+        are ``[n, S or 1, k]`` float32. They are 0 in a window for which the table has no row.
         """
         if not len(self.windows):
             return np.zeros((*at.shape, _width(self.features.known)), np.float32)
@@ -131,7 +131,7 @@ class Covariates:
         return np.where(has_row[..., None], self.by_window[row, place], np.float32(0.0))
 
     def static(self, series_ids: Sequence[str]) -> Floats32:
-        """Return the static features, ``[S, D]`` float32: zeros for a series that the table lacks."""
+        """Return the static features of each series, ``[S, D]``: zeros for a series that the table lacks."""
         others = len(self.by_series) - 1
         return self.by_series[[self.rows.get(name, others) for name in series_ids]]
 

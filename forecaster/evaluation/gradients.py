@@ -111,7 +111,7 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
 
 
 def _norms(network: Network, moment: Moment) -> Tensor:
-    """Return the norms of the gradients at one moment, for the series with a target: ``[lags + 1, S]``."""
+    """Return the norms of the gradients at one moment, by lag and series with a target: ``[lags + 1, S]``."""
     network.eval()
     head_inputs: list[Tensor] = []
     hook = network.head.register_forward_pre_hook(lambda head, given: head_inputs.append(given[0]))
@@ -134,7 +134,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
 
 
 def _loss_by_series(network: Network, quantiles: Tensor, target: Tensor) -> Tensor:
-    """Return each series' mean pinball loss over horizons, ``[S]``, from quantiles ``[Q, S, N]``."""
+    """Return the mean pinball loss over horizons of each of S series; ``quantiles`` is ``[Q, S, N]``."""
     levels = torch.tensor(network.config.quantiles)
     pairs = zip(quantiles.unbind(1), target, strict=True)
     return torch.stack([pinball_loss(forecast, actual, levels) for forecast, actual in pairs])

@@ -194,7 +194,7 @@ class Tally:
         return _means(ratio(self._under.sum(axis=2), self.count.sum(axis=1)).T)
 
     def _coverage(self) -> Floats:
-        """Return the coverage of the 90 % interval, ``[S, N]``; NaN without an interval or actuals."""
+        """Return the 90 % interval's coverage by series and horizon; NaN without an interval or actuals."""
         if not self.has_interval:
             return np.full(self.count.shape, np.nan)
         return ratio(self._inside, self.count)

@@ -234,7 +234,10 @@ class _Replay:
         )
 
     def step(self, block: Windows) -> Floats:
-        """Step the state through consecutive windows; return the quantiles to compare, ``[Q, T, S, N]``."""
+        """Step the state through consecutive windows; return the quantiles to compare.
+
+        They are ``[Q, T, S, N]``: by quantile level, window, series and horizon.
+        """
         past = block.stacked_covariates(self.forecaster.covariates.features.observed)
         began_s = time.perf_counter()
         found = advance_in_place(self.forecaster, self.state, block.values, block.start, past=past)

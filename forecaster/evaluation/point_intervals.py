@@ -47,7 +47,9 @@ class PointIntervals:
         self._points = np.empty((0, len(self._anchors), len(self._scale)))
 
     def step(self, start: int, values: Floats, points: Mapping[str, Floats]) -> dict[str, Floats]:
-        """Step through a block of windows, and return each member's quantiles ``[Q, T, S, N]`` by its name.
+        """Step through a block of windows, and return each member's quantiles by its name.
+
+        They are ``[Q, T, S, N]``: by quantile level, window, series and horizon.
 
         Args:
             start: index of the first window, which follows the last window of the previous call.

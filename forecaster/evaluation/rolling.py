@@ -76,7 +76,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Member:
-    """The forecasts of one member: quantiles ``values`` ``[Q, T, S, N]`` at the levels ``levels``."""
+    """The forecasts of one member, by quantile level, issue row, series and horizon: ``[Q, T, S, N]``."""
 
     levels: tuple[float, ...]
     values: Floats
@@ -249,7 +249,7 @@ def blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
 
 
 def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
-    """Return the values in the N windows after each of ``T`` rows, ``[T, S, N]``.
+    """Return each series' values in the N windows after each of T rows: ``[T, S, N]``.
 
     The value of a window that has no row is NaN.
     """

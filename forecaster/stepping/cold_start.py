@@ -115,9 +115,10 @@ def unroll_network(forecaster: Forecaster, state: State, values: Floats, horizon
 def _as_forecasts(
     forecaster: Forecaster, ids: tuple[str, ...], closed: int, values: Floats, issued: np.ndarray
 ) -> Forecasts:
-    """Return an array of quantiles ``[Q, T, S, N]`` as `Forecasts` issued at the end of window ``closed``.
+    """Return an array of quantiles as `Forecasts` issued at the end of window ``closed``.
 
-    The quantiles of series that are not ``issued`` (``[S]`` bool) become NaN.
+    The array is ``[Q, T, S, N]``, with T = 1. The quantiles of series that are not ``issued`` (``[S]`` bool)
+    become NaN.
     """
     values = np.where(issued[:, None], values, np.nan)
     levels, freq = forecaster.network_config.quantiles, forecaster.window_config.frequency

@@ -112,9 +112,9 @@ def _fields_to_copy(forecaster: Forecaster, state: State) -> dict[str, list[str]
 
 
 def _stored_past(forecaster: Forecaster, state: State, index: Ints, values: Floats) -> Floats:
-    """Return the observed covariates that a state holds for the windows of its ring: ``[R, n, C]`` float64.
+    """Return the observed covariates that a state holds for the windows of its ring.
 
-    The axes are R windows of the ring, n series and C covariates. NaN where missing, or where the state
+    ``[R, n, C]`` float64, by window of the ring, series and covariate. NaN where missing, or where the state
     does not hold a covariate that the forecaster reads.
     """
     names = forecaster.covariates.features.observed

@@ -93,7 +93,10 @@ class Windows:
         return Windows(ids, self.start, self.values[:, index], past, self.index)
 
     def stacked_covariates(self, names: Sequence[str]) -> NDArray[np.float64] | None:
-        """Return the named covariates as ``[T, S, C]`` float64, NaN if missing; None without names."""
+        """Return the covariates called ``names`` by window and series; None if there are no names.
+
+        ``[T, S, C]`` float64; NaN where missing.
+        """
         if not names:
             return None
         nothing = np.full(self.values.shape, np.nan)

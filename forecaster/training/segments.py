@@ -104,7 +104,10 @@ class TrainingBatch:
         return np.clip((self.ahead[rows] - last) / unit, -_TARGET_CLIP, _TARGET_CLIP).astype(np.float32)
 
     def experts(self, rows: Ints) -> Tensor | None:
-        """Return forecasts of all K linear experts at n rows, ``[K, n, B, N]`` float32; None without them."""
+        """Return the forecasts of all linear experts at some rows; None without linear experts.
+
+        ``[K, n, B, N]`` float32, by expert, row, active period and horizon.
+        """
         if self.ridge is None:
             return None
         return torch.from_numpy(linear_forecasts(self.block, self.ridge, self.season, rows))
@@ -119,7 +122,7 @@ class TrainingBatch:
         )
 
     def static(self) -> Tensor | None:
-        """Return the static features of each series, ``[B, D]`` float32; None without static features."""
+        """Return the D static features of each of B series, ``[B, D]`` float32; None without any."""
         return torch.from_numpy(self.block.static) if self.block.static.size else None
 
     def weight(self) -> Floats32:
