@@ -19,7 +19,7 @@ from pipelines.jobs.follow import with_first_model
 from pipelines.jobs.job import StreamJob
 from pipelines.jobs.quarantine_checks import check_can_use, none_valid_line, read_table
 from pipelines.jobs.quarantine_job import QuarantineJob, QuarantineOutcome
-from pipelines.jobs.run_once import Progress, begin_table, run_once, settings_of
+from pipelines.jobs.run_once import OnNumbers, begin_table, run_once, settings_of
 from pipelines.jobs.stopping import stop_on_signal
 from pipelines.runners.base import Run
 from pipelines.sinks.file_names import ROW_FILE, partition_stem
@@ -38,12 +38,12 @@ from pipelines.sources.quarantine_manifest import (
 from pipelines.sources.replay import PARTITION as BACKFILL_PARTITION
 from pipelines.state import state_table
 from pipelines.state.state_table import StateTable
-from pipelines.storage import Held, Location, complete_replacement, locked, markers, store_of
+from pipelines.storage import Held, Location, complete_replacement, markers, store_of
 from pipelines.workers.ownership import read_owner, take_ownership
 from schemas.errors import ConfigError, DataError
 
 
-def replay_quarantine(job: QuarantineJob, on_progress: Progress = lambda numbers: None) -> QuarantineOutcome:
+def replay_quarantine(job: QuarantineJob, on_progress: OnNumbers = lambda numbers: None) -> QuarantineOutcome:
     """Read the rows in the quarantine of a job again, and use those that are now valid as late rows.
 
     If the process is killed, or a signal stops it, the next call resumes the replay. No row is read again if
@@ -58,11 +58,12 @@ def replay_quarantine(job: QuarantineJob, on_progress: Progress = lambda numbers
             be read or written; the message is one line.
     """
     began_s = time.monotonic()
-    with locked(job.output) as held:
+    with store_of(job.output).locked() as held:
         complete_replacement(job.output / markers.BACKFILL, job.output)
         state_table.recover(job.states)
         table = read_table(job)
         store_of(job.output).prepare(PARTS)
+        again: RowsAgain | None
         manifest = read_manifest(job.states)
         if manifest is None:
             files = _files(job, table)
@@ -167,7 +168,7 @@ def _run(
     manifest: QuarantineManifest,
     again: RowsAgain,
     held: Held,
-    on_progress: Progress,
+    on_progress: OnNumbers,
 ) -> bool:
     """Apply the rows of a replay to the shards; return whether a signal stopped the run."""
 

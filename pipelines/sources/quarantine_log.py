@@ -11,12 +11,12 @@ from typing import Final
 import polars as pl
 
 from forecaster.shards.batch import Batch
-from forecaster.time.aggregation import ORIGIN
+from forecaster.time.duplicates import ORIGIN
 from pipelines.sources.base import Position, Positions, Step
 from pipelines.sources.files.decimals import NO_COMMA, Decimals
 from pipelines.sources.files.opened_file import without_codes, without_null_values
 from pipelines.sources.files.validated_rows import Input
-from pipelines.storage import Location, source_of
+from pipelines.storage import Location, store_of
 from schemas import cells, observations, quarantine
 from schemas.errors import DataError, one_line
 from schemas.observations import OBSERVED
@@ -112,7 +112,7 @@ def _read(file: Location, how: Input) -> pl.DataFrame:
         DataError: the file cannot be read, or its rows have columns that ``how`` does not name.
     """
     try:
-        frame = pl.read_parquet(source_of(file))
+        frame = pl.read_parquet(store_of(file).source())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{file}: cannot be read ({one_line(error)}): restore the file") from error
     if "kind" not in frame.columns:  # an early version wrote the file

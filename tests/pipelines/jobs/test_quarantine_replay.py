@@ -18,7 +18,7 @@ from pipelines.sources.quarantine_log import QuarantineLog
 from pipelines.sources.quarantine_manifest import MANIFEST
 from pipelines.sources.replay import ReplaySource
 from pipelines.state import state_table
-from pipelines.storage import locked
+from pipelines.storage import store_of
 from schemas.errors import ConfigError, DataError, OutputError, StatecastError
 from tests.fleets import HOUR, forecaster
 from tests.outputs import contents
@@ -77,7 +77,7 @@ def test_a_second_replay_changes_nothing(ended: QuarantineJob) -> None:
     )
     assert outcome.left == 1
     assert {part: contents(ended.output / part) for part in parts} == before
-    for path in (ended.output / "quarantine").iterdir():
+    for path in (ended.output / "quarantine").glob("*"):
         path.unlink()
     assert replay_quarantine(ended).nothing == f"{ended.output}: no row is in quarantine"
 
@@ -109,7 +109,7 @@ def refusal(job: QuarantineJob, kind: type[StatecastError] = ConfigError) -> str
 
 
 def test_a_replay_is_refused_while_the_job_is_running(ended: QuarantineJob) -> None:
-    with locked(ended.output):
+    with store_of(ended.output).locked():
         assert "is writing here" in refusal(ended, OutputError)
 
 
@@ -135,7 +135,7 @@ def test_a_replay_that_could_only_move_rows_to_late_is_refused(ended: Quarantine
 
 
 def test_a_replay_without_a_state_table_is_refused(ended: QuarantineJob) -> None:
-    for path in ended.states.iterdir():
+    for path in ended.states.glob("*"):
         path.unlink()
     assert "holds no state table" in refusal(ended, DataError)
 
