@@ -71,7 +71,7 @@ def block_length(differences: Floats) -> int:
 
 
 def _first_silent_lag(is_significant: np.ndarray, silent_lags: int) -> int:
-    """Return the first of ``silent_lags`` successive lags that are not significant.
+    """Return the first lag of the earliest ``silent_lags`` successive lags that are not significant.
 
     If there are no such successive lags, return the largest significant lag.
     ``is_significant`` begins at lag 1.

@@ -147,7 +147,7 @@ def _noisy(values: Floats, span: slice, spread: float, rng: np.random.Generator)
 
 
 def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the span with every value replaced by the first one; missing values stay missing."""
+    """Return the span with every value replaced by the span's first value; missing values stay missing."""
     known = values[span][~np.isnan(values[span])]
     return np.where(np.isnan(values[span]), np.nan, known[0] if len(known) else np.nan)
 

@@ -60,7 +60,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
         aggregate(window, forecaster.window_config).windows if isinstance(window, pl.DataFrame) else window
     )
     if block.series_ids == state.series_ids:
-        state = state.copy()  # in a stream, blocks usually have the series of the state: move no columns
+        state = state.copy()  # usual in a stream; no column of the block needs to move
     else:
         known_ids = frozenset(state.series_ids)
         has_value = np.flatnonzero((~np.isnan(block.values)).any(axis=0))

@@ -83,7 +83,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
 
 
 def _take_fields(forecaster: Forecaster, warm: State, state: State) -> None:
-    """Copy the fields of `_fields_to_copy` from ``state`` into ``warm``, the new version's state."""
+    """Copy the fields that `_fields_to_copy` names from ``state`` into ``warm``, the new version's state."""
     warm.silent[:] = state.silent
     for name, fields in _fields_to_copy(forecaster, state).items():
         for f in fields:
