@@ -19,7 +19,7 @@ BASELINES = ("persistence", "seasonal_naive")
 
 
 class PairedLosses:
-    """Sums of the losses of two models, by issue time and series class, by issue time and horizon, by horizon.
+    """Sums of the losses of two models, by issue time and class, issue time and horizon, and by horizon.
 
     Only sums over series are stored, so the memory hardly depends on the number of series.
     A loss is divided by the scale of its series, except for the weighted quantile loss.
