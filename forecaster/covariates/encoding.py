@@ -28,8 +28,8 @@ from schemas.observations import LARGEST
 _MOST_WORDS = 64
 # A column of numbers counts as constant if its standard deviation is at most this share of its mean.
 _ROUNDING = 2.0**-48
-# Standardised numbers are clipped to this range, in standard deviations from the mean.
-# A single 1 among 10,000 zeros is that far from the mean.
+# Standardised numbers are clipped to at most this many standard deviations from the mean.
+# The 1 in a column of one 1 and 10,000 zeros is 100 standard deviations from the mean.
 _MOST_SPREADS = 100.0
 SERIES, TIME = "series_id", "timestamp"
 
@@ -71,11 +71,11 @@ class Column(Settings):
 
     @property
     def width(self) -> int:
-        """The number of features of the column; one feature is 1 if the cell has a value, else 0."""
+        """The number of features of the column, including the one that shows whether a cell has a value."""
         return 1 + max(len(self.words), 1)
 
     def features(self, table: Table) -> Floats32:
-        """Encode this column of a table: ``[rows, width]`` float32.
+        """Return this column's features for each row of a table, ``[rows, width]`` float32.
 
         Raises:
             DataError: a cell is not a number, and the column was encoded as numbers.
@@ -162,7 +162,7 @@ class Features(Settings):
 
 
 def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
-    """Return each column's encoding, fitted to the rows ``in_training``, or to all rows if none is True."""
+    """Return each column's encoding, fitted to the rows where ``in_training`` is True, else to all rows."""
     rows = in_training if in_training.any() else np.ones_like(in_training)
     names = [name for name in table.frame.columns if name not in (SERIES, TIME)]
     if not names:

@@ -1,6 +1,6 @@
 """Lookup of covariate features by series and window, future windows included.
 
-Letters: n windows, S series, K known features, D static features.
+Letters: n windows, S series, K known features, k of them from the known table, D static features.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Covariates:
 
     @staticmethod
     def of(features: Features, freq: Frequency, tables: Tables | None = None) -> Covariates:
-        """Encode tables with fitted features; a table that is not given counts as a table of missing cells.
+        """Encode tables with fitted features; a missing table counts as a table of missing cells.
 
         The features of several rows of one window are averaged. A row has no effect on other windows.
 
@@ -101,7 +101,7 @@ class Covariates:
         return Covariates.of(features, freq, tables)
 
     def known(self, series_ids: Sequence[str], start: Ints, windows: int) -> Floats32:
-        """Return the known features of windows from ``start`` on: ``[windows, S or 1, K]`` float32.
+        """Return the K known features of the windows from ``start`` on: ``[windows, S or 1, K]`` float32.
 
         The series axis is 1 if no feature depends on the series and ``start`` is the same for all.
 
@@ -117,9 +117,10 @@ class Covariates:
         return np.concatenate(aligned, axis=2, dtype=np.float32)
 
     def _known_from_table(self, series_ids: Sequence[str], at: Ints) -> Floats32:
-        """Return the features of the known table for windows ``at`` ``[n, S or 1]``: ``[n, S or 1, k]``.
+        """Return the features that the table of known covariates gives for some windows of each series.
 
-        They are 0 in a window for which the table has no row.
+        ``at`` holds n windows of each series, or n windows for all series: ``[n, S or 1]``. The k features
+        are ``[n, S or 1, k]`` float32. They are 0 in a window for which the table has no row.
         """
         if not len(self.windows):
             return np.zeros((*at.shape, _width(self.features.known)), np.float32)
@@ -130,7 +131,7 @@ class Covariates:
         return np.where(has_row[..., None], self.by_window[row, place], np.float32(0.0))
 
     def static(self, series_ids: Sequence[str]) -> Floats32:
-        """Return the static features, ``[S, D]`` float32: zeros for a series that the table lacks."""
+        """Return the static features of each series, ``[S, D]``: zeros for a series that the table lacks."""
         others = len(self.by_series) - 1
         return self.by_series[[self.rows.get(name, others) for name in series_ids]]
 
@@ -173,7 +174,7 @@ def _width(columns: Sequence[Column]) -> int:
 def _by_window(
     columns: Sequence[Column], table: Table, freq: Frequency
 ) -> tuple[Ints, Floats32, dict[str, int]]:
-    """Encode a known table: return ``windows``, ``by_window`` and ``places`` of `Covariates`."""
+    """Encode known covariates as the fields ``windows``, ``by_window`` and ``places`` of `Covariates`."""
     windows, row = np.unique(row_windows(table, freq), return_inverse=True)
     names: list[str] = []
     series = np.zeros(len(row), np.int64)
@@ -199,7 +200,7 @@ def _by_window(
 
 
 def _by_series(columns: Sequence[Column], table: Table) -> tuple[Floats32, dict[str, int]]:
-    """Encode a static table: return ``by_series`` and ``rows`` of `Covariates`."""
+    """Encode static covariates as the fields ``by_series`` and ``rows`` of `Covariates`."""
     ids = cells.names(column_of(table, SERIES))
     if (repeated := ids.is_duplicated()).any():
         row = int(repeated.arg_max() or 0)

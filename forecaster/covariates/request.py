@@ -47,7 +47,7 @@ def columns_of(features: Features) -> dict[str, Column | None]:
 def read_history(
     table: Any, features: Features, most_rows: int = MOST_ROWS, most_series: int = MOST_SERIES
 ) -> History:
-    """Return the history of a request.
+    """Validate the table of a request, and return its rows and covariates as a `History`.
 
     Args:
         table: Polars or pandas frame with the columns `HISTORY` and `columns_of`; others are ignored. Times

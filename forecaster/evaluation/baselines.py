@@ -16,12 +16,12 @@ from forecaster.time.windows import Windows, observed
 
 
 def persistence(windows: Windows, config: WindowConfig, horizon: int) -> pl.DataFrame:
-    """Return a forecast frame in which every horizon is the last value (column ``q50`` only)."""
+    """Return a forecast frame with the last value as the forecast at every horizon (column ``q50`` only)."""
     return _frame("persistence", windows, config, _last(horizon))
 
 
 def seasonal_naive(windows: Windows, config: WindowConfig, horizon: int) -> pl.DataFrame:
-    """Return a forecast frame in which each horizon is the last value of its phase of the season.
+    """Return a forecast frame: the forecast of a window is the last value at the same phase of the season.
 
     It has the column ``q50`` only. A missing value is replaced by the last value before it (Hyndman &
     Athanasopoulos, "Forecasting: Principles and Practice", section 5.2). If the phase of a horizon is before
@@ -33,7 +33,9 @@ def seasonal_naive(windows: Windows, config: WindowConfig, horizon: int) -> pl.D
 def baseline_points(
     windows: Windows, filled: Floats, rows: Ints, config: WindowConfig, horizon: int
 ) -> dict[str, Floats]:
-    """Return the forecasts ``[T, S, N]`` of both baselines, by name; NaN where a phase has no value yet.
+    """Return each baseline's forecasts by name; NaN where a phase has no value yet.
+
+    They are ``[T, S, N]``: by issue row, series and horizon.
 
     Args:
         windows: the windows that contain the rows.
@@ -54,7 +56,7 @@ def last_values(values: Floats) -> Floats:
 
 
 def _last(horizon: int) -> Ints:
-    """Return how many windows ago persistence takes the value of each horizon from: zeros, ``[N]``."""
+    """Return how many windows before the issue row persistence takes each horizon's value: N zeros."""
     return np.zeros(horizon, np.int64)
 
 
@@ -64,8 +66,8 @@ def _same_phase(config: WindowConfig, horizon: int) -> Ints:
 
 
 def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:
-    """Return, for horizon ``n``, the value ``back[n - 1]`` windows before each issue row: ``[T, S, N]``."""
-    # The axes of ``row`` are window and horizon.
+    """Return the value ``back[n - 1]`` windows before each issue row, for each horizon n: ``[T, S, N]``."""
+    # The axes of ``row`` are issue row and horizon.
     row = windows.row_of(windows.index[rows][:, None] - back[None, :])
     values = filled[np.maximum(row, 0)].swapaxes(1, 2)
     return np.where((row >= 0)[:, None, :], values, np.nan)

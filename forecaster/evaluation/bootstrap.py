@@ -71,7 +71,7 @@ def block_length(differences: Floats) -> int:
 
 
 def _first_silent_lag(is_significant: np.ndarray, silent_lags: int) -> int:
-    """Return the first of ``silent_lags`` successive lags that are not significant.
+    """Return the first lag of the earliest ``silent_lags`` successive lags that are not significant.
 
     If there are no such successive lags, return the largest significant lag.
     ``is_significant`` begins at lag 1.
@@ -119,7 +119,7 @@ def improvements(
 
 
 def _circular_sums(losses: Floats, length: int) -> Floats:
-    """Return the sum of ``length`` rows from each row on, ``[T, K]``; row 0 follows the last row."""
+    """Return, for each row, the sum of ``length`` rows from it on: ``[T, K]``; row 0 follows the last."""
     times = len(losses)
     wrapped = np.concatenate([losses, losses[: min(length, times) - 1]])
     sums = np.concatenate([np.zeros((1, losses.shape[1])), np.cumsum(wrapped, axis=0)])

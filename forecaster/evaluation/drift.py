@@ -48,11 +48,13 @@ def population_stability_index(counts: Floats, shares: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class InputDrift:
-    """Counts of the recent values of one input, over all series, in the buckets of the training profile.
+    """The drift of one input: recent values counted by profile bucket, and the series that drifts most.
+
+    The buckets are between the deciles of each series' training values. Counts are sums over all series.
 
     Attributes:
-        observed: B numbers of values that were observed.
-        expected: B numbers of values that the profile expects of as many values of the same series.
+        observed: how many values were observed in each of the B buckets.
+        expected: how many would be in each bucket by the profile, of as many values of the same series.
         worst_series: id of the series with the largest index; None if no series has enough values.
         worst_index: population stability index of that series.
     """
@@ -71,7 +73,7 @@ class InputDrift:
         return float(population_stability_index(observed, expected / expected.sum()))
 
     def __add__(self, other: InputDrift) -> InputDrift:
-        """Return the drift over the series of this object and of ``other``."""
+        """Return the drift over both objects' series: the summed counts, and the series that drifts most."""
         worst = max(self, other, key=lambda drift: (drift.worst_series is not None, drift.worst_index))
         return InputDrift(
             [a + b for a, b in zip(self.observed, other.observed, strict=True)],
@@ -82,7 +84,7 @@ class InputDrift:
 
 
 def drift_of(profile: Profile, state: State) -> dict[str, InputDrift]:
-    """Return the drift of each input against the profile; empty without a profile or without values."""
+    """Return the drift of each input from the profile, by name; empty without a profile or values."""
     counted = state.parts.get("drift", {}).get("counts")
     if not profile or counted is None:
         return {}

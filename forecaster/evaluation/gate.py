@@ -108,7 +108,7 @@ class Decision:
 
 
 def decide(comparison: PairedComparison, gate: GateConfig) -> Decision:
-    """Check a comparison against every limit of the gate.
+    """Check a comparison against every limit of the gate, and return the decision.
 
     Two identical models have an improvement of 0 with an interval from 0 to 0, which never exceeds the
     margin. If a challenger passes a check, every challenger with numbers at least as good passes it, too.

@@ -51,11 +51,11 @@ class Moment(NamedTuple):
 
 
 def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Floats:
-    """Return the norm of ``dLoss_t / dh_(t-k)`` for ``k = 0 .. lags``, averaged over series and windows t.
+    """Return the norm of the gradient of a window's loss by the hidden state k windows before, for each k.
 
-    ``h`` is the hidden state of all layers that one window passes to the next. At ``k = 0`` it is the input
-    of the heads, the output of the last layer. The loss of a series is the mean pinball loss over its
-    horizons.
+    It is the norm of ``dLoss_t / dh_(t-k)`` for ``k = 0 .. lags``, averaged over series and windows t. ``h``
+    is the hidden state of all layers that one window passes to the next. At ``k = 0`` it is the input of the
+    heads, the output of the last layer. The loss of a series is the mean pinball loss over its horizons.
 
     Args:
         forecaster: the trained forecaster.
@@ -71,7 +71,7 @@ def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Float
 
 
 def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Moment]:
-    """Yield moments that are spread evenly over the windows, each with ``lags`` windows of inputs.
+    """Yield a `Moment` for each of at most 8 evenly spread windows, with the inputs of ``lags`` windows.
 
     Moments without a target are left out.
     """
@@ -111,7 +111,7 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
 
 
 def _norms(network: Network, moment: Moment) -> Tensor:
-    """Return the norms of the gradients at one moment, for the series with a target: ``[lags + 1, S]``."""
+    """Return the norms of the gradients at one moment, by lag and series with a target: ``[lags + 1, S]``."""
     network.eval()
     head_inputs: list[Tensor] = []
     hook = network.head.register_forward_pre_hook(lambda head, given: head_inputs.append(given[0]))
@@ -126,7 +126,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
             )
     finally:
         hook.remove()
-    # Series share no state: the gradient of the sum, for one series, is the gradient of its own loss.
+    # Series share no state: the gradient of the summed loss by one series' state is that of its own loss.
     loss = _loss_by_series(network, quantiles[:, 0], moment.target).sum()
     last, *gradients = torch.autograd.grad(loss, [head_inputs[-1], *reversed(carried)])
     norms = [last.squeeze(0).norm(dim=-1), *(g.movedim(1, 0).flatten(1).norm(dim=-1) for g in gradients)]
@@ -134,7 +134,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
 
 
 def _loss_by_series(network: Network, quantiles: Tensor, target: Tensor) -> Tensor:
-    """Return each series' mean pinball loss over horizons, ``[S]``, from quantiles ``[Q, S, N]``."""
+    """Return the mean pinball loss over horizons of each of S series; ``quantiles`` is ``[Q, S, N]``."""
     levels = torch.tensor(network.config.quantiles)
     pairs = zip(quantiles.unbind(1), target, strict=True)
     return torch.stack([pinball_loss(forecast, actual, levels) for forecast, actual in pairs])

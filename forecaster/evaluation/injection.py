@@ -131,7 +131,7 @@ def _draw_anomaly(kind: str, season: int, rng: np.random.Generator) -> tuple[int
 
 
 def _shifted(least: float, most: float) -> _Change:
-    """Return a function that shifts values by ``least`` to ``most`` standard deviations."""
+    """Return a function that shifts values up or down by ``least`` to ``most`` standard deviations."""
 
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         sign = 1.0 if rng.random() < 0.5 else -1.0
@@ -147,7 +147,7 @@ def _noisy(values: Floats, span: slice, spread: float, rng: np.random.Generator)
 
 
 def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the span with every value replaced by the first one; missing values stay missing."""
+    """Return the span with every value replaced by the span's first value; missing values stay missing."""
     known = values[span][~np.isnan(values[span])]
     return np.where(np.isnan(values[span]), np.nan, known[0] if len(known) else np.nan)
 

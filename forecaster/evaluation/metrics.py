@@ -16,7 +16,7 @@ from forecaster.arrays import Bools, Floats, Ints
 COVERAGE = 0.9
 """Nominal coverage of the scored interval, which is between the quantiles .05 and .95."""
 _LEVEL_TOLERANCE = 1e-9
-_ROUNDING = 2.0**-48  # a mean error below this share of a series' largest value counts as 0: it is rounding
+_ROUNDING = 2.0**-48  # a mean error up to this share of a series' largest absolute value is rounding
 
 
 def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Floats:
@@ -30,7 +30,7 @@ def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Fl
 
 
 def has_scale(values: Floats, season: int, index: Ints | None = None) -> Bools:
-    """Return True for each series with two values that `seasonal_scale` can compare, ``[S]``."""
+    """Return, for each series, whether it has two values a season or a window apart: ``[S]``."""
     return _scale_of(values, season, index)[1]
 
 
@@ -194,7 +194,7 @@ class Tally:
         return _means(ratio(self._under.sum(axis=2), self.count.sum(axis=1)).T)
 
     def _coverage(self) -> Floats:
-        """Return the coverage of the 90 % interval, ``[S, N]``; NaN without an interval or actuals."""
+        """Return the 90 % interval's coverage by series and horizon; NaN without an interval or actuals."""
         if not self.has_interval:
             return np.full(self.count.shape, np.nan)
         return ratio(self._inside, self.count)
@@ -223,5 +223,5 @@ def _mean(by_series: Floats) -> float:
 
 
 def _means(by_series: Floats) -> Floats:
-    """Return the `_mean` of each column of ``[S, ...]``."""
+    """Return the `_mean` over series of each column of an array ``[S, ...]``."""
     return np.array([_mean(column) for column in by_series.T])

@@ -31,7 +31,7 @@ from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError, DataError
 
-_BLOCK_CELLS = 300_000  # a block has at most this many numbers: windows times series times horizons
+_BLOCK_CELLS = 300_000  # windows times series times horizons of a block are at most this
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class PairedComparison:
 
     @property
     def blocks(self) -> int:
-        """The number of whole blocks of the bootstrap that fit into the issue times."""
+        """The number of issue times divided by the length of a block of the bootstrap, rounded down."""
         return self.issues // self.block
 
     def as_json(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def check_comparable(champion: Forecaster, challenger: Forecaster) -> None:
 
 
 def limits_of(champion: Forecaster, challenger: Forecaster) -> tuple[int, tuple[float, ...], list[str]]:
-    """Return the largest horizon and the quantiles that both models have, and notices of differences."""
+    """Return the largest horizon and the quantiles that both models have, and notices of what differs."""
     notices = []
     horizons = [model.network_config.horizon for model in (champion, challenger)]
     if horizons[0] != horizons[1]:
@@ -234,7 +234,10 @@ class _Replay:
         )
 
     def step(self, block: Windows) -> Floats:
-        """Step the state through a block of consecutive windows; return the forecasts ``[Q, T, S, N]``."""
+        """Step the state through consecutive windows; return the quantiles to compare.
+
+        They are ``[Q, T, S, N]``: by quantile level, window, series and horizon.
+        """
         past = block.stacked_covariates(self.forecaster.covariates.features.observed)
         began_s = time.perf_counter()
         found = advance_in_place(self.forecaster, self.state, block.values, block.start, past=past)

@@ -19,7 +19,7 @@ BASELINES = ("persistence", "seasonal_naive")
 
 
 class PairedLosses:
-    """Sums of the losses of two models, by issue time and class, by issue time and horizon, and by horizon.
+    """Sums of the losses of two models, by issue time and class, issue time and horizon, and by horizon.
 
     Only sums over series are stored, so the memory hardly depends on the number of series.
     A loss is divided by the scale of its series, except for the weighted quantile loss.
@@ -87,7 +87,7 @@ class PairedLosses:
     def _add_model(
         self, model: int, rows: slice, y: Floats, quantiles: Sequence[Floats], is_pair: Bools
     ) -> None:
-        """Add the losses of one model's forecasts; actuals and forecasts are 0 where ``is_pair`` is False."""
+        """Add one model's losses to the sums; where ``is_pair`` is False, both actual and forecast are 0."""
         pinball = np.zeros_like(y)
         for level, quantile in zip(self._levels, quantiles, strict=True):
             miss = y - quantile
@@ -151,7 +151,7 @@ class PairedLosses:
         return old, new
 
     def scores(self) -> pl.DataFrame:
-        """Return the scores of both models and of the baselines, as in `PairedComparison.scores`."""
+        """Return the table of scores of both models and of the baselines; see `PairedComparison.scores`."""
         count = self.count.sum(axis=0)
         mase = ratio(self._absolute, count)
         columns: dict[str, Any] = {

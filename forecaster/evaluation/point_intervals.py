@@ -43,11 +43,13 @@ class PointIntervals:
         self._intervals = Intervals(levels, horizon)
         self._own = self._intervals.init(len(self._scale))
         self._anchors = anchor_horizons(horizon)
-        # ``_points`` holds the point forecasts of the last N windows.
+        # ``_points`` holds the point forecasts of the last N windows at the anchor horizons.
         self._points = np.empty((0, len(self._anchors), len(self._scale)))
 
     def step(self, start: int, values: Floats, points: Mapping[str, Floats]) -> dict[str, Floats]:
-        """Return the quantiles ``[Q, T, S, N]`` of every member in a block of windows.
+        """Step through a block of windows, and return each member's quantiles by its name.
+
+        They are ``[Q, T, S, N]``: by quantile level, window, series and horizon.
 
         Args:
             start: index of the first window, which follows the last window of the previous call.
@@ -73,9 +75,10 @@ class PointIntervals:
         return dict(zip(self._members, parts, strict=True))
 
     def _residuals(self, values: Floats, joined: Floats) -> Floats:
-        """Return each value less its forecasts at the anchor horizons, ``[T, A, M * S]``.
+        """Return the residuals: each value less its earlier forecast at each anchor horizon.
 
-        A residual without a value or a forecast is NaN. The point forecasts for windows of later blocks are
+        The axes ``[T, A, M * S]`` are T windows, A anchor horizons, and the S series of each of M members. A
+        residual without a value or a forecast is NaN. The point forecasts for later blocks' windows are
         stored.
         """
         anchors = np.array(self._anchors)

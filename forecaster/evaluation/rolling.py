@@ -30,7 +30,7 @@ from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 
-# A block has at most this many numbers per member and quantile, so that scoring stays in the CPU's cache.
+# Windows times series times horizons of a block are at most this, to keep scoring in the CPU's cache.
 _BLOCK_CELLS = 300_000
 _FAN_WINDOWS, _MOST_FANS, _FAN_SERIES = 168, 28, 4
 
@@ -76,7 +76,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Member:
-    """The forecasts of one member: quantiles ``values`` ``[Q, T, S, N]`` at the levels ``levels``."""
+    """The forecasts of one member, by quantile level, issue row, series and horizon: ``[Q, T, S, N]``."""
 
     levels: tuple[float, ...]
     values: Floats
@@ -164,10 +164,10 @@ def rolling_forecasts(
 
 
 def forecasts_by_member(forecasts: Forecasts) -> dict[str, Member]:
-    """Return the forecasts of each member: ``combined``, ``network``, then the point forecasts of experts.
+    """Return the forecasts of each member by its name: ``combined``, then ``network``, then each expert.
 
-    Point forecasts have the quantile level 0.5 only. A forecaster without experts and intervals has only
-    ``network``.
+    Experts have point forecasts, with the quantile level 0.5 only. A forecaster without experts and
+    intervals has only ``network``.
     """
     levels = forecasts.quantile_levels
     if not forecasts.members:
@@ -209,7 +209,7 @@ class FanSample:
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
     def add(self, block: ScoredBlock) -> None:
-        """Store the forecasts of the block's first member, for the series and rows that are to be drawn."""
+        """Store the forecasts to draw: those of the block's first member, for the chosen series and rows."""
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):
@@ -249,7 +249,7 @@ def blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
 
 
 def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
-    """Return the values in the N windows after each of ``T`` rows, ``[T, S, N]``.
+    """Return each series' values in the N windows after each of T rows: ``[T, S, N]``.
 
     The value of a window that has no row is NaN.
     """
@@ -260,7 +260,7 @@ def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Float
 
 
 def _scored_block(rows: Ints, members: Mapping[str, Member], actuals: Floats, issued: Bools) -> ScoredBlock:
-    """Return a block that scores a forecast if it was issued, has an actual, and was made by every member."""
+    """Return a block; it scores a forecast that was issued, has an actual, and was made by every member."""
     is_scored = issued[:, :, None] & ~np.isnan(actuals)
     for member in members.values():
         is_scored &= ~np.isnan(member.values).any(axis=0)

@@ -36,7 +36,7 @@ def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
 
 
 def series_without_scale(windows: Windows, config: WindowConfig) -> list[str]:
-    """Return the series for which ``windows`` do not contain two values that `series_scale` can compare."""
+    """Return the series without two values a season or a window apart, which `series_scale` would compare."""
     found = has_scale(observed(windows, config).values, likely_season(config.frequency), windows.index)
     return [name for name, is_scaled in zip(windows.series_ids, found.tolist(), strict=True) if not is_scaled]
 
@@ -144,7 +144,7 @@ def calibration(errors: pl.DataFrame) -> pl.DataFrame:
 
 
 def fans(errors: pl.DataFrame, series_id: str, freq: Frequency) -> pl.DataFrame:
-    """Return the forecasts of one series at successive issue times, each issued where its predecessor ends.
+    """Return the forecasts of one series at successive issue times, each issued where the one before it ends.
 
     These are 4 to 28 forecasts. They cover about 168 windows, without gaps, in the middle of all forecasts
     (see `fan_plot.fan_figure`).

@@ -42,10 +42,10 @@ class BaselineComparison:
         return skill(self.scores, self.label, baseline)
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers for the comparison of models, by name.
+        """Return the measures by which models are compared, by metric name.
 
-        They are the numbers of `errors_and_skill`, and ``wql``, ``coverage_90`` and ``width_90`` of
-        `distribution_measures`. A number that does not apply is absent.
+        They are those of `errors_and_skill`, and ``wql``, ``coverage_90`` and ``width_90`` of
+        `distribution_measures`. A measure that does not apply is absent.
         """
         return self.errors_and_skill() | distribution_measures(self.errors[self.label], self.scale)
 

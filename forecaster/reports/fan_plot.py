@@ -97,7 +97,7 @@ def _draw_fans(axes: Axes, frame: pl.DataFrame) -> None:
 
 
 def _level(name: str) -> float | None:
-    """Return the percent of a quantile column such as ``q2.5``; None for any other column."""
+    """Return the level of a quantile column in percent, 2.5 for ``q2.5``; None for any other column."""
     if name[:1] != "q":
         return None
     try:
@@ -112,9 +112,9 @@ def _has_lower_level(low: str, high: str) -> bool:
 
 
 def _with_gaps(targets: pl.DataFrame) -> pl.DataFrame:
-    """Insert a missing value wherever two successive targets are farther apart than usual.
+    """Insert a row without a value where two successive target times are over 1.5 median steps apart.
 
-    So a line that is drawn through the targets has a gap there.
+    So a line that is drawn through the observed values has a gap there.
     """
     step = pl.col("target_at").diff(-1).abs()
     ends = targets.filter(step > 1.5 * step.median())

@@ -138,7 +138,7 @@ def write_report(
 
 
 def error_table(scores: pl.DataFrame, unit: str = MASE) -> ReportTable:
-    """Return a table of errors: one row per horizon, one column per model, the smallest of a row marked.
+    """Return a table of errors: a row per horizon, a column per model; the smallest error of a row is marked.
 
     Args:
         scores: ``model: String, horizon: Int32, mae: Float64``; more columns are ignored.

@@ -12,7 +12,7 @@ _UNDRAWABLE = ("Cc", "Cs", "Zl", "Zp")
 
 
 def plain(text: str) -> str:
-    """Return text that Matplotlib draws letter by letter, on one line of at most 80 letters.
+    """Return text that Matplotlib draws as it is, not as a formula, on one line of at most 80 letters.
 
     Matplotlib reads text between two dollar signs as a formula, and raises an error for an invalid formula
     when the figure is saved. It leaves names that begin with an underscore out of legends.

@@ -23,7 +23,7 @@ _REFERENCES = {"persistence": "--", "seasonal naive": ":"}
 
 
 def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Draw training and validation loss by epoch, with the best epoch marked.
+    """Draw the training and validation loss by epoch, and mark the lowest validation loss.
 
     Args:
         history: one mapping per epoch with ``epoch``, ``train_loss`` and ``validation_loss`` (missing or NaN
@@ -152,7 +152,7 @@ def coverage_by_horizon_figure(scores: pl.DataFrame, wanted: float) -> Figure:
 
 
 def _by_horizon(axes: Axes, scores: pl.DataFrame, column: str) -> None:
-    """Draw ``column`` of the scores by horizon, one line per model; baselines are grey."""
+    """Draw one column of the scores by horizon, one line per model; baselines are grey."""
     colours = 0
     for model in scores["model"].unique(maintain_order=True):
         part = scores.filter(pl.col("model") == model).sort("horizon")
@@ -176,7 +176,7 @@ def _by_horizon(axes: Axes, scores: pl.DataFrame, column: str) -> None:
 
 
 def latency_figure(latencies_ms: Sequence[float] | NDArray[np.float64]) -> Figure:
-    """Draw a histogram of latencies in milliseconds, with the p50 and the p99 marked.
+    """Draw a histogram of latencies in milliseconds, and mark their 50th and 99th percentiles.
 
     Raises:
         ValueError: there is no latency, or a latency is not finite.

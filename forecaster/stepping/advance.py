@@ -30,12 +30,12 @@ from forecaster.time.size_check import check_size
 from forecaster.time.windows import Windows
 from schemas.errors import VersionMismatch
 
-# a call of `step_block` gets at most this many series: for them, `windows_per_call` is 4
+# one call of `step_block` steps at most this many series, so that one network call can step 4 windows of them
 _CALL_SERIES = 2_500
 
 
 def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame) -> tuple[State, Forecasts]:
-    """Step every series to the end of ``window``, and return the new state and the forecasts of each window.
+    """Step every series through a block of windows; return the new state and the forecasts of each window.
 
     A series of the state that has no value in a window is stepped with a missing value. A series that the
     state does not hold begins at its first value. Windows between a series' clock and the start of ``window``
@@ -60,7 +60,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
         aggregate(window, forecaster.window_config).windows if isinstance(window, pl.DataFrame) else window
     )
     if block.series_ids == state.series_ids:
-        state = state.copy()  # in a stream, blocks usually have the series of the state: move no columns
+        state = state.copy()  # usual in a stream; no column of the block needs to move
     else:
         known_ids = frozenset(state.series_ids)
         has_value = np.flatnonzero((~np.isnan(block.values)).any(axis=0))
@@ -198,7 +198,7 @@ def _check_version(forecaster: Forecaster, state: State) -> None:
 
 
 def _add_missing_arrays(forecaster: Forecaster, state: State) -> None:
-    """Add the initial arrays of components that are newer than the release that wrote the state."""
+    """Add the initial arrays of components that the state lacks, because an older release wrote it."""
     for component in forecaster.components:
         if component.name not in state.parts:
             state.parts[component.name] = component.init(len(state))

@@ -35,7 +35,7 @@ def trajectory(
     first: Floats | None = None,
     name: str = "the features",
 ) -> Forecasts:
-    """Forecast the first N windows of new series with the network alone.
+    """Forecast ``horizon`` windows of new series, which have no value or one value, with the network alone.
 
     Args:
         forecaster: has a decoder and was trained with static features; its tables hold the known covariates
@@ -115,9 +115,10 @@ def unroll_network(forecaster: Forecaster, state: State, values: Floats, horizon
 def _as_forecasts(
     forecaster: Forecaster, ids: tuple[str, ...], closed: int, values: Floats, issued: np.ndarray
 ) -> Forecasts:
-    """Return values ``[Q, T, S, N]`` as forecasts that are issued at the end of window ``closed``.
+    """Return an array of quantiles as `Forecasts` issued at the end of window ``closed``.
 
-    The values of series that are not ``issued`` (``[S]`` bool) become NaN.
+    The array is ``[Q, T, S, N]``, with T = 1. The quantiles of series that are not ``issued`` (``[S]`` bool)
+    become NaN.
     """
     values = np.where(issued[:, None], values, np.nan)
     levels, freq = forecaster.network_config.quantiles, forecaster.window_config.frequency

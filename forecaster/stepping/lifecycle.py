@@ -46,7 +46,7 @@ class Plan:
     cold_starts: int
 
     def part(self, series: slice) -> Plan:
-        """Return the plan of the series in a slice; ``joins`` and ``cold_starts`` still count all series."""
+        """Return the plan of the series in a slice; ``joins`` and ``cold_starts`` still cover all series."""
         begins, alive, issued = (array[:, series] for array in (self.begins, self.live, self.issued))
         return Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
 
@@ -91,7 +91,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         ValueError: the block starts later than the first window that a live series was not stepped through.
     """
     seen = ~np.isnan(values)
-    closed = state.clock + 1 - start  # the rows of the block that each series was stepped through before
+    closed = state.clock + 1 - start  # the number of the block's rows that each series has closed
     began = live(state)
     _check_gaps(state, start, began & (closed < 0))
     some_closed = (closed > 0).any()
@@ -138,8 +138,8 @@ def _plan_with_changes(state: State, seen: Bools, closed: Ints, max_gap: int) ->
     Args:
         state: the fleet before the block.
         seen: ``[T, S]``, whether there is a value.
-        closed: ``[S]``, the rows of each series that are closed already; negative if windows are missing
-            between the clock of a series that is not live and the block.
+        closed: ``[S]``, the number of the block's rows that each series has closed already; negative if
+            windows are missing between the clock of a series that is not live and the block.
         max_gap: see `plan_block`.
     """
     windows, row = len(seen), np.arange(len(seen))[:, None]

@@ -1,7 +1,7 @@
-"""Re-warm a state: build the state of other weights from the ring of every series.
+"""Re-warm a state: build the state of a new model version from the ring of every series.
 
 `rewarm` does this in one call. `Warming` gives the same result at a later window, in small steps that can be
-taken while the earlier weights go on.
+taken while the earlier version is in use.
 
 Letters: T windows, R windows of the ring, C observed covariates, n series.
 """
@@ -28,7 +28,9 @@ from forecaster.stepping.advance import advance_in_place
 from forecaster.stepping.step_block import windows_per_call
 from schemas.errors import ModelError
 
-_CALL_STEPS = 2_500  # a call of `Warming.step` makes at most this many series-steps: 60 ms on one core
+_CALL_STEPS = (
+    2_500  # a call of `Warming.step` steps at most this many series times windows: 60 ms on one core
+)
 
 # The arrays of these components do not depend on the network's weights, so a new model can take them over.
 _NETWORK_INDEPENDENT = (
@@ -71,7 +73,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         past = _stored_past(forecaster, state, index, values)
         start = int(clock) + 1 - len(values)
         part = forecaster.new_series_state(tuple(state.series_ids[i] for i in index), start)
-        most = windows_per_call(len(index))  # each call steps few windows, to limit the memory
+        most = windows_per_call(len(index))  # a call steps at most this many windows, to limit its memory
         for first in range(0, len(values), most):
             rows = slice(first, first + most)
             advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])
@@ -81,7 +83,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
 
 
 def _take_fields(forecaster: Forecaster, warm: State, state: State) -> None:
-    """Copy the fields of ``state`` that do not depend on the network's weights into ``warm``."""
+    """Copy the fields that `_fields_to_copy` names from ``state`` into ``warm``, the new version's state."""
     warm.silent[:] = state.silent
     for name, fields in _fields_to_copy(forecaster, state).items():
         for f in fields:
@@ -110,9 +112,10 @@ def _fields_to_copy(forecaster: Forecaster, state: State) -> dict[str, list[str]
 
 
 def _stored_past(forecaster: Forecaster, state: State, index: Ints, values: Floats) -> Floats:
-    """Return the covariates that a state holds for the windows of its ring, ``[R, n, C]`` float64.
+    """Return the observed covariates that a state holds for the windows of its ring.
 
-    NaN where missing, or where the state does not hold a covariate that the forecaster reads.
+    ``[R, n, C]`` float64, by window of the ring, series and covariate. NaN where missing, or where the state
+    does not hold a covariate that the forecaster reads.
     """
     names = forecaster.covariates.features.observed
     past = np.full((*values.shape, len(names)), np.nan)
@@ -248,7 +251,7 @@ class Warming:
             put(self._state.parts, series, part.parts)
 
     def _align(self, series_ids: tuple[str, ...], has_earlier: Bools, start: int) -> None:
-        """Give the state the series ``series_ids``, in this order; new series get the initial state.
+        """Arrange the new version's state by ``series_ids``, in this order; new series get the initial state.
 
         A series without a value before ``start`` has the initial state: it is new, or it has retired.
         """
@@ -263,5 +266,5 @@ class Warming:
 
 
 def _has_value(values: Floats) -> Bools:
-    """Return whether each row of ``values`` ``[n, T]`` holds a value, ``[n]``."""
+    """Return, for each of n series, whether any of its T ``values`` (``[n, T]``) is not NaN: ``[n]``."""
     return np.asarray((~np.isnan(values)).any(axis=1))

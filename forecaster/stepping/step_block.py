@@ -1,4 +1,4 @@
-"""Step the components of a forecaster through one block of windows whose series and plan are known.
+"""Step the components of a forecaster through one block of windows, as the block's `Plan` requires.
 
 Letters: T windows, S series, C observed covariates.
 """
@@ -16,7 +16,9 @@ from forecaster.model import Forecaster
 from forecaster.state import State, live, put, taken
 from forecaster.stepping.lifecycle import Plan
 
-_CALL_STEPS = 10_000  # a network call has at most this many series-steps, to stay in the CPU's cache
+_CALL_STEPS = (
+    10_000  # one network call steps at most this many series times windows, to stay in the CPU's cache
+)
 
 # if at least this share of the slots must be stepped, step all slots: copying a part would cost more
 _MOSTLY = 0.9
@@ -58,7 +60,7 @@ def step_block(forecaster: Forecaster, state: State, block: PlannedBlock) -> Non
 
 
 def windows_per_call(series: int) -> int:
-    """Return the largest number of windows of ``series`` series that one network call steps."""
+    """Return how many windows one network call steps at most, for the number ``series`` of series."""
     return max(1, _CALL_STEPS // max(series, 1))
 
 
@@ -103,7 +105,7 @@ def _step_some(forecaster: Forecaster, state: State, piece: PlannedBlock, slots:
 
 
 def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step the series that begin in a row of ``piece`` after its first row; a piece is a part of a block.
+    """Step the series that begin in a later row of ``piece`` than its first; a piece is a part of a block.
 
     Each series is shifted so that its first value is in row 0, and one call steps all of these series.
     """
@@ -146,13 +148,13 @@ def with_known_covariates(forecaster: Forecaster, series_ids: Sequence[str], blo
 
 
 def _reset(forecaster: Forecaster, state: State, which: Bools) -> None:
-    """Set the arrays of the series ``which`` (``[S]`` bool) to the initial state."""
+    """Set the arrays of each series for which ``which`` (``[S]`` bool) is True to the initial state."""
     if which.any():
         put(state.parts, np.flatnonzero(which), _initial_arrays(forecaster, 1))
 
 
 def _step_components(forecaster: Forecaster, parts: Mapping[str, Arrays], block: Block) -> dict[str, Arrays]:
-    """Step every component through the block, in order, and return their new arrays by name."""
+    """Step every component through the block, in order, and return each component's new arrays by name."""
     after = {}
     for component in forecaster.components:
         after[component.name], block = component.step(parts[component.name], block)
@@ -160,5 +162,5 @@ def _step_components(forecaster: Forecaster, parts: Mapping[str, Arrays], block:
 
 
 def _initial_arrays(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
-    """Return the arrays of ``series`` new series, which have no value yet, by component."""
+    """Return each component's arrays, by name, for new series without a value; ``series`` is their number."""
     return {component.name: component.init(series) for component in forecaster.components}

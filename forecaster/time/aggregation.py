@@ -33,11 +33,11 @@ _AGGREGATES: Mapping[str, pl.Expr] = {
 
 
 class Aggregated(NamedTuple):
-    """Aggregated windows, and the rows that were not used for them.
+    """Aggregated windows, the number of duplicates among their rows, and the duplicates that were replaced.
 
     Attributes:
         windows: the block.
-        duplicates: the number of rows that do not count because another row belongs to the same observation.
+        duplicates: how many rows do not count, as another row belongs to the same observation or event.
         replaced: the rows among them that differ from the row that counts (``schemas.replaced``).
     """
 
@@ -65,8 +65,8 @@ def aggregate(rows: pl.DataFrame, config: WindowConfig, keep: Keep = "last") -> 
         keep: which row of an observation counts.
 
     Returns:
-        The block, from the first to the last window with a row, series in sorted order; and the rows that do
-        not count.
+        The block, from the first to the last window with a row, series in sorted order; and the number of
+        duplicates, with those that were replaced.
     """
     if OFFSET not in rows.columns:
         rows = rows.with_row_index(OFFSET).with_columns(pl.col(OFFSET).cast(pl.Int64))
@@ -89,7 +89,7 @@ def aggregate(rows: pl.DataFrame, config: WindowConfig, keep: Keep = "last") -> 
 def _without_versions(
     rows: pl.DataFrame, config: WindowConfig, keep: Keep
 ) -> tuple[pl.DataFrame, Duplicates]:
-    """Return the rows with one version of each event, and the other versions, which may be in any window."""
+    """Return the rows with only one version of each event, and the other versions as duplicates."""
     if "event_id" not in rows.columns:
         return rows, NO_DUPLICATES
     of_event = pl.struct("series_id", "event_id").is_duplicated() & pl.col("event_id").is_not_null()
@@ -101,7 +101,7 @@ def _without_versions(
 
 
 def kept_windows(window: NDArray[np.int64], max_gap: int) -> NDArray[np.int64]:
-    """Return the windows from the first to the last row, without those in which no series is live.
+    """Return the windows from the first to the last with a row, except those in which no series is live.
 
     The window in which the last series retires is kept: in it the state of that series is reset.
 
@@ -124,7 +124,7 @@ def fill(
     names: Sequence[str] = (),
     keep: Keep = "last",
 ) -> Duplicates:
-    """Aggregate rows into a block of windows, and return the rows that do not count.
+    """Aggregate rows into a block of windows, and return the duplicates among the rows.
 
     Args:
         values: ``[T, S]`` float64, all NaN; each window with a row gets its value.
@@ -138,7 +138,7 @@ def fill(
         keep: which row of an observation counts.
 
     Returns:
-        The rows that do not count; replaced rows have the columns of ``rows``.
+        The duplicates; the replaced ones have the columns of ``rows``.
     """
     cell = window * values.shape[1] + series
     # If each series has at most one row per window, the slower aggregation below is not needed.
@@ -160,7 +160,7 @@ def fill(
 
 
 def _fill_past(past: NDArray[np.float64] | None, rows: pl.DataFrame, names: Sequence[str]) -> None:
-    """Write the covariates of ``rows`` into ``past``; the ``cell`` of a row is its window and series."""
+    """Write the covariates of ``rows`` into ``past``, at the window and series that ``cell`` encodes."""
     for place, name in enumerate(names):
         if past is not None and OBSERVED + name in rows.columns:
             found = rows[OBSERVED + name].fill_null(float("nan")).to_numpy()

@@ -30,7 +30,7 @@ def useful_periods(freq: Frequency, windows: int) -> tuple[str, ...]:
 
 
 def calendar(windows: Ints, freq: Frequency, periods: Sequence[str]) -> Floats32:
-    """Return sine and cosine of each period's phase at the start of windows ``[...]``.
+    """Return sine and cosine of each period's phase at the start of each of the windows ``[...]``.
 
     Months and years are calendar months and years, in UTC: the first of a month is phase 0, and the length of
     the month does not matter.

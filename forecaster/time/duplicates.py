@@ -40,7 +40,9 @@ the row counts. ``replaced_by`` is the value of the row that counts; null if the
 
 
 class Duplicates(NamedTuple):
-    """Rows that do not count because another row belongs to the same observation or event.
+    """The number of duplicates (rows that do not count), and the duplicates that were replaced.
+
+    A row is a duplicate if another row, which counts, belongs to the same observation or event.
 
     Attributes:
         dropped: the number of these rows.
@@ -95,11 +97,11 @@ def content_of(rows: pl.DataFrame) -> list[str]:
 
 
 def _one_of_each(rows: pl.DataFrame, identity: list[str], keep: Keep) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return one row of each observation, and the other rows with ``replaced_by``."""
+    """Return the row that counts of each observation or event, and the others with column ``replaced_by``."""
     place = [OFFSET]
     if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
         place.append(PARTITION)
-    # Sort by value last: rows of an older snapshot may have equal offsets and have no partition.
+    # Sort by content, too: rows of an older snapshot may have equal offsets and have no partition.
     content = content_of(rows)
     rows = rows.sort(*identity, *place, *content, nulls_last=False)
     number = rows.select(pl.struct(identity).rle_id()).to_series()
@@ -116,7 +118,7 @@ def _one_of_each(rows: pl.DataFrame, identity: list[str], keep: Keep) -> tuple[p
 
 
 def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str], pl.DataFrame]:
-    """Return the columns that identify an observation or event, and the rows with these columns.
+    """Return the names of the columns that identify an observation or event, and the rows with these columns.
 
     There are no such columns if every row counts as an event.
     """
@@ -130,6 +132,7 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
     own = "event_id" if has_events else ORIGIN
     if own not in rows.columns:
         return [], rows
-    alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))  # an event of its own
+    # A row without an id is an event of its own, so give it a number that no other row has.
+    alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))
     content = [] if has_events else ["timestamp", "value"]
     return ["cell", own, *content, "alone"], rows.with_columns(alone=alone)

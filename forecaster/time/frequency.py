@@ -112,7 +112,7 @@ class Frequency:
 
     @staticmethod
     def parse(text: str) -> Frequency:
-        """Return the frequency written as ``"15m"``, ``"1d12h"``, ``"1w-sun"``, ``"1mo"`` or ``"1q"``.
+        """Return the frequency of a text such as ``"15m"``, ``"1d12h"``, ``"1w-sun"``, ``"1mo"`` or ``"1q"``.
 
         Aliases of pandas are accepted too (see `plain_name`). A plain ``"1w"`` begins on Thursdays, as
         1970-01-01 was one.
@@ -180,7 +180,7 @@ class Frequency:
         return found if isinstance(us, np.ndarray) else int(found)
 
     def window(self, timestamp: pl.Expr) -> pl.Expr:
-        """Return the window of a Datetime, as Int64."""
+        """Return an expression for the window of each Datetime, as Int64."""
         if not self.months:
             since_first = timestamp.dt.epoch("us") - self.offset_s * _US
             return since_first.floordiv(self.seconds * _US)
@@ -215,7 +215,7 @@ class Frequency:
 
 
 def fixed_s(text: str) -> int:
-    """Return the seconds of a frequency with windows of equal length that are counted from 1970-01-01.
+    """Return the length in seconds of a frequency with equally long windows that are counted from 1970-01-01.
 
     Raises:
         ValueError: ``text`` is not a frequency, or is one of anchored weeks or of the calendar.

@@ -75,7 +75,7 @@ def infer_freq(rows: pl.DataFrame) -> InferredFreq:
 def _calendar(steps: pl.DataFrame, usual_us: int, share: float) -> InferredFreq | None:
     """Return the frequency if nearly all steps last a month, a quarter or a year, else None."""
     days = usual_us / _US / DAY_S
-    # Steps of exactly 4 or 52 weeks are not months or years: they keep the weekday.
+    # Steps of exactly 4 or 13 weeks are not months or quarters: they keep the weekday.
     if share == 1.0 and days % 7 == 0 and len(steps) > 2:
         return None
     for months, (fewest, most) in _CALENDAR_DAYS.items():

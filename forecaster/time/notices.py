@@ -15,13 +15,14 @@ from schemas.errors import DataError
 
 _FEWEST_STEPS = 3
 _MANY_ROWS = 60
-_MANY_WINDOWS = 10  # if rows are usually this many windows apart, 90 % of the windows are empty
+# Users get a notice if rows are usually at least this many windows apart: 90 % of windows are then empty.
+_MANY_WINDOWS = 10
 
 _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
-    """Return a notice if all weekly rows have one weekday and windows begin on another one, else None.
+    """Return a notice if all rows are on one weekday and windows are weeks that begin on another; else None.
 
     Forecasts are dated to the beginnings of windows, so their dates would match no row.
     """
@@ -96,7 +97,7 @@ def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]
 
 
 def _short_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
-    """Return a notice, as a list, if rows are usually many windows apart, so that most windows are empty."""
+    """Return a list with a notice if rows are usually at least 10 windows apart; else an empty list."""
     steps = np.diff(filled)
     if config.empty != "missing" or len(steps) < _FEWEST_STEPS:
         return []

@@ -83,17 +83,20 @@ class Windows:
             yield self.rows(first, stop)
 
     def row_of(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row of each window, or of the last earlier window that has a row; -1 if none has."""
+        """Return the row of each window, or the last row before a window without one; -1 if there is none."""
         return np.searchsorted(self.index, window, side="right") - 1
 
     def of_series(self, index: Sequence[int] | NDArray[np.int64]) -> Windows:
-        """Return a block with only the series at ``index``, in that order."""
+        """Return a block with only the series at the positions ``index``, in that order."""
         past = {name: array[:, index] for name, array in self.past.items()}
         ids = tuple(self.series_ids[i] for i in index)
         return Windows(ids, self.start, self.values[:, index], past, self.index)
 
     def stacked_covariates(self, names: Sequence[str]) -> NDArray[np.float64] | None:
-        """Return the covariates ``names``, ``[T, S, C]`` float64, NaN if missing; None without names."""
+        """Return the covariates called ``names`` by window and series; None if there are no names.
+
+        ``[T, S, C]`` float64; NaN where missing.
+        """
         if not names:
             return None
         nothing = np.full(self.values.shape, np.nan)
@@ -101,7 +104,7 @@ class Windows:
 
 
 def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the row of each series' last value before each of ``T`` rows and after the last: ``[T + 1, S]``.
+    """Return the row of each series' last value, before each of T rows and after the last: ``[T + 1, S]``.
 
     Args:
         seen: ``[T, S]``, whether there is a value.

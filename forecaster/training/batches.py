@@ -51,8 +51,8 @@ class Fleet:
         begins: ``[L]`` int64, row of the first value of each active period.
         ends: ``[L]`` int64, one past the last row of each active period.
         batches: the active periods of each batch, as positions ``[B]`` int64.
-        ridge: ``[3, F, N]`` float32, coefficients of the linear experts; None before they are fitted, or if
-            there are none.
+        ridge: ``[3, F, N]`` float32, coefficients of the ridge regressions; None before they are fitted, or
+            without a linear part.
         prior: scale of a series with one value, as a share of that value.
         covariates: covariates of the series and windows.
     """

@@ -1,4 +1,4 @@
-"""Train forecasts of series without values: fit level and scale to static features.
+"""Train forecasts of series without values: fit the level and scale of series to their static features.
 
 Letters: D static features.
 """
@@ -14,7 +14,7 @@ from forecaster.training.batches import Fleet
 from forecaster.training.losses import pinball_loss
 from forecaster.training.segments import Segment
 
-_SHRINKAGE = 1.0  # the ridge penalty of each coefficient but the constant's
+_SHRINKAGE = 1.0  # the ridge penalty of each coefficient except the constant
 # The cold-start loss is computed at every fourth of a segment's rows, as if each series began there.
 _EVERY = 4
 
@@ -44,7 +44,7 @@ def fit_static_ridge(fleet: Fleet) -> Floats:
 
 
 def cold_loss(module: Network, segment: Segment, static: Tensor, levels: Tensor) -> Tensor:
-    """Return the mean pinball loss, in scales, of forecasts from static and known features alone."""
+    """Return the mean pinball loss of forecasts from static and known features alone, in predicted scales."""
     assert segment.known is not None
     assert segment.ahead is not None
     level, scale = module.level_and_scale(static)
@@ -53,9 +53,9 @@ def cold_loss(module: Network, segment: Segment, static: Tensor, levels: Tensor)
 
 
 def _ridge(x: Floats, y: Floats) -> Floats:
-    """Return ridge coefficients ``[1 + D]``; the constant is not shrunk.
+    """Return the ridge coefficients of the constant and of the D features: ``[1 + D]``.
 
-    If no feature has an effect, the prediction is the mean.
+    The constant is not shrunk. If no feature has an effect, the prediction is the mean.
     """
     mean = y.mean()
     shrinkage = _SHRINKAGE * np.diag([1e-9, *np.ones(x.shape[1] - 1)])

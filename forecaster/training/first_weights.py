@@ -51,9 +51,9 @@ def covariates_for(
     network: NetworkConfig,
     held_from: int,
 ) -> Covariates:
-    """Return the covariates of a training: encoded as in the model ``start``, or fitted to the windows.
+    """Return the covariates of a training, with the encoding of ``start`` or, without it, a newly fitted one.
 
-    Only the windows before row ``held_from`` are used for the fit, as for the weights.
+    A new encoding is fitted to the windows before row ``held_from``, as the weights are.
     """
     freq = windows_config.frequency
     if start is None:

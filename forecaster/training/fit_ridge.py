@@ -22,24 +22,30 @@ from forecaster.components.season import ring_season
 from forecaster.training.batches import Fleet
 from forecaster.training.segments import TrainingBatch
 
-_SHRINKAGE = (1e-4, 1e-2)  # penalties of the two regressions, as shares of a regressor's mean second moment
-# The penalty is this many times as large for lags that are neither near nor whole seasons.
+# The penalties of the two regressions of changes, as shares of the regressors' mean second moment.
+# The regression in logarithms has the first of these penalties.
+_SHRINKAGE = (1e-4, 1e-2)
+# The penalty of most lags is multiplied by this number.
+# Penalties of lags that are near, or whole seasons before the last or forecast value, are not multiplied.
 _SHRINKAGE_OF_OTHERS = 30.0
 _NEAR = 3  # a lag of fewer windows than this counts as near
 # A row is used if its series had at least this many values before it.
-# In a batch of fewer than 600 windows, a third as many values as windows are enough.
+# In a batch of fewer than 600 windows, a third as many values before a row as windows are enough.
 _VALUES_BEFORE_USE = 200
 _MOST_ROWS = 400_000  # at most this many rows of a fleet are used: a million would take ten seconds
-_LEAST_ERROR = 0.1  # in the weight of a row, an error below this many units counts as this many units
+# In the second fit, a row weighs less the larger its error in the first fit is.
+# An error below this many units counts as this many: else rows with tiny errors would weigh too much.
+_LEAST_ERROR = 0.1
 
 assert len(_SHRINKAGE) == RIDGE_COUNT
 
 
 def fit_linear(fleet: Fleet) -> Floats32:
-    """Fit the ridge regressions ``[3, F, N]`` float32 to rows whose targets are all present and not held out.
+    """Fit three ridge regressions for each horizon, and return their coefficients ``[3, F, N]`` float32.
 
-    The last of the three is in logarithms, fitted to the rows in which the values and targets are above 0.
-    Coefficients are 0 if there are too few rows.
+    They have F regressors and N horizons. They are fitted to rows whose targets are all present and not held
+    out. The last of the three is in logarithms, fitted to the rows in which the values and targets are above
+    0. Coefficients are 0 if there is no such row.
 
     Args:
         fleet: the series, and the row from which windows are held out.
@@ -72,9 +78,10 @@ def typical_change(fleet: Fleet) -> float:
 
 
 def _moments(fleet: Fleet, logs: bool, squares: Floats32 | None) -> tuple[Floats, Floats]:
-    """Return the second moments ``[F, F]`` of the regressors, and their moments with the targets ``[F, N]``.
+    """Return the weighted second moments of the regressors, and their moments with the targets.
 
-    If coefficients ``squares`` of a least squares fit are given, rows with large errors in it weigh less.
+    They are ``[F, F]`` and ``[F, N]``, for F regressors and N horizons: sums over all rows. If
+    coefficients ``squares`` of a least squares fit are given, rows with large errors in it weigh less.
     """
     count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
     second, mixed = np.zeros((count, count)), np.zeros((count, horizon))
@@ -93,9 +100,10 @@ def _moments(fleet: Fleet, logs: bool, squares: Floats32 | None) -> tuple[Floats
 def _rows(
     batch: TrainingBatch, count: int, every: int, logs: bool
 ) -> Iterator[tuple[Floats32, Floats32, Floats32]]:
-    """Yield chunks of rows to learn from: regressors ``[n, F]``, targets ``[n, N]`` and weights ``[n]``.
+    """Yield chunks of rows to learn from: the regressors, the targets and the weight of each row.
 
-    Targets are changes from the last value, in units, or in logarithms if ``logs``.
+    They are ``[n, F]``, ``[n, N]`` and ``[n]``, for n rows, F regressors and N horizons. Targets are
+    changes from the last value, in units, or in logarithms if ``logs``.
     """
     block, horizon = batch.block, batch.ahead.shape[2]
     values_needed = min(_VALUES_BEFORE_USE, len(batch) // 3)
@@ -129,7 +137,7 @@ def _rows(
 
 
 def _weight_of_logs(batch: TrainingBatch) -> Floats32:
-    """Return the weights of rows for the regression in logarithms, ``[T, B]``.
+    """Return the weight of each window of each series in the regression in logarithms, ``[T, B]``.
 
     The weight of an active period is 1 over its mean absolute change of logarithms from season to season. It
     is 0 if the period has no such change.

@@ -72,7 +72,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
             remaining = target if segment.experts is None else target - segment.experts[0]
             moved += (remaining.abs() * segment.weight).nansum(dim=(0, 1))
             target_count += (~torch.isnan(target)).sum(dim=(0, 1))
-            # The mean pinball loss of a point forecast is half its absolute error if levels are symmetric.
+            # A point forecast's mean pinball loss is half its absolute error if levels are symmetric.
             persistence += 0.5 * (segment.held_out.abs() * segment.unit_per_change).nansum(dim=(0, 1))
     if not target_count.any():
         raise DataError(
@@ -81,7 +81,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
         )
     weight = 1.0 / (moved / target_count).clamp(min=1e-3)
     # If a horizon is longer than every series, it has no targets and its weight is NaN.
-    # Leave the NaN weight of such a horizon out of the mean, and set it to 1.
+    # Leave the NaN weight of a horizon without targets out of the mean, and set it to 1.
     learned = torch.nan_to_num(weight / weight.nanmean(), nan=1.0)
     has_loss = persistence > 0
     inverse = torch.where(has_loss, 1.0 / torch.where(has_loss, persistence, 1.0), 0.0)

@@ -24,7 +24,7 @@ from forecaster.components.network.inputs import future_features
 from forecaster.components.network.log_ridge import linear_forecasts
 from forecaster.state import Floats, Ints
 
-# Targets are clipped to this many units, so that one broken sensor does not dominate the loss.
+# Targets are clipped to plus or minus this many units: one broken sensor must not dominate the loss.
 _TARGET_CLIP = 200.0
 _MOST_WEIGHT = 5.0
 
@@ -72,7 +72,7 @@ class TrainingBatch:
         ahead: ``[T, B, N]`` float64, the next ``N`` values as a view; NaN where missing.
         first_target: ``[B]`` int64, row of the first target of each period in the fleet's windows.
         held_from: row of the first window that is held out.
-        ridge: ``[3, F, N]`` float32, coefficients of the linear experts; None if there are none.
+        ridge: ``[3, F, N]`` float32, coefficients of the ridge regressions; None without a linear part.
         season: windows of a season.
         decoder: whether the network has a decoder, which reads the known covariates of windows ahead.
     """
@@ -96,31 +96,40 @@ class TrainingBatch:
         return int(self.x.nbytes) + 14 * int(self.block.values.nbytes) + int(self.block.known.nbytes)
 
     def targets(self, rows: slice | NDArray[np.integer[Any]]) -> Floats32:
-        """Return targets ``[n, B, N]`` float32: changes from the last value in units; NaN where missing."""
+        """Return the targets at n rows: the changes from the last value to the next N values, in units.
+
+        ``[n, B, N]`` float32, clipped to 200 units; NaN where missing.
+        """
         last, unit = (array[rows][:, :, None] for array in (self.block.last, self.block.unit))
         return np.clip((self.ahead[rows] - last) / unit, -_TARGET_CLIP, _TARGET_CLIP).astype(np.float32)
 
     def experts(self, rows: Ints) -> Tensor | None:
-        """Return forecasts ``[K, n, B, N]`` float32 of the linear experts; None if there are no experts."""
+        """Return the forecasts of all linear experts at some rows; None without linear experts.
+
+        ``[K, n, B, N]`` float32, by expert, row, active period and horizon.
+        """
         if self.ridge is None:
             return None
         return torch.from_numpy(linear_forecasts(self.block, self.ridge, self.season, rows))
 
     def known(self, rows: slice) -> Tensor | None:
-        """Return known features of windows ahead, ``[n, N, B or 1, C]`` float32; None without a decoder."""
+        """Return the known features of the N windows after each of n rows; None without a decoder.
+
+        ``[n, N, B or 1, C]`` float32.
+        """
         return (
             torch.from_numpy(future_features(self.block, rows, self.ahead.shape[2])) if self.decoder else None
         )
 
     def static(self) -> Tensor | None:
-        """Return the static features of each series, ``[B, D]`` float32; None without static features."""
+        """Return the D static features of each of B series, ``[B, D]`` float32; None without any."""
         return torch.from_numpy(self.block.static) if self.block.static.size else None
 
     def weight(self) -> Floats32:
-        """Return the weight of the errors of each row, ``[T, B]`` float32, see `Segment`."""
+        """Return the weight of errors in each window of each period, ``[T, B]`` float32 (see `Segment`)."""
         next_row = self.first_target + np.arange(len(self))[:, None]
         # Average the unit over the rows before the held-out windows.
-        # If a series has no row before the held-out windows, average over all its rows.
+        # If a series has no row before the held-out windows, average its unit over all its rows.
         is_learned = next_row < self.held_from
         is_learned |= ~is_learned.any(axis=0)
         average = (self.block.unit * is_learned).sum(axis=0) / is_learned.sum(axis=0)
@@ -147,7 +156,7 @@ class TrainingBatch:
 
     def _inverse_mean_change(self) -> Floats:
         """Return 1 over the mean change from window to window, ``[B]``; 0 for a constant series."""
-        # Average over the held-out windows, too: a series may be constant in all other windows.
+        # Average the changes over the held-out windows, too: a series may be constant in all other windows.
         changes = np.abs(self.ahead[:, :, 0] - self.block.last)
         change = np.nansum(changes, axis=0) / np.maximum((~np.isnan(changes)).sum(axis=0), 1)
         per_change: Floats = np.divide(1.0, change, out=np.zeros_like(change), where=change > 0)
@@ -163,10 +172,10 @@ class TrainingBatch:
         return windows if (newest_target >= self.held_from).any() else windows[::every]
 
     def _segment(self, windows: range, rows: range, weight: Floats32, per_change: Floats) -> Segment:
-        """Return the segment of ``windows`` with forecasts from ``rows``."""
+        """Return the segment of some windows; the network forecasts from those among them in ``rows``."""
         index, part = np.array(rows), slice(rows.start, rows.stop, rows.step)
         target = self.targets(index)
-        # A target is held out if its window is held out, so near horizons learn from more rows than far ones.
+        # A target is held out if its window is held out, so far horizons have fewer targets.
         target_row = (self.first_target + index[:, None])[:, :, None] + np.arange(self.ahead.shape[2])
         held_out = target_row >= self.held_from
         has_cold_loss = self.decoder and self.block.static.size

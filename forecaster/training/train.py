@@ -52,7 +52,7 @@ class Trained:
             in scales. The skill is 1 minus the ratio of the pinball loss to that of persistence, averaged
             over horizons, so it can be compared between settings. ``validation_*`` are absent if no windows
             were held out for scores.
-        epochs: number of epochs of the chosen weights; 0 if the fitted linear part alone did best.
+        epochs: number of epochs of the chosen weights; 0 if the initial weights did best.
         refit_history: per epoch of the second phase ``epoch, refit_loss, refit_seconds``.
     """
 
@@ -75,10 +75,10 @@ def train(
 ) -> Trained:
     """Fit a network to all series of ``windows``.
 
-    Every series is stepped from its first value to its end. The loss is summed over every window and horizon
-    of a segment. A segment begins with the state after the segment before it, but gradients stop at the
-    beginning of a segment. The order of the batches changes each epoch. The same seed, machine and number of
-    threads give the same weights, bit for bit.
+    Every series is stepped from its first value to its end. The loss of a segment is a weighted mean over
+    series, horizons and every fourth window. A segment begins with the state after the segment before it, but
+    gradients stop at the beginning of a segment. The order of the batches changes each epoch. The same seed,
+    machine and number of threads give the same weights, bit for bit.
 
     Args:
         windows: the values, or an observation frame, which is aggregated first. The last parts are held out
@@ -143,7 +143,7 @@ def loss_of(epoch: Epoch) -> float:
 def _fit_best_epoch(
     fleet: Fleet, training: TrainingConfig, start: Forecaster | None, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch], int]:
-    """Train for all epochs, and return the network with the weights that have the lowest loss.
+    """Train for all epochs, and return the network with the weights that have the lowest loss (`loss_of`).
 
     Returns:
         The network, the history of all epochs, and the number of the best epoch; 0 for the initial weights.
