@@ -48,8 +48,8 @@ def find_version(connection: Connection, reference: Reference) -> Version:
     numbers = ", ".join(str(version.number) for version in found[:10])
     aliases = ", ".join(sorted(alias for version in found for alias in version.aliases)) or "none"
     raise ModelError(
-        f"{reference.text} names no version: {reference.name} has versions {numbers} and aliases "
-        f"{aliases} (set one with statecast promote)"
+        f"{reference.text} does not exist: {reference.name} has versions {numbers} and aliases "
+        f"{aliases} (statecast promote sets an alias)"
     )
 
 

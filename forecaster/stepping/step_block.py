@@ -105,7 +105,7 @@ def _step_some(forecaster: Forecaster, state: State, piece: PlannedBlock, slots:
 
 
 def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step the series that begin in a later row of ``piece`` than its first; a piece is a part of a block.
+    """Step the series that begin, or return after they retired, after the first window of ``piece``.
 
     Each series is shifted so that its first value is in row 0, and one call steps all of these series.
     """

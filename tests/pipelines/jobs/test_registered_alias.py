@@ -53,7 +53,7 @@ def test_a_refusal_is_stored_as_a_tag_of_the_version(job: JobConfig) -> None:
     uri = job.mlflow.tracking_uri.get_secret_value()
     version = mlflow.MlflowClient(uri, registry_uri=uri).get_model_version("weather", "2")
     assert version.tags[REFUSED_TAG] == "its network.horizon is 4"
-    with pytest.raises(ModelError, match="weather/7 names no version"):
+    with pytest.raises(ModelError, match="weather/7 does not exist"):
         alias.refuse("weather/7", "it is broken")
 
 
