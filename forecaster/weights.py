@@ -53,7 +53,7 @@ def weights_of_blob(data: bytes) -> dict[str, torch.Tensor]:
 
 
 def read(path: Path, unpacked: Callable[[bytes], Model]) -> Model:
-    """Read a file, and return the model to which the function ``unpacked`` converts its bytes.
+    """Read a file, and return the model that the function ``unpacked`` makes of its bytes.
 
     Args:
         path: the file.

@@ -52,7 +52,7 @@ _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat t
 # In `_MEMORY` / ``rate`` windows, about `_MEMORY` alarms are wanted.
 _MEMORY = 20.0
 # `_MEMORY` / ``rate`` is clipped to this range.
-# If shares were averaged over many million windows, float32 would round the update of a share to 0.
+# Above the upper limit, float32 would round the update of a share of distances to 0.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
 # With 0.1 instead, rounding would decide whether a change of one scale reaches the distance 10.

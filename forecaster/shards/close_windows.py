@@ -79,7 +79,7 @@ def close_windows(
 
 
 def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
-    """Return the shard, re-warmed for the version that closes ``window`` if the job changed its version."""
+    """Return the shard; if another model version closes ``window``, re-warm its state for that version."""
     forecaster = models.of_window(window)
     if shard.state.model_version == forecaster.version or not models.has_made(shard.state):
         return shard

@@ -123,7 +123,7 @@ class History:
         return History(copies, kept, late)
 
     def grown(self, new: Callable[[Copy], Copy]) -> History:
-        """Return this history with series added to each copy of the state; ``new`` returns their states."""
+        """Return this history with new series in each copy; ``new`` returns their states for one copy."""
         copies = []
         for copy in self.copies:
             added = new(copy)

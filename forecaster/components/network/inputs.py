@@ -98,7 +98,9 @@ def network_inputs(
     ridge: Floats32 | None = None,
     prior: float = 0.0,
 ) -> Inputs:
-    """Compute the inputs of series that start from the initial state; the inputs of a window do not depend on later windows.
+    """Compute the network's inputs for series that start from the initial state.
+
+    The inputs of a window do not depend on later windows.
 
     Args:
         values: ``[T, S]`` float64, NaN if missing.
