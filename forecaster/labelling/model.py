@@ -145,7 +145,7 @@ class Labeller:
         return LabelState(start.copy(), parts)
 
     def step(self, state: LabelState, values: Floats) -> tuple[LabelState, Floats32]:
-        """Step all series through T windows; return the new state, and the class probabilities of each window.
+        """Step all series through T windows; return the new state, and the class probabilities.
 
         ``values`` is ``[T, S, C]``, and the probabilities are ``[T, S, K]``.
 

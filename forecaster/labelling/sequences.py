@@ -55,7 +55,7 @@ class Sequences:
         return self.labels.ndim == 2
 
     def step_mask(self) -> Bools:
-        """Return whether each row of the arrays is a step of the sequence, not after its end: ``[T, S]``."""
+        """Return a mask ``[T, S]``: True at the steps of each sequence, False in the padding after its end."""
         return np.arange(len(self.values))[:, None] < self.lengths
 
     def take(self, index: Ints) -> Sequences:

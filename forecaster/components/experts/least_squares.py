@@ -163,7 +163,7 @@ class LeastSquares(Expert):
         """Return the forecasts issued at the end of each window of ``inputs``, see `Expert.forecast`."""
         now = self._without_shape(inputs, inputs.last[None], inputs.age[None])[0]
         longest = max(self.lags)
-        # Compute with distances from the last value: near a large value, float32 would round small changes to 0.
+        # Compute with distances from the last value: float32 would round small changes of large values to 0.
         values = np.zeros((longest + 1 + self.horizon, *now.shape), np.float32)
         for back in self._past_windows_read:
             past = self._without_shape(inputs, inputs.back(back), back)
