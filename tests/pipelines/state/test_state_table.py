@@ -27,21 +27,21 @@ def test_a_state_table_can_be_read_by_any_parquet_reader(tmp_path: Path) -> None
 
 
 def test_a_state_table_combines_its_shards(tmp_path: Path) -> None:
-    for shard in shards_after_five_windows(3, event="e1"):
+    for shard in shards_after_five_windows(3, has_events=True):
         snapshot_file.write_shard(tmp_path, shard)
     table = state_table.read(tmp_path)
     assert sorted(table.state.series_ids) == sorted(NAMES)
     assert table.closed_through == START + 2
     assert len(table.pending) == 2 * len(NAMES)
     assert table.pending.columns == ["series_id", "timestamp", "value", "event_id"]
-    assert table.pending["event_id"].unique().to_list() == ["e1"]
+    assert table.pending["event_id"].n_unique() == len(table.pending)
     assert table.counts.missing == 0
     assert (table.counts.used, table.counts.pending) == (60, 40)
     assert (table.offset("rows"), table.offset("another")) == (100, 0)
 
 
 def test_a_state_table_can_be_read_without_its_series(tmp_path: Path) -> None:
-    for shard in shards_after_five_windows(3, event="e1"):
+    for shard in shards_after_five_windows(3, has_events=True):
         snapshot_file.write_shard(tmp_path, replace(shard, offsets={"rows": 70 + shard.number}))
     whole, offsets = state_table.read(tmp_path), state_table.read(tmp_path, series=False)
     assert not len(offsets.state)
