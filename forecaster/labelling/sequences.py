@@ -55,7 +55,7 @@ class Sequences:
         return self.labels.ndim == 2
 
     def step_mask(self) -> Bools:
-        """Return a mask ``[T, S]``: True at the steps of each sequence, False in the padding after its end."""
+        """Return a mask ``[T, S]``: True at the steps of each sequence, False in its padding."""
         return np.arange(len(self.values))[:, None] < self.lengths
 
     def take(self, index: Ints) -> Sequences:
