@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 
-# These are distances of a value from the forecast median, in band widths.
+# `_DISTANCES` are distances of a value from the forecast median, in band widths.
 # A band lies between the median and the outermost quantile on the value's side.
 # For each series and distance, the state holds the share of windows with a value at least as far away.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
@@ -51,7 +51,7 @@ _PRIOR = 20.0
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
 # The shares of windows (or runs) are averages over about the last `_MEMORY` / ``rate`` windows (or runs).
-# ``rate`` is the wanted number of alarms per window: `_MEMORY` in `_MEMORY` / ``rate`` windows.
+# ``rate`` alarms are wanted per window, so `_MEMORY` alarms are wanted in the windows of one average.
 _MEMORY = 20.0
 # `_MEMORY` / ``rate`` is clipped to this range.
 # In an average over far more windows, float32 would round the update of a share to 0.
@@ -134,7 +134,7 @@ class Anomaly:
 
     @cached_property
     def _memory(self) -> float:
-        """The memory of the shares, which are averages over at most this many windows, or runs of equal values."""
+        """The largest number of windows, or runs of equal values, that a share is an average of."""
         return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:

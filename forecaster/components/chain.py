@@ -67,7 +67,7 @@ def check_order(components: Sequence[Component]) -> None:
         name = component.name
         for field in sorted(component.reads):
             later = next((part.name for part in components[place + 1 :] if field in part.writes), None)
-            # Components may change one field in turn, if each of them reads and writes it: no error.
+            # It is no error if components change one field in turn, each of which reads and writes the field.
             if later and (field not in written or field not in component.writes):
                 raise ValueError(
                     f"{name} reads {field!r} before {later} writes it: put {later} before {name}"

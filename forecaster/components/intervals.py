@@ -185,7 +185,7 @@ class Intervals:
         rate = np.maximum(rates, 1.0 / (own["known"] + 20.0)).astype(np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):
             over = (band - residual[:, None]) / (2 * _TIE * unit[:, None])
-        # ``below`` is 1 for a residual below the quantile, 0 for one above it, 0 to 1 for one close to it.
+        # ``below`` is 1 for a residual below the quantile, 0 for one above it, in between for a close one.
         below = np.clip(over + 0.5, 0.0, 1.0)
         for k, level in enumerate(self._outer):
             own["offset"][:, k] += np.where(moves, rate * (level - below[:, k]), 0)

@@ -203,7 +203,7 @@ class _Running:
         return change
 
     def _update_level(self, value: Floats, has_value: Bools, weight: Floats, change: Floats) -> None:
-        """Update mean and spread; the distance of a value from the mean is clipped."""
+        """Update the mean and the spread with the clipped distance of each value from the mean."""
         most = np.maximum(_LARGEST_DISTANCE * np.maximum(np.sqrt(self.variance), self.scale), change)
         most[self.observed == 1] = np.inf
         distance = np.clip(np.where(has_value, value - self.mean, 0.0), -most, most)

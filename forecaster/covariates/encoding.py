@@ -176,7 +176,7 @@ def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
     """Return the encoding of a column, fitted to the rows where ``rows`` is True."""
     given = cells.given(column)
     is_number = cells.numbers(column).is_not_null() & given
-    # If half of the given cells are numbers, the column is numeric: one typing error must not make it text.
+    # A column is numeric if at least half of its given cells are: one typing error must not make it text.
     if int(is_number.sum()) * 2 >= int(given.sum()):
         number = _numbers(table, column)[rows]
         known = number[~np.isnan(number)]

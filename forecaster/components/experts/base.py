@@ -1,4 +1,4 @@
-"""The base of the experts: small forecasters of single series that learn online, for all series at once.
+"""The base class of the experts, which forecast each series with a small model, and the data they read.
 
 Letters: T windows, S series, M past windows, K windows of a season, N horizon.
 """

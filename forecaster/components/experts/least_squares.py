@@ -189,7 +189,7 @@ class LeastSquares(Expert):
 
     @cached_property
     def _past_windows_read(self) -> list[Ints]:
-        """The past windows that a forecast reads, as numbers of windows ago, in groups of successive windows."""
+        """The ages, in windows, of the past values that a forecast reads, in groups of successive windows."""
         ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
         runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
         return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]

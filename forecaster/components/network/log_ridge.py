@@ -36,7 +36,7 @@ _LARGEST = np.float32(2000.0)
 
 
 def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:
-    """Compute the logarithms of the lagged values and of the running mean, less that of the last value.
+    """Compute the logarithms of lagged values and running mean, each less the logarithm of the last value.
 
     Args:
         piece: with the distances of the values themselves.
@@ -93,9 +93,9 @@ def _write_log_forecasts(piece: RegressorPiece, block: Block, ridge: Floats32, f
 
 
 def _in_units(block: Block, piece: RegressorPiece, change: Floats32) -> Floats32:
-    """Convert logarithmic changes to changes in units, after clipping them to the widened range of the past.
+    """Clip logarithmic changes to the range of past values, widened by `_ROOM`, and convert them to units.
 
-    The changes are ``[r, S, N]``. The range of past values is widened by `_ROOM` at both ends, in logarithms.
+    The changes are ``[r, S, N]``. `_ROOM` is a difference of logarithms.
     """
     last, lowest, highest, unit = (
         array[piece.rows, piece.some] for array in (block.last, block.lowest, block.highest, block.unit)

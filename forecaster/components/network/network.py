@@ -107,7 +107,7 @@ class Network(nn.Module):
         )
         self.dropout = Dropout(dropout, rng)
         # For each horizon, the head outputs a number for each quantile and a logit for each linear expert.
-        # The head begins with small weights: the untrained median is almost the linear experts' weighted mean.
+        # The head begins with small weights: an untrained median is almost the linear experts' weighted mean.
         self.head = small_linear(width, (len(config.quantiles) + experts) * config.horizon, rng)
         self.hidden0 = nn.Parameter(torch.zeros(config.layers, width))
         self.cell0 = nn.Parameter(torch.zeros(config.layers if config.cell == "lstm" else 0, width))
@@ -279,7 +279,7 @@ class Network(nn.Module):
         return self._quantiles(own, base), hidden, cell
 
     def _quantiles(self, parts: Tensor, base: Tensor | None) -> Tensor:
-        """Convert outputs to Q quantiles that rise with their levels; add ``base``, the linear part, to all.
+        """Convert the head's outputs to Q quantiles that rise with their levels, and add the linear part.
 
         Args:
             parts: ``[Q, n, S, N]``, the head's outputs, plus the decoder's outputs if there is a decoder.

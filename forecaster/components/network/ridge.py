@@ -186,8 +186,8 @@ class Experts:
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
         """Write the forecasts of the six linear experts for one piece into six rows of ``forecasts``.
 
-        ``forecasts`` is ``[K, n, S, N]``; the six rows are the first. They hold changes from the last value in
-        units.
+        ``forecasts`` is ``[K, n, S, N]``; its first six rows are written. The forecasts are changes from the
+        last value in units.
         """
         x, horizon = piece.x, self.ridge.shape[2]
         to_units = (piece.size / block.unit[piece.rows, piece.some]).astype(np.float32)[:, :, None]
