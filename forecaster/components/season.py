@@ -137,7 +137,7 @@ class Season:
         known: Bools,
         scale: Floats,
     ) -> None:
-        """Update ``shape`` and ``seen`` in place with the deviations of one window, where they are known.
+        """Update ``shape`` and ``seen`` in place with the deviations of one window that are not missing.
 
         ``shape`` and ``seen`` are ``[K, S]``, the deviations ``[S]``.
         """
