@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 
-# These are distances of a value from the forecast median, in band widths.
+# `_DISTANCES` are distances of a value from the forecast median, in band widths.
 # A band lies between the median and the outermost quantile on the value's side.
-# For each series and distance, the state holds the share of windows with at least this distance.
+# For each series and distance, the state holds the share of windows with a value at least as far away.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
 # P-values are interpolated in log(1 + distance), because the gaps between `_DISTANCES` grow.
@@ -43,30 +43,32 @@ _FIELDS = {
     "alarming": Field("uint8"),
 }
 
-_PRIOR = 20.0  # the initial shares of a new series weigh as much as this many observed windows or runs
+# A new series begins with assumed shares: of windows by distance, and of runs of equal values by length.
+# The assumed shares weigh about as much as this many observed windows or runs of equal values.
+_PRIOR = 20.0
 # In a new series, values beyond a band's edge are assumed to exceed it by this many band widths on average.
-# In a normal distribution with 5 % of the values beyond the edge, the average excess is 0.25 band widths.
+# `_EXCESS0` assumes heavier tails than a normal distribution's 0.25 (with 5 % of values beyond the edge).
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
-# The shares of distances are averages over about the last `_MEMORY` / ``rate`` windows.
-# In `_MEMORY` / ``rate`` windows, about `_MEMORY` alarms are wanted.
+# The shares of windows (or runs) are averages over about the last `_MEMORY` / ``rate`` windows (or runs).
+# ``rate`` alarms are wanted per window, so `_MEMORY` alarms are wanted in the windows of one average.
 _MEMORY = 20.0
 # `_MEMORY` / ``rate`` is clipped to this range.
-# Above the upper limit, float32 would round the update of a share of distances to 0.
+# In an average over far more windows, float32 would round the update of a share to 0.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
-# With 0.1 instead, rounding would decide whether a change of one scale reaches the distance 10.
+# `_LEAST_BAND` is not 0.1: rounding would then decide whether a change of one scale is 10 bands or less.
 _LEAST_BAND = 0.0971
-# A value counts as equal to its forecast if they differ by at most this share of the forecast.
+# A value counts as equal to the forecast median if the two differ by at most this share of the median.
 _ROUNDING = 1e-15
 
 # A series raises no alarm in its first `_YOUNG` windows with a p-value.
-# A run has no p-value until more than `_YOUNG` runs of the series have ended.
+# A run of equal values has no p-value until more than `_YOUNG` runs of the series have ended.
 _YOUNG = 40
 _STEP = 0.4  # an alarm lowers the logarithm of the p-value threshold by this number times ``1 - rate``
-_DEBT = 6.0  # while a series has raised this many alarms more than wanted, it raises no other alarm
+_DEBT = 6.0  # a series raises no alarm while its alarm budget is at minus this number or lower
 _MOST = 0.1  # the p-value threshold is at most the larger of this number and ``min(3 * rate, 0.95)``
-_CALM = 0.05  # an anomaly ends when a p-value is at least this number, or ``rate`` if that is larger
+_CALM = 0.05  # an anomaly ends at the first p-value that is at least the larger of this number and ``rate``
 # The first bit of ``alarming`` is set while an anomaly lasts.
 # The second bit of ``alarming`` is set while all values since the alarm equal the value that raised it.
 _LASTS, _REPEATS = 1, 2
@@ -74,7 +76,7 @@ _LASTS, _REPEATS = 1, 2
 
 @dataclass(frozen=True)
 class Anomaly:
-    """Computes the p-value of each value, and raises an alarm at the beginning of each anomaly.
+    """Computes the p-value of each value, and raises at most one alarm for each anomaly, at its beginning.
 
     The distance of a value from the median of its forecast is measured in bands ``z``: a band is the distance
     from the median to the outermost quantile on the value's side. The p-value is the share of the series'
@@ -127,12 +129,12 @@ class Anomaly:
 
     @cached_property
     def _first_shares(self) -> Floats:
-        """For a new series, the assumed share of values beyond each of the E distances, ``[1, E]``."""
+        """The share of values assumed beyond each of the E `_DISTANCES` in a new series, ``[1, E]``."""
         return _normal_shares(self.low, self.high, np.array([_EXCESS0]))
 
     @cached_property
     def _memory(self) -> float:
-        """The shares of windows and of runs are averages over at most this many windows or runs."""
+        """The largest number of windows, or runs of equal values, that a share is an average of."""
         return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
@@ -164,7 +166,9 @@ class Anomaly:
         return np.stack([middle, below, above])
 
     def _p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return each value's p-value, and a log p-value without lower bound for alarms; update the shares.
+        """Return each value's p-value, and for alarms a log p-value that has no lower bound.
+
+        The shares of windows and of runs are updated in place.
 
         Returns:
             ``[S]`` each, NaN if the value or its forecast is missing. The p-value has a lower bound. The log
@@ -195,7 +199,7 @@ class Anomaly:
         """
         reached = z >= _DISTANCES[:, None]
         at = reached.sum(axis=0)
-        # The share counts the current window, too, so the p-value is at least the share of one window.
+        # The share counts the current window, too: after n windows the p-value is at least 1 / (n + 1).
         least = 1.0 / (np.minimum(own["known"], self._memory) + 1.0)
         series = np.arange(len(z))
         inner, outer = np.maximum(at - 1, 0), np.minimum(at, len(_DISTANCES) - 1)
@@ -208,9 +212,9 @@ class Anomaly:
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
     def _run_p_value(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return the log of the share of runs at least as long as this one, and a lower bound of the p-value.
+        """Return the log of the share of runs at least as long as the current run of equal values.
 
-        Both are ``[S]``; the logarithm is 0 outside a run.
+        Also return a lower bound of the run's p-value. Both are ``[S]``; the logarithm is 0 outside a run.
         """
         has_value = ~np.isnan(value)
         repeats = value == own["last"]
@@ -228,17 +232,21 @@ class Anomaly:
         return np.where(applies, np.log(np.minimum(share, 1.0)), 0.0), least
 
     def _learn(self, shares: Floats32, count: NDArray[Any], reached: Bools, learns: Bools) -> None:
-        """Add a window or run to the shares of windows or runs beyond each edge, where ``learns`` is True.
+        """Update the share of windows (or runs) that reached each edge with one more window (or run).
 
-        The shares ``[E, S]`` and the number of windows or runs ``[S]`` are updated in place. ``reached``
-        ``[E, S]`` is True where the new window or run reaches the edge.
+        Only the series where ``learns`` is True are updated. The shares ``[E, S]`` and the number of windows
+        or runs ``[S]`` are updated in place. ``reached`` ``[E, S]`` is True where the new window or run
+        reaches the edge.
         """
         weight = (learns / np.minimum(count + _PRIOR, self._memory)).astype(np.float32)
         shares += weight * (reached - shares)
         count += learns
 
     def _alarm(self, own: Arrays, log_p: Floats) -> Floats:
-        """Return 1 for an alarm, 0 for none, NaN without a p-value: ``[S]``; update the alarm budget."""
+        """Return for each series 1 for an alarm, 0 for none, NaN without a p-value; update the alarm state.
+
+        The result is ``[S]``. The alarm state is in the fields ``budget`` and ``alarming`` of ``own``.
+        """
         known, budget, log_rate = ~np.isnan(log_p), own["budget"], math.log(self.rate)
         highest = math.log(max(_MOST, min(3.0 * self.rate, 0.95)))
         with np.errstate(invalid="ignore"):
@@ -256,7 +264,7 @@ class Anomaly:
 
 
 def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
-    """Return the share of values assumed beyond each of the E `_DISTANCES` in a new series, ``[S, E]``.
+    """Return the share of a new series' values that is assumed beyond each of the E `_DISTANCES`: ``[S, E]``.
 
     The distribution is normal within the band and exponential beyond it, with mean ``excess`` ``[S]`` there.
     """

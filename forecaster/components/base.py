@@ -65,7 +65,7 @@ class Outputs(NamedTuple):
     def empty(
         quantiles: int, members: int, windows: int, series: int, horizon: int, scored: int = 0
     ) -> Outputs:
-        """Return arrays for the outputs of a block: anomaly and scores filled with NaN, the rest unset.
+        """Return new arrays for the outputs of a block: ``anomaly`` and ``scores`` are NaN, the others unset.
 
         ``members`` is 0 if the members' forecasts are not requested; ``scored`` is the number of scored
         horizons, K.
@@ -77,7 +77,7 @@ class Outputs(NamedTuple):
         return Outputs(np.empty((quantiles, *shape)), network, np.empty((members, *shape)), anomaly, scores)
 
     def like(self, windows: int, series: int) -> Outputs:
-        """Return new arrays of the same kinds as these outputs, for any number of windows and series."""
+        """Return new arrays for other numbers of windows and series; the other axes keep their lengths."""
         quantiles, _, _, horizon = self.forecast.shape
         scored = self.scores.shape[-1]
         return Outputs.empty(quantiles, len(self.members), windows, series, horizon, scored)

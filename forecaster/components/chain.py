@@ -1,4 +1,4 @@
-"""The chain of components that a forecaster's state is made of, in the order in which they step."""
+"""The chain: the components of a forecaster, in the order in which they step."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from forecaster.config import NetworkConfig, OnlineConfig
 from forecaster.time.window_config import WindowConfig
 
 _WEEK_S = 604_800
-# At most this many alarms are wanted per window, if windows are months, quarters or years.
-# The default rate of one alarm a week would be several alarms in each window of a month or longer.
+# If windows are months, quarters or years, at most this many alarms are wanted per series and window.
+# The default, one alarm a week, would be several alarms in each window of a month or longer.
 _LARGEST_CALENDAR_RATE = 0.05
 
 
@@ -67,7 +67,7 @@ def check_order(components: Sequence[Component]) -> None:
         name = component.name
         for field in sorted(component.reads):
             later = next((part.name for part in components[place + 1 :] if field in part.writes), None)
-            # Several components may change one field in turn: each of them reads and writes the field.
+            # It is no error if components change one field in turn, each of which reads and writes the field.
             if later and (field not in written or field not in component.writes):
                 raise ValueError(
                     f"{name} reads {field!r} before {later} writes it: put {later} before {name}"
@@ -78,7 +78,7 @@ def check_order(components: Sequence[Component]) -> None:
 
 
 def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfig) -> tuple[Expert, ...]:
-    """Return the experts that the configuration names, except those for which the ring is too short.
+    """Return the experts that the configuration names and that the ring and the window length allow.
 
     A least-squares expert uses only the lags that fit into the ring. The weekly expert is left out
     wherever `ring_week` is None.
@@ -86,7 +86,7 @@ def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfi
     horizon, season = config.horizon, ring_season(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
     # Lags of the seasonal least-squares expert, in seasons: a season is often a day, and 7 days are a week.
-    # With windows of a month or longer a season is a year: lags of 6 and 7 years would predict nothing.
+    # With windows of a month or longer, no lags of 6 and 7 seasons (years) are used: they predict nothing.
     seasons_back = (1, 2) if windows.frequency.is_calendar else (1, 2, 6, 7)
     week = ring_week(config.ring, windows.frequency)
     seasonal_lags = [k * season + off for k in seasons_back for off in (-2, -1, 0)] if season > 1 else []
@@ -120,7 +120,7 @@ def _least_squares(
 def _interval_and_anomaly(
     config: NetworkConfig, windows: WindowConfig, online: OnlineConfig
 ) -> Iterator[Component]:
-    """Yield the components that calibrate quantiles and raise alarms, if they are configured."""
+    """Yield `Intervals`, which calibrates quantiles, and `Anomaly`, which raises alarms, if configured."""
     levels = config.quantiles
     # with the median as the only quantile, there is no interval to calibrate or to compute p-values from
     if len(levels) == 1:

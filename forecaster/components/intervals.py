@@ -18,17 +18,17 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.scores import scored_places
 
-# After this many residuals, the quantiles are at the learned distances from the median.
-# With fewer than `_TRUSTED`, each distance is a weighted mean of the learned one and the network's own.
+# From this many residuals on, each quantile's distance from the median is the learned one.
+# With fewer residuals, the distance is a weighted mean of the learned distance and the network's own.
 _TRUSTED = 40
 # In the running mean of absolute residuals, a residual counts as at most this many times that mean.
-# Without this limit, one outlier would widen the intervals for months.
+# Without the limit `_LARGEST`, one outlier would widen the intervals for months.
 _LARGEST = 8.0
-# A residual this close to a quantile, in mean absolute residuals, counts as partly below and partly above it.
-# Without this margin, the last bit of a forecast could decide on which side of a quantile a residual counts.
-# The last bit of a forecast depends on which other series are computed in the same call.
+# A residual within this many mean absolute residuals of a quantile counts as partly below, partly above it.
+# Without `_TIE`, the last bit of a forecast could decide on which side of a quantile a residual counts.
+# The other series of a call can change the last bit of a forecast, but must not change the offsets.
 _TIE = 1e-2
-# A series with a mean absolute residual of at most this many scales counts as constant: no offset moves.
+# The offsets of a horizon do not change while its mean absolute residual is at most this many scales.
 _NO_UNIT = 1e-6
 _SLOWER = 0.15  # at horizon h, the learning rate of the offsets is divided by h to the power of this number
 # A normal distribution's standard deviation is this many times its mean absolute deviation.
@@ -64,10 +64,10 @@ class Intervals:
     writes = frozenset({"bands", "out.forecast"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: offsets, unit and number of residuals of each anchor horizon; stored distances.
+        """Return the fields: ``offset``, ``unit`` and ``known`` of each anchor horizon, and ``issued``.
 
-        ``issued`` holds the distances of the quantiles from the median until the actuals of their windows are
-        observed.
+        ``unit`` holds the mean absolute residual, ``known`` the number of residuals. ``issued`` holds the
+        distances of the quantiles from the median until the actuals of their windows are observed.
         """
         anchors = len(anchor_horizons(self.horizon))
         return {
@@ -78,7 +78,10 @@ class Intervals:
         }
 
     def init(self, series: int) -> Arrays:
-        """Return the initial arrays, with offsets from a normal distribution of mean absolute deviation 1."""
+        """Return the initial arrays; the offsets are quantiles of a normal distribution.
+
+        Its mean absolute deviation is 1, because offsets are multiples of the mean absolute residual.
+        """
         own: Arrays = {name: np.zeros((series, *f.shape), f.dtype) for name, f in self.spec().items()}
         own["issued"][:] = np.nan
         own["offset"][:] = [_NORMAL_UNITS * NormalDist().inv_cdf(q) for q in self._outer]
@@ -89,9 +92,9 @@ class Intervals:
         return [level for level in self.levels if level != 0.5]
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Set the quantiles of ``out.forecast`` at calibrated distances from the median, and add ``bands``.
+        """Move the quantiles of ``out.forecast`` to calibrated distances from the median.
 
-        The quantiles rise with their levels.
+        Also add ``bands`` to the block. The quantiles rise with their levels.
         """
         own = {name: series_last(array) for name, array in own.items()}
         anchors = anchor_horizons(self.horizon)
@@ -182,7 +185,7 @@ class Intervals:
         rate = np.maximum(rates, 1.0 / (own["known"] + 20.0)).astype(np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):
             over = (band - residual[:, None]) / (2 * _TIE * unit[:, None])
-        # ``below`` is 1 for a residual below the quantile, 0 for one above it, and between for a near tie.
+        # ``below`` is 1 for a residual below the quantile, 0 for one above it, in between for a close one.
         below = np.clip(over + 0.5, 0.0, 1.0)
         for k, level in enumerate(self._outer):
             own["offset"][:, k] += np.where(moves, rate * (level - below[:, k]), 0)
@@ -193,9 +196,9 @@ class Intervals:
 
 
 def _split_by_anchor(issued: Floats, anchors: tuple[int, ...]) -> list[Floats]:
-    """Return views of the field ``issued``: for each anchor horizon ``a``, a store of ``a`` windows.
+    """Split the field ``issued`` into one view for each anchor horizon.
 
-    A store is ``[a, Q - 1, S]``.
+    The view of an anchor ``a`` holds the distances issued in the last ``a`` windows, ``[a, Q - 1, S]``.
     """
     until = np.cumsum(anchors)
     return [issued[stop - a : stop] for a, stop in zip(anchors, until, strict=True)]

@@ -1,4 +1,4 @@
-"""Running statistics of each series, such as its mean and its usual change, that inputs are relative to.
+"""Running statistics of each series, such as its mean and usual change, by which components normalise values.
 
 Letters: T windows, S series, m windows of a season.
 """
@@ -14,27 +14,28 @@ import numpy as np
 from forecaster.arrays import Arrays, Bools, Floats
 from forecaster.components.base import Block, Field
 
-# The rounding error of a value is at most about this share of the level: a few steps of float64.
+# The rounding error of a value is at most about this share of the series' mean: a few steps of float64.
 _ROUNDING = 2.0**-50
-# A scale of at most this many rounding errors may come from rounding alone: the series counts as constant.
+# A series whose scale is at most this many rounding errors counts as constant: rounding alone may cause it.
 _CONSTANT = 16.0
-_LEAST = 1e-150  # a scale is at least this number: float64 can hold its square and the inverse of the square
-# A change is clipped to this many scales. The limit doubles with each clipped change in a row.
+# Scale, unit and spread are at least this number: float64 can hold its square and the inverse of the square.
+_LEAST = 1e-150
+# A change is clipped to this many scales. The limit doubles with each consecutive clipped change.
 _LARGEST = 8.0
-# A value's distance from the mean is clipped to this many spreads, or scales if they are larger.
-# A value's distance from the mean may always be as large as the value's (clipped) change.
+# A value's distance from the mean is clipped to this many spreads, or scales if a scale is the larger one.
+# The limit of a value's distance from the mean is never below the size of the value's (clipped) change.
 _LARGEST_DISTANCE = 20.0
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast mean
 _LONGEST_RUN = 40  # ``run`` counts consecutive changes that are clipped, up to this number
-# A series counts as constant if its values so far, at least this many, show no change that counts.
+# A series counts as constant so far if it has at least this many values, and none of their changes counts.
 _STILL = 24
 # The first `_IGNORED_CHANGES` changes of a series that was constant from its first value on do not count.
-# A single broken reading makes two changes: away from the level, and back. A step of the level makes one.
+# Two changes are enough to ignore a single broken reading (away from the level, and back) or one step.
 _IGNORED_CHANGES = 2
-# A ``run`` above this number counts down, after a constant series has returned to its level.
-# After ``run - _RETURNED`` more values at this level, the series forgets its broken reading.
+# When a constant series returns to its level, ``run`` is set to `_RETURNED` + `_STILL`.
+# Each later value at the level lowers ``run`` by 1. At `_RETURNED`, the broken reading is forgotten.
 _RETURNED = 64
-# Until one season of changes from season to season is known, the unit is at least this share of the spread.
+# Before one whole season of seasonal changes is known, the unit is at least `_EARLY_UNIT` spreads.
 _EARLY_UNIT = 0.3
 _LEAST_UNIT = 0.01  # the unit is always at least this share of the spread
 
@@ -128,7 +129,7 @@ class Moments:
                 array[t] = getattr(running, name)
         after: Arrays = {name: getattr(running, name) for name in _FIELDS}
         if block.lengths is not None:
-            # Each padding row has raised the age by 1: subtract the number of padding rows.
+            # Each padding row has raised the last value's age by 1: subtract the number of padding rows.
             after["age"] = running.age - (len(values) - block.lengths)
         least = np.maximum(_ROUNDING * np.abs(added["mean"]), _LEAST)
         moves = added["scale"] > _CONSTANT * least
@@ -180,11 +181,11 @@ class _Running:
         self.age = np.where(has_value, 0, self.age + 1)
 
     def _update_change(self, value: Floats, has_value: Bools, begun: Bools, still: Bools) -> Floats:
-        """Update the means of changes, the scale and the last value; return the clipped change."""
+        """Update the means of changes, ``run``, the scale and the last value; return the clipped change."""
         change = np.where(has_value & begun, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
         run = self.run
         most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
-        # The mean of a constant series is its level: if a value is equal to the mean, the level has returned.
+        # The mean of a constant series is its level: a value equal to the mean is a return to the level.
         returns = still & (run > 0) & (run <= _IGNORED_CHANGES) & (value == self.mean)
         is_far = begun & (change > most) & ((most > 0) | (still & (run < _IGNORED_CHANGES)) | returns)
         longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), np.where(still & (change == 0), run, 0))
@@ -202,7 +203,7 @@ class _Running:
         return change
 
     def _update_level(self, value: Floats, has_value: Bools, weight: Floats, change: Floats) -> None:
-        """Update mean and spread; the distance of a value from the mean is clipped."""
+        """Update the mean and the spread with the clipped distance of each value from the mean."""
         most = np.maximum(_LARGEST_DISTANCE * np.maximum(np.sqrt(self.variance), self.scale), change)
         most[self.observed == 1] = np.inf
         distance = np.clip(np.where(has_value, value - self.mean, 0.0), -most, most)

@@ -23,16 +23,17 @@ INPUTS_PER_COVARIATE = 3
 
 @dataclass(frozen=True)
 class ObservedCovariates:
-    """Keeps the moments and the last ``R`` observations of each observed covariate, for each series.
+    """Computes inputs of the network from observed covariates, of which it tracks moments and last values.
 
     The inputs do not depend on the covariate's level: the distance of the last observation from the running
-    mean in spreads, its change in spreads, and whether the window has an observation. The ring is used to
-    re-warm another model. Fields are named after the covariate, such as ``temperature.mean``.
+    mean in spreads, its change in spreads, and whether the window has an observation. A ring holds the values
+    of the last ``R`` windows of each series and covariate; it is used to re-warm another model. Fields are
+    named after the covariate, such as ``temperature.mean``.
 
     Attributes:
         covariates: the ``C`` names, in the order of ``Block.past``.
         halflife: see `Moments`.
-        ring: R; 0 keeps no observations.
+        ring: R; 0 keeps no values.
     """
 
     covariates: tuple[str, ...]
@@ -44,7 +45,7 @@ class ObservedCovariates:
     writes = frozenset({"observed_inputs"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: fourteen numbers for each covariate, and its ring."""
+        """Return the fields: for each covariate, the fourteen fields of `Moments`, and a ring if R > 0."""
         fields = {**self._moments.spec(), **({_RING: Field("float64", (self.ring,))} if self.ring else {})}
         return {f"{name}.{f}": field for name in self.covariates for f, field in fields.items()}
 
@@ -57,7 +58,10 @@ class ObservedCovariates:
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Update moments and rings, and add ``observed_inputs`` ``[T, S, 3 C]`` to the block."""
+        """Update the moments and rings of the C covariates, and add ``observed_inputs`` to the block.
+
+        ``observed_inputs`` is ``[T, S, 3 C]``: three inputs for each covariate.
+        """
         after: Arrays = {}
         parts: list[Floats32] = []
         for place, name in enumerate(self.covariates):
@@ -82,12 +86,12 @@ class ObservedCovariates:
 
 
 def ring_field(name: str) -> str:
-    """Return the name of the field that holds the last observations of a covariate."""
+    """Return the name of the field that holds a covariate's values in the last windows."""
     return f"{name}.{_RING}"
 
 
 def _inputs(block: Block) -> Floats32:
-    """Return the last observation less the mean, the change, and whether there is an observation.
+    """Return a covariate's inputs: last value less mean, change, and whether a window has a value.
 
     The result is ``[T, S, 3]``. The first two are in spreads, and 0 instead of NaN. The third is 1 or 0.
     """

@@ -25,7 +25,7 @@ VALUE = "value"
 BUCKETS = 10
 """B; the edges of the buckets are the deciles of the training values."""
 
-_FEWEST = 50  # a series has no deciles of an input with fewer values than this: they would be inexact
+_FEWEST = 50  # a series has deciles of an input only with at least this many values: fewer make them inexact
 # a profile has at most this many series: with more series, the profile would be larger than most networks
 _MOST_SERIES = 20_000
 # deciles are computed from at most this many windows: more would hardly make them more exact
@@ -50,10 +50,10 @@ def bucket_of(values: Floats, edges: Floats32) -> Ints:
 
 @dataclass(frozen=True)
 class Profile:
-    """The deciles of the training values, and the share of values in each bucket (a tenth if none repeat).
+    """The deciles of the training values of each series and input, and the share of values in each bucket.
 
-    The deciles are the edges of the buckets. A series with six zeros in ten values has six equal deciles, and
-    six tenths of its values are in one bucket.
+    The deciles are the edges of the buckets, so each share is about a tenth if no value repeats. A series
+    with six zeros in ten values has six equal deciles, and six tenths of its values are in one bucket.
 
     Attributes:
         inputs: I names, `VALUE` first, then the observed covariates.
@@ -153,13 +153,13 @@ class Profile:
 
 
 def _deciles(values: Floats) -> Floats32:
-    """Return the deciles of each series, ``[S, B - 1]`` float32; NaN for one with fewer than 50 values."""
+    """Return the deciles of each series, ``[S, B - 1]`` float32; NaN for a series of fewer than 50 values."""
     ordered = np.sort(values, axis=0)  # sorting puts NaN after the values of a series
     count = (~np.isnan(values)).sum(axis=0)
     places = np.ceil(np.arange(1, BUCKETS)[:, None] * count / BUCKETS).astype(np.int64)
     deciles = np.take_along_axis(ordered, np.minimum(places, np.maximum(count - 1, 0)), axis=0)
     deciles[:, count < _FEWEST] = np.nan
-    with np.errstate(over="ignore"):  # a decile beyond float32 becomes infinite, which is a valid edge
+    with np.errstate(over="ignore"):  # a decile too large for float32 becomes infinite, a valid edge
         rounded: Floats32 = deciles.T.astype(np.float32)
     return rounded
 

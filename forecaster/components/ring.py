@@ -16,7 +16,9 @@ from forecaster.components.base import Block, Field, series_first, series_last
 
 @dataclass(frozen=True)
 class Ring:
-    """The last ``R`` values of each series: window ``w`` is in place ``w % R`` of ``values`` ``[S, R]``.
+    """The values of the last ``R`` windows of each series, NaN if missing.
+
+    The value of window ``w`` is in place ``w % R`` of the field ``values`` ``[S, R]``.
 
     Attributes:
         windows: R.
@@ -50,7 +52,7 @@ class Ring:
         after = {"values": series_first(ring)}
         history = np.empty((self.longest_lag + windows, block.values.shape[1]))
         history[self.longest_lag :] = block.values
-        kept = min(windows, self.windows)  # a block longer than the ring: store only its last windows
+        kept = min(windows, self.windows)  # if the block is longer than the ring, store only its last windows
         if len(block.start) == 1:
             start = int(block.start[0])
             filled = 0
@@ -75,7 +77,7 @@ class Ring:
 
 
 def in_order(ring: Floats, clock: Ints) -> Floats:
-    """Return the last ``R`` values of each series, oldest first: ``[S, R]``.
+    """Return the values of the last ``R`` windows of each series, oldest first: ``[S, R]``.
 
     Args:
         ring: ``[S, R]``, the field ``values`` of `Ring`.

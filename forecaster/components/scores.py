@@ -31,7 +31,7 @@ def scored_places(horizon: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores combined forecasts when their actuals are observed; until then other components store them.
+    """Scores combined forecasts when their actuals are observed.
 
     `Stacking` and `Intervals` store the forecasts, so this component has no arrays in the state, and scores
     need no memory for each series. A constant series has no residuals, so its forecasts are not scored.

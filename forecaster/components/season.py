@@ -16,7 +16,7 @@ from forecaster.time.frequency import Frequency
 
 _DAY_S, _WEEK_S = 86_400, 604_800
 _LONGEST = 288  # a season in the state has at most this many windows: a day of 5-minute windows
-_LARGEST = 8.0  # a value counts as at most this many scales away from the shape of its phase
+_LARGEST = 8.0  # a value's distance from the learned shape of its phase is clipped to this many scales
 
 
 def likely_season(freq: Frequency) -> int:
@@ -107,7 +107,7 @@ class Season:
         return {"shape": series_first(shape), "seen": series_first(seen)}, replace(block, shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
-        """Return the value in the middle of the last season's windows, less the mean over these windows.
+        """Return, for each window, how far the middle value of the last K windows is from their mean.
 
         Returns:
             How many windows ago the middle was, and the differences ``[T, S]``: NaN if that value, or half of
@@ -137,7 +137,10 @@ class Season:
         known: Bools,
         scale: Floats,
     ) -> None:
-        """Update ``shape`` and ``seen`` ``[K, S]`` in place with the known deviations ``[S]`` of a window."""
+        """Update ``shape`` and ``seen`` in place with the deviations of one window that are not missing.
+
+        ``shape`` and ``seen`` are ``[K, S]``, the deviations ``[S]``.
+        """
         rows: int | Ints = int(phase[0]) if len(phase) == 1 else phase
         at = (rows,) if len(phase) == 1 else (rows, columns)
         count = np.minimum(seen[at] + known, 250)

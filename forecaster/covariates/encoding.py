@@ -29,7 +29,7 @@ _MOST_WORDS = 64
 # A column of numbers counts as constant if its standard deviation is at most this share of its mean.
 _ROUNDING = 2.0**-48
 # Standardised numbers are clipped to at most this many standard deviations from the mean.
-# The 1 in a column of one 1 and 10,000 zeros is 100 standard deviations from the mean.
+# In a column of one 1 and 10,000 zeros, the 1 is 100 standard deviations from the mean: it is not clipped.
 _MOST_SPREADS = 100.0
 SERIES, TIME = "series_id", "timestamp"
 
@@ -98,7 +98,7 @@ class Column(Settings):
 
 
 class Features(Settings):
-    """The encoding of all covariates of a network, in order; saved with its weights.
+    """The encoding of all covariates of a network, which is saved with the network's weights.
 
     Attributes:
         calendar: periods; the phase of every window in each of them is a feature.
@@ -124,12 +124,12 @@ class Features(Settings):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there are no features."""
+        """Whether there are no features and no observed covariates."""
         return not (self.known_count or self.static_count or self.observed)
 
     @staticmethod
     def fit(tables: Tables, windows: Windows, freq: Frequency, held_from: int | None = None) -> Features:
-        """Return the encoding of tables and calendar, fitted to the training windows alone.
+        """Choose the calendar's periods, and fit the encoding of the tables to the training windows.
 
         The statistics are of the rows of known covariates before the first window that is held out, and of
         the static covariates of series with a value before it. Only the choice of the calendar's periods
@@ -162,7 +162,7 @@ class Features(Settings):
 
 
 def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
-    """Return each column's encoding, fitted to the rows where ``in_training`` is True, else to all rows."""
+    """Return each column's encoding, fitted to the rows in training; if there are none, to all rows."""
     rows = in_training if in_training.any() else np.ones_like(in_training)
     names = [name for name in table.frame.columns if name not in (SERIES, TIME)]
     if not names:
@@ -176,7 +176,7 @@ def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
     """Return the encoding of a column, fitted to the rows where ``rows`` is True."""
     given = cells.given(column)
     is_number = cells.numbers(column).is_not_null() & given
-    # If half of the cells or more are numbers, the column is numeric: one typing error must not make it text.
+    # A column is numeric if at least half of its given cells are: one typing error must not make it text.
     if int(is_number.sum()) * 2 >= int(given.sum()):
         number = _numbers(table, column)[rows]
         known = number[~np.isnan(number)]

@@ -52,7 +52,7 @@ class Covariates:
 
     @staticmethod
     def of(features: Features, freq: Frequency, tables: Tables | None = None) -> Covariates:
-        """Encode tables with fitted features; a missing table counts as a table of missing cells.
+        """Encode covariate tables with fitted ``features``; a missing table counts as one of missing cells.
 
         The features of several rows of one window are averaged. A row has no effect on other windows.
 
@@ -96,7 +96,7 @@ class Covariates:
             return Covariates()
         features = Features.fit(tables, windows, freq, held_from)
         if not decoder:
-            # Leave the calendar features out: only a decoder needs them. Other inputs contain the calendar.
+            # Leave the calendar features out: only a decoder needs them, as the other inputs have a calendar.
             features = features.model_copy(update={"calendar": ()})
         return Covariates.of(features, freq, tables)
 

@@ -1,4 +1,4 @@
-"""Read the table of a request to a served model: a history whose cells may have any type."""
+"""Read the table of a request to a served model: a history whose cells are numbers, texts or times."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class History(NamedTuple):
 
 
 def columns_of(features: Features) -> dict[str, Column | None]:
-    """Return the covariate columns that a history needs beside `HISTORY`, by name.
+    """Return the encodings of the covariate columns that a history needs beside `HISTORY`, by name.
 
-    The value is the encoding of a known or static column, and None for an observed one.
+    A value is the encoding of a known or static column, and None for an observed one.
     """
     found: dict[str, Column | None] = dict.fromkeys(features.observed)
     return found | {column.name: column for column in (*features.known, *features.static)}
@@ -90,7 +90,7 @@ def read_history(
 
 
 def _polars_frame(table: Any, names: list[str]) -> pl.DataFrame:
-    """Return the columns ``names`` of a Polars or pandas frame; refuse lists, objects and booleans.
+    """Return the columns ``names`` of a Polars or pandas frame as a Polars frame.
 
     Raises:
         DataError: a column is absent or occurs twice, or a cell holds a list, an object, true or false.
@@ -127,7 +127,7 @@ def _one_row_of_lists_as_rows(table: Any) -> Any:
 
 
 def _polars_column(column: Any) -> pl.Series:
-    """Convert a pandas column to a Polars column; a column with cells of several types becomes text.
+    """Convert a pandas column to a Polars column; a column of pandas' type ``object`` becomes text.
 
     Raises:
         DataError: a cell holds a list, an object, true or false.

@@ -1,4 +1,4 @@
-"""The base of the experts: small forecasters of single series that learn online, for all series at once.
+"""The base class of the experts, which forecast each series with a small model, and the data they read.
 
 Letters: T windows, S series, M past windows, K windows of a season, N horizon.
 """
@@ -17,7 +17,7 @@ from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.season import phases
 
-# An expert's forecast is at most this many scales from the last value, so that float32 can hold it.
+# `in_scales` clips distances to this many scales, so that float32 can hold them.
 FARTHEST = 1e9
 
 
@@ -45,22 +45,26 @@ class ExpertInputs(NamedTuple):
     shape: Floats
 
     def rows(self, rows: slice) -> ExpertInputs:
-        """Return the data of some of the windows, as views."""
+        """Return the data of the windows in the slice ``rows``, as views."""
         past, shape = self.past[:, rows], self.shape[:, rows]
         own = (self.last[rows], self.age[rows], self.scale[rows], self.moves[rows])
         return ExpertInputs(self.window[rows], self.value[rows], past, *own, shape)
 
     def back(self, ago: Ints) -> Floats:
-        """Return the values ``ago`` ``[n]`` windows before each window: ``[n, ..., S]``, NaN if missing."""
+        """Return the values that were observed ``ago`` windows before each window, NaN if missing.
+
+        ``ago`` is ``[n]``: for each window there are n values, ``[n, ..., S]``.
+        """
         return self.past[len(self.past) - 1 - ago]
 
     def future_shape(self, ahead: Ints) -> Floats:
-        """Return the value of the season's shape in each of ``n`` later windows: ``[n, ..., S]``.
+        """Return the value of the season's shape in each of ``n`` later or earlier windows: ``[n, ..., S]``.
 
         Each window has a phase of the season, and ``shape`` holds one number per phase.
 
         Args:
-            ahead: how many windows after the current one, ``[n]`` or ``[n, ..., S]``.
+            ahead: how many windows after the current one, ``[n]`` or ``[n, ..., S]``; below 0 for earlier
+                windows.
         """
         more = ahead.reshape(-1, *[1] * self.window.ndim) if ahead.ndim == 1 else ahead
         return phases(self.shape, self.window + more)
@@ -86,7 +90,7 @@ class Expert(ABC):
 
     @property
     def writes(self) -> frozenset[str]:
-        """The name of the block's field that the expert fills, such as ``members.persistence``."""
+        """The one field of the block that the expert fills, such as ``members.persistence``."""
         return frozenset({f"members.{self.name}"})
 
     @property
@@ -166,5 +170,5 @@ def expert_inputs(block: Block, reach: int) -> ExpertInputs:
 
 
 def in_scales(far: Floats, scale: Floats) -> Floats32:
-    """Return distances in scales, clipped to `FARTHEST`: a tiny scale could make them infinite."""
+    """Convert distances to scales, and clip them to `FARTHEST`: a tiny scale could make them infinite."""
     return np.clip(far / scale, -FARTHEST, FARTHEST).astype(np.float32)

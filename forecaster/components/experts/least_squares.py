@@ -21,7 +21,8 @@ _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _CACHED_NUMBERS = 65_536  # the cache of a core holds about this many float32 numbers
 _AT_ONCE = 16  # at most this many past windows are read at once, so that new arrays stay in the cache
-# A forecast is at most `_ROOM` times as far from the last value as the farthest lagged value, plus one scale.
+# Before the season's shape is added, a forecast's distance from the last value is clipped.
+# The limit is `_ROOM` times the largest result of `_limited_distances` for the lags, plus one scale.
 _ROOM = 2.0
 # About this many values (windows times series) are prepared at once, so that they stay in the cache.
 _LEARNED_AT_ONCE = 2_500
@@ -58,7 +59,7 @@ class LeastSquares(Expert):
 
     @property
     def name(self) -> str:
-        """The name of the component and of the member."""
+        """The name of the component, which is also the name of the member."""
         return self.label
 
     @property
@@ -76,7 +77,7 @@ class LeastSquares(Expert):
         return ("weights", "means") if self.halflives else ("weights",)
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: weights, inverse of the regressors' second moments, value count, and means."""
+        """Return the fields: weights, inverse of the regressors' second moments, number of values, means."""
         fields = {
             "weights": Field("float32", (self._size,)),
             "inverse": Field("float32", (self._size, self._size)),
@@ -85,7 +86,11 @@ class LeastSquares(Expert):
         return fields | ({"means": Field("float64", (len(self.halflives),))} if self.halflives else {})
 
     def init(self, series: int) -> Arrays:
-        """Return the initial arrays: weights of 0 forecast the last value, with the season's shape if any."""
+        """Return the initial arrays, with weights of 0.
+
+        With these weights, the forecast is the last value, plus the changes of the season's shape if a season
+        is configured.
+        """
         own = super().init(series)
         own["inverse"][:] = np.eye(self._size) / self.prior
         return own
@@ -132,7 +137,10 @@ class LeastSquares(Expert):
     def _update(
         self, weights: Floats32, inverse: Floats32, x: Floats32, target: Floats32, learns: Bools
     ) -> None:
-        """Update the weights by one step of recursive least squares, where ``learns`` ``[S]`` is True."""
+        """Update the weights and the inverse by one step of recursive least squares.
+
+        Only the series where ``learns`` ``[S]`` is True are updated.
+        """
         gain = np.einsum("ijs,js->is", inverse, x)
         size = np.einsum("is,is->s", gain, x)
         error = target - np.einsum("is,is->s", weights, x)
@@ -181,7 +189,7 @@ class LeastSquares(Expert):
 
     @cached_property
     def _past_windows_read(self) -> list[Ints]:
-        """How many windows ago a forecast's past values were observed, in groups of successive windows."""
+        """The ages, in windows, of the past values that a forecast reads, in groups of successive windows."""
         ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
         runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
         return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
@@ -203,7 +211,7 @@ class LeastSquares(Expert):
         product = np.empty_like(ahead)
         self._add_past_values(ahead, values, of_lags, product)
         for h, after in enumerate(ahead):
-            row = longest + h  # in ``values``, the row before the one to forecast
+            row = longest + h  # the row of ``values`` before the row to forecast
             after += np.multiply(stays, values[row], out=product[0])
             for weight, lag in zip(of_lags, self.lags, strict=True):
                 if lag < h:
@@ -230,7 +238,7 @@ class LeastSquares(Expert):
             ahead[:until] += part
 
     def _without_shape(self, inputs: ExpertInputs, values: Floats, ago: Ints) -> Floats:
-        """Return values less the season's shape, or unchanged if no season is configured: ``[n, ..., S]``.
+        """Subtract the season's shape from ``values``; return them unchanged if no season is configured.
 
         Args:
             inputs: the windows.
@@ -241,9 +249,9 @@ class LeastSquares(Expert):
 
 
 def _limited_distances(values: Floats, last: Floats, scale: Floats) -> Floats32:
-    """Return how far values are from the last value, in scales; distances above 20 scales are made smaller.
+    """Return how far values are from the last value, in scales; distances above 20 scales shrink towards 0.
 
-    The result is ``[n, ..., S]``. It falls from 20 scales on, and is 0 from 40 scales on (Hampel 1974). A
+    The result is ``[n, ..., S]``. Beyond 20 scales it falls, and from 40 scales on it is 0 (Hampel 1974). A
     missing value counts as the last value.
     """
     distance = np.empty(values.shape, np.float32)

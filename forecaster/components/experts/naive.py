@@ -39,7 +39,9 @@ class Persistence(Expert):
 
 @dataclass(frozen=True)
 class SeasonalNaive(Expert):
-    """Forecasts the latest value of the same phase of the season, or the last value if that value is missing.
+    """Forecasts the value of the latest window in the same phase of the season.
+
+    If that window has no value, the forecast is the last value.
 
     Hyndman & Athanasopoulos, "Forecasting: Principles and Practice", section 5.2.
 
@@ -55,12 +57,12 @@ class SeasonalNaive(Expert):
 
     @property
     def name(self) -> str:
-        """The name of the component and of the member."""
+        """The name of the component, which is also the name of the member."""
         return self.label
 
     @property
     def reach(self) -> int:
-        """M: one window less than a season, so that the last value of every seasonal phase is read."""
+        """M: one less than the windows of a season, because the expert reads the current window, too."""
         return self.season - 1
 
     def spec(self) -> Mapping[str, Field]:

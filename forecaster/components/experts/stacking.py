@@ -20,7 +20,7 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
 # The penalty of the ridge regression is at least this number, in squared scales.
-# With a smaller penalty, forecasts and actuals of tiny changes would move the weights fast.
+# Without `_LEAST_RIDGE`, the weights would change fast while all forecasts and actuals are tiny changes.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
@@ -74,7 +74,7 @@ class Stacking:
         return frozenset({"last", "scale", "moves", "observed", "out.forecast", *members})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: sums of products of forecasts and actuals; arrays that wait for actuals."""
+        """Return the fields: sums of products of forecasts and actuals; forecasts that wait for actuals."""
         anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
@@ -92,7 +92,10 @@ class Stacking:
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Shift the quantiles of ``out.forecast`` to the combined median, and add ``residuals``."""
+        """Shift all quantiles of ``out.forecast`` so that the combined forecast is the median.
+
+        Also add ``residuals`` to the block.
+        """
         own = {name: series_last(array) for name, array in own.items()}
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         changes = self._changes(block)
@@ -192,7 +195,7 @@ class Stacking:
 
 
 class _KnownActuals(NamedTuple):
-    """The actuals of a block and the forecasts issued for them; both are 0 if either is missing.
+    """The actuals of a block and the forecasts issued for them; where either is missing, both are 0.
 
     Attributes:
         forecasts: ``[T, M, A, S]`` float32, changes in scales.
@@ -234,7 +237,9 @@ def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
 
 
 def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -> Floats32:
-    """Solve the ridge regressions by Cholesky factorisation; return the weight of each member, ``[M, ...]``.
+    """Solve the ridge regression of each series and anchor by Cholesky factorisation.
+
+    Return the weight of each member, ``[M, ...]``.
 
     Args:
         squares: ``[P, ...]``, sums of products of two members' forecasts.

@@ -29,7 +29,7 @@ class Decoder(nn.Module):
     __call__: Callable[..., Tensor]  # Declare that a call returns a Tensor: torch declares Any.
 
     def __init__(self, width: int, known: int, quantiles: int, rng: torch.Generator) -> None:
-        """Build a decoder of hidden ``width`` H, for K ``known`` features and Q ``quantiles``.
+        """Build a decoder for K known features and Q quantiles, with hidden width H.
 
         The initial weights are drawn from ``rng``.
         """
@@ -40,7 +40,7 @@ class Decoder(nn.Module):
         self.out = small_linear(width, quantiles, rng)
 
     def forward(self, top: Tensor, known: Tensor) -> Tensor:
-        """Return the numbers to add to the head's outputs, for each quantile and each window ahead.
+        """Return the decoder's output for each quantile and window ahead; the caller adds the head's output.
 
         Args:
             top: ``[n, S, H]`` float32, output of the last recurrent layer.

@@ -28,10 +28,11 @@ from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 
 _CLIP = 6.0  # changes, and distances from the mean or the last value, are clipped to this many spreads
-# The ratios of scale and unit to the spread are at most this number, and at least its inverse.
+# The inputs ``scale / spread`` and ``unit / spread`` are clipped to this number and its inverse.
 _LARGEST_RATIO = 1e3
-_MOST_SPREADS = 1e30  # the ratio of 20 scales to the spread is clipped to this number, which float32 can hold
-_LARGEST_ERROR = 1e6  # errors of linear experts are clipped to this many units
+# 20 scales, converted to spreads, are clipped to this number, which float32 can hold.
+_MOST_SPREADS = 1e30
+_LARGEST_ERROR = 1e6  # forecast errors of linear experts are clipped to this many units
 
 INPUTS_BESIDE_LAGS = 11
 
@@ -49,14 +50,15 @@ class Inputs(NamedTuple):
 
 
 def input_count(config: NetworkConfig, covariates: int = 0) -> int:
-    """Return the number of inputs: 11, and one for each lag, covariate input and linear expert of `ridge`."""
+    """Return the number of inputs: 11, and one for each lag, covariate input and expert of module `ridge`."""
     return INPUTS_BESIDE_LAGS + len(config.lags) + (LINEAR_EXPERT_COUNT if config.linear else 0) + covariates
 
 
 def with_covariates(x: Floats32, block: Block) -> Floats32:
     """Append known features, static features and the inputs from observed covariates to the inputs ``x``.
 
-    The result is ``[T, S, F + C + D + I]`` float32, where ``x`` is ``[T, S, F]``.
+    ``x`` is ``[T, S, F]``, float32. The result is ``[T, S, F + C + D + I]``: the F inputs, the C known and D
+    static features, and the I inputs from observed covariates.
     """
     windows, series, _ = x.shape
     known = np.broadcast_to(block.known[:windows], (windows, series, block.known.shape[2]))
@@ -66,7 +68,10 @@ def with_covariates(x: Floats32, block: Block) -> Floats32:
 
 
 def future_features(block: Block, rows: slice, horizon: int) -> Floats32:
-    """Return the C known features of N windows after each of n rows: ``[n, N, S or 1, C]`` float32."""
+    """Return the known features of the N windows after each of n rows: ``[n, N, S or 1, C]`` float32.
+
+    The series axis is 1 if the features are the same for all series.
+    """
     if block.known.ndim < 3:
         return np.zeros((len(block.values[rows]), horizon, 1, 0), np.float32)
     after = sliding_window_view(block.known[1:], horizon, axis=0)[: len(block.values)][rows]
@@ -76,7 +81,7 @@ def future_features(block: Block, rows: slice, horizon: int) -> Floats32:
 def input_components(
     config: NetworkConfig, freq: Frequency, prior: float = 0.0, reach: int = 0
 ) -> tuple[Component, ...]:
-    """Return the components that the inputs are computed from: ring and moments.
+    """Return the components whose fields the network's inputs are computed from: the ring and the moments.
 
     Args:
         config: half-life, ring and lags.
@@ -98,7 +103,7 @@ def network_inputs(
     ridge: Floats32 | None = None,
     prior: float = 0.0,
 ) -> Inputs:
-    """Compute the network's inputs for series that start from the initial state.
+    """Compute the network's inputs for series that start in the initial state, without earlier values.
 
     The inputs of a window do not depend on later windows.
 

@@ -1,4 +1,4 @@
-"""The linear expert that forecasts logarithms, for series with values above 0 only.
+"""The linear expert in logarithms, which is used for series with only values above 0.
 
 Sales, traffic and loads grow and fall by shares: a tenth less at night is a tenth less at noon. This ridge
 regression is a third one, beside the two of `forecaster.components.network.ridge`. Its target is the
@@ -36,7 +36,7 @@ _LARGEST = np.float32(2000.0)
 
 
 def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:
-    """Compute how far the logs of the lagged values and of the running mean are from that of the last value.
+    """Compute the logarithms of lagged values and running mean, each less the logarithm of the last value.
 
     Args:
         piece: with the distances of the values themselves.
@@ -54,7 +54,7 @@ def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:
 def linear_forecasts(
     block: Block, ridge: Floats32, season: int, rows: NDArray[np.integer[Any]] | None = None
 ) -> Floats32:
-    """Return the forecasts of all K linear experts, the one in logarithms last, from n windows.
+    """Return the forecasts that all K linear experts issue at n windows; the last expert is in logarithms.
 
     For a series with a value of 0 or less, the last expert repeats the ridge regression that is more shrunk.
     See `expert_forecasts` for the others.
@@ -93,7 +93,10 @@ def _write_log_forecasts(piece: RegressorPiece, block: Block, ridge: Floats32, f
 
 
 def _in_units(block: Block, piece: RegressorPiece, change: Floats32) -> Floats32:
-    """Return logarithmic changes ``[r, S, N]`` as changes in units; clip forecasts near the past range."""
+    """Clip logarithmic changes to the range of past values, widened by `_ROOM`, and convert them to units.
+
+    The changes are ``[r, S, N]``. `_ROOM` is a difference of logarithms.
+    """
     last, lowest, highest, unit = (
         array[piece.rows, piece.some] for array in (block.last, block.lowest, block.highest, block.unit)
     )

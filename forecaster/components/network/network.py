@@ -34,7 +34,7 @@ from forecaster.config import NetworkConfig
 _ALL = slice(None)
 # with this initial logit, the two ridge regressions have 64 % of the weight of all seven linear experts
 _TRUST_IN_RIDGES = 1.5
-# The log scale is clipped to plus or minus this number, so that the square of a scale stays finite.
+# The log scale of a series without values is clipped to this number, so that the scale's square is finite.
 _LARGEST_LOG_SCALE = 345.0
 # At horizon h, the median is at most ``_ROOM * h * falls`` below the lowest past value (falls: see `Block`).
 # At horizon h, the median is at most ``_ROOM * h * rises`` above the highest past value (rises: see `Block`).
@@ -107,7 +107,7 @@ class Network(nn.Module):
         )
         self.dropout = Dropout(dropout, rng)
         # For each horizon, the head outputs a number for each quantile and a logit for each linear expert.
-        # The head's initial weights are small: an untrained network's median is almost its linear part's.
+        # The head begins with small weights: an untrained median is almost the linear experts' weighted mean.
         self.head = small_linear(width, (len(config.quantiles) + experts) * config.horizon, rng)
         self.hidden0 = nn.Parameter(torch.zeros(config.layers, width))
         self.cell0 = nn.Parameter(torch.zeros(config.layers if config.cell == "lstm" else 0, width))
@@ -137,7 +137,7 @@ class Network(nn.Module):
         return hidden.contiguous(), self.cell0.unsqueeze(1).expand(-1, series, -1).contiguous()
 
     def _static_offset(self, static: Tensor) -> Tensor:
-        """Return the part of a series' initial state that depends on static features: ``[L, S, H]``."""
+        """Return the part of the initial hidden state that depends on static features: ``[L, S, H]``."""
         offset: Tensor = self.begin(static)
         return offset.view(len(static), self.config.layers, -1).movedim(1, 0)
 
@@ -248,7 +248,7 @@ class Network(nn.Module):
         known: Tensor | None = None,
         horizons: slice | Ints = _ALL,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Step all series through all windows, and forecast from the end of the windows in ``rows``.
+        """Step all series through all windows, and return the forecasts issued at the windows in ``rows``.
 
         Args:
             x: ``[T, S, F]`` float32 inputs.
@@ -279,7 +279,7 @@ class Network(nn.Module):
         return self._quantiles(own, base), hidden, cell
 
     def _quantiles(self, parts: Tensor, base: Tensor | None) -> Tensor:
-        """Turn the outputs for Q quantiles into quantiles that rise; add ``base``, the linear part, to all.
+        """Convert the head's outputs to Q quantiles that rise with their levels, and add the linear part.
 
         Args:
             parts: ``[Q, n, S, N]``, the head's outputs, plus the decoder's outputs if there is a decoder.
@@ -295,7 +295,7 @@ class Network(nn.Module):
 
 
 def _last_rows(array: Floats32, lengths: Ints | None) -> Floats32:
-    """Return the K numbers of each series in its last window before padding: ``[K, T, S]`` -> ``[S, K]``."""
+    """Return each series' numbers in its last window before the padding: ``[K, T, S]`` -> ``[S, K]``."""
     if lengths is None:
         return array[:, -1].T.copy()
     return array[:, lengths - 1, np.arange(array.shape[2])].T.copy()

@@ -19,10 +19,10 @@ CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
 
 
 class Dropout(nn.Module):
-    """Sets random numbers of a tensor to 0 in training, and enlarges the others, as `nn.Dropout` does."""
+    """Sets elements of a tensor to 0 at random in training, and enlarges the others, as `nn.Dropout` does."""
 
     def __init__(self, rate: float, rng: torch.Generator) -> None:
-        """Set up dropout of a share ``rate`` (0 to below 1) of a tensor's numbers, which ``rng`` chooses."""
+        """Set up dropout: elements become 0 with probability ``rate`` (0 to below 1), drawn from ``rng``."""
         super().__init__()
         self.rate, self.rng = rate, rng
 
@@ -47,7 +47,7 @@ def random_linear(inputs: int, outputs: int, rng: torch.Generator, bias: bool = 
 def small_linear(inputs: int, outputs: int, rng: torch.Generator) -> nn.Linear:
     """Return a linear layer with small weights and a bias of 0: its first outputs are almost 0."""
     # `random_linear` draws weights that the next lines overwrite.
-    # Keep the overwritten draws: without them, a seed would give other weights than in version 0.1.
+    # Do not omit these draws: a seed would then give other weights than in version 0.1.
     layer = random_linear(inputs, outputs, rng)
     nn.init.normal_(layer.weight, std=1e-2, generator=rng)
     nn.init.zeros_(layer.bias)

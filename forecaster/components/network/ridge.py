@@ -28,7 +28,7 @@ from forecaster.components.season import windows_ago
 RIDGE_COUNT = 2
 LINEAR_EXPERT_COUNT = RIDGE_COUNT + 4
 OTHER_LEVEL = 20.0  # a lagged value farther than this many scales from the last value has less influence
-# Distances are clipped to this many times 20 scales: infinity would later give NaN when multiplied by 0.
+# Distances are clipped to this many times 20 scales, because infinity times 0 would be NaN.
 _FAR = np.float32(1e30)
 _LARGEST = 2000.0  # a linear expert's forecast is at most this many units from the last value
 # A `RegressorPiece` has at most `_COLUMNS` columns (windows times series), so its arrays fit into the cache.
@@ -60,9 +60,9 @@ def regressor_count(ring: int) -> int:
 
 
 def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice, out: Floats32) -> Floats:
-    """Compute the regressors: how far lags and running mean are from the last value, in 20 scales.
+    """Compute the regressors: the distances of lagged values and running mean from the last value.
 
-    `limit_distances` shrinks large distances.
+    The distances are divided by 20 scales, and `limit_distances` shrinks large distances.
 
     Args:
         block: with the fields of ring and moments.
@@ -87,7 +87,10 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return ``count`` values for each row, from ``ago`` windows before it on: ``[count, r, S]``."""
+    """Return ``count`` successive values for each of r rows, from ``ago`` windows before the row on.
+
+    The result is ``[count, r, S]``.
+    """
     before = len(block.history) - len(block.values) - ago
     if isinstance(rows, slice):
         return block.history[before + rows.start : before + rows.start + count, None, some]
@@ -113,7 +116,7 @@ def distances(
 
 
 def limit_distances(x: Floats32, missing: Floats32 | float) -> None:
-    """Shrink `distances` of size above 1 towards 0, and replace missing distances by ``missing``.
+    """Shrink distances larger than 1 (20 scales) towards 0, and replace missing distances by ``missing``.
 
     A distance of size up to 1 is unchanged. Beyond size 1 a distance shrinks as it grows, and from size 2 on
     it becomes 0. So no result is larger than 1.
@@ -166,7 +169,7 @@ class Experts:
 
     @cached_property
     def _weights(self) -> Floats32:
-        """The weights of both ridge regressions: F rows, with N columns of the first and N of the second."""
+        """The weights of both ridge regressions, side by side: ``[F, 2 N]``, F regressors, N horizons."""
         return np.concatenate(list(self.ridge), axis=1)
 
     @cached_property
@@ -177,13 +180,14 @@ class Experts:
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # For lag 0 and lags beyond the ring, repeat the last value: row ``count`` of the regressors is 0.
+        # If a lag is 0 or exceeds the ring, repeat the last value: row ``count`` of the regressors is 0.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
         """Write the forecasts of the six linear experts for one piece into six rows of ``forecasts``.
 
-        ``forecasts`` is ``[K, n, S, N]``, changes from the last value in units.
+        ``forecasts`` is ``[K, n, S, N]``; its first six rows are written. The forecasts are changes from the
+        last value in units.
         """
         x, horizon = piece.x, self.ridge.shape[2]
         to_units = (piece.size / block.unit[piece.rows, piece.some]).astype(np.float32)[:, :, None]
@@ -199,7 +203,7 @@ class Experts:
 
 
 def columns(x: Floats32) -> Floats32:
-    """Flatten the windows and series of regressors: ``[F, r, S]`` -> ``[F, r * S]``, a view if possible."""
+    """Merge the window and series axes of regressors: ``[F, r, S]`` -> ``[F, r * S]``, a view if possible."""
     return x.reshape(len(x), -1)
 
 
