@@ -209,7 +209,7 @@ class FanSample:
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
     def add(self, block: ScoredBlock) -> None:
-        """Store the forecasts to draw: the first member's, for the chosen series and issue times of the block."""
+        """Store the forecasts to draw: those of the first member, for the chosen series and issue times."""
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):
