@@ -164,7 +164,7 @@ def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.Dat
 
 
 def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
-    """Return a shard that starts from a state, after its live series were stepped to the state's latest clock."""
+    """Return a shard that starts from a state, with its live series stepped to the state's latest clock."""
     shard = Shard.cold(0, 1, forecaster.initial_state() if state is None else state, ["history"])
     if state is None or not len(state):
         return shard

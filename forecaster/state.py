@@ -272,7 +272,7 @@ def match_layout(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> Non
 
 
 def _with_room(array: NDArray[Any], series: int) -> NDArray[Any]:
-    """Return a longer array that begins with ``array`` and has its memory layout; ``series`` is its length."""
+    """Return an array of length ``series`` that begins with ``array`` and has its memory layout."""
     order = np.argsort([-stride for stride in array.strides], kind="stable")
     shape = np.array((series, *array.shape[1:]))
     memory = np.empty(shape[order], array.dtype).transpose(np.argsort(order))

@@ -46,6 +46,7 @@ def misfit_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
 
     Return None for other windows. Windows are not too short if empty ones count as 0, and not too long if
     rows are summed or counted.
+
     Args:
         rows: observation frame.
         config: the length of the windows.
