@@ -33,7 +33,7 @@ def seasonal_naive(windows: Windows, config: WindowConfig, horizon: int) -> pl.D
 def baseline_points(
     windows: Windows, filled: Floats, rows: Ints, config: WindowConfig, horizon: int
 ) -> dict[str, Floats]:
-    """Return forecasts by the baseline's name; NaN where the value to repeat is before the series' first.
+    """Return forecasts by the baseline's name; NaN where the series has no value to repeat yet.
 
     They are ``[T, S, N]``: by issue row, series and horizon.
 
@@ -66,7 +66,7 @@ def _same_phase(config: WindowConfig, horizon: int) -> Ints:
 
 
 def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:
-    """Return the values that are the forecasts, by issue row, series and horizon; NaN where there is none.
+    """Return the forecasts by issue row, series and horizon: the values to repeat, NaN where missing.
 
     The forecast at horizon n is the value ``back[n - 1]`` windows before the issue row.
     """

@@ -51,7 +51,7 @@ class Moment(NamedTuple):
 
 
 def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Floats:
-    """Return the norm of the gradient of a window's loss by the hidden state k windows before, for each k.
+    """Return, for each k, the norm of the gradient of a window's loss by the hidden state k windows before.
 
     It is the norm of ``dLoss_t / dh_(t-k)`` for ``k = 0 .. lags``, averaged over series and windows t. ``h``
     is the hidden state of all layers that one window passes to the next. At ``k = 0`` it is the input of the
@@ -118,7 +118,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
     hidden, cell, carried = moment.hidden, moment.cell, []
     try:
         for x in moment.x.unsqueeze(1):
-            # The gradient by a zero that is added to the hidden state is the gradient by the hidden state.
+            # The loss has the same gradient by this added zero as by the hidden state.
             zero = torch.zeros_like(hidden, requires_grad=True)
             carried.append(zero)
             quantiles, hidden, cell = network(

@@ -76,7 +76,7 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
-    """Return whether a batch must wait: its partition's earlier rows or whole partitions are missing."""
+    """Return whether a batch must wait for earlier rows of its partition, or for unannounced partitions."""
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 
@@ -85,7 +85,7 @@ def _apply_next(
     shard: Shard, batch: Batch, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply a batch that begins at or before the next offset of its partition."""
-    # Repair windows with the late rows so far before new rows are accepted: a rerun makes the same repairs.
+    # Repair with the stored late rows before accepting new rows: a rerun then makes the same repairs.
     for after, repaired in repair_windows(shard, models):
         shard = after
         yield after, repaired
@@ -213,7 +213,7 @@ def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Sha
 
 
 def _new_series(copy: Copy, ids: tuple[str, ...], models: Models) -> Copy:
-    """Return first states of the new series ``ids`` at the window of ``copy``; the caller adds them to it."""
+    """Return the initial states of the new series ``ids``, for the caller to append to ``copy``."""
     start = copy.through + 1
     shadow = None if models.shadow is None else models.shadow.new_series_state(ids, start)
     return Copy(copy.through, models.of_state(copy.state).new_series_state(ids, start), shadow)

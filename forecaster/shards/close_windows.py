@@ -110,7 +110,7 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
         return shard
     if history is None or not history.copies:
         is_forgotten = _is_forgotten(state, through, max_gap)
-    else:  # late rows may still end the silence of a series after the earliest copy of the state
+    else:  # use the earliest copy of the state: after it, late rows may still end a series' silence
         is_forgotten = _is_forgotten(history.copies[0].state, history.copies[0].through, max_gap)
         is_forgotten[history.slots()] = False
     is_forgotten[shard.pending["slot"].to_numpy()] = False

@@ -27,7 +27,7 @@ forecasts of ``window`` to ``late_through``.
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
 
-# `copied_every` rounds up to a whole number of blocks; a longer block counts as this many windows
+# `copied_every` rounds ``windows.repair`` up to whole blocks, of at most this many windows each
 _MOST_ROUNDED = 32
 
 
@@ -92,7 +92,7 @@ class History:
     def with_copy(
         self, state: State, shadow: State | None, window: int, closed: int | None, every: int
     ) -> History:
-        """Return this history; add a copy of the state if none was taken since a multiple of ``every``.
+        """Return this history; add a copy of the state if it has none since the last multiple of ``every``.
 
         When a copy is added, copies, rows and records that no repair can need any more are removed.
 
@@ -123,7 +123,7 @@ class History:
         return History(copies, kept, late)
 
     def grown(self, new: Callable[[Copy], Copy]) -> History:
-        """Return this history with new series in each copy; ``new`` returns their states for one copy."""
+        """Return this history with new series in each copy; the function ``new`` returns their states."""
         copies = []
         for copy in self.copies:
             added = new(copy)

@@ -95,7 +95,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     for copy in history.copies[at + 1 :]:
         replay.run(copy.through)
         # Remove a copy of the state if its model version is not that of the repaired states.
-        # The two versions differ only if the model changed while no series was live.
+        # A copy has another version only if the model changed while no series was live.
         if copy.state.model_version == replay.shard.state.model_version:
             _write_states(copy.state, copy.shadow, index, replay.shard)
             copies.append(copy)
@@ -120,7 +120,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
 
 
 def _first_place(due: pl.DataFrame) -> tuple[str, int]:
-    """Return the first partition, in the order of names, and offset of the rows that caused a repair.
+    """Return the partition and offset of the first row that caused a repair, by partition name and offset.
 
     A row of ``due`` causes its repair, but if the row was dropped, the later row at which it was dropped
     does.
@@ -168,7 +168,7 @@ class _Replay:
         self.forecasts: list[Forecasts] = []
         self.shadows: list[Forecasts] = []
         self.replaced = NONE_REPLACED
-        # `models.rewarm` may return a prepared state of all series; `rewarm` computes that of these series.
+        # `models.rewarm` may return a prepared state of all series; `rewarm` computes one of these series.
         self._models = replace(models, rewarm=rewarm, repair=0)
 
     def run(self, through: int) -> None:

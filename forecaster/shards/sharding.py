@@ -257,7 +257,7 @@ class _HistoryById:
         return _HistoryById(histories, pl.concat(rows, how="diagonal"), pl.concat(late))
 
     def part(self, own: Sequence[Ints], slots: pl.DataFrame) -> History:
-        """Return the history of a new shard.
+        """Return the history of a new shard, joined from the histories of the old shards.
 
         Args:
             own: the slots of its series in each old shard.

@@ -131,7 +131,7 @@ def _checksum(metadata: Mapping[bytes, bytes]) -> bytes:
 
 
 def from_arrow(table: pa.Table) -> Shard:
-    """Return the shard of a table that `to_arrow` made.
+    """Return the shard that `to_arrow` wrote into a table.
 
     Raises:
         ModelError: the table is not a shard, or has a format that this version does not read.

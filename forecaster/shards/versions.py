@@ -104,8 +104,8 @@ def _judged(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
     )
     found = versions.filter(drops).drop(*DROPPED, strict=False).join(other, on="by", how="left")
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"by_{name}")) for name in content)
-    # With ``keep="last"``, a version is dropped at the later row that replaces it.
-    # With ``keep="first"``, a version is dropped at its own row.
+    # With ``keep="last"``, the later of the two rows is the one that counts.
+    # With ``keep="first"``, the later of the two rows is the dropped version.
     place = "by_" if keep == "last" else ""
     return found.with_columns(
         dropped_in=f"{place}partition",

@@ -97,7 +97,7 @@ def content_of(rows: pl.DataFrame) -> list[str]:
 
 
 def _one_of_each(rows: pl.DataFrame, identity: list[str], keep: Keep) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the row that counts of each observation or event, and the others with column ``replaced_by``."""
+    """Return the rows that count, one for each observation or event, and the others with ``replaced_by``."""
     place = [OFFSET]
     if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
         place.append(PARTITION)
@@ -126,7 +126,7 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
     if config.aggregate not in EVENTS:
         if not has_events:
             return ["cell", "timestamp"], rows
-        # Here, its time identifies a row with a null id, such as an earlier job's pending row.
+        # Except for sum and count, a row without an id is identified by its time.
         alone = pl.when(pl.col("event_id").is_null()).then("timestamp")
         return ["cell", "event_id", "alone"], rows.with_columns(alone=alone)
     own = "event_id" if has_events else ORIGIN

@@ -180,7 +180,7 @@ class Frequency:
         return found if isinstance(us, np.ndarray) else int(found)
 
     def window(self, timestamp: pl.Expr) -> pl.Expr:
-        """Return an expression for the window of each Datetime, as Int64."""
+        """Return an expression for the window (Int64) to which each time belongs."""
         if not self.months:
             since_first = timestamp.dt.epoch("us") - self.offset_s * _US
             return since_first.floordiv(self.seconds * _US)
