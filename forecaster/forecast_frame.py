@@ -123,7 +123,7 @@ def forecast_with(model: Forecaster, windows: Windows) -> FleetForecast:
 
 
 def select(forecasts: pl.DataFrame, horizon: int, quantiles: Sequence[float]) -> pl.DataFrame:
-    """Select the forecasts up to the given horizon, with the median and the given quantiles.
+    """Select the forecasts at horizons 1 to ``horizon``, with the median and the levels ``quantiles``.
 
     Args:
         forecasts: the result of `forecaster.forecasts.flat`.
@@ -147,7 +147,7 @@ def select(forecasts: pl.DataFrame, horizon: int, quantiles: Sequence[float]) ->
 
 
 def _step(model: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Step a new state through all windows; return the last forecasts, and scores after ``first`` windows.
+    """Step a new state through all windows; return each series' last forecast, and scores from ``first`` on.
 
     Returns:
         The flat forecasts that follow the last value of each series; and the scores of the forecasts that are

@@ -129,7 +129,7 @@ class Forecasts:
         return np.zeros(self.issued.shape, np.int64) if self.revision is None else self.revision
 
     def _anomalies(self, at: Ints, which: Ints) -> tuple[pl.Series, pl.Series]:
-        """Return ``p_value`` and ``alarm`` for the windows ``at`` and the series ``which``, pair by pair."""
+        """Return the columns ``p_value`` and ``alarm``; each row belongs to one window and one series."""
         if self.anomaly is None:
             return (
                 pl.Series("p_value", [None], pl.Float64).new_from_index(0, len(at)),

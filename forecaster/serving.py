@@ -116,7 +116,7 @@ def last_forecasts(
     _check_open(windows, shard.closed_through)
     has_value = history["value"].is_not_nan()
     if forecaster.covariates.features.known and has_value.any():
-        # The rows after the last value hold known covariates of future windows. These windows must stay open.
+        # Rows after the last value hold known covariates of future windows, which must stay open.
         windows = windows[windows <= windows[has_value.to_numpy()].max()]
     rows = history.filter(has_value)
     rows = _rows_since_last_begin(rows, forecaster.window_config) if state is None else rows
@@ -127,7 +127,7 @@ def last_forecasts(
     for after, output in apply(shard, batch, forecaster):
         shard = after
         if output.forecasts is not None:
-            # Keep only the last forecast of each series: all forecasts of a long history could fill memory.
+            # Keep only each series' last forecast: all forecasts of a long history could fill the memory.
             newer = output.forecasts.latest().frame()
             both = newer if found is None else pl.concat([found, newer])
             found = both.unique("series_id", keep="last", maintain_order=True)
@@ -164,13 +164,14 @@ def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.Dat
 
 
 def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
-    """Return a shard that starts from a state, with each series stepped to the latest clock of all series."""
+    """Return a shard that starts from a state, with its live series stepped to the state's latest clock."""
     shard = Shard.cold(0, 1, forecaster.initial_state() if state is None else state, ["history"])
     if state is None or not len(state):
         return shard
     closed = int(state.clock.max())
     nothing = Windows(state.series_ids, closed + 1, np.empty((0, len(state))))
-    # A block without windows only aligns the clocks. The result is a copy, whose arrays `apply` may change.
+    # A block without windows only steps the live series to the latest clock.
+    # `advance` returns a copy of the state, whose arrays `apply` may change.
     aligned, _ = advance(forecaster, state, nothing)
     return replace(shard, state=aligned, closed_through=closed)
 
@@ -216,7 +217,7 @@ def _layout(state: State) -> dict[tuple[str, str], Any]:
 
 
 def _rows_since_last_begin(rows: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
-    """Return the rows of each series after its last gap of more than ``max_gap`` windows.
+    """Return each series' rows after its last gap of more than ``max_gap`` windows; without a gap, all.
 
     The series begins anew after such a gap, so earlier rows do not change the last forecast.
     """

@@ -33,7 +33,7 @@ class SettingsConflict(ValueError):
         self.template, self.settings = template, settings
 
     def message(self, name_of: Callable[[str], str]) -> str:
-        """Return the message with each setting under the name that ``name_of`` returns for it."""
+        """Return the error message, with the name that the function ``name_of`` returns for each setting."""
         return self.template.format(*map(name_of, self.settings))
 
 

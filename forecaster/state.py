@@ -61,7 +61,7 @@ class State:
 
     @property
     def bytes_by_component(self) -> dict[str, float]:
-        """Bytes per series that each component keeps."""
+        """Bytes per series in the arrays of each component."""
         series = max(len(self), 1)
         return {name: sum(a.nbytes for a in own.values()) / series for name, own in self.parts.items()}
 
@@ -87,7 +87,7 @@ class State:
         put(self.parts, index, part.parts)
 
     def grown(self, new: State) -> State:
-        """Return this state with the series of ``new`` appended, a state of the same model version.
+        """Return this state with the series of ``new``, a state of the same model version, appended.
 
         An array with spare room stays in its memory, so series that begin one by one do not copy the fleet
         each time. An array without room moves to memory for a quarter more series. The new state shares
@@ -142,7 +142,7 @@ class State:
         return State(self.model_version, self.freq, ids, clock, silent, parts)
 
     def to_arrow(self) -> pa.Table:
-        """Return the state table, one row per series, with formats and shapes in its metadata."""
+        """Return the state as an Arrow table, one row per series, with formats and shapes in its metadata."""
         series = len(self)
         columns: dict[str, Any] = {
             "series_id": pa.array(self.series_ids, pa.large_string()),
@@ -167,10 +167,10 @@ class State:
 
     @staticmethod
     def from_arrow(table: pa.Table) -> State:
-        """Read the state from a table that `to_arrow` made; arrays of older formats are converted.
+        """Read the state from an Arrow table that `to_arrow` made; arrays of older formats are converted.
 
         Raises:
-            ModelError: the table is not a state table, or it or a component in it has a format that this
+            ModelError: the table does not hold a state, or it or a component in it has a format that this
                 version cannot read.
         """
         metadata = table.schema.metadata or {}
@@ -208,7 +208,7 @@ class State:
         )
 
     def to_bytes(self) -> bytes:
-        """Return the state table as an Arrow IPC stream."""
+        """Return the state as an Arrow IPC stream."""
         table = self.to_arrow()
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -229,7 +229,7 @@ class State:
         return State.from_arrow(table)
 
     def frame(self) -> pl.DataFrame:
-        """Return the state table as a Polars frame, for people to look at."""
+        """Return the state as a Polars frame, one row per series, for people to look at."""
         return cast("pl.DataFrame", pl.from_arrow(self.to_arrow()))
 
 
@@ -250,7 +250,7 @@ def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arra
     """Copy the arrays of ``new`` into the arrays of ``parts``, at the positions ``index``."""
     for name, own in parts.items():
         for f, array in own.items():
-            # If the new array is a view of this array, a step has written into it: there is nothing to copy.
+            # A new array that is a view of this array needs no copy: a step has written its values already.
             if not isinstance(index, slice) or not _same_memory(array[index], new[name][f]):
                 array[index] = new[name][f]
 
@@ -272,7 +272,7 @@ def match_layout(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> Non
 
 
 def _with_room(array: NDArray[Any], series: int) -> NDArray[Any]:
-    """Return an array with room for ``series`` series; it begins with ``array`` and has its memory layout."""
+    """Return an array of length ``series`` that begins with ``array`` and has its memory layout."""
     order = np.argsort([-stride for stride in array.strides], kind="stable")
     shape = np.array((series, *array.shape[1:]))
     memory = np.empty(shape[order], array.dtype).transpose(np.argsort(order))

@@ -17,12 +17,12 @@ from forecaster.model import Forecaster
 from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 
-_BLOCK = 256  # a block has at most this many windows: a whole history of forecasts would not fit into memory
+_BLOCK = 256  # most windows in a block: the forecasts of all windows would not fit into memory
 
 
 @dataclass(frozen=True)
 class Backtest:
-    """The scores of a backtest.
+    """The scores of a backtest, the observed windows of each series, and the duration.
 
     Attributes:
         comparison: errors and scores of the model and the baselines.
@@ -36,7 +36,7 @@ class Backtest:
 
 
 def backtest(forecaster: Forecaster, windows: Windows, first: int) -> Backtest | None:
-    """Step a forecaster through ``windows`` and score the forecasts that it issues from row ``first`` on.
+    """Step a forecaster through ``windows``; score the forecasts issued from the window at row ``first`` on.
 
     Returns:
         The scores of the forecaster and the baselines (see `score_beside_baselines`); None if no forecast has
@@ -58,7 +58,7 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> Backtest |
 
 
 def step_in_blocks(forecaster: Forecaster, windows: Windows, cut: int) -> Iterator[tuple[int, Forecasts]]:
-    """Step a new state through ``windows`` in blocks, and yield each block's first row and its forecasts.
+    """Step a new state through ``windows`` in blocks; yield each block's first row number and its forecasts.
 
     A block begins at row ``cut``, so that no block has rows on both sides of it.
     """
@@ -72,7 +72,7 @@ def step_in_blocks(forecaster: Forecaster, windows: Windows, cut: int) -> Iterat
 def score_beside_baselines(
     forecaster: Forecaster, own: pl.DataFrame, windows: Windows, first: int
 ) -> BaselineComparison:
-    """Return the errors and scores of a forecaster, of persistence and of seasonal naive.
+    """Return the errors and scores of a forecaster and of both baselines: persistence and seasonal naive.
 
     All are scored on the series, issue times and horizons of ``own``. Errors are divided by the scale of each
     series in the rows before ``first`` (`forecaster.evaluation.scores.series_scale`).

@@ -20,9 +20,9 @@ from forecaster.arrays import Floats
 
 _RESAMPLES = 2000
 _SEED = 0  # a fixed seed, so that the same losses always give the same interval
-_SIGNIFICANT = 1.959963984540054  # this is the 97.5 % quantile of the standard normal distribution
+_SIGNIFICANT = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
 _ROUNDING = 1e-12
-# An improvement is divided by the champion's mean loss, or by this share of seasonal naive's error if larger.
+# An improvement is divided by the champion's mean loss, but at least by this share of seasonal naive's error.
 _LEAST_LOSS = 1e-6
 
 
@@ -71,7 +71,7 @@ def block_length(differences: Floats) -> int:
 
 
 def _first_silent_lag(is_significant: np.ndarray, silent_lags: int) -> int:
-    """Return the first lag of the earliest ``silent_lags`` successive lags that are not significant.
+    """Return the first lag from which on ``silent_lags`` successive lags are not significant.
 
     If there are no such successive lags, return the largest significant lag.
     ``is_significant`` begins at lag 1.
@@ -119,7 +119,7 @@ def improvements(
 
 
 def _circular_sums(losses: Floats, length: int) -> Floats:
-    """Return, for each row, the sum of ``length`` rows from it on: ``[T, K]``; row 0 follows the last."""
+    """Return the sum of ``length`` successive rows from each row on, ``[T, K]``; row 0 follows the last."""
     times = len(losses)
     wrapped = np.concatenate([losses, losses[: min(length, times) - 1]])
     sums = np.concatenate([np.zeros((1, losses.shape[1])), np.cumsum(wrapped, axis=0)])

@@ -18,7 +18,7 @@ from forecaster.state import State
 FEWEST: Final = 100
 """The drift of fewer values is not measured, because it would mostly be noise."""
 
-# This is added to the count of each bucket, so that an empty bucket does not make the index infinite.
+# Half a value is added to each bucket, so that an empty bucket does not make the index infinite.
 _PRIOR = 0.5
 
 
@@ -66,7 +66,7 @@ class InputDrift:
 
     @property
     def index(self) -> float | None:
-        """Population stability index of all series together; None if there are too few values."""
+        """Population stability index of all series together; None for fewer than `FEWEST` observed values."""
         observed, expected = np.array(self.observed, float), np.array(self.expected, float)
         if observed.sum() < FEWEST:
             return None
@@ -84,7 +84,7 @@ class InputDrift:
 
 
 def drift_of(profile: Profile, state: State) -> dict[str, InputDrift]:
-    """Return the drift of each input from the profile, by name; empty without a profile or values."""
+    """Return the drift of each input for which values were counted, by its name; empty without a profile."""
     counted = state.parts.get("drift", {}).get("counts")
     if not profile or counted is None:
         return {}

@@ -99,7 +99,7 @@ class Decision:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The reasons for the decision: of the failed checks, or of all checks if none failed."""
+        """The reasons of the failed checks; the reasons of all checks if none failed."""
         return tuple(check.reason for check in self.checks if check.passed == self.promote)
 
     def as_json(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Moment(NamedTuple):
 
 
 def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Floats:
-    """Return the norm of the gradient of a window's loss by the hidden state k windows before, for each k.
+    """Return, for each k, the norm of the gradient of a window's loss by the hidden state k windows before.
 
     It is the norm of ``dLoss_t / dh_(t-k)`` for ``k = 0 .. lags``, averaged over series and windows t. ``h``
     is the hidden state of all layers that one window passes to the next. At ``k = 0`` it is the input of the
@@ -71,7 +71,7 @@ def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Float
 
 
 def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Moment]:
-    """Yield a `Moment` for each of at most 8 evenly spread windows, with the inputs of ``lags`` windows.
+    """Yield a `Moment` for at most 8 evenly spread windows: the inputs of up to ``lags`` windows until each.
 
     Moments without a target are left out.
     """
@@ -87,12 +87,12 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
         sample,
         network.config,
         config.frequency,
-        sample.values.size,  # with this batch size, all active periods are in one batch
+        sample.values.size,  # the batch size; it puts all active periods in one batch
         covariates=forecaster.covariates,
         max_gap=config.max_gap,
     )
     batch = fleet.with_linear_part(ridge, float(network.prior)).batch(0)
-    latest = len(batch) - 2  # the last window of the batch has no target: take the window before it
+    latest = len(batch) - 2  # the last window has no target, so the window before it is the latest
     lags = min(lags, latest + 1)
     hidden, cell = network.initial(len(batch.series_ids), batch.static())
     at = 0
@@ -118,7 +118,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
     hidden, cell, carried = moment.hidden, moment.cell, []
     try:
         for x in moment.x.unsqueeze(1):
-            # Add a zero leaf tensor to the hidden state: its gradient is the gradient of the hidden state.
+            # The loss has the same gradient by this added zero as by the hidden state.
             zero = torch.zeros_like(hidden, requires_grad=True)
             carried.append(zero)
             quantiles, hidden, cell = network(
@@ -134,7 +134,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
 
 
 def _loss_by_series(network: Network, quantiles: Tensor, target: Tensor) -> Tensor:
-    """Return the mean pinball loss over horizons of each of S series; ``quantiles`` is ``[Q, S, N]``."""
+    """Return each series' mean pinball loss; ``quantiles`` are by level, series and horizon."""
     levels = torch.tensor(network.config.quantiles)
     pairs = zip(quantiles.unbind(1), target, strict=True)
     return torch.stack([pinball_loss(forecast, actual, levels) for forecast, actual in pairs])

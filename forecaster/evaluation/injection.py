@@ -15,8 +15,8 @@ KINDS = ("spike", "level_shift", "variance_change", "flat_line", "seasonal_break
 """Kinds of anomalies; the label of a kind is its position in this tuple, counted from 1."""
 
 _DAY_S, _WEEK_S = 86_400, 604_800
-_TRIES = 20  # an anomaly is left out if this many attempts find no place for it
-_VISIBLE = 0.25  # an anomaly whose largest change is below this many standard deviations counts as invisible
+_TRIES = 20  # most attempts to find a place for an anomaly; after them, it is left out
+_VISIBLE = 0.25  # an anomaly is visible if its largest change is at least this many standard deviations
 
 _Change = Callable[[Floats, slice, float, np.random.Generator], Floats]
 
@@ -29,7 +29,7 @@ def inject(
     every_s: int = 2 * _WEEK_S,
     first: int = 0,
 ) -> tuple[Floats, Ints]:
-    """Put anomalies into a copy of ``values``, on average one in ``every_s`` seconds of each series.
+    """Put anomalies into a copy of ``values``: in each series, about one in every ``every_s`` seconds.
 
     Sizes are in standard deviations of each series. A spike shifts 1 or 2 windows by 3 to 6. A level shift
     moves 12 to 72 windows by 1 to 2.5. A variance change adds noise of size 0.5 to 1 in 12 to 48 windows. A
@@ -85,7 +85,7 @@ def _write_anomaly(
     rng: np.random.Generator,
     first: int,
 ) -> None:
-    """Write one anomaly into ``out`` and ``labels`` ``[T]`` of a series.
+    """Write one anomaly into ``out``, the changed values of a series, and its label into ``labels``.
 
     The anomaly is left out if it is visible at none of the places that are tried.
     """
@@ -103,7 +103,7 @@ def _write_anomaly(
 
 
 def _free_span(labels: Ints, first: int, length: int, rng: np.random.Generator) -> slice | None:
-    """Return a random span of ``length`` rows for an anomaly, or None if no free span was found.
+    """Return a random span of ``length`` windows for an anomaly; None if no free span was found.
 
     No label is in the span or within ``length`` rows of it.
     """
@@ -118,7 +118,7 @@ def _free_span(labels: Ints, first: int, length: int, rng: np.random.Generator) 
 
 
 def _draw_anomaly(kind: str, season: int, rng: np.random.Generator) -> tuple[int, _Change]:
-    """Draw the length in windows of an anomaly, and return it with the function that changes the values."""
+    """Draw an anomaly's length in windows, and return it with the function that changes a span of values."""
     if kind == "spike":
         return int(rng.integers(1, 3)), _shifted(3.0, 6.0)
     if kind == "level_shift":
@@ -131,7 +131,7 @@ def _draw_anomaly(kind: str, season: int, rng: np.random.Generator) -> tuple[int
 
 
 def _shifted(least: float, most: float) -> _Change:
-    """Return a function that shifts values up or down by ``least`` to ``most`` standard deviations."""
+    """Return a function that shifts a span up or down by ``least`` to ``most`` standard deviations."""
 
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         sign = 1.0 if rng.random() < 0.5 else -1.0
@@ -141,19 +141,19 @@ def _shifted(least: float, most: float) -> _Change:
 
 
 def _noisy(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the values of the span with added noise of 0.5 to 1 standard deviations."""
+    """Return the values of the span with noise, whose size is 0.5 to 1 standard deviations of the series."""
     noise: Floats = rng.normal(0.0, rng.uniform(0.5, 1.0) * spread, span.stop - span.start)
     return values[span] + noise
 
 
 def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the span with every value replaced by the span's first value; missing values stay missing."""
+    """Return the span with every value replaced by its first observed value; missing values stay missing."""
     known = values[span][~np.isnan(values[span])]
     return np.where(np.isnan(values[span]), np.nan, known[0] if len(known) else np.nan)
 
 
 def _delayed(windows: int) -> _Change:
-    """Return a function that replaces values by the values ``windows`` windows earlier."""
+    """Return a function that delays a span of values by a number of windows, ``windows``."""
 
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         late = values[max(span.start - windows, 0) : max(span.stop - windows, 0)]

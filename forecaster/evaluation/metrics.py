@@ -16,11 +16,11 @@ from forecaster.arrays import Bools, Floats, Ints
 COVERAGE = 0.9
 """Nominal coverage of the scored interval, which is between the quantiles .05 and .95."""
 _LEVEL_TOLERANCE = 1e-9
-_ROUNDING = 2.0**-48  # a mean error up to this share of a series' largest absolute value is rounding
+_ROUNDING = 2.0**-48  # a mean error of at most this share of a series' largest absolute value counts as 0
 
 
 def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Floats:
-    """Return the mean absolute error of seasonal naive on values ``[T, S]``, the scale of MASE: ``[S]``.
+    """Return each series' scale for MASE, ``[S]``: the mean absolute error of seasonal naive on ``values``.
 
     Hyndman & Koehler, "Another look at measures of forecast accuracy", 2006. If a series has no two values a
     season apart, or if all its seasons are equal, the scale is the mean absolute change from one value to the
@@ -35,7 +35,7 @@ def has_scale(values: Floats, season: int, index: Ints | None = None) -> Bools:
 
 
 def _scale_of(values: Floats, season: int, index: Ints | None) -> tuple[Floats, Bools]:
-    """Return each series' scale, and whether it has two values a season or a window apart: ``[S]`` each."""
+    """Return each series' scale, and whether the series has two values a season or a window apart."""
     unit, has_pairs = np.ones(values.shape[1]), np.zeros(values.shape[1], bool)
     rounding = _ROUNDING * np.fmax.reduce(np.abs(values), axis=0, initial=0.0)
     is_done = np.zeros(values.shape[1], bool)
@@ -176,7 +176,7 @@ class Tally:
         return _interval_of(self.levels) is not None
 
     def mase_by_step(self, unit: Floats) -> Floats:
-        """Return the MASE at each horizon, ``[N]``, with the scale ``unit`` ``[S]``, averaged over series."""
+        """Return the MASE at each horizon, averaged over series; ``unit`` holds the scale of each series."""
         return _means(ratio(self._absolute, self.count) / unit[:, None])
 
     def coverage_by_step(self) -> Floats:
@@ -223,5 +223,5 @@ def _mean(by_series: Floats) -> float:
 
 
 def _means(by_series: Floats) -> Floats:
-    """Return the `_mean` over series of each column of an array ``[S, ...]``."""
+    """Return the `_mean` over series, the first axis, of each column of an array."""
     return np.array([_mean(column) for column in by_series.T])

@@ -31,7 +31,7 @@ from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError, DataError
 
-_BLOCK_CELLS = 300_000  # windows times series times horizons of a block are at most this
+_BLOCK_CELLS = 300_000  # most forecast values in a block: windows times series times horizons
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def compare(
     confidence: float = 0.9,
     on_windows: Callable[[int], None] = lambda windows: None,
 ) -> PairedComparison:
-    """Step both models through ``windows``, and score the forecasts issued from row ``first - 1`` on.
+    """Step both models through ``windows``; score the forecasts issued at row ``first - 1`` or later.
 
     Args:
         champion: the model in use, with its tables of covariates.

@@ -19,7 +19,7 @@ BASELINES = ("persistence", "seasonal_naive")
 
 
 class PairedLosses:
-    """Sums of the losses of two models, by issue time and class, issue time and horizon, and by horizon.
+    """Sums of losses: of two models by issue time and class or horizon, and of the baselines by horizon.
 
     Only sums over series are stored, so the memory hardly depends on the number of series.
     A loss is divided by the scale of its series, except for the weighted quantile loss.
@@ -63,10 +63,10 @@ class PairedLosses:
         return None
 
     def add(self, row: int, actuals: Floats, forecasts: Sequence[Floats], points: Sequence[Floats]) -> None:
-        """Add the losses of the forecasts that were issued at ``T`` successive rows.
+        """Add the losses of a block of forecasts, which were issued at successive rows.
 
         Args:
-            row: the first of the rows, counted from the first issue row.
+            row: the first of the T rows, counted from the first issue row.
             actuals: ``[T, S, N]`` actuals; NaN where missing.
             forecasts: ``[Q, T, S, N]`` of the champion, then of the challenger.
             points: ``[T, S, N]`` of each baseline.
@@ -87,7 +87,7 @@ class PairedLosses:
     def _add_model(
         self, model: int, rows: slice, y: Floats, quantiles: Sequence[Floats], is_pair: Bools
     ) -> None:
-        """Add one model's losses to the sums; where ``is_pair`` is False, both actual and forecast are 0."""
+        """Add one model's losses to the sums; values outside ``is_pair`` are 0, so they have no loss."""
         pinball = np.zeros_like(y)
         for level, quantile in zip(self._levels, quantiles, strict=True):
             miss = y - quantile

@@ -30,14 +30,14 @@ from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 
-# Windows times series times horizons of a block are at most this, to keep scoring in the CPU's cache.
+# Most windows times series times horizons in a block, so that scoring stays in the CPU's cache.
 _BLOCK_CELLS = 300_000
 _FAN_WINDOWS, _MOST_FANS, _FAN_SERIES = 168, 28, 4
 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of a history to train on, and the test rows, which are forecast and scored.
+    """The training rows of a history, and its test rows, which are forecast and scored.
 
     Every member and horizon is scored on forecasts issued at the same rows. These are the rows after which
     all windows up to the largest horizon are test rows.
@@ -70,7 +70,7 @@ class Split:
 
     @property
     def issue_rows(self) -> range:
-        """The rows after which the scored forecasts are issued."""
+        """The rows at whose end the scored forecasts are issued."""
         return range(self.first - 1, self.stop - self.horizon)
 
 
@@ -100,7 +100,7 @@ class ScoredBlock:
 
 
 def normalised(windows: Windows, train_rows: int, config: WindowConfig) -> Windows:
-    """Subtract from each series the mean of its training rows, and divide by their standard deviation.
+    """Return each series less the mean of its training rows, divided by their standard deviation.
 
     A standard deviation of 0 is replaced by 1. Empty windows are first replaced as the configuration
     specifies (`observed`). A series without a value in the training rows stays unchanged.
@@ -209,7 +209,7 @@ class FanSample:
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
     def add(self, block: ScoredBlock) -> None:
-        """Store the forecasts to draw: those of the block's first member, for the chosen series and rows."""
+        """Store the forecasts to draw: those of the first member, for the chosen series and issue times."""
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):
@@ -260,7 +260,7 @@ def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Float
 
 
 def _scored_block(rows: Ints, members: Mapping[str, Member], actuals: Floats, issued: Bools) -> ScoredBlock:
-    """Return a block; it scores a forecast that was issued, has an actual, and was made by every member."""
+    """Return a block; a forecast is scored if it was issued, has an actual, and every member made it."""
     is_scored = issued[:, :, None] & ~np.isnan(actuals)
     for member in members.values():
         is_scored &= ~np.isnan(member.values).any(axis=0)

@@ -36,7 +36,7 @@ def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
 
 
 def series_without_scale(windows: Windows, config: WindowConfig) -> list[str]:
-    """Return the series without two values a season or a window apart, which `series_scale` would compare."""
+    """Return the series without two values a season or a window apart; their scale is 1."""
     found = has_scale(observed(windows, config).values, likely_season(config.frequency), windows.index)
     return [name for name, is_scaled in zip(windows.series_ids, found.tolist(), strict=True) if not is_scaled]
 
@@ -62,7 +62,7 @@ def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> p
         schema_overrides={"series_id": pl.String},
     ).filter(pl.col("observed").is_not_nan())
     window = config.frequency.window(pl.col("issued_at")) + pl.col("horizon").cast(pl.Int64) - 1
-    # Leave p_value out: drop_nulls would drop every row in which it is null.
+    # Without ``p_value``, which may be null, drop_nulls drops only horizons without a value.
     selected = forecasts.select("series_id", "issued_at", "forecast")
     flat = selected.explode("forecast").unnest("forecast").drop_nulls()
     return flat.with_columns(window=window).join(actuals, on=["series_id", "window"]).drop("window")
@@ -117,7 +117,7 @@ def quantile_columns(errors: pl.DataFrame) -> list[str]:
 
 
 def unit_of(scale: Scale) -> pl.Expr:
-    """Return an expression for the scale of the series of each row; 1 for a series without a scale."""
+    """Return an expression for the scale of each row's series; 1 for a series that ``scale`` lacks."""
     known = scale or {"": 1.0}
     return pl.col("series_id").replace_strict(
         list(known), list(known.values()), default=1.0, return_dtype=pl.Float64

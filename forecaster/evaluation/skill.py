@@ -110,13 +110,13 @@ def skill(scores: pl.DataFrame, model: str, baseline: str) -> float | None:
 
 
 def interval_name(errors: pl.DataFrame) -> str | None:
-    """Return the nominal coverage of the interval in percent, such as ``90``; None for point forecasts."""
+    """Return the nominal coverage of the widest interval in percent, as ``90``; None for point forecasts."""
     levels = [float(name[1:]) for name in quantile_columns(errors)]
     return f"{levels[-1] - levels[0]:g}" if len(levels) > 1 else None
 
 
 def distribution_measures(errors: pl.DataFrame, scale: Scale) -> dict[str, float]:
-    """Return the weighted quantile loss, and the coverage and width of the interval, over all horizons.
+    """Return the weighted quantile loss, and the widest interval's coverage and width, over all horizons.
 
     Returns:
         ``wql``: weighted quantile loss, twice the pinball loss over the sum of ``|y|``, averaged over levels

@@ -19,7 +19,7 @@ FONT = 10
 
 
 def titled_axes(title: str, x: str, y: str, size: tuple[float, float] = (7.2, 4.2)) -> tuple[Figure, Axes]:
-    """Return an empty figure with titled axes in the house style."""
+    """Return an empty figure with titled axes, in the style of all figures."""
     figure, (axes,) = stacked_axes([title], x, y, size)
     return figure, axes
 
@@ -27,7 +27,7 @@ def titled_axes(title: str, x: str, y: str, size: tuple[float, float] = (7.2, 4.
 def stacked_axes(
     titles: Sequence[str], x: str, y: str, size: tuple[float, float]
 ) -> tuple[Figure, list[Axes]]:
-    """Return an empty figure with axes below each other, in the house style.
+    """Return an empty figure with axes below each other, in the style of all figures.
 
     Args:
         titles: a title for each axes; at least one.
@@ -51,7 +51,7 @@ def stacked_axes(
 
 
 def draw_legend(axes: Axes) -> None:
-    """Draw the legend in the house style."""
+    """Draw the legend in the style of all figures."""
     axes.legend(
         fontsize=FONT - 1,
         labelcolor=INK,

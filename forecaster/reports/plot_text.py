@@ -7,7 +7,7 @@ import unicodedata
 from forecaster import warning_filters
 
 _LONGEST = 80
-# Matplotlib cannot draw control characters, surrogates, and separators of lines and paragraphs.
+# Matplotlib cannot draw these categories: control characters, surrogates, line and paragraph separators.
 _UNDRAWABLE = ("Cc", "Cs", "Zl", "Zp")
 
 

@@ -32,7 +32,7 @@ from forecaster.shards.versions import CHANGED, drop_versions
 from forecaster.time.duplicates import EVENTS, ORIGIN, PARTITION
 from schemas import quarantine
 
-# The beginning of 1678: validation rejects observations before this time (`schemas.observations`).
+# The beginning of 1678, in microseconds: validation rejects earlier observations (`schemas.observations`).
 _EARLIEST_US = -9_214_560_000_000_000
 
 
@@ -76,7 +76,7 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
-    """Return whether a batch must wait for earlier rows of its partition, or for partitions to be added."""
+    """Return whether a batch must wait for earlier rows of its partition, or for unannounced partitions."""
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 
@@ -85,7 +85,7 @@ def _apply_next(
     shard: Shard, batch: Batch, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
     """Apply a batch that begins at or before the next offset of its partition."""
-    # Repair older late rows before new ones are accepted, so that a rerun repairs the same rows together.
+    # Repair with the stored late rows before accepting new rows: a rerun then makes the same repairs.
     for after, repaired in repair_windows(shard, models):
         shard = after
         yield after, repaired
@@ -165,7 +165,7 @@ def _repair_of(shard: Shard, models: Models) -> Repair | None:
 def _with_closed_windows(
     shard: Shard, rows: pl.DataFrame, closed: pl.Series, models: Models
 ) -> tuple[Shard, pl.DataFrame, int]:
-    """Mark the versions of events that no longer count, and record the rows that change closed windows.
+    """Mark versions of an event that do not count, and record rows that change closed windows.
 
     Args:
         shard: the shard.
@@ -213,7 +213,7 @@ def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Sha
 
 
 def _new_series(copy: Copy, ids: tuple[str, ...], models: Models) -> Copy:
-    """Return the states of the new series ``ids``, to be added to ``copy``, a copy of the shard's state."""
+    """Return the initial states of the new series ``ids``, for the caller to append to ``copy``."""
     start = copy.through + 1
     shadow = None if models.shadow is None else models.shadow.new_series_state(ids, start)
     return Copy(copy.through, models.of_state(copy.state).new_series_state(ids, start), shadow)

@@ -7,7 +7,7 @@ from typing import Final
 
 import polars as pl
 
-_QUARANTINE: Final = "quarantine~"  # no partition of a topic begins so: names of topics cannot contain "~"
+_QUARANTINE: Final = "quarantine~"  # no topic's partition has this prefix: topic names cannot contain "~"
 
 
 def quarantine_partition(replay: str) -> str:

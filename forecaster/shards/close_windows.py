@@ -23,7 +23,7 @@ from forecaster.time.aggregation import fill
 from forecaster.time.duplicates import NO_DUPLICATES
 from schemas import replaced
 
-# Slots of forgotten series slow down steps: they are freed if they are more than a tenth of all slots.
+# Forgotten series slow down steps: they are removed if they have more than 1 in this many slots of a shard.
 _SLOTS_PER_FORGOTTEN = 10
 
 BLOCK_STEPS = 1 << 18
@@ -70,7 +70,7 @@ def close_windows(
         yield replace(shard, pending=pending[high:]), closed
     # Change the model version of the state also if no series is live, and so no window was closed.
     # All shards of a stopped job must have states of the same model version.
-    # A change at a later window is not made yet, so that there is time to re-warm the state.
+    # A change at a later window is made by a later call: until then the job can re-warm the state.
     changed = _with_version_of(shard, through, models)
     if every:
         changed = _with_copy(changed, through + 1, every)
@@ -79,7 +79,10 @@ def close_windows(
 
 
 def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
-    """Return the shard; if another model version closes ``window``, re-warm its state for that version."""
+    """Return the shard, with its state re-warmed if a model version other than the state's closes ``window``.
+
+    A state that no version of the job made is left unchanged.
+    """
     forecaster = models.of_window(window)
     if shard.state.model_version == forecaster.version or not models.has_made(shard.state):
         return shard
@@ -87,7 +90,10 @@ def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
 
 
 def _with_copy(shard: Shard, window: int, every: int) -> Shard:
-    """Return the shard; if a copy of its state is due before ``window``, add the copy to its history."""
+    """Return the shard; about every ``every`` windows, add a copy of its state to its history.
+
+    ``window`` is the next window to close, see `History.with_copy`.
+    """
     if shard.history is None:
         return shard
     history = shard.history.with_copy(shard.state, shard.shadow, window, shard.closed_through, every)
@@ -104,7 +110,7 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
         return shard
     if history is None or not history.copies:
         is_forgotten = _is_forgotten(state, through, max_gap)
-    else:  # use the earliest copy of the state: late rows may still end the silence of a series
+    else:  # use the earliest copy of the state: after it, late rows may still end a series' silence
         is_forgotten = _is_forgotten(history.copies[0].state, history.copies[0].through, max_gap)
         is_forgotten[history.slots()] = False
     is_forgotten[shard.pending["slot"].to_numpy()] = False
@@ -163,7 +169,7 @@ def _close_block(
         cold_starts=forecasts.cold_starts,
         scores=add_scores(scores_of(forecasts), {} if shadow is None else scores_of(shadow)),
     )
-    # Count the windows that have a forecast: the sum over blocks then does not depend on the size of blocks.
+    # Count only windows with a forecast: their number does not depend on how windows are cut into blocks.
     counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))
     replaced_rows = (
         replaced.frame(duplicates.replaced.join(shard.slots, on="slot", how="left"))

@@ -74,17 +74,17 @@ class Counts:
 
     @property
     def in_quarantine(self) -> int:
-        """Number of rejected rows that were not read again."""
+        """Number of rejected rows that no replay of the quarantine has read again."""
         return max(self.rejected - self.replayed, 0)
 
     @property
     def quarantined_share(self) -> float:
-        """Share of the read rows that are in quarantine; 0 before the first row."""
+        """Rows in quarantine, as a share of ``rows_in``; 0 before the first row."""
         return self.in_quarantine / self.rows_in if self.rows_in else 0.0
 
     @property
     def missing(self) -> int:
-        """Number of read rows that no other count contains; it is 0 unless there is a bug."""
+        """Number of rows, read or restored, that no other count contains; it is 0 unless there is a bug."""
         counted = self.used + self.rejected + self.duplicates + self.late + self.pending
         return self.rows_in + self.restored + self.replayed - counted
 
@@ -103,7 +103,7 @@ class Counts:
         return Counts(quarantined=reasons, windows=max(self.windows, other.windows), scores=scores, **numbers)
 
     def __sub__(self, earlier: Counts) -> Counts:
-        """Return these counts less the counts ``earlier`` of the same job; the scores are left out.
+        """Return these counts less the counts ``earlier`` of the same job, without any scores.
 
         The number of pending rows may be below 0.
         """

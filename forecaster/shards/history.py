@@ -27,7 +27,7 @@ forecasts of ``window`` to ``late_through``.
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
 
-# copies are taken at whole blocks, or at multiples of 32 windows if blocks are longer
+# `copied_every` rounds ``windows.repair`` up to whole blocks, of at most this many windows each
 _MOST_ROUNDED = 32
 
 
@@ -59,7 +59,7 @@ class Copy:
     shadow: State | None = None
 
     def of(self, change: Callable[[State], State]) -> Copy:
-        """Return the copy with ``change`` applied to its states."""
+        """Return this copy with each of its states replaced by the result of ``change``."""
         return Copy(self.through, change(self.state), None if self.shadow is None else change(self.shadow))
 
 
@@ -92,7 +92,7 @@ class History:
     def with_copy(
         self, state: State, shadow: State | None, window: int, closed: int | None, every: int
     ) -> History:
-        """Return this history, with a copy of the state added if one is due before ``window``.
+        """Return this history; add a copy of the state if it has none since the last multiple of ``every``.
 
         When a copy is added, copies, rows and records that no repair can need any more are removed.
 
@@ -107,7 +107,7 @@ class History:
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:
             return self
-        # A run with another ``every`` closed windows after ``last``: copy at the next multiple.
+        # A run with another ``every`` has closed windows after ``last``: wait for the next multiple.
         if closed is not None and closed > last:
             return self
         before = last - every
@@ -123,7 +123,7 @@ class History:
         return History(copies, kept, late)
 
     def grown(self, new: Callable[[Copy], Copy]) -> History:
-        """Return this history with new series in each copy; ``new`` returns their states for one copy."""
+        """Return this history with new series in each copy; the function ``new`` returns their states."""
         copies = []
         for copy in self.copies:
             added = new(copy)
@@ -179,7 +179,7 @@ class History:
 
 
 def without(frame: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of a frame that are not in ``rows``; return a frame without event ids unchanged.
+    """Return the rows of a frame that are not in ``rows``; without event ids, return all rows of the frame.
 
     Slot, event, partition and offset identify a row.
     """
@@ -196,7 +196,7 @@ def can_join(histories: Sequence[History]) -> bool:
 
 
 def join_copies(histories: Sequence[History], slots: Sequence[Ints]) -> tuple[Copy, ...]:
-    """Return copies of the state for a new shard, joined from the copies of old shards, without shadows.
+    """Return copies of a new shard's state, joined from copies of old shards' states; they hold no shadow.
 
     Args:
         histories: history of each old shard; `can_join` is true of them.

@@ -1,4 +1,4 @@
-"""Decide which rows are late.
+"""Decide from watermarks which rows are late, and which late rows are repaired.
 
 A row is compared with the watermark that its partition had before the row, so a second read gives the same
 late rows.

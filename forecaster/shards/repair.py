@@ -78,7 +78,7 @@ def _next_slots(shard: Shard) -> pl.Series | None:
 
 
 def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair the closed windows of some series; yield the shard with revised forecasts of each version."""
+    """Repair closed windows of some series; yield an output with revised forecasts for each model version."""
     history, closed = shard.history, shard.closed_through
     assert history is not None
     assert closed is not None
@@ -94,8 +94,8 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     copies = list(history.copies[: at + 1])
     for copy in history.copies[at + 1 :]:
         replay.run(copy.through)
-        # Remove a copy of the state that another model version made, because it cannot be corrected.
-        # A copy has another version than the replay only if the model changed while no series was live.
+        # Remove a copy of the state if its model version is not that of the repaired states.
+        # A copy has another version only if the model changed while no series was live.
         if copy.state.model_version == replay.shard.state.model_version:
             _write_states(copy.state, copy.shadow, index, replay.shard)
             copies.append(copy)
@@ -120,9 +120,10 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
 
 
 def _first_place(due: pl.DataFrame) -> tuple[str, int]:
-    """Return the smallest partition and offset of the rows that caused the repair of the rows ``due``.
+    """Return the partition and offset of the first row that caused a repair, by partition name and offset.
 
-    The cause of a repair with a row that was dropped is the row at which it was dropped, which is later.
+    A row of ``due`` causes its repair, but if the row was dropped, the later row at which it was dropped
+    does.
     """
     place: list[pl.Expr | str] = ["partition", "offset"]
     if has_dropped(due):
@@ -167,11 +168,11 @@ class _Replay:
         self.forecasts: list[Forecasts] = []
         self.shadows: list[Forecasts] = []
         self.replaced = NONE_REPLACED
-        # Use `rewarm`: `models.rewarm` may return a state of all series, warmed up in the background.
+        # `models.rewarm` may return a prepared state of all series; `rewarm` computes one of these series.
         self._models = replace(models, rewarm=rewarm, repair=0)
 
     def run(self, through: int) -> None:
-        """Close the windows up to ``through``."""
+        """Close the windows up to and including ``through``."""
         for shard, closed in close_windows(
             self.shard, through, self._models, _WINDOWS_PER_STEP, keeps_slots=True
         ):
@@ -193,7 +194,7 @@ def _planning_state(state: State, index: Ints) -> State:
 def _added_counts(
     planning: State, rows: pl.DataFrame, replay: _Replay, models: Models
 ) -> tuple[Counts, pl.DataFrame]:
-    """Return the counts that a repair adds, and the rows that were replaced even without the late rows.
+    """Return the counts that a repair adds, and the rows that had been replaced before the repair.
 
     The added counts are the counts of the replay less the counts of the same windows without the late rows.
     The latter need only a plan of the active periods of the series. Scores and the number of windows stay as

@@ -17,7 +17,7 @@ PARTS: Final = 1_000_000
 
 
 class ScoreSums(NamedTuple):
-    """Numbers and summed errors of the scored forecasts of one model version at one horizon.
+    """How many forecasts of one model version were scored at one horizon, and the sums of their errors.
 
     The *unit* of a series is its usual change from season to season, as its state tracks it. So the mean
     absolute error in units is the MASE of Hyndman & Koehler 2006 ("Another look at measures of forecast
@@ -49,12 +49,12 @@ class ScoreSums(NamedTuple):
 
     @property
     def mase(self) -> float | None:
-        """Mean absolute error of the median, in units of the series' usual change; None without forecasts."""
+        """Mean absolute error of the median, in the series' units; None if no forecast was scored."""
         return self.absolute / PARTS / self.scored if self.scored else None
 
     @property
     def bias(self) -> float | None:
-        """Mean error of the median, in units of the series' usual change; None without forecasts.
+        """Mean error of the median, in the series' units; None if no forecast was scored.
 
         The error is the actual less the forecast.
         """
@@ -62,16 +62,16 @@ class ScoreSums(NamedTuple):
 
     @property
     def pinball_loss(self) -> float | None:
-        """Mean pinball loss, in units of the series' usual change; None without intervals."""
+        """Mean pinball loss, in the series' units; None if no scored forecast has an interval."""
         return self.pinball / PARTS / self.intervals if self.intervals else None
 
     @property
     def coverage(self) -> float | None:
-        """Share of actuals inside the outermost quantiles; None without intervals."""
+        """Share of actuals inside the outermost quantiles; None if no scored forecast has an interval."""
         return self.inside / self.intervals if self.intervals else None
 
     def measures(self) -> dict[str, float]:
-        """Return ``mase``, ``bias``, ``pinball`` and ``coverage``; a measure without forecasts is absent."""
+        """Return ``mase``, ``bias``, ``pinball`` and ``coverage`` by name, without those that are None."""
         named = {
             "mase": self.mase,
             "bias": self.bias,
@@ -112,7 +112,7 @@ def scores_since(now: Scores, before: Scores) -> Scores:
 
 
 def scores_of(forecasts: Forecasts) -> Scores:
-    """Return the sums over the earlier forecasts whose actuals are in the windows of ``forecasts``."""
+    """Return the sums of errors of earlier forecasts whose actuals are in the windows of ``forecasts``."""
     if forecasts.scores is None:
         return {}
     known = ~np.isnan(forecasts.scores)
@@ -131,7 +131,7 @@ def scores_of(forecasts: Forecasts) -> Scores:
 
 
 def _sum(part: np.ndarray) -> np.ndarray:
-    """Return the sum over windows and series at each scored horizon, in millionths of a unit.
+    """Return the sum of ``part`` over windows and series at each scored horizon, in millionths of a unit.
 
     ``part`` is ``[T, S, K]``, and the sums are ``[K]`` int64.
     """

@@ -1,4 +1,4 @@
-"""A shard: the part of a fleet to which the batches of a partitioned log are applied, one after the other.
+"""A shard: a part of the fleet's series with their states, to which batches of rows are applied in turn.
 
 A `Shard` holds everything of a part of the fleet that must survive a crash. One function, `apply`, applies a
 `Batch` to it. The backfill, the streaming job, the recovery and the tests all call `apply`. This module does
@@ -49,7 +49,7 @@ NONE_QUARANTINED, NONE_REPLACED = quarantine.empty(), replaced.empty()
 
 @dataclass(frozen=True)
 class Output:
-    """The results of one step of applying a batch: accepting its rows, or closing one block of windows.
+    """The results of one step of applying a batch, such as accepting its rows or closing a block of windows.
 
     Attributes:
         partition, start: partition and offset at which the rows begin. Together with the shard's number they
@@ -131,7 +131,7 @@ class Shard:
         return replace(self, state=self.state.copy(), shadow=shadow, history=history)
 
     def with_shadow(self, forecaster: Forecaster | None) -> Shard:
-        """Return this shard with a state for the shadow ``forecaster``, or without a shadow for None.
+        """Return this shard with a state for the shadow ``forecaster``; None removes the shadow.
 
         A new shadow is re-warmed; one of the same version keeps its state. A change removes the history,
         which has states of the earlier shadow.
@@ -145,7 +145,7 @@ class Shard:
 
     @property
     def watermark_us(self) -> int | None:
-        """Smallest watermark of all partitions; None while a partition has none."""
+        """Smallest watermark of all partitions; None while a partition has no watermark."""
         return smallest_watermark(self.watermarks.values())
 
 
@@ -156,7 +156,7 @@ def slots_of(state: State) -> pl.DataFrame:
 
 
 def optional_pending_columns(columns: Iterable[str]) -> list[str]:
-    """Return the names in ``columns`` that pending rows may have beside the columns `PENDING`, in order.
+    """Return the names in ``columns`` that pending rows may have beside `PENDING`, in a fixed order.
 
     They are ``event_id``, covariates, `ORIGIN` and `DROPPED`.
     """

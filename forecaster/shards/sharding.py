@@ -173,7 +173,7 @@ _LOWERED, _LEAST = 1 << 62, -(1 << 63)
 
 
 def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
-    """Return the shards for another job: with states and pending rows, without offsets and watermarks.
+    """Return the shards with which another job begins; they keep only states and pending rows.
 
     Pending rows get offsets below 0, so they are before every row of the new log. If the new log continues
     the old one from a later offset, `add_partitions` gives the rows their own offsets back.
@@ -208,7 +208,7 @@ def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
 
 
 def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
-    """Give pending rows their old offsets back, if the new log continues their partition after them."""
+    """Give pending rows their old offsets back if the new log begins after them in their partition."""
     if not begins or not len(pending):
         return pending
     own = pl.col("offset") + _LOWERED
@@ -243,7 +243,7 @@ class _HistoryById:
 
     @staticmethod
     def of(shards: Sequence[Shard]) -> _HistoryById | None:
-        """Return the histories of shards; None if they cannot be joined to one history."""
+        """Return the histories of shards; None if a shard has none, or if they cannot be joined."""
         histories = [shard.history for shard in shards if shard.history is not None]
         if len(histories) < len(shards) or not can_join(histories):
             return None
@@ -257,7 +257,7 @@ class _HistoryById:
         return _HistoryById(histories, pl.concat(rows, how="diagonal"), pl.concat(late))
 
     def part(self, own: Sequence[Ints], slots: pl.DataFrame) -> History:
-        """Return the history of a new shard.
+        """Return the history of a new shard, joined from the histories of the old shards.
 
         Args:
             own: the slots of its series in each old shard.

@@ -41,7 +41,7 @@ _SHADOW: Final = "shadow:"
 
 
 class _Counts(BaseModel):
-    """The counts of a snapshot. A count that an earlier version did not write is 0."""
+    """The counts of a snapshot; a count that an earlier version of Statecast did not write is 0."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     quarantined: dict[str, NonNegativeInt] = {}
@@ -77,9 +77,9 @@ class _ShardFields(BaseModel):
 
 
 def to_arrow(shard: Shard) -> pa.Table:
-    """Return the shard as a table, without its early batches.
+    """Return the shard as a table, without the batches that wait in ``early``.
 
-    The source reads those batches again after a restart.
+    The source reads these batches again after a restart.
     """
     table = shard.state.to_arrow()
     columns = _columns(table)
@@ -131,7 +131,7 @@ def _checksum(metadata: Mapping[bytes, bytes]) -> bytes:
 
 
 def from_arrow(table: pa.Table) -> Shard:
-    """Return the shard of a table that `to_arrow` made.
+    """Return the shard that `to_arrow` wrote into a table.
 
     Raises:
         ModelError: the table is not a shard, or has a format that this version does not read.
@@ -158,7 +158,7 @@ def from_arrow(table: pa.Table) -> Shard:
 
 
 def _unreadable(why: str) -> str:
-    """Return the error message for a snapshot that this version does not read."""
+    """Return the error message for a snapshot that this version of Statecast cannot read."""
     return f"not a snapshot that this version reads ({why}): read it with the version that wrote it"
 
 
@@ -181,7 +181,7 @@ def _shard(table: pa.Table, rest: _ShardFields) -> Shard:
 
 
 def _state_of(table: pa.Table, prefix: str) -> State | None:
-    """Return the state in the columns with a prefix; None if the table has no such column."""
+    """Return the state whose columns begin with ``prefix``; None if the table has no such column."""
     names = [name for name in table.column_names if name.startswith(prefix)]
     if not names:
         return None
@@ -227,10 +227,10 @@ def from_bytes(data: bytes) -> Shard:
 def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
     """Return pending rows, or rows of closed windows, from a column that `_lists` made."""
     rows = _rows_of(column).with_columns(window=freq.window(pl.col("timestamp")))
-    # Rows of an earlier version have no offsets: give them negative offsets, which are before all others.
+    # An earlier Statecast stored no offsets: use negative offsets, which are before all others.
     if "offset" not in rows.columns:
         rows = rows.with_columns(offset=pl.int_range(-len(rows), 0, dtype=pl.Int64))
-    # Rows of an older snapshot get the partition "", because it sorts before every name.
+    # An earlier Statecast stored no partitions: use "", which sorts before every name.
     if PARTITION not in rows.columns:
         rows = rows.with_columns(pl.lit("").alias(PARTITION))
     return rows.select(*PENDING, *optional_pending_columns(rows.columns)).sort("window", maintain_order=True)

@@ -21,7 +21,7 @@ CHANGED: Final = "changed_window"
 """Column (Int64) of new rows: the first window that a row changes, its own or that of an earlier version."""
 
 _EVENT = ["slot", "event_id"]
-_CLOSED, _PENDING, _NEW = 0, 1, 2  # where a version is: in a closed window, pending, or among the new rows
+_CLOSED, _PENDING, _NEW = 0, 1, 2  # ``kind`` of a version: in a closed window, pending, or a new row
 
 
 def drop_versions(shard: Shard, rows: pl.DataFrame, repair: int, keep: Keep) -> tuple[Shard, pl.DataFrame]:
@@ -63,7 +63,10 @@ def _numbered(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the new rows and the earlier versions of their events, with ``kind``, by event and log order."""
+    """Return new rows of events, and earlier versions of these events, sorted by event and log order.
+
+    The column ``kind`` is `_CLOSED`, `_PENDING` or `_NEW`.
+    """
     events = rows.filter(pl.col("event_id").is_not_null())
     history = () if shard.history is None else shard.history.rows
     closed = pl.concat(history, how="diagonal") if history else shard.pending.clear()
@@ -101,7 +104,9 @@ def _judged(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
     )
     found = versions.filter(drops).drop(*DROPPED, strict=False).join(other, on="by", how="left")
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"by_{name}")) for name in content)
-    place = "by_" if keep == "last" else ""  # a version is dropped at the later of the two rows
+    # With ``keep="last"``, the later of the two rows is the one that counts.
+    # With ``keep="first"``, the later of the two rows is the dropped version.
+    place = "by_" if keep == "last" else ""
     return found.with_columns(
         dropped_in=f"{place}partition",
         dropped_at=f"{place}offset",
@@ -110,7 +115,7 @@ def _judged(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
 
 
 def _marked(rows: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
-    """Return rows without their numbers; rows with a number in ``dropped`` get its columns `DROPPED`."""
+    """Copy the columns `DROPPED` to rows whose ``number`` is in ``dropped``; remove the column ``number``."""
     if not len(dropped):
         return rows.drop("number")
     new = dropped.select("number", pl.col(*DROPPED).name.suffix(" new"))

@@ -30,7 +30,7 @@ from forecaster.time.size_check import check_size
 from forecaster.time.windows import Windows
 from schemas.errors import VersionMismatch
 
-# one call of `step_block` steps at most this many series, so that one network call can step 4 windows of them
+# most series in one call of `step_block`: one network call can step 4 windows of so many series
 _CALL_SERIES = 2_500
 
 
@@ -60,7 +60,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
         aggregate(window, forecaster.window_config).windows if isinstance(window, pl.DataFrame) else window
     )
     if block.series_ids == state.series_ids:
-        state = state.copy()  # usual in a stream; no column of the block needs to move
+        state = state.copy()  # the usual case: the columns of the block are the slots
     else:
         known_ids = frozenset(state.series_ids)
         has_value = np.flatnonzero((~np.isnan(block.values)).any(axis=0))
@@ -72,14 +72,14 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
     for run in block.runs():
         after = _after_last_retirement(state, forecaster.window_config.max_gap)
         if after is not None and after < run.start:
-            # Step only until the last series has retired: no series is live from then until the next values.
+            # Step until the last live series has retired; then no window before ``run`` needs a step.
             forecasts.append(_step_run(forecaster, state, replace(run.rows(0, 0), start=after)))
         forecasts.append(_step_run(forecaster, state, run))
     return state, forecasts[0] if len(forecasts) == 1 else Forecasts.join(forecasts)
 
 
 def _by_slot(block: Windows, series_ids: tuple[str, ...]) -> Windows:
-    """Return the block with one column per slot of a state; series without a slot are left out."""
+    """Return the block with a column for each of ``series_ids``, in this order, and for no other series."""
     slot_of_id = {name: slot for slot, name in enumerate(series_ids)}
     slots = np.array([slot_of_id.get(name, -1) for name in block.series_ids], np.int64)
 

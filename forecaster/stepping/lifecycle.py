@@ -19,7 +19,7 @@ from forecaster.state import State, live
 from forecaster.time.windows import NEVER, latest_rows
 from schemas.errors import DataError
 
-_FORGOTTEN = 2  # a series is forgotten after more than _FORGOTTEN * max_gap windows without a value
+_FORGOTTEN = 2  # a series is forgotten after more than this many times ``max_gap`` windows without a value
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Plan:
         return Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
 
     def windows(self, part: slice) -> Plan:
-        """Return the plan of some windows; fields without a window axis still describe the whole block."""
+        """Return the plan of the windows in a slice; fields without a window axis are not changed."""
         return replace(self, begins=self.begins[part], live=self.live[part], issued=self.issued[part])
 
     def pieces(self, most: int) -> Iterator[tuple[int, int]]:
@@ -91,7 +91,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         ValueError: the block starts later than the first window that a live series was not stepped through.
     """
     seen = ~np.isnan(values)
-    closed = state.clock + 1 - start  # the number of the block's rows that each series has closed
+    closed = state.clock + 1 - start  # how many of the block's windows each series has closed
     began = live(state)
     _check_gaps(state, start, began & (closed < 0))
     some_closed = (closed > 0).any()
@@ -103,7 +103,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
 
 
 def _check_gaps(state: State, start: int, is_behind: Bools) -> None:
-    """Raise ValueError if ``is_behind`` ``[S]`` is True for a series: it has not closed ``start - 1``."""
+    """Raise ValueError if a series is behind: it was not stepped through the window before ``start``."""
     if is_behind.any():
         slot = min(np.flatnonzero(is_behind), key=lambda slot: state.clock[slot])
         raise ValueError(
@@ -113,7 +113,7 @@ def _check_gaps(state: State, start: int, is_behind: Bools) -> None:
 
 
 def _check_closed(state: State, reopened: Bools) -> None:
-    """Raise DataError if ``reopened`` ``[T, S]`` is True for a value: it belongs to a closed window."""
+    """Raise DataError if ``reopened`` is True for any value: the value belongs to a closed window."""
     if reopened.any():
         name = state.series_ids[int(reopened.any(axis=0).argmax())]
         raise DataError(
@@ -123,7 +123,7 @@ def _check_closed(state: State, reopened: Bools) -> None:
 
 
 def _plan_without_changes(state: State, seen: Bools) -> Plan:
-    """Return the plan of a block in which every series is live, and none can begin or retire.
+    """Return the plan of a block in which every series is live from the first to the last window.
 
     This is the usual step of a stream, and costs less than `_plan_with_changes`.
     """

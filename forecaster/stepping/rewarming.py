@@ -28,9 +28,7 @@ from forecaster.stepping.advance import advance_in_place
 from forecaster.stepping.step_block import windows_per_call
 from schemas.errors import ModelError
 
-_CALL_STEPS = (
-    2_500  # a call of `Warming.step` steps at most this many series times windows: 60 ms on one core
-)
+_CALL_STEPS = 2_500  # most series times windows in one call of `Warming.step`: 60 ms on one core
 
 # The arrays of these components do not depend on the network's weights, so a new model can take them over.
 _NETWORK_INDEPENDENT = (
@@ -43,7 +41,7 @@ _NETWORK_INDEPENDENT = (
 
 
 def rewarm(forecaster: Forecaster, state: State) -> State:
-    """Return the state that ``forecaster`` has after stepping each series through the values in its ring.
+    """Return a state for ``forecaster``, which steps each series through the values in its ring.
 
     Each series is stepped under the new weights from a cold start, which begins at the first value in its
     ring, together with the observed covariates of the same windows (missing if the state does not hold a
@@ -73,7 +71,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         past = _stored_past(forecaster, state, index, values)
         start = int(clock) + 1 - len(values)
         part = forecaster.new_series_state(tuple(state.series_ids[i] for i in index), start)
-        most = windows_per_call(len(index))  # a call steps at most this many windows, to limit its memory
+        most = windows_per_call(len(index))  # most windows in one call, to limit its memory
         for first in range(0, len(values), most):
             rows = slice(first, first + most)
             advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])
@@ -83,7 +81,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
 
 
 def _take_fields(forecaster: Forecaster, warm: State, state: State) -> None:
-    """Copy the fields that `_fields_to_copy` names from ``state`` into ``warm``, the new version's state."""
+    """Copy the fields that mean the same under both versions from ``state`` to the new version's ``warm``."""
     warm.silent[:] = state.silent
     for name, fields in _fields_to_copy(forecaster, state).items():
         for f in fields:
@@ -180,7 +178,7 @@ class Warming:
         self._calls: Iterator[None] = iter(())
 
     def copy_values(self, state: State, closed_through: int) -> bool:
-        """Copy the values of windows that were not copied before; return False if there are no such windows.
+        """Copy the values of closed windows that were not copied yet; return False if there are none.
 
         Args:
             state: the state of the earlier version.
@@ -221,7 +219,7 @@ class Warming:
         Args:
             state: the state of the earlier version, which has closed all windows before ``window``.
         """
-        # Re-warm the current state, unless each live series has last closed the window before ``window``.
+        # Re-warm in one call if a live series was not stepped through the window before ``window``.
         if (state.clock[live(state)] != self.window - 1).any():
             return rewarm(self.forecaster, state)
         self.copy_values(state, self.window - 1)
@@ -266,5 +264,5 @@ class Warming:
 
 
 def _has_value(values: Floats) -> Bools:
-    """Return, for each of n series, whether any of its T ``values`` (``[n, T]``) is not NaN: ``[n]``."""
+    """Return which series have a value that is not NaN; the axes of ``values`` are series and window."""
     return np.asarray((~np.isnan(values)).any(axis=1))

@@ -16,9 +16,7 @@ from forecaster.model import Forecaster
 from forecaster.state import State, live, put, taken
 from forecaster.stepping.lifecycle import Plan
 
-_CALL_STEPS = (
-    10_000  # one network call steps at most this many series times windows, to stay in the CPU's cache
-)
+_CALL_STEPS = 10_000  # most series times windows in one network call, so that it stays in the CPU's cache
 
 # if at least this share of the slots must be stepped, step all slots: copying a part would cost more
 _MOSTLY = 0.9
@@ -60,7 +58,7 @@ def step_block(forecaster: Forecaster, state: State, block: PlannedBlock) -> Non
 
 
 def windows_per_call(series: int) -> int:
-    """Return how many windows one network call steps at most, for the number ``series`` of series."""
+    """Return the most windows that one network call steps; ``series`` is the number of series."""
     return max(1, _CALL_STEPS // max(series, 1))
 
 
@@ -81,7 +79,7 @@ def _step_piece(forecaster: Forecaster, state: State, piece: PlannedBlock) -> No
     if begins[1:].any():
         _step_beginners(forecaster, state, piece)
     state.clock[:] = np.maximum(state.clock, piece.start + len(piece.values) - 1)
-    # Reset series that retired, and series that were stepped although they have not begun.
+    # Reset series that have retired, and series that `_step_all` stepped before they begin.
     stepped = is_due | begins.any(axis=0) | steps_all_slots
     _reset(forecaster, state, stepped & ~piece.plan.live[-1])
 
@@ -105,7 +103,7 @@ def _step_some(forecaster: Forecaster, state: State, piece: PlannedBlock, slots:
 
 
 def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step the series that begin, or return after they retired, after the first window of ``piece``.
+    """Step the series that begin, or begin again, in a window of ``piece`` other than its first.
 
     Each series is shifted so that its first value is in row 0, and one call steps all of these series.
     """
@@ -113,7 +111,7 @@ def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -
     slots = np.flatnonzero(begins.any(axis=0))
     first_row = begins[:, slots].argmax(axis=0) + 1
     lengths = len(piece.values) - first_row
-    # ``row[i, k]`` is the row of the piece that becomes row i of the shifted series k.
+    # Row i of the shifted series k is row ``row[i, k]`` of the piece.
     row = first_row + np.arange(lengths.max())[:, None]
     inside = row < len(piece.values)
     source_row = np.minimum(row, len(piece.values) - 1)
@@ -129,7 +127,7 @@ def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -
 
 
 def _with_fields_of_caller(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
-    """Return the block with its known and static covariates, and the deciles of the training profile."""
+    """Return the block with its known and static covariates, and the deciles of the training values."""
     block = with_known_covariates(forecaster, series_ids, block)
     return replace(block, edges=forecaster.profile.edges_of(series_ids)) if forecaster.profile else block
 
@@ -148,7 +146,7 @@ def with_known_covariates(forecaster: Forecaster, series_ids: Sequence[str], blo
 
 
 def _reset(forecaster: Forecaster, state: State, which: Bools) -> None:
-    """Set the arrays of each series for which ``which`` (``[S]`` bool) is True to the initial state."""
+    """Set the arrays of the series that are True in ``which`` to the initial state."""
     if which.any():
         put(state.parts, np.flatnonzero(which), _initial_arrays(forecaster, 1))
 
@@ -162,5 +160,5 @@ def _step_components(forecaster: Forecaster, parts: Mapping[str, Arrays], block:
 
 
 def _initial_arrays(forecaster: Forecaster, series: int) -> dict[str, Arrays]:
-    """Return each component's arrays, by name, for new series without a value; ``series`` is their number."""
+    """Return the arrays of new series without a value, by component; ``series`` is the number of series."""
     return {component.name: component.init(series) for component in forecaster.components}

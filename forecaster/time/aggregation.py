@@ -160,7 +160,7 @@ def fill(
 
 
 def _fill_past(past: NDArray[np.float64] | None, rows: pl.DataFrame, names: Sequence[str]) -> None:
-    """Write the covariates of ``rows`` into ``past``, at the window and series that ``cell`` encodes."""
+    """Write the covariates of ``rows`` into ``past``; a row's ``cell`` combines its window and series."""
     for place, name in enumerate(names):
         if past is not None and OBSERVED + name in rows.columns:
             found = rows[OBSERVED + name].fill_null(float("nan")).to_numpy()

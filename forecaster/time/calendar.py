@@ -30,13 +30,13 @@ def useful_periods(freq: Frequency, windows: int) -> tuple[str, ...]:
 
 
 def calendar(windows: Ints, freq: Frequency, periods: Sequence[str]) -> Floats32:
-    """Return sine and cosine of each period's phase at the start of each of the windows ``[...]``.
+    """Return sine and cosine of each period's phase at the start of each window.
 
     Months and years are calendar months and years, in UTC: the first of a month is phase 0, and the length of
     the month does not matter.
 
     Returns:
-        ``[..., 2 P]`` float32, for P periods.
+        ``[..., 2 P]`` float32, for windows ``[...]`` and P periods.
     """
     found = np.empty((*windows.shape, 2 * len(periods)), np.float32)
     for i, period in enumerate(periods):

@@ -37,7 +37,7 @@ _PANDAS_UNITS = (
     | dict.fromkeys(("YS", "AS", "YE", "Y", "A"), "y")
 )
 _STARTS_OF_QUARTERS, _ENDS_OF_QUARTERS = ("JAN", "APR", "JUL", "OCT"), ("MAR", "JUN", "SEP", "DEC")
-_ANCHORS = {  # pandas' quarters and years with these anchor months are calendar quarters and years
+_ANCHORS = {  # anchor months with which the quarters and years of pandas are those of the calendar
     "QS": _STARTS_OF_QUARTERS,
     "QE": _ENDS_OF_QUARTERS,
     "Q": _ENDS_OF_QUARTERS,
@@ -167,7 +167,7 @@ class Frequency:
     @overload
     def window_of(self, us: Ints) -> Ints: ...
     def window_of(self, us: int | Ints) -> int | Ints:
-        """Return the window of a time in microseconds since 1970."""
+        """Return the window to which a time, in microseconds since 1970, belongs."""
         if not self.months:
             # Clip the time first: the smallest int64, less the offset, would overflow.
             cut = us if isinstance(us, int) else us.clip(_LEAST_US)
@@ -180,7 +180,7 @@ class Frequency:
         return found if isinstance(us, np.ndarray) else int(found)
 
     def window(self, timestamp: pl.Expr) -> pl.Expr:
-        """Return an expression for the window of each Datetime, as Int64."""
+        """Return an expression for the window (Int64) to which each time belongs."""
         if not self.months:
             since_first = timestamp.dt.epoch("us") - self.offset_s * _US
             return since_first.floordiv(self.seconds * _US)

@@ -60,7 +60,7 @@ class Windows:
 
     @property
     def filled(self) -> NDArray[np.int64]:
-        """The windows in which at least one series has a value."""
+        """The indices of the windows in which at least one series has a value."""
         return self.index[~np.isnan(self.values).all(axis=1)]
 
     def between(self, start: int, stop: int) -> Windows:
@@ -83,7 +83,7 @@ class Windows:
             yield self.rows(first, stop)
 
     def row_of(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row of each window, or the last row before a window without one; -1 if there is none."""
+        """Return each window's row; without one, that of the last window before it; -1 if there is none."""
         return np.searchsorted(self.index, window, side="right") - 1
 
     def of_series(self, index: Sequence[int] | NDArray[np.int64]) -> Windows:
@@ -104,11 +104,14 @@ class Windows:
 
 
 def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the row of each series' last value, before each of T rows and after the last: ``[T + 1, S]``.
+    """Return the row of the last value of each series, before each row and after the last row.
 
     Args:
         seen: ``[T, S]``, whether there is a value.
         before: ``[S]``, the row of the last value before the block, which is negative; `NEVER` without one.
+
+    Returns:
+        ``[T + 1, S]``.
     """
     latest = np.empty((len(seen) + 1, seen.shape[1]), np.int64)
     latest[0] = before
@@ -127,6 +130,6 @@ def observed(windows: Windows, config: WindowConfig) -> Windows:
         return windows
     missing = np.isnan(windows.values)
     latest = latest_rows(~missing, np.full(missing.shape[1], NEVER))[1:]
-    # A gap can be counted in rows of the array, because no window is left out while a series is live.
+    # The gap is counted in rows of the array: no window is left out while a series is live.
     is_live = np.arange(len(missing))[:, None] - latest <= config.max_gap
     return replace(windows, values=np.where(missing & is_live, 0.0, windows.values))
