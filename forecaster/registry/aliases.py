@@ -52,7 +52,7 @@ class Move:
 
 
 def training_tags(until: datetime, parent: Version | None = None) -> dict[str, str]:
-    """Return tags for `Run.log_model`: the end of the training data, and the version that was trained further.
+    """Return tags for `Run.log_model`: the end of the training data, and the version trained further.
 
     Args:
         until: end of the last window that the weights have learned from.

@@ -123,7 +123,7 @@ class Outbox:
         return self.folder
 
     def save(self) -> None:
-        """Write the run and its unsent entries to the disk; if no entry is unsent, remove the outbox's folder.
+        """Write the run and its unsent entries to the disk; if no entry is unsent, remove the folder.
 
         Raises:
             OSError: the folder cannot be written.
@@ -141,6 +141,6 @@ class Outbox:
 
 
 def unsent(parent: Path) -> list[Path]:
-    """Return the folders of all outboxes in ``parent``, in the order in which the outboxes were last saved."""
+    """Return the folders of all outboxes in ``parent``, in the order of the last `save` of each."""
     found = [file for file in parent.glob(f"*/{_FILE}") if file.is_file()]
     return [file.parent for file in sorted(found, key=lambda file: file.stat().st_mtime_ns)]

@@ -86,12 +86,12 @@ def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, flo
 
 
 def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
-    """Return one column for each metric in ``metrics`` by which runs are compared; null where a run lacks it."""
+    """Return a column for each metric in ``metrics`` by which runs are compared; null in runs without it."""
     names = sorted({name for row in metrics for name in row if _is_compared(name)})
     return {name: pl.Series([row.get(name) for row in metrics], dtype=pl.Float64) for name in names}
 
 
 def _is_compared(name: str) -> bool:
-    """Return True for a metric by which runs are compared: a score for all horizons, or a validation metric."""
+    """Return True for a metric by which runs are compared: one score of the run, or a validation metric."""
     is_score = name.startswith(("backtest/", "test/")) and "_by_" not in name
     return is_score or name.endswith("_validation")
