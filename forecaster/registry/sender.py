@@ -251,7 +251,7 @@ class Sender:
             self.version = moved.version
 
     def _send_description(self, entry: Entry) -> None:
-        """Describe the registered version by the entry's text and the champion that it can replace, if any."""
+        """Describe the registered version by the entry's text, and by the champion that it can replace."""
         client, version = self._connection.client(), self._outbox.run.get("version")
         if not version:
             return

@@ -73,7 +73,7 @@ class Store:
         return None if self.database is None else self.database.parent / "mlartifacts"
 
     def exists(self) -> bool:
-        """Return False for an SQLite file that is missing or not a complete store; True for any other store."""
+        """Return False for a missing SQLite file, or one without a complete store; else True."""
         return self.database is None or contents_of(self.database) == "store"
 
     def check_exists(self) -> None:
@@ -89,7 +89,7 @@ class Store:
             )
 
     def check(self) -> None:
-        """Check the SQLite file or the server of the store, since MLflow would report errors late or in many lines.
+        """Check the store's SQLite file or server, as MLflow reports errors late, at length or not at all.
 
         Raises:
             ModelError: an SQLite file cannot be created or written, or is not an MLflow store; or a server
