@@ -96,7 +96,7 @@ class Fleet:
         return max(-(-windows // length), 0)
 
     def _compute_batch(self, index: Ints) -> TrainingBatch:
-        """Compute the batch of the active periods at the positions ``index``, aligned at their first values."""
+        """Compute the batch of active periods at positions ``index``, aligned at their first values."""
         values, horizon = self.windows.values, self.network.horizon
         series, begins, ends = self.series[index], self.begins[index], self.ends[index]
         length = int((ends - begins).max())
@@ -104,7 +104,7 @@ class Fleet:
         is_active = row < ends
 
         def aligned(array: Floats) -> Floats:
-            """Return the values of each active period (a column) from its first row, then NaN: ``[length, B]``."""
+            """Return a column for each active period: its values from its first row, then NaN."""
             return np.where(is_active, array[np.minimum(row, len(values) - 1), series[None, :]], np.nan)
 
         padded = np.full((length + horizon, len(index)), np.nan)
@@ -188,7 +188,7 @@ def fleet_of(
 
 
 def _active_periods(windows: Windows, max_gap: int) -> tuple[Ints, Ints, Ints]:
-    """Return each active period's series, first row, and row after the last, sorted by series and first row."""
+    """Return series, first row, and row after the last of each active period, sorted by series and row."""
     seen = ~np.isnan(windows.values)
     rows, count = seen.shape
     latest = latest_rows(seen, np.full(count, NEVER))

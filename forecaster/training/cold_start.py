@@ -44,7 +44,7 @@ def fit_static_ridge(fleet: Fleet) -> Floats:
 
 
 def cold_loss(module: Network, segment: Segment, static: Tensor, levels: Tensor) -> Tensor:
-    """Return the mean pinball loss, in predicted scales, of forecasts from static and known features alone."""
+    """Return the mean pinball loss of forecasts from static and known features alone, in fitted scales."""
     assert segment.known is not None
     assert segment.ahead is not None
     level, scale = module.level_and_scale(static)
