@@ -23,7 +23,7 @@ from schemas.errors import ModelError
 from schemas.masking import masked
 
 MOST_MOVES = 20
-_WHY_CHARACTERS = 1000  # of the reason of a move: a move is stored in one tag of at most 5,000 bytes
+_WHY_CHARACTERS = 1000  # length of the reason of a move, which is stored in one tag of at most 5,000 bytes
 _TRAINED_UNTIL, _PARENT = "statecast.trained_until", "statecast.parent"
 _DECISION = "**Decision of "
 
@@ -52,7 +52,7 @@ class Move:
 
 
 def training_tags(until: datetime, parent: Version | None = None) -> dict[str, str]:
-    """Return tags for `Run.log_model`: the end of the training data, and the version trained further.
+    """Return a version's tags: the end of its training data, and the version from which training continued.
 
     Args:
         until: end of the last window that the weights have learned from.
@@ -75,9 +75,9 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             versions.append(move.after)
         elif move.after in versions:
             del versions[_last_position(versions, move.after) + 1 :]
-        else:  # the first move to this version is no longer recorded: forget the versions so far
+        else:  # the first move to this version is no longer recorded: what preceded it is unknown
             versions = [move.after]
-    if current not in versions:  # the move to ``current`` was not recorded: append it
+    if current not in versions:  # the move to ``current`` was not recorded: append this version
         versions.append(current)
     place = _last_position(versions, current)
     return versions[place - 1] if place else None
@@ -89,7 +89,7 @@ def _last_position(versions: Sequence[int], version: int) -> int:
 
 
 class Aliases:
-    """Reads and moves the aliases of registered models, and writes decisions of the gate about versions.
+    """Reads and moves aliases of registered models, and describes versions with the gate's decisions.
 
     Every method raises ModelError with one line if the store reports an error.
     """

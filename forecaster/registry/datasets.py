@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import polars as pl
 import polars.selectors as cs
 
-_MOST_NAMES = 3  # files in the name of a data set: a longer name would not fit into MLflow's table of runs
+_MOST_NAMES = 3  # most files that the name of a data set lists, to fit into MLflow's table of runs
 _TYPES = {pl.String: "string", pl.Float64: "double", pl.Int64: "long", pl.Boolean: "boolean"}
 
 

@@ -15,7 +15,7 @@ PROCESS_TAG = "statecast.process"
 HOST_TAG = "statecast.host"
 # the id that Linux always gives to the process namespace of the host itself, outside of containers
 _OF_HOST = "pid:[4026531836]"
-_CLOCK = "s-after-boot"  # ends each process tag, after the start time; tags of Statecast 0.1.0 lack it
+_CLOCK = "s-after-boot"  # last word of a process tag, the unit of its start time; absent in Statecast 0.1.0
 _NOTE = "the process of this run ended without ending the run, for example by SIGKILL"
 
 

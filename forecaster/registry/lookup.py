@@ -76,7 +76,7 @@ def versions_of(connection: Connection, name: str) -> list[Version]:
 
 
 def find_weights(connection: Connection, model_version: str) -> ModelVersion | None:
-    """Return MLflow's record of the registered version whose `Forecaster.version` is given, or None.
+    """Return MLflow's record of the registered version with a given `Forecaster.version`, or None.
 
     Args:
         connection: the stores.

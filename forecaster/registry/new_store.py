@@ -50,7 +50,7 @@ def make_store(store: Store) -> None:
 
 
 def _build(file: Path, store: Store) -> None:
-    """Build an MLflow database in ``file`` that names the artifact folder of ``store`` for files of runs."""
+    """Build an MLflow database in ``file``, with the artifact folder of ``store`` for the files of runs."""
     assert store.artifacts is not None
     uri = f"sqlite:///{file}"
     built = SqlAlchemyStore(uri, store.artifacts.as_uri())

@@ -31,7 +31,7 @@ from schemas.errors import ModelError
 
 FOLDER = "statecast-unsent"
 _FILE = "run.json"
-_MOST_POINTS = 100_000  # of all metrics, about 10 MB
+_MOST_POINTS = 100_000  # metric points of a full outbox, about 10 MB
 _MOST_BYTES = 256 << 20
 
 Entry = dict[str, Any]

@@ -92,6 +92,6 @@ def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
 
 
 def _is_compared(name: str) -> bool:
-    """Return True for a metric by which runs are compared: one score of the run, or a validation metric."""
+    """Return True for a metric by which runs are compared: a score with one value, or a validation metric."""
     is_score = name.startswith(("backtest/", "test/")) and "_by_" not in name
     return is_score or name.endswith("_validation")

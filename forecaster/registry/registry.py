@@ -136,7 +136,7 @@ class Registry:
 
     @contextmanager
     def reopen(self, run_id: str) -> Iterator[Run]:
-        """Open a run that has ended, to log later results in a ``with`` block; its status does not change.
+        """Open a run that has ended, to log later results in a ``with`` block; the run keeps its status.
 
         Raises:
             ModelError: the run does not exist, or the store cannot be reached.
@@ -192,7 +192,7 @@ class Registry:
                 expected = version.model_version
                 uri = client.get_model_version_download_uri(version.name, str(version.number))
             if uri.startswith("models:/m-"):
-                # Resolve a models:/ address with this client: MLflow itself would use its global store.
+                # Resolve a models:/ address with this client: MLflow would use the store set for the process.
                 uri = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
             with tempfile.TemporaryDirectory() as folder:
                 mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=self.tracking_uri)

@@ -124,7 +124,7 @@ class Run:
         with self.notice_on_error(path):
             figure = draw()
             # Draw on a canvas: `Figure.savefig` would draw twice, the first time only for the layout.
-            canvas: Any = FigureCanvasAgg(figure)  # `Any`, as its methods have no types
+            canvas: Any = FigureCanvasAgg(figure)  # `Any`, as Matplotlib's methods have no types
             self._write_and_log(path, lambda file: canvas.print_png(str(file)))
 
     def log_file(self, file: Path, path: str = "") -> None:
@@ -243,7 +243,7 @@ class Run:
             raise self._unsent_error(incomplete_line)
 
     def end(self, status: str, error: BaseException | None = None) -> None:
-        """Send the unsent entries, and end the run with a status of MLflow.
+        """Send the unsent entries, and end the run in MLflow with ``status``.
 
         Args:
             status: FINISHED, FAILED or KILLED.
@@ -254,7 +254,7 @@ class Run:
             # Until the unsent entries are sent, the store shows the run as FAILED.
             self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": now_ms()})
             self._outbox.save()
-            with suppress(Exception):  # the store may not answer
+            with suppress(Exception):  # ignore the error if the store does not answer
                 self._connection.client().set_terminated(self.run_id, "FAILED")
             return
         if error is not None:

@@ -70,7 +70,7 @@ _SECTIONS = ("backtest", "epoch", "gradient", "sweep", "test", "time", "Model me
 
 def runs_page(address: str, experiment_id: str) -> str:
     """Return the URL of the page of an experiment's training runs, on the server at ``address``."""
-    # `workflowType` replaces the menu for language models that MLflow shows beside the runs otherwise.
+    # Without `workflowType`, MLflow would show a menu for language models beside the runs.
     query = f"workflowType=machine_learning&viewStateShareKey={_KEY}"
     return f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
 
@@ -87,7 +87,7 @@ def view() -> dict[str, Any]:
     charts: list[dict[str, Any]] = []
     for title, metrics in _LINES.items():
         charts.append(_line(metrics[0], title, metrics))
-        # Mark the separate charts of the other metrics as deleted, or MLflow would draw them, too.
+        # Mark the separate chart of each further metric as deleted, or MLflow would draw it, too.
         charts += [_line(metric, "", (metric,)) | {"deleted": True} for metric in metrics[1:]]
     charts += [_card("BAR", metric) for metric in _BARS]
     charts.append(

@@ -1,4 +1,4 @@
-"""Send the entries of an outbox to MLflow in order, and keep those entries that must be sent again."""
+"""Send the entries of an outbox to MLflow in order, and keep the entries that could not be sent."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from schemas.errors import ModelError, one_line
 from schemas.masking import masked
 
 EXAMPLE = "example.parquet"
-# MLflow's limits for one request
+# MLflow's limits for one request to log params or metrics
 _MOST_PARAMS, _MOST_METRICS = 100, 1000
 _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
 
 
 class Sender:
-    """Sends the entries of one outbox to MLflow, and keeps the entries that must be sent again.
+    """Sends the entries of one outbox to MLflow, and keeps the entries that could not be sent.
 
     An entry that the store refuses for good is dropped, but a model or a file is kept even then.
 
@@ -93,7 +93,7 @@ class Sender:
         self._outbox.save()
 
     def _send_all(self, now: bool) -> None:
-        """Send all entries in order, and keep those entries that must be sent again.
+        """Send all entries in order, and keep the entries that could not be sent.
 
         Args:
             now: whether files that the store did not take before are tried again, which can take long.
@@ -178,7 +178,7 @@ class Sender:
 
     def _send_file(self, entry: Entry) -> None:
         file, folder = self._outbox.file(entry), Path(entry["path"]).parent.as_posix()
-        # a missing file was sent by an earlier attempt, which died before it removed the entry
+        # a missing file was sent by an earlier attempt that did not come to remove the entry
         if not file.is_file():
             return
         self._connection.client().log_artifact(self._run_id, str(file), None if folder == "." else folder)
@@ -210,7 +210,7 @@ class Sender:
             client.create_registered_model(name)
         if not run.get("version"):
             logged = client.get_logged_model(run["model_id"])
-            # Otherwise MLflow would look up the model ID in another store than that of the model.
+            # Use models:/ID only if one server has both stores, or MLflow would look in the wrong one.
             remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
             source = f"models:/{logged.model_id}" if remote else logged.artifact_location
             linked = tags | {MODEL_TAG: run["model_id"]}
@@ -235,7 +235,7 @@ class Sender:
                 save(forecaster, example, logged, Path(folder) / "model")
                 client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
         except Exception:
-            with suppress(Exception):  # this call's error must not hide the first error
+            with suppress(Exception):  # an error of this call must not hide the first error
                 client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         client.finalize_logged_model(logged.model_id, "READY")
@@ -251,7 +251,7 @@ class Sender:
             self.version = moved.version
 
     def _send_description(self, entry: Entry) -> None:
-        """Describe the registered version by the entry's text, and by the champion that it can replace."""
+        """Set the registered version's description: the entry's text, and which champion it can replace."""
         client, version = self._connection.client(), self._outbox.run.get("version")
         if not version:
             return

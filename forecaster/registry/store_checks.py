@@ -65,9 +65,9 @@ def check_file(file: Path) -> None:
 
 
 def contents_of(file: Path) -> Literal["nothing", "half", "other", "store"]:
-    """Return whether an SQLite file holds nothing, half a store, another database, or a complete store.
+    """Return whether an SQLite file holds nothing, an incomplete store, another database, or a store.
 
-    Half a store has no experiment yet: MLflow first creates tables, then migrates them one by one, and adds
+    An incomplete store has no experiment yet: MLflow first creates tables, then migrates them one by one, and adds
     an experiment last.
     """
     if not file.is_file() or not file.stat().st_size:
@@ -85,7 +85,7 @@ def contents_of(file: Path) -> Literal["nothing", "half", "other", "store"]:
                 filled = database.execute("select 1 from experiments limit 1").fetchone()
                 return "store" if filled else "half"
             return "half"
-    except sqlite3.Error:  # a locked or damaged file: MLflow reports the reason when it opens the file
+    except sqlite3.Error:  # for a locked or damaged file, MLflow reports the reason later
         return "store"
 
 
@@ -100,7 +100,7 @@ def check_server(uri: str) -> None:
     try:
         with urllib.request.urlopen(f"{public}/health", timeout=_PROBE_TIMEOUT_S):
             return
-    except urllib.error.HTTPError as answer:  # even with an error, a server answers
+    except urllib.error.HTTPError as answer:  # an answer with an error status is an answer, too
         answer.close()
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
