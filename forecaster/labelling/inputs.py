@@ -52,7 +52,7 @@ def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
 
 
 def scaled_by_sequence(values: Floats) -> Floats32:
-    """Standardise each sequence by the sequence's own means and standard deviations, with flags of `scaled`.
+    """Standardise each sequence by its own means and standard deviations; append flags as `scaled` does.
 
     Args:
         values: ``[T, S, C]``, NaN where missing.
@@ -66,7 +66,7 @@ def scaled_by_sequence(values: Floats) -> Floats32:
 
 
 def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
-    """Return the state before the first step of the inputs of scaling "running"; a column is one channel."""
+    """Return the initial state of the inputs for scaling "running"; a column is one channel of one series."""
     return {part.name: part.init(columns) for part in input_components(config, _STEP)}
 
 

@@ -26,7 +26,7 @@ from forecaster.weights import config_of_blob, read, to_blob, version_of, weight
 from schemas.errors import DataError, ModelError
 
 FILE_NAME = "labeller.safetensors"
-# steps whose inputs are computed at a time, which bounds the memory for a long history
+# steps of a long history that one call of `Labeller.step` takes, to bound the memory
 _BLOCK = 512
 
 
@@ -62,7 +62,7 @@ class Task(Settings):
 
 @dataclass(frozen=True)
 class LabelState:
-    """The state of a labeller between two calls of `Labeller.step`; each array has one row per series.
+    """The state of a labeller between two calls of `Labeller.step`.
 
     Attributes:
         next_window: ``[S]`` int64, window index of each series' next step.
@@ -178,7 +178,7 @@ class Labeller:
         return x, parts
 
     def alarm(self, probabilities: Floats32) -> Floats32:
-        """Return the probability of an anomaly: 1 minus the probability of the most frequent class.
+        """Return the probability of an anomaly: 1 minus the probability of the class of ordinary steps.
 
         ``probabilities`` is ``[..., K]``, for K classes.
         """

@@ -74,7 +74,7 @@ class Sequences:
 
 @dataclass(frozen=True)
 class GatheredSequences:
-    """Sequences built from rows, with the part of each that a column names: training, validation or test.
+    """Sequences built from rows, and the part of each if the rows name it: training, validation or test.
 
     Attributes:
         sequences: the sequences.
@@ -161,7 +161,7 @@ def _dense(
     if is_per_step:
         labels[row, column] = codes
     else:
-        # The known labels of a sequence have one code, above the code -1 of a missing label.
+        # The largest code is that of the known labels, which are equal: a missing label has code -1.
         np.maximum.at(labels, column, codes)
     start = np.zeros(len(ids), np.int64)
     if is_per_step:
@@ -192,7 +192,7 @@ def _splits(coded: pl.DataFrame) -> Ints | None:
 
 
 def _most_frequent_s(coded: pl.DataFrame) -> int:
-    """Return the most frequent time between successive rows of a series, in whole seconds, at least 1."""
+    """Return the most frequent time of at least 1 s between successive rows of a series, in whole seconds."""
     apart = coded.select(pl.col("us").diff().over("series_id")).to_series()
     counts = apart.filter(apart >= MICROSECONDS).value_counts(sort=True)
     if counts.is_empty():
@@ -209,25 +209,25 @@ def _sort_key(name: str) -> tuple[int, float, str]:
 
 
 def _labels_found(known: Sequence[str]) -> str:
-    """Return for an error message what labels were found: one or none."""
+    """Describe the labels that were found, only one or none, for an error message."""
     return f"only {known[0]!r}" if known else "no label at all"
 
 
 def split_stratified(labels: Ints, config_shares: tuple[float, float], seed: int) -> Ints:
-    """Assign each sequence to training, validation or test, ``[S]``, with equal shares of every class.
+    """Assign each sequence to training, validation or test; each part gets its share of every class.
 
     Args:
-        labels: ``[S]`` int64; a sequence with label ``UNKNOWN`` has no part.
+        labels: ``[S]`` int64, one per sequence; a sequence with label ``UNKNOWN`` has no part.
         config_shares: shares of validation and test.
         seed: equal seeds give equal parts.
 
     Returns:
-        ``TRAIN``, ``VALIDATION``, ``TEST``, or -1 for no part.
+        ``[S]``: ``TRAIN``, ``VALIDATION``, ``TEST``, or -1 for no part.
     """
     rng, parts = np.random.default_rng(seed), np.full(len(labels), UNKNOWN)
     for label in np.unique(labels[labels != UNKNOWN]):
         own = rng.permutation(np.flatnonzero(labels == label))
-        # Each class has at least one training sequence; a small class lacks test before validation sequences.
+        # Keep at least one training sequence of each class; validation comes before test if a class is small.
         validation = min(round(config_shares[0] * len(own)), len(own) - 1)
         test = min(round(config_shares[1] * len(own)), len(own) - 1 - validation)
         parts[own] = TRAIN

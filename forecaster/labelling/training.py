@@ -128,7 +128,7 @@ def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Int
 
 
 def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
-    """Return the task; its means, deviations and ordinary class are computed from the training part.
+    """Return the task, with means, standard deviations and ordinary class of the training part.
 
     Raises:
         ConfigError: the scaling does not suit the labels.
@@ -174,7 +174,7 @@ class _SequenceBatches:
 
 
 class _SegmentBatches:
-    """Batches of segments: a group of series steps through one segment after another, and keeps its state."""
+    """Batches of segments: a group of series steps through its segments in order, and keeps its state."""
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:
         x, _ = labeller.step_inputs(labeller.initial_state(sequences.start), sequences.values)
@@ -183,14 +183,14 @@ class _SegmentBatches:
             part: torch.from_numpy(np.where(parts == part, sequences.labels, UNKNOWN))
             for part in (TRAIN, VALIDATION)
         }
-        # the end of the training and of the validation steps: later steps need not be computed
+        # One past the last training step, and past the last validation step: later steps are not computed.
         self._stop = {
             part: int(np.flatnonzero((parts == part).any(axis=1)).max()) + 1 for part in self._labels
         }
         self._config = labeller.config
 
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield logits and labels of one segment of a group of series after another, up to the end of a part.
+        """Yield logits and labels segment by segment, for one group of series after another, to a part's end.
 
         Labels of other parts are ``UNKNOWN``; segments without a label of the part are not yielded.
         """

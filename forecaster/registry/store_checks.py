@@ -67,8 +67,8 @@ def check_file(file: Path) -> None:
 def contents_of(file: Path) -> Literal["nothing", "half", "other", "store"]:
     """Return whether an SQLite file holds nothing, an incomplete store, another database, or a store.
 
-    An incomplete store has no experiment yet: MLflow first creates tables, then migrates them one by one, and adds
-    an experiment last.
+    An incomplete store has no experiment yet: MLflow first creates tables, then migrates them one by one, and
+    adds an experiment last.
     """
     if not file.is_file() or not file.stat().st_size:
         return "nothing"

@@ -33,7 +33,7 @@ from forecaster.time.windows import NEVER, Windows, latest_rows
 from forecaster.training.segments import TrainingBatch
 from schemas.errors import DataError
 
-_KEPT_BYTES = 400 * 2**20  # a larger cache of computed batches is emptied before the next batch
+_KEPT_BYTES = 400 * 2**20  # if the batches in the cache are larger, the cache is emptied
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class Fleet:
     _cached: dict[int, TrainingBatch] = field(default_factory=dict)
 
     def with_linear_part(self, ridge: Floats32 | None, prior: float) -> Fleet:
-        """Return this fleet with the ridge coefficients ``ridge`` and the scale ``prior`` of new series."""
+        """Return this fleet with new ridge coefficients and a new scale ``prior``, see `Fleet`."""
         return replace(self, ridge=ridge, prior=prior, _cached={})
 
     def batch(self, number: int) -> TrainingBatch:
-        """Return the batch with a number; compute it if it is not in the cache."""
+        """Return batch ``number``; compute it if it is not in the cache."""
         if number not in self._cached:
             if sum(batch.nbytes for batch in self._cached.values()) > _KEPT_BYTES:
                 self._cached.clear()
@@ -83,7 +83,7 @@ class Fleet:
         return self._cached[number]
 
     def steps(self, length: int) -> int:
-        """Return the number of segments of ``length`` windows in all batches that have a training target."""
+        """Return how many segments of ``length`` windows, over all batches, have a training target."""
         return sum(self.count_training_segments(number, length) for number in range(len(self.batches)))
 
     def count_training_segments(self, number: int, length: int) -> int:

@@ -20,7 +20,7 @@ _EVERY = 4
 
 
 def fit_static_ridge(fleet: Fleet) -> Floats:
-    """Fit ridge regressions that predict a series' mean and logarithm of its scale from its static features.
+    """Fit ridge regressions of a series' mean, and of the logarithm of its scale, on its static features.
 
     The scale is the standard deviation of a series' values. Held-out windows are not used.
 
@@ -44,7 +44,7 @@ def fit_static_ridge(fleet: Fleet) -> Floats:
 
 
 def cold_loss(module: Network, segment: Segment, static: Tensor, levels: Tensor) -> Tensor:
-    """Return the mean pinball loss of forecasts from static and known features alone, in fitted scales."""
+    """Return the mean pinball loss, in predicted scales, of forecasts from static and known features only."""
     assert segment.known is not None
     assert segment.ahead is not None
     level, scale = module.level_and_scale(static)

@@ -16,7 +16,7 @@ from forecaster.training.cold_start import cold_loss
 from forecaster.training.losses import WINDOWS_PER_TARGET, HorizonWeights, divergence_error, pinball_loss
 from forecaster.training.segments import Segment
 
-# The least length of a one-cycle schedule: a very short one would divide by its warm-up of 0 steps.
+# A one-cycle schedule of fewer steps could have a warm-up of 0 steps, by which it would divide.
 _LEAST_SCHEDULE = 10
 
 Epoch = dict[str, float]

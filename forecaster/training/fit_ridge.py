@@ -30,7 +30,7 @@ _SHRINKAGE = (1e-4, 1e-2)
 _SHRINKAGE_OF_OTHERS = 30.0
 _NEAR = 3  # a lag of fewer windows than this counts as near
 # A row is fitted only if its series has at least this many values before the row.
-# In a batch of fewer than 600 windows, a third as many values as the batch has windows suffice.
+# A batch of fewer than 600 windows needs before a row only a third as many values as it has windows.
 _VALUES_BEFORE_USE = 200
 _MOST_ROWS = 400_000  # largest number of fitted rows: a fit to a million would take ten seconds
 # In the second fit, the weight of a row falls as its error in the first fit grows.
@@ -157,7 +157,7 @@ def _joined(chunks: list[tuple[Floats32, Floats32, Floats32]]) -> tuple[Floats32
 
 
 def _penalty(count: int, horizon: int, season: int) -> Floats:
-    """Return the factor of the penalty by regressor (row) and horizon (column)."""
+    """Return the factor of the ridge penalty by regressor (row) and horizon (column)."""
     lags = np.arange(count - 1, 0, -1)[:, None]
     horizons = np.arange(1, horizon + 1)
     is_shrunk_less = (lags < _NEAR) | (lags % season == 0) | ((lags + horizons) % season == 0)

@@ -91,7 +91,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
 def divergence_error(
     fleet: Fleet, batches: range | list[int], length: int, weighing: HorizonWeights, epoch: int
 ) -> DataError:
-    """Return the error for a loss that is not finite; the message names the series with the largest targets.
+    """Return the error for a loss that is not finite; it names the series with the largest mean target.
 
     Args:
         fleet: the series to learn from.

@@ -165,7 +165,7 @@ class TrainingBatch:
     def _forecast_rows(self, windows: range, every: int, rng: np.random.Generator | None) -> range:
         """Return the rows of a segment from which the network forecasts: see ``every`` of `segments`."""
         if rng is not None:
-            # The last window of the batch has no target, so do not begin with it.
+            # The last window of the batch has no target, so do not draw it as the first forecast row.
             followed = max(1, min(windows.stop, len(self) - 1) - windows.start)
             return windows[int(rng.integers(min(every, followed))) :: every]
         newest_target = self.first_target + windows[-1] + self.ahead.shape[2] - 1

@@ -143,7 +143,7 @@ def loss_of(epoch: Epoch) -> float:
 def _fit_best_epoch(
     fleet: Fleet, training: TrainingConfig, start: Forecaster | None, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch], int]:
-    """Train for all epochs; return the network with the weights of the lowest loss, after an epoch or before.
+    """Train for all epochs; return the network with the best weights: those of an epoch, or the first ones.
 
     Returns:
         The network, the history of all epochs, and the number of the best epoch; 0 for the initial weights.
@@ -151,7 +151,7 @@ def _fit_best_epoch(
     module, fleet = first_weights(fleet, training, start)
     weighing = horizon_weights(fleet, training.segment)
     history: list[Epoch] = []
-    # Score the first weights, too: with few series, no epoch may be better than the fitted linear part.
+    # Score the first weights, too: with few series, the fitted linear part is often better than any epoch.
     before_training = validate(module, fleet, training.segment, weighing)
     lowest = before_training.get("validation_loss", float("inf"))
     best_weights, best_epoch = weights_of(module), 0
