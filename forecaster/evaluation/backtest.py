@@ -22,7 +22,7 @@ _BLOCK = 256  # most windows in a block: the forecasts of all windows would not 
 
 @dataclass(frozen=True)
 class Backtest:
-    """The scores of a backtest, the observed windows of each series, and the duration.
+    """The scores of a backtest, the number of observed windows of each series, and the duration.
 
     Attributes:
         comparison: errors and scores of the model and the baselines.

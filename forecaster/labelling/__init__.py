@@ -1,1 +1,1 @@
-"""Label whole sequences (many to one) or every step of a series (many to many) with a recurrent network."""
+"""Label whole sequences, or every step of a series, with a recurrent network."""

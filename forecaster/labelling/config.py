@@ -1,4 +1,4 @@
-"""Settings of the shape and the training of a label network; they are typed and frozen."""
+"""Settings of a label network: its cells and layers, its scaling of values, and its training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Scaling = Literal["train", "series", "running"]
 
 
 class LabelConfig(Settings):
-    """Shape and training of a network that labels sequences or their steps."""
+    """Settings of a network that labels sequences or their steps, and of its training."""
 
     cell: Literal["lstm", "gru", "rnn"] = Field(
         "lstm", description="recurrent cell of the network: lstm, gru or rnn"

@@ -1,4 +1,4 @@
-"""Compute the inputs of a label network, for each kind of scaling.
+"""Compute the inputs of a label network from values of channels, for each kind of scaling.
 
 Letters: T steps, S sequences, C channels, F inputs, N values.
 """
@@ -15,20 +15,20 @@ from forecaster.labelling.config import Scaling
 from forecaster.time.frequency import Frequency
 
 LEVEL_FREE = NetworkConfig(lags=(1, 2, 3, 6, 12, 18, 21, 22, 23, 24), ring=24, linear=False)
-"""Settings of level-free inputs: the inputs of the forecasting network, with lags and calendar."""
-_STEP = Frequency(1)  # inputs for windows of one second have no season
-_CLIP = 10.0  # standardised values are clipped at 10 standard deviations from the mean
-# a channel is constant if its standard deviation is at most 1e-12 of the larger of |mean| and 1
+"""Settings of the inputs for scaling "running": those of the forecasting network, with lags and calendar."""
+_STEP = Frequency(1)  # windows of one second have no season, so the inputs have none
+_CLIP = 10.0  # largest distance of a standardised value from 0
+# a channel counts as constant if its standard deviation is at most 1e-12 · max(abs(mean), 1)
 _TINY = 1e-12
 
 
 def count(scaling: Scaling, channels: int, config: NetworkConfig) -> int:
-    """Return F, the number of inputs per step."""
+    """Return the number of inputs of the label network per step."""
     return channels * (input_count(config) if scaling == "running" else 2)
 
 
 def mean_and_std(values: Floats) -> tuple[Floats, Floats]:
-    """Return mean and standard deviation of each of the C channels, over N values ``[N, C]``.
+    """Return mean and standard deviation of each channel over the values ``[N, C]``: N values, C channels.
 
     They are 0 and 1 if there is no value; the standard deviation of a constant channel is 1.
     """
@@ -41,7 +41,7 @@ def mean_and_std(values: Floats) -> tuple[Floats, Floats]:
 
 
 def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
-    """Standardise values by a mean and a standard deviation, and append flags: 1 where a value exists.
+    """Standardise values by mean and standard deviation; append a flag to each: 1 for a value, 0 if missing.
 
     Returns:
         ``[T, S, 2 C]`` float32: the C values, 0 where missing, then C flags, 1 for a value and 0 for none.
@@ -52,7 +52,7 @@ def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
 
 
 def scaled_by_sequence(values: Floats) -> Floats32:
-    """Standardise each sequence by its own mean and standard deviation; return what `scaled` returns.
+    """Standardise each sequence by its own means and standard deviations; append flags as `scaled` does.
 
     Args:
         values: ``[T, S, C]``, NaN where missing.
@@ -66,14 +66,14 @@ def scaled_by_sequence(values: Floats) -> Floats32:
 
 
 def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
-    """Return the state of level-free inputs before the first step; each series has a column per channel."""
+    """Return the initial state of the inputs for scaling "running"; a column is one channel of one series."""
     return {part.name: part.init(columns) for part in input_components(config, _STEP)}
 
 
 def level_free(
     parts: dict[str, Arrays], values: Floats, start: Ints, freq_s: int, config: NetworkConfig
 ) -> tuple[dict[str, Arrays], Floats32]:
-    """Return the state after the steps of ``values``, and the level-free inputs of these steps.
+    """Return the state after the steps of ``values``, and the inputs of these steps for scaling "running".
 
     The inputs are ``[T, S, F]``. The given state must not be used again, as it may share memory with the
     returned one.

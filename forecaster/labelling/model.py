@@ -1,4 +1,4 @@
-"""A labeller: a trained label network with its settings and its version.
+"""A labeller: a trained network that labels sequences or steps, with its settings and its version.
 
 Letters: T steps, S sequences, C channels, F inputs, L layers, H hidden width, K classes.
 """
@@ -26,12 +26,12 @@ from forecaster.weights import config_of_blob, read, to_blob, version_of, weight
 from schemas.errors import DataError, ModelError
 
 FILE_NAME = "labeller.safetensors"
-# inputs are computed for at most 512 steps at a time, to bound the memory for a long history
+# steps of a long history that one call of `Labeller.step` takes, to bound the memory
 _BLOCK = 512
 
 
 class Task(Settings):
-    """The task of a labeller: the values that it reads, and the labels that it gives.
+    """The task of a labeller: the channels that it reads, how it scales them, and the labels that it assigns.
 
     Attributes:
         of: ``sequence`` if each sequence has one label, ``step`` if each step has one.
@@ -43,7 +43,8 @@ class Task(Settings):
         background: position of the class of ordinary steps, the most frequent class. Steps of other classes
             are anomalous.
         threshold: a step whose probability of being anomalous is above it raises an alarm. It is chosen on
-            the validation rows so that a series has at most one false alarm a week there. 1 for sequences.
+            the validation rows so that series have at most one false alarm a week there, on average. 1 for
+            sequences.
         level_free: settings of the inputs for the scaling ``running``.
     """
 
@@ -61,12 +62,12 @@ class Task(Settings):
 
 @dataclass(frozen=True)
 class LabelState:
-    """The state of a labeller between two calls of `Labeller.step`; series is the first axis of each array.
+    """The state of a labeller between two calls of `Labeller.step`.
 
     Attributes:
         next_window: ``[S]`` int64, window index of each series' next step.
         parts: under ``network``, ``hidden`` (and ``cell``) ``[S, L, H]`` float32; with the scaling
-            ``running`` also the components of the inputs, one row per series and channel.
+            ``running`` also the components of the inputs, with one row per series and channel.
     """
 
     next_window: Ints
@@ -75,7 +76,7 @@ class LabelState:
 
 @dataclass(frozen=True)
 class Labeller:
-    """A trained label network with its settings.
+    """A trained label network with its settings, its task and its version.
 
     Attributes:
         config: settings of shape and training.
@@ -95,7 +96,7 @@ class Labeller:
         object.__setattr__(self, "version", version)
 
     def probabilities(self, sequences: Sequences) -> Floats32:
-        """Return the probability of each class, for each sequence or, if steps have labels, for each step.
+        """Return the probability of each class for each sequence, or for each step if the task labels steps.
 
         The result is ``[S, K]`` for sequences, and ``[T, S, K]`` for steps.
 
@@ -124,7 +125,7 @@ class Labeller:
         return probabilities
 
     def sequence_inputs(self, values: Floats) -> Floats32:
-        """Return the network's inputs for the values of sequences, with the scaling ``train`` or ``series``.
+        """Return the network's inputs for values of sequences, if the scaling is ``train`` or ``series``.
 
         ``values`` is ``[T, S, C]``, and the inputs are ``[T, S, F]``.
         """
@@ -133,7 +134,7 @@ class Labeller:
         return inputs.scaled(values, np.array(self.task.mean), np.array(self.task.std))
 
     def initial_state(self, start: Ints) -> LabelState:
-        """Return the state of series before their first step.
+        """Return the state of the labeller before the first step of its series.
 
         Args:
             start: ``[S]`` index of each series' first window.
@@ -145,7 +146,7 @@ class Labeller:
         return LabelState(start.copy(), parts)
 
     def step(self, state: LabelState, values: Floats) -> tuple[LabelState, Floats32]:
-        """Step all series through T windows; return the new state, and the class probabilities.
+        """Step all series through the windows of ``values``; return the new state and class probabilities.
 
         ``values`` is ``[T, S, C]``, and the probabilities are ``[T, S, K]``.
 
@@ -164,9 +165,9 @@ class Labeller:
         return replace(state, next_window=state.next_window + len(values), parts=parts), probabilities
 
     def step_inputs(self, state: LabelState, values: Floats) -> tuple[Floats32, dict[str, Arrays]]:
-        """Return the network's inputs for the next steps, and the state of the inputs after them.
+        """Return the network's inputs for the next steps, and the state of the input components after them.
 
-        The inputs are ``[T, S, F]``.
+        The inputs are ``[T, S, F]``. The state is empty unless the scaling is ``running``.
         """
         if self.task.scaling != "running":
             return self.sequence_inputs(values), {}
@@ -177,19 +178,19 @@ class Labeller:
         return x, parts
 
     def alarm(self, probabilities: Floats32) -> Floats32:
-        """Return the probability of an anomaly: 1 less the probability of the ordinary class.
+        """Return the probability of an anomaly: 1 minus the probability of the class of ordinary steps.
 
         ``probabilities`` is ``[..., K]``, for K classes.
         """
         return np.asarray(1.0 - probabilities[..., self.task.background], np.float32)
 
     def to_bytes(self) -> bytes:
-        """Return weights and settings in safetensors format."""
+        """Return weights, settings and task in safetensors format."""
         return to_blob(self._config_json(), self.network)
 
     @staticmethod
     def from_bytes(data: bytes) -> Labeller:
-        """Return the labeller that `to_bytes` wrote.
+        """Return the labeller whose `to_bytes` returned ``data``.
 
         Raises:
             ModelError: ``data`` is not a labeller.
@@ -205,9 +206,10 @@ class Labeller:
         return Labeller(config, task, network)
 
     def save(self, folder: Path) -> Path:
-        """Write ``labeller.safetensors`` into ``folder``, which is created if necessary; return its path.
+        """Write the labeller to ``labeller.safetensors`` in ``folder``; return the path of the file.
 
-        The file is the earlier one or the new one at every moment, also after a loss of power.
+        The folder is created if it is missing. The file is the earlier one or the new one at every moment,
+        also after a loss of power.
 
         Raises:
             OSError: the file cannot be written.
@@ -231,13 +233,13 @@ class Labeller:
 
 
 def untrained(config: LabelConfig, task: Task) -> LabelNetwork:
-    """Return a network of the task's shape with random weights."""
+    """Return a network with random weights, whose inputs and classes fit the task."""
     width = inputs.count(task.scaling, len(task.channels), task.level_free)
     return LabelNetwork(config, width, len(task.classes))
 
 
 def _as_arrays(carried: Carried) -> Arrays:
-    """Return the state of the layers by name, as arrays with the series as the first axis.
+    """Return the hidden state, and for an LSTM the cell state, as arrays with one row per series.
 
     ``[L, S, H]`` becomes ``[S, L, H]``.
     """

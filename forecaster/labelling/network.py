@@ -1,4 +1,4 @@
-"""The recurrent network with a head of classes, applied at every step or to the whole sequence.
+"""The recurrent network that scores classes, for every step or for a whole sequence.
 
 Letters: T steps, S sequences, F inputs, L layers, H hidden width, K classes.
 """
@@ -19,7 +19,7 @@ Carried = tuple[Tensor, ...]
 
 
 class LabelNetwork(nn.Module):
-    """Stacked recurrent cells, and a linear head over the classes."""
+    """Recurrent layers, and a linear head with one logit for each class."""
 
     def __init__(self, config: LabelConfig, inputs: int, classes: int) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class LabelNetwork(nn.Module):
         self.head = nn.Linear(config.hidden, classes)
 
     def initial(self, series: int) -> Carried:
-        """Return the state before the first step: zeros."""
+        """Return the state of the layers before the first step: zeros."""
         parts = 2 if self.config.cell == "lstm" else 1
         return tuple(torch.zeros(self.config.layers, series, self.config.hidden) for _ in range(parts))
 
     def per_step(self, x: Tensor, carried: Carried) -> tuple[Tensor, Carried]:
-        """Return the logits of the classes at every step of the inputs, and the state after them.
+        """Return the logits of the classes at every step of the inputs, and the layers' state after these.
 
         The inputs are ``[T, S, F]``, and the logits ``[T, S, K]``.
 
@@ -46,7 +46,7 @@ class LabelNetwork(nn.Module):
         return self.head(self.dropout(out)), after if isinstance(after, tuple) else (after,)
 
     def per_sequence(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return the logits of the classes for each sequence, from its inputs up to its length.
+        """Return the logits of the classes for each sequence, from the inputs at the sequence's own steps.
 
         The logits are ``[S, K]``.
 
@@ -57,7 +57,7 @@ class LabelNetwork(nn.Module):
         packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
         hidden, _ = pad_packed_sequence(self.recurrent(packed)[0])
         if self.config.pooling == "mean":
-            # Hidden states are 0 in the padding, so their sum is over real steps only.
+            # Hidden states are 0 in the padding after a sequence, so the padding adds nothing to the sum.
             pooled = hidden.sum(dim=0) / lengths[:, None]
         else:
             pooled = hidden[lengths - 1, torch.arange(len(lengths))]
@@ -66,7 +66,7 @@ class LabelNetwork(nn.Module):
 
 
 def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor:
-    """Return the weight of each class in the loss, ``[K]``; the mean weight over all labels is 1.
+    """Return the weight of each class in the loss, ``[K]``, such that the known labels weigh 1 on average.
 
     Args:
         labels: any shape, int64; ``UNKNOWN`` is ignored.
@@ -81,7 +81,7 @@ def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor:
 
 
 def label_loss(logits: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weighted cross entropy summed over the labels, and the sum of the labels' weights.
+    """Return the weighted cross entropy summed over the known labels, and the sum of these labels' weights.
 
     Args:
         logits: ``[..., K]``.

@@ -1,4 +1,4 @@
-"""Figures of labels: confusion matrix, precision and recall, anomalies found, and loss.
+"""Figures about labels: confusion matrix, precision and recall, share of anomalies found, and loss.
 
 They are drawn like the figures of `forecaster.reports.plots`, through Matplotlib's object interface.
 """
@@ -16,7 +16,7 @@ from forecaster.reports.plot_style import FONT, INK, MUTED, PALETTE, PAPER, draw
 from forecaster.reports.plot_text import plain
 
 _BLUES = LinearSegmentedColormap.from_list("blues", [PAPER, PALETTE[0]])
-# with more than 16 classes, cells show no counts, because they would be too small to read
+# for more classes, the cells of the confusion matrix are too small for counts
 _MOST_CLASSES_WITH_COUNTS = 16
 
 
@@ -28,7 +28,7 @@ def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
-    """Draw the confusion matrix: counts as text, shares of the true class as colours.
+    """Draw the confusion matrix: each cell shows its count, and its share of the true class as a colour.
 
     Args:
         counts: ``[K, K]`` int64, one row per true class, one column per predicted class.
@@ -64,7 +64,7 @@ def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
 def precision_recall_figure(
     recall: Floats, precision: Floats, average_precision: float, base_rate: float
 ) -> Figure:
-    """Draw the precision of alarms against the share of anomalous steps that they find.
+    """Draw the precision of alarms against their recall, the share of anomalous steps that raise an alarm.
 
     Args:
         recall: ``[M]``, at each threshold.
@@ -94,7 +94,7 @@ def precision_recall_figure(
 
 
 def found_figure(kinds: Sequence[str], found: Sequence[int], of: Sequence[int]) -> Figure:
-    """Draw how many anomalies of each kind the alarms found, at one false alarm per series and week.
+    """Draw what share of the anomalies of each kind was found, at one false alarm per series and week.
 
     Args:
         kinds: names of the kinds.

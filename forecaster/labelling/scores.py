@@ -1,4 +1,4 @@
-"""Accuracy of labels: scores of classes and of alarms.
+"""Scores of a labeller: of the classes that it predicts, and of its alarms.
 
 Letters: K classes, N scored sequences or steps; T steps, S series, M thresholds, E anomalies.
 """
@@ -17,7 +17,7 @@ _TINY = 1e-12
 
 
 def confusion(labels: Ints, chosen: Ints, classes: int) -> Ints:
-    """Return the counts of labels, ``[K, K]``: one row per true class, one column per predicted class."""
+    """Return how often each true class (row) was predicted as each class (column): ``[K, K]``, K classes."""
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, chosen), 1)
     return counts
@@ -42,7 +42,7 @@ def class_scores(labels: Ints, probabilities: Floats32) -> dict[str, float]:
 
 
 class Curve(NamedTuple):
-    """The precision and the recall at each of M falling thresholds, ``[M]`` each.
+    """The precision and the recall of alarms at each of M falling thresholds, ``[M]`` each.
 
     A step whose score is at or above the threshold raises an alarm.
     """
@@ -53,19 +53,19 @@ class Curve(NamedTuple):
 
 
 def precision_recall(anomalous: Bools, score: Floats32) -> Curve:
-    """Return precision and recall at every threshold of the score; empty if no step is anomalous."""
+    """Return precision and recall with each score as a threshold; empty if no step is anomalous."""
     if not anomalous.any():
         return Curve(np.empty(0), np.empty(0), np.empty(0))
     order = np.argsort(-score, kind="stable")
     hits = np.cumsum(anomalous[order])
-    # Steps with equal scores have one threshold: keep the last of them.
+    # Steps with equal scores share a threshold, so count hits up to the last of these steps.
     last = np.flatnonzero(np.diff(score[order], append=-np.inf))
     found = hits[last]
     return Curve(score[order][last].astype(float), found / (last + 1), found / hits[-1])
 
 
 def average_precision(curve: Curve) -> float:
-    """Return the mean precision, weighted by the recall that each threshold adds; NaN without a curve."""
+    """Return the mean precision over the thresholds, weighted by the recall that each adds; NaN if empty."""
     if not len(curve.recall):
         return float("nan")
     return float(np.sum(np.diff(curve.recall, prepend=0.0) * curve.precision))
@@ -80,9 +80,10 @@ def best_f1_threshold(curve: Curve) -> float:
 
 
 def weekly_threshold(ordinary: Floats32, freq_s: int) -> float:
-    """Return the lowest threshold with at most one false alarm a week in the mean over the series.
+    """Return the lowest score that, as a threshold, gives at most one false alarm per week of ordinary steps.
 
-    No alarm is allowed if the steps last less than a week. The threshold is 0.5 if there are no scores.
+    The steps of all series are counted together. If they last less than a week, no alarm is allowed. The
+    threshold is 0.5 if there are no scores.
 
     Args:
         ordinary: ``[N]`` scores of ordinary steps; each score above the threshold is a false alarm.
@@ -95,7 +96,7 @@ def weekly_threshold(ordinary: Floats32, freq_s: int) -> float:
 
 
 def alarm_scores(anomalous: Bools, score: Floats32, f1_threshold: float) -> dict[str, float]:
-    """Return ``precision``, ``recall`` and ``f1`` at a threshold, and ``average_precision``.
+    """Return ``precision``, ``recall`` and ``f1`` of alarms at ``f1_threshold``, and ``average_precision``.
 
     Steps are counted; a step whose score is at or above the threshold raises an alarm.
     """
@@ -112,11 +113,11 @@ def alarm_scores(anomalous: Bools, score: Floats32, f1_threshold: float) -> dict
 
 
 class Events(NamedTuple):
-    """E anomalies: each consists of consecutive steps of one series with the same label.
+    """Anomalies, of which each consists of consecutive steps of one series with one anomalous label.
 
     Attributes:
-        label: the label of each anomaly.
-        found: True if any of its steps raised an alarm.
+        label: ``[E]``, the label of each anomaly.
+        found: ``[E]``, True if any step of the anomaly raised an alarm.
     """
 
     label: Ints
@@ -124,7 +125,7 @@ class Events(NamedTuple):
 
 
 def events(labels: Ints, raised: Bools, background: int) -> Events:
-    """Return the anomalies in the labels of the steps, and which of them were found, see `Events`.
+    """Return the anomalies in the labels of steps, and for each whether one of its steps raised an alarm.
 
     ``labels`` and ``raised`` are ``[T, S]``. A step without a label ends an anomaly, and is not part of one.
     """

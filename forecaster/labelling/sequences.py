@@ -1,4 +1,4 @@
-"""Labelled sequences as dense arrays, and their split into training, validation and test.
+"""Labelled sequences as dense arrays, and the split of sequences or steps into training, validation and test.
 
 Letters: T steps, S sequences, C channels.
 """
@@ -26,7 +26,7 @@ _LARGEST_BYTES = 8 << 30
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences with the same channels and different lengths; row 0 of the arrays is the first step of each.
+    """Sequences with the same channels, padded to one length; row 0 holds the first step of each sequence.
 
     Attributes:
         series_ids: one per sequence.
@@ -51,7 +51,7 @@ class Sequences:
 
     @property
     def is_per_step(self) -> bool:
-        """Whether there is one label per step."""
+        """Whether each step has its own label, instead of one label per sequence."""
         return self.labels.ndim == 2
 
     def step_mask(self) -> Bools:
@@ -59,7 +59,7 @@ class Sequences:
         return np.arange(len(self.values))[:, None] < self.lengths
 
     def take(self, index: Ints) -> Sequences:
-        """Return the sequences at ``index``, in that order."""
+        """Return the sequences at the positions ``index``, in the order of ``index``."""
         return replace(
             self,
             series_ids=tuple(self.series_ids[i] for i in index),
@@ -74,7 +74,7 @@ class Sequences:
 
 @dataclass(frozen=True)
 class GatheredSequences:
-    """Sequences built from rows, and the part (training, validation or test) that the rows assign to each.
+    """Sequences built from rows, and the part of each if the rows name it: training, validation or test.
 
     Attributes:
         sequences: the sequences.
@@ -90,7 +90,7 @@ class GatheredSequences:
 def build_sequences(
     rows: pl.DataFrame, channels: Sequence[str], freq_s: int | None = None
 ) -> GatheredSequences:
-    """Build a sequence from the rows of each series.
+    """Build one sequence from the rows of each series, with a label for the sequence or for each step.
 
     If no series has two different labels, labels are per sequence, and the steps are the rows in time order.
     Otherwise labels are per step, and the steps are windows of ``freq_s`` seconds; a window without a row is
@@ -137,13 +137,13 @@ def _dense(
     is_per_step: bool,
     step_s: int,
 ) -> Sequences:
-    """Convert rows, which are sorted by series with one row per step, to dense arrays.
+    """Convert rows to dense arrays; the rows are sorted by series, and no step has two rows.
 
     Raises:
         DataError: the arrays would be too large.
     """
     ids = unique["series_id"].unique(maintain_order=True)
-    # The rows are sorted by series, so `rle_id` numbers the series: it counts changes of the id.
+    # The rows are sorted by series, so `rle_id`, which counts changes of the id, numbers the series.
     column = unique["series_id"].rle_id().cast(pl.Int64).to_numpy()
     lengths = np.zeros(len(ids), np.int64)
     np.maximum.at(lengths, column, row + 1)
@@ -161,7 +161,7 @@ def _dense(
     if is_per_step:
         labels[row, column] = codes
     else:
-        # Take the largest code: the known labels of a sequence are equal, and a missing label has code -1.
+        # The largest code is that of the known labels, which are equal: a missing label has code -1.
         np.maximum.at(labels, column, codes)
     start = np.zeros(len(ids), np.int64)
     if is_per_step:
@@ -170,7 +170,7 @@ def _dense(
 
 
 def _splits(coded: pl.DataFrame) -> Ints | None:
-    """Return the part of each series, from the column ``split``, as codes ``[S]``; None if it is empty.
+    """Return the part of each series in the column ``split``, as codes ``[S]``; None if the column is empty.
 
     Raises:
         DataError: a series has two parts, or only some series have one.
@@ -192,7 +192,7 @@ def _splits(coded: pl.DataFrame) -> Ints | None:
 
 
 def _most_frequent_s(coded: pl.DataFrame) -> int:
-    """Return the most frequent time of 1 s or more between successive rows of a series, in whole seconds."""
+    """Return the most frequent time of at least 1 s between successive rows of a series, in whole seconds."""
     apart = coded.select(pl.col("us").diff().over("series_id")).to_series()
     counts = apart.filter(apart >= MICROSECONDS).value_counts(sort=True)
     if counts.is_empty():
@@ -201,7 +201,7 @@ def _most_frequent_s(coded: pl.DataFrame) -> int:
 
 
 def _sort_key(name: str) -> tuple[int, float, str]:
-    """Return a sort key that puts numbers first, by size, and then words, by alphabet."""
+    """Return a key that sorts labels: numbers first, by size, then words, by alphabet."""
     try:
         return 0, float(name), name
     except ValueError:
@@ -209,25 +209,25 @@ def _sort_key(name: str) -> tuple[int, float, str]:
 
 
 def _labels_found(known: Sequence[str]) -> str:
-    """Return words for an error message: the only label that was found, or that there is none."""
+    """Describe the labels that were found, only one or none, for an error message."""
     return f"only {known[0]!r}" if known else "no label at all"
 
 
 def split_stratified(labels: Ints, config_shares: tuple[float, float], seed: int) -> Ints:
-    """Return the part of each sequence, ``[S]``; every part has about the same share of each class.
+    """Assign each sequence to training, validation or test; each part gets its share of every class.
 
     Args:
-        labels: ``[S]`` int64; a sequence with label ``UNKNOWN`` has no part.
+        labels: ``[S]`` int64, one per sequence; a sequence with label ``UNKNOWN`` has no part.
         config_shares: shares of validation and test.
         seed: equal seeds give equal parts.
 
     Returns:
-        ``TRAIN``, ``VALIDATION``, ``TEST``, or -1 for no part.
+        ``[S]``: ``TRAIN``, ``VALIDATION``, ``TEST``, or -1 for no part.
     """
     rng, parts = np.random.default_rng(seed), np.full(len(labels), UNKNOWN)
     for label in np.unique(labels[labels != UNKNOWN]):
         own = rng.permutation(np.flatnonzero(labels == label))
-        # Leave each class at least one training sequence, and fill validation before test for a small class.
+        # Keep at least one training sequence of each class; validation comes before test if a class is small.
         validation = min(round(config_shares[0] * len(own)), len(own) - 1)
         test = min(round(config_shares[1] * len(own)), len(own) - 1 - validation)
         parts[own] = TRAIN
@@ -237,7 +237,7 @@ def split_stratified(labels: Ints, config_shares: tuple[float, float], seed: int
 
 
 def split_by_time(sequences: Sequences, shares: tuple[float, float]) -> NDArray[np.int64]:
-    """Return the part of each step, ``[T, S]``: training, then validation, then test; -1 after the end."""
+    """Assign each step to training, then validation, then test by time, ``[T, S]``; -1 in the padding."""
     window = sequences.start + np.arange(len(sequences.values))[:, None]
     is_step = sequences.step_mask()
     first, stop = int(window[is_step].min()), int(window[is_step].max()) + 1

@@ -1,4 +1,4 @@
-"""Train a labeller: on whole sequences, or on steps by truncated back-propagation that keeps the state.
+"""Train a labeller on whole sequences, or on steps in segments, between which the state is carried over.
 
 Letters: T steps, S sequences, F inputs, K classes.
 """
@@ -36,7 +36,7 @@ _CLIP_NORM = 1.0
 
 @dataclass(frozen=True)
 class TrainedLabeller:
-    """The result of training a labeller.
+    """The result of training: a labeller, its losses by epoch, and what each sequence or step was used for.
 
     Attributes:
         labeller: the weights of the epoch with the lowest validation loss.
@@ -55,7 +55,7 @@ def train_labeller(
     split: Ints | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> TrainedLabeller:
-    """Fit a network that labels sequences, or their steps if labels are per step.
+    """Train a network that labels sequences, or steps if each step has its own label.
 
     Sequences are split within each class, steps by time. Weights and scaling are learned from the training
     part only, so never from later steps or from a held-out sequence. The same seed, machine and number of
@@ -88,8 +88,8 @@ def train_labeller(
             "sequences, or a longer history"
         )
     task = _task(sequences, config, parts)
-    # torch draws the dropout between recurrent layers from the random generator of the process only.
-    # Seed the generator of the process here, and restore its state afterwards.
+    # The dropout between recurrent layers can use only the random generator of the process.
+    # So seed the generator of the process here, and restore its state afterwards.
     with compute_threads(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = untrained(config, task)
@@ -108,7 +108,7 @@ def train_labeller(
 
 
 def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Ints:
-    """Return whether each sequence ``[S]``, or step ``[T, S]``, is for training, validation or test.
+    """Return the part of each sequence ``[S]``, or step ``[T, S]``: training, validation, test or none.
 
     The values are the same as in `TrainedLabeller.parts`.
     """
@@ -128,7 +128,7 @@ def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Int
 
 
 def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
-    """Return the task, with the scaling and the ordinary class learned from the training part.
+    """Return the task, with means, standard deviations and ordinary class of the training part.
 
     Raises:
         ConfigError: the scaling does not suit the labels.
@@ -155,7 +155,7 @@ def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
 
 
 class _SequenceBatches:
-    """Batches of whole sequences, shuffled and not sorted by length."""
+    """Batches of whole sequences of any length, in random order."""
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:
         self._x = torch.from_numpy(labeller.sequence_inputs(sequences.values))
@@ -165,7 +165,7 @@ class _SequenceBatches:
         self._batch = labeller.config.batch
 
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield logits and labels of all sequences of a part, in batches drawn in random order."""
+        """Yield logits and labels of all sequences of a part, batch by batch, in random order."""
         index = self._index[part]
         for chosen in torch.split(index[torch.randperm(len(index))], self._batch):
             lengths = self._lengths[chosen]
@@ -174,7 +174,7 @@ class _SequenceBatches:
 
 
 class _SegmentBatches:
-    """Batches of segments: a few series at a time step through their segments and keep their state."""
+    """Batches of segments: a group of series steps through its segments in order, and keeps its state."""
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:
         x, _ = labeller.step_inputs(labeller.initial_state(sequences.start), sequences.values)
@@ -183,14 +183,14 @@ class _SegmentBatches:
             part: torch.from_numpy(np.where(parts == part, sequences.labels, UNKNOWN))
             for part in (TRAIN, VALIDATION)
         }
-        # Stepping stops after the last step of a part, because later steps are not needed.
+        # One past the last training step, and past the last validation step: later steps are not computed.
         self._stop = {
             part: int(np.flatnonzero((parts == part).any(axis=1)).max()) + 1 for part in self._labels
         }
         self._config = labeller.config
 
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield logits and labels up to the end of a part, one segment of a few series at a time.
+        """Yield logits and labels segment by segment, for one group of series after another, to a part's end.
 
         Labels of other parts are ``UNKNOWN``; segments without a label of the part are not yielded.
         """
@@ -259,7 +259,7 @@ def _fit(
 
 @torch.no_grad()
 def _validate(network: LabelNetwork, data: _SequenceBatches | _SegmentBatches, weight: Tensor) -> float:
-    """Return the loss on the validation part."""
+    """Return the mean loss on the validation part, weighted by class; infinity if it has no label."""
     network.eval()
     total, count = 0.0, 0.0
     for logits, labels in data.batches(network, VALIDATION):
@@ -274,7 +274,7 @@ def _weights(network: LabelNetwork) -> dict[str, Tensor]:
 
 
 def _with_threshold(labeller: Labeller, sequences: Sequences, parts: Ints) -> Labeller:
-    """Return the labeller with the alarm threshold chosen on the validation part."""
+    """Return the labeller with the alarm threshold that suits the validation part, see `weekly_threshold`."""
     score: Floats32 = labeller.alarm(labeller.probabilities(sequences))
     ordinary = (parts == VALIDATION) & (sequences.labels == labeller.task.background)
     threshold = weekly_threshold(score[ordinary], sequences.freq_s)

@@ -1,4 +1,4 @@
-"""Aliases of registered models: find, move and roll back the version that an alias points to.
+"""Aliases of registered models: find the version that an alias points to, move the alias, and undo a move.
 
 The moves of an alias are recorded as tags of the registered model, one JSON object in each tag. An alias has
 at most `MOST_MOVES` tags; a new move replaces the oldest one.
@@ -23,7 +23,7 @@ from schemas.errors import ModelError
 from schemas.masking import masked
 
 MOST_MOVES = 20
-_WHY_CHARACTERS = 1000  # longest reason of a move: a move must fit into a tag of 5,000 bytes
+_WHY_CHARACTERS = 1000  # length of the reason of a move, which is stored in one tag of at most 5,000 bytes
 _TRAINED_UNTIL, _PARENT = "statecast.trained_until", "statecast.parent"
 _DECISION = "**Decision of "
 
@@ -52,7 +52,7 @@ class Move:
 
 
 def training_tags(until: datetime, parent: Version | None = None) -> dict[str, str]:
-    """Return tags for `Run.log_model`: the end of the training data, and the version the training began from.
+    """Return a version's tags: the end of its training data, and the version from which training continued.
 
     Args:
         until: end of the last window that the weights have learned from.
@@ -63,7 +63,7 @@ def training_tags(until: datetime, parent: Version | None = None) -> dict[str, s
 
 
 def previous_version(moves: Sequence[Move], current: int) -> int | None:
-    """Return the version that an alias pointed to before ``current``; None if no recorded move names it.
+    """Return the version that an alias pointed to before ``current``; None if no move records it.
 
     A rollback undoes the last move, so two rollbacks in a row undo two moves.
     """
@@ -75,9 +75,9 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             versions.append(move.after)
         elif move.after in versions:
             del versions[_last_position(versions, move.after) + 1 :]
-        else:  # the first move to this version is no longer recorded: begin the list with this version
+        else:  # the first move to this version is no longer recorded: what preceded it is unknown
             versions = [move.after]
-    if current not in versions:  # the last move was not recorded: add the current version
+    if current not in versions:  # the move to ``current`` was not recorded: append this version
         versions.append(current)
     place = _last_position(versions, current)
     return versions[place - 1] if place else None
@@ -89,7 +89,7 @@ def _last_position(versions: Sequence[int], version: int) -> int:
 
 
 class Aliases:
-    """Reads and moves the aliases of registered models, and records decisions about versions.
+    """Reads and moves aliases of registered models, and describes versions with the gate's decisions.
 
     Every method raises ModelError with one line if the store reports an error.
     """
@@ -98,7 +98,7 @@ class Aliases:
         self._connection = connection
 
     def find(self, ref: str) -> Version:
-        """Return the version that ``ref`` names (``NAME``, ``NAME@ALIAS`` or ``NAME/3``).
+        """Return the version that ``ref`` names: ``NAME@ALIAS``, ``NAME/3``, or ``NAME`` for the champion.
 
         Raises:
             ModelError: the version does not exist, or ``ref`` does not name a registered model.
@@ -196,7 +196,7 @@ class Aliases:
         return self.move(self.find(f"{name}/{number}"), alias, reason, is_rollback=True)
 
     def write_decision(self, version: Version, text: str) -> None:
-        """Write a decision into the description of a version; it replaces an earlier decision.
+        """Write a decision of the gate into the description of a version, in place of an earlier decision.
 
         Args:
             version: the version.

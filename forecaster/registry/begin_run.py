@@ -53,7 +53,7 @@ def begin_run(
     if parent is None:
         with connection.errors():
             client, experiment_id = connection.client(), connection.experiment_id()
-            with suppress(*REFUSALS):  # a failure to mark old runs must not stop a training
+            with suppress(*REFUSALS):  # an error in marking earlier runs as killed must not stop a training
                 mark_killed_runs(client, experiment_id)
             if run_id:
                 entity = _reopened(connection, run_id, name, header["tags"])
@@ -64,7 +64,7 @@ def begin_run(
 
 
 def reopen_run(connection: Connection, unsent: Path, run_id: str) -> Run:
-    """Return a run that has ended, for later results about its model.
+    """Return a run that has ended, so that later results about its model can be logged to it.
 
     Raises:
         ModelError: the run does not exist, or the store cannot be reached.
@@ -83,7 +83,7 @@ def reopen_run(connection: Connection, unsent: Path, run_id: str) -> Run:
 
 
 def _reopened(connection: Connection, run_id: str, name: str, tags: Mapping[str, str]) -> RunEntity:
-    """Set the run that `mlflow run` created to running, name it, add missing tags, and return it."""
+    """Set the status of the run ``run_id`` to running, name it, add missing tags, and return it."""
     client, entity = connection.client(), find_run(connection, run_id)
     client.update_run(run_id, RunStatus.to_string(RunStatus.RUNNING), name)
     for key, value in tags.items():
@@ -95,7 +95,7 @@ def _reopened(connection: Connection, run_id: str, name: str, tags: Mapping[str,
 @contextmanager
 def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     """Log the use of processor, memory, disk and network to a run during the ``with`` block."""
-    if not run.run_id:  # a run has no id while its store cannot be reached: do not monitor it
+    if not run.run_id:  # the run is not in MLflow yet: do not monitor it
         yield
         return
     monitor = SystemMetricsMonitor(run.run_id, tracking_uri=tracking_uri)
@@ -103,5 +103,5 @@ def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not run.is_away:  # `monitor.finish` would wait for a store that cannot be reached
+        if not run.is_away:  # while the store cannot be reached, `monitor.finish` would wait for it
             monitor.finish()

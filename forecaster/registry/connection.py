@@ -55,16 +55,16 @@ class Connection:
 
     @property
     def is_away(self) -> bool:
-        """Whether the store counts as unreachable: from `mark_away` until `mark_present`."""
+        """Whether the store counts as unreachable: from a call of `mark_away` until one of `mark_present`."""
         return self._wait_s > 0
 
     @property
     def may_retry(self) -> bool:
-        """Whether the waiting time after the last failed request has passed, so that a retry may begin."""
+        """Whether a request may be sent: none has failed, or the wait after the last failure has passed."""
         return monotonic() >= self._retry_s
 
     def mark_away(self) -> None:
-        """Put off the next request: by 30 s at first, by twice as long after each failure, up to 10 min.
+        """Put off the next request: by 30 s at first, twice as long after each further failure, up to 10 min.
 
         Without this, a store that accepts connections but does not answer would delay every entry by seconds.
         """
@@ -72,7 +72,7 @@ class Connection:
         self._retry_s = monotonic() + self._wait_s
 
     def mark_present(self) -> None:
-        """Record that the store answers, so that unsent entries are sent to it without a wait."""
+        """Record that the store answers, so that the entries of outboxes are sent to it without a wait."""
         self._retry_s, self._wait_s = 0.0, 0.0
 
     def client(self) -> mlflow.MlflowClient:
@@ -94,7 +94,7 @@ class Connection:
         return store_errors(self.runs.uri)
 
     def experiment_id(self) -> str:
-        """Return the id of the experiment of new runs; an experiment given by name is created if missing.
+        """Return the id of the experiment of new runs; create the experiment if its name is new.
 
         Raises:
             ModelError: no experiment has the given id, or it was deleted.
@@ -105,8 +105,8 @@ class Connection:
         known = client.get_experiment_by_name(self.experiment)
         if known is None:
             place = self._artifact_place()
-            # The tag ``experimentKind`` makes MLflow open its page for training runs, not language models.
-            with ignore_existing():  # ignore the error if another process creates it first
+            # This tag makes MLflow open its page for training runs, not its page for language models.
+            with ignore_existing():  # another process may have created the experiment
                 client.create_experiment(
                     self.experiment,
                     place,
@@ -128,7 +128,7 @@ class Connection:
         return str(experiment.experiment_id)
 
     def _artifact_place(self) -> str | None:
-        """Return the address for the files of a new experiment; None if the server decides.
+        """Return the address for the files of a new experiment; None if the MLflow server chooses it.
 
         Raises:
             ModelError: the store is a database without a server, and no setting names a place.
@@ -146,7 +146,7 @@ class Connection:
         )
 
     def existing_experiment_id(self) -> str | None:
-        """Return the id of the experiment of new runs; None if no run has created it yet.
+        """Return the id of the experiment of new runs; None if its name does not exist yet.
 
         Raises:
             ModelError: the store does not exist, no experiment has the given id, or the experiment was
@@ -159,7 +159,7 @@ class Connection:
         return None if found is None else self._active(found)
 
     def _existing_experiment(self, experiment_id: str) -> str:
-        """Return ``experiment_id``, after checking that the experiment exists.
+        """Return ``experiment_id`` if the experiment exists and was not deleted.
 
         Raises:
             ModelError: no experiment has the id, or it was deleted.

@@ -10,12 +10,12 @@ from pathlib import PurePosixPath
 import polars as pl
 import polars.selectors as cs
 
-_MOST_NAMES = 3  # the name of a data set lists at most 3 files, to fit into MLflow's table of runs
+_MOST_NAMES = 3  # most files that the name of a data set lists, to fit into MLflow's table of runs
 _TYPES = {pl.String: "string", pl.Float64: "double", pl.Int64: "long", pl.Boolean: "boolean"}
 
 
 def described(frame: pl.DataFrame, paths: tuple[str, ...]) -> dict[str, str]:
-    """Return the arguments with which `mlflow.entities.Dataset` describes the rows of a frame.
+    """Return arguments for `mlflow.entities.Dataset` that describe the rows of a frame.
 
     The data set's name consists of the names of the files and the days of the first and last row, such as
     ``weather.parquet 2013-01-01 to 2013-08-31``.

@@ -13,9 +13,9 @@ from schemas.errors import ModelError
 
 PROCESS_TAG = "statecast.process"
 HOST_TAG = "statecast.host"
-# Linux always gives this id to the process namespace of the host itself, outside of containers
+# the id that Linux always gives to the process namespace of the host itself, outside of containers
 _OF_HOST = "pid:[4026531836]"
-_CLOCK = "s-after-boot"  # last word of process tags; the tags of version 0.1.0 end with a time since 1970
+_CLOCK = "s-after-boot"  # last word of a process tag, the unit of its start time; absent in Statecast 0.1.0
 _NOTE = "the process of this run ended without ending the run, for example by SIGKILL"
 
 
@@ -36,7 +36,7 @@ def mark_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> int:
         [experiment_id], f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{host}'", max_results=1000
     )
     dead = [run.info.run_id for run in found if _is_dead(run.data.tags.get(PROCESS_TAG, ""))]
-    # A process may have ended its run and exited after the search, so read the status of its run again.
+    # Read the status again: a process may have ended its run, and exited, since the search.
     killed = [run_id for run_id in dead if client.get_run(run_id).info.status == "RUNNING"]
     for run_id in killed:
         client.set_tag(run_id, "statecast.error", _NOTE)
@@ -46,7 +46,7 @@ def mark_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> int:
 
 
 def check_not_running(tag: str, folder: Path) -> None:
-    """Check that no other process of this host or container still writes the unsent run in ``folder``.
+    """Check that no other process of this host or container still writes the outbox in ``folder``.
 
     Args:
         tag: `process_tag` of the process that began the run.
@@ -65,7 +65,7 @@ def check_not_running(tag: str, folder: Path) -> None:
 
 
 def _is_dead(tag: str) -> bool:
-    """Return True if the process of a tag ran in this process namespace, and has ended."""
+    """Return True if the process that a tag identifies ran in this process namespace, and has ended."""
     parts = tag.split()
     if len(parts) < 4 or parts[1] != _namespace():
         return False
@@ -89,7 +89,7 @@ def _boot() -> str:
 
 
 def _namespace() -> str:
-    """Return the id of the namespace of process numbers, which differs by container; "-" if there is none."""
+    """Return the id of this process namespace, which differs by container; "-" if the system has none."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:

@@ -1,4 +1,4 @@
-"""Load a registered version for MLflow, which imports this module by its name.
+"""Load a registered version of a model for MLflow, which imports this module by its name.
 
 If a model raises any exception other than MLflow's own, MLflow answers the request with a stack trace. So
 this module converts errors of `ServedForecaster` to exceptions of MLflow.
@@ -20,13 +20,13 @@ _log = logging.getLogger(__name__)
 
 
 class Served:
-    """Wraps a `ServedForecaster`, and converts its errors to exceptions that MLflow can report."""
+    """A `ServedForecaster` whose errors are converted to exceptions that MLflow can report."""
 
     def __init__(self, served: ServedForecaster) -> None:
         self.served = served
 
     def predict(self, frame: Any, params: Mapping[str, Any] | None = None) -> Any:
-        """Return the forecasts of `ServedForecaster.predict`.
+        """Return the forecasts that `ServedForecaster.predict` computes from ``frame``.
 
         Raises:
             RequestRefused: the history cannot be used for a forecast.

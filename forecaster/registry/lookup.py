@@ -1,4 +1,4 @@
-"""Find registered versions, runs and the models of runs in the stores of a connection."""
+"""Find registered versions, runs, and the models that runs logged, in the stores of a connection."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def is_registered(connection: Connection, reference: Reference) -> bool:
 
 
 def find_version(connection: Connection, reference: Reference) -> Version:
-    """Return the registered version that a reference with a model's name refers to.
+    """Return the version that a reference selects by a model's name and a version number or an alias.
 
     Raises:
         ModelError: the model, the version or the alias does not exist.
@@ -76,7 +76,7 @@ def versions_of(connection: Connection, name: str) -> list[Version]:
 
 
 def find_weights(connection: Connection, model_version: str) -> ModelVersion | None:
-    """Return MLflow's record of a registered version by its `Forecaster.version`; None if there is none.
+    """Return MLflow's record of the registered version with a given `Forecaster.version`, or None.
 
     Args:
         connection: the stores.
@@ -91,7 +91,7 @@ def find_weights(connection: Connection, model_version: str) -> ModelVersion | N
 
 
 def find_run(connection: Connection, run_id: str) -> RunEntity:
-    """Return MLflow's record of a run.
+    """Return MLflow's record of the run ``run_id``.
 
     Raises:
         ModelError: the run does not exist.

@@ -39,7 +39,7 @@ def evaluate_forecasts(
     Raises:
         DataError: ``errors`` has no row, or a series in it has no scale.
     """
-    warning_filters.ignore(module=r"mlflow\b")  # hide the warnings of MLflow about its use of pandas
+    warning_filters.ignore(module=r"mlflow\b")  # MLflow's use of pandas causes warnings
     table = evaluation_table(errors, scale)
     levels = sorted(float(name[1:]) / 100 for name in table.columns if name[:1] == "q")
     result = mlflow.models.evaluate(
@@ -52,7 +52,7 @@ def evaluate_forecasts(
 
 
 def evaluation_table(errors: pl.DataFrame, scale: Mapping[str, float]) -> pl.DataFrame:
-    """Return a table that `forecast_metrics` can score: ``series_id, observed, scale`` and the quantiles.
+    """Return a table for `forecast_metrics`, with columns ``series_id, observed, scale`` and the quantiles.
 
     Args:
         errors: see `evaluate_forecasts`.
@@ -102,7 +102,7 @@ def forecast_metrics(levels: Sequence[float], group: str = "forecast") -> Evalua
             found[f"coverage_{percent}"] = _mean_over_series(frame, inside.cast(pl.Float64))
         return MetricValue(aggregate_results=found)
 
-    # MLflow reads the names of the parameters of `eval_fn`, and passes the columns that have these names.
+    # MLflow reads the names of the parameters of `eval_fn`, and passes the columns with these names to it.
     names = ("predictions", "targets", "metrics", *columns)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
@@ -112,12 +112,12 @@ def forecast_metrics(levels: Sequence[float], group: str = "forecast") -> Evalua
 
 
 def _mean_over_series(frame: pl.DataFrame, error: pl.Expr) -> float:
-    """Return the mean of ``error`` within each series, averaged over all series."""
+    """Return the average over all series of the mean of ``error`` within a series."""
     return float(frame.group_by("series_id").agg(error.mean().alias("mean"))["mean"].mean())  # type: ignore[arg-type]
 
 
 def _weighted_quantile_loss(frame: pl.DataFrame, levels: Mapping[str, float]) -> float:
-    """Return twice the total pinball loss, divided by the sum of absolute actuals, as a mean over the levels.
+    """Return twice the total pinball loss, over the sum of absolute actuals, averaged over quantile levels.
 
     ``levels`` has the quantile level of each column of forecasts.
     """

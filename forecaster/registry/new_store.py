@@ -33,7 +33,7 @@ def make_store(store: Store) -> None:
         return
     with store_errors(store.uri), _locked(file.parent):
         store.check()
-        if store.exists():  # nothing to do: another process created it during the wait for the lock
+        if store.exists():  # another process created the store during the wait for the lock
             return
         unfinished = f".{file.name}.new-"
         for left in file.parent.iterdir():
@@ -50,7 +50,7 @@ def make_store(store: Store) -> None:
 
 
 def _build(file: Path, store: Store) -> None:
-    """Build an MLflow database in ``file``; files of runs go into the artifact folder of ``store``."""
+    """Build an MLflow database in ``file``, with the artifact folder of ``store`` for the files of runs."""
     assert store.artifacts is not None
     uri = f"sqlite:///{file}"
     built = SqlAlchemyStore(uri, store.artifacts.as_uri())
@@ -60,7 +60,7 @@ def _build(file: Path, store: Store) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock the folder itself, so that only one process at a time creates a store in it.
+    """Lock the folder itself for a ``with`` block: only one process at a time creates a store in it.
 
     No lock file is needed, which a killed process would leave behind.
     """

@@ -31,7 +31,7 @@ from schemas.errors import ModelError
 
 FOLDER = "statecast-unsent"
 _FILE = "run.json"
-_MOST_POINTS = 100_000  # about 10 MB
+_MOST_POINTS = 100_000  # metric points of a full outbox, about 10 MB
 _MOST_BYTES = 256 << 20
 
 Entry = dict[str, Any]
@@ -74,9 +74,10 @@ class Outbox:
             ) from error
 
     def add(self, entry: Entry) -> None:
-        """Append an entry, or drop metrics or a file if the outbox is full; `save` writes to the disk.
+        """Append an entry; if the outbox is full, drop the entry if it holds metric points or a file.
 
-        Metric points beyond 100,000, and files beyond 256 MiB, are dropped and counted in ``dropped``.
+        The outbox is full with 100,000 metric points, or with 256 MiB of files. ``dropped`` counts the points
+        and files of dropped entries. `save` writes the entries to the disk.
         """
         if entry["kind"] == "metrics":
             points = sum(len(one["points"]) for one in self.entries if one["kind"] == "metrics")
@@ -90,17 +91,17 @@ class Outbox:
         self.entries.append(entry)
 
     def _bytes(self) -> int:
-        """Return the size in bytes of the files of all entries, including the file of a new entry."""
+        """Return the size in bytes of all files in the outbox, except ``run.json`` and the trained model."""
         files = [] if self.folder is None else (self.folder / "files").rglob("*")
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def file(self, entry: Entry) -> Path:
-        """Return the path of the file that belongs to an entry of the kind ``file``."""
+        """Return the path in the outbox for the file of an entry of the kind ``file``."""
         return self.make_folder() / "files" / str(entry["path"])
 
     @property
     def model(self) -> Path:
-        """The folder of the trained model."""
+        """The folder for the trained model in the outbox."""
         return self.make_folder() / "model"
 
     def make_folder(self) -> Path:
@@ -112,7 +113,7 @@ class Outbox:
             name = re.sub(r"[^\w.-]+", "-", self.run["name"])[:80] or "run"
             key = self.run.get("run_id", "")[:8] or secrets.token_hex(4)
             folder = self.parent.absolute() / f"{name}-{key}"
-            if folder.exists():  # an earlier outbox of this run has this folder: choose another
+            if folder.exists():  # an earlier outbox of the same run has this folder
                 folder = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
             try:
                 durable.make_folder(folder)
@@ -122,7 +123,7 @@ class Outbox:
         return self.folder
 
     def save(self) -> None:
-        """Write the run and its unsent entries to the disk, or remove the folder if nothing is unsent.
+        """Write the run and its unsent entries to the disk; if no entry is unsent, remove the folder.
 
         Raises:
             OSError: the folder cannot be written.
@@ -133,13 +134,13 @@ class Outbox:
             durable.write_bytes(self.make_folder() / _FILE, text.encode())
         elif self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-            # Keep the parent folder if it is not empty: it then holds the outbox of another run.
+            # The parent folder is not empty, and stays, if it holds the outbox of another run.
             with suppress(OSError):
                 self.folder.parent.rmdir()
             self.folder = None
 
 
 def unsent(parent: Path) -> list[Path]:
-    """Return the folders of all outboxes in ``parent``; the outbox that was saved last is the last one."""
+    """Return the folders of all outboxes in ``parent``, in the order of the last `save` of each."""
     found = [file for file in parent.glob(f"*/{_FILE}") if file.is_file()]
     return [file.parent for file in sorted(found, key=lambda file: file.stat().st_mtime_ns)]

@@ -23,7 +23,7 @@ _RUN_COLUMNS: dict[str, Any] = {
 
 
 def runs_of(connection: Connection, limit: int) -> list[Run]:
-    """Return the newest runs of the experiment, newest first."""
+    """Return the newest ``limit`` runs of the experiment, newest first."""
     client, experiment_id = connection.existing(), connection.existing_experiment_id()
     if experiment_id is None:
         return []
@@ -40,13 +40,13 @@ def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, 
     for version in versions:
         try:
             metrics.append(client.get_run(version.run_id).data.metrics)
-        except MlflowException:  # the run was deleted, and its metrics with it
+        except MlflowException:  # the run was deleted, so its metrics are lost
             metrics.append({})
     return versions, metrics
 
 
 def runs_frame(runs: Sequence[Run]) -> pl.DataFrame:
-    """Return one row per run: ``name, run_id, status, job, cell, started, seconds`` and its metrics.
+    """Return one row per run: ``name, run_id, status, job, cell, started, seconds`` and its main metrics.
 
     ``status`` is RUNNING, FINISHED, FAILED or KILLED; ``job``, such as ``train``, and the recurrent ``cell``
     are null for a run without them, and ``seconds`` while the run lasts. There is one column for each metric
@@ -86,12 +86,12 @@ def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, flo
 
 
 def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
-    """Return one column for each metric by which runs are compared, if at least one run has the metric."""
+    """Return a column for each metric in ``metrics`` by which runs are compared; null in runs without it."""
     names = sorted({name for row in metrics for name in row if _is_compared(name)})
     return {name: pl.Series([row.get(name) for row in metrics], dtype=pl.Float64) for name in names}
 
 
 def _is_compared(name: str) -> bool:
-    """Return True for a metric that compares runs: a score that is no curve, or a validation metric."""
+    """Return True for a metric by which runs are compared: a score with one value, or a validation metric."""
     is_score = name.startswith(("backtest/", "test/")) and "_by_" not in name
     return is_score or name.endswith("_validation")

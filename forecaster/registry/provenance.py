@@ -22,7 +22,7 @@ _GIT_TIMEOUT_S = 10.0
 
 
 def provenance() -> dict[str, str]:
-    """Return the tags about the origin of a run; a tag that does not apply is absent."""
+    """Return tags about the origin of a run, without those of which the value is unknown."""
     return _git_tags(Path.cwd()) | {
         **{
             f"statecast.{name}_version": found for name in ("statecast", "torch") if (found := _version(name))
@@ -34,7 +34,7 @@ def provenance() -> dict[str, str]:
 
 
 def _git_tags(folder: Path) -> dict[str, str]:
-    """Return a folder's git commit, branch and repository address, and whether tracked files have changes.
+    """Return tags: a folder's git commit, branch and repository, and whether files differ from the commit.
 
     MLflow itself would look in the folder of the program, such as the ``bin`` of an environment, which git
     ignores. A repository is dirty if a tracked file differs from the commit.
@@ -52,7 +52,7 @@ def _git_tags(folder: Path) -> dict[str, str]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Return the output of a git command; None if git is absent, fails, or takes too long."""
+    """Return the output of a git command; None if git is absent, fails, or takes over 10 s."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=_GIT_TIMEOUT_S

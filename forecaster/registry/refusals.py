@@ -26,7 +26,7 @@ for _name in ("mlflow", "alembic", "sqlalchemy"):
 
 @contextmanager
 def store_errors(tracking_uri: str) -> Iterator[None]:
-    """Convert errors of MLflow and its database in the ``with`` block to ModelError; ignore their warnings.
+    """Convert errors of MLflow and its database in the ``with`` block to ModelError; hide their warnings.
 
     The warnings are about MLflow's own use of SQLAlchemy and pandas, which cannot be changed here.
 
@@ -48,7 +48,7 @@ def store_errors(tracking_uri: str) -> Iterator[None]:
 
 
 def _explained(tracking_uri: str, reason: str) -> str:
-    """Return the message for an error of the store, with the remedy if it is known."""
+    """Return the message for an error of the store; for an error of login or permission, with a remedy."""
     status = re.search(r"error code (401|403)\b|\b(UNAUTHENTICATED|PERMISSION_DENIED)\b", reason)
     if status is None:
         return f"the MLflow store {tracking_uri} reports an error: {reason}"
@@ -65,7 +65,7 @@ def _explained(tracking_uri: str, reason: str) -> str:
 
 @contextmanager
 def ignore_existing() -> Iterator[None]:
-    """Ignore the error of a ``with`` block that creates an object which the store has already.
+    """Ignore the error if a ``with`` block creates an object, such as an experiment, that exists already.
 
     A check before the call would not help: another process could create the object between check and call.
     """
@@ -77,7 +77,7 @@ def ignore_existing() -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an error as one line: its message, after its class if it is not one of Statecast's errors."""
+    """Return the message of an error as one line, after its class name if it is no error of Statecast."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if type(error).__module__.startswith("schemas."):

@@ -128,7 +128,7 @@ class Registry:
             with monitored(run, self.tracking_uri) if self._system_metrics else nullcontext():
                 yield run
         except BaseException as error:
-            # Ignore an error of the store, because the error of the `with` block must be raised.
+            # An error of the store must not replace the error of the `with` block.
             with suppress(Exception):
                 run.end("FAILED" if isinstance(error, Exception) else "KILLED", error)
             raise
@@ -136,7 +136,7 @@ class Registry:
 
     @contextmanager
     def reopen(self, run_id: str) -> Iterator[Run]:
-        """Log later results to a run that has ended; the status of the run does not change.
+        """Open a run that has ended, to log later results in a ``with`` block; the run keeps its status.
 
         Raises:
             ModelError: the run does not exist, or the store cannot be reached.
@@ -146,7 +146,7 @@ class Registry:
         run.send()
 
     def send(self, folder: Path, model_name: str) -> Sent:
-        """Send an unsent run to the store, or register a forecaster that `Forecaster.save` wrote.
+        """Send the run of an outbox to the store, or register a forecaster that `Forecaster.save` wrote.
 
         Args:
             folder: a folder of `forecaster.registry.outbox.unsent`, or one of a saved forecaster.
@@ -192,7 +192,7 @@ class Registry:
                 expected = version.model_version
                 uri = client.get_model_version_download_uri(version.name, str(version.number))
             if uri.startswith("models:/m-"):
-                # Resolve a models:/ address with this client: MLflow itself would use its global store.
+                # Resolve a models:/ address with this client: MLflow would use the store set for the process.
                 uri = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
             with tempfile.TemporaryDirectory() as folder:
                 mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=self.tracking_uri)
@@ -236,7 +236,7 @@ class Registry:
             return versions_frame(versions_of(self._connection, name))
 
     def training_scale(self, model_version: str) -> dict[str, float] | None:
-        """Return the scale of each series in the training rows of a version; None if no scales can be read.
+        """Return the scale of each series in the training rows of a model version; None if none can be read.
 
         Args:
             model_version: `Forecaster.version`, which is also a column of forecasts.
@@ -253,7 +253,7 @@ class Registry:
             return None
 
     def runs(self, limit: int = 100) -> pl.DataFrame:
-        """Return the newest runs of the experiment, newest first.
+        """Return the newest ``limit`` runs of the experiment, newest first.
 
         Returns:
             ``name, run_id, status, job, cell: String, started: Datetime("us", "UTC"), seconds: Float64``
@@ -264,7 +264,7 @@ class Registry:
             return runs_frame(runs_of(self._connection, limit))
 
     def models(self) -> pl.DataFrame:
-        """Return all registered versions, by name and then newest first, and the metrics of their runs.
+        """Return all registered versions, by name and then newest first, with the metrics of their runs.
 
         Returns:
             The columns of `versions`, ``description: String``, and a Float64 column for each backtest,
@@ -274,7 +274,7 @@ class Registry:
             return models_frame(*models_of(self._connection))
 
     def prepare_page(self, address: str) -> str:
-        """Store the view of the experiment's runs, mark killed runs, and return the URL of the runs' page.
+        """Store how MLflow shows the runs, mark killed runs as KILLED, and return the URL of the runs' page.
 
         If no run has created the experiment, the experiment that was changed last is shown.
 
@@ -287,7 +287,7 @@ class Registry:
             if experiment_id is None:
                 found = client.search_experiments(max_results=1, order_by=["last_update_time DESC"])
                 experiment_id = found[0].experiment_id if found else self._connection.experiment_id()
-            # ignore errors, so that a user with read access only can open the page, too
+            # ignore errors: a user who may not write into the store can open the page, too
             with suppress(*REFUSALS):
                 store_view(client, experiment_id)
                 mark_killed_runs(client, experiment_id)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run to log to: an active run from `Registry.start_run`, or an ended run from `Registry.reopen`.
+    """A run to which results are logged: `Registry.start_run` or `Registry.reopen` returns it.
 
     If the store cannot be reached, entries wait in the outbox; only `registered` and `send` raise an error
     then.
@@ -59,7 +59,7 @@ class Run:
 
     @property
     def is_away(self) -> bool:
-        """Whether the last attempt to send entries failed, so that entries wait in the outbox."""
+        """Whether the last attempt to send entries failed, so that they wait in the outbox."""
         return bool(self._sender.reason)
 
     @property
@@ -68,7 +68,7 @@ class Run:
         return self._sender.version
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log settings, which cannot be changed later; long values are cut, and secrets are masked."""
+        """Log settings, which cannot be changed later; long values are shortened, and secrets are masked."""
         values = {key: masked(str(value))[:MAX_PARAM_VAL_LENGTH] for key, value in params.items()}
         if values:
             self._log({"kind": "params", "values": values})
@@ -78,7 +78,7 @@ class Run:
         self._log({"kind": "tags", "values": {key: masked(value) for key, value in tags.items()}})
 
     def log_epoch(self, epoch: Mapping[str, float]) -> None:
-        """Add the metrics of a training epoch to their curves; the item ``epoch`` holds the epoch's number.
+        """Add the metrics of a training epoch to their curves, at the step ``epoch["epoch"]``.
 
         `forecaster.registry.metric_names` defines the names of the metrics.
         """
@@ -86,7 +86,7 @@ class Run:
         self.log_points(numbers, int(epoch["epoch"]))
 
     def log_points(self, metrics: Mapping[str, float], step: int, *, of_model: bool = False) -> None:
-        """Add one point to the curve of each metric, at ``step``, such as an epoch; see `log_curves`."""
+        """Add one point to the curve of each metric, at ``step``, such as the number of an epoch."""
         self.log_curves({step: metrics}, of_model=of_model)
 
     def log_curves(self, curves: Mapping[int, Mapping[str, float]], *, of_model: bool = False) -> None:
@@ -99,12 +99,12 @@ class Run:
         self._log({"kind": "metrics", "points": points, "of_model": of_model})
 
     def log_metrics(self, metrics: Mapping[str, float], *, of_model: bool = False) -> None:
-        """Log numbers that have one value for the whole run, at step 0; see `log_curves`."""
+        """Log metrics that have one value for the whole run, at step 0."""
         self.log_points(metrics, 0, of_model=of_model)
 
     @contextmanager
     def notice_on_error(self, what: str) -> Iterator[None]:
-        """Catch any error of the ``with`` block, and add a notice: the missing item, ``what``, and why.
+        """Catch an error of the ``with`` block; add a notice that the run lacks ``what``, with the reason.
 
         Use it for everything that is computed after a training: an error there must not lose the model.
         """
@@ -123,8 +123,8 @@ class Run:
         """
         with self.notice_on_error(path):
             figure = draw()
-            # `Figure.savefig` would draw the figure twice, the first time only for its layout.
-            canvas: Any = FigureCanvasAgg(figure)  # Matplotlib gives its methods no types
+            # Draw on a canvas: `Figure.savefig` would draw twice, the first time only for the layout.
+            canvas: Any = FigureCanvasAgg(figure)  # `Any`, as Matplotlib's methods have no types
             self._write_and_log(path, lambda file: canvas.print_png(str(file)))
 
     def log_file(self, file: Path, path: str = "") -> None:
@@ -132,7 +132,7 @@ class Run:
         self._write_and_log(str(Path(path) / file.name), lambda hidden: hidden.write_bytes(file.read_bytes()))
 
     def log_text(self, text: str, path: str) -> None:
-        """Store a text among the run's files; secrets in its URLs are masked."""
+        """Store a text among the run's files at ``path``; secrets in URLs of the text are masked."""
         self._write_and_log(path, lambda hidden: hidden.write_text(masked(text), encoding="utf-8"))
 
     def log_frame(self, frame: pl.DataFrame, path: str) -> None:
@@ -154,7 +154,7 @@ class Run:
             self._write_and_log(path, frame.write_csv if kind == ".csv" else frame.write_parquet)
 
     def log_dataset(self, frame: pl.DataFrame, paths: Sequence[str], context: str = "training") -> None:
-        """Log a frame as an input of the run: its files, span, schema, size and digest, but not its rows.
+        """Log a frame as an input of the run: its files, time span, schema, size and digest, but no rows.
 
         Args:
             frame: the observations; equal frames have equal digests.
@@ -171,7 +171,7 @@ class Run:
         example: pl.DataFrame,
         tags: Mapping[str, str] | None = None,
     ) -> Version | None:
-        """Save a forecaster on the disk, then log it and register it as the next version of ``model_name``.
+        """Save a forecaster in the outbox, then send it to MLflow as the next version of ``model_name``.
 
         The version has no alias until `name_first_version` or `Registry.promote` gives it one.
 
@@ -189,7 +189,7 @@ class Run:
             OSError: the model cannot be saved.
         """
         check_model_name(model_name)
-        # forget the ids of an earlier model of this run, so that the new model gets its own
+        # forget the ids of an earlier model of this run, so that the new model gets new ids
         for key in ("model_id", "version"):
             self._outbox.run.pop(key, None)
         folder = self._outbox.model
@@ -201,7 +201,7 @@ class Run:
         return self._sender.version
 
     def name_first_version(self, model_name: str, alias: str, why: str) -> None:
-        """Give ``alias`` to the version that the run registered, if the model has no champion.
+        """Give ``alias`` to the version that the run registered, unless the registered model has a champion.
 
         Args:
             model_name: the registered model.
@@ -211,7 +211,7 @@ class Run:
         self._log({"kind": "first_alias", "name": model_name, "alias": alias, "why": why})
 
     def link_model(self, model_id: str) -> None:
-        """Link a model of another run as an input of this run, because this run evaluates it."""
+        """Make a model of another run an input of this run, because this run evaluates that model."""
         self._outbox.run["model_id"] = model_id
         self._log({"kind": "input_model"})
 
@@ -243,18 +243,18 @@ class Run:
             raise self._unsent_error(incomplete_line)
 
     def end(self, status: str, error: BaseException | None = None) -> None:
-        """Send the unsent entries, and end the run with a status of MLflow.
+        """Send the unsent entries, and end the run in MLflow with ``status``.
 
         Args:
             status: FINISHED, FAILED or KILLED.
             error: the error that ended the run; it becomes a tag and the note of the run.
         """
         if error is not None and error is self._incomplete:
-            # The work is complete: the run becomes FINISHED once its unsent entries are sent.
-            # Until its entries are sent, the store shows the run as FAILED.
+            # The work is complete, but entries are unsent: once they are sent, the run becomes FINISHED.
+            # Until the unsent entries are sent, the store shows the run as FAILED.
             self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": now_ms()})
             self._outbox.save()
-            with suppress(Exception):  # ignore the error of a store that does not answer
+            with suppress(Exception):  # ignore the error if the store does not answer
                 self._connection.client().set_terminated(self.run_id, "FAILED")
             return
         if error is not None:
@@ -265,7 +265,7 @@ class Run:
         self._send_now()
 
     def _unsent_error(self, line: Callable[[Store, str, Path], str]) -> ModelError:
-        """Return the error to raise if the work is complete, but the store did not take all entries.
+        """Return the error for a run whose work is complete, but whose entries are not all in the store.
 
         `end` recognises this error.
         """
@@ -290,7 +290,7 @@ class Run:
         self._log(entry)
 
     def _log(self, entry: Entry) -> None:
-        """Add an entry to the outbox, and send the unsent entries.
+        """Add an entry to the outbox, and try to send all unsent entries.
 
         A full disk adds a notice and does not stop a training: the entries stay in memory.
         """

@@ -1,4 +1,4 @@
-"""The view of an experiment's runs that MLflow's pages open: its columns, its order and its charts.
+"""How MLflow's page shows an experiment's runs: a view with columns, an order of the runs, and charts.
 
 MLflow keeps a shared view as JSON in a tag of the experiment. The source of MLflow's pages defines
 its fields as ``ExperimentPageUIState``, ``ExperimentPageSearchFacetsState`` and ``RunsChartsCardConfig``.
@@ -70,24 +70,24 @@ _SECTIONS = ("backtest", "epoch", "gradient", "sweep", "test", "time", "Model me
 
 def runs_page(address: str, experiment_id: str) -> str:
     """Return the URL of the page of an experiment's training runs, on the server at ``address``."""
-    # Without the first parameter of the URL, MLflow shows its menu for language models beside the runs.
+    # Without `workflowType`, MLflow would show a menu for language models beside the runs.
     query = f"workflowType=machine_learning&viewStateShareKey={_KEY}"
     return f"{address.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
 
 
 def store_view(client: mlflow.MlflowClient, experiment_id: str) -> None:
-    """Store the view in the experiment, unless it has the same view already."""
+    """Store the view in a tag of the experiment, unless the tag holds this view already."""
     value = _packed(view())
     if client.get_experiment(experiment_id).tags.get(_TAG) != value:
         client.set_experiment_tag(experiment_id, _TAG, value)
 
 
 def view() -> dict[str, Any]:
-    """Return the fields of the view of runs, in which the runs with the highest skill come first."""
+    """Return the view of an experiment's runs, in which the runs with the highest skill come first."""
     charts: list[dict[str, Any]] = []
     for title, metrics in _LINES.items():
         charts.append(_line(metrics[0], title, metrics))
-        # MLflow would also draw a separate chart for each of these metrics: mark these charts as deleted.
+        # Mark the separate chart of each further metric as deleted, or MLflow would draw it, too.
         charts += [_line(metric, "", (metric,)) | {"deleted": True} for metric in metrics[1:]]
     charts += [_card("BAR", metric) for metric in _BARS]
     charts.append(
@@ -129,6 +129,6 @@ def _card(kind: str, metric: str) -> dict[str, Any]:
 
 
 def _packed(state: dict[str, Any]) -> str:
-    """Return a view in the form in which MLflow's pages store it; as plain JSON it would be too long."""
+    """Return a view in the compressed form in which MLflow's pages store it in a tag."""
     packed = zlib.compress(json.dumps(state, separators=(",", ":")).encode(), 9)
     return f"deflate;{base64.b64encode(packed).decode()}"

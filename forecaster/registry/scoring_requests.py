@@ -1,4 +1,4 @@
-"""Requests to MLflow's scoring server: read CSV as text, and refuse a bad request with one line.
+"""Wrap MLflow's scoring server: read requests in CSV as text, and refuse a bad request with one line.
 
 MLflow's server reads CSV only for models whose columns have fixed types, and the cells of a history have none
 (see `forecaster.registry.served_model`). It also answers a body that it cannot read with a stack trace, or
@@ -37,23 +37,23 @@ class RequestRefused(MlflowException):
 
     @property
     def message(self) -> str:
-        """The message; it is read-only, because MLflow's server would append the request to it."""
+        """The message. Assignments have no effect, because MLflow's server would append the request to it."""
         return self._line
 
     @message.setter
     def message(self, value: str) -> None:
-        """Ignore ``value``, so that the message stays one line."""
+        """Ignore ``value``, so that the message remains one line."""
 
 
 def wrap_scoring_server() -> None:
-    """Wrap the function that answers requests, if this process has loaded MLflow's scoring server."""
+    """Replace the function with which MLflow's scoring server answers requests, if the server is loaded."""
     server = sys.modules.get(_SERVER)
     if server is not None and not hasattr(server.invocations, "__wrapped__"):
         vars(server)["invocations"] = _with_one_line_errors(server.invocations)
 
 
 def _with_one_line_errors(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap MLflow's function ``invocations``: read CSV as text, and report errors as one line."""
+    """Return MLflow's function ``answer``, changed to read CSV as text and to report errors as one line."""
 
     @wraps(answer)
     def invocations(data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:
@@ -69,7 +69,7 @@ def _with_one_line_errors(answer: Callable[..., Any]) -> Callable[..., Any]:
         except DataError as error:
             raise RequestRefused(str(error)) from error
         except MlflowException as error:
-            # Keep only the reason: MLflow's message can quote rows before it and the body after it.
+            # Keep only the reason: MLflow's message can also quote rows and the body of the request.
             reason = error.message.rpartition("\nError: ")[2].partition("\nInput:")[0]
             raise RequestRefused(one_line(reason)) from error
         except Exception as error:
@@ -80,7 +80,7 @@ def _with_one_line_errors(answer: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _csv_as_json(data: bytes) -> bytes:
-    """Return a table in CSV as a request in JSON, in which every cell is text.
+    """Convert a table in CSV to a request in JSON, with every cell as text.
 
     So no cell is changed: a parser that guesses types would read the series id ``007`` as the number 7.
 

@@ -1,4 +1,4 @@
-"""Send the entries of an outbox to MLflow in their order, and keep the entries that must still be sent."""
+"""Send the entries of an outbox to MLflow in order, and keep the entries that could not be sent."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from schemas.errors import ModelError, one_line
 from schemas.masking import masked
 
 EXAMPLE = "example.parquet"
-# One request to MLflow may have at most 100 params and 1,000 metrics.
+# MLflow's limits for one request to log params or metrics
 _MOST_PARAMS, _MOST_METRICS = 100, 1000
 _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
 
 
 class Sender:
-    """Sends the entries of one outbox, and keeps the entries that must still be sent.
+    """Sends the entries of one outbox to MLflow, and keeps the entries that could not be sent.
 
     An entry that the store refuses for good is dropped, but a model or a file is kept even then.
 
@@ -73,7 +73,7 @@ class Sender:
         }
 
     def send(self, *, now: bool = False) -> None:
-        """Send the entries of the outbox, then save the outbox with the entries that are still unsent.
+        """Send the entries of the outbox if the store answers; save the outbox with the entries still unsent.
 
         A store that could not be reached is tried again after a while (`Connection.mark_away`), or at once
         with ``now``.
@@ -93,7 +93,7 @@ class Sender:
         self._outbox.save()
 
     def _send_all(self, now: bool) -> None:
-        """Send all entries in their order, and keep the entries that must still be sent.
+        """Send all entries in order, and keep the entries that could not be sent.
 
         Args:
             now: whether files that the store did not take before are tried again, which can take long.
@@ -115,7 +115,7 @@ class Sender:
                     continue
                 kept.append(entry)
                 self.reason = self.reason or one_line(error)
-                # If the store answers a probe, only the storage of files has failed: send the other entries.
+                # The store answers, so only its storage of files has failed: send the other entries.
                 if entry["kind"] in ("model", "file") and not self._probe():
                     entry["is_put_off"] = True
                     continue
@@ -141,12 +141,12 @@ class Sender:
         return True
 
     def _waits(self, entry: Entry, kept: list[Entry]) -> bool:
-        """Return whether an entry must wait, because it must follow a model that could not be sent yet."""
+        """Return whether an entry must wait, because it concerns a model that could not be sent yet."""
         is_about_model = entry.get("of_model") or entry["kind"] in ("first_alias", "description", "end")
         return bool(is_about_model) and any(one["kind"] == "model" for one in kept)
 
     def _probe(self) -> str:
-        """Return the reason why the store of runs does not answer; empty if it answers."""
+        """Return the reason why the store of runs cannot be used; empty if it can be used."""
         try:
             self._connection.runs.check()
         except ModelError as error:
@@ -178,12 +178,12 @@ class Sender:
 
     def _send_file(self, entry: Entry) -> None:
         file, folder = self._outbox.file(entry), Path(entry["path"]).parent.as_posix()
-        # if the file is missing, an earlier attempt has sent it, but ended before it removed the entry
+        # a missing file was sent by an earlier attempt that did not come to remove the entry
         if not file.is_file():
             return
         self._connection.client().log_artifact(self._run_id, str(file), None if folder == "." else folder)
         if tables := entry.get("tables"):
-            # MLflow's pages show a JSON file as a table if this tag of the run names it.
+            # MLflow's pages show a JSON file as a table if this tag of the run names the file.
             self._connection.client().set_tag(self._run_id, MLFLOW_LOGGED_ARTIFACTS, tables)
         file.unlink(missing_ok=True)
 
@@ -210,7 +210,7 @@ class Sender:
             client.create_registered_model(name)
         if not run.get("version"):
             logged = client.get_logged_model(run["model_id"])
-            # Use models:/ID only if one server has both stores: else MLflow looks for the ID elsewhere.
+            # Use models:/ID only if one server has both stores, or MLflow would look in the wrong one.
             remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
             source = f"models:/{logged.model_id}" if remote else logged.artifact_location
             linked = tags | {MODEL_TAG: run["model_id"]}
@@ -224,7 +224,7 @@ class Sender:
         self.version = version_of(found, client.get_registered_model(name).aliases)
 
     def _log_model(self, forecaster: Forecaster, entry: Entry, tags: dict[str, str]) -> str:
-        """Log a model to the run, and return its id."""
+        """Log a model to the run, and return the id of the logged model."""
         client, run = self._connection.client(), self._outbox.run
         cell = forecaster.network_config.cell
         name = f"{entry['name']}-{cell}".translate(str.maketrans("/:.%\"'", "------"))
@@ -235,7 +235,7 @@ class Sender:
                 save(forecaster, example, logged, Path(folder) / "model")
                 client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
         except Exception:
-            with suppress(Exception):  # an error here must not hide the first error
+            with suppress(Exception):  # an error of this call must not hide the first error
                 client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         client.finalize_logged_model(logged.model_id, "READY")
@@ -243,7 +243,7 @@ class Sender:
         return str(logged.model_id)
 
     def _send_first_alias(self, entry: Entry) -> None:
-        """Give the alias of the entry to the registered version, if its model has no champion."""
+        """Give the alias of the entry to the registered version, unless its model has a champion."""
         name, number = entry["name"], self._outbox.run.get("version")
         aliases = Aliases(self._connection)
         if number and aliases.pointed_to(name, DEFAULT_ALIAS) is None:
@@ -251,7 +251,7 @@ class Sender:
             self.version = moved.version
 
     def _send_description(self, entry: Entry) -> None:
-        """Set the description of the registered version; it also names the champion that it can replace."""
+        """Set the registered version's description: the entry's text, and which champion it can replace."""
         client, version = self._connection.client(), self._outbox.run.get("version")
         if not version:
             return
@@ -271,7 +271,7 @@ class Sender:
 
 
 def _is_final(error: Exception) -> bool:
-    """Return whether the store refuses an entry permanently, so that sending it again is useless."""
+    """Return whether the store will never take the entry that caused ``error``."""
     cause = error.__cause__ if isinstance(error, ModelError) else error
     return isinstance(cause, MlflowException) and cause.error_code in _FINAL
 

@@ -1,4 +1,4 @@
-"""Write a forecaster as an MLflow model: its signature, an example, its requirements and its code.
+"""Write a forecaster as an MLflow model: weights, signature, example, requirements, and Statecast's code.
 
 Weights are stored as safetensors and loaded by ``forecaster.registry.loader``; nothing is pickled.
 """
@@ -54,13 +54,13 @@ def save(forecaster: Forecaster, example: pl.DataFrame, logged: LoggedModel, fol
             signature=_signature(forecaster),
             input_example=_example(forecaster, example).to_pandas(),
             pip_requirements=_requirements(),
-            # Store Statecast's code with the model (0.2 MB): a server then need not install it from an index.
+            # Store Statecast's code (0.2 MB) with the model: a server need not install Statecast.
             code_paths=[str(package) for package in _OURS],
         )
 
 
 def _requirements() -> list[str]:
-    """Return the packages that serving imports, in their installed versions.
+    """Return the packages that serving imports, with their installed versions, as pip requirements.
 
     The local part of a version (``+cpu``) is left out, because package indexes do not have it.
     """
@@ -69,7 +69,7 @@ def _requirements() -> list[str]:
 
 
 def _signature(forecaster: Forecaster) -> ModelSignature:
-    """Return the columns of histories and of forecasts, and the parameters of a request, for MLflow.
+    """Describe to MLflow the columns of histories and of forecasts, and the parameters of a request.
 
     The cells of a history may have any type, and `forecaster.covariates.request` checks them. MLflow's own
     check accepts no time with a zone, and answers a missing column with the whole table.
@@ -93,7 +93,7 @@ def _signature(forecaster: Forecaster) -> ModelSignature:
 
 
 def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the example of a request: observations with the columns that the served model reads.
+    """Return an example of a request: ``rows`` with the columns that the served model reads.
 
     A known or static covariate is filled with a typical value.
     """
@@ -104,12 +104,12 @@ def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
         else:
             is_given = OBSERVED + name in rows.columns
             columns.append((pl.col(OBSERVED + name) if is_given else pl.lit(None, pl.Float64)).alias(name))
-    # Drop the zone, because MLflow's datetime has none; `forecaster.serving` reads the times as UTC.
+    # MLflow's datetime has no time zone; `forecaster.serving` reads the times as UTC.
     return rows.select(*HISTORY, *columns).with_columns(pl.col("timestamp").dt.replace_time_zone(None))
 
 
 def example_rows(forecaster: Forecaster) -> pl.DataFrame:
-    """Return five made-up rows, as the example for a forecaster whose training rows are not known."""
+    """Return five invented rows, as example for a forecaster whose training rows are unknown."""
     freq = forecaster.window_config.frequency
     at_us = freq.start_us(freq.window_of(_EXAMPLE_FROM_US) + np.arange(5))
     return pl.DataFrame(

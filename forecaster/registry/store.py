@@ -23,7 +23,7 @@ _SQLITE = "sqlite:///"
 
 @dataclass(frozen=True)
 class Store:
-    """The address of an MLflow store: ``sqlite:///FILE``, ``http(s)://HOST`` or another MLflow database.
+    """The address of an MLflow store: ``sqlite:///FILE``, ``http(s)://HOST`` or that of another database.
 
     Attributes:
         uri: the address for MLflow, which can contain a password; the path of an SQLite file is absolute.
@@ -34,7 +34,7 @@ class Store:
     database: Path | None
 
     def __str__(self) -> str:
-        """Return the address without user name and password."""
+        """Return the address, with user name and password masked."""
         return masked(self.uri)
 
     @staticmethod
@@ -73,11 +73,11 @@ class Store:
         return None if self.database is None else self.database.parent / "mlartifacts"
 
     def exists(self) -> bool:
-        """Return whether the store exists; False only for an SQLite file that is not a finished store."""
+        """Return False for a missing SQLite file, or one without a complete store; else True."""
         return self.database is None or contents_of(self.database) == "store"
 
     def check_exists(self) -> None:
-        """Check that the store has been created.
+        """Check that the SQLite file of the store exists, and is complete; accept any other store.
 
         Raises:
             ModelError: the store has not been created.
@@ -89,7 +89,7 @@ class Store:
             )
 
     def check(self) -> None:
-        """Check an SQLite file or a server: MLflow would report an error late, in many lines or not at all.
+        """Check the store's SQLite file or server, as MLflow reports errors late, at length or not at all.
 
         Raises:
             ModelError: an SQLite file cannot be created or written, or is not an MLflow store; or a server
@@ -102,6 +102,6 @@ class Store:
 
 
 def registry_of(tracking: Store, registry_uri: str | SecretStr) -> Store:
-    """Return the store of registered models: the store of runs ``tracking`` if ``registry_uri`` is empty."""
+    """Return the store of models at ``registry_uri``; if that is empty, the store of runs ``tracking``."""
     text = registry_uri if isinstance(registry_uri, str) else registry_uri.get_secret_value()
     return Store.parse(text) if text.strip() else tracking

@@ -1,4 +1,4 @@
-"""Check an MLflow store without importing MLflow: its file can be used, or its server answers."""
+"""Check, without importing MLflow, that the file of a store can be used, or that its server answers."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def check_file(file: Path) -> None:
         raise ModelError(
             f"the MLflow store {file} is a folder: name a file, such as sqlite:///{file}/mlflow.db"
         )
-    # Try to write: for root, os.access is True on a read-only disk, where MLflow would retry for 2 minutes.
+    # Try to open for writing: for root, `os.access` is True even on a read-only disk.
     try:
         if file.exists():
             file.open("r+b").close()
-        # SQLite writes a rollback file beside the database, so it must be able to write into the folder
+        # SQLite writes a rollback file beside the database, so the folder must be writable, too
         with tempfile.TemporaryFile(dir=file.parent):
             pass
     except OSError as error:
@@ -65,15 +65,15 @@ def check_file(file: Path) -> None:
 
 
 def contents_of(file: Path) -> Literal["nothing", "half", "other", "store"]:
-    """Return the contents of an SQLite file: nothing, half a store, another database, or a finished store.
+    """Return whether an SQLite file holds nothing, an incomplete store, another database, or a store.
 
-    Half a store has no experiment yet: MLflow first creates tables, then migrates them one by one, and adds
-    an experiment last.
+    An incomplete store has no experiment yet: MLflow first creates tables, then migrates them one by one, and
+    adds an experiment last.
     """
     if not file.is_file() or not file.stat().st_size:
         return "nothing"
     try:
-        # Open for writing: SQLite must be able to roll back the transaction of a killed process.
+        # Open for writing: SQLite first rolls back an unfinished transaction of a killed process.
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as database:
             found = database.execute("select name from sqlite_master where type = 'table'")
             tables = {name for (name,) in found}
@@ -85,22 +85,22 @@ def contents_of(file: Path) -> Literal["nothing", "half", "other", "store"]:
                 filled = database.execute("select 1 from experiments limit 1").fetchone()
                 return "store" if filled else "half"
             return "half"
-    except sqlite3.Error:  # a locked or damaged file counts as a store: MLflow's error gives the reason
+    except sqlite3.Error:  # for a locked or damaged file, MLflow reports the reason later
         return "store"
 
 
 def check_server(uri: str) -> None:
-    """Check that a server answers at ``uri``.
+    """Check that a server answers at ``uri``, within 5 s.
 
     Raises:
         ModelError: no server answers.
     """
-    # Drop the login: urllib does not accept one in a URL, and this request needs none.
+    # Remove the login: urllib accepts no URL with a login, and this request needs none.
     public, _ = split_login(uri)
     try:
         with urllib.request.urlopen(f"{public}/health", timeout=_PROBE_TIMEOUT_S):
             return
-    except urllib.error.HTTPError as answer:  # an HTTP error shows that a server answers
+    except urllib.error.HTTPError as answer:  # an answer with an error status is an answer, too
         answer.close()
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)

@@ -22,7 +22,7 @@ _QUIET = "--log-level warning"
 def ui_command(
     tracking_uri: str | SecretStr, host: str = "127.0.0.1", port: int = 5000, artifacts: str = ""
 ) -> list[str]:
-    """Return the command that serves MLflow's pages for a store until it is stopped, for `subprocess`.
+    """Return the command, as arguments of `subprocess`, that serves MLflow's pages for a store.
 
     Run it with the environment of `ui_environment`, which contains the address of the store: the arguments of
     a process are visible to all users of a machine, and the address can contain a password. A SIGTERM to the
@@ -44,13 +44,13 @@ def ui_command(
     command = [sys.executable, "-m", "mlflow", "server"]
     place = artifacts or ("" if store.artifacts is None else store.artifacts.as_uri())
     if place:
-        # Set the place of artifacts: by default MLflow would write them into the working folder.
+        # Without these options, MLflow would write artifacts into the working folder.
         command += ["--default-artifact-root", place, "--artifacts-destination", place]
     return [*command, "--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts", _QUIET]
 
 
 def ui_environment(tracking_uri: str | SecretStr, registry_uri: str | SecretStr = "") -> dict[str, str]:
-    """Return the environment for `ui_command`: the store, no usage reports, no workers for language models.
+    """Return the environment variables for `ui_command`: the stores, no usage reports, no job workers.
 
     Args:
         tracking_uri: store of runs.

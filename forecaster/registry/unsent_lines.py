@@ -1,4 +1,4 @@
-"""Messages about a run that an MLflow store did not take completely, with the command that sends the rest."""
+"""Messages about the entries of a run that an MLflow store did not take, with the command to send them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forecaster.registry.store import Store
 
 
 def unregistered_line(store: Store, reason: str, folder: Path) -> str:
-    """Return the message that a model was trained, but waits in ``folder`` to be registered.
+    """Return a message for a model that was trained, but waits in ``folder`` to be registered.
 
     Args:
         store: the store.
@@ -25,7 +25,7 @@ def unregistered_line(store: Store, reason: str, folder: Path) -> str:
 
 
 def incomplete_line(store: Store, reason: str, folder: Path) -> str:
-    """Return the message that MLflow has not taken some entries of a run, which wait in ``folder``."""
+    """Return a message for a run of which MLflow did not take some entries, which wait in ``folder``."""
     return (
         f"the MLflow store {store} did not take all of the run ({reason}): the rest is in {folder}; "
         "statecast sync sends it"
@@ -33,7 +33,7 @@ def incomplete_line(store: Store, reason: str, folder: Path) -> str:
 
 
 def notices(refused: Sequence[str], dropped: int) -> list[str]:
-    """Return one line for each refused entry, and one for the entries that did not fit into the outbox."""
+    """Return a line for each refused entry, and one with the number of points and files that were dropped."""
     lines = [f"the MLflow store refused {line}" for line in refused]
     if dropped:
         lines.append(f"{dropped:,} metric points and files did not fit into {FOLDER}")

@@ -1,4 +1,4 @@
-"""Model versions, runs and promotions as plain values and frames."""
+"""Versions of registered models, moves of aliases, and results of sending, as plain values and frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UTC_TIME = pl.Datetime("us", "UTC")
 
 
 def scale_frame(scale: Mapping[str, float]) -> pl.DataFrame:
-    """Return the frame to store as `SCALE_FILE`: one row for each series, with its scale."""
+    """Return the frame for `SCALE_FILE`, ``series_id, scale``: one row for each series."""
     frame = pl.DataFrame({"series_id": list(scale), "scale": list(scale.values())})
     return frame.cast({"series_id": pl.String, "scale": pl.Float64})
 
@@ -61,7 +61,7 @@ class Promotion(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """The result of sending an unsent run or a saved forecaster to MLflow.
+    """The result of sending the run of an outbox, or a saved forecaster, to MLflow.
 
     Attributes:
         run_id: the run.
@@ -75,7 +75,7 @@ class Sent(NamedTuple):
 
 
 def versions_frame(versions: Sequence[Version]) -> pl.DataFrame:
-    """Return one row per version: ``name, version, aliases, model_version, run_id, created``."""
+    """Return a frame with one row per version: ``name, version, aliases, model_version, run_id, created``."""
     return pl.DataFrame(
         {
             "name": pl.Series([v.name for v in versions], dtype=pl.String),
@@ -89,7 +89,7 @@ def versions_frame(versions: Sequence[Version]) -> pl.DataFrame:
 
 
 def version_of(found: ModelVersion, aliases: Mapping[str, object]) -> Version:
-    """Return a `Version` made from MLflow's record; ``aliases`` maps aliases to version numbers."""
+    """Return MLflow's record as a `Version`; ``aliases`` maps the model's aliases to version numbers."""
     return Version(
         name=found.name,
         number=int(found.version),
@@ -109,5 +109,5 @@ def now_ms() -> int:
 
 
 def instant(milliseconds: int) -> datetime:
-    """Return a time in milliseconds since 1970 as a datetime."""
+    """Return a time in milliseconds since 1970 as a datetime in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)

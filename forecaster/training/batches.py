@@ -1,4 +1,4 @@
-"""Cut a fleet into batches of active periods of similar length, from which a network learns.
+"""Cut series into batches of active periods of similar length, from which a network learns.
 
 An active period of a series lasts from its first value until it retires (``windows.max_gap``). A series that
 returns later has another active period, as in a running job.
@@ -33,12 +33,12 @@ from forecaster.time.windows import NEVER, Windows, latest_rows
 from forecaster.training.segments import TrainingBatch
 from schemas.errors import DataError
 
-_KEPT_BYTES = 400 * 2**20  # the cache of computed batches is emptied when it is larger than this, in bytes
+_KEPT_BYTES = 400 * 2**20  # if the batches in the cache are larger, the cache is emptied
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Active periods of series in batches of similar length, the longest first.
+    """Active periods of series, in batches of periods of similar length; the longest periods come first.
 
     An active period begins with the first value of a series, and ends when the series retires.
 
@@ -71,11 +71,11 @@ class Fleet:
     _cached: dict[int, TrainingBatch] = field(default_factory=dict)
 
     def with_linear_part(self, ridge: Floats32 | None, prior: float) -> Fleet:
-        """Return this fleet for a network with the linear part ``ridge`` and the prior scale ``prior``."""
+        """Return this fleet with new ridge coefficients and a new scale ``prior``, see `Fleet`."""
         return replace(self, ridge=ridge, prior=prior, _cached={})
 
     def batch(self, number: int) -> TrainingBatch:
-        """Return batch ``number``: from the cache, or newly computed."""
+        """Return batch ``number``; compute it if it is not in the cache."""
         if number not in self._cached:
             if sum(batch.nbytes for batch in self._cached.values()) > _KEPT_BYTES:
                 self._cached.clear()
@@ -83,11 +83,11 @@ class Fleet:
         return self._cached[number]
 
     def steps(self, length: int) -> int:
-        """Return how many segments of ``length`` windows there are to learn from, in all batches."""
+        """Return how many segments of ``length`` windows, over all batches, have a training target."""
         return sum(self.count_training_segments(number, length) for number in range(len(self.batches)))
 
     def count_training_segments(self, number: int, length: int) -> int:
-        """Return how many segments of batch ``number`` have a target that is not held out.
+        """Return how many segments of a batch have a target before the held-out windows.
 
         They are the first segments of the batch.
         """
@@ -96,7 +96,7 @@ class Fleet:
         return max(-(-windows // length), 0)
 
     def _compute_batch(self, index: Ints) -> TrainingBatch:
-        """Return the batch of the active periods ``index`` ``[B]``, aligned at their first values."""
+        """Compute the batch of active periods at positions ``index``, aligned at their first values."""
         values, horizon = self.windows.values, self.network.horizon
         series, begins, ends = self.series[index], self.begins[index], self.ends[index]
         length = int((ends - begins).max())
@@ -104,7 +104,7 @@ class Fleet:
         is_active = row < ends
 
         def aligned(array: Floats) -> Floats:
-            """Return the values of each active period from its first row on, then NaN: ``[length, B]``."""
+            """Return a column for each active period: its values from its first row, then NaN."""
             return np.where(is_active, array[np.minimum(row, len(values) - 1), series[None, :]], np.nan)
 
         padded = np.full((length + horizon, len(index)), np.nan)
@@ -148,7 +148,7 @@ def fleet_of(
     covariates: Covariates | None = None,
     max_gap: int | None = None,
 ) -> Fleet:
-    """Cut ``windows`` into batches of at most ``batch_series`` active periods of two windows or more.
+    """Put the active periods of at least two windows into batches of at most ``batch_series`` periods.
 
     Args:
         windows: the values.
@@ -167,7 +167,7 @@ def fleet_of(
         raise DataError("no series has a value: nothing to train on")
     series, begins, ends = _active_periods(windows, len(windows.values) if max_gap is None else max_gap)
     lengths = ends - begins
-    # Shuffle periods of equal length: neighbours in a file are often alike, and a batch should be varied.
+    # Shuffle periods of equal length: a batch should be varied, and neighbours in a file are often alike.
     order = np.random.default_rng(0).permutation(len(lengths))
     order = order[np.argsort(-lengths[order], kind="stable")]
     order = order[lengths[order] > 1]
@@ -188,7 +188,7 @@ def fleet_of(
 
 
 def _active_periods(windows: Windows, max_gap: int) -> tuple[Ints, Ints, Ints]:
-    """Return the series, the first row, and one past the last row of each active period, sorted by series."""
+    """Return series, first row, and row after the last of each active period, sorted by series and row."""
     seen = ~np.isnan(windows.values)
     rows, count = seen.shape
     latest = latest_rows(seen, np.full(count, NEVER))

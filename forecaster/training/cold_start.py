@@ -1,4 +1,4 @@
-"""Train forecasts of series without values: fit the level and scale of series to their static features.
+"""Train forecasts for series without values: predict level and scale of a series from static features.
 
 Letters: D static features.
 """
@@ -14,13 +14,13 @@ from forecaster.training.batches import Fleet
 from forecaster.training.losses import pinball_loss
 from forecaster.training.segments import Segment
 
-_SHRINKAGE = 1.0  # the ridge penalty of each coefficient except the constant
-# The cold-start loss is computed at every fourth of a segment's rows, as if each series began there.
+_SHRINKAGE = 1.0  # ridge penalty of each coefficient except the constant
+# The cold-start loss is computed from every fourth forecast row of a segment, as if series began there.
 _EVERY = 4
 
 
 def fit_static_ridge(fleet: Fleet) -> Floats:
-    """Fit a ridge regression that forecasts the mean and the log scale of a series from its static features.
+    """Fit ridge regressions of a series' mean, and of the logarithm of its scale, on its static features.
 
     The scale is the standard deviation of a series' values. Held-out windows are not used.
 
@@ -38,13 +38,13 @@ def fit_static_ridge(fleet: Fleet) -> Floats:
     has_mean, moves = has_value.any(axis=0), scale > 0
     if has_mean.any():
         fitted[:, 0] = _ridge(x[has_mean], mean[has_mean])
-    if moves.any():  # leave out constant series: the log of their scale is infinite
+    if moves.any():  # a constant series has scale 0, which has no logarithm
         fitted[:, 1] = _ridge(x[moves], np.log(scale[moves]))
     return fitted
 
 
 def cold_loss(module: Network, segment: Segment, static: Tensor, levels: Tensor) -> Tensor:
-    """Return the mean pinball loss of forecasts from static and known features alone, in predicted scales."""
+    """Return the mean pinball loss, in predicted scales, of forecasts from static and known features only."""
     assert segment.known is not None
     assert segment.ahead is not None
     level, scale = module.level_and_scale(static)
@@ -53,7 +53,7 @@ def cold_loss(module: Network, segment: Segment, static: Tensor, levels: Tensor)
 
 
 def _ridge(x: Floats, y: Floats) -> Floats:
-    """Return the ridge coefficients of the constant and of the D features: ``[1 + D]``.
+    """Return ridge coefficients that predict ``y`` from ``x``: of the constant, then of each static feature.
 
     The constant is not shrunk. If no feature has an effect, the prediction is the mean.
     """

@@ -1,4 +1,4 @@
-"""The epochs of training, and the score of an epoch on the validation windows."""
+"""Run the epochs of a training, and score an epoch on the validation windows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from forecaster.training.cold_start import cold_loss
 from forecaster.training.losses import WINDOWS_PER_TARGET, HorizonWeights, divergence_error, pinball_loss
 from forecaster.training.segments import Segment
 
-# A one-cycle schedule has at least this many steps: with fewer, it divides by a warm-up of length 0.
+# A one-cycle schedule of fewer steps could have a warm-up of 0 steps, by which it would divide.
 _LEAST_SCHEDULE = 10
 
 Epoch = dict[str, float]
 """Losses, skill and seconds of one epoch, by name; see `forecaster.training.train.Trained`."""
 
 
-_KEEPS = 0.99  # an update of the running means of the weights keeps at most this share of the old means
+_KEEPS = 0.99  # the largest share of the old means in an update of the running means of the weights
 
 
 def run_epochs(
@@ -74,7 +74,7 @@ def run_epochs(
 
 
 def _update_means(means: dict[str, Tensor], module: Network, keeps: float) -> None:
-    """Move the running means towards the weights of the network."""
+    """Replace each running mean by ``keeps`` times itself plus ``1 - keeps`` times the current weight."""
     for name, weight in module.state_dict().items():
         means[name].lerp_(weight, 1.0 - keeps)
 
@@ -82,13 +82,13 @@ def _update_means(means: dict[str, Tensor], module: Network, keeps: float) -> No
 def _forecast(
     module: Network, segment: Segment, hidden: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the quantiles that the network forecasts in a segment, and its states after the segment."""
+    """Return the network's quantiles for the forecast rows of a segment, and its states after the segment."""
     return module(segment.x, hidden, cell, experts=segment.experts, rows=segment.rows, known=segment.known)
 
 
 @torch.no_grad()
 def validate(module: Network, fleet: Fleet, length: int, weighing: HorizonWeights) -> Epoch:
-    """Return loss and skill on the held-out windows; empty if no target is held out."""
+    """Return the network's loss and skill on the held-out windows; an empty dict if no target is held out."""
     if fleet.held_from >= len(fleet.windows.values):
         return {}
     module.eval()
@@ -109,7 +109,7 @@ def validate(module: Network, fleet: Fleet, length: int, weighing: HorizonWeight
                 count += target_count
     if not count:
         return {}
-    # If no series changed, the error of persistence is 0 and no forecast can be better: the skill is 0.
+    # The skill is 0 if persistence has no error, because no series changed: no forecast can be better.
     skill = 1.0 - relative if weighing.skill.any() else 0.0
     return {"validation_loss": loss / count, "validation_skill": skill}
 

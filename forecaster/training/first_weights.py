@@ -1,4 +1,4 @@
-"""The weights that a training starts from: random weights with a fitted linear part, or a model's weights."""
+"""The weights that a training starts from: those of a model, or random ones with a fitted linear part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from schemas.errors import ConfigError
 
 
 def first_weights(fleet: Fleet, training: TrainingConfig, start: Forecaster | None) -> tuple[Network, Fleet]:
-    """Return the network that a training starts from, and the fleet with the linear part of that network.
+    """Return the network at the start of a training, and the fleet with that network's linear part.
 
     Args:
         fleet: the fleet to learn from.
@@ -51,7 +51,7 @@ def covariates_for(
     network: NetworkConfig,
     held_from: int,
 ) -> Covariates:
-    """Return the covariates of a training, with the encoding of ``start`` or, without it, a newly fitted one.
+    """Return the covariates of a training, encoded as in the model ``start``; by default, fit an encoding.
 
     A new encoding is fitted to the windows before row ``held_from``, as the weights are.
     """
@@ -62,7 +62,7 @@ def covariates_for(
 
 
 def check_start(start: Forecaster | None, network: NetworkConfig, windows: WindowConfig) -> None:
-    """Check that the weights of ``start`` fit the network and the windows of a training.
+    """Check that the model ``start``, if given, has the network and window settings of a training.
 
     Raises:
         ConfigError: the settings differ from the settings of ``start``.

@@ -1,4 +1,4 @@
-"""Fit the linear part of a network: ridge regression in closed form, over the windows of all series.
+"""Fit the linear part of a network: ridge regressions in closed form, over the windows of all series.
 
 There is one regression per horizon, all on the same second moments. Each row has a weight, which converts its
 errors to the series' average unit. A second fit gives less weight to rows with large errors, so that it
@@ -22,30 +22,30 @@ from forecaster.components.season import ring_season
 from forecaster.training.batches import Fleet
 from forecaster.training.segments import TrainingBatch
 
-# The penalties of the two regressions of changes, as shares of the regressors' mean second moment.
-# The regression in logarithms has the first of these penalties.
+# Ridge penalties of the two regressions of changes, as shares of the regressors' mean second moment.
+# The third regression, in logarithms, has the penalty of the first regression.
 _SHRINKAGE = (1e-4, 1e-2)
-# The penalty of most lags is multiplied by this number.
-# Penalties of lags that are near, or whole seasons before the last or forecast value, are not multiplied.
+# The ridge penalty of a lag is multiplied by this number, unless the lag is near or seasonal.
+# A lag is seasonal if it is whole seasons before the last value or before the forecast value.
 _SHRINKAGE_OF_OTHERS = 30.0
 _NEAR = 3  # a lag of fewer windows than this counts as near
-# A row is used if its series had at least this many values before it.
-# In a batch of fewer than 600 windows, a third as many values before a row as windows are enough.
+# A row is fitted only if its series has at least this many values before the row.
+# A batch of fewer than 600 windows needs before a row only a third as many values as it has windows.
 _VALUES_BEFORE_USE = 200
-_MOST_ROWS = 400_000  # at most this many rows of a fleet are used: a million would take ten seconds
-# In the second fit, a row weighs less the larger its error in the first fit is.
-# An error below this many units counts as this many: else rows with tiny errors would weigh too much.
+_MOST_ROWS = 400_000  # largest number of fitted rows: a fit to a million would take ten seconds
+# In the second fit, the weight of a row falls as its error in the first fit grows.
+# An error counts as at least this many units, or rows with tiny errors would weigh too much.
 _LEAST_ERROR = 0.1
 
 assert len(_SHRINKAGE) == RIDGE_COUNT
 
 
 def fit_linear(fleet: Fleet) -> Floats32:
-    """Fit three ridge regressions for each horizon, and return their coefficients ``[3, F, N]`` float32.
+    """Fit three ridge regressions for each horizon; return coefficients by regression, regressor and horizon.
 
-    They have F regressors and N horizons. They are fitted to rows whose targets are all present and not held
-    out. The last of the three is in logarithms, fitted to the rows in which the values and targets are above
-    0. Coefficients are 0 if there is no such row.
+    The coefficients are ``[3, F, N]`` float32. They are fitted to rows whose targets are all present and not
+    held out. The last of the three is in logarithms, fitted to the rows in which the values and targets are
+    above 0. Coefficients are 0 if there is no such row.
 
     Args:
         fleet: the series, and the row from which windows are held out.
@@ -61,10 +61,9 @@ def fit_linear(fleet: Fleet) -> Floats32:
 
 
 def typical_change(fleet: Fleet) -> float:
-    """Return the usual change from window to window, as a share of the usual value.
+    """Return the median over series of mean absolute change divided by mean absolute value, at most 1.
 
-    It is the median over series of their mean absolute change over their mean absolute value, at most 1; 0 if
-    no series has two values in a row.
+    A change is from window to window. Return 0 if no series has two values in a row.
     """
     values = fleet.windows.values[: fleet.held_from]
     changes, sizes = np.abs(np.diff(values, axis=0)), np.abs(values)
@@ -78,9 +77,9 @@ def typical_change(fleet: Fleet) -> float:
 
 
 def _moments(fleet: Fleet, logs: bool, squares: Floats32 | None) -> tuple[Floats, Floats]:
-    """Return the weighted second moments of the regressors, and their moments with the targets.
+    """Return weighted sums over rows of the products of regressors with each other, and with the targets.
 
-    They are ``[F, F]`` and ``[F, N]``, for F regressors and N horizons: sums over all rows. If
+    They are ``[F, F]`` and ``[F, N]``, for F regressors and N horizons. If
     coefficients ``squares`` of a least squares fit are given, rows with large errors in it weigh less.
     """
     count, horizon = regressor_count(fleet.network.ring), fleet.network.horizon
@@ -100,7 +99,7 @@ def _moments(fleet: Fleet, logs: bool, squares: Floats32 | None) -> tuple[Floats
 def _rows(
     batch: TrainingBatch, count: int, every: int, logs: bool
 ) -> Iterator[tuple[Floats32, Floats32, Floats32]]:
-    """Yield chunks of rows to learn from: the regressors, the targets and the weight of each row.
+    """Yield chunks of the rows to fit: the regressors, the targets and the weight of each row.
 
     They are ``[n, F]``, ``[n, N]`` and ``[n]``, for n rows, F regressors and N horizons. Targets are
     changes from the last value, in units, or in logarithms if ``logs``.
@@ -137,7 +136,7 @@ def _rows(
 
 
 def _weight_of_logs(batch: TrainingBatch) -> Floats32:
-    """Return the weight of each window of each series in the regression in logarithms, ``[T, B]``.
+    """Return the weights in the regression in logarithms, by window (row) and active period (column).
 
     The weight of an active period is 1 over its mean absolute change of logarithms from season to season. It
     is 0 if the period has no such change.
@@ -158,7 +157,7 @@ def _joined(chunks: list[tuple[Floats32, Floats32, Floats32]]) -> tuple[Floats32
 
 
 def _penalty(count: int, horizon: int, season: int) -> Floats:
-    """Return the factor by which each regressor's penalty is multiplied at each horizon, ``[F, N]``."""
+    """Return the factor of the ridge penalty by regressor (row) and horizon (column)."""
     lags = np.arange(count - 1, 0, -1)[:, None]
     horizons = np.arange(1, horizon + 1)
     is_shrunk_less = (lags < _NEAR) | (lags % season == 0) | ((lags + horizons) % season == 0)
@@ -169,7 +168,7 @@ def _penalty(count: int, horizon: int, season: int) -> Floats:
 
 
 def _solve(second: Floats, mixed: Floats, penalty: Floats, share: float) -> Floats:
-    """Return the ridge coefficients of each horizon under its own penalty, ``[F, N]``; 0 without rows."""
+    """Return the ridge coefficients by regressor (row) and horizon (column); 0 if no row was summed."""
     size = np.trace(second) / len(second)
     if not size > 0:
         return np.zeros_like(mixed)

@@ -13,7 +13,7 @@ from torch import Tensor
 from forecaster.training.batches import Fleet
 from schemas.errors import DataError
 
-# Training forecasts from one window in this many: neighbouring windows have nearly the same targets.
+# Train on forecasts from every fourth window only: neighbouring windows have nearly the same targets.
 WINDOWS_PER_TARGET = 4
 
 
@@ -39,7 +39,7 @@ def pinball_loss(quantiles: Tensor, target: Tensor, levels: Tensor, weight: Tens
 
 @dataclass(frozen=True)
 class HorizonWeights:
-    """The weights ``[N]`` of errors at each horizon, for training and for the validation score.
+    """The weights of errors by horizon: one array for training, and one for the skill in validation.
 
     Attributes:
         learned: weights in training, which are larger where the errors of the linear part are smaller.
@@ -55,7 +55,7 @@ class HorizonWeights:
 
 
 def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
-    """Compute the weights of each horizon from the errors of the linear part and of persistence.
+    """Compute weights by horizon: for training from errors of the linear part, for skill from persistence.
 
     Args:
         fleet: the series to learn from.
@@ -72,7 +72,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
             remaining = target if segment.experts is None else target - segment.experts[0]
             moved += (remaining.abs() * segment.weight).nansum(dim=(0, 1))
             target_count += (~torch.isnan(target)).sum(dim=(0, 1))
-            # A point forecast's mean pinball loss is half its absolute error if levels are symmetric.
+            # If levels are symmetric, the mean pinball loss of persistence is half its absolute error.
             persistence += 0.5 * (segment.held_out.abs() * segment.unit_per_change).nansum(dim=(0, 1))
     if not target_count.any():
         raise DataError(
@@ -80,8 +80,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
             "(give more windows, or a smaller training.validation or training.backtest)"
         )
     weight = 1.0 / (moved / target_count).clamp(min=1e-3)
-    # If a horizon is longer than every series, it has no targets and its weight is NaN.
-    # Leave the NaN weight of a horizon without targets out of the mean, and set it to 1.
+    # A horizon that is longer than every series has no targets: change its weight from NaN to 1.
     learned = torch.nan_to_num(weight / weight.nanmean(), nan=1.0)
     has_loss = persistence > 0
     inverse = torch.where(has_loss, 1.0 / torch.where(has_loss, persistence, 1.0), 0.0)
@@ -92,7 +91,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
 def divergence_error(
     fleet: Fleet, batches: range | list[int], length: int, weighing: HorizonWeights, epoch: int
 ) -> DataError:
-    """Return the error for a loss that is not finite; its message names the series with the largest targets.
+    """Return the error for a loss that is not finite; it names the series with the largest mean target.
 
     Args:
         fleet: the series to learn from.

@@ -1,4 +1,4 @@
-"""Segments of a batch: inputs and targets of some consecutive windows, from which a network learns.
+"""Segments of a batch: inputs and targets of consecutive windows, from which a network learns.
 
 Targets are views of the values until a segment is requested. They are in units: the unit of a series at a row
 is its usual change from season to season (`forecaster.components.base.Block`).
@@ -24,13 +24,13 @@ from forecaster.components.network.inputs import future_features
 from forecaster.components.network.log_ridge import linear_forecasts
 from forecaster.state import Floats, Ints
 
-# Targets are clipped to plus or minus this many units: one broken sensor must not dominate the loss.
+# Targets are clipped to plus or minus 200 units, so that one broken sensor does not dominate the loss.
 _TARGET_CLIP = 200.0
 _MOST_WEIGHT = 5.0
 
 
 class Segment(NamedTuple):
-    """Consecutive windows of a batch as tensors, with the targets at the ``n`` rows to forecast from.
+    """Consecutive windows of a batch as tensors, with targets for those from which the network forecasts.
 
     Attributes:
         x: ``[t, B, F]`` float32, inputs.
@@ -63,7 +63,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Active periods that are stepped together, aligned at their first values.
+    """Inputs and targets of active periods that are stepped together, aligned at their first values.
 
     Attributes:
         series_ids: the series of each of the ``B`` periods.
@@ -96,15 +96,15 @@ class TrainingBatch:
         return int(self.x.nbytes) + 14 * int(self.block.values.nbytes) + int(self.block.known.nbytes)
 
     def targets(self, rows: slice | NDArray[np.integer[Any]]) -> Floats32:
-        """Return the targets at n rows: the changes from the last value to the next N values, in units.
+        """Return the targets at ``rows``: changes from the last value to the value at each horizon, in units.
 
-        ``[n, B, N]`` float32, clipped to 200 units; NaN where missing.
+        ``[n, B, N]`` float32, by row, active period and horizon, clipped to 200 units; NaN where missing.
         """
         last, unit = (array[rows][:, :, None] for array in (self.block.last, self.block.unit))
         return np.clip((self.ahead[rows] - last) / unit, -_TARGET_CLIP, _TARGET_CLIP).astype(np.float32)
 
     def experts(self, rows: Ints) -> Tensor | None:
-        """Return the forecasts of all linear experts at some rows; None without linear experts.
+        """Return the forecasts that all linear experts make at ``rows``; None without linear experts.
 
         ``[K, n, B, N]`` float32, by expert, row, active period and horizon.
         """
@@ -113,23 +113,23 @@ class TrainingBatch:
         return torch.from_numpy(linear_forecasts(self.block, self.ridge, self.season, rows))
 
     def known(self, rows: slice) -> Tensor | None:
-        """Return the known features of the N windows after each of n rows; None without a decoder.
+        """Return the known features of the windows after each row of ``rows``; None without a decoder.
 
-        ``[n, N, B or 1, C]`` float32.
+        ``[n, N, B or 1, C]`` float32, by row, horizon, active period (1 if all have the same) and feature.
         """
         return (
             torch.from_numpy(future_features(self.block, rows, self.ahead.shape[2])) if self.decoder else None
         )
 
     def static(self) -> Tensor | None:
-        """Return the D static features of each of B series, ``[B, D]`` float32; None without any."""
+        """Return the static features, float32, with one row per active period; None if there are none."""
         return torch.from_numpy(self.block.static) if self.block.static.size else None
 
     def weight(self) -> Floats32:
-        """Return the weight of errors in each window of each period, ``[T, B]`` float32 (see `Segment`)."""
+        """Return `Segment.weight` for each window (row) and each active period (column), float32."""
         next_row = self.first_target + np.arange(len(self))[:, None]
         # Average the unit over the rows before the held-out windows.
-        # If a series has no row before the held-out windows, average its unit over all its rows.
+        # If a series has no row before the held-out windows, average its unit over all rows.
         is_learned = next_row < self.held_from
         is_learned |= ~is_learned.any(axis=0)
         average = (self.block.unit * is_learned).sum(axis=0) / is_learned.sum(axis=0)
@@ -139,7 +139,7 @@ class TrainingBatch:
     def segments(
         self, length: int, every: int = 1, rng: np.random.Generator | None = None
     ) -> Iterator[Segment]:
-        """Yield the segments of the batch in order, ``length`` windows each.
+        """Yield the segments of the batch in order, each of ``length`` windows; the last can be shorter.
 
         Args:
             length: windows in a segment.
@@ -155,27 +155,27 @@ class TrainingBatch:
             yield self._segment(windows, rows, weight, per_change)
 
     def _inverse_mean_change(self) -> Floats:
-        """Return 1 over the mean change from window to window, ``[B]``; 0 for a constant series."""
-        # Average the changes over the held-out windows, too: a series may be constant in all other windows.
+        """Return 1 over each period's mean absolute change from window to window; 0 for a constant period."""
+        # Include the changes in held-out windows: a series may be constant in all other windows.
         changes = np.abs(self.ahead[:, :, 0] - self.block.last)
         change = np.nansum(changes, axis=0) / np.maximum((~np.isnan(changes)).sum(axis=0), 1)
         per_change: Floats = np.divide(1.0, change, out=np.zeros_like(change), where=change > 0)
         return per_change
 
     def _forecast_rows(self, windows: range, every: int, rng: np.random.Generator | None) -> range:
-        """Return the rows of a segment from which the network forecasts, see `segments`."""
+        """Return the rows of a segment from which the network forecasts: see ``every`` of `segments`."""
         if rng is not None:
-            # The last window of the batch has no target, so do not draw it as the first row.
+            # The last window of the batch has no target, so do not draw it as the first forecast row.
             followed = max(1, min(windows.stop, len(self) - 1) - windows.start)
             return windows[int(rng.integers(min(every, followed))) :: every]
         newest_target = self.first_target + windows[-1] + self.ahead.shape[2] - 1
         return windows if (newest_target >= self.held_from).any() else windows[::every]
 
     def _segment(self, windows: range, rows: range, weight: Floats32, per_change: Floats) -> Segment:
-        """Return the segment of some windows; the network forecasts from those among them in ``rows``."""
+        """Return the segment that consists of ``windows``; the network forecasts only from its ``rows``."""
         index, part = np.array(rows), slice(rows.start, rows.stop, rows.step)
         target = self.targets(index)
-        # A target is held out if its window is held out, so far horizons have fewer targets.
+        # A target is held out if the window of its value is, so far horizons have fewer training targets.
         target_row = (self.first_target + index[:, None])[:, :, None] + np.arange(self.ahead.shape[2])
         held_out = target_row >= self.held_from
         has_cold_loss = self.decoder and self.block.static.size

@@ -1,4 +1,4 @@
-"""Fit a network to a fleet with truncated back-propagation through time.
+"""Train a network on a fleet with truncated back-propagation through time.
 
 Training has two phases. The first phase finds the number of epochs: the network learns from the first
 windows, and every epoch is scored on the validation windows that follow. A last part of the windows is used
@@ -40,7 +40,7 @@ from forecaster.training.losses import (
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of training a forecaster's network.
+    """The result of training: the forecaster to use, that of the best epoch, and losses by epoch.
 
     Attributes:
         forecaster: the forecaster to use: refit to all windows, or ``chosen`` if ``training.refit`` is off or
@@ -73,7 +73,7 @@ def train(
     tables: Tables | None = None,
     start: Forecaster | None = None,
 ) -> Trained:
-    """Fit a network to all series of ``windows``.
+    """Train a network on all series of ``windows``; return the forecaster to use, and the losses by epoch.
 
     Every series is stepped from its first value to its end. The loss of a segment is a weighted mean over
     series, horizons and every fourth window. A segment begins with the state after the segment before it, but
@@ -126,7 +126,7 @@ def train(
 
 
 def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
-    """Return the rows at which the windows held out for validation and for the backtest begin.
+    """Return the first row that is held out for validation, and the first for the backtest.
 
     Returns:
         Row of the first window that is used for validation, and row of the first window of the backtest.
@@ -136,14 +136,14 @@ def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
 
 
 def loss_of(epoch: Epoch) -> float:
-    """Return the loss by which epochs are compared: the validation loss if known, else the training loss."""
+    """Return the loss by which epochs are compared: the validation loss, or without one the training loss."""
     return next(epoch[name] for name in ("validation_loss", "train_loss", "refit_loss") if name in epoch)
 
 
 def _fit_best_epoch(
     fleet: Fleet, training: TrainingConfig, start: Forecaster | None, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch], int]:
-    """Train for all epochs, and return the network with the weights that have the lowest loss (`loss_of`).
+    """Train for all epochs; return the network with the best weights: those of an epoch, or the first ones.
 
     Returns:
         The network, the history of all epochs, and the number of the best epoch; 0 for the initial weights.
@@ -151,7 +151,7 @@ def _fit_best_epoch(
     module, fleet = first_weights(fleet, training, start)
     weighing = horizon_weights(fleet, training.segment)
     history: list[Epoch] = []
-    # Score the first weights, too. With few series, the fitted linear part is often better than every epoch.
+    # Score the first weights, too: with few series, the fitted linear part is often better than any epoch.
     before_training = validate(module, fleet, training.segment, weighing)
     lowest = before_training.get("validation_loss", float("inf"))
     best_weights, best_epoch = weights_of(module), 0
@@ -178,7 +178,7 @@ def _refit(
     epochs: int,
     on_epoch: Callable[[Epoch], None],
 ) -> tuple[Network, list[Epoch]]:
-    """Train again on all windows, from weights that are initialised as before, for ``epochs`` epochs.
+    """Train a network on all windows, from its first weights again, for ``epochs`` epochs.
 
     The learning rate of each epoch is that of the same epoch in `_fit_best_epoch`.
     """
