@@ -208,7 +208,7 @@ def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
 
 
 def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
-    """Give pending rows their old offsets back if the new log begins after them in their partition."""
+    """Give pending rows back the offsets that were lowered, if the new log continues the old one."""
     if not begins or not len(pending):
         return pending
     own = pl.col("offset") + _LOWERED
@@ -223,7 +223,7 @@ def _with_series_ids(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_slots(rows: pl.DataFrame, slots: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of the series that ``slots`` holds, as pending rows."""
+    """Return the rows whose series is in ``slots``, in the columns of pending rows, with ``slot``."""
     own = rows.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
     return own.select(*PENDING, *optional_pending_columns(own.columns))
 

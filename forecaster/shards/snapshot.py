@@ -237,7 +237,7 @@ def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
 
 
 def _rows_of(column: pa.ChunkedArray) -> pl.DataFrame:
-    """Return the rows in a column that `_lists` made, with a column ``slot``."""
+    """Return the rows of a column of lists, see `_lists`; ``slot`` is the position of a row's list."""
     lists = column.combine_chunks()
     lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
     slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)

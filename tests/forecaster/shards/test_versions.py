@@ -70,6 +70,12 @@ def test_a_version_in_another_window_revises_both_windows(window: int, arrives: 
     assert replaced_rows(outputs) == [("a 5", 99.0)]
 
 
+def test_a_revision_is_named_by_the_version_that_caused_it() -> None:
+    some = corrected(5, window=8, arrives=8)
+    _, outputs = run(some, repair=6)
+    assert {(one.partition, one.start) for one in outputs if one.revises} == {("rows", some[8].stop - 1)}
+
+
 def test_a_version_in_an_open_window_replaces_the_row_without_a_revision() -> None:
     counts, outputs = run(corrected(8, 8, 8), repair=0)
     assert (counts.used, counts.duplicates, counts.replaced, counts.repaired) == (24, 1, 1, 0)
