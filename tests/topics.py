@@ -84,9 +84,7 @@ class Consumer:
 
 
 def values_of(rows: pl.DataFrame) -> list[bytes | None]:
-    """Return rows of observations as the values of JSON messages."""
-    at = rows["timestamp"].dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
-    return [
-        json.dumps({"series_id": series, "timestamp": time, "value": value}).encode()
-        for series, time, value in zip(rows["series_id"], at, rows["value"], strict=True)
-    ]
+    """Return rows of observations as the values of JSON messages, with event ids if the rows have them."""
+    fields = [name for name in ("series_id", "timestamp", "value", "event_id") if name in rows.columns]
+    at = pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+    return [json.dumps(row).encode() for row in rows.with_columns(at).select(fields).iter_rows(named=True)]

@@ -161,13 +161,18 @@ def run_until_closed(job: StreamJob, windows: int) -> Any:
 
 
 def expected_forecasts(fleet: Windows, folder: Path, model: Forecaster | None = None) -> pl.DataFrame:
-    """Return the forecasts of a backfill of a fleet, without the last issue time.
+    """Return `forecasts_of_rows` for the rows of a fleet."""
+    return forecasts_of_rows(rows_in_time_order(fleet), folder, model)
+
+
+def forecasts_of_rows(rows: pl.DataFrame, folder: Path, model: Forecaster | None = None) -> pl.DataFrame:
+    """Return the forecasts of a backfill of rows, without the last issue time.
 
     A stream never issues at the last issue time, because no later row closes the last window.
     """
     path = folder / "rows.parquet"
     folder.mkdir(exist_ok=True)
-    rows_in_time_order(fleet).write_parquet(path)
+    rows.write_parquet(path)
     run_backfill(BackfillJob(model or forecaster(), (str(path),), Input(Columns()), folder / "out", 2))
     made = read_forecasts(folder / "out")
     return made.filter(pl.col("issued_at") < made["issued_at"].max())
