@@ -14,19 +14,19 @@ from tests.folds import Arrival, batches_of, fold
 NAMES = tuple(f"series {i}" for i in range(20))
 
 
-def shards_of(windows: Windows, of: int, closed: int, has_events: bool = False) -> list[Shard]:
+def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) -> list[Shard]:
     """Return ``of`` shards that have read all rows of ``windows`` and closed the first ``closed`` windows."""
     rows = rows_of(windows)
-    if has_events:
-        rows = rows.with_columns(event_id=pl.format("e{}", pl.int_range(pl.len())))
+    if event is not None:
+        rows = rows.with_columns(event_id=pl.format("{} {}", pl.lit(event), pl.int_range(pl.len())))
     arrival = Arrival(rows, (windows.start + closed) * HOUR_US)
     return fold(forecaster(), batches_of([arrival]), of).shards
 
 
-def shards_after_five_windows(of: int, closed: int = 3, has_events: bool = False) -> list[Shard]:
+def shards_after_five_windows(of: int, closed: int = 3, event: str | None = None) -> list[Shard]:
     """Return ``of`` shards that have read 5 windows of the series `NAMES` and closed ``closed`` windows."""
     values = np.random.default_rng(0).normal(size=(5, len(NAMES)))
-    return shards_of(Windows(NAMES, START, values), of, closed, has_events)
+    return shards_of(Windows(NAMES, START, values), of, closed, event)
 
 
 def rows_by_series(shard: Shard) -> pl.DataFrame:

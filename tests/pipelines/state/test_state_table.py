@@ -27,7 +27,7 @@ def test_a_state_table_can_be_read_by_any_parquet_reader(tmp_path: Path) -> None
 
 
 def test_a_state_table_combines_its_shards(tmp_path: Path) -> None:
-    for shard in shards_after_five_windows(3, has_events=True):
+    for shard in shards_after_five_windows(3, event="é"):
         snapshot_file.write_shard(tmp_path, shard)
     table = state_table.read(tmp_path)
     assert sorted(table.state.series_ids) == sorted(NAMES)
@@ -41,7 +41,7 @@ def test_a_state_table_combines_its_shards(tmp_path: Path) -> None:
 
 
 def test_a_state_table_can_be_read_without_its_series(tmp_path: Path) -> None:
-    for shard in shards_after_five_windows(3, has_events=True):
+    for shard in shards_after_five_windows(3, event="é"):
         snapshot_file.write_shard(tmp_path, replace(shard, offsets={"rows": 70 + shard.number}))
     whole, offsets = state_table.read(tmp_path), state_table.read(tmp_path, series=False)
     assert not len(offsets.state)
