@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -60,8 +60,11 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> Backtest |
 def step_in_blocks(forecaster: Forecaster, windows: Windows, cut: int) -> Iterator[tuple[int, Forecasts]]:
     """Step a new state through ``windows`` in blocks; yield each block's first row number and its forecasts.
 
-    A block begins at row ``cut``, so that no block has rows on both sides of it.
+    A block begins at row ``cut``, so that no block has rows on both sides of it. No alarms are raised: they
+    change no forecast, and take a fifth of the time.
     """
+    online = forecaster.online_config.model_copy(update={"alarms_per_week": 0.0})
+    forecaster = replace(forecaster, online_config=online)
     state, rows = forecaster.initial_state(), len(windows.values)
     for start in [*range(0, cut, _BLOCK), *range(cut, rows, _BLOCK)]:
         stop = min(start + _BLOCK, cut if start < cut else rows)
