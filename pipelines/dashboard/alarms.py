@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipelines.dashboard.changed_files import ChangedFiles
 from pipelines.dashboard.forecast_files import ForecastFile, ForecastFiles, readable
+from pipelines.sinks.file_names import parse_compact_time
 from pipelines.sinks.files import read_lines
 from pipelines.storage import Location, store_of
 
@@ -76,7 +77,9 @@ class AlarmReader:
         if self._read.is_changed:
             first = min((file.first for file in files[: len(files) - self._read.unread]), default=None)
             self._last = Alarms(
-                _newest_revisions(read), None if first is None else _time_of(first), self._read.unread
+                _newest_revisions(read),
+                None if first is None else parse_compact_time(first),
+                self._read.unread,
             )
         return self._last
 
@@ -134,8 +137,3 @@ def _read_parquet(parquet: pq.ParquetFile, is_revised: bool) -> list[pl.DataFram
             rows = pl.DataFrame(parquet.read_row_group(group, [*_COLUMNS]))
             parts.append(rows if is_revised else rows.filter(pl.col("alarm")))
     return parts
-
-
-def _time_of(compact: str) -> datetime:
-    """Parse the time in the name of a file, such as ``20130101T000000Z``."""
-    return datetime.strptime(compact, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)

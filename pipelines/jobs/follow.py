@@ -206,10 +206,11 @@ class ModelWatch:
         self._change = change = changes[-1]
         if change.window is not None:
             us = self.forecaster.window_config.frequency.end_us(change.window - 1)
-            self.notice(f"{change.model} ({change.version}) is in use from {_utc_time(us)} on")
+            self.notice(f"{change.model} ({change.version}) is in use from {utc_time(us)} on")
 
 
-def _utc_time(us: int) -> str:
+def utc_time(us: int) -> str:
+    """Format a time in microseconds since 1970 for people: ``2013-01-01 00:00 UTC``."""
     return f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d %H:%M} UTC"
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from forecaster.shards.shard import Shard
-from forecaster.time.frequency import Frequency
+from pipelines.jobs.follow import utc_time
 from pipelines.jobs.quarantine_job import QuarantineJob
 from pipelines.sinks.files import FLAT
 from pipelines.sources.model_changes import read_changes
@@ -73,8 +71,8 @@ def check_can_use(job: QuarantineJob, table: StateTable, again: RowsAgain) -> No
     if window < first:
         raise DataError(
             f"{job.output}: none of the {len(again.rows):,} valid rows can be used, because windows before "
-            f"{_start_text(job.freq, first)} can no longer be repaired (windows.repair = {job.repair}): "
-            "run the job again with the corrected settings"
+            f"{utc_time(job.freq.start_us(first))} can no longer be repaired "
+            f"(windows.repair = {job.repair}): run the job again with the corrected settings"
         )
 
 
@@ -85,8 +83,3 @@ def _first_window(shard: Shard, repair: int) -> int:
         return -(1 << 62)
     copied = history.copies[0].through if history is not None and history.copies else closed
     return max(closed - repair, copied) + 1
-
-
-def _start_text(freq: Frequency, window: int) -> str:
-    """Return the start of a window as text."""
-    return f"{datetime.fromtimestamp(freq.start_us(window) / 1e6, UTC):%Y-%m-%d %H:%M} UTC"

@@ -26,7 +26,7 @@ from pipelines.sinks.file_names import ROW_FILE, partition_stem
 from pipelines.sinks.files import PARTS, QUARANTINE, read_quarantine
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.sources.files.validated_rows import Input
-from pipelines.sources.manifest import FolderManifest
+from pipelines.sources.manifest import FOLDER_MANIFEST, FolderManifest
 from pipelines.sources.model_changes import load_model, read_changes
 from pipelines.sources.quarantine_log import QuarantineLog, RowsAgain, read_again
 from pipelines.sources.quarantine_manifest import (
@@ -37,6 +37,7 @@ from pipelines.sources.quarantine_manifest import (
 )
 from pipelines.sources.replay import PARTITION as BACKFILL_PARTITION
 from pipelines.state import state_table
+from pipelines.state.snapshot_file import snapshot_paths
 from pipelines.state.state_table import StateTable
 from pipelines.storage import Held, Location, complete_replacement, markers, store_of
 from pipelines.workers.ownership import read_owner, take_ownership
@@ -90,7 +91,7 @@ def _files(job: QuarantineJob, table: StateTable) -> list[Location]:
 
     A stream that was killed writes the other files again when it resumes.
     """
-    snapshot_ns = min(store_of(path).written_ns() for path in job.states.glob("shard-*.parquet"))
+    snapshot_ns = min(store_of(path).written_ns() for path in snapshot_paths(job.states))
 
     def is_covered(path: Location) -> bool:
         found = ROW_FILE.fullmatch(path.name)
@@ -151,7 +152,7 @@ def _rows_of_manifest(
 
 def _rows(job: QuarantineJob, files: list[str] | tuple[str, ...], now_s: float) -> RowsAgain:
     numbers: Mapping[str, int] = {}
-    folder = job.states / "folder.jsonl"
+    folder = job.states / FOLDER_MANIFEST
     if folder.exists():
         known = FolderManifest(folder)
         numbers = {entry.name: known.number(entry.name) for entry in known.entries(0)}

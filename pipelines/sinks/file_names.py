@@ -11,6 +11,7 @@ from urllib.parse import quote
 from forecaster.time.windows import MICROSECONDS
 
 _LONGEST_STEM = 100  # most characters of the first part of a file name; most disks allow 255 bytes
+_COMPACT = "%Y%m%dT%H%M%SZ"
 _TIME = r"\d{8}T\d{6}Z"
 _ROW = r"(?P<partition>.+)-(?P<offset>\d{15})"
 _SHARD = r"shard-(?P<shard>\d+)-of-(?P<of>\d+)"
@@ -41,4 +42,9 @@ def partition_stem(partition: str) -> str:
 
 def compact_time(us: int) -> str:
     """Format a time in microseconds since 1970 for the names of files: ``20130101T000000Z``."""
-    return datetime.fromtimestamp(us / MICROSECONDS, UTC).strftime("%Y%m%dT%H%M%SZ")
+    return datetime.fromtimestamp(us / MICROSECONDS, UTC).strftime(_COMPACT)
+
+
+def parse_compact_time(text: str) -> datetime:
+    """Return the time that `compact_time` formatted, in UTC."""
+    return datetime.strptime(text, _COMPACT).replace(tzinfo=UTC)

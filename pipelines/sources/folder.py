@@ -29,7 +29,7 @@ from pipelines.sources.files.validated_rows import (
     read_to_end,
     rows_of,
 )
-from pipelines.sources.manifest import Entry, FolderManifest
+from pipelines.sources.manifest import FOLDER_MANIFEST, Entry, FolderManifest
 from pipelines.storage import Location
 from schemas import observations, quarantine
 from schemas.errors import DataError
@@ -100,7 +100,7 @@ class _Watch:
 
     def __init__(self, source: FolderSource) -> None:
         self.source = source
-        self.manifest = FolderManifest(source.manifest_folder / "folder.jsonl")
+        self.manifest = FolderManifest(source.manifest_folder / FOLDER_MANIFEST)
         self.listing = Listing(source.folder, source.settle_s)
         self.offset: int | None = None
         self.again: Iterator[Entry] = iter(())

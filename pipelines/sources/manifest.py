@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
@@ -14,6 +14,9 @@ from pydantic.dataclasses import dataclass as checked
 from pipelines.storage import Journal, Location, output_errors, store_of, write_text
 from schemas.errors import DataError
 from schemas.sealed import seal, unseal
+
+FOLDER_MANIFEST: Final = "folder.jsonl"
+"""Name of the manifest of a watched folder, in the folder of the state table."""
 
 _FIX = "restore the file, or start again with --fresh"
 

@@ -53,7 +53,6 @@ _MARKED = rf"^\s*([+-]?)\s*(?:{_CURRENCY})?\s*([+-]?)\s*({_DIGITS})\s*(?:%|{_CUR
 _IN_BRACKETS = rf"^\s*\(\s*(?:{_CURRENCY})?\s*({_DIGITS})\s*(?:%|{_CURRENCY})?\s*\)\s*$"
 _MARKS = r"[%(\p{Sc}]|[A-Za-z.] \S|\S [A-Za-z]"
 _EXTRA = rf"[,{_GROUPS}%(\p{{Sc}}]"  # only cells with one of these characters may need rewriting
-_MANY = 20
 NO_COMMA = " (no decimal comma)"
 """Text that is added to a number with a decimal point, in a file with decimal commas."""
 
