@@ -39,10 +39,14 @@ class EndedCommand:
 
     @property
     def stderr_line(self) -> str:
-        """Return the text on stderr, which must be one line."""
-        lines = self.err.splitlines()
-        assert len(lines) == 1, self.err
-        return lines[0]
+        """Return the message on stderr, which must be one line."""
+        assert len(self.messages) == 1, self.err
+        return self.messages[0]
+
+    @property
+    def messages(self) -> list[str]:
+        """Return the lines on stderr, without the JSON lines with counts that a job logs while it runs."""
+        return [line for line in self.err.splitlines() if not line.startswith('{"job": ')]
 
     @property
     def json_object(self) -> dict[str, Any]:
