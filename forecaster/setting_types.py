@@ -33,7 +33,11 @@ class SettingsConflict(ValueError):
         self.template, self.settings = template, settings
 
     def message(self, name_of: Callable[[str], str]) -> str:
-        """Return the error message, with the name that the function ``name_of`` returns for each setting."""
+        """Return the error message with other names of the settings, such as options of a command.
+
+        Args:
+            name_of: returns the name to show for a setting.
+        """
         return self.template.format(*map(name_of, self.settings))
 
 

@@ -77,12 +77,12 @@ class State:
         return self._with(self.series_ids, self.clock.copy(), self.silent.copy(), parts)
 
     def take(self, index: Ints) -> State:
-        """Return a copy of the states of the n series at ``index`` ``[n]``, in that order."""
+        """Return a copy of this state with only the series at the positions ``index``, in that order."""
         ids = tuple(self.series_ids[i] for i in index)
         return self._with(ids, self.clock[index], self.silent[index], taken(self.parts, index))
 
     def put(self, index: Ints, part: State) -> None:
-        """Write ``part``, the states of n series, into the slots ``index`` ``[n]``; the series ids stay."""
+        """Write the states in ``part`` into the slots ``index`` of this state; the series ids stay."""
         self.clock[index], self.silent[index] = part.clock, part.silent
         put(self.parts, index, part.parts)
 
@@ -234,9 +234,10 @@ class State:
 
 
 def live(state: State) -> NDArray[np.bool_]:
-    """Return which series are live, ``[S]``: begun, and not silent for more than ``windows.max_gap``.
+    """Return for each series whether it is live: it has begun and has not retired since.
 
-    A series that is silent for longer retires: its state is reset to that before its first value.
+    A series retires after more than ``windows.max_gap`` windows without a value: its state is then reset to
+    that before its first value.
     """
     return np.asarray(state.parts["moments"]["observed"] > 0)
 
@@ -250,7 +251,7 @@ def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arra
     """Copy the arrays of ``new`` into the arrays of ``parts``, at the positions ``index``."""
     for name, own in parts.items():
         for f, array in own.items():
-            # A new array that is a view of this array needs no copy: a step has written its values already.
+            # Copy nothing if the new array is a view of this array: its values are already in place.
             if not isinstance(index, slice) or not _same_memory(array[index], new[name][f]):
                 array[index] = new[name][f]
 

@@ -156,9 +156,9 @@ def slots_of(state: State) -> pl.DataFrame:
 
 
 def optional_pending_columns(columns: Iterable[str]) -> list[str]:
-    """Return the names in ``columns`` that pending rows may have beside `PENDING`, in a fixed order.
+    """Return which of ``columns`` are optional columns of pending rows, in a fixed order.
 
-    They are ``event_id``, covariates, `ORIGIN` and `DROPPED`.
+    The optional columns are ``event_id``, covariates, `ORIGIN` and `DROPPED`.
     """
     known = list(columns)
     return [*observations.optional_columns(known), *(name for name in (ORIGIN, *DROPPED) if name in known)]

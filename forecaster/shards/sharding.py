@@ -59,7 +59,7 @@ class Splitter:
         }
 
     def _by_shard(self, rows: pl.DataFrame) -> dict[int, pl.DataFrame]:
-        """Return the rows by shard; a shard without rows has no entry."""
+        """Return the rows of each shard by its number; a shard without rows has no entry."""
         if not len(rows):
             return {}
         if self.shards == 1:
@@ -87,7 +87,7 @@ _KEYED_TABLE = (
 
 
 def empty_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bool = False) -> Batch:
-    """Return a batch without rows at ``offset``, which announces a partition or triggers a snapshot."""
+    """Return a batch without rows, which announces a partition, triggers a snapshot or is the last batch."""
     rejected = quarantine.empty().with_columns(offset=pl.lit(0, pl.Int64))
     return Batch(partition, offset, offset, _NO_ROWS, rejected, snapshot=snapshot, ends=ends)
 
@@ -123,7 +123,7 @@ def add_partitions(
 
 
 def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
-    """Return shards with the same series, pending rows and offsets, but another number of shards.
+    """Distribute the series and pending rows of all shards over ``of`` new shards; the offsets stay.
 
     Raises:
         DataError: the shards are at different offsets, as after a job was killed; or the series are assigned
@@ -133,7 +133,7 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
         raise DataError(_KEYED_TABLE)
     if len({(s.closed_through, tuple(sorted(s.offsets.items()))) for s in shards}) > 1:
         raise DataError(
-            "its shards are at different offsets of their input, since the job that wrote it was killed: "
+            "its shards are at different offsets of their input, because the job that wrote it was killed: "
             f"run a job with --resume and {shards[0].of} shards, end it with Ctrl-C, and try again"
         )
     first = shards[0]
@@ -208,7 +208,7 @@ def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
 
 
 def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
-    """Give pending rows back the offsets that were lowered, if the new log continues the old one."""
+    """Undo `_before_offset_0` for the rows of partitions that the new log continues at a later offset."""
     if not begins or not len(pending):
         return pending
     own = pl.col("offset") + _LOWERED
@@ -223,14 +223,14 @@ def _with_series_ids(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_slots(rows: pl.DataFrame, slots: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows whose series is in ``slots``, in the columns of pending rows, with ``slot``."""
+    """Return the rows whose series is in ``slots``, in the columns of pending rows."""
     own = rows.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
     return own.select(*PENDING, *optional_pending_columns(own.columns))
 
 
 @dataclass(frozen=True)
 class _HistoryById:
-    """The histories of all shards of a state table, with their rows by series id.
+    """The histories of all shards of a state table, with series ids instead of slots in their rows.
 
     Attributes:
         histories: history of each shard.

@@ -1,4 +1,4 @@
-"""Aggregation of rows to one value per series and window."""
+"""Aggregate rows to one value per series and window."""
 
 from __future__ import annotations
 

@@ -97,11 +97,11 @@ def content_of(rows: pl.DataFrame) -> list[str]:
 
 
 def _one_of_each(rows: pl.DataFrame, identity: list[str], keep: Keep) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the rows that count, one for each observation or event, and the others with ``replaced_by``."""
+    """Return one row of each observation or event, which counts; and the others, with ``replaced_by``."""
     place = [OFFSET]
     if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
         place.append(PARTITION)
-    # Sort by content, too: rows of an older snapshot may have equal offsets and no partitions.
+    # Sort by content, too: in snapshots of early releases, rows may have equal offsets and no partition.
     content = content_of(rows)
     rows = rows.sort(*identity, *place, *content, nulls_last=False)
     number = rows.select(pl.struct(identity).rle_id()).to_series()
@@ -126,13 +126,13 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
     if config.aggregate not in EVENTS:
         if not has_events:
             return ["cell", "timestamp"], rows
-        # Except for sum and count, a row without an id is identified by its time.
+        # With aggregates other than sum and count, a row without an event id is identified by its time.
         alone = pl.when(pl.col("event_id").is_null()).then("timestamp")
         return ["cell", "event_id", "alone"], rows.with_columns(alone=alone)
     own = "event_id" if has_events else ORIGIN
     if own not in rows.columns:
         return [], rows
-    # For sum and count, a row without an id is an event of its own: give it a unique number.
+    # With sum and count, a row without an event id is an event of its own: give it a unique number.
     alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))
     content = [] if has_events else ["timestamp", "value"]
     return ["cell", own, *content, "alone"], rows.with_columns(alone=alone)

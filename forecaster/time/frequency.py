@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
-    import polars as pl  # polars and numpy are not loaded here, so that help and settings load quickly
+    import polars as pl  # polars and numpy are imported only when needed, so that help and settings load quickly
 
     from forecaster.arrays import Ints
 
@@ -37,7 +37,8 @@ _PANDAS_UNITS = (
     | dict.fromkeys(("YS", "AS", "YE", "Y", "A"), "y")
 )
 _STARTS_OF_QUARTERS, _ENDS_OF_QUARTERS = ("JAN", "APR", "JUL", "OCT"), ("MAR", "JUN", "SEP", "DEC")
-_ANCHORS = {  # anchor months with which the quarters and years of pandas are those of the calendar
+# Only with these anchor months are pandas' quarters and years those of the calendar.
+_ANCHORS = {
     "QS": _STARTS_OF_QUARTERS,
     "QE": _ENDS_OF_QUARTERS,
     "Q": _ENDS_OF_QUARTERS,

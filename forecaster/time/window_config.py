@@ -17,7 +17,7 @@ def _is_duration(text: str) -> str:
 
 def _is_frequency(text: str) -> str:
     Frequency.parse(text)
-    return plain_name(text)  # store one notation, so that equal frequencies give equal model versions
+    return plain_name(text)  # store our notation: W-SUN and 1w-sun must give the same model version
 
 
 Duration = Annotated[str, AfterValidator(_is_duration)]
