@@ -164,14 +164,14 @@ def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.Dat
 
 
 def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
-    """Return a shard that starts from a state, with all live series stepped through the same last window."""
+    """Return a shard that starts from a state, after stepping the live series that are behind the others."""
     shard = Shard.cold(0, 1, forecaster.initial_state() if state is None else state, ["history"])
     if state is None or not len(state):
         return shard
     closed = int(state.clock.max())
     nothing = Windows(state.series_ids, closed + 1, np.empty((0, len(state))))
     # The block has no windows, but `advance` first steps live series through the windows before a block.
-    # `apply` changes the arrays of a state: it gets the copy that `advance` returns.
+    # `apply` changes the arrays of a state, so it gets the copy that `advance` returns.
     aligned, _ = advance(forecaster, state, nothing)
     return replace(shard, state=aligned, closed_through=closed)
 

@@ -21,7 +21,7 @@ LocalPath = Annotated[str, AfterValidator(_is_local)]
 
 
 class SettingsConflict(ValueError):
-    """An error of settings that are valid one by one, but not together.
+    """An error about one or more settings; `message` writes it with other names of these settings.
 
     Args:
         template: the message, with ``{}`` for the name of each setting.
@@ -42,6 +42,6 @@ class SettingsConflict(ValueError):
 
 
 class Settings(BaseModel):
-    """Frozen settings that refuse unknown names."""
+    """The base class of settings: they cannot be changed, and an unknown name is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -155,7 +155,7 @@ def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Out
 
 
 def _repair_of(shard: Shard, models: Models) -> Repair | None:
-    """Return the limits that decide which late rows the shard repairs; None if the job makes no repairs."""
+    """Return the limits that decide which late rows are repaired; None if the job makes no repairs."""
     if shard.history is None:
         return None
     copies = shard.history.copies
@@ -189,7 +189,7 @@ def _with_closed_windows(
 
 
 def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Shard, pl.DataFrame]:
-    """Return the shard with a slot for every series of ``rows``, and ``rows`` as pending rows."""
+    """Return the shard with a slot for every series of ``rows``, and these rows as pending rows."""
     windows = models.first.window_config
     joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
     if joined["slot"].null_count():

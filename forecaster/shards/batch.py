@@ -11,7 +11,7 @@ _QUARANTINE: Final = "quarantine~"  # no topic's partition has this prefix: topi
 
 
 def quarantine_partition(replay: str) -> str:
-    """Return the name of the partition of a replay of the quarantine; ``replay`` identifies the replay."""
+    """Return the partition name for a replay of the quarantine; ``replay`` identifies the replay."""
     return f"{_QUARANTINE}{replay}"
 
 

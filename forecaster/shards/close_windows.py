@@ -68,7 +68,7 @@ def close_windows(
             shard = replace(shard, history=shard.history.with_rows(pending[low:high]))
         low = high
         yield replace(shard, pending=pending[high:]), closed
-    # Change the version also in a shard without live series: all shards must end with the same version.
+    # Change the model version also in a shard without live series: all shards must end with the same one.
     changed = _with_version_of(shard, through, models)
     if every:
         changed = _with_copy(changed, through + 1, every)
@@ -88,9 +88,9 @@ def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
 
 
 def _with_copy(shard: Shard, window: int, every: int) -> Shard:
-    """Return the shard; about every ``every`` windows, add a copy of its state to its history.
+    """Return the shard, with a copy of its state added to its history if one is due.
 
-    ``window`` is the next window to close, see `History.with_copy`.
+    ``window`` is the next window to close. A copy is due once in ``every`` windows, see `History.with_copy`.
     """
     if shard.history is None:
         return shard
@@ -108,7 +108,7 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
         return shard
     if history is None or not history.copies:
         is_forgotten = _is_forgotten(state, through, max_gap)
-    else:  # late rows may still end the silence of a series after the earliest copy: use that copy
+    else:  # after the earliest copy of the state, late rows may still end a gap: decide by that copy
         is_forgotten = _is_forgotten(history.copies[0].state, history.copies[0].through, max_gap)
         is_forgotten[history.slots()] = False
     is_forgotten[shard.pending["slot"].to_numpy()] = False

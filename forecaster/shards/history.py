@@ -27,7 +27,7 @@ forecasts of ``window`` to ``late_through``.
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
 
-# `copied_every` rounds up to a multiple of the block length, or of this number if blocks are longer.
+# ``windows.repair`` is rounded up to a multiple of the block length, or of this if blocks are longer.
 _MOST_ROUNDED = 32
 
 
@@ -107,7 +107,7 @@ class History:
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:
             return self
-        # An earlier run with another ``every`` has closed windows after ``last``: wait for the next copy.
+        # An earlier run with another ``every`` has closed windows after ``last``: no copy is due now.
         if closed is not None and closed > last:
             return self
         before = last - every

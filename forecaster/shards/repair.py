@@ -95,7 +95,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     for copy in history.copies[at + 1 :]:
         replay.run(copy.through)
         # A copy with another model version than the repaired states cannot be corrected: remove it.
-        # This happens only if the model changed while no series was live.
+        # Such a copy exists only if the model changed while no series was live.
         if copy.state.model_version == replay.shard.state.model_version:
             _write_states(copy.state, copy.shadow, index, replay.shard)
             copies.append(copy)
@@ -168,7 +168,7 @@ class _Replay:
         self.forecasts: list[Forecasts] = []
         self.shadows: list[Forecasts] = []
         self.replaced = NONE_REPLACED
-        # `models.rewarm` may return a prepared state of the whole shard: re-warm only the repaired series.
+        # `models.rewarm` may return a prepared state of the whole shard; `rewarm` steps only these series.
         self._models = replace(models, rewarm=rewarm, repair=0)
 
     def run(self, through: int) -> None:

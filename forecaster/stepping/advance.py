@@ -72,7 +72,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
     for run in block.runs():
         after = _after_last_retirement(state, forecaster.window_config.max_gap)
         if after is not None and after < run.start:
-            # Step until the last live series retires: no series is live in the windows from then to ``run``.
+            # Step until the last live series retires: no series is live between then and ``run``.
             forecasts.append(_step_run(forecaster, state, replace(run.rows(0, 0), start=after)))
         forecasts.append(_step_run(forecaster, state, run))
     return state, forecasts[0] if len(forecasts) == 1 else Forecasts.join(forecasts)
@@ -189,10 +189,10 @@ def advance_in_place(
 
 
 def _check_version(forecaster: Forecaster, state: State) -> None:
-    """Raise VersionMismatch if the state does not belong to the forecaster's weights."""
+    """Raise VersionMismatch if other weights than the forecaster's made the state."""
     if state.model_version != forecaster.version:
         raise VersionMismatch(
-            f"this state was made by {state.model_version} and cannot be fed to {forecaster.version}: "
+            f"this state was made by {state.model_version} and cannot be stepped by {forecaster.version}: "
             "re-warm it under the new weights"
         )
 

@@ -76,7 +76,7 @@ class Plan:
 
 
 def forgotten_after(max_gap: int) -> int:
-    """Return a number of windows: a series without a value for more windows than this is forgotten.
+    """Return the longest gap, in windows without a value, after which a series is not yet forgotten.
 
     A forgotten series counts as new if it returns.
     """
@@ -119,7 +119,7 @@ def _check_gaps(state: State, start: int, is_behind: Bools) -> None:
 
 
 def _check_closed(state: State, reopened: Bools) -> None:
-    """Raise DataError if ``reopened`` is True for any value: the value belongs to a closed window."""
+    """Raise DataError if a value belongs to a closed window; ``reopened`` is True for such values."""
     if reopened.any():
         name = state.series_ids[int(reopened.any(axis=0).argmax())]
         raise DataError(

@@ -63,7 +63,7 @@ def windows_per_call(series: int) -> int:
 
 
 def _step_piece(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step the state through some consecutive windows of a block, and write their forecasts into ``piece``.
+    """Step the state through ``piece``, some consecutive windows of a block, and write its forecasts.
 
     One call steps the series that are live or begin at the first row; a second call steps the later
     beginners.
@@ -85,7 +85,7 @@ def _step_piece(forecaster: Forecaster, state: State, piece: PlannedBlock) -> No
 
 
 def _step_all(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step every slot of the state through a piece."""
+    """Step every slot of the state through a piece of a block."""
     block = Block(np.array([piece.start]), piece.values, state.freq, past=piece.past, out=piece.out)
     block = _with_fields_of_caller(forecaster, state.series_ids, block)
     state.parts.update(_step_components(forecaster, state.parts, block))

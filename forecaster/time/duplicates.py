@@ -97,7 +97,7 @@ def content_of(rows: pl.DataFrame) -> list[str]:
 
 
 def _one_of_each(rows: pl.DataFrame, identity: list[str], keep: Keep) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return one row of each observation or event, which counts; and the others, with ``replaced_by``."""
+    """Return the rows that count, one per observation or event, and the other rows with ``replaced_by``."""
     place = [OFFSET]
     if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
         place.append(PARTITION)
@@ -132,7 +132,7 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
     own = "event_id" if has_events else ORIGIN
     if own not in rows.columns:
         return [], rows
-    # With sum and count, a row without an event id is an event of its own: give it a unique number.
+    # With sum and count, a row without an id or origin is an event of its own: give it a unique number.
     alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))
     content = [] if has_events else ["timestamp", "value"]
     return ["cell", own, *content, "alone"], rows.with_columns(alone=alone)

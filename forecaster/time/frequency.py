@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
-    import polars as pl  # polars and numpy are imported only when needed, so that help and settings load quickly
+    import polars as pl  # polars and numpy are imported only when needed, so that settings load quickly
 
     from forecaster.arrays import Ints
 
@@ -98,7 +98,7 @@ def _is_own(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Frequency:
-    """The length of windows: window ``k`` is ``[start_us(k), start_us(k + 1))``.
+    """The length of windows: window ``k`` begins at ``start_us(k)`` and ends before ``start_us(k + 1)``.
 
     Attributes:
         seconds: length in seconds; 0 for months, quarters and years.

@@ -42,7 +42,7 @@ def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
 
 
 def misfit_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
-    """Return a notice if windows are 10 times shorter, or 60 times longer, than the usual step between rows.
+    """Return a notice if windows are at least 10 times shorter, or 60 times longer, than the step of rows.
 
     Return None for other windows. Windows are not too short if empty ones count as 0, and not too long if
     rows are summed or counted.

@@ -88,7 +88,7 @@ class Windows:
             yield self.rows(first, stop)
 
     def row_of(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row of each window, or of the last window before it that has a row; -1 without either."""
+        """Return the row of each window, or of the last window before it that has a row; else -1."""
         return np.searchsorted(self.index, window, side="right") - 1
 
     def of_series(self, index: Sequence[int] | NDArray[np.int64]) -> Windows:

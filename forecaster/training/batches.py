@@ -33,7 +33,7 @@ from forecaster.time.windows import NEVER, Windows, latest_rows
 from forecaster.training.segments import TrainingBatch
 from schemas.errors import DataError
 
-_KEPT_BYTES = 400 * 2**20  # if the batches in the cache are larger, the cache is emptied
+_KEPT_BYTES = 400 * 2**20  # the cache is emptied when its batches together are larger than this
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Fleet:
     _cached: dict[int, TrainingBatch] = field(default_factory=dict)
 
     def with_linear_part(self, ridge: Floats32 | None, prior: float) -> Fleet:
-        """Return this fleet with new ridge coefficients and a new scale ``prior``, see `Fleet`."""
+        """Return this fleet with the linear part of a network: ``ridge`` and ``prior``, see `Fleet`."""
         return replace(self, ridge=ridge, prior=prior, _cached={})
 
     def batch(self, number: int) -> TrainingBatch:

@@ -51,7 +51,7 @@ def covariates_for(
     network: NetworkConfig,
     held_from: int,
 ) -> Covariates:
-    """Return the covariates of a training, encoded as in the model ``start``; by default, fit an encoding.
+    """Return the covariates of a training, encoded as in the model ``start``; without it, fit an encoding.
 
     A new encoding is fitted to the windows before row ``held_from``, as the weights are.
     """

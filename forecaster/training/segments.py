@@ -126,10 +126,10 @@ class TrainingBatch:
         return torch.from_numpy(self.block.static) if self.block.static.size else None
 
     def weight(self) -> Floats32:
-        """Return `Segment.weight` for each window (row) and each active period (column), float32."""
+        """Return the weights of errors (`Segment.weight`) by window (row) and active period (column)."""
         next_row = self.first_target + np.arange(len(self))[:, None]
-        # Average the unit over the rows before the held-out windows.
-        # If a series has no row before the held-out windows, average its unit over all rows.
+        # Average the unit over the rows whose next window is not held out.
+        # If the next window of every row of a series is held out, average over all rows.
         is_learned = next_row < self.held_from
         is_learned |= ~is_learned.any(axis=0)
         average = (self.block.unit * is_learned).sum(axis=0) / is_learned.sum(axis=0)
@@ -163,7 +163,7 @@ class TrainingBatch:
         return per_change
 
     def _forecast_rows(self, windows: range, every: int, rng: np.random.Generator | None) -> range:
-        """Return the rows of a segment from which the network forecasts: see ``every`` of `segments`."""
+        """Return the rows of a segment from which the network forecasts, see `segments`."""
         if rng is not None:
             # The last window of the batch has no target, so do not draw it as the first forecast row.
             followed = max(1, min(windows.stop, len(self) - 1) - windows.start)
@@ -175,7 +175,7 @@ class TrainingBatch:
         """Return the segment that consists of ``windows``; the network forecasts only from its ``rows``."""
         index, part = np.array(rows), slice(rows.start, rows.stop, rows.step)
         target = self.targets(index)
-        # A target is held out if the window of its value is, so far horizons have fewer training targets.
+        # A target is held out if its own window is held out, so far horizons have fewer training targets.
         target_row = (self.first_target + index[:, None])[:, :, None] + np.arange(self.ahead.shape[2])
         held_out = target_row >= self.held_from
         has_cold_loss = self.decoder and self.block.static.size
