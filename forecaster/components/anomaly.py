@@ -20,13 +20,13 @@ from forecaster.components.base import Block, Field, series_first, series_last
 
 # `_DISTANCES` are distances of a value from the forecast median, in band widths.
 # A band lies between the median and the outermost quantile on the value's side.
-# For each series and distance, the state holds the share of windows with a value at least as far away.
+# The state holds, by series and distance, the share of values at least that far from the forecast median.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
 # P-values are interpolated in log(1 + distance), because the gaps between `_DISTANCES` grow.
 # At a distance of 0, log(1 + distance) is 0, but log(distance) would be infinite.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
-# A run's length is the number of successive values equal to the value before; a value alone is a run of 0.
+# A run's length is the number of successive values that equal the value before: 0 if no value repeats.
 # For each series and each length in `_RUNS`, the state holds the share of runs of at least this length.
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
@@ -53,7 +53,7 @@ _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat t
 # The shares of windows (or runs) are averages over about the last `_MEMORY` / ``rate`` windows (or runs).
 # ``rate`` is the wanted number of alarms per window, so one average covers about `_MEMORY` wanted alarms.
 _MEMORY = 20.0
-# `_MEMORY` / ``rate`` is clipped to this range.
+# `_MEMORY` / ``rate`` is clipped to the range from `_LEAST_MEMORY` to `_LARGEST_MEMORY`.
 # In an average over far more windows, float32 would round the update of a share to 0.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
@@ -129,12 +129,12 @@ class Anomaly:
 
     @cached_property
     def _first_shares(self) -> Floats:
-        """For a new series, the assumed share of values beyond each of the `_DISTANCES`: ``[1, E]``."""
+        """For a new series, the assumed share of values beyond each of the `_DISTANCES`, in one row."""
         return _normal_shares(self.low, self.high, np.array([_EXCESS0]))
 
     @cached_property
     def _memory(self) -> float:
-        """About the largest number of windows, or runs of equal values, over which a share is averaged."""
+        """At most about this many windows, or runs of equal values, are averaged into a share."""
         return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:

@@ -65,7 +65,7 @@ class Outputs(NamedTuple):
     def empty(
         quantiles: int, members: int, windows: int, series: int, horizon: int, scored: int = 0
     ) -> Outputs:
-        """Return new arrays for the outputs of a block: ``anomaly`` and ``scores`` are NaN, the others unset.
+        """Return new arrays for a block's outputs: NaN in ``anomaly`` and ``scores``, the others not filled.
 
         ``members`` is 0 if the members' forecasts are not requested; ``scored`` is the number of scored
         horizons, K.
@@ -228,7 +228,7 @@ class Component(Protocol):
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads, without `FIELDS_OF_CALLER`."""
+        """The names of the block's fields that `step` reads, without those that the chain's caller fills."""
 
     @property
     def writes(self) -> frozenset[str]:

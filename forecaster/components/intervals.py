@@ -116,7 +116,7 @@ class Intervals:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], distance[:, k].transpose(1, 2, 0), out=out[q])
         # Where calibrated quantiles have passed the median, move the median: clip it to its two neighbours.
-        # A lower quantile rises above the median only if most recent actuals were above the median.
+        # A lower quantile rises above the median only if the majority of recent actuals was above the median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         own = {name: series_first(array) for name, array in own.items()}
         return own, replace(block, bands=bands)
@@ -124,9 +124,9 @@ class Intervals:
     def _learned_distances(
         self, own: Arrays, block: Block, network: Floats
     ) -> tuple[Floats, Floats32, Floats]:
-        """Learn the offsets window by window; return the learned part of each quantile's distance.
+        """Learn the offsets by window; return the learned part of each quantile's distance from the median.
 
-        The distances are from the median. A distance is negative for a quantile below the median.
+        A distance is negative for a quantile below the median.
 
         Args:
             own: the component's arrays, changed in place.

@@ -96,7 +96,7 @@ class Covariates:
             return Covariates()
         features = Features.fit(tables, windows, freq, held_from)
         if not decoder:
-            # Leave the calendar features out: only a decoder needs them, as the other inputs have a calendar.
+            # Leave the calendar features out: only a decoder needs them. The inputs have their own calendar.
             features = features.model_copy(update={"calendar": ()})
         return Covariates.of(features, freq, tables)
 
@@ -133,7 +133,7 @@ class Covariates:
         return np.where(has_row[..., None], self.by_window[row, place], np.float32(0.0))
 
     def static(self, series_ids: Sequence[str]) -> Floats32:
-        """Return the static features of each series, in rows; zeros for a series that the table lacks."""
+        """Return one row of static features for each series; zeros for a series that the table lacks."""
         others = len(self.by_series) - 1
         return self.by_series[[self.rows.get(name, others) for name in series_ids]]
 

@@ -77,7 +77,7 @@ def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Flo
 
 
 def _frame(name: str, windows: Windows, config: WindowConfig, back: Ints) -> pl.DataFrame:
-    """Return a forecast frame that repeats, at horizon n, the value ``back[n - 1]`` windows before the row."""
+    """Return a forecast frame: horizon n repeats the value ``back[n - 1]`` windows before the issue row."""
     last = last_values(observed(windows, config).values)
     values = _values_ago(windows, last, np.arange(len(last)), back)
     issued = ~np.isnan(last)

@@ -112,7 +112,7 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
 
 
 def _norms(network: Network, moment: Moment) -> Tensor:
-    """Return the norms of the gradients at one moment, by lag and series, without series without a target.
+    """Return the gradients' norms at one moment, by lag and series; series without a target are left out.
 
     They are ``[lags + 1, S]``.
     """
@@ -122,7 +122,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
     hidden, cell, carried = moment.hidden, moment.cell, []
     try:
         for x in moment.x.unsqueeze(1):
-            # The gradient of the loss with respect to this added zero is that for the hidden state.
+            # The loss has the same gradient with respect to this added zero as to the hidden state.
             zero = torch.zeros_like(hidden, requires_grad=True)
             carried.append(zero)
             quantiles, hidden, cell = network(

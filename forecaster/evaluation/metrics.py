@@ -223,5 +223,5 @@ def _mean(by_series: Floats) -> float:
 
 
 def _means(by_series: Floats) -> Floats:
-    """Return the `_mean` over series, the first axis, of each column of an array."""
+    """Return the `_mean` of each column of an array that has one row for each series."""
     return np.array([_mean(column) for column in by_series.T])

@@ -98,7 +98,7 @@ class Expert(ABC):
     @property
     @abstractmethod
     def reach(self) -> int:
-        """M, the number of windows before the current one that the expert reads."""
+        """The number of windows before the current one that the expert reads, M."""
 
     @property
     def forecast_fields(self) -> tuple[str, ...]:

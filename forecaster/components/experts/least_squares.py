@@ -64,7 +64,7 @@ class LeastSquares(Expert):
 
     @property
     def reach(self) -> int:
-        """M: the longest lag plus 1, because lags are counted back from the window before the current one."""
+        """The longest lag plus 1, because lags are counted back from the window before the current one."""
         return max(self.lags) + 1
 
     @property

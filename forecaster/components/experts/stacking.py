@@ -69,12 +69,12 @@ class Stacking:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads."""
+        """The names of the block's fields that `step` reads, without those that the chain's caller fills."""
         members = (f"members.{name}" for name in self.experts)
         return frozenset({"last", "scale", "moves", "observed", "out.forecast", *members})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: the sums from which weights are computed, and forecasts stored for scoring."""
+        """Return the fields: sums that give the weights; forecasts stored until actuals are observed."""
         anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
@@ -237,7 +237,7 @@ def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
 
 
 def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -> Floats32:
-    """Return the members' weights for each series and anchor: solve a ridge regression by Cholesky.
+    """Return the members' weights by series and anchor, from a ridge regression solved by Cholesky's method.
 
     The weights are ``[M, ...]``.
 

@@ -28,7 +28,7 @@ from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 
 _CLIP = 6.0  # changes, and distances from the mean or the last value, are clipped to this many spreads
-# The ratios ``scale / spread`` and ``unit / spread`` are clipped: to this number, and to 1 / `_LARGEST_RATIO`.
+# ``scale / spread`` and ``unit / spread`` are clipped to the range 1 / `_LARGEST_RATIO` to `_LARGEST_RATIO`.
 _LARGEST_RATIO = 1e3
 # The ratio of 20 scales to a spread is clipped to this number, which float32 can hold.
 _MOST_SPREADS = 1e30

@@ -179,7 +179,7 @@ class Network(nn.Module):
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads, without `FIELDS_OF_CALLER`."""
+        """The names of the block's fields that `step` reads, without those that the chain's caller fills."""
         return _READS | ({"observed_inputs"} if self.past else frozenset())
 
     def spec(self) -> Mapping[str, Field]:

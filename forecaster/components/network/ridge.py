@@ -169,7 +169,7 @@ class Experts:
 
     @cached_property
     def _weights(self) -> Floats32:
-        """The weights of both ridge regressions, side by side, as ``[F, 2 N]``."""
+        """The weights of both ridge regressions, side by side: one row for each regressor."""
         return np.concatenate(list(self.ridge), axis=1)
 
     @cached_property
