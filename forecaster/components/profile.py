@@ -106,7 +106,7 @@ class Profile:
         return Profile((VALUE, *covariates), ids, edges, shares)
 
     def rows_of(self, series_ids: Sequence[str]) -> Ints:
-        """Return the row of each series in the profile; -1 for a series that the profile does not contain."""
+        """Return each series' row number in the profile; -1 for a series that it does not contain."""
         rows: Mapping[str, int] = vars(self)["_row_of_id"]
         return np.fromiter((rows.get(name, -1) for name in series_ids), np.int64, len(series_ids))
 
