@@ -34,7 +34,7 @@ def begin_run(
     run_id: str = "",
     parent: Run | None = None,
 ) -> Run:
-    """Return a new run, or the run ``run_id`` that ``mlflow run`` created.
+    """Begin a new run, or continue the run ``run_id`` that ``mlflow run`` created.
 
     A run with a parent is created when its first entry is sent, so that it can begin while the store cannot
     be reached.
@@ -64,7 +64,7 @@ def begin_run(
 
 
 def reopen_run(connection: Connection, unsent: Path, run_id: str) -> Run:
-    """Return a run that has ended, so that later results about its model can be logged to it.
+    """Return a run that has ended, to log later results about its model to it.
 
     Raises:
         ModelError: the run does not exist, or the store cannot be reached.

@@ -76,7 +76,7 @@ def versions_of(connection: Connection, name: str) -> list[Version]:
 
 
 def find_weights(connection: Connection, model_version: str) -> ModelVersion | None:
-    """Return MLflow's record of the registered version with a given `Forecaster.version`, or None.
+    """Return MLflow's record of a registered version with these weights; None if there is none.
 
     Args:
         connection: the stores.
