@@ -20,7 +20,7 @@ from schemas.forecasts import quantile_column
 
 @dataclass(frozen=True)
 class Forecasts:
-    """The forecasts of S series that were issued at the ends of T windows.
+    """The forecasts of some series that were issued at the ends of some windows.
 
     Attributes:
         model_version: version of the weights.

@@ -84,7 +84,7 @@ class Member:
 
 @dataclass(frozen=True)
 class ScoredBlock:
-    """A block of forecasts to score.
+    """A block of forecasts to score, with their actuals.
 
     Attributes:
         rows: ``[T]`` rows at whose end the forecasts were issued.

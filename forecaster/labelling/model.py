@@ -125,7 +125,7 @@ class Labeller:
         return probabilities
 
     def sequence_inputs(self, values: Floats) -> Floats32:
-        """Return the network's inputs for ``values``, for the scaling ``train`` or ``series``.
+        """Return the network's inputs for ``values``, if the scaling is ``train`` or ``series``.
 
         ``values`` is ``[T, S, C]``, and the inputs are ``[T, S, F]``.
         """

@@ -17,7 +17,7 @@ _TINY = 1e-12
 
 
 def confusion(labels: Ints, chosen: Ints, classes: int) -> Ints:
-    """Count pairs of classes: one row for each true class, one column for each predicted class."""
+    """Count predictions: one row for each true class, one column for each predicted class."""
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, chosen), 1)
     return counts

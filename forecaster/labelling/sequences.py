@@ -171,7 +171,7 @@ def _dense(
 
 
 def _splits(coded: pl.DataFrame) -> Ints | None:
-    """Read the part of each series (training, validation or test) from ``split``; None if all are missing.
+    """Read the part of each series (training, validation or test) from the column ``split``; None if empty.
 
     Raises:
         DataError: a series has two parts, or only some series have one.
@@ -210,7 +210,7 @@ def _sort_key(name: str) -> tuple[int, float, str]:
 
 
 def _labels_found(known: Sequence[str]) -> str:
-    """Return the text for an error message that only one label was found, or none."""
+    """Return ``only 'LABEL'`` or ``no label at all``, for an error message."""
     return f"only {known[0]!r}" if known else "no label at all"
 
 

@@ -193,7 +193,7 @@ class _SegmentBatches:
         self._config = labeller.config
 
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the logits and the labels of each segment of a group, for one group after another.
+        """Yield the logits and the labels of each segment, for one group of series after another.
 
         Labels of other parts are ``UNKNOWN``; segments without a label of the part are not yielded.
         """

@@ -53,7 +53,9 @@ def begin_run(
     if parent is None:
         with connection.errors():
             client, experiment_id = connection.client(), connection.experiment_id()
-            with suppress(*REFUSALS):  # an error in marking earlier runs as killed must not stop a training
+            with suppress(
+                *REFUSALS
+            ):  # an error while earlier runs are marked as KILLED must not stop this run
                 mark_killed_runs(client, experiment_id)
             if run_id:
                 entity = _reopened(connection, run_id, name, header["tags"])

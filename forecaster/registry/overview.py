@@ -71,7 +71,7 @@ def _row(run: Run) -> dict[str, object]:
 
 
 def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, float]]) -> pl.DataFrame:
-    """Return one row per version, with the metrics of the run that trained it.
+    """Return one row per version, with the metrics of the run that logged it.
 
     Args:
         versions: the versions.

@@ -264,7 +264,7 @@ class Registry:
             return runs_frame(runs_of(self._connection, limit))
 
     def models(self) -> pl.DataFrame:
-        """Return all registered versions, by name and then newest first, with the metrics of their runs.
+        """Return all registered versions with the metrics of their runs, by name and then newest first.
 
         Returns:
             The columns of `versions`, ``description: String``, and a Float64 column for each backtest,

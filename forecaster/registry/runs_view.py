@@ -83,7 +83,7 @@ def store_view(client: mlflow.MlflowClient, experiment_id: str) -> None:
 
 
 def view() -> dict[str, Any]:
-    """Return the view as MLflow defines it: columns, charts, and the runs sorted by skill, highest first."""
+    """Return the view in MLflow's format: columns, charts, and the runs sorted by skill, highest first."""
     charts: list[dict[str, Any]] = []
     for title, metrics in _LINES.items():
         charts.append(_line(metrics[0], title, metrics))

@@ -251,7 +251,7 @@ class Sender:
             self.version = moved.version
 
     def _send_description(self, entry: Entry) -> None:
-        """Set the registered version's description: the entry's text, and whether its model has a champion."""
+        """Describe the registered version: the text of the entry, and whether the model has a champion."""
         client, version = self._connection.client(), self._outbox.run.get("version")
         if not version:
             return
