@@ -53,9 +53,8 @@ def begin_run(
     if parent is None:
         with connection.errors():
             client, experiment_id = connection.client(), connection.experiment_id()
-            with suppress(
-                *REFUSALS
-            ):  # an error while earlier runs are marked as KILLED must not stop this run
+            # An error while earlier runs are marked as KILLED must not stop this run.
+            with suppress(*REFUSALS):
                 mark_killed_runs(client, experiment_id)
             if run_id:
                 entity = _reopened(connection, run_id, name, header["tags"])
