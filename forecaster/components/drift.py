@@ -16,8 +16,7 @@ from forecaster.arrays import Arrays
 from forecaster.components.base import Block, Field
 from forecaster.components.profile import BUCKETS, bucket_of
 
-# Counts are halved every 336 windows, so they cover mainly the last 336 to 672 windows.
-# Halving keeps each count below 672, so that two bytes are enough.
+# All counts are halved every 336 windows: recent values count most, and each count stays below 672.
 _HALVED_EVERY = 336
 
 

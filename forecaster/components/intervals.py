@@ -26,11 +26,11 @@ _TRUSTED = 40
 _LARGEST = 8.0
 # A residual within this many mean absolute residuals of a quantile counts as partly below, partly above it.
 # Without `_TIE`, the last bit of a forecast could decide on which side of a quantile a residual counts.
-# The other series of a call can change the last bit of a forecast, but must not change the offsets.
+# Which series are stepped together can change the last bit of a forecast, but must not change the offsets.
 _TIE = 1e-2
 # The offsets of a horizon do not change while its mean absolute residual is at most this many scales.
 _NO_UNIT = 1e-6
-_SLOWER = 0.15  # at horizon h, the learning rate of the offsets is divided by h to the power of this number
+_SLOWER = 0.15  # at horizon h, the least learning rate of the offsets is ``rate / h**_SLOWER``
 # A normal distribution's standard deviation is this many times its mean absolute deviation.
 _NORMAL_UNITS = math.sqrt(math.pi / 2)
 
@@ -116,7 +116,7 @@ class Intervals:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], distance[:, k].transpose(1, 2, 0), out=out[q])
         # Where calibrated quantiles have passed the median, move the median: clip it to its two neighbours.
-        # A calibrated lower quantile passes the median only if most actuals were above the median, too.
+        # A lower quantile rises above the median only if the majority of recent actuals was above the median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         own = {name: series_first(array) for name, array in own.items()}
         return own, replace(block, bands=bands)
@@ -124,9 +124,9 @@ class Intervals:
     def _learned_distances(
         self, own: Arrays, block: Block, network: Floats
     ) -> tuple[Floats, Floats32, Floats]:
-        """Learn the offsets window by window, and return the learned part of the quantiles' distances.
+        """Learn the offsets by window; return the learned part of each quantile's distance from the median.
 
-        The distances are from the median. A distance is negative for a quantile below the median.
+        A distance is negative for a quantile below the median.
 
         Args:
             own: the component's arrays, changed in place.

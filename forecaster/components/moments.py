@@ -27,13 +27,13 @@ _LARGEST = 8.0
 _LARGEST_DISTANCE = 20.0
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast mean
 _LONGEST_RUN = 40  # ``run`` counts consecutive changes that are clipped, up to this number
-# A series counts as constant so far if it has at least this many values, and none of their changes counts.
+# A series counts as constant so far if it has at least this many values, and its means of changes are 0.
 _STILL = 24
 # The first `_IGNORED_CHANGES` changes of a series that was constant from its first value on do not count.
 # Two changes are enough to ignore a single broken reading (away from the level, and back) or one step.
 _IGNORED_CHANGES = 2
 # When a constant series returns to its level, ``run`` is set to `_RETURNED` + `_STILL`.
-# Each later value at the level lowers ``run`` by 1. At `_RETURNED`, the broken reading is forgotten.
+# Each later value at the level lowers ``run`` by 1. At `_RETURNED`, ``run`` becomes 0, as before the change.
 _RETURNED = 64
 # Before one whole season of seasonal changes is known, the unit is at least `_EARLY_UNIT` spreads.
 _EARLY_UNIT = 0.3
@@ -138,7 +138,7 @@ class Moments:
         return after, replace(block, before=before, moves=moves, **added)
 
     def _season_ago(self, block: Block, before: Floats) -> Floats:
-        """Return the value one season before each window, ``[T, S]``; without a season, one window before."""
+        """Return the value one season before each window; without a season, one window before."""
         if self.season == 1:
             return before
         first = len(block.history) - len(block.values) - self.season
@@ -146,7 +146,7 @@ class Moments:
 
 
 class _Running:
-    """The moments of all series after one window, ``[S]`` each.
+    """The moments of all series after one window, in arrays with one number for each series.
 
     The attributes are the fields of `Moments`, and ``scale``, ``unit`` and ``spread``, computed from them.
     """

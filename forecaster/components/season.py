@@ -16,7 +16,8 @@ from forecaster.time.frequency import Frequency
 
 _DAY_S, _WEEK_S = 86_400, 604_800
 _LONGEST = 288  # a season in the state has at most this many windows: a day of 5-minute windows
-_LARGEST = 8.0  # a value's distance from the learned shape of its phase is clipped to this many scales
+# The distance of a new deviation from the learned shape of its phase is clipped to this many scales.
+_LARGEST = 8.0
 
 
 def likely_season(freq: Frequency) -> int:
@@ -72,7 +73,7 @@ class Season:
     writes = frozenset({"shape"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields ``shape`` and ``seen``, the number of updates of each phase."""
+        """Return the fields ``shape`` and ``seen``, the number of updates of each phase (250 at most)."""
         if self.season == 1:
             return {}
         return {"shape": Field("float64", (self.season,)), "seen": Field("uint8", (self.season,))}
@@ -107,7 +108,7 @@ class Season:
         return {"shape": series_first(shape), "seen": series_first(seen)}, replace(block, shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
-        """Return, for each window, how far the middle value of the last K windows is from their mean.
+        """Return, for each window, how far the middle value of the last season is from the season's mean.
 
         Returns:
             How many windows ago the middle was, and the differences ``[T, S]``: NaN if that value, or half of
@@ -171,7 +172,7 @@ def phases(shape: Floats, windows: Ints) -> Floats:
 
 
 def windows_ago(season: int, horizon: int) -> Ints:
-    """Return how many windows ago the seasonal phase of each horizon last occurred, ``[N]``.
+    """Return, for each horizon, how many windows ago its seasonal phase last occurred.
 
     Args:
         season: windows of a season.

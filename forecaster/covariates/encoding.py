@@ -75,7 +75,7 @@ class Column(Settings):
         return 1 + max(len(self.words), 1)
 
     def features(self, table: Table) -> Floats32:
-        """Return this column's features for each row of a table, ``[rows, width]`` float32.
+        """Return this column's features for each row of a table: ``width`` float32 numbers per row.
 
         Raises:
             DataError: a cell is not a number, and the column was encoded as numbers.
@@ -114,12 +114,12 @@ class Features(Settings):
 
     @property
     def known_count(self) -> int:
-        """K: the number of known features, including the features of the calendar."""
+        """The number of known features, K, including the features of the calendar."""
         return 2 * len(self.calendar) + sum(column.width for column in self.known)
 
     @property
     def static_count(self) -> int:
-        """D: the number of static features."""
+        """The number of static features, D."""
         return sum(column.width for column in self.static)
 
     @property
@@ -205,7 +205,7 @@ def column_of(table: Table, name: str) -> pl.Series:
 
 
 def row_windows(table: Table, freq: Frequency) -> Ints:
-    """Return the window of each row's time, ``[rows]`` int64.
+    """Return the index of the window in which each row's time lies.
 
     Raises:
         DataError: a time cannot be read.
@@ -223,7 +223,7 @@ def row_windows(table: Table, freq: Frequency) -> Ints:
 
 
 def _numbers(table: Table, column: pl.Series) -> Floats:
-    """Return the cells of a column as ``[rows]`` float64, NaN if missing.
+    """Return the cells of a column as float64 numbers, NaN if missing.
 
     Raises:
         DataError: a cell is not a number, or is too large.

@@ -84,7 +84,7 @@ class InputDrift:
 
 
 def drift_of(profile: Profile, state: State) -> dict[str, InputDrift]:
-    """Return the drift of each input for which values were counted, by its name; empty without a profile."""
+    """Return the drift of every input with counted values, by the input's name; none without a profile."""
     counted = state.parts.get("drift", {}).get("counts")
     if not profile or counted is None:
         return {}

@@ -15,7 +15,8 @@ KINDS = ("spike", "level_shift", "variance_change", "flat_line", "seasonal_break
 """Kinds of anomalies; the label of a kind is its position in this tuple, counted from 1."""
 
 _DAY_S, _WEEK_S = 86_400, 604_800
-_TRIES = 20  # most attempts to find a place for an anomaly; after them, it is left out
+# An anomaly is left out after this many places where it is not visible, or this many taken places.
+_TRIES = 20
 _VISIBLE = 0.25  # an anomaly is visible if its largest change is at least this many standard deviations
 
 _Change = Callable[[Floats, slice, float, np.random.Generator], Floats]
@@ -141,7 +142,7 @@ def _shifted(least: float, most: float) -> _Change:
 
 
 def _noisy(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the values of the span with noise, whose size is 0.5 to 1 standard deviations of the series."""
+    """Return the span with noise, whose standard deviation is 0.5 to 1 times that of the series."""
     noise: Floats = rng.normal(0.0, rng.uniform(0.5, 1.0) * spread, span.stop - span.start)
     return values[span] + noise
 
@@ -153,7 +154,7 @@ def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) 
 
 
 def _delayed(windows: int) -> _Change:
-    """Return a function that delays a span of values by a number of windows, ``windows``."""
+    """Return a function that delays a span of values by ``windows`` windows."""
 
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         late = values[max(span.start - windows, 0) : max(span.stop - windows, 0)]

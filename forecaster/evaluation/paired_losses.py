@@ -1,4 +1,4 @@
-"""Sum the losses of two models and of the baselines, on the same forecasts, by time, class and horizon.
+"""Sum the losses of two models and of the baselines on the same forecasts.
 
 Letters: T issue rows, S series, N horizon, Q quantiles, C classes of series.
 """
@@ -19,9 +19,11 @@ BASELINES = ("persistence", "seasonal_naive")
 
 
 class PairedLosses:
-    """Sums of losses: of two models by issue time and class or horizon, and of the baselines by horizon.
+    """Sums of the losses of two models and of the baselines, on the same forecasts.
 
-    Only sums over series are stored, so the memory hardly depends on the number of series.
+    The losses of the models are summed by issue time and horizon, and by issue time and class of series; the
+    losses of the baselines by horizon. Only sums over series are stored, so the memory hardly depends on the
+    number of series.
     A loss is divided by the scale of its series, except for the weighted quantile loss.
 
     Args:
@@ -63,10 +65,10 @@ class PairedLosses:
         return None
 
     def add(self, row: int, actuals: Floats, forecasts: Sequence[Floats], points: Sequence[Floats]) -> None:
-        """Add the losses of a block of forecasts, which were issued at successive rows.
+        """Add the losses of forecasts that were issued at successive windows.
 
         Args:
-            row: the first of the T rows, counted from the first issue row.
+            row: row of the first of these windows, counted from the first issue row.
             actuals: ``[T, S, N]`` actuals; NaN where missing.
             forecasts: ``[Q, T, S, N]`` of the champion, then of the challenger.
             points: ``[T, S, N]`` of each baseline.
@@ -87,7 +89,10 @@ class PairedLosses:
     def _add_model(
         self, model: int, rows: slice, y: Floats, quantiles: Sequence[Floats], is_pair: Bools
     ) -> None:
-        """Add one model's losses to the sums; values outside ``is_pair`` are 0, so they have no loss."""
+        """Add one model's losses to the sums.
+
+        Where ``is_pair`` is False, the actual and the quantiles are 0, so they add no loss.
+        """
         pinball = np.zeros_like(y)
         for level, quantile in zip(self._levels, quantiles, strict=True):
             miss = y - quantile
@@ -108,7 +113,7 @@ class PairedLosses:
 
         It is the estimate of `bootstrap.block_length`, within two limits. It is at least the horizon N,
         because even the errors of an optimal forecast are correlated over N - 1 issue times. It is at most
-        half of the history.
+        half of the issue times, even if that is less than N.
         """
         old, new = self._by_horizon.sum(axis=2)
         count = self.count.sum(axis=1)
@@ -118,10 +123,10 @@ class PairedLosses:
     def improvements(
         self, block: int, confidence: float
     ) -> tuple[Improvement, dict[int, Improvement], dict[str, Improvement]]:
-        """Return how much the challenger improves on the champion: in all, by horizon, and by class.
+        """Return how much the challenger improves on the champion: in all, by horizon, by class of series.
 
-        The classes are classes of series. A forecast counts only if its actual is known, and if both models
-        and every baseline made it.
+        A forecast counts only if its actual is known, and if both models and every
+        baseline made it.
 
         Args:
             block: how many successive issue times the bootstrap draws together.

@@ -23,7 +23,8 @@ from schemas.errors import ModelError
 from schemas.masking import masked
 
 MOST_MOVES = 20
-_WHY_CHARACTERS = 1000  # length of the reason of a move, which is stored in one tag of at most 5,000 bytes
+# The reason of a move is cut to this length: one tag of at most 5,000 bytes holds the whole move.
+_WHY_CHARACTERS = 1000
 _TRAINED_UNTIL, _PARENT = "statecast.trained_until", "statecast.parent"
 _DECISION = "**Decision of "
 
@@ -75,9 +76,9 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             versions.append(move.after)
         elif move.after in versions:
             del versions[_last_position(versions, move.after) + 1 :]
-        else:  # the first move to this version is no longer recorded: what preceded it is unknown
+        else:  # no move to this version is recorded, so the version before it is unknown
             versions = [move.after]
-    if current not in versions:  # the move to ``current`` was not recorded: append this version
+    if current not in versions:  # the last move, to ``current``, was not recorded
         versions.append(current)
     place = _last_position(versions, current)
     return versions[place - 1] if place else None
@@ -89,7 +90,7 @@ def _last_position(versions: Sequence[int], version: int) -> int:
 
 
 class Aliases:
-    """Reads and moves aliases of registered models, and describes versions with the gate's decisions.
+    """Reads and moves aliases of registered models, and writes tags and the gate's decisions to versions.
 
     Every method raises ModelError with one line if the store reports an error.
     """
@@ -172,7 +173,7 @@ class Aliases:
         return sorted(found, key=lambda move: move.number)
 
     def rollback(self, name: str, alias: str, why: str = "") -> Promotion:
-        """Point an alias at the version that it pointed to before.
+        """Point an alias at the version before its current one; each further rollback goes back one more.
 
         Args:
             name: registered model.
@@ -236,5 +237,5 @@ class Aliases:
 
 
 def _prefix(alias: str) -> str:
-    """Return the beginning of the names of the tags that hold the moves of an alias."""
+    """Return the first part of the names of the tags in which the moves of an alias are recorded."""
     return f"statecast.alias.{alias}."

@@ -76,11 +76,11 @@ def versions_of(connection: Connection, name: str) -> list[Version]:
 
 
 def find_weights(connection: Connection, model_version: str) -> ModelVersion | None:
-    """Return MLflow's record of the registered version with a given `Forecaster.version`, or None.
+    """Return MLflow's record of a registered version whose weights are ``model_version``; None if none is.
 
     Args:
         connection: the stores.
-        model_version: `Forecaster.version`.
+        model_version: `Forecaster.version` of the weights.
     """
     if not (connection.runs.exists() and connection.models.exists()):
         return None

@@ -71,7 +71,7 @@ def _row(run: Run) -> dict[str, object]:
 
 
 def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, float]]) -> pl.DataFrame:
-    """Return one row per version, with the metrics of the run that trained it.
+    """Return one row per version, with the metrics of the run that logged it.
 
     Args:
         versions: the versions.
@@ -86,7 +86,7 @@ def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, flo
 
 
 def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
-    """Return a column for each metric in ``metrics`` by which runs are compared; null in runs without it."""
+    """Return a column for each metric by which runs are compared; null for a run without the metric."""
     names = sorted({name for row in metrics for name in row if _is_compared(name)})
     return {name: pl.Series([row.get(name) for row in metrics], dtype=pl.Float64) for name in names}
 

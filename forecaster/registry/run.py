@@ -59,7 +59,7 @@ class Run:
 
     @property
     def is_away(self) -> bool:
-        """Whether the last attempt to send entries failed, so that they wait in the outbox."""
+        """Whether entries wait in the outbox because of an error in the last attempt to send them."""
         return bool(self._sender.reason)
 
     @property
@@ -68,13 +68,13 @@ class Run:
         return self._sender.version
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log settings, which cannot be changed later; long values are shortened, and secrets are masked."""
+        """Log settings, which cannot be changed later; shorten long values, and mask secrets in URLs."""
         values = {key: masked(str(value))[:MAX_PARAM_VAL_LENGTH] for key, value in params.items()}
         if values:
             self._log({"kind": "params", "values": values})
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags; secrets in the values are masked."""
+        """Set tags of the run; secrets in URLs are masked."""
         self._log({"kind": "tags", "values": {key: masked(value) for key, value in tags.items()}})
 
     def log_epoch(self, epoch: Mapping[str, float]) -> None:
@@ -132,7 +132,7 @@ class Run:
         self._write_and_log(str(Path(path) / file.name), lambda hidden: hidden.write_bytes(file.read_bytes()))
 
     def log_text(self, text: str, path: str) -> None:
-        """Store a text among the run's files at ``path``; secrets in URLs of the text are masked."""
+        """Store a text among the run's files at ``path``; secrets in URLs are masked."""
         self._write_and_log(path, lambda hidden: hidden.write_text(masked(text), encoding="utf-8"))
 
     def log_frame(self, frame: pl.DataFrame, path: str) -> None:
@@ -189,7 +189,7 @@ class Run:
             OSError: the model cannot be saved.
         """
         check_model_name(model_name)
-        # forget the ids of an earlier model of this run, so that the new model gets new ids
+        # Remove the ids of an earlier model of this run, so that the new model gets new ids.
         for key in ("model_id", "version"):
             self._outbox.run.pop(key, None)
         folder = self._outbox.model

@@ -109,7 +109,7 @@ def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def example_rows(forecaster: Forecaster) -> pl.DataFrame:
-    """Return five invented rows, as example for a forecaster whose training rows are unknown."""
+    """Return five invented rows, for the example of a forecaster whose training rows are unknown."""
     freq = forecaster.window_config.frequency
     at_us = freq.start_us(freq.window_of(_EXAMPLE_FROM_US) + np.arange(5))
     return pl.DataFrame(

@@ -33,7 +33,7 @@ def incomplete_line(store: Store, reason: str, folder: Path) -> str:
 
 
 def notices(refused: Sequence[str], dropped: int) -> list[str]:
-    """Return a line for each refused entry, and one with the number of points and files that were dropped."""
+    """Return a line for each refused entry, and a line with the number of dropped metric points and files."""
     lines = [f"the MLflow store refused {line}" for line in refused]
     if dropped:
         lines.append(f"{dropped:,} metric points and files did not fit into {FOLDER}")

@@ -97,7 +97,7 @@ def _draw_fans(axes: Axes, frame: pl.DataFrame) -> None:
 
 
 def _level(name: str) -> float | None:
-    """Return the level of a quantile column in percent, 2.5 for ``q2.5``; None for any other column."""
+    """Return the level of a quantile column in percent, such as 2.5 for ``q2.5``; None for other columns."""
     if name[:1] != "q":
         return None
     try:
@@ -112,7 +112,7 @@ def _has_lower_level(low: str, high: str) -> bool:
 
 
 def _with_gaps(targets: pl.DataFrame) -> pl.DataFrame:
-    """Insert a row without a value where two successive target times are over 1.5 median steps apart.
+    """Insert a row without a value where two target times are more than 1.5 times the median step apart.
 
     So a line that is drawn through the observed values has a gap there.
     """

@@ -27,7 +27,7 @@ def titled_axes(title: str, x: str, y: str, size: tuple[float, float] = (7.2, 4.
 def stacked_axes(
     titles: Sequence[str], x: str, y: str, size: tuple[float, float]
 ) -> tuple[Figure, list[Axes]]:
-    """Return an empty figure with axes below each other, in the style of all figures.
+    """Return an empty figure with one axes for each title, one below the other, in the style of all figures.
 
     Args:
         titles: a title for each axes; at least one.

@@ -64,7 +64,7 @@ class LeastSquares(Expert):
 
     @property
     def reach(self) -> int:
-        """M: the longest lag plus 1, because lags are counted back from the window before the current one."""
+        """The longest lag plus 1, because lags are counted back from the window before the current one."""
         return max(self.lags) + 1
 
     @property
@@ -152,7 +152,7 @@ class LeastSquares(Expert):
         size += np.float32(self.forget)
         weights += gain / size * error
         np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weights)
-        # Divide the gain by a square root: the update gain[i] * gain[j] of the inverse is then symmetric.
+        # Divide the gain by the root of ``size``, so that the update gain[i] * gain[j] is exactly symmetric.
         # An asymmetry of the inverse would grow until the inverse is not positive definite.
         gain /= np.sqrt(size)
         diagonal = np.arange(len(x))
@@ -195,7 +195,7 @@ class LeastSquares(Expert):
         return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
 
     def _unroll(self, values: Floats32, weights: Floats32, means: list[Floats32], room: Floats32) -> None:
-        """Forecast N windows one by one into the last N rows of ``values``, each from the rows before it.
+        """Forecast all horizons one by one into the last rows of ``values``, each from the rows before it.
 
         Args:
             values: ``[M + N, ..., S]``, distances from the last value in scales; the last N rows are written.
@@ -226,10 +226,11 @@ class LeastSquares(Expert):
     def _add_past_values(
         self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
     ) -> None:
-        """Add to the N forecasts ``ahead`` the terms of the regression that read past values, not forecasts.
+        """Add to the forecasts ``ahead`` those terms of the regression that multiply past values.
 
-        These terms do not depend on forecasts, so all horizons of a lag are computed at once. ``ahead`` and
-        ``product`` are ``[N, ..., S]``; ``product`` is overwritten. The other arguments are as in `_unroll`.
+        The other terms multiply earlier forecasts. The terms of one lag are computed for all horizons at
+        once. ``ahead`` and ``product`` are ``[N, ..., S]``; ``product`` is overwritten. The other arguments
+        are as in `_unroll`.
         """
         longest = max(self.lags)
         for weight, lag in zip(of_lags, self.lags, strict=True):

@@ -62,7 +62,7 @@ class SeasonalNaive(Expert):
 
     @property
     def reach(self) -> int:
-        """M: one less than the windows of a season, because the expert reads the current window, too."""
+        """One less than the windows of a season, because the expert reads the current window, too."""
         return self.season - 1
 
     def spec(self) -> Mapping[str, Field]:

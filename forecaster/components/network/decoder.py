@@ -29,9 +29,13 @@ class Decoder(nn.Module):
     __call__: Callable[..., Tensor]  # Declare that a call returns a Tensor: torch declares Any.
 
     def __init__(self, width: int, known: int, quantiles: int, rng: torch.Generator) -> None:
-        """Build a decoder for K known features and Q quantiles, with hidden width H.
+        """Build a decoder with random weights from ``rng``.
 
-        The initial weights are drawn from ``rng``.
+        Args:
+            width: H.
+            known: K.
+            quantiles: Q.
+            rng: draws the initial weights.
         """
         super().__init__()
         self.begin = random_linear(width, width, rng)

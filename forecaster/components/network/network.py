@@ -34,7 +34,7 @@ from forecaster.config import NetworkConfig
 _ALL = slice(None)
 # with this initial logit, the two ridge regressions have 64 % of the weight of all seven linear experts
 _TRUST_IN_RIDGES = 1.5
-# The log scale of a series without values is clipped to this number, so that the scale's square is finite.
+# The log scale of a series without values is at most this far from 0, so that the scale's square is finite.
 _LARGEST_LOG_SCALE = 345.0
 # At horizon h, the median is at most ``_ROOM * h * falls`` below the lowest past value (falls: see `Block`).
 # At horizon h, the median is at most ``_ROOM * h * rises`` above the highest past value (rises: see `Block`).
@@ -125,11 +125,14 @@ class Network(nn.Module):
             self.register_buffer("of_static", torch.zeros(1 + static, 2, dtype=torch.float64))
 
     def initial(self, series: int, static: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the learned initial hidden state and, for an LSTM, cell state: ``[L, S, H]`` each.
+        """Return the learned initial hidden state of ``series`` series and, for an LSTM, their cell state.
 
         Args:
             series: S.
             static: ``[S, D]`` float32, the static features; without them, the part that all series share.
+
+        Returns:
+            ``[L, S, H]`` each; the cell state is ``[0, S, H]`` for other cells than an LSTM.
         """
         hidden = self.hidden0.unsqueeze(1).expand(-1, series, -1)
         if static is not None and static.shape[1]:
@@ -137,7 +140,10 @@ class Network(nn.Module):
         return hidden.contiguous(), self.cell0.unsqueeze(1).expand(-1, series, -1).contiguous()
 
     def _static_offset(self, static: Tensor) -> Tensor:
-        """Return the part of the initial hidden state that depends on static features: ``[L, S, H]``."""
+        """Return the part of the initial hidden state that depends on static features.
+
+        ``static`` is ``[S, D]``, the result ``[L, S, H]``.
+        """
         offset: Tensor = self.begin(static)
         return offset.view(len(static), self.config.layers, -1).movedim(1, 0)
 
@@ -155,7 +161,7 @@ class Network(nn.Module):
             Quantiles ``[Q, n, S, N]``.
         """
         hidden, _ = self.initial(len(static), static)
-        # Layers after the first add input to output: the top output is the sum of all layers' hidden states.
+        # Each later layer adds its input to its output: the top output is the sum of all hidden states.
         top = hidden.sum(dim=0).expand(len(known), -1, -1)
         return self._quantiles(self.decoder(top, known), None)
 
@@ -173,7 +179,7 @@ class Network(nn.Module):
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads."""
+        """The names of the block's fields that `step` reads, without those that the chain's caller fills."""
         return _READS | ({"observed_inputs"} if self.past else frozenset())
 
     def spec(self) -> Mapping[str, Field]:
@@ -217,7 +223,7 @@ class Network(nn.Module):
         return self._arrays(hidden, cell) | after, block
 
     def _write_forecast(self, change: Tensor, block: Block) -> None:
-        """Write the last value plus the changes, which are in units, into ``out.forecast``.
+        """Convert ``change`` from units, add the last value, and write the sum into ``out.forecast``.
 
         The median stays within the range of past values, widened for every window ahead by the trend.
         """
@@ -279,7 +285,7 @@ class Network(nn.Module):
         return self._quantiles(own, base), hidden, cell
 
     def _quantiles(self, parts: Tensor, base: Tensor | None) -> Tensor:
-        """Convert the head's outputs to Q quantiles that rise with their levels, and add the linear part.
+        """Convert the head's outputs to quantiles that rise with their levels, and add the linear part.
 
         Args:
             parts: ``[Q, n, S, N]``, the head's outputs, plus the decoder's outputs if there is a decoder.
@@ -295,13 +301,16 @@ class Network(nn.Module):
 
 
 def _last_rows(array: Floats32, lengths: Ints | None) -> Floats32:
-    """Return each series' numbers in its last window before the padding: ``[K, T, S]`` -> ``[S, K]``."""
+    """Return the numbers of each series in its last window before the padding.
+
+    ``array`` is ``[K, T, S]``, the result ``[S, K]``.
+    """
     if lengths is None:
         return array[:, -1].T.copy()
     return array[:, lengths - 1, np.arange(array.shape[2])].T.copy()
 
 
 def _by_layer(array: np.ndarray) -> Tensor:
-    """Swap series and layer: ``[S, L, H]`` -> ``[L, S, H]``; an array from `Network.step` is not copied."""
+    """Swap the first two axes, series and layer; an array from `Network.step` is not copied."""
     layers = array.swapaxes(0, 1)
     return torch.from_numpy(layers if layers[0].flags.c_contiguous else np.ascontiguousarray(layers))

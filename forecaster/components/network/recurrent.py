@@ -27,7 +27,7 @@ class Recurrent(nn.ModuleList):
     __call__: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
     def __init__(self, cell: str, inputs: int, width: int, layers: int, rng: torch.Generator) -> None:
-        """Build L recurrent layers of width H, with weights from ``rng``; the first layer reads F inputs."""
+        """Build ``layers`` recurrent layers with weights from ``rng``; the first one reads the inputs."""
         sizes = [inputs, *[width] * (layers - 1)]
         super().__init__(random_recurrent(cell, size, width, rng) for size in sizes)
 

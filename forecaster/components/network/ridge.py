@@ -87,9 +87,9 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return ``count`` successive values for each of r rows, from ``ago`` windows before the row on.
+    """Return ``count`` successive values for each row, from ``ago`` windows before the row on.
 
-    The result is ``[count, r, S]``.
+    The result is ``[count, r, S]``, with r rows.
     """
     before = len(block.history) - len(block.values) - ago
     if isinstance(rows, slice):
@@ -169,24 +169,24 @@ class Experts:
 
     @cached_property
     def _weights(self) -> Floats32:
-        """The weights of both ridge regressions, side by side: ``[F, 2 N]``, F regressors, N horizons."""
+        """The weights of both ridge regressions, side by side: one row for each regressor."""
         return np.concatenate(list(self.ridge), axis=1)
 
     @cached_property
     def _repeated_regressors(self) -> list[Ints]:
-        """For each seasonal linear expert, the index of the regressor that it repeats at each of N horizons.
+        """For each seasonal linear expert, the index of the regressor that it repeats at each horizon.
 
         The first expert repeats the last season, the second one the seventh season before.
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # If a lag is 0 or exceeds the ring, repeat the last value: row ``count`` of the regressors is 0.
+        # If a lag is 0 or not in the ring, repeat the last value: row ``count`` of ``x`` holds changes of 0.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
-        """Write the forecasts of the six linear experts for one piece into six rows of ``forecasts``.
+        """Write the forecasts of the six linear experts for one piece into the first six of ``forecasts``.
 
-        ``forecasts`` is ``[K, n, S, N]``; its first six rows are written. The forecasts are changes from the
+        ``forecasts`` is ``[K, n, S, N]``, with one entry for each expert. The forecasts are changes from the
         last value in units.
         """
         x, horizon = piece.x, self.ridge.shape[2]
@@ -203,7 +203,7 @@ class Experts:
 
 
 def columns(x: Floats32) -> Floats32:
-    """Merge the window and series axes of regressors: ``[F, r, S]`` -> ``[F, r * S]``, a view if possible."""
+    """Merge the last two axes of regressors, window and series; return a view if possible."""
     return x.reshape(len(x), -1)
 
 
