@@ -173,7 +173,7 @@ _LOWERED, _LEAST = 1 << 62, -(1 << 63)
 
 
 def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
-    """Return the shards with which another job begins: states and pending rows, without offsets and counts.
+    """Return the shards with which another job begins: states and pending rows, but no offsets.
 
     Pending rows get offsets below 0, so they are before every row of the new log. If the new log continues
     the old one from a later offset, `add_partitions` gives the rows their own offsets back.
