@@ -233,5 +233,5 @@ def _rows_since_last_begin(rows: pl.DataFrame, config: WindowConfig) -> pl.DataF
 
 
 def _load_pyfunc(path: str) -> ServedForecaster:
-    """Load a model that MLflow registered before `forecaster.registry.loader` existed."""
+    """Load a model that an old release registered; newer models use `forecaster.registry.loader`."""
     return ServedForecaster(Forecaster.load(Path(path)))

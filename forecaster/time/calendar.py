@@ -20,7 +20,7 @@ _US = 1_000_000
 
 
 def useful_periods(freq: Frequency, windows: int) -> tuple[str, ...]:
-    """Return the useful periods for features: not shorter than two windows or longer than the history.
+    """Return the periods to use as features: at least two windows and at most the history in length.
 
     In a longer period, no phase occurs twice in the history. So a network cannot learn a season from it, and
     every forecast would be for a phase that the training did not include.
