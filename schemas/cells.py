@@ -35,6 +35,7 @@ _MONTH = r"^\d{4}-(?:0[1-9]|1[0-2])$"
 _QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
+_SAMPLE = 2_000  # so many cells show whether most texts of a column occur at least twice
 # `times` replaces a time before 1600 or after 2300 by the nearer limit: microseconds of far times overflow.
 # Rows with times before 1678 or after 2261 are rejected later (`schemas.observations`).
 _LEAST_US = -11_676_096_000_000_000
@@ -45,8 +46,9 @@ def given(cells: pl.Series) -> pl.Series:
     """Return Boolean ``[n]``, True for each cell that is not missing, even if the cell cannot be read."""
     if cells.dtype.is_numeric() or cells.dtype.is_temporal() or cells.dtype == pl.Binary:
         return cells.is_not_null()
-    words = text(cells).str.strip_chars()
-    return cells.is_not_null() & ~words.is_in(MISSING).fill_null(False)
+    frame = pl.DataFrame([cells.is_not_null().alias("is_given"), text(cells).alias("word")])
+    is_missing = pl.col("word").str.strip_chars().is_in(MISSING).fill_null(False)
+    return frame.select((pl.col("is_given") & ~is_missing).alias(cells.name)).to_series()
 
 
 def numbers(cells: pl.Series) -> pl.Series:
@@ -57,7 +59,11 @@ def numbers(cells: pl.Series) -> pl.Series:
     cells = _plain(cells)
     if cells.dtype.is_numeric():
         return cells.cast(pl.Float64, strict=False)
-    return text(cells).str.strip_chars().cast(pl.Float64, strict=False)
+    words = text(cells)
+    read = words.cast(pl.Float64, strict=False)
+    if read.null_count() == words.null_count():  # usually no number has blanks around it
+        return read
+    return words.str.strip_chars().cast(pl.Float64, strict=False)
 
 
 def times(cells: pl.Series, time_format: str = AUTO, time_zone: str = "") -> pl.Series:
@@ -100,12 +106,13 @@ def _times_in_utc(cells: pl.Series, time_format: str) -> pl.Series:
     elif dtype.is_numeric():
         micros = time_formats.from_numbers(cells, time_format)
     elif time_format == AUTO:
-        micros = _from_text(text(cells).str.strip_chars())
+        micros = _from_text(text(cells))
     elif "%" in time_format:
         micros = time_formats.from_pattern(text(cells).str.strip_chars(), time_format)
     else:
         micros = time_formats.from_numbers(numbers(cells), time_format)
-    return micros.clip(_LEAST_US, _MOST_US).cast(TIME).alias(cells.name)
+    limited = pl.col("t").clip(_LEAST_US, _MOST_US).cast(TIME)
+    return micros.alias("t").to_frame().select(limited.alias(cells.name)).to_series()
 
 
 def _plain(cells: pl.Series) -> pl.Series:
@@ -142,34 +149,36 @@ def _micros(ticks: pl.Series, unit: str) -> pl.Series:
 
 
 def _from_text(words: pl.Series) -> pl.Series:
-    """Convert text without surrounding blanks to microseconds since 1970, Int64 ``[n]``.
+    """Convert text to microseconds since 1970, Int64 ``[n]``; parse each distinct text once if many repeat.
+
+    This saves time, because the series of a fleet often have rows at the same times.
+    """
+    words = words.alias("t")
+    if not _repeats(words):
+        return _parsed_text(words)
+    distinct = words.unique()
+    known = pl.DataFrame([distinct, _parsed_text(distinct).alias("micros")])
+    return words.to_frame().join(known, on="t", how="left", maintain_order="left")["micros"]
+
+
+def _repeats(words: pl.Series) -> bool:
+    """Return whether texts repeat in a random sample of a long column."""
+    return len(words) >= 2 * _SAMPLE and words.sample(_SAMPLE, seed=0).n_unique() < 0.99 * _SAMPLE
+
+
+def _parsed_text(words: pl.Series) -> pl.Series:
+    """Convert text to microseconds since 1970, Int64 ``[n]``.
 
     Fast code parses the cells in the most common form (`_PLAIN`), and slower code parses the other cells.
     """
+    words = words.str.strip_chars()
     t = pl.col("t")
     plain = t.str.head(10) + "T" + t.str.slice(11, 8)
-    micros = (
-        words.alias("t").to_frame()
-        .select(pl.when(t.str.contains(_PLAIN)).then(_parsed(plain)))
-        .to_series()
-    )  # fmt: skip
+    micros = words.to_frame().select(pl.when(t.str.contains(_PLAIN)).then(_parsed(plain))).to_series()
+    if micros.null_count() == words.null_count():
+        return micros
     rest = (micros.is_null() & words.is_not_null()).arg_true()
-    if len(rest):
-        micros = micros.scatter(rest, _from_repeated(words.gather(rest)))
-    return micros
-
-
-def _from_repeated(words: pl.Series) -> pl.Series:
-    """Convert text to microseconds since 1970, Int64 ``[n]``; parse each distinct text once if many repeat.
-
-    This saves time, because the series of a fleet often have rows at the same times. If more than half of the
-    texts are distinct, all cells are parsed.
-    """
-    distinct = words.unique()
-    if 2 * len(distinct) > len(words):
-        return _from_any_text(words)
-    known = pl.DataFrame({"t": distinct, "micros": _from_any_text(distinct)})
-    return words.alias("t").to_frame().join(known, on="t", how="left", maintain_order="left")["micros"]
+    return micros.scatter(rest, _from_any_text(words.gather(rest)))
 
 
 def _from_any_text(words: pl.Series) -> pl.Series:

@@ -145,16 +145,19 @@ def validate(
         )
     read = _read(frame, time_format, time_zone)
     covariates = tuple(covariates_of(read.columns))
+    is_good = _is_good(read)
+    offset = frame["offset"] if "offset" in frame.columns else None
+    good = read if offset is None else read.with_columns(offset)
+    if is_good and "problem" not in frame.columns:
+        return good, quarantine.empty(offset=offset is not None)
     fails = pl.DataFrame()
-    if not all(map(_is_good, read.get_columns())):
+    if not is_good:
         fails = failing(read, _with_covariates(covariates) if covariates else _OBSERVATIONS)
     bad = pl.select(pl.repeat(False, frame.height, dtype=pl.Boolean)).to_series()
     for column in fails.iter_columns():
         bad = bad | column
     if "problem" in frame.columns:
         bad = bad | frame["problem"].is_not_null()
-    offset = frame["offset"] if "offset" in frame.columns else None
-    good = read if offset is None else read.with_columns(offset)
     if not bad.any():
         return good, quarantine.empty(offset=offset is not None)
     rejected = _quarantined(frame, read, fails, bad, time_format, time_zone)
@@ -177,22 +180,32 @@ def _read(frame: pl.DataFrame, time_format: str = cells.AUTO, time_zone: str = "
     return pl.DataFrame(columns)
 
 
-def _is_good(column: pl.Series) -> bool:
-    """Return True if every cell of a column passes the schema `Observation`.
+def _is_good(read: pl.DataFrame) -> bool:
+    """Return True if every cell of a frame passes the schema `Observation`.
 
     This function saves time: a call of pandera takes milliseconds even for a single row, and a stream
     validates few rows at a time. So `validate` calls pandera only if this function returns False.
     """
-    if column.name.startswith(OBSERVED):
-        # NaN fails this comparison, too, because Polars orders NaN above all numbers.
-        return bool((column.drop_nulls().abs() <= LARGEST).all())
-    if column.null_count():
+    if any(read[name].null_count() for name in read.columns if not name.startswith(OBSERVED)):
         return False
-    if column.name == "timestamp":
-        return bool(column.is_between(FIRST_TIME, LAST_TIME).all())
-    if column.name == "value":
-        return bool((column.abs() <= LARGEST).all())
-    return bool(column.str.contains(r"\S").all())
+    names = [column for column in read.iter_columns() if column.dtype == pl.String]
+    in_range = read.select(_is_in_range(name) for name, dtype in read.schema.items() if dtype != pl.String)
+    return all(map(_are_visible, names)) and all(column[0] for column in in_range.iter_columns())
+
+
+def _are_visible(names: pl.Series) -> bool:
+    """Return whether each name contains a character that is not blank."""
+    # The first check is fast: most names begin with a letter or a digit.
+    return bool(names.is_between("!", "~").all() or names.str.contains(r"\S").all())
+
+
+def _is_in_range(name: str) -> pl.Expr:
+    """Return an expression for whether all times or numbers of a column, except nulls, pass the schema."""
+    column = pl.col(name)
+    if name == "timestamp":
+        return column.is_between(FIRST_TIME, LAST_TIME).all()
+    # NaN fails this comparison, too, because Polars orders NaN above all numbers.
+    return (column.abs() <= LARGEST).all()
 
 
 def _covariate(given: pl.Series) -> pl.Series:

@@ -85,9 +85,14 @@ class QuarantinedRow(pa.DataFrameModel):
         strict = True
 
 
+# Polars needs a millisecond to create such a frame, and a microsecond to clone it.
+_EMPTY = pl.DataFrame(schema=SCHEMA)
+_EMPTY_WITH_OFFSET = _EMPTY.with_columns(offset=pl.lit(None, pl.Int64))
+
+
 def empty(offset: bool = False) -> pl.DataFrame:
     """Return an empty frame of quarantined rows; if ``offset`` is True, with a column ``offset`` (Int64)."""
-    return pl.DataFrame(schema=SCHEMA | ({"offset": pl.Int64()} if offset else {}))
+    return (_EMPTY_WITH_OFFSET if offset else _EMPTY).clone()
 
 
 def whole_file(file: str, reason: str, offset: int = 0) -> pl.DataFrame:

@@ -46,6 +46,8 @@ def shown(cells: pl.Series) -> pl.Series:
     The text is that of `text`, except for bytes that are not UTF-8: each of these is written as an
     escape of four characters, as in Python.
     """
+    if cells.dtype == pl.String:
+        return cells
     words = text(cells)
     hidden = (words.is_null() & cells.is_not_null()).arg_true()
     if not len(hidden):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -70,8 +69,7 @@ def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
     """
     with formats.convert_read_errors(path):
         names = formats.column_names(path)
-        first = next(chain(formats.batches(path, names, _HEAD_ROWS), [None]))
-    head = pl.DataFrame(schema=dict.fromkeys(names, pl.String)) if first is None else first
+        head = formats.first_rows(path, names, _HEAD_ROWS)
     named = {
         "--label": columns.label, "--series-id": columns.series_id, "--timestamp": columns.timestamp,
         "--split": columns.split,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 from abc import abstractmethod
-from typing import BinaryIO, ClassVar, cast
+from typing import BinaryIO
+
+_LEAST_BYTES = 1 << 16
 
 
 class ByteStream(io.RawIOBase):
-    """Base class of a stream that converts the bytes of a file; a subclass defines the conversion."""
+    """Base class of a stream that converts the bytes of a file; a subclass defines the conversion.
 
-    _CHUNK: ClassVar[int]
-    """Number of bytes that are read from the file at once."""
+    The stream copies as few bytes as possible: `read` returns the converted bytes themselves if they fit.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         """Create a stream of the bytes of ``file`` from its current position on, converted."""
@@ -21,23 +23,39 @@ class ByteStream(io.RawIOBase):
 
     @abstractmethod
     def _convert(self, chunk: bytes) -> bytes:
-        """Return the next chunk of the file, converted; `_ended` is True for the last chunk."""
+        """Return the next chunk of the file, converted; the last chunk is empty, and `_ended` is True."""
 
     def readable(self) -> bool:
         """Return True: the stream can be read; see `io.RawIOBase`."""
         return True
 
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes of the stream, at most ``size``, and at least half of it before the end."""
+        if size < 0:
+            return self.readall()
+        pieces: list[bytes] = []
+        missing = size
+        while 2 * missing > size and self._fill(missing):
+            pieces.append(self._ready[:missing])
+            self._ready = self._ready[missing:]
+            missing -= len(pieces[-1])
+        return b"".join(pieces)
+
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
         """Write the next bytes of the stream into a buffer, and return their number; see `io.RawIOBase`."""
-        while not self._ready and not self._ended:
-            chunk = self._file.read(self._CHUNK)
-            self._ended = not chunk
-            self._ready = self._convert(chunk)
-        taken = self._ready[: len(buffer)]
-        self._ready = self._ready[len(taken) :]
+        taken = self.read(len(buffer))
         buffer[: len(taken)] = taken
         return len(taken)
 
-    def buffered(self) -> BinaryIO:
-        """Return a buffered reader of this stream, which code that reads single lines needs."""
-        return cast(BinaryIO, io.BufferedReader(self, self._CHUNK))
+    def peek(self, size: int = 0) -> bytes:
+        """Return some of the next bytes and leave them unread; `readline` needs this method to be fast."""
+        self._fill(size)
+        return self._ready
+
+    def _fill(self, size: int) -> bool:
+        """Convert chunks of about ``size`` bytes until a byte is ready; return False at the end."""
+        while not self._ready and not self._ended:
+            chunk = self._file.read(max(size, _LEAST_BYTES))
+            self._ended = not chunk
+            self._ready = self._convert(chunk)
+        return bool(self._ready)

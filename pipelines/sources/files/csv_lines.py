@@ -17,6 +17,8 @@ from pipelines.sources.files.byte_stream import ByteStream
 # Each replaced character has a stand-in: a private-use character, which ordinary text does not have.
 _LINE_FEED, _RETURN, _QUOTE, _DELIMITER = "\ue00a", "\ue00d", "\ue00b", "\ue00c"
 
+_QUOTE_SIGN = ord('"')
+_PIECE_BYTES = 1 << 17  # a piece and the arrays that are computed from it fit into the cache of a processor
 _MOST_LINES = 50
 _MOST_BYTES = 1 << 16
 _LONGEST_BYTES = 8 << 20  # Lines of more bytes are returned in pieces.
@@ -34,41 +36,49 @@ class RowPerLine(ByteStream):
         has_replaced: whether any character has been replaced so far.
     """
 
-    _CHUNK = 1 << 20
-
     def __init__(self, file: BinaryIO, header_lines: int, delimiter: str, cells: int) -> None:
         """Read ``file``, a CSV file in UTF-8, from its beginning; ``cells`` is the number of columns."""
         super().__init__(file)
         self.has_replaced = False
         self._delimiter = delimiter
         self._cells = cells
-        self._edges = np.zeros(256, bool)  # for each byte, whether it may be beside the quotes of a cell
-        self._edges[list(f'"\r\n{delimiter}'.encode())] = True
         sign = re.escape(delimiter.encode())
         # Matches a complete cell. Inside a cell without an opening quote, a quote is an ordinary character.
         self._ending = re.compile(rb'(?:"(?:[^"]|"")*+"[^%b]*+|[^"%b][^%b]*+|)(?:%b|$)' % ((sign,) * 4))
         self._ready = b"".join(file.readline() for _ in range(header_lines))
         self._rest = b""
 
-    def _convert(self, chunk: bytes) -> bytes:
-        whole, tail = self._split_at_last_line(self._rest + chunk)
-        rows, waiting = self._with_rows_on_lines(whole)
-        self._rest = waiting + tail
+    def first_rows(self, size: int) -> bytes:
+        """Return the complete rows of about the first ``size`` bytes of the stream."""
+        rows = b""
+        while len(rows) < size and self._fill(size - len(rows)):
+            rows, self._ready = rows + self._ready, b""
         return rows
 
-    def _split_at_last_line(self, text: bytes) -> tuple[bytes, bytes]:
-        """Return the complete lines at the beginning of a text, and the incomplete line at its end."""
+    def _convert(self, chunk: bytes) -> bytes:
+        cut = self._end_of_lines(chunk)
+        if not cut and not self._ended:
+            self._rest += chunk
+            return b""
+        whole = b"".join((self._rest, memoryview(chunk)[:cut]))
+        rows, waiting = self._with_rows_on_lines(whole)
+        self._rest = waiting + chunk[cut:]
+        return rows
+
+    def _end_of_lines(self, chunk: bytes) -> int:
+        """Return the length of a chunk up to the end of its last complete line."""
+        if self._ended or len(self._rest) > _LONGEST_BYTES:
+            return len(chunk)
+        if (end := chunk.rfind(b"\n") + 1) > 0:
+            return end
         # Do not split after a carriage return at the end: it may be the first half of a line break.
-        cut = len(text) if self._ended else max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1
-        if not cut and len(text) > _LONGEST_BYTES:
-            cut = len(text)
-        return text[:cut], text[cut:]
+        return chunk.rfind(b"\r", 0, -1) + 1
 
     def _with_rows_on_lines(self, text: bytes) -> tuple[bytes, bytes]:
         """Return a text's complete rows, each on one line, and the unfinished row at the end of the text."""
-        if b'"' not in text:
-            return text, b""
         signs = np.frombuffer(text, np.uint8)
+        if b'"' not in text or self._is_regular(signs):
+            return text, b""
         is_end, is_return = signs == ord("\n"), signs == ord("\r")
         is_return[:-1] &= ~is_end[1:]
         bounds = np.concatenate([[0], np.flatnonzero(is_end | is_return) + 1])
@@ -97,18 +107,41 @@ class RowPerLine(ByteStream):
                 done, next_line = after, line + 1
         return b"".join([*pieces, text[done:]]), b""
 
+    def _is_regular(self, signs: NDArray[np.uint8]) -> bool:
+        """Return whether all quotes of a text are those of cells that begin and end in the same line."""
+        was_inside = False
+        for start in range(0, len(signs), _PIECE_BYTES):
+            piece = signs[start : start + _PIECE_BYTES]
+            is_quote = piece == _QUOTE_SIGN
+            # For each byte, whether it is inside of quotes; it is True for the quote that opens a cell.
+            inside = np.bitwise_xor.accumulate(is_quote.view(np.uint8)).view(bool) ^ was_inside
+            # The byte before and the byte after each byte; the ends of the text count as edges, too.
+            edges = self._is_edge(signs[max(start - 1, 0) : start + _PIECE_BYTES + 1])
+            around = np.ones(len(piece) + 2, bool)
+            first = int(start == 0)
+            around[first : first + len(edges)] = edges
+            is_placed = (inside & around[:-2]) | (~inside & around[2:])
+            is_line_end = (piece == ord("\n")) | (piece == ord("\r"))
+            if ((is_quote & ~is_placed) | (is_line_end & inside)).any():
+                return False
+            was_inside = bool(inside[-1])
+        return not was_inside
+
+    def _is_edge(self, signs: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return for each byte whether it may be beside the quotes of a cell."""
+        is_cell_end = (signs == _QUOTE_SIGN) | (signs == ord(self._delimiter))
+        return is_cell_end | (signs == ord("\n")) | (signs == ord("\r"))
+
     def _quoted_lines(
         self, signs: NDArray[np.uint8], bounds: NDArray[np.int64]
     ) -> tuple[list[int], list[int]]:
         """Return the indices of lines with an odd number of quotes, and of lines with a quote in a cell."""
-        at = np.flatnonzero(signs == ord('"'))
+        at = np.flatnonzero(signs == _QUOTE_SIGN)
         firsts = np.searchsorted(at, bounds)
         counts = np.diff(firsts)
         is_opening = (np.arange(len(at)) - np.repeat(firsts[:-1], counts)) % 2 == 0
-        end = np.array([ord("\n")], np.uint8)
-        around = np.concatenate([end, signs, end])
-        beside = np.where(is_opening, around[at], around[at + 2])
-        odd_place = at[~self._edges[beside]]
+        around = np.concatenate([[True], self._is_edge(signs), [True]])
+        odd_place = at[~np.where(is_opening, around[at], around[at + 2])]
         irregular = np.unique(np.searchsorted(bounds, odd_place, side="right") - 1)
         return np.flatnonzero(counts % 2).tolist(), irregular.tolist()
 
@@ -164,11 +197,3 @@ def _on_one_line(row: bytes) -> bytes:
     body = row.rstrip(b"\r\n")
     inside = body.replace(b"\n", _LINE_FEED.encode()).replace(b"\r", _RETURN.encode())
     return inside + row[len(body) :]
-
-
-def row_per_line(
-    file: BinaryIO, header_lines: int, delimiter: str, cells: int
-) -> tuple[BinaryIO, RowPerLine]:
-    """Create a `RowPerLine` of a file; return a buffered reader of its lines, and the `RowPerLine`."""
-    raw = RowPerLine(file, header_lines, delimiter, cells)
-    return raw.buffered(), raw

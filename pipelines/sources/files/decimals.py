@@ -53,6 +53,8 @@ _MARKED = rf"^\s*([+-]?)\s*(?:{_CURRENCY})?\s*([+-]?)\s*({_DIGITS})\s*(?:%|{_CUR
 _IN_BRACKETS = rf"^\s*\(\s*(?:{_CURRENCY})?\s*({_DIGITS})\s*(?:%|{_CURRENCY})?\s*\)\s*$"
 _MARKS = r"[%(\p{Sc}]|[A-Za-z.] \S|\S [A-Za-z]"
 _EXTRA = rf"[,{_GROUPS}%(\p{{Sc}}]"  # only cells with one of these characters may need rewriting
+_PLAIN = b"0123456789+-.eE\n"  # the characters of numbers that need no rewriting, and of `_joined`
+_FEW = 100  # usually one of so many cells shows that the file has decimal points
 NO_COMMA = " (no decimal comma)"
 """Text that is added to a number with a decimal point, in a file with decimal commas."""
 
@@ -81,21 +83,22 @@ class Decimals:
         Raises:
             DataError: the decimal sign is ambiguous; the message names the setting.
         """
-        names = [name for name in names if frame.schema[name] == pl.String]
-        extra = [name for name in names if frame[name].str.contains(_EXTRA).any()]
-        marked = [name for name in extra if frame[name].str.contains(_MARKS).any()]
-        frame = frame.with_columns(_without_marks(pl.col(name)) for name in marked)
-        if not self._sign:
-            self._find_sign(frame.select(names))
+        texts = _joined(frame, names)
+        extra = _matching({name: _odd_characters(text) for name, text in texts.items()}, _EXTRA)
+        marked = _matching({name: texts[name] for name in extra}, _MARKS)
+        if marked:
+            frame = frame.with_columns(_without_marks(pl.col(name)) for name in marked)
+        signed = [name for name, text in texts.items() if "." in text or "," in text]
+        if signed and not self._sign:  # whole numbers do not depend on the decimal sign
+            self._find_sign(pl.DataFrame([frame[name] for name in texts]))
         if self._sign == ",":
-            return frame.with_columns(_with_commas(pl.col(name)) for name in names)
-        return frame.with_columns(_with_points(pl.col(name)) for name in extra)
+            return frame.with_columns(_with_commas(pl.col(name)) for name in {*extra, *signed})
+        return frame.with_columns(_with_points(pl.col(name)) for name in extra) if extra else frame
 
     def _find_sign(self, cells: pl.DataFrame) -> None:
         columns = cells.get_columns()
-        if not any(column.str.contains("[.,]").any() for column in columns):
-            return  # Whole numbers do not depend on the decimal sign.
-        commas, points = (_first(columns, _STYLES[sign].sure) for sign in ",.")
+        commas = _has_match(cells, _STYLES[","].sure)
+        points = any(_has_match(part, _STYLES["."].sure) for part in (cells.head(_FEW), cells))
         if commas and points:
             # The less frequent sign counts as a typing error, so rows with this sign are quarantined later.
             counts = {
@@ -104,11 +107,11 @@ class Decimals:
             self._sign = max(counts, key=lambda sign: counts[sign])
         else:
             self._sign = "," if commas else "." if points else ""
-        unsure_comma, unsure_point = (_first(columns, _STYLES[sign].unsure) for sign in ",.")
         if self._sign == "," and self._unsure:
             raise self._refusal(self._unsure)
         if not self._sign:
-            whole = any(c.str.contains(_WHOLE).any() for c in columns)
+            unsure_comma, unsure_point = (_first(columns, _STYLES[sign].unsure) for sign in ",.")
+            whole = _has_match(cells, _WHOLE)
             if unsure_comma or (unsure_point and whole and _are_thousands(columns)):
                 raise self._refusal(unsure_comma or unsure_point)
             self._unsure = self._unsure or unsure_point
@@ -118,6 +121,31 @@ class Decimals:
             f"{self._path}: {cell.strip()!r} is either a number with three decimals or one of thousands: set "
             "data.decimal = '.' or data.decimal = ','"
         )
+
+
+def _joined(frame: pl.DataFrame, names: Sequence[str]) -> dict[str, str]:
+    """Return the text of each of the named String columns: all of its cells, each in a line."""
+    columns = pl.DataFrame([frame[name] for name in names if frame.schema[name] == pl.String])
+    return columns.select(pl.all().str.join("\n")).row(0, named=True) if columns.width else {}
+
+
+def _odd_characters(text: str) -> str:
+    """Return the characters of a text that plain numbers do not have; this saves time in `_matching`."""
+    return text.encode().translate(None, _PLAIN).decode()
+
+
+def _matching(texts: dict[str, str], pattern: str) -> list[str]:
+    """Return the names of the texts that match a pattern."""
+    names = [name for name, text in texts.items() if text]
+    if not names:
+        return []
+    found = pl.Series([texts[name] for name in names], dtype=pl.String).str.contains(pattern)
+    return [name for name, is_found in zip(names, found, strict=True) if is_found]
+
+
+def _has_match(cells: pl.DataFrame, pattern: str) -> bool:
+    """Return whether any cell matches a pattern."""
+    return bool(cells.select(pl.any_horizontal(pl.all().str.contains(pattern).any())).item())
 
 
 def _first(columns: Iterable[pl.Series], pattern: str) -> str:

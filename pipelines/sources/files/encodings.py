@@ -18,6 +18,7 @@ _MARKS = (
 _WINDOWS = "cp1252"  # Windows-1252 includes all printable characters of Latin-1
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # control characters do not occur in Windows-1252
+_NEAR_BYTES = 1 << 16  # control characters are searched in so many bytes from that line on
 _LONGEST_BYTES = 8 << 20  # at most so many bytes of a line decide the encoding
 
 
@@ -26,16 +27,17 @@ def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
 
     ``encoding`` is the name of an encoding, or ``auto``. With ``auto``, the byte order mark of UTF-16 or
     UTF-32 decides, if the file begins with one, as text files of Excel do. Otherwise the first line with a
-    character beyond ASCII decides. If that line is not UTF-8 and has no control characters, the file is read
-    as Windows-1252. The stream raises UnicodeDecodeError at invalid bytes.
+    character beyond ASCII decides. If that line is not UTF-8, and there is no control character near it, the
+    file is read as Windows-1252. The stream raises UnicodeDecodeError at invalid bytes. It is not buffered:
+    buffer it to read many lines.
     """
     if encoding == "auto":
         encoding = _marked(file)
         if not encoding:
-            return _Detected(file).buffered()
+            return cast(BinaryIO, _Detected(file))
     if codecs.lookup(encoding).name == "utf-8":
         return file
-    return _Recoded(file, encoding).buffered()
+    return cast(BinaryIO, _Recoded(file, encoding))
 
 
 def needs_windows(file: BinaryIO) -> bool:
@@ -55,8 +57,6 @@ def _marked(file: BinaryIO) -> str:
 class _Recoded(ByteStream):
     """A stream that converts a file in another encoding to UTF-8."""
 
-    _CHUNK = 1 << 16
-
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         super().__init__(file)
         self._decoder = codecs.getincrementaldecoder(encoding)()
@@ -75,8 +75,6 @@ class _Detected(ByteStream):
     Attributes:
         encoding: the encoding; "" as long as all bytes were ASCII, which is the same in both encodings.
     """
-
-    _CHUNK = 1 << 20
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
@@ -104,7 +102,7 @@ class _Detected(ByteStream):
             codecs.getincrementaldecoder("utf-8")().decode(line, final=end >= 0 or self._ended)
             self.encoding = "utf-8"
         except UnicodeDecodeError:
-            self.encoding = "utf-8" if _CONTROL.search(text) else _WINDOWS
+            self.encoding = "utf-8" if _CONTROL.search(text, start, start + _NEAR_BYTES) else _WINDOWS
         return text
 
     def close(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import lzma
 import zipfile
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -19,8 +21,9 @@ import pyarrow.parquet as pq
 
 from pipelines.sources.files import compression, excel, json_lines
 from pipelines.sources.files.csv_header import Header, read_header
-from pipelines.sources.files.csv_lines import row_per_line
+from pipelines.sources.files.csv_lines import RowPerLine
 from pipelines.sources.files.encodings import as_utf8, needs_windows
+from pipelines.sources.files.file_identity import Identity, identity_of
 from pipelines.sources.files.file_kinds import is_parquet, kind_of
 from schemas import arrow
 from schemas.errors import DataError
@@ -46,8 +49,8 @@ def column_names(path: Path, encoding: str = "auto") -> list[str]:
     if kind == "excel":
         return excel.first_sheet(path).columns
     if kind == "csv":
-        return _header(path, encoding).names
-    with _opened(path, encoding) as file:
+        return list(_header(path, identity_of(path), encoding).names)
+    with _opened_lines(path, encoding) as file:
         return json_lines.first_keys(path, file)
 
 
@@ -55,7 +58,7 @@ def late_keys(path: Path, known: Sequence[str], encoding: str = "auto") -> list[
     """Return the keys that occur in a JSON lines file but not in ``known``; [] for other kinds of file."""
     if kind_of(path) != "jsonl":
         return []
-    with _opened(path, encoding) as file:
+    with _opened_lines(path, encoding) as file:
         return [key for key in json_lines.all_keys(file) if key not in known]
 
 
@@ -101,6 +104,16 @@ def batches(path: Path, names: Sequence[str], rows: int, encoding: str = "auto")
     return (_csv if kind == "csv" else _json_lines)(path, list(names), rows, encoding)
 
 
+def first_rows(path: Path, names: Sequence[str], rows: int, encoding: str = "auto") -> pl.DataFrame:
+    """Return the first frame of `batches`; a frame without rows and row numbers if the file has no rows."""
+    if kind_of(path) == "csv":
+        frames = _csv(path, list(names), rows, encoding, only_first=True)
+    else:
+        frames = batches(path, names, rows, encoding)
+    first = next(frames, None)
+    return pl.DataFrame(schema=dict.fromkeys(names, pl.String)) if first is None else first
+
+
 @contextmanager
 def convert_read_errors(path: Path) -> Iterator[None]:
     """Convert errors of reading a file to a ``DataError`` of one line that names the file."""
@@ -135,13 +148,23 @@ def _arrow_problem(path: Path, message: str) -> str:
     return f"cannot be read as rows ({line})"
 
 
-def _header(path: Path, encoding: str) -> Header:
+def _opened_lines(path: Path, encoding: str) -> BinaryIO:
+    """Open a text file in UTF-8, to read it line by line."""
+    return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, _opened(path, encoding)), 1 << 20))
+
+
+@lru_cache(maxsize=8)  # a file's header is needed for its column names, its first rows and all of its rows
+def _header(path: Path, identity: Identity | None, encoding: str) -> Header:
+    """Return the header of a CSV file; a changed file has another ``identity``, and is not cached."""
     with _opened(path, encoding) as file:
         return read_header(path, file)
 
 
-def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
-    header, delimiter, lines, size = _header(path, encoding)
+def _csv(path: Path, names: list[str], rows: int, encoding: str, only_first: bool = False) -> Frames:
+    """Yield the rows of a CSV file as `batches` does; if ``only_first``, only about the first megabyte."""
+    header, delimiter, lines, size = _header(path, identity_of(path), encoding)
+    # A block must be large enough for at least one row.
+    block_size = max(min(max(rows * 32, 1 << 20), 32 << 20), 8 * size, 256 * len(header))
     broken: dict[int, str] = {}
 
     def skip(row: pacsv.InvalidRow) -> str:
@@ -154,16 +177,13 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
         return "skip"
 
     with _opened(path, encoding) as file:
-        buffered, text = row_per_line(file, lines, delimiter, len(header))
+        text = RowPerLine(file, lines, delimiter, len(header))
         reader = pacsv.open_csv(
-            buffered,
+            # Arrow reads up to 32 blocks ahead, so for the first rows give it no more than one block.
+            io.BytesIO(text.first_rows(block_size)) if only_first else text,
             # Use one thread, because with more pyarrow does not report the numbers of skipped rows.
             read_options=pacsv.ReadOptions(
-                use_threads=False,
-                # A block must be large enough for at least one row.
-                block_size=max(min(max(rows * 32, 1 << 20), 32 << 20), 8 * size, 256 * len(header)),
-                column_names=header,
-                skip_rows=lines,
+                use_threads=False, block_size=block_size, column_names=header, skip_rows=lines
             ),
             # Cells contain no line breaks, because `RowPerLine` has replaced them.
             parse_options=pacsv.ParseOptions(
@@ -180,9 +200,9 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
             numbered = _numbered(text.restore_cells(frame), row, broken)
             row = int(cast(int, numbered[ROW].max() or row))
             yield from numbered.iter_slices(rows)
-        yield from _numbered(pl.DataFrame(schema=dict.fromkeys(names, pl.String)), row, broken).iter_slices(
-            rows
-        )
+        if broken:
+            empty = pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+            yield from _numbered(empty, row, broken).iter_slices(rows)
 
 
 def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataFrame:
@@ -229,7 +249,7 @@ def _parquet(path: Path, names: list[str], rows: int) -> Frames:
 
 
 def _json_lines(path: Path, names: list[str], rows: int, encoding: str) -> Frames:
-    with _opened(path, encoding) as file:
+    with _opened_lines(path, encoding) as file:
         yield from _numbered_frames(json_lines.frames(path, file, names, rows))
 
 

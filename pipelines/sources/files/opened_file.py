@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -138,9 +137,11 @@ def _open(path: Path, columns: Columns) -> OpenedFile:
     if is_long(names, columns, beside):
         # The layout of a long file depends only on its column names and on the cells of index columns.
         index = [name for name in names if beside.is_index(name)]
-        known = _head(path, index, (), columns) if index else _empty(())
-        others = _empty(name for name in names if name not in index).clear(len(known))
-        layout = find_layout(path, known.with_columns(others.get_columns()).select(names), columns, beside)
+        known = _empty(names)
+        if index:
+            cells_of_index = _head(path, index, (), columns)
+            known = known.clear(len(cells_of_index)).with_columns(cells_of_index.get_columns())
+        layout = find_layout(path, known, columns, beside)
         read = [name for name in layout.names if name not in folders]
         numbers = [name for name in layout.numbers(columns.time_format) if name not in folders]
         return OpenedFile(path, columns, layout, names, _head(path, read, numbers, columns), folders)
@@ -151,12 +152,13 @@ def _open(path: Path, columns: Columns) -> OpenedFile:
 
 
 def _with_folders(frame: pl.DataFrame, folders: Mapping[str, str | None]) -> pl.DataFrame:
+    if not folders:
+        return frame
     return frame.with_columns(pl.lit(value, pl.String).alias(name) for name, value in folders.items())
 
 
 def _head(path: Path, names: Sequence[str], numbers: Sequence[str], columns: Columns) -> pl.DataFrame:
-    first = next(chain(formats.batches(path, names, _HEAD_ROWS, columns.encoding), [None]))
-    head = _empty(names) if first is None else first.select(names)
+    head = formats.first_rows(path, names, _HEAD_ROWS, columns.encoding).select(names)
     head = without_null_values(head, names, columns.null_values)
     return Decimals(path, columns.decimal).rewrite(head, numbers) if has_numbers_as_text(path) else head
 

@@ -206,7 +206,11 @@ def _largest(whole: pl.Series) -> int | None:
 
 
 def _with_offsets(frame: pl.DataFrame, place: pl.Series) -> pl.DataFrame:
-    return frame.with_columns(place.gather(frame["offset"]).cast(pl.Int64).alias("offset"))
+    if frame.is_empty():
+        return frame
+    # If the frame has all rows, they are in their order, so the offsets need not be looked up.
+    offset = place if len(frame) == len(place) else place.gather(frame["offset"])
+    return frame.with_columns(offset.cast(pl.Int64).alias("offset"))
 
 
 def _from_the_future(raw: pl.DataFrame, offset: pl.Series, max_future_s: int) -> pl.DataFrame:

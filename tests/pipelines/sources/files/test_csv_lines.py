@@ -49,6 +49,24 @@ def test_restore_reverses_row_per_line_for_any_text(text: str) -> None:
     assert read(text, 2, slowly=True)[0] == found
 
 
+@given(st.text('a,"\n\r', max_size=60), st.integers(1, 9))
+def test_the_fast_check_of_quotes_does_not_change_the_lines(text: str, piece_bytes: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_lines, "_PIECE_BYTES", piece_bytes)
+        fast, _ = read("x,y\n" + text, 2)
+        patch.setattr(RowPerLine, "_is_regular", lambda *_: False)
+        assert read("x,y\n" + text, 2)[0] == fast
+
+
+@given(st.lists(st.text('a,"\n\r', max_size=9), max_size=9), st.integers(1, 40))
+def test_a_read_returns_at_least_half_of_the_wanted_bytes(lines: list[str], size: int) -> None:
+    text = "\n".join(["x,y", *lines])
+    stream = RowPerLine(io.BytesIO(text.encode()), 1, ",", 2)
+    pieces = list(iter(lambda: stream.read(size), b""))
+    assert all(size <= 2 * len(piece) <= 2 * size for piece in pieces[:-1])
+    assert b"".join(pieces).decode() == read(text, 2)[0]
+
+
 @given(st.text('a,"\n', max_size=200))
 def test_a_csv_parser_finds_one_row_in_each_line(text: str) -> None:
     found, _ = read("x,y\n" + text, 2)
