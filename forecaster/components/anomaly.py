@@ -66,7 +66,7 @@ _ROUNDING = 1e-15
 # A run of equal values has no p-value until the series has changed its value more than `_YOUNG` times.
 _YOUNG = 40
 _STEP = 0.4  # an alarm lowers the logarithm of the p-value threshold by this number times ``1 - rate``
-_DEBT = 6.0  # no alarm is raised while ``budget`` (wanted less raised alarms, capped) is at most ``-_DEBT``
+_DEBT = 6.0  # no alarm is raised while ``budget`` (wanted minus raised alarms, capped) is at most ``-_DEBT``
 _MOST = 0.1  # the p-value threshold is at most the larger of this number and ``min(3 * rate, 0.95)``
 _CALM = 0.05  # an anomaly ends at the first p-value that is at least the larger of this number and ``rate``
 # The first bit of ``alarming`` is set while an anomaly lasts.
@@ -134,7 +134,7 @@ class Anomaly:
 
     @cached_property
     def _memory(self) -> float:
-        """At most about this many windows, or runs of equal values, are averaged into a share."""
+        """The number of recent windows, or of runs of equal values, over which a share is averaged."""
         return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:

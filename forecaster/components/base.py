@@ -176,7 +176,7 @@ class Block:
     bands: Floats = field(default_factory=_absent)
 
     def counts(self, row: int) -> Bools | None:
-        """Return for each series whether a row of the block is a window (True) or padding (False).
+        """Return, for each series, True if window ``row`` of the block counts, False if it is padding.
 
         The result is ``[S]``, or None if the block has no padding.
         """

@@ -101,7 +101,7 @@ class Intervals:
         outer = [q for q, level in enumerate(self.levels) if level != 0.5]
         out, middle = block.out.forecast, self.levels.index(0.5)
         rows = np.array(anchors) - 1
-        # The axes of ``network`` are quantile (without the median), anchor, window and series.
+        # The distances of the network's quantiles from its median: quantile, anchor, window, series.
         network = np.stack([(out[q][..., rows] - out[middle][..., rows]).transpose(2, 0, 1) for q in outer])
         learned, trust, bands = self._learned_distances(own, block, network)
         to_horizons = by_horizon(anchors, self.horizon)

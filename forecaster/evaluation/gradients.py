@@ -112,7 +112,7 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
 
 
 def _norms(network: Network, moment: Moment) -> Tensor:
-    """Return the gradients' norms at one moment, by lag and series; series without a target are left out.
+    """Return the norms of the loss's gradients for earlier hidden states, by lag and series with a target.
 
     They are ``[lags + 1, S]``.
     """

@@ -26,7 +26,7 @@ from forecaster.registry.references import check_model_name
 from forecaster.registry.refusals import reason_of
 from forecaster.registry.sender import EXAMPLE, Sender
 from forecaster.registry.store import Store
-from forecaster.registry.unsent_lines import incomplete_line, notices, unregistered_line
+from forecaster.registry.unsent_lines import incomplete_message, notices, unregistered_message
 from forecaster.registry.versions import Version, now_ms
 from schemas.errors import ModelError
 from schemas.masking import masked
@@ -228,7 +228,7 @@ class Run:
         """
         self._send_now()
         if self.version is None:
-            raise self._unsent_error(unregistered_line)
+            raise self._error_for_unsent_entries(unregistered_message)
         return self.version
 
     def send(self) -> None:
@@ -240,7 +240,7 @@ class Run:
         """
         self._send_now()
         if self._outbox.folder is not None:
-            raise self._unsent_error(incomplete_line)
+            raise self._error_for_unsent_entries(incomplete_message)
 
     def end(self, status: str, error: BaseException | None = None) -> None:
         """Send the unsent entries, and end the run in MLflow with ``status``.
@@ -264,7 +264,7 @@ class Run:
         self._outbox.add({"kind": "end", "status": status, "ended_ms": now_ms()})
         self._send_now()
 
-    def _unsent_error(self, line: Callable[[Store, str, Path], str]) -> ModelError:
+    def _error_for_unsent_entries(self, line: Callable[[Store, str, Path], str]) -> ModelError:
         """Return the error for a run whose work is complete, but whose entries are not all in the store.
 
         `end` recognises this error.
@@ -278,7 +278,7 @@ class Run:
         self._sender.send(now=True)
         lines = notices(self._sender.refused, self._outbox.dropped)
         if (folder := self._outbox.folder) is not None:
-            lines.append(incomplete_line(self._connection.runs, self._sender.reason, folder))
+            lines.append(incomplete_message(self._connection.runs, self._sender.reason, folder))
         self.notices += [line for line in lines if line not in self.notices]
 
     def _write_and_log(self, path: str, write: Callable[[Path], Any], **more: str) -> None:

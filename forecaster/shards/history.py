@@ -27,7 +27,7 @@ forecasts of ``window`` to ``late_through``.
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
 
-# ``windows.repair`` is rounded up to a multiple of the block length, or of this if blocks are longer.
+# Copies of the state lie ``windows.repair`` apart, rounded up to whole blocks of at most `_MOST_ROUNDED`.
 _MOST_ROUNDED = 32
 
 
@@ -179,7 +179,7 @@ class History:
 
 
 def without(frame: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of a frame without the versions of events in ``rows``.
+    """Return ``frame`` without the event versions listed in ``rows``; other versions of these events stay.
 
     Slot, event, partition and offset identify a version. A frame without event ids holds no versions, and is
     returned unchanged.

@@ -102,7 +102,7 @@ class Expert(ABC):
 
     @property
     def forecast_fields(self) -> tuple[str, ...]:
-        """The names of the fields that `forecast` reads; `step` copies these fields after every window."""
+        """The expert's own fields that `forecast` reads; `step` copies them after each window of a block."""
         return ()
 
     @abstractmethod

@@ -73,7 +73,7 @@ class LeastSquares(Expert):
 
     @property
     def forecast_fields(self) -> tuple[str, ...]:
-        """The fields that `forecast` reads, see `Expert.forecast_fields`."""
+        """The expert's own fields that `forecast` reads, see `Expert.forecast_fields`."""
         return ("weights", "means") if self.halflives else ("weights",)
 
     def spec(self) -> Mapping[str, Field]:
