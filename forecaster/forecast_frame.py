@@ -30,7 +30,7 @@ from schemas.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class FleetForecast:
-    """The forecasts of a fleet after the last value of each series.
+    """The forecasts after the last value of each series, the forecaster, and its backtest scores.
 
     Attributes:
         forecasts: see `forecast`.
@@ -173,6 +173,6 @@ def _windows_of_last_values(windows: Windows) -> dict[str, int]:
 
 
 def _after_last_value(forecasts: Forecasts, last_window: dict[str, int]) -> pl.DataFrame:
-    """Return, for each series, the forecast that is issued at the end of the window of its last value."""
+    """Keep only the forecasts that are issued at the end of the window of a series' last value."""
     last = np.array([last_window[name] for name in forecasts.series_ids], np.int64)
     return replace(forecasts, issued=forecasts.issued & (forecasts.index[:, None] == last)).frame()

@@ -82,7 +82,7 @@ class ServedForecaster:
 
 
 def with_tables(forecaster: Forecaster, history: History) -> Forecaster:
-    """Return the forecaster with the known and static covariates of a history as its covariate tables."""
+    """Return a forecaster that looks up known and static covariates in a history, not in its own tables."""
     features = forecaster.covariates.features
     if not (features.known or features.static):
         return forecaster
@@ -171,7 +171,7 @@ def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
     closed = int(state.clock.max())
     nothing = Windows(state.series_ids, closed + 1, np.empty((0, len(state))))
     # The block has no windows, but `advance` first steps live series through the windows before a block.
-    # `apply` changes the arrays of a state, so it gets the copy that `advance` returns.
+    # `advance` returns a copy of the state, so `apply` does not change the arrays of the caller's state.
     aligned, _ = advance(forecaster, state, nothing)
     return replace(shard, state=aligned, closed_through=closed)
 
@@ -210,7 +210,10 @@ def _read_state(forecaster: Forecaster, text: object) -> State:
         reason = f"it is not base64 text: {error}"
     except Exception as error:
         reason = f"{type(error).__name__} while reading it"
-    raise ModelError(f"the parameter {STATE!r} is not a state that an earlier request returned: {reason}")
+    raise ModelError(
+        f"the parameter {STATE!r} is not a state that this model can continue: {reason}; send the state that "
+        "an earlier request returned, or none"
+    )
 
 
 def _layout(state: State) -> dict[tuple[str, str], Any]:

@@ -1,4 +1,4 @@
-"""The state of a fleet: everything that a forecast depends on, for every series, as arrays.
+"""The state of a fleet: the arrays, one row for each series, that a model carries from window to window.
 
 Series is axis 0 of every array. The components (``forecaster.components``) define what the arrays mean. This
 module stores, selects and joins them, and writes them as a table: one row for each series, one column for
@@ -184,8 +184,8 @@ class State:
             known = FORMAT_VERSIONS.get(name, "none")
             if component["format"] != known and (name, component["format"]) not in MIGRATIONS:
                 raise ModelError(
-                    f"the state's {name} is of format {component['format']}, not readable here "
-                    f"(this version reads {known}): start without the state, from the rows"
+                    f"this version cannot read format {component['format']} of the state's {name} "
+                    f"(it reads {known}): start without the state, from the rows"
                 )
         freq = Frequency(layout["freq_s"], layout.get("freq_months", 0), layout.get("freq_offset_s", 0))
         parts = {
@@ -257,7 +257,7 @@ def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arra
 
 
 def match_layout(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> None:
-    """Give each array of ``parts`` the memory layout of the array with the same name in ``some``.
+    """Lay out each array of ``parts`` in memory like the array with the same name in ``some``.
 
     Args:
         parts: the arrays of all series, replaced if their layout differs.

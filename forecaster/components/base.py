@@ -228,20 +228,20 @@ class Component(Protocol):
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads, without those that the chain's caller fills."""
+        """The names of the block's fields that `step` reads and that a component, not the caller, fills."""
 
     @property
     def writes(self) -> frozenset[str]:
         """The names of the block's fields that `step` fills or changes."""
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the component's fields by name."""
+        """Return the dtype and shape of each of the component's arrays, by name."""
 
     def init(self, series: int) -> Arrays:
         """Return the initial arrays, for series that have no value yet."""
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Return the component's arrays after the block, and the block with the fields that it adds.
+        """Return the component's arrays after the block, and the block with `writes` filled or changed.
 
         ``step`` may write into ``own``, and may return arrays that share its memory. Nothing that it computes
         for a series depends on the other series of the block, nor on a later window.

@@ -73,7 +73,9 @@ def check_order(components: Sequence[Component]) -> None:
                     f"{name} reads {field!r} before {later} writes it: put {later} before {name}"
                 )
             if field not in written:
-                raise ValueError(f"{name} reads {field!r}, which no component writes: add one before {name}")
+                raise ValueError(
+                    f"{name} reads {field!r}, which no earlier component writes: add one before {name}"
+                )
         written |= component.writes
 
 

@@ -24,7 +24,7 @@ _TRUSTED = 40
 # In the running mean of absolute residuals, a residual counts as at most this many times that mean.
 # Without the limit `_LARGEST`, one outlier would widen the intervals for months.
 _LARGEST = 8.0
-# A residual within this many mean absolute residuals of a quantile counts as partly below, partly above it.
+# Within this many mean absolute residuals of a quantile, a residual counts partly below and partly above it.
 # Without `_TIE`, the last bit of a forecast could decide on which side of a quantile a residual counts.
 # Which series are stepped together can change the last bit of a forecast, but must not change the offsets.
 _TIE = 1e-2
@@ -101,7 +101,8 @@ class Intervals:
         outer = [q for q, level in enumerate(self.levels) if level != 0.5]
         out, middle = block.out.forecast, self.levels.index(0.5)
         rows = np.array(anchors) - 1
-        # The distances of the network's quantiles from its median: quantile, anchor, window, series.
+        # ``network`` holds the distances of the network's quantiles from its median.
+        # The axes of ``network`` are quantile, anchor horizon, window and series.
         network = np.stack([(out[q][..., rows] - out[middle][..., rows]).transpose(2, 0, 1) for q in outer])
         learned, trust, bands = self._learned_distances(own, block, network)
         to_horizons = by_horizon(anchors, self.horizon)
@@ -116,7 +117,7 @@ class Intervals:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], distance[:, k].transpose(1, 2, 0), out=out[q])
         # Where calibrated quantiles have passed the median, move the median: clip it to its two neighbours.
-        # A lower quantile rises above the median only if the majority of recent actuals was above the median.
+        # A quantile below 0.5 passes the median only if most recent actuals were above the median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         own = {name: series_first(array) for name, array in own.items()}
         return own, replace(block, bands=bands)

@@ -14,7 +14,7 @@ import numpy as np
 from forecaster.arrays import Arrays, Bools, Floats
 from forecaster.components.base import Block, Field
 
-# The rounding error of a value is at most about this share of the series' mean: a few steps of float64.
+# The rounding error of a value is at most about this share of the series' mean (four float64 epsilons).
 _ROUNDING = 2.0**-50
 # A series whose scale is at most this many rounding errors counts as constant: rounding alone may cause it.
 _CONSTANT = 16.0
@@ -26,10 +26,10 @@ _LARGEST = 8.0
 # The limit of a value's distance from the mean is never below the size of the value's (clipped) change.
 _LARGEST_DISTANCE = 20.0
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast mean
-_LONGEST_RUN = 40  # ``run`` counts consecutive changes that are clipped, up to this number
-# A series counts as constant so far if it has at least this many values, and its means of changes are 0.
+_LONGEST_RUN = 40  # the field ``run`` counts consecutive clipped changes, up to this number
+# A series counts as constant so far if it has more than this many values, and both means of changes are 0.
 _STILL = 24
-# The first `_IGNORED_CHANGES` changes of a series that was constant from its first value on do not count.
+# If a series was constant from its first value on, its first `_IGNORED_CHANGES` changes are clipped to 0.
 # Two changes are enough to ignore a single broken reading (away from the level, and back) or one step.
 _IGNORED_CHANGES = 2
 # When a constant series returns to its level, ``run`` is set to `_RETURNED` + `_STILL`.
@@ -212,7 +212,7 @@ class _Running:
         self.spread = np.sqrt(self.variance)
 
     def _update_season(self, season_change: Floats) -> None:
-        """Update the mean of seasonal changes, and the unit."""
+        """Update the mean absolute change from season to season, and the unit."""
         has_value = ~np.isnan(season_change)
         change = np.minimum(
             np.where(has_value, season_change, 0.0), _LARGEST * np.maximum(self.seasonal, self.scale)
@@ -225,7 +225,10 @@ class _Running:
         self.unit = np.maximum(unit, _LEAST_UNIT * self.spread)
 
     def _update_range(self, value: Floats, has_value: Bools, begun: Bools, weight: Floats) -> None:
-        """Update the lowest and highest value, and the mean distances by which new values pass them."""
+        """Update the lowest and highest value, and the means of how far each value passes them.
+
+        A value that does not pass them counts as 0 in the means.
+        """
         low = np.where(has_value & ((value < self.lowest) | ~begun), value, self.lowest)
         high = np.where(has_value & ((value > self.highest) | ~begun), value, self.highest)
         self.falls = self.falls + weight * (np.where(begun, self.lowest - low, 0.0) - self.falls)

@@ -56,7 +56,7 @@ def last_values(values: Floats) -> Floats:
 
 
 def _last(horizon: int) -> Ints:
-    """Return a zero for each horizon: persistence repeats the value 0 windows before the issue row."""
+    """Return 0 for each horizon: persistence repeats the last value that is known at the issue row."""
     return np.zeros(horizon, np.int64)
 
 

@@ -109,7 +109,7 @@ def improvements(
     for losses in (champion, challenger):
         by_start = _circular_sums(losses, length)
         total = np.zeros((_RESAMPLES, losses.shape[1]))
-        # add one block of all resamples at a time: all blocks together would not fit into memory
+        # Add one block to every resample at a time: the blocks of all resamples would not fit into memory.
         for starts in drawn:
             total += by_start[starts]
         sums.append(total)

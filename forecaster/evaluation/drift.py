@@ -73,7 +73,7 @@ class InputDrift:
         return float(population_stability_index(observed, expected / expected.sum()))
 
     def __add__(self, other: InputDrift) -> InputDrift:
-        """Return the drift over both objects' series: the summed counts, and the series that drifts most."""
+        """Combine two drifts of one input: add their counts, and keep the series that drifts most."""
         worst = max(self, other, key=lambda drift: (drift.worst_series is not None, drift.worst_index))
         return InputDrift(
             [a + b for a, b in zip(self.observed, other.observed, strict=True)],

@@ -58,7 +58,7 @@ def inject(
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise ValueError(
-            f"no kinds, or unknown kinds of anomalies {unknown}: give some of {', '.join(KINDS)}"
+            f"cannot inject the kinds of anomalies {list(kinds)}: give one or more of {', '.join(KINDS)}"
         )
     season = _DAY_S // freq_s
     if "seasonal_break" in kinds and season < 4:
@@ -119,7 +119,7 @@ def _free_span(labels: Ints, first: int, length: int, rng: np.random.Generator) 
 
 
 def _draw_anomaly(kind: str, season: int, rng: np.random.Generator) -> tuple[int, _Change]:
-    """Draw an anomaly's length in windows, and return it with the function that changes a span of values."""
+    """Return a random length in windows for an anomaly, and a function that changes a span of values."""
     if kind == "spike":
         return int(rng.integers(1, 3)), _shifted(3.0, 6.0)
     if kind == "level_shift":
@@ -148,7 +148,7 @@ def _noisy(values: Floats, span: slice, spread: float, rng: np.random.Generator)
 
 
 def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the span with every value replaced by its first observed value; missing values stay missing."""
+    """Return the values of the span, each replaced by the first of them; missing values stay missing."""
     known = values[span][~np.isnan(values[span])]
     return np.where(np.isnan(values[span]), np.nan, known[0] if len(known) else np.nan)
 

@@ -95,7 +95,7 @@ class PairedComparison:
         return self.issues // self.block
 
     def as_json(self) -> dict[str, Any]:
-        """Return the comparison as the object that ``--json`` prints."""
+        """Return the comparison as a dictionary, which is part of the output of ``--json``."""
         plain = {k: v for k, v in vars(self).items() if k not in ("scores", "costs", "notices")}
         improved = {name: plain.pop(name) for name in ("by_horizon", "by_class")}
         champion, challenger = self.costs

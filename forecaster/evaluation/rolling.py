@@ -260,7 +260,7 @@ def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Float
 
 
 def _scored_block(rows: Ints, members: Mapping[str, Member], actuals: Floats, issued: Bools) -> ScoredBlock:
-    """Return a block to score: forecasts that were ``issued``, have an actual, and exist for all members."""
+    """Return a block that marks the forecasts to score: issued, with an actual, and from every member."""
     is_scored = issued[:, :, None] & ~np.isnan(actuals)
     for member in members.values():
         is_scored &= ~np.isnan(member.values).any(axis=0)

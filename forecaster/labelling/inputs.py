@@ -16,8 +16,9 @@ from forecaster.time.frequency import Frequency
 
 LEVEL_FREE = NetworkConfig(lags=(1, 2, 3, 6, 12, 18, 21, 22, 23, 24), ring=24, linear=False)
 """Settings of the inputs for scaling "running": those of the forecasting network, with lags and calendar."""
-_STEP = Frequency(1)  # the season, a day of one-second windows, exceeds the ring: the inputs have no season
-_CLIP = 10.0  # largest distance of a standardised value from 0
+# A step counts as a window of one second. A season, one day, then exceeds the ring, so the inputs have none.
+_STEP = Frequency(1)
+_CLIP = 10.0  # standardised values are clipped to at most this distance from 0
 # a channel counts as constant if its standard deviation is at most 1e-12 · max(abs(mean), 1)
 _TINY = 1e-12
 
@@ -55,7 +56,9 @@ def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
 
 
 def scaled_by_sequence(values: Floats) -> Floats32:
-    """Standardise each sequence by its own means and standard deviations; add flags as `scaled` does.
+    """Standardise each sequence by its own means and standard deviations, and add flags.
+
+    The flags are those of `scaled`: 1 for a value, 0 for a missing one.
 
     Args:
         values: ``[T, S, C]``, NaN where missing.

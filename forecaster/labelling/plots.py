@@ -75,10 +75,10 @@ def precision_recall_figure(
         base_rate: share of anomalous steps, which is the precision of random alarms.
 
     Raises:
-        ValueError: the curve is empty.
+        ValueError: ``recall`` is empty.
     """
     if not len(recall):
-        raise ValueError("the curve is empty, since there is no anomalous step: give at least one")
+        raise ValueError("recall is empty, because there is no anomalous step: give at least one such step")
     title = "Precision and recall of the alarms"
     figure, axes = titled_axes(title, "anomalous steps found", "alarms that are right", (5.6, 5.0))
     axes.plot(

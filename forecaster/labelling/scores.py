@@ -80,13 +80,13 @@ def best_f1_threshold(curve: Curve) -> float:
 
 
 def weekly_threshold(ordinary: Floats32, freq_s: int) -> float:
-    """Return the lowest score that, as a threshold, gives at most one false alarm per week of ordinary steps.
+    """Return the lowest score that, as a threshold, gives at most one false alarm per week.
 
-    The steps of all series are counted together. If they last less than a week, no alarm is allowed. The
-    threshold is 0.5 if there are no scores.
+    Only the ordinary steps (steps without an anomaly) of all series are counted. If they last less than a
+    week, no alarm is allowed. The threshold is 0.5 if there are no scores.
 
     Args:
-        ordinary: ``[N]`` scores of ordinary steps; each score above the threshold is a false alarm.
+        ordinary: ``[N]`` scores of steps without an anomaly; each score above the threshold is a false alarm.
         freq_s: seconds of a step: N steps of a series last ``N * freq_s`` seconds.
     """
     if not len(ordinary):

@@ -165,7 +165,7 @@ class _SequenceBatches:
         self._batch = labeller.config.batch
 
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the logits and the labels of each batch of sequences of a part, in random order."""
+        """Yield logits and labels of each batch of training or validation sequences, in random order."""
         index = self._index[part]
         for chosen in torch.split(index[torch.randperm(len(index))], self._batch):
             lengths = self._lengths[chosen]

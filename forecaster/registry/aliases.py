@@ -121,7 +121,7 @@ class Aliases:
         return next((version for version in found if alias in version.aliases), None)
 
     def move(self, version: Version, alias: str, why: str, *, is_rollback: bool = False) -> Promotion:
-        """Point an alias at a version, and record the move.
+        """Point an alias at a version; record the move unless the alias already pointed at this version.
 
         The alias moves first. If the process dies before the record is written, the history lacks the move,
         and a rollback still finds the version before it.
@@ -173,7 +173,7 @@ class Aliases:
         return sorted(found, key=lambda move: move.number)
 
     def rollback(self, name: str, alias: str, why: str = "") -> Promotion:
-        """Point an alias at the version before its current one; each further rollback goes back one more.
+        """Point an alias at the version that it pointed to before; each further rollback undoes another move.
 
         Args:
             name: registered model.
@@ -237,5 +237,5 @@ class Aliases:
 
 
 def _prefix(alias: str) -> str:
-    """Return the first part of the names of the tags in which the moves of an alias are recorded."""
+    """Return the prefix of the names of the tags that record the moves of an alias."""
     return f"statecast.alias.{alias}."

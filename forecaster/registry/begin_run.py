@@ -1,4 +1,4 @@
-"""Begin a run in MLflow with tags about its origin, and log the use of the machine."""
+"""Begin MLflow runs with tags about their origin, and log use of processor, memory, disk and network."""
 
 from __future__ import annotations
 

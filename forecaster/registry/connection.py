@@ -72,7 +72,7 @@ class Connection:
         self._retry_s = monotonic() + self._wait_s
 
     def mark_present(self) -> None:
-        """Record that the store answers, so that the entries of outboxes are sent to it without a wait."""
+        """Record that the store answers, so that the next request is sent to it without a wait."""
         self._retry_s, self._wait_s = 0.0, 0.0
 
     def client(self) -> mlflow.MlflowClient:

@@ -66,7 +66,7 @@ def check_not_running(tag: str, folder: Path) -> None:
 
 
 def _is_dead(tag: str) -> bool:
-    """Return True if the process that a tag identifies ran in this process namespace, and has ended."""
+    """Return True if a tag's process ran in this process namespace, and is known to have ended."""
     parts = tag.split()
     if len(parts) < 4 or parts[1] != _namespace():
         return False

@@ -134,7 +134,7 @@ class Outbox:
             durable.write_bytes(self.make_folder() / _FILE, text.encode())
         elif self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-            # `rmdir` fails, and the parent folder stays, if it holds the outbox of another run.
+            # If the parent folder holds the outbox of another run, `rmdir` fails and the parent folder stays.
             with suppress(OSError):
                 self.folder.parent.rmdir()
             self.folder = None

@@ -26,9 +26,10 @@ for _name in ("mlflow", "alembic", "sqlalchemy"):
 
 @contextmanager
 def store_errors(tracking_uri: str) -> Iterator[None]:
-    """Convert errors of MLflow and its database in the ``with`` block to ModelError; hide their warnings.
+    """Convert errors of MLflow and its database in the ``with`` block to ModelError.
 
-    The warnings are about MLflow's own use of SQLAlchemy and pandas, which cannot be changed here.
+    Also hide the warnings of MLflow and SQLAlchemy for the rest of the process. They are about MLflow's own
+    use of SQLAlchemy and pandas, which cannot be changed here.
 
     Raises:
         ModelError: the store at ``tracking_uri`` reports an error.

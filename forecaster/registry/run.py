@@ -68,7 +68,10 @@ class Run:
         return self._sender.version
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log settings, which cannot be changed later; shorten long values, and mask secrets in URLs."""
+        """Log settings of the run: long values are truncated, and secrets in URLs are masked.
+
+        A setting that is logged cannot be changed later.
+        """
         values = {key: masked(str(value))[:MAX_PARAM_VAL_LENGTH] for key, value in params.items()}
         if values:
             self._log({"kind": "params", "values": values})
@@ -104,7 +107,7 @@ class Run:
 
     @contextmanager
     def notice_on_error(self, what: str) -> Iterator[None]:
-        """Catch an error of the ``with`` block; add a notice that the run lacks ``what``, with the reason.
+        """Catch an error of the ``with`` block; add a notice that the run lacks the item ``what``, and why.
 
         Use it for everything that is computed after a training: an error there must not lose the model.
         """
@@ -124,7 +127,7 @@ class Run:
         with self.notice_on_error(path):
             figure = draw()
             # Draw on a canvas: `Figure.savefig` would draw twice, the first time only for the layout.
-            canvas: Any = FigureCanvasAgg(figure)  # `Any`, as Matplotlib's methods have no types
+            canvas: Any = FigureCanvasAgg(figure)  # Matplotlib's methods have no type annotations
             self._write_and_log(path, lambda file: canvas.print_png(str(file)))
 
     def log_file(self, file: Path, path: str = "") -> None:
@@ -220,7 +223,7 @@ class Run:
         self._log({"kind": "description", "name": model_name, "text": masked(text)})
 
     def registered(self) -> Version:
-        """Send the unsent entries, and return the version that the run has registered.
+        """Send the unsent entries of the outbox, and return the version that the run has registered.
 
         Raises:
             ModelError: the store did not take the model; the message names the folder of the model and the
@@ -232,7 +235,7 @@ class Run:
         return self.version
 
     def send(self) -> None:
-        """Send the unsent entries.
+        """Send the unsent entries of the outbox to the MLflow store.
 
         Raises:
             ModelError: the store did not take all entries; the message names the folder with the unsent
@@ -243,7 +246,7 @@ class Run:
             raise self._error_for_unsent_entries(incomplete_message)
 
     def end(self, status: str, error: BaseException | None = None) -> None:
-        """Send the unsent entries, and end the run in MLflow with ``status``.
+        """Send the unsent entries of the outbox, and end the run in MLflow with ``status``.
 
         Args:
             status: FINISHED, FAILED or KILLED.

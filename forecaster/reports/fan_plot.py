@@ -18,7 +18,7 @@ _SIZE = (9.0, 4.2)  # width and height of the axes of one series, in inches
 
 
 def fan_figure(frame: pl.DataFrame, title: str) -> Figure:
-    """Draw the observed values of a series, and fans of quantiles forecast at several issue times.
+    """Draw the observed values of a series, and one fan of forecast quantiles for each issue time.
 
     Args:
         frame: ``target_at`` and ``issued_at`` (datetimes), ``observed`` (number, null where missing) and one

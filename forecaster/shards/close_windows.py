@@ -108,7 +108,8 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
         return shard
     if history is None or not history.copies:
         is_forgotten = _is_forgotten(state, through, max_gap)
-    else:  # after the earliest copy of the state, late rows may still end a gap: decide by that copy
+    else:
+        # Take the forgotten series from the earliest copy: late rows may still end the gaps after it.
         is_forgotten = _is_forgotten(history.copies[0].state, history.copies[0].through, max_gap)
         is_forgotten[history.slots()] = False
     is_forgotten[shard.pending["slot"].to_numpy()] = False

@@ -27,7 +27,7 @@ forecasts of ``window`` to ``late_through``.
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
 
-# Copies of the state lie ``windows.repair`` apart, rounded up to whole blocks of at most `_MOST_ROUNDED`.
+# `copied_every` rounds up to a multiple of the windows in a block, or of this number if blocks are longer.
 _MOST_ROUNDED = 32
 
 
@@ -82,7 +82,7 @@ class History:
         return replace(self, copies=tuple(copy.of(State.copy) for copy in self.copies))
 
     def with_rows(self, rows: pl.DataFrame) -> History:
-        """Return this history with more rows of closed windows."""
+        """Return this history with ``rows`` added, which belong to closed windows."""
         return replace(self, rows=(*self.rows, rows)) if len(rows) else self
 
     def without(self, rows: pl.DataFrame) -> History:
@@ -123,7 +123,10 @@ class History:
         return History(copies, kept, late)
 
     def grown(self, new: Callable[[Copy], Copy]) -> History:
-        """Return this history with new series in each copy; the function ``new`` returns their states."""
+        """Return this history with new series appended to the states of each copy.
+
+        The function ``new`` returns, for a copy, a `Copy` with only the states of the new series.
+        """
         copies = []
         for copy in self.copies:
             added = new(copy)
@@ -172,7 +175,7 @@ class History:
 
     @property
     def bytes(self) -> int:
-        """Size in bytes of the copies of the state, the rows and the records."""
+        """The approximate size in bytes: the copies with their shadows, the rows and the records ``late``."""
         states = [state for copy in self.copies for state in (copy.state, copy.shadow) if state is not None]
         rows = sum(int(frame.estimated_size()) for frame in (*self.rows, self.late))
         return rows + sum(round(state.bytes_per_series * len(state)) for state in states)

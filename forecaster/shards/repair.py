@@ -1,4 +1,4 @@
-"""Repair the closed windows of a shard with late rows, and issue revised forecasts.
+"""Step series of a shard again with their late rows, and issue revised forecasts.
 
 The series with late rows go back to a copy of their state before the first of these rows (see
 `forecaster.shards.history`), and are stepped again through their kept rows with the late rows among them.
@@ -37,7 +37,7 @@ _WINDOWS_PER_STEP = 32  # most windows in one network call of a repair
 
 
 def with_history(shard: Shard, repair: int) -> Shard:
-    """Return the shard with a history if late rows are repaired, else without a history.
+    """Return the shard, which has a history if, and only if, late rows are repaired.
 
     A shard that has closed windows without a history can repair only the windows that it closes later.
     """
@@ -94,7 +94,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     copies = list(history.copies[: at + 1])
     for copy in history.copies[at + 1 :]:
         replay.run(copy.through)
-        # A copy with another model version than the repaired states cannot be corrected: remove it.
+        # Remove a copy whose model version differs from that of the repaired states: it cannot be corrected.
         # Such a copy exists only if the model changed while no series was live.
         if copy.state.model_version == replay.shard.state.model_version:
             _write_states(copy.state, copy.shadow, index, replay.shard)
@@ -234,7 +234,7 @@ def _added_counts(
 
 
 def _without_rows(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    """Return ``rows`` without ``others``; each row of ``others`` removes one equal row."""
+    """Return ``rows`` less ``others``: each of these removes one row of equal series, time, event, value."""
     if not len(rows) or not len(others):
         return rows
     key = [name for name in ("series_id", "timestamp", "event_id", "value") if name in rows.columns]

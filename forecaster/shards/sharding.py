@@ -75,7 +75,7 @@ class Splitter:
         return {int(key[0]): part for key, part in parts.items()}
 
     def _with_shard(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows with a column ``shard``, null for a series that is not cached."""
+        """Return the rows with a column ``shard``, null for a series whose shard is not computed yet."""
         return rows.join(self._shard_by_series, on="series_id", how="left", maintain_order="left")
 
 
@@ -123,7 +123,7 @@ def add_partitions(
 
 
 def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
-    """Distribute the series and pending rows of all shards over ``of`` new shards; the offsets stay.
+    """Distribute the series and pending rows of all shards over ``of`` new shards with the same offsets.
 
     Raises:
         DataError: the shards are at different offsets, as after a job was killed; or the series are assigned
@@ -194,7 +194,7 @@ def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
 
 
 def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
-    """Return the pending rows with new offsets below 0, which keep the order of the rows.
+    """Return the pending rows with new offsets, all below 0 and in the same order as the old offsets.
 
     `_LOWERED` is subtracted from an offset of at least 0. Rows whose offsets are below 0 already are from an
     even older log: only their order among themselves is kept.
@@ -243,7 +243,7 @@ class _HistoryById:
 
     @staticmethod
     def of(shards: Sequence[Shard]) -> _HistoryById | None:
-        """Return the histories of shards; None if a shard has none, or if they cannot be joined."""
+        """Return the histories of shards; None if a shard has no history, or if `can_join` is False."""
         histories = [shard.history for shard in shards if shard.history is not None]
         if len(histories) < len(shards) or not can_join(histories):
             return None

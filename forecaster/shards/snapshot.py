@@ -35,7 +35,8 @@ from schemas.errors import ModelError
 _KEY: Final = b"statecast.shard"
 _LAYOUT: Final = b"statecast.state.layout"
 _CHECKSUM: Final = b"statecast.crc32"
-_PENDING, _CLOSED, _LATE = "pending", "closed", "late"  # names of the columns that hold lists of rows
+# Columns of the table whose cells hold, for one series, a list of its rows (for `_LATE`, of records).
+_PENDING, _CLOSED, _LATE = "pending", "closed", "late"
 _SHADOW: Final = "shadow:"
 """Prefix of the columns and the metadata of the shadow's state."""
 
@@ -117,7 +118,7 @@ def _columns(table: pa.Table) -> dict[str, Any]:
 
 
 def _lists(rows: pl.DataFrame, series: int) -> pa.ListArray:
-    """Return a column with one list per series, which holds the rows with the ``slot`` of this series."""
+    """Return a column with one list for each series: the ``rows`` in the slot of that series."""
     rows = rows.sort("slot", maintain_order=True)
     offsets = np.searchsorted(rows["slot"].to_numpy(), np.arange(series + 1)).astype(np.int32)
     inner = cast("pa.Table", rows.drop("slot").to_arrow()).to_struct_array()

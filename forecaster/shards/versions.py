@@ -64,9 +64,11 @@ def _numbered(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the new rows that have an event id, and the earlier versions of their events, sorted by event.
+    """Return the new rows with an event id, and the versions of their events that the shard still holds.
 
-    Versions of one event are in the order of the log. The column ``kind`` is `_CLOSED`, `_PENDING` or `_NEW`.
+    Rows are sorted by event, and versions of one event by the order of the log.
+
+    The column ``kind`` is `_CLOSED`, `_PENDING` or `_NEW`.
     """
     events = rows.filter(pl.col("event_id").is_not_null())
     history = () if shard.history is None else shard.history.rows
@@ -76,13 +78,13 @@ def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
         if "event_id" in frame.columns:
             own = _numbered(frame).with_columns(kind=pl.lit(kind), is_new=False)
             own = own.join(events.select(_EVENT).unique(), on=_EVENT, how="semi")
-            # Include rows of an earlier job (offsets below 0): they are earlier than rows of any partition.
+            # Include an earlier job's rows (offsets below 0): they precede the rows of every partition.
             parts.append(own.filter((pl.col("partition") == rows["partition"][0]) | (pl.col("offset") < 0)))
     return pl.concat(parts, how="diagonal").sort(*_EVENT, "is_new", "offset", maintain_order=True)
 
 
 def _dropped_versions(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
-    """Return the versions that do not count, with the columns `DROPPED`.
+    """Return the versions of events to mark as not counting, with the columns `DROPPED`.
 
     The column ``by_number`` is the ``number`` of the row that counts instead. With ``keep="last"``, this row
     is a new one.

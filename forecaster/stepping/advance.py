@@ -72,7 +72,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
     for run in block.runs():
         after = _after_last_retirement(state, forecaster.window_config.max_gap)
         if after is not None and after < run.start:
-            # Step until the last live series retires: no series is live between then and ``run``.
+            # Step until the last live series retires; from then to the start of ``run``, no series is live.
             forecasts.append(_step_run(forecaster, state, replace(run.rows(0, 0), start=after)))
         forecasts.append(_step_run(forecaster, state, run))
     return state, forecasts[0] if len(forecasts) == 1 else Forecasts.join(forecasts)

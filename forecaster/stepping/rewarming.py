@@ -178,7 +178,7 @@ class Warming:
         self._calls: Iterator[None] = iter(())
 
     def copy_values(self, state: State, closed_through: int) -> bool:
-        """Copy the values of closed windows that were not copied yet; return False if no window is left.
+        """Copy the values of closed windows that were not copied yet; return False if there are none.
 
         Args:
             state: the state of the earlier version.
@@ -205,7 +205,7 @@ class Warming:
         return True
 
     def step(self) -> bool:
-        """Step the new version through some of the copied values; return False if no values are left."""
+        """Step the new version through some of the copied values; return False if none were left to step."""
         while True:
             for _ in self._calls:
                 return True
@@ -219,7 +219,7 @@ class Warming:
         Args:
             state: the state of the earlier version, which has closed all windows before ``window``.
         """
-        # Re-warm in one call if a live series was not stepped through the window before ``window``.
+        # If a live series is not at the window before ``window``, discard the prepared state and re-warm.
         if (state.clock[live(state)] != self.window - 1).any():
             return rewarm(self.forecaster, state)
         self.copy_values(state, self.window - 1)
@@ -233,7 +233,7 @@ class Warming:
         return self._state
 
     def _calls_for(self, recent: _RecentValues) -> Iterator[None]:
-        """Step the new version through copied values, some series and some windows in each iteration."""
+        """Step the new version through ``recent``; yield after at most ``call_steps`` series-steps."""
         self._align(recent.series_ids, recent.has_earlier, recent.start)
         for first in range(0, len(self._state), self._call_steps):
             series = slice(first, first + self._call_steps)

@@ -91,7 +91,7 @@ def split_duplicates(
 
 
 def content_of(rows: pl.DataFrame) -> list[str]:
-    """Return the columns in which two rows of one observation or event may differ."""
+    """Return the columns whose values may differ between two rows of one series and time, or of one event."""
     time = ["timestamp"] if "event_id" in rows.columns else []
     return ["value", *covariates_of(rows.columns), *time]
 
@@ -118,15 +118,15 @@ def _one_of_each(rows: pl.DataFrame, identity: list[str], keep: Keep) -> tuple[p
 
 
 def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str], pl.DataFrame]:
-    """Return the names of the columns that identify an observation or event, and the rows with these columns.
+    """Return the names of the columns that identify an observation or event, and the rows with all of them.
 
-    There are no such columns if every row counts as an event.
+    The column ``alone`` is added where it is needed. There are no names if every row counts as an event.
     """
     has_events = "event_id" in rows.columns
     if config.aggregate not in EVENTS:
         if not has_events:
             return ["cell", "timestamp"], rows
-        # With aggregates other than sum and count, a row without an event id is identified by its time.
+        # With aggregates other than sum and count, the series and time identify a row without an event id.
         alone = pl.when(pl.col("event_id").is_null()).then("timestamp")
         return ["cell", "event_id", "alone"], rows.with_columns(alone=alone)
     own = "event_id" if has_events else ORIGIN

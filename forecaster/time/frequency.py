@@ -87,7 +87,9 @@ def plain_name(text: str) -> str:
     if name not in _PANDAS_UNITS:
         return text
     if anchor and anchor.upper() not in _ANCHORS.get(name, ()):
-        raise ValueError(f"{text!r} is not supported: quarters and years begin in January; write 1q or 1y")
+        raise ValueError(
+            f"{text!r} is not supported: leave out -{anchor} (years and their quarters begin in January)"
+        )
     return f"{count}{_PANDAS_UNITS[name]}"
 
 
@@ -142,7 +144,7 @@ class Frequency:
                 "Sundays; of the calendar write 1mo, 3mo, 1q or 1y"
             )
         if not frequency.nominal_s:
-            raise ValueError("must be longer than 0: write 1h, 1d or 1mo")
+            raise ValueError(f"{text!r} is not longer than 0: write 1h, 1d or 1mo")
         if frequency.nominal_s > _LONGEST_MONTHS * _MONTH_S:
             raise ValueError(f"{text!r} is longer than 100 years")
         return frequency
@@ -216,12 +218,15 @@ class Frequency:
 
 
 def fixed_s(text: str) -> int:
-    """Return the length in seconds of a frequency with equally long windows that are counted from 1970-01-01.
+    """Return the length in seconds of a frequency whose windows are equally long, counted from 1970-01-01.
 
     Raises:
-        ValueError: ``text`` is not a frequency, or is one of anchored weeks or of the calendar.
+        ValueError: ``text`` is not a frequency, or its windows are anchored weeks, months, quarters or years.
     """
     found = Frequency.parse(text)
     if found.is_calendar or found.offset_s:
-        raise ValueError(f"{text!r} has no fixed length, counted from 1970: write 30s, 15m, 1h, 1d or 1w")
+        raise ValueError(
+            f"{text!r} follows the calendar or begins on a named weekday: write a length such as 30s, 15m, "
+            "1h, 1d or 1w"
+        )
     return found.seconds

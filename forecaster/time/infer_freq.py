@@ -17,7 +17,7 @@ _MOST = 0.9  # "nearly all" steps means at least this share of the steps
 
 
 class InferredFreq(NamedTuple):
-    """A length of windows, and why it fits.
+    """The window length that was inferred from rows, and the reason for it.
 
     Attributes:
         freq: the length, in the notation of ``windows.freq``.
@@ -29,7 +29,7 @@ class InferredFreq(NamedTuple):
 
 
 def infer_freq(rows: pl.DataFrame) -> InferredFreq:
-    """Return the length of windows that fits the times of the rows.
+    """Return the window length that fits the times of the rows, and the reason for it.
 
     A step is the time between two consecutive rows of one series. The usual step is the median of the steps
     of each series, and then the median over the series. The rule has four parts:
@@ -87,7 +87,7 @@ def _calendar(steps: pl.DataFrame, usual_us: int, share: float) -> InferredFreq 
 
 
 def _length_s(usual_us: int, share: float) -> tuple[int, bool]:
-    """Return the length in seconds of equally long windows, and whether the times of the rows are regular."""
+    """Return the window length in seconds for the usual step, and whether the times are regular."""
     usual_s = usual_us / _US
     if usual_s >= DAY_S:
         return max(round(usual_s / DAY_S), 1) * DAY_S, share >= 0.5

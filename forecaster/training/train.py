@@ -126,17 +126,18 @@ def train(
 
 
 def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
-    """Return the first row that is held out for validation, and the first row of the backtest.
+    """Return the position of the first validation window, and that of the first backtest window.
 
-    Returns:
-        Row of the first window that is used for validation, and row of the first window of the backtest.
+    Args:
+        windows: the number of windows; their positions are counted from 0.
+        training: the shares of the windows for validation and backtest.
     """
     backtest_from = windows - round(training.backtest * windows)
     return backtest_from - round(training.validation * windows), backtest_from
 
 
 def loss_of(epoch: Epoch) -> float:
-    """Return the loss by which epochs are compared: the validation loss, or without one the training loss."""
+    """Return the loss by which epochs are compared: validation loss, else training loss, else refit loss."""
     return next(epoch[name] for name in ("validation_loss", "train_loss", "refit_loss") if name in epoch)
 
 

@@ -107,7 +107,7 @@ class Expert(ABC):
 
     @abstractmethod
     def spec(self) -> Mapping[str, Field]:
-        """Return the expert's fields by name."""
+        """Return the dtype and shape of each of the expert's arrays, by name."""
 
     def init(self, series: int) -> Arrays:
         """Return arrays of zeros as the initial arrays; a subclass can return others."""

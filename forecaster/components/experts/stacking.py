@@ -19,8 +19,8 @@ from forecaster.components.anchors import anchor_horizons, by_horizon
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
-# The penalty of the ridge regression is at least this number, in squared scales.
-# Without `_LEAST_RIDGE`, the weights would change fast while forecasts and actuals are near the last value.
+# The ridge penalty is at least this number, in squared scales, and each squared error is raised by it.
+# Otherwise the weights would change fast while all forecasts and actuals are close to the last value.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
@@ -69,12 +69,12 @@ class Stacking:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads, without those that the chain's caller fills."""
+        """The names of the block's fields that `step` reads and that a component, not the caller, fills."""
         members = (f"members.{name}" for name in self.experts)
         return frozenset({"last", "scale", "moves", "observed", "out.forecast", *members})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: sums that give the weights; forecasts stored until actuals are observed."""
+        """Return the fields: sums from which weights are computed, and forecasts stored for later actuals."""
         anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
@@ -137,7 +137,7 @@ class Stacking:
         return [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
 
     def _combined(self, weights: Floats32, changes: Sequence[Floats32], block: Block) -> Floats32:
-        """Return the combined forecast: the weighted sum of the members' forecasts, clipped to their range.
+        """Return the combined forecast: a weighted sum, clipped to the range of the members' forecasts.
 
         It is ``[N, T, S]``, changes from the last value in scales.
         """

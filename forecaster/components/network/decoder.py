@@ -24,7 +24,7 @@ _DISTANCES = 2  # two of the decoder's inputs encode how many windows ahead a st
 
 
 class Decoder(nn.Module):
-    """A gated recurrent unit: one call computes all steps ahead, for all series, from several windows."""
+    """A gated recurrent unit; one call computes its outputs for all issue times, series and horizons."""
 
     __call__: Callable[..., Tensor]  # Declare that a call returns a Tensor: torch declares Any.
 
