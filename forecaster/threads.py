@@ -32,7 +32,7 @@ class _Counts:
 
 @dataclass
 class _OpenBlock:
-    """An open block of `compute_threads`, and the numbers of threads that its end restores."""
+    """An open block of `compute_threads`, and the numbers of threads to restore after it."""
 
     before: _Counts
 

@@ -48,11 +48,11 @@ _FIELDS = {
 # The assumed shares weigh about as much as shares of `_PRIOR` observed windows, or of `_PRIOR` observed runs.
 _PRIOR = 20.0
 # In a new series, values beyond a band's edge are assumed to exceed it by this many band widths on average.
-# `_EXCESS0` assumes heavier tails than a normal distribution's 0.25 (with 5 % of values beyond the edge).
+# For a normal distribution with 5 % of its values beyond the edge, it is 0.25: heavier tails are assumed.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
 # The shares of windows (or runs) are averages over about the last `_MEMORY` / ``rate`` windows (or runs).
-# ``rate`` is the wanted number of alarms per window, so one average covers about `_MEMORY` wanted alarms.
+# About `_MEMORY` alarms are wanted in `_MEMORY` / ``rate`` windows: ``rate`` is the number per window.
 _MEMORY = 20.0
 # `_MEMORY` / ``rate`` is clipped to the range from `_LEAST_MEMORY` to `_LARGEST_MEMORY`.
 # In an average over far more windows, the update of a share would be lost in float32 rounding.

@@ -64,9 +64,10 @@ class Intervals:
     writes = frozenset({"bands", "out.forecast"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: ``offset``, ``unit`` and ``known`` of each anchor horizon, and ``issued``.
+        """Return the fields of the state: ``offset``, ``unit``, ``known`` and ``issued``.
 
-        ``unit`` holds the mean absolute residual, ``known`` the number of residuals. ``issued`` holds the
+        At each anchor horizon, ``offset`` holds the quantiles' distances from the median in units, ``unit``
+        the mean absolute residual, and ``known`` the number of residuals. ``issued`` holds the issued
         distances of the quantiles from the median until the actuals of their windows are observed.
         """
         anchors = len(anchor_horizons(self.horizon))
@@ -143,7 +144,7 @@ class Intervals:
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
         learned, trust = np.empty(network.shape), np.empty(network.shape[1:], np.float32)
         # The axes of ``network``, ``issued`` and ``due`` are window, anchor, quantile and series.
-        # ``due[t]`` holds the distances from the median of the quantiles that were issued for window ``t``.
+        # ``due[t]`` holds, for each forecast of window ``t``, the distance of each quantile from the median.
         network = network.transpose(2, 1, 0, 3)
         issued, due = np.empty(network.shape), np.empty(network.shape)
         stores = _split_by_anchor(own["issued"], anchors)

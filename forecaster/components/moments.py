@@ -35,7 +35,8 @@ _IGNORED_CHANGES = 2
 # When a constant series returns to its level, ``run`` is set to `_RETURNED` + `_STILL`.
 # Each later value at the level lowers ``run`` by 1. At `_RETURNED`, ``run`` becomes 0, as before the change.
 _RETURNED = 64
-# Before one whole season of seasonal changes is known, the unit is at least `_EARLY_UNIT` spreads.
+# The unit is at least `_EARLY_UNIT` spreads until a series has as many changes from season to season as a
+# season has windows.
 _EARLY_UNIT = 0.3
 _LEAST_UNIT = 0.01  # the unit is always at least this share of the spread
 

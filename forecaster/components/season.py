@@ -36,7 +36,7 @@ def likely_season(freq: Frequency) -> int:
 
 
 def ring_season(ring: int, freq: Frequency) -> int:
-    """Return the number of windows of a season; 1 (no season) if a season exceeds the ring or 288 windows."""
+    """Return the windows in the likely season of ``freq``; 1 (no season) if it exceeds the ring or 288."""
     season = likely_season(freq)
     return season if season <= min(ring, _LONGEST) else 1
 

@@ -154,7 +154,7 @@ class Covariates:
 
     @staticmethod
     def from_bytes(data: bytes) -> Covariates:
-        """Read features and tables from bytes that `to_bytes` returned."""
+        """Return the encoded covariates that `to_bytes` wrote into ``data``."""
         plain = zlib.decompress(data)
         metadata = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])["__metadata__"]
         arrays = load(plain)

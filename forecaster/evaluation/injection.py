@@ -15,7 +15,8 @@ KINDS = ("spike", "level_shift", "variance_change", "flat_line", "seasonal_break
 """Kinds of anomalies; the label of a kind is its position in this tuple, counted from 1."""
 
 _DAY_S, _WEEK_S = 86_400, 604_800
-# An anomaly is left out after this many places where it is not visible, or this many taken places.
+# An anomaly is left out if it is not visible at `_TRIES` free places.
+# It is also left out if `_TRIES` random places in succession are too near to other anomalies.
 _TRIES = 20
 _VISIBLE = 0.25  # an anomaly is visible if its largest change is at least this many standard deviations
 

@@ -1,4 +1,4 @@
-"""Standard accuracy measures of forecasts, summed up block by block.
+"""Compute standard accuracy measures of forecasts from sums of errors, which are updated block by block.
 
 A `Tally` stores sums per series and horizon and no forecasts, so the length of a history is not limited.
 

@@ -128,7 +128,7 @@ def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Int
 
 
 def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
-    """Return the task; its means, standard deviations and most frequent class are from the training part.
+    """Return the task; the statistics that its scaling and labels need are computed on the training part.
 
     Raises:
         ConfigError: the scaling does not suit the labels.
@@ -186,7 +186,7 @@ class _SegmentBatches:
             part: torch.from_numpy(np.where(parts == part, sequences.labels, UNKNOWN))
             for part in (TRAIN, VALIDATION)
         }
-        # The end of each part: `batches` does not compute later steps.
+        # For each part, the index after its last step: `batches` computes no later steps.
         self._stop = {
             part: int(np.flatnonzero((parts == part).any(axis=1)).max()) + 1 for part in self._labels
         }

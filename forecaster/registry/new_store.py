@@ -50,7 +50,7 @@ def make_store(store: Store) -> None:
 
 
 def _build(file: Path, store: Store) -> None:
-    """Build an MLflow database in ``file``, with the artifact folder of ``store`` for the files of runs."""
+    """Create an MLflow database in ``file``; its runs put files into the artifact folder of ``store``."""
     assert store.artifacts is not None
     uri = f"sqlite:///{file}"
     built = SqlAlchemyStore(uri, store.artifacts.as_uri())

@@ -274,7 +274,7 @@ class Registry:
             return models_frame(*models_of(self._connection))
 
     def prepare_page(self, address: str) -> str:
-        """Store how MLflow shows the runs, mark killed runs as KILLED, and return the URL of the runs' page.
+        """Set up MLflow's page of runs, set the status of killed runs to KILLED, and return the page's URL.
 
         If no run has created the experiment, the experiment that was changed last is shown.
 

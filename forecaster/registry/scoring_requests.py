@@ -37,7 +37,7 @@ class RequestRefused(MlflowException):
 
     @property
     def message(self) -> str:
-        """The message. Assignments have no effect, because MLflow's server would append the request to it."""
+        """The message. Assignments to it are ignored, because MLflow's server would append the request."""
         return self._line
 
     @message.setter

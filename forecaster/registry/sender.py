@@ -141,9 +141,9 @@ class Sender:
         return True
 
     def _waits(self, entry: Entry, kept: list[Entry]) -> bool:
-        """Return whether an entry must wait, because it concerns a model that could not be sent yet."""
-        is_about_model = entry.get("of_model") or entry["kind"] in ("first_alias", "description", "end")
-        return bool(is_about_model) and any(one["kind"] == "model" for one in kept)
+        """Return whether an entry must wait for an unsent model: it concerns the model or ends the run."""
+        follows_model = entry.get("of_model") or entry["kind"] in ("first_alias", "description", "end")
+        return bool(follows_model) and any(one["kind"] == "model" for one in kept)
 
     def _probe(self) -> str:
         """Return the reason why the store of runs cannot be used; empty if it can be used."""
@@ -178,7 +178,7 @@ class Sender:
 
     def _send_file(self, entry: Entry) -> None:
         file, folder = self._outbox.file(entry), Path(entry["path"]).parent.as_posix()
-        # If the file is missing, an earlier attempt sent it, and died before it removed the entry.
+        # If the file is missing, an earlier attempt sent it, but died before the entry left the outbox.
         if not file.is_file():
             return
         self._connection.client().log_artifact(self._run_id, str(file), None if folder == "." else folder)

@@ -25,7 +25,7 @@ def unregistered_message(store: Store, reason: str, folder: Path) -> str:
 
 
 def incomplete_message(store: Store, reason: str, folder: Path) -> str:
-    """Return a message for a run of which MLflow did not take some entries, which wait in ``folder``."""
+    """Return a message for a run: MLflow did not take all its entries, and the rest waits in ``folder``."""
     return (
         f"the MLflow store {store} did not take all of the run ({reason}): the rest is in {folder}; "
         "statecast sync sends it"

@@ -15,13 +15,13 @@ _TRIAL_WINDOWS = 60
 
 
 def check_can_replace(new: Forecaster, old: Forecaster) -> None:
-    """Check that a new version can replace the old one: the same kind of forecasts, from the same inputs.
+    """Raise ModelError if a new model version cannot replace the old one in a stream.
 
-    Both must have the same windows, horizon, quantiles and observed covariates. The new version must return
-    finite forecasts in a trial of a few windows.
+    Both must have the same settings of windows (except `_NOT_COMPARED`), horizon, quantiles and observed
+    covariates. The new version must return finite forecasts in a trial of a few windows.
 
     Raises:
-        ModelError: the new version cannot replace the other; the message is the reason.
+        ModelError: the new version cannot replace the old one; the message is the reason.
     """
     for name in type(new.window_config).model_fields:
         its, ours = (getattr(one.window_config, name) for one in (new, old))

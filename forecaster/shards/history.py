@@ -59,7 +59,7 @@ class Copy:
     shadow: State | None = None
 
     def of(self, change: Callable[[State], State]) -> Copy:
-        """Return this copy with each of its states replaced by the result of ``change``."""
+        """Return a `Copy` with the results of ``change`` for this copy's state and for its shadow's state."""
         return Copy(self.through, change(self.state), None if self.shadow is None else change(self.shadow))
 
 
@@ -92,7 +92,7 @@ class History:
     def with_copy(
         self, state: State, shadow: State | None, window: int, closed: int | None, every: int
     ) -> History:
-        """Return this history; add a copy of the state if one is due, which is once in ``every`` windows.
+        """Return this history, with a copy of the state added if one is due: one copy per ``every`` windows.
 
         When a copy is added, copies, rows and records that no repair can need any more are removed.
 
@@ -200,7 +200,9 @@ def can_join(histories: Sequence[History]) -> bool:
 
 
 def join_copies(histories: Sequence[History], slots: Sequence[Ints]) -> tuple[Copy, ...]:
-    """Return copies of a new shard's state, joined from copies of old shards' states, without shadows.
+    """Join the copies of the state that old shards kept into the copies of a new shard.
+
+    The joined copies hold only the series of the new shard, and no shadow.
 
     Args:
         histories: history of each old shard; `can_join` is true of them.

@@ -95,7 +95,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     for copy in history.copies[at + 1 :]:
         replay.run(copy.through)
         # Remove a copy whose model version differs from that of the repaired states: it cannot be corrected.
-        # Such a copy exists only if the model changed while no series was live.
+        # The versions differ only if the model changed while no series was live.
         if copy.state.model_version == replay.shard.state.model_version:
             _write_states(copy.state, copy.shadow, index, replay.shard)
             copies.append(copy)
@@ -168,11 +168,11 @@ class _Replay:
         self.forecasts: list[Forecasts] = []
         self.shadows: list[Forecasts] = []
         self.replaced = NONE_REPLACED
-        # `models.rewarm` may return a prepared state of the whole shard; `rewarm` steps only these series.
+        # Re-warm only the replayed series: `models.rewarm` may return a state prepared for the whole shard.
         self._models = replace(models, rewarm=rewarm, repair=0)
 
     def run(self, through: int) -> None:
-        """Close the windows up to and including ``through``."""
+        """Close the windows up to and including window ``through``; collect forecasts and replaced rows."""
         for shard, closed in close_windows(
             self.shard, through, self._models, _WINDOWS_PER_STEP, keeps_slots=True
         ):

@@ -79,7 +79,7 @@ class Splitter:
         return rows.join(self._shard_by_series, on="series_id", how="left", maintain_order="left")
 
 
-_KEYED_TABLE = (
+_KEYED_TABLE_ERROR = (
     "its series are assigned to shards by a keyed topic: only a stream with kafka.keyed = true and as many "
     "shards can resume from it"
 )
@@ -130,7 +130,7 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
             to shards by the partitions of a topic keyed by series.
     """
     if shards[0].keyed:
-        raise DataError(_KEYED_TABLE)
+        raise DataError(_KEYED_TABLE_ERROR)
     if len({(s.closed_through, tuple(sorted(s.offsets.items()))) for s in shards}) > 1:
         raise DataError(
             "its shards are at different offsets of their input, because the job that wrote it was killed: "

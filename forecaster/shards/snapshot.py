@@ -226,7 +226,7 @@ def from_bytes(data: bytes) -> Shard:
 
 
 def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
-    """Return pending rows, or rows of closed windows, from a column that `_lists` made."""
+    """Return the rows that ``column`` holds as lists: pending rows, or kept rows of closed windows."""
     rows = _rows_of(column).with_columns(window=freq.window(pl.col("timestamp")))
     # Early releases stored no offsets: use negative offsets, which are before all others.
     if "offset" not in rows.columns:

@@ -71,7 +71,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         past = _stored_past(forecaster, state, index, values)
         start = int(clock) + 1 - len(values)
         part = forecaster.new_series_state(tuple(state.series_ids[i] for i in index), start)
-        most = windows_per_call(len(index))  # most windows in one call, to limit its memory
+        most = windows_per_call(len(index))  # all windows in one call could take too much memory
         for first in range(0, len(values), most):
             rows = slice(first, first + most)
             advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])
@@ -81,7 +81,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
 
 
 def _take_fields(forecaster: Forecaster, warm: State, state: State) -> None:
-    """Copy the fields that mean the same under both versions from ``state`` to the new state ``warm``."""
+    """Copy ``silent`` and the fields of `_fields_to_copy` from ``state`` to the new state ``warm``."""
     warm.silent[:] = state.silent
     for name, fields in _fields_to_copy(forecaster, state).items():
         for f in fields:
@@ -89,7 +89,10 @@ def _take_fields(forecaster: Forecaster, warm: State, state: State) -> None:
 
 
 def _fields_to_copy(forecaster: Forecaster, state: State) -> dict[str, list[str]]:
-    """Return, for each component, the fields that mean the same under the old and the new forecaster."""
+    """Return, by component, the fields to copy from ``state`` to the state of ``forecaster``.
+
+    They do not depend on the network's weights, and mean the same under the old and the new forecaster.
+    """
     config, windows = forecaster.network_config, forecaster.window_config
     ring = state.parts.get("ring", {}).get("values")
     old_config = config.model_copy(update={"ring": 0 if ring is None else ring.shape[1]})

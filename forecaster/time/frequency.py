@@ -1,4 +1,4 @@
-"""The length of windows, and the window of a time.
+"""A `Frequency` is the length of windows; it converts times to windows, and windows to times.
 
 Windows are counted from 1970-01-01 in UTC, a Thursday. Weeks anchored to a weekday are counted from the first
 such weekday; months, quarters and years are calendar ones. All code that turns times into windows, or windows
@@ -177,7 +177,7 @@ class Frequency:
             return (cut - self.offset_s * _US) // (self.seconds * _US)
         import numpy as np
 
-        # Clip the time first: the smallest int64, a time before all rows, would become NaT.
+        # Clip the time first: the smallest int64 would become NaT, which belongs to no window.
         at = np.maximum(us, _LEAST_US).astype("datetime64[us]").astype("datetime64[M]")
         found = at.astype(np.int64) // self.months
         return found if isinstance(us, np.ndarray) else int(found)

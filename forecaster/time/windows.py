@@ -51,7 +51,8 @@ class Windows:
         for name, array in self.past.items():
             if array.shape != self.values.shape:
                 raise ValueError(
-                    f"covariate {name!r} has the shape {array.shape}, and the values have {self.values.shape}"
+                    f"covariate {name!r} has the shape {array.shape}; it needs the shape of the values, "
+                    f"{self.values.shape}"
                 )
         if not len(self.index):
             object.__setattr__(self, "index", self.start + np.arange(len(self.values)))
@@ -75,7 +76,7 @@ class Windows:
         return part if len(part.values) else replace(part, start=max(start, self.start))
 
     def rows(self, first: int, stop: int) -> Windows:
-        """Return a block with the rows ``[first, stop)``; windows that are left out have no row."""
+        """Return a block with the rows ``[first, stop)`` of this block's arrays."""
         index = self.index[first:stop]
         start = int(self.index[first]) if first < len(self.index) else self.stop
         past = {name: array[first:stop] for name, array in self.past.items()}

@@ -83,7 +83,10 @@ class Fleet:
         return self._cached[number]
 
     def steps(self, length: int) -> int:
-        """Return how many segments of ``length`` windows, over all batches, have a training target."""
+        """Return the number of training steps in an epoch: all segments that have a training target.
+
+        A segment has ``length`` windows. The segments of all batches count.
+        """
         return sum(self.count_training_segments(number, length) for number in range(len(self.batches)))
 
     def count_training_segments(self, number: int, length: int) -> int:

@@ -179,7 +179,8 @@ class TrainingBatch:
         """Return the segment that consists of ``windows``; the network forecasts only from its ``rows``."""
         index, part = np.array(rows), slice(rows.start, rows.stop, rows.step)
         target = self.targets(index)
-        # A target is held out if its own window is held out, so far horizons have fewer training targets.
+        # A target is held out if its own window is held out.
+        # Therefore, a longer horizon has fewer training targets.
         target_row = (self.first_target + index[:, None])[:, :, None] + np.arange(self.ahead.shape[2])
         held_out = target_row >= self.held_from
         has_cold_loss = self.decoder and self.block.static.size

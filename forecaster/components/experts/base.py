@@ -102,7 +102,7 @@ class Expert(ABC):
 
     @property
     def forecast_fields(self) -> tuple[str, ...]:
-        """The expert's own fields that `forecast` reads; `step` copies them after each window of a block."""
+        """The names of the fields that `forecast` reads; `step` copies these fields after each window."""
         return ()
 
     @abstractmethod
@@ -157,7 +157,7 @@ class Expert(ABC):
 
 
 def expert_inputs(block: Block, reach: int) -> ExpertInputs:
-    """Return the inputs of an expert for all windows of a block, as views of the block's arrays.
+    """Return the inputs of an expert for all windows of a block, without a copy of the block's arrays.
 
     ``past`` holds, for each window, its value and the values of the ``reach`` windows before it.
     """

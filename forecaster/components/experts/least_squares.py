@@ -140,9 +140,10 @@ class LeastSquares(Expert):
     def _update(
         self, weights: Floats32, inverse: Floats32, x: Floats32, target: Floats32, learns: Bools
     ) -> None:
-        """Update the weights and the inverse by one step of recursive least squares.
+        """Update the regression weights by one step of recursive least squares.
 
-        Only the series where ``learns`` ``[S]`` is True are updated.
+        The ``inverse`` of the regressors' second moments is updated, too. Only the series where ``learns``
+        ``[S]`` is True are updated.
         """
         gain = np.einsum("ijs,js->is", inverse, x)
         size = np.einsum("is,is->s", gain, x)
@@ -229,7 +230,7 @@ class LeastSquares(Expert):
     def _add_past_values(
         self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
     ) -> None:
-        """Add to the forecasts ``ahead`` those terms of the regression that multiply past values.
+        """Add the regression's terms that multiply past values to the forecasts, in place.
 
         The other terms multiply earlier forecasts. The terms of one lag are computed for all horizons at
         once. ``ahead`` and ``product`` are ``[N, ..., S]``; ``product`` is overwritten. The other arguments

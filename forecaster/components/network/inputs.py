@@ -127,7 +127,7 @@ def network_inputs(
     if config.linear:
         if ridge is None:
             raise ValueError(
-                "give the ridge of the network: its linear part needs the ridge to compute inputs"
+                "ridge is None: give the ridge regressions, which the network's linear part needs"
             )
         changes = expert_forecasts(block, ridge[:, :, :1], ring_season(config.ring, freq))[..., 0]
         nothing = np.full((LINEAR_EXPERT_COUNT, values.shape[1]), np.nan, np.float32)
@@ -162,7 +162,7 @@ def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats3
 
 
 def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """Return the inputs from ring, moments and calendar: 11 inputs, then one for each lag.
+    """Return the network's inputs from ring, moments and calendar: 11 inputs, then one for each lag.
 
     The result is ``[T, S, 11 + number of lags]``.
     """

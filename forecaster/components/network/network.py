@@ -223,7 +223,7 @@ class Network(nn.Module):
         return self._arrays(hidden, cell) | after, block
 
     def _write_forecast(self, change: Tensor, block: Block) -> None:
-        """Convert ``change`` from units, add the last value, and write the sum into ``out.forecast``.
+        """Convert forecast changes, which are in units, to values, and write these into ``out.forecast``.
 
         The median stays within the range of past values, widened for every window ahead by the trend.
         """
@@ -301,7 +301,7 @@ class Network(nn.Module):
 
 
 def _last_rows(array: Floats32, lengths: Ints | None) -> Floats32:
-    """Return the numbers of each series in its last window before the padding.
+    """Return the ``K`` numbers of ``array`` for each series in its last window; later windows are padding.
 
     ``array`` is ``[K, T, S]``, the result ``[S, K]``.
     """

@@ -214,7 +214,7 @@ def columns(x: Floats32) -> Floats32:
 def expert_forecasts(
     block: Block, ridge: Floats32, season: int, rows: NDArray[np.integer[Any]] | None = None
 ) -> Floats32:
-    """Return the forecasts of the six linear experts of this module, as changes from the last value in units.
+    """Return the six linear experts' forecasts: each number is a change from the last value, in units.
 
     Args:
         block: with the fields of ring and moments.
