@@ -54,7 +54,7 @@ def forecast(
     quantiles: Sequence[float] = (0.05, 0.95),
     model: Forecaster | None = None,
 ) -> pl.DataFrame:
-    """Train a forecaster on all series of a frame, and forecast each series after its last value.
+    """Forecast each series of a frame after its last value, with ``model`` or a model trained on the frame.
 
     Args:
         frame: ``series_id``, ``timestamp`` and ``value``, in any order.

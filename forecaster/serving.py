@@ -197,7 +197,7 @@ def _read_state(forecaster: Forecaster, text: object) -> State:
         state = State.from_bytes(base64.b64decode(cast("str", text), validate=True))
         state = rewarm(forecaster, state)
         if _layout(state) != _layout(forecaster.new_series_state(state.series_ids, 0)):
-            raise ModelError("its arrays do not fit this model")
+            raise ModelError("the arrays of the state do not fit this model")
         oldest = state.clock[live(state)].min(initial=state.clock.max(initial=0))
         if state.clock.max(initial=0) - oldest > forecaster.window_config.max_gap:
             raise ModelError(

@@ -38,7 +38,7 @@ class _OpenBlock:
 
 
 _lock = threading.Lock()
-_open: list[_OpenBlock] = []  # the open blocks of `compute_threads`, the oldest first
+_open: list[_OpenBlock] = []  # blocks of code in `compute_threads` that have not ended, oldest first
 
 
 @contextmanager

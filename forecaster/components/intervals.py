@@ -18,8 +18,8 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.scores import scored_places
 
-# From this many residuals on, each quantile's distance from the median is the learned one.
-# With fewer residuals, the distance is a weighted mean of the learned distance and the network's own.
+# From `_TRUSTED` residuals on, each quantile's distance from the median is the learned distance.
+# With fewer than `_TRUSTED`, it is a weighted mean of the learned distance and the network's distance.
 _TRUSTED = 40
 # In the running mean of absolute residuals, a residual counts as at most this many times that mean.
 # Without the limit `_LARGEST`, one outlier would widen the intervals for months.

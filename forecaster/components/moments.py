@@ -22,7 +22,7 @@ _CONSTANT = 16.0
 _LEAST = 1e-150
 # A change is clipped to this many scales. The limit doubles with each consecutive clipped change.
 _LARGEST = 8.0
-# A value's distance from the mean is clipped to this many spreads, or scales if a scale is the larger one.
+# A value's distance from the mean is clipped to this many times the larger of spread and scale.
 # The limit of a value's distance from the mean is never below the size of the value's (clipped) change.
 _LARGEST_DISTANCE = 20.0
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast mean

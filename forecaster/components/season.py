@@ -176,7 +176,7 @@ def phases(shape: Floats, windows: Ints) -> Floats:
 
 
 def windows_ago(season: int, horizon: int) -> Ints:
-    """Return, for each horizon, how many windows ago its seasonal phase last occurred.
+    """Return, by horizon, how many windows ago the seasonal phase of the forecast window last occurred.
 
     Args:
         season: windows of a season.

@@ -75,7 +75,7 @@ class Covariates:
     def fitted(
         tables: Tables, windows: Windows, freq: Frequency, decoder: bool, held_from: int | None = None
     ) -> Covariates:
-        """Fit the features for a network that is to be trained on ``windows``, and encode the tables.
+        """Fit the covariate features of a network to be trained on ``windows``; encode the covariate tables.
 
         Args:
             tables: the covariates of the job.

@@ -61,7 +61,7 @@ def _last(horizon: int) -> Ints:
 
 
 def _same_phase(config: WindowConfig, horizon: int) -> Ints:
-    """Return, for each horizon, how many windows before the issue row its seasonal phase last occurred."""
+    """Return how many windows before the issue row each forecast window's seasonal phase last occurred."""
     return windows_ago(likely_season(config.frequency), horizon)
 
 

@@ -1,4 +1,4 @@
-"""Train a labeller on whole sequences, or on steps in segments, between which the state is carried over.
+"""Train a labeller on whole sequences, or on segments of steps; the state is carried from segment to segment.
 
 Letters: T steps, S sequences, F inputs, K classes.
 """
@@ -114,7 +114,10 @@ def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Int
     """
     if sequences.is_per_step:
         if split is not None:
-            raise ConfigError("a split column is for labels of whole sequences; steps are split by time")
+            raise ConfigError(
+                "a split column is only for labels of whole sequences: remove it, because labels of steps "
+                "are split by time"
+            )
         return split_by_time(sequences, (config.validation, config.test))
     if split is None:
         return split_stratified(sequences.labels, (config.validation, config.test), config.seed)
@@ -135,9 +138,9 @@ def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
     """
     scaling = config.scaling or ("running" if sequences.is_per_step else "train")
     if scaling == "running" and not sequences.is_per_step:
-        raise ConfigError("scaling running is for labels of steps: set it to train or series")
+        raise ConfigError("scaling = running is only for labels of steps: set scaling to train or series")
     if scaling == "series" and sequences.is_per_step:
-        raise ConfigError("scaling series is for labels of sequences: set it to running or train")
+        raise ConfigError("scaling = series is only for labels of sequences: set scaling to running or train")
     is_train = (parts == TRAIN) & sequences.step_mask()
     empty = np.empty(0)
     mean, std = inputs.mean_and_std(sequences.values[is_train]) if scaling == "train" else (empty, empty)

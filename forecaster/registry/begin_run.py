@@ -95,7 +95,10 @@ def _reopened(connection: Connection, run_id: str, name: str, tags: Mapping[str,
 
 @contextmanager
 def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
-    """Log the use of processor, memory, disk and network to a run during the ``with`` block."""
+    """Log the use of processor, memory, disk and network to a run during the ``with`` block.
+
+    A run that MLflow does not have yet is not monitored.
+    """
     if not run.run_id:  # the run is not in MLflow yet: do not monitor it
         yield
         return

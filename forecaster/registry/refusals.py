@@ -66,7 +66,7 @@ def _explained(tracking_uri: str, reason: str) -> str:
 
 @contextmanager
 def ignore_existing() -> Iterator[None]:
-    """Ignore the error of a ``with`` block that creates an existing object, such as an experiment.
+    """Ignore MLflow's error that the object which the ``with`` block creates already exists.
 
     A check before the call would not help: another process could create the object between check and call.
     """

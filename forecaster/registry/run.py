@@ -192,7 +192,7 @@ class Run:
             OSError: the model cannot be saved.
         """
         check_model_name(model_name)
-        # Remove the ids of an earlier model of this run, so that the new model gets new ids.
+        # Remove model id and version of an earlier model of this run, so that the new model gets its own.
         for key in ("model_id", "version"):
             self._outbox.run.pop(key, None)
         folder = self._outbox.model

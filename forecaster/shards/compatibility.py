@@ -33,7 +33,9 @@ def check_can_replace(new: Forecaster, old: Forecaster) -> None:
             raise ModelError(f"its network.{name} is {_text(its)}, and that of the stream is {_text(ours)}")
     its, ours = (one.covariates.features.observed for one in (new, old))
     if set(its) != set(ours):
-        raise ModelError(f"its observed covariates are {_text(its)}, and the stream has {_text(ours)}")
+        raise ModelError(
+            f"its observed covariates are {_text(its)}, and those of the stream are {_text(ours)}"
+        )
     hours = np.arange(_TRIAL_WINDOWS)[:, None]
     _, forecasts = advance(new, new.initial_state(), Windows(("trial",), 0, np.sin(hours / 4)))
     if not np.isfinite(forecasts.values[:, -1]).all():

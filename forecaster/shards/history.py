@@ -86,7 +86,7 @@ class History:
         return replace(self, rows=(*self.rows, rows)) if len(rows) else self
 
     def without(self, rows: pl.DataFrame) -> History:
-        """Return this history without the versions of events in ``rows``, see the function `without`."""
+        """Return this history without the event versions listed in ``rows``, see the function `without`."""
         return replace(self, rows=tuple(without(frame, rows) for frame in self.rows)) if len(rows) else self
 
     def with_copy(

@@ -30,7 +30,7 @@ from forecaster.time.size_check import check_size
 from forecaster.time.windows import Windows
 from schemas.errors import VersionMismatch
 
-# most series in one call of `step_block`: a network call can then step 4 windows of all of them
+# Most series in one call of `step_block`: one network call can take 4 windows of so many series.
 _CALL_SERIES = 2_500
 
 

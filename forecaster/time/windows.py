@@ -110,7 +110,7 @@ class Windows:
 
 
 def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the row of each series' last value, as it was before each row and after the last row.
+    """Return, for each row and for the end of the block, the row of each series' last value before it.
 
     Args:
         seen: ``[T, S]``, whether there is a value.

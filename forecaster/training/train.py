@@ -144,7 +144,7 @@ def loss_of(epoch: Epoch) -> float:
 def _fit_best_epoch(
     fleet: Fleet, training: TrainingConfig, start: Forecaster | None, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch], int]:
-    """Train for all epochs; return the network with the weights of the best epoch, or with its initial ones.
+    """Train for all epochs; return the network with its best weights, which can be the initial ones.
 
     Returns:
         The network, the history of all epochs, and the number of the best epoch; 0 for the initial weights.

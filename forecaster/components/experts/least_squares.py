@@ -21,7 +21,7 @@ _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _CACHED_NUMBERS = 65_536  # the cache of a core holds about this many float32 numbers
 _AT_ONCE = 16  # at most this many past windows are read at once, so that new arrays stay in the cache
-# Before the season's shape is added, a forecast's distance from the last value is clipped.
+# A forecast's distance from the last value is clipped to a limit, without the season's shape.
 # The limit is `_ROOM` times the largest result of `_limited_distances` for the lags, plus one scale.
 _ROOM = 2.0
 # The regressors of about this many values (windows times series) are computed at once, to fit in the cache.
@@ -112,7 +112,7 @@ class LeastSquares(Expert):
 
     def _learn_windows(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Iterator[None]:
         """Update the weights in place by each window of ``inputs``; yield after each window (see `learn`)."""
-        # Compute for all windows at once what does not depend on the weights: each call of NumPy has a cost.
+        # Compute distances and targets for all windows at once, because each call of NumPy has a cost.
         has_value = ~np.isnan(inputs.value) & counts
         back = np.array((*self.lags, 0)) + 1
         lagged = self._without_shape(inputs, inputs.back(back), back)

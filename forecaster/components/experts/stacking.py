@@ -276,9 +276,9 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
 
 
 def _at_anchors(change: Floats32, anchors: tuple[int, ...]) -> Floats32:
-    """Return a forecast at the anchor horizons only, clipped to `_LARGEST` scales.
+    """Return a forecast at the anchor horizons only, clipped to `_LARGEST` scales from the last value.
 
-    ``change`` is ``[N, T, S]``, the result ``[A, T, S]``.
+    ``change`` is ``[N, T, S]``, in scales from the last value; the result is ``[A, T, S]``.
     """
     limited: Floats32 = np.clip(change[np.array(anchors) - 1], -_LARGEST, _LARGEST)
     return limited
