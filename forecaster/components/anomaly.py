@@ -57,7 +57,8 @@ _MEMORY = 20.0
 # `_MEMORY` / ``rate`` is clipped to the range from `_LEAST_MEMORY` to `_LARGEST_MEMORY`.
 # In an average over far more windows, the update of a share would be lost in float32 rounding.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
-# A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
+# A band, from the forecast median to an outer quantile, is at least this many scales wide.
+# Without this limit, the band of a series whose values are mostly equal would have no width.
 # If `_LEAST_BAND` were 0.1, a change of one scale would lie on the edge 10: rounding would choose its side.
 _LEAST_BAND = 0.0971
 # A value counts as equal to the forecast median if the two differ by at most this share of the median.
@@ -194,9 +195,9 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log of the share of windows at distance ``z`` or more, and a lower bound of the p-value.
+        """Return the log of the share of windows at distance ``z`` or more.
 
-        Both are ``[S]``.
+        Also return a lower bound of the p-value. Both are ``[S]``.
         """
         reached = z >= _DISTANCES[:, None]
         at = reached.sum(axis=0)

@@ -37,12 +37,12 @@ class RequestRefused(MlflowException):
 
     @property
     def message(self) -> str:
-        """The message. Assignments to it are ignored, because MLflow's server would append the request."""
+        """The reason for the refusal, in one line."""
         return self._line
 
     @message.setter
     def message(self, value: str) -> None:
-        """Ignore ``value``, so that the message remains one line."""
+        """Ignore the assigned ``value``, because MLflow's server would append the request to the message."""
 
 
 def wrap_scoring_server() -> None:

@@ -103,7 +103,7 @@ def _apply_next(
                 after,
                 Output(batch.partition, output.start, forecasts, replaced=replaced_rows, shadow=shadow),
             )
-    # Report the batch as done in one more output, because the loop cannot detect its last block of windows.
+    # Report the batch as done in a separate output: the loop cannot detect which output is its last.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 

@@ -168,7 +168,7 @@ def _close_block(
         cold_starts=forecasts.cold_starts,
         scores=add_scores(scores_of(forecasts), {} if shadow is None else scores_of(shadow)),
     )
-    # Count only windows with a forecast: the count must not depend on how windows are cut into blocks.
+    # Count only windows with a forecast: whether a block includes other windows depends on where it ends.
     counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))
     replaced_rows = (
         replaced.frame(duplicates.replaced.join(shard.slots, on="slot", how="left"))

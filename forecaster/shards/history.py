@@ -143,7 +143,7 @@ class History:
         return History(tuple(copy.of(lambda state: state.take(kept)) for copy in self.copies), rows, late[0])
 
     def slots(self) -> Ints:
-        """Return the slot of each row and of each record in ``late``; a slot can occur several times."""
+        """Return the slots of the rows in ``rows`` and of the records in ``late``; slots can repeat."""
         return np.concatenate([frame["slot"].to_numpy() for frame in (*self.rows, self.late)])
 
     def rows_of(self, slots: pl.Series, after: int) -> pl.DataFrame:

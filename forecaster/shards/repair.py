@@ -51,7 +51,7 @@ def with_history(shard: Shard, repair: int) -> Shard:
 
 
 def repair_windows(shard: Shard, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair the closed windows that have pending rows, some series at a time.
+    """Repair the closed windows that rows in ``shard.pending`` belong to, some series at a time.
 
     Yields:
         A shard, and the output to write before the shard may be stored.

@@ -208,7 +208,10 @@ def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
 
 
 def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
-    """Undo `_before_offset_0` for the rows of partitions that the new log continues at a later offset."""
+    """Give pending rows their own offsets back, if the new log continues their partition at a later offset.
+
+    `_before_offset_0` had lowered these offsets below 0.
+    """
     if not begins or not len(pending):
         return pending
     own = pl.col("offset") + _LOWERED

@@ -57,7 +57,7 @@ class _Counts(BaseModel):
         others = self.model_extra or {}
         for name, value in others.items():
             if name not in Counts.__dataclass_fields__:
-                raise ValueError(f"counts.{name} is unknown to this version")
+                raise ValueError(f"counts.{name} is unknown to this version of Statecast")
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"counts.{name} is {value!r}, not a number of rows")
         return Counts(quarantined=self.quarantined, scores=self.scores, **others)
@@ -238,7 +238,7 @@ def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
 
 
 def _rows_of(column: pa.ChunkedArray) -> pl.DataFrame:
-    """Return the rows of a column that `_lists` made, with the column ``slot``."""
+    """Return the rows in a column of lists, one list for each slot, and the slot of each row in ``slot``."""
     lists = column.combine_chunks()
     lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
     slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)

@@ -28,7 +28,9 @@ from forecaster.stepping.advance import advance_in_place
 from forecaster.stepping.step_block import windows_per_call
 from schemas.errors import ModelError
 
-_CALL_STEPS = 2_500  # most series-steps in one call of `Warming.step`, which takes up to 60 ms on one core
+# One call of `Warming.step` makes at most this many series-steps (one series through one window each).
+# Such a call takes up to 60 ms on one core.
+_CALL_STEPS = 2_500
 
 # The arrays of these components do not depend on the network's weights, so a new model can take them over.
 _NETWORK_INDEPENDENT = (
@@ -181,7 +183,7 @@ class Warming:
         self._calls: Iterator[None] = iter(())
 
     def copy_values(self, state: State, closed_through: int) -> bool:
-        """Copy the values of closed windows that were not copied yet; return False if there are none.
+        """Copy from the ring of ``state`` the values not copied before; return False if there are none.
 
         Args:
             state: the state of the earlier version.

@@ -132,7 +132,7 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
     own = "event_id" if has_events else ORIGIN
     if own not in rows.columns:
         return [], rows
-    # Number the rows without an identity: the aggregates sum and count take each as a separate event.
+    # Number the rows without an event id or `ORIGIN`: sum and count must take each as a separate event.
     alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))
     content = [] if has_events else ["timestamp", "value"]
     return ["cell", own, *content, "alone"], rows.with_columns(alone=alone)

@@ -22,7 +22,8 @@ from forecaster.components.season import ring_season
 from forecaster.training.batches import Fleet
 from forecaster.training.segments import TrainingBatch
 
-# Ridge penalties of the two regressions of changes, as shares of the regressors' mean second moment.
+# Ridge penalties of the two regressions that forecast changes from the last value.
+# Each penalty is a share of the mean second moment of the regressors.
 # The third regression, in logarithms, has the penalty of the first regression.
 _SHRINKAGE = (1e-4, 1e-2)
 # The ridge penalty of a lag is multiplied by this number, unless the lag is near or seasonal.

@@ -100,7 +100,7 @@ class Stacking:
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         changes = self._changes(block)
         _copy_members(block, changes)
-        # Store NaN as the scale of a constant series: its changes are noise, from which no weight may learn.
+        # Store NaN as the scale of a constant series: no weight may learn from its changes, which are noise.
         # The axes of ``issued`` are window, quantity (last value or scale) and series.
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)
         origins = [stored_before(own["issued"], issued, block.start, a) for a in anchors]

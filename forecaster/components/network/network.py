@@ -231,7 +231,7 @@ class Network(nn.Module):
         ahead = _ROOM * np.arange(1, block.out.forecast.shape[-1] + 1)
         low = (block.lowest - block.last)[:, :, None] - block.falls[:, :, None] * ahead
         high = (block.highest - block.last)[:, :, None] + block.rises[:, :, None] * ahead
-        # Add the level in float64: float32 would lose changes of 1 at a level of a billion.
+        # Add the last value in float64: float32 would lose a change of 1 from a last value of a billion.
         out = torch.from_numpy(block.out.forecast)
         out.copy_(change).mul_(unit)
         middle = out[self.config.quantiles.index(0.5)]

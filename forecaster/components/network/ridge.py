@@ -138,7 +138,7 @@ def limit_distances(x: Floats32, missing: Floats32 | float) -> None:
 
 
 def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator[RegressorPiece]:
-    """Yield the regressors of all series at some windows of a block, in pieces that fit into the cache.
+    """Yield the regressors of all series at the windows ``rows`` of a block, in pieces that fit the cache.
 
     ``count`` is F, and ``rows`` ``[n]`` are the windows. The next piece overwrites the regressors.
     """
@@ -181,7 +181,8 @@ class Experts:
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # If a lag is 0 or not in the ring, repeat the last value: row ``count`` of ``x`` holds changes of 0.
+        # If a lag is 0 or has no regressor, the expert forecasts the last value, a change of 0.
+        # Its regressor is then row ``count`` of ``x``, which is 0 in all windows.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
