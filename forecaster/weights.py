@@ -1,4 +1,4 @@
-"""Serialisation of a network's weights and settings as one safetensors blob, and the version of both."""
+"""Serialisation of a network's weights and settings as one safetensors blob, and the one version of both."""
 
 from __future__ import annotations
 

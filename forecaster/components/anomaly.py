@@ -201,7 +201,8 @@ class Anomaly:
         """
         reached = z >= _DISTANCES[:, None]
         at = reached.sum(axis=0)
-        # The p-value counts the current window, too. So after n windows it is at least 1 / (n + 1).
+        # The p-value counts the current window, too: after n earlier windows, it is at least 1 / (n + 1).
+        # The number n is at most `_memory`, because the weight of older windows decays.
         least = 1.0 / (np.minimum(own["known"], self._memory) + 1.0)
         series = np.arange(len(z))
         inner, outer = np.maximum(at - 1, 0), np.minimum(at, len(_DISTANCES) - 1)

@@ -1,4 +1,4 @@
-"""Scores of a labeller: of the classes that it predicts, and of its alarms.
+"""Scores that measure how good a labeller's predicted classes and alarms are.
 
 Letters: K classes, N scored sequences or steps; T steps, S series, M thresholds, E anomalies.
 """
@@ -42,7 +42,7 @@ def class_scores(labels: Ints, probabilities: Floats32) -> dict[str, float]:
 
 
 class Curve(NamedTuple):
-    """The precision and the recall of alarms at each threshold; the thresholds fall.
+    """The precision and the recall of alarms at each threshold, from the highest threshold to the lowest.
 
     Each array is ``[M]``. A step whose score is at or above the threshold raises an alarm.
     """

@@ -68,7 +68,7 @@ def close_windows(
             shard = replace(shard, history=shard.history.with_rows(pending[low:high]))
         low = high
         yield replace(shard, pending=pending[high:]), closed
-    # Change the model version also in a shard without live series: all shards must end with the same one.
+    # Also change the model version of a shard without live series: all shards must end with one version.
     changed = _with_version_of(shard, through, models)
     if every:
         changed = _with_copy(changed, through + 1, every)

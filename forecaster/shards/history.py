@@ -107,7 +107,7 @@ class History:
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:
             return self
-        # An earlier run with another ``every`` has closed windows after ``last``: no copy is due now.
+        # The state is already past ``last``, because an earlier run had another ``every``: add no copy.
         if closed is not None and closed > last:
             return self
         before = last - every

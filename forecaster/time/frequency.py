@@ -137,7 +137,9 @@ class Frequency:
                 f"write {text}s and set data.time_format = 's'"
             )
         elif re.search(r"\d(mo|q|y)", name):
-            raise ValueError(f"{text!r} is no frequency: write 1mo, 3mo, 1q or 1y, and nothing beside it")
+            raise ValueError(
+                f"{text!r} is no frequency: write one number and one unit, such as 1mo, 3mo, 1q or 1y"
+            )
         else:
             raise ValueError(
                 f"{text!r} is no duration: write 30s, 15m, 1h, 1d or 1d12h; 1w-sun for weeks that begin on "

@@ -97,7 +97,7 @@ def _length_s(usual_us: int, share: float) -> tuple[int, bool]:
 
 
 def _weeks(times: pl.DataFrame, freq_s: int) -> str:
-    """Return a length of whole weeks, which begin on the most frequent weekday of the rows."""
+    """Return a frequency such as ``2w-sun``, whose weeks begin on the most frequent weekday of the rows."""
     days_since_thursday = times["timestamp"].dt.epoch("d") % 7
     weekday = WEEKDAYS[int(days_since_thursday.mode().sort()[0])]
     return f"{freq_s // WEEK_S}w" + ("" if weekday == "thu" else f"-{weekday}")

@@ -24,7 +24,7 @@ from forecaster.training.segments import TrainingBatch
 
 # Ridge penalties of the two regressions that forecast changes from the last value.
 # Each penalty is a share of the mean second moment of the regressors.
-# The third regression, in logarithms, has the penalty of the first regression.
+# The third ridge regression, of logarithmic changes, has the first of these two penalties.
 _SHRINKAGE = (1e-4, 1e-2)
 # The ridge penalty of a lag is multiplied by this number, unless the lag is near or seasonal.
 # A lag is seasonal if its value lies whole seasons before the last value or before the value to forecast.

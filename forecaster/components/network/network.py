@@ -36,8 +36,8 @@ _ALL = slice(None)
 _TRUST_IN_RIDGES = 1.5
 # The log scale of a series without values is at most this far from 0, so that the scale's square is finite.
 _LARGEST_LOG_SCALE = 345.0
-# At horizon h, the median is at most ``_ROOM * h * falls`` below the lowest past value (falls: see `Block`).
-# At horizon h, the median is at most ``_ROOM * h * rises`` above the highest past value (rises: see `Block`).
+# The median at horizon h is at most ``_ROOM * h * Block.falls`` below the series' lowest past value.
+# The median at horizon h is at most ``_ROOM * h * Block.rises`` above the series' highest past value.
 _ROOM = 2.0
 _READS = frozenset({"history", "before", "mean", "spread", "last", "lowest", "highest", "falls", "rises"})
 _READS |= {"scale", "unit", "age", "observed"}

@@ -1,6 +1,6 @@
-"""The linear experts of the network: weighted sums of past values, with weights that are fixed after the fit.
+"""Six of the network's seven linear experts, all but the logarithmic one: fixed weighted sums of past values.
 
-There are six, in this order: two ridge regressions for each horizon, of changes from the last value on the
+They are, in this order: two ridge regressions for each horizon, of changes from the last value on the
 distances of lags from it; the last season; the seventh season before (a week of days); the running mean; and
 the last value. The network weighs them.
 
