@@ -59,7 +59,8 @@ _MEMORY = 20.0
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band, from the forecast median to an outer quantile, is at least this many scales wide.
 # Without this limit, the band of a series whose values are mostly equal would have no width.
-# If `_LEAST_BAND` were 0.1, a change of one scale would lie on the edge 10: rounding would choose its side.
+# `_LEAST_BAND` is not 0.1: a value one scale away would be at a distance of 10 bands, one of `_DISTANCES`,
+# and rounding would decide whether it reaches this distance.
 _LEAST_BAND = 0.0971
 # A value counts as equal to the forecast median if the two differ by at most this share of the median.
 _ROUNDING = 1e-15
@@ -236,7 +237,7 @@ class Anomaly:
         return np.where(applies, np.log(np.minimum(share, 1.0)), 0.0), least
 
     def _learn(self, shares: Floats32, count: NDArray[Any], reached: Bools, learns: Bools) -> None:
-        """Update the share of windows that reached each distance, or of runs that reached each length.
+        """Update, for each distance (or length), the share of windows (or runs) that reached it.
 
         One window or run is added for each series where ``learns`` is True. The shares ``[E, S]`` and the
         number of windows or runs ``[S]`` are updated in place. ``reached`` ``[E, S]`` is True where the new

@@ -65,7 +65,7 @@ def begin_run(
 
 
 def reopen_run(connection: Connection, unsent: Path, run_id: str) -> Run:
-    """Return a run that has ended, to log later results about its model to it.
+    """Return a `Run` with which later results are logged to the run ``run_id``, which has ended.
 
     Raises:
         ModelError: the run does not exist, or the store cannot be reached.
@@ -107,5 +107,6 @@ def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not run.is_away:  # while the store cannot be reached, `monitor.finish` would wait for it
+        # If the store cannot be reached, leave the monitor: `monitor.finish` would wait for the store.
+        if not run.is_away:
             monitor.finish()

@@ -49,7 +49,7 @@ def store_errors(tracking_uri: str) -> Iterator[None]:
 
 
 def _explained(tracking_uri: str, reason: str) -> str:
-    """Return the message for an error of the store; for an error of login or permission, it has a remedy."""
+    """Return the message for an error of the store; if login or permission failed, it names a remedy."""
     status = re.search(r"error code (401|403)\b|\b(UNAUTHENTICATED|PERMISSION_DENIED)\b", reason)
     if status is None:
         return f"the MLflow store {tracking_uri} reports an error: {reason}"

@@ -236,7 +236,7 @@ class Sender:
                 save(forecaster, example, logged, Path(folder) / "model")
                 client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
         except Exception:
-            with suppress(Exception):  # an error of this call must not replace the first error
+            with suppress(Exception):  # raise the first error even if this call fails, too
                 client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         client.finalize_logged_model(logged.model_id, "READY")

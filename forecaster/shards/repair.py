@@ -78,7 +78,7 @@ def _next_slots(shard: Shard) -> pl.Series | None:
 
 
 def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair closed windows of some series; yield an output with revised forecasts for each model version."""
+    """Repair closed windows of some series; yield each model version's revised forecasts as an output."""
     history, closed = shard.history, shard.closed_through
     assert history is not None
     assert closed is not None
@@ -120,7 +120,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
 
 
 def _first_place(due: pl.DataFrame) -> tuple[str, int]:
-    """Return the partition and offset of the first row that caused a repair; they name its output files.
+    """Return the partition and offset of the first row that caused a repair, to name the output files.
 
     The first row has the smallest partition name and offset. A row of ``due`` causes its repair; but if it
     was dropped, the later row at which it was dropped causes the repair.

@@ -133,7 +133,7 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
         raise DataError(_KEYED_TABLE_ERROR)
     if len({(s.closed_through, tuple(sorted(s.offsets.items()))) for s in shards}) > 1:
         raise DataError(
-            "its shards are at different offsets of their input, because the job that wrote it was killed: "
+            "the shards are at different offsets of their input, because the job was killed: "
             f"run a job with --resume and {shards[0].of} shards, end it with Ctrl-C, and try again"
         )
     first = shards[0]

@@ -49,7 +49,7 @@ class _Counts(BaseModel):
     scores: dict[str, dict[int, ScoreSums]] = {}
 
     def counts(self) -> Counts:
-        """Return the counts as `Counts`.
+        """Return the counts of the snapshot as the shard's `Counts`.
 
         Raises:
             ValueError: a count is unknown or not a number of rows.
@@ -78,7 +78,7 @@ class _ShardFields(BaseModel):
 
 
 def to_arrow(shard: Shard) -> pa.Table:
-    """Return the shard as a table, without the batches that wait in ``early``.
+    """Return the shard as a table, without `Shard.early`, the batches that it cannot apply yet.
 
     The source reads these batches again after a restart.
     """

@@ -62,8 +62,9 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         return state
     if state.freq != forecaster.window_config.frequency:
         raise ModelError(
-            f"a state of windows of {state.freq} cannot be re-warmed for {forecaster.version}, "
-            f"whose windows are {forecaster.window_config.frequency}"
+            f"the state has windows of {state.freq} and cannot be re-warmed for {forecaster.version}, which "
+            f"has windows of {forecaster.window_config.frequency}: choose a model with windows of "
+            f"{state.freq}"
         )
     warm = forecaster.new_series_state(state.series_ids, 0)
     warm.clock[:] = state.clock
@@ -254,9 +255,9 @@ class Warming:
             put(self._state.parts, series, part.parts)
 
     def _align(self, series_ids: tuple[str, ...], has_earlier: Bools, start: int) -> None:
-        """Arrange the new version's state by ``series_ids``, in this order; new series get the initial state.
+        """Arrange the series of the new version's state in the order of ``series_ids``.
 
-        A series without a value before ``start`` has the initial state: it is new, or it has retired.
+        A series without a value before ``start`` gets the initial state: it is new, or it has retired.
         """
         if series_ids == self._state.series_ids and (has_earlier | ~live(self._state)).all():
             return

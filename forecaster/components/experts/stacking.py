@@ -126,9 +126,9 @@ class Stacking:
         return own, replace(block, residuals=np.stack(residuals, axis=1))
 
     def _changes(self, block: Block) -> list[Floats32]:
-        """Return each member's forecast, the network's first: changes from the last value, in scales.
+        """Return the members' forecasts as changes from the last value, in scales.
 
-        The forecasts are ``[N, T, S]`` each.
+        The network's forecast is the first. Each forecast is ``[N, T, S]``.
         """
         median = block.out.forecast[self.middle]
         network = ((median - block.last[..., None]) / block.scale[..., None]).transpose(2, 0, 1)
@@ -147,7 +147,7 @@ class Stacking:
             part = np.tensordot(to_horizons, weight, axes=1)
             combined += np.multiply(part, change, out=part)
         _clip_to_members(combined, changes)
-        # For a constant series with more than one value, forecast the last value: a change of 0.
+        # If two or more values of a series were observed and all are equal, forecast no change.
         combined *= block.moves | (block.observed == 1)
         return combined
 

@@ -190,7 +190,7 @@ class Network(nn.Module):
 
     def init(self, series: int) -> Arrays:
         """Return the learned initial state; ``expected`` is NaN, because nothing was forecast yet."""
-        # Clone the initial state: it may share memory with the weights, which a step would overwrite.
+        # Clone the initial state: it may share memory with the weights, and a step would overwrite them.
         own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
         if self.config.linear:
             own["expected"] = np.full((series, LINEAR_EXPERT_COUNT), np.nan, np.float32)

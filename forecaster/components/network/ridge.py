@@ -28,7 +28,8 @@ from forecaster.components.season import windows_ago
 RIDGE_COUNT = 2
 LINEAR_EXPERT_COUNT = RIDGE_COUNT + 4
 OTHER_LEVEL = 20.0  # a lagged value farther than this many scales from the last value has less influence
-# Distances are clipped to this many times 20 scales, because infinity times 0 would be NaN.
+# Clip distances to this many times 20 scales: `limit_distances` may multiply them by 0,
+# and infinity times 0 would be NaN.
 _FAR = np.float32(1e30)
 _LARGEST = 2000.0  # a linear expert's forecast is at most this many units from the last value
 # A `RegressorPiece` has at most `_COLUMNS` columns (windows times series), so its arrays fit into the cache.
@@ -116,10 +117,10 @@ def distances(
 
 
 def limit_distances(x: Floats32, missing: Floats32 | float) -> None:
-    """Shrink distances larger than 1 (20 scales) towards 0, and replace missing distances by ``missing``.
+    """Replace each distance of size above 1 by a smaller one, and missing distances by ``missing``.
 
-    A distance of size up to 1 is unchanged. Beyond size 1 a distance shrinks as it grows, and from size 2 on
-    it becomes 0. So no result is larger than 1.
+    A distance of 1 is 20 scales. A size up to 1 is unchanged; a size from 1 to 2 becomes size * (2 - size);
+    a larger size becomes 0. So no result is larger than 1.
 
     Args:
         x: the distances, changed in place.
