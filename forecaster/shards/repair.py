@@ -63,7 +63,7 @@ def repair_windows(shard: Shard, models: Models) -> Iterator[tuple[Shard, Output
 
 
 def _is_due(shard: Shard) -> pl.Series:
-    """Return which pending rows belong to closed windows."""
+    """Return which rows in ``shard.pending`` belong to closed windows, and so wait for a repair."""
     closed = shard.closed_through
     return shard.pending["window"] <= closed if closed is not None else shard.pending["window"].is_null()
 
