@@ -70,7 +70,10 @@ class Forecasts:
         return int(self.issued.sum())
 
     def frame(self) -> pl.DataFrame:
-        """Return one row for each issued forecast, with its horizons as a list (``schemas.forecasts``)."""
+        """Return one row for each issued forecast, with a list of its horizons and quantiles.
+
+        The columns are those of ``schemas.forecasts``.
+        """
         horizon = self.values.shape[-1]
         at, which = np.nonzero(self.issued)
         rows = len(at)

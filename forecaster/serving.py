@@ -1,4 +1,4 @@
-"""A forecaster behind MLflow's ``python_function`` interface, which forecasts from a history.
+"""Forecast from the history in a request to MLflow's ``python_function`` interface.
 
 If the model was trained with covariates, they are columns of the history. Static covariates have the same
 value in all rows of a series. Known covariates of future windows are in further rows without a value, after
@@ -82,7 +82,7 @@ class ServedForecaster:
 
 
 def with_tables(forecaster: Forecaster, history: History) -> Forecaster:
-    """Return the forecaster with the known and static covariates of a history as its covariate tables."""
+    """Return a forecaster that looks up known and static covariates in a history, not in its own tables."""
     features = forecaster.covariates.features
     if not (features.known or features.static):
         return forecaster
@@ -164,14 +164,14 @@ def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.Dat
 
 
 def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
-    """Return a shard that starts from a state, after stepping the live series that are behind the others."""
+    """Return a shard that starts from a state, with all live series stepped to the state's last window."""
     shard = Shard.cold(0, 1, forecaster.initial_state() if state is None else state, ["history"])
     if state is None or not len(state):
         return shard
     closed = int(state.clock.max())
     nothing = Windows(state.series_ids, closed + 1, np.empty((0, len(state))))
     # The block has no windows, but `advance` first steps live series through the windows before a block.
-    # `apply` changes the arrays of a state, so it gets the copy that `advance` returns.
+    # `advance` returns a copy of the state, so `apply` does not change the arrays of the caller's state.
     aligned, _ = advance(forecaster, state, nothing)
     return replace(shard, state=aligned, closed_through=closed)
 
@@ -197,7 +197,7 @@ def _read_state(forecaster: Forecaster, text: object) -> State:
         state = State.from_bytes(base64.b64decode(cast("str", text), validate=True))
         state = rewarm(forecaster, state)
         if _layout(state) != _layout(forecaster.new_series_state(state.series_ids, 0)):
-            raise ModelError("its arrays do not fit this model")
+            raise ModelError("the arrays of the state do not fit this model")
         oldest = state.clock[live(state)].min(initial=state.clock.max(initial=0))
         if state.clock.max(initial=0) - oldest > forecaster.window_config.max_gap:
             raise ModelError(
@@ -210,7 +210,10 @@ def _read_state(forecaster: Forecaster, text: object) -> State:
         reason = f"it is not base64 text: {error}"
     except Exception as error:
         reason = f"{type(error).__name__} while reading it"
-    raise ModelError(f"the parameter {STATE!r} is not a state that an earlier request returned: {reason}")
+    raise ModelError(
+        f"the parameter {STATE!r} is not a state that this model can continue: {reason}; send the state that "
+        "an earlier request returned, or none"
+    )
 
 
 def _layout(state: State) -> dict[tuple[str, str], Any]:

@@ -1,4 +1,4 @@
-"""The state of a fleet: everything that a forecast depends on, for every series, as arrays.
+"""The state of a fleet: the arrays, one row for each series, that a model carries from window to window.
 
 Series is axis 0 of every array. The components (``forecaster.components``) define what the arrays mean. This
 module stores, selects and joins them, and writes them as a table: one row for each series, one column for
@@ -87,7 +87,7 @@ class State:
         put(self.parts, index, part.parts)
 
     def grown(self, new: State) -> State:
-        """Return this state with the series of ``new``, a state of the same model version, appended.
+        """Append the series of ``new``, a state of the same model version; return the larger state.
 
         An array with spare room stays in its memory, so series that begin one by one do not copy the fleet
         each time. An array without room moves to memory for a quarter more series. The new state shares
@@ -184,8 +184,8 @@ class State:
             known = FORMAT_VERSIONS.get(name, "none")
             if component["format"] != known and (name, component["format"]) not in MIGRATIONS:
                 raise ModelError(
-                    f"the state's {name} is of format {component['format']}, not readable here "
-                    f"(this version reads {known}): start without the state, from the rows"
+                    f"this version cannot read format {component['format']} of the state's {name} "
+                    f"(it reads {known}): start without the state, from the rows"
                 )
         freq = Frequency(layout["freq_s"], layout.get("freq_months", 0), layout.get("freq_offset_s", 0))
         parts = {
@@ -225,7 +225,7 @@ class State:
         try:
             table = pa.ipc.open_stream(data).read_all()
         except pa.ArrowInvalid as error:
-            raise ModelError(f"this is no state: {error}") from error
+            raise ModelError(f"the bytes do not hold a state: {error}") from error
         return State.from_arrow(table)
 
     def frame(self) -> pl.DataFrame:
@@ -257,7 +257,7 @@ def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arra
 
 
 def match_layout(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> None:
-    """Give each array of ``parts`` the memory layout of the array with the same name in ``some``.
+    """Lay out each array of ``parts`` in memory like the array with the same name in ``some``.
 
     Args:
         parts: the arrays of all series, replaced if their layout differs.

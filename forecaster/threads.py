@@ -1,4 +1,4 @@
-"""The number of threads of torch and NumPy: set for a block of code, and restored after it."""
+"""Set the number of threads of torch and NumPy for a block of code, and restore it after the block."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class _Counts:
 
 @dataclass
 class _OpenBlock:
-    """An open block of `compute_threads`, and the numbers of threads that its end restores."""
+    """An open block of `compute_threads`, and the numbers of threads to restore after it."""
 
     before: _Counts
 
 
 _lock = threading.Lock()
-_open: list[_OpenBlock] = []  # the open blocks of `compute_threads`, the oldest first
+_open: list[_OpenBlock] = []  # blocks of code in `compute_threads` that have not ended, oldest first
 
 
 @contextmanager
@@ -64,6 +64,6 @@ def compute_threads(count: int) -> Iterator[None]:
             place = next(i for i, other in enumerate(_open) if other is block)
             if block is _open[-1]:
                 block.before.apply()
-            else:  # the end of the next open block must restore the counts from before this block
+            else:  # a later block is still open: its end must restore the counts from before this block
                 _open[place + 1].before = block.before
             del _open[place]

@@ -1,4 +1,4 @@
-"""Serialisation of a network's weights and settings as one safetensors blob, and the version of both."""
+"""Write a network's weights and settings as one safetensors blob; name the version by a hash of both."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def weights_of_blob(data: bytes) -> dict[str, torch.Tensor]:
 
 
 def read(path: Path, unpacked: Callable[[bytes], Model]) -> Model:
-    """Return the model that the function ``unpacked`` makes of the bytes of a file.
+    """Read a file, and return the model that the function ``unpacked`` makes from its bytes.
 
     Args:
         path: the file.

@@ -19,7 +19,7 @@ from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 
 # `_DISTANCES` are distances of a value from the forecast median, in band widths.
-# A band lies between the median and the outermost quantile on the value's side.
+# The band reaches from the median to the lowest quantile for a value below the median, else to the highest.
 # The state holds, by series and distance, the share of values at least that far from the forecast median.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
@@ -31,7 +31,8 @@ _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {
-    # ``expected`` holds the forecast median of the next window, and the widths of the bands below and above.
+    # ``expected`` holds the median that is forecast for the next window.
+    # It also holds the widths of the bands below and above this median.
     "expected": Field("float64", (3,)),
     "beyond": Field("float32", (len(_DISTANCES),)),
     "known": Field("int32"),
@@ -43,21 +44,23 @@ _FIELDS = {
     "alarming": Field("uint8"),
 }
 
-# A new series begins with assumed shares: of windows by distance, and of runs of equal values by length.
-# The assumed shares weigh about as much as `_PRIOR` observed windows or runs of equal values.
+# A new series begins with assumed shares of windows (by distance) and of runs of equal values (by length).
+# The assumed shares weigh about as much as shares of `_PRIOR` observed windows, or of `_PRIOR` observed runs.
 _PRIOR = 20.0
 # In a new series, values beyond a band's edge are assumed to exceed it by this many band widths on average.
-# `_EXCESS0` assumes heavier tails than a normal distribution's 0.25 (with 5 % of values beyond the edge).
+# For a normal distribution with 5 % of its values beyond the edge, it is 0.25: heavier tails are assumed.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
-# The shares of windows (or runs) are averages over about the last `_MEMORY` / ``rate`` windows (or runs).
-# ``rate`` is the wanted number of alarms per window, so one average covers about `_MEMORY` wanted alarms.
+# A share is averaged over about `_MEMORY` / ``rate`` windows, or runs of equal values.
+# About `_MEMORY` alarms are wanted in `_MEMORY` / ``rate`` windows: ``rate`` is the number per window.
 _MEMORY = 20.0
 # `_MEMORY` / ``rate`` is clipped to the range from `_LEAST_MEMORY` to `_LARGEST_MEMORY`.
-# In an average over far more windows, float32 would round the update of a share to 0.
+# In an average over far more windows, the update of a share would be lost in float32 rounding.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
-# A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
-# If `_LEAST_BAND` were 0.1, a change of one scale would lie on the edge 10: rounding would choose its side.
+# A band, from the forecast median to an outer quantile, is at least this many scales wide.
+# Without this limit, the band of a series whose values are mostly equal would have no width.
+# `_LEAST_BAND` is not 0.1: a value one scale away would be at a distance of 10 bands, one of `_DISTANCES`,
+# and rounding would decide whether it reaches this distance.
 _LEAST_BAND = 0.0971
 # A value counts as equal to the forecast median if the two differ by at most this share of the median.
 _ROUNDING = 1e-15
@@ -66,11 +69,11 @@ _ROUNDING = 1e-15
 # A run of equal values has no p-value until the series has changed its value more than `_YOUNG` times.
 _YOUNG = 40
 _STEP = 0.4  # an alarm lowers the logarithm of the p-value threshold by this number times ``1 - rate``
-_DEBT = 6.0  # no alarm is raised while ``budget`` (wanted less raised alarms, capped) is at most ``-_DEBT``
+_DEBT = 6.0  # no alarm is raised while ``budget`` (wanted minus raised alarms, capped) is at most ``-_DEBT``
 _MOST = 0.1  # the p-value threshold is at most the larger of this number and ``min(3 * rate, 0.95)``
 _CALM = 0.05  # an anomaly ends at the first p-value that is at least the larger of this number and ``rate``
-# The first bit of ``alarming`` is set while an anomaly lasts.
-# The second bit of ``alarming`` is set while all values since the alarm equal the value that raised it.
+# The bit `_LASTS` of ``alarming`` is set while an anomaly lasts.
+# An alarm sets the bit `_REPEATS`; the next value that differs from the value before it clears the bit.
 _LASTS, _REPEATS = 1, 2
 
 
@@ -134,7 +137,7 @@ class Anomaly:
 
     @cached_property
     def _memory(self) -> float:
-        """At most about this many windows, or runs of equal values, are averaged into a share."""
+        """The number of recent windows, or of runs of equal values, over which a share is averaged."""
         return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
@@ -166,14 +169,14 @@ class Anomaly:
         return np.stack([middle, below, above])
 
     def _p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return each value's p-value, and for alarms a log p-value that has no lower bound.
+        """Return each value's p-value, and for alarms a log p-value without the p-value's lower bound.
 
         The shares of windows and of runs are updated in place.
 
         Returns:
             ``[S]`` each, NaN if the value or its forecast is missing. The p-value has a lower bound. The log
-            p-value has none: of two values that are farther from their forecasts than any value before, the
-            farther one has the smaller log p-value.
+            p-value can be smaller: of two values that are farther from their forecasts than any value before,
+            the farther one has the smaller log p-value. Distances count as `_FARTHEST` at most.
         """
         middle, below, above = own["expected"]
         error = value - middle
@@ -185,7 +188,7 @@ class Anomaly:
         z = np.where(known, np.minimum(z, _FARTHEST), 0.0)
         log_p, least = self._distance_p_value(own, z, known)
         log_run, least_run = self._run_p_value(own, value)
-        # A repeated value has two p-values (distance and run): use twice the smaller one (Bonferroni).
+        # Where the p-value of the run of equal values is below 1, use twice the smaller p-value (Bonferroni).
         longer = log_run < log_p
         log_p = np.where(longer, log_run, log_p)
         log_p = np.where(log_run < 0, np.minimum(log_p + math.log(2.0), 0.0), log_p)
@@ -193,13 +196,14 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log of the share of windows at distance ``z`` or more, and a lower bound of the p-value.
+        """Return the log of the share of windows at distance ``z`` or more.
 
-        Both are ``[S]``.
+        Also return a lower bound of the p-value. Both are ``[S]``.
         """
         reached = z >= _DISTANCES[:, None]
         at = reached.sum(axis=0)
-        # The p-value counts the current window, too. So after n windows it is at least 1 / (n + 1).
+        # The p-value counts the current window, too: after n earlier windows, it is at least 1 / (n + 1).
+        # The number n is at most `_memory`, because the weight of older windows decays.
         least = 1.0 / (np.minimum(own["known"], self._memory) + 1.0)
         series = np.arange(len(z))
         inner, outer = np.maximum(at - 1, 0), np.minimum(at, len(_DISTANCES) - 1)
@@ -233,7 +237,7 @@ class Anomaly:
         return np.where(applies, np.log(np.minimum(share, 1.0)), 0.0), least
 
     def _learn(self, shares: Floats32, count: NDArray[Any], reached: Bools, learns: Bools) -> None:
-        """Update the share of windows that reached each distance, or of runs that reached each length.
+        """Update, for each distance (or length), the share of windows (or runs) that reached it.
 
         One window or run is added for each series where ``learns`` is True. The shares ``[E, S]`` and the
         number of windows or runs ``[S]`` are updated in place. ``reached`` ``[E, S]`` is True where the new

@@ -36,7 +36,7 @@ def _absent() -> NDArray[Any]:
 
 
 class Outputs(NamedTuple):
-    """The arrays that the components of a chain fill with the forecasts of one block.
+    """The arrays that the components of a chain fill for one block: forecasts, alarms and scores.
 
     In every array axis 1 is the window and axis 2 the series. The *members* are the network and the experts,
     whose forecasts the stacking combines.
@@ -176,7 +176,7 @@ class Block:
     bands: Floats = field(default_factory=_absent)
 
     def counts(self, row: int) -> Bools | None:
-        """Return for each series whether a row of the block is a window (True) or padding (False).
+        """Return, for each series, True if window ``row`` of the block counts, False if it is padding.
 
         The result is ``[S]``, or None if the block has no padding.
         """
@@ -228,20 +228,20 @@ class Component(Protocol):
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads, without those that the chain's caller fills."""
+        """The names of the block's fields that `step` reads and that a component, not the caller, fills."""
 
     @property
     def writes(self) -> frozenset[str]:
         """The names of the block's fields that `step` fills or changes."""
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the component's fields by name."""
+        """Return the dtype and shape of each of the component's arrays, by name."""
 
     def init(self, series: int) -> Arrays:
         """Return the initial arrays, for series that have no value yet."""
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Return the component's arrays after the block, and the block with the fields that it adds.
+        """Return the component's arrays after the block, and the block with `writes` filled or changed.
 
         ``step`` may write into ``own``, and may return arrays that share its memory. Nothing that it computes
         for a series depends on the other series of the block, nor on a later window.

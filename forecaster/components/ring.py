@@ -39,7 +39,7 @@ class Ring:
         return {"values": Field("float64", (self.windows,))}
 
     def init(self, series: int) -> Arrays:
-        """Return a ring of missing values."""
+        """Return a ring filled with NaN; return no array if the ring holds no windows."""
         if not self.windows:
             return {}
         return {"values": series_first(np.full((self.windows, series), np.nan))}

@@ -26,7 +26,7 @@ from schemas.errors import DataError
 from schemas.observations import LARGEST
 
 _MOST_WORDS = 64
-# A column of numbers counts as constant if its standard deviation is at most this share of its mean.
+# A column of numbers counts as constant if its standard deviation is at most this share of its absolute mean.
 _ROUNDING = 2.0**-48
 # Standardised numbers are clipped to at most this many standard deviations from the mean.
 # In a column of one 1 and 10,000 zeros, the 1 is 100 standard deviations from the mean: it is not clipped.
@@ -162,7 +162,7 @@ class Features(Settings):
 
 
 def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
-    """Return each column's encoding, fitted to the rows in training; if there are none, to all rows."""
+    """Return each column's encoding, fitted to the training rows, or to all rows if none is in training."""
     rows = in_training if in_training.any() else np.ones_like(in_training)
     names = [name for name in table.frame.columns if name not in (SERIES, TIME)]
     if not names:
@@ -176,7 +176,8 @@ def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
     """Return the encoding of a column, fitted to the rows where ``rows`` is True."""
     given = cells.given(column)
     is_number = cells.numbers(column).is_not_null() & given
-    # A column is numeric if at least half of its given cells are: one typing error must not make it text.
+    # A column is numeric if at least half of its non-empty cells are numbers.
+    # So one typing error does not turn it into a column of text.
     if int(is_number.sum()) * 2 >= int(given.sum()):
         number = _numbers(table, column)[rows]
         known = number[~np.isnan(number)]
@@ -241,7 +242,7 @@ def _numbers(table: Table, column: pl.Series) -> Floats:
     if broken.any():
         row = int(broken.arg_max() or 0)
         raise DataError(
-            f"{table.name}: row {row + 1}: column {column.name}: {column[row]!r} is not a finite number, as "
-            "the other cells are: write one, or leave the cell empty"
+            f"{table.name}: row {row + 1}: column {column.name}: {column[row]!r} is not a finite number, "
+            "but the column is numeric: write a number, or leave the cell empty"
         )
     return number.fill_null(float("nan")).to_numpy()

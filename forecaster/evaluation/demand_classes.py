@@ -1,4 +1,4 @@
-"""Classes of series by the regularity of their values.
+"""Classes of series by how often their values are not 0, and by how much these values vary.
 
 The classes and their limits are from Syntetos, Boylan & Croston 2005, "On the categorization of demand
 patterns": the mean distance of two values that are not 0 (1.32 windows) and the squared coefficient of

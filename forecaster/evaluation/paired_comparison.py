@@ -31,12 +31,13 @@ from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError, DataError
 
-_BLOCK_CELLS = 300_000  # most forecasts of one quantile in a block: windows times series times horizons
+# A block of several windows has at most this many cells: windows times series times horizons.
+_BLOCK_CELLS = 300_000
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The memory and the time that one model needs.
+    """The memory of one model's state and weights, and the time that its steps took in the comparison.
 
     Attributes:
         state_bytes: bytes of the state for each series.
@@ -95,7 +96,7 @@ class PairedComparison:
         return self.issues // self.block
 
     def as_json(self) -> dict[str, Any]:
-        """Return the comparison as the object that ``--json`` prints."""
+        """Return the comparison as a dictionary, which is part of the output of ``--json``."""
         plain = {k: v for k, v in vars(self).items() if k not in ("scores", "costs", "notices")}
         improved = {name: plain.pop(name) for name in ("by_horizon", "by_class")}
         champion, challenger = self.costs

@@ -1,4 +1,4 @@
-"""Sum the losses of two models and of the baselines on the same forecasts.
+"""Sum the losses of two models and the baselines over the same series, issue times and horizons.
 
 Letters: T issue rows, S series, N horizon, Q quantiles, C classes of series.
 """
@@ -19,7 +19,7 @@ BASELINES = ("persistence", "seasonal_naive")
 
 
 class PairedLosses:
-    """Sums of the losses of two models and of the baselines, on the same forecasts.
+    """Sums of the losses of two models and the baselines, over the same series, issue times and horizons.
 
     The losses of the models are summed by issue time and horizon, and by issue time and class of series; the
     losses of the baselines by horizon. Only sums over series are stored, so the memory hardly depends on the
@@ -58,14 +58,14 @@ class PairedLosses:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The two quantile levels of the widest central interval; None if no two levels form an interval."""
+        """The two quantile levels of the widest central interval; None if no two levels have a sum of 1."""
         for low in self._levels:
             if low < 0.5 and any(np.isclose(1 - low, self._levels)):
                 return float(low), float(1 - low)
         return None
 
     def add(self, row: int, actuals: Floats, forecasts: Sequence[Floats], points: Sequence[Floats]) -> None:
-        """Add the losses of forecasts that were issued at successive windows.
+        """Add the losses of both models and of the baselines at successive issue times.
 
         Args:
             row: row of the first of these windows, counted from the first issue row.
@@ -123,7 +123,7 @@ class PairedLosses:
     def improvements(
         self, block: int, confidence: float
     ) -> tuple[Improvement, dict[int, Improvement], dict[str, Improvement]]:
-        """Return how much the challenger improves on the champion: in all, by horizon, by class of series.
+        """Return the challenger's improvements over the champion: overall, by horizon, by class of series.
 
         A forecast counts only if its actual is known, and if both models and every
         baseline made it.
@@ -156,7 +156,7 @@ class PairedLosses:
         return old, new
 
     def scores(self) -> pl.DataFrame:
-        """Return the table of scores of both models and of the baselines; see `PairedComparison.scores`."""
+        """Return the scores of champion, challenger and baselines; see `PairedComparison.scores`."""
         count = self.count.sum(axis=0)
         mase = ratio(self._absolute, count)
         columns: dict[str, Any] = {

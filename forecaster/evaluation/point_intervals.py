@@ -43,7 +43,7 @@ class PointIntervals:
         self._intervals = Intervals(levels, horizon)
         self._own = self._intervals.init(len(self._scale))
         self._anchors = anchor_horizons(horizon)
-        # Point forecasts of the last windows, at the anchor horizons, for the residuals in later blocks.
+        # Store the point forecasts of the last windows at the anchor horizons: later blocks have the actuals.
         self._points = np.empty((0, len(self._anchors), len(self._scale)))
 
     def step(self, start: int, values: Floats, points: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -56,7 +56,7 @@ class PointIntervals:
             values: ``[T, S]`` values, NaN where missing.
             points: ``[T, S, N]`` of each member; NaN if there is no forecast.
         """
-        # The second axis has the series of the first member, then those of the next member, and so on.
+        # The second axis of ``joined`` holds all series of the first member, then all series of the next.
         joined = np.concatenate([points[name] for name in self._members], axis=1)
         values = np.tile(values, len(self._members))
         out = Outputs.empty(len(self._intervals.levels), 0, *joined.shape)

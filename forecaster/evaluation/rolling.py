@@ -30,7 +30,8 @@ from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 
-# Windows times series times horizons in a block: few enough for the CPU's cache.
+# A block of several windows has at most this many cells: windows times series times horizons.
+# So many cells fit into the CPU's cache.
 _BLOCK_CELLS = 300_000
 _FAN_WINDOWS, _MOST_FANS, _FAN_SERIES = 168, 28, 4
 
@@ -260,7 +261,7 @@ def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Float
 
 
 def _scored_block(rows: Ints, members: Mapping[str, Member], actuals: Floats, issued: Bools) -> ScoredBlock:
-    """Return a block to score: forecasts that were ``issued``, have an actual, and exist for all members."""
+    """Return a block that marks the forecasts to score: issued, with an actual, and from every member."""
     is_scored = issued[:, :, None] & ~np.isnan(actuals)
     for member in members.values():
         is_scored &= ~np.isnan(member.values).any(axis=0)

@@ -144,7 +144,7 @@ def calibration(errors: pl.DataFrame) -> pl.DataFrame:
 
 
 def fans(errors: pl.DataFrame, series_id: str, freq: Frequency) -> pl.DataFrame:
-    """Return forecasts of one series to draw as fans; each is issued where the forecast before it ends.
+    """Return successive forecasts of one series for a fan plot, which do not overlap in time.
 
     They are from the middle of all forecasts, and cover about 168 windows, but there are at least 4 (if so
     many exist) and at most 28 of them (see `fan_plot.fan_figure`).

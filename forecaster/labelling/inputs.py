@@ -1,4 +1,4 @@
-"""Compute the inputs of a label network from the values of its channels, by any of the three scalings.
+"""Compute a label network's inputs from its channels, with scaling ``train``, ``series`` or ``running``.
 
 Letters: T steps, S sequences, C channels, F inputs, N values.
 """
@@ -16,8 +16,9 @@ from forecaster.time.frequency import Frequency
 
 LEVEL_FREE = NetworkConfig(lags=(1, 2, 3, 6, 12, 18, 21, 22, 23, 24), ring=24, linear=False)
 """Settings of the inputs for scaling "running": those of the forecasting network, with lags and calendar."""
-_STEP = Frequency(1)  # the season, a day of one-second windows, exceeds the ring: the inputs have no season
-_CLIP = 10.0  # largest distance of a standardised value from 0
+# A step counts as a window of one second. A season, one day, then exceeds the ring, so the inputs have none.
+_STEP = Frequency(1)
+_CLIP = 10.0  # standardised values are clipped to at most this distance from 0
 # a channel counts as constant if its standard deviation is at most 1e-12 · max(abs(mean), 1)
 _TINY = 1e-12
 
@@ -55,7 +56,9 @@ def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
 
 
 def scaled_by_sequence(values: Floats) -> Floats32:
-    """Standardise each sequence by its own means and standard deviations; add flags as `scaled` does.
+    """Standardise each sequence by its own means and standard deviations, and add flags.
+
+    The flags are those of `scaled`: 1 for a value, 0 for a missing one.
 
     Args:
         values: ``[T, S, C]``, NaN where missing.
@@ -69,7 +72,7 @@ def scaled_by_sequence(values: Floats) -> Floats32:
 
 
 def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
-    """Return the initial state of the components that compute the inputs for scaling "running".
+    """Return the initial state of the components that compute the inputs for ``scaling="running"``.
 
     ``columns`` is the number of series times the number of channels.
     """
@@ -79,7 +82,7 @@ def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
 def level_free(
     parts: dict[str, Arrays], values: Floats, start: Ints, freq_s: int, config: NetworkConfig
 ) -> tuple[dict[str, Arrays], Floats32]:
-    """Compute the inputs for scaling "running"; return the new state of the components, and the inputs.
+    """Return the new state of the input components, and the network's inputs for ``scaling="running"``.
 
     The inputs are ``[T, S, F]``. The given state must not be used again, as it may share memory with the
     returned one.

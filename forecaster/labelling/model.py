@@ -108,8 +108,8 @@ class Labeller:
         """
         if sequences.channels != self.task.channels:
             raise DataError(
-                f"the values are {', '.join(sequences.channels)}, and the model was trained on "
-                f"{', '.join(self.task.channels)}"
+                f"the channels are {', '.join(sequences.channels)}, and the model was trained on "
+                f"{', '.join(self.task.channels)}: give the same channels"
             )
         if self.task.of == "sequence":
             with torch.inference_mode():
@@ -125,7 +125,7 @@ class Labeller:
         return probabilities
 
     def sequence_inputs(self, values: Floats) -> Floats32:
-        """Return the network's inputs for ``values``, if the scaling is ``train`` or ``series``.
+        """Return the network's inputs for ``values``; the scaling must be ``train`` or ``series``.
 
         ``values`` is ``[T, S, C]``, and the inputs are ``[T, S, F]``.
         """
@@ -239,7 +239,7 @@ def untrained(config: LabelConfig, task: Task) -> LabelNetwork:
 
 
 def _as_arrays(carried: Carried) -> Arrays:
-    """Return the state of the network as arrays by name, with one row per series.
+    """Return the state that the network carries from step to step: arrays by name, one row per series.
 
     ``[L, S, H]`` becomes ``[S, L, H]``.
     """

@@ -1,4 +1,4 @@
-"""The recurrent network that scores classes, for every step or for a whole sequence.
+"""The recurrent network of a labeller: it scores each class at every step, or for a whole sequence.
 
 Letters: T steps, S sequences, F inputs, L layers, H hidden width, K classes.
 """
@@ -66,7 +66,7 @@ class LabelNetwork(nn.Module):
 
 
 def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor:
-    """Return the weight of each class in the loss; the mean weight of the labels is 1.
+    """Return the weight of each class in the loss; the mean of the weights over all known labels is 1.
 
     The weights are ``[K]``.
 

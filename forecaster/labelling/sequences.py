@@ -74,7 +74,7 @@ class Sequences:
 
 @dataclass(frozen=True)
 class GatheredSequences:
-    """Sequences built from rows and, if the rows specify it, the use of each: training, validation or test.
+    """Sequences built from rows and, if the rows specify it, each sequence's use: training, validation, test.
 
     Attributes:
         sequences: the sequences.
@@ -103,7 +103,7 @@ def build_sequences(
         freq_s: seconds between two steps; None uses the most frequent distance.
 
     Raises:
-        DataError: there is no label, or only one; or a series belongs to two parts.
+        DataError: there is no label, or only one; or a series belongs to several parts.
     """
     found = rows["label"].drop_nulls().unique().sort().to_list()
     if len(found) < 2:
@@ -138,7 +138,7 @@ def _dense(
     is_per_step: bool,
     step_s: int,
 ) -> Sequences:
-    """Convert rows, which are sorted by series, to dense arrays; no step may have two rows.
+    """Convert rows to dense arrays; the rows are sorted by series, and each step has at most one row.
 
     Raises:
         DataError: the arrays would be too large.
@@ -171,10 +171,12 @@ def _dense(
 
 
 def _splits(coded: pl.DataFrame) -> Ints | None:
-    """Read the part of each series (training, validation or test) from the column ``split``; None if empty.
+    """Return the part of each series from the column ``split``; None if the whole column is empty.
+
+    The parts are 0 for training, 1 for validation and 2 for test.
 
     Raises:
-        DataError: a series has two parts, or only some series have one.
+        DataError: a series has several parts, or only some series have one.
     """
     parts = coded.group_by("series_id", maintain_order=True).agg(
         pl.col("split").drop_nulls().n_unique().alias("n"), pl.col("split").drop_nulls().first()
@@ -185,7 +187,7 @@ def _splits(coded: pl.DataFrame) -> Ints | None:
     if len(wrong):
         name, n = wrong.row(0)[:2]
         raise DataError(
-            f"series {name!r} {'belongs to two parts' if n else 'has no part'}: give each series one of "
+            f"series {name!r} {'belongs to several parts' if n else 'has no part'}: give each series one of "
             f"{', '.join(SPLITS)} in the split column"
         )
     codes: Ints = parts["split"].replace_strict(list(SPLITS), range(3), return_dtype=pl.Int64).to_numpy()
@@ -193,11 +195,11 @@ def _splits(coded: pl.DataFrame) -> Ints | None:
 
 
 def _most_frequent_s(coded: pl.DataFrame) -> int:
-    """Return the most frequent time between successive rows of a series, in whole seconds, at least 1."""
+    """Return, in whole seconds, the most frequent gap of 1 s or more between successive rows of a series."""
     apart = coded.select(pl.col("us").diff().over("series_id")).to_series()
     counts = apart.filter(apart >= MICROSECONDS).value_counts(sort=True)
     if counts.is_empty():
-        raise DataError("no series has two rows a second or more apart: nothing to learn steps from")
+        raise DataError("no series has two rows a second or more apart: give the length of a step (freq)")
     return int(counts.filter(pl.col("count") == counts["count"][0])["us"].min()) // MICROSECONDS  # type: ignore[arg-type]
 
 
@@ -210,12 +212,12 @@ def _sort_key(name: str) -> tuple[int, float, str]:
 
 
 def _labels_found(known: Sequence[str]) -> str:
-    """Return ``only 'LABEL'`` or ``no label at all``, for an error message."""
+    """Return which labels were found, for an error message: ``only 'LABEL'`` or ``no label at all``."""
     return f"only {known[0]!r}" if known else "no label at all"
 
 
 def split_stratified(labels: Ints, config_shares: tuple[float, float], seed: int) -> Ints:
-    """Assign each sequence to training, validation or test; each part gets its share of every class.
+    """Divide the sequences of each class at random among training, validation and test.
 
     Args:
         labels: ``[S]`` int64, one per sequence; a sequence with label ``UNKNOWN`` has no part.
@@ -228,7 +230,8 @@ def split_stratified(labels: Ints, config_shares: tuple[float, float], seed: int
     rng, parts = np.random.default_rng(seed), np.full(len(labels), UNKNOWN)
     for label in np.unique(labels[labels != UNKNOWN]):
         own = rng.permutation(np.flatnonzero(labels == label))
-        # Each class keeps a training sequence; of a small class, validation gets sequences before test.
+        # At least one sequence of each class is used for training.
+        # If a class is small, validation takes its share of the sequences before test.
         validation = min(round(config_shares[0] * len(own)), len(own) - 1)
         test = min(round(config_shares[1] * len(own)), len(own) - 1 - validation)
         parts[own] = TRAIN

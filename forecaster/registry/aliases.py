@@ -78,7 +78,7 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             del versions[_last_position(versions, move.after) + 1 :]
         else:  # no move to this version is recorded, so the version before it is unknown
             versions = [move.after]
-    if current not in versions:  # the last move, to ``current``, was not recorded
+    if current not in versions:  # no record of the move to ``current``: count it as the last move
         versions.append(current)
     place = _last_position(versions, current)
     return versions[place - 1] if place else None
@@ -121,7 +121,7 @@ class Aliases:
         return next((version for version in found if alias in version.aliases), None)
 
     def move(self, version: Version, alias: str, why: str, *, is_rollback: bool = False) -> Promotion:
-        """Point an alias at a version, and record the move.
+        """Point an alias at a version; record the move unless the alias already pointed at this version.
 
         The alias moves first. If the process dies before the record is written, the history lacks the move,
         and a rollback still finds the version before it.
@@ -147,7 +147,7 @@ class Aliases:
         why: str,
         is_rollback: bool,
     ) -> None:
-        """Write one move into a tag of the registered model."""
+        """Record one move of the alias in a tag of the registered model."""
         moves = self.moves(version.name, alias)
         move = Move(
             number=moves[-1].number + 1 if moves else 1,
@@ -173,7 +173,7 @@ class Aliases:
         return sorted(found, key=lambda move: move.number)
 
     def rollback(self, name: str, alias: str, why: str = "") -> Promotion:
-        """Point an alias at the version before its current one; each further rollback goes back one more.
+        """Point an alias at the version that it pointed to before; each further rollback undoes another move.
 
         Args:
             name: registered model.
@@ -190,8 +190,8 @@ class Aliases:
         number = previous_version(self.moves(name, alias), current.number)
         if number is None:
             raise ModelError(
-                f"{name}@{alias} is {current}, and no earlier version is recorded: name a version with "
-                f"statecast promote {name}/1"
+                f"{name}@{alias} is {current}, and no earlier version is recorded: choose the version "
+                f"yourself, for example with statecast promote {name}/1 --alias {alias}"
             )
         reason = f"rollback from {current}" + (f": {why}" if why else "")
         return self.move(self.find(f"{name}/{number}"), alias, reason, is_rollback=True)
@@ -237,5 +237,5 @@ class Aliases:
 
 
 def _prefix(alias: str) -> str:
-    """Return the first part of the names of the tags in which the moves of an alias are recorded."""
+    """Return the prefix of the names of the tags that record the moves of an alias."""
     return f"statecast.alias.{alias}."

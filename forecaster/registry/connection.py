@@ -72,7 +72,7 @@ class Connection:
         self._retry_s = monotonic() + self._wait_s
 
     def mark_present(self) -> None:
-        """Record that the store answers, so that the entries of outboxes are sent to it without a wait."""
+        """Record that the store answers, so that the next request is sent to it without a wait."""
         self._retry_s, self._wait_s = 0.0, 0.0
 
     def client(self) -> mlflow.MlflowClient:
@@ -159,7 +159,7 @@ class Connection:
         return None if found is None else self._active(found)
 
     def _existing_experiment(self, experiment_id: str) -> str:
-        """Return ``experiment_id`` if the experiment exists and was not deleted.
+        """Check that the experiment exists and was not deleted, and return its id ``experiment_id``.
 
         Raises:
             ModelError: no experiment has the id, or it was deleted.

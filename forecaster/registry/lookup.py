@@ -76,7 +76,7 @@ def versions_of(connection: Connection, name: str) -> list[Version]:
 
 
 def find_weights(connection: Connection, model_version: str) -> ModelVersion | None:
-    """Return MLflow's record of a registered version whose weights are ``model_version``; None if none is.
+    """Return MLflow's record of a registered version with the weights ``model_version``; None if none exists.
 
     Args:
         connection: the stores.
@@ -103,7 +103,7 @@ def find_run(connection: Connection, run_id: str) -> RunEntity:
 
 
 def model_of_run(connection: Connection, run_id: str) -> str:
-    """Return the address of the last model that a run logged.
+    """Return the ``models:/`` address of the last model that a run logged.
 
     Raises:
         ModelError: the run does not exist, or logged no model.

@@ -96,7 +96,7 @@ class Outbox:
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def file(self, entry: Entry) -> Path:
-        """Return the path in the outbox of the file that an entry of the kind ``file`` sends."""
+        """Return the path of an entry's file in the outbox; the entry is of the kind ``file``."""
         return self.make_folder() / "files" / str(entry["path"])
 
     @property
@@ -134,13 +134,13 @@ class Outbox:
             durable.write_bytes(self.make_folder() / _FILE, text.encode())
         elif self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-            # `rmdir` fails, and the parent folder stays, if it holds the outbox of another run.
+            # If the parent folder holds the outbox of another run, `rmdir` fails and the parent folder stays.
             with suppress(OSError):
                 self.folder.parent.rmdir()
             self.folder = None
 
 
 def unsent(parent: Path) -> list[Path]:
-    """Return the folders of all outboxes in ``parent``, in the order of the last `save` of each."""
+    """Return the folders of all outboxes in ``parent``, sorted by the time of their last `save`."""
     found = [file for file in parent.glob(f"*/{_FILE}") if file.is_file()]
     return [file.parent for file in sorted(found, key=lambda file: file.stat().st_mtime_ns)]

@@ -40,7 +40,7 @@ def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, 
     for version in versions:
         try:
             metrics.append(client.get_run(version.run_id).data.metrics)
-        except MlflowException:  # the run was deleted, so its metrics are lost
+        except MlflowException:  # the run cannot be read: for example, it was deleted for good
             metrics.append({})
     return versions, metrics
 
@@ -92,6 +92,6 @@ def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
 
 
 def _is_compared(name: str) -> bool:
-    """Return True for a metric by which runs are compared: a score with one value, or a validation metric."""
+    """Return True for a metric that compares runs: a score without ``_by_``, or a validation metric."""
     is_score = name.startswith(("backtest/", "test/")) and "_by_" not in name
     return is_score or name.endswith("_validation")

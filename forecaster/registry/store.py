@@ -89,7 +89,9 @@ class Store:
             )
 
     def check(self) -> None:
-        """Check the store's SQLite file or server: MLflow reports errors late, at length, or not at all.
+        """Check that the SQLite file of the store is usable, or that its HTTP server answers.
+
+        MLflow itself would report such an error late, in many lines, or not at all.
 
         Raises:
             ModelError: an SQLite file cannot be created or written, or is not an MLflow store; or a server
@@ -102,6 +104,6 @@ class Store:
 
 
 def registry_of(tracking: Store, registry_uri: str | SecretStr) -> Store:
-    """Return the store of models at ``registry_uri``; if that is empty, the store of runs ``tracking``."""
+    """Return the model store at ``registry_uri``; if ``registry_uri`` is empty, return ``tracking``."""
     text = registry_uri if isinstance(registry_uri, str) else registry_uri.get_secret_value()
     return Store.parse(text) if text.strip() else tracking

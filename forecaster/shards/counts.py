@@ -16,7 +16,9 @@ _KINDS = frozenset(quarantine.KINDS)
 
 @dataclass(frozen=True)
 class Counts:
-    """Exact numbers of rows by outcome; the shard stores them, so they survive crashes and restarts.
+    """Exact counts of rows by outcome, of bad files, windows and steps, and sums of forecast errors.
+
+    The shard stores them, so they survive crashes and restarts.
 
     Attributes:
         rows_in: rows read inside the job's time bounds.

@@ -1,4 +1,4 @@
-"""Repair the closed windows of a shard with late rows, and issue revised forecasts.
+"""Step series of a shard again with their late rows, and issue revised forecasts.
 
 The series with late rows go back to a copy of their state before the first of these rows (see
 `forecaster.shards.history`), and are stepped again through their kept rows with the late rows among them.
@@ -37,7 +37,7 @@ _WINDOWS_PER_STEP = 32  # most windows in one network call of a repair
 
 
 def with_history(shard: Shard, repair: int) -> Shard:
-    """Return the shard with a history if late rows are repaired, else without a history.
+    """Return the shard, which has a history if, and only if, late rows are repaired.
 
     A shard that has closed windows without a history can repair only the windows that it closes later.
     """
@@ -51,7 +51,7 @@ def with_history(shard: Shard, repair: int) -> Shard:
 
 
 def repair_windows(shard: Shard, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair the closed windows that have pending rows, some series at a time.
+    """Repair the closed windows that rows in ``shard.pending`` belong to, some series at a time.
 
     Yields:
         A shard, and the output to write before the shard may be stored.
@@ -63,7 +63,7 @@ def repair_windows(shard: Shard, models: Models) -> Iterator[tuple[Shard, Output
 
 
 def _is_due(shard: Shard) -> pl.Series:
-    """Return which pending rows belong to closed windows."""
+    """Return which rows in ``shard.pending`` belong to closed windows, and so wait for a repair."""
     closed = shard.closed_through
     return shard.pending["window"] <= closed if closed is not None else shard.pending["window"].is_null()
 
@@ -78,7 +78,7 @@ def _next_slots(shard: Shard) -> pl.Series | None:
 
 
 def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair closed windows of some series; yield an output with revised forecasts for each model version."""
+    """Repair closed windows of some series; yield an output for each model version in use then."""
     history, closed = shard.history, shard.closed_through
     assert history is not None
     assert closed is not None
@@ -94,8 +94,8 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     copies = list(history.copies[: at + 1])
     for copy in history.copies[at + 1 :]:
         replay.run(copy.through)
-        # A copy with another model version than the repaired states cannot be corrected: remove it.
-        # Such a copy exists only if the model changed while no series was live.
+        # Remove a copy whose model version differs from that of the repaired states: it cannot be corrected.
+        # The versions differ only if the model changed while no series was live.
         if copy.state.model_version == replay.shard.state.model_version:
             _write_states(copy.state, copy.shadow, index, replay.shard)
             copies.append(copy)
@@ -120,7 +120,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
 
 
 def _first_place(due: pl.DataFrame) -> tuple[str, int]:
-    """Return the partition and offset of the first row that caused a repair; they name its output files.
+    """Return the partition and offset of the first row that caused a repair, to name the output files.
 
     The first row has the smallest partition name and offset. A row of ``due`` causes its repair; but if it
     was dropped, the later row at which it was dropped causes the repair.
@@ -168,11 +168,11 @@ class _Replay:
         self.forecasts: list[Forecasts] = []
         self.shadows: list[Forecasts] = []
         self.replaced = NONE_REPLACED
-        # `models.rewarm` may return a prepared state of the whole shard; `rewarm` steps only these series.
+        # Re-warm only the replayed series: `models.rewarm` may return a state prepared for the whole shard.
         self._models = replace(models, rewarm=rewarm, repair=0)
 
     def run(self, through: int) -> None:
-        """Close the windows up to and including ``through``."""
+        """Close the windows up to and including window ``through``; collect forecasts and replaced rows."""
         for shard, closed in close_windows(
             self.shard, through, self._models, _WINDOWS_PER_STEP, keeps_slots=True
         ):
@@ -234,7 +234,7 @@ def _added_counts(
 
 
 def _without_rows(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    """Return ``rows`` without ``others``; each row of ``others`` removes one equal row."""
+    """Return ``rows`` less ``others``: each of these removes one row of equal series, time, event, value."""
     if not len(rows) or not len(others):
         return rows
     key = [name for name in ("series_id", "timestamp", "event_id", "value") if name in rows.columns]

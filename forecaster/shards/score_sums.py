@@ -49,15 +49,12 @@ class ScoreSums(NamedTuple):
 
     @property
     def mase(self) -> float | None:
-        """Mean absolute error of the median, in the series' units; None if no forecast was scored."""
+        """Mean absolute error of the median forecast, in the series' units; None if none was scored."""
         return self.absolute / PARTS / self.scored if self.scored else None
 
     @property
     def bias(self) -> float | None:
-        """Mean error of the median, in the series' units; None if no forecast was scored.
-
-        The error is the actual less the forecast.
-        """
+        """Mean of actual less median forecast, in the series' units; None if no forecast was scored."""
         return self.signed / PARTS / self.scored if self.scored else None
 
     @property
@@ -112,7 +109,7 @@ def scores_since(now: Scores, before: Scores) -> Scores:
 
 
 def scores_of(forecasts: Forecasts) -> Scores:
-    """Sum the errors of earlier forecasts whose actuals were observed in the windows of ``forecasts``."""
+    """Return the error sums of earlier forecasts whose actuals lie in the windows of ``forecasts``."""
     if forecasts.scores is None:
         return {}
     known = ~np.isnan(forecasts.scores)

@@ -35,7 +35,8 @@ from schemas.errors import ModelError
 _KEY: Final = b"statecast.shard"
 _LAYOUT: Final = b"statecast.state.layout"
 _CHECKSUM: Final = b"statecast.crc32"
-_PENDING, _CLOSED, _LATE = "pending", "closed", "late"  # names of the columns that hold lists of rows
+# Columns of the table whose cells hold, for one series, a list of its rows (for `_LATE`, of records).
+_PENDING, _CLOSED, _LATE = "pending", "closed", "late"
 _SHADOW: Final = "shadow:"
 """Prefix of the columns and the metadata of the shadow's state."""
 
@@ -48,7 +49,7 @@ class _Counts(BaseModel):
     scores: dict[str, dict[int, ScoreSums]] = {}
 
     def counts(self) -> Counts:
-        """Return the counts as `Counts`.
+        """Return the counts of the snapshot as the shard's `Counts`.
 
         Raises:
             ValueError: a count is unknown or not a number of rows.
@@ -56,7 +57,7 @@ class _Counts(BaseModel):
         others = self.model_extra or {}
         for name, value in others.items():
             if name not in Counts.__dataclass_fields__:
-                raise ValueError(f"counts.{name} is unknown to this version")
+                raise ValueError(f"counts.{name} is unknown to this version of Statecast")
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"counts.{name} is {value!r}, not a number of rows")
         return Counts(quarantined=self.quarantined, scores=self.scores, **others)
@@ -77,7 +78,7 @@ class _ShardFields(BaseModel):
 
 
 def to_arrow(shard: Shard) -> pa.Table:
-    """Return the shard as a table, without the batches that wait in ``early``.
+    """Return the shard as a table, without `Shard.early`, the batches that it cannot apply yet.
 
     The source reads these batches again after a restart.
     """
@@ -117,7 +118,7 @@ def _columns(table: pa.Table) -> dict[str, Any]:
 
 
 def _lists(rows: pl.DataFrame, series: int) -> pa.ListArray:
-    """Return a column with one list per series, which holds the rows with the ``slot`` of this series."""
+    """Return a column with one list for each series: the ``rows`` in the slot of that series."""
     rows = rows.sort("slot", maintain_order=True)
     offsets = np.searchsorted(rows["slot"].to_numpy(), np.arange(series + 1)).astype(np.int32)
     inner = cast("pa.Table", rows.drop("slot").to_arrow()).to_struct_array()
@@ -225,7 +226,7 @@ def from_bytes(data: bytes) -> Shard:
 
 
 def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
-    """Return pending rows, or rows of closed windows, from a column that `_lists` made."""
+    """Return the rows that ``column`` holds as lists: pending rows, or kept rows of closed windows."""
     rows = _rows_of(column).with_columns(window=freq.window(pl.col("timestamp")))
     # Early releases stored no offsets: use negative offsets, which are before all others.
     if "offset" not in rows.columns:
@@ -237,7 +238,7 @@ def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
 
 
 def _rows_of(column: pa.ChunkedArray) -> pl.DataFrame:
-    """Return the rows of a column that `_lists` made, with the column ``slot``."""
+    """Return the rows in a column of lists, one list for each slot, and the slot of each row in ``slot``."""
     lists = column.combine_chunks()
     lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
     slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)

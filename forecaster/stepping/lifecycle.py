@@ -97,7 +97,8 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         ValueError: the block starts later than the first window that a live series was not stepped through.
     """
     seen = ~np.isnan(values)
-    closed = state.clock + 1 - start  # how many of the block's windows each series was stepped through before
+    # How many of the block's first windows each series was stepped through before; below 0 if it is behind.
+    closed = state.clock + 1 - start
     began = live(state)
     _check_gaps(state, start, began & (closed < 0))
     some_closed = (closed > 0).any()
@@ -119,17 +120,17 @@ def _check_gaps(state: State, start: int, is_behind: Bools) -> None:
 
 
 def _check_closed(state: State, reopened: Bools) -> None:
-    """Raise DataError if a value belongs to a closed window; ``reopened`` is True for such values."""
+    """Raise DataError if any value belongs to a closed window; ``reopened`` marks these values."""
     if reopened.any():
         name = state.series_ids[int(reopened.any(axis=0).argmax())]
         raise DataError(
             f"{int(reopened.sum())} values belong to windows that are already closed (the first series is "
-            f"{name!r}): feed only windows after the state's clock"
+            f"{name!r}): feed only windows after the last one that the series was stepped through"
         )
 
 
 def _plan_without_changes(state: State, seen: Bools) -> Plan:
-    """Return the plan of a block in which every series is live from the first to the last window.
+    """Return the plan of a block in which no series begins, retires or returns.
 
     This is the usual step of a stream, and costs less than `_plan_with_changes`.
     """
@@ -151,7 +152,8 @@ def _plan_with_changes(state: State, seen: Bools, closed: Ints, max_gap: int) ->
     windows, row = len(seen), np.arange(len(seen))[:, None]
     began = live(state)
     has_past = began | (state.silent > 0)
-    # The row of each series' last value before the block; meaningless if the series has no past.
+    # The row of each series' last value in the state, counted from the block's first row, so mostly negative.
+    # `NEVER` replaces the row below if the series has no past.
     last_before = closed - 1 - state.silent
     latest = latest_rows(seen, np.where(has_past, last_before, NEVER))
     silence = row - latest[:-1] - 1  # the number of windows without a value directly before each window

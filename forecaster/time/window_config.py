@@ -24,7 +24,7 @@ Duration = Annotated[str, AfterValidator(_is_duration)]
 
 
 class WindowConfig(Settings):
-    """How rows become one value per series and window."""
+    """The settings of windows: their length, how rows become values, and which late rows still count."""
 
     freq: Annotated[str, AfterValidator(_is_frequency)] = Field(
         "1h",

@@ -15,7 +15,7 @@ from forecaster.training.losses import pinball_loss
 from forecaster.training.segments import Segment
 
 _SHRINKAGE = 1.0  # ridge penalty of each coefficient except the constant
-# The cold-start loss is computed from every fourth forecast row of a segment, as if series began there.
+# The cold-start loss is computed at every fourth window of a segment; its forecasts use no earlier value.
 _EVERY = 4
 
 

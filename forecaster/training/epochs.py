@@ -23,7 +23,7 @@ Epoch = dict[str, float]
 """Losses, skill and seconds of one epoch, by name; see `forecaster.training.train.Trained`."""
 
 
-_KEEPS = 0.99  # the largest share of the old mean when a running mean of the weights is updated
+_KEEPS = 0.99  # an update of the running means of the weights keeps at most this share of the old means
 
 
 def run_epochs(
@@ -82,7 +82,7 @@ def _update_means(means: dict[str, Tensor], module: Network, keeps: float) -> No
 def _forecast(
     module: Network, segment: Segment, hidden: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return quantiles for the forecast rows of a segment, and the network's states after the segment."""
+    """Return the quantiles at ``segment.rows``, and the hidden and the cell state after the segment."""
     return module(segment.x, hidden, cell, experts=segment.experts, rows=segment.rows, known=segment.known)
 
 
@@ -109,7 +109,7 @@ def validate(module: Network, fleet: Fleet, length: int, weighing: HorizonWeight
                 count += target_count
     if not count:
         return {}
-    # If no series changed, persistence has no error, and no forecast can be better: the skill is 0.
+    # If persistence makes no error on the held-out windows, no forecast can be better: the skill is 0.
     skill = 1.0 - relative if weighing.skill.any() else 0.0
     return {"validation_loss": loss / count, "validation_skill": skill}
 

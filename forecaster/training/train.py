@@ -126,24 +126,25 @@ def train(
 
 
 def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
-    """Return the first row that is held out for validation, and the first row of the backtest.
+    """Return the position of the first validation window, and that of the first backtest window.
 
-    Returns:
-        Row of the first window that is used for validation, and row of the first window of the backtest.
+    Args:
+        windows: the number of windows; their positions are counted from 0.
+        training: the shares of the windows for validation and backtest.
     """
     backtest_from = windows - round(training.backtest * windows)
     return backtest_from - round(training.validation * windows), backtest_from
 
 
 def loss_of(epoch: Epoch) -> float:
-    """Return the loss by which epochs are compared: the validation loss, or without one the training loss."""
+    """Return the loss by which epochs are compared: validation loss, else training loss, else refit loss."""
     return next(epoch[name] for name in ("validation_loss", "train_loss", "refit_loss") if name in epoch)
 
 
 def _fit_best_epoch(
     fleet: Fleet, training: TrainingConfig, start: Forecaster | None, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch], int]:
-    """Train for all epochs; return the network with the weights of the best epoch, or with its initial ones.
+    """Train for all epochs; return the network with its best weights, which can be the initial ones.
 
     Returns:
         The network, the history of all epochs, and the number of the best epoch; 0 for the initial weights.
@@ -179,7 +180,7 @@ def _refit(
     epochs: int,
     on_epoch: Callable[[Epoch], None],
 ) -> tuple[Network, list[Epoch]]:
-    """Train a new network on all windows for ``epochs`` epochs.
+    """Train a network on all windows for ``epochs`` epochs, from the first weights (see `first_weights`).
 
     The learning rate of each epoch is that of the same epoch in `_fit_best_epoch`.
     """

@@ -45,7 +45,7 @@ POLL_S = 30.0
 
 _TICK_S = 0.5
 _RATE_OVER_S = 60.0
-# Low estimate of how many windows a core steps in a second to warm up, while it also steps the shards.
+# Low estimate of the series-steps per second with which a core warms up a model beside its shards.
 _SERIES_STEPS_PER_S = 20_000
 _LEAST_AHEAD = 2
 

@@ -102,12 +102,12 @@ class Expert(ABC):
 
     @property
     def forecast_fields(self) -> tuple[str, ...]:
-        """The names of the fields that `forecast` reads; `step` copies these fields after every window."""
+        """The names of the fields that `forecast` reads; `step` copies these fields after each window."""
         return ()
 
     @abstractmethod
     def spec(self) -> Mapping[str, Field]:
-        """Return the expert's fields by name."""
+        """Return the dtype and shape of each of the expert's arrays, by name."""
 
     def init(self, series: int) -> Arrays:
         """Return arrays of zeros as the initial arrays; a subclass can return others."""
@@ -157,7 +157,7 @@ class Expert(ABC):
 
 
 def expert_inputs(block: Block, reach: int) -> ExpertInputs:
-    """Return the inputs of an expert for all windows of a block, as views of the block's arrays.
+    """Return the inputs of an expert for all windows of a block, without a copy of the block's arrays.
 
     ``past`` holds, for each window, its value and the values of the ``reach`` windows before it.
     """
@@ -172,5 +172,5 @@ def expert_inputs(block: Block, reach: int) -> ExpertInputs:
 
 
 def in_scales(far: Floats, scale: Floats) -> Floats32:
-    """Convert distances to scales, and clip them to `FARTHEST`: a tiny scale could make them infinite."""
+    """Divide distances by the scale, and clip to `FARTHEST`: a tiny scale could make the ratio infinite."""
     return np.clip(far / scale, -FARTHEST, FARTHEST).astype(np.float32)

@@ -39,9 +39,9 @@ class Persistence(Expert):
 
 @dataclass(frozen=True)
 class SeasonalNaive(Expert):
-    """Forecasts the value of the latest window in the same phase of the season.
+    """Forecasts the value of the latest window that has the same phase of the season as the target window.
 
-    If that window has no value, the forecast is the last value.
+    If the latest window of that phase has no value, the forecast is the last value.
 
     Hyndman & Athanasopoulos, "Forecasting: Principles and Practice", section 5.2.
 

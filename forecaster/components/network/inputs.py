@@ -1,4 +1,4 @@
-"""Inputs of the network that do not depend on a series' level, such as differences from its own past.
+"""Compute the network's inputs, such as changes divided by the spread; none depends on a series' level.
 
 Letters: T windows, S series, F inputs, K linear experts, N horizon, C known features, D static features, I
 inputs from observed covariates.
@@ -30,7 +30,7 @@ from forecaster.time.frequency import Frequency
 _CLIP = 6.0  # changes, and distances from the mean or the last value, are clipped to this many spreads
 # ``scale / spread`` and ``unit / spread`` are clipped to the range 1 / `_LARGEST_RATIO` to `_LARGEST_RATIO`.
 _LARGEST_RATIO = 1e3
-# The ratio of 20 scales to a spread is clipped to this number, which float32 can hold.
+# ``OTHER_LEVEL * scale / spread`` is clipped to at most this number, which float32 can hold.
 _MOST_SPREADS = 1e30
 _LARGEST_ERROR = 1e6  # forecast errors of linear experts are clipped to this many units
 
@@ -50,7 +50,11 @@ class Inputs(NamedTuple):
 
 
 def input_count(config: NetworkConfig, covariates: int = 0) -> int:
-    """Return the number of inputs: 11, and one for each lag, covariate input and expert of module `ridge`."""
+    """Return the number of inputs of the network.
+
+    There are 11, one for each lag, and one for each input from covariates. With ``config.linear``, there is
+    also one for each linear expert of `forecaster.components.network.ridge`.
+    """
     return INPUTS_BESIDE_LAGS + len(config.lags) + (LINEAR_EXPERT_COUNT if config.linear else 0) + covariates
 
 
@@ -123,7 +127,7 @@ def network_inputs(
     if config.linear:
         if ridge is None:
             raise ValueError(
-                "give the ridge of the network: its linear part needs the ridge to compute inputs"
+                "ridge is None: give the ridge regressions, which the network's linear part needs"
             )
         changes = expert_forecasts(block, ridge[:, :, :1], ring_season(config.ring, freq))[..., 0]
         nothing = np.full((LINEAR_EXPERT_COUNT, values.shape[1]), np.nan, np.float32)
@@ -158,7 +162,7 @@ def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats3
 
 
 def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """Return the inputs from ring, moments and calendar: 11 inputs, then one for each lag.
+    """Return the network's inputs from ring, moments and calendar: 11 inputs, then one for each lag.
 
     The result is ``[T, S, 11 + number of lags]``.
     """
@@ -169,7 +173,7 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
     with np.errstate(invalid="ignore", over="ignore"):
         x[:, :, 0] = (block.last - block.mean) * per_spread
         change = (values - block.before) * per_spread
-        # The change is set to 0 if either of its two values is missing.
+        # The change is set to 0 if the window or the window before has no value.
         x[:, :, 1] = np.where(np.isnan(change), 0.0, change)
         x[:, :, INPUTS_BESIDE_LAGS:] = _lagged(block, lags).transpose(1, 2, 0)
         np.clip(x, -_CLIP, _CLIP, out=x)

@@ -17,7 +17,7 @@ from forecaster.components.network.random_parts import random_recurrent
 
 
 class Recurrent(nn.ModuleList):
-    """Recurrent layers of one kind of cell, each a separate module.
+    """A list of recurrent layers with the same kind of cell; each layer is a separate module.
 
     Each layer after the first adds its input to its output (He et al. 2016, "Deep Residual Learning for Image
     Recognition").
