@@ -286,6 +286,12 @@ def test_repeated_times_are_read_like_single_times(texts: list[str]) -> None:
     assert cells.times(pl.concat([column] * 4_000)).tail(len(texts)).to_list() == alone
 
 
+def test_blanks_around_numbers_and_times_are_ignored() -> None:
+    assert cells.numbers(pl.Series([" 1.5", "2\u00a0", "3", "x"])).to_list() == [1.5, 2.0, 3.0, None]
+    times = cells.times(pl.Series([" 2013-01-01T00:00:00Z", "2013-01-01T00:00:00Z\t"]))
+    assert times.to_list() == [datetime(2013, 1, 1, tzinfo=UTC)] * 2
+
+
 def test_invalid_covariates_are_quarantined_and_empty_cells_are_missing() -> None:
     heat = ["1.5", "", None, "NaN", "warm", "inf", "1e200"]
     raw = raw_rows(

@@ -8,9 +8,10 @@ from __future__ import annotations
 import csv
 import io
 
+import numpy as np
 import pyarrow.csv as pacsv
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipelines.sources.files import csv_lines
@@ -50,12 +51,25 @@ def test_restore_reverses_row_per_line_for_any_text(text: str) -> None:
 
 
 @given(st.text('a,"\n\r', max_size=60), st.integers(1, 9))
+@example('"\n"', 1)  # a cell that begins in one piece and ends in another
 def test_the_fast_check_of_quotes_does_not_change_the_lines(text: str, piece_bytes: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv_lines, "_PIECE_BYTES", piece_bytes)
         fast, _ = read("x,y\n" + text, 2)
         patch.setattr(RowPerLine, "_is_regular", lambda *_: False)
         assert read("x,y\n" + text, 2)[0] == fast
+
+
+@given(st.lists(st.lists(st.text('a,"', max_size=4), min_size=2, max_size=2), min_size=1), st.integers(1, 9))
+def test_the_fast_check_accepts_quoted_cells_without_line_breaks(
+    rows: list[list[str]], piece_bytes: int
+) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows(rows)
+    _, stream = read("x,y\n", 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_lines, "_PIECE_BYTES", piece_bytes)
+        assert stream._is_regular(np.frombuffer(text.getvalue().encode(), np.uint8))
 
 
 @given(st.lists(st.text('a,"\n\r', max_size=9), max_size=9), st.integers(1, 40))
