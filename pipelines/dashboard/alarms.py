@@ -99,7 +99,7 @@ class _FileAlarms(NamedTuple):
 
 
 def _newest_revisions(files: list[_FileAlarms]) -> pl.DataFrame:
-    """Return the alarms of files, without those that a later revision of the forecast has cleared."""
+    """Return the alarms in forecast files, without the alarms of forecasts that a later revision replaced."""
     alarms = pl.concat([pl.DataFrame(schema=_ALARMS), *(file.alarms for file in files)])
     revisions = pl.concat([pl.DataFrame(schema=_REVISIONS), *(file.revisions for file in files)])
     newest = revisions.group_by("key").agg(pl.col("revision").max().alias("newest"))
@@ -128,7 +128,7 @@ def _read_file(path: Location) -> _FileAlarms:
 
 
 def _read_parquet(parquet: pq.ParquetFile, is_revised: bool) -> list[pl.DataFrame]:
-    """Return the rows with an alarm of each row group; of a file of revised forecasts, all rows."""
+    """Return the rows with an alarm, by row group; all rows if the file holds revised forecasts."""
     if "alarm" not in parquet.schema_arrow.names:  # Files of early versions of Statecast have no alarms.
         return []
     parts = []

@@ -17,7 +17,7 @@ from schemas.errors import DataError
 
 SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
-_UNNAMED = "__UNNAMED__"  # fastexcel's name for a nameless column; its number from 0 follows
+_UNNAMED = "__UNNAMED__"  # fastexcel names a column without a name so, followed by the column's index
 
 
 def first_sheet(path: Path) -> pl.DataFrame:
@@ -49,7 +49,8 @@ def frames(path: Path, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
 @lru_cache(maxsize=1)  # a job reads a sheet twice: to check the file, and to get its rows
 def _first_sheet(path: Path, identity: Identity | None) -> pl.DataFrame:
     with _reading(path):
-        # Find column types from all cells: with types from the first cells, other cells would be dropped.
+        # Find the type of a column from all its cells: with a type from the first cells only,
+        # fastexcel would drop later cells of another type.
         rows = _package(path).read_excel(path).load_sheet(0, schema_sample_rows=None).to_arrow()
     frame = arrow.frame_of(rows)
     if not frame.width:
