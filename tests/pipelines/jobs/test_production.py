@@ -139,6 +139,16 @@ def test_scores_of_one_period_are_logged_together(tmp_path: Path) -> None:
     assert scored(points) == [(10, 10), (30, 20)]
 
 
+def test_a_period_begins_with_its_batch_even_after_a_long_pause(tmp_path: Path) -> None:
+    store = Store()
+    job = Job(store, tmp_path)
+    for windows, after_s in ((10, 500.0), (20, 1.0), (30, 1.0)):
+        job.take(numbers(windows), after_s)
+    job.runs.close()
+    (points,) = store.points.values()
+    assert scored(points) == [(10, 10), (30, 20)]
+
+
 def test_each_model_version_has_a_separate_production_run(tmp_path: Path) -> None:
     store = Store()
     job = Job(store, tmp_path)
@@ -246,6 +256,29 @@ def test_the_oldest_unlogged_scores_are_dropped_above_a_limit(
     assert time.monotonic() - began_s < 10
     assert job.lines[-1] == "5 batches of scores were not logged to the run production in MLflow"
     assert len(job.lines) == 2
+
+
+def test_the_newest_scores_are_logged_after_older_scores_were_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batch is dropped while it is being logged, so that no other batch may be removed for it."""
+    monkeypatch.setattr(production, "_MOST_BATCHES", 3)
+    store, answers = Store(), threading.Event()
+
+    def answer() -> None:
+        store.is_asked.set()
+        assert answers.wait(30)
+
+    monkeypatch.setattr(store, "check", answer)
+    job = Job(store, tmp_path)
+    job.take(numbers(1))
+    wait_until(store.is_asked.is_set)
+    for windows in range(2, 6):
+        job.take(numbers(windows))
+    answers.set()
+    job.runs.close()
+    (points,) = store.points.values()
+    assert scored(points) == [(1, 1), (3, 1), (4, 1), (5, 1)]
 
 
 def test_a_job_waits_a_limited_time_for_its_mlflow_store(
