@@ -149,10 +149,11 @@ def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.Dat
     wanted = config.ring or config.halflife
     values = state.parts["moments"]["observed"].astype(np.int64)
     few = pl.format("only {} of the {} values that full accuracy needs", "values", pl.lit(wanted))
-    notes = pl.DataFrame({"series_id": pl.Series(state.series_ids, dtype=pl.String), "values": values})
+    ids = pl.Series(state.series_ids, dtype=pl.String)
+    notes = pl.DataFrame({"series_id": ids, "values": values, "live": live(state)})
     retired = pl.lit("the series has retired: this is its last forecast")
     short = pl.when(pl.col("values") < wanted).then(few).otherwise(pl.lit(""))
-    notes = notes.select("series_id", note=pl.when(live(state)).then(short).otherwise(retired))
+    notes = notes.select("series_id", note=pl.when("live").then(short).otherwise(retired))
     return (
         found.explode("forecast")
         .unnest("forecast")

@@ -119,7 +119,7 @@ def test_the_lateness_is_that_of_the_rows_with_the_largest_offsets(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output_view, "_LATE_FILES", 2)
-    for name, offset, late_s in (("a", 3, 10.0), ("b", 1, 20.0), ("c", 2, 30.0)):
+    for name, offset, late_s in (("a", 3, 10.0), ("b", 1, 200.0), ("c", 2, 30.0)):
         path = output / "late" / f"{name}-{offset:015d}-shard-0000-of-0002.parquet"
         pl.DataFrame({"late_s": [late_s]}).write_parquet(path)
     assert OutputView(output).fleet()["lateness_s"] == {"rows": 2, "p50": 30.0, "p99": 30.0}

@@ -90,6 +90,13 @@ def test_the_dashboard_skips_deleted_and_damaged_files(texts: list[Path]) -> Non
     assert (cache.read(texts), cache.errors) == (["b", "c"], [])
 
 
+def test_earlier_forecasts_are_found_at_both_ends_of_a_file(finished: Path) -> None:
+    horizon_us, count = 3 * 3_600_000_000, 60
+    fans = ForecastFiles(finished).fans("gate 2", None, Frequency(3600), count)
+    issued_us = [fan["issued_us"] for fan in fans]
+    assert issued_us == [issued_us[0] - number * horizon_us for number in range(count)]
+
+
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list of the names of files to which each file that the dashboard opens is added."""
