@@ -66,5 +66,5 @@ def test_a_state_whose_series_end_at_different_windows_is_continued() -> None:
     whole = history().filter((pl.col("series_id") == "a") | ~HOUR.is_between(27, 29))
     expected = ServedForecaster(MODEL).predict(whole)
     np.testing.assert_allclose(answer["q50"], expected["q50"], rtol=1e-4, atol=1e-4)
-    with pytest.raises(ModelError, match=r"its live series end more than windows\.max_gap windows apart"):
+    with pytest.raises(ModelError, match=r"are more than windows\.max_gap windows apart"):
         ServedForecaster(MODEL).predict(rest, {"state": joined_state(4)})

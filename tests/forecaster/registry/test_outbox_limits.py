@@ -141,6 +141,8 @@ def test_metrics_of_a_model_wait_until_the_model_is_stored(
     entity = client(store).get_run(run.run_id)
     assert entity.data.metrics == {"of_run": 2.0, "of_model": 1.0}
     assert entity.outputs is not None
+    with store.reopen(run.run_id) as again:
+        again.log_metrics({"of_run_later": 3.0})
     model = client(store).get_logged_model(entity.outputs.model_outputs[0].model_id)
     assert [metric.key for metric in model.metrics or []] == ["of_model"]
     [point] = client(store).get_metric_history(run.run_id, "of_model")
