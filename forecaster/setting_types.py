@@ -33,7 +33,7 @@ class SettingsConflict(ValueError):
         self.template, self.settings = template, settings
 
     def message(self, name_of: Callable[[str], str]) -> str:
-        """Return the error message with other names of the settings, such as options of a command.
+        """Return the error message with another name for each setting, such as the option that sets it.
 
         Args:
             name_of: returns the name to show for a setting.

@@ -51,14 +51,16 @@ _PRIOR = 20.0
 # For a normal distribution with 5 % of its values beyond the edge, it is 0.25: heavier tails are assumed.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
-# The shares of windows (or runs) are averages over about the last `_MEMORY` / ``rate`` windows (or runs).
+# A share is averaged over about `_MEMORY` / ``rate`` windows, or runs of equal values.
 # About `_MEMORY` alarms are wanted in `_MEMORY` / ``rate`` windows: ``rate`` is the number per window.
 _MEMORY = 20.0
 # `_MEMORY` / ``rate`` is clipped to the range from `_LEAST_MEMORY` to `_LARGEST_MEMORY`.
 # In an average over far more windows, the update of a share would be lost in float32 rounding.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
-# A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
-# If `_LEAST_BAND` were 0.1, a change of one scale would lie on the edge 10: rounding would choose its side.
+# A band, from the forecast median to an outer quantile, is at least this many scales wide.
+# Without this limit, the band of a series whose values are mostly equal would have no width.
+# `_LEAST_BAND` is not 0.1: a value one scale away would be at a distance of 10 bands, one of `_DISTANCES`,
+# and rounding would decide whether it reaches this distance.
 _LEAST_BAND = 0.0971
 # A value counts as equal to the forecast median if the two differ by at most this share of the median.
 _ROUNDING = 1e-15
@@ -194,13 +196,14 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log of the share of windows at distance ``z`` or more, and a lower bound of the p-value.
+        """Return the log of the share of windows at distance ``z`` or more.
 
-        Both are ``[S]``.
+        Also return a lower bound of the p-value. Both are ``[S]``.
         """
         reached = z >= _DISTANCES[:, None]
         at = reached.sum(axis=0)
-        # The p-value counts the current window, too. So after n windows it is at least 1 / (n + 1).
+        # The p-value counts the current window, too: after n earlier windows, it is at least 1 / (n + 1).
+        # The number n is at most `_memory`, because the weight of older windows decays.
         least = 1.0 / (np.minimum(own["known"], self._memory) + 1.0)
         series = np.arange(len(z))
         inner, outer = np.maximum(at - 1, 0), np.minimum(at, len(_DISTANCES) - 1)
@@ -234,7 +237,7 @@ class Anomaly:
         return np.where(applies, np.log(np.minimum(share, 1.0)), 0.0), least
 
     def _learn(self, shares: Floats32, count: NDArray[Any], reached: Bools, learns: Bools) -> None:
-        """Update the share of windows that reached each distance, or of runs that reached each length.
+        """Update, for each distance (or length), the share of windows (or runs) that reached it.
 
         One window or run is added for each series where ``learns`` is True. The shares ``[E, S]`` and the
         number of windows or runs ``[S]`` are updated in place. ``reached`` ``[E, S]`` is True where the new

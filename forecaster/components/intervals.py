@@ -26,7 +26,7 @@ _TRUSTED = 40
 _LARGEST = 8.0
 # Within this many mean absolute residuals of a quantile, a residual counts partly below and partly above it.
 # Without `_TIE`, the last bit of a forecast could decide on which side of a quantile a residual counts.
-# Which series are stepped together can change the last bit of a forecast, but must not change the offsets.
+# The last bit of a forecast can depend on which series are stepped in the same call; offsets must not.
 _TIE = 1e-2
 # The offsets of a horizon do not change while its mean absolute residual is at most this many scales.
 _NO_UNIT = 1e-6
@@ -126,7 +126,7 @@ class Intervals:
     def _learned_distances(
         self, own: Arrays, block: Block, network: Floats
     ) -> tuple[Floats, Floats32, Floats]:
-        """Learn the offsets by window; return the learned part of each quantile's distance from the median.
+        """Update the offsets window by window, and return the learned distances of quantiles from the median.
 
         A distance is negative for a quantile below the median.
 

@@ -23,7 +23,7 @@ _LEAST = 1e-150
 # A change is clipped to this many scales. The limit doubles with each consecutive clipped change.
 _LARGEST = 8.0
 # A value's distance from the mean is clipped to this many times the larger of spread and scale.
-# The limit of a value's distance from the mean is never below the size of the value's (clipped) change.
+# If the value's clipped change is larger than this limit, the distance is clipped to that change instead.
 _LARGEST_DISTANCE = 20.0
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast mean
 _LONGEST_RUN = 40  # the field ``run`` counts consecutive clipped changes, up to this number
@@ -33,7 +33,7 @@ _STILL = 24
 # Two changes are enough to ignore a single broken reading (away from the level, and back) or one step.
 _IGNORED_CHANGES = 2
 # When a constant series returns to its level, ``run`` is set to `_RETURNED` + `_STILL`.
-# Each later value at the level lowers ``run`` by 1. At `_RETURNED`, ``run`` becomes 0, as before the change.
+# Each later value at the level lowers ``run`` by 1. When ``run`` would reach `_RETURNED`, it becomes 0.
 _RETURNED = 64
 # The unit is at least `_EARLY_UNIT` spreads until a series has as many changes from season to season as a
 # season has windows.
@@ -147,7 +147,7 @@ class Moments:
 
 
 class _Running:
-    """The moments of all series after one window, in arrays with one number for each series.
+    """The moments of all series after the latest window, in arrays with one number for each series.
 
     The attributes are the fields of `Moments`, and ``scale``, ``unit`` and ``spread``, computed from them.
     """
@@ -182,11 +182,15 @@ class _Running:
         self.age = np.where(has_value, 0, self.age + 1)
 
     def _update_change(self, value: Floats, has_value: Bools, begun: Bools, still: Bools) -> Floats:
-        """Update the means of changes, ``run``, the scale and the last value; return the clipped change."""
+        """Update the moments that depend on the change of each value, and return the clipped changes.
+
+        These moments are the means of changes, the count ``run`` of clipped changes, the scale and the
+        last value.
+        """
         change = np.where(has_value & begun, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
         run = self.run
         most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
-        # The mean of a constant series is its level: a value equal to the mean is a return to the level.
+        # The mean of a constant series is its level: a series that left it returns with a value equal to it.
         returns = still & (run > 0) & (run <= _IGNORED_CHANGES) & (value == self.mean)
         is_far = begun & (change > most) & ((most > 0) | (still & (run < _IGNORED_CHANGES)) | returns)
         longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), np.where(still & (change == 0), run, 0))

@@ -66,7 +66,7 @@ def _same_phase(config: WindowConfig, horizon: int) -> Ints:
 
 
 def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:
-    """Return the forecasts by issue row, series and horizon: the values to repeat, NaN where missing.
+    """Return forecasts that repeat past values, by issue row, series and horizon; NaN without such a value.
 
     The forecast at horizon n is the value ``back[n - 1]`` windows before the issue row.
     """

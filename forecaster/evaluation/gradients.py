@@ -88,7 +88,7 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
         sample,
         network.config,
         config.frequency,
-        sample.values.size,  # the batch size; it puts all active periods in one batch
+        sample.values.size,  # a batch size that no number of active periods exceeds, so there is one batch
         covariates=forecaster.covariates,
         max_gap=config.max_gap,
     )

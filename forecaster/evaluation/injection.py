@@ -155,7 +155,7 @@ def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) 
 
 
 def _delayed(windows: int) -> _Change:
-    """Return a function that delays a span of values by ``windows`` windows."""
+    """Return a function that replaces each value of a span by the value ``windows`` windows before it."""
 
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         late = values[max(span.start - windows, 0) : max(span.stop - windows, 0)]

@@ -82,7 +82,7 @@ class Measures:
 
 
 class Tally:
-    """Sums of one member's errors, per series and horizon.
+    """Sums from which the accuracy of one member is computed, per series and horizon.
 
     Args:
         levels: quantile levels of its forecasts, rising, with 0.5 among them; ``(0.5,)`` for points.

@@ -1,4 +1,4 @@
-"""Compute the inputs of a label network from the values of its channels, by any of the three scalings.
+"""Compute a label network's inputs from its channels, with scaling ``train``, ``series`` or ``running``.
 
 Letters: T steps, S sequences, C channels, F inputs, N values.
 """

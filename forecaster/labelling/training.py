@@ -88,8 +88,8 @@ def train_labeller(
             "sequences, or a longer history"
         )
     task = _task(sequences, config, parts)
-    # The dropout between recurrent layers can use only the random generator of the process.
-    # So seed the generator of the process here, and restore its state afterwards.
+    # Seed the process's random generator here, because dropout between recurrent layers can use no other.
+    # Restore the state of the process's random generator after the training.
     with compute_threads(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = untrained(config, task)

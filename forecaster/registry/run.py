@@ -257,7 +257,7 @@ class Run:
             # Until the unsent entries are sent, the store shows the run as FAILED.
             self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": now_ms()})
             self._outbox.save()
-            with suppress(Exception):  # ignore the error if the store does not answer
+            with suppress(Exception):  # ignore any error: the store may be unreachable
                 self._connection.client().set_terminated(self.run_id, "FAILED")
             return
         if error is not None:

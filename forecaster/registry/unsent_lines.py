@@ -1,4 +1,4 @@
-"""Messages about the entries of a run that an MLflow store did not take, with the command to send them."""
+"""Messages about the model and the entries of a run that an MLflow store did not take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forecaster.registry.store import Store
 
 
 def unregistered_message(store: Store, reason: str, folder: Path) -> str:
-    """Return a message for a model that was trained, but waits in ``folder`` to be registered.
+    """Return the message that a trained model is not registered, but saved in ``folder``.
 
     Args:
         store: the store.

@@ -9,7 +9,7 @@ from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from schemas.errors import ModelError
 
-# A new version may differ in these settings of windows, because they belong to the stream.
+# These settings of ``windows`` may differ in a new model version, because they belong to the stream.
 _NOT_COMPARED = ("allowed_lateness", "repair")
 _TRIAL_WINDOWS = 60
 

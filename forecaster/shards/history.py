@@ -107,7 +107,7 @@ class History:
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:
             return self
-        # An earlier run with another ``every`` has closed windows after ``last``: no copy is due now.
+        # The state is already past ``last``, because an earlier run had another ``every``: add no copy.
         if closed is not None and closed > last:
             return self
         before = last - every
@@ -143,7 +143,7 @@ class History:
         return History(tuple(copy.of(lambda state: state.take(kept)) for copy in self.copies), rows, late[0])
 
     def slots(self) -> Ints:
-        """Return the slot of each row and of each record in ``late``; a slot can occur several times."""
+        """Return the slots of the rows in ``rows`` and of the records in ``late``; slots can repeat."""
         return np.concatenate([frame["slot"].to_numpy() for frame in (*self.rows, self.late)])
 
     def rows_of(self, slots: pl.Series, after: int) -> pl.DataFrame:

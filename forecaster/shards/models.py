@@ -60,7 +60,7 @@ class Models:
         return state.model_version in self._by_version()
 
     def cut(self, start: int, stop: int) -> int:
-        """Return the end of a block that begins at ``start``: ``stop``, or an earlier model change."""
+        """Return where a block from ``start`` ends: at ``stop``, or at an earlier model change."""
         return min([stop, *(change.window for change in self.changes if change.window > start)])
 
     def _by_version(self) -> dict[str, Forecaster]:

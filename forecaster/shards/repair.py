@@ -51,7 +51,7 @@ def with_history(shard: Shard, repair: int) -> Shard:
 
 
 def repair_windows(shard: Shard, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair the closed windows that have pending rows, some series at a time.
+    """Repair the closed windows that rows in ``shard.pending`` belong to, some series at a time.
 
     Yields:
         A shard, and the output to write before the shard may be stored.
@@ -63,7 +63,7 @@ def repair_windows(shard: Shard, models: Models) -> Iterator[tuple[Shard, Output
 
 
 def _is_due(shard: Shard) -> pl.Series:
-    """Return which pending rows belong to closed windows."""
+    """Return which rows in ``shard.pending`` belong to closed windows, and so wait for a repair."""
     closed = shard.closed_through
     return shard.pending["window"] <= closed if closed is not None else shard.pending["window"].is_null()
 
@@ -78,7 +78,7 @@ def _next_slots(shard: Shard) -> pl.Series | None:
 
 
 def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair closed windows of some series; yield an output with revised forecasts for each model version."""
+    """Repair closed windows of some series; yield an output for each model version in use then."""
     history, closed = shard.history, shard.closed_through
     assert history is not None
     assert closed is not None
@@ -120,7 +120,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
 
 
 def _first_place(due: pl.DataFrame) -> tuple[str, int]:
-    """Return the partition and offset of the first row that caused a repair; they name its output files.
+    """Return the partition and offset of the first row that caused a repair, to name the output files.
 
     The first row has the smallest partition name and offset. A row of ``due`` causes its repair; but if it
     was dropped, the later row at which it was dropped causes the repair.

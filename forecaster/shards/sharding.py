@@ -133,7 +133,7 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
         raise DataError(_KEYED_TABLE_ERROR)
     if len({(s.closed_through, tuple(sorted(s.offsets.items()))) for s in shards}) > 1:
         raise DataError(
-            "its shards are at different offsets of their input, because the job that wrote it was killed: "
+            "the shards are at different offsets of their input, because the job was killed: "
             f"run a job with --resume and {shards[0].of} shards, end it with Ctrl-C, and try again"
         )
     first = shards[0]
@@ -208,7 +208,10 @@ def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
 
 
 def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
-    """Undo `_before_offset_0` for the rows of partitions that the new log continues at a later offset."""
+    """Give pending rows their own offsets back, if the new log continues their partition at a later offset.
+
+    `_before_offset_0` had lowered these offsets below 0.
+    """
     if not begins or not len(pending):
         return pending
     own = pl.col("offset") + _LOWERED

@@ -21,7 +21,7 @@ CHANGED: Final = "changed_window"
 """Column (Int64) of new rows: the first window that a row changes, its own or that of an earlier version."""
 
 _EVENT = ["slot", "event_id"]
-# Values of the column ``kind``: a row of a closed window, a pending row, a new row.
+# Values of the column ``kind`` that `_versions` adds: a row of a closed window, a pending row, a new row.
 _CLOSED, _PENDING, _NEW = 0, 1, 2
 
 

@@ -37,7 +37,7 @@ _PANDAS_UNITS = (
     | dict.fromkeys(("YS", "AS", "YE", "Y", "A"), "y")
 )
 _STARTS_OF_QUARTERS, _ENDS_OF_QUARTERS = ("JAN", "APR", "JUL", "OCT"), ("MAR", "JUN", "SEP", "DEC")
-# Only with these anchor months are pandas' quarters and years those of the calendar.
+# Pandas' quarters and years are calendar quarters and calendar years only with these anchor months.
 _ANCHORS = {
     "QS": _STARTS_OF_QUARTERS,
     "QE": _ENDS_OF_QUARTERS,
@@ -137,11 +137,13 @@ class Frequency:
                 f"write {text}s and set data.time_format = 's'"
             )
         elif re.search(r"\d(mo|q|y)", name):
-            raise ValueError(f"{text!r} is no frequency: write 1mo, 3mo, 1q or 1y, and nothing beside it")
+            raise ValueError(
+                f"{text!r} is no frequency: write one number and one unit, such as 1mo, 3mo, 1q or 1y"
+            )
         else:
             raise ValueError(
                 f"{text!r} is no duration: write 30s, 15m, 1h, 1d or 1d12h; 1w-sun for weeks that begin on "
-                "Sundays; of the calendar write 1mo, 3mo, 1q or 1y"
+                "Sundays; 1mo, 3mo, 1q or 1y for calendar months, quarters or years"
             )
         if not frequency.nominal_s:
             raise ValueError(f"{text!r} is not longer than 0: write 1h, 1d or 1mo")

@@ -136,6 +136,6 @@ def observed(windows: Windows, config: WindowConfig) -> Windows:
         return windows
     missing = np.isnan(windows.values)
     latest = latest_rows(~missing, np.full(missing.shape[1], NEVER))[1:]
-    # The gap may be counted in rows, because no window is left out while a series is live.
+    # While a series is live, the array has a row for every window: a gap in rows is a gap in windows.
     is_live = np.arange(len(missing))[:, None] - latest <= config.max_gap
     return replace(windows, values=np.where(missing & is_live, 0.0, windows.values))

@@ -55,7 +55,10 @@ class HorizonWeights:
 
 
 def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
-    """Compute weights by horizon: from errors of the linear part for training, of persistence for the skill.
+    """Compute the weight of each horizon, for training and for the skill.
+
+    The weights for training are computed from errors of the linear part, those for the skill from errors of
+    persistence.
 
     Args:
         fleet: the series to learn from.

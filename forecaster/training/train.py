@@ -180,7 +180,7 @@ def _refit(
     epochs: int,
     on_epoch: Callable[[Epoch], None],
 ) -> tuple[Network, list[Epoch]]:
-    """Train a new network on all windows for ``epochs`` epochs.
+    """Train a network on all windows for ``epochs`` epochs, from the first weights (see `first_weights`).
 
     The learning rate of each epoch is that of the same epoch in `_fit_best_epoch`.
     """

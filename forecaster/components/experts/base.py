@@ -172,5 +172,5 @@ def expert_inputs(block: Block, reach: int) -> ExpertInputs:
 
 
 def in_scales(far: Floats, scale: Floats) -> Floats32:
-    """Convert distances to scales, and clip them to `FARTHEST`: a tiny scale could make them infinite."""
+    """Divide distances by the scale, and clip to `FARTHEST`: a tiny scale could make the ratio infinite."""
     return np.clip(far / scale, -FARTHEST, FARTHEST).astype(np.float32)

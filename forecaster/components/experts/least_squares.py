@@ -21,8 +21,9 @@ _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _CACHED_NUMBERS = 65_536  # the cache of a core holds about this many float32 numbers
 _AT_ONCE = 16  # at most this many past windows are read at once, so that new arrays stay in the cache
-# A forecast's distance from the last value is clipped to a limit, without the season's shape.
-# The limit is `_ROOM` times the largest result of `_limited_distances` for the lags, plus one scale.
+# A forecast's distance from the last value, both without the season's shape, is clipped to a limit.
+# The limit is one scale plus `_ROOM` times the largest distance of a lagged value from the last value.
+# The function `_limited_distances` computes the distances of lagged values.
 _ROOM = 2.0
 # The regressors of about this many values (windows times series) are computed at once, to fit in the cache.
 _LEARNED_AT_ONCE = 2_500
@@ -156,7 +157,7 @@ class LeastSquares(Expert):
         size += np.float32(self.forget)
         weights += gain / size * error
         np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weights)
-        # Divide the gain by the root of its divisor ``size``, to keep gain[i] * gain[j] exactly symmetric.
+        # Divide the gain by the root of ``size`` first, so that rounding keeps the inverse exactly symmetric.
         # An asymmetry of the inverse would grow until the inverse is not positive definite.
         gain /= np.sqrt(size)
         diagonal = np.arange(len(x))
