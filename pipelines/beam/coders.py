@@ -46,7 +46,11 @@ class ElementCoder(Coder):
         self.kind = kind
 
     def encode(self, value: Any) -> bytes:
-        """Encode an element as bytes: the length of a JSON header, the header, and the element's frames."""
+        """Encode an element as bytes.
+
+        A frame is encoded alone. A dataclass is encoded as the length of a JSON header, the header, and the
+        frames and bytes of its fields.
+        """
         if self.kind is pl.DataFrame:
             return frame_bytes(value)
         header: dict[str, Any] = {}
@@ -124,7 +128,7 @@ def frame_of(data: bytes) -> pl.DataFrame:
 
 
 # Cache the bytes of empty frames, because most shards get no rows from most polls.
-# To encode the schema of a frame takes as long as to encode thousands of rows.
+# Encoding the schema of a frame takes as long as encoding thousands of rows.
 _MOST_EMPTIES = 64
 _empties: dict[bytes, pl.DataFrame] = {}
 

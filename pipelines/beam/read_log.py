@@ -1,4 +1,4 @@
-"""Read a log in a Beam pipeline: a splittable DoFn, or on Flink a timer, emits the batches of the log.
+"""Read a log in a Beam pipeline, and emit its batches, with a splittable DoFn or, on Flink, with a timer.
 
 On Flink a timer reads the log, because of an error of Beam up to 2.70 (github.com/apache/beam/issues/27648):
 its Flink runner keeps each deferred remainder of a splittable DoFn in a new column family of RocksDB, and
@@ -110,7 +110,7 @@ class _Position:
 
     @staticmethod
     def start(places: Positions) -> _Position:
-        """Return the position at which reading starts, from the positions in the partitions."""
+        """Return the position in the log at which reading starts, given the position in each partition."""
         return _Position(places, {name: place.watermark_us for name, place in places.items()})
 
     @staticmethod
@@ -242,7 +242,10 @@ class _ReadByDeferral(_ReadBatches):
             tracker.defer_remainder(Duration.of(round(read.wait_s, 3)) if read.wait_s else None)
 
     def _stamped(self, batches: Sequence[Batch], position: _Position) -> tuple[list[Any], _Position]:
-        """Return the batches, each with the watermark before it as timestamp, and the position after them."""
+        """Return the batches, each with the watermark before it as timestamp, and the position after them.
+
+        Without `moves_watermark`, the batches have no timestamps, and ``position`` is returned unchanged.
+        """
         if not self.read.moves_watermark:
             return [*batches], position
         stamped: list[Any] = []
@@ -281,6 +284,6 @@ class _ReadByTimer(_ReadBatches):
         yield from read.batches
         if not read.ended:
             position.write(replace(at, places=read.places).encoded())
-            # Wait at the next call and not here, because the engine passes the batches on after this call.
+            # Wait for more rows in the next call: the engine passes these batches on when this call ends.
             self.due_s = time.monotonic() + read.wait_s
             again.set(_AT_ONCE)

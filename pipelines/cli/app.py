@@ -142,8 +142,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _raise_interrupt)
     code = run()
     if code > 128:
-        # After a signal, do not end with `sys.exit`,
-        # because it would wait until worker threads have finished their bundles.
+        # After a signal, do not call `sys.exit`, which would wait until worker threads end their bundles.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -152,7 +151,7 @@ def main() -> None:
 
 @cache
 def _command() -> Callable[..., object]:
-    """Build the application's command once in a process, because it inspects every option."""
+    """Build the application's command, which inspects every option; `cache` does this once in a process."""
     return typer.main.get_command(app)
 
 

@@ -75,7 +75,7 @@ class Rate:
 
     @property
     def per_s(self) -> float | None:
-        """The steps per second; None until two totals are recorded."""
+        """The steps per second; None until totals of two different times are recorded."""
         if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:
             return None
         (began_s, before), (ended_s, after) = self._seen[0], self._seen[-1]
@@ -242,7 +242,10 @@ def _unused_count(n: int, word: str) -> Text:
 
 
 def _top_reasons(reasons: Mapping[str, int]) -> str:
-    """Return the three most frequent reasons for quarantine as text, with their counts."""
+    """Return the three most frequent reasons for quarantine as text, with their counts of rows.
+
+    If there are more reasons, the text ends with the number of these reasons.
+    """
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     shown = [f"{n:,} {reason}" for reason, n in ordered[:_REASONS]]
     more = len(ordered) - _REASONS
@@ -271,7 +274,7 @@ def _utc_time(us: int) -> str:
     try:
         return f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d %H:%M:%S}".removesuffix(":00") + " UTC"
     except (OverflowError, ValueError, OSError):
-        return "the end"  # the watermark of an ended source is after all years of `datetime`
+        return "the end"  # an ended source has a watermark after the year 9999, which `datetime` refuses
 
 
 def _elapsed(seconds: float) -> str:

@@ -90,15 +90,15 @@ class ModelWatch:
         finally:
             self._is_ended.set()
             self._is_running.set()
-            # Wait only for a short time, because the thread may be waiting for a server.
+            # Wait only for a short time, because the polling thread may be waiting for the tracking server.
             thread.join(_TICK_S)
 
     def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
-        """Return a function that calls ``on_progress`` with the numbers that `take` returns."""
+        """Return a function that gives its argument to `take`, and calls ``on_progress`` with the result."""
         return lambda numbers: on_progress(self.take(numbers))
 
     def take(self, numbers: JobNumbers) -> JobNumbers:
-        """Return the numbers of the job, with the next model version and the notice about the alias."""
+        """Return ``numbers`` with the next model version, if any, and the notice about the alias."""
         self._numbers = numbers
         self._closed.append((time.monotonic(), numbers.counts.windows))
         while self._closed[-1][0] - self._closed[0][0] > _RATE_OVER_S:
@@ -227,7 +227,7 @@ def with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
 
 
 def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
-    """Return the log of a stream; if the stream follows an alias, the log decides about model changes.
+    """Return the log of a stream; if the stream follows an alias, wrap the log in a `ChangingLog`.
 
     Call this only when the run owns the output folder, because this function writes or removes the journal of
     the changes.
@@ -244,7 +244,7 @@ def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
     store_model(job.output, job.forecaster)
     if not changes:
         begin_changes(job.states, job.forecaster.version, job.model)
-    # Store the later versions with the present covariate tables, which may be newer than the earlier run.
+    # Store the later versions again, because the job's covariate tables may have changed since the last run.
     for change in changes[1:]:
         new = load_model(job.output, change.version)
         if job.alias is not None and not new.covariates.features.is_empty:

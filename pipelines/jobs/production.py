@@ -29,7 +29,7 @@ VERSION_TAG: Final = "model_version"
 
 _MOST_BATCHES = 1_000
 _RETRY_S = 30.0
-_END_LIMIT_S = 15.0  # longest wait for the last batches at the end of a stream
+_END_LIMIT_S = 15.0  # longest wait at a stream's end until the last scores are logged to MLflow
 
 
 class _Batch(NamedTuple):
@@ -109,7 +109,7 @@ class ProductionRuns:
             self._say(f"{batches} not logged to the run {RUN_NAME} in MLflow")
 
     def _queue_batch(self) -> None:
-        """Queue one batch for each model version, with its scores since the previous batch."""
+        """Queue one batch for each model version that has new scores since the previous batch."""
         counts = self._latest.counts
         new = scores_since(counts.scores, self._taken)
         if not new:
@@ -151,7 +151,7 @@ class ProductionRuns:
                         self._waiting.popleft()
 
     def _next(self, pause_s: float) -> _Batch | None:
-        """Wait ``pause_s`` seconds, then for a queued batch; return the batch; None if the stream ends."""
+        """Wait ``pause_s`` seconds, then for a queued batch; return it, or None if the stream ends first."""
         with self._changed:
             if pause_s:
                 self._changed.wait_for(lambda: self._is_ended, pause_s)
@@ -161,7 +161,7 @@ class ProductionRuns:
             return self._waiting[0] if self._waiting else None
 
     def _log(self, batch: _Batch, opened: ExitStack) -> None:
-        """Log a batch to the MLflow run of its model version, and record the logged sums in a file.
+        """Log a batch of scores to the MLflow run of its model version; store all logged scores in a file.
 
         Raises:
             Exception: the store did not accept the batch.
@@ -190,7 +190,7 @@ def _metrics(by_horizon: Mapping[int, ScoreSums], drift: Mapping[str, float]) ->
 
 
 def _read(output: Location) -> tuple[dict[str, str], Scores]:
-    """Return the MLflow run and the logged sums of each model version, read from the output folder."""
+    """Return the MLflow run and the logged score sums of each model version, read from the output folder."""
     try:
         record: Any = unseal((output / markers.PRODUCTION).read_bytes())
         logged = {

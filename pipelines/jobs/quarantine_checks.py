@@ -14,7 +14,7 @@ from schemas.errors import ConfigError, DataError
 
 
 def read_table(job: QuarantineJob) -> StateTable:
-    """Return the state table of the job without its series, after a check that it can be continued.
+    """Check that a replay can continue the state table of the job; return the table without its series.
 
     Raises:
         StatecastError: there is no such table, or another model or other settings made it.
@@ -61,7 +61,7 @@ def none_valid_line(job: QuarantineJob, again: RowsAgain) -> str:
 
 
 def check_can_use(job: QuarantineJob, table: StateTable, again: RowsAgain) -> None:
-    """Raise an error if every valid row is too late, so that a replay would only move rows to ``late/``.
+    """Raise DataError if every valid row is too late: a replay would only move the rows to ``late/``.
 
     Raises:
         DataError: no row can be used.

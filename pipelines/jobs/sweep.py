@@ -37,7 +37,7 @@ TRIAL_SKILL = "sweep/skill_validation"
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """The result of a sweep.
+    """The result of a sweep: its trials, and the model trained with the settings of the best trial.
 
     Attributes:
         trained: result of the training with the settings of the best trial.
@@ -172,10 +172,13 @@ def _train_folds(
     def log(epoch: Epoch) -> None:
         nonlocal skill
         if "validation_skill" not in epoch:
-            raise ConfigError("no held-out window has a value to score trials: raise training.validation")
+            raise ConfigError(
+                "trials cannot be scored, because no held-out window has a value: raise training.validation"
+            )
         skill, number = epoch["validation_skill"], int(epoch["epoch"])
         run.log_epoch({**epoch, "epoch": number + done})
-        # Optuna compares trials epoch by epoch, so report only the epochs of the first fold.
+        # Optuna compares trials by the number of the epoch, and every fold begins with the same number.
+        # So report only the epochs of the first fold.
         if drawn is not None and not done:
             drawn.report(skill, number)
             if drawn.should_prune():

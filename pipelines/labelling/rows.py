@@ -121,8 +121,8 @@ def read_labelled(
             and without_series.setdefault(path.stem, path) != path
         ):
             raise DataError(
-                f"{path}: has no series column, and the same name as {without_series[path.stem]}: rename one "
-                "file, or name the series column with --series-id"
+                f"{path}: has no series column, and {without_series[path.stem]} has the same name: rename "
+                "one file, or name the series column with --series-id"
             )
         if channels and set(found.values) != set(channels):
             raise DataError(
@@ -150,7 +150,7 @@ def _and_others(others: int) -> str:
 
 
 def _why(quarantined: pl.DataFrame) -> str:
-    """Return as text why no row of labelled files can be used."""
+    """Return the reason why no row of the labelled files can be used."""
     if not len(quarantined):
         return "there are no rows"
     first = quarantined.row(0, named=True)

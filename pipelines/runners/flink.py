@@ -85,7 +85,7 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         "--number_of_execution_retries=0",
         # The source must not end: `run_on_flink` cancels the job when all shards have ended.
         # If the source ended, Flink would finish the other steps of the pipeline one by one.
-        # While steps finish, `ExecutableStageDoFnOperator.flushData` blocks every checkpoint and savepoint.
+        # A step that finishes blocks checkpoints and savepoints, in `ExecutableStageDoFnOperator.flushData`.
         f"--shutdown_sources_after_idle_ms={_FOR_EVER_MS}",
     ]
 
@@ -122,7 +122,7 @@ def _classes(stack_trace: str) -> tuple[str, ...]:
 
 
 def cancel(master: str, job: str) -> None:
-    """Cancel a job of a session cluster; do nothing if the job has ended."""
+    """Request that a session cluster cancels a job; ignore a cluster that refuses or does not answer."""
     with suppress(EngineError):
         ask(master, f"/jobs/{job}?mode=cancel", "PATCH")
 

@@ -75,7 +75,7 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
                 time.sleep(PROGRESS_S)
                 on_progress()
             worker.end_job(run.settings.job)
-            result.cancel()  # on Flink, a job ends only by this call; see `flink_options`
+            result.cancel()  # the source never ends, so only `cancel` ends the job; see `flink_options`
         except (EngineLost, _EndedByOthers):
             raise
         except Exception as error:
@@ -107,7 +107,7 @@ def _check_ended(state: str, run: Run, master: str, name: str) -> None:
 
 
 def _state_of(master: str, name: str) -> str | None:
-    """Return the state of the job named ``name``; None if the cluster does not answer or has no such job."""
+    """Return the state of a job on a cluster; None if it is local, does not answer or has no such job."""
     if master != LOCAL:
         with suppress(EngineError):
             return dict(flink.jobs(master).values()).get(name)
@@ -190,7 +190,10 @@ def _slots(master: str) -> int:
             if slots := int(flink.ask(master, "/overview")["slots-total"]):
                 return slots
         if time.monotonic() > until_s:
-            raise EngineError(f"Flink at {master} has no task manager after {_RETURN_LIMIT_S:.0f} s")
+            raise EngineError(
+                f"Flink at {master} has offered no task slot for {_RETURN_LIMIT_S:.0f} s: "
+                "check its task managers"
+            )
         time.sleep(1.0)
 
 

@@ -1,4 +1,4 @@
-"""Write and read the files of forecasts, late rows and quarantined rows in an output folder.
+"""Write and read the files of forecasts and of late, quarantined and replaced rows in an output folder.
 
 A file is complete or absent: it is written under a hidden name and renamed, or put into a store in one
 request. The name of a forecast file consists of the windows, the model version, the largest revision and the
@@ -29,7 +29,7 @@ from schemas.forecasts import IDENTITY
 Format = Literal["parquet", "jsonl"]
 
 FORECASTS, QUARANTINE, LATE, REPLACED = "forecasts", "quarantine", "late", "replaced"
-FLAT = "flat"  # folder of the flat forecast files
+FLAT = "flat"  # folder of the forecast files with one row for each horizon
 SHADOW = "forecasts-shadow"  # folder of a shadow's forecasts
 PARTS = (FORECASTS, FLAT, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""

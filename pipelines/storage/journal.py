@@ -25,7 +25,7 @@ _MERGED: Final = "merged_through"
 
 
 class Journal:
-    """A file of sealed records, one per line, that one process appends to.
+    """A file of records with checksums, one per line, to which one process appends records.
 
     A crash during `add` may leave an incomplete last line. Nothing depends on this line, because `add` has
     not returned. So opening the journal removes the line.
@@ -47,7 +47,7 @@ class Journal:
         self._store = store_of(path)
         if self._store.can_append:
             self._store.remove_incomplete_line()
-            # The journal was copied from an object store, so merge its small objects.
+            # A journal on a disk has parts only if it was copied from an object store. Merge the parts.
             if self._parts:
                 self.replace([record for _, record in self.records()])
 
@@ -104,20 +104,20 @@ class Journal:
         first = [{_MERGED: through}] if through else []
         write_text(self.path, "".join(f"{seal(record)}\n" for record in chain(first, records)), kept=True)
         for part in self._parts.values():
-            with suppress(OSError):  # if the object stays, it is not read again
+            with suppress(OSError):  # an object that cannot be removed is not read again
                 part.unlink(missing_ok=True)
         self._parts, self._through = {}, through
 
 
 def _merged_through(path: Location) -> int:
-    """Return the number of the last object that was merged into a journal's file; 0 if none was merged."""
+    """Return the number of the last object that has been merged into the file of a journal, or 0."""
     with suppress(FileNotFoundError, ValueError), path.open("rb") as file:
         return int(unseal(file.readline()).get(_MERGED, 0))
     return 0
 
 
 def _parts(path: Location) -> dict[int, Location]:
-    """Return the objects beside the file of a journal in an object store, by ascending number."""
+    """Return the objects with appended records of a journal in an object store, by ascending number."""
     stem = path.name.removesuffix(path.suffix)
     pattern = re.compile(rf"{re.escape(stem)}-(\d{{12}}){re.escape(path.suffix)}")
     found = [(pattern.fullmatch(one.name), one) for one in path.parent.glob(f"{stem}-*")]

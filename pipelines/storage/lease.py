@@ -48,7 +48,8 @@ def leased(folder: Remote) -> Iterator[Held]:
     def check() -> None:
         if lost.is_set():
             raise OutputError(
-                f"{folder}: another job has taken over, since this one did not renew its lease in time"
+                f"{folder}: another job has taken over this output, because this job did not renew its lease "
+                "in time"
             )
 
     def confirm() -> None:
@@ -73,7 +74,7 @@ def leased(folder: Remote) -> Iterator[Held]:
         ended.set()
         thread.join()
         # Mark the lease as released, but do not delete it.
-        # If it were deleted, a job with an older list of the leases could create its number again.
+        # After a deletion, a job that listed the leases earlier could create a lease with the same number.
         with suppress(OSError):
             if not lost.is_set():
                 mine.write_bytes(json.dumps({"released": True}).encode())
@@ -96,7 +97,9 @@ def _acquire(folder: Remote) -> Remote:
     mine = folder / markers.lease(number)
     is_first = _try_create(mine)
     if is_first and _try_create(mine):
-        raise OutputError(f"{folder}: a store without conditional PUT, so two jobs could write here at once")
+        raise OutputError(
+            f"{folder}: the store has no conditional PUT, so two jobs could write here: use another store"
+        )
     if not is_first or _highest_lock(folder) != mine:
         raise OutputError(f"{folder}: another job has just begun to write here: name another folder")
     for older in locks:

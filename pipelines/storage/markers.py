@@ -67,7 +67,7 @@ MODELS: Final = "models"
 MODEL_REQUEST: Final = ".model-request"
 """The file with the model version that a stream is to change to; the reader of the log chooses the window."""
 
-# With the files below, new output replaces earlier output as a whole.
+# A backfill uses the names below to replace the output of an earlier job as a whole.
 
 BACKFILL: Final = ".backfill"
 """The hidden folder in which a backfill works until its output replaces that of an earlier job."""
@@ -107,7 +107,7 @@ def worker_error(process: int) -> str:
 
 
 def numbers_of_shard(shard: int) -> str:
-    """Return the name of the file in `NUMBERS` with the numbers that a shard published last."""
+    """Return the name of the file in the folder `NUMBERS` to which a shard publishes its numbers."""
     return f"shard-{shard:04d}.json"
 
 

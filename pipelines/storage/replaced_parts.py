@@ -42,8 +42,8 @@ def complete_in_store(hidden: Remote, output: Remote) -> None:
     Raises:
         OSError: the store cannot be reached.
     """
-    # If the hidden prefix is empty, all parts were copied before, so copy nothing.
-    # A manifest may still list parts: a user may have restored an old manifest.
+    # If the hidden prefix is empty, all parts were copied before, so copy nothing, even if the manifest
+    # lists parts: a user may have restored an old manifest.
     for part in _read_manifest(hidden, output).get("parts", ()) if hidden.below() else ():
         new = [(path, _final_place(path, hidden, output)) for path in (hidden / part).below()]
         with ThreadPoolExecutor(_PARALLEL_COPIES) as pool:
@@ -77,7 +77,7 @@ def read_from_store(folder: Remote, read: Callable[[Remote], T]) -> T:
 
 
 def _current(folder: Remote) -> tuple[Remote, list[dict[str, Any]]]:
-    """Return where a part of an output is now (at its key or under a hidden prefix), and all manifests."""
+    """Return the present place of a part of an output, its key or a hidden prefix, and all manifests."""
     output = folder.parent
     hidden = [output / markers.BACKFILL, output / markers.new_table(folder.name)]
     manifests = [_read_manifest(one, output) for one in hidden]

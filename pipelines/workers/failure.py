@@ -32,7 +32,7 @@ def store_worker_error(output: Location) -> Iterator[None]:
         yield
     except StatecastError as error:
         record = {"kind": type(error).__name__, "line": str(error)}
-        with suppress(OSError):  # `error_to_report` notices if the disk is full
+        with suppress(OSError):  # if the disk is full, `error_to_report` finds that
             write_text(output / markers.worker_error(os.getpid()), seal(record))
         raise
 
@@ -47,7 +47,8 @@ def error_to_report(output: Location, error: BaseException) -> StatecastError:
     """Return the error that a job reports to the user after its runner raised ``error``.
 
     The result is ``error`` itself if it is a `StatecastError`. Otherwise it is the first error that a worker
-    wrote into a file. Without such a file, it is an `EngineError` with the last line of ``error``.
+    wrote into a file. Without such a file, it is an `OutputError` if the disk is full, or else an
+    `EngineError` with a line of ``error``.
     """
     if isinstance(error, StatecastError):
         return error

@@ -90,7 +90,7 @@ class Workers:
         self._warming.abandon()
 
     def close(self) -> None:
-        """Wait until the queued work, including the last snapshots, is done, and end the threads.
+        """Wait until all queued work except re-warming is done, also the last snapshots; end the threads.
 
         Raises:
             StatecastError: some of the work failed.
@@ -98,7 +98,7 @@ class Workers:
         failed: list[BaseException] = []
         threads = (*self._threads, self._writer, self._snapshots)
         # Close no thread before all threads have finished: the snapshot thread needs the other threads.
-        # Abandon the remaining tasks of the warming thread: no window follows that needs them.
+        # Abandon the remaining tasks of the warming thread: they prepare later windows, and none follows.
         waits, closes = [thread.wait for thread in threads], [thread.close for thread in threads]
         for end in (*waits, self._warming.abandon, *closes, self._warming.close):
             try:

@@ -16,14 +16,14 @@ class ByteStream(io.RawIOBase):
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        """Create a stream of the bytes of ``file`` from its current position on, converted."""
+        """Create a stream of the converted bytes of ``file``, from its current position on."""
         self._file = file
         self._ready = b""
         self._ended = False
 
     @abstractmethod
     def _convert(self, chunk: bytes) -> bytes:
-        """Return the next chunk of the file, converted; the last chunk is empty, and `_ended` is True."""
+        """Convert the next bytes of the file; at its end, ``chunk`` is empty and `_ended` is True."""
 
     def readable(self) -> bool:
         """Return True: the stream can be read; see `io.RawIOBase`."""

@@ -15,11 +15,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # UTF-32 comes before UTF-16, because its little-endian mark begins with the mark of UTF-16.
-_WINDOWS = "cp1252"  # Windows-1252 includes all printable characters of Latin-1
+_WINDOWS = "cp1252"  # also for Latin-1, because Windows-1252 includes its printable characters
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # control characters do not occur in Windows-1252
-_NEAR_BYTES = 1 << 16  # control characters are searched in so many bytes from that line on
-_LONGEST_BYTES = 8 << 20  # at most so many bytes of a line decide the encoding
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # control characters that text does not contain
+_NEAR_BYTES = 1 << 16  # control characters are searched in so many bytes from the deciding line on
+_LONGEST_BYTES = 8 << 20  # of a longer line, only the first bytes decide the encoding of the file
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
@@ -55,7 +55,7 @@ def _marked(file: BinaryIO) -> str:
 
 
 class _Recoded(ByteStream):
-    """A stream that converts a file in another encoding to UTF-8."""
+    """A stream that reads a file in a given encoding, and converts its text to UTF-8."""
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         super().__init__(file)
@@ -70,7 +70,7 @@ class _Recoded(ByteStream):
 
 
 class _Detected(ByteStream):
-    """A stream of the UTF-8 bytes of a file whose encoding is UTF-8 or Windows-1252.
+    """A stream that detects whether a file is in UTF-8 or Windows-1252, and returns its text in UTF-8.
 
     Attributes:
         encoding: the encoding; "" as long as all bytes were ASCII, which is the same in both encodings.
@@ -97,7 +97,7 @@ class _Detected(ByteStream):
             return text[:start]
         self._rest = b""
         line = text[start:] if end < 0 else text[start:end]
-        # Decode incrementally, so that an incomplete character at the end of the text is accepted.
+        # Decode incrementally, so that a character that is cut off at the end of this chunk is accepted.
         try:
             codecs.getincrementaldecoder("utf-8")().decode(line, final=end >= 0 or self._ended)
             self.encoding = "utf-8"

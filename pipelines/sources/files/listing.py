@@ -38,7 +38,7 @@ class ReadyFile:
 
 @dataclass
 class _Seen:
-    """A file that may not be ready yet: since when it is unchanged, and whether reading it has failed."""
+    """A file that may not be ready: when its current version was first listed, and whether a read failed."""
 
     identity: Identity
     since_s: float
@@ -75,7 +75,7 @@ class Listing:
                 if now_s - one.since_s >= self._settle_s:
                     ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))
                 continue
-            # If the modification time is in the future, count from the first listing with the file.
+            # If the modification time is in the future, measure the file's age from its first listing.
             quiet_s = now_s - min(identity[2] / 1e9, one.since_s)
             is_settled = quiet_s >= self._settle_s
             path = self._folder / name
@@ -119,14 +119,14 @@ def _why_left_out(entry: os.DirEntry[str]) -> str | None:
 
 
 def _looks_complete(path: Path, quiet_s: float) -> bool:
-    """Return whether the end of a file shows that the file is probably complete.
+    """Return whether a file is probably complete, judged by its end and by the time since its last change.
 
     A complete Parquet file ends with a footer. A complete text file ends with a line break, and has not
-    changed for `_QUIET_S`.
+    changed for `_QUIET_S`. A complete file of another kind has not changed for `_QUIET_S`.
     """
     if is_parquet(path):
         return _ends_with(path, _FOOTER)
-    if not is_plain_text(path):  # to read an incomplete file of another kind raises an error
+    if not is_plain_text(path):  # reading an incomplete file of another kind raises an error
         return quiet_s >= _QUIET_S
     return quiet_s >= _QUIET_S and _ends_with(path, b"\n")
 

@@ -1,4 +1,4 @@
-"""Refuse wide files of several sensors, which have different values of one series at one time."""
+"""Raise an error if wide files of several sensors have different values for the same series and time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class _Clash(NamedTuple):
 
 
 def wide_file(path: Path, layout: Layout, columns: tables.Columns) -> WideFile | None:
-    """Read the span of a wide file's times; return None if the file need not be compared with others.
+    """Return a wide file with its first and last time; None if it need not be compared with other files.
 
     A file need not be compared if it is long, if it has no time, or if ``data.layout = wide`` is set, which
     states that all files are of one sensor.
@@ -102,7 +102,7 @@ def refuse_clashes(
             continue
         try:
             wide.append(wide_file(file.path, file.layout, columns))
-        except DataError:  # skip it here: the job reports the error later
+        except DataError:  # if bad files are skipped, the job reports this error later
             if not skip_bad_files:
                 raise
     refuse_sensors([file for file in wide if file is not None], read, memory_bytes)
@@ -202,7 +202,10 @@ def _rows_of(
 
 
 def _clash(rows: pl.DataFrame, held: pl.DataFrame) -> _Clash | None:
-    """Return the first row with another value than an earlier file, as a `_Clash`; None if there is none."""
+    """Return the first row whose value differs from an earlier file's, as a `_Clash`; None without one.
+
+    If one file ends before the other, its last time is not compared, because its value may be unfinished.
+    """
     pairs = rows.join(held, on=["series_id", "timestamp"], suffix="_other")
     ends, ends_other = pl.col("last_us"), pl.col("last_us_other")
     is_unfinished = (ends != ends_other) & (

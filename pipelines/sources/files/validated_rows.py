@@ -65,7 +65,9 @@ class Input:
         place: pl.Series,
         arrived_us: int | Callable[[pl.Series, pl.Series], pl.Series],
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Validate a raw frame, and return its valid and its rejected rows; rows in the future are rejected.
+        """Validate a raw frame, and return its valid rows and its rejected rows.
+
+        Valid rows more than ``max_future_s`` after the wall clock of their arrival are rejected, too.
 
         Args:
             raw: raw frame.
@@ -171,7 +173,9 @@ def read_to_end(path: Path, how: Input, now_s: float, memory_bytes: int) -> Whol
 
 
 def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: int) -> Iterator[Part]:
-    """Yield the validated rows of several files in parts; a file that cannot be read is one rejected row.
+    """Yield the validated rows of several files in parts.
+
+    With ``how.skip_bad_files``, a file that cannot be read gives one rejected row.
 
     Raises:
         DataError: a file cannot be read, unless ``how.skip_bad_files``.
@@ -228,7 +232,7 @@ def _duration_text(seconds: int) -> str:
 
 
 def columns_of(job: JobConfig) -> tables.Columns:
-    """Return the column names that a job's settings contain, in ``data`` and in ``covariates.observed``."""
+    """Return a job's settings of its columns: those in ``data``, and ``covariates.observed``."""
     named = {name: getattr(job.data, name) for name in ColumnsConfig.model_fields}
     return tables.Columns(**named, observed=job.covariates.observed)
 
@@ -254,5 +258,5 @@ def rows_of(path: Path, how: Input, now_s: float) -> Iterator[pl.DataFrame]:
     try:
         for part in read_file(path, how, now_s):
             yield part.rows
-    except DataError:  # ignore it here: the job reports the error later
+    except DataError:  # the job reports the error when it reads the file itself
         return

@@ -122,11 +122,11 @@ class Decisions:
         self._add({"partition": partition, "offset": offset, "watermark_us": watermark_us})
 
     def keep_clocks(self, clocks: Mapping[str, ClockDecision]) -> None:
-        """Store clocks, by name of the partition, to which the times of its rows are compared."""
+        """Store the clock of each partition, to which the times of the partition's rows are compared."""
         self._add(*(_clock_record(name, one) for name, one in clocks.items()))
 
     def refuse(self, refused: Mapping[str, list[Refused]]) -> None:
-        """Store the messages that are rejected because of unknown schemas, by the name of the partition."""
+        """Store the offsets of messages with unknown schemas, and the reasons, by name of the partition."""
         self._add(*(_refusal_record(name, one) for name, found in refused.items() for one in found))
 
     def keep_schema(self, number: int, text: str) -> None:
@@ -151,7 +151,7 @@ class Decisions:
         return us if watermark_us is None else max(us, watermark_us)
 
     def clock_us(self, partition: str, offsets: Offsets) -> Offsets:
-        """Return for each offset the stored clock to which the times of its rows are compared.
+        """Return the stored clock of each offset, with which the times of the offset's rows are compared.
 
         The array has the shape of ``offsets [n]``. Offsets before the first stored clock have `NEVER`.
         """
@@ -162,12 +162,12 @@ class Decisions:
         ]
 
     def settled(self, partition: str) -> int:
-        """Return the first offset of a partition for which the stored clock can still change."""
+        """Return the offset of a partition before which the stored clock of each row is final."""
         clocks = self._of(partition).clocks
         return clocks[-1].stop if clocks else 0
 
     def refused(self, partition: str) -> list[Refused]:
-        """Return the messages of a partition that were rejected because their schemas were unknown."""
+        """Return the offsets of a partition's messages with unknown schemas, and the reasons."""
         return self._of(partition).refused
 
     def _of(self, partition: str) -> _Partition:
@@ -195,7 +195,7 @@ class Decisions:
             case {"schema": int(schema), "text": str(text)}:
                 self._schemas[schema] = text
             case _:
-                raise ValueError(f"line {number}: it is not a decision about a topic")
+                raise ValueError(f"line {number}: not a record of a decision about a topic")
 
     def _shorten(self) -> None:
         """Rewrite the journal without the records that no re-read needs, if the journal has become long."""

@@ -49,7 +49,7 @@ class PollValidation:
                 number,
                 PolledRows(
                     # ``end`` may be greater than the last message's offset:
-                    # markers of transactions have offsets, but are no messages.
+                    # Kafka's markers of transactions have offsets, but are not messages.
                     max(one.offsets[-1] + 1 if one.offsets else 0, one.end or 0),
                     _part(rows, int(low), int(high), offsets),
                     mine.with_columns(file.alias("file")) if len(mine) else mine,
@@ -79,7 +79,7 @@ class PollValidation:
         return _by_offset(rows, _NO_ROWS), _by_offset(rejected, _NONE_REJECTED), pl.concat(outside).sort()
 
     def _frame(self, raw: pl.DataFrame, judge: Judge | None) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-        """Validate the rows of one raw frame; return the same three parts as `_rows`."""
+        """Validate one raw frame; return valid rows, rejected rows, and rows outside the time bounds."""
         how, message = self.source.input, raw["message"]
         first = np.searchsorted(message.to_numpy(), message.to_numpy())
         row = pl.Series("row", np.arange(len(raw)) - first + 1, pl.Int64)

@@ -41,10 +41,11 @@ class PolledMessages:
 
     @staticmethod
     def of(polled: Mapping[str, Polled]) -> PolledMessages:
-        """Join polled messages that are given by the name of their partition."""
+        """Join the messages of all partitions; ``polled`` holds them by the name of the partition."""
         counts = [len(one.offsets) for one in polled.values()]
         came_ms = np.array([ms for one in polled.values() for ms in one.came_ms], np.int64)
-        # A message without a timestamp has -1 here. For such a message only the stored clock decides.
+        # A message without a timestamp has -1 here. Replace it by the largest time, so that only the
+        # stored clock decides whether a row of the message is in the future.
         came_ms = np.where(came_ms <= 0, _LAST_MS, np.minimum(came_ms, _LAST_MS))
         return PolledMessages(
             [*polled],
@@ -113,7 +114,7 @@ class Judge:
         for partition in partitions:
             name, low, high = self.polls.names[partition], *self.polls.bounds[partition : partition + 2]
             start = max(int(self.polls.offsets[low]), self.decisions.settled(name))
-            # Never store an earlier clock, so that past decisions stay valid if the wall clock is set back.
+            # Store no clock before the last one: past decisions must stay valid if the wall clock goes back.
             clock_us = max(now_us, int(self._clock_us[high - 1]))
             clocks[name] = ClockDecision(start, int(self.polls.offsets[high - 1]) + 1, clock_us)
             span = slice(low, high)
@@ -123,9 +124,9 @@ class Judge:
 
 
 def refused(polls: PolledMessages, decisions: Decisions) -> dict[int, str]:
-    """Return, by index in the poll, the reasons for which messages were refused at the first read.
+    """Return the reasons for which an earlier read refused messages of a poll, by their index in the poll.
 
-    A message was refused because its schema was unknown.
+    The earlier read refused a message because its schema was unknown.
     """
     found: dict[int, str] = {}
     for name, at in polls.each():

@@ -54,7 +54,7 @@ class Names:
         return list(dict.fromkeys(name for names in self.by_column.values() for name in names))
 
     def chosen(self, frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
-        """Return a raw frame of messages, in which each column is chosen from its possible fields.
+        """Return a raw frame of messages; each cell is the first of its possible fields that is not null.
 
         Args:
             frame: a column for each field that exists.
@@ -67,7 +67,7 @@ class Names:
         return self.with_series_id(pl.DataFrame([*columns, places.cast(pl.Int64).alias(MESSAGE)]))
 
     def with_series_id(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return the frame with the column ``series_id`` in place of the columns of its parts."""
+        """Replace the columns with the parts of series ids by one column ``series_id``; return the frame."""
         if not self.parts:
             return frame
         series = texts.joined_names([frame[part] for part in self.parts]).alias("series_id")

@@ -112,7 +112,7 @@ def test_a_store_that_always_overwrites_objects_is_refused(
 ) -> None:
     """A lease needs a conditional PUT, which fails if the object exists."""
     monkeypatch.setattr(Remote, "create", lambda self, data: (self.write_bytes(data), True)[1])
-    with pytest.raises(OutputError, match="a store without conditional PUT"), store_of(s3).locked():
+    with pytest.raises(OutputError, match="the store has no conditional PUT"), store_of(s3).locked():
         pass
 
 
@@ -131,7 +131,7 @@ def test_a_suspended_job_does_not_become_owner_again(s3: Remote, monkeypatch: py
                 with store_of(s3).locked() as successor:
                     take_ownership(run_in(s3, "successor"), successor.confirm)
 
-        with pytest.raises(OutputError, match="another job has taken over, since this one did not renew"):
+        with pytest.raises(OutputError, match="another job has taken over this output, because"):
             take_ownership(run_in(s3, "suspended"), confirm_and_sleep)
     assert read_owner(s3) == "successor"
 
