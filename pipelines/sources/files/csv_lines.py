@@ -129,8 +129,9 @@ class RowPerLine(ByteStream):
 
     def _is_edge(self, signs: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return for each byte whether it may come before a cell's opening or after its closing quote."""
-        is_cell_end = (signs == _QUOTE_SIGN) | (signs == ord(self._delimiter))
-        return is_cell_end | (signs == ord("\n")) | (signs == ord("\r"))
+        is_edge: NDArray[np.bool_] = (signs == _QUOTE_SIGN) | (signs == ord(self._delimiter))
+        is_edge |= (signs == ord("\n")) | (signs == ord("\r"))
+        return is_edge
 
     def _quoted_lines(
         self, signs: NDArray[np.uint8], bounds: NDArray[np.int64]
