@@ -36,7 +36,7 @@ _QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
 _SAMPLE = 2_000  # so many cells show whether most texts of a column occur at least twice
-# `times` replaces a time before 1600 or after 2300 by the nearer limit: microseconds of far times overflow.
+# `times` clips times to the range from 1600-01-01 to 2300-01-01: microseconds of far times overflow.
 # Rows with times before 1678 or after 2261 are rejected later (`schemas.observations`).
 _LEAST_US = -11_676_096_000_000_000
 _MOST_US = 10_413_792_000_000_000
@@ -52,7 +52,7 @@ def given(cells: pl.Series) -> pl.Series:
 
 
 def numbers(cells: pl.Series) -> pl.Series:
-    """Convert the cells to Float64 ``[n]``; a cell that is missing or not a number becomes null.
+    """Convert the cells to Float64 ``[n]``; a cell that is missing or cannot be read becomes null.
 
     NaN and infinity are kept.
     """
@@ -120,12 +120,15 @@ def _plain(cells: pl.Series) -> pl.Series:
 
 
 def lacks_zone(cells: pl.Series, time_format: str = AUTO) -> bool:
-    """Return True if any time of the column has no time zone."""
+    """Return True if any time of the column has no time zone (see `without_zone`)."""
     return bool(without_zone(cells, time_format).any())
 
 
 def without_zone(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
-    """Return Boolean ``[n]``, True for each time without a time zone, and False for missing cells."""
+    """Return Boolean ``[n]``, True for each time without a time zone, and False for null.
+
+    With a format other than ``auto``, every cell that is not null counts as a time.
+    """
     cells = _plain(cells)
     given = cells.is_not_null()
     if isinstance(cells.dtype, pl.Datetime):

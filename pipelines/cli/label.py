@@ -100,7 +100,7 @@ def label(
 
 
 def _assigned(settings: list[str] | None, *, shared: bool) -> list[str]:
-    """Return the values of ``--set`` for the job if ``shared``, otherwise the values for the network."""
+    """Return the ``--set`` texts for ``data.max_quarantined`` if ``shared``, otherwise all other texts."""
     return [text for text in settings or [] if (text.partition("=")[0].strip() == _MAX_QUARANTINED) == shared]
 
 

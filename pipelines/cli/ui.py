@@ -40,7 +40,7 @@ def ui(
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
-    """Serve MLflow's UI of the tracking store, on loopback, until Ctrl-C, and open the training runs.
+    """Serve MLflow's UI of the tracking store on loopback until Ctrl-C, and open its runs in a browser.
 
     The page shows the runs with the highest skill first, with the columns and charts that compare them. If
     the store is a server already, the command opens the page there and ends.

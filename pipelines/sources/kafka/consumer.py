@@ -106,7 +106,7 @@ class TopicConsumer:
         return sorted(found.partitions)
 
     def range_of(self, partition: int) -> tuple[int, int]:
-        """Return the first offset that the broker has in a partition, and the offset of the next message.
+        """Return a partition's first offset on the broker, and the offset that its next new message will get.
 
         Raises:
             DataError: the broker does not answer.
