@@ -6,7 +6,7 @@ Letters: T windows, S series, R ring, M longest lag.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class Ring:
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Add ``history`` to the block (see `Block`), and write the block's values into the ring in place."""
         if not self.windows:
-            return own, replace(block, history=block.values)
+            return own, block.with_fields(history=block.values)
         ring, windows = series_last(own["values"]), len(block.values)
         after = {"values": series_first(ring)}
         history = np.empty((self.longest_lag + windows, block.values.shape[1]))
@@ -65,7 +65,7 @@ class Ring:
                 stop = first + places.stop - places.start
                 ring[places] = block.values[first:stop]
                 first = stop
-            return after, replace(block, history=history)
+            return after, block.with_fields(history=history)
         series = ring.shape[1]
         ago = np.arange(-self.longest_lag, 0)[:, None]
         history[: self.longest_lag] = ring[(block.start + ago) % self.windows, np.arange(series)]
@@ -73,7 +73,7 @@ class Ring:
         row = np.arange(windows)[:, None]
         at, which = np.nonzero((row < lengths) & (row >= lengths - self.windows))
         ring[(block.start[which] + at) % self.windows, which] = block.values[at, which]
-        return after, replace(block, history=history)
+        return after, block.with_fields(history=history)
 
 
 def in_order(ring: Floats, clock: Ints) -> Floats:
