@@ -12,6 +12,7 @@ import numpy as np
 
 from forecaster.arrays import Arrays, Floats, Ints
 from forecaster.components.base import Block, Field, series_first, series_last
+from forecaster.components.delay_line import slices_of_windows
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ class Ring:
         if len(block.start) == 1:
             start = int(block.start[0])
             filled = 0
-            for places in _slices_of_windows(start - self.longest_lag, self.longest_lag, self.windows):
+            for places in slices_of_windows(start - self.longest_lag, self.longest_lag, self.windows):
                 stop = filled + places.stop - places.start
                 history[filled:stop] = ring[places]
                 filled = stop
             first = windows - kept
-            for places in _slices_of_windows(start + first, kept, self.windows):
+            for places in slices_of_windows(start + first, kept, self.windows):
                 stop = first + places.stop - places.start
                 ring[places] = block.values[first:stop]
                 first = stop
@@ -86,14 +87,3 @@ def in_order(ring: Floats, clock: Ints) -> Floats:
     windows = ring.shape[1]
     places = (clock[:, None] + 1 + np.arange(windows)) % windows
     return np.take_along_axis(ring, places, axis=1)
-
-
-def _slices_of_windows(start: int, windows: int, ring: int) -> list[slice]:
-    """Return the positions of consecutive windows in the ring: one slice, or two if they wrap around.
-
-    There are at most ``ring`` windows.
-    """
-    first = start % ring
-    stop = min(first + windows, ring)
-    rest = windows - (stop - first)
-    return [slice(first, stop), slice(0, rest)] if rest else [slice(first, stop)]

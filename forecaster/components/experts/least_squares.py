@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,7 +20,8 @@ _CLIP = 50.0  # regressors and targets are clipped to this many scales
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _CACHED_NUMBERS = 65_536  # the cache of a core holds about this many float32 numbers
-_AT_ONCE = 16  # at most this many past windows are read at once, so that new arrays stay in the cache
+_AT_ONCE = 16  # past windows are read in groups of this many, so that new arrays stay in the cache
+_FEW = 8_192  # with few series, a group has more past windows: up to this many values
 # Before the season's shape is added, a forecast's distance from the last value is clipped.
 # The limit is `_ROOM` times the largest result of `_limited_distances` for the lags, plus one scale.
 _ROOM = 2.0
@@ -201,7 +202,7 @@ class LeastSquares(Expert):
         longest = max(self.lags)
         # Compute with distances from the last value: float32 would round small changes of large values to 0.
         values = np.zeros((longest + 1 + self.horizon, *now.shape), np.float32)
-        for back in self._past_windows_read:
+        for back in _past_windows_read(self.lags, self.horizon, max(_AT_ONCE, _FEW // max(now.size, 1))):
             past = self._without_shape(inputs, inputs.back(back), back)
             values[longest - back[0] : longest - back[-1] + 1] = _limited_distances(past, now, inputs.scale)
         lags = np.array(self.lags)
@@ -214,13 +215,6 @@ class LeastSquares(Expert):
         shape = inputs.future_shape(np.arange(1, self.horizon + 1)) + (now - inputs.last)
         ahead += in_scales(shape, inputs.scale)
         return ahead
-
-    @cached_property
-    def _past_windows_read(self) -> list[Ints]:
-        """The ages, in windows, of the past values that a forecast reads, in groups of successive windows."""
-        ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
-        runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
-        return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
 
     def _unroll(self, values: Floats32, weights: Floats32, means: Floats32, room: Floats32) -> None:
         """Forecast N windows one by one into the last N rows of ``values``, each from the rows before it.
@@ -288,3 +282,14 @@ def _limited_distances(values: Floats, last: Floats, scale: Floats) -> Floats32:
     limit_distances(distance, 0.0)
     distance *= np.float32(OTHER_LEVEL)
     return distance
+
+
+@lru_cache(maxsize=64)
+def _past_windows_read(lags: tuple[int, ...], horizon: int, at_once: int) -> list[Ints]:
+    """Return the ages, in windows, of the past values that a forecast reads, in groups of successive windows.
+
+    A group has at most ``at_once`` windows.
+    """
+    ago = np.array(sorted({lag - h for lag in lags for h in range(min(lag, horizon))})[::-1])
+    runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
+    return [run[first : first + at_once] for run in runs for first in range(0, len(run), at_once)]
