@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from forecaster.arrays import Arrays, Floats, Ints
+from forecaster.arrays import Arrays, Floats, Ints32
 
 # A series raises no alarm in its first `YOUNG` windows with a p-value.
 # A run of equal values has no p-value until more than `YOUNG` runs of the series have ended.
@@ -23,7 +23,7 @@ _CALM = 0.05  # an anomaly ends at the first p-value that is at least the larger
 LASTS, REPEATS = 1, 2
 
 
-def raise_alarms(own: Arrays, log_p: Floats, run: Ints, rate: float) -> Floats:
+def raise_alarms(own: Arrays, log_p: Floats, run: Ints32, rate: float) -> Floats:
     """Return 1 for an alarm, 0 for none, NaN without a p-value, ``[T, S]``; update the alarm state.
 
     Args:

@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
+from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints32
 from forecaster.components.alarms import LASTS, REPEATS, YOUNG, raise_alarms
 from forecaster.components.base import Block, Field, series_first, series_last
 
@@ -153,7 +153,7 @@ class Anomaly:
         below, above = (np.maximum(np.abs(forecast[q] - middle), least) for q in (0, -1))
         return np.stack([middle, below, above], axis=1)
 
-    def _p_values(self, own: Arrays, value: Floats, expected: Floats) -> tuple[Floats, Floats, Ints]:
+    def _p_values(self, own: Arrays, value: Floats, expected: Floats) -> tuple[Floats, Floats, Ints32]:
         """Return each value's p-value, and for alarms a log p-value that has no lower bound.
 
         The shares of windows and of runs are updated in place.
@@ -204,7 +204,7 @@ class Anomaly:
         part = (np.log1p(z) - _LOG_DISTANCES[at]) / (_LOG_DISTANCES[at + 1] - _LOG_DISTANCES[at])
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
-    def _run_p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats, Ints]:
+    def _run_p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats, Ints32]:
         """Return the log of the share of runs at least as long as the current run of equal values.
 
         Also return a lower bound of the run's p-value, and the length of the run after each window. All three
@@ -224,14 +224,16 @@ class Anomaly:
         own["run"], own["last"], run = run[-1].copy(), last[-1].copy(), run[1:]
         least = 1.0 / (np.minimum(counts[1:], self._memory) + 1.0)
         if not run.any():
-            return np.zeros(value.shape), least, run
+            return np.zeros_like(value), least, run
         at = np.maximum((run[:, None] >= _RUNS[:, None]).sum(axis=1) - 1, 0)
         share = shares[np.arange(1, len(run) + 1)[:, None], at, np.arange(run.shape[1])]
         share = share + least / np.maximum(run, 1)
         applies = (run > 0) & (counts[1:] > YOUNG)
         return np.where(applies, np.log(np.minimum(share, 1.0)), 0.0), least, run
 
-    def _learn(self, shares: Floats32, count: Ints, reached: Bools, learns: Bools) -> tuple[Floats32, Ints]:
+    def _learn(
+        self, shares: Floats32, count: Ints32, reached: Bools, learns: Bools
+    ) -> tuple[Floats32, Ints32]:
         """Update the share of windows (or runs) that reached each edge, window by window.
 
         Args:
@@ -247,7 +249,7 @@ class Anomaly:
         np.add.accumulate(counts, axis=0, out=counts)
         count[:] = counts[-1]
         weights = (learns / np.minimum(counts[:-1] + _PRIOR, self._memory)).astype(np.float32)
-        history = np.empty((len(learns) + 1, *shares.shape), shares.dtype)
+        history: Floats32 = np.empty((len(learns) + 1, *shares.shape), shares.dtype)
         history[0] = shares
         for before, after, new, weight in zip(history[:-1], history[1:], reached, weights, strict=True):
             np.subtract(new, before, out=after)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
+from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints32
 from forecaster.components.anchors import anchor_horizons, by_horizon
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
@@ -164,7 +164,7 @@ class Intervals:
         bands = due[:, scored_places(self.horizon)]
         return learned.transpose(2, 1, 0, 3), trust.transpose(1, 0, 2), bands
 
-    def _learn_unit(self, unit: Floats, block: Block, known: Bools, counts: Ints) -> tuple[Floats, Bools]:
+    def _learn_unit(self, unit: Floats, block: Block, known: Bools, counts: Ints32) -> tuple[Floats, Bools]:
         """Update the unit of each anchor in place with the residuals of a block.
 
         Args:

@@ -113,7 +113,7 @@ class RunningMeans:
         self.rates[:, 2:] = self.weight[:, None]
         self.targets[:, 2] = np.where(begun, past.lowest[:-1] - past.lowest[1:], 0.0)
         self.targets[:, 3] = np.where(begun, past.highest[1:] - past.highest[:-1], 0.0)
-        self.is_young = (observed <= 1).any(axis=1).tolist()
+        self.is_young: list[bool] = (observed <= 1).any(axis=1).tolist()
         self.run, self.has_runs = own["run"], bool(own["run"].any())
         self.tracks = _rows(np.stack([own[name] for name in _TRACKS]), len(values))
         self.scale, self.variance = np.empty(values.shape), own["variance"]
@@ -169,7 +169,7 @@ class RunningMeans:
         if self.has_runs or np.count_nonzero(is_far):
             shorter = np.where(self.has_value[t], np.uint8(0), run)
             self.run = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), shorter)
-            self.has_runs = np.count_nonzero(self.run) > 0
+            self.has_runs = bool(self.run.any())
         return np.minimum(change, most), None
 
     def _clipped_change_of_constant(self, t: int, is_still: Bools, most: Floats) -> tuple[Floats, Bools]:
@@ -193,7 +193,7 @@ class RunningMeans:
         forgets = ~is_far & (longer > _RETURNED)
         longer = np.where(forgets, np.where(longer > _RETURNED + 1, longer - 1, 0), longer)
         self.run = np.where(self.has_value[t], longer, run).astype(np.uint8)
-        self.has_runs = np.count_nonzero(self.run) > 0
+        self.has_runs = bool(self.run.any())
         return np.where(is_far, most, change), still & (value == self.past.last[t])
 
     def _update_scale(self, t: int, usual: Floats) -> None:
@@ -231,8 +231,8 @@ def _rows(first: Floats, windows: int) -> Floats:
 
 def _usual(tracks: Floats) -> Floats:
     """Return the usual change of each series, ``[S]``, from its ``tracks`` (see `RunningMeans`)."""
-    half = 0.5 * tracks[1]
-    return np.maximum(tracks[0], half, out=half)
+    usual: Floats = np.maximum(tracks[0], 0.5 * tracks[1])
+    return usual
 
 
 def _approach(mean: Floats, target: Floats, rate: Floats, out: Floats) -> None:

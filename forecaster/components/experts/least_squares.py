@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
+from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints, Ints32
 from forecaster.components.base import Field
 from forecaster.components.experts.base import Expert, ExpertInputs, in_scales
 from forecaster.components.network.ridge import OTHER_LEVEL, distances, limit_distances
@@ -134,7 +134,7 @@ class LeastSquares(Expert):
             after["weights"][:, t] = weights
 
     def _learn_means(
-        self, means: Floats, now: Floats, has_value: Bools, known: Ints, after: Floats
+        self, means: Floats, now: Floats, has_value: Bools, known: Ints32, after: Floats
     ) -> Floats:
         """Update the running means ``[E, S]`` in place; return them before each window, ``[E, T, S]``.
 
