@@ -105,8 +105,8 @@ class Forecaster:
         """
         if covariates.features != self.covariates.features:
             raise ModelError(
-                f"{self.version} was trained with other covariates: encode the tables with the features of "
-                "its training"
+                f"the covariates are not encoded as in the training of {self.version}: encode the tables "
+                "with the features of that model (forecaster.covariates.features)"
             )
         return replace(self, covariates=covariates)
 
@@ -141,7 +141,8 @@ class Forecaster:
             parts = config_of_blob(data)
             if (found := parts.get("format", 1)) != FORMAT:
                 raise ValueError(
-                    f"its format is {found}, and this version reads {FORMAT}: train it anew (statecast train)"
+                    f"the model has format {found}, and this version reads {FORMAT}: train the model anew "
+                    "(statecast train)"
                 )
             network = NetworkConfig.model_validate(parts["network"])
             windows = WindowConfig.model_validate(parts["windows"])

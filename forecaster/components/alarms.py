@@ -12,14 +12,14 @@ import numpy as np
 from forecaster.arrays import Arrays, Floats, Ints32
 
 # A series raises no alarm in its first `YOUNG` windows with a p-value.
-# A run of equal values has no p-value until more than `YOUNG` runs of the series have ended.
+# A run of equal values has no p-value until the series has changed its value more than `YOUNG` times.
 YOUNG = 40
 _STEP = 0.4  # an alarm lowers the logarithm of the p-value threshold by this number times ``1 - rate``
-_DEBT = 6.0  # a series raises no alarm while its alarm budget is at minus this number or lower
+_DEBT = 6.0  # no alarm is raised while ``budget`` (wanted minus raised alarms, capped) is at most ``-_DEBT``
 _MOST = 0.1  # the p-value threshold is at most the larger of this number and ``min(3 * rate, 0.95)``
 _CALM = 0.05  # an anomaly ends at the first p-value that is at least the larger of this number and ``rate``
-# The first bit of ``alarming`` is set while an anomaly lasts.
-# The second bit of ``alarming`` is set while all values since the alarm equal the value that raised it.
+# The bit `LASTS` of ``alarming`` is set while an anomaly lasts.
+# An alarm sets the bit `REPEATS`; the next value that differs from the value before it clears the bit.
 LASTS, REPEATS = 1, 2
 
 

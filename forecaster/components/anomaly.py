@@ -18,19 +18,20 @@ from forecaster.components.alarms import LASTS, REPEATS, YOUNG, raise_alarms
 from forecaster.components.base import Block, Field, series_first, series_last
 
 # `_DISTANCES` are distances of a value from the forecast median, in band widths.
-# A band lies between the median and the outermost quantile on the value's side.
-# For each series and distance, the state holds the share of windows with a value at least as far away.
+# The band reaches from the median to the lowest quantile for a value below the median, else to the highest.
+# The state holds, by series and distance, the share of values at least that far from the forecast median.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
 # P-values are interpolated in log(1 + distance), because the gaps between `_DISTANCES` grow.
 # At a distance of 0, log(1 + distance) is 0, but log(distance) would be infinite.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
-# The length of a run is the number of successive windows that repeat the value before.
+# A run's length is the number of successive values that equal the value before: 0 if no value repeats.
 # For each series and each length in `_RUNS`, the state holds the share of runs of at least this length.
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {
-    # ``expected`` holds the forecast median of the next window, and the widths of the bands below and above.
+    # ``expected`` holds the median that is forecast for the next window.
+    # It also holds the widths of the bands below and above this median.
     "expected": Field("float64", (3,)),
     "beyond": Field("float32", (len(_DISTANCES),)),
     "known": Field("int32"),
@@ -42,21 +43,21 @@ _FIELDS = {
     "alarming": Field("uint8"),
 }
 
-# A new series begins with assumed shares: of windows by distance, and of runs of equal values by length.
-# The assumed shares weigh about as much as this many observed windows or runs of equal values.
+# A new series begins with assumed shares of windows (by distance) and of runs of equal values (by length).
+# The assumed shares weigh about as much as shares of `_PRIOR` observed windows, or of `_PRIOR` observed runs.
 _PRIOR = 20.0
 # In a new series, values beyond a band's edge are assumed to exceed it by this many band widths on average.
 # `_EXCESS0` assumes heavier tails than a normal distribution's 0.25 (with 5 % of values beyond the edge).
 _EXCESS0 = 0.35
-REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
+_REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
 # The shares of windows (or runs) are averages over about the last `_MEMORY` / ``rate`` windows (or runs).
-# ``rate`` alarms are wanted per window, so `_MEMORY` alarms are wanted in the windows of one average.
+# ``rate`` is the wanted number of alarms per window, so one average covers about `_MEMORY` wanted alarms.
 _MEMORY = 20.0
-# `_MEMORY` / ``rate`` is clipped to this range.
-# In an average over far more windows, float32 would round the update of a share to 0.
+# `_MEMORY` / ``rate`` is clipped to the range from `_LEAST_MEMORY` to `_LARGEST_MEMORY`.
+# In an average over far more windows, the update of a share would be lost in float32 rounding.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
 # A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
-# `_LEAST_BAND` is not 0.1: rounding would then decide whether a change of one scale is 10 bands or less.
+# If `_LEAST_BAND` were 0.1, a change of one scale would lie on the edge 10: rounding would choose its side.
 _LEAST_BAND = 0.0971
 # A value counts as equal to the forecast median if the two differ by at most this share of the median.
 _ROUNDING = 1e-15
@@ -112,17 +113,17 @@ class Anomaly:
         own: Arrays = {name: np.zeros((series, *f.shape), f.dtype) for name, f in _FIELDS.items()}
         own["expected"][:], own["last"][:] = np.nan, np.nan
         own["beyond"][:] = self._first_shares
-        own["lasting"][:] = REPEATS0**_RUNS
+        own["lasting"][:] = _REPEATS0**_RUNS
         return own
 
     @cached_property
     def _first_shares(self) -> Floats:
-        """The share of values assumed beyond each of the E `_DISTANCES` in a new series, ``[1, E]``."""
+        """For a new series, the assumed share of values beyond each of the `_DISTANCES`, in one row."""
         return _normal_shares(self.low, self.high, np.array([_EXCESS0]))
 
     @cached_property
     def _memory(self) -> float:
-        """The largest number of windows, or runs of equal values, that a share is an average of."""
+        """The number of recent windows, or of runs of equal values, over which a share is averaged."""
         return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
@@ -154,7 +155,7 @@ class Anomaly:
         return np.stack([middle, below, above], axis=1)
 
     def _p_values(self, own: Arrays, value: Floats, expected: Floats) -> tuple[Floats, Floats, Ints32]:
-        """Return each value's p-value, and for alarms a log p-value that has no lower bound.
+        """Return each value's p-value, and for alarms a log p-value without the p-value's lower bound.
 
         The shares of windows and of runs are updated in place.
 
@@ -165,9 +166,9 @@ class Anomaly:
 
         Returns:
             The p-value and the log p-value, NaN if the value or its forecast is missing; and the length of
-            the run after each window; ``[T, S]`` each. The p-value has a lower bound. The log p-value has
-            none: of two values that are farther from their forecasts than any value before, the farther one
-            has the smaller log p-value.
+            the run after each window; ``[T, S]`` each. The p-value has a lower bound. The log p-value can be
+            smaller: of two values that are farther from their forecasts than any value before, the farther
+            one has the smaller log p-value. Distances count as `_FARTHEST` at most.
         """
         middle, below, above = expected.swapaxes(0, 1)
         error = value - middle
@@ -179,7 +180,7 @@ class Anomaly:
         z = np.where(known, np.minimum(z, _FARTHEST), 0.0)
         log_p, least = self._distance_p_values(own, z, known)
         log_run, least_run, runs = self._run_p_values(own, value)
-        # A repeated value has two p-values (distance and run): use twice the smaller one (Bonferroni).
+        # Where the p-value of the run of equal values is below 1, use twice the smaller p-value (Bonferroni).
         longer = log_run < log_p
         log_p = np.where(longer, log_run, log_p)
         log_p = np.where(log_run < 0, np.minimum(log_p + math.log(2.0), 0.0), log_p)
@@ -194,7 +195,7 @@ class Anomaly:
         reached = z[:, None] >= _DISTANCES[:, None]
         at = reached.sum(axis=1)
         shares, counts = self._learn(own["beyond"], own["known"], reached, known)
-        # The share counts the current window, too: after n windows the p-value is at least 1 / (n + 1).
+        # The p-value counts the current window, too. So after n windows it is at least 1 / (n + 1).
         least = 1.0 / (np.minimum(counts[:-1], self._memory) + 1.0)
         row, series = np.arange(len(z))[:, None], np.arange(z.shape[1])
         inner, outer = np.maximum(at - 1, 0), np.minimum(at, len(_DISTANCES) - 1)
@@ -208,7 +209,8 @@ class Anomaly:
         """Return the log of the share of runs at least as long as the current run of equal values.
 
         Also return a lower bound of the run's p-value, and the length of the run after each window. All three
-        are ``[T, S]``; the logarithm is 0 outside a run.
+        are ``[T, S]``. The logarithm is 0 outside a run, and in a series that has changed its value at most
+        `YOUNG` times.
         """
         has_value = ~np.isnan(value)
         last = np.concatenate([own["last"][None], value])
@@ -234,13 +236,13 @@ class Anomaly:
     def _learn(
         self, shares: Floats32, count: Ints32, reached: Bools, learns: Bools
     ) -> tuple[Floats32, Ints32]:
-        """Update the share of windows (or runs) that reached each edge, window by window.
+        """Update the share of windows that reached each distance, or of runs that reached each length.
 
         Args:
             shares: ``[E, S]``, updated in place.
-            count: ``[S]``, the number of windows (or runs), updated in place.
-            reached: ``[T, E, S]``, True where the new window or run reaches the edge.
-            learns: ``[T, S]``; only the series where it is True are updated.
+            count: ``[S]``, the number of windows or runs, updated in place.
+            reached: ``[T, E, S]``, True where the new window or run reaches the edge, a distance or a length.
+            learns: ``[T, S]``; one window or run is added for each series where it is True.
 
         Returns:
             The shares ``[T + 1, E, S]`` and counts ``[T + 1, S]`` before the first window and after each.
@@ -260,9 +262,10 @@ class Anomaly:
 
 
 def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
-    """Return the share of a new series' values that is assumed beyond each of the E `_DISTANCES`: ``[S, E]``.
+    """For a new series, return the assumed share of values beyond each of the `_DISTANCES`.
 
     The distribution is normal within the band and exponential beyond it, with mean ``excess`` ``[S]`` there.
+    The shares are ``[S, E]``.
     """
     usual = [abs(NormalDist().inv_cdf(level)) for level in (low, high)]
     inside = np.array([sum(NormalDist().cdf(-min(z, 1.0) * u) for u in usual) for z in _DISTANCES])

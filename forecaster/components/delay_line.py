@@ -40,7 +40,7 @@ def stored_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
 
 
 def store_forecasts(store: Values, new: Values, start: Ints, lengths: Ints | None) -> None:
-    """Write a block's forecasts into the R rows of ``store``; each replaces the one issued R windows earlier.
+    """Write a block's forecasts into ``store``, where each replaces the oldest stored forecast.
 
     Args:
         store: ``[R, ..., S]``, changed in place.
@@ -66,9 +66,9 @@ def store_forecasts(store: Values, new: Values, start: Ints, lengths: Ints | Non
 
 
 def slices_of_windows(start: int, windows: int, size: int) -> list[slice]:
-    """Return the positions of consecutive windows in a store: one slice, or two if they wrap around.
+    """Return where consecutive windows are in a store: one slice, or two if they pass the store's end.
 
-    There are at most ``size`` windows.
+    ``windows`` is at most ``size``.
     """
     first = start % size
     stop = min(first + windows, size)

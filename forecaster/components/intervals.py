@@ -26,13 +26,13 @@ _TRUSTED = 40
 # In the running mean of absolute residuals, a residual counts as at most this many times that mean.
 # Without the limit `_LARGEST`, one outlier would widen the intervals for months.
 _LARGEST = 8.0
-# A residual within this many mean absolute residuals of a quantile counts as partly below, partly above it.
+# Within this many mean absolute residuals of a quantile, a residual counts partly below and partly above it.
 # Without `_TIE`, the last bit of a forecast could decide on which side of a quantile a residual counts.
-# The other series of a call can change the last bit of a forecast, but must not change the offsets.
+# Which series are stepped together can change the last bit of a forecast, but must not change the offsets.
 _TIE = 1e-2
 # The offsets of a horizon do not change while its mean absolute residual is at most this many scales.
 _NO_UNIT = 1e-6
-_SLOWER = 0.15  # at horizon h, the learning rate of the offsets is divided by h to the power of this number
+_SLOWER = 0.15  # at horizon h, the least learning rate of the offsets is ``rate / h**_SLOWER``
 # A normal distribution's standard deviation is this many times its mean absolute deviation.
 _NORMAL_UNITS = math.sqrt(math.pi / 2)
 
@@ -103,7 +103,8 @@ class Intervals:
         outer = [q for q, level in enumerate(self.levels) if level != 0.5]
         out, middle = block.out.forecast, self.levels.index(0.5)
         rows = np.array(anchors) - 1
-        # The axes of ``network`` are quantile (without the median), anchor, window and series.
+        # ``network`` holds the distances of the network's quantiles from its median.
+        # The axes of ``network`` are quantile, anchor horizon, window and series.
         network = np.stack([(out[q][..., rows] - out[middle][..., rows]).transpose(2, 0, 1) for q in outer])
         learned, trust, bands = self._learned_distances(own, block, network)
         to_horizons = by_horizon(anchors, self.horizon)
@@ -118,7 +119,7 @@ class Intervals:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], distance[:, k].transpose(1, 2, 0), out=out[q])
         # Where calibrated quantiles have passed the median, move the median: clip it to its two neighbours.
-        # A calibrated lower quantile passes the median only if most actuals were above the median, too.
+        # A quantile below 0.5 passes the median only if most recent actuals were above the median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         own = {name: series_first(array) for name, array in own.items()}
         return own, block.with_fields(bands=bands)
@@ -126,9 +127,9 @@ class Intervals:
     def _learned_distances(
         self, own: Arrays, block: Block, network: Floats
     ) -> tuple[Floats, Floats32, Floats]:
-        """Learn the offsets window by window, and return the learned part of the quantiles' distances.
+        """Learn the offsets by window; return the learned part of each quantile's distance from the median.
 
-        The distances are from the median. A distance is negative for a quantile below the median.
+        A distance is negative for a quantile below the median.
 
         Args:
             own: the component's arrays, changed in place.

@@ -14,7 +14,7 @@ from forecaster.arrays import Arrays, Floats
 from forecaster.components.base import Block, Field
 from forecaster.components.running_means import PlainMoments, RunningMeans
 
-# The rounding error of a value is at most about this share of the series' mean: a few steps of float64.
+# The rounding error of a value is at most about this share of the series' mean (four float64 epsilons).
 _ROUNDING = 2.0**-50
 # A series whose scale is at most this many rounding errors counts as constant: rounding alone may cause it.
 _CONSTANT = 16.0
@@ -126,7 +126,7 @@ class Moments:
         )
 
     def _season_ago(self, block: Block, before: Floats) -> Floats:
-        """Return the value one season before each window, ``[T, S]``; without a season, one window before."""
+        """Return the value one season before each window; without a season, one window before."""
         if self.season == 1:
             return before
         first = len(block.history) - len(block.values) - self.season

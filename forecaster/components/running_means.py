@@ -21,14 +21,14 @@ _LARGEST = 8.0
 # The limit of a value's distance from the mean is never below the size of the value's (clipped) change.
 _LARGEST_DISTANCE = 20.0
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast mean
-_LONGEST_RUN = 40  # ``run`` counts consecutive changes that are clipped, up to this number
-# A series counts as constant so far if it has at least this many values, and none of their changes counts.
+_LONGEST_RUN = 40  # the field ``run`` counts consecutive clipped changes, up to this number
+# A series counts as constant so far if it has more than this many values, and both means of changes are 0.
 _STILL = 24
-# The first `_IGNORED_CHANGES` changes of a series that was constant from its first value on do not count.
+# If a series was constant from its first value on, its first `_IGNORED_CHANGES` changes are clipped to 0.
 # Two changes are enough to ignore a single broken reading (away from the level, and back) or one step.
 _IGNORED_CHANGES = 2
 # When a constant series returns to its level, ``run`` is set to `_RETURNED` + `_STILL`.
-# Each later value at the level lowers ``run`` by 1. At `_RETURNED`, the broken reading is forgotten.
+# Each later value at the level lowers ``run`` by 1. At `_RETURNED`, ``run`` becomes 0, as before the change.
 _RETURNED = 64
 
 _TRACKS = ("fast", "slow", "falls", "rises")

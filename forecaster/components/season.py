@@ -19,7 +19,8 @@ _DAY_S, _WEEK_S = 86_400, 604_800
 _LONGEST = 288  # a season in the state has at most this many windows: a day of 5-minute windows
 # About this many values (windows of a season times windows times series) are read at once, to fit the cache.
 _READ_AT_ONCE = 16_384
-_LARGEST = 8.0  # a value's distance from the learned shape of its phase is clipped to this many scales
+# A deviation's distance from the shape's value in its phase is clipped to this many scales.
+_LARGEST = 8.0
 
 
 def likely_season(freq: Frequency) -> int:
@@ -75,7 +76,10 @@ class Season:
     writes = frozenset({"shape"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields ``shape`` and ``seen``, the number of updates of each phase."""
+        """Return the fields ``shape`` and ``seen``, or no fields if ``season`` is 1.
+
+        ``seen`` is the number of updates of each phase, at most 250.
+        """
         if self.season == 1:
             return {}
         return {"shape": Field("float64", (self.season,)), "seen": Field("uint8", (self.season,))}
@@ -103,7 +107,7 @@ class Season:
         return {"shape": series_first(shape), "seen": series_first(seen)}, block.with_fields(shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
-        """Return, for each window, how far the middle value of the last K windows is from their mean.
+        """Return, for each window, the middle value of the last ``season`` windows less their mean.
 
         Returns:
             How many windows ago the middle was, and the differences ``[T, S]``: NaN if that value, or half of
@@ -137,7 +141,7 @@ class Season:
         scale: Floats,
         shapes: Floats,
     ) -> None:
-        """Update ``shape`` and ``seen`` in place with the deviations of at most K windows.
+        """Update ``shape`` and ``seen`` in place with at most K windows' deviations from the season's mean.
 
         These windows have different phases, so no window changes what another one learns.
 
@@ -146,7 +150,7 @@ class Season:
             seen: ``[K, S]``.
             phase: ``[n, S]``, or ``[n, 1]`` if it is the same for all series.
             deviation: ``[n, S]``.
-            known: ``[n, S]``, False if the deviation is missing or padding.
+            known: ``[n, S]``, False if the deviation is missing or padding: the series does not change.
             scale: ``[n, S]``.
             shapes: ``[n, K, S]``, filled with the shape after each window.
         """
@@ -182,7 +186,7 @@ def phases(shape: Floats, windows: Ints) -> Floats:
 
 
 def windows_ago(season: int, horizon: int) -> Ints:
-    """Return how many windows ago the seasonal phase of each horizon last occurred, ``[N]``.
+    """Return, for each horizon, how many windows ago its seasonal phase last occurred.
 
     Args:
         season: windows of a season.

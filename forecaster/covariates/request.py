@@ -36,9 +36,9 @@ class History(NamedTuple):
 
 
 def columns_of(features: Features) -> dict[str, Column | None]:
-    """Return the encodings of the covariate columns that a history needs beside `HISTORY`, by name.
+    """Return the covariate columns that a history needs beside the columns `HISTORY`, by name.
 
-    A value is the encoding of a known or static column, and None for an observed one.
+    The value of a known or static column is its encoding; the value of an observed column is None.
     """
     found: dict[str, Column | None] = dict.fromkeys(features.observed)
     return found | {column.name: column for column in (*features.known, *features.static)}

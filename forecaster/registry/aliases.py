@@ -23,7 +23,8 @@ from schemas.errors import ModelError
 from schemas.masking import masked
 
 MOST_MOVES = 20
-_WHY_CHARACTERS = 1000  # length of the reason of a move, which is stored in one tag of at most 5,000 bytes
+# The reason of a move is cut to this length: one tag of at most 5,000 bytes holds the whole move.
+_WHY_CHARACTERS = 1000
 _TRAINED_UNTIL, _PARENT = "statecast.trained_until", "statecast.parent"
 _DECISION = "**Decision of "
 
@@ -75,9 +76,9 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             versions.append(move.after)
         elif move.after in versions:
             del versions[_last_position(versions, move.after) + 1 :]
-        else:  # the first move to this version is no longer recorded: what preceded it is unknown
+        else:  # no move to this version is recorded, so the version before it is unknown
             versions = [move.after]
-    if current not in versions:  # the move to ``current`` was not recorded: append this version
+    if current not in versions:  # the last move, to ``current``, was not recorded
         versions.append(current)
     place = _last_position(versions, current)
     return versions[place - 1] if place else None
@@ -89,7 +90,7 @@ def _last_position(versions: Sequence[int], version: int) -> int:
 
 
 class Aliases:
-    """Reads and moves aliases of registered models, and describes versions with the gate's decisions.
+    """Reads and moves aliases of registered models, and writes tags and the gate's decisions to versions.
 
     Every method raises ModelError with one line if the store reports an error.
     """
@@ -120,7 +121,7 @@ class Aliases:
         return next((version for version in found if alias in version.aliases), None)
 
     def move(self, version: Version, alias: str, why: str, *, is_rollback: bool = False) -> Promotion:
-        """Point an alias at a version, and record the move.
+        """Point an alias at a version; record the move unless the alias already pointed at this version.
 
         The alias moves first. If the process dies before the record is written, the history lacks the move,
         and a rollback still finds the version before it.
@@ -172,7 +173,7 @@ class Aliases:
         return sorted(found, key=lambda move: move.number)
 
     def rollback(self, name: str, alias: str, why: str = "") -> Promotion:
-        """Point an alias at the version that it pointed to before.
+        """Point an alias at the version that it pointed to before; each further rollback undoes another move.
 
         Args:
             name: registered model.
@@ -236,5 +237,5 @@ class Aliases:
 
 
 def _prefix(alias: str) -> str:
-    """Return the beginning of the names of the tags that hold the moves of an alias."""
+    """Return the prefix of the names of the tags that record the moves of an alias."""
     return f"statecast.alias.{alias}."

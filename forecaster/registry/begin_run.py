@@ -1,4 +1,4 @@
-"""Begin a run in MLflow with tags about its origin, and log the use of the machine."""
+"""Begin MLflow runs with tags about their origin, and log use of processor, memory, disk and network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def begin_run(
     run_id: str = "",
     parent: Run | None = None,
 ) -> Run:
-    """Return a new run, or the run ``run_id`` that ``mlflow run`` created.
+    """Begin a new run, or continue the run ``run_id`` that ``mlflow run`` created.
 
     A run with a parent is created when its first entry is sent, so that it can begin while the store cannot
     be reached.
@@ -53,7 +53,8 @@ def begin_run(
     if parent is None:
         with connection.errors():
             client, experiment_id = connection.client(), connection.experiment_id()
-            with suppress(*REFUSALS):  # an error in marking earlier runs as killed must not stop a training
+            # An error while earlier runs are marked as KILLED must not stop this run.
+            with suppress(*REFUSALS):
                 mark_killed_runs(client, experiment_id)
             if run_id:
                 entity = _reopened(connection, run_id, name, header["tags"])
@@ -64,7 +65,7 @@ def begin_run(
 
 
 def reopen_run(connection: Connection, unsent: Path, run_id: str) -> Run:
-    """Return a run that has ended, so that later results about its model can be logged to it.
+    """Return a run that has ended, to log later results about its model to it.
 
     Raises:
         ModelError: the run does not exist, or the store cannot be reached.

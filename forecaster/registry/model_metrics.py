@@ -117,7 +117,7 @@ def _mean_over_series(frame: pl.DataFrame, error: pl.Expr) -> float:
 
 
 def _weighted_quantile_loss(frame: pl.DataFrame, levels: Mapping[str, float]) -> float:
-    """Return twice the total pinball loss, over the sum of absolute actuals, averaged over quantile levels.
+    """Return twice the total pinball loss divided by the sum of absolute actuals, averaged over levels.
 
     ``levels`` has the quantile level of each column of forecasts.
     """

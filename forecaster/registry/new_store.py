@@ -35,7 +35,7 @@ def make_store(store: Store) -> None:
             return
         unfinished = f".{file.name}.new-"
         for left in file.parent.iterdir():
-            # Delete the file of a killed process: under the lock, no other process can be writing it.
+            # A killed process left this unfinished database. No process writes it: this process has the lock.
             if left.name.startswith(unfinished):
                 left.unlink(missing_ok=True)
         new = file.with_name(f"{unfinished}{secrets.token_hex(8)}")

@@ -22,7 +22,7 @@ _GIT_TIMEOUT_S = 10.0
 
 
 def provenance() -> dict[str, str]:
-    """Return tags about the origin of a run, without those of which the value is unknown."""
+    """Return tags about the origin of a run; a tag whose value cannot be found is left out."""
     return _git_tags(Path.cwd()) | {
         **{
             f"statecast.{name}_version": found for name in ("statecast", "torch") if (found := _version(name))

@@ -46,7 +46,7 @@ class RequestRefused(MlflowException):
 
 
 def wrap_scoring_server() -> None:
-    """Replace the function with which MLflow's scoring server answers requests, if the server is loaded."""
+    """Wrap the function that answers requests in MLflow's scoring server, if its module is imported."""
     server = sys.modules.get(_SERVER)
     if server is not None and not hasattr(server.invocations, "__wrapped__"):
         vars(server)["invocations"] = _with_one_line_errors(server.invocations)

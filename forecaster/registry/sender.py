@@ -34,7 +34,7 @@ from schemas.errors import ModelError, one_line
 from schemas.masking import masked
 
 EXAMPLE = "example.parquet"
-# MLflow's limits for one request to log params or metrics
+# One request to MLflow can log at most this many params or metrics.
 _MOST_PARAMS, _MOST_METRICS = 100, 1000
 _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
 
@@ -178,7 +178,7 @@ class Sender:
 
     def _send_file(self, entry: Entry) -> None:
         file, folder = self._outbox.file(entry), Path(entry["path"]).parent.as_posix()
-        # a missing file was sent by an earlier attempt that did not come to remove the entry
+        # If the file is missing, an earlier attempt sent it, and died before it removed the entry.
         if not file.is_file():
             return
         self._connection.client().log_artifact(self._run_id, str(file), None if folder == "." else folder)
@@ -235,7 +235,7 @@ class Sender:
                 save(forecaster, example, logged, Path(folder) / "model")
                 client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
         except Exception:
-            with suppress(Exception):  # an error of this call must not hide the first error
+            with suppress(Exception):  # an error of this call must not replace the first error
                 client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         client.finalize_logged_model(logged.model_id, "READY")
@@ -251,7 +251,7 @@ class Sender:
             self.version = moved.version
 
     def _send_description(self, entry: Entry) -> None:
-        """Set the registered version's description: the entry's text, and which champion it can replace."""
+        """Describe the registered version: the text of the entry, and whether the model has a champion."""
         client, version = self._connection.client(), self._outbox.run.get("version")
         if not version:
             return

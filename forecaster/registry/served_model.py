@@ -54,7 +54,7 @@ def save(forecaster: Forecaster, example: pl.DataFrame, logged: LoggedModel, fol
             signature=_signature(forecaster),
             input_example=_example(forecaster, example).to_pandas(),
             pip_requirements=_requirements(),
-            # Store Statecast's code (0.2 MB) with the model: a server need not install Statecast.
+            # Store Statecast's code with the model, so that a server can use it without installing Statecast.
             code_paths=[str(package) for package in _OURS],
         )
 
@@ -109,7 +109,7 @@ def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def example_rows(forecaster: Forecaster) -> pl.DataFrame:
-    """Return five invented rows, as example for a forecaster whose training rows are unknown."""
+    """Return five invented rows: the input example of a model whose training rows are unknown."""
     freq = forecaster.window_config.frequency
     at_us = freq.start_us(freq.window_of(_EXAMPLE_FROM_US) + np.arange(5))
     return pl.DataFrame(

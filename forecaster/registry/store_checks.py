@@ -85,7 +85,7 @@ def contents_of(file: Path) -> Literal["nothing", "half", "other", "store"]:
                 filled = database.execute("select 1 from experiments limit 1").fetchone()
                 return "store" if filled else "half"
             return "half"
-    except sqlite3.Error:  # for a locked or damaged file, MLflow reports the reason later
+    except sqlite3.Error:  # count a locked or damaged file as a store: MLflow reports the reason later
         return "store"
 
 

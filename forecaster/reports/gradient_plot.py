@@ -21,10 +21,10 @@ def gradient_figure(norms: Floats, cell: str) -> Figure:
         cell: name of the recurrent cell, for the legend.
 
     Raises:
-        ValueError: there is no lag to draw.
+        ValueError: ``norms`` has no lag above 0.
     """
     if len(norms) < 2:
-        raise ValueError("there is no lag to draw")
+        raise ValueError("there is no lag to draw: give the norms of k = 0 and of at least k = 1")
     title, norm = "How far back the gradient reaches", "‖∂ loss(t) / ∂ h(t−k)‖"
     figure, axes = titled_axes(title, "k (windows back)", norm)
     drawn = np.where(norms > 0, norms, np.nan)  # leave out norms of 0, which a log axis cannot show

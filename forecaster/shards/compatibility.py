@@ -37,7 +37,7 @@ def check_can_replace(new: Forecaster, old: Forecaster) -> None:
     hours = np.arange(_TRIAL_WINDOWS)[:, None]
     _, forecasts = advance(new, new.initial_state(), Windows(("trial",), 0, np.sin(hours / 4)))
     if not np.isfinite(forecasts.values[:, -1]).all():
-        raise ModelError("its forecasts are not finite: its weights are broken")
+        raise ModelError("its forecasts are not finite, so its weights may be broken: train it again")
 
 
 def _text(value: object) -> str:

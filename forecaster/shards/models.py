@@ -52,7 +52,7 @@ class Models:
         return next((c.forecaster for c in reversed(self.changes) if c.window <= window), self.first)
 
     def of_state(self, state: State) -> Forecaster:
-        """Return the version whose weights made a state; `first` if no version of the job made it."""
+        """Return the job's model version that made a state; the job's first version if none of them did."""
         return self._by_version().get(state.model_version, self.first)
 
     def has_made(self, state: State) -> bool:
@@ -60,7 +60,7 @@ class Models:
         return state.model_version in self._by_version()
 
     def cut(self, start: int, stop: int) -> int:
-        """Return where a block from ``start`` on ends: at ``stop``, or at an earlier model change."""
+        """Return the end of a block that begins at ``start``: ``stop``, or an earlier model change."""
         return min([stop, *(change.window for change in self.changes if change.window > start)])
 
     def _by_version(self) -> dict[str, Forecaster]:

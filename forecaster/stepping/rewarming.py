@@ -28,7 +28,7 @@ from forecaster.stepping.advance import advance_in_place
 from forecaster.stepping.step_block import windows_per_call
 from schemas.errors import ModelError
 
-_CALL_STEPS = 2_500  # most series times windows in one call of `Warming.step`: 60 ms on one core
+_CALL_STEPS = 2_500  # most series-steps in one call of `Warming.step`, which takes up to 60 ms on one core
 
 # The arrays of these components do not depend on the network's weights, so a new model can take them over.
 _NETWORK_INDEPENDENT = (
@@ -41,7 +41,7 @@ _NETWORK_INDEPENDENT = (
 
 
 def rewarm(forecaster: Forecaster, state: State) -> State:
-    """Return a state for ``forecaster``, which steps each series through the values in its ring.
+    """Return a state for ``forecaster``, made by stepping each series through the values in its ring.
 
     Each series is stepped under the new weights from a cold start, which begins at the first value in its
     ring, together with the observed covariates of the same windows (missing if the state does not hold a
@@ -81,7 +81,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
 
 
 def _take_fields(forecaster: Forecaster, warm: State, state: State) -> None:
-    """Copy the fields that mean the same under both versions from ``state`` to the new version's ``warm``."""
+    """Copy the fields that mean the same under both versions from ``state`` to the new state ``warm``."""
     warm.silent[:] = state.silent
     for name, fields in _fields_to_copy(forecaster, state).items():
         for f in fields:
@@ -205,7 +205,7 @@ class Warming:
         return True
 
     def step(self) -> bool:
-        """Step the new version through some of the copied values; return False if no values are left."""
+        """Step the new version through some of the copied values; return False if none were left to step."""
         while True:
             for _ in self._calls:
                 return True
@@ -219,7 +219,7 @@ class Warming:
         Args:
             state: the state of the earlier version, which has closed all windows before ``window``.
         """
-        # Re-warm in one call if a live series was not stepped through the window before ``window``.
+        # If a live series is not at the window before ``window``, discard the prepared state and re-warm.
         if (state.clock[live(state)] != self.window - 1).any():
             return rewarm(self.forecaster, state)
         self.copy_values(state, self.window - 1)
@@ -233,7 +233,7 @@ class Warming:
         return self._state
 
     def _calls_for(self, recent: _RecentValues) -> Iterator[None]:
-        """Step the new version through copied values, some series and some windows in each iteration."""
+        """Step the new version through ``recent``; yield after at most ``call_steps`` series-steps."""
         self._align(recent.series_ids, recent.has_earlier, recent.start)
         for first in range(0, len(self._state), self._call_steps):
             series = slice(first, first + self._call_steps)
@@ -264,5 +264,5 @@ class Warming:
 
 
 def _has_value(values: Floats) -> Bools:
-    """Return which series have a value that is not NaN; the axes of ``values`` are series and window."""
+    """Return for each series (row of ``values``) whether it has a value that is not NaN."""
     return np.asarray((~np.isnan(values)).any(axis=1))

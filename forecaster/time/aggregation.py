@@ -1,4 +1,4 @@
-"""Aggregation of rows to one value per series and window."""
+"""Aggregate rows to one value per series and window."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _without_versions(
 
 
 def kept_windows(window: NDArray[np.int64], max_gap: int) -> NDArray[np.int64]:
-    """Return the windows from the first to the last with a row, except those in which no series is live.
+    """Return the windows from the first to the last with a row, except those after all series have retired.
 
     The window in which the last series retires is kept: in it the state of that series is reset.
 
@@ -160,7 +160,7 @@ def fill(
 
 
 def _fill_past(past: NDArray[np.float64] | None, rows: pl.DataFrame, names: Sequence[str]) -> None:
-    """Write the covariates of ``rows`` into ``past``; a row's ``cell`` combines its window and series."""
+    """Write observed covariates into ``past``: a row's ``cell`` is the flat index of window and series."""
     for place, name in enumerate(names):
         if past is not None and OBSERVED + name in rows.columns:
             found = rows[OBSERVED + name].fill_null(float("nan")).to_numpy()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
-    import polars as pl  # polars and numpy are not loaded here, so that help and settings load quickly
+    import polars as pl  # polars and numpy are imported only when needed, so that settings load quickly
 
     from forecaster.arrays import Ints
 
@@ -37,7 +37,8 @@ _PANDAS_UNITS = (
     | dict.fromkeys(("YS", "AS", "YE", "Y", "A"), "y")
 )
 _STARTS_OF_QUARTERS, _ENDS_OF_QUARTERS = ("JAN", "APR", "JUL", "OCT"), ("MAR", "JUN", "SEP", "DEC")
-_ANCHORS = {  # anchor months with which the quarters and years of pandas are those of the calendar
+# Only with these anchor months are pandas' quarters and years those of the calendar.
+_ANCHORS = {
     "QS": _STARTS_OF_QUARTERS,
     "QE": _ENDS_OF_QUARTERS,
     "Q": _ENDS_OF_QUARTERS,
@@ -86,7 +87,9 @@ def plain_name(text: str) -> str:
     if name not in _PANDAS_UNITS:
         return text
     if anchor and anchor.upper() not in _ANCHORS.get(name, ()):
-        raise ValueError(f"{text!r} is not supported: quarters and years begin in January; write 1q or 1y")
+        raise ValueError(
+            f"{text!r} is not supported: leave out -{anchor} (years and their quarters begin in January)"
+        )
     return f"{count}{_PANDAS_UNITS[name]}"
 
 
@@ -97,7 +100,7 @@ def _is_own(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Frequency:
-    """The length of windows: window ``k`` is ``[start_us(k), start_us(k + 1))``.
+    """The length of windows: window ``k`` begins at ``start_us(k)`` and ends before ``start_us(k + 1)``.
 
     Attributes:
         seconds: length in seconds; 0 for months, quarters and years.
@@ -141,7 +144,7 @@ class Frequency:
                 "Sundays; of the calendar write 1mo, 3mo, 1q or 1y"
             )
         if not frequency.nominal_s:
-            raise ValueError("must be longer than 0: write 1h, 1d or 1mo")
+            raise ValueError(f"{text!r} is not longer than 0: write 1h, 1d or 1mo")
         if frequency.nominal_s > _LONGEST_MONTHS * _MONTH_S:
             raise ValueError(f"{text!r} is longer than 100 years")
         return frequency
@@ -215,12 +218,15 @@ class Frequency:
 
 
 def fixed_s(text: str) -> int:
-    """Return the length in seconds of a frequency with equally long windows that are counted from 1970-01-01.
+    """Return the length in seconds of a frequency whose windows are equally long, counted from 1970-01-01.
 
     Raises:
-        ValueError: ``text`` is not a frequency, or is one of anchored weeks or of the calendar.
+        ValueError: ``text`` is not a frequency, or its windows are anchored weeks, months, quarters or years.
     """
     found = Frequency.parse(text)
     if found.is_calendar or found.offset_s:
-        raise ValueError(f"{text!r} has no fixed length, counted from 1970: write 30s, 15m, 1h, 1d or 1w")
+        raise ValueError(
+            f"{text!r} follows the calendar or begins on a named weekday: write a length such as 30s, 15m, "
+            "1h, 1d or 1w"
+        )
     return found.seconds

@@ -33,7 +33,7 @@ from forecaster.time.windows import NEVER, Windows, latest_rows
 from forecaster.training.segments import TrainingBatch
 from schemas.errors import DataError
 
-_KEPT_BYTES = 400 * 2**20  # if the batches in the cache are larger, the cache is emptied
+_KEPT_BYTES = 400 * 2**20  # the cache is emptied when its batches together are larger than this
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Fleet:
     _cached: dict[int, TrainingBatch] = field(default_factory=dict)
 
     def with_linear_part(self, ridge: Floats32 | None, prior: float) -> Fleet:
-        """Return this fleet with new ridge coefficients and a new scale ``prior``, see `Fleet`."""
+        """Return a copy of this fleet with new values of its fields ``ridge`` and ``prior``, see `Fleet`."""
         return replace(self, ridge=ridge, prior=prior, _cached={})
 
     def batch(self, number: int) -> TrainingBatch:
@@ -87,7 +87,7 @@ class Fleet:
         return sum(self.count_training_segments(number, length) for number in range(len(self.batches)))
 
     def count_training_segments(self, number: int, length: int) -> int:
-        """Return how many segments of a batch have a target before the held-out windows.
+        """Return how many segments of ``length`` windows of a batch have a target that is not held out.
 
         They are the first segments of the batch.
         """
@@ -167,7 +167,8 @@ def fleet_of(
         raise DataError("no series has a value: nothing to train on")
     series, begins, ends = _active_periods(windows, len(windows.values) if max_gap is None else max_gap)
     lengths = ends - begins
-    # Shuffle periods of equal length: a batch should be varied, and neighbours in a file are often alike.
+    # Shuffle periods of equal length: series that are neighbours in a file are often alike, and a batch
+    # should be varied.
     order = np.random.default_rng(0).permutation(len(lengths))
     order = order[np.argsort(-lengths[order], kind="stable")]
     order = order[lengths[order] > 1]

@@ -21,7 +21,7 @@ FARTHEST = 1e9
 
 
 class ExpertInputs(NamedTuple):
-    """The data that an expert reads at the end of one window, or of each of ``T`` windows.
+    """The data that an expert reads at the end of one window, or of each of several windows.
 
     Attributes:
         window: ``[..., S]`` int64, index of the window; ``[..., 1]`` if it is the same for all series.
@@ -57,13 +57,15 @@ class ExpertInputs(NamedTuple):
         return self.past[len(self.past) - 1 - ago]
 
     def future_shape(self, ahead: Ints) -> Floats:
-        """Return the value of the season's shape in each of ``n`` later or earlier windows: ``[n, ..., S]``.
+        """Return the season's shape in the windows that are ``ahead`` windows after the current one.
 
         Each window has a phase of the season, and ``shape`` holds one number per phase.
 
         Args:
-            ahead: how many windows after the current one, ``[n]`` or ``[n, ..., S]``; below 0 for earlier
-                windows.
+            ahead: numbers of windows, ``[n]`` or ``[n, ..., S]``; below 0 for earlier windows.
+
+        Returns:
+            ``[n, ..., S]``.
         """
         more = ahead.reshape(-1, *[1] * self.window.ndim) if ahead.ndim == 1 else ahead
         return phases(self.shape, self.window + more)
@@ -95,11 +97,11 @@ class Expert(ABC):
     @property
     @abstractmethod
     def reach(self) -> int:
-        """M, the number of windows before the current one that the expert reads."""
+        """The number of windows before the current one that the expert reads, M."""
 
     @abstractmethod
     def spec(self) -> Mapping[str, Field]:
-        """Return the expert's fields by name."""
+        """Return the dtype and shape of each of the expert's arrays, by name."""
 
     def init(self, series: int) -> Arrays:
         """Return arrays of zeros as the initial arrays; a subclass can return others."""

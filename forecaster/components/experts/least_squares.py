@@ -25,7 +25,7 @@ _FEW = 8_192  # with few series, a group has more past windows: up to this many 
 # Before the season's shape is added, a forecast's distance from the last value is clipped.
 # The limit is `_ROOM` times the largest result of `_limited_distances` for the lags, plus one scale.
 _ROOM = 2.0
-# About this many values (windows times series) are prepared at once, so that they stay in the cache.
+# The regressors of about this many values (windows times series) are computed at once, to fit in the cache.
 _LEARNED_AT_ONCE = 2_500
 
 
@@ -65,7 +65,7 @@ class LeastSquares(Expert):
 
     @property
     def reach(self) -> int:
-        """M: the longest lag plus 1, because lags are counted back from the window before the current one."""
+        """The longest lag plus 1, because lags are counted back from the window before the current one."""
         return max(self.lags) + 1
 
     @property
@@ -73,7 +73,10 @@ class LeastSquares(Expert):
         return len(self.lags) + len(self.halflives)
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: weights, inverse of the regressors' second moments, number of values, means."""
+        """Return the fields; ``means`` is one of them only if half-lives are configured.
+
+        ``inverse`` is the inverse of the regressors' second moments, and ``known`` the number of values.
+        """
         fields = {
             "weights": Field("float32", (self._size,)),
             "inverse": Field("float32", (self._size, self._size)),
@@ -177,7 +180,7 @@ class LeastSquares(Expert):
         weights += gain / size * error
         np.minimum(weights, _LARGEST_WEIGHT, out=weights)
         np.maximum(weights, -_LARGEST_WEIGHT, out=weights)
-        # Divide the gain by a square root: the update gain[i] * gain[j] of the inverse is then symmetric.
+        # Divide the gain by the root of its divisor ``size``, to keep gain[i] * gain[j] exactly symmetric.
         # An asymmetry of the inverse would grow until the inverse is not positive definite.
         gain /= np.sqrt(size)
         trace = np.add.reduce(inverse.diagonal().T - gain * gain)
@@ -217,7 +220,7 @@ class LeastSquares(Expert):
         return ahead
 
     def _unroll(self, values: Floats32, weights: Floats32, means: Floats32, room: Floats32) -> None:
-        """Forecast N windows one by one into the last N rows of ``values``, each from the rows before it.
+        """Forecast all horizons one by one into the last rows of ``values``, each from the rows before it.
 
         Args:
             values: ``[M + N, ..., S]``, distances from the last value in scales; the last N rows are written.
@@ -234,7 +237,7 @@ class LeastSquares(Expert):
         product = np.empty_like(ahead)
         self._add_past_values(ahead, values, of_lags, product)
         for h, after in enumerate(ahead):
-            row = longest + h  # the row of ``values`` before the row to forecast
+            row = longest + h  # the row of ``values`` for the window before horizon ``h + 1``
             after += np.multiply(stays, values[row], out=product[0])
             for weight, lag in zip(of_lags, self.lags, strict=True):
                 if lag < h:
@@ -249,10 +252,11 @@ class LeastSquares(Expert):
     def _add_past_values(
         self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
     ) -> None:
-        """Add to the N forecasts ``ahead`` the terms of the regression that read past values, not forecasts.
+        """Add to the forecasts ``ahead`` those terms of the regression that multiply past values.
 
-        These terms do not depend on forecasts, so all horizons of a lag are computed at once. ``ahead`` and
-        ``product`` are ``[N, ..., S]``; ``product`` is overwritten. The other arguments are as in `_unroll`.
+        The other terms multiply earlier forecasts. The terms of one lag are computed for all horizons at
+        once. ``ahead`` and ``product`` are ``[N, ..., S]``; ``product`` is overwritten. The other arguments
+        are as in `_unroll`.
         """
         longest = max(self.lags)
         for weight, lag in zip(of_lags, self.lags, strict=True):
@@ -272,10 +276,10 @@ class LeastSquares(Expert):
 
 
 def _limited_distances(values: Floats, last: Floats, scale: Floats) -> Floats32:
-    """Return how far values are from the last value, in scales; distances above 20 scales shrink towards 0.
+    """Return the signed distances of values from the last value, in scales; reduce the size of large ones.
 
-    The result is ``[n, ..., S]``. Beyond 20 scales it falls, and from 40 scales on it is 0 (Hampel 1974). A
-    missing value counts as the last value.
+    The result is ``[n, ..., S]``. Beyond 20 scales the result shrinks as the distance grows, and from
+    40 scales on it is 0 (Hampel 1974). A missing value counts as the last value.
     """
     distance = np.empty(values.shape, np.float32)
     distances(values, last, 1.0 / (OTHER_LEVEL * scale), distance)

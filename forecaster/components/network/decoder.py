@@ -24,14 +24,18 @@ _DISTANCES = 2  # two of the decoder's inputs encode how many windows ahead a st
 
 
 class Decoder(nn.Module):
-    """A gated recurrent unit: one call computes all steps ahead, for all series, from several windows."""
+    """A gated recurrent unit; one call computes its outputs for all issue times, series and horizons."""
 
     __call__: Callable[..., Tensor]  # Declare that a call returns a Tensor: torch declares Any.
 
     def __init__(self, width: int, known: int, quantiles: int, rng: torch.Generator) -> None:
-        """Build a decoder for K known features and Q quantiles, with hidden width H.
+        """Build a decoder with random weights from ``rng``.
 
-        The initial weights are drawn from ``rng``.
+        Args:
+            width: H.
+            known: K.
+            quantiles: Q.
+            rng: draws the initial weights.
         """
         super().__init__()
         self.begin = random_linear(width, width, rng)
