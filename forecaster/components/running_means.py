@@ -113,7 +113,7 @@ class RunningMeans:
         self.rates[:, 2:] = self.weight[:, None]
         self.targets[:, 2] = np.where(begun, past.lowest[:-1] - past.lowest[1:], 0.0)
         self.targets[:, 3] = np.where(begun, past.highest[1:] - past.highest[:-1], 0.0)
-        self.is_young: Bools = (observed <= 1).any(axis=1)
+        self.is_young: Bools = np.logical_or.reduce(observed <= 1, axis=1)
         self.run, self.has_runs = own["run"], bool(own["run"].any())
         self.tracks = _rows(np.stack([own[name] for name in _TRACKS]), len(values))
         self.scale, self.variance = np.empty(values.shape), own["variance"]
