@@ -156,7 +156,7 @@ class OnlineConfig(Settings):
 
 
 class CovariatesConfig(Settings):
-    """The columns and tables of covariates of the series; an empty cell is a missing value."""
+    """Files of known and static covariates, and columns of observed ones; an empty cell means missing."""
 
     known: LocalPath = Field(
         "",

@@ -54,7 +54,7 @@ def forecast(
     quantiles: Sequence[float] = (0.05, 0.95),
     model: Forecaster | None = None,
 ) -> pl.DataFrame:
-    """Train a forecaster on all series of a frame, and forecast each series after its last value.
+    """Forecast each series of a frame after its last value, with ``model`` or a model trained on the frame.
 
     Args:
         frame: ``series_id``, ``timestamp`` and ``value``, in any order.
@@ -141,7 +141,7 @@ def select(forecasts: pl.DataFrame, horizon: int, quantiles: Sequence[float]) ->
     names = {level: flat_column(level) for level in quantiles if level != 0.5}
     if lacking := [level for level, name in names.items() if name not in forecasts.columns]:
         raise ConfigError(
-            f"the model has no quantile {lacking[0]:g}; it has the columns {', '.join(forecasts.columns[3:])}"
+            f"the model has no quantile {lacking[0]:g}: choose from {', '.join(forecasts.columns[3:])}"
         )
     return forecasts.filter(pl.col("horizon") <= horizon).select(*forecasts.columns[:4], *names.values())
 

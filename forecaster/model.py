@@ -153,7 +153,8 @@ class Forecaster:
             profile = Profile.from_tensors(tensors)
             module.load_state_dict(tensors)
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
-            raise ModelError(f"this is no forecaster that can run: {str(error).splitlines()[0]}") from error
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"no forecaster can be built from the data: {reason}") from error
         covariates = Covariates.of(features, windows.frequency)
         return Forecaster(network, windows, module, online, covariates, profile)
 

@@ -1,4 +1,4 @@
-"""A forecaster behind MLflow's ``python_function`` interface, which forecasts from a history.
+"""Forecast from the history in a request to MLflow's ``python_function`` interface.
 
 If the model was trained with covariates, they are columns of the history. Static covariates have the same
 value in all rows of a series. Known covariates of future windows are in further rows without a value, after
@@ -164,7 +164,7 @@ def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.Dat
 
 
 def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
-    """Return a shard that starts from a state, after stepping the live series that are behind the others."""
+    """Return a shard that starts from a state, with all live series stepped to the state's last window."""
     shard = Shard.cold(0, 1, forecaster.initial_state() if state is None else state, ["history"])
     if state is None or not len(state):
         return shard
@@ -197,7 +197,7 @@ def _read_state(forecaster: Forecaster, text: object) -> State:
         state = State.from_bytes(base64.b64decode(cast("str", text), validate=True))
         state = rewarm(forecaster, state)
         if _layout(state) != _layout(forecaster.new_series_state(state.series_ids, 0)):
-            raise ModelError("its arrays do not fit this model")
+            raise ModelError("the arrays of the state do not fit this model")
         oldest = state.clock[live(state)].min(initial=state.clock.max(initial=0))
         if state.clock.max(initial=0) - oldest > forecaster.window_config.max_gap:
             raise ModelError(

@@ -21,7 +21,7 @@ LocalPath = Annotated[str, AfterValidator(_is_local)]
 
 
 class SettingsConflict(ValueError):
-    """An error about one or more settings; `message` writes it with other names of these settings.
+    """An error about settings; `message` returns its text with other names for them, such as options.
 
     Args:
         template: the message, with ``{}`` for the name of each setting.
@@ -33,7 +33,7 @@ class SettingsConflict(ValueError):
         self.template, self.settings = template, settings
 
     def message(self, name_of: Callable[[str], str]) -> str:
-        """Return the error message with other names of the settings, such as options of a command.
+        """Return the error message with another name for each setting, such as the option that sets it.
 
         Args:
             name_of: returns the name to show for a setting.

@@ -87,7 +87,7 @@ class State:
         put(self.parts, index, part.parts)
 
     def grown(self, new: State) -> State:
-        """Return this state with the series of ``new``, a state of the same model version, appended.
+        """Append the series of ``new``, a state of the same model version; return the larger state.
 
         An array with spare room stays in its memory, so series that begin one by one do not copy the fleet
         each time. An array without room moves to memory for a quarter more series. The new state shares
@@ -225,7 +225,7 @@ class State:
         try:
             table = pa.ipc.open_stream(data).read_all()
         except pa.ArrowInvalid as error:
-            raise ModelError(f"this is no state: {error}") from error
+            raise ModelError(f"the bytes do not hold a state: {error}") from error
         return State.from_arrow(table)
 
     def frame(self) -> pl.DataFrame:

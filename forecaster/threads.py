@@ -32,13 +32,13 @@ class _Counts:
 
 @dataclass
 class _OpenBlock:
-    """An open block of `compute_threads`, and the numbers of threads that its end restores."""
+    """An open block of `compute_threads`, and the numbers of threads to restore after it."""
 
     before: _Counts
 
 
 _lock = threading.Lock()
-_open: list[_OpenBlock] = []  # the open blocks of `compute_threads`, the oldest first
+_open: list[_OpenBlock] = []  # blocks of code in `compute_threads` that have not ended, oldest first
 
 
 @contextmanager

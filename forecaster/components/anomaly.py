@@ -47,17 +47,19 @@ _FIELDS = {
 # The assumed shares weigh about as much as shares of `_PRIOR` observed windows, or of `_PRIOR` observed runs.
 _PRIOR = 20.0
 # In a new series, values beyond a band's edge are assumed to exceed it by this many band widths on average.
-# `_EXCESS0` assumes heavier tails than a normal distribution's 0.25 (with 5 % of values beyond the edge).
+# For a normal distribution with 5 % of its values beyond the edge, it is 0.25: heavier tails are assumed.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
-# The shares of windows (or runs) are averages over about the last `_MEMORY` / ``rate`` windows (or runs).
-# ``rate`` is the wanted number of alarms per window, so one average covers about `_MEMORY` wanted alarms.
+# A share is averaged over about `_MEMORY` / ``rate`` windows, or runs of equal values.
+# About `_MEMORY` alarms are wanted in `_MEMORY` / ``rate`` windows: ``rate`` is the number per window.
 _MEMORY = 20.0
 # `_MEMORY` / ``rate`` is clipped to the range from `_LEAST_MEMORY` to `_LARGEST_MEMORY`.
 # In an average over far more windows, the update of a share would be lost in float32 rounding.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
-# A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
-# If `_LEAST_BAND` were 0.1, a change of one scale would lie on the edge 10: rounding would choose its side.
+# A band, from the forecast median to an outer quantile, is at least this many scales wide.
+# Without this limit, the band of a series whose values are mostly equal would have no width.
+# `_LEAST_BAND` is not 0.1: a value one scale away would be at a distance of 10 bands, one of `_DISTANCES`,
+# and rounding would decide whether it reaches this distance.
 _LEAST_BAND = 0.0971
 # A value counts as equal to the forecast median if the two differ by at most this share of the median.
 _ROUNDING = 1e-15
@@ -188,14 +190,15 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan), runs
 
     def _distance_p_values(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log of the share of windows at distance ``z`` or more, and a lower bound of the p-value.
+        """Return the log of the share of windows at distance ``z`` or more.
 
-        Both are ``[T, S]``.
+        Also return a lower bound of the p-value. Both are ``[T, S]``.
         """
         reached = z[:, None] >= _DISTANCES[:, None]
         at = reached.sum(axis=1)
         shares, counts = self._learn(own["beyond"], own["known"], reached, known)
-        # The p-value counts the current window, too. So after n windows it is at least 1 / (n + 1).
+        # The p-value counts the current window, too: after n earlier windows, it is at least 1 / (n + 1).
+        # The number n is at most `_memory`, because the weight of older windows decays.
         least = 1.0 / (np.minimum(counts[:-1], self._memory) + 1.0)
         row, series = np.arange(len(z))[:, None], np.arange(z.shape[1])
         inner, outer = np.maximum(at - 1, 0), np.minimum(at, len(_DISTANCES) - 1)
@@ -236,7 +239,7 @@ class Anomaly:
     def _learn(
         self, shares: Floats32, count: Ints32, reached: Bools, learns: Bools
     ) -> tuple[Floats32, Ints32]:
-        """Update the share of windows that reached each distance, or of runs that reached each length.
+        """Update, for each distance (or length), the share of windows (or runs) that reached it.
 
         Args:
             shares: ``[E, S]``, updated in place.

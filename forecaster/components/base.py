@@ -36,7 +36,7 @@ def _absent() -> NDArray[Any]:
 
 
 class Outputs(NamedTuple):
-    """The arrays that the components of a chain fill with the forecasts of one block.
+    """The arrays that the components of a chain fill for one block: forecasts, alarms and scores.
 
     In every array axis 1 is the window and axis 2 the series. The *members* are the network and the experts,
     whose forecasts the stacking combines.

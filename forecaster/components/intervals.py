@@ -20,15 +20,15 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.scores import scored_places
 
-# From this many residuals on, each quantile's distance from the median is the learned one.
-# With fewer residuals, the distance is a weighted mean of the learned distance and the network's own.
+# From `_TRUSTED` residuals on, each quantile's distance from the median is the learned distance.
+# With fewer than `_TRUSTED`, it is a weighted mean of the learned distance and the network's distance.
 _TRUSTED = 40
 # In the running mean of absolute residuals, a residual counts as at most this many times that mean.
 # Without the limit `_LARGEST`, one outlier would widen the intervals for months.
 _LARGEST = 8.0
 # Within this many mean absolute residuals of a quantile, a residual counts partly below and partly above it.
 # Without `_TIE`, the last bit of a forecast could decide on which side of a quantile a residual counts.
-# Which series are stepped together can change the last bit of a forecast, but must not change the offsets.
+# The last bit of a forecast can depend on which series are stepped in the same call; offsets must not.
 _TIE = 1e-2
 # The offsets of a horizon do not change while its mean absolute residual is at most this many scales.
 _NO_UNIT = 1e-6
@@ -66,9 +66,10 @@ class Intervals:
     writes = frozenset({"bands", "out.forecast"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: ``offset``, ``unit`` and ``known`` of each anchor horizon, and ``issued``.
+        """Return the fields of the state: ``offset``, ``unit``, ``known`` and ``issued``.
 
-        ``unit`` holds the mean absolute residual, ``known`` the number of residuals. ``issued`` holds the
+        At each anchor horizon, ``offset`` holds the quantiles' distances from the median in units, ``unit``
+        the mean absolute residual, and ``known`` the number of residuals. ``issued`` holds the issued
         distances of the quantiles from the median until the actuals of their windows are observed.
         """
         anchors = len(anchor_horizons(self.horizon))
@@ -127,7 +128,7 @@ class Intervals:
     def _learned_distances(
         self, own: Arrays, block: Block, network: Floats
     ) -> tuple[Floats, Floats32, Floats]:
-        """Learn the offsets by window; return the learned part of each quantile's distance from the median.
+        """Update the offsets window by window, and return the learned distances of quantiles from the median.
 
         A distance is negative for a quantile below the median.
 
@@ -153,7 +154,7 @@ class Intervals:
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
         rates = np.maximum(rates, 1.0 / (counts[:-1] + 20.0)).astype(np.float32)
         # The axes of ``issued`` and ``due`` are window, anchor, quantile and series.
-        # ``due[t]`` holds the distances from the median of the quantiles that were issued for window ``t``.
+        # ``due[t]`` holds, for each forecast of window ``t``, the distance of each quantile from the median.
         issued = (np.float32(1.0) - trust)[:, :, None] * network.transpose(2, 1, 0, 3)
         due, stores = np.empty(issued.shape), _split_by_anchor(own["issued"], anchors)
         for i, (a, store) in enumerate(zip(anchors, stores, strict=True)):

@@ -20,7 +20,8 @@ _ROUNDING = 2.0**-50
 _CONSTANT = 16.0
 # Scale, unit and spread are at least this number: float64 can hold its square and the inverse of the square.
 _LEAST = 1e-150
-# Before one whole season of seasonal changes is known, the unit is at least `_EARLY_UNIT` spreads.
+# The unit is at least `_EARLY_UNIT` spreads until a series has as many changes from season to season as a
+# season has windows.
 _EARLY_UNIT = 0.3
 _LEAST_UNIT = 0.01  # the unit is always at least this share of the spread
 

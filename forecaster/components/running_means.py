@@ -17,8 +17,8 @@ from forecaster.time.windows import latest_rows
 
 # A change is clipped to this many scales. The limit doubles with each consecutive clipped change.
 _LARGEST = 8.0
-# A value's distance from the mean is clipped to this many spreads, or scales if a scale is the larger one.
-# The limit of a value's distance from the mean is never below the size of the value's (clipped) change.
+# A value's distance from the mean is clipped to this many times the larger of spread and scale.
+# If the value's clipped change is larger than this limit, the distance is clipped to that change instead.
 _LARGEST_DISTANCE = 20.0
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast mean
 _LONGEST_RUN = 40  # the field ``run`` counts consecutive clipped changes, up to this number
@@ -28,7 +28,7 @@ _STILL = 24
 # Two changes are enough to ignore a single broken reading (away from the level, and back) or one step.
 _IGNORED_CHANGES = 2
 # When a constant series returns to its level, ``run`` is set to `_RETURNED` + `_STILL`.
-# Each later value at the level lowers ``run`` by 1. At `_RETURNED`, ``run`` becomes 0, as before the change.
+# Each later value at the level lowers ``run`` by 1. When ``run`` would reach `_RETURNED`, it becomes 0.
 _RETURNED = 64
 
 _TRACKS = ("fast", "slow", "falls", "rises")

@@ -79,7 +79,7 @@ class Scores:
         return own, block
 
     def _quantile_scores(self, residual: Floats, bands: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return the median's error, the mean pinball loss, and 1 if the actual is in the interval, else 0.
+        """Return the signed median error, mean pinball loss, and 1 if the actual is in the interval, else 0.
 
         Args:
             residual: ``[T, K, S]``, the actuals less the combined forecasts; NaN if missing.

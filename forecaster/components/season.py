@@ -39,7 +39,7 @@ def likely_season(freq: Frequency) -> int:
 
 
 def ring_season(ring: int, freq: Frequency) -> int:
-    """Return the number of windows of a season; 1 (no season) if a season exceeds the ring or 288 windows."""
+    """Return the windows in the likely season of ``freq``; 1 (no season) if it exceeds the ring or 288."""
     season = likely_season(freq)
     return season if season <= min(ring, _LONGEST) else 1
 
@@ -186,7 +186,7 @@ def phases(shape: Floats, windows: Ints) -> Floats:
 
 
 def windows_ago(season: int, horizon: int) -> Ints:
-    """Return, for each horizon, how many windows ago its seasonal phase last occurred.
+    """Return, by horizon, how many windows ago the seasonal phase of the forecast window last occurred.
 
     Args:
         season: windows of a season.

@@ -242,7 +242,7 @@ def _numbers(table: Table, column: pl.Series) -> Floats:
     if broken.any():
         row = int(broken.arg_max() or 0)
         raise DataError(
-            f"{table.name}: row {row + 1}: column {column.name}: {column[row]!r} is not a finite number, as "
-            "the other cells are: write one, or leave the cell empty"
+            f"{table.name}: row {row + 1}: column {column.name}: {column[row]!r} is not a finite number, "
+            "but the column is numeric: write a number, or leave the cell empty"
         )
     return number.fill_null(float("nan")).to_numpy()

@@ -75,7 +75,7 @@ class Covariates:
     def fitted(
         tables: Tables, windows: Windows, freq: Frequency, decoder: bool, held_from: int | None = None
     ) -> Covariates:
-        """Fit the features for a network that is to be trained on ``windows``, and encode the tables.
+        """Fit the covariate features of a network to be trained on ``windows``; encode the covariate tables.
 
         Args:
             tables: the covariates of the job.
@@ -154,7 +154,7 @@ class Covariates:
 
     @staticmethod
     def from_bytes(data: bytes) -> Covariates:
-        """Read features and tables from bytes that `to_bytes` returned."""
+        """Return the encoded covariates that `to_bytes` wrote into ``data``."""
         plain = zlib.decompress(data)
         metadata = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])["__metadata__"]
         arrays = load(plain)

@@ -22,12 +22,12 @@ _BLOCK = 256  # most windows in a block: the forecasts of all windows would not 
 
 @dataclass(frozen=True)
 class Backtest:
-    """The scores of a backtest, the number of observed windows of each series, and the duration.
+    """The result of a backtest: scores, number of observed windows of each series, and computing time.
 
     Attributes:
         comparison: errors and scores of the model and the baselines.
         rows: number of observed windows of each series.
-        seconds: duration.
+        seconds: the time that the backtest took.
     """
 
     comparison: BaselineComparison

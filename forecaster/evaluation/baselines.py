@@ -61,12 +61,12 @@ def _last(horizon: int) -> Ints:
 
 
 def _same_phase(config: WindowConfig, horizon: int) -> Ints:
-    """Return, for each horizon, how many windows before the issue row its seasonal phase last occurred."""
+    """Return how many windows before the issue row each forecast window's seasonal phase last occurred."""
     return windows_ago(likely_season(config.frequency), horizon)
 
 
 def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:
-    """Return the forecasts by issue row, series and horizon: the values to repeat, NaN where missing.
+    """Return forecasts that repeat past values, by issue row, series and horizon; NaN without such a value.
 
     The forecast at horizon n is the value ``back[n - 1]`` windows before the issue row.
     """

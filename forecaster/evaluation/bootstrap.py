@@ -22,7 +22,8 @@ _RESAMPLES = 2000
 _SEED = 0  # a fixed seed, so that the same losses always give the same interval
 _SIGNIFICANT = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
 _ROUNDING = 1e-12
-# An improvement is divided by the champion's mean loss, but at least by this share of seasonal naive's error.
+# The difference of two mean losses is divided by the champion's mean loss, to get the `Improvement`.
+# The divisor is at least this share of the error of seasonal naive.
 _LEAST_LOSS = 1e-6
 
 

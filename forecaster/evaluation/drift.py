@@ -84,7 +84,10 @@ class InputDrift:
 
 
 def drift_of(profile: Profile, state: State) -> dict[str, InputDrift]:
-    """Return the drift of every input with counted values, by the input's name; none without a profile."""
+    """Return each input's drift by name, without inputs of which ``state`` has counted no value.
+
+    The result is empty if ``profile`` is empty.
+    """
     counted = state.parts.get("drift", {}).get("counts")
     if not profile or counted is None:
         return {}

@@ -71,10 +71,10 @@ def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Float
 
 
 def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Moment]:
-    """Yield a `Moment` for each of at most 8 evenly spread windows, with the inputs of ``lags`` windows.
+    """Yield a `Moment` for each of at most 8 evenly spread windows.
 
-    The last of these windows is the one of the moment. If the history is shorter, there are fewer inputs.
-    Windows without a target get no moment.
+    Each moment has the inputs of ``lags`` windows, of which its own window is the last; of fewer windows if
+    the history is shorter. A window without a target has no moment.
     """
     network, config = forecaster.network, forecaster.window_config
     windows = observed(windows, config)
@@ -88,7 +88,7 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
         sample,
         network.config,
         config.frequency,
-        sample.values.size,  # the batch size; it puts all active periods in one batch
+        sample.values.size,  # a batch size that no number of active periods exceeds, so there is one batch
         covariates=forecaster.covariates,
         max_gap=config.max_gap,
     )

@@ -15,7 +15,8 @@ KINDS = ("spike", "level_shift", "variance_change", "flat_line", "seasonal_break
 """Kinds of anomalies; the label of a kind is its position in this tuple, counted from 1."""
 
 _DAY_S, _WEEK_S = 86_400, 604_800
-# An anomaly is left out after this many places where it is not visible, or this many taken places.
+# An anomaly is left out if it is not visible at `_TRIES` free places.
+# It is also left out if `_TRIES` random places in succession are too near to other anomalies.
 _TRIES = 20
 _VISIBLE = 0.25  # an anomaly is visible if its largest change is at least this many standard deviations
 
@@ -154,7 +155,7 @@ def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) 
 
 
 def _delayed(windows: int) -> _Change:
-    """Return a function that delays a span of values by ``windows`` windows."""
+    """Return a function that replaces each value of a span by the value ``windows`` windows before it."""
 
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         late = values[max(span.start - windows, 0) : max(span.stop - windows, 0)]

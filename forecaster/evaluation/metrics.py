@@ -1,4 +1,4 @@
-"""Standard accuracy measures of forecasts, summed up block by block.
+"""Compute standard accuracy measures of forecasts from sums of errors, which are updated block by block.
 
 A `Tally` stores sums per series and horizon and no forecasts, so the length of a history is not limited.
 
@@ -82,7 +82,7 @@ class Measures:
 
 
 class Tally:
-    """Sums of one member's errors, per series and horizon.
+    """Sums from which the accuracy of one member is computed, per series and horizon.
 
     Args:
         levels: quantile levels of its forecasts, rising, with 0.5 among them; ``(0.5,)`` for points.
@@ -133,7 +133,7 @@ class Tally:
         self._symmetric += np.divide(absolute, size, out=np.zeros_like(size), where=size > 0).sum(axis=0)
 
     def measures(self, horizon: int, unit: Floats) -> Measures:
-        """Return the measures over horizons 1 to ``horizon``.
+        """Return the error measures of the forecasts at horizons 1 to ``horizon``.
 
         Coverage and width are measured at ``horizon`` alone. Each measure is the mean over series of the
         series' mean over its pairs. Only ``wql``, which weights by the size of the actuals, is one ratio over

@@ -31,12 +31,13 @@ from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError, DataError
 
-_BLOCK_CELLS = 300_000  # most forecasts of one quantile in a block: windows times series times horizons
+# A block of several windows has at most this many cells: windows times series times horizons.
+_BLOCK_CELLS = 300_000
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The memory and the time that one model needs.
+    """The memory of one model's state and weights, and the time that its steps took in the comparison.
 
     Attributes:
         state_bytes: bytes of the state for each series.

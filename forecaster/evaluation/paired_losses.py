@@ -65,7 +65,7 @@ class PairedLosses:
         return None
 
     def add(self, row: int, actuals: Floats, forecasts: Sequence[Floats], points: Sequence[Floats]) -> None:
-        """Add the losses of forecasts that were issued at successive windows.
+        """Add the losses of both models and of the baselines at successive issue times.
 
         Args:
             row: row of the first of these windows, counted from the first issue row.

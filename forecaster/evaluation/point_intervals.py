@@ -56,7 +56,7 @@ class PointIntervals:
             values: ``[T, S]`` values, NaN where missing.
             points: ``[T, S, N]`` of each member; NaN if there is no forecast.
         """
-        # The second axis has the series of the first member, then those of the next member, and so on.
+        # The second axis of ``joined`` holds all series of the first member, then all series of the next.
         joined = np.concatenate([points[name] for name in self._members], axis=1)
         values = np.tile(values, len(self._members))
         out = Outputs.empty(len(self._intervals.levels), 0, *joined.shape)

@@ -30,7 +30,8 @@ from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 
-# Windows times series times horizons in a block: few enough for the CPU's cache.
+# A block of several windows has at most this many cells: windows times series times horizons.
+# So many cells fit into the CPU's cache.
 _BLOCK_CELLS = 300_000
 _FAN_WINDOWS, _MOST_FANS, _FAN_SERIES = 168, 28, 4
 

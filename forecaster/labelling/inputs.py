@@ -1,4 +1,4 @@
-"""Compute the inputs of a label network from the values of its channels, by any of the three scalings.
+"""Compute a label network's inputs from its channels, with scaling ``train``, ``series`` or ``running``.
 
 Letters: T steps, S sequences, C channels, F inputs, N values.
 """
@@ -72,7 +72,7 @@ def scaled_by_sequence(values: Floats) -> Floats32:
 
 
 def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
-    """Return the initial state of the components that compute the inputs for scaling "running".
+    """Return the initial state of the components that compute the inputs for ``scaling="running"``.
 
     ``columns`` is the number of series times the number of channels.
     """
@@ -82,7 +82,7 @@ def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
 def level_free(
     parts: dict[str, Arrays], values: Floats, start: Ints, freq_s: int, config: NetworkConfig
 ) -> tuple[dict[str, Arrays], Floats32]:
-    """Compute the inputs for scaling "running"; return the new state of the components, and the inputs.
+    """Return the new state of the input components, and the network's inputs for ``scaling="running"``.
 
     The inputs are ``[T, S, F]``. The given state must not be used again, as it may share memory with the
     returned one.

@@ -108,8 +108,8 @@ class Labeller:
         """
         if sequences.channels != self.task.channels:
             raise DataError(
-                f"the values are {', '.join(sequences.channels)}, and the model was trained on "
-                f"{', '.join(self.task.channels)}"
+                f"the channels are {', '.join(sequences.channels)}, and the model was trained on "
+                f"{', '.join(self.task.channels)}: give the same channels"
             )
         if self.task.of == "sequence":
             with torch.inference_mode():

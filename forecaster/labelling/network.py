@@ -1,4 +1,4 @@
-"""The recurrent network that scores classes, for every step or for a whole sequence.
+"""The recurrent network of a labeller: it scores each class at every step, or for a whole sequence.
 
 Letters: T steps, S sequences, F inputs, L layers, H hidden width, K classes.
 """

@@ -16,7 +16,7 @@ from forecaster.reports.plot_style import FONT, INK, MUTED, PALETTE, PAPER, draw
 from forecaster.reports.plot_text import plain
 
 _BLUES = LinearSegmentedColormap.from_list("blues", [PAPER, PALETTE[0]])
-# With more classes, the cells of the confusion matrix are too small for counts.
+# With more classes than this, the counts do not fit into the cells of the confusion matrix.
 _MOST_CLASSES_WITH_COUNTS = 16
 
 
@@ -41,7 +41,7 @@ def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
     """
     if counts.shape != (len(classes), len(classes)):
         raise ValueError(
-            f"counts are {counts.shape}, not one row and one column for each of {len(classes)} classes"
+            f"counts has shape {counts.shape}: give one row and one column for each of {len(classes)} classes"
         )
     side = min(3.6 + 0.42 * len(classes), 11.0)
     figure, axes = titled_axes("Confusion matrix", "predicted class", "true class", (side, side))

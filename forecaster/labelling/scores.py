@@ -1,4 +1,4 @@
-"""Scores of a labeller: of the classes that it predicts, and of its alarms.
+"""Scores that measure how good a labeller's predicted classes and alarms are.
 
 Letters: K classes, N scored sequences or steps; T steps, S series, M thresholds, E anomalies.
 """
@@ -42,7 +42,7 @@ def class_scores(labels: Ints, probabilities: Floats32) -> dict[str, float]:
 
 
 class Curve(NamedTuple):
-    """The precision and the recall of alarms at each threshold; the thresholds fall.
+    """The precision and the recall of alarms at each threshold, from the highest threshold to the lowest.
 
     Each array is ``[M]``. A step whose score is at or above the threshold raises an alarm.
     """
@@ -80,7 +80,7 @@ def best_f1_threshold(curve: Curve) -> float:
 
 
 def weekly_threshold(ordinary: Floats32, freq_s: int) -> float:
-    """Return the lowest score that, as a threshold, gives at most one false alarm per week.
+    """Return the lowest score above which there is at most one false alarm per series and week, on average.
 
     Only the ordinary steps (steps without an anomaly) of all series are counted. If they last less than a
     week, no alarm is allowed. The threshold is 0.5 if there are no scores.
@@ -125,7 +125,7 @@ class Events(NamedTuple):
 
 
 def events(labels: Ints, raised: Bools, background: int) -> Events:
-    """Return the anomalies in the labels of steps, and whether any step of an anomaly raised an alarm.
+    """Return the label of each anomaly, and whether an alarm was raised in any of its steps.
 
     ``labels`` and ``raised`` are ``[T, S]``. A step without a label ends an anomaly, and is not part of one.
     """

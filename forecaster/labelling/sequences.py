@@ -74,7 +74,7 @@ class Sequences:
 
 @dataclass(frozen=True)
 class GatheredSequences:
-    """Sequences built from rows and, if the rows specify it, the use of each: training, validation or test.
+    """Sequences built from rows and, if the rows specify it, each sequence's use: training, validation, test.
 
     Attributes:
         sequences: the sequences.
@@ -199,7 +199,7 @@ def _most_frequent_s(coded: pl.DataFrame) -> int:
     apart = coded.select(pl.col("us").diff().over("series_id")).to_series()
     counts = apart.filter(apart >= MICROSECONDS).value_counts(sort=True)
     if counts.is_empty():
-        raise DataError("no series has two rows a second or more apart: nothing to learn steps from")
+        raise DataError("no series has two rows a second or more apart: give the length of a step (freq)")
     return int(counts.filter(pl.col("count") == counts["count"][0])["us"].min()) // MICROSECONDS  # type: ignore[arg-type]
 
 

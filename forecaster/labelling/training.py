@@ -1,4 +1,4 @@
-"""Train a labeller on whole sequences, or on steps in segments, between which the state is carried over.
+"""Train a labeller on whole sequences, or on segments of steps; the state is carried from segment to segment.
 
 Letters: T steps, S sequences, F inputs, K classes.
 """
@@ -88,8 +88,8 @@ def train_labeller(
             "sequences, or a longer history"
         )
     task = _task(sequences, config, parts)
-    # The dropout between recurrent layers can use only the random generator of the process.
-    # So seed the generator of the process here, and restore its state afterwards.
+    # Seed the process's random generator here, because dropout between recurrent layers can use no other.
+    # Restore the state of the process's random generator after the training.
     with compute_threads(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = untrained(config, task)
@@ -114,7 +114,10 @@ def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Int
     """
     if sequences.is_per_step:
         if split is not None:
-            raise ConfigError("a split column is for labels of whole sequences; steps are split by time")
+            raise ConfigError(
+                "a split column is only for labels of whole sequences: remove it, because labels of steps "
+                "are split by time"
+            )
         return split_by_time(sequences, (config.validation, config.test))
     if split is None:
         return split_stratified(sequences.labels, (config.validation, config.test), config.seed)
@@ -128,16 +131,16 @@ def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Int
 
 
 def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
-    """Return the task; its means, standard deviations and most frequent class are from the training part.
+    """Return the task; the statistics that its scaling and labels need are computed on the training part.
 
     Raises:
         ConfigError: the scaling does not suit the labels.
     """
     scaling = config.scaling or ("running" if sequences.is_per_step else "train")
     if scaling == "running" and not sequences.is_per_step:
-        raise ConfigError("scaling running is for labels of steps: set it to train or series")
+        raise ConfigError("scaling = running is only for labels of steps: set scaling to train or series")
     if scaling == "series" and sequences.is_per_step:
-        raise ConfigError("scaling series is for labels of sequences: set it to running or train")
+        raise ConfigError("scaling = series is only for labels of sequences: set scaling to running or train")
     is_train = (parts == TRAIN) & sequences.step_mask()
     empty = np.empty(0)
     mean, std = inputs.mean_and_std(sequences.values[is_train]) if scaling == "train" else (empty, empty)
@@ -186,7 +189,7 @@ class _SegmentBatches:
             part: torch.from_numpy(np.where(parts == part, sequences.labels, UNKNOWN))
             for part in (TRAIN, VALIDATION)
         }
-        # The end of each part: `batches` does not compute later steps.
+        # For each part, the index after its last step: `batches` computes no later steps.
         self._stop = {
             part: int(np.flatnonzero((parts == part).any(axis=1)).max()) + 1 for part in self._labels
         }

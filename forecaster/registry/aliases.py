@@ -78,7 +78,7 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             del versions[_last_position(versions, move.after) + 1 :]
         else:  # no move to this version is recorded, so the version before it is unknown
             versions = [move.after]
-    if current not in versions:  # the last move, to ``current``, was not recorded
+    if current not in versions:  # no record of the move to ``current``: count it as the last move
         versions.append(current)
     place = _last_position(versions, current)
     return versions[place - 1] if place else None
@@ -147,7 +147,7 @@ class Aliases:
         why: str,
         is_rollback: bool,
     ) -> None:
-        """Write one move into a tag of the registered model."""
+        """Record one move of the alias in a tag of the registered model."""
         moves = self.moves(version.name, alias)
         move = Move(
             number=moves[-1].number + 1 if moves else 1,
@@ -190,8 +190,8 @@ class Aliases:
         number = previous_version(self.moves(name, alias), current.number)
         if number is None:
             raise ModelError(
-                f"{name}@{alias} is {current}, and no earlier version is recorded: name a version with "
-                f"statecast promote {name}/1"
+                f"{name}@{alias} is {current}, and no earlier version is recorded: choose the version "
+                f"yourself, for example with statecast promote {name}/1 --alias {alias}"
             )
         reason = f"rollback from {current}" + (f": {why}" if why else "")
         return self.move(self.find(f"{name}/{number}"), alias, reason, is_rollback=True)

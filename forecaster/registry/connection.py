@@ -159,7 +159,7 @@ class Connection:
         return None if found is None else self._active(found)
 
     def _existing_experiment(self, experiment_id: str) -> str:
-        """Return ``experiment_id`` if the experiment exists and was not deleted.
+        """Check that the experiment exists and was not deleted, and return its id ``experiment_id``.
 
         Raises:
             ModelError: no experiment has the id, or it was deleted.

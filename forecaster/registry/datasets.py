@@ -53,6 +53,6 @@ def described(frame: pl.DataFrame, paths: tuple[str, ...]) -> dict[str, str]:
 
 
 def table_json(frame: pl.DataFrame) -> bytes:
-    """Return a frame as JSON that MLflow's pages show as a table; NaN becomes null: JSON has no NaN."""
+    """Return a frame as the JSON that MLflow's pages show as a table; NaN becomes null."""
     found = frame.with_columns(cs.float().fill_nan(None))
     return json.dumps({"columns": found.columns, "data": found.rows()}, default=str).encode()

@@ -15,7 +15,8 @@ PROCESS_TAG = "statecast.process"
 HOST_TAG = "statecast.host"
 # Outside of containers, the process namespace always has this id in Linux.
 _OF_HOST = "pid:[4026531836]"
-# Last word of a process tag: the unit of the start time before it. Tags of Statecast 0.1.0 do not have it.
+# A process tag ends with the start time of the process and this unit of that time.
+# Process tags of Statecast 0.1.0 have no unit.
 _CLOCK = "s-after-boot"
 _NOTE = "the process of this run ended without ending the run, for example by SIGKILL"
 
@@ -71,7 +72,8 @@ def _is_dead(tag: str) -> bool:
     if len(parts) < 4 or parts[1] != _namespace():
         return False
     if parts[0] != _boot():
-        # The host was rebooted since the tag was written: the process is dead if it ran outside a container.
+        # Outside containers, another boot id means a reboot, which has ended the process.
+        # In a container, another boot id can also mean another host, where the process may still run.
         return parts[1] == _OF_HOST
     try:
         if parts[4:] == [_CLOCK]:

@@ -36,7 +36,7 @@ class Served:
         except StatecastError as error:
             raise RequestRefused(str(error)) from error
         except Exception as error:
-            # Log the stack trace and raise another error: MLflow would send the trace to the client.
+            # Raise an error of one line: of other errors, MLflow sends the stack trace to the client.
             _log.exception("a request failed")
             raise RequestRefused(f"the request cannot be answered: {type(error).__name__}") from error
 

@@ -52,7 +52,9 @@ def evaluate_forecasts(
 
 
 def evaluation_table(errors: pl.DataFrame, scale: Mapping[str, float]) -> pl.DataFrame:
-    """Return a table for `forecast_metrics`, with columns ``series_id, observed, scale`` and the quantiles.
+    """Return forecasts with their actuals, in the columns that `forecast_metrics` needs.
+
+    The columns are ``series_id, observed, scale`` and the quantiles.
 
     Args:
         errors: see `evaluate_forecasts`.

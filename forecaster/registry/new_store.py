@@ -48,7 +48,7 @@ def make_store(store: Store) -> None:
 
 
 def _build(file: Path, store: Store) -> None:
-    """Build an MLflow database in ``file``, with the artifact folder of ``store`` for the files of runs."""
+    """Create an MLflow database in ``file``; its runs put files into the artifact folder of ``store``."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # takes 1 s
 
     assert store.artifacts is not None

@@ -96,7 +96,7 @@ class Outbox:
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def file(self, entry: Entry) -> Path:
-        """Return the path in the outbox of the file that an entry of the kind ``file`` sends."""
+        """Return the path of an entry's file in the outbox; the entry is of the kind ``file``."""
         return self.make_folder() / "files" / str(entry["path"])
 
     @property
@@ -141,6 +141,6 @@ class Outbox:
 
 
 def unsent(parent: Path) -> list[Path]:
-    """Return the folders of all outboxes in ``parent``, in the order of the last `save` of each."""
+    """Return the folders of all outboxes in ``parent``, sorted by the time of their last `save`."""
     found = [file for file in parent.glob(f"*/{_FILE}") if file.is_file()]
     return [file.parent for file in sorted(found, key=lambda file: file.stat().st_mtime_ns)]

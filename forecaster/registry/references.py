@@ -92,7 +92,10 @@ def check_model_name(name: str) -> None:
         ModelError: ``name`` is empty, looks like a run id, or contains a slash, colon, at sign or quote.
     """
     if not re.fullmatch(_NAME, name) or _RUN_ID.fullmatch(name):
-        raise ModelError(f"{name!r} cannot name a model: use letters, digits, spaces, dots, - and _")
+        raise ModelError(
+            f"{name!r} cannot name a model: use letters, digits, spaces, dots, - and _ "
+            "(32 hexadecimal digits would be a run id)"
+        )
 
 
 def check_alias(alias: str) -> None:

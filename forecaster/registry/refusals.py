@@ -49,7 +49,7 @@ def store_errors(tracking_uri: str) -> Iterator[None]:
 
 
 def _explained(tracking_uri: str, reason: str) -> str:
-    """Return the message for an error of the store; for an error of login or permission, it has a remedy."""
+    """Return the message for an error of the store; if login or permission failed, it names a remedy."""
     status = re.search(r"error code (401|403)\b|\b(UNAUTHENTICATED|PERMISSION_DENIED)\b", reason)
     if status is None:
         return f"the MLflow store {tracking_uri} reports an error: {reason}"
@@ -66,7 +66,7 @@ def _explained(tracking_uri: str, reason: str) -> str:
 
 @contextmanager
 def ignore_existing() -> Iterator[None]:
-    """Ignore the error of a ``with`` block that creates an existing object, such as an experiment.
+    """Ignore MLflow's error that the object which the ``with`` block creates already exists.
 
     A check before the call would not help: another process could create the object between check and call.
     """
@@ -78,7 +78,7 @@ def ignore_existing() -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the message of an error as one line, with the class name of an error that is not Statecast's."""
+    """Return an error's message as one line, which begins with the class if the error is not Statecast's."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if type(error).__module__.startswith("schemas."):

@@ -274,7 +274,7 @@ class Registry:
             return models_frame(*models_of(self._connection))
 
     def prepare_page(self, address: str) -> str:
-        """Store how MLflow shows the runs, mark killed runs as KILLED, and return the URL of the runs' page.
+        """Set up MLflow's page of runs, set the status of killed runs to KILLED, and return the page's URL.
 
         If no run has created the experiment, the experiment that was changed last is shown.
 
@@ -287,7 +287,7 @@ class Registry:
             if experiment_id is None:
                 found = client.search_experiments(max_results=1, order_by=["last_update_time DESC"])
                 experiment_id = found[0].experiment_id if found else self._connection.experiment_id()
-            # ignore errors: a user who may not write into the store can open the page, too
+            # Ignore refused writes: a user without write access to the store can still open the page.
             with suppress(*REFUSALS):
                 store_view(client, experiment_id)
                 mark_killed_runs(client, experiment_id)

@@ -193,7 +193,7 @@ class Run:
             OSError: the model cannot be saved.
         """
         check_model_name(model_name)
-        # Remove the ids of an earlier model of this run, so that the new model gets new ids.
+        # Remove model id and version of an earlier model of this run, so that the new model gets its own.
         for key in ("model_id", "version"):
             self._outbox.run.pop(key, None)
         folder = self._outbox.model
@@ -258,7 +258,7 @@ class Run:
             # Until the unsent entries are sent, the store shows the run as FAILED.
             self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": now_ms()})
             self._outbox.save()
-            with suppress(Exception):  # ignore the error if the store does not answer
+            with suppress(Exception):  # ignore any error: the store may be unreachable
                 self._connection.client().set_terminated(self.run_id, "FAILED")
             return
         if error is not None:

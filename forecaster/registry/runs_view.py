@@ -87,7 +87,7 @@ def view() -> dict[str, Any]:
     charts: list[dict[str, Any]] = []
     for title, metrics in _LINES.items():
         charts.append(_line(metrics[0], title, metrics))
-        # Delete the separate charts that MLflow would draw for the other metrics of this chart.
+        # MLflow would also draw one chart for each further metric: mark these charts as deleted.
         charts += [_line(metric, "", (metric,)) | {"deleted": True} for metric in metrics[1:]]
     charts += [_card("BAR", metric) for metric in _BARS]
     charts.append(

@@ -37,12 +37,12 @@ class RequestRefused(MlflowException):
 
     @property
     def message(self) -> str:
-        """The message. Assignments have no effect, because MLflow's server would append the request to it."""
+        """The reason for the refusal, in one line."""
         return self._line
 
     @message.setter
     def message(self, value: str) -> None:
-        """Ignore ``value``, so that the message remains one line."""
+        """Ignore the assigned ``value``, because MLflow's server would append the request to the message."""
 
 
 def wrap_scoring_server() -> None:
@@ -53,7 +53,7 @@ def wrap_scoring_server() -> None:
 
 
 def _with_one_line_errors(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Return MLflow's function ``answer``, changed to read CSV as text and to report errors as one line."""
+    """Wrap ``answer``, MLflow's function: read all CSV values as text, and report each error in one line."""
 
     @wraps(answer)
     def invocations(data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:

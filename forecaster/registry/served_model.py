@@ -69,7 +69,7 @@ def _requirements() -> list[str]:
 
 
 def _signature(forecaster: Forecaster) -> ModelSignature:
-    """Describe to MLflow the columns of histories and of forecasts, and the parameters of a request.
+    """Return the MLflow signature: the columns of a history and of forecasts, and a request's parameters.
 
     The cells of a history may have any type, and `forecaster.covariates.request` checks them. MLflow's own
     check accepts no time with a zone, and answers a missing column with the whole table.

@@ -100,7 +100,7 @@ def check_server(uri: str) -> None:
     try:
         with urllib.request.urlopen(f"{public}/health", timeout=_PROBE_TIMEOUT_S):
             return
-    except urllib.error.HTTPError as answer:  # an answer with an error status is an answer, too
+    except urllib.error.HTTPError as answer:  # a server that answers with an error status is running, too
         answer.close()
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)

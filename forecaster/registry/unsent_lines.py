@@ -1,4 +1,4 @@
-"""Messages about the entries of a run that an MLflow store did not take, with the command to send them."""
+"""Messages about the model and the entries of a run that an MLflow store did not take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forecaster.registry.store import Store
 
 
 def unregistered_message(store: Store, reason: str, folder: Path) -> str:
-    """Return a message for a model that was trained, but waits in ``folder`` to be registered.
+    """Return the message that a trained model is not registered, but saved in ``folder``.
 
     Args:
         store: the store.
@@ -25,7 +25,7 @@ def unregistered_message(store: Store, reason: str, folder: Path) -> str:
 
 
 def incomplete_message(store: Store, reason: str, folder: Path) -> str:
-    """Return a message for a run of which MLflow did not take some entries, which wait in ``folder``."""
+    """Return a message for a run: MLflow did not take all its entries, and the rest waits in ``folder``."""
     return (
         f"the MLflow store {store} did not take all of the run ({reason}): the rest is in {folder}; "
         "statecast sync sends it"

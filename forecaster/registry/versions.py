@@ -1,4 +1,4 @@
-"""Versions of registered models, moves of aliases, and results of sending, as plain values and frames."""
+"""Plain classes for registered versions, moves of aliases and the result of sending; frames of versions."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def _draw_fans(axes: Axes, frame: pl.DataFrame) -> None:
     names = sorted((n for n in frame.columns if _level(n) is not None), key=lambda n: _level(n) or 0.0)
     starts = frame["issued_at"].drop_nulls().unique().sort()
     if "q50" not in names or starts.is_empty():
-        raise ValueError("a fan needs forecasts, and a column q50")
+        raise ValueError("the frame has no forecast or no column q50: a fan needs both")
     actuals = _with_gaps(frame.unique("target_at").sort("target_at"))
     pairs = [
         (low, high) for low, high in zip(names, reversed(names), strict=True) if _has_lower_level(low, high)

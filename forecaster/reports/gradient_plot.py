@@ -12,7 +12,7 @@ from forecaster.state import Floats
 
 
 def gradient_figure(norms: Floats, cell: str) -> Figure:
-    """Draw the norm of the gradient against the number of windows that it reaches back, on a log axis.
+    """Draw the norm of the gradient (log axis) against the number of windows that the gradient reaches back.
 
     A vanishing gradient is a falling line.
 

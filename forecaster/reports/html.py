@@ -208,7 +208,7 @@ class _Canvas(FigureCanvasSVG):
     def print_svg(
         self, filename: Any, *, bbox_inches_restore: Any = None, metadata: Any = None, **_: Any
     ) -> None:
-        """Write the figure into a text file; `print_figure` calls this function.
+        """Write the figure as SVG into a text file; Matplotlib's `print_figure` calls this method.
 
         `print_figure` first calls it with a binary file to measure texts, and writes nothing to that file.
         """

@@ -103,7 +103,7 @@ def _apply_next(
                 after,
                 Output(batch.partition, output.start, forecasts, replaced=replaced_rows, shadow=shadow),
             )
-    # Report the batch as done in one more output, because the loop cannot detect its last block of windows.
+    # Report the batch as done in a separate output: the loop cannot detect which output is its last.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 
@@ -213,7 +213,7 @@ def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Sha
 
 
 def _new_series(copy: Copy, ids: tuple[str, ...], models: Models) -> Copy:
-    """Return the initial states of the new series ``ids``, which the caller appends to those of ``copy``."""
+    """Return a `Copy` with only the initial states of the new series ``ids``, to be appended to ``copy``."""
     start = copy.through + 1
     shadow = None if models.shadow is None else models.shadow.new_series_state(ids, start)
     return Copy(copy.through, models.of_state(copy.state).new_series_state(ids, start), shadow)

@@ -68,7 +68,7 @@ def close_windows(
             shard = replace(shard, history=shard.history.with_rows(pending[low:high]))
         low = high
         yield replace(shard, pending=pending[high:]), closed
-    # Change the model version also in a shard without live series: all shards must end with the same one.
+    # Also change the model version of a shard without live series: all shards must end with one version.
     changed = _with_version_of(shard, through, models)
     if every:
         changed = _with_copy(changed, through + 1, every)
@@ -77,7 +77,7 @@ def close_windows(
 
 
 def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
-    """Return the shard; re-warm its state if another model version closes ``window``.
+    """Return the shard; re-warm its state if another model version steps it through ``window``.
 
     A state that no version of the job made is left unchanged.
     """
@@ -168,7 +168,7 @@ def _close_block(
         cold_starts=forecasts.cold_starts,
         scores=add_scores(scores_of(forecasts), {} if shadow is None else scores_of(shadow)),
     )
-    # Count only windows with a forecast: the count must not depend on how windows are cut into blocks.
+    # Count only windows with a forecast: whether a block includes other windows depends on where it ends.
     counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))
     replaced_rows = (
         replaced.frame(duplicates.replaced.join(shard.slots, on="slot", how="left"))

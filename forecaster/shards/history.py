@@ -59,7 +59,7 @@ class Copy:
     shadow: State | None = None
 
     def of(self, change: Callable[[State], State]) -> Copy:
-        """Return this copy with each of its states replaced by the result of ``change``."""
+        """Return a `Copy` with the results of ``change`` for this copy's state and for its shadow's state."""
         return Copy(self.through, change(self.state), None if self.shadow is None else change(self.shadow))
 
 
@@ -86,13 +86,13 @@ class History:
         return replace(self, rows=(*self.rows, rows)) if len(rows) else self
 
     def without(self, rows: pl.DataFrame) -> History:
-        """Return this history without the versions of events in ``rows``, see the function `without`."""
+        """Return this history without the event versions listed in ``rows``, see the function `without`."""
         return replace(self, rows=tuple(without(frame, rows) for frame in self.rows)) if len(rows) else self
 
     def with_copy(
         self, state: State, shadow: State | None, window: int, closed: int | None, every: int
     ) -> History:
-        """Return this history; add a copy of the state if one is due, which is once in ``every`` windows.
+        """Return this history, with a copy of the state added if one is due: one copy per ``every`` windows.
 
         When a copy is added, copies, rows and records that no repair can need any more are removed.
 
@@ -107,7 +107,7 @@ class History:
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:
             return self
-        # An earlier run with another ``every`` has closed windows after ``last``: no copy is due now.
+        # The state is already past ``last``, because an earlier run had another ``every``: add no copy.
         if closed is not None and closed > last:
             return self
         before = last - every
@@ -143,7 +143,7 @@ class History:
         return History(tuple(copy.of(lambda state: state.take(kept)) for copy in self.copies), rows, late[0])
 
     def slots(self) -> Ints:
-        """Return the slot of each row and of each record in ``late``; a slot can occur several times."""
+        """Return the slots of the rows in ``rows`` and of the records in ``late``; slots can repeat."""
         return np.concatenate([frame["slot"].to_numpy() for frame in (*self.rows, self.late)])
 
     def rows_of(self, slots: pl.Series, after: int) -> pl.DataFrame:
@@ -200,7 +200,9 @@ def can_join(histories: Sequence[History]) -> bool:
 
 
 def join_copies(histories: Sequence[History], slots: Sequence[Ints]) -> tuple[Copy, ...]:
-    """Return copies of a new shard's state, joined from copies of old shards' states, without shadows.
+    """Join the copies of the state that old shards kept into the copies of a new shard.
+
+    The joined copies hold only the series of the new shard, and no shadow.
 
     Args:
         histories: history of each old shard; `can_join` is true of them.

@@ -51,7 +51,7 @@ def with_history(shard: Shard, repair: int) -> Shard:
 
 
 def repair_windows(shard: Shard, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair the closed windows that have pending rows, some series at a time.
+    """Repair the closed windows that rows in ``shard.pending`` belong to, some series at a time.
 
     Yields:
         A shard, and the output to write before the shard may be stored.
@@ -63,7 +63,7 @@ def repair_windows(shard: Shard, models: Models) -> Iterator[tuple[Shard, Output
 
 
 def _is_due(shard: Shard) -> pl.Series:
-    """Return which pending rows belong to closed windows."""
+    """Return which rows in ``shard.pending`` belong to closed windows, and so wait for a repair."""
     closed = shard.closed_through
     return shard.pending["window"] <= closed if closed is not None else shard.pending["window"].is_null()
 
@@ -78,7 +78,7 @@ def _next_slots(shard: Shard) -> pl.Series | None:
 
 
 def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair closed windows of some series; yield an output with revised forecasts for each model version."""
+    """Repair closed windows of some series; yield an output for each model version in use then."""
     history, closed = shard.history, shard.closed_through
     assert history is not None
     assert closed is not None
@@ -95,7 +95,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     for copy in history.copies[at + 1 :]:
         replay.run(copy.through)
         # Remove a copy whose model version differs from that of the repaired states: it cannot be corrected.
-        # Such a copy exists only if the model changed while no series was live.
+        # The versions differ only if the model changed while no series was live.
         if copy.state.model_version == replay.shard.state.model_version:
             _write_states(copy.state, copy.shadow, index, replay.shard)
             copies.append(copy)
@@ -120,7 +120,7 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
 
 
 def _first_place(due: pl.DataFrame) -> tuple[str, int]:
-    """Return the partition and offset of the first row that caused a repair; they name its output files.
+    """Return the partition and offset of the first row that caused a repair, to name the output files.
 
     The first row has the smallest partition name and offset. A row of ``due`` causes its repair; but if it
     was dropped, the later row at which it was dropped causes the repair.
@@ -168,11 +168,11 @@ class _Replay:
         self.forecasts: list[Forecasts] = []
         self.shadows: list[Forecasts] = []
         self.replaced = NONE_REPLACED
-        # `models.rewarm` may return a prepared state of the whole shard; `rewarm` steps only these series.
+        # Re-warm only the replayed series: `models.rewarm` may return a state prepared for the whole shard.
         self._models = replace(models, rewarm=rewarm, repair=0)
 
     def run(self, through: int) -> None:
-        """Close the windows up to and including ``through``."""
+        """Close the windows up to and including window ``through``; collect forecasts and replaced rows."""
         for shard, closed in close_windows(
             self.shard, through, self._models, _WINDOWS_PER_STEP, keeps_slots=True
         ):

@@ -109,7 +109,7 @@ def scores_since(now: Scores, before: Scores) -> Scores:
 
 
 def scores_of(forecasts: Forecasts) -> Scores:
-    """Sum the errors of earlier forecasts whose actuals were observed in the windows of ``forecasts``."""
+    """Return the error sums of earlier forecasts whose actuals lie in the windows of ``forecasts``."""
     if forecasts.scores is None:
         return {}
     known = ~np.isnan(forecasts.scores)

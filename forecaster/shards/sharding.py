@@ -79,7 +79,7 @@ class Splitter:
         return rows.join(self._shard_by_series, on="series_id", how="left", maintain_order="left")
 
 
-_KEYED_TABLE = (
+_KEYED_TABLE_ERROR = (
     "its series are assigned to shards by a keyed topic: only a stream with kafka.keyed = true and as many "
     "shards can resume from it"
 )
@@ -130,10 +130,10 @@ def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
             to shards by the partitions of a topic keyed by series.
     """
     if shards[0].keyed:
-        raise DataError(_KEYED_TABLE)
+        raise DataError(_KEYED_TABLE_ERROR)
     if len({(s.closed_through, tuple(sorted(s.offsets.items()))) for s in shards}) > 1:
         raise DataError(
-            "its shards are at different offsets of their input, because the job that wrote it was killed: "
+            "the shards are at different offsets of their input, because the job was killed: "
             f"run a job with --resume and {shards[0].of} shards, end it with Ctrl-C, and try again"
         )
     first = shards[0]
@@ -208,7 +208,10 @@ def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
 
 
 def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
-    """Undo `_before_offset_0` for the rows of partitions that the new log continues at a later offset."""
+    """Give pending rows their own offsets back, if the new log continues their partition at a later offset.
+
+    `_before_offset_0` had lowered these offsets below 0.
+    """
     if not begins or not len(pending):
         return pending
     own = pl.col("offset") + _LOWERED
@@ -223,7 +226,7 @@ def _with_series_ids(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_slots(rows: pl.DataFrame, slots: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows whose series is in ``slots``, in the columns of pending rows."""
+    """Return the rows of the series in ``slots``, with ``slot`` instead of ``series_id``, as pending rows."""
     own = rows.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
     return own.select(*PENDING, *optional_pending_columns(own.columns))
 

@@ -49,7 +49,7 @@ class _Counts(BaseModel):
     scores: dict[str, dict[int, ScoreSums]] = {}
 
     def counts(self) -> Counts:
-        """Return the counts as `Counts`.
+        """Return the counts of the snapshot as the shard's `Counts`.
 
         Raises:
             ValueError: a count is unknown or not a number of rows.
@@ -57,7 +57,7 @@ class _Counts(BaseModel):
         others = self.model_extra or {}
         for name, value in others.items():
             if name not in Counts.__dataclass_fields__:
-                raise ValueError(f"counts.{name} is unknown to this version")
+                raise ValueError(f"counts.{name} is unknown to this version of Statecast")
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"counts.{name} is {value!r}, not a number of rows")
         return Counts(quarantined=self.quarantined, scores=self.scores, **others)
@@ -78,7 +78,7 @@ class _ShardFields(BaseModel):
 
 
 def to_arrow(shard: Shard) -> pa.Table:
-    """Return the shard as a table, without the batches that wait in ``early``.
+    """Return the shard as a table, without `Shard.early`, the batches that it cannot apply yet.
 
     The source reads these batches again after a restart.
     """
@@ -226,7 +226,7 @@ def from_bytes(data: bytes) -> Shard:
 
 
 def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
-    """Return pending rows, or rows of closed windows, from a column that `_lists` made."""
+    """Return the rows that ``column`` holds as lists: pending rows, or kept rows of closed windows."""
     rows = _rows_of(column).with_columns(window=freq.window(pl.col("timestamp")))
     # Early releases stored no offsets: use negative offsets, which are before all others.
     if "offset" not in rows.columns:
@@ -238,7 +238,7 @@ def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
 
 
 def _rows_of(column: pa.ChunkedArray) -> pl.DataFrame:
-    """Return the rows of a column that `_lists` made, with the column ``slot``."""
+    """Return the rows in a column of lists, one list for each slot, and the slot of each row in ``slot``."""
     lists = column.combine_chunks()
     lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
     slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)

@@ -21,12 +21,12 @@ CHANGED: Final = "changed_window"
 """Column (Int64) of new rows: the first window that a row changes, its own or that of an earlier version."""
 
 _EVENT = ["slot", "event_id"]
-# Values of the column ``kind``: a row of a closed window, a pending row, a new row.
+# Values of the column ``kind`` that `_versions` adds: a row of a closed window, a pending row, a new row.
 _CLOSED, _PENDING, _NEW = 0, 1, 2
 
 
 def drop_versions(shard: Shard, rows: pl.DataFrame, repair: int, keep: Keep) -> tuple[Shard, pl.DataFrame]:
-    """Mark the versions of events that do not count, by setting their columns `DROPPED`.
+    """Set the columns `DROPPED` of the rows that do not count, because another version of their event counts.
 
     A row of a closed window that no longer counts is added to the pending rows, from which
     `forecaster.shards.repair` takes it.
@@ -108,8 +108,8 @@ def _dropped_versions(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.Dat
     )
     found = versions.filter(drops).drop(*DROPPED, strict=False).join(other, on="by", how="left")
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"by_{name}")) for name in content)
-    # With ``keep="last"``, the row that counts is later than the dropped version.
-    # With ``keep="first"``, the dropped version is later than the row that counts.
+    # The partition and offset are those of the later of the two rows, which causes the drop.
+    # With ``keep="last"``, it is the row that counts. With ``keep="first"``, it is the dropped version.
     place = "by_" if keep == "last" else ""
     return found.with_columns(
         dropped_in=f"{place}partition",
@@ -119,7 +119,7 @@ def _dropped_versions(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.Dat
 
 
 def _marked(rows: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
-    """Copy the columns `DROPPED` from ``dropped`` to the rows of the same ``number``; remove ``number``."""
+    """Copy the columns `DROPPED` from ``dropped`` to the rows with equal ``number``; drop that column."""
     if not len(dropped):
         return rows.drop("number")
     new = dropped.select("number", pl.col(*DROPPED).name.suffix(" new"))

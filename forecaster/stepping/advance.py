@@ -1,4 +1,4 @@
-"""Step the state of a fleet through windows, and forecast from each window.
+"""Step the state of a fleet through windows, and issue forecasts at the end of each window.
 
 The backfill, the streaming job, the evaluation and the served model all call `advance`, or
 `advance_in_place`, which `advance` calls. No other code steps the network through the windows of a stored
@@ -30,7 +30,7 @@ from forecaster.time.size_check import check_size
 from forecaster.time.windows import Windows
 from schemas.errors import VersionMismatch
 
-# most series in one call of `step_block`: a network call can then step 4 windows of all of them
+# Most series in one call of `step_block`: one network call can take 4 windows of so many series.
 _CALL_SERIES = 2_500
 
 
@@ -102,7 +102,7 @@ def _after_last_retirement(state: State, max_gap: int) -> int | None:
 
 
 def _step_run(forecaster: Forecaster, state: State, run: Windows) -> Forecasts:
-    """Step the state through consecutive windows, and forecast from each of them.
+    """Step the state through consecutive windows, and return the forecasts issued at the end of each.
 
     Windows between a live series' clock and ``run`` are stepped first, as missing.
     """
@@ -124,7 +124,7 @@ def advance_in_place(
     keep_members: bool = False,
     past: Floats | None = None,
 ) -> Forecasts:
-    """Step ``state`` itself through a block of windows, and forecast from each window.
+    """Step ``state`` itself through a block of windows; return the forecasts issued at each window's end.
 
     Args:
         forecaster: weights and settings.

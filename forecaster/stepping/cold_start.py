@@ -1,4 +1,4 @@
-"""Forecast series that have no value or one value, and forecast any number of windows ahead.
+"""Forecast with the network alone: series with no value or one value, or any number of windows ahead.
 
 A series without a value has no level to forecast from. Its level and scale are predicted from its static
 features, with a ridge regression that was fitted to the fleet. The decoder forecasts its values as if

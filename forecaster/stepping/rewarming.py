@@ -28,7 +28,9 @@ from forecaster.stepping.advance import advance_in_place
 from forecaster.stepping.step_block import windows_per_call
 from schemas.errors import ModelError
 
-_CALL_STEPS = 2_500  # most series-steps in one call of `Warming.step`, which takes up to 60 ms on one core
+# One call of `Warming.step` makes at most this many series-steps (one series through one window each).
+# Such a call takes up to 60 ms on one core.
+_CALL_STEPS = 2_500
 
 # The arrays of these components do not depend on the network's weights, so a new model can take them over.
 _NETWORK_INDEPENDENT = (
@@ -60,8 +62,9 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         return state
     if state.freq != forecaster.window_config.frequency:
         raise ModelError(
-            f"a state of windows of {state.freq} cannot be re-warmed for {forecaster.version}, "
-            f"whose windows are {forecaster.window_config.frequency}"
+            f"the state has windows of {state.freq} and cannot be re-warmed for {forecaster.version}, which "
+            f"has windows of {forecaster.window_config.frequency}: choose a model with windows of "
+            f"{state.freq}"
         )
     warm = forecaster.new_series_state(state.series_ids, 0)
     warm.clock[:] = state.clock
@@ -71,7 +74,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         past = _stored_past(forecaster, state, index, values)
         start = int(clock) + 1 - len(values)
         part = forecaster.new_series_state(tuple(state.series_ids[i] for i in index), start)
-        most = windows_per_call(len(index))  # most windows in one call, to limit its memory
+        most = windows_per_call(len(index))  # all windows in one call could take too much memory
         for first in range(0, len(values), most):
             rows = slice(first, first + most)
             advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])
@@ -81,7 +84,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
 
 
 def _take_fields(forecaster: Forecaster, warm: State, state: State) -> None:
-    """Copy the fields that mean the same under both versions from ``state`` to the new state ``warm``."""
+    """Copy ``silent`` and the fields of `_fields_to_copy` from ``state`` to the new state ``warm``."""
     warm.silent[:] = state.silent
     for name, fields in _fields_to_copy(forecaster, state).items():
         for f in fields:
@@ -89,7 +92,10 @@ def _take_fields(forecaster: Forecaster, warm: State, state: State) -> None:
 
 
 def _fields_to_copy(forecaster: Forecaster, state: State) -> dict[str, list[str]]:
-    """Return, for each component, the fields that mean the same under the old and the new forecaster."""
+    """Return, by component, the fields to copy from ``state`` to the state of ``forecaster``.
+
+    They do not depend on the network's weights, and mean the same under the old and the new forecaster.
+    """
     config, windows = forecaster.network_config, forecaster.window_config
     ring = state.parts.get("ring", {}).get("values")
     old_config = config.model_copy(update={"ring": 0 if ring is None else ring.shape[1]})
@@ -178,7 +184,7 @@ class Warming:
         self._calls: Iterator[None] = iter(())
 
     def copy_values(self, state: State, closed_through: int) -> bool:
-        """Copy the values of closed windows that were not copied yet; return False if there are none.
+        """Copy from the ring of ``state`` the values not copied before; return False if there are none.
 
         Args:
             state: the state of the earlier version.
@@ -249,9 +255,9 @@ class Warming:
             put(self._state.parts, series, part.parts)
 
     def _align(self, series_ids: tuple[str, ...], has_earlier: Bools, start: int) -> None:
-        """Arrange the new version's state by ``series_ids``, in this order; new series get the initial state.
+        """Arrange the series of the new version's state in the order of ``series_ids``.
 
-        A series without a value before ``start`` has the initial state: it is new, or it has retired.
+        A series without a value before ``start`` gets the initial state: it is new, or it has retired.
         """
         if series_ids == self._state.series_ids and (has_earlier | ~live(self._state)).all():
             return

@@ -16,7 +16,9 @@ from forecaster.model import Forecaster
 from forecaster.state import State, live, put, taken
 from forecaster.stepping.lifecycle import Plan
 
-_CALL_STEPS = 10_000  # most series-steps in one network call, so that its arrays stay in the CPU's cache
+# One network call steps at most `_CALL_STEPS` windows, counted once per series: its arrays fit the cache.
+# If there are more series than `_CALL_STEPS`, one call still steps one window of all of them.
+_CALL_STEPS = 10_000
 
 # If at least this share of the slots must be stepped, step all slots.
 # It would cost more to copy the arrays of the slots that must be stepped.
@@ -25,7 +27,7 @@ _MOSTLY = 0.9
 
 @dataclass(frozen=True)
 class PlannedBlock:
-    """Windows to step: their values, when each series begins and retires, and the arrays for the forecasts.
+    """A block with the plan of when each series begins and retires, and with arrays for the forecasts.
 
     Attributes:
         values: ``[T, S]`` float64 by slot, NaN where missing.
@@ -59,7 +61,7 @@ def step_block(forecaster: Forecaster, state: State, block: PlannedBlock) -> Non
 
 
 def windows_per_call(series: int) -> int:
-    """Return how many windows one network call may step if it steps ``series`` series."""
+    """Return the largest number of windows that one network call steps for ``series`` series, at least 1."""
     return max(1, _CALL_STEPS // max(series, 1))
 
 

@@ -47,7 +47,7 @@ class Aggregated(NamedTuple):
 
 
 def aggregate(rows: pl.DataFrame, config: WindowConfig, keep: Keep = "last") -> Aggregated:
-    """Aggregate observations to a block of windows; the order of the rows does not matter.
+    """Aggregate observations to a block of windows; row order matters only for duplicates without offsets.
 
     Rows with the same ``series_id`` and ``timestamp`` are one observation; with an ``event_id``, rows with
     the same ``series_id`` and ``event_id``, whatever their times. The later row counts: the one with the
@@ -141,7 +141,7 @@ def fill(
         The duplicates; the replaced ones have the columns of ``rows``.
     """
     cell = window * values.shape[1] + series
-    # If each series has at most one row per window, the slower aggregation below is not needed.
+    # Skip the slower aggregation below if each series has at most one row per window, and every row counts.
     if np.bincount(cell).max() == 1 and not has_dropped(rows):
         values.reshape(-1)[cell] = 1.0 if config.aggregate == "count" else rows["value"].to_numpy()
         if names:

@@ -59,7 +59,7 @@ NO_DUPLICATES = Duplicates(0, pl.DataFrame())
 
 
 def has_dropped(rows: pl.DataFrame) -> bool:
-    """Return whether any of the rows does not count, because another version of its event was found."""
+    """Return whether any of the rows is marked (`DROPPED`) because another version of its event counts."""
     return "dropped_at" in rows.columns and rows["dropped_at"].null_count() < len(rows)
 
 
@@ -101,7 +101,7 @@ def _one_of_each(rows: pl.DataFrame, identity: list[str], keep: Keep) -> tuple[p
     place = [OFFSET]
     if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
         place.append(PARTITION)
-    # Sort by content, too: in snapshots of early releases, rows may have equal offsets and no partition.
+    # Sort by content, too: early releases stored no partitions, so their rows may have equal offsets.
     content = content_of(rows)
     rows = rows.sort(*identity, *place, *content, nulls_last=False)
     number = rows.select(pl.struct(identity).rle_id()).to_series()
@@ -132,7 +132,7 @@ def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str],
     own = "event_id" if has_events else ORIGIN
     if own not in rows.columns:
         return [], rows
-    # Number the rows without an identity: the aggregates sum and count take each as a separate event.
+    # Number the rows without an event id or `ORIGIN`: sum and count must take each as a separate event.
     alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))
     content = [] if has_events else ["timestamp", "value"]
     return ["cell", own, *content, "alone"], rows.with_columns(alone=alone)

@@ -1,4 +1,4 @@
-"""The length of windows, and the window of a time.
+"""A `Frequency` is the length of windows; it converts times to windows, and windows to times.
 
 Windows are counted from 1970-01-01 in UTC, a Thursday. Weeks anchored to a weekday are counted from the first
 such weekday; months, quarters and years are calendar ones. All code that turns times into windows, or windows
@@ -37,7 +37,7 @@ _PANDAS_UNITS = (
     | dict.fromkeys(("YS", "AS", "YE", "Y", "A"), "y")
 )
 _STARTS_OF_QUARTERS, _ENDS_OF_QUARTERS = ("JAN", "APR", "JUL", "OCT"), ("MAR", "JUN", "SEP", "DEC")
-# Only with these anchor months are pandas' quarters and years those of the calendar.
+# Pandas' quarters and years are calendar quarters and calendar years only with these anchor months.
 _ANCHORS = {
     "QS": _STARTS_OF_QUARTERS,
     "QE": _ENDS_OF_QUARTERS,
@@ -137,11 +137,13 @@ class Frequency:
                 f"write {text}s and set data.time_format = 's'"
             )
         elif re.search(r"\d(mo|q|y)", name):
-            raise ValueError(f"{text!r} is no frequency: write 1mo, 3mo, 1q or 1y, and nothing beside it")
+            raise ValueError(
+                f"{text!r} is no frequency: write one number and one unit, such as 1mo, 3mo, 1q or 1y"
+            )
         else:
             raise ValueError(
                 f"{text!r} is no duration: write 30s, 15m, 1h, 1d or 1d12h; 1w-sun for weeks that begin on "
-                "Sundays; of the calendar write 1mo, 3mo, 1q or 1y"
+                "Sundays; 1mo, 3mo, 1q or 1y for calendar months, quarters or years"
             )
         if not frequency.nominal_s:
             raise ValueError(f"{text!r} is not longer than 0: write 1h, 1d or 1mo")
@@ -177,7 +179,7 @@ class Frequency:
             return (cut - self.offset_s * _US) // (self.seconds * _US)
         import numpy as np
 
-        # Clip the time first: the smallest int64, a time before all rows, would become NaT.
+        # Clip the time first: the smallest int64 would become NaT, which belongs to no window.
         at = np.maximum(us, _LEAST_US).astype("datetime64[us]").astype("datetime64[M]")
         found = at.astype(np.int64) // self.months
         return found if isinstance(us, np.ndarray) else int(found)

@@ -75,7 +75,7 @@ def infer_freq(rows: pl.DataFrame) -> InferredFreq:
 def _calendar(steps: pl.DataFrame, usual_us: int, share: float) -> InferredFreq | None:
     """Return the frequency if nearly all steps last a month, a quarter or a year, else None."""
     days = usual_us / _US / DAY_S
-    # If all steps are equal and whole weeks, such as 4 or 13, they are not months or quarters.
+    # Equal steps of a whole number of weeks, such as 4 or 13 weeks, are not months or quarters.
     if share == 1.0 and days % 7 == 0 and len(steps) > 2:
         return None
     for months, (fewest, most) in _CALENDAR_DAYS.items():
@@ -97,7 +97,7 @@ def _length_s(usual_us: int, share: float) -> tuple[int, bool]:
 
 
 def _weeks(times: pl.DataFrame, freq_s: int) -> str:
-    """Return a length of whole weeks, which begin on the most frequent weekday of the rows."""
+    """Return a frequency such as ``2w-sun``, whose weeks begin on the most frequent weekday of the rows."""
     days_since_thursday = times["timestamp"].dt.epoch("d") % 7
     weekday = WEEKDAYS[int(days_since_thursday.mode().sort()[0])]
     return f"{freq_s // WEEK_S}w" + ("" if weekday == "thu" else f"-{weekday}")

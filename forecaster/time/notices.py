@@ -22,7 +22,7 @@ _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
-    """Return a notice if all rows are on one weekday and windows are weeks that begin on another weekday.
+    """Return a notice if all rows are on one weekday, but windows of whole weeks begin on another weekday.
 
     Forecasts are dated to the beginnings of windows, so their dates would match no row. Else return None.
     """
@@ -90,7 +90,7 @@ def gap_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
 
 
 def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
-    """Return notices about windows without rows: long gaps that all series share, and too short windows.
+    """Return notices about long gaps that all series share, and about windows too short for the rows.
 
     Args:
         filled: ``[n]`` int64, the windows in which any series has a row, rising.

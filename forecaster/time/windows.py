@@ -51,7 +51,8 @@ class Windows:
         for name, array in self.past.items():
             if array.shape != self.values.shape:
                 raise ValueError(
-                    f"covariate {name!r} has the shape {array.shape}, and the values have {self.values.shape}"
+                    f"covariate {name!r} has the shape {array.shape}; it needs the shape of the values, "
+                    f"{self.values.shape}"
                 )
         if not len(self.index):
             object.__setattr__(self, "index", self.start + np.arange(len(self.values)))
@@ -75,7 +76,7 @@ class Windows:
         return part if len(part.values) else replace(part, start=max(start, self.start))
 
     def rows(self, first: int, stop: int) -> Windows:
-        """Return a block with the rows ``[first, stop)``; windows that are left out have no row."""
+        """Return a block with the rows ``[first, stop)`` of this block's arrays."""
         index = self.index[first:stop]
         start = int(self.index[first]) if first < len(self.index) else self.stop
         past = {name: array[first:stop] for name, array in self.past.items()}
@@ -109,7 +110,7 @@ class Windows:
 
 
 def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the row of each series' last value, as it was before each row and after the last row.
+    """Return, for each row and for the end of the block, the row of each series' last value before it.
 
     Args:
         seen: ``[T, S]``, whether there is a value.
@@ -135,6 +136,6 @@ def observed(windows: Windows, config: WindowConfig) -> Windows:
         return windows
     missing = np.isnan(windows.values)
     latest = latest_rows(~missing, np.full(missing.shape[1], NEVER))[1:]
-    # The gap may be counted in rows, because no window is left out while a series is live.
+    # While a series is live, the array has a row for every window: a gap in rows is a gap in windows.
     is_live = np.arange(len(missing))[:, None] - latest <= config.max_gap
     return replace(windows, values=np.where(missing & is_live, 0.0, windows.values))

@@ -33,7 +33,7 @@ from forecaster.time.windows import NEVER, Windows, latest_rows
 from forecaster.training.segments import TrainingBatch
 from schemas.errors import DataError
 
-_KEPT_BYTES = 400 * 2**20  # the cache is emptied when its batches together are larger than this
+_KEPT_BYTES = 400 * 2**20  # the cache is emptied when its batches together take more bytes than this
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,10 @@ class Fleet:
         return self._cached[number]
 
     def steps(self, length: int) -> int:
-        """Return how many segments of ``length`` windows, over all batches, have a training target."""
+        """Return the number of training steps in an epoch: all segments that have a training target.
+
+        A segment has ``length`` windows. The segments of all batches count.
+        """
         return sum(self.count_training_segments(number, length) for number in range(len(self.batches)))
 
     def count_training_segments(self, number: int, length: int) -> int:
@@ -104,7 +107,7 @@ class Fleet:
         is_active = row < ends
 
         def aligned(array: Floats) -> Floats:
-            """Return a column for each active period: its values from its first row, then NaN."""
+            """Return a column of ``array`` for each active period: its values, then NaN."""
             return np.where(is_active, array[np.minimum(row, len(values) - 1), series[None, :]], np.nan)
 
         padded = np.full((length + horizon, len(index)), np.nan)
@@ -189,7 +192,10 @@ def fleet_of(
 
 
 def _active_periods(windows: Windows, max_gap: int) -> tuple[Ints, Ints, Ints]:
-    """Return series, first row, and row after the last of each active period, sorted by series and row."""
+    """Return the series, the first row and the end row (exclusive) of each active period.
+
+    The periods are sorted by series and row.
+    """
     seen = ~np.isnan(windows.values)
     rows, count = seen.shape
     latest = latest_rows(seen, np.full(count, NEVER))

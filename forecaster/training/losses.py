@@ -55,7 +55,10 @@ class HorizonWeights:
 
 
 def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
-    """Compute weights by horizon: from errors of the linear part for training, of persistence for the skill.
+    """Compute the weight of each horizon, for training and for the skill.
+
+    The weights for training are computed from errors of the linear part, those for the skill from errors of
+    persistence.
 
     Args:
         fleet: the series to learn from.
@@ -72,7 +75,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
             remaining = target if segment.experts is None else target - segment.experts[0]
             moved += (remaining.abs() * segment.weight).nansum(dim=(0, 1))
             target_count += (~torch.isnan(target)).sum(dim=(0, 1))
-            # The pinball loss of persistence is half its absolute error, if levels are symmetric about 0.5.
+            # Averaged over levels symmetric about 0.5, persistence's pinball loss is half its absolute error.
             persistence += 0.5 * (segment.held_out.abs() * segment.unit_per_change).nansum(dim=(0, 1))
     if not target_count.any():
         raise DataError(

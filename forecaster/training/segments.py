@@ -131,8 +131,8 @@ class TrainingBatch:
         The axes are window and active period.
         """
         next_row = self.first_target + np.arange(len(self))[:, None]
-        # Average the unit over the rows whose next window is not held out.
-        # If the next window of every row of a series is held out, average over all rows.
+        # Average the unit of each active period over its windows whose next window is not held out.
+        # If every next window of an active period is held out, average over all its windows.
         is_learned = next_row < self.held_from
         is_learned |= ~is_learned.any(axis=0)
         average = (self.block.unit * is_learned).sum(axis=0) / is_learned.sum(axis=0)
@@ -176,10 +176,11 @@ class TrainingBatch:
         return windows if (newest_target >= self.held_from).any() else windows[::every]
 
     def _segment(self, windows: range, rows: range, weight: Floats32, per_change: Floats) -> Segment:
-        """Return the segment that consists of ``windows``; the network forecasts only from its ``rows``."""
+        """Return the segment of a batch's ``windows``; the network forecasts from those in ``rows`` only."""
         index, part = np.array(rows), slice(rows.start, rows.stop, rows.step)
         target = self.targets(index)
-        # A target is held out if its own window is held out, so far horizons have fewer training targets.
+        # A target is held out if its own window is held out.
+        # Therefore, a longer horizon has fewer training targets.
         target_row = (self.first_target + index[:, None])[:, :, None] + np.arange(self.ahead.shape[2])
         held_out = target_row >= self.held_from
         has_cold_loss = self.decoder and self.block.static.size

@@ -144,7 +144,7 @@ def loss_of(epoch: Epoch) -> float:
 def _fit_best_epoch(
     fleet: Fleet, training: TrainingConfig, start: Forecaster | None, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch], int]:
-    """Train for all epochs; return the network with the weights of the best epoch, or with its initial ones.
+    """Train for all epochs; return the network with its best weights, which can be the initial ones.
 
     Returns:
         The network, the history of all epochs, and the number of the best epoch; 0 for the initial weights.
@@ -180,7 +180,7 @@ def _refit(
     epochs: int,
     on_epoch: Callable[[Epoch], None],
 ) -> tuple[Network, list[Epoch]]:
-    """Train a new network on all windows for ``epochs`` epochs.
+    """Train a network on all windows for ``epochs`` epochs, from the first weights (see `first_weights`).
 
     The learning rate of each epoch is that of the same epoch in `_fit_best_epoch`.
     """

@@ -50,7 +50,10 @@ class RegisteredAlias:
         """
         version = self._registry.aliases.pointed_to(self._name, self._alias)
         if version is None:
-            raise ModelError(f"no version has the alias: set it with statecast promote {self._name}/1")
+            raise ModelError(
+                f"no version has the alias: set it with statecast promote {self._name}/1 "
+                f"--alias {self._alias}"
+            )
         return AliasedVersion(str(version), version.model_version)
 
     def load(self, model: str) -> Forecaster:
@@ -70,7 +73,7 @@ class RegisteredAlias:
         return with_tables(forecaster, self._job.covariates)
 
     def refuse(self, model: str, reason: str) -> None:
-        """Write the reason why the stream refused a model version as a tag of that version.
+        """Add a tag to a model version that the stream refused; the tag contains the reason.
 
         Raises:
             ModelError: the registry cannot be written.

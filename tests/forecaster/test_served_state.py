@@ -74,7 +74,7 @@ def test_a_state_that_does_not_fit_the_model_is_refused() -> None:
     for other, message in (
         (far, "the last windows of its live series are more than windows.max_gap windows apart"),
         (broken, "gives a forecast that is not finite"),
-        (wide, "its arrays do not fit this model"),
+        (wide, "the arrays of the state do not fit this model"),
     ):
         text = base64.b64encode(other.to_bytes()).decode()
         with pytest.raises(ModelError, match=message) as error:

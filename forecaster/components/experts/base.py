@@ -146,7 +146,7 @@ class Expert(ABC):
 
 
 def expert_inputs(block: Block, reach: int) -> ExpertInputs:
-    """Return the inputs of an expert for all windows of a block, as views of the block's arrays.
+    """Return the inputs of an expert for all windows of a block, without a copy of the block's arrays.
 
     ``past`` holds, for each window, its value and the values of the ``reach`` windows before it.
     """
@@ -161,5 +161,5 @@ def expert_inputs(block: Block, reach: int) -> ExpertInputs:
 
 
 def in_scales(far: Floats, scale: Floats) -> Floats32:
-    """Convert distances to scales, and clip them to `FARTHEST`: a tiny scale could make them infinite."""
+    """Divide distances by the scale, and clip to `FARTHEST`: a tiny scale could make the ratio infinite."""
     return np.clip(far / scale, -FARTHEST, FARTHEST).astype(np.float32)

@@ -22,8 +22,9 @@ _NOW = np.array([0])
 _CACHED_NUMBERS = 65_536  # the cache of a core holds about this many float32 numbers
 _AT_ONCE = 16  # past windows are read in groups of this many, so that new arrays stay in the cache
 _FEW = 8_192  # with few series, a group has more past windows: up to this many values
-# Before the season's shape is added, a forecast's distance from the last value is clipped.
-# The limit is `_ROOM` times the largest result of `_limited_distances` for the lags, plus one scale.
+# A forecast's distance from the last value, both without the season's shape, is clipped to a limit.
+# The limit is one scale plus `_ROOM` times the largest distance of a lagged value from the last value.
+# The function `_limited_distances` computes the distances of lagged values.
 _ROOM = 2.0
 # The regressors of about this many values (windows times series) are computed at once, to fit in the cache.
 _LEARNED_AT_ONCE = 2_500
@@ -112,7 +113,7 @@ class LeastSquares(Expert):
 
     def _learn_windows(self, own: Arrays, inputs: ExpertInputs, counts: Bools, after: Arrays) -> None:
         """Learn from some windows of a block, and write the result of `learn` into ``after``."""
-        # Compute for all windows at once what does not depend on the weights: each call of NumPy has a cost.
+        # Compute distances and targets for all windows at once, because each call of NumPy has a cost.
         has_value = ~np.isnan(inputs.value) & counts
         back = np.array((*self.lags, 0)) + 1
         lagged = self._without_shape(inputs, inputs.back(back), back)
@@ -163,9 +164,10 @@ class LeastSquares(Expert):
     def _update(
         self, weights: Floats32, inverse: Floats32, x: Floats32, target: Floats32, learns: Bools
     ) -> None:
-        """Update the weights and the inverse by one step of recursive least squares.
+        """Update the regression weights by one step of recursive least squares.
 
-        Only the series where ``learns`` ``[S]`` is True are updated.
+        The ``inverse`` of the regressors' second moments is updated, too. Only the series where ``learns``
+        ``[S]`` is True are updated.
         """
         gain = np.einsum("ijs,js->is", inverse, x)
         size = np.einsum("is,is->s", gain, x)
@@ -180,7 +182,7 @@ class LeastSquares(Expert):
         weights += gain / size * error
         np.minimum(weights, _LARGEST_WEIGHT, out=weights)
         np.maximum(weights, -_LARGEST_WEIGHT, out=weights)
-        # Divide the gain by the root of its divisor ``size``, to keep gain[i] * gain[j] exactly symmetric.
+        # Divide the gain by the root of ``size`` first, so that rounding keeps the inverse exactly symmetric.
         # An asymmetry of the inverse would grow until the inverse is not positive definite.
         gain /= np.sqrt(size)
         trace = np.add.reduce(inverse.diagonal().T - gain * gain)
@@ -252,7 +254,7 @@ class LeastSquares(Expert):
     def _add_past_values(
         self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
     ) -> None:
-        """Add to the forecasts ``ahead`` those terms of the regression that multiply past values.
+        """Add the regression's terms that multiply past values to the forecasts, in place.
 
         The other terms multiply earlier forecasts. The terms of one lag are computed for all horizons at
         once. ``ahead`` and ``product`` are ``[N, ..., S]``; ``product`` is overwritten. The other arguments

@@ -20,7 +20,7 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
 # The ridge penalty is at least this number, in squared scales, and each squared error is raised by it.
-# Otherwise the weights would change fast while all forecasts and actuals are close to the last value.
+# Without this number, the weights would change fast while forecasts and actuals are near the last value.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
@@ -100,7 +100,7 @@ class Stacking:
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         changes = self._changes(block)
         _copy_members(block, changes)
-        # Store NaN as the scale of a constant series: its changes are noise, from which no weight may learn.
+        # Store NaN as the scale of a constant series: no weight may learn from its changes, which are noise.
         # The axes of ``issued`` are window, quantity (last value or scale) and series.
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)
         origins = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
@@ -126,9 +126,9 @@ class Stacking:
         return own, block.with_fields(residuals=np.stack(residuals, axis=1))
 
     def _changes(self, block: Block) -> list[Floats32]:
-        """Return each member's forecast, the network's first: changes from the last value, in scales.
+        """Return the members' forecasts as changes from the last value, in scales.
 
-        The forecasts are ``[N, T, S]`` each.
+        The network's forecast is the first. Each forecast is ``[N, T, S]``.
         """
         median = block.out.forecast[self.middle]
         network = ((median - block.last[..., None]) / block.scale[..., None]).transpose(2, 0, 1)
@@ -147,7 +147,7 @@ class Stacking:
             part = np.tensordot(to_horizons, weight, axes=1)
             combined += np.multiply(part, change, out=part)
         _clip_to_members(combined, changes)
-        # For a constant series with more than one value, forecast the last value: a change of 0.
+        # If two or more values of a series were observed and all are equal, forecast no change.
         combined *= block.moves | (block.observed == 1)
         return combined
 
@@ -211,7 +211,7 @@ class _KnownActuals(NamedTuple):
 
 
 def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
-    """Return the running sums of products of forecasts and actuals after each window of a block.
+    """Return two decaying sums after each window: of products of two forecasts, and of forecast and actual.
 
     Args:
         own: the arrays of `Stacking`, with the sums before the block; not changed.
@@ -257,7 +257,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide the errors by the smallest error: otherwise their powers, and the sum, could all underflow to 0.
+    # Without the division by the smallest error, all powers could underflow to 0, and their sum would be 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]
@@ -279,9 +279,9 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
 
 
 def _at_anchors(change: Floats32, anchors: tuple[int, ...]) -> Floats32:
-    """Return a forecast at the anchor horizons only, clipped to `_LARGEST` scales.
+    """Return a forecast at the anchor horizons only, clipped to `_LARGEST` scales from the last value.
 
-    ``change`` is ``[N, T, S]``, the result ``[A, T, S]``.
+    ``change`` is ``[N, T, S]``, in scales from the last value; the result is ``[A, T, S]``.
     """
     limited: Floats32 = np.clip(change[np.array(anchors) - 1], -_LARGEST, _LARGEST)
     return limited

@@ -44,7 +44,9 @@ class Decoder(nn.Module):
         self.out = small_linear(width, quantiles, rng)
 
     def forward(self, top: Tensor, known: Tensor) -> Tensor:
-        """Return the decoder's output for each quantile and window ahead; the caller adds the head's output.
+        """Return the decoder's output for each quantile and window ahead.
+
+        The network adds this output to the output of its forecast head.
 
         Args:
             top: ``[n, S, H]`` float32, output of the last recurrent layer.
@@ -73,7 +75,7 @@ class Decoder(nn.Module):
 
 
 def trained_horizons(learned: int, steps: int, season: int) -> slice | Ints:
-    """Return, for each step ahead, the index of the trained horizon whose outputs it uses.
+    """Return, for each step ahead, the index of the trained horizon whose outputs the step uses.
 
     A step beyond the last trained horizon uses the latest trained horizon of the same seasonal phase.
     """

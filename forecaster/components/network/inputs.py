@@ -1,4 +1,4 @@
-"""Compute the network's inputs, such as changes in spreads; they do not depend on the level of a series.
+"""Compute the network's inputs, such as changes divided by the spread; none depends on a series' level.
 
 Letters: T windows, S series, F inputs, K linear experts, N horizon, C known features, D static features, I
 inputs from observed covariates.
@@ -129,7 +129,7 @@ def network_inputs(
     if config.linear:
         if ridge is None:
             raise ValueError(
-                "give the ridge of the network: its linear part needs the ridge to compute inputs"
+                "ridge is None: give the ridge regressions, which the network's linear part needs"
             )
         changes = expert_forecasts(block, ridge[:, :, :1], ring_season(config.ring, freq))[..., 0]
         nothing = np.full((LINEAR_EXPERT_COUNT, values.shape[1]), np.nan, np.float32)
@@ -164,7 +164,7 @@ def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats3
 
 
 def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """Return the inputs from ring, moments and calendar: 11 inputs, then one for each lag.
+    """Return the network's inputs from ring, moments and calendar: 11 inputs, then one for each lag.
 
     The result is ``[T, S, 11 + number of lags]``.
     """

@@ -36,8 +36,8 @@ _ALL = slice(None)
 _TRUST_IN_RIDGES = 1.5
 # The log scale of a series without values is at most this far from 0, so that the scale's square is finite.
 _LARGEST_LOG_SCALE = 345.0
-# At horizon h, the median is at most ``_ROOM * h * falls`` below the lowest past value (falls: see `Block`).
-# At horizon h, the median is at most ``_ROOM * h * rises`` above the highest past value (rises: see `Block`).
+# The median at horizon h is at most ``_ROOM * h * Block.falls`` below the series' lowest past value.
+# The median at horizon h is at most ``_ROOM * h * Block.rises`` above the series' highest past value.
 _ROOM = 2.0
 _READS = frozenset({"history", "before", "mean", "spread", "last", "lowest", "highest", "falls", "rises"})
 _READS |= {"scale", "unit", "age", "observed"}
@@ -190,7 +190,7 @@ class Network(nn.Module):
 
     def init(self, series: int) -> Arrays:
         """Return the learned initial state; ``expected`` is NaN, because nothing was forecast yet."""
-        # Clone the initial state: it may share memory with the weights, which a step would overwrite.
+        # Clone the initial state: it may share memory with the weights, and a step would overwrite them.
         own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
         if self.config.linear:
             own["expected"] = np.full((series, LINEAR_EXPERT_COUNT), np.nan, np.float32)
@@ -223,7 +223,7 @@ class Network(nn.Module):
         return self._arrays(hidden, cell) | after, block
 
     def _write_forecast(self, change: Tensor, block: Block) -> None:
-        """Convert ``change`` from units, add the last value, and write the sum into ``out.forecast``.
+        """Convert forecast changes, which are in units, to values, and write these into ``out.forecast``.
 
         The median stays within the range of past values, widened for every window ahead by the trend.
         """
@@ -231,7 +231,7 @@ class Network(nn.Module):
         ahead = _ROOM * np.arange(1, block.out.forecast.shape[-1] + 1)
         low = (block.lowest - block.last)[:, :, None] - block.falls[:, :, None] * ahead
         high = (block.highest - block.last)[:, :, None] + block.rises[:, :, None] * ahead
-        # Add the level in float64: float32 would lose changes of 1 at a level of a billion.
+        # Add the last value in float64: float32 would lose a change of 1 from a last value of a billion.
         out = torch.from_numpy(block.out.forecast)
         out.copy_(change).mul_(unit)
         middle = out[self.config.quantiles.index(0.5)]
@@ -301,7 +301,7 @@ class Network(nn.Module):
 
 
 def _last_rows(array: Floats32, lengths: Ints | None) -> Floats32:
-    """Return the numbers of each series in its last window before the padding.
+    """Return the ``K`` numbers of ``array`` for each series in its last window; later windows are padding.
 
     ``array`` is ``[K, T, S]``, the result ``[S, K]``.
     """

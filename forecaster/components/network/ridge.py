@@ -1,6 +1,6 @@
-"""The linear experts of the network: weighted sums of past values, with weights that are fixed after the fit.
+"""Six of the network's seven linear experts, all but the logarithmic one: fixed weighted sums of past values.
 
-There are six, in this order: two ridge regressions for each horizon, of changes from the last value on the
+They are, in this order: two ridge regressions for each horizon, of changes from the last value on the
 distances of lags from it; the last season; the seventh season before (a week of days); the running mean; and
 the last value. The network weighs them.
 
@@ -28,7 +28,8 @@ from forecaster.components.season import windows_ago
 RIDGE_COUNT = 2
 LINEAR_EXPERT_COUNT = RIDGE_COUNT + 4
 OTHER_LEVEL = 20.0  # a lagged value farther than this many scales from the last value has less influence
-# Distances are clipped to this many times 20 scales, because infinity times 0 would be NaN.
+# Clip distances to this many times 20 scales: `limit_distances` may multiply them by 0,
+# and infinity times 0 would be NaN.
 _FAR = np.float32(1e30)
 _LARGEST = 2000.0  # a linear expert's forecast is at most this many units from the last value
 # A `RegressorPiece` has at most `_COLUMNS` columns (windows times series), so its arrays fit into the cache.
@@ -117,10 +118,10 @@ def distances(
 
 
 def limit_distances(x: Floats32, missing: Floats32 | float) -> None:
-    """Shrink distances larger than 1 (20 scales) towards 0, and replace missing distances by ``missing``.
+    """Replace each distance of size above 1 by a smaller one, and missing distances by ``missing``.
 
-    A distance of size up to 1 is unchanged. Beyond size 1 a distance shrinks as it grows, and from size 2 on
-    it becomes 0. So no result is larger than 1.
+    A distance of 1 is 20 scales. A size up to 1 is unchanged; a size from 1 to 2 becomes size * (2 - size);
+    a larger size becomes 0. So no result is larger than 1.
 
     Args:
         x: the distances, changed in place.
@@ -139,7 +140,7 @@ def limit_distances(x: Floats32, missing: Floats32 | float) -> None:
 
 
 def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator[RegressorPiece]:
-    """Yield the regressors of all series at some windows of a block, in pieces that fit into the cache.
+    """Yield the regressors of all series at the windows ``rows`` of a block, in pieces that fit the cache.
 
     ``count`` is F, and ``rows`` ``[n]`` are the windows. The next piece overwrites the regressors.
     """
@@ -182,7 +183,8 @@ class Experts:
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # If a lag is 0 or not in the ring, repeat the last value: row ``count`` of ``x`` holds changes of 0.
+        # If a lag is 0 or has no regressor, the expert forecasts the last value, a change of 0.
+        # Its regressor is then row ``count`` of ``x``, which is 0 in all windows.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
@@ -215,7 +217,7 @@ def columns(x: Floats32) -> Floats32:
 def expert_forecasts(
     block: Block, ridge: Floats32, season: int, rows: NDArray[np.integer[Any]] | None = None
 ) -> Floats32:
-    """Return the forecasts of the six linear experts of this module, as changes from the last value in units.
+    """Return the six linear experts' forecasts: each number is a change from the last value, in units.
 
     Args:
         block: with the fields of ring and moments.
