@@ -20,8 +20,7 @@ _CLIP = 50.0  # regressors and targets are clipped to this many scales
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _CACHED_NUMBERS = 65_536  # the cache of a core holds about this many float32 numbers
-_AT_ONCE = 16  # past windows are read in groups of this many, so that new arrays stay in the cache
-_FEW = 8_192  # with few series, a group has more past windows: up to this many values
+_AT_ONCE, _FEW = 16, 8_192  # past windows read at once, or values with few series: new arrays fit the cache
 # A forecast's distance from the last value, both without the season's shape, is clipped to a limit.
 # The limit is one scale plus `_ROOM` times the largest distance of a lagged value from the last value.
 # The function `_limited_distances` computes the distances of lagged values.
