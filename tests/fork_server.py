@@ -22,8 +22,9 @@ from contextlib import suppress
 from typing import Any
 
 import apache_beam  # noqa: F401
-import matplotlib.figure  # noqa: F401
-import mlflow  # noqa: F401
+import matplotlib.backends.backend_agg  # noqa: F401
+import mlflow.pyfunc
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 import torch  # noqa: F401
 
 import forecaster.registry.registry

@@ -74,7 +74,7 @@ def label(
     columns = LabelColumns(label, tuple(value or ()), series_id, timestamp, split)
     for file in input_files(paths):
         find_columns(file, columns)
-    with out.progress("loading torch and MLflow", "packages"):
+    with out.loading("torch and MLflow"):
         from pipelines.cli.label_output import show_labelling
         from pipelines.labelling.job import run_labelling
 

@@ -67,7 +67,7 @@ def ui(
 
 def _prepared_page(mlflow: MlflowConfig, address: str, out: Out) -> str:
     """Prepare MLflow's page of the training runs, and return the URL of the page at ``address``."""
-    with out.progress("loading MLflow", "packages"):
+    with out.loading("MLflow"):
         from pipelines.jobs.registry import open_registry
 
         return open_registry(mlflow).prepare_page(address)

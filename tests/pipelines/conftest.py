@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +26,7 @@ class _EmptyCanvas:
 def _empty_pictures() -> Iterator[None]:
     """Let runs log empty files as pictures: a training logs ten or more, and takes 0.2 s to draw each."""
     with pytest.MonkeyPatch.context() as patch:
-        if "forecaster.registry.run" in sys.modules:
-            patch.setattr("forecaster.registry.run.FigureCanvasAgg", _EmptyCanvas)
+        patch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg", _EmptyCanvas)
         yield
 
 
@@ -36,7 +34,7 @@ def _empty_pictures() -> Iterator[None]:
 def pictures(_empty_pictures: None) -> Iterator[None]:
     """Let the runs of a module draw their pictures from now on."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("forecaster.registry.run.FigureCanvasAgg", FigureCanvasAgg)
+        patch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg", FigureCanvasAgg)
         yield
 
 
