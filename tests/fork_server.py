@@ -9,6 +9,7 @@ socket. The socket carries the request, and back the process id and the exit cod
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -18,13 +19,16 @@ import runpy
 import signal
 import socket
 import sys
+import threading
 from contextlib import suppress
 from typing import Any
 
 import apache_beam  # noqa: F401
+import git  # noqa: F401
 import matplotlib.figure  # noqa: F401
 import mlflow  # noqa: F401
-import torch  # noqa: F401
+import torch._dynamo
+import torch.fx.experimental.symbolic_shapes  # noqa: F401
 
 import forecaster.registry.registry
 import pipelines.cli.app
@@ -95,10 +99,33 @@ def run(request: dict[str, Any]) -> None:
         exec(program, sys.modules["__main__"].__dict__)
 
 
+def run_and_exit(request: dict[str, Any]) -> None:
+    """Run a request, and end this process as Python does, but without deleting the imported modules.
+
+    Python would spend three CPU seconds on it, because the kernel copies each page of a fork that is changed.
+    """
+    code = 0
+    try:
+        run(request)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if code and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    gc.collect()  # finds files that were not closed
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     logging.getLogger().handlers.clear()  # an import logs a warning, which adds a handler
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as server:
         request = wait_for_request(server)
     if request is not None:
-        run(request)
+        run_and_exit(request)
