@@ -22,6 +22,7 @@ import sys
 import threading
 from contextlib import suppress
 from typing import Any
+from unittest.mock import patch
 
 import apache_beam  # noqa: F401
 import git  # noqa: F401
@@ -87,6 +88,7 @@ def _take_over(request: dict[str, Any], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     importlib.reload(forecaster.registry)  # sets defaults in the environment, as its import does
+    patch("gc.unfreeze").start()  # else a collection after a job would change, and so copy, every page
 
 
 def run(request: dict[str, Any]) -> None:
