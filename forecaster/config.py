@@ -14,7 +14,7 @@ from forecaster.setting_types import MOST_WINDOWS, LocalPath, Settings, Settings
 
 
 class NetworkConfig(Settings):
-    """The shape of the recurrent network."""
+    """The settings of the recurrent network: its size, its inputs and its forecasts."""
 
     cell: Literal["lstm", "gru", "rnn"] = Field(
         "lstm", description="recurrent cell of the network: lstm, gru or rnn"
@@ -156,7 +156,7 @@ class OnlineConfig(Settings):
 
 
 class CovariatesConfig(Settings):
-    """The columns and tables of covariates of the series; an empty cell is a missing value."""
+    """Files of known and static covariates, and columns of observed ones; an empty cell means missing."""
 
     known: LocalPath = Field(
         "",

@@ -30,7 +30,7 @@ from schemas.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class FleetForecast:
-    """The forecasts of a fleet after the last value of each series.
+    """The forecasts after the last value of each series, the forecaster, and its backtest scores.
 
     Attributes:
         forecasts: see `forecast`.
@@ -54,13 +54,13 @@ def forecast(
     quantiles: Sequence[float] = (0.05, 0.95),
     model: Forecaster | None = None,
 ) -> pl.DataFrame:
-    """Train a forecaster on all series of a frame, and forecast each series after its last value.
+    """Forecast each series of a frame after its last value, with ``model`` or a model trained on the frame.
 
     Args:
         frame: ``series_id``, ``timestamp`` and ``value``, in any order.
         horizon: number of windows to forecast; with ``model``, at most the horizon of the model.
         freq: length of a window, such as ``"1h"``; None takes the one that fits the times of the rows
-            (`forecaster.time.infer_freq`).
+            (`forecaster.time.infer_freq`). With ``model``, the frequency of the model is used.
         quantiles: levels beside the median.
         model: a trained forecaster to use; None trains one with the default settings.
 
@@ -69,7 +69,7 @@ def forecast(
         window, UTC), ``horizon``, ``forecast`` (the median) and one column per level, such as ``q05``.
 
     Raises:
-        ConfigError: a setting is invalid, or ``model`` has another frequency, horizon or other quantiles.
+        ConfigError: a setting is invalid, or ``model`` has a smaller horizon, or lacks a quantile.
         DataError: a row is not an observation, no frequency can be found, or no series is long enough.
     """
     rows, rejected = observations.validate(frame)
@@ -141,13 +141,13 @@ def select(forecasts: pl.DataFrame, horizon: int, quantiles: Sequence[float]) ->
     names = {level: flat_column(level) for level in quantiles if level != 0.5}
     if lacking := [level for level, name in names.items() if name not in forecasts.columns]:
         raise ConfigError(
-            f"the model has no quantile {lacking[0]:g}; it has the columns {', '.join(forecasts.columns[3:])}"
+            f"the model has no quantile {lacking[0]:g}: choose from {', '.join(forecasts.columns[3:])}"
         )
     return forecasts.filter(pl.col("horizon") <= horizon).select(*forecasts.columns[:4], *names.values())
 
 
 def _step(model: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Step a new state through all windows; return each series' last forecast, and scores from ``first`` on.
+    """Step a new state through ``windows``; return the forecast after each series' last value, and scores.
 
     Returns:
         The flat forecasts that follow the last value of each series; and the scores of the forecasts that are
@@ -166,13 +166,13 @@ def _step(model: Forecaster, windows: Windows, first: int) -> tuple[pl.DataFrame
 
 
 def _windows_of_last_values(windows: Windows) -> dict[str, int]:
-    """Return the window of the last value of each series, by series id."""
+    """Return, by series id, the index of the window of the last value of each series."""
     has_value = ~np.isnan(windows.values)
     last_row = len(windows.values) - 1 - has_value[::-1].argmax(axis=0)
     return dict(zip(windows.series_ids, windows.index[last_row].tolist(), strict=True))
 
 
 def _after_last_value(forecasts: Forecasts, last_window: dict[str, int]) -> pl.DataFrame:
-    """Return, for each series, the forecast that is issued at the end of the window of its last value."""
+    """Keep only the forecasts that are issued at the end of the window of a series' last value."""
     last = np.array([last_window[name] for name in forecasts.series_ids], np.int64)
     return replace(forecasts, issued=forecasts.issued & (forecasts.index[:, None] == last)).frame()

@@ -20,7 +20,7 @@ from schemas.forecasts import quantile_column
 
 @dataclass(frozen=True)
 class Forecasts:
-    """The forecasts of S series that were issued at the ends of T windows.
+    """The forecasts of some series that were issued at the ends of some windows.
 
     Attributes:
         model_version: version of the weights.
@@ -70,7 +70,10 @@ class Forecasts:
         return int(self.issued.sum())
 
     def frame(self) -> pl.DataFrame:
-        """Return one row for each issued forecast, with its horizons as a list (``schemas.forecasts``)."""
+        """Return one row for each issued forecast, with a list of its horizons and quantiles.
+
+        The columns are those of ``schemas.forecasts``.
+        """
         horizon = self.values.shape[-1]
         at, which = np.nonzero(self.issued)
         rows = len(at)
@@ -129,7 +132,7 @@ class Forecasts:
         return np.zeros(self.issued.shape, np.int64) if self.revision is None else self.revision
 
     def _anomalies(self, at: Ints, which: Ints) -> tuple[pl.Series, pl.Series]:
-        """Return the columns ``p_value`` and ``alarm``; each row belongs to one window and one series."""
+        """Return ``p_value`` and ``alarm`` for each pair of a window (``at``) and a series (``which``)."""
         if self.anomaly is None:
             return (
                 pl.Series("p_value", [None], pl.Float64).new_from_index(0, len(at)),
@@ -140,7 +143,7 @@ class Forecasts:
 
 
 def flat(frame: pl.DataFrame, freq: Frequency) -> pl.DataFrame:
-    """Return forecasts with one row for each series, target window and horizon.
+    """Unnest a forecast frame: return one row for each series, issue time and horizon.
 
     Args:
         frame: forecast frame, nested by horizon (``schemas.forecasts``).
@@ -166,11 +169,11 @@ def flat(frame: pl.DataFrame, freq: Frequency) -> pl.DataFrame:
 
 
 def flat_column(level: float) -> str:
-    """Return the column of a quantile level in flat forecasts: 0.05 is ``q05``, and 0.975 is ``q97.5``."""
+    """Return the name of a quantile's column in flat forecasts: ``q05`` for 0.05, ``q97.5`` for 0.975."""
     return f"q{round(level * 100, 6):0>2g}"
 
 
 @lru_cache(maxsize=16)
 def _ids(series_ids: tuple[str, ...]) -> pl.Series:
-    """Return series ids as a Polars column; it is cached, since the ids rarely change."""
+    """Return series ids as a Polars column, which is cached, because the ids rarely change."""
     return pl.Series("series_id", series_ids, pl.String)

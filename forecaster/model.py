@@ -105,8 +105,8 @@ class Forecaster:
         """
         if covariates.features != self.covariates.features:
             raise ModelError(
-                f"{self.version} was trained with other covariates: encode the tables with the features of "
-                "its training"
+                f"the covariates are not encoded as in the training of {self.version}: encode the tables "
+                "with the features of that model (forecaster.covariates.features)"
             )
         return replace(self, covariates=covariates)
 
@@ -141,7 +141,8 @@ class Forecaster:
             parts = config_of_blob(data)
             if (found := parts.get("format", 1)) != FORMAT:
                 raise ValueError(
-                    f"its format is {found}, and this version reads {FORMAT}: train it anew (statecast train)"
+                    f"the model has format {found}, and this version reads {FORMAT}: train the model anew "
+                    "(statecast train)"
                 )
             network = NetworkConfig.model_validate(parts["network"])
             windows = WindowConfig.model_validate(parts["windows"])
@@ -152,7 +153,8 @@ class Forecaster:
             profile = Profile.from_tensors(tensors)
             module.load_state_dict(tensors)
         except (ValueError, KeyError, SafetensorError, RuntimeError) as error:
-            raise ModelError(f"this is no forecaster that can run: {str(error).splitlines()[0]}") from error
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"no forecaster can be built from the data: {reason}") from error
         covariates = Covariates.of(features, windows.frequency)
         return Forecaster(network, windows, module, online, covariates, profile)
 

@@ -23,5 +23,5 @@ def started_s(pid: int) -> float | None:
 def is_running(pid: int, started: float) -> bool:
     """Return whether the process ``pid`` that started at ``started`` (see `started_s`) still runs."""
     now = started_s(pid)
-    # A process with this number that started at another time is another process.
+    # A process that has this id but started at another time is another process.
     return now is not None and abs(now - started) < 2.0

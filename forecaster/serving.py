@@ -1,4 +1,4 @@
-"""A forecaster behind MLflow's ``python_function`` interface, which forecasts from a history.
+"""Forecast from the history in a request to MLflow's ``python_function`` interface.
 
 If the model was trained with covariates, they are columns of the history. Static covariates have the same
 value in all rows of a series. Known covariates of future windows are in further rows without a value, after
@@ -82,7 +82,7 @@ class ServedForecaster:
 
 
 def with_tables(forecaster: Forecaster, history: History) -> Forecaster:
-    """Return the forecaster with the known and static covariates of a history as its covariate tables."""
+    """Return a forecaster that looks up known and static covariates in a history, not in its own tables."""
     features = forecaster.covariates.features
     if not (features.known or features.static):
         return forecaster
@@ -116,7 +116,7 @@ def last_forecasts(
     _check_open(windows, shard.closed_through)
     has_value = history["value"].is_not_nan()
     if forecaster.covariates.features.known and has_value.any():
-        # Rows after the last value hold known covariates of future windows, which must stay open.
+        # Do not close the windows after the last value: their rows only hold known covariates.
         windows = windows[windows <= windows[has_value.to_numpy()].max()]
     rows = history.filter(has_value)
     rows = _rows_since_last_begin(rows, forecaster.window_config) if state is None else rows
@@ -137,7 +137,7 @@ def last_forecasts(
 
 
 def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.DataFrame:
-    """Return forecasts as rows by series and horizon, and note which series have few values or are retired.
+    """Return one row per series and horizon, with a ``note`` if the series has few values or has retired.
 
     Raises:
         ModelError: a forecast is not finite.
@@ -164,26 +164,26 @@ def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.Dat
 
 
 def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:
-    """Return a shard that starts from a state, with its live series stepped to the state's latest clock."""
+    """Return a shard that starts from a state, with all live series stepped to the state's last window."""
     shard = Shard.cold(0, 1, forecaster.initial_state() if state is None else state, ["history"])
     if state is None or not len(state):
         return shard
     closed = int(state.clock.max())
     nothing = Windows(state.series_ids, closed + 1, np.empty((0, len(state))))
-    # A block without windows only steps the live series to the latest clock.
-    # `advance` returns a copy of the state, whose arrays `apply` may change.
+    # The block has no windows, but `advance` first steps live series through the windows before a block.
+    # `advance` returns a copy of the state, so `apply` does not change the arrays of the caller's state.
     aligned, _ = advance(forecaster, state, nothing)
     return replace(shard, state=aligned, closed_through=closed)
 
 
 def _check_open(windows: Ints, closed_through: int | None) -> None:
-    """Raise DataError if the state has closed the window of a row; ``windows`` has each row's window."""
+    """Raise DataError if the state has closed the window of a row; ``windows`` holds one window per row."""
     is_closed = windows <= closed_through if closed_through is not None else np.zeros(len(windows), bool)
     if is_closed.any():
         others = f" (and {int(is_closed.sum()) - 1:,} more rows)" if is_closed.sum() > 1 else ""
         raise DataError(
-            f"the history: row {int(is_closed.argmax()) + 1}: the state has closed its window{others}: "
-            "send only rows of later windows"
+            f"the history: row {int(is_closed.argmax()) + 1}{others} is in a window that the state has "
+            "closed: send only rows of later windows"
         )
 
 
@@ -197,10 +197,12 @@ def _read_state(forecaster: Forecaster, text: object) -> State:
         state = State.from_bytes(base64.b64decode(cast("str", text), validate=True))
         state = rewarm(forecaster, state)
         if _layout(state) != _layout(forecaster.new_series_state(state.series_ids, 0)):
-            raise ModelError("its arrays do not fit this model")
+            raise ModelError("the arrays of the state do not fit this model")
         oldest = state.clock[live(state)].min(initial=state.clock.max(initial=0))
         if state.clock.max(initial=0) - oldest > forecaster.window_config.max_gap:
-            raise ModelError("its live series end more than windows.max_gap windows apart")
+            raise ModelError(
+                "the last windows of its live series are more than windows.max_gap windows apart"
+            )
         return state
     except StatecastError as error:
         reason = str(error)
@@ -208,7 +210,10 @@ def _read_state(forecaster: Forecaster, text: object) -> State:
         reason = f"it is not base64 text: {error}"
     except Exception as error:
         reason = f"{type(error).__name__} while reading it"
-    raise ModelError(f"the parameter {STATE!r} is not a state that an earlier request returned: {reason}")
+    raise ModelError(
+        f"the parameter {STATE!r} is not a state that this model can continue: {reason}; send the state that "
+        "an earlier request returned, or none"
+    )
 
 
 def _layout(state: State) -> dict[tuple[str, str], Any]:
@@ -217,9 +222,10 @@ def _layout(state: State) -> dict[tuple[str, str], Any]:
 
 
 def _rows_since_last_begin(rows: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
-    """Return each series' rows after its last gap of more than ``max_gap`` windows; without a gap, all.
+    """Return the rows of each series that come after its last gap of more than ``max_gap`` windows.
 
-    The series begins anew after such a gap, so earlier rows do not change the last forecast.
+    The series begins anew after such a gap, so earlier rows do not change the last forecast. All rows of a
+    series without such a gap are returned.
     """
     window = config.frequency.window(pl.col("timestamp"))
     is_begin = (pl.col("_window").diff() > config.max_gap + 1).fill_null(False)
@@ -230,5 +236,5 @@ def _rows_since_last_begin(rows: pl.DataFrame, config: WindowConfig) -> pl.DataF
 
 
 def _load_pyfunc(path: str) -> ServedForecaster:
-    """Load a model that MLflow registered before `forecaster.registry.loader` existed."""
+    """Load a model that an old release registered; newer models use `forecaster.registry.loader`."""
     return ServedForecaster(Forecaster.load(Path(path)))

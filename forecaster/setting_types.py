@@ -21,7 +21,7 @@ LocalPath = Annotated[str, AfterValidator(_is_local)]
 
 
 class SettingsConflict(ValueError):
-    """An error of settings that are valid one by one, but not together.
+    """An error about settings; `message` returns its text with other names for them, such as options.
 
     Args:
         template: the message, with ``{}`` for the name of each setting.
@@ -33,11 +33,15 @@ class SettingsConflict(ValueError):
         self.template, self.settings = template, settings
 
     def message(self, name_of: Callable[[str], str]) -> str:
-        """Return the error message, with the name that the function ``name_of`` returns for each setting."""
+        """Return the error message with another name for each setting, such as the option that sets it.
+
+        Args:
+            name_of: returns the name to show for a setting.
+        """
         return self.template.format(*map(name_of, self.settings))
 
 
 class Settings(BaseModel):
-    """Frozen settings that refuse unknown names."""
+    """The base class of settings: they cannot be changed, and an unknown name is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

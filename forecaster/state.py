@@ -1,4 +1,4 @@
-"""The state of a fleet: everything that a forecast depends on, for every series, as arrays.
+"""The state of a fleet: the arrays, one row for each series, that a model carries from window to window.
 
 Series is axis 0 of every array. The components (``forecaster.components``) define what the arrays mean. This
 module stores, selects and joins them, and writes them as a table: one row for each series, one column for
@@ -77,17 +77,17 @@ class State:
         return self._with(self.series_ids, self.clock.copy(), self.silent.copy(), parts)
 
     def take(self, index: Ints) -> State:
-        """Return a copy of the states of the n series at ``index`` ``[n]``, in that order."""
+        """Return a copy of this state with only the series at the positions ``index``, in that order."""
         ids = tuple(self.series_ids[i] for i in index)
         return self._with(ids, self.clock[index], self.silent[index], taken(self.parts, index))
 
     def put(self, index: Ints, part: State) -> None:
-        """Write ``part``, the states of n series, into the slots ``index`` ``[n]``; the series ids stay."""
+        """Write the states in ``part`` into the slots ``index`` of this state; the series ids stay."""
         self.clock[index], self.silent[index] = part.clock, part.silent
         put(self.parts, index, part.parts)
 
     def grown(self, new: State) -> State:
-        """Return this state with the series of ``new``, a state of the same model version, appended.
+        """Append the series of ``new``, a state of the same model version; return the larger state.
 
         An array with spare room stays in its memory, so series that begin one by one do not copy the fleet
         each time. An array without room moves to memory for a quarter more series. The new state shares
@@ -184,8 +184,8 @@ class State:
             known = FORMAT_VERSIONS.get(name, "none")
             if component["format"] != known and (name, component["format"]) not in MIGRATIONS:
                 raise ModelError(
-                    f"the state's {name} is of format {component['format']}, not readable here "
-                    f"(this version reads {known}): start without the state, from the rows"
+                    f"this version cannot read format {component['format']} of the state's {name} "
+                    f"(it reads {known}): start without the state, from the rows"
                 )
         freq = Frequency(layout["freq_s"], layout.get("freq_months", 0), layout.get("freq_offset_s", 0))
         parts = {
@@ -225,7 +225,7 @@ class State:
         try:
             table = pa.ipc.open_stream(data).read_all()
         except pa.ArrowInvalid as error:
-            raise ModelError(f"this is no state: {error}") from error
+            raise ModelError(f"the bytes do not hold a state: {error}") from error
         return State.from_arrow(table)
 
     def frame(self) -> pl.DataFrame:
@@ -234,9 +234,10 @@ class State:
 
 
 def live(state: State) -> NDArray[np.bool_]:
-    """Return which series are live, ``[S]``: begun, and not silent for more than ``windows.max_gap``.
+    """Return for each series whether it is live: it has begun and has not retired since.
 
-    A series that is silent for longer retires: its state is reset to that before its first value.
+    A series retires after more than ``windows.max_gap`` windows without a value: its state is then reset to
+    that before its first value.
     """
     return np.asarray(state.parts["moments"]["observed"] > 0)
 
@@ -250,13 +251,13 @@ def put(parts: Mapping[str, Arrays], index: Ints | slice, new: Mapping[str, Arra
     """Copy the arrays of ``new`` into the arrays of ``parts``, at the positions ``index``."""
     for name, own in parts.items():
         for f, array in own.items():
-            # A new array that is a view of this array needs no copy: a step has written its values already.
+            # Copy nothing if the new array is a view of this array: its values are already in place.
             if not isinstance(index, slice) or not _same_memory(array[index], new[name][f]):
                 array[index] = new[name][f]
 
 
 def match_layout(parts: Mapping[str, Arrays], some: Mapping[str, Arrays]) -> None:
-    """Give each array of ``parts`` the memory layout of the array with the same name in ``some``.
+    """Lay out each array of ``parts`` in memory like the array with the same name in ``some``.
 
     Args:
         parts: the arrays of all series, replaced if their layout differs.

@@ -1,4 +1,4 @@
-"""The number of threads of torch and NumPy: set for a block of code, and restored after it."""
+"""Set the number of threads of torch and NumPy for a block of code, and restore it after the block."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class _Counts:
 
 @dataclass
 class _OpenBlock:
-    """An open block of `compute_threads`, and the counts that its end restores."""
+    """An open block of `compute_threads`, and the numbers of threads to restore after it."""
 
     before: _Counts
 
 
 _lock = threading.Lock()
-_open: list[_OpenBlock] = []  # this list holds the open blocks of `compute_threads`, the oldest first
+_open: list[_OpenBlock] = []  # blocks of code in `compute_threads` that have not ended, oldest first
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Serialisation of a network's weights and settings as one safetensors blob, and the version of both."""
+"""Serialisation of a network's weights and settings as one safetensors blob, and the one version of both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Model = TypeVar("Model")
 
 
 def version_of(cell: str, config: str, network: torch.nn.Module) -> str:
-    """Return the version: the cell and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``."""
+    """Return the version: the cell type and a hash of settings and weights, such as ``lstm-3f2a9c1b7d20``."""
     digest = hashlib.sha256(config.encode())
     for name, weight in sorted(network.state_dict().items()):
         digest.update(name.encode())
@@ -53,7 +53,7 @@ def weights_of_blob(data: bytes) -> dict[str, torch.Tensor]:
 
 
 def read(path: Path, unpacked: Callable[[bytes], Model]) -> Model:
-    """Read a file, and return the model that the function ``unpacked`` makes of its bytes.
+    """Read a file, and return the model that the function ``unpacked`` makes from its bytes.
 
     Args:
         path: the file.

@@ -21,7 +21,10 @@ def anchor_horizons(horizon: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=16)
 def by_horizon(anchors: tuple[int, ...], horizon: int) -> Floats32:
-    """Return the ``[N, A]`` matrix of linear interpolation from A anchors to N horizons, in log horizon."""
+    """Return the matrix that interpolates values at the anchors to all horizons, linearly in log horizon.
+
+    It is ``[N, A]``.
+    """
     ahead, at = np.log(np.arange(1, horizon + 1)), np.log(anchors)
     one = [np.interp(ahead, at, row) for row in np.eye(len(anchors))]
     return np.stack(one, axis=1).astype(np.float32)

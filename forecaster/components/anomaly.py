@@ -19,19 +19,20 @@ from forecaster.arrays import Arrays, Bools, Floats, Floats32
 from forecaster.components.base import Block, Field, series_first, series_last
 
 # `_DISTANCES` are distances of a value from the forecast median, in band widths.
-# A band lies between the median and the outermost quantile on the value's side.
-# For each series and distance, the state holds the share of windows with a value at least as far away.
+# The band reaches from the median to the lowest quantile for a value below the median, else to the highest.
+# The state holds, by series and distance, the share of values at least that far from the forecast median.
 _DISTANCES = np.array([0.33, 0.67, 1, 1.12, 1.25, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 6, 10, 30, 100, 1000], float)
 _FARTHEST = 1e6
 # P-values are interpolated in log(1 + distance), because the gaps between `_DISTANCES` grow.
 # At a distance of 0, log(1 + distance) is 0, but log(distance) would be infinite.
 _LOG_DISTANCES = np.log1p([0.0, *_DISTANCES, _FARTHEST])
-# The length of a run is the number of successive windows that repeat the value before.
+# A run's length is the number of successive values that equal the value before: 0 if no value repeats.
 # For each series and each length in `_RUNS`, the state holds the share of runs of at least this length.
 _RUNS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256])
 
 _FIELDS = {
-    # ``expected`` holds the forecast median of the next window, and the widths of the bands below and above.
+    # ``expected`` holds the median that is forecast for the next window.
+    # It also holds the widths of the bands below and above this median.
     "expected": Field("float64", (3,)),
     "beyond": Field("float32", (len(_DISTANCES),)),
     "known": Field("int32"),
@@ -43,34 +44,36 @@ _FIELDS = {
     "alarming": Field("uint8"),
 }
 
-# A new series begins with assumed shares: of windows by distance, and of runs of equal values by length.
-# The assumed shares weigh about as much as this many observed windows or runs of equal values.
+# A new series begins with assumed shares of windows (by distance) and of runs of equal values (by length).
+# The assumed shares weigh about as much as shares of `_PRIOR` observed windows, or of `_PRIOR` observed runs.
 _PRIOR = 20.0
 # In a new series, values beyond a band's edge are assumed to exceed it by this many band widths on average.
-# `_EXCESS0` assumes heavier tails than a normal distribution's 0.25 (with 5 % of values beyond the edge).
+# For a normal distribution with 5 % of its values beyond the edge, it is 0.25: heavier tails are assumed.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
 # The shares of windows (or runs) are averages over about the last `_MEMORY` / ``rate`` windows (or runs).
-# ``rate`` alarms are wanted per window, so `_MEMORY` alarms are wanted in the windows of one average.
+# About `_MEMORY` alarms are wanted in `_MEMORY` / ``rate`` windows: ``rate`` is the number per window.
 _MEMORY = 20.0
-# `_MEMORY` / ``rate`` is clipped to this range.
-# In an average over far more windows, float32 would round the update of a share to 0.
+# `_MEMORY` / ``rate`` is clipped to the range from `_LEAST_MEMORY` to `_LARGEST_MEMORY`.
+# In an average over far more windows, the update of a share would be lost in float32 rounding.
 _LEAST_MEMORY, _LARGEST_MEMORY = 2_000.0, 1_000_000.0
-# A band is at least this many scales wide: if most values are equal, it would otherwise have no width.
-# `_LEAST_BAND` is not 0.1: rounding would then decide whether a change of one scale is 10 bands or less.
+# A band, from the forecast median to an outer quantile, is at least this many scales wide.
+# Without this limit, the band of a series whose values are mostly equal would have no width.
+# `_LEAST_BAND` is not 0.1: a value one scale away would be at a distance of 10 bands, one of `_DISTANCES`,
+# and rounding would decide whether it reaches this distance.
 _LEAST_BAND = 0.0971
 # A value counts as equal to the forecast median if the two differ by at most this share of the median.
 _ROUNDING = 1e-15
 
 # A series raises no alarm in its first `_YOUNG` windows with a p-value.
-# A run of equal values has no p-value until more than `_YOUNG` runs of the series have ended.
+# A run of equal values has no p-value until the series has changed its value more than `_YOUNG` times.
 _YOUNG = 40
 _STEP = 0.4  # an alarm lowers the logarithm of the p-value threshold by this number times ``1 - rate``
-_DEBT = 6.0  # a series raises no alarm while its alarm budget is at minus this number or lower
+_DEBT = 6.0  # no alarm is raised while ``budget`` (wanted minus raised alarms, capped) is at most ``-_DEBT``
 _MOST = 0.1  # the p-value threshold is at most the larger of this number and ``min(3 * rate, 0.95)``
 _CALM = 0.05  # an anomaly ends at the first p-value that is at least the larger of this number and ``rate``
-# The first bit of ``alarming`` is set while an anomaly lasts.
-# The second bit of ``alarming`` is set while all values since the alarm equal the value that raised it.
+# The bit `_LASTS` of ``alarming`` is set while an anomaly lasts.
+# An alarm sets the bit `_REPEATS`; the next value that differs from the value before it clears the bit.
 _LASTS, _REPEATS = 1, 2
 
 
@@ -129,12 +132,12 @@ class Anomaly:
 
     @cached_property
     def _first_shares(self) -> Floats:
-        """The share of values assumed beyond each of the E `_DISTANCES` in a new series, ``[1, E]``."""
+        """For a new series, the assumed share of values beyond each of the `_DISTANCES`, in one row."""
         return _normal_shares(self.low, self.high, np.array([_EXCESS0]))
 
     @cached_property
     def _memory(self) -> float:
-        """The largest number of windows, or runs of equal values, that a share is an average of."""
+        """The number of recent windows, or of runs of equal values, over which a share is averaged."""
         return min(max(_MEMORY / self.rate, _LEAST_MEMORY), _LARGEST_MEMORY)
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
@@ -166,14 +169,14 @@ class Anomaly:
         return np.stack([middle, below, above])
 
     def _p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
-        """Return each value's p-value, and for alarms a log p-value that has no lower bound.
+        """Return each value's p-value, and for alarms a log p-value without the p-value's lower bound.
 
         The shares of windows and of runs are updated in place.
 
         Returns:
             ``[S]`` each, NaN if the value or its forecast is missing. The p-value has a lower bound. The log
-            p-value has none: of two values that are farther from their forecasts than any value before, the
-            farther one has the smaller log p-value.
+            p-value can be smaller: of two values that are farther from their forecasts than any value before,
+            the farther one has the smaller log p-value. Distances count as `_FARTHEST` at most.
         """
         middle, below, above = own["expected"]
         error = value - middle
@@ -185,7 +188,7 @@ class Anomaly:
         z = np.where(known, np.minimum(z, _FARTHEST), 0.0)
         log_p, least = self._distance_p_value(own, z, known)
         log_run, least_run = self._run_p_value(own, value)
-        # A repeated value has two p-values (distance and run): use twice the smaller one (Bonferroni).
+        # Where the p-value of the run of equal values is below 1, use twice the smaller p-value (Bonferroni).
         longer = log_run < log_p
         log_p = np.where(longer, log_run, log_p)
         log_p = np.where(log_run < 0, np.minimum(log_p + math.log(2.0), 0.0), log_p)
@@ -193,13 +196,14 @@ class Anomaly:
         return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
 
     def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
-        """Return the log of the share of windows at distance ``z`` or more, and a lower bound of the p-value.
+        """Return the log of the share of windows at distance ``z`` or more.
 
-        Both are ``[S]``.
+        Also return a lower bound of the p-value. Both are ``[S]``.
         """
         reached = z >= _DISTANCES[:, None]
         at = reached.sum(axis=0)
-        # The share counts the current window, too: after n windows the p-value is at least 1 / (n + 1).
+        # The p-value counts the current window, too: after n earlier windows, it is at least 1 / (n + 1).
+        # The number n is at most `_memory`, because the weight of older windows decays.
         least = 1.0 / (np.minimum(own["known"], self._memory) + 1.0)
         series = np.arange(len(z))
         inner, outer = np.maximum(at - 1, 0), np.minimum(at, len(_DISTANCES) - 1)
@@ -214,7 +218,8 @@ class Anomaly:
     def _run_p_value(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
         """Return the log of the share of runs at least as long as the current run of equal values.
 
-        Also return a lower bound of the run's p-value. Both are ``[S]``; the logarithm is 0 outside a run.
+        Also return a lower bound of the run's p-value. Both are ``[S]``. The logarithm is 0 outside a run,
+        and in a series that has changed its value at most `_YOUNG` times.
         """
         has_value = ~np.isnan(value)
         repeats = value == own["last"]
@@ -232,11 +237,11 @@ class Anomaly:
         return np.where(applies, np.log(np.minimum(share, 1.0)), 0.0), least
 
     def _learn(self, shares: Floats32, count: NDArray[Any], reached: Bools, learns: Bools) -> None:
-        """Update the share of windows (or runs) that reached each edge with one more window (or run).
+        """Update, for each distance (or length), the share of windows (or runs) that reached it.
 
-        Only the series where ``learns`` is True are updated. The shares ``[E, S]`` and the number of windows
-        or runs ``[S]`` are updated in place. ``reached`` ``[E, S]`` is True where the new window or run
-        reaches the edge.
+        One window or run is added for each series where ``learns`` is True. The shares ``[E, S]`` and the
+        number of windows or runs ``[S]`` are updated in place. ``reached`` ``[E, S]`` is True where the new
+        window or run reaches the edge, a distance or a length.
         """
         weight = (learns / np.minimum(count + _PRIOR, self._memory)).astype(np.float32)
         shares += weight * (reached - shares)
@@ -264,9 +269,10 @@ class Anomaly:
 
 
 def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
-    """Return the share of a new series' values that is assumed beyond each of the E `_DISTANCES`: ``[S, E]``.
+    """For a new series, return the assumed share of values beyond each of the `_DISTANCES`.
 
     The distribution is normal within the band and exponential beyond it, with mean ``excess`` ``[S]`` there.
+    The shares are ``[S, E]``.
     """
     usual = [abs(NormalDist().inv_cdf(level)) for level in (low, high)]
     inside = np.array([sum(NormalDist().cdf(-min(z, 1.0) * u) for u in usual) for z in _DISTANCES])

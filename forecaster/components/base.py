@@ -36,7 +36,7 @@ def _absent() -> NDArray[Any]:
 
 
 class Outputs(NamedTuple):
-    """The arrays that the components of a chain fill with the forecasts of one block.
+    """The arrays that the components of a chain fill for one block: forecasts, alarms and scores.
 
     In every array axis 1 is the window and axis 2 the series. The *members* are the network and the experts,
     whose forecasts the stacking combines.
@@ -65,7 +65,7 @@ class Outputs(NamedTuple):
     def empty(
         quantiles: int, members: int, windows: int, series: int, horizon: int, scored: int = 0
     ) -> Outputs:
-        """Return new arrays for the outputs of a block: ``anomaly`` and ``scores`` are NaN, the others unset.
+        """Return new arrays for a block's outputs: NaN in ``anomaly`` and ``scores``, the others not filled.
 
         ``members`` is 0 if the members' forecasts are not requested; ``scored`` is the number of scored
         horizons, K.
@@ -176,9 +176,9 @@ class Block:
     bands: Floats = field(default_factory=_absent)
 
     def counts(self, row: int) -> Bools | None:
-        """Return for each series whether a row of the block is a window (True) or padding (False), ``[S]``.
+        """Return, for each series, True if window ``row`` of the block counts, False if it is padding.
 
-        The result is None if the block has no padding.
+        The result is ``[S]``, or None if the block has no padding.
         """
         return None if self.lengths is None else row < self.lengths
 
@@ -190,7 +190,7 @@ changes them.
 
 
 def series_last(array: NDArray[Any]) -> NDArray[Any]:
-    """Move the series axis to the end: ``[S, ...]`` -> ``[..., S]``, for arithmetic on all series at once.
+    """Move the first axis, the series, to the end, for arithmetic on all series at once.
 
     An array that `series_first` returned is not copied: its memory is in this order already. So a component
     copies nothing when it gets back the arrays that it returned for the block before.
@@ -200,7 +200,7 @@ def series_last(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def series_first(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a view with the series axis first: ``[..., S]`` -> ``[S, ...]``."""
+    """Return a view of an array with the last axis, the series, as the first."""
     return array.transpose(array.ndim - 1, *range(array.ndim - 1))
 
 
@@ -228,20 +228,20 @@ class Component(Protocol):
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads."""
+        """The names of the block's fields that `step` reads and that a component, not the caller, fills."""
 
     @property
     def writes(self) -> frozenset[str]:
         """The names of the block's fields that `step` fills or changes."""
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the component's fields by name."""
+        """Return the dtype and shape of each of the component's arrays, by name."""
 
     def init(self, series: int) -> Arrays:
         """Return the initial arrays, for series that have no value yet."""
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Return the component's arrays after the block, and the block with the fields that it adds.
+        """Return the component's arrays after the block, and the block with `writes` filled or changed.
 
         ``step`` may write into ``own``, and may return arrays that share its memory. Nothing that it computes
         for a series depends on the other series of the block, nor on a later window.

@@ -67,13 +67,15 @@ def check_order(components: Sequence[Component]) -> None:
         name = component.name
         for field in sorted(component.reads):
             later = next((part.name for part in components[place + 1 :] if field in part.writes), None)
-            # It is no error if components change one field in turn, each of which reads and writes the field.
+            # If this component both reads and writes the field, a later component may change it again.
             if later and (field not in written or field not in component.writes):
                 raise ValueError(
                     f"{name} reads {field!r} before {later} writes it: put {later} before {name}"
                 )
             if field not in written:
-                raise ValueError(f"{name} reads {field!r}, which no component writes: add one before {name}")
+                raise ValueError(
+                    f"{name} reads {field!r}, which no earlier component writes: add one before {name}"
+                )
         written |= component.writes
 
 
@@ -86,7 +88,7 @@ def experts_of(config: NetworkConfig, windows: WindowConfig, online: OnlineConfi
     horizon, season = config.horizon, ring_season(config.ring, windows.frequency)
     near = (1, 2, 3, 6, 12)
     # Lags of the seasonal least-squares expert, in seasons: a season is often a day, and 7 days are a week.
-    # With windows of a month or longer, no lags of 6 and 7 seasons (years) are used: they predict nothing.
+    # If windows are months or longer, lags of 6 and 7 seasons are left out: values that old hardly help.
     seasons_back = (1, 2) if windows.frequency.is_calendar else (1, 2, 6, 7)
     week = ring_week(config.ring, windows.frequency)
     seasonal_lags = [k * season + off for k in seasons_back for off in (-2, -1, 0)] if season > 1 else []

@@ -16,14 +16,14 @@ from schemas.errors import ModelError
 
 
 def column_of(array: NDArray[Any]) -> pa.Array:
-    """Return an array as an Arrow column: numbers for ``[S]``, lists of equal length for ``[S, ...]``."""
+    """Return an array as an Arrow column with one number, or one flat list of numbers, for each series."""
     if array.ndim == 1:
         return pa.array(array)
     return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), int(np.prod(array.shape[1:])))
 
 
 def array_of_column(table: pa.Table, name: str, field: Field) -> NDArray[Any]:
-    """Return a column of a state table as a writable array ``[S, *field.shape]``.
+    """Return a column of a state table as a writable array, with the dtype and the shape of ``field``.
 
     Raises:
         ModelError: the table has no column of this name, dtype and length.

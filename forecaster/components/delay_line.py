@@ -40,7 +40,7 @@ def stored_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
 
 
 def store_forecasts(store: Values, new: Values, start: Ints, lengths: Ints | None) -> None:
-    """Write a block's forecasts into the R rows of ``store``; each replaces the one issued R windows earlier.
+    """Write a block's forecasts into ``store``, where each replaces the oldest stored forecast.
 
     Args:
         store: ``[R, ..., S]``, changed in place.

@@ -1,4 +1,4 @@
-"""Count the recent values of each input in each bucket of the training profile.
+"""Count the recent values of each series and input in each bucket of the training profile.
 
 `forecaster.evaluation.drift` computes the drift of the inputs from these counts.
 
@@ -16,8 +16,7 @@ from forecaster.arrays import Arrays
 from forecaster.components.base import Block, Field
 from forecaster.components.profile import BUCKETS, bucket_of
 
-# Counts are halved every 336 windows, so they cover mainly the last 336 to 672 windows.
-# Halving keeps each count below 672, so that two bytes are enough.
+# All counts are halved every 336 windows: recent values count most, and each count stays below 672.
 _HALVED_EVERY = 336
 
 
@@ -47,7 +46,7 @@ class Drift:
         return {"counts": np.zeros((series, len(self.inputs), BUCKETS), np.uint16)}
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Count the values of the block; the block is not changed."""
+        """Count the values of the block in their buckets; return the block unchanged."""
         counts = own["counts"]
         if not block.edges.size:
             return own, block

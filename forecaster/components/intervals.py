@@ -18,19 +18,19 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 from forecaster.components.scores import scored_places
 
-# From this many residuals on, each quantile's distance from the median is the learned one.
-# With fewer residuals, the distance is a weighted mean of the learned distance and the network's own.
+# From `_TRUSTED` residuals on, each quantile's distance from the median is the learned distance.
+# With fewer than `_TRUSTED`, it is a weighted mean of the learned distance and the network's distance.
 _TRUSTED = 40
 # In the running mean of absolute residuals, a residual counts as at most this many times that mean.
 # Without the limit `_LARGEST`, one outlier would widen the intervals for months.
 _LARGEST = 8.0
-# A residual within this many mean absolute residuals of a quantile counts as partly below, partly above it.
+# Within this many mean absolute residuals of a quantile, a residual counts partly below and partly above it.
 # Without `_TIE`, the last bit of a forecast could decide on which side of a quantile a residual counts.
-# The other series of a call can change the last bit of a forecast, but must not change the offsets.
+# The last bit of a forecast can depend on which series are stepped in the same call; offsets must not.
 _TIE = 1e-2
 # The offsets of a horizon do not change while its mean absolute residual is at most this many scales.
 _NO_UNIT = 1e-6
-_SLOWER = 0.15  # at horizon h, the learning rate of the offsets is divided by h to the power of this number
+_SLOWER = 0.15  # at horizon h, the least learning rate of the offsets is ``rate / h**_SLOWER``
 # A normal distribution's standard deviation is this many times its mean absolute deviation.
 _NORMAL_UNITS = math.sqrt(math.pi / 2)
 
@@ -64,9 +64,10 @@ class Intervals:
     writes = frozenset({"bands", "out.forecast"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: ``offset``, ``unit`` and ``known`` of each anchor horizon, and ``issued``.
+        """Return the fields of the state: ``offset``, ``unit``, ``known`` and ``issued``.
 
-        ``unit`` holds the mean absolute residual, ``known`` the number of residuals. ``issued`` holds the
+        At each anchor horizon, ``offset`` holds the quantiles' distances from the median in units, ``unit``
+        the mean absolute residual, and ``known`` the number of residuals. ``issued`` holds the issued
         distances of the quantiles from the median until the actuals of their windows are observed.
         """
         anchors = len(anchor_horizons(self.horizon))
@@ -101,7 +102,8 @@ class Intervals:
         outer = [q for q, level in enumerate(self.levels) if level != 0.5]
         out, middle = block.out.forecast, self.levels.index(0.5)
         rows = np.array(anchors) - 1
-        # The axes of ``network`` are quantile (without the median), anchor, window and series.
+        # ``network`` holds the distances of the network's quantiles from its median.
+        # The axes of ``network`` are quantile, anchor horizon, window and series.
         network = np.stack([(out[q][..., rows] - out[middle][..., rows]).transpose(2, 0, 1) for q in outer])
         learned, trust, bands = self._learned_distances(own, block, network)
         to_horizons = by_horizon(anchors, self.horizon)
@@ -116,7 +118,7 @@ class Intervals:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], distance[:, k].transpose(1, 2, 0), out=out[q])
         # Where calibrated quantiles have passed the median, move the median: clip it to its two neighbours.
-        # A calibrated lower quantile passes the median only if most actuals were above the median, too.
+        # A quantile below 0.5 passes the median only if most recent actuals were above the median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         own = {name: series_first(array) for name, array in own.items()}
         return own, replace(block, bands=bands)
@@ -124,9 +126,9 @@ class Intervals:
     def _learned_distances(
         self, own: Arrays, block: Block, network: Floats
     ) -> tuple[Floats, Floats32, Floats]:
-        """Learn the offsets window by window, and return the learned part of the quantiles' distances.
+        """Update the offsets window by window, and return the learned distances of quantiles from the median.
 
-        The distances are from the median. A distance is negative for a quantile below the median.
+        A distance is negative for a quantile below the median.
 
         Args:
             own: the component's arrays, changed in place.
@@ -142,7 +144,7 @@ class Intervals:
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
         learned, trust = np.empty(network.shape), np.empty(network.shape[1:], np.float32)
         # The axes of ``network``, ``issued`` and ``due`` are window, anchor, quantile and series.
-        # ``due[t]`` holds the distances from the median of the quantiles that were issued for window ``t``.
+        # ``due[t]`` holds, for each forecast of window ``t``, the distance of each quantile from the median.
         network = network.transpose(2, 1, 0, 3)
         issued, due = np.empty(network.shape), np.empty(network.shape)
         stores = _split_by_anchor(own["issued"], anchors)

@@ -14,7 +14,7 @@ import numpy as np
 from forecaster.arrays import Arrays, Bools, Floats
 from forecaster.components.base import Block, Field
 
-# The rounding error of a value is at most about this share of the series' mean: a few steps of float64.
+# The rounding error of a value is at most about this share of the series' mean (four float64 epsilons).
 _ROUNDING = 2.0**-50
 # A series whose scale is at most this many rounding errors counts as constant: rounding alone may cause it.
 _CONSTANT = 16.0
@@ -22,20 +22,21 @@ _CONSTANT = 16.0
 _LEAST = 1e-150
 # A change is clipped to this many scales. The limit doubles with each consecutive clipped change.
 _LARGEST = 8.0
-# A value's distance from the mean is clipped to this many spreads, or scales if a scale is the larger one.
-# The limit of a value's distance from the mean is never below the size of the value's (clipped) change.
+# A value's distance from the mean is clipped to this many times the larger of spread and scale.
+# If the value's clipped change is larger than this limit, the distance is clipped to that change instead.
 _LARGEST_DISTANCE = 20.0
 _SLOW = 8  # the slow mean of changes has this many times the half-life of the fast mean
-_LONGEST_RUN = 40  # ``run`` counts consecutive changes that are clipped, up to this number
-# A series counts as constant so far if it has at least this many values, and none of their changes counts.
+_LONGEST_RUN = 40  # the field ``run`` counts consecutive clipped changes, up to this number
+# A series counts as constant so far if it has more than this many values, and both means of changes are 0.
 _STILL = 24
-# The first `_IGNORED_CHANGES` changes of a series that was constant from its first value on do not count.
+# If a series was constant from its first value on, its first `_IGNORED_CHANGES` changes are clipped to 0.
 # Two changes are enough to ignore a single broken reading (away from the level, and back) or one step.
 _IGNORED_CHANGES = 2
 # When a constant series returns to its level, ``run`` is set to `_RETURNED` + `_STILL`.
-# Each later value at the level lowers ``run`` by 1. At `_RETURNED`, the broken reading is forgotten.
+# Each later value at the level lowers ``run`` by 1. When ``run`` would reach `_RETURNED`, it becomes 0.
 _RETURNED = 64
-# Before one whole season of seasonal changes is known, the unit is at least `_EARLY_UNIT` spreads.
+# The unit is at least `_EARLY_UNIT` spreads until a series has as many changes from season to season as a
+# season has windows.
 _EARLY_UNIT = 0.3
 _LEAST_UNIT = 0.01  # the unit is always at least this share of the spread
 
@@ -138,7 +139,7 @@ class Moments:
         return after, replace(block, before=before, moves=moves, **added)
 
     def _season_ago(self, block: Block, before: Floats) -> Floats:
-        """Return the value one season before each window, ``[T, S]``; without a season, one window before."""
+        """Return the value one season before each window; without a season, one window before."""
         if self.season == 1:
             return before
         first = len(block.history) - len(block.values) - self.season
@@ -146,7 +147,7 @@ class Moments:
 
 
 class _Running:
-    """The moments of all series after one window, ``[S]`` each.
+    """The moments of all series after the latest window, in arrays with one number for each series.
 
     The attributes are the fields of `Moments`, and ``scale``, ``unit`` and ``spread``, computed from them.
     """
@@ -181,11 +182,15 @@ class _Running:
         self.age = np.where(has_value, 0, self.age + 1)
 
     def _update_change(self, value: Floats, has_value: Bools, begun: Bools, still: Bools) -> Floats:
-        """Update the means of changes, ``run``, the scale and the last value; return the clipped change."""
+        """Update the moments that depend on the change of each value, and return the clipped changes.
+
+        These moments are the means of changes, the count ``run`` of clipped changes, the scale and the
+        last value.
+        """
         change = np.where(has_value & begun, np.abs(value - self.last) / np.sqrt(self.age + 1.0), 0.0)
         run = self.run
         most = _LARGEST * np.maximum(self.fast, 0.5 * self.slow) * np.exp2(run.astype(np.float64))
-        # The mean of a constant series is its level: a value equal to the mean is a return to the level.
+        # The mean of a constant series is its level: a series that left it returns with a value equal to it.
         returns = still & (run > 0) & (run <= _IGNORED_CHANGES) & (value == self.mean)
         is_far = begun & (change > most) & ((most > 0) | (still & (run < _IGNORED_CHANGES)) | returns)
         longer = np.where(is_far, np.minimum(run + 1, _LONGEST_RUN), np.where(still & (change == 0), run, 0))
@@ -212,7 +217,7 @@ class _Running:
         self.spread = np.sqrt(self.variance)
 
     def _update_season(self, season_change: Floats) -> None:
-        """Update the mean of seasonal changes, and the unit."""
+        """Update the mean absolute change from season to season, and the unit."""
         has_value = ~np.isnan(season_change)
         change = np.minimum(
             np.where(has_value, season_change, 0.0), _LARGEST * np.maximum(self.seasonal, self.scale)
@@ -225,7 +230,10 @@ class _Running:
         self.unit = np.maximum(unit, _LEAST_UNIT * self.spread)
 
     def _update_range(self, value: Floats, has_value: Bools, begun: Bools, weight: Floats) -> None:
-        """Update the lowest and highest value, and the mean distances by which new values pass them."""
+        """Update the lowest and highest value, and the means of how far each value passes them.
+
+        A value that does not pass them counts as 0 in the means.
+        """
         low = np.where(has_value & ((value < self.lowest) | ~begun), value, self.lowest)
         high = np.where(has_value & ((value > self.highest) | ~begun), value, self.highest)
         self.falls = self.falls + weight * (np.where(begun, self.lowest - low, 0.0) - self.falls)

@@ -45,7 +45,7 @@ class ObservedCovariates:
     writes = frozenset({"observed_inputs"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: for each covariate, the fourteen fields of `Moments`, and a ring if R > 0."""
+        """Return the fields of each covariate: those of `Moments`, and a ring unless ``ring`` is 0."""
         fields = {**self._moments.spec(), **({_RING: Field("float64", (self.ring,))} if self.ring else {})}
         return {f"{name}.{f}": field for name in self.covariates for f, field in fields.items()}
 
@@ -58,7 +58,7 @@ class ObservedCovariates:
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Update the moments and rings of the C covariates, and add ``observed_inputs`` to the block.
+        """Update the moments and rings of the covariates, and add ``observed_inputs`` to the block.
 
         ``observed_inputs`` is ``[T, S, 3 C]``: three inputs for each covariate.
         """

@@ -25,7 +25,8 @@ VALUE = "value"
 BUCKETS = 10
 """B; the edges of the buckets are the deciles of the training values."""
 
-_FEWEST = 50  # a series has deciles of an input only with at least this many values: fewer make them inexact
+# with fewer values than this, a series has no deciles of an input: they would be inexact
+_FEWEST = 50
 # a profile has at most this many series: with more series, the profile would be larger than most networks
 _MOST_SERIES = 20_000
 # deciles are computed from at most this many windows: more would hardly make them more exact
@@ -36,7 +37,7 @@ _IDS, _EDGES, _SHARES = "profile.ids", "profile.edges", "profile.shares"
 
 
 def bucket_of(values: Floats, edges: Floats32) -> Ints:
-    """Return the bucket of each value: the number of edges that are not above the value.
+    """Return the bucket of each value: the number of edges at or below the value.
 
     Args:
         values: ``[T, S, I]`` float64; a NaN is in bucket 0.
@@ -105,15 +106,14 @@ class Profile:
         return Profile((VALUE, *covariates), ids, edges, shares)
 
     def rows_of(self, series_ids: Sequence[str]) -> Ints:
-        """Return the row of each of n series in the profile, ``[n]`` int64; -1 for an unknown series."""
+        """Return each series' row number in the profile; -1 for a series that it does not contain."""
         rows: Mapping[str, int] = vars(self)["_row_of_id"]
         return np.fromiter((rows.get(name, -1) for name in series_ids), np.int64, len(series_ids))
 
     def edges_of(self, series_ids: Sequence[str]) -> Floats32:
-        """Return the buckets' edges of n series and I inputs: ``[n, I, B - 1]``; NaN for an unknown series.
+        """Return the edges of the buckets of each series and input; NaN for a series without a profile.
 
-        The edges are float32. A series is unknown if the profile does not contain it. An empty profile gives
-        an empty array.
+        They are ``[n, I, B - 1]`` float32 for n series. An empty profile gives an empty array.
         """
         if not self:
             return np.empty(0, np.float32)
@@ -153,7 +153,10 @@ class Profile:
 
 
 def _deciles(values: Floats) -> Floats32:
-    """Return the deciles of each series, ``[S, B - 1]`` float32; NaN for a series of fewer than 50 values."""
+    """Return the deciles of each series of ``values``; NaN for a series with fewer than 50 values.
+
+    ``values`` is ``[T, S]``, the result ``[S, B - 1]`` float32.
+    """
     ordered = np.sort(values, axis=0)  # sorting puts NaN after the values of a series
     count = (~np.isnan(values)).sum(axis=0)
     places = np.ceil(np.arange(1, BUCKETS)[:, None] * count / BUCKETS).astype(np.int64)
@@ -165,7 +168,10 @@ def _deciles(values: Floats) -> Floats32:
 
 
 def _shares(values: Floats, edges: Floats32) -> Floats32:
-    """Return the share of the values ``[T, S]`` of each series in each bucket, ``[S, B]`` float32."""
+    """Return, for each series and bucket, the share of the series' values that are in the bucket.
+
+    ``values`` is ``[T, S]``, ``edges`` is ``[S, B - 1]``, the result ``[S, B]`` float32.
+    """
     bucket = bucket_of(values[:, :, None], edges[:, None])[:, :, 0]
     known = ~np.isnan(values)
     counts = np.stack([((bucket == k) & known).sum(axis=0) for k in range(BUCKETS)], axis=1)

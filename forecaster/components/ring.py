@@ -16,7 +16,7 @@ from forecaster.components.base import Block, Field, series_first, series_last
 
 @dataclass(frozen=True)
 class Ring:
-    """The values of the last ``R`` windows of each series, NaN if missing.
+    """Keeps the values of the last windows of each series, NaN if missing.
 
     The value of window ``w`` is in place ``w % R`` of the field ``values`` ``[S, R]``.
 
@@ -39,7 +39,7 @@ class Ring:
         return {"values": Field("float64", (self.windows,))}
 
     def init(self, series: int) -> Arrays:
-        """Return a ring of missing values."""
+        """Return a ring filled with NaN; return no array if the ring holds no windows."""
         if not self.windows:
             return {}
         return {"values": series_first(np.full((self.windows, series), np.nan))}
@@ -77,11 +77,14 @@ class Ring:
 
 
 def in_order(ring: Floats, clock: Ints) -> Floats:
-    """Return the values of the last ``R`` windows of each series, oldest first: ``[S, R]``.
+    """Return the values in a ring by time, oldest first.
 
     Args:
         ring: ``[S, R]``, the field ``values`` of `Ring`.
         clock: ``[S]``, the last window of each series.
+
+    Returns:
+        ``[S, R]``.
     """
     windows = ring.shape[1]
     places = (clock[:, None] + 1 + np.arange(windows)) % windows
@@ -89,9 +92,9 @@ def in_order(ring: Floats, clock: Ints) -> Floats:
 
 
 def _slices_of_windows(start: int, windows: int, ring: int) -> list[slice]:
-    """Return the positions of consecutive windows in the ring: one slice, or two if they wrap around.
+    """Return where consecutive windows are in the ring: one slice, or two if they pass the ring's end.
 
-    There are at most ``ring`` windows.
+    ``windows`` is at most ``ring``.
     """
     first = start % ring
     stop = min(first + windows, ring)

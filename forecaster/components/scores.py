@@ -14,7 +14,8 @@ from forecaster.arrays import Arrays, Floats
 from forecaster.components.anchors import anchor_horizons
 from forecaster.components.base import Block, Field
 
-_LARGEST = 1e6  # an error counts as at most this many units: int64 must hold sums in millionths of a unit
+# Errors are clipped to this many units, because their sums are kept as int64, in millionths of a unit.
+_LARGEST = 1e6
 
 
 def scored_horizons(horizon: int) -> tuple[int, ...]:
@@ -49,7 +50,7 @@ class Scores:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads."""
+        """The names of the block's fields that `step` reads and that a component, not the caller, fills."""
         return frozenset({"residuals", "unit", *(["bands"] if len(self.levels) > 1 else [])})
 
     def spec(self) -> Mapping[str, Field]:
@@ -71,14 +72,14 @@ class Scores:
         else:
             error, pinball, inside = residual, *np.full((2, *residual.shape), np.nan)
         unit = block.unit[:, None]
-        with np.errstate(over="ignore"):  # an error in units too large for float64 becomes infinite; clip it
+        with np.errstate(over="ignore"):  # the quotient can overflow to infinity, and is clipped
             scaled = (np.clip(part / unit, -_LARGEST, _LARGEST) for part in (error, pinball))
             for row, part in zip(block.out.scores, (*scaled, inside), strict=True):
                 row[:] = part.swapaxes(1, 2)
         return own, block
 
     def _quantile_scores(self, residual: Floats, bands: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return the median's error, the mean pinball loss, and 1 if the actual is in the interval, else 0.
+        """Return the signed median error, mean pinball loss, and 1 if the actual is in the interval, else 0.
 
         Args:
             residual: ``[T, K, S]``, the actuals less the combined forecasts; NaN if missing.

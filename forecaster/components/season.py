@@ -16,7 +16,8 @@ from forecaster.time.frequency import Frequency
 
 _DAY_S, _WEEK_S = 86_400, 604_800
 _LONGEST = 288  # a season in the state has at most this many windows: a day of 5-minute windows
-_LARGEST = 8.0  # a value's distance from the learned shape of its phase is clipped to this many scales
+# A deviation's distance from the shape's value in its phase is clipped to this many scales.
+_LARGEST = 8.0
 
 
 def likely_season(freq: Frequency) -> int:
@@ -35,7 +36,7 @@ def likely_season(freq: Frequency) -> int:
 
 
 def ring_season(ring: int, freq: Frequency) -> int:
-    """Return the number of windows of a season; 1 (no season) if a season exceeds the ring or 288 windows."""
+    """Return the windows in the likely season of ``freq``; 1 (no season) if it exceeds the ring or 288."""
     season = likely_season(freq)
     return season if season <= min(ring, _LONGEST) else 1
 
@@ -72,7 +73,10 @@ class Season:
     writes = frozenset({"shape"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields ``shape`` and ``seen``, the number of updates of each phase."""
+        """Return the fields ``shape`` and ``seen``, or no fields if ``season`` is 1.
+
+        ``seen`` is the number of updates of each phase, at most 250.
+        """
         if self.season == 1:
             return {}
         return {"shape": Field("float64", (self.season,)), "seen": Field("uint8", (self.season,))}
@@ -107,7 +111,7 @@ class Season:
         return {"shape": series_first(shape), "seen": series_first(seen)}, replace(block, shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
-        """Return, for each window, how far the middle value of the last K windows is from their mean.
+        """Return, for each window, the middle value of the last ``season`` windows less their mean.
 
         Returns:
             How many windows ago the middle was, and the differences ``[T, S]``: NaN if that value, or half of
@@ -137,9 +141,10 @@ class Season:
         known: Bools,
         scale: Floats,
     ) -> None:
-        """Update ``shape`` and ``seen`` in place with the deviations of one window that are not missing.
+        """Update ``shape`` and ``seen`` in place with one window's deviations from the season's mean.
 
-        ``shape`` and ``seen`` are ``[K, S]``, the deviations ``[S]``.
+        Series whose ``known`` is False do not change. ``shape`` and ``seen`` are ``[K, S]``, the deviations
+        ``[S]``.
         """
         rows: int | Ints = int(phase[0]) if len(phase) == 1 else phase
         at = (rows,) if len(phase) == 1 else (rows, columns)
@@ -171,7 +176,7 @@ def phases(shape: Floats, windows: Ints) -> Floats:
 
 
 def windows_ago(season: int, horizon: int) -> Ints:
-    """Return how many windows ago the seasonal phase of each horizon last occurred, ``[N]``.
+    """Return, by horizon, how many windows ago the seasonal phase of the forecast window last occurred.
 
     Args:
         season: windows of a season.

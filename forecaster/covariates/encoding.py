@@ -26,7 +26,7 @@ from schemas.errors import DataError
 from schemas.observations import LARGEST
 
 _MOST_WORDS = 64
-# A column of numbers counts as constant if its standard deviation is at most this share of its mean.
+# A column of numbers counts as constant if its standard deviation is at most this share of its absolute mean.
 _ROUNDING = 2.0**-48
 # Standardised numbers are clipped to at most this many standard deviations from the mean.
 # In a column of one 1 and 10,000 zeros, the 1 is 100 standard deviations from the mean: it is not clipped.
@@ -75,7 +75,7 @@ class Column(Settings):
         return 1 + max(len(self.words), 1)
 
     def features(self, table: Table) -> Floats32:
-        """Return this column's features for each row of a table, ``[rows, width]`` float32.
+        """Return this column's features for each row of a table: ``width`` float32 numbers per row.
 
         Raises:
             DataError: a cell is not a number, and the column was encoded as numbers.
@@ -114,12 +114,12 @@ class Features(Settings):
 
     @property
     def known_count(self) -> int:
-        """K: the number of known features, including the features of the calendar."""
+        """The number of known features, K, including the features of the calendar."""
         return 2 * len(self.calendar) + sum(column.width for column in self.known)
 
     @property
     def static_count(self) -> int:
-        """D: the number of static features."""
+        """The number of static features, D."""
         return sum(column.width for column in self.static)
 
     @property
@@ -162,7 +162,7 @@ class Features(Settings):
 
 
 def _columns(table: Table, in_training: Bools) -> tuple[Column, ...]:
-    """Return each column's encoding, fitted to the rows in training; if there are none, to all rows."""
+    """Return each column's encoding, fitted to the training rows, or to all rows if none is in training."""
     rows = in_training if in_training.any() else np.ones_like(in_training)
     names = [name for name in table.frame.columns if name not in (SERIES, TIME)]
     if not names:
@@ -176,7 +176,8 @@ def _fitted(table: Table, column: pl.Series, rows: Bools) -> Column:
     """Return the encoding of a column, fitted to the rows where ``rows`` is True."""
     given = cells.given(column)
     is_number = cells.numbers(column).is_not_null() & given
-    # A column is numeric if at least half of its given cells are: one typing error must not make it text.
+    # A column is numeric if at least half of its non-empty cells are numbers.
+    # So one typing error does not turn it into a column of text.
     if int(is_number.sum()) * 2 >= int(given.sum()):
         number = _numbers(table, column)[rows]
         known = number[~np.isnan(number)]
@@ -205,7 +206,7 @@ def column_of(table: Table, name: str) -> pl.Series:
 
 
 def row_windows(table: Table, freq: Frequency) -> Ints:
-    """Return the window of each row's time, ``[rows]`` int64.
+    """Return the index of the window in which each row's time lies.
 
     Raises:
         DataError: a time cannot be read.
@@ -223,7 +224,7 @@ def row_windows(table: Table, freq: Frequency) -> Ints:
 
 
 def _numbers(table: Table, column: pl.Series) -> Floats:
-    """Return the cells of a column as ``[rows]`` float64, NaN if missing.
+    """Return the cells of a column as float64 numbers, NaN if missing.
 
     Raises:
         DataError: a cell is not a number, or is too large.
@@ -241,7 +242,7 @@ def _numbers(table: Table, column: pl.Series) -> Floats:
     if broken.any():
         row = int(broken.arg_max() or 0)
         raise DataError(
-            f"{table.name}: row {row + 1}: column {column.name}: {column[row]!r} is not a finite number, as "
-            "the other cells are: write one, or leave the cell empty"
+            f"{table.name}: row {row + 1}: column {column.name}: {column[row]!r} is not a finite number, "
+            "but the column is numeric: write a number, or leave the cell empty"
         )
     return number.fill_null(float("nan")).to_numpy()

@@ -52,7 +52,7 @@ class Covariates:
 
     @staticmethod
     def of(features: Features, freq: Frequency, tables: Tables | None = None) -> Covariates:
-        """Encode covariate tables with fitted ``features``; a missing table counts as one of missing cells.
+        """Encode covariate tables with fitted ``features``; all cells of an absent table count as missing.
 
         The features of several rows of one window are averaged. A row has no effect on other windows.
 
@@ -75,7 +75,7 @@ class Covariates:
     def fitted(
         tables: Tables, windows: Windows, freq: Frequency, decoder: bool, held_from: int | None = None
     ) -> Covariates:
-        """Fit the features for a network that is to be trained on ``windows``, and encode the tables.
+        """Fit the covariate features of a network to be trained on ``windows``; encode the covariate tables.
 
         Args:
             tables: the covariates of the job.
@@ -96,19 +96,21 @@ class Covariates:
             return Covariates()
         features = Features.fit(tables, windows, freq, held_from)
         if not decoder:
-            # Leave the calendar features out: only a decoder needs them, as the other inputs have a calendar.
+            # Only a decoder needs calendar features: the network's other inputs contain the calendar already.
             features = features.model_copy(update={"calendar": ()})
         return Covariates.of(features, freq, tables)
 
     def known(self, series_ids: Sequence[str], start: Ints, windows: int) -> Floats32:
-        """Return the K known features of the windows from ``start`` on: ``[windows, S or 1, K]`` float32.
-
-        The series axis is 1 if no feature depends on the series and ``start`` is the same for all.
+        """Return the known features of the given number of windows from ``start`` on.
 
         Args:
             series_ids: ``S`` ids; the features of an id that the table lacks are missing.
             start: ``[S]`` or ``[1]`` int64, first window of each series.
             windows: number of windows.
+
+        Returns:
+            ``[windows, S or 1, K]`` float32. The series axis is 1 if no feature depends on the series and
+            ``start`` is the same for all.
         """
         at = start[None, :] + np.arange(windows)[:, None]
         parts = [calendar(at, self.freq, self.features.calendar), self._known_from_table(series_ids, at)]
@@ -117,7 +119,7 @@ class Covariates:
         return np.concatenate(aligned, axis=2, dtype=np.float32)
 
     def _known_from_table(self, series_ids: Sequence[str], at: Ints) -> Floats32:
-        """Return the features that the table of known covariates gives for some windows of each series.
+        """Look up the features of the windows ``at`` in the table of known covariates.
 
         ``at`` holds n windows of each series, or n windows for all series: ``[n, S or 1]``. The k features
         are ``[n, S or 1, k]`` float32. They are 0 in a window for which the table has no row.
@@ -131,7 +133,7 @@ class Covariates:
         return np.where(has_row[..., None], self.by_window[row, place], np.float32(0.0))
 
     def static(self, series_ids: Sequence[str]) -> Floats32:
-        """Return the static features of each series, ``[S, D]``: zeros for a series that the table lacks."""
+        """Return one row of static features for each series; zeros for a series that the table lacks."""
         others = len(self.by_series) - 1
         return self.by_series[[self.rows.get(name, others) for name in series_ids]]
 
@@ -152,7 +154,7 @@ class Covariates:
 
     @staticmethod
     def from_bytes(data: bytes) -> Covariates:
-        """Read features and tables from bytes that `to_bytes` returned."""
+        """Return the encoded covariates that `to_bytes` wrote into ``data``."""
         plain = zlib.decompress(data)
         metadata = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])["__metadata__"]
         arrays = load(plain)
@@ -189,7 +191,7 @@ def _by_window(
     if (size := 4 * int(np.prod(shape))) > _MOST_BYTES:
         raise DataError(
             f"{table.name}: {shape[0]:,} windows of {len(names):,} series make {size / 2**30:.1f} GiB of "
-            f"features, and {_MOST_BYTES / 2**30:.0f} are the most: leave out old rows"
+            f"features, but at most {_MOST_BYTES / 2**30:.0f} GiB are allowed: leave out old rows"
         )
     total, count = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
     at = (row, series)

@@ -36,9 +36,9 @@ class History(NamedTuple):
 
 
 def columns_of(features: Features) -> dict[str, Column | None]:
-    """Return the encodings of the covariate columns that a history needs beside `HISTORY`, by name.
+    """Return the covariate columns that a history needs beside the columns `HISTORY`, by name.
 
-    A value is the encoding of a known or static column, and None for an observed one.
+    The value of a known or static column is its encoding; the value of an observed column is None.
     """
     found: dict[str, Column | None] = dict.fromkeys(features.observed)
     return found | {column.name: column for column in (*features.known, *features.static)}
@@ -63,7 +63,7 @@ def read_history(
     frame = _polars_frame(table, [*HISTORY, *columns_of(features)])
     if not 0 < len(frame) <= most_rows:
         raise DataError(
-            f"the history has {len(frame):,} rows: send 1 to {most_rows:,}, the newest of each series"
+            f"the history has {len(frame):,} rows: send 1 to {most_rows:,} rows, the newest of each series"
         )
     if (count := frame[SERIES].n_unique()) > most_series:
         raise DataError(
@@ -101,7 +101,7 @@ def _polars_frame(table: Any, names: list[str]) -> pl.DataFrame:
     for name in names:
         if columns.count(name) != 1:
             problem = "has no column" if name not in columns else "has more than one column"
-            raise DataError(f"the history {problem} {name!r}: it needs one of each of {', '.join(names)}")
+            raise DataError(f"the history {problem} {name!r}: give one column each for {', '.join(names)}")
     if not isinstance(table, pl.DataFrame):
         return pl.DataFrame([_polars_column(table[name]) for name in names])
     for name in names:

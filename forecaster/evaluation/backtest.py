@@ -22,12 +22,12 @@ _BLOCK = 256  # most windows in a block: the forecasts of all windows would not 
 
 @dataclass(frozen=True)
 class Backtest:
-    """The scores of a backtest, the number of observed windows of each series, and the duration.
+    """The result of a backtest: scores, number of observed windows of each series, and computing time.
 
     Attributes:
         comparison: errors and scores of the model and the baselines.
         rows: number of observed windows of each series.
-        seconds: duration.
+        seconds: the time that the backtest took.
     """
 
     comparison: BaselineComparison
@@ -58,7 +58,7 @@ def backtest(forecaster: Forecaster, windows: Windows, first: int) -> Backtest |
 
 
 def step_in_blocks(forecaster: Forecaster, windows: Windows, cut: int) -> Iterator[tuple[int, Forecasts]]:
-    """Step a new state through ``windows`` in blocks; yield each block's first row number and its forecasts.
+    """Step a new state through ``windows`` in blocks; yield each block's first row and its forecasts.
 
     A block begins at row ``cut``, so that no block has rows on both sides of it. No alarms are raised,
     because nothing reads them here and no forecast depends on them.

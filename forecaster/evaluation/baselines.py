@@ -33,7 +33,7 @@ def seasonal_naive(windows: Windows, config: WindowConfig, horizon: int) -> pl.D
 def baseline_points(
     windows: Windows, filled: Floats, rows: Ints, config: WindowConfig, horizon: int
 ) -> dict[str, Floats]:
-    """Return forecasts by the baseline's name; NaN where the series has no value to repeat yet.
+    """Return the forecasts of both baselines, by name; NaN where a series has no value to repeat yet.
 
     They are ``[T, S, N]``: by issue row, series and horizon.
 
@@ -49,24 +49,24 @@ def baseline_points(
 
 
 def last_values(values: Floats) -> Floats:
-    """Return the last value observed until each window's end, by window and series; NaN before the first."""
+    """Return, for each window and series, the last value observed so far; NaN before the first value."""
     row = np.where(np.isnan(values), -1, np.arange(len(values))[:, None])
     row = np.maximum.accumulate(row, axis=0)
     return np.where(row >= 0, np.take_along_axis(values, np.maximum(row, 0), axis=0), np.nan)
 
 
 def _last(horizon: int) -> Ints:
-    """Return a zero for each horizon: persistence repeats the value 0 windows before the issue row."""
+    """Return 0 for each horizon: persistence repeats the last value that is known at the issue row."""
     return np.zeros(horizon, np.int64)
 
 
 def _same_phase(config: WindowConfig, horizon: int) -> Ints:
-    """Return how many windows before the issue row each horizon's seasonal phase last occurred, ``[N]``."""
+    """Return how many windows before the issue row each forecast window's seasonal phase last occurred."""
     return windows_ago(likely_season(config.frequency), horizon)
 
 
 def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Floats:
-    """Return the forecasts by issue row, series and horizon: the values to repeat, NaN where missing.
+    """Return forecasts that repeat past values, by issue row, series and horizon; NaN without such a value.
 
     The forecast at horizon n is the value ``back[n - 1]`` windows before the issue row.
     """
@@ -77,7 +77,7 @@ def _values_ago(windows: Windows, filled: Floats, rows: Ints, back: Ints) -> Flo
 
 
 def _frame(name: str, windows: Windows, config: WindowConfig, back: Ints) -> pl.DataFrame:
-    """Return a forecast frame whose forecast at horizon ``n`` is the value of ``back[n - 1]`` windows ago."""
+    """Return a forecast frame: horizon n repeats the value ``back[n - 1]`` windows before the issue row."""
     last = last_values(observed(windows, config).values)
     values = _values_ago(windows, last, np.arange(len(last)), back)
     issued = ~np.isnan(last)

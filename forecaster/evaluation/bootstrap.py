@@ -22,7 +22,8 @@ _RESAMPLES = 2000
 _SEED = 0  # a fixed seed, so that the same losses always give the same interval
 _SIGNIFICANT = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
 _ROUNDING = 1e-12
-# An improvement is divided by the champion's mean loss, but at least by this share of seasonal naive's error.
+# The difference of two mean losses is divided by the champion's mean loss, to get the `Improvement`.
+# The divisor is at least this share of the error of seasonal naive.
 _LEAST_LOSS = 1e-6
 
 
@@ -40,11 +41,12 @@ class Improvement(NamedTuple):
 
 
 def block_length(differences: Floats) -> int:
-    """Return the block length for a circular block bootstrap of the mean of ``differences`` ``[T]``.
+    """Return the block length for a circular block bootstrap of the mean of ``differences``.
 
     The length minimizes the mean squared error of the estimated variance (Politis & White 2004, "Automatic
     block-length selection for the dependent bootstrap", with the correction of Patton, Politis & White 2009).
-    It is computed from the autocovariances up to the lag after which none is significant.
+    It is computed from the autocovariances up to twice the first lag from which on none is significant.
+    ``differences`` is ``[T]``.
     """
     count = len(differences)
     centred = differences - differences.mean() if count else differences
@@ -73,7 +75,7 @@ def block_length(differences: Floats) -> int:
 def _first_silent_lag(is_significant: np.ndarray, silent_lags: int) -> int:
     """Return the first lag from which on ``silent_lags`` successive lags are not significant.
 
-    If there are no such successive lags, return the largest significant lag.
+    If there are no such successive lags, return the largest significant lag, or 0 if no lag is significant.
     ``is_significant`` begins at lag 1.
     """
     for lag in range(len(is_significant) - silent_lags + 1):
@@ -108,7 +110,7 @@ def improvements(
     for losses in (champion, challenger):
         by_start = _circular_sums(losses, length)
         total = np.zeros((_RESAMPLES, losses.shape[1]))
-        # add one block of all resamples at a time: all blocks together would not fit into memory
+        # Add one block to every resample at a time: the blocks of all resamples would not fit into memory.
         for starts in drawn:
             total += by_start[starts]
         sums.append(total)
@@ -119,7 +121,7 @@ def improvements(
 
 
 def _circular_sums(losses: Floats, length: int) -> Floats:
-    """Return the sum of ``length`` successive rows from each row on, ``[T, K]``; row 0 follows the last."""
+    """Return, for each row, the sum of ``length`` successive rows from it on; row 0 follows the last row."""
     times = len(losses)
     wrapped = np.concatenate([losses, losses[: min(length, times) - 1]])
     sums = np.concatenate([np.zeros((1, losses.shape[1])), np.cumsum(wrapped, axis=0)])

@@ -1,4 +1,4 @@
-"""Classes of series by the regularity of their values.
+"""Classes of series by how often their values are not 0, and by how much these values vary.
 
 The classes and their limits are from Syntetos, Boylan & Croston 2005, "On the categorization of demand
 patterns": the mean distance of two values that are not 0 (1.32 windows) and the squared coefficient of
@@ -17,10 +17,11 @@ _LONG_INTERVAL, _VARIABLE = 1.32, 0.49
 
 
 def demand_classes(values: Floats) -> list[str]:
-    """Return the class of each series of ``values``, by window and series; missing values do not count.
+    """Return the class of each series, such as ``smooth``; missing values do not count.
 
-    ``smooth`` and ``erratic`` series are rarely 0, ``intermittent`` and ``lumpy`` series are often 0; the
-    sizes of erratic and lumpy series vary much. A series without a value other than 0 is ``zero``.
+    ``values`` is ``[T, S]``. ``smooth`` and ``erratic`` series are rarely 0, ``intermittent`` and ``lumpy``
+    series are often 0; the sizes of erratic and lumpy series vary much. A series without a value other than 0
+    is ``zero``.
     """
     known = ~np.isnan(values)
     is_size = known & (values != 0)

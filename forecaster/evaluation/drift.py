@@ -73,7 +73,7 @@ class InputDrift:
         return float(population_stability_index(observed, expected / expected.sum()))
 
     def __add__(self, other: InputDrift) -> InputDrift:
-        """Return the drift over both objects' series: the summed counts, and the series that drifts most."""
+        """Combine two drifts of one input: add their counts, and keep the series that drifts most."""
         worst = max(self, other, key=lambda drift: (drift.worst_series is not None, drift.worst_index))
         return InputDrift(
             [a + b for a, b in zip(self.observed, other.observed, strict=True)],
@@ -84,7 +84,10 @@ class InputDrift:
 
 
 def drift_of(profile: Profile, state: State) -> dict[str, InputDrift]:
-    """Return the drift of each input for which values were counted, by its name; empty without a profile."""
+    """Return each input's drift by name, without inputs of which ``state`` has counted no value.
+
+    The result is empty if ``profile`` is empty.
+    """
     counted = state.parts.get("drift", {}).get("counts")
     if not profile or counted is None:
         return {}

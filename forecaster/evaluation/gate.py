@@ -103,7 +103,7 @@ class Decision:
         return tuple(check.reason for check in self.checks if check.passed == self.promote)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the decision as the object that ``--json`` prints."""
+        """Return the decision as a dictionary, which is part of the output of ``--json``."""
         return {"promote": self.promote, "checks": [vars(check) for check in self.checks]}
 
 

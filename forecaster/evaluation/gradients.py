@@ -51,7 +51,7 @@ class Moment(NamedTuple):
 
 
 def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Floats:
-    """Return, for each k, the norm of the gradient of a window's loss by the hidden state k windows before.
+    """Return, by k, the norm of a window's loss gradient with respect to the hidden state k windows before.
 
     It is the norm of ``dLoss_t / dh_(t-k)`` for ``k = 0 .. lags``, averaged over series and windows t. ``h``
     is the hidden state of all layers that one window passes to the next. At ``k = 0`` it is the input of the
@@ -71,9 +71,10 @@ def gradient_norms(forecaster: Forecaster, windows: Windows, lags: int) -> Float
 
 
 def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Moment]:
-    """Yield a `Moment` for at most 8 evenly spread windows: the inputs of up to ``lags`` windows until each.
+    """Yield a `Moment` for each of at most 8 evenly spread windows.
 
-    Moments without a target are left out.
+    Each moment has the inputs of ``lags`` windows, of which its own window is the last; of fewer windows if
+    the history is shorter. A window without a target has no moment.
     """
     network, config = forecaster.network, forecaster.window_config
     windows = observed(windows, config)
@@ -87,12 +88,12 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
         sample,
         network.config,
         config.frequency,
-        sample.values.size,  # the batch size; it puts all active periods in one batch
+        sample.values.size,  # a batch size that no number of active periods exceeds, so there is one batch
         covariates=forecaster.covariates,
         max_gap=config.max_gap,
     )
     batch = fleet.with_linear_part(ridge, float(network.prior)).batch(0)
-    latest = len(batch) - 2  # the last window has no target, so the window before it is the latest
+    latest = len(batch) - 2  # the latest window with a target: the last window has none
     lags = min(lags, latest + 1)
     hidden, cell = network.initial(len(batch.series_ids), batch.static())
     at = 0
@@ -111,14 +112,17 @@ def _moments(forecaster: Forecaster, windows: Windows, lags: int) -> Iterator[Mo
 
 
 def _norms(network: Network, moment: Moment) -> Tensor:
-    """Return the norms of the gradients at one moment, by lag and series with a target: ``[lags + 1, S]``."""
+    """Return the norms of the loss's gradients with respect to earlier hidden states, by lag and series.
+
+    They are ``[lags + 1, S]``, without the series that have no target.
+    """
     network.eval()
     head_inputs: list[Tensor] = []
     hook = network.head.register_forward_pre_hook(lambda head, given: head_inputs.append(given[0]))
     hidden, cell, carried = moment.hidden, moment.cell, []
     try:
         for x in moment.x.unsqueeze(1):
-            # The loss has the same gradient by this added zero as by the hidden state.
+            # The loss has the same gradient with respect to this added zero as to the hidden state.
             zero = torch.zeros_like(hidden, requires_grad=True)
             carried.append(zero)
             quantiles, hidden, cell = network(
@@ -126,7 +130,7 @@ def _norms(network: Network, moment: Moment) -> Tensor:
             )
     finally:
         hook.remove()
-    # Series share no state: the gradient of the summed loss by one series' state is that of its own loss.
+    # Series share no state, so a series' state has the same gradient for the summed loss as for its own.
     loss = _loss_by_series(network, quantiles[:, 0], moment.target).sum()
     last, *gradients = torch.autograd.grad(loss, [head_inputs[-1], *reversed(carried)])
     norms = [last.squeeze(0).norm(dim=-1), *(g.movedim(1, 0).flatten(1).norm(dim=-1) for g in gradients)]
@@ -134,7 +138,10 @@ def _norms(network: Network, moment: Moment) -> Tensor:
 
 
 def _loss_by_series(network: Network, quantiles: Tensor, target: Tensor) -> Tensor:
-    """Return each series' mean pinball loss; ``quantiles`` are by level, series and horizon."""
+    """Return each series' mean pinball loss.
+
+    ``quantiles`` is ``[Q, S, N]``, ``target`` is ``[S, N]``, the result ``[S]``.
+    """
     levels = torch.tensor(network.config.quantiles)
     pairs = zip(quantiles.unbind(1), target, strict=True)
     return torch.stack([pinball_loss(forecast, actual, levels) for forecast, actual in pairs])

@@ -15,7 +15,9 @@ KINDS = ("spike", "level_shift", "variance_change", "flat_line", "seasonal_break
 """Kinds of anomalies; the label of a kind is its position in this tuple, counted from 1."""
 
 _DAY_S, _WEEK_S = 86_400, 604_800
-_TRIES = 20  # most attempts to find a place for an anomaly; after them, it is left out
+# An anomaly is left out if it is not visible at `_TRIES` free places.
+# It is also left out if `_TRIES` random places in succession are too near to other anomalies.
+_TRIES = 20
 _VISIBLE = 0.25  # an anomaly is visible if its largest change is at least this many standard deviations
 
 _Change = Callable[[Floats, slice, float, np.random.Generator], Floats]
@@ -57,7 +59,7 @@ def inject(
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise ValueError(
-            f"no kinds, or unknown kinds of anomalies {unknown}: give some of {', '.join(KINDS)}"
+            f"cannot inject the kinds of anomalies {list(kinds)}: give one or more of {', '.join(KINDS)}"
         )
     season = _DAY_S // freq_s
     if "seasonal_break" in kinds and season < 4:
@@ -118,7 +120,7 @@ def _free_span(labels: Ints, first: int, length: int, rng: np.random.Generator) 
 
 
 def _draw_anomaly(kind: str, season: int, rng: np.random.Generator) -> tuple[int, _Change]:
-    """Draw an anomaly's length in windows, and return it with the function that changes a span of values."""
+    """Return a random length in windows for an anomaly, and a function that changes a span of values."""
     if kind == "spike":
         return int(rng.integers(1, 3)), _shifted(3.0, 6.0)
     if kind == "level_shift":
@@ -141,19 +143,19 @@ def _shifted(least: float, most: float) -> _Change:
 
 
 def _noisy(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the values of the span with noise, whose size is 0.5 to 1 standard deviations of the series."""
+    """Return the span with noise, whose standard deviation is 0.5 to 1 times that of the series."""
     noise: Floats = rng.normal(0.0, rng.uniform(0.5, 1.0) * spread, span.stop - span.start)
     return values[span] + noise
 
 
 def _flat(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the span with every value replaced by its first observed value; missing values stay missing."""
+    """Return the values of the span, each replaced by the first of them; missing values stay missing."""
     known = values[span][~np.isnan(values[span])]
     return np.where(np.isnan(values[span]), np.nan, known[0] if len(known) else np.nan)
 
 
 def _delayed(windows: int) -> _Change:
-    """Return a function that delays a span of values by a number of windows, ``windows``."""
+    """Return a function that replaces each value of a span by the value ``windows`` windows before it."""
 
     def change(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
         late = values[max(span.start - windows, 0) : max(span.stop - windows, 0)]

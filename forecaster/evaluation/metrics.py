@@ -1,4 +1,4 @@
-"""Standard accuracy measures of forecasts, summed up block by block.
+"""Compute standard accuracy measures of forecasts from sums of errors, which are updated block by block.
 
 A `Tally` stores sums per series and horizon and no forecasts, so the length of a history is not limited.
 
@@ -20,22 +20,22 @@ _ROUNDING = 2.0**-48  # a mean error of at most this share of a series' largest 
 
 
 def seasonal_scale(values: Floats, season: int, index: Ints | None = None) -> Floats:
-    """Return each series' scale for MASE, ``[S]``: the mean absolute error of seasonal naive on ``values``.
+    """Return each series' scale for MASE: the mean absolute error of seasonal naive on ``values``.
 
-    Hyndman & Koehler, "Another look at measures of forecast accuracy", 2006. If a series has no two values a
-    season apart, or if all its seasons are equal, the scale is the mean absolute change from one value to the
-    next. If these changes are missing or 0, too, the scale is 1.
+    Hyndman & Koehler, "Another look at measures of forecast accuracy", 2006. The scales are ``[S]``. If a
+    series has no two values a season apart, or if all its seasons are equal, the scale is the mean absolute
+    change from one window to the next. If these changes are missing or 0, too, the scale is 1.
     """
     return _scale_of(values, season, index)[0]
 
 
 def has_scale(values: Floats, season: int, index: Ints | None = None) -> Bools:
-    """Return, for each series, whether it has two values a season or a window apart: ``[S]``."""
+    """Return, for each series, whether it has two values that are one season or one window apart."""
     return _scale_of(values, season, index)[1]
 
 
 def _scale_of(values: Floats, season: int, index: Ints | None) -> tuple[Floats, Bools]:
-    """Return each series' scale, and whether the series has two values a season or a window apart."""
+    """Return the results of `seasonal_scale` and `has_scale`."""
     unit, has_pairs = np.ones(values.shape[1]), np.zeros(values.shape[1], bool)
     rounding = _ROUNDING * np.fmax.reduce(np.abs(values), axis=0, initial=0.0)
     is_done = np.zeros(values.shape[1], bool)
@@ -82,7 +82,7 @@ class Measures:
 
 
 class Tally:
-    """Sums of one member's errors, per series and horizon.
+    """Sums from which the accuracy of one member is computed, per series and horizon.
 
     Args:
         levels: quantile levels of its forecasts, rising, with 0.5 among them; ``(0.5,)`` for points.
@@ -133,7 +133,7 @@ class Tally:
         self._symmetric += np.divide(absolute, size, out=np.zeros_like(size), where=size > 0).sum(axis=0)
 
     def measures(self, horizon: int, unit: Floats) -> Measures:
-        """Return the measures over horizons 1 to ``horizon``.
+        """Return the error measures of the forecasts at horizons 1 to ``horizon``.
 
         Coverage and width are measured at ``horizon`` alone. Each measure is the mean over series of the
         series' mean over its pairs. Only ``wql``, which weights by the size of the actuals, is one ratio over
@@ -180,16 +180,16 @@ class Tally:
         return _means(ratio(self._absolute, self.count) / unit[:, None])
 
     def coverage_by_step(self) -> Floats:
-        """Return the coverage of the 90 % interval at each horizon, averaged over series: ``[N]``.
+        """Return the coverage of the 90 % interval at each horizon, averaged over series.
 
-        NaN if the levels do not include the interval.
+        It is ``[N]``, NaN if the levels do not include the interval.
         """
         return _means(self._coverage())
 
     def calibration(self) -> Floats:
-        """Return the share of actuals at or below each quantile, averaged over series: ``[Q]``.
+        """Return the share of actuals at or below each quantile, averaged over series.
 
-        All horizons are counted together.
+        It is ``[Q]``. All horizons are counted together.
         """
         return _means(ratio(self._under.sum(axis=2), self.count.sum(axis=1)).T)
 
@@ -223,5 +223,5 @@ def _mean(by_series: Floats) -> float:
 
 
 def _means(by_series: Floats) -> Floats:
-    """Return the `_mean` over series, the first axis, of each column of an array."""
+    """Return the `_mean` of each column of an array that has one row for each series."""
     return np.array([_mean(column) for column in by_series.T])

@@ -1,4 +1,4 @@
-"""Compare two models on the same rows: step both models through the rows, and score the same forecasts.
+"""Compare two models: step both through the same rows, and score their forecasts of the same windows.
 
 The forecasts are compared at the horizons and quantiles that both models have. The loss is the mean pinball
 loss of these quantiles, a proper score (Gneiting & Raftery 2007, "Strictly proper scoring rules, prediction,
@@ -31,12 +31,13 @@ from forecaster.threads import compute_threads
 from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError, DataError
 
-_BLOCK_CELLS = 300_000  # most forecast values in a block: windows times series times horizons
+# A block of several windows has at most this many cells: windows times series times horizons.
+_BLOCK_CELLS = 300_000
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The memory and the time that one model needs.
+    """The memory of one model's state and weights, and the time that its steps took in the comparison.
 
     Attributes:
         state_bytes: bytes of the state for each series.
@@ -95,7 +96,7 @@ class PairedComparison:
         return self.issues // self.block
 
     def as_json(self) -> dict[str, Any]:
-        """Return the comparison as the object that ``--json`` prints."""
+        """Return the comparison as a dictionary, which is part of the output of ``--json``."""
         plain = {k: v for k, v in vars(self).items() if k not in ("scores", "costs", "notices")}
         improved = {name: plain.pop(name) for name in ("by_horizon", "by_class")}
         champion, challenger = self.costs
@@ -124,7 +125,7 @@ def check_comparable(champion: Forecaster, challenger: Forecaster) -> None:
 
 
 def limits_of(champion: Forecaster, challenger: Forecaster) -> tuple[int, tuple[float, ...], list[str]]:
-    """Return the largest horizon and the quantiles that both models have, and notices of what differs."""
+    """Return the largest horizon and the quantiles that both models have, and notices of differences."""
     notices = []
     horizons = [model.network_config.horizon for model in (champion, challenger)]
     if horizons[0] != horizons[1]:

@@ -1,4 +1,4 @@
-"""Sum the losses of two models and of the baselines, on the same forecasts, by time, class and horizon.
+"""Sum the losses of two models and the baselines over the same series, issue times and horizons.
 
 Letters: T issue rows, S series, N horizon, Q quantiles, C classes of series.
 """
@@ -19,9 +19,11 @@ BASELINES = ("persistence", "seasonal_naive")
 
 
 class PairedLosses:
-    """Sums of losses: of two models by issue time and class or horizon, and of the baselines by horizon.
+    """Sums of the losses of two models and the baselines, over the same series, issue times and horizons.
 
-    Only sums over series are stored, so the memory hardly depends on the number of series.
+    The losses of the models are summed by issue time and horizon, and by issue time and class of series; the
+    losses of the baselines by horizon. Only sums over series are stored, so the memory hardly depends on the
+    number of series.
     A loss is divided by the scale of its series, except for the weighted quantile loss.
 
     Args:
@@ -56,17 +58,17 @@ class PairedLosses:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The two quantile levels of the widest central interval; None if no two levels form an interval."""
+        """The two quantile levels of the widest central interval; None if no two levels have a sum of 1."""
         for low in self._levels:
             if low < 0.5 and any(np.isclose(1 - low, self._levels)):
                 return float(low), float(1 - low)
         return None
 
     def add(self, row: int, actuals: Floats, forecasts: Sequence[Floats], points: Sequence[Floats]) -> None:
-        """Add the losses of a block of forecasts, which were issued at successive rows.
+        """Add the losses of both models and of the baselines at successive issue times.
 
         Args:
-            row: the first of the T rows, counted from the first issue row.
+            row: row of the first of these windows, counted from the first issue row.
             actuals: ``[T, S, N]`` actuals; NaN where missing.
             forecasts: ``[Q, T, S, N]`` of the champion, then of the challenger.
             points: ``[T, S, N]`` of each baseline.
@@ -87,7 +89,10 @@ class PairedLosses:
     def _add_model(
         self, model: int, rows: slice, y: Floats, quantiles: Sequence[Floats], is_pair: Bools
     ) -> None:
-        """Add one model's losses to the sums; values outside ``is_pair`` are 0, so they have no loss."""
+        """Add one model's losses to the sums.
+
+        Where ``is_pair`` is False, the actual and the quantiles are 0, so they add no loss.
+        """
         pinball = np.zeros_like(y)
         for level, quantile in zip(self._levels, quantiles, strict=True):
             miss = y - quantile
@@ -108,7 +113,7 @@ class PairedLosses:
 
         It is the estimate of `bootstrap.block_length`, within two limits. It is at least the horizon N,
         because even the errors of an optimal forecast are correlated over N - 1 issue times. It is at most
-        half of the history.
+        half of the issue times, even if that is less than N.
         """
         old, new = self._by_horizon.sum(axis=2)
         count = self.count.sum(axis=1)
@@ -118,10 +123,10 @@ class PairedLosses:
     def improvements(
         self, block: int, confidence: float
     ) -> tuple[Improvement, dict[int, Improvement], dict[str, Improvement]]:
-        """Return how much the challenger improves on the champion: in all, by horizon, and by class.
+        """Return the challenger's improvements over the champion: overall, by horizon, by class of series.
 
-        The classes are classes of series. A forecast counts only if its actual is known, and if both models
-        and every baseline made it.
+        A forecast counts only if its actual is known, and if both models and every
+        baseline made it.
 
         Args:
             block: how many successive issue times the bootstrap draws together.
@@ -151,7 +156,7 @@ class PairedLosses:
         return old, new
 
     def scores(self) -> pl.DataFrame:
-        """Return the table of scores of both models and of the baselines; see `PairedComparison.scores`."""
+        """Return the scores of champion, challenger and baselines; see `PairedComparison.scores`."""
         count = self.count.sum(axis=0)
         mase = ratio(self._absolute, count)
         columns: dict[str, Any] = {

@@ -17,7 +17,7 @@ from forecaster.time.frequency import Frequency
 
 
 class PointIntervals:
-    """Quantiles around the point forecasts of some members, learned from each member's earlier errors.
+    """Quantiles around point forecasts of members, computed from the earlier errors of each member.
 
     They are computed by `forecaster.components.intervals`, as for the combined forecast, and updated in every
     window. Each member's series are passed to that component as separate series.
@@ -43,7 +43,7 @@ class PointIntervals:
         self._intervals = Intervals(levels, horizon)
         self._own = self._intervals.init(len(self._scale))
         self._anchors = anchor_horizons(horizon)
-        # ``_points`` holds the point forecasts of the last N windows at the anchor horizons.
+        # Store the point forecasts of the last windows at the anchor horizons: later blocks have the actuals.
         self._points = np.empty((0, len(self._anchors), len(self._scale)))
 
     def step(self, start: int, values: Floats, points: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -56,7 +56,7 @@ class PointIntervals:
             values: ``[T, S]`` values, NaN where missing.
             points: ``[T, S, N]`` of each member; NaN if there is no forecast.
         """
-        # The axes of ``joined`` are windows, series of all members, and horizons.
+        # The second axis of ``joined`` holds all series of the first member, then all series of the next.
         joined = np.concatenate([points[name] for name in self._members], axis=1)
         values = np.tile(values, len(self._members))
         out = Outputs.empty(len(self._intervals.levels), 0, *joined.shape)
@@ -75,7 +75,7 @@ class PointIntervals:
         return dict(zip(self._members, parts, strict=True))
 
     def _residuals(self, values: Floats, joined: Floats) -> Floats:
-        """Return the residuals: each value less its earlier forecast at each anchor horizon.
+        """Return the residuals: each value minus the earlier forecast of it, at each anchor horizon.
 
         The axes ``[T, A, M * S]`` are T windows, A anchor horizons, and the S series of each of M members. A
         residual without a value or a forecast is NaN. The point forecasts for later blocks' windows are

@@ -30,7 +30,8 @@ from forecaster.time.windows import Windows, observed
 from schemas.errors import ConfigError
 from schemas.forecasts import quantile_column
 
-# Most windows times series times horizons in a block, so that scoring stays in the CPU's cache.
+# A block of several windows has at most this many cells: windows times series times horizons.
+# So many cells fit into the CPU's cache.
 _BLOCK_CELLS = 300_000
 _FAN_WINDOWS, _MOST_FANS, _FAN_SERIES = 168, 28, 4
 
@@ -70,13 +71,13 @@ class Split:
 
     @property
     def issue_rows(self) -> range:
-        """The rows at whose end the scored forecasts are issued."""
+        """The rows of the windows at whose ends the scored forecasts are issued."""
         return range(self.first - 1, self.stop - self.horizon)
 
 
 @dataclass(frozen=True)
 class Member:
-    """The forecasts of one member, by quantile level, issue row, series and horizon: ``[Q, T, S, N]``."""
+    """The quantile levels of one member, and its forecasts by level, issue row, series and horizon."""
 
     levels: tuple[float, ...]
     values: Floats
@@ -84,7 +85,7 @@ class Member:
 
 @dataclass(frozen=True)
 class ScoredBlock:
-    """A block of forecasts to score.
+    """A block of forecasts to score, with their actuals.
 
     Attributes:
         rows: ``[T]`` rows at whose end the forecasts were issued.
@@ -100,7 +101,7 @@ class ScoredBlock:
 
 
 def normalised(windows: Windows, train_rows: int, config: WindowConfig) -> Windows:
-    """Return each series less the mean of its training rows, divided by their standard deviation.
+    """Standardise each series by the mean and the standard deviation of its training rows.
 
     A standard deviation of 0 is replaced by 1. Empty windows are first replaced as the configuration
     specifies (`observed`). A series without a value in the training rows stays unchanged.
@@ -115,7 +116,7 @@ def normalised(windows: Windows, train_rows: int, config: WindowConfig) -> Windo
 
 
 def training_scale(windows: Windows, train_rows: int, config: WindowConfig) -> Floats:
-    """Return the scale of MASE, ``[S]``: the mean absolute error of seasonal naive on the training rows."""
+    """Return each series' scale for MASE: the mean absolute error of seasonal naive on the training rows."""
     train = observed(windows, config).rows(0, train_rows)
     return seasonal_scale(train.values, likely_season(config.frequency), train.index)
 
@@ -126,7 +127,7 @@ def rolling_forecasts(
     split: Split,
     on_windows: Callable[[int], None] = lambda windows: None,
 ) -> Iterator[ScoredBlock]:
-    """Step a fleet through a history, and yield the forecasts issued at the rows to score.
+    """Step a fleet through a history; yield the forecasts to score, with their actuals, block by block.
 
     A member with point forecasts gets quantiles from its own earlier errors (`PointIntervals`). A series
     without a value in the training rows has no scale and is not scored.
@@ -181,7 +182,7 @@ def forecasts_by_member(forecasts: Forecasts) -> dict[str, Member]:
 
 
 def tally(tallies: dict[str, Tally], block: ScoredBlock) -> None:
-    """Add the errors of a block of forecasts to the sums of each member; create the sums of a new member.
+    """Add the errors of a block of forecasts to the tally of each member; create missing tallies.
 
     A member is the combined forecast, the network, an expert, or a baseline.
     """
@@ -209,7 +210,7 @@ class FanSample:
         self._parts: dict[str, list[pl.DataFrame]] = {name: [] for name in self._series}
 
     def add(self, block: ScoredBlock) -> None:
-        """Store the forecasts to draw: those of the first member, for the chosen series and issue times."""
+        """Store the first member's forecasts for the chosen series and issue times."""
         member = next(iter(block.members.values()))
         columns = [quantile_column(level) for level in member.levels]
         for t in np.flatnonzero(np.isin(block.rows, self._rows)):
@@ -225,7 +226,7 @@ class FanSample:
                 )
 
     def frames(self) -> dict[str, pl.DataFrame]:
-        """Return a frame for each series that has forecasts to draw."""
+        """Return, by series id, a frame for each series that has forecasts to draw."""
         time = pl.col("target_at", "issued_at").cast(pl.Datetime("us", "UTC"))
         joined = {name: pl.concat(parts) for name, parts in self._parts.items() if parts}
         return {
@@ -236,10 +237,10 @@ class FanSample:
 
 
 def blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
-    """Yield all rows up to the last scored issue row, in blocks of at most ``most`` rows.
+    """Split the rows up to the last scored issue row into ranges of at most ``most`` rows.
 
-    A block ends before each of ``breaks``, the rows that do not directly follow the row before in time. No
-    block has both scored and unscored issue rows.
+    A range ends before each of ``breaks``, the rows whose window does not directly follow that of the row
+    before. No range has both scored and unscored issue rows.
     """
     for rows in (range(split.issue_rows.start), split.issue_rows):
         bounds = [rows.start, *(int(row) for row in breaks if rows.start < row < rows.stop), rows.stop]
@@ -249,9 +250,9 @@ def blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
 
 
 def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
-    """Return each series' values in the N windows after each of T rows: ``[T, S, N]``.
+    """Return the values of each series in the ``horizon`` windows after each of ``rows``.
 
-    The value of a window that has no row is NaN.
+    The result is ``[T, S, N]``. The value of a window that has no row is NaN.
     """
     ahead = np.lib.stride_tricks.sliding_window_view(values, horizon, axis=0)[rows + 1]
     windows = np.lib.stride_tricks.sliding_window_view(index, horizon)[rows + 1]
@@ -260,7 +261,7 @@ def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Float
 
 
 def _scored_block(rows: Ints, members: Mapping[str, Member], actuals: Floats, issued: Bools) -> ScoredBlock:
-    """Return a block; a forecast is scored if it was issued, has an actual, and every member made it."""
+    """Return a block that marks the forecasts to score: issued, with an actual, and from every member."""
     is_scored = issued[:, :, None] & ~np.isnan(actuals)
     for member in members.values():
         is_scored &= ~np.isnan(member.values).any(axis=0)

@@ -36,7 +36,7 @@ def series_scale(windows: Windows, config: WindowConfig) -> dict[str, float]:
 
 
 def series_without_scale(windows: Windows, config: WindowConfig) -> list[str]:
-    """Return the series without two values a season or a window apart; their scale is 1."""
+    """Return the series that have no two values one season or one window apart; their scale is 1."""
     found = has_scale(observed(windows, config).values, likely_season(config.frequency), windows.index)
     return [name for name, is_scaled in zip(windows.series_ids, found.tolist(), strict=True) if not is_scaled]
 
@@ -62,7 +62,7 @@ def errors(forecasts: pl.DataFrame, windows: Windows, config: WindowConfig) -> p
         schema_overrides={"series_id": pl.String},
     ).filter(pl.col("observed").is_not_nan())
     window = config.frequency.window(pl.col("issued_at")) + pl.col("horizon").cast(pl.Int64) - 1
-    # Without ``p_value``, which may be null, drop_nulls drops only horizons without a value.
+    # ``p_value``, which may be null, is not selected, so drop_nulls drops only horizons without a forecast.
     selected = forecasts.select("series_id", "issued_at", "forecast")
     flat = selected.explode("forecast").unnest("forecast").drop_nulls()
     return flat.with_columns(window=window).join(actuals, on=["series_id", "window"]).drop("window")
@@ -77,7 +77,7 @@ def score(model: str, errors: pl.DataFrame, scale: Scale) -> pl.DataFrame:
     Args:
         model: name of the model, for the rows.
         errors: result of `errors`.
-        scale: unit of each series' errors (see `series_scale`); 1 for a series that it does not contain.
+        scale: scale of each series (see `series_scale`); 1 for a series that it does not contain.
     """
     quantiles = quantile_columns(errors)
     miss = {q: pl.col("observed") - pl.col(q) for q in quantiles}
@@ -111,13 +111,13 @@ def score(model: str, errors: pl.DataFrame, scale: Scale) -> pl.DataFrame:
 
 
 def quantile_columns(errors: pl.DataFrame) -> list[str]:
-    """Return the names of the columns of quantiles, such as ``q50``, in the order of their levels."""
+    """Return the names of the quantile columns, such as ``q50``, in the order of their levels."""
     names = (name for name in errors.columns if name[0] == "q" and name[1:2].isdigit())
     return sorted(names, key=lambda name: float(name[1:]))
 
 
 def unit_of(scale: Scale) -> pl.Expr:
-    """Return an expression for the scale of each row's series; 1 for a series that ``scale`` lacks."""
+    """Return an expression for the scale of the series of each row; 1 for a series that ``scale`` lacks."""
     known = scale or {"": 1.0}
     return pl.col("series_id").replace_strict(
         list(known), list(known.values()), default=1.0, return_dtype=pl.Float64
@@ -133,7 +133,7 @@ def keep_common(errors: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
 
 
 def calibration(errors: pl.DataFrame) -> pl.DataFrame:
-    """Return the ``level`` of each quantile, and the share of actuals at or below it (``observed``).
+    """Return, for each quantile, its ``level`` and the share of actuals at or below it (``observed``).
 
     The share is averaged over series.
     """
@@ -144,10 +144,10 @@ def calibration(errors: pl.DataFrame) -> pl.DataFrame:
 
 
 def fans(errors: pl.DataFrame, series_id: str, freq: Frequency) -> pl.DataFrame:
-    """Return the forecasts of one series at successive issue times, each issued where the one before it ends.
+    """Return successive forecasts of one series for a fan plot, which do not overlap in time.
 
-    These are 4 to 28 forecasts. They cover about 168 windows, without gaps, in the middle of all forecasts
-    (see `fan_plot.fan_figure`).
+    They are from the middle of all forecasts, and cover about 168 windows, but there are at least 4 (if so
+    many exist) and at most 28 of them (see `fan_plot.fan_figure`).
     """
     of_series = errors.filter(pl.col("series_id") == series_id)
     times = of_series["issued_at"].unique().sort()

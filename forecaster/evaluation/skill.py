@@ -42,7 +42,7 @@ class BaselineComparison:
         return skill(self.scores, self.label, baseline)
 
     def metrics(self) -> dict[str, float]:
-        """Return the measures by which models are compared, by metric name.
+        """Return the values by which models are compared, by metric name.
 
         They are those of `errors_and_skill`, and ``wql``, ``coverage_90`` and ``width_90`` of
         `distribution_measures`. A measure that does not apply is absent.
@@ -87,7 +87,7 @@ def skill(scores: pl.DataFrame, model: str, baseline: str) -> float | None:
     """Return 1 minus the ratio of a model's MASE to a baseline's, averaged over `SKILL_HORIZONS`.
 
     The skill at a horizon that the model does not forecast is 0, because the baseline would have to be used
-    there. It is also 0 at a horizon at which the baseline makes no error.
+    there. It is also 0 at a horizon at which the baseline makes no error or has no score.
 
     Args:
         scores: scores of both (``schemas.scores``).
@@ -110,7 +110,7 @@ def skill(scores: pl.DataFrame, model: str, baseline: str) -> float | None:
 
 
 def interval_name(errors: pl.DataFrame) -> str | None:
-    """Return the nominal coverage of the widest interval in percent, as ``90``; None for point forecasts."""
+    """Return the widest interval's nominal coverage in percent, such as ``90``; None for point forecasts."""
     levels = [float(name[1:]) for name in quantile_columns(errors)]
     return f"{levels[-1] - levels[0]:g}" if len(levels) > 1 else None
 

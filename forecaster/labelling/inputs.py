@@ -1,4 +1,4 @@
-"""Compute the inputs of a label network from values of channels, for each kind of scaling.
+"""Compute a label network's inputs from its channels, with scaling ``train``, ``series`` or ``running``.
 
 Letters: T steps, S sequences, C channels, F inputs, N values.
 """
@@ -16,21 +16,23 @@ from forecaster.time.frequency import Frequency
 
 LEVEL_FREE = NetworkConfig(lags=(1, 2, 3, 6, 12, 18, 21, 22, 23, 24), ring=24, linear=False)
 """Settings of the inputs for scaling "running": those of the forecasting network, with lags and calendar."""
-_STEP = Frequency(1)  # windows of one second have no season, so the inputs have none
-_CLIP = 10.0  # largest distance of a standardised value from 0
+# A step counts as a window of one second. A season, one day, then exceeds the ring, so the inputs have none.
+_STEP = Frequency(1)
+_CLIP = 10.0  # standardised values are clipped to at most this distance from 0
 # a channel counts as constant if its standard deviation is at most 1e-12 · max(abs(mean), 1)
 _TINY = 1e-12
 
 
 def count(scaling: Scaling, channels: int, config: NetworkConfig) -> int:
-    """Return the number of inputs of the label network per step."""
+    """Return how many inputs the label network has at each step."""
     return channels * (input_count(config) if scaling == "running" else 2)
 
 
 def mean_and_std(values: Floats) -> tuple[Floats, Floats]:
-    """Return mean and standard deviation of each channel over the values ``[N, C]``: N values, C channels.
+    """Return the mean and the standard deviation of each channel.
 
-    They are 0 and 1 if there is no value; the standard deviation of a constant channel is 1.
+    ``values`` is ``[N, C]``. The mean is 0 and the standard deviation 1 if there is no value. The standard
+    deviation of a constant channel is 1.
     """
     has_value = ~np.isnan(values)
     n = np.maximum(has_value.sum(axis=0), 1)
@@ -41,10 +43,12 @@ def mean_and_std(values: Floats) -> tuple[Floats, Floats]:
 
 
 def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
-    """Standardise values by mean and standard deviation; append a flag to each: 1 for a value, 0 if missing.
+    """Standardise values by mean and standard deviation, and add flags: 1 for a value, 0 for a missing one.
+
+    Standardised values are clipped to ±10.
 
     Returns:
-        ``[T, S, 2 C]`` float32: the C values, 0 where missing, then C flags, 1 for a value and 0 for none.
+        ``[T, S, 2 C]`` float32: the C values, 0 where missing, then the C flags.
     """
     has_value = ~np.isnan(values)
     x = np.clip(np.where(has_value, (values - mean) / std, 0.0), -_CLIP, _CLIP)
@@ -52,7 +56,9 @@ def scaled(values: Floats, mean: Floats, std: Floats) -> Floats32:
 
 
 def scaled_by_sequence(values: Floats) -> Floats32:
-    """Standardise each sequence by its own means and standard deviations; append flags as `scaled` does.
+    """Standardise each sequence by its own means and standard deviations, and add flags.
+
+    The flags are those of `scaled`: 1 for a value, 0 for a missing one.
 
     Args:
         values: ``[T, S, C]``, NaN where missing.
@@ -66,14 +72,17 @@ def scaled_by_sequence(values: Floats) -> Floats32:
 
 
 def level_free_state(columns: int, config: NetworkConfig) -> dict[str, Arrays]:
-    """Return the initial state of the inputs for scaling "running"; a column is one channel of one series."""
+    """Return the initial state of the components that compute the inputs for ``scaling="running"``.
+
+    ``columns`` is the number of series times the number of channels.
+    """
     return {part.name: part.init(columns) for part in input_components(config, _STEP)}
 
 
 def level_free(
     parts: dict[str, Arrays], values: Floats, start: Ints, freq_s: int, config: NetworkConfig
 ) -> tuple[dict[str, Arrays], Floats32]:
-    """Return the state after the steps of ``values``, and the inputs of these steps for scaling "running".
+    """Return the new state of the input components, and the network's inputs for ``scaling="running"``.
 
     The inputs are ``[T, S, F]``. The given state must not be used again, as it may share memory with the
     returned one.

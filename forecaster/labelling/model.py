@@ -26,7 +26,7 @@ from forecaster.weights import config_of_blob, read, to_blob, version_of, weight
 from schemas.errors import DataError, ModelError
 
 FILE_NAME = "labeller.safetensors"
-# steps of a long history that one call of `Labeller.step` takes, to bound the memory
+# `Labeller.probabilities` passes at most this many steps to one call of `Labeller.step`, to bound the memory.
 _BLOCK = 512
 
 
@@ -108,8 +108,8 @@ class Labeller:
         """
         if sequences.channels != self.task.channels:
             raise DataError(
-                f"the values are {', '.join(sequences.channels)}, and the model was trained on "
-                f"{', '.join(self.task.channels)}"
+                f"the channels are {', '.join(sequences.channels)}, and the model was trained on "
+                f"{', '.join(self.task.channels)}: give the same channels"
             )
         if self.task.of == "sequence":
             with torch.inference_mode():
@@ -125,7 +125,7 @@ class Labeller:
         return probabilities
 
     def sequence_inputs(self, values: Floats) -> Floats32:
-        """Return the network's inputs for values of sequences, if the scaling is ``train`` or ``series``.
+        """Return the network's inputs for ``values``; the scaling must be ``train`` or ``series``.
 
         ``values`` is ``[T, S, C]``, and the inputs are ``[T, S, F]``.
         """
@@ -165,7 +165,7 @@ class Labeller:
         return replace(state, next_window=state.next_window + len(values), parts=parts), probabilities
 
     def step_inputs(self, state: LabelState, values: Floats) -> tuple[Floats32, dict[str, Arrays]]:
-        """Return the network's inputs for the next steps, and the state of the input components after them.
+        """Return the network's inputs for ``values``, and the state of the input components after ``values``.
 
         The inputs are ``[T, S, F]``. The state is empty unless the scaling is ``running``.
         """
@@ -239,7 +239,7 @@ def untrained(config: LabelConfig, task: Task) -> LabelNetwork:
 
 
 def _as_arrays(carried: Carried) -> Arrays:
-    """Return the hidden state, and for an LSTM the cell state, as arrays with one row per series.
+    """Return the state that the network carries from step to step: arrays by name, one row per series.
 
     ``[L, S, H]`` becomes ``[S, L, H]``.
     """

@@ -1,4 +1,4 @@
-"""The recurrent network that scores classes, for every step or for a whole sequence.
+"""The recurrent network of a labeller: it scores each class at every step, or for a whole sequence.
 
 Letters: T steps, S sequences, F inputs, L layers, H hidden width, K classes.
 """
@@ -35,7 +35,7 @@ class LabelNetwork(nn.Module):
         return tuple(torch.zeros(self.config.layers, series, self.config.hidden) for _ in range(parts))
 
     def per_step(self, x: Tensor, carried: Carried) -> tuple[Tensor, Carried]:
-        """Return the logits of the classes at every step of the inputs, and the layers' state after these.
+        """Return the logits of the classes at every step, and the state of the layers after the last step.
 
         The inputs are ``[T, S, F]``, and the logits ``[T, S, K]``.
 
@@ -46,7 +46,7 @@ class LabelNetwork(nn.Module):
         return self.head(self.dropout(out)), after if isinstance(after, tuple) else (after,)
 
     def per_sequence(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return the logits of the classes for each sequence, from the inputs at the sequence's own steps.
+        """Return the logits of the classes for each sequence; the padding after a sequence has no effect.
 
         The logits are ``[S, K]``.
 
@@ -66,7 +66,9 @@ class LabelNetwork(nn.Module):
 
 
 def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor:
-    """Return the weight of each class in the loss, ``[K]``, such that the known labels weigh 1 on average.
+    """Return the weight of each class in the loss; the mean of the weights over all known labels is 1.
+
+    The weights are ``[K]``.
 
     Args:
         labels: any shape, int64; ``UNKNOWN`` is ignored.
@@ -81,7 +83,7 @@ def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor:
 
 
 def label_loss(logits: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weighted cross entropy summed over the known labels, and the sum of these labels' weights.
+    """Return the weighted cross entropy summed over the labels, and the sum of their weights.
 
     Args:
         logits: ``[..., K]``.

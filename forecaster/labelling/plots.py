@@ -16,19 +16,21 @@ from forecaster.reports.plot_style import FONT, INK, MUTED, PALETTE, PAPER, draw
 from forecaster.reports.plot_text import plain
 
 _BLUES = LinearSegmentedColormap.from_list("blues", [PAPER, PALETTE[0]])
-# for more classes, the cells of the confusion matrix are too small for counts
+# With more classes than this, the counts do not fit into the cells of the confusion matrix.
 _MOST_CLASSES_WITH_COUNTS = 16
 
 
 def loss_figure(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Draw the training and validation loss of a label network by epoch, with the best epoch marked."""
+    """Draw the training and validation loss of a label network by epoch; mark the lowest validation loss."""
     figure = plots.loss_figure(history)
     figure.axes[0].set_ylabel("weighted cross entropy")
     return figure
 
 
 def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
-    """Draw the confusion matrix: each cell shows its count, and its share of the true class as a colour.
+    """Draw the confusion matrix: the colour of a cell is its share of the true class, its text the count.
+
+    Counts of 0 are not written, and no counts are written for more than 16 classes.
 
     Args:
         counts: ``[K, K]`` int64, one row per true class, one column per predicted class.
@@ -39,7 +41,7 @@ def confusion_figure(counts: Ints, classes: Sequence[str]) -> Figure:
     """
     if counts.shape != (len(classes), len(classes)):
         raise ValueError(
-            f"counts are {counts.shape}, not one row and one column for each of {len(classes)} classes"
+            f"counts has shape {counts.shape}: give one row and one column for each of {len(classes)} classes"
         )
     side = min(3.6 + 0.42 * len(classes), 11.0)
     figure, axes = titled_axes("Confusion matrix", "predicted class", "true class", (side, side))
@@ -73,10 +75,10 @@ def precision_recall_figure(
         base_rate: share of anomalous steps, which is the precision of random alarms.
 
     Raises:
-        ValueError: the curve is empty.
+        ValueError: ``recall`` is empty.
     """
     if not len(recall):
-        raise ValueError("the curve is empty, since there is no anomalous step: give at least one")
+        raise ValueError("recall is empty, because there is no anomalous step: give at least one such step")
     title = "Precision and recall of the alarms"
     figure, axes = titled_axes(title, "anomalous steps found", "alarms that are right", (5.6, 5.0))
     axes.plot(
@@ -94,7 +96,7 @@ def precision_recall_figure(
 
 
 def found_figure(kinds: Sequence[str], found: Sequence[int], of: Sequence[int]) -> Figure:
-    """Draw what share of the anomalies of each kind was found, at one false alarm per series and week.
+    """Draw the share of anomalies of each kind that were found, at one false alarm per series and week.
 
     Args:
         kinds: names of the kinds.

@@ -1,4 +1,4 @@
-"""Scores of a labeller: of the classes that it predicts, and of its alarms.
+"""Scores that measure how good a labeller's predicted classes and alarms are.
 
 Letters: K classes, N scored sequences or steps; T steps, S series, M thresholds, E anomalies.
 """
@@ -17,7 +17,7 @@ _TINY = 1e-12
 
 
 def confusion(labels: Ints, chosen: Ints, classes: int) -> Ints:
-    """Return how often each true class (row) was predicted as each class (column): ``[K, K]``, K classes."""
+    """Count predictions: one row for each true class, one column for each predicted class."""
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, chosen), 1)
     return counts
@@ -42,9 +42,9 @@ def class_scores(labels: Ints, probabilities: Floats32) -> dict[str, float]:
 
 
 class Curve(NamedTuple):
-    """The precision and the recall of alarms at each of M falling thresholds, ``[M]`` each.
+    """The precision and the recall of alarms at each threshold, from the highest threshold to the lowest.
 
-    A step whose score is at or above the threshold raises an alarm.
+    Each array is ``[M]``. A step whose score is at or above the threshold raises an alarm.
     """
 
     threshold: Floats
@@ -53,7 +53,7 @@ class Curve(NamedTuple):
 
 
 def precision_recall(anomalous: Bools, score: Floats32) -> Curve:
-    """Return precision and recall with each score as a threshold; empty if no step is anomalous."""
+    """Return precision and recall with each score as the threshold; empty if no step is anomalous."""
     if not anomalous.any():
         return Curve(np.empty(0), np.empty(0), np.empty(0))
     order = np.argsort(-score, kind="stable")
@@ -65,7 +65,7 @@ def precision_recall(anomalous: Bools, score: Floats32) -> Curve:
 
 
 def average_precision(curve: Curve) -> float:
-    """Return the mean precision over the thresholds, weighted by the recall that each adds; NaN if empty."""
+    """Return the mean precision, weighted by the recall that each threshold adds; NaN for an empty curve."""
     if not len(curve.recall):
         return float("nan")
     return float(np.sum(np.diff(curve.recall, prepend=0.0) * curve.precision))
@@ -80,13 +80,13 @@ def best_f1_threshold(curve: Curve) -> float:
 
 
 def weekly_threshold(ordinary: Floats32, freq_s: int) -> float:
-    """Return the lowest score that, as a threshold, gives at most one false alarm per week of ordinary steps.
+    """Return the lowest score above which there is at most one false alarm per series and week, on average.
 
-    The steps of all series are counted together. If they last less than a week, no alarm is allowed. The
-    threshold is 0.5 if there are no scores.
+    Only the ordinary steps (steps without an anomaly) of all series are counted. If they last less than a
+    week, no alarm is allowed. The threshold is 0.5 if there are no scores.
 
     Args:
-        ordinary: ``[N]`` scores of ordinary steps; each score above the threshold is a false alarm.
+        ordinary: ``[N]`` scores of steps without an anomaly; each score above the threshold is a false alarm.
         freq_s: seconds of a step: N steps of a series last ``N * freq_s`` seconds.
     """
     if not len(ordinary):
@@ -113,7 +113,7 @@ def alarm_scores(anomalous: Bools, score: Floats32, f1_threshold: float) -> dict
 
 
 class Events(NamedTuple):
-    """Anomalies, of which each consists of consecutive steps of one series with one anomalous label.
+    """Anomalies; each consists of consecutive steps of one series with the same anomalous label.
 
     Attributes:
         label: ``[E]``, the label of each anomaly.
@@ -125,7 +125,7 @@ class Events(NamedTuple):
 
 
 def events(labels: Ints, raised: Bools, background: int) -> Events:
-    """Return the anomalies in the labels of steps, and for each whether one of its steps raised an alarm.
+    """Return the label of each anomaly, and whether an alarm was raised in any of its steps.
 
     ``labels`` and ``raised`` are ``[T, S]``. A step without a label ends an anomaly, and is not part of one.
     """

@@ -1,4 +1,4 @@
-"""Labelled sequences as dense arrays, and the split of sequences or steps into training, validation and test.
+"""Labelled sequences as dense arrays, and functions that split them into training, validation and test.
 
 Letters: T steps, S sequences, C channels.
 """
@@ -26,7 +26,7 @@ _LARGEST_BYTES = 8 << 30
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences with the same channels, padded to one length; row 0 holds the first step of each sequence.
+    """Sequences with the same channels, padded at the end to one length.
 
     Attributes:
         series_ids: one per sequence.
@@ -36,7 +36,7 @@ class Sequences:
         classes: names of the labels.
         labels: ``[S]`` int64 if there is one label per sequence, ``[T, S]`` if there is one per step:
             position in ``classes``, or ``UNKNOWN``.
-        start: ``[S]`` int64, window index of row 0; 0 if steps have no calendar.
+        start: ``[S]`` int64, window index of each sequence's first step; 0 if steps have no calendar.
         freq_s: seconds between two steps; 0 if steps have no calendar.
     """
 
@@ -55,7 +55,7 @@ class Sequences:
         return self.labels.ndim == 2
 
     def step_mask(self) -> Bools:
-        """Return a mask ``[T, S]``: True at the steps of each sequence, False in its padding."""
+        """Return a mask of steps and sequences: True at a step of the sequence, False in its padding."""
         return np.arange(len(self.values))[:, None] < self.lengths
 
     def take(self, index: Ints) -> Sequences:
@@ -74,11 +74,12 @@ class Sequences:
 
 @dataclass(frozen=True)
 class GatheredSequences:
-    """Sequences built from rows, and the part of each if the rows name it: training, validation or test.
+    """Sequences built from rows and, if the rows specify it, each sequence's use: training, validation, test.
 
     Attributes:
         sequences: the sequences.
-        split: ``[S]`` int64, part of each sequence as the rows specify it; None if they do not.
+        split: ``[S]`` int64, the use of each sequence: ``TRAIN``, ``VALIDATION`` or ``TEST``; None if the
+            rows do not specify it.
         duplicates: number of rows that were dropped because their step already had a row.
     """
 
@@ -102,7 +103,7 @@ def build_sequences(
         freq_s: seconds between two steps; None uses the most frequent distance.
 
     Raises:
-        DataError: there is no label, or only one; or a series belongs to two parts.
+        DataError: there is no label, or only one; or a series belongs to several parts.
     """
     found = rows["label"].drop_nulls().unique().sort().to_list()
     if len(found) < 2:
@@ -137,13 +138,13 @@ def _dense(
     is_per_step: bool,
     step_s: int,
 ) -> Sequences:
-    """Convert rows to dense arrays; the rows are sorted by series, and no step has two rows.
+    """Convert rows to dense arrays; the rows are sorted by series, and each step has at most one row.
 
     Raises:
         DataError: the arrays would be too large.
     """
     ids = unique["series_id"].unique(maintain_order=True)
-    # The rows are sorted by series, so `rle_id`, which counts changes of the id, numbers the series.
+    # `rle_id` counts the changes of the id. The rows are sorted by series, so it numbers the series.
     column = unique["series_id"].rle_id().cast(pl.Int64).to_numpy()
     lengths = np.zeros(len(ids), np.int64)
     np.maximum.at(lengths, column, row + 1)
@@ -161,7 +162,7 @@ def _dense(
     if is_per_step:
         labels[row, column] = codes
     else:
-        # The largest code is that of the known labels, which are equal: a missing label has code -1.
+        # All labels of a sequence are equal, except missing ones, which are -1: take the largest.
         np.maximum.at(labels, column, codes)
     start = np.zeros(len(ids), np.int64)
     if is_per_step:
@@ -170,10 +171,12 @@ def _dense(
 
 
 def _splits(coded: pl.DataFrame) -> Ints | None:
-    """Return the part of each series in the column ``split``, as codes ``[S]``; None if the column is empty.
+    """Return the part of each series from the column ``split``; None if the whole column is empty.
+
+    The parts are 0 for training, 1 for validation and 2 for test.
 
     Raises:
-        DataError: a series has two parts, or only some series have one.
+        DataError: a series has several parts, or only some series have one.
     """
     parts = coded.group_by("series_id", maintain_order=True).agg(
         pl.col("split").drop_nulls().n_unique().alias("n"), pl.col("split").drop_nulls().first()
@@ -184,7 +187,7 @@ def _splits(coded: pl.DataFrame) -> Ints | None:
     if len(wrong):
         name, n = wrong.row(0)[:2]
         raise DataError(
-            f"series {name!r} {'belongs to two parts' if n else 'has no part'}: give each series one of "
+            f"series {name!r} {'belongs to several parts' if n else 'has no part'}: give each series one of "
             f"{', '.join(SPLITS)} in the split column"
         )
     codes: Ints = parts["split"].replace_strict(list(SPLITS), range(3), return_dtype=pl.Int64).to_numpy()
@@ -192,11 +195,11 @@ def _splits(coded: pl.DataFrame) -> Ints | None:
 
 
 def _most_frequent_s(coded: pl.DataFrame) -> int:
-    """Return the most frequent time of at least 1 s between successive rows of a series, in whole seconds."""
+    """Return, in whole seconds, the most frequent gap of 1 s or more between successive rows of a series."""
     apart = coded.select(pl.col("us").diff().over("series_id")).to_series()
     counts = apart.filter(apart >= MICROSECONDS).value_counts(sort=True)
     if counts.is_empty():
-        raise DataError("no series has two rows a second or more apart: nothing to learn steps from")
+        raise DataError("no series has two rows a second or more apart: give the length of a step (freq)")
     return int(counts.filter(pl.col("count") == counts["count"][0])["us"].min()) // MICROSECONDS  # type: ignore[arg-type]
 
 
@@ -209,12 +212,12 @@ def _sort_key(name: str) -> tuple[int, float, str]:
 
 
 def _labels_found(known: Sequence[str]) -> str:
-    """Describe the labels that were found, only one or none, for an error message."""
+    """Return which labels were found, for an error message: ``only 'LABEL'`` or ``no label at all``."""
     return f"only {known[0]!r}" if known else "no label at all"
 
 
 def split_stratified(labels: Ints, config_shares: tuple[float, float], seed: int) -> Ints:
-    """Assign each sequence to training, validation or test; each part gets its share of every class.
+    """Divide the sequences of each class at random among training, validation and test.
 
     Args:
         labels: ``[S]`` int64, one per sequence; a sequence with label ``UNKNOWN`` has no part.
@@ -227,7 +230,8 @@ def split_stratified(labels: Ints, config_shares: tuple[float, float], seed: int
     rng, parts = np.random.default_rng(seed), np.full(len(labels), UNKNOWN)
     for label in np.unique(labels[labels != UNKNOWN]):
         own = rng.permutation(np.flatnonzero(labels == label))
-        # Keep at least one training sequence of each class; validation comes before test if a class is small.
+        # At least one sequence of each class is used for training.
+        # If a class is small, validation takes its share of the sequences before test.
         validation = min(round(config_shares[0] * len(own)), len(own) - 1)
         test = min(round(config_shares[1] * len(own)), len(own) - 1 - validation)
         parts[own] = TRAIN
@@ -237,7 +241,10 @@ def split_stratified(labels: Ints, config_shares: tuple[float, float], seed: int
 
 
 def split_by_time(sequences: Sequences, shares: tuple[float, float]) -> NDArray[np.int64]:
-    """Assign each step to training, then validation, then test by time, ``[T, S]``; -1 in the padding."""
+    """Assign the first steps to training, later steps to validation, and the last steps to test.
+
+    The result is ``[T, S]``, -1 in the padding. All series are split at the same two times.
+    """
     window = sequences.start + np.arange(len(sequences.values))[:, None]
     is_step = sequences.step_mask()
     first, stop = int(window[is_step].min()), int(window[is_step].max()) + 1

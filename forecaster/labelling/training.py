@@ -1,4 +1,4 @@
-"""Train a labeller on whole sequences, or on steps in segments, between which the state is carried over.
+"""Train a labeller on whole sequences, or on segments of steps; the state is carried from segment to segment.
 
 Letters: T steps, S sequences, F inputs, K classes.
 """
@@ -88,8 +88,8 @@ def train_labeller(
             "sequences, or a longer history"
         )
     task = _task(sequences, config, parts)
-    # The dropout between recurrent layers can use only the random generator of the process.
-    # So seed the generator of the process here, and restore its state afterwards.
+    # Seed the process's random generator here, because dropout between recurrent layers can use no other.
+    # Restore the state of the process's random generator after the training.
     with compute_threads(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = untrained(config, task)
@@ -108,13 +108,16 @@ def train_labeller(
 
 
 def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Ints:
-    """Return the part of each sequence ``[S]``, or step ``[T, S]``: training, validation, test or none.
+    """Assign each sequence, or each step, to training, validation, test or none of them.
 
-    The values are the same as in `TrainedLabeller.parts`.
+    The result is `TrainedLabeller.parts`.
     """
     if sequences.is_per_step:
         if split is not None:
-            raise ConfigError("a split column is for labels of whole sequences; steps are split by time")
+            raise ConfigError(
+                "a split column is only for labels of whole sequences: remove it, because labels of steps "
+                "are split by time"
+            )
         return split_by_time(sequences, (config.validation, config.test))
     if split is None:
         return split_stratified(sequences.labels, (config.validation, config.test), config.seed)
@@ -128,16 +131,16 @@ def _parts(sequences: Sequences, config: LabelConfig, split: Ints | None) -> Int
 
 
 def _task(sequences: Sequences, config: LabelConfig, parts: Ints) -> Task:
-    """Return the task, with means, standard deviations and ordinary class of the training part.
+    """Return the task; the statistics that its scaling and labels need are computed on the training part.
 
     Raises:
         ConfigError: the scaling does not suit the labels.
     """
     scaling = config.scaling or ("running" if sequences.is_per_step else "train")
     if scaling == "running" and not sequences.is_per_step:
-        raise ConfigError("scaling running is for labels of steps: set it to train or series")
+        raise ConfigError("scaling = running is only for labels of steps: set scaling to train or series")
     if scaling == "series" and sequences.is_per_step:
-        raise ConfigError("scaling series is for labels of sequences: set it to running or train")
+        raise ConfigError("scaling = series is only for labels of sequences: set scaling to running or train")
     is_train = (parts == TRAIN) & sequences.step_mask()
     empty = np.empty(0)
     mean, std = inputs.mean_and_std(sequences.values[is_train]) if scaling == "train" else (empty, empty)
@@ -165,7 +168,7 @@ class _SequenceBatches:
         self._batch = labeller.config.batch
 
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield logits and labels of all sequences of a part, batch by batch, in random order."""
+        """Yield logits and labels of each batch of training or validation sequences, in random order."""
         index = self._index[part]
         for chosen in torch.split(index[torch.randperm(len(index))], self._batch):
             lengths = self._lengths[chosen]
@@ -174,7 +177,10 @@ class _SequenceBatches:
 
 
 class _SegmentBatches:
-    """Batches of segments: a group of series steps through its segments in order, and keeps its state."""
+    """Batches for labels of steps: each batch is one segment of a group of series.
+
+    A group steps through its segments in order, and its state is carried over.
+    """
 
     def __init__(self, sequences: Sequences, parts: Ints, labeller: Labeller) -> None:
         x, _ = labeller.step_inputs(labeller.initial_state(sequences.start), sequences.values)
@@ -183,14 +189,14 @@ class _SegmentBatches:
             part: torch.from_numpy(np.where(parts == part, sequences.labels, UNKNOWN))
             for part in (TRAIN, VALIDATION)
         }
-        # One past the last training step, and past the last validation step: later steps are not computed.
+        # For each part, the index after its last step: `batches` computes no later steps.
         self._stop = {
             part: int(np.flatnonzero((parts == part).any(axis=1)).max()) + 1 for part in self._labels
         }
         self._config = labeller.config
 
     def batches(self, network: LabelNetwork, part: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield logits and labels segment by segment, for one group of series after another, to a part's end.
+        """Yield the logits and the labels of each segment, for one group of series after another.
 
         Labels of other parts are ``UNKNOWN``; segments without a label of the part are not yielded.
         """
@@ -259,7 +265,7 @@ def _fit(
 
 @torch.no_grad()
 def _validate(network: LabelNetwork, data: _SequenceBatches | _SegmentBatches, weight: Tensor) -> float:
-    """Return the mean loss on the validation part, weighted by class; infinity if it has no label."""
+    """Return the mean loss on the validation part, weighted by class; infinity if the part has no label."""
     network.eval()
     total, count = 0.0, 0.0
     for logits, labels in data.batches(network, VALIDATION):
@@ -274,7 +280,7 @@ def _weights(network: LabelNetwork) -> dict[str, Tensor]:
 
 
 def _with_threshold(labeller: Labeller, sequences: Sequences, parts: Ints) -> Labeller:
-    """Return the labeller with the alarm threshold that suits the validation part, see `weekly_threshold`."""
+    """Return the labeller with the threshold that `weekly_threshold` computes on the validation part."""
     score: Floats32 = labeller.alarm(labeller.probabilities(sequences))
     ordinary = (parts == VALIDATION) & (sequences.labels == labeller.task.background)
     threshold = weekly_threshold(score[ordinary], sequences.freq_s)

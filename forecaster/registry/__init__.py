@@ -11,7 +11,7 @@ for _name, _value in {
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # MLflow then waits 6 to 8 s in all (backoff factor 1)
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # with the backoff factor 1, three retries wait 6 to 8 s in all
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "GIT_PYTHON_REFRESH": "quiet",

@@ -23,7 +23,8 @@ from schemas.errors import ModelError
 from schemas.masking import masked
 
 MOST_MOVES = 20
-_WHY_CHARACTERS = 1000  # length of the reason of a move, which is stored in one tag of at most 5,000 bytes
+# The reason of a move is cut to this length: one tag of at most 5,000 bytes holds the whole move.
+_WHY_CHARACTERS = 1000
 _TRAINED_UNTIL, _PARENT = "statecast.trained_until", "statecast.parent"
 _DECISION = "**Decision of "
 
@@ -75,9 +76,9 @@ def previous_version(moves: Sequence[Move], current: int) -> int | None:
             versions.append(move.after)
         elif move.after in versions:
             del versions[_last_position(versions, move.after) + 1 :]
-        else:  # the first move to this version is no longer recorded: what preceded it is unknown
+        else:  # no move to this version is recorded, so the version before it is unknown
             versions = [move.after]
-    if current not in versions:  # the move to ``current`` was not recorded: append this version
+    if current not in versions:  # no record of the move to ``current``: count it as the last move
         versions.append(current)
     place = _last_position(versions, current)
     return versions[place - 1] if place else None
@@ -89,7 +90,7 @@ def _last_position(versions: Sequence[int], version: int) -> int:
 
 
 class Aliases:
-    """Reads and moves aliases of registered models, and describes versions with the gate's decisions.
+    """Reads and moves aliases of registered models, and writes tags and the gate's decisions to versions.
 
     Every method raises ModelError with one line if the store reports an error.
     """
@@ -120,7 +121,7 @@ class Aliases:
         return next((version for version in found if alias in version.aliases), None)
 
     def move(self, version: Version, alias: str, why: str, *, is_rollback: bool = False) -> Promotion:
-        """Point an alias at a version, and record the move.
+        """Point an alias at a version; record the move unless the alias already pointed at this version.
 
         The alias moves first. If the process dies before the record is written, the history lacks the move,
         and a rollback still finds the version before it.
@@ -146,7 +147,7 @@ class Aliases:
         why: str,
         is_rollback: bool,
     ) -> None:
-        """Write one move into a tag of the registered model."""
+        """Record one move of the alias in a tag of the registered model."""
         moves = self.moves(version.name, alias)
         move = Move(
             number=moves[-1].number + 1 if moves else 1,
@@ -172,7 +173,7 @@ class Aliases:
         return sorted(found, key=lambda move: move.number)
 
     def rollback(self, name: str, alias: str, why: str = "") -> Promotion:
-        """Point an alias at the version that it pointed to before.
+        """Point an alias at the version that it pointed to before; each further rollback undoes another move.
 
         Args:
             name: registered model.
@@ -189,8 +190,8 @@ class Aliases:
         number = previous_version(self.moves(name, alias), current.number)
         if number is None:
             raise ModelError(
-                f"{name}@{alias} is {current}, and no earlier version is recorded: name a version with "
-                f"statecast promote {name}/1"
+                f"{name}@{alias} is {current}, and no earlier version is recorded: choose the version "
+                f"yourself, for example with statecast promote {name}/1 --alias {alias}"
             )
         reason = f"rollback from {current}" + (f": {why}" if why else "")
         return self.move(self.find(f"{name}/{number}"), alias, reason, is_rollback=True)
@@ -236,5 +237,5 @@ class Aliases:
 
 
 def _prefix(alias: str) -> str:
-    """Return the beginning of the names of the tags that hold the moves of an alias."""
+    """Return the prefix of the names of the tags that record the moves of an alias."""
     return f"statecast.alias.{alias}."

@@ -1,4 +1,4 @@
-"""Begin a run in MLflow with tags about its origin, and log the use of the machine."""
+"""Begin MLflow runs with tags about their origin, and log use of processor, memory, disk and network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def begin_run(
     run_id: str = "",
     parent: Run | None = None,
 ) -> Run:
-    """Return a new run, or the run ``run_id`` that ``mlflow run`` created.
+    """Begin a new run, or continue the run ``run_id`` that ``mlflow run`` created.
 
     A run with a parent is created when its first entry is sent, so that it can begin while the store cannot
     be reached.
@@ -53,7 +53,8 @@ def begin_run(
     if parent is None:
         with connection.errors():
             client, experiment_id = connection.client(), connection.experiment_id()
-            with suppress(*REFUSALS):  # an error in marking earlier runs as killed must not stop a training
+            # An error while earlier runs are marked as KILLED must not stop this run.
+            with suppress(*REFUSALS):
                 mark_killed_runs(client, experiment_id)
             if run_id:
                 entity = _reopened(connection, run_id, name, header["tags"])
@@ -64,7 +65,7 @@ def begin_run(
 
 
 def reopen_run(connection: Connection, unsent: Path, run_id: str) -> Run:
-    """Return a run that has ended, so that later results about its model can be logged to it.
+    """Return a `Run` with which later results are logged to the run ``run_id``, which has ended.
 
     Raises:
         ModelError: the run does not exist, or the store cannot be reached.
@@ -83,7 +84,7 @@ def reopen_run(connection: Connection, unsent: Path, run_id: str) -> Run:
 
 
 def _reopened(connection: Connection, run_id: str, name: str, tags: Mapping[str, str]) -> RunEntity:
-    """Set the status of the run ``run_id`` to running, name it, add missing tags, and return it."""
+    """Set the status of the run ``run_id`` to running, set its name, add missing tags, and return the run."""
     client, entity = connection.client(), find_run(connection, run_id)
     client.update_run(run_id, RunStatus.to_string(RunStatus.RUNNING), name)
     for key, value in tags.items():
@@ -94,8 +95,11 @@ def _reopened(connection: Connection, run_id: str, name: str, tags: Mapping[str,
 
 @contextmanager
 def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
-    """Log the use of processor, memory, disk and network to a run during the ``with`` block."""
-    if not run.run_id:  # the run is not in MLflow yet: do not monitor it
+    """Log the use of processor, memory, disk and network to a run during the ``with`` block.
+
+    A run that MLflow does not have yet is not monitored.
+    """
+    if not run.run_id:
         yield
         return
     monitor = SystemMetricsMonitor(run.run_id, tracking_uri=tracking_uri)
@@ -103,5 +107,6 @@ def monitored(run: Run, tracking_uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if not run.is_away:  # while the store cannot be reached, `monitor.finish` would wait for it
+        # If the store cannot be reached, leave the monitor: `monitor.finish` would wait for the store.
+        if not run.is_away:
             monitor.finish()

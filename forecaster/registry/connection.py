@@ -55,7 +55,7 @@ class Connection:
 
     @property
     def is_away(self) -> bool:
-        """Whether the store counts as unreachable: from a call of `mark_away` until one of `mark_present`."""
+        """Whether the store counts as unreachable: after `mark_away`, until `mark_present` is called."""
         return self._wait_s > 0
 
     @property
@@ -72,7 +72,7 @@ class Connection:
         self._retry_s = monotonic() + self._wait_s
 
     def mark_present(self) -> None:
-        """Record that the store answers, so that the entries of outboxes are sent to it without a wait."""
+        """Record that the store answers, so that the next request is sent to it without a wait."""
         self._retry_s, self._wait_s = 0.0, 0.0
 
     def client(self) -> mlflow.MlflowClient:
@@ -85,7 +85,7 @@ class Connection:
         return self._client
 
     def existing(self) -> mlflow.MlflowClient:
-        """Return MLflow's client; raise ModelError if the store does not exist."""
+        """Return MLflow's client; raise ModelError if the store of runs does not exist."""
         self.runs.check_exists()
         return self.client()
 
@@ -106,7 +106,7 @@ class Connection:
         if known is None:
             place = self._artifact_place()
             # This tag makes MLflow open its page for training runs, not its page for language models.
-            with ignore_existing():  # another process may have created the experiment
+            with ignore_existing():  # another process may have just created the experiment
                 client.create_experiment(
                     self.experiment,
                     place,
@@ -146,7 +146,7 @@ class Connection:
         )
 
     def existing_experiment_id(self) -> str | None:
-        """Return the id of the experiment of new runs; None if its name does not exist yet.
+        """Return the id of the experiment of new runs; None if the experiment does not exist yet.
 
         Raises:
             ModelError: the store does not exist, no experiment has the given id, or the experiment was
@@ -159,7 +159,7 @@ class Connection:
         return None if found is None else self._active(found)
 
     def _existing_experiment(self, experiment_id: str) -> str:
-        """Return ``experiment_id`` if the experiment exists and was not deleted.
+        """Check that the experiment exists and was not deleted, and return its id ``experiment_id``.
 
         Raises:
             ModelError: no experiment has the id, or it was deleted.

@@ -10,7 +10,8 @@ from pathlib import PurePosixPath
 import polars as pl
 import polars.selectors as cs
 
-_MOST_NAMES = 3  # most files that the name of a data set lists, to fit into MLflow's table of runs
+# The name of a data set lists at most this many files, to fit into MLflow's table of runs.
+_MOST_NAMES = 3
 _TYPES = {pl.String: "string", pl.Float64: "double", pl.Int64: "long", pl.Boolean: "boolean"}
 
 
@@ -52,6 +53,6 @@ def described(frame: pl.DataFrame, paths: tuple[str, ...]) -> dict[str, str]:
 
 
 def table_json(frame: pl.DataFrame) -> bytes:
-    """Return a frame as JSON that MLflow's pages show as a table; NaN is null, as browsers require."""
+    """Return a frame as the JSON that MLflow's pages show as a table; NaN becomes null."""
     found = frame.with_columns(cs.float().fill_nan(None))
     return json.dumps({"columns": found.columns, "data": found.rows()}, default=str).encode()

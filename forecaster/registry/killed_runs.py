@@ -13,19 +13,21 @@ from schemas.errors import ModelError
 
 PROCESS_TAG = "statecast.process"
 HOST_TAG = "statecast.host"
-# the id that Linux always gives to the process namespace of the host itself, outside of containers
+# Outside of containers, the process namespace always has this id in Linux.
 _OF_HOST = "pid:[4026531836]"
-_CLOCK = "s-after-boot"  # last word of a process tag, the unit of its start time; absent in Statecast 0.1.0
+# A process tag ends with the start time of the process and this unit of that time.
+# Process tags of Statecast 0.1.0 have no unit.
+_CLOCK = "s-after-boot"
 _NOTE = "the process of this run ended without ending the run, for example by SIGKILL"
 
 
 def process_tag() -> str:
-    """Return a text that identifies this process among all processes of its host, even after a reboot."""
+    """Return a text that identifies this process among all processes of its host, also after a reboot."""
     return f"{_boot()} {_namespace()} {os.getpid()} {started_s(os.getpid())} {_CLOCK}"
 
 
 def mark_killed_runs(client: mlflow.MlflowClient, experiment_id: str) -> int:
-    """Mark runs as KILLED if their process on this host is dead; return the number of these runs.
+    """Mark runs as KILLED if their process ran on this host and is dead; return the number of these runs.
 
     The processes of another container cannot be seen from here, so their runs stay as they are.
     """
@@ -65,12 +67,13 @@ def check_not_running(tag: str, folder: Path) -> None:
 
 
 def _is_dead(tag: str) -> bool:
-    """Return True if the process that a tag identifies ran in this process namespace, and has ended."""
+    """Return True if a tag's process ran in this process namespace, and is known to have ended."""
     parts = tag.split()
     if len(parts) < 4 or parts[1] != _namespace():
         return False
     if parts[0] != _boot():
-        # The host was rebooted after the tag was written, so every process outside of containers has ended.
+        # Outside containers, another boot id means a reboot, which has ended the process.
+        # In a container, another boot id can also mean another host, where the process may still run.
         return parts[1] == _OF_HOST
     try:
         if parts[4:] == [_CLOCK]:

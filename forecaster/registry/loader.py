@@ -36,12 +36,12 @@ class Served:
         except StatecastError as error:
             raise RequestRefused(str(error)) from error
         except Exception as error:
-            # Write the stack trace to the server's log only: MLflow would send it to the client.
+            # Raise an error of one line: of other errors, MLflow sends the stack trace to the client.
             _log.exception("a request failed")
             raise RequestRefused(f"the request cannot be answered: {type(error).__name__}") from error
 
 
 def _load_pyfunc(path: str) -> Served:
-    """Load a version; ``path`` is the folder that `Forecaster.save` wrote."""
+    """Load a version from the folder ``path`` that `Forecaster.save` wrote; MLflow calls this function."""
     wrap_scoring_server()
     return Served(ServedForecaster(Forecaster.load(Path(path))))

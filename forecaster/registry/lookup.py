@@ -76,11 +76,11 @@ def versions_of(connection: Connection, name: str) -> list[Version]:
 
 
 def find_weights(connection: Connection, model_version: str) -> ModelVersion | None:
-    """Return MLflow's record of the registered version with a given `Forecaster.version`, or None.
+    """Return MLflow's record of a registered version with the weights ``model_version``; None if none exists.
 
     Args:
         connection: the stores.
-        model_version: `Forecaster.version`.
+        model_version: `Forecaster.version` of the weights.
     """
     if not (connection.runs.exists() and connection.models.exists()):
         return None
@@ -103,7 +103,7 @@ def find_run(connection: Connection, run_id: str) -> RunEntity:
 
 
 def model_of_run(connection: Connection, run_id: str) -> str:
-    """Return the address of the last model that a run logged.
+    """Return the ``models:/`` address of the last model that a run logged.
 
     Raises:
         ModelError: the run does not exist, or logged no model.

@@ -34,5 +34,5 @@ _EPOCH = {
 
 
 def epoch_metric(name: str) -> str:
-    """Return the name in MLflow for a value of an epoch: ``epoch/loss_train`` for ``train_loss``."""
+    """Return the name in MLflow of a metric of an epoch, such as ``epoch/loss_train`` for ``train_loss``."""
     return _EPOCH.get(name, f"epoch/{name}")

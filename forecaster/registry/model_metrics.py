@@ -52,7 +52,9 @@ def evaluate_forecasts(
 
 
 def evaluation_table(errors: pl.DataFrame, scale: Mapping[str, float]) -> pl.DataFrame:
-    """Return a table for `forecast_metrics`, with columns ``series_id, observed, scale`` and the quantiles.
+    """Return forecasts with their actuals, in the columns that `forecast_metrics` needs.
+
+    The columns are ``series_id, observed, scale`` and the quantiles.
 
     Args:
         errors: see `evaluate_forecasts`.
@@ -117,7 +119,7 @@ def _mean_over_series(frame: pl.DataFrame, error: pl.Expr) -> float:
 
 
 def _weighted_quantile_loss(frame: pl.DataFrame, levels: Mapping[str, float]) -> float:
-    """Return twice the total pinball loss, over the sum of absolute actuals, averaged over quantile levels.
+    """Return twice the total pinball loss divided by the sum of absolute actuals, averaged over levels.
 
     ``levels`` has the quantile level of each column of forecasts.
     """

@@ -37,7 +37,7 @@ def make_store(store: Store) -> None:
             return
         unfinished = f".{file.name}.new-"
         for left in file.parent.iterdir():
-            # Delete the file of a killed process: under the lock, no other process can be writing it.
+            # A killed process left this unfinished database. No process writes it: this process has the lock.
             if left.name.startswith(unfinished):
                 left.unlink(missing_ok=True)
         new = file.with_name(f"{unfinished}{secrets.token_hex(8)}")
@@ -50,7 +50,7 @@ def make_store(store: Store) -> None:
 
 
 def _build(file: Path, store: Store) -> None:
-    """Build an MLflow database in ``file``, with the artifact folder of ``store`` for the files of runs."""
+    """Create an MLflow database in ``file``; its runs put files into the artifact folder of ``store``."""
     assert store.artifacts is not None
     uri = f"sqlite:///{file}"
     built = SqlAlchemyStore(uri, store.artifacts.as_uri())

@@ -31,7 +31,7 @@ from schemas.errors import ModelError
 
 FOLDER = "statecast-unsent"
 _FILE = "run.json"
-_MOST_POINTS = 100_000  # metric points of a full outbox, about 10 MB
+_MOST_POINTS = 100_000  # an outbox holds at most this many metric points, about 10 MB
 _MOST_BYTES = 256 << 20
 
 Entry = dict[str, Any]
@@ -74,9 +74,9 @@ class Outbox:
             ) from error
 
     def add(self, entry: Entry) -> None:
-        """Append an entry; if the outbox is full, drop the entry if it holds metric points or a file.
+        """Append an entry; drop metric points or a file for which the outbox has no room.
 
-        The outbox is full with 100,000 metric points, or with 256 MiB of files. ``dropped`` counts the points
+        The outbox has room for 100,000 metric points and 256 MiB of files. ``dropped`` counts the points
         and files of dropped entries. `save` writes the entries to the disk.
         """
         if entry["kind"] == "metrics":
@@ -96,7 +96,7 @@ class Outbox:
         return sum(file.stat().st_size for file in files if file.is_file())
 
     def file(self, entry: Entry) -> Path:
-        """Return the path in the outbox for the file of an entry of the kind ``file``."""
+        """Return the path of an entry's file in the outbox; the entry is of the kind ``file``."""
         return self.make_folder() / "files" / str(entry["path"])
 
     @property
@@ -134,13 +134,13 @@ class Outbox:
             durable.write_bytes(self.make_folder() / _FILE, text.encode())
         elif self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-            # The parent folder is not empty, and stays, if it holds the outbox of another run.
+            # If the parent folder holds the outbox of another run, `rmdir` fails and the parent folder stays.
             with suppress(OSError):
                 self.folder.parent.rmdir()
             self.folder = None
 
 
 def unsent(parent: Path) -> list[Path]:
-    """Return the folders of all outboxes in ``parent``, in the order of the last `save` of each."""
+    """Return the folders of all outboxes in ``parent``, sorted by the time of their last `save`."""
     found = [file for file in parent.glob(f"*/{_FILE}") if file.is_file()]
     return [file.parent for file in sorted(found, key=lambda file: file.stat().st_mtime_ns)]

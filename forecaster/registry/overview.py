@@ -40,7 +40,7 @@ def models_of(connection: Connection) -> tuple[list[Version], list[Mapping[str, 
     for version in versions:
         try:
             metrics.append(client.get_run(version.run_id).data.metrics)
-        except MlflowException:  # the run was deleted, so its metrics are lost
+        except MlflowException:  # the run cannot be read: for example, it was deleted for good
             metrics.append({})
     return versions, metrics
 
@@ -71,7 +71,7 @@ def _row(run: Run) -> dict[str, object]:
 
 
 def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, float]]) -> pl.DataFrame:
-    """Return one row per version, with the metrics of the run that trained it.
+    """Return one row per version, with the metrics of the run that logged it.
 
     Args:
         versions: the versions.
@@ -86,12 +86,12 @@ def models_frame(versions: Sequence[Version], metrics: Sequence[Mapping[str, flo
 
 
 def _columns(metrics: Sequence[Mapping[str, float]]) -> dict[str, pl.Series]:
-    """Return a column for each metric in ``metrics`` by which runs are compared; null in runs without it."""
+    """Return a column for each metric by which runs are compared; null for a run without the metric."""
     names = sorted({name for row in metrics for name in row if _is_compared(name)})
     return {name: pl.Series([row.get(name) for row in metrics], dtype=pl.Float64) for name in names}
 
 
 def _is_compared(name: str) -> bool:
-    """Return True for a metric by which runs are compared: a score with one value, or a validation metric."""
+    """Return True for a metric that compares runs: a score without ``_by_``, or a validation metric."""
     is_score = name.startswith(("backtest/", "test/")) and "_by_" not in name
     return is_score or name.endswith("_validation")

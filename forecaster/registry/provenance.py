@@ -22,7 +22,7 @@ _GIT_TIMEOUT_S = 10.0
 
 
 def provenance() -> dict[str, str]:
-    """Return tags about the origin of a run, without those of which the value is unknown."""
+    """Return tags about the origin of a run; a tag whose value cannot be found is left out."""
     return _git_tags(Path.cwd()) | {
         **{
             f"statecast.{name}_version": found for name in ("statecast", "torch") if (found := _version(name))
@@ -34,7 +34,7 @@ def provenance() -> dict[str, str]:
 
 
 def _git_tags(folder: Path) -> dict[str, str]:
-    """Return tags: a folder's git commit, branch and repository, and whether files differ from the commit.
+    """Return tags with the git commit, the branch and the repository of a folder, and whether it is dirty.
 
     MLflow itself would look in the folder of the program, such as the ``bin`` of an environment, which git
     ignores. A repository is dirty if a tracked file differs from the commit.

@@ -45,7 +45,7 @@ class Reference:
 
     @staticmethod
     def parse(text: str) -> Reference:
-        """Parse ``NAME``, ``NAME@ALIAS``, ``NAME/3``, a run's id, or a folder.
+        """Parse a reference to a model: ``NAME``, ``NAME@ALIAS``, ``NAME/3``, a run's id, or a folder.
 
         The prefix ``models:/`` is allowed. ``./NAME`` is always the folder, and ``models:/NAME`` always the
         registered model.
@@ -76,7 +76,7 @@ class Reference:
         ref = ref.removeprefix("models:/")
         if match := re.fullmatch(rf"({_NAME})/(\d+)", ref):
             return Reference(text, folder, name=match[1], version=int(match[2]))
-        if match := re.fullmatch(rf"({_NAME})(?:@([\w.-]+))?", ref):
+        if match := re.fullmatch(rf"({_NAME})(?:@([\w-]+))?", ref):
             return Reference(text, folder, name=match[1], alias=match[2] or DEFAULT_ALIAS)
         if folder is not None:
             return Reference(text, folder)
@@ -92,17 +92,21 @@ def check_model_name(name: str) -> None:
         ModelError: ``name`` is empty, looks like a run id, or contains a slash, colon, at sign or quote.
     """
     if not re.fullmatch(_NAME, name) or _RUN_ID.fullmatch(name):
-        raise ModelError(f"{name!r} cannot name a model: use letters, digits, spaces, dots, - and _")
+        raise ModelError(
+            f"{name!r} cannot name a model: use letters, digits, spaces, dots, - and _ "
+            "(32 hexadecimal digits would be a run id)"
+        )
 
 
 def check_alias(alias: str) -> None:
-    """Check that MLflow accepts ``alias``; MLflow reserves ``latest`` and names such as ``v3``.
+    """Check the characters of ``alias``, and that MLflow does not reserve it as it does ``latest``.
 
     Raises:
-        ModelError: ``alias`` has other characters than letters, digits, dots, - and _, or is like ``v3`` or
+        ModelError: ``alias`` has other characters than letters, digits, - and _, or is like ``v3`` or
             ``latest``.
     """
-    if not re.fullmatch(r"[\w.-]+", alias) or re.fullmatch(r"(?i)v\d+|latest", alias):
+    if not re.fullmatch(r"[\w-]+", alias) or re.fullmatch(r"(?i)v\d+|latest", alias):
         raise ModelError(
-            f"{alias!r} cannot be an alias: use letters, digits, dots, - and _ (not latest or v3)"
+            f"{alias!r} cannot be an alias: use letters, digits, - and _ (latest, and v with a number, "
+            "such as v3, are reserved)"
         )

@@ -26,9 +26,10 @@ for _name in ("mlflow", "alembic", "sqlalchemy"):
 
 @contextmanager
 def store_errors(tracking_uri: str) -> Iterator[None]:
-    """Convert errors of MLflow and its database in the ``with`` block to ModelError; hide their warnings.
+    """Convert errors of MLflow and its database in the ``with`` block to ModelError.
 
-    The warnings are about MLflow's own use of SQLAlchemy and pandas, which cannot be changed here.
+    Also hide the warnings of MLflow and SQLAlchemy for the rest of the process. They are about MLflow's own
+    use of SQLAlchemy and pandas, which cannot be changed here.
 
     Raises:
         ModelError: the store at ``tracking_uri`` reports an error.
@@ -48,7 +49,7 @@ def store_errors(tracking_uri: str) -> Iterator[None]:
 
 
 def _explained(tracking_uri: str, reason: str) -> str:
-    """Return the message for an error of the store; for an error of login or permission, with a remedy."""
+    """Return the message for an error of the store; if login or permission failed, it names a remedy."""
     status = re.search(r"error code (401|403)\b|\b(UNAUTHENTICATED|PERMISSION_DENIED)\b", reason)
     if status is None:
         return f"the MLflow store {tracking_uri} reports an error: {reason}"
@@ -65,7 +66,7 @@ def _explained(tracking_uri: str, reason: str) -> str:
 
 @contextmanager
 def ignore_existing() -> Iterator[None]:
-    """Ignore the error if a ``with`` block creates an object, such as an experiment, that exists already.
+    """Ignore MLflow's error that the object which the ``with`` block creates already exists.
 
     A check before the call would not help: another process could create the object between check and call.
     """
@@ -77,7 +78,7 @@ def ignore_existing() -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the message of an error as one line, after its class name if it is no error of Statecast."""
+    """Return the message of an error as one line, after the class name if the error is not Statecast's."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if type(error).__module__.startswith("schemas."):

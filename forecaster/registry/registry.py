@@ -192,7 +192,7 @@ class Registry:
                 expected = version.model_version
                 uri = client.get_model_version_download_uri(version.name, str(version.number))
             if uri.startswith("models:/m-"):
-                # Resolve a models:/ address with this client: MLflow would use the store set for the process.
+                # Let this client look up the model: MLflow would use the store that is set for the process.
                 uri = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
             with tempfile.TemporaryDirectory() as folder:
                 mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=self.tracking_uri)
@@ -236,7 +236,7 @@ class Registry:
             return versions_frame(versions_of(self._connection, name))
 
     def training_scale(self, model_version: str) -> dict[str, float] | None:
-        """Return the scale of each series in the training rows of a model version; None if none can be read.
+        """Return each series' scale, computed on the training rows of a version; None if it cannot be read.
 
         Args:
             model_version: `Forecaster.version`, which is also a column of forecasts.
@@ -264,7 +264,7 @@ class Registry:
             return runs_frame(runs_of(self._connection, limit))
 
     def models(self) -> pl.DataFrame:
-        """Return all registered versions, by name and then newest first, with the metrics of their runs.
+        """Return all registered versions with the metrics of their runs, by name and then newest first.
 
         Returns:
             The columns of `versions`, ``description: String``, and a Float64 column for each backtest,
@@ -274,7 +274,7 @@ class Registry:
             return models_frame(*models_of(self._connection))
 
     def prepare_page(self, address: str) -> str:
-        """Store how MLflow shows the runs, mark killed runs as KILLED, and return the URL of the runs' page.
+        """Set up MLflow's page of runs, set the status of killed runs to KILLED, and return the page's URL.
 
         If no run has created the experiment, the experiment that was changed last is shown.
 
@@ -287,7 +287,7 @@ class Registry:
             if experiment_id is None:
                 found = client.search_experiments(max_results=1, order_by=["last_update_time DESC"])
                 experiment_id = found[0].experiment_id if found else self._connection.experiment_id()
-            # ignore errors: a user who may not write into the store can open the page, too
+            # Ignore refused writes: a user without write access to the store can still open the page.
             with suppress(*REFUSALS):
                 store_view(client, experiment_id)
                 mark_killed_runs(client, experiment_id)

@@ -26,7 +26,7 @@ from forecaster.registry.references import check_model_name
 from forecaster.registry.refusals import reason_of
 from forecaster.registry.sender import EXAMPLE, Sender
 from forecaster.registry.store import Store
-from forecaster.registry.unsent_lines import incomplete_line, notices, unregistered_line
+from forecaster.registry.unsent_lines import incomplete_message, notices, unregistered_message
 from forecaster.registry.versions import Version, now_ms
 from schemas.errors import ModelError
 from schemas.masking import masked
@@ -59,7 +59,7 @@ class Run:
 
     @property
     def is_away(self) -> bool:
-        """Whether the last attempt to send entries failed, so that they wait in the outbox."""
+        """Whether entries wait in the outbox because of an error in the last attempt to send them."""
         return bool(self._sender.reason)
 
     @property
@@ -68,13 +68,16 @@ class Run:
         return self._sender.version
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """Log settings, which cannot be changed later; long values are shortened, and secrets are masked."""
+        """Log settings of the run: long values are truncated, and secrets in URLs are masked.
+
+        A setting that is logged cannot be changed later.
+        """
         values = {key: masked(str(value))[:MAX_PARAM_VAL_LENGTH] for key, value in params.items()}
         if values:
             self._log({"kind": "params", "values": values})
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags; secrets in the values are masked."""
+        """Set tags of the run; secrets in URLs are masked."""
         self._log({"kind": "tags", "values": {key: masked(value) for key, value in tags.items()}})
 
     def log_epoch(self, epoch: Mapping[str, float]) -> None:
@@ -104,7 +107,7 @@ class Run:
 
     @contextmanager
     def notice_on_error(self, what: str) -> Iterator[None]:
-        """Catch an error of the ``with`` block; add a notice that the run lacks ``what``, with the reason.
+        """Catch an error of the ``with`` block; add a notice that the run lacks the item ``what``, and why.
 
         Use it for everything that is computed after a training: an error there must not lose the model.
         """
@@ -124,7 +127,7 @@ class Run:
         with self.notice_on_error(path):
             figure = draw()
             # Draw on a canvas: `Figure.savefig` would draw twice, the first time only for the layout.
-            canvas: Any = FigureCanvasAgg(figure)  # `Any`, as Matplotlib's methods have no types
+            canvas: Any = FigureCanvasAgg(figure)  # Matplotlib's methods have no type annotations
             self._write_and_log(path, lambda file: canvas.print_png(str(file)))
 
     def log_file(self, file: Path, path: str = "") -> None:
@@ -132,7 +135,7 @@ class Run:
         self._write_and_log(str(Path(path) / file.name), lambda hidden: hidden.write_bytes(file.read_bytes()))
 
     def log_text(self, text: str, path: str) -> None:
-        """Store a text among the run's files at ``path``; secrets in URLs of the text are masked."""
+        """Store a text among the run's files at ``path``; secrets in URLs are masked."""
         self._write_and_log(path, lambda hidden: hidden.write_text(masked(text), encoding="utf-8"))
 
     def log_frame(self, frame: pl.DataFrame, path: str) -> None:
@@ -189,7 +192,7 @@ class Run:
             OSError: the model cannot be saved.
         """
         check_model_name(model_name)
-        # forget the ids of an earlier model of this run, so that the new model gets new ids
+        # Remove model id and version of an earlier model of this run, so that the new model gets its own.
         for key in ("model_id", "version"):
             self._outbox.run.pop(key, None)
         folder = self._outbox.model
@@ -220,7 +223,7 @@ class Run:
         self._log({"kind": "description", "name": model_name, "text": masked(text)})
 
     def registered(self) -> Version:
-        """Send the unsent entries, and return the version that the run has registered.
+        """Send the unsent entries of the outbox, and return the version that the run has registered.
 
         Raises:
             ModelError: the store did not take the model; the message names the folder of the model and the
@@ -228,11 +231,11 @@ class Run:
         """
         self._send_now()
         if self.version is None:
-            raise self._unsent_error(unregistered_line)
+            raise self._error_for_unsent_entries(unregistered_message)
         return self.version
 
     def send(self) -> None:
-        """Send the unsent entries.
+        """Send the unsent entries of the outbox to the MLflow store.
 
         Raises:
             ModelError: the store did not take all entries; the message names the folder with the unsent
@@ -240,10 +243,10 @@ class Run:
         """
         self._send_now()
         if self._outbox.folder is not None:
-            raise self._unsent_error(incomplete_line)
+            raise self._error_for_unsent_entries(incomplete_message)
 
     def end(self, status: str, error: BaseException | None = None) -> None:
-        """Send the unsent entries, and end the run in MLflow with ``status``.
+        """Send the unsent entries of the outbox, and end the run in MLflow with ``status``.
 
         Args:
             status: FINISHED, FAILED or KILLED.
@@ -254,7 +257,7 @@ class Run:
             # Until the unsent entries are sent, the store shows the run as FAILED.
             self._outbox.add({"kind": "end", "status": "FINISHED", "ended_ms": now_ms()})
             self._outbox.save()
-            with suppress(Exception):  # ignore the error if the store does not answer
+            with suppress(Exception):  # ignore any error: the store may be unreachable
                 self._connection.client().set_terminated(self.run_id, "FAILED")
             return
         if error is not None:
@@ -264,7 +267,7 @@ class Run:
         self._outbox.add({"kind": "end", "status": status, "ended_ms": now_ms()})
         self._send_now()
 
-    def _unsent_error(self, line: Callable[[Store, str, Path], str]) -> ModelError:
+    def _error_for_unsent_entries(self, line: Callable[[Store, str, Path], str]) -> ModelError:
         """Return the error for a run whose work is complete, but whose entries are not all in the store.
 
         `end` recognises this error.
@@ -278,7 +281,7 @@ class Run:
         self._sender.send(now=True)
         lines = notices(self._sender.refused, self._outbox.dropped)
         if (folder := self._outbox.folder) is not None:
-            lines.append(incomplete_line(self._connection.runs, self._sender.reason, folder))
+            lines.append(incomplete_message(self._connection.runs, self._sender.reason, folder))
         self.notices += [line for line in lines if line not in self.notices]
 
     def _write_and_log(self, path: str, write: Callable[[Path], Any], **more: str) -> None:

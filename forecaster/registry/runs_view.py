@@ -76,18 +76,18 @@ def runs_page(address: str, experiment_id: str) -> str:
 
 
 def store_view(client: mlflow.MlflowClient, experiment_id: str) -> None:
-    """Store the view in a tag of the experiment, unless the tag holds this view already."""
+    """Store `view` in the tag of the experiment that MLflow's page reads, unless the tag has it already."""
     value = _packed(view())
     if client.get_experiment(experiment_id).tags.get(_TAG) != value:
         client.set_experiment_tag(experiment_id, _TAG, value)
 
 
 def view() -> dict[str, Any]:
-    """Return the view of an experiment's runs, in which the runs with the highest skill come first."""
+    """Return the view in MLflow's format: columns, charts, and the runs sorted by skill, highest first."""
     charts: list[dict[str, Any]] = []
     for title, metrics in _LINES.items():
         charts.append(_line(metrics[0], title, metrics))
-        # Mark the separate chart of each further metric as deleted, or MLflow would draw it, too.
+        # MLflow would also draw one chart for each further metric: mark these charts as deleted.
         charts += [_line(metric, "", (metric,)) | {"deleted": True} for metric in metrics[1:]]
     charts += [_card("BAR", metric) for metric in _BARS]
     charts.append(
@@ -111,7 +111,7 @@ def view() -> dict[str, Any]:
 
 
 def _line(metric: str, title: str, metrics: tuple[str, ...]) -> dict[str, Any]:
-    """Return a line chart of metrics over their steps, such as epochs or horizons."""
+    """Return a chart in which each metric is a line over its steps, such as epochs or horizons."""
     own = {"selectedMetricKeys": list(metrics), "xAxisKey": "step", "useGlobalXaxisKey": False}
     return _card("LINE", metric) | own | ({"displayName": title} if title else {})
 

@@ -37,23 +37,23 @@ class RequestRefused(MlflowException):
 
     @property
     def message(self) -> str:
-        """The message. Assignments have no effect, because MLflow's server would append the request to it."""
+        """The reason for the refusal, in one line."""
         return self._line
 
     @message.setter
     def message(self, value: str) -> None:
-        """Ignore ``value``, so that the message remains one line."""
+        """Ignore the assigned ``value``, because MLflow's server would append the request to the message."""
 
 
 def wrap_scoring_server() -> None:
-    """Replace the function with which MLflow's scoring server answers requests, if the server is loaded."""
+    """Wrap the function that answers requests in MLflow's scoring server, if its module is imported."""
     server = sys.modules.get(_SERVER)
     if server is not None and not hasattr(server.invocations, "__wrapped__"):
         vars(server)["invocations"] = _with_one_line_errors(server.invocations)
 
 
 def _with_one_line_errors(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Return MLflow's function ``answer``, changed to read CSV as text and to report errors as one line."""
+    """Wrap ``answer``, MLflow's function: read all CSV values as text, and report each error in one line."""
 
     @wraps(answer)
     def invocations(data: bytes, content_type: str | None, model: Any, input_schema: Any) -> Any:

@@ -34,7 +34,7 @@ from schemas.errors import ModelError, one_line
 from schemas.masking import masked
 
 EXAMPLE = "example.parquet"
-# MLflow's limits for one request to log params or metrics
+# MLflow accepts at most this many params, and this many metrics, in one request.
 _MOST_PARAMS, _MOST_METRICS = 100, 1000
 _FINAL = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
 
@@ -141,9 +141,9 @@ class Sender:
         return True
 
     def _waits(self, entry: Entry, kept: list[Entry]) -> bool:
-        """Return whether an entry must wait, because it concerns a model that could not be sent yet."""
-        is_about_model = entry.get("of_model") or entry["kind"] in ("first_alias", "description", "end")
-        return bool(is_about_model) and any(one["kind"] == "model" for one in kept)
+        """Return whether an entry must wait for an unsent model: it concerns the model or ends the run."""
+        follows_model = entry.get("of_model") or entry["kind"] in ("first_alias", "description", "end")
+        return bool(follows_model) and any(one["kind"] == "model" for one in kept)
 
     def _probe(self) -> str:
         """Return the reason why the store of runs cannot be used; empty if it can be used."""
@@ -178,7 +178,7 @@ class Sender:
 
     def _send_file(self, entry: Entry) -> None:
         file, folder = self._outbox.file(entry), Path(entry["path"]).parent.as_posix()
-        # a missing file was sent by an earlier attempt that did not come to remove the entry
+        # If the file is missing, an earlier attempt sent it, but died before the entry left the outbox.
         if not file.is_file():
             return
         self._connection.client().log_artifact(self._run_id, str(file), None if folder == "." else folder)
@@ -210,7 +210,8 @@ class Sender:
             client.create_registered_model(name)
         if not run.get("version"):
             logged = client.get_logged_model(run["model_id"])
-            # Use models:/ID only if one server has both stores, or MLflow would look in the wrong one.
+            # The registry server looks up models:/ID in its own store.
+            # So use it only if this server is also the tracking server, which has the logged model.
             remote = client.tracking_uri.startswith("http") and client._registry_uri == client.tracking_uri
             source = f"models:/{logged.model_id}" if remote else logged.artifact_location
             linked = tags | {MODEL_TAG: run["model_id"]}
@@ -235,7 +236,7 @@ class Sender:
                 save(forecaster, example, logged, Path(folder) / "model")
                 client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
         except Exception:
-            with suppress(Exception):  # an error of this call must not hide the first error
+            with suppress(Exception):  # raise the first error even if this call fails, too
                 client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         client.finalize_logged_model(logged.model_id, "READY")
@@ -243,7 +244,7 @@ class Sender:
         return str(logged.model_id)
 
     def _send_first_alias(self, entry: Entry) -> None:
-        """Give the alias of the entry to the registered version, unless its model has a champion."""
+        """Point the alias that the entry names at the registered version, unless the model has a champion."""
         name, number = entry["name"], self._outbox.run.get("version")
         aliases = Aliases(self._connection)
         if number and aliases.pointed_to(name, DEFAULT_ALIAS) is None:
@@ -251,7 +252,7 @@ class Sender:
             self.version = moved.version
 
     def _send_description(self, entry: Entry) -> None:
-        """Set the registered version's description: the entry's text, and which champion it can replace."""
+        """Set the version's description: the entry's text, and how the version relates to the champion."""
         client, version = self._connection.client(), self._outbox.run.get("version")
         if not version:
             return

@@ -54,7 +54,7 @@ def save(forecaster: Forecaster, example: pl.DataFrame, logged: LoggedModel, fol
             signature=_signature(forecaster),
             input_example=_example(forecaster, example).to_pandas(),
             pip_requirements=_requirements(),
-            # Store Statecast's code (0.2 MB) with the model: a server need not install Statecast.
+            # Store Statecast's code with the model, so that a server can use it without installing Statecast.
             code_paths=[str(package) for package in _OURS],
         )
 
@@ -69,7 +69,7 @@ def _requirements() -> list[str]:
 
 
 def _signature(forecaster: Forecaster) -> ModelSignature:
-    """Describe to MLflow the columns of histories and of forecasts, and the parameters of a request.
+    """Return the MLflow signature: the columns of a history and of forecasts, and a request's parameters.
 
     The cells of a history may have any type, and `forecaster.covariates.request` checks them. MLflow's own
     check accepts no time with a zone, and answers a missing column with the whole table.
@@ -109,7 +109,7 @@ def _example(forecaster: Forecaster, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def example_rows(forecaster: Forecaster) -> pl.DataFrame:
-    """Return five invented rows, as example for a forecaster whose training rows are unknown."""
+    """Return five invented rows: the input example of a model whose training rows are unknown."""
     freq = forecaster.window_config.frequency
     at_us = freq.start_us(freq.window_of(_EXAMPLE_FROM_US) + np.arange(5))
     return pl.DataFrame(

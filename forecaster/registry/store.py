@@ -39,7 +39,7 @@ class Store:
 
     @staticmethod
     def parse(uri: str | SecretStr) -> Store:
-        """Return the store at ``uri``, which need not exist yet.
+        """Parse the address ``uri`` of a store, which need not exist yet.
 
         Raises:
             ModelError: MLflow cannot use ``uri`` as an address.
@@ -89,7 +89,9 @@ class Store:
             )
 
     def check(self) -> None:
-        """Check the store's SQLite file or server, as MLflow reports errors late, at length or not at all.
+        """Check that the SQLite file of the store is usable, or that its HTTP server answers.
+
+        MLflow itself would report such an error late, in many lines, or not at all.
 
         Raises:
             ModelError: an SQLite file cannot be created or written, or is not an MLflow store; or a server

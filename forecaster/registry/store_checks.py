@@ -85,7 +85,7 @@ def contents_of(file: Path) -> Literal["nothing", "half", "other", "store"]:
                 filled = database.execute("select 1 from experiments limit 1").fetchone()
                 return "store" if filled else "half"
             return "half"
-    except sqlite3.Error:  # for a locked or damaged file, MLflow reports the reason later
+    except sqlite3.Error:  # count a locked or damaged file as a store: MLflow reports the reason later
         return "store"
 
 
@@ -100,7 +100,7 @@ def check_server(uri: str) -> None:
     try:
         with urllib.request.urlopen(f"{public}/health", timeout=_PROBE_TIMEOUT_S):
             return
-    except urllib.error.HTTPError as answer:  # an answer with an error status is an answer, too
+    except urllib.error.HTTPError as answer:  # a server that answers with an error status is running, too
         answer.close()
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)

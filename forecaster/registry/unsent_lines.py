@@ -1,4 +1,4 @@
-"""Messages about the entries of a run that an MLflow store did not take, with the command to send them."""
+"""Messages about the model and the entries of a run that an MLflow store did not take."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from forecaster.registry.outbox import FOLDER
 from forecaster.registry.store import Store
 
 
-def unregistered_line(store: Store, reason: str, folder: Path) -> str:
-    """Return a message for a model that was trained, but waits in ``folder`` to be registered.
+def unregistered_message(store: Store, reason: str, folder: Path) -> str:
+    """Return the message that a trained model is not registered, but saved in ``folder``.
 
     Args:
         store: the store.
@@ -24,8 +24,8 @@ def unregistered_line(store: Store, reason: str, folder: Path) -> str:
     )
 
 
-def incomplete_line(store: Store, reason: str, folder: Path) -> str:
-    """Return a message for a run of which MLflow did not take some entries, which wait in ``folder``."""
+def incomplete_message(store: Store, reason: str, folder: Path) -> str:
+    """Return a message for a run: MLflow did not take all its entries, and the rest waits in ``folder``."""
     return (
         f"the MLflow store {store} did not take all of the run ({reason}): the rest is in {folder}; "
         "statecast sync sends it"
@@ -33,7 +33,7 @@ def incomplete_line(store: Store, reason: str, folder: Path) -> str:
 
 
 def notices(refused: Sequence[str], dropped: int) -> list[str]:
-    """Return a line for each refused entry, and one with the number of points and files that were dropped."""
+    """Return a line for each refused entry, and a line with the number of dropped metric points and files."""
     lines = [f"the MLflow store refused {line}" for line in refused]
     if dropped:
         lines.append(f"{dropped:,} metric points and files did not fit into {FOLDER}")

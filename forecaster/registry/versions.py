@@ -1,4 +1,4 @@
-"""Versions of registered models, moves of aliases, and results of sending, as plain values and frames."""
+"""Plain classes for registered versions, moves of aliases and the result of sending; frames of versions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UTC_TIME = pl.Datetime("us", "UTC")
 
 
 def scale_frame(scale: Mapping[str, float]) -> pl.DataFrame:
-    """Return the frame for `SCALE_FILE`, ``series_id, scale``: one row for each series."""
+    """Return the frame that `SCALE_FILE` holds: one row for each series, with its scale."""
     frame = pl.DataFrame({"series_id": list(scale), "scale": list(scale.values())})
     return frame.cast({"series_id": pl.String, "scale": pl.Float64})
 

@@ -18,7 +18,7 @@ _SIZE = (9.0, 4.2)  # width and height of the axes of one series, in inches
 
 
 def fan_figure(frame: pl.DataFrame, title: str) -> Figure:
-    """Draw the observed values of a series, and fans of quantiles forecast at several issue times.
+    """Draw the observed values of a series, and one fan of forecast quantiles for each issue time.
 
     Args:
         frame: ``target_at`` and ``issued_at`` (datetimes), ``observed`` (number, null where missing) and one
@@ -61,7 +61,7 @@ def _draw_fans(axes: Axes, frame: pl.DataFrame) -> None:
     names = sorted((n for n in frame.columns if _level(n) is not None), key=lambda n: _level(n) or 0.0)
     starts = frame["issued_at"].drop_nulls().unique().sort()
     if "q50" not in names or starts.is_empty():
-        raise ValueError("a fan needs forecasts, and a column q50")
+        raise ValueError("the frame has no forecast or no column q50: a fan needs both")
     actuals = _with_gaps(frame.unique("target_at").sort("target_at"))
     pairs = [
         (low, high) for low, high in zip(names, reversed(names), strict=True) if _has_lower_level(low, high)
@@ -97,7 +97,7 @@ def _draw_fans(axes: Axes, frame: pl.DataFrame) -> None:
 
 
 def _level(name: str) -> float | None:
-    """Return the level of a quantile column in percent, 2.5 for ``q2.5``; None for any other column."""
+    """Return the level of a quantile column in percent, such as 2.5 for ``q2.5``; None for other columns."""
     if name[:1] != "q":
         return None
     try:
@@ -112,7 +112,7 @@ def _has_lower_level(low: str, high: str) -> bool:
 
 
 def _with_gaps(targets: pl.DataFrame) -> pl.DataFrame:
-    """Insert a row without a value where two successive target times are over 1.5 median steps apart.
+    """Insert a row without a value where two target times are more than 1.5 times the median step apart.
 
     So a line that is drawn through the observed values has a gap there.
     """

@@ -12,7 +12,7 @@ from forecaster.state import Floats
 
 
 def gradient_figure(norms: Floats, cell: str) -> Figure:
-    """Draw the norm of the gradient against the number of windows that it reaches back, on a log axis.
+    """Draw the norm of the gradient (log axis) against the number of windows that the gradient reaches back.
 
     A vanishing gradient is a falling line.
 
@@ -21,10 +21,10 @@ def gradient_figure(norms: Floats, cell: str) -> Figure:
         cell: name of the recurrent cell, for the legend.
 
     Raises:
-        ValueError: there is no lag to draw.
+        ValueError: ``norms`` has no lag above 0.
     """
     if len(norms) < 2:
-        raise ValueError("there is no lag to draw")
+        raise ValueError("there is no lag to draw: give the norms of k = 0 and of at least k = 1")
     title, norm = "How far back the gradient reaches", "‖∂ loss(t) / ∂ h(t−k)‖"
     figure, axes = titled_axes(title, "k (windows back)", norm)
     drawn = np.where(norms > 0, norms, np.nan)  # leave out norms of 0, which a log axis cannot show

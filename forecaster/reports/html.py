@@ -138,7 +138,7 @@ def write_report(
 
 
 def error_table(scores: pl.DataFrame, unit: str = MASE) -> ReportTable:
-    """Return a table of errors: a row per horizon, a column per model; the smallest error of a row is marked.
+    """Return a table of errors with a row per horizon and a column per model; mark the smallest of each row.
 
     Args:
         scores: ``model: String, horizon: Int32, mae: Float64``; more columns are ignored.
@@ -208,7 +208,7 @@ class _Canvas(FigureCanvasSVG):
     def print_svg(
         self, filename: Any, *, bbox_inches_restore: Any = None, metadata: Any = None, **_: Any
     ) -> None:
-        """Write the figure into a text file; `print_figure` calls this function.
+        """Write the figure as SVG into a text file; Matplotlib's `print_figure` calls this method.
 
         `print_figure` first calls it with a binary file to measure texts, and writes nothing to that file.
         """
@@ -226,7 +226,7 @@ class _Canvas(FigureCanvasSVG):
 
 
 class _TextRenderer(RendererSVG):
-    """Writes text as SVG text, not as outlines, and derives each id from the content of the element."""
+    """Writes text as SVG text, not as outlines, and derives each id from the content of its element."""
 
     def _draw_text_as_path(self, *text: Any) -> None:
         self._draw_text_as_text(*text)  # type: ignore[no-untyped-call]
@@ -236,7 +236,7 @@ class _TextRenderer(RendererSVG):
 
 
 def _svg(figure: Figure, prefix: str, label: str) -> str:
-    """Return a figure as an ``<svg>`` element in the colours of the page, with ids that are unique in it."""
+    """Return a figure as an ``<svg>`` element in the colours of the page; ``prefix`` makes its ids unique."""
     buffer = io.StringIO()
     _Canvas(figure).print_figure(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()

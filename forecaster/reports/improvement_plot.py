@@ -15,7 +15,7 @@ _MOST_ROWS = 40
 
 
 def improvement_figure(improvements: Mapping[str, tuple[float, float, float]], confidence: float) -> Figure:
-    """Draw improvements with their intervals, one row each; a better challenger is right of the line at 0.
+    """Draw improvements with their intervals, one row each; above 0, the challenger is better.
 
     Args:
         improvements: share, low end and high end by label, the first row on top; at most 40 are drawn.

@@ -19,7 +19,7 @@ FONT = 10
 
 
 def titled_axes(title: str, x: str, y: str, size: tuple[float, float] = (7.2, 4.2)) -> tuple[Figure, Axes]:
-    """Return an empty figure with titled axes, in the style of all figures."""
+    """Return an empty figure and its axes, with a title and axis labels, in the style of all figures."""
     figure, (axes,) = stacked_axes([title], x, y, size)
     return figure, axes
 
@@ -27,7 +27,7 @@ def titled_axes(title: str, x: str, y: str, size: tuple[float, float] = (7.2, 4.
 def stacked_axes(
     titles: Sequence[str], x: str, y: str, size: tuple[float, float]
 ) -> tuple[Figure, list[Axes]]:
-    """Return an empty figure with axes below each other, in the style of all figures.
+    """Return an empty figure and its axes, one for each title, stacked, in the style of all figures.
 
     Args:
         titles: a title for each axes; at least one.

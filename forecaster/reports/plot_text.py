@@ -12,10 +12,11 @@ _UNDRAWABLE = ("Cc", "Cs", "Zl", "Zp")
 
 
 def plain(text: str) -> str:
-    """Return text that Matplotlib draws as it is, not as a formula, on one line of at most 80 letters.
+    """Return ``text`` cut to 80 characters, so that Matplotlib draws it on one line and not as a formula.
 
     Matplotlib reads text between two dollar signs as a formula, and raises an error for an invalid formula
-    when the figure is saved. It leaves names that begin with an underscore out of legends.
+    when the figure is saved. It leaves names that begin with an underscore out of legends: such a name gets a
+    space before it.
     """
     # Ignore Matplotlib's warning about letters that the font does not have: it draws a box for each.
     warning_filters.ignore(message="Glyph .* missing from")

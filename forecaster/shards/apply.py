@@ -32,7 +32,7 @@ from forecaster.shards.versions import CHANGED, drop_versions
 from forecaster.time.duplicates import EVENTS, ORIGIN, PARTITION
 from schemas import quarantine
 
-# The beginning of 1678, in microseconds: validation rejects earlier observations (`schemas.observations`).
+# The beginning of 1678, in microseconds: validation rejects earlier rows (`schemas.observations`).
 _EARLIEST_US = -9_214_560_000_000_000
 
 
@@ -76,7 +76,7 @@ def apply(
 
 
 def _is_early(shard: Shard, batch: Batch) -> bool:
-    """Return whether a batch must wait for earlier rows of its partition, or for unannounced partitions."""
+    """Return whether a batch must wait for earlier rows, or until all partitions are announced."""
     unread = batch.start > shard.offsets.get(batch.partition, 0)
     return unread or batch.partitions > len(shard.watermarks)
 
@@ -84,8 +84,8 @@ def _is_early(shard: Shard, batch: Batch) -> bool:
 def _apply_next(
     shard: Shard, batch: Batch, models: Models, windows_per_step: int
 ) -> Iterator[tuple[Shard, Output]]:
-    """Apply a batch that begins at or before the next offset of its partition."""
-    # Repair with the stored late rows before accepting new rows: a rerun then makes the same repairs.
+    """Apply a batch that need not wait (see `_is_early`); yield a shard and an output after each step."""
+    # Finish interrupted repairs before accepting new rows, so that a rerun makes the same repairs.
     for after, repaired in repair_windows(shard, models):
         shard = after
         yield after, repaired
@@ -103,7 +103,7 @@ def _apply_next(
                 after,
                 Output(batch.partition, output.start, forecasts, replaced=replaced_rows, shadow=shadow),
             )
-    # Report the batch as done after the loop, because the loop does not know which block is the last.
+    # Report the batch as done in a separate output: the loop cannot detect which output is its last.
     yield shard, Output(batch.partition, output.start, done=batch)
 
 
@@ -155,7 +155,7 @@ def _accept_rows(shard: Shard, batch: Batch, models: Models) -> tuple[Shard, Out
 
 
 def _repair_of(shard: Shard, models: Models) -> Repair | None:
-    """Return the limits that decide which late rows the shard repairs; None if it repairs no rows."""
+    """Return the limits that decide which late rows are repaired; None if the job makes no repairs."""
     if shard.history is None:
         return None
     copies = shard.history.copies
@@ -165,7 +165,7 @@ def _repair_of(shard: Shard, models: Models) -> Repair | None:
 def _with_closed_windows(
     shard: Shard, rows: pl.DataFrame, closed: pl.Series, models: Models
 ) -> tuple[Shard, pl.DataFrame, int]:
-    """Mark versions of an event that do not count, and record rows that change closed windows.
+    """Mark the versions of events that do not count, and record the rows that change closed windows.
 
     Args:
         shard: the shard.
@@ -189,7 +189,7 @@ def _with_closed_windows(
 
 
 def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Shard, pl.DataFrame]:
-    """Return the shard with a slot for every series of ``rows``, and ``rows`` in the form of pending rows."""
+    """Return the shard with a slot for every series of ``rows``, and these rows as pending rows."""
     windows = models.first.window_config
     joined = rows.join(shard.slots, on="series_id", how="left", maintain_order="left")
     if joined["slot"].null_count():
@@ -213,7 +213,7 @@ def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Sha
 
 
 def _new_series(copy: Copy, ids: tuple[str, ...], models: Models) -> Copy:
-    """Return the initial states of the new series ``ids``, for the caller to append to ``copy``."""
+    """Return the initial states of the new series ``ids``, which the caller appends to those of ``copy``."""
     start = copy.through + 1
     shadow = None if models.shadow is None else models.shadow.new_series_state(ids, start)
     return Copy(copy.through, models.of_state(copy.state).new_series_state(ids, start), shadow)

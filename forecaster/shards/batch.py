@@ -7,16 +7,17 @@ from typing import Final
 
 import polars as pl
 
-_QUARANTINE: Final = "quarantine~"  # no topic's partition has this prefix: topic names cannot contain "~"
+# Names of Kafka partitions cannot begin with this prefix, because topic names cannot contain "~".
+_QUARANTINE: Final = "quarantine~"
 
 
 def quarantine_partition(replay: str) -> str:
-    """Return the name of the partition of a replay of the quarantine; ``replay`` identifies the replay."""
+    """Return the partition name for a replay of the quarantine; ``replay`` identifies the replay."""
     return f"{_QUARANTINE}{replay}"
 
 
 def is_quarantine(partition: str) -> bool:
-    """Return whether a partition holds rows of the quarantine that are read again.
+    """Return whether the rows of a partition are replayed from the quarantine.
 
     Such a partition has no watermark: no shard waits for it, and its rows are late by the windows that are
     closed. Its rows were counted when they were rejected, so they are counted as replayed.

@@ -23,7 +23,7 @@ from forecaster.time.aggregation import fill
 from forecaster.time.duplicates import NO_DUPLICATES
 from schemas import replaced
 
-# Forgotten series slow down steps: they are removed if they have more than 1 in this many slots of a shard.
+# Forgotten series slow down every step: they are removed if they hold more than a tenth of the slots.
 _SLOTS_PER_FORGOTTEN = 10
 
 BLOCK_STEPS = 1 << 18
@@ -68,9 +68,7 @@ def close_windows(
             shard = replace(shard, history=shard.history.with_rows(pending[low:high]))
         low = high
         yield replace(shard, pending=pending[high:]), closed
-    # Change the model version of the state also if no series is live, and so no window was closed.
-    # All shards of a stopped job must have states of the same model version.
-    # A change at a later window is made by a later call: until then the job can re-warm the state.
+    # Also change the model version of a shard without live series: all shards must end with one version.
     changed = _with_version_of(shard, through, models)
     if every:
         changed = _with_copy(changed, through + 1, every)
@@ -79,7 +77,7 @@ def close_windows(
 
 
 def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
-    """Return the shard, with its state re-warmed if a model version other than the state's closes ``window``.
+    """Return the shard; re-warm its state if another model version steps it through ``window``.
 
     A state that no version of the job made is left unchanged.
     """
@@ -90,9 +88,9 @@ def _with_version_of(shard: Shard, window: int, models: Models) -> Shard:
 
 
 def _with_copy(shard: Shard, window: int, every: int) -> Shard:
-    """Return the shard; about every ``every`` windows, add a copy of its state to its history.
+    """Return the shard, with a copy of its state added to its history if one is due.
 
-    ``window`` is the next window to close, see `History.with_copy`.
+    ``window`` is the next window to close. A copy is due once in ``every`` windows, see `History.with_copy`.
     """
     if shard.history is None:
         return shard
@@ -110,7 +108,8 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
         return shard
     if history is None or not history.copies:
         is_forgotten = _is_forgotten(state, through, max_gap)
-    else:  # use the earliest copy of the state: after it, late rows may still end a series' silence
+    else:
+        # Take the forgotten series from the earliest copy: late rows may still end the gaps after it.
         is_forgotten = _is_forgotten(history.copies[0].state, history.copies[0].through, max_gap)
         is_forgotten[history.slots()] = False
     is_forgotten[shard.pending["slot"].to_numpy()] = False
@@ -125,7 +124,7 @@ def _without_forgotten(shard: Shard, max_gap: int) -> Shard:
 
 
 def _is_forgotten(state: State, through: int, max_gap: int) -> Bools:
-    """Return which series are forgotten after the window ``through``, ``[S]`` bool."""
+    """Return for each series whether it is forgotten after the window ``through``."""
     silent = state.silent + (through - state.clock)
     return np.asarray(~live(state) & (state.silent > 0) & (silent > forgotten_after(max_gap)))
 
@@ -169,7 +168,7 @@ def _close_block(
         cold_starts=forecasts.cold_starts,
         scores=add_scores(scores_of(forecasts), {} if shadow is None else scores_of(shadow)),
     )
-    # Count only windows with a forecast: their number does not depend on how windows are cut into blocks.
+    # Count only windows with a forecast: whether a block includes other windows depends on where it ends.
     counts = replace(counts, windows=counts.windows + int(forecasts.issued.any(axis=1).sum()))
     replaced_rows = (
         replaced.frame(duplicates.replaced.join(shard.slots, on="slot", how="left"))
@@ -187,9 +186,9 @@ def _step_shadow(
     past: Floats | None,
     names: tuple[str, ...],
 ) -> Forecasts | None:
-    """Step the shadow of a shard through the values of a block; see `advance_in_place` for the arrays.
+    """Step the shadow of a shard through a block of windows, and return its forecasts; None without a shadow.
 
-    ``names`` is the order of the observed covariates in ``past``.
+    ``names`` is the order of the observed covariates in ``past``. The arrays are as in `advance_in_place`.
     """
     if forecaster is None or shard.shadow is None:
         return None

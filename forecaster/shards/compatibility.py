@@ -9,19 +9,19 @@ from forecaster.stepping.advance import advance
 from forecaster.time.windows import Windows
 from schemas.errors import ModelError
 
-# A new version may differ in these settings of windows, because they belong to the stream.
+# These settings of ``windows`` may differ in a new model version, because they belong to the stream.
 _NOT_COMPARED = ("allowed_lateness", "repair")
 _TRIAL_WINDOWS = 60
 
 
 def check_can_replace(new: Forecaster, old: Forecaster) -> None:
-    """Check that a new version can replace the old one: the same kind of forecasts, from the same inputs.
+    """Raise ModelError if a new model version cannot replace the old one in a stream.
 
-    Both must have the same windows, horizon, quantiles and observed covariates. The new version must return
-    finite forecasts in a trial of a few windows.
+    Both must have the same settings of windows (except `_NOT_COMPARED`), horizon, quantiles and observed
+    covariates. The new version must return finite forecasts in a trial of a few windows.
 
     Raises:
-        ModelError: the new version cannot replace the other; the message is the reason.
+        ModelError: the new version cannot replace the old one; the message is the reason.
     """
     for name in type(new.window_config).model_fields:
         its, ours = (getattr(one.window_config, name) for one in (new, old))
@@ -33,11 +33,13 @@ def check_can_replace(new: Forecaster, old: Forecaster) -> None:
             raise ModelError(f"its network.{name} is {_text(its)}, and that of the stream is {_text(ours)}")
     its, ours = (one.covariates.features.observed for one in (new, old))
     if set(its) != set(ours):
-        raise ModelError(f"its observed covariates are {_text(its)}, and the stream has {_text(ours)}")
+        raise ModelError(
+            f"its observed covariates are {_text(its)}, and those of the stream are {_text(ours)}"
+        )
     hours = np.arange(_TRIAL_WINDOWS)[:, None]
     _, forecasts = advance(new, new.initial_state(), Windows(("trial",), 0, np.sin(hours / 4)))
     if not np.isfinite(forecasts.values[:, -1]).all():
-        raise ModelError("its forecasts are not finite: its weights are broken")
+        raise ModelError("its forecasts are not finite, so its weights may be broken: train it again")
 
 
 def _text(value: object) -> str:

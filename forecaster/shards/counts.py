@@ -16,7 +16,9 @@ _KINDS = frozenset(quarantine.KINDS)
 
 @dataclass(frozen=True)
 class Counts:
-    """Exact numbers of rows by outcome; the shard stores them, so they survive crashes and restarts.
+    """Exact counts of rows by outcome, of bad files, windows and steps, and sums of forecast errors.
+
+    The shard stores them, so they survive crashes and restarts.
 
     Attributes:
         rows_in: rows read inside the job's time bounds.
@@ -84,7 +86,7 @@ class Counts:
 
     @property
     def missing(self) -> int:
-        """Number of rows, read or restored, that no other count contains; it is 0 unless there is a bug."""
+        """Number of rows that were read but are counted under no outcome; it is 0 unless there is a bug."""
         counted = self.used + self.rejected + self.duplicates + self.late + self.pending
         return self.rows_in + self.restored + self.replayed - counted
 
@@ -103,7 +105,7 @@ class Counts:
         return Counts(quarantined=reasons, windows=max(self.windows, other.windows), scores=scores, **numbers)
 
     def __sub__(self, earlier: Counts) -> Counts:
-        """Return these counts less the counts ``earlier`` of the same job, without any scores.
+        """Return these counts less the counts ``earlier`` of the same job; the result has no scores.
 
         The number of pending rows may be below 0.
         """
@@ -116,7 +118,7 @@ class Counts:
         return Counts(quarantined={kind: rows for kind, rows in kinds.items() if rows}, **numbers)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counts as an object for ``--json``, with ``quality`` in place of the sums of errors.
+        """Return the counts as a dictionary for ``--json``, with mean errors in place of the sums of errors.
 
         ``quality`` holds by model version and horizon (``h1``) the number of scored forecasts, and `measures`
         of the sums.
@@ -132,7 +134,7 @@ class Counts:
         return {**plain, "quality": quality}
 
     def stored(self) -> dict[str, Any]:
-        """Return the counts for a snapshot; ``repaired`` and ``replayed`` are left out if they are 0."""
+        """Return the counts for a snapshot, without ``repaired`` and ``replayed`` if they are 0."""
         newer = ("repaired", "replayed")
         return {name: value for name, value in asdict(self).items() if name not in newer or value}
 

@@ -27,7 +27,7 @@ forecasts of ``window`` to ``late_through``.
 
 _NO_ROWS = pl.DataFrame(schema={"slot": pl.Int32(), "window": pl.Int64()})
 
-# `copied_every` rounds ``windows.repair`` up to whole blocks, of at most this many windows each
+# `copied_every` rounds up to a multiple of the windows in a block, or of this number if blocks are longer.
 _MOST_ROUNDED = 32
 
 
@@ -59,7 +59,7 @@ class Copy:
     shadow: State | None = None
 
     def of(self, change: Callable[[State], State]) -> Copy:
-        """Return this copy with each of its states replaced by the result of ``change``."""
+        """Return a `Copy` with the results of ``change`` for this copy's state and for its shadow's state."""
         return Copy(self.through, change(self.state), None if self.shadow is None else change(self.shadow))
 
 
@@ -82,17 +82,17 @@ class History:
         return replace(self, copies=tuple(copy.of(State.copy) for copy in self.copies))
 
     def with_rows(self, rows: pl.DataFrame) -> History:
-        """Return this history with ``rows``, the rows of closed windows, added."""
+        """Return this history with ``rows`` added, which belong to closed windows."""
         return replace(self, rows=(*self.rows, rows)) if len(rows) else self
 
     def without(self, rows: pl.DataFrame) -> History:
-        """Return this history without the rows in the frame ``rows``, see the function `without`."""
+        """Return this history without the event versions listed in ``rows``, see the function `without`."""
         return replace(self, rows=tuple(without(frame, rows) for frame in self.rows)) if len(rows) else self
 
     def with_copy(
         self, state: State, shadow: State | None, window: int, closed: int | None, every: int
     ) -> History:
-        """Return this history; add a copy of the state if it has none since the last multiple of ``every``.
+        """Return this history, with a copy of the state added if one is due: one copy per ``every`` windows.
 
         When a copy is added, copies, rows and records that no repair can need any more are removed.
 
@@ -107,7 +107,7 @@ class History:
         last = window // every * every - 1
         if self.copies and self.copies[-1].through >= last:
             return self
-        # A run with another ``every`` has closed windows after ``last``: wait for the next multiple.
+        # The state is already past ``last``, because an earlier run had another ``every``: add no copy.
         if closed is not None and closed > last:
             return self
         before = last - every
@@ -123,7 +123,10 @@ class History:
         return History(copies, kept, late)
 
     def grown(self, new: Callable[[Copy], Copy]) -> History:
-        """Return this history with new series in each copy; the function ``new`` returns their states."""
+        """Return this history with new series appended to the states of each copy.
+
+        The function ``new`` returns, for a copy, a `Copy` with only the states of the new series.
+        """
         copies = []
         for copy in self.copies:
             added = new(copy)
@@ -140,7 +143,7 @@ class History:
         return History(tuple(copy.of(lambda state: state.take(kept)) for copy in self.copies), rows, late[0])
 
     def slots(self) -> Ints:
-        """Return the slots of all rows and of all records in ``late``; a slot can occur several times."""
+        """Return the slots of the rows in ``rows`` and of the records in ``late``; slots can repeat."""
         return np.concatenate([frame["slot"].to_numpy() for frame in (*self.rows, self.late)])
 
     def rows_of(self, slots: pl.Series, after: int) -> pl.DataFrame:
@@ -149,7 +152,7 @@ class History:
         return pl.concat([frame.filter(is_own) for frame in (_NO_ROWS, *self.rows)], how="diagonal")
 
     def revisions(self, windows: Ints, slots: Ints) -> Ints | None:
-        """Return the revision of each forecast, ``[T, n]`` for T windows and n series; None if all are 0.
+        """Return the revision of each forecast, by window (row) and series (column); None if all are 0.
 
         The revision of a forecast is the number of late rows that change it.
 
@@ -172,16 +175,17 @@ class History:
 
     @property
     def bytes(self) -> int:
-        """Size in bytes of the copies of the state, the rows and the records."""
+        """The approximate size in bytes: the copies with their shadows, the rows and the records ``late``."""
         states = [state for copy in self.copies for state in (copy.state, copy.shadow) if state is not None]
         rows = sum(int(frame.estimated_size()) for frame in (*self.rows, self.late))
         return rows + sum(round(state.bytes_per_series * len(state)) for state in states)
 
 
 def without(frame: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of a frame that are not in ``rows``; without event ids, return all rows of the frame.
+    """Return ``frame`` without the event versions listed in ``rows``; other versions of these events stay.
 
-    Slot, event, partition and offset identify a row.
+    Slot, event, partition and offset identify a version. A frame without event ids holds no versions, and is
+    returned unchanged.
     """
     place = ["slot", "event_id", "partition", "offset"]
     if not len(rows) or "event_id" not in frame.columns:
@@ -190,13 +194,15 @@ def without(frame: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def can_join(histories: Sequence[History]) -> bool:
-    """Return whether all histories have state copies after the same windows, by the same model versions."""
+    """Return whether all histories copied the state after the same windows, with the same model versions."""
     layouts = {tuple((copy.through, copy.state.model_version) for copy in one.copies) for one in histories}
     return len(layouts) == 1
 
 
 def join_copies(histories: Sequence[History], slots: Sequence[Ints]) -> tuple[Copy, ...]:
-    """Return copies of a new shard's state, joined from copies of old shards' states; they hold no shadow.
+    """Join the copies of the state that old shards kept into the copies of a new shard.
+
+    The joined copies hold only the series of the new shard, and no shadow.
 
     Args:
         histories: history of each old shard; `can_join` is true of them.

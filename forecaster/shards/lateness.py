@@ -53,7 +53,7 @@ class Repair:
 
     Attributes:
         windows: the most windows, from the window of a row on, that the partition of the row may have closed.
-        after: the first copy of the state is after this window: earlier windows cannot be repaired.
+        after: the earliest copy of the state was made after this window: only later windows can be repaired.
     """
 
     windows: int
@@ -81,7 +81,7 @@ def split_late_rows(
         freq: length of a window.
         repair: which late rows are repaired; None repairs none.
     """
-    if not len(rows):  # return early, because most shards get no rows from most polls
+    if not len(rows):  # return early, because most batches have no rows for a given shard
         return rows.hstack([_NO_WINDOWS]), NONE_LATE
     window = freq.window_of(rows["timestamp"].to_physical().to_numpy())
     rows = rows.hstack([pl.Series("window", window)])

@@ -1,4 +1,4 @@
-"""The model versions of a job, and which of them closes each window of a shard."""
+"""The model versions of a job, and which of them steps a shard through each window."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from forecaster.time.duplicates import Keep
 
 @dataclass(frozen=True)
 class ModelChange:
-    """A change of the model version: another version closes the windows from ``window`` on.
+    """A change of the model version: another version steps the shards from ``window`` on.
 
     Attributes:
-        window: index of the first window that the new version closes.
+        window: index of the first window through which the new version steps the shards.
         forecaster: the new version. Its `WindowConfig` differs from that of the version before in nothing
             that decides how rows become values of windows.
     """
@@ -27,10 +27,10 @@ class ModelChange:
 
 @dataclass(frozen=True)
 class Models:
-    """The model versions of a job.
+    """The model versions of a job, with its settings for repairs and duplicates.
 
     Attributes:
-        first: the version that closes the windows before the first change.
+        first: the version that steps the shards through the windows before the first change.
         changes: the changes of the version, in the order of their windows.
         rewarm: returns the state of a new version from the state of the version before, at the change. The
             result must be that of `rewarm`; a job has prepared it in the background.
@@ -48,11 +48,11 @@ class Models:
     duplicates: Keep = "last"
 
     def of_window(self, window: int) -> Forecaster:
-        """Return the model version that closes a window."""
+        """Return the model version that steps a shard through ``window``."""
         return next((c.forecaster for c in reversed(self.changes) if c.window <= window), self.first)
 
     def of_state(self, state: State) -> Forecaster:
-        """Return the version whose weights made a state; `first` if no version of the job made it."""
+        """Return the job's model version that made a state; the job's first version if none of them did."""
         return self._by_version().get(state.model_version, self.first)
 
     def has_made(self, state: State) -> bool:
@@ -60,7 +60,7 @@ class Models:
         return state.model_version in self._by_version()
 
     def cut(self, start: int, stop: int) -> int:
-        """Return where a block from ``start`` on ends: at ``stop``, or at an earlier model change."""
+        """Return where a block from ``start`` ends: at ``stop``, or at an earlier model change."""
         return min([stop, *(change.window for change in self.changes if change.window > start)])
 
     def _by_version(self) -> dict[str, Forecaster]:

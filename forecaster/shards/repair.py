@@ -1,4 +1,4 @@
-"""Repair the closed windows of a shard with late rows, and issue revised forecasts.
+"""Step series of a shard again with their late rows, and issue revised forecasts.
 
 The series with late rows go back to a copy of their state before the first of these rows (see
 `forecaster.shards.history`), and are stepped again through their kept rows with the late rows among them.
@@ -37,7 +37,7 @@ _WINDOWS_PER_STEP = 32  # most windows in one network call of a repair
 
 
 def with_history(shard: Shard, repair: int) -> Shard:
-    """Return the shard with a history if late rows are repaired, else without a history.
+    """Return the shard, which has a history if, and only if, late rows are repaired.
 
     A shard that has closed windows without a history can repair only the windows that it closes later.
     """
@@ -51,7 +51,7 @@ def with_history(shard: Shard, repair: int) -> Shard:
 
 
 def repair_windows(shard: Shard, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair the closed windows that have pending rows, some series at a time.
+    """Repair the closed windows that rows in ``shard.pending`` belong to, some series at a time.
 
     Yields:
         A shard, and the output to write before the shard may be stored.
@@ -78,14 +78,14 @@ def _next_slots(shard: Shard) -> pl.Series | None:
 
 
 def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair closed windows of some series; yield an output with revised forecasts for each model version."""
+    """Repair closed windows of some series; yield each model version's revised forecasts as an output."""
     history, closed = shard.history, shard.closed_through
     assert history is not None
     assert closed is not None
     is_due = _is_due(shard) & shard.pending["slot"].is_in(slots.implode())
     due, index = shard.pending.filter(is_due), slots.to_numpy().astype(np.int64)
     first_due = due.group_by("slot").agg(pl.col("window").min()).sort("slot")["window"].to_numpy()
-    # Start at the last copy of the state before the first late row, and correct the copies after it.
+    # Start at the last copy of the state before the window of the first late row; correct the later copies.
     at = max(i for i, copy in enumerate(history.copies) if copy.through < first_due.min())
     before = history.rows_of(slots, after=history.copies[at].through)
     dropped = due.filter(pl.col("dropped_at").is_not_null()) if has_dropped(due) else due.clear()
@@ -94,8 +94,8 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
     copies = list(history.copies[: at + 1])
     for copy in history.copies[at + 1 :]:
         replay.run(copy.through)
-        # Remove a copy of the state if its model version is not that of the repaired states.
-        # A copy has another version only if the model changed while no series was live.
+        # Remove a copy whose model version differs from that of the repaired states: it cannot be corrected.
+        # The versions differ only if the model changed while no series was live.
         if copy.state.model_version == replay.shard.state.model_version:
             _write_states(copy.state, copy.shadow, index, replay.shard)
             copies.append(copy)
@@ -120,10 +120,10 @@ def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[t
 
 
 def _first_place(due: pl.DataFrame) -> tuple[str, int]:
-    """Return the partition and offset of the first row that caused a repair, by partition name and offset.
+    """Return the partition and offset of the first row that caused a repair, to name the output files.
 
-    A row of ``due`` causes its repair, but if the row was dropped, the later row at which it was dropped
-    does.
+    The first row has the smallest partition name and offset. A row of ``due`` causes its repair; but if it
+    was dropped, the later row at which it was dropped causes the repair.
     """
     place: list[pl.Expr | str] = ["partition", "offset"]
     if has_dropped(due):
@@ -168,11 +168,11 @@ class _Replay:
         self.forecasts: list[Forecasts] = []
         self.shadows: list[Forecasts] = []
         self.replaced = NONE_REPLACED
-        # `models.rewarm` may return a prepared state of all series; `rewarm` computes one of these series.
+        # Re-warm only the replayed series: `models.rewarm` may return a state prepared for the whole shard.
         self._models = replace(models, rewarm=rewarm, repair=0)
 
     def run(self, through: int) -> None:
-        """Close the windows up to and including ``through``."""
+        """Close the windows up to and including window ``through``; collect forecasts and replaced rows."""
         for shard, closed in close_windows(
             self.shard, through, self._models, _WINDOWS_PER_STEP, keeps_slots=True
         ):
@@ -185,7 +185,7 @@ class _Replay:
 
 
 def _planning_state(state: State, index: Ints) -> State:
-    """Return the arrays that `plan_block` needs to plan the active periods of the series at ``index``."""
+    """Return a state of the series at ``index`` that has only the arrays that `plan_block` reads."""
     ids = tuple(state.series_ids[i] for i in index)
     parts = {"moments": {"observed": state.parts["moments"]["observed"][index]}}
     return State(state.model_version, state.freq, ids, state.clock[index], state.silent[index], parts)
@@ -194,7 +194,7 @@ def _planning_state(state: State, index: Ints) -> State:
 def _added_counts(
     planning: State, rows: pl.DataFrame, replay: _Replay, models: Models
 ) -> tuple[Counts, pl.DataFrame]:
-    """Return the counts that a repair adds, and the rows that had been replaced before the repair.
+    """Return the counts that a repair adds, and the rows that were already replaced before the repair.
 
     The added counts are the counts of the replay less the counts of the same windows without the late rows.
     The latter need only a plan of the active periods of the series. Scores and the number of windows stay as
@@ -234,7 +234,7 @@ def _added_counts(
 
 
 def _without_rows(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    """Return ``rows`` without ``others``; each row of ``others`` removes one equal row."""
+    """Return ``rows`` less ``others``: each of these removes one row of equal series, time, event, value."""
     if not len(rows) or not len(others):
         return rows
     key = [name for name in ("series_id", "timestamp", "event_id", "value") if name in rows.columns]

@@ -49,15 +49,12 @@ class ScoreSums(NamedTuple):
 
     @property
     def mase(self) -> float | None:
-        """Mean absolute error of the median, in the series' units; None if no forecast was scored."""
+        """Mean absolute error of the median forecast, in the series' units; None if none was scored."""
         return self.absolute / PARTS / self.scored if self.scored else None
 
     @property
     def bias(self) -> float | None:
-        """Mean error of the median, in the series' units; None if no forecast was scored.
-
-        The error is the actual less the forecast.
-        """
+        """Mean of actual less median forecast, in the series' units; None if no forecast was scored."""
         return self.signed / PARTS / self.scored if self.scored else None
 
     @property
@@ -112,7 +109,7 @@ def scores_since(now: Scores, before: Scores) -> Scores:
 
 
 def scores_of(forecasts: Forecasts) -> Scores:
-    """Return the sums of errors of earlier forecasts whose actuals are in the windows of ``forecasts``."""
+    """Return the error sums of earlier forecasts whose actuals lie in the windows of ``forecasts``."""
     if forecasts.scores is None:
         return {}
     known = ~np.isnan(forecasts.scores)
@@ -120,7 +117,7 @@ def scores_of(forecasts: Forecasts) -> Scores:
     if not count.any():
         return {}
     error, pinball, inside = np.where(known, forecasts.scores, 0.0)
-    absolute, signed, losses = (_sum(part) for part in (np.abs(error), error, pinball))
+    absolute, signed, losses = (_sum(errors) for errors in (np.abs(error), error, pinball))
     rows = zip(count, absolute, signed, intervals, losses, inside.sum(axis=(0, 1)), strict=True)
     by_horizon = {
         horizon: ScoreSums(*map(int, row))
@@ -130,9 +127,9 @@ def scores_of(forecasts: Forecasts) -> Scores:
     return {forecasts.model_version: by_horizon}
 
 
-def _sum(part: np.ndarray) -> np.ndarray:
-    """Return the sum of ``part`` over windows and series at each scored horizon, in millionths of a unit.
+def _sum(errors: np.ndarray) -> np.ndarray:
+    """Return the sum of errors over windows and series for each scored horizon, in millionths of a unit.
 
-    ``part`` is ``[T, S, K]``, and the sums are ``[K]`` int64.
+    ``errors`` is ``[T, S, K]`` in units, and the sums are ``[K]`` int64.
     """
-    return np.asarray(np.rint(part * PARTS).astype(np.int64).sum(axis=(0, 1)))
+    return np.asarray(np.rint(errors * PARTS).astype(np.int64).sum(axis=(0, 1)))

@@ -145,7 +145,7 @@ class Shard:
 
     @property
     def watermark_us(self) -> int | None:
-        """Smallest watermark of all partitions; None while a partition has no watermark."""
+        """Smallest watermark of all partitions; None if there is no partition, or one has no watermark."""
         return smallest_watermark(self.watermarks.values())
 
 
@@ -156,9 +156,9 @@ def slots_of(state: State) -> pl.DataFrame:
 
 
 def optional_pending_columns(columns: Iterable[str]) -> list[str]:
-    """Return the names in ``columns`` that pending rows may have beside `PENDING`, in a fixed order.
+    """Return the optional columns of pending rows among ``columns``, with `ORIGIN` and `DROPPED` last.
 
-    They are ``event_id``, covariates, `ORIGIN` and `DROPPED`.
+    The optional columns are ``event_id``, covariates, `ORIGIN` and `DROPPED`.
     """
     known = list(columns)
     return [*observations.optional_columns(known), *(name for name in (ORIGIN, *DROPPED) if name in known)]

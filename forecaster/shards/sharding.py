@@ -59,7 +59,7 @@ class Splitter:
         }
 
     def _by_shard(self, rows: pl.DataFrame) -> dict[int, pl.DataFrame]:
-        """Return the rows by shard; a shard without rows has no entry."""
+        """Return the rows of each shard by its number; a shard without rows has no entry."""
         if not len(rows):
             return {}
         if self.shards == 1:
@@ -75,11 +75,11 @@ class Splitter:
         return {int(key[0]): part for key, part in parts.items()}
 
     def _with_shard(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows with a column ``shard``, null for a series that is not cached."""
+        """Return the rows with a column ``shard``, null for a series whose shard is not computed yet."""
         return rows.join(self._shard_by_series, on="series_id", how="left", maintain_order="left")
 
 
-_KEYED_TABLE = (
+_KEYED_TABLE_ERROR = (
     "its series are assigned to shards by a keyed topic: only a stream with kafka.keyed = true and as many "
     "shards can resume from it"
 )
@@ -87,7 +87,7 @@ _KEYED_TABLE = (
 
 
 def empty_batch(partition: str, offset: int, *, snapshot: bool = False, ends: bool = False) -> Batch:
-    """Return a batch without rows at ``offset``, which announces a partition or triggers a snapshot."""
+    """Return a batch without rows, which announces a partition, triggers a snapshot or is the last batch."""
     rejected = quarantine.empty().with_columns(offset=pl.lit(0, pl.Int64))
     return Batch(partition, offset, offset, _NO_ROWS, rejected, snapshot=snapshot, ends=ends)
 
@@ -123,17 +123,17 @@ def add_partitions(
 
 
 def reshard(shards: Sequence[Shard], of: int) -> tuple[Shard, ...]:
-    """Return shards with the same series, pending rows and offsets, but another number of shards.
+    """Distribute the series and pending rows of all shards over ``of`` new shards with the same offsets.
 
     Raises:
         DataError: the shards are at different offsets, as after a job was killed; or the series are assigned
             to shards by the partitions of a topic keyed by series.
     """
     if shards[0].keyed:
-        raise DataError(_KEYED_TABLE)
+        raise DataError(_KEYED_TABLE_ERROR)
     if len({(s.closed_through, tuple(sorted(s.offsets.items()))) for s in shards}) > 1:
         raise DataError(
-            "its shards are at different offsets of their input, since the job that wrote it was killed: "
+            "the shards are at different offsets of their input, because the job was killed: "
             f"run a job with --resume and {shards[0].of} shards, end it with Ctrl-C, and try again"
         )
     first = shards[0]
@@ -173,7 +173,7 @@ _LOWERED, _LEAST = 1 << 62, -(1 << 63)
 
 
 def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
-    """Return the shards with which another job begins; they keep only states and pending rows.
+    """Return the shards with which another job begins: states and pending rows, but no offsets.
 
     Pending rows get offsets below 0, so they are before every row of the new log. If the new log continues
     the old one from a later offset, `add_partitions` gives the rows their own offsets back.
@@ -194,7 +194,7 @@ def hand_over_shards(shards: Sequence[Shard]) -> tuple[Shard, ...]:
 
 
 def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
-    """Return the pending rows with new offsets below 0, which keep the order of the rows.
+    """Return the pending rows with new offsets, all below 0 and in the same order as the old offsets.
 
     `_LOWERED` is subtracted from an offset of at least 0. Rows whose offsets are below 0 already are from an
     even older log: only their order among themselves is kept.
@@ -208,7 +208,10 @@ def _before_offset_0(pending: pl.DataFrame) -> pl.DataFrame:
 
 
 def _restore_offsets(pending: pl.DataFrame, begins: Mapping[str, int]) -> pl.DataFrame:
-    """Give pending rows back the offsets that were lowered, if the new log continues the old one."""
+    """Give pending rows their own offsets back, if the new log continues their partition at a later offset.
+
+    `_before_offset_0` had lowered these offsets below 0.
+    """
     if not begins or not len(pending):
         return pending
     own = pl.col("offset") + _LOWERED
@@ -223,14 +226,14 @@ def _with_series_ids(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_slots(rows: pl.DataFrame, slots: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows whose series is in ``slots``, in the columns of pending rows, with ``slot``."""
+    """Return the rows of the series in ``slots``, with ``slot`` instead of ``series_id``, as pending rows."""
     own = rows.join(slots, on="series_id", how="inner", maintain_order="left").drop("series_id")
     return own.select(*PENDING, *optional_pending_columns(own.columns))
 
 
 @dataclass(frozen=True)
 class _HistoryById:
-    """The histories of all shards of a state table, with their rows by series id.
+    """The histories of all shards of a state table, with series ids instead of slots in their rows.
 
     Attributes:
         histories: history of each shard.
@@ -243,7 +246,7 @@ class _HistoryById:
 
     @staticmethod
     def of(shards: Sequence[Shard]) -> _HistoryById | None:
-        """Return the histories of shards; None if a shard has none, or if they cannot be joined."""
+        """Return the histories of shards; None if a shard has no history, or if `can_join` is False."""
         histories = [shard.history for shard in shards if shard.history is not None]
         if len(histories) < len(shards) or not can_join(histories):
             return None

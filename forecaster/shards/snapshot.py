@@ -35,7 +35,8 @@ from schemas.errors import ModelError
 _KEY: Final = b"statecast.shard"
 _LAYOUT: Final = b"statecast.state.layout"
 _CHECKSUM: Final = b"statecast.crc32"
-_PENDING, _CLOSED, _LATE = "pending", "closed", "late"  # names of the columns that hold lists of rows
+# Columns of the table whose cells hold, for one series, a list of its rows (for `_LATE`, of records).
+_PENDING, _CLOSED, _LATE = "pending", "closed", "late"
 _SHADOW: Final = "shadow:"
 """Prefix of the columns and the metadata of the shadow's state."""
 
@@ -48,7 +49,7 @@ class _Counts(BaseModel):
     scores: dict[str, dict[int, ScoreSums]] = {}
 
     def counts(self) -> Counts:
-        """Return the counts as `Counts`.
+        """Return the counts of the snapshot as the shard's `Counts`.
 
         Raises:
             ValueError: a count is unknown or not a number of rows.
@@ -56,7 +57,7 @@ class _Counts(BaseModel):
         others = self.model_extra or {}
         for name, value in others.items():
             if name not in Counts.__dataclass_fields__:
-                raise ValueError(f"counts.{name} is unknown to this version")
+                raise ValueError(f"counts.{name} is unknown to this version of Statecast")
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"counts.{name} is {value!r}, not a number of rows")
         return Counts(quarantined=self.quarantined, scores=self.scores, **others)
@@ -77,7 +78,7 @@ class _ShardFields(BaseModel):
 
 
 def to_arrow(shard: Shard) -> pa.Table:
-    """Return the shard as a table, without the batches that wait in ``early``.
+    """Return the shard as a table, without `Shard.early`, the batches that it cannot apply yet.
 
     The source reads these batches again after a restart.
     """
@@ -117,7 +118,7 @@ def _columns(table: pa.Table) -> dict[str, Any]:
 
 
 def _lists(rows: pl.DataFrame, series: int) -> pa.ListArray:
-    """Return a column with a list of rows for each series, from rows with ``slot``."""
+    """Return a column with one list for each series: the ``rows`` in the slot of that series."""
     rows = rows.sort("slot", maintain_order=True)
     offsets = np.searchsorted(rows["slot"].to_numpy(), np.arange(series + 1)).astype(np.int32)
     inner = cast("pa.Table", rows.drop("slot").to_arrow()).to_struct_array()
@@ -192,7 +193,7 @@ def _state_of(table: pa.Table, prefix: str) -> State | None:
 
 
 def _history(table: pa.Table, copies_through: list[int], freq: Frequency) -> History:
-    """Return the history of a shard; ``copies_through`` is the last window before each copy of the state."""
+    """Return the history of a shard; ``copies_through`` has the last window before each copy of the state."""
     copies = []
     for number, through in enumerate(copies_through):
         state = _state_of(table, f"copy{number}:")
@@ -225,19 +226,19 @@ def from_bytes(data: bytes) -> Shard:
 
 
 def _pending(column: pa.ChunkedArray, freq: Frequency) -> pl.DataFrame:
-    """Return pending rows, or rows of closed windows, from a column that `_lists` made."""
+    """Return the rows that ``column`` holds as lists: pending rows, or kept rows of closed windows."""
     rows = _rows_of(column).with_columns(window=freq.window(pl.col("timestamp")))
-    # An earlier Statecast stored no offsets: use negative offsets, which are before all others.
+    # Early releases stored no offsets: use negative offsets, which are before all others.
     if "offset" not in rows.columns:
         rows = rows.with_columns(offset=pl.int_range(-len(rows), 0, dtype=pl.Int64))
-    # An earlier Statecast stored no partitions: use "", which sorts before every name.
+    # Early releases stored no partitions: use "", which sorts before every name.
     if PARTITION not in rows.columns:
         rows = rows.with_columns(pl.lit("").alias(PARTITION))
     return rows.select(*PENDING, *optional_pending_columns(rows.columns)).sort("window", maintain_order=True)
 
 
 def _rows_of(column: pa.ChunkedArray) -> pl.DataFrame:
-    """Return the rows of a column of lists, see `_lists`; ``slot`` is the position of a row's list."""
+    """Return the rows in a column of lists, one list for each slot, and the slot of each row in ``slot``."""
     lists = column.combine_chunks()
     lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
     slot = pl.Series("slot", lists.value_parent_indices().to_numpy(), dtype=pl.Int32)
@@ -246,5 +247,5 @@ def _rows_of(column: pa.ChunkedArray) -> pl.DataFrame:
 
 
 def _fields(struct: pa.StructArray) -> tuple[list[str], list[pa.Array]]:
-    """Return the names and the arrays of a struct array."""
+    """Return the names and the arrays of the fields of a struct array."""
     return [struct.type[i].name for i in range(struct.type.num_fields)], struct.flatten()

@@ -21,11 +21,12 @@ CHANGED: Final = "changed_window"
 """Column (Int64) of new rows: the first window that a row changes, its own or that of an earlier version."""
 
 _EVENT = ["slot", "event_id"]
-_CLOSED, _PENDING, _NEW = 0, 1, 2  # ``kind`` of a version: in a closed window, pending, or a new row
+# Values of the column ``kind`` that `_versions` adds: a row of a closed window, a pending row, a new row.
+_CLOSED, _PENDING, _NEW = 0, 1, 2
 
 
 def drop_versions(shard: Shard, rows: pl.DataFrame, repair: int, keep: Keep) -> tuple[Shard, pl.DataFrame]:
-    """Mark the versions of events that do not count, by setting their columns `DROPPED`.
+    """Set the columns `DROPPED` of the rows that do not count, because another version of their event counts.
 
     A row of a closed window that no longer counts is added to the pending rows, from which
     `forecaster.shards.repair` takes it.
@@ -44,7 +45,7 @@ def drop_versions(shard: Shard, rows: pl.DataFrame, repair: int, keep: Keep) -> 
     if "dropped_at" in rows.columns:
         return shard, rows
     numbered = _numbered(rows)
-    found = _judged(_versions(shard, numbered), repair, keep)
+    found = _dropped_versions(_versions(shard, numbered), repair, keep)
     if not len(found):
         return shard, rows
     if keep == "last":
@@ -63,7 +64,9 @@ def _numbered(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return new rows of events, and earlier versions of these events, sorted by event and log order.
+    """Return the new rows with an event id, and the versions of their events that the shard still holds.
+
+    Rows are sorted by event, and versions of one event by the order of the log.
 
     The column ``kind`` is `_CLOSED`, `_PENDING` or `_NEW`.
     """
@@ -75,15 +78,16 @@ def _versions(shard: Shard, rows: pl.DataFrame) -> pl.DataFrame:
         if "event_id" in frame.columns:
             own = _numbered(frame).with_columns(kind=pl.lit(kind), is_new=False)
             own = own.join(events.select(_EVENT).unique(), on=_EVENT, how="semi")
-            # Include rows of an earlier job, with offsets below 0: they precede the rows of every partition.
+            # Include an earlier job's rows (offsets below 0): they precede the rows of every partition.
             parts.append(own.filter((pl.col("partition") == rows["partition"][0]) | (pl.col("offset") < 0)))
     return pl.concat(parts, how="diagonal").sort(*_EVENT, "is_new", "offset", maintain_order=True)
 
 
-def _judged(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
-    """Return the versions that do not count, with the columns `DROPPED` and ``by_number``.
+def _dropped_versions(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
+    """Return the versions of events to mark as not counting, with the columns `DROPPED`.
 
-    ``by_number`` is the number of the row that counts instead; with ``keep="last"``, it is a new row.
+    The column ``by_number`` is the ``number`` of the row that counts instead. With ``keep="last"``, this row
+    is a new one.
     """
     counted = versions["dropped_at"].is_null() if "dropped_at" in versions.columns else pl.lit(True)
     versions = versions.with_columns(at=pl.int_range(pl.len(), dtype=pl.Int64), counted=counted)
@@ -104,8 +108,8 @@ def _judged(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
     )
     found = versions.filter(drops).drop(*DROPPED, strict=False).join(other, on="by", how="left")
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"by_{name}")) for name in content)
-    # With ``keep="last"``, the later of the two rows is the one that counts.
-    # With ``keep="first"``, the later of the two rows is the dropped version.
+    # The partition and offset are those of the later of the two rows, which causes the drop.
+    # With ``keep="last"``, it is the row that counts. With ``keep="first"``, it is the dropped version.
     place = "by_" if keep == "last" else ""
     return found.with_columns(
         dropped_in=f"{place}partition",
@@ -115,7 +119,7 @@ def _judged(versions: pl.DataFrame, repair: int, keep: Keep) -> pl.DataFrame:
 
 
 def _marked(rows: pl.DataFrame, dropped: pl.DataFrame) -> pl.DataFrame:
-    """Copy the columns `DROPPED` to rows whose ``number`` is in ``dropped``; remove the column ``number``."""
+    """Copy the columns `DROPPED` from ``dropped`` to the rows with equal ``number``; drop that column."""
     if not len(dropped):
         return rows.drop("number")
     new = dropped.select("number", pl.col(*DROPPED).name.suffix(" new"))

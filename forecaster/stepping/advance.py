@@ -1,4 +1,4 @@
-"""Step the state of a fleet through windows, and forecast from each window.
+"""Step the state of a fleet through windows, and issue forecasts at the end of each window.
 
 The backfill, the streaming job, the evaluation and the served model all call `advance`, or
 `advance_in_place`, which `advance` calls. No other code steps the network through the windows of a stored
@@ -30,7 +30,7 @@ from forecaster.time.size_check import check_size
 from forecaster.time.windows import Windows
 from schemas.errors import VersionMismatch
 
-# most series in one call of `step_block`: one network call can step 4 windows of so many series
+# Most series in one call of `step_block`: one network call can take 4 windows of so many series.
 _CALL_SERIES = 2_500
 
 
@@ -60,7 +60,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
         aggregate(window, forecaster.window_config).windows if isinstance(window, pl.DataFrame) else window
     )
     if block.series_ids == state.series_ids:
-        state = state.copy()  # the usual case: the columns of the block are the slots
+        state = state.copy()  # the usual case: the columns of the block are in the order of the slots
     else:
         known_ids = frozenset(state.series_ids)
         has_value = np.flatnonzero((~np.isnan(block.values)).any(axis=0))
@@ -72,7 +72,7 @@ def advance(forecaster: Forecaster, state: State, window: Windows | pl.DataFrame
     for run in block.runs():
         after = _after_last_retirement(state, forecaster.window_config.max_gap)
         if after is not None and after < run.start:
-            # Step until the last live series has retired; then no window before ``run`` needs a step.
+            # Step until the last live series retires; from then to the start of ``run``, no series is live.
             forecasts.append(_step_run(forecaster, state, replace(run.rows(0, 0), start=after)))
         forecasts.append(_step_run(forecaster, state, run))
     return state, forecasts[0] if len(forecasts) == 1 else Forecasts.join(forecasts)
@@ -93,7 +93,7 @@ def _by_slot(block: Windows, series_ids: tuple[str, ...]) -> Windows:
 
 
 def _after_last_retirement(state: State, max_gap: int) -> int | None:
-    """Return the first window after the last live series retires, if no more rows arrive.
+    """Return the window after the one in which the last live series retires, if no more rows arrive.
 
     None if no series is live.
     """
@@ -102,7 +102,7 @@ def _after_last_retirement(state: State, max_gap: int) -> int | None:
 
 
 def _step_run(forecaster: Forecaster, state: State, run: Windows) -> Forecasts:
-    """Step the state through the consecutive windows of ``run``, and forecast from each.
+    """Step the state through consecutive windows, and return the forecasts issued at the end of each.
 
     Windows between a live series' clock and ``run`` are stepped first, as missing.
     """
@@ -124,7 +124,7 @@ def advance_in_place(
     keep_members: bool = False,
     past: Floats | None = None,
 ) -> Forecasts:
-    """Step ``state`` itself through a block of windows, and forecast from each window.
+    """Step ``state`` itself through a block of windows; return the forecasts issued at each window's end.
 
     Args:
         forecaster: weights and settings.
@@ -189,10 +189,10 @@ def advance_in_place(
 
 
 def _check_version(forecaster: Forecaster, state: State) -> None:
-    """Raise VersionMismatch if the state does not belong to the forecaster's weights."""
+    """Raise VersionMismatch if other weights than the forecaster's made the state."""
     if state.model_version != forecaster.version:
         raise VersionMismatch(
-            f"this state was made by {state.model_version} and cannot be fed to {forecaster.version}: "
+            f"this state was made by {state.model_version} and cannot be stepped by {forecaster.version}: "
             "re-warm it under the new weights"
         )
 

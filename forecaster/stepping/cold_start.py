@@ -1,4 +1,4 @@
-"""Forecast series that have no value or one value, and forecast any number of windows ahead.
+"""Forecast with the network alone: series with no value or one value, or any number of windows ahead.
 
 A series without a value has no level to forecast from. Its level and scale are predicted from its static
 features, with a ridge regression that was fitted to the fleet. The decoder forecasts its values as if
@@ -82,9 +82,9 @@ def trajectory(
 
 
 def unroll_network(forecaster: Forecaster, state: State, values: Floats, horizon: int) -> Forecasts:
-    """Step a copy of a state through one window, and forecast the ``horizon`` windows after that window.
+    """Step a copy of a state through one window, and forecast the windows after it with the network alone.
 
-    The forecasts come only from the network, without the other members, stacking and intervals.
+    The other members, stacking and intervals are not used.
     A network without a decoder repeats its last season after the horizon that it was trained for.
 
     Args:
@@ -98,7 +98,10 @@ def unroll_network(forecaster: Forecaster, state: State, values: Floats, horizon
     """
     closed = int(state.clock[0])
     if (state.clock != closed).any():
-        raise ValueError("series whose clocks differ have no next window in common")
+        raise ValueError(
+            "the series were stepped up to different windows (their clocks differ): step all series to the "
+            "same window first"
+        )
     quantiles = len(forecaster.network_config.quantiles)
     out = Outputs.empty(quantiles, 0, 1, len(state), horizon)
     block = Block(np.array([closed + 1]), values[None], state.freq, out=out)

@@ -46,12 +46,18 @@ class Plan:
     cold_starts: int
 
     def part(self, series: slice) -> Plan:
-        """Return the plan of the series in a slice; ``joins`` and ``cold_starts`` still cover all series."""
+        """Return this plan with only the series in a slice.
+
+        ``joins`` and ``cold_starts`` still cover all series.
+        """
         begins, alive, issued = (array[:, series] for array in (self.begins, self.live, self.issued))
         return Plan(begins, alive, issued, self.silent[series], self.joins, self.cold_starts)
 
     def windows(self, part: slice) -> Plan:
-        """Return the plan of the windows in a slice; fields without a window axis are not changed."""
+        """Return this plan with only the windows in a slice.
+
+        Fields without a window axis are not changed.
+        """
         return replace(self, begins=self.begins[part], live=self.live[part], issued=self.issued[part])
 
     def pieces(self, most: int) -> Iterator[tuple[int, int]]:
@@ -70,9 +76,9 @@ class Plan:
 
 
 def forgotten_after(max_gap: int) -> int:
-    """Return the number of windows without a value that a series must exceed to be forgotten.
+    """Return the longest gap, in windows without a value, after which a series is not yet forgotten.
 
-    If it returns later, it counts as new.
+    A forgotten series counts as new if it returns.
     """
     return _FORGOTTEN * max_gap
 
@@ -91,7 +97,8 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         ValueError: the block starts later than the first window that a live series was not stepped through.
     """
     seen = ~np.isnan(values)
-    closed = state.clock + 1 - start  # how many of the block's windows each series has closed
+    # How many of the block's first windows each series was stepped through before; below 0 if it is behind.
+    closed = state.clock + 1 - start
     began = live(state)
     _check_gaps(state, start, began & (closed < 0))
     some_closed = (closed > 0).any()
@@ -113,17 +120,17 @@ def _check_gaps(state: State, start: int, is_behind: Bools) -> None:
 
 
 def _check_closed(state: State, reopened: Bools) -> None:
-    """Raise DataError if ``reopened`` is True for any value: the value belongs to a closed window."""
+    """Raise DataError if any value belongs to a closed window; ``reopened`` marks these values."""
     if reopened.any():
         name = state.series_ids[int(reopened.any(axis=0).argmax())]
         raise DataError(
             f"{int(reopened.sum())} values belong to windows that are already closed (the first series is "
-            f"{name!r}): feed only windows after the state's clock"
+            f"{name!r}): feed only windows after the last one that the series was stepped through"
         )
 
 
 def _plan_without_changes(state: State, seen: Bools) -> Plan:
-    """Return the plan of a block in which every series is live from the first to the last window.
+    """Return the plan of a block in which no series begins, retires or returns.
 
     This is the usual step of a stream, and costs less than `_plan_with_changes`.
     """
@@ -145,9 +152,9 @@ def _plan_with_changes(state: State, seen: Bools, closed: Ints, max_gap: int) ->
     windows, row = len(seen), np.arange(len(seen))[:, None]
     began = live(state)
     has_past = began | (state.silent > 0)
-    # ``last_before`` is the row of the last value before the block, for series with such a value.
+    # The row of each series' last value in the state, counted from the block's first row, so mostly negative.
+    # It is meaningless if the series has no past.
     last_before = closed - 1 - state.silent
-    # The axes of ``latest`` are row (``1 + T`` rows) and series.
     latest = latest_rows(seen, np.where(has_past, last_before, NEVER))
     silence = row - latest[:-1] - 1  # the number of windows without a value directly before each window
     begins = seen & (silence > max_gap)

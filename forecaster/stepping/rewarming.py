@@ -28,7 +28,9 @@ from forecaster.stepping.advance import advance_in_place
 from forecaster.stepping.step_block import windows_per_call
 from schemas.errors import ModelError
 
-_CALL_STEPS = 2_500  # most series times windows in one call of `Warming.step`: 60 ms on one core
+# One call of `Warming.step` makes at most this many series-steps (one series through one window each).
+# Such a call takes up to 60 ms on one core.
+_CALL_STEPS = 2_500
 
 # The arrays of these components do not depend on the network's weights, so a new model can take them over.
 _NETWORK_INDEPENDENT = (
@@ -41,7 +43,7 @@ _NETWORK_INDEPENDENT = (
 
 
 def rewarm(forecaster: Forecaster, state: State) -> State:
-    """Return a state for ``forecaster``, which steps each series through the values in its ring.
+    """Return a state for ``forecaster``, made by stepping each series through the values in its ring.
 
     Each series is stepped under the new weights from a cold start, which begins at the first value in its
     ring, together with the observed covariates of the same windows (missing if the state does not hold a
@@ -60,8 +62,9 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         return state
     if state.freq != forecaster.window_config.frequency:
         raise ModelError(
-            f"a state of windows of {state.freq} cannot be re-warmed for {forecaster.version}, "
-            f"whose windows are {forecaster.window_config.frequency}"
+            f"the state has windows of {state.freq} and cannot be re-warmed for {forecaster.version}, which "
+            f"has windows of {forecaster.window_config.frequency}: choose a model with windows of "
+            f"{state.freq}"
         )
     warm = forecaster.new_series_state(state.series_ids, 0)
     warm.clock[:] = state.clock
@@ -71,7 +74,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
         past = _stored_past(forecaster, state, index, values)
         start = int(clock) + 1 - len(values)
         part = forecaster.new_series_state(tuple(state.series_ids[i] for i in index), start)
-        most = windows_per_call(len(index))  # most windows in one call, to limit its memory
+        most = windows_per_call(len(index))  # all windows in one call could take too much memory
         for first in range(0, len(values), most):
             rows = slice(first, first + most)
             advance_in_place(forecaster, part, values[rows], start + first, past=past[rows])
@@ -81,7 +84,7 @@ def rewarm(forecaster: Forecaster, state: State) -> State:
 
 
 def _take_fields(forecaster: Forecaster, warm: State, state: State) -> None:
-    """Copy the fields that mean the same under both versions from ``state`` to the new version's ``warm``."""
+    """Copy ``silent`` and the fields of `_fields_to_copy` from ``state`` to the new state ``warm``."""
     warm.silent[:] = state.silent
     for name, fields in _fields_to_copy(forecaster, state).items():
         for f in fields:
@@ -89,7 +92,10 @@ def _take_fields(forecaster: Forecaster, warm: State, state: State) -> None:
 
 
 def _fields_to_copy(forecaster: Forecaster, state: State) -> dict[str, list[str]]:
-    """Return, for each component, the fields that mean the same under the old and the new forecaster."""
+    """Return, by component, the fields to copy from ``state`` to the state of ``forecaster``.
+
+    They do not depend on the network's weights, and mean the same under the old and the new forecaster.
+    """
     config, windows = forecaster.network_config, forecaster.window_config
     ring = state.parts.get("ring", {}).get("values")
     old_config = config.model_copy(update={"ring": 0 if ring is None else ring.shape[1]})
@@ -178,7 +184,7 @@ class Warming:
         self._calls: Iterator[None] = iter(())
 
     def copy_values(self, state: State, closed_through: int) -> bool:
-        """Copy the values of closed windows that were not copied yet; return False if there are none.
+        """Copy from the ring of ``state`` the values not copied before; return False if there are none.
 
         Args:
             state: the state of the earlier version.
@@ -205,7 +211,7 @@ class Warming:
         return True
 
     def step(self) -> bool:
-        """Step the new version through some of the copied values; return False if no values are left."""
+        """Step the new version through some of the copied values; return False if none were left to step."""
         while True:
             for _ in self._calls:
                 return True
@@ -219,7 +225,7 @@ class Warming:
         Args:
             state: the state of the earlier version, which has closed all windows before ``window``.
         """
-        # Re-warm in one call if a live series was not stepped through the window before ``window``.
+        # If a live series is not at the window before ``window``, discard the prepared state and re-warm.
         if (state.clock[live(state)] != self.window - 1).any():
             return rewarm(self.forecaster, state)
         self.copy_values(state, self.window - 1)
@@ -233,7 +239,7 @@ class Warming:
         return self._state
 
     def _calls_for(self, recent: _RecentValues) -> Iterator[None]:
-        """Step the new version through copied values, some series and some windows in each iteration."""
+        """Step the new version through ``recent``; yield after at most ``call_steps`` series-steps."""
         self._align(recent.series_ids, recent.has_earlier, recent.start)
         for first in range(0, len(self._state), self._call_steps):
             series = slice(first, first + self._call_steps)
@@ -249,9 +255,9 @@ class Warming:
             put(self._state.parts, series, part.parts)
 
     def _align(self, series_ids: tuple[str, ...], has_earlier: Bools, start: int) -> None:
-        """Arrange the new version's state by ``series_ids``, in this order; new series get the initial state.
+        """Arrange the series of the new version's state in the order of ``series_ids``.
 
-        A series without a value before ``start`` has the initial state: it is new, or it has retired.
+        A series without a value before ``start`` gets the initial state: it is new, or it has retired.
         """
         if series_ids == self._state.series_ids and (has_earlier | ~live(self._state)).all():
             return
@@ -264,5 +270,5 @@ class Warming:
 
 
 def _has_value(values: Floats) -> Bools:
-    """Return which series have a value that is not NaN; the axes of ``values`` are series and window."""
+    """Return for each series (row of ``values``) whether it has a value that is not NaN."""
     return np.asarray((~np.isnan(values)).any(axis=1))

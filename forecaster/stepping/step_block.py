@@ -16,15 +16,18 @@ from forecaster.model import Forecaster
 from forecaster.state import State, live, put, taken
 from forecaster.stepping.lifecycle import Plan
 
-_CALL_STEPS = 10_000  # most series times windows in one network call, so that it stays in the CPU's cache
+# One network call steps at most `_CALL_STEPS` windows, counted once per series: its arrays fit the cache.
+# If there are more series than `_CALL_STEPS`, one call still steps one window of all of them.
+_CALL_STEPS = 10_000
 
-# if at least this share of the slots must be stepped, step all slots: copying a part would cost more
+# If at least this share of the slots must be stepped, step all slots.
+# It would cost more to copy the arrays of the slots that must be stepped.
 _MOSTLY = 0.9
 
 
 @dataclass(frozen=True)
 class PlannedBlock:
-    """Consecutive windows of some series, with their plan and the arrays for their forecasts.
+    """A block with the plan of when each series begins and retires, and with arrays for the forecasts.
 
     Attributes:
         values: ``[T, S]`` float64 by slot, NaN where missing.
@@ -52,18 +55,18 @@ class PlannedBlock:
 
 
 def step_block(forecaster: Forecaster, state: State, block: PlannedBlock) -> None:
-    """Step a block in pieces of consecutive windows, and fill the block's forecasts."""
+    """Step the state through a block, some windows at a time, and write the forecasts into the block."""
     for first, stop in block.plan.pieces(windows_per_call(len(state))):
         _step_piece(forecaster, state, block.windows(slice(first, stop)))
 
 
 def windows_per_call(series: int) -> int:
-    """Return the most windows that one network call steps; ``series`` is the number of series."""
+    """Return the largest number of windows that one network call steps for ``series`` series, at least 1."""
     return max(1, _CALL_STEPS // max(series, 1))
 
 
 def _step_piece(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step one piece of a block (some of its consecutive windows), and fill the piece's forecasts.
+    """Step the state through ``piece``, some consecutive windows of a block, and write its forecasts.
 
     One call steps the series that are live or begin at the first row; a second call steps the later
     beginners.
@@ -79,13 +82,13 @@ def _step_piece(forecaster: Forecaster, state: State, piece: PlannedBlock) -> No
     if begins[1:].any():
         _step_beginners(forecaster, state, piece)
     state.clock[:] = np.maximum(state.clock, piece.start + len(piece.values) - 1)
-    # Reset series that have retired, and series that `_step_all` stepped before they begin.
+    # Reset series that have retired, and series that have not begun but were stepped by `_step_all`.
     stepped = is_due | begins.any(axis=0) | steps_all_slots
     _reset(forecaster, state, stepped & ~piece.plan.live[-1])
 
 
 def _step_all(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step every slot of the state through a piece."""
+    """Step every slot of the state through a piece of a block."""
     block = Block(np.array([piece.start]), piece.values, state.freq, past=piece.past, out=piece.out)
     block = _with_fields_of_caller(forecaster, state.series_ids, block)
     state.parts.update(_step_components(forecaster, state.parts, block))
@@ -103,7 +106,7 @@ def _step_some(forecaster: Forecaster, state: State, piece: PlannedBlock, slots:
 
 
 def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -> None:
-    """Step the series that begin, or begin again, in a window of ``piece`` other than its first.
+    """Step the series that begin, or begin again, after the first window of ``piece``.
 
     Each series is shifted so that its first value is in row 0, and one call steps all of these series.
     """
@@ -111,7 +114,7 @@ def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -
     slots = np.flatnonzero(begins.any(axis=0))
     first_row = begins[:, slots].argmax(axis=0) + 1
     lengths = len(piece.values) - first_row
-    # Row i of the shifted series k is row ``row[i, k]`` of the piece.
+    # Row ``r`` of the shifted series ``i`` is copied from row ``row[r, i]`` of the piece, if that row exists.
     row = first_row + np.arange(lengths.max())[:, None]
     inside = row < len(piece.values)
     source_row = np.minimum(row, len(piece.values) - 1)
@@ -127,7 +130,7 @@ def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -
 
 
 def _with_fields_of_caller(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
-    """Return the block with its known and static covariates, and the deciles of the training values."""
+    """Return the block with known and static covariates, and with the deciles of the training values."""
     block = with_known_covariates(forecaster, series_ids, block)
     return replace(block, edges=forecaster.profile.edges_of(series_ids)) if forecaster.profile else block
 

@@ -1,4 +1,4 @@
-"""Aggregation of rows to one value per series and window."""
+"""Aggregate rows to one value per series and window."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Aggregated(NamedTuple):
 
 
 def aggregate(rows: pl.DataFrame, config: WindowConfig, keep: Keep = "last") -> Aggregated:
-    """Aggregate observations to a block of windows; the order of the rows does not matter.
+    """Aggregate observations to a block of windows; row order matters only for duplicates without offsets.
 
     Rows with the same ``series_id`` and ``timestamp`` are one observation; with an ``event_id``, rows with
     the same ``series_id`` and ``event_id``, whatever their times. The later row counts: the one with the
@@ -101,7 +101,7 @@ def _without_versions(
 
 
 def kept_windows(window: NDArray[np.int64], max_gap: int) -> NDArray[np.int64]:
-    """Return the windows from the first to the last with a row, except those in which no series is live.
+    """Return the windows from the first to the last with a row, except those after all series have retired.
 
     The window in which the last series retires is kept: in it the state of that series is reset.
 
@@ -141,7 +141,7 @@ def fill(
         The duplicates; the replaced ones have the columns of ``rows``.
     """
     cell = window * values.shape[1] + series
-    # If each series has at most one row per window, the slower aggregation below is not needed.
+    # Skip the slower aggregation below if each series has at most one row per window, and every row counts.
     if np.bincount(cell).max() == 1 and not has_dropped(rows):
         values.reshape(-1)[cell] = 1.0 if config.aggregate == "count" else rows["value"].to_numpy()
         if names:
@@ -160,7 +160,7 @@ def fill(
 
 
 def _fill_past(past: NDArray[np.float64] | None, rows: pl.DataFrame, names: Sequence[str]) -> None:
-    """Write the covariates of ``rows`` into ``past``; a row's ``cell`` combines its window and series."""
+    """Write observed covariates into ``past``: a row's ``cell`` is the flat index of window and series."""
     for place, name in enumerate(names):
         if past is not None and OBSERVED + name in rows.columns:
             found = rows[OBSERVED + name].fill_null(float("nan")).to_numpy()

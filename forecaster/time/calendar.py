@@ -20,7 +20,7 @@ _US = 1_000_000
 
 
 def useful_periods(freq: Frequency, windows: int) -> tuple[str, ...]:
-    """Return the periods that are useful as features: from two windows up to the length of the history.
+    """Return the periods to use as features: at least two windows and at most the history in length.
 
     In a longer period, no phase occurs twice in the history. So a network cannot learn a season from it, and
     every forecast would be for a phase that the training did not include.
@@ -46,7 +46,7 @@ def calendar(windows: Ints, freq: Frequency, periods: Sequence[str]) -> Floats32
 
 
 def _phase(windows: Ints, freq: Frequency, period: str) -> Floats:
-    """Return the share of the period that has passed at the start of each window, from 0 up to 1."""
+    """Return the share of the period that has passed at the start of each window: at least 0, below 1."""
     begin_us = freq.start_us(windows)
     if period in ("day", "week"):
         period_us = _PERIODS_S[period] * _US

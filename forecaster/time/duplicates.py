@@ -59,7 +59,7 @@ NO_DUPLICATES = Duplicates(0, pl.DataFrame())
 
 
 def has_dropped(rows: pl.DataFrame) -> bool:
-    """Return whether any of the rows does not count, because another version of its event was found."""
+    """Return whether any of the rows is marked (`DROPPED`) because another version of its event counts."""
     return "dropped_at" in rows.columns and rows["dropped_at"].null_count() < len(rows)
 
 
@@ -91,17 +91,17 @@ def split_duplicates(
 
 
 def content_of(rows: pl.DataFrame) -> list[str]:
-    """Return the columns in which two rows of one observation or event may differ."""
+    """Return the columns whose values may differ between two rows of one series and time, or of one event."""
     time = ["timestamp"] if "event_id" in rows.columns else []
     return ["value", *covariates_of(rows.columns), *time]
 
 
 def _one_of_each(rows: pl.DataFrame, identity: list[str], keep: Keep) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the rows that count, one for each observation or event, and the others with ``replaced_by``."""
+    """Return the rows that count, one per observation or event, and the other rows with ``replaced_by``."""
     place = [OFFSET]
     if PARTITION in rows.columns and rows[PARTITION].n_unique() > 1:
         place.append(PARTITION)
-    # Sort by content, too: rows of an older snapshot may have equal offsets and no partitions.
+    # Sort by content, too: early releases stored no partitions, so their rows may have equal offsets.
     content = content_of(rows)
     rows = rows.sort(*identity, *place, *content, nulls_last=False)
     number = rows.select(pl.struct(identity).rle_id()).to_series()
@@ -118,21 +118,21 @@ def _one_of_each(rows: pl.DataFrame, identity: list[str], keep: Keep) -> tuple[p
 
 
 def _with_identity(rows: pl.DataFrame, config: WindowConfig) -> tuple[list[str], pl.DataFrame]:
-    """Return the names of the columns that identify an observation or event, and the rows with these columns.
+    """Return the names of the columns that identify an observation or event, and the rows with all of them.
 
-    There are no such columns if every row counts as an event.
+    The column ``alone`` is added where it is needed. There are no names if every row counts as an event.
     """
     has_events = "event_id" in rows.columns
     if config.aggregate not in EVENTS:
         if not has_events:
             return ["cell", "timestamp"], rows
-        # Except for sum and count, a row without an id is identified by its time.
+        # With aggregates other than sum and count, the series and time identify a row without an event id.
         alone = pl.when(pl.col("event_id").is_null()).then("timestamp")
         return ["cell", "event_id", "alone"], rows.with_columns(alone=alone)
     own = "event_id" if has_events else ORIGIN
     if own not in rows.columns:
         return [], rows
-    # For sum and count, a row without an id is an event of its own: give it a unique number.
+    # Number the rows without an event id or `ORIGIN`: sum and count must take each as a separate event.
     alone = pl.when(pl.col(own).is_null()).then(pl.int_range(pl.len(), dtype=pl.Int64))
     content = [] if has_events else ["timestamp", "value"]
     return ["cell", own, *content, "alone"], rows.with_columns(alone=alone)

@@ -1,4 +1,4 @@
-"""The length of windows, and the window of a time.
+"""A `Frequency` is the length of windows; it converts times to windows, and windows to times.
 
 Windows are counted from 1970-01-01 in UTC, a Thursday. Weeks anchored to a weekday are counted from the first
 such weekday; months, quarters and years are calendar ones. All code that turns times into windows, or windows
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
-    import polars as pl  # polars and numpy are not loaded here, so that help and settings load quickly
+    import polars as pl  # polars and numpy are imported only when needed, so that settings load quickly
 
     from forecaster.arrays import Ints
 
@@ -37,7 +37,8 @@ _PANDAS_UNITS = (
     | dict.fromkeys(("YS", "AS", "YE", "Y", "A"), "y")
 )
 _STARTS_OF_QUARTERS, _ENDS_OF_QUARTERS = ("JAN", "APR", "JUL", "OCT"), ("MAR", "JUN", "SEP", "DEC")
-_ANCHORS = {  # anchor months with which the quarters and years of pandas are those of the calendar
+# Pandas' quarters and years are calendar quarters and calendar years only with these anchor months.
+_ANCHORS = {
     "QS": _STARTS_OF_QUARTERS,
     "QE": _ENDS_OF_QUARTERS,
     "Q": _ENDS_OF_QUARTERS,
@@ -86,7 +87,9 @@ def plain_name(text: str) -> str:
     if name not in _PANDAS_UNITS:
         return text
     if anchor and anchor.upper() not in _ANCHORS.get(name, ()):
-        raise ValueError(f"{text!r} is not supported: quarters and years begin in January; write 1q or 1y")
+        raise ValueError(
+            f"{text!r} is not supported: leave out -{anchor} (years and their quarters begin in January)"
+        )
     return f"{count}{_PANDAS_UNITS[name]}"
 
 
@@ -97,7 +100,7 @@ def _is_own(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Frequency:
-    """The length of windows: window ``k`` is ``[start_us(k), start_us(k + 1))``.
+    """The length of windows: window ``k`` begins at ``start_us(k)`` and ends before ``start_us(k + 1)``.
 
     Attributes:
         seconds: length in seconds; 0 for months, quarters and years.
@@ -134,14 +137,16 @@ class Frequency:
                 f"write {text}s and set data.time_format = 's'"
             )
         elif re.search(r"\d(mo|q|y)", name):
-            raise ValueError(f"{text!r} is no frequency: write 1mo, 3mo, 1q or 1y, and nothing beside it")
+            raise ValueError(
+                f"{text!r} is no frequency: write one number and one unit, such as 1mo, 3mo, 1q or 1y"
+            )
         else:
             raise ValueError(
                 f"{text!r} is no duration: write 30s, 15m, 1h, 1d or 1d12h; 1w-sun for weeks that begin on "
-                "Sundays; of the calendar write 1mo, 3mo, 1q or 1y"
+                "Sundays; 1mo, 3mo, 1q or 1y for calendar months, quarters or years"
             )
         if not frequency.nominal_s:
-            raise ValueError("must be longer than 0: write 1h, 1d or 1mo")
+            raise ValueError(f"{text!r} is not longer than 0: write 1h, 1d or 1mo")
         if frequency.nominal_s > _LONGEST_MONTHS * _MONTH_S:
             raise ValueError(f"{text!r} is longer than 100 years")
         return frequency
@@ -174,7 +179,7 @@ class Frequency:
             return (cut - self.offset_s * _US) // (self.seconds * _US)
         import numpy as np
 
-        # Clip the time first: the smallest int64, a time before all rows, would become NaT.
+        # Clip the time first: the smallest int64 would become NaT, which belongs to no window.
         at = np.maximum(us, _LEAST_US).astype("datetime64[us]").astype("datetime64[M]")
         found = at.astype(np.int64) // self.months
         return found if isinstance(us, np.ndarray) else int(found)
@@ -215,12 +220,15 @@ class Frequency:
 
 
 def fixed_s(text: str) -> int:
-    """Return the length in seconds of a frequency with equally long windows that are counted from 1970-01-01.
+    """Return the length in seconds of a frequency whose windows are equally long, counted from 1970-01-01.
 
     Raises:
-        ValueError: ``text`` is not a frequency, or is one of anchored weeks or of the calendar.
+        ValueError: ``text`` is not a frequency, or its windows are anchored weeks, months, quarters or years.
     """
     found = Frequency.parse(text)
     if found.is_calendar or found.offset_s:
-        raise ValueError(f"{text!r} has no fixed length, counted from 1970: write 30s, 15m, 1h, 1d or 1w")
+        raise ValueError(
+            f"{text!r} follows the calendar or begins on a named weekday: write a length such as 30s, 15m, "
+            "1h, 1d or 1w"
+        )
     return found.seconds

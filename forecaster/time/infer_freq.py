@@ -17,7 +17,7 @@ _MOST = 0.9  # "nearly all" steps means at least this share of the steps
 
 
 class InferredFreq(NamedTuple):
-    """A length of windows, and why it fits.
+    """The window length that was inferred from rows, and the reason for it.
 
     Attributes:
         freq: the length, in the notation of ``windows.freq``.
@@ -29,7 +29,7 @@ class InferredFreq(NamedTuple):
 
 
 def infer_freq(rows: pl.DataFrame) -> InferredFreq:
-    """Return the length of windows that fits the times of the rows.
+    """Return the window length that fits the times of the rows, and the reason for it.
 
     A step is the time between two consecutive rows of one series. The usual step is the median of the steps
     of each series, and then the median over the series. The rule has four parts:
@@ -75,7 +75,7 @@ def infer_freq(rows: pl.DataFrame) -> InferredFreq:
 def _calendar(steps: pl.DataFrame, usual_us: int, share: float) -> InferredFreq | None:
     """Return the frequency if nearly all steps last a month, a quarter or a year, else None."""
     days = usual_us / _US / DAY_S
-    # Steps of exactly 4 or 13 weeks are not months or quarters: they keep the weekday.
+    # Equal steps of a whole number of weeks, such as 4 or 13 weeks, are not months or quarters.
     if share == 1.0 and days % 7 == 0 and len(steps) > 2:
         return None
     for months, (fewest, most) in _CALENDAR_DAYS.items():
@@ -87,7 +87,7 @@ def _calendar(steps: pl.DataFrame, usual_us: int, share: float) -> InferredFreq 
 
 
 def _length_s(usual_us: int, share: float) -> tuple[int, bool]:
-    """Return the length of fixed windows in seconds, and whether rows are regular at this length."""
+    """Return the window length in seconds for the usual step, and whether the times are regular."""
     usual_s = usual_us / _US
     if usual_s >= DAY_S:
         return max(round(usual_s / DAY_S), 1) * DAY_S, share >= 0.5
@@ -97,7 +97,7 @@ def _length_s(usual_us: int, share: float) -> tuple[int, bool]:
 
 
 def _weeks(times: pl.DataFrame, freq_s: int) -> str:
-    """Return a length of whole weeks, which begin on the most frequent weekday of the rows."""
+    """Return a frequency such as ``2w-sun``, whose weeks begin on the most frequent weekday of the rows."""
     days_since_thursday = times["timestamp"].dt.epoch("d") % 7
     weekday = WEEKDAYS[int(days_since_thursday.mode().sort()[0])]
     return f"{freq_s // WEEK_S}w" + ("" if weekday == "thu" else f"-{weekday}")

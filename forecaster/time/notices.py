@@ -22,9 +22,9 @@ _DAYS_OF_ISO = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
-    """Return a notice if all rows are on one weekday and windows are weeks that begin on another; else None.
+    """Return a notice if all rows are on one weekday, but windows of whole weeks begin on another weekday.
 
-    Forecasts are dated to the beginnings of windows, so their dates would match no row.
+    Forecasts are dated to the beginnings of windows, so their dates would match no row. Else return None.
     """
     freq = config.frequency
     if freq.seconds % WEEK_S or freq.is_calendar or not len(rows):
@@ -42,7 +42,7 @@ def weekday_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
 
 
 def misfit_notice(rows: pl.DataFrame, config: WindowConfig) -> str | None:
-    """Return a notice if windows are at least 10 times shorter or 60 times longer than the step of rows.
+    """Return a notice if windows are at least 10 times shorter, or 60 times longer, than the usual row gap.
 
     Return None for other windows. Windows are not too short if empty ones count as 0, and not too long if
     rows are summed or counted.
@@ -90,7 +90,7 @@ def gap_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
 
 
 def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
-    """Return notices about windows without rows: long gaps that all series share, and too short windows.
+    """Return notices about long gaps that all series share, and about windows too short for the rows.
 
     Args:
         filled: ``[n]`` int64, the windows in which any series has a row, rising.
@@ -100,7 +100,7 @@ def window_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]
 
 
 def _short_notices(filled: NDArray[np.int64], config: WindowConfig) -> list[str]:
-    """Return a list with a notice if rows are usually at least 10 windows apart; else an empty list."""
+    """Return at most one notice, which reports that windows are too short; see `_MANY_WINDOWS`."""
     steps = np.diff(filled)
     if config.empty != "missing" or len(steps) < _FEWEST_STEPS:
         return []

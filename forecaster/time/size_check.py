@@ -8,7 +8,7 @@ from forecaster.time.windows import Windows
 from schemas.errors import DataError
 
 # Values up to this number are accepted, because float64 can hold their squares.
-# A window's value can be a sum of rows, so it can exceed the limit of rows, `observations.LARGEST`.
+# A window's value can be a sum, so it can exceed the limit for a single row, `observations.LARGEST`.
 _LARGEST = 1e150
 
 

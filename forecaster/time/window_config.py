@@ -17,14 +17,14 @@ def _is_duration(text: str) -> str:
 
 def _is_frequency(text: str) -> str:
     Frequency.parse(text)
-    return plain_name(text)  # store one notation, so that equal frequencies give equal model versions
+    return plain_name(text)  # store our notation: W-SUN and 1w-sun must give the same model version
 
 
 Duration = Annotated[str, AfterValidator(_is_duration)]
 
 
 class WindowConfig(Settings):
-    """How rows become one value per series and window."""
+    """The settings of windows: their length, how rows become values, and which late rows still count."""
 
     freq: Annotated[str, AfterValidator(_is_frequency)] = Field(
         "1h",

@@ -44,14 +44,20 @@ class Windows:
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape[1] != len(self.series_ids):
-            raise ValueError(f"values are {self.values.shape}, not [T, {len(self.series_ids)}]")
+            raise ValueError(
+                f"values have the shape {self.values.shape}; they need a column for each of the "
+                f"{len(self.series_ids)} series"
+            )
         for name, array in self.past.items():
             if array.shape != self.values.shape:
-                raise ValueError(f"covariate {name!r} is {array.shape}, and values are {self.values.shape}")
+                raise ValueError(
+                    f"covariate {name!r} has the shape {array.shape}; it needs the shape of the values, "
+                    f"{self.values.shape}"
+                )
         if not len(self.index):
             object.__setattr__(self, "index", self.start + np.arange(len(self.values)))
         if len(self.index) != len(self.values) or (np.diff(self.index) < 1).any():
-            raise ValueError("index must hold a window for each row of values, and rise")
+            raise ValueError("index must hold one window for each row of values, in rising order")
 
     @property
     def stop(self) -> int:
@@ -70,7 +76,7 @@ class Windows:
         return part if len(part.values) else replace(part, start=max(start, self.start))
 
     def rows(self, first: int, stop: int) -> Windows:
-        """Return a block with the rows ``[first, stop)``; windows that are left out have no row."""
+        """Return a block with the rows ``[first, stop)`` of this block's arrays."""
         index = self.index[first:stop]
         start = int(self.index[first]) if first < len(self.index) else self.stop
         past = {name: array[first:stop] for name, array in self.past.items()}
@@ -83,7 +89,7 @@ class Windows:
             yield self.rows(first, stop)
 
     def row_of(self, window: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return each window's row; without one, that of the last window before it; -1 if there is none."""
+        """Return the row of each window, or of the last window before it that has a row; else -1."""
         return np.searchsorted(self.index, window, side="right") - 1
 
     def of_series(self, index: Sequence[int] | NDArray[np.int64]) -> Windows:
@@ -93,9 +99,9 @@ class Windows:
         return Windows(ids, self.start, self.values[:, index], past, self.index)
 
     def stacked_covariates(self, names: Sequence[str]) -> NDArray[np.float64] | None:
-        """Return the covariates called ``names`` by window and series; None if there are no names.
+        """Return the covariates called ``names`` in one array; None if there are no names.
 
-        ``[T, S, C]`` float64; NaN where missing.
+        ``[T, S, C]`` float64, by window, series and covariate; NaN where missing.
         """
         if not names:
             return None
@@ -104,7 +110,7 @@ class Windows:
 
 
 def latest_rows(seen: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the row of the last value of each series, before each row and after the last row.
+    """Return, for each row and for the end of the block, the row of each series' last value before it.
 
     Args:
         seen: ``[T, S]``, whether there is a value.
@@ -130,6 +136,6 @@ def observed(windows: Windows, config: WindowConfig) -> Windows:
         return windows
     missing = np.isnan(windows.values)
     latest = latest_rows(~missing, np.full(missing.shape[1], NEVER))[1:]
-    # The gap is counted in rows of the array: no window is left out while a series is live.
+    # While a series is live, the array has a row for every window: a gap in rows is a gap in windows.
     is_live = np.arange(len(missing))[:, None] - latest <= config.max_gap
     return replace(windows, values=np.where(missing & is_live, 0.0, windows.values))

@@ -33,7 +33,7 @@ from forecaster.time.windows import NEVER, Windows, latest_rows
 from forecaster.training.segments import TrainingBatch
 from schemas.errors import DataError
 
-_KEPT_BYTES = 400 * 2**20  # if the batches in the cache are larger, the cache is emptied
+_KEPT_BYTES = 400 * 2**20  # the cache is emptied when its batches together take more bytes than this
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Fleet:
     _cached: dict[int, TrainingBatch] = field(default_factory=dict)
 
     def with_linear_part(self, ridge: Floats32 | None, prior: float) -> Fleet:
-        """Return this fleet with new ridge coefficients and a new scale ``prior``, see `Fleet`."""
+        """Return a copy of this fleet with new values of its fields ``ridge`` and ``prior``, see `Fleet`."""
         return replace(self, ridge=ridge, prior=prior, _cached={})
 
     def batch(self, number: int) -> TrainingBatch:
@@ -83,11 +83,14 @@ class Fleet:
         return self._cached[number]
 
     def steps(self, length: int) -> int:
-        """Return how many segments of ``length`` windows, over all batches, have a training target."""
+        """Return the number of training steps in an epoch: all segments that have a training target.
+
+        A segment has ``length`` windows. The segments of all batches count.
+        """
         return sum(self.count_training_segments(number, length) for number in range(len(self.batches)))
 
     def count_training_segments(self, number: int, length: int) -> int:
-        """Return how many segments of a batch have a target before the held-out windows.
+        """Return how many segments of ``length`` windows of a batch have a target that is not held out.
 
         They are the first segments of the batch.
         """
@@ -104,7 +107,7 @@ class Fleet:
         is_active = row < ends
 
         def aligned(array: Floats) -> Floats:
-            """Return a column for each active period: its values from its first row, then NaN."""
+            """Return a column of ``array`` for each active period: its values, then NaN."""
             return np.where(is_active, array[np.minimum(row, len(values) - 1), series[None, :]], np.nan)
 
         padded = np.full((length + horizon, len(index)), np.nan)
@@ -167,7 +170,8 @@ def fleet_of(
         raise DataError("no series has a value: nothing to train on")
     series, begins, ends = _active_periods(windows, len(windows.values) if max_gap is None else max_gap)
     lengths = ends - begins
-    # Shuffle periods of equal length: a batch should be varied, and neighbours in a file are often alike.
+    # Shuffle periods of equal length: series that are neighbours in a file are often alike, and a batch
+    # should be varied.
     order = np.random.default_rng(0).permutation(len(lengths))
     order = order[np.argsort(-lengths[order], kind="stable")]
     order = order[lengths[order] > 1]
@@ -188,7 +192,10 @@ def fleet_of(
 
 
 def _active_periods(windows: Windows, max_gap: int) -> tuple[Ints, Ints, Ints]:
-    """Return series, first row, and row after the last of each active period, sorted by series and row."""
+    """Return the series, the first row and the end row (exclusive) of each active period.
+
+    The periods are sorted by series and row.
+    """
     seen = ~np.isnan(windows.values)
     rows, count = seen.shape
     latest = latest_rows(seen, np.full(count, NEVER))

@@ -1,4 +1,4 @@
-"""Train forecasts for series without values: predict level and scale of a series from static features.
+"""Train forecasts for series without values: predict their level and spread from static features.
 
 Letters: D static features.
 """
@@ -15,14 +15,14 @@ from forecaster.training.losses import pinball_loss
 from forecaster.training.segments import Segment
 
 _SHRINKAGE = 1.0  # ridge penalty of each coefficient except the constant
-# The cold-start loss is computed from every fourth forecast row of a segment, as if series began there.
+# The cold-start loss is computed at every fourth window of a segment; its forecasts use no earlier value.
 _EVERY = 4
 
 
 def fit_static_ridge(fleet: Fleet) -> Floats:
-    """Fit ridge regressions of a series' mean, and of the logarithm of its scale, on its static features.
+    """Fit ridge regressions of a series' mean, and of its log standard deviation, on its static features.
 
-    The scale is the standard deviation of a series' values. Held-out windows are not used.
+    Held-out windows are not used. The standard deviation is called scale below.
 
     Returns:
         ``[1 + D, 2]`` float64, coefficients of the constant and of the D features, for the mean and the log
@@ -38,13 +38,16 @@ def fit_static_ridge(fleet: Fleet) -> Floats:
     has_mean, moves = has_value.any(axis=0), scale > 0
     if has_mean.any():
         fitted[:, 0] = _ridge(x[has_mean], mean[has_mean])
-    if moves.any():  # a constant series has scale 0, which has no logarithm
+    if moves.any():  # leave out constant series: their scale is 0, which has no logarithm
         fitted[:, 1] = _ridge(x[moves], np.log(scale[moves]))
     return fitted
 
 
 def cold_loss(module: Network, segment: Segment, static: Tensor, levels: Tensor) -> Tensor:
-    """Return the mean pinball loss, in predicted scales, of forecasts from static and known features only."""
+    """Return the mean pinball loss of forecasts that the network makes from static and known features only.
+
+    Errors are divided by the predicted standard deviation of each series.
+    """
     assert segment.known is not None
     assert segment.ahead is not None
     level, scale = module.level_and_scale(static)
@@ -53,7 +56,7 @@ def cold_loss(module: Network, segment: Segment, static: Tensor, levels: Tensor)
 
 
 def _ridge(x: Floats, y: Floats) -> Floats:
-    """Return ridge coefficients that predict ``y`` from ``x``: of the constant, then of each static feature.
+    """Return the ridge coefficients of the constant and of each static feature, which predict ``y``.
 
     The constant is not shrunk. If no feature has an effect, the prediction is the mean.
     """

@@ -16,14 +16,14 @@ from forecaster.training.cold_start import cold_loss
 from forecaster.training.losses import WINDOWS_PER_TARGET, HorizonWeights, divergence_error, pinball_loss
 from forecaster.training.segments import Segment
 
-# A one-cycle schedule of fewer steps could have a warm-up of 0 steps, by which it would divide.
+# A one-cycle schedule of fewer steps could have a warm-up of 0 steps, and would then divide by 0.
 _LEAST_SCHEDULE = 10
 
 Epoch = dict[str, float]
 """Losses, skill and seconds of one epoch, by name; see `forecaster.training.train.Trained`."""
 
 
-_KEEPS = 0.99  # the largest share of the old means in an update of the running means of the weights
+_KEEPS = 0.99  # an update of the running means of the weights keeps at most this share of the old means
 
 
 def run_epochs(
@@ -61,7 +61,7 @@ def run_epochs(
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = nn.utils.clip_grad_norm_(module.parameters(), training.clip_norm)
                 if not torch.isfinite(loss + norm):
-                    raise divergence_error(fleet, [batch], training.segment, weighing, number)
+                    raise divergence_error(fleet, [batch], training.segment, weighing, epoch=number)
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
@@ -82,7 +82,7 @@ def _update_means(means: dict[str, Tensor], module: Network, keeps: float) -> No
 def _forecast(
     module: Network, segment: Segment, hidden: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the network's quantiles for the forecast rows of a segment, and its states after the segment."""
+    """Return the quantiles at ``segment.rows``, and the hidden and the cell state after the segment."""
     return module(segment.x, hidden, cell, experts=segment.experts, rows=segment.rows, known=segment.known)
 
 
@@ -109,7 +109,7 @@ def validate(module: Network, fleet: Fleet, length: int, weighing: HorizonWeight
                 count += target_count
     if not count:
         return {}
-    # The skill is 0 if persistence has no error, because no series changed: no forecast can be better.
+    # If persistence makes no error on the held-out windows, no forecast can be better: the skill is 0.
     skill = 1.0 - relative if weighing.skill.any() else 0.0
     return {"validation_loss": loss / count, "validation_skill": skill}
 

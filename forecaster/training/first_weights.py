@@ -18,7 +18,7 @@ from schemas.errors import ConfigError
 
 
 def first_weights(fleet: Fleet, training: TrainingConfig, start: Forecaster | None) -> tuple[Network, Fleet]:
-    """Return the network at the start of a training, and the fleet with that network's linear part.
+    """Return the network that a training begins with, and the fleet with that network's linear part.
 
     Args:
         fleet: the fleet to learn from.
@@ -51,7 +51,7 @@ def covariates_for(
     network: NetworkConfig,
     held_from: int,
 ) -> Covariates:
-    """Return the covariates of a training, encoded as in the model ``start``; by default, fit an encoding.
+    """Return the covariates of a training, encoded as in the model ``start``, or newly if it is None.
 
     A new encoding is fitted to the windows before row ``held_from``, as the weights are.
     """
@@ -69,5 +69,6 @@ def check_start(start: Forecaster | None, network: NetworkConfig, windows: Windo
     """
     if start is not None and (network, windows) != (start.network_config, start.window_config):
         raise ConfigError(
-            f"the weights of {start.version} can only be trained with its own network and windows"
+            f"training starts from {start.version}, which has other settings of network or windows: use its "
+            "settings, or start without it"
         )

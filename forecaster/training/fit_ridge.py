@@ -22,17 +22,18 @@ from forecaster.components.season import ring_season
 from forecaster.training.batches import Fleet
 from forecaster.training.segments import TrainingBatch
 
-# Ridge penalties of the two regressions of changes, as shares of the regressors' mean second moment.
-# The third regression, in logarithms, has the penalty of the first regression.
+# Ridge penalties of the two regressions that forecast changes from the last value.
+# Each penalty is a share of the mean second moment of the regressors.
+# The third ridge regression, of logarithmic changes, has the first of these two penalties.
 _SHRINKAGE = (1e-4, 1e-2)
 # The ridge penalty of a lag is multiplied by this number, unless the lag is near or seasonal.
-# A lag is seasonal if it is whole seasons before the last value or before the forecast value.
+# A lag is seasonal if its value lies whole seasons before the last value or before the value to forecast.
 _SHRINKAGE_OF_OTHERS = 30.0
-_NEAR = 3  # a lag of fewer windows than this counts as near
+_NEAR = 3  # a lag is near if it is fewer windows than this
 # A row is fitted only if its series has at least this many values before the row.
-# A batch of fewer than 600 windows needs before a row only a third as many values as it has windows.
+# In a batch of fewer than 600 windows, the number needed is a third of the batch's windows.
 _VALUES_BEFORE_USE = 200
-_MOST_ROWS = 400_000  # largest number of fitted rows: a fit to a million would take ten seconds
+_MOST_ROWS = 400_000  # at most this many rows are fitted: a million would take ten seconds
 # In the second fit, the weight of a row falls as its error in the first fit grows.
 # An error counts as at least this many units, or rows with tiny errors would weigh too much.
 _LEAST_ERROR = 0.1
@@ -61,7 +62,7 @@ def fit_linear(fleet: Fleet) -> Floats32:
 
 
 def typical_change(fleet: Fleet) -> float:
-    """Return the median over series of mean absolute change divided by mean absolute value, at most 1.
+    """Return the median over series of the ratio of mean absolute change to mean absolute value, at most 1.
 
     A change is from window to window. Return 0 if no series has two values in a row.
     """
@@ -136,7 +137,7 @@ def _rows(
 
 
 def _weight_of_logs(batch: TrainingBatch) -> Floats32:
-    """Return the weights in the regression in logarithms, by window (row) and active period (column).
+    """Return the weights of the regression in logarithms, by window (row) and active period (column).
 
     The weight of an active period is 1 over its mean absolute change of logarithms from season to season. It
     is 0 if the period has no such change.
@@ -157,7 +158,7 @@ def _joined(chunks: list[tuple[Floats32, Floats32, Floats32]]) -> tuple[Floats32
 
 
 def _penalty(count: int, horizon: int, season: int) -> Floats:
-    """Return the factor of the ridge penalty by regressor (row) and horizon (column)."""
+    """Return the factors that multiply the ridge penalty, by regressor (row) and horizon (column)."""
     lags = np.arange(count - 1, 0, -1)[:, None]
     horizons = np.arange(1, horizon + 1)
     is_shrunk_less = (lags < _NEAR) | (lags % season == 0) | ((lags + horizons) % season == 0)
@@ -168,7 +169,7 @@ def _penalty(count: int, horizon: int, season: int) -> Floats:
 
 
 def _solve(second: Floats, mixed: Floats, penalty: Floats, share: float) -> Floats:
-    """Return the ridge coefficients by regressor (row) and horizon (column); 0 if no row was summed."""
+    """Return the ridge coefficients by regressor (row) and horizon (column); 0 if no rows could be fitted."""
     size = np.trace(second) / len(second)
     if not size > 0:
         return np.zeros_like(mixed)

@@ -55,7 +55,10 @@ class HorizonWeights:
 
 
 def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
-    """Compute weights by horizon: for training from errors of the linear part, for skill from persistence.
+    """Compute the weight of each horizon, for training and for the skill.
+
+    The weights for training are computed from errors of the linear part, those for the skill from errors of
+    persistence.
 
     Args:
         fleet: the series to learn from.
@@ -72,7 +75,7 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
             remaining = target if segment.experts is None else target - segment.experts[0]
             moved += (remaining.abs() * segment.weight).nansum(dim=(0, 1))
             target_count += (~torch.isnan(target)).sum(dim=(0, 1))
-            # If levels are symmetric, the mean pinball loss of persistence is half its absolute error.
+            # Averaged over levels symmetric about 0.5, persistence's pinball loss is half its absolute error.
             persistence += 0.5 * (segment.held_out.abs() * segment.unit_per_change).nansum(dim=(0, 1))
     if not target_count.any():
         raise DataError(
@@ -91,11 +94,11 @@ def horizon_weights(fleet: Fleet, length: int) -> HorizonWeights:
 def divergence_error(
     fleet: Fleet, batches: range | list[int], length: int, weighing: HorizonWeights, epoch: int
 ) -> DataError:
-    """Return the error for a loss that is not finite; it names the series with the largest mean target.
+    """Return the error for a loss that is not finite; its message names the series with the largest targets.
 
     Args:
         fleet: the series to learn from.
-        batches: numbers of the batches among which to look for that series.
+        batches: numbers of the batches among which to look for the series with the largest mean target.
         length: windows in a segment.
         weighing: weights of the errors.
         epoch: number of the epoch in which training stopped.

@@ -30,7 +30,7 @@ _MOST_WEIGHT = 5.0
 
 
 class Segment(NamedTuple):
-    """Consecutive windows of a batch as tensors, with targets for those from which the network forecasts.
+    """Tensors of consecutive windows of a batch, and targets of the windows at which the network forecasts.
 
     Attributes:
         x: ``[t, B, F]`` float32, inputs.
@@ -126,10 +126,13 @@ class TrainingBatch:
         return torch.from_numpy(self.block.static) if self.block.static.size else None
 
     def weight(self) -> Floats32:
-        """Return `Segment.weight` for each window (row) and each active period (column), float32."""
+        """Return the weights that convert errors to each series' average unit (`Segment.weight`).
+
+        The axes are window and active period.
+        """
         next_row = self.first_target + np.arange(len(self))[:, None]
-        # Average the unit over the rows before the held-out windows.
-        # If a series has no row before the held-out windows, average its unit over all rows.
+        # Average the unit of each active period over its windows whose next window is not held out.
+        # If every next window of an active period is held out, average over all its windows.
         is_learned = next_row < self.held_from
         is_learned |= ~is_learned.any(axis=0)
         average = (self.block.unit * is_learned).sum(axis=0) / is_learned.sum(axis=0)
@@ -155,7 +158,7 @@ class TrainingBatch:
             yield self._segment(windows, rows, weight, per_change)
 
     def _inverse_mean_change(self) -> Floats:
-        """Return 1 over each period's mean absolute change from window to window; 0 for a constant period."""
+        """Return 1 over the mean absolute change of each active period; 0 for a period without changes."""
         # Include the changes in held-out windows: a series may be constant in all other windows.
         changes = np.abs(self.ahead[:, :, 0] - self.block.last)
         change = np.nansum(changes, axis=0) / np.maximum((~np.isnan(changes)).sum(axis=0), 1)
@@ -163,19 +166,21 @@ class TrainingBatch:
         return per_change
 
     def _forecast_rows(self, windows: range, every: int, rng: np.random.Generator | None) -> range:
-        """Return the rows of a segment from which the network forecasts: see ``every`` of `segments`."""
+        """Return the row numbers of a segment's windows from which the network forecasts, see `segments`."""
         if rng is not None:
-            # The last window of the batch has no target, so do not draw it as the first forecast row.
+            # Do not draw the last window of the batch, which has no target, as the first forecast row.
+            # A segment that consists of this window alone has no other row to draw.
             followed = max(1, min(windows.stop, len(self) - 1) - windows.start)
             return windows[int(rng.integers(min(every, followed))) :: every]
         newest_target = self.first_target + windows[-1] + self.ahead.shape[2] - 1
         return windows if (newest_target >= self.held_from).any() else windows[::every]
 
     def _segment(self, windows: range, rows: range, weight: Floats32, per_change: Floats) -> Segment:
-        """Return the segment that consists of ``windows``; the network forecasts only from its ``rows``."""
+        """Return the segment of a batch's ``windows``; the network forecasts from those in ``rows`` only."""
         index, part = np.array(rows), slice(rows.start, rows.stop, rows.step)
         target = self.targets(index)
-        # A target is held out if the window of its value is, so far horizons have fewer training targets.
+        # A target is held out if its own window is held out.
+        # Therefore, a longer horizon has fewer training targets.
         target_row = (self.first_target + index[:, None])[:, :, None] + np.arange(self.ahead.shape[2])
         held_out = target_row >= self.held_from
         has_cold_loss = self.decoder and self.block.static.size

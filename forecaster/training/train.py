@@ -40,7 +40,7 @@ from forecaster.training.losses import (
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of training: the forecaster to use, that of the best epoch, and losses by epoch.
+    """The result of training: the forecaster to use, the forecaster of the best epoch, and losses by epoch.
 
     Attributes:
         forecaster: the forecaster to use: refit to all windows, or ``chosen`` if ``training.refit`` is off or
@@ -48,10 +48,10 @@ class Trained:
         chosen: the weights of the best epoch, or the initial ones if no epoch was better. They do not depend
             on the windows of the backtest.
         history: per epoch of the first phase
-            ``epoch, train_loss, validation_loss, validation_skill, seconds``. Losses are mean pinball losses
-            in scales. The skill is 1 minus the ratio of the pinball loss to that of persistence, averaged
-            over horizons, so it can be compared between settings. ``validation_*`` are absent if no windows
-            were held out for scores.
+            ``epoch, train_loss, validation_loss, validation_skill, seconds``. Losses are weighted
+            mean pinball losses in units. The skill is 1 minus the ratio of the pinball loss to that of
+            persistence, averaged over horizons, so it can be compared between settings. ``validation_*`` are
+            absent if no windows were held out for scores.
         epochs: number of epochs of the chosen weights; 0 if the initial weights did best.
         refit_history: per epoch of the second phase ``epoch, refit_loss, refit_seconds``.
     """
@@ -126,24 +126,25 @@ def train(
 
 
 def held_out_from(windows: int, training: TrainingConfig) -> tuple[int, int]:
-    """Return the first row that is held out for validation, and the first for the backtest.
+    """Return the position of the first validation window, and that of the first backtest window.
 
-    Returns:
-        Row of the first window that is used for validation, and row of the first window of the backtest.
+    Args:
+        windows: the number of windows; their positions are counted from 0.
+        training: the shares of the windows for validation and backtest.
     """
     backtest_from = windows - round(training.backtest * windows)
     return backtest_from - round(training.validation * windows), backtest_from
 
 
 def loss_of(epoch: Epoch) -> float:
-    """Return the loss by which epochs are compared: the validation loss, or without one the training loss."""
+    """Return the loss by which epochs are compared: validation loss, else training loss, else refit loss."""
     return next(epoch[name] for name in ("validation_loss", "train_loss", "refit_loss") if name in epoch)
 
 
 def _fit_best_epoch(
     fleet: Fleet, training: TrainingConfig, start: Forecaster | None, on_epoch: Callable[[Epoch], None]
 ) -> tuple[Network, list[Epoch], int]:
-    """Train for all epochs; return the network with the best weights: those of an epoch, or the first ones.
+    """Train for all epochs; return the network with its best weights, which can be the initial ones.
 
     Returns:
         The network, the history of all epochs, and the number of the best epoch; 0 for the initial weights.
@@ -160,7 +161,8 @@ def _fit_best_epoch(
         epoch: Epoch = {"epoch": number, "train_loss": loss}
         epoch |= validate(module, fleet, training.segment, weighing)
         if not np.isfinite(list(epoch.values())).all():
-            raise divergence_error(fleet, range(len(fleet.batches)), training.segment, weighing, number)
+            all_batches = range(len(fleet.batches))
+            raise divergence_error(fleet, all_batches, training.segment, weighing, epoch=number)
         epoch["seconds"] = time.monotonic() - began
         history.append(epoch)
         on_epoch(epoch)
@@ -178,7 +180,7 @@ def _refit(
     epochs: int,
     on_epoch: Callable[[Epoch], None],
 ) -> tuple[Network, list[Epoch]]:
-    """Train a network on all windows, from its first weights again, for ``epochs`` epochs.
+    """Train a network on all windows for ``epochs`` epochs, from the first weights (see `first_weights`).
 
     The learning rate of each epoch is that of the same epoch in `_fit_best_epoch`.
     """

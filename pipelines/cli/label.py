@@ -140,7 +140,7 @@ def _step_s(freq: str | None) -> int | None:
     """Return the length of a step in seconds, from ``--freq``; None without the option.
 
     Raises:
-        ConfigError: the text is no duration, or the duration has no fixed length.
+        ConfigError: the text is no duration, or it names months, quarters, years or anchored weeks.
     """
     from forecaster.time.frequency import fixed_s
 

@@ -50,7 +50,10 @@ class RegisteredAlias:
         """
         version = self._registry.aliases.pointed_to(self._name, self._alias)
         if version is None:
-            raise ModelError(f"no version has the alias: set it with statecast promote {self._name}/1")
+            raise ModelError(
+                f"no version has the alias: set it with statecast promote {self._name}/1 "
+                f"--alias {self._alias}"
+            )
         return AliasedVersion(str(version), version.model_version)
 
     def load(self, model: str) -> Forecaster:

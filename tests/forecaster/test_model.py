@@ -108,7 +108,8 @@ def test_corrupted_forecaster_bytes_raise_a_one_line_error(kind: str, tmp_path: 
 
 @pytest.mark.parametrize(("kind", "number"), [("the first format", 1), ("an older format", 2)])
 def test_the_error_for_an_older_model_format_names_the_format(kind: str, number: int) -> None:
-    with pytest.raises(ModelError, match=rf"its format is {number}, and this version reads 3: train it anew"):
+    message = f"the model has format {number}, and this version reads 3: train the model anew"
+    with pytest.raises(ModelError, match=message):
         Forecaster.from_bytes(corrupted_bytes()[kind])
 
 

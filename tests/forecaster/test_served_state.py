@@ -48,7 +48,9 @@ def test_a_request_with_a_state_forecasts_old_and_new_series() -> None:
 def test_rows_of_windows_closed_by_the_passed_state_are_refused() -> None:
     first, rest = split_history()
     rows = pl.concat([rest.head(2), first.tail(3)])
-    with pytest.raises(DataError, match=r"row 3: the state has closed its window \(and 2 more rows\)"):
+    with pytest.raises(
+        DataError, match=r"row 3 \(and 2 more rows\) is in a window that the state has closed"
+    ):
         ServedForecaster(forecaster()).predict(rows, {"state": state_after(forecaster(), first)})
 
 
@@ -70,9 +72,9 @@ def test_a_state_that_does_not_fit_the_model_is_refused() -> None:
     broken.parts["network"]["hidden"][:] = np.nan
     wide.parts["season"] = {}
     for other, message in (
-        (far, "its live series end more than windows.max_gap windows apart"),
+        (far, "the last windows of its live series are more than windows.max_gap windows apart"),
         (broken, "gives a forecast that is not finite"),
-        (wide, "its arrays do not fit this model"),
+        (wide, "the arrays of the state do not fit this model"),
     ):
         text = base64.b64encode(other.to_bytes()).decode()
         with pytest.raises(ModelError, match=message) as error:

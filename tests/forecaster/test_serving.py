@@ -89,7 +89,7 @@ def test_serving_reads_covariates_from_the_history() -> None:
     [
         (
             covariate_history().drop("price"),
-            "the history has no column 'price': it needs one of each of series_id",
+            "the history has no column 'price': give one column each for series_id",
         ),
         (
             covariate_history().with_columns(price=pl.lit("dear")),

@@ -148,9 +148,7 @@ def test_the_error_names_a_state_component_of_another_format(component: str, cha
     for name, number in changed.items():
         layout["components"][name] = {"format": number, "fields": {}}
     metadata = {**table.schema.metadata, b"statecast.state.layout": json.dumps(layout)}
-    with pytest.raises(
-        ModelError, match=rf"the state's {component} is of format {changed[component]}, .*rows$"
-    ):
+    with pytest.raises(ModelError, match=rf"format {changed[component]} of the state's {component} .*rows$"):
         State.from_arrow(table.replace_schema_metadata(metadata))
 
 

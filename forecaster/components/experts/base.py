@@ -22,7 +22,7 @@ FARTHEST = 1e9
 
 
 class ExpertInputs(NamedTuple):
-    """The data that an expert reads at the end of one window, or of each of ``T`` windows.
+    """The data that an expert reads at the end of one window, or of each of several windows.
 
     Attributes:
         window: ``[..., S]`` int64, index of the window; ``[..., 1]`` if it is the same for all series.
@@ -58,13 +58,15 @@ class ExpertInputs(NamedTuple):
         return self.past[len(self.past) - 1 - ago]
 
     def future_shape(self, ahead: Ints) -> Floats:
-        """Return the value of the season's shape in each of ``n`` later or earlier windows: ``[n, ..., S]``.
+        """Return the season's shape in the windows that are ``ahead`` windows after the current one.
 
         Each window has a phase of the season, and ``shape`` holds one number per phase.
 
         Args:
-            ahead: how many windows after the current one, ``[n]`` or ``[n, ..., S]``; below 0 for earlier
-                windows.
+            ahead: numbers of windows, ``[n]`` or ``[n, ..., S]``; below 0 for earlier windows.
+
+        Returns:
+            ``[n, ..., S]``.
         """
         more = ahead.reshape(-1, *[1] * self.window.ndim) if ahead.ndim == 1 else ahead
         return phases(self.shape, self.window + more)
@@ -96,16 +98,16 @@ class Expert(ABC):
     @property
     @abstractmethod
     def reach(self) -> int:
-        """M, the number of windows before the current one that the expert reads."""
+        """The number of windows before the current one that the expert reads, M."""
 
     @property
     def forecast_fields(self) -> tuple[str, ...]:
-        """The names of the fields that `forecast` reads; `step` copies these fields after every window."""
+        """The names of the fields that `forecast` reads; `step` copies these fields after each window."""
         return ()
 
     @abstractmethod
     def spec(self) -> Mapping[str, Field]:
-        """Return the expert's fields by name."""
+        """Return the dtype and shape of each of the expert's arrays, by name."""
 
     def init(self, series: int) -> Arrays:
         """Return arrays of zeros as the initial arrays; a subclass can return others."""
@@ -155,7 +157,7 @@ class Expert(ABC):
 
 
 def expert_inputs(block: Block, reach: int) -> ExpertInputs:
-    """Return the inputs of an expert for all windows of a block, as views of the block's arrays.
+    """Return the inputs of an expert for all windows of a block, without a copy of the block's arrays.
 
     ``past`` holds, for each window, its value and the values of the ``reach`` windows before it.
     """
@@ -170,5 +172,5 @@ def expert_inputs(block: Block, reach: int) -> ExpertInputs:
 
 
 def in_scales(far: Floats, scale: Floats) -> Floats32:
-    """Convert distances to scales, and clip them to `FARTHEST`: a tiny scale could make them infinite."""
+    """Divide distances by the scale, and clip to `FARTHEST`: a tiny scale could make the ratio infinite."""
     return np.clip(far / scale, -FARTHEST, FARTHEST).astype(np.float32)

@@ -21,10 +21,11 @@ _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _CACHED_NUMBERS = 65_536  # the cache of a core holds about this many float32 numbers
 _AT_ONCE = 16  # at most this many past windows are read at once, so that new arrays stay in the cache
-# Before the season's shape is added, a forecast's distance from the last value is clipped.
-# The limit is `_ROOM` times the largest result of `_limited_distances` for the lags, plus one scale.
+# A forecast's distance from the last value, both without the season's shape, is clipped to a limit.
+# The limit is one scale plus `_ROOM` times the largest distance of a lagged value from the last value.
+# The function `_limited_distances` computes the distances of lagged values.
 _ROOM = 2.0
-# About this many values (windows times series) are prepared at once, so that they stay in the cache.
+# The regressors of about this many values (windows times series) are computed at once, to fit in the cache.
 _LEARNED_AT_ONCE = 2_500
 
 
@@ -64,7 +65,7 @@ class LeastSquares(Expert):
 
     @property
     def reach(self) -> int:
-        """M: the longest lag plus 1, because lags are counted back from the window before the current one."""
+        """The longest lag plus 1, because lags are counted back from the window before the current one."""
         return max(self.lags) + 1
 
     @property
@@ -73,11 +74,14 @@ class LeastSquares(Expert):
 
     @property
     def forecast_fields(self) -> tuple[str, ...]:
-        """The fields that `forecast` reads, see `Expert.forecast_fields`."""
+        """The expert's own fields that `forecast` reads, see `Expert.forecast_fields`."""
         return ("weights", "means") if self.halflives else ("weights",)
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: weights, inverse of the regressors' second moments, number of values, means."""
+        """Return the fields; ``means`` is one of them only if half-lives are configured.
+
+        ``inverse`` is the inverse of the regressors' second moments, and ``known`` the number of values.
+        """
         fields = {
             "weights": Field("float32", (self._size,)),
             "inverse": Field("float32", (self._size, self._size)),
@@ -108,8 +112,8 @@ class LeastSquares(Expert):
             yield from self._learn_windows(own, inputs.rows(some), counts[some])
 
     def _learn_windows(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Iterator[None]:
-        """Learn from some windows of a block, see `learn`."""
-        # Compute for all windows at once what does not depend on the weights: each call of NumPy has a cost.
+        """Update the weights in place by each window of ``inputs``; yield after each window (see `learn`)."""
+        # Compute distances and targets for all windows at once, because each call of NumPy has a cost.
         has_value = ~np.isnan(inputs.value) & counts
         back = np.array((*self.lags, 0)) + 1
         lagged = self._without_shape(inputs, inputs.back(back), back)
@@ -137,9 +141,10 @@ class LeastSquares(Expert):
     def _update(
         self, weights: Floats32, inverse: Floats32, x: Floats32, target: Floats32, learns: Bools
     ) -> None:
-        """Update the weights and the inverse by one step of recursive least squares.
+        """Update the regression weights by one step of recursive least squares.
 
-        Only the series where ``learns`` ``[S]`` is True are updated.
+        The ``inverse`` of the regressors' second moments is updated, too. Only the series where ``learns``
+        ``[S]`` is True are updated.
         """
         gain = np.einsum("ijs,js->is", inverse, x)
         size = np.einsum("is,is->s", gain, x)
@@ -152,7 +157,7 @@ class LeastSquares(Expert):
         size += np.float32(self.forget)
         weights += gain / size * error
         np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weights)
-        # Divide the gain by a square root: the update gain[i] * gain[j] of the inverse is then symmetric.
+        # Divide the gain by the root of its divisor ``size``, to keep gain[i] * gain[j] exactly symmetric.
         # An asymmetry of the inverse would grow until the inverse is not positive definite.
         gain /= np.sqrt(size)
         diagonal = np.arange(len(x))
@@ -189,13 +194,13 @@ class LeastSquares(Expert):
 
     @cached_property
     def _past_windows_read(self) -> list[Ints]:
-        """The ages, in windows, of the past values that a forecast reads, in groups of successive windows."""
+        """How many windows ago the past values are that a forecast reads, in groups of successive windows."""
         ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
         runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
         return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
 
     def _unroll(self, values: Floats32, weights: Floats32, means: list[Floats32], room: Floats32) -> None:
-        """Forecast N windows one by one into the last N rows of ``values``, each from the rows before it.
+        """Forecast all horizons one by one into the last rows of ``values``, each from the rows before it.
 
         Args:
             values: ``[M + N, ..., S]``, distances from the last value in scales; the last N rows are written.
@@ -211,7 +216,7 @@ class LeastSquares(Expert):
         product = np.empty_like(ahead)
         self._add_past_values(ahead, values, of_lags, product)
         for h, after in enumerate(ahead):
-            row = longest + h  # the row of ``values`` before the row to forecast
+            row = longest + h  # the row of ``values`` for the window before horizon ``h + 1``
             after += np.multiply(stays, values[row], out=product[0])
             for weight, lag in zip(of_lags, self.lags, strict=True):
                 if lag < h:
@@ -226,10 +231,11 @@ class LeastSquares(Expert):
     def _add_past_values(
         self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
     ) -> None:
-        """Add to the N forecasts ``ahead`` the terms of the regression that read past values, not forecasts.
+        """Add the regression's terms that multiply past values to the forecasts, in place.
 
-        These terms do not depend on forecasts, so all horizons of a lag are computed at once. ``ahead`` and
-        ``product`` are ``[N, ..., S]``; ``product`` is overwritten. The other arguments are as in `_unroll`.
+        The other terms multiply earlier forecasts. The terms of one lag are computed for all horizons at
+        once. ``ahead`` and ``product`` are ``[N, ..., S]``; ``product`` is overwritten. The other arguments
+        are as in `_unroll`.
         """
         longest = max(self.lags)
         for weight, lag in zip(of_lags, self.lags, strict=True):
@@ -249,10 +255,10 @@ class LeastSquares(Expert):
 
 
 def _limited_distances(values: Floats, last: Floats, scale: Floats) -> Floats32:
-    """Return how far values are from the last value, in scales; distances above 20 scales shrink towards 0.
+    """Return the signed distances of values from the last value, in scales; reduce the size of large ones.
 
-    The result is ``[n, ..., S]``. Beyond 20 scales it falls, and from 40 scales on it is 0 (Hampel 1974). A
-    missing value counts as the last value.
+    The result is ``[n, ..., S]``. Beyond 20 scales the result shrinks as the distance grows, and from
+    40 scales on it is 0 (Hampel 1974). A missing value counts as the last value.
     """
     distance = np.empty(values.shape, np.float32)
     distances(values, last, 1.0 / (OTHER_LEVEL * scale), distance)

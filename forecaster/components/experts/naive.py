@@ -39,9 +39,9 @@ class Persistence(Expert):
 
 @dataclass(frozen=True)
 class SeasonalNaive(Expert):
-    """Forecasts the value of the latest window in the same phase of the season.
+    """Forecasts the value of the latest window that has the same phase of the season as the target window.
 
-    If that window has no value, the forecast is the last value.
+    If the latest window of that phase has no value, the forecast is the last value.
 
     Hyndman & Athanasopoulos, "Forecasting: Principles and Practice", section 5.2.
 
@@ -62,7 +62,7 @@ class SeasonalNaive(Expert):
 
     @property
     def reach(self) -> int:
-        """M: one less than the windows of a season, because the expert reads the current window, too."""
+        """One less than the windows of a season, because the expert reads the current window, too."""
         return self.season - 1
 
     def spec(self) -> Mapping[str, Field]:

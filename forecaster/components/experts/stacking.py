@@ -19,8 +19,8 @@ from forecaster.components.anchors import anchor_horizons, by_horizon
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
-# The penalty of the ridge regression is at least this number, in squared scales.
-# Without `_LEAST_RIDGE`, the weights would change fast while all forecasts and actuals are tiny changes.
+# The ridge penalty is at least this number, in squared scales, and each squared error is raised by it.
+# Otherwise the weights would change fast while all forecasts and actuals are close to the last value.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
@@ -69,16 +69,16 @@ class Stacking:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads."""
+        """The names of the block's fields that `step` reads and that a component, not the caller, fills."""
         members = (f"members.{name}" for name in self.experts)
         return frozenset({"last", "scale", "moves", "observed", "out.forecast", *members})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: sums of products of forecasts and actuals; forecasts that wait for actuals."""
+        """Return the fields: sums from which weights are computed, and forecasts stored for later actuals."""
         anchors, members = anchor_horizons(self.horizon), len(self.experts) + 1
         return {
             "squares": Field("float32", (len(anchors), members * (members + 1) // 2)),
-            # In the field ``products``, the last column holds the squared actuals.
+            # In the field ``products``, the last column holds the sum of the squared actuals.
             "products": Field("float32", (len(anchors), members + 1)),
             # In the field ``waiting`` (stored forecasts), the last column holds the combined forecasts.
             "waiting": Field("float32", (sum(anchors), members + 1)),
@@ -100,7 +100,7 @@ class Stacking:
         out, anchors = block.out.forecast, anchor_horizons(self.horizon)
         changes = self._changes(block)
         _copy_members(block, changes)
-        # Store NaN as the scale of a constant series: its changes are noise, from which no weight may learn.
+        # Store NaN as the scale of a constant series: no weight may learn from its changes, which are noise.
         # The axes of ``issued`` are window, quantity (last value or scale) and series.
         issued = np.stack([block.last, np.where(block.moves, block.scale, np.nan)], axis=1)
         origins = [stored_before(own["issued"], issued, block.start, a) for a in anchors]
@@ -126,9 +126,9 @@ class Stacking:
         return own, replace(block, residuals=np.stack(residuals, axis=1))
 
     def _changes(self, block: Block) -> list[Floats32]:
-        """Return each member's forecast, the network's first: changes from the last value, in scales.
+        """Return the members' forecasts as changes from the last value, in scales.
 
-        The forecasts are ``[N, T, S]`` each.
+        The network's forecast is the first. Each forecast is ``[N, T, S]``.
         """
         median = block.out.forecast[self.middle]
         network = ((median - block.last[..., None]) / block.scale[..., None]).transpose(2, 0, 1)
@@ -137,7 +137,7 @@ class Stacking:
         return [network.astype(np.float32, order="C"), *(block.members[name] for name in self.experts)]
 
     def _combined(self, weights: Floats32, changes: Sequence[Floats32], block: Block) -> Floats32:
-        """Return the combined forecast: the weighted sum of the members' forecasts, clipped to their range.
+        """Return the combined forecast: a weighted sum, clipped to the range of the members' forecasts.
 
         It is ``[N, T, S]``, changes from the last value in scales.
         """
@@ -147,7 +147,7 @@ class Stacking:
             part = np.tensordot(to_horizons, weight, axes=1)
             combined += np.multiply(part, change, out=part)
         _clip_to_members(combined, changes)
-        # For a constant series with more than one value, forecast the last value: a change of 0.
+        # If two or more values of a series were observed and all are equal, forecast no change.
         combined *= block.moves | (block.observed == 1)
         return combined
 
@@ -237,9 +237,9 @@ def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
 
 
 def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -> Floats32:
-    """Solve the ridge regression of each series and anchor by Cholesky factorisation.
+    """Return the members' weights by series and anchor, from a ridge regression solved by Cholesky's method.
 
-    Return the weight of each member, ``[M, ...]``.
+    The weights are ``[M, ...]``.
 
     Args:
         squares: ``[P, ...]``, sums of products of two members' forecasts.
@@ -254,7 +254,7 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
     ridge = np.maximum(ridge, np.float32(_LEAST_RIDGE))
     error = np.stack([squares[pairs[i, i]] - 2 * products[i] + products[-1] for i in range(members)])
     error = np.maximum(error, products[-1] * np.float32(1e-4)) + np.float32(_LEAST_RIDGE)
-    # Divide the errors by the least one: otherwise all their powers, and the sum, could underflow to 0.
+    # Without the division by the smallest error, all powers could underflow to 0, and their sum would be 0.
     first = (error / error.min(axis=0)) ** np.float32(-power)
     first /= first.sum(axis=0)
     right = [product + ridge * share for product, share in zip(products, first, strict=False)]
@@ -276,7 +276,10 @@ def _ridge(squares: Floats32, products: Floats32, shrink: float, power: float) -
 
 
 def _at_anchors(change: Floats32, anchors: tuple[int, ...]) -> Floats32:
-    """Return the part of a forecast ``[N, T, S]`` at the A anchor horizons, clipped to `_LARGEST` scales."""
+    """Return a forecast at the anchor horizons only, clipped to `_LARGEST` scales from the last value.
+
+    ``change`` is ``[N, T, S]``, in scales from the last value; the result is ``[A, T, S]``.
+    """
     limited: Floats32 = np.clip(change[np.array(anchors) - 1], -_LARGEST, _LARGEST)
     return limited
 

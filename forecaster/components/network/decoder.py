@@ -24,14 +24,18 @@ _DISTANCES = 2  # two of the decoder's inputs encode how many windows ahead a st
 
 
 class Decoder(nn.Module):
-    """A gated recurrent unit: one call computes all steps ahead, for all series, from several windows."""
+    """A gated recurrent unit; one call computes its outputs for all issue times, series and horizons."""
 
     __call__: Callable[..., Tensor]  # Declare that a call returns a Tensor: torch declares Any.
 
     def __init__(self, width: int, known: int, quantiles: int, rng: torch.Generator) -> None:
-        """Build a decoder for K known features and Q quantiles, with hidden width H.
+        """Build a decoder with random weights from ``rng``.
 
-        The initial weights are drawn from ``rng``.
+        Args:
+            width: H.
+            known: K.
+            quantiles: Q.
+            rng: draws the initial weights.
         """
         super().__init__()
         self.begin = random_linear(width, width, rng)
@@ -40,7 +44,9 @@ class Decoder(nn.Module):
         self.out = small_linear(width, quantiles, rng)
 
     def forward(self, top: Tensor, known: Tensor) -> Tensor:
-        """Return the decoder's output for each quantile and window ahead; the caller adds the head's output.
+        """Return the decoder's output for each quantile and window ahead.
+
+        The network adds this output to the output of its forecast head.
 
         Args:
             top: ``[n, S, H]`` float32, output of the last recurrent layer.
@@ -69,7 +75,7 @@ class Decoder(nn.Module):
 
 
 def trained_horizons(learned: int, steps: int, season: int) -> slice | Ints:
-    """Return, for each step ahead, the index of the trained horizon whose outputs it uses.
+    """Return, for each step ahead, the index of the trained horizon whose outputs the step uses.
 
     A step beyond the last trained horizon uses the latest trained horizon of the same seasonal phase.
     """

@@ -1,4 +1,4 @@
-"""Inputs of the network that do not depend on a series' level, such as differences from its own past.
+"""Compute the network's inputs, such as changes in spreads; they do not depend on the level of a series.
 
 Letters: T windows, S series, F inputs, K linear experts, N horizon, C known features, D static features, I
 inputs from observed covariates.
@@ -28,9 +28,9 @@ from forecaster.time.calendar import calendar
 from forecaster.time.frequency import Frequency
 
 _CLIP = 6.0  # changes, and distances from the mean or the last value, are clipped to this many spreads
-# The inputs ``scale / spread`` and ``unit / spread`` are clipped to this number and its inverse.
+# ``scale / spread`` and ``unit / spread`` are clipped to the range 1 / `_LARGEST_RATIO` to `_LARGEST_RATIO`.
 _LARGEST_RATIO = 1e3
-# 20 scales, converted to spreads, are clipped to this number, which float32 can hold.
+# ``OTHER_LEVEL * scale / spread`` is clipped to at most this number, which float32 can hold.
 _MOST_SPREADS = 1e30
 _LARGEST_ERROR = 1e6  # forecast errors of linear experts are clipped to this many units
 
@@ -50,7 +50,11 @@ class Inputs(NamedTuple):
 
 
 def input_count(config: NetworkConfig, covariates: int = 0) -> int:
-    """Return the number of inputs: 11, and one for each lag, covariate input and expert of module `ridge`."""
+    """Return the number of inputs of the network.
+
+    There are 11, one for each lag, and one for each input from covariates. With ``config.linear``, there is
+    also one for each linear expert of `forecaster.components.network.ridge`.
+    """
     return INPUTS_BESIDE_LAGS + len(config.lags) + (LINEAR_EXPERT_COUNT if config.linear else 0) + covariates
 
 
@@ -68,9 +72,10 @@ def with_covariates(x: Floats32, block: Block) -> Floats32:
 
 
 def future_features(block: Block, rows: slice, horizon: int) -> Floats32:
-    """Return the known features of the N windows after each of n rows: ``[n, N, S or 1, C]`` float32.
+    """Return the known features of the ``horizon`` windows after each of the block's windows in ``rows``.
 
-    The series axis is 1 if the features are the same for all series.
+    The result is ``[n, N, S or 1, C]`` float32. The series axis is 1 if the features are the same for all
+    series.
     """
     if block.known.ndim < 3:
         return np.zeros((len(block.values[rows]), horizon, 1, 0), np.float32)
@@ -122,7 +127,7 @@ def network_inputs(
     if config.linear:
         if ridge is None:
             raise ValueError(
-                "give the ridge of the network: its linear part needs the ridge to compute inputs"
+                "ridge is None: give the ridge regressions, which the network's linear part needs"
             )
         changes = expert_forecasts(block, ridge[:, :, :1], ring_season(config.ring, freq))[..., 0]
         nothing = np.full((LINEAR_EXPERT_COUNT, values.shape[1]), np.nan, np.float32)
@@ -131,17 +136,20 @@ def network_inputs(
 
 
 def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats32:
-    """Return the errors of K linear experts in each window, as signed logarithms: ``[T, S, K]`` float32.
+    """Return the errors of the linear experts in each window, as signed logarithms.
 
     The error is the actual change less the change that was forecast, in units. The result is the logarithm of
-    1 plus the error's size, with its sign. The error is 0 if the value of the window, the value of the window
-    before, or the forecast is missing.
+    1 plus the error's size, with the error's sign. The error is 0 if the value of the window, the value of
+    the window before, or the forecast is missing.
 
     Args:
         block: with the fields of the moments.
         before: ``[K, S]`` the change that was forecast for the block's first window, in units; NaN without a
             forecast.
         expected: ``[K, T, S]`` the change that each window's forecast expects in the next window.
+
+    Returns:
+        ``[T, S, K]`` float32.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         actual = ((block.values - block.before) / block.unit).astype(np.float32)
@@ -154,7 +162,10 @@ def expert_errors(block: Block, before: Floats32, expected: Floats32) -> Floats3
 
 
 def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """Return the inputs from ring, moments and calendar: 11 and one for each lag, ``[T, S, 11 + lags]``."""
+    """Return the network's inputs from ring, moments and calendar: 11 inputs, then one for each lag.
+
+    The result is ``[T, S, 11 + number of lags]``.
+    """
     values = block.values
     windows, series = values.shape
     x = np.empty((windows, series, INPUTS_BESIDE_LAGS + len(lags)), np.float32)
@@ -162,7 +173,7 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
     with np.errstate(invalid="ignore", over="ignore"):
         x[:, :, 0] = (block.last - block.mean) * per_spread
         change = (values - block.before) * per_spread
-        # The change is set to 0 if either of its two values is missing.
+        # The change is set to 0 if the window or the window before has no value.
         x[:, :, 1] = np.where(np.isnan(change), 0.0, change)
         x[:, :, INPUTS_BESIDE_LAGS:] = _lagged(block, lags).transpose(1, 2, 0)
         np.clip(x, -_CLIP, _CLIP, out=x)
@@ -179,9 +190,10 @@ def block_inputs(block: Block, lags: tuple[int, ...]) -> Floats32:
 
 
 def _lagged(block: Block, lags: tuple[int, ...]) -> Floats32:
-    """Return the value at each lag less the last value, in spreads: ``[n, T, S]`` for ``n`` lags.
+    """Return the value at each lag less the last value, in spreads.
 
-    A missing lag counts as the running mean. A lag on another level counts as the last value.
+    The result is ``[number of lags, T, S]``. A missing lag counts as the running mean, a lag on another level
+    as the last value.
     """
     windows, longest = len(block.values), len(block.history) - len(block.values)
     size = OTHER_LEVEL * block.scale

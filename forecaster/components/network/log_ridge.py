@@ -1,4 +1,4 @@
-"""The linear expert in logarithms, which is used for series with only values above 0.
+"""The logarithmic linear expert, which is used for series with only values above 0.
 
 Sales, traffic and loads grow and fall by shares: a tenth less at night is a tenth less at noon. This ridge
 regression is a third one, beside the two of `forecaster.components.network.ridge`. Its target is the
@@ -28,15 +28,15 @@ from forecaster.components.network.ridge import (
 )
 
 ALL_RIDGE_COUNT = RIDGE_COUNT + 1
-ALL_EXPERT_COUNT = LINEAR_EXPERT_COUNT + 1  # the linear expert in logarithms is the last one
+ALL_EXPERT_COUNT = LINEAR_EXPERT_COUNT + 1  # the logarithmic linear expert is the last one
 _LEAST_RATIO, _LARGEST_RATIO = 1e-6, 1e30  # the ratio of a value to the last value is clipped to these limits
 _ROOM = 0.7  # the log of a forecast is at most this far outside the range of the logs of past values
-# A forecast of the linear expert in logarithms is at most this many units from the last value.
+# A forecast of the logarithmic linear expert is at most this many units from the last value.
 _LARGEST = np.float32(2000.0)
 
 
 def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:
-    """Compute the logarithms of lagged values and running mean, each less the logarithm of the last value.
+    """Compute the logarithm of the ratio of each lagged value, and of the running mean, to the last value.
 
     Args:
         piece: with the distances of the values themselves.
@@ -54,14 +54,14 @@ def log_regressors(piece: RegressorPiece, block: Block, out: Floats32) -> None:
 def linear_forecasts(
     block: Block, ridge: Floats32, season: int, rows: NDArray[np.integer[Any]] | None = None
 ) -> Floats32:
-    """Return the forecasts that all K linear experts issue at n windows; the last expert is in logarithms.
+    """Return the forecasts of all seven linear experts at some windows; the logarithmic one is the last.
 
     For a series with a value of 0 or less, the last expert repeats the ridge regression that is more shrunk.
     See `expert_forecasts` for the others.
 
     Args:
         block: with the fields of ring and moments.
-        ridge: ``[3, F, N]`` float32, the regression in logarithms last.
+        ridge: ``[3, F, N]`` float32, the regression of the logarithmic expert last.
         season: windows of a season; 1 without a season.
         rows: ``[n]`` of the block; all by default.
 
@@ -78,9 +78,9 @@ def linear_forecasts(
 
 
 def _write_log_forecasts(piece: RegressorPiece, block: Block, ridge: Floats32, forecasts: Floats32) -> None:
-    """Write the forecasts of the linear expert in logarithms into the last row of ``forecasts``.
+    """Write the forecasts of the logarithmic linear expert into the last row of ``forecasts``.
 
-    The forecasts are ``[K, r, S, N]``, see `linear_forecasts`.
+    The forecasts are changes in units, ``[K, r, S, N]``, see `linear_forecasts`.
     """
     positive = block.lowest[piece.rows, piece.some] > 0
     if not positive.all():

@@ -34,10 +34,10 @@ from forecaster.config import NetworkConfig
 _ALL = slice(None)
 # with this initial logit, the two ridge regressions have 64 % of the weight of all seven linear experts
 _TRUST_IN_RIDGES = 1.5
-# The log scale of a series without values is clipped to this number, so that the scale's square is finite.
+# The log scale of a series without values is at most this far from 0, so that the scale's square is finite.
 _LARGEST_LOG_SCALE = 345.0
-# At horizon h, the median is at most ``_ROOM * h * falls`` below the lowest past value (falls: see `Block`).
-# At horizon h, the median is at most ``_ROOM * h * rises`` above the highest past value (rises: see `Block`).
+# The median at horizon h is at most ``_ROOM * h * Block.falls`` below the series' lowest past value.
+# The median at horizon h is at most ``_ROOM * h * Block.rises`` above the series' highest past value.
 _ROOM = 2.0
 _READS = frozenset({"history", "before", "mean", "spread", "last", "lowest", "highest", "falls", "rises"})
 _READS |= {"scale", "unit", "age", "observed"}
@@ -55,7 +55,7 @@ class Network(nn.Module):
 
     As a component of the state it owns ``hidden`` and, for an LSTM, ``cell``: ``[S, L, H]`` float32; and,
     with a linear part, ``expected``: ``[S, 6]`` float32, the change in units that each linear expert but the
-    one in logarithms forecast for the next window.
+    logarithmic one forecast for the next window.
 
     With a decoder, the decoder's output for each step is added to the parts of every quantile, and any number
     of steps can be forecast: beyond the horizon the other parts repeat the last season. With static features,
@@ -125,11 +125,14 @@ class Network(nn.Module):
             self.register_buffer("of_static", torch.zeros(1 + static, 2, dtype=torch.float64))
 
     def initial(self, series: int, static: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the learned initial hidden state and, for an LSTM, cell state: ``[L, S, H]`` each.
+        """Return the learned initial hidden state of ``series`` series and, for an LSTM, their cell state.
 
         Args:
             series: S.
             static: ``[S, D]`` float32, the static features; without them, the part that all series share.
+
+        Returns:
+            ``[L, S, H]`` each; the cell state is ``[0, S, H]`` for other cells than an LSTM.
         """
         hidden = self.hidden0.unsqueeze(1).expand(-1, series, -1)
         if static is not None and static.shape[1]:
@@ -137,12 +140,15 @@ class Network(nn.Module):
         return hidden.contiguous(), self.cell0.unsqueeze(1).expand(-1, series, -1).contiguous()
 
     def _static_offset(self, static: Tensor) -> Tensor:
-        """Return the part of the initial hidden state that depends on static features: ``[L, S, H]``."""
+        """Return the part of the initial hidden state that depends on static features.
+
+        ``static`` is ``[S, D]``, the result ``[L, S, H]``.
+        """
         offset: Tensor = self.begin(static)
         return offset.view(len(static), self.config.layers, -1).movedim(1, 0)
 
     def cold(self, static: Tensor, known: Tensor) -> Tensor:
-        """Return forecasts of series without a value, as distances in scales from the level of the series.
+        """Return forecasts for series without a value yet: each quantile minus the series' level, in scales.
 
         `level_and_scale` computes the level and the scale.
 
@@ -155,12 +161,12 @@ class Network(nn.Module):
             Quantiles ``[Q, n, S, N]``.
         """
         hidden, _ = self.initial(len(static), static)
-        # Layers after the first add input to output: the top output is the sum of all layers' hidden states.
+        # Each later layer adds its input to its output: the top output sums all layers' hidden states.
         top = hidden.sum(dim=0).expand(len(known), -1, -1)
         return self._quantiles(self.decoder(top, known), None)
 
     def level_and_scale(self, static: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the level and the scale of series without a value, both computed from their static features.
+        """Return the level and the scale of series without a value yet, computed from their static features.
 
         Args:
             static: ``[S, D]`` float32.
@@ -173,25 +179,25 @@ class Network(nn.Module):
 
     @property
     def reads(self) -> frozenset[str]:
-        """The names of the block's fields that `step` reads."""
+        """The names of the block's fields that `step` reads and that a component, not the caller, fills."""
         return _READS | ({"observed_inputs"} if self.past else frozenset())
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields: ``hidden``, ``cell`` for an LSTM, and ``expected`` if there is a linear part."""
+        """Return the fields: ``hidden``; ``cell`` only for an LSTM; ``expected`` only with a linear part."""
         field = Field("float32", (self.config.layers, self.config.hidden))
         fields = {"hidden": field} | ({"cell": field} if self.config.cell == "lstm" else {})
         return fields | ({"expected": Field("float32", (LINEAR_EXPERT_COUNT,))} if self.config.linear else {})
 
     def init(self, series: int) -> Arrays:
         """Return the learned initial state; ``expected`` is NaN, because nothing was forecast yet."""
-        # Clone the initial state: it may share memory with the weights, which a step would overwrite.
+        # Clone the initial state: it may share memory with the weights, and a step would overwrite them.
         own = self._arrays(*(part.detach().clone() for part in self.initial(series)))
         if self.config.linear:
             own["expected"] = np.full((series, LINEAR_EXPERT_COUNT), np.nan, np.float32)
         return own
 
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
-        """Step through the block, and fill ``out.forecast`` in each series' own unit of measurement."""
+        """Step through the block, and write forecasts of values, not of changes, into ``out.forecast``."""
         x, experts, after = block_inputs(block, self.config.lags), None, {}
         season, steps = ring_season(self.config.ring, block.freq), block.out.forecast.shape[-1]
         horizons = trained_horizons(self.config.horizon, steps, season)
@@ -217,7 +223,7 @@ class Network(nn.Module):
         return self._arrays(hidden, cell) | after, block
 
     def _write_forecast(self, change: Tensor, block: Block) -> None:
-        """Write the last value plus the changes, which are in units, into ``out.forecast``.
+        """Convert forecast changes, which are in units, to values, and write these into ``out.forecast``.
 
         The median stays within the range of past values, widened for every window ahead by the trend.
         """
@@ -225,7 +231,7 @@ class Network(nn.Module):
         ahead = _ROOM * np.arange(1, block.out.forecast.shape[-1] + 1)
         low = (block.lowest - block.last)[:, :, None] - block.falls[:, :, None] * ahead
         high = (block.highest - block.last)[:, :, None] + block.rises[:, :, None] * ahead
-        # Add the level in float64: float32 would lose changes of 1 at a level of a billion.
+        # Add the last value in float64: float32 would lose a change of 1 from a last value of a billion.
         out = torch.from_numpy(block.out.forecast)
         out.copy_(change).mul_(unit)
         middle = out[self.config.quantiles.index(0.5)]
@@ -233,7 +239,7 @@ class Network(nn.Module):
         out += kept.sub_(middle).add_(last)
 
     def _arrays(self, hidden: Tensor, cell: Tensor) -> Arrays:
-        # Return views: the layer stays the first axis in memory, so the next step need not copy the arrays.
+        # Swap the axes in views only: in memory the layer stays first, so the next step need not copy.
         both = {"hidden": hidden, "cell": cell} if len(cell) else {"hidden": hidden}
         return {name: part.numpy().swapaxes(0, 1) for name, part in both.items()}
 
@@ -279,7 +285,7 @@ class Network(nn.Module):
         return self._quantiles(own, base), hidden, cell
 
     def _quantiles(self, parts: Tensor, base: Tensor | None) -> Tensor:
-        """Convert the head's outputs to Q quantiles that rise with their levels, and add the linear part.
+        """Convert the head's outputs to quantiles that rise with their levels, and add the linear part.
 
         Args:
             parts: ``[Q, n, S, N]``, the head's outputs, plus the decoder's outputs if there is a decoder.
@@ -295,13 +301,16 @@ class Network(nn.Module):
 
 
 def _last_rows(array: Floats32, lengths: Ints | None) -> Floats32:
-    """Return each series' numbers in its last window before the padding: ``[K, T, S]`` -> ``[S, K]``."""
+    """Return the ``K`` numbers of ``array`` for each series in its last window; later windows are padding.
+
+    ``array`` is ``[K, T, S]``, the result ``[S, K]``.
+    """
     if lengths is None:
         return array[:, -1].T.copy()
     return array[:, lengths - 1, np.arange(array.shape[2])].T.copy()
 
 
 def _by_layer(array: np.ndarray) -> Tensor:
-    """Swap series and layer: ``[S, L, H]`` -> ``[L, S, H]``; an array from `Network.step` is not copied."""
+    """Swap the first two axes, series and layer; an array from `Network.step` is not copied."""
     layers = array.swapaxes(0, 1)
     return torch.from_numpy(layers if layers[0].flags.c_contiguous else np.ascontiguousarray(layers))

@@ -17,7 +17,7 @@ from forecaster.components.network.random_parts import random_recurrent
 
 
 class Recurrent(nn.ModuleList):
-    """Recurrent layers of one kind of cell, each a separate module.
+    """A list of recurrent layers with the same kind of cell; each layer is a separate module.
 
     Each layer after the first adds its input to its output (He et al. 2016, "Deep Residual Learning for Image
     Recognition").
@@ -27,7 +27,7 @@ class Recurrent(nn.ModuleList):
     __call__: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
     def __init__(self, cell: str, inputs: int, width: int, layers: int, rng: torch.Generator) -> None:
-        """Build L recurrent layers of width H, with weights from ``rng``; the first layer reads F inputs."""
+        """Build ``layers`` recurrent layers with weights from ``rng``; the first one reads the inputs."""
         sizes = [inputs, *[width] * (layers - 1)]
         super().__init__(random_recurrent(cell, size, width, rng) for size in sizes)
 

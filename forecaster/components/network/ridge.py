@@ -1,6 +1,6 @@
-"""The linear experts of the network: weighted sums of past values, with weights that are fixed after the fit.
+"""Six of the network's seven linear experts, all but the logarithmic one: fixed weighted sums of past values.
 
-There are six, in this order: two ridge regressions for each horizon, of changes from the last value on the
+They are, in this order: two ridge regressions for each horizon, of changes from the last value on the
 distances of lags from it; the last season; the seventh season before (a week of days); the running mean; and
 the last value. The network weighs them.
 
@@ -28,11 +28,12 @@ from forecaster.components.season import windows_ago
 RIDGE_COUNT = 2
 LINEAR_EXPERT_COUNT = RIDGE_COUNT + 4
 OTHER_LEVEL = 20.0  # a lagged value farther than this many scales from the last value has less influence
-# Distances are clipped to this many times 20 scales, because infinity times 0 would be NaN.
+# Clip distances to this many times 20 scales: `limit_distances` may multiply them by 0,
+# and infinity times 0 would be NaN.
 _FAR = np.float32(1e30)
 _LARGEST = 2000.0  # a linear expert's forecast is at most this many units from the last value
 # A `RegressorPiece` has at most `_COLUMNS` columns (windows times series), so its arrays fit into the cache.
-# The distances of at most `_LAGS` lags are computed at once, so that new arrays stay in the cache.
+# One call of `distances` takes at most `_LAGS` lags, so that its intermediate array stays in the cache.
 _COLUMNS, _LAGS = 512, 42
 
 
@@ -87,9 +88,9 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
 
 
 def _past(block: Block, rows: slice | NDArray[np.integer[Any]], ago: int, count: int, some: slice) -> Floats:
-    """Return ``count`` successive values for each of r rows, from ``ago`` windows before the row on.
+    """Return ``count`` successive values for each row; the first is ``ago`` windows before the row.
 
-    The result is ``[count, r, S]``.
+    The result is ``[count, r, S]``, with r rows.
     """
     before = len(block.history) - len(block.values) - ago
     if isinstance(rows, slice):
@@ -116,10 +117,10 @@ def distances(
 
 
 def limit_distances(x: Floats32, missing: Floats32 | float) -> None:
-    """Shrink distances larger than 1 (20 scales) towards 0, and replace missing distances by ``missing``.
+    """Replace each distance of size above 1 by a smaller one, and missing distances by ``missing``.
 
-    A distance of size up to 1 is unchanged. Beyond size 1 a distance shrinks as it grows, and from size 2 on
-    it becomes 0. So no result is larger than 1.
+    A distance of 1 is 20 scales. A size up to 1 is unchanged; a size from 1 to 2 becomes size * (2 - size);
+    a larger size becomes 0. So no result is larger than 1.
 
     Args:
         x: the distances, changed in place.
@@ -138,19 +139,20 @@ def limit_distances(x: Floats32, missing: Floats32 | float) -> None:
 
 
 def pieces(block: Block, count: int, rows: NDArray[np.integer[Any]]) -> Iterator[RegressorPiece]:
-    """Yield the regressors of all series at some windows of a block, in pieces that fit into the cache.
+    """Yield the regressors of all series at the windows ``rows`` of a block, in pieces that fit the cache.
 
     ``count`` is F, and ``rows`` ``[n]`` are the windows. The next piece overwrites the regressors.
     """
     series = block.values.shape[1]
-    together = max(1, _COLUMNS // max(series, 1))  # if there are few series, a piece has several windows
+    # With few series, a piece holds several windows, but at most `_COLUMNS` columns.
+    together = max(1, _COLUMNS // max(series, 1))
     for first in range(0, series, _COLUMNS):
         some = slice(first, min(first + _COLUMNS, series))
         buffer = np.zeros((count + 1, min(together, len(rows)), some.stop - first), np.float32)
         for start in range(0, len(rows), together):
             at = slice(start, min(start + together, len(rows)))
             x = buffer[:, : at.stop - start]
-            # For a single row use a slice, which gives views of the block: an index array would copy.
+            # Select a single row by a slice: it gives views of the block's arrays, an index array would copy.
             these = slice(int(rows[start]), int(rows[start]) + 1) if len(x[0]) == 1 else rows[at]
             yield RegressorPiece(at, these, some, x, regressors(block, these, some, x[:count]))
 
@@ -169,24 +171,25 @@ class Experts:
 
     @cached_property
     def _weights(self) -> Floats32:
-        """The weights of both ridge regressions, side by side: ``[F, 2 N]``, F regressors, N horizons."""
+        """The weights of both ridge regressions, side by side: one row for each regressor."""
         return np.concatenate(list(self.ridge), axis=1)
 
     @cached_property
     def _repeated_regressors(self) -> list[Ints]:
-        """For each seasonal linear expert, the index of the regressor that it repeats at each of N horizons.
+        """For both seasonal linear experts: the index of the regressor that is the forecast, by horizon.
 
         The first expert repeats the last season, the second one the seventh season before.
         """
         _, count, horizon = self.ridge.shape
         ago = (windows_ago(period, horizon) for period in (self.season, 7 * self.season))
-        # If a lag is 0 or exceeds the ring, repeat the last value: row ``count`` of the regressors is 0.
+        # If a lag is 0 or has no regressor, the expert forecasts the last value, a change of 0.
+        # Its regressor is then row ``count`` of ``x``, which is 0 in all windows.
         return [np.where((lags > 0) & (lags < count), count - 1 - lags, count) for lags in ago]
 
     def forecast(self, piece: RegressorPiece, block: Block, forecasts: Floats32) -> None:
-        """Write the forecasts of the six linear experts for one piece into six rows of ``forecasts``.
+        """Write the forecasts of the six linear experts for one piece into the first six of ``forecasts``.
 
-        ``forecasts`` is ``[K, n, S, N]``; its first six rows are written. The forecasts are changes from the
+        ``forecasts`` is ``[K, n, S, N]``, with one entry for each expert. The forecasts are changes from the
         last value in units.
         """
         x, horizon = piece.x, self.ridge.shape[2]
@@ -203,14 +206,17 @@ class Experts:
 
 
 def columns(x: Floats32) -> Floats32:
-    """Merge the window and series axes of regressors: ``[F, r, S]`` -> ``[F, r * S]``, a view if possible."""
+    """Merge the axes window and series, the last two of the regressors ``x``, into one axis.
+
+    The result is a view of ``x`` if possible.
+    """
     return x.reshape(len(x), -1)
 
 
 def expert_forecasts(
     block: Block, ridge: Floats32, season: int, rows: NDArray[np.integer[Any]] | None = None
 ) -> Floats32:
-    """Return the forecasts of the six linear experts of this module, as changes from the last value in units.
+    """Return the six linear experts' forecasts: each number is a change from the last value, in units.
 
     Args:
         block: with the fields of ring and moments.

@@ -113,7 +113,8 @@ def test_a_component_before_the_writer_of_its_fields_is_refused() -> None:
 
 def test_a_component_that_reads_a_field_no_component_writes_is_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"^moments reads 'history', which no component writes: add one before moments$"
+        ValueError,
+        match=r"^moments reads 'history', which no earlier component writes: add one before moments$",
     ):
         chain.check_order(chain_of(["moments"]))
 

@@ -19,7 +19,7 @@ from forecaster.training.train import Trained, train
 from schemas.errors import DataError
 
 HOUR, DAY = Frequency(3600), Frequency(86_400)
-NO_NUMBER = "is not a finite number, as the other cells are: write one, or leave the cell empty"
+NO_NUMBER = "is not a finite number, but the column is numeric: write a number, or leave the cell empty"
 TOO_MANY = (
     "holds 99 different texts, and 64 are the most: leave the column out, or replace the texts by groups"
 )

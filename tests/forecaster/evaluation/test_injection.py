@@ -74,7 +74,7 @@ def test_inject_does_not_change_constant_or_missing_series() -> None:
 
 def test_inject_refuses_unknown_kinds_and_a_day_of_one_window() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match=r"kinds of anomalies \['bump'\]: give some of spike"):
+    with pytest.raises(ValueError, match=r"kinds of anomalies \['bump'\]: give one or more of spike"):
         inject(daily_waves(3), HOUR_S, rng, ["bump"])
     with pytest.raises(ValueError, match="a day has 1 windows of 86400 s"):
         inject(daily_waves(3), 86_400, rng)

@@ -176,5 +176,5 @@ def test_a_labeller_refuses_rows_with_other_channels() -> None:
     other = Sequences(
         part.series_ids, ("x", "z"), part.values, part.lengths, CLASSES, part.labels, part.start
     )
-    with pytest.raises(DataError, match="the values are x, z, and the model was trained on x, y"):
+    with pytest.raises(DataError, match="the channels are x, z, and the model was trained on x, y: give"):
         labeller("gru", "sequence", "train").probabilities(other)

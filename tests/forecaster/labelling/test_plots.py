@@ -24,7 +24,7 @@ def test_a_confusion_matrix_of_many_classes_has_no_counts() -> None:
     figure = label_plots.confusion_figure(counts, [f"class {k}" for k in range(30)])
     assert not figure.axes[0].texts
     figure.savefig(io.BytesIO())
-    with pytest.raises(ValueError, match="not one row and one column for each of 2 classes"):
+    with pytest.raises(ValueError, match="give one row and one column for each of 2 classes"):
         label_plots.confusion_figure(counts, ["a", "b"])
 
 

@@ -168,7 +168,7 @@ def test_the_scoring_server_continues_from_a_state_that_it_returned(ask: Post) -
     np.testing.assert_allclose(q50, [row["q50"] for row in expected_rows(forecaster(), rows)], rtol=1e-5)
     status, answer = ask(json.dumps({"dataframe_records": text_rows(begin), "params": {"state": state}}))
     assert_one_line(status, answer)
-    assert "row 1: the state has closed its window" in answer["message"]
+    assert "is in a window that the state has closed" in answer["message"]
 
 
 def test_the_scoring_server_refuses_an_unreadable_state_in_one_line(ask: Post) -> None:

@@ -119,7 +119,7 @@ def test_a_fan_figure_draws_no_observed_line_over_a_gap() -> None:
 
 def test_a_fan_figure_without_rows_or_median_is_refused() -> None:
     for frame in (fan().clear(), fan().drop("q50")):
-        with pytest.raises(ValueError, match="a fan needs forecasts"):
+        with pytest.raises(ValueError, match="a fan needs both"):
             fan_figure(frame, "temperature")
 
 

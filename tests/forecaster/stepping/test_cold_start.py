@@ -201,7 +201,7 @@ def test_a_serialised_forecaster_keeps_covariate_features_but_no_covariate_value
     assert again.covariates.features == trained_model.covariates.features
     assert not again.covariates.places
     assert again.with_covariates(trained_model.covariates).version == trained_model.version
-    with pytest.raises(ModelError, match="other covariates"):
+    with pytest.raises(ModelError, match="the covariates are not encoded as in the training of"):
         forecaster().with_covariates(trained_model.covariates)
 
 

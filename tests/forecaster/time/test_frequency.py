@@ -116,8 +116,8 @@ def test_equal_frequencies_have_one_name_and_a_nominal_length(text: str, named: 
     [
         ("0s", "longer than 0: write 1h"),
         ("0mo", "longer than 0: write 1h"),
-        ("1mo15d", "nothing beside it"),
-        ("1h1q", "nothing beside it"),
+        ("1mo15d", "one number and one unit"),
+        ("1h1q", "one number and one unit"),
         ("month", "write 1mo, 3mo, 1q or 1y"),
         ("-1d", "is no duration"),
         (
@@ -204,5 +204,5 @@ def test_the_error_for_an_unsupported_pandas_frequency_gives_a_hint(text: str, m
 def test_the_time_step_of_a_labeller_must_have_a_fixed_length() -> None:
     assert (fixed_s("15min"), fixed_s("1d12h")) == (900, 129_600)
     for text in ("1mo", "1w-sun", "QS"):
-        with pytest.raises(ValueError, match="no fixed length"):
+        with pytest.raises(ValueError, match="follows the calendar or begins"):
             fixed_s(text)

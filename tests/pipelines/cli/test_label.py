@@ -81,7 +81,7 @@ def test_label_json_prints_one_object_and_nothing_else(
         (["rows.csv", "--set", "test=0.9"], 2, "error: validation and --set test leave nothing to learn"),
         (["rows.csv", "--freq", "1x"], 2, "error: --freq: '1x' is no duration: write 30s, 15m, 1h"),
         (["--example", "traffic"], 2, "error: --example traffic: no such example; choose vowels or"),
-        (["rows.csv", "--scaling", "running"], 2, "error: scaling running is for labels of steps"),
+        (["rows.csv", "--scaling", "running"], 2, "error: scaling = running is only for labels of steps"),
     ],
 )  # fmt: skip
 def test_label_refuses_invalid_arguments_in_one_line(

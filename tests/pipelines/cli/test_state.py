@@ -180,7 +180,7 @@ def test_shards_at_different_offsets_are_not_exported(
     for path, data in older.items():
         path.write_bytes(data)
     assert_refused(
-        command("export", "out/state", "a.parquet"), 3, "out/state: its shards are at different offsets"
+        command("export", "out/state", "a.parquet"), 3, "out/state: the shards are at different offsets"
     )
     assert not (tmp_path / "a.parquet").exists()
     partitions = json.loads(command("show", "out/state", "--json")[1])["partitions"]

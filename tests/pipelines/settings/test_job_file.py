@@ -112,7 +112,7 @@ def test_options_override_the_job_file(tmp_path: Path) -> None:
         ("network = 3", "job.toml: network = 3: must be a section that begins with [network]"),
         (
             '[windows]\nfreq = "1x"',
-            "job.toml: windows.freq = \"1x\": '1x' is no duration: write 30s, 15m, 1h, 1d or 1d12h; 1w-sun for weeks that begin on Sundays; of the calendar write 1mo, 3mo, 1q or 1y",  # noqa: E501
+            "job.toml: windows.freq = \"1x\": '1x' is no duration: write 30s, 15m, 1h, 1d or 1d12h; 1w-sun for weeks that begin on Sundays; 1mo, 3mo, 1q or 1y for calendar months, quarters or years",  # noqa: E501
         ),
         ("[stream]\nspeed = inf", "job.toml: stream.speed = inf: must be a finite number"),
         ("[data]\nskip_bad_files = 7", "job.toml: data.skip_bad_files = 7: must be true or false"),

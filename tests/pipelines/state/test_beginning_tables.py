@@ -171,7 +171,7 @@ def test_shards_at_different_offsets_are_not_resharded(tmp_path: Path) -> None:
     state_table.write(tmp_path / "state", [first, replace(second, offsets={"rows": 70})])
     contents_before = contents(tmp_path)
     for resume in (True, False):
-        with pytest.raises(DataError, match=r"state: its shards are at different offsets .*--resume and 2"):
+        with pytest.raises(DataError, match=r"state: the shards are at different offsets .*--resume and 2"):
             begin(tmp_path / "state", 3, tmp_path / "state", resume=resume)
     assert contents(tmp_path) == contents_before
     begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
