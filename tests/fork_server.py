@@ -1,7 +1,8 @@
 """Program that imports the heavy packages once, and forks a process for each request of a test.
 
-A new Python takes five CPU seconds to import torch, Beam and MLflow; a fork takes 0.05. Each fork is a
-process with its own session, environment, streams, signal handlers and exit code.
+A new Python takes nine CPU seconds to import torch, Beam, MLflow, and the packages that torch and MLflow
+import when they are first used; a fork takes 0.05. Each fork is a process with its own session,
+environment, streams, signal handlers and exit code.
 
 Only `tests.forked` starts this program, and sends it four files for each process: stdin, stdout, stderr and a
 socket. The socket carries the request, and back the process id and the exit code.
