@@ -1,4 +1,4 @@
-"""Serialisation of a network's weights and settings as one safetensors blob, and the one version of both."""
+"""Write a network's weights and settings as one safetensors blob; name the version by a hash of both."""
 
 from __future__ import annotations
 

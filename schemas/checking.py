@@ -14,7 +14,7 @@ from schemas.errors import DataError
 
 
 def failing(frame: pl.DataFrame, schema: pa.DataFrameSchema) -> pl.DataFrame:
-    """Return a Boolean frame that marks the cells that do not fit a schema with True.
+    """Return a Boolean column for each column with a failing cell; True marks a cell that fails the schema.
 
     Returns:
         A frame with a Boolean column ``[rows]`` for each column that contains a failing cell; True marks the
@@ -58,6 +58,6 @@ def checked(frame: pl.DataFrame, schema: pa.DataFrameSchema, name: str) -> pl.Da
             return schema.validate(frame, lazy=True)
     except SchemaErrors as errors:
         first = errors.schema_errors[0]
-        column = f"column {first.column_name}: " if first.column_name else ""
+        where = f"{name}: column {first.column_name}" if first.column_name else name
         fault = " ".join(str(first.args[0] if first.args else first.check).split())[:300]
-        raise DataError(f"{name}: {column}{fault}") from errors
+        raise DataError(f"{where}: {fault}") from errors

@@ -38,7 +38,7 @@ class Fault(NamedTuple):
 
 
 def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
-    """Return a Polars expression that gives the kind, or the sentence, of the first fault of each row.
+    """Return a Polars expression for the kind or the sentence, as ``part`` says, of each row's first fault.
 
     Args:
         faults: the possible faults, in the order in which they are checked.

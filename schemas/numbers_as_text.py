@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 def text_of(number: float) -> str:
-    """Return a number as short text for a table: 0.338, 37.125, 3.787e+07, 2e-05."""
+    """Return a number as short text: three decimals, from 1000 four digits, below 0.001 one digit.
+
+    Examples: 0.338, 37.125, 3.787e+07, 2e-05.
+    """
     size = abs(number)
     if size and size < 0.001:
         return f"{number:.0e}"

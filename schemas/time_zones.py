@@ -18,7 +18,7 @@ def check(zone: str) -> str:
             pl.Series([None], dtype=pl.Datetime("us")).dt.replace_time_zone(zone)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         raise ValueError(
-            f"must be a name of the time zone database such as Europe/Berlin or UTC; {zone!r} is none"
+            f"must be a name in the time zone database, such as Europe/Berlin or UTC, and {zone!r} is not"
         ) from None
     return zone
 

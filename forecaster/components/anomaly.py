@@ -51,7 +51,7 @@ _PRIOR = 20.0
 # For a normal distribution with 5 % of its values beyond the edge, it is 0.25: heavier tails are assumed.
 _EXCESS0 = 0.35
 _REPEATS0 = 0.02  # in a new series, this share of values is assumed to repeat the value before
-# The shares of windows (or runs) are averages over about the last `_MEMORY` / ``rate`` windows (or runs).
+# A share is averaged over about `_MEMORY` / ``rate`` windows, or runs of equal values.
 # About `_MEMORY` alarms are wanted in `_MEMORY` / ``rate`` windows: ``rate`` is the number per window.
 _MEMORY = 20.0
 # `_MEMORY` / ``rate`` is clipped to the range from `_LEAST_MEMORY` to `_LARGEST_MEMORY`.

@@ -78,7 +78,7 @@ def ignore_existing() -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the message of an error as one line, after the class name if the error is not Statecast's."""
+    """Return an error's message as one line, which begins with the class if the error is not Statecast's."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if type(error).__module__.startswith("schemas."):

@@ -104,6 +104,6 @@ class Store:
 
 
 def registry_of(tracking: Store, registry_uri: str | SecretStr) -> Store:
-    """Return the store of models at ``registry_uri``; if that is empty, the store of runs ``tracking``."""
+    """Return the model store at ``registry_uri``; if ``registry_uri`` is empty, return ``tracking``."""
     text = registry_uri if isinstance(registry_uri, str) else registry_uri.get_secret_value()
     return Store.parse(text) if text.strip() else tracking

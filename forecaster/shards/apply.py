@@ -213,7 +213,7 @@ def _assign_slots(shard: Shard, rows: pl.DataFrame, models: Models) -> tuple[Sha
 
 
 def _new_series(copy: Copy, ids: tuple[str, ...], models: Models) -> Copy:
-    """Return the initial states of the new series ``ids``, which the caller appends to those of ``copy``."""
+    """Return a `Copy` with only the initial states of the new series ``ids``, to be appended to ``copy``."""
     start = copy.through + 1
     shadow = None if models.shadow is None else models.shadow.new_series_state(ids, start)
     return Copy(copy.through, models.of_state(copy.state).new_series_state(ids, start), shadow)

@@ -63,7 +63,7 @@ def repair_windows(shard: Shard, models: Models) -> Iterator[tuple[Shard, Output
 
 
 def _is_due(shard: Shard) -> pl.Series:
-    """Return which pending rows belong to closed windows."""
+    """Return which rows in ``shard.pending`` belong to closed windows, and so wait for a repair."""
     closed = shard.closed_through
     return shard.pending["window"] <= closed if closed is not None else shard.pending["window"].is_null()
 
@@ -78,7 +78,7 @@ def _next_slots(shard: Shard) -> pl.Series | None:
 
 
 def _repair_series(shard: Shard, slots: pl.Series, models: Models) -> Iterator[tuple[Shard, Output]]:
-    """Repair closed windows of some series; yield each model version's revised forecasts as an output."""
+    """Repair closed windows of some series; yield an output for each model version in use then."""
     history, closed = shard.history, shard.closed_through
     assert history is not None
     assert closed is not None

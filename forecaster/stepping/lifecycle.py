@@ -153,7 +153,7 @@ def _plan_with_changes(state: State, seen: Bools, closed: Ints, max_gap: int) ->
     began = live(state)
     has_past = began | (state.silent > 0)
     # The row of each series' last value in the state, counted from the block's first row, so mostly negative.
-    # It is meaningless if the series has no past.
+    # `NEVER` replaces the row below if the series has no past.
     last_before = closed - 1 - state.silent
     latest = latest_rows(seen, np.where(has_past, last_before, NEVER))
     silence = row - latest[:-1] - 1  # the number of windows without a value directly before each window

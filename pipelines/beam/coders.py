@@ -46,7 +46,11 @@ class ElementCoder(Coder):
         self.kind = kind
 
     def encode(self, value: Any) -> bytes:
-        """Encode an element as bytes: the length of a JSON header, the header, and the element's frames."""
+        """Encode an element as bytes.
+
+        A frame is encoded alone. A dataclass is encoded as the length of a JSON header, the header, and the
+        frames and bytes of its fields.
+        """
         if self.kind is pl.DataFrame:
             return frame_bytes(value)
         header: dict[str, Any] = {}

@@ -94,7 +94,7 @@ class ForecastFleet(beam.PTransform[Any, Any]):
     tracking_uri: str = "sqlite:///mlflow.db"
 
     def expand(self, rows: Any) -> Any:
-        """Return the outputs by name: ``PCollection[Row | DataFrame | Batch] -> {"forecasts": ..., ...}``."""
+        """Forecast a PCollection of rows, frames or batches; return the three output PCollections by name."""
         _refuse_repair(self.model)
         pipeline = uuid4().hex
         model = model_of(self.model, self.tracking_uri, pipeline)
@@ -175,7 +175,7 @@ class _Step:
         return self.model.load().window_config.lateness_s * MICROSECONDS
 
     def open(self, number: int) -> Shard:
-        """Return a shard before its first row, with the states of the state table; without a table, cold."""
+        """Return a shard before its first row, from the state table; without a table, with no series."""
         if self.state_table is None:
             return Shard.cold(number, self.shards, self.model.load().initial_state(), ())
         return _table(self.state_table, self.shards, self.pipeline)[number].copy()

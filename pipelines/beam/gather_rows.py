@@ -95,7 +95,7 @@ class _Gather(beam.DoFn):
 
 
 def _frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """Convert rows to a frame with all required columns; a column that no row has is empty."""
+    """Convert rows to a frame with all required columns; a column that no row has holds only nulls."""
     names = dict.fromkeys((*observations.SCHEMA, *(name for row in rows for name in row)))
     return pl.DataFrame([_column(name, [row.get(name) for row in rows]) for name in names])
 
@@ -125,7 +125,8 @@ class _SplitRows(beam.DoFn):
         windows = rows.select(self.freq.window(pl.col("timestamp"))).to_series().unique().sort()
         ends = tuple(self.freq.end_us(windows.to_numpy()).tolist())
         rows = rows.with_columns(offset=pl.lit(0, pl.Int64))
-        if "event_id" in rows.columns:  # The rows have no order, so versions are found in one window only.
+        # Rows of a PCollection have no order, so versions of an event are compared in one window only.
+        if "event_id" in rows.columns:
             rows = rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in DROPPED.items())
         batch = replace(empty_batch(PARTITION, 0), rows=rows)
         for number, part in self.splitter.split(batch).items():

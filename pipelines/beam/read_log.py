@@ -1,4 +1,4 @@
-"""Read a log in a Beam pipeline: a splittable DoFn, or on Flink a timer, emits the batches of the log.
+"""Read a log in a Beam pipeline, and emit its batches, with a splittable DoFn or, on Flink, with a timer.
 
 On Flink a timer reads the log, because of an error of Beam up to 2.70 (github.com/apache/beam/issues/27648):
 its Flink runner keeps each deferred remainder of a splittable DoFn in a new column family of RocksDB, and
@@ -110,7 +110,7 @@ class _Position:
 
     @staticmethod
     def start(places: Positions) -> _Position:
-        """Return the position at which reading starts, from the positions in the partitions."""
+        """Return the position in the log at which reading starts, given the position in each partition."""
         return _Position(places, {name: place.watermark_us for name, place in places.items()})
 
     @staticmethod

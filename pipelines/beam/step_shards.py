@@ -78,8 +78,8 @@ class _StepShard(beam.DoFn):
     # If a worker finds this state for a new shard, the earlier worker with the shard in memory is lost.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
-    # The timer "wait" is never set. It is declared only to save a core on Prism (2.77.0, `stage.Execute`):
-    # there a stage with neither outputs nor timers keeps a core busy while it waits for a bundle.
+    # The timer "wait" is never set. It is declared only to save a core on Prism (2.77.0, `stage.Execute`).
+    # On Prism, a stage with neither outputs nor timers keeps a core busy while it waits for a bundle.
     WAIT = TimerSpec("wait", TimeDomain.WATERMARK)
 
     workers: Workers

@@ -152,7 +152,7 @@ def main() -> None:
 
 @cache
 def _command() -> Callable[..., object]:
-    """Build the application's command once in a process, because it inspects every option."""
+    """Build the application's command, which inspects every option; `cache` does this once in a process."""
     return typer.main.get_command(app)
 
 

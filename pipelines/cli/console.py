@@ -198,7 +198,10 @@ def show_outcome(out: Outcome, to: Out, *, is_resume: bool = False) -> None:
 
 
 def kinds_text(quarantined: Mapping[str, int]) -> str:
-    """Return the kinds of faults of quarantined rows as text, the three most frequent with their rows."""
+    """Return the three most frequent kinds of faults of quarantined rows as text, with their counts of rows.
+
+    If there are more kinds, the text ends with the number of these kinds.
+    """
     kinds = sorted(quarantined.items(), key=lambda item: -item[1])
     more = f" and {len(kinds) - 3} more reasons" if len(kinds) > 3 else ""
     return ", ".join(f"{rows:,} {kind}" for kind, rows in kinds[:3]) + more

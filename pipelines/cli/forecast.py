@@ -120,7 +120,7 @@ def forecast(
 
 
 def _levels(text: str) -> tuple[float, ...]:
-    """Return the quantile levels that the option --quantiles lists.
+    """Return the levels that the option --quantiles lists, ascending and without the median (0.5).
 
     Raises:
         ConfigError: a part of the list is not a number between 0 and 1.
@@ -222,7 +222,7 @@ def _fan_frame(found: FileForecast, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _mean_errors(found: FileForecast) -> dict[str, float]:
-    """Return the mean error of each model in the backtest, over all horizons; empty without a backtest."""
+    """Return each model's mean absolute error in the backtest, over all horizons; empty without one."""
     if not len(found.scores):
         return {}
     return dict(found.scores.group_by("model", maintain_order=True).mean().select("model", "mae").iter_rows())

@@ -57,7 +57,7 @@ def check_windows(job: JobConfig, forecaster: Forecaster, name: str) -> None:
 
 
 def load_first_version(folder: Location, alias: RegisteredAlias) -> Forecaster | None:
-    """Return the first model version of a stream that follows an alias; None before its first run.
+    """Return the model version with which a stream began; None before the first run of the stream.
 
     The version is read from the output folder, so that the stream can resume even if the alias now names a
     broken version.

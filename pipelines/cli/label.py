@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from forecaster.labelling.config import LabelConfig
     from pipelines.settings.config import JobConfig
 
-# `--set` of `statecast label` accepts this setting of the job, and all settings of the network.
-_SHARE = "data.max_quarantined"
+# the only setting that `--set` of `statecast label` accepts beside the settings of the network
+_MAX_QUARANTINED = "data.max_quarantined"
 _EXAMPLES = ("vowels", "anomalies")
 
 
@@ -101,7 +101,7 @@ def label(
 
 def _assigned(settings: list[str] | None, *, shared: bool) -> list[str]:
     """Return the values of ``--set`` for the job if ``shared``, otherwise the values for the network."""
-    return [text for text in settings or [] if (text.partition("=")[0].strip() == _SHARE) == shared]
+    return [text for text in settings or [] if (text.partition("=")[0].strip() == _MAX_QUARANTINED) == shared]
 
 
 def _label_config(settings: list[str], **options: object) -> LabelConfig:

@@ -242,7 +242,10 @@ def _unused_count(n: int, word: str) -> Text:
 
 
 def _top_reasons(reasons: Mapping[str, int]) -> str:
-    """Return the three most frequent reasons for quarantine as text, with their counts."""
+    """Return the three most frequent reasons for quarantine as text, with their counts of rows.
+
+    If there are more reasons, the text ends with the number of these reasons.
+    """
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     shown = [f"{n:,} {reason}" for reason, n in ordered[:_REASONS]]
     more = len(ordered) - _REASONS

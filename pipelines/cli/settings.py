@@ -117,7 +117,10 @@ def bounds(option: str, text: str) -> tuple[int, int | None]:
     """
     first, colon, stop = text.partition(":")
     if not (colon and first.isdecimal() and (not stop or stop.isdecimal())):
-        raise ConfigError(f"{option} {text}: write FIRST:STOP, such as 3600:14400, or 3600: to the end")
+        raise ConfigError(
+            f"{option} {text}: write FIRST:STOP, such as 3600:14400 for rows 3600 to 14399, or 3600: for all "
+            "rows from 3600 on"
+        )
     return int(first), int(stop) if stop else None
 
 
@@ -127,14 +130,14 @@ def paths(data: list[str] | None) -> list[str] | None:
 
 
 def input_files(job: JobConfig, out: Out | None = None) -> list[Path]:
-    """Check the columns and the first rows of a job's input files, and return the files.
+    """Check a job's input files as `check_files` does, and return the files.
 
     Args:
         job: settings whose data section names the files.
         out: output for notices about the files; None if the job prints the notices later.
 
     Raises:
-        DataError: a file has no readable series.
+        DataError: the job cannot use the files; see `check_files`.
     """
     from pipelines.sources.files.check_files import check_files
 

@@ -43,7 +43,7 @@ def init(
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
-    """Write a commented job file with every setting and its default.
+    """Write a job file with every setting, its default, and a comment that explains it.
 
     Example: statecast init --example weather, then statecast train -c statecast.toml
     """

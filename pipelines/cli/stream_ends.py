@@ -91,7 +91,7 @@ def _topic_source(job: JobConfig, freq: Frequency, lateness_s: int, states: Loca
         read_series_shards=state_table.read_series_shards,
         read_offsets=state_table.read_offsets,
     )
-    source.begin({})  # so that a wrong setting raises an error before the job creates any file
+    source.begin({})  # A wrong setting must raise an error before the job creates any file.
     return source
 
 

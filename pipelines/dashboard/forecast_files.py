@@ -208,7 +208,10 @@ def _row_of_lines(source: Any, series_id: str, issued_us: int | None) -> tuple[i
 def _row_of_parquet(
     parquet: pq.ParquetFile, series_id: str, issued_us: int | None
 ) -> tuple[int, list[Any]] | None:
-    """Return the issue time and the forecast of a series in a Parquet file; None if there is none."""
+    """Return the issue time and the forecast of a series in a Parquet file; None if there is none.
+
+    The newest forecast in the file is returned if ``issued_us`` is None.
+    """
     for group in reversed(range(parquet.num_row_groups)):
         keys = parquet.read_row_group(group, columns=["series_id", "issued_at"])
         issued = keys["issued_at"].cast(pa.int64())

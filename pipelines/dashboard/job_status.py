@@ -23,7 +23,7 @@ class JobStatus(NamedTuple):
 
 
 def is_output(output: Location) -> bool:
-    """Return whether a folder contains any file or folder that a backfill or a stream writes."""
+    """Return whether a folder looks like the output folder of a backfill or a stream."""
     if (folder := store_of(output).on_disk) is not None:
         return (folder / markers.LOCK).exists() or any((folder / part).is_dir() for part in _KNOWN)
     places = (*((output / part, "*") for part in _KNOWN), (output, markers.LEASES))

@@ -87,7 +87,9 @@ class OutputView:
         status = _read_or_note(lambda: job_status(self.output), notes)
         shards = self._read_shards(notes)
         published = _read_or_note(lambda: read_shards(self.output), notes) or []
-        if not published and not shards:  # the first backfill publishes in its hidden folder
+        if (
+            not published and not shards
+        ):  # until the first backfill ends, its shards write their numbers into its hidden folder
             published = _read_or_note(lambda: read_shards(self.output / markers.BACKFILL), notes) or []
         numbers = fleet.numbers_of(published, shards)
         models = fleet.model_versions(numbers, shards)

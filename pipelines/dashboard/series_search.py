@@ -35,7 +35,7 @@ class SeriesSearch:
         self._ids = self._lower = pl.Series([], dtype=pl.String)
 
     def find(self, shards: Sequence[ShardSeries], text: str) -> Found:
-        """Return the ids that contain a text; upper and lower case are the same.
+        """Return how many ids contain a text, and some of these ids; the case of letters does not matter.
 
         Args:
             shards: the series of all snapshots.

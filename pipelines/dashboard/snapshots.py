@@ -121,7 +121,7 @@ class Snapshots:
         return None
 
     def _read_ring(self, name: str, at_ns: int, row: int) -> Floats:
-        """Read the last values of the series in one row of a snapshot; the results are cached."""
+        """Read the last values of the series in one row of a snapshot; ``_rings`` caches the results."""
         return store_of(self._folder).read_consistently(partial(_ring, name=name, row=row))
 
 

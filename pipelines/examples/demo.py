@@ -58,7 +58,7 @@ class Show(Protocol):
         """Show that the demo waits for the end of a training in another process."""
 
     def job(self, what: str) -> OnNumbers:
-        """Show that a backfill or a stream begins; return the function that takes its numbers."""
+        """Show that a backfill or a stream begins; return the function to call with the job's numbers."""
 
     def forecasts(self, series_id: str, frame: pl.DataFrame) -> None:
         """Show the newest forecasts of a series (see `forecaster.reports.fan_plot.fan_figure`)."""

@@ -26,7 +26,7 @@ NAMES = ("weather", "flights")
 
 
 def weather() -> pl.DataFrame:
-    """Return 18 hourly series of 2013, such as ``EWR.temp``, as an observation frame by time and series.
+    """Return 18 hourly series of 2013, such as ``EWR.temp``, in a frame sorted by time and series.
 
     An hour without a reading has no row: 2,729 readings of pressure are missing, and all readings of some
     hours.

@@ -26,7 +26,7 @@ from schemas.sealed import seal, unseal
 
 
 class _Reading(NamedTuple):
-    """The scores of a job after a number of closed windows."""
+    """The number of windows that a job had closed at one time, and its scores until then."""
 
     windows: int
     scores: Scores
@@ -95,7 +95,8 @@ class AlertWatch:
         windows = numbers.counts.windows
         if numbers.shards < self._shards:
             return
-        # If there are fewer windows than before, the job has resumed from older snapshots, so start anew.
+        # If the job has fewer closed windows than before, it has resumed from older snapshots.
+        # The earlier readings are then discarded.
         if self._readings and windows < self._readings[-1].windows:
             self._readings.clear()
             self._outside_since.clear()
@@ -186,7 +187,7 @@ class AlertWatch:
         try:
             found = unseal((self._output / markers.ALERTS).read_bytes())["sent_s"]
             return {str(key): float(sent_s) for key, sent_s in found.items()}
-        # There is no file, or it is damaged.
+        # The file with the times of the alerts is missing or damaged.
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
@@ -208,5 +209,5 @@ def _key(rule: AlertConfig) -> str:
 def _utc(us: int) -> str | None:
     try:
         return datetime.fromtimestamp(us / 1e6, UTC).isoformat()
-    except (OverflowError, ValueError, OSError):  # `datetime` cannot hold this year
+    except (OverflowError, ValueError, OSError):  # The time is outside the years that `datetime` can hold.
         return None

@@ -45,7 +45,7 @@ POLL_S = 30.0
 
 _TICK_S = 0.5
 _RATE_OVER_S = 60.0
-# Low estimate of how many windows a core steps in a second to warm up, while it also steps the shards.
+# Low estimate of the series-steps per second with which a core warms up a model beside its shards.
 _SERIES_STEPS_PER_S = 20_000
 _LEAST_AHEAD = 2
 
@@ -90,7 +90,7 @@ class ModelWatch:
         finally:
             self._is_ended.set()
             self._is_running.set()
-            # Wait only for a short time, because the thread may be waiting for a server.
+            # Wait only for a short time, because the polling thread may be waiting for the tracking server.
             thread.join(_TICK_S)
 
     def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
@@ -244,7 +244,7 @@ def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
     store_model(job.output, job.forecaster)
     if not changes:
         begin_changes(job.states, job.forecaster.version, job.model)
-    # Store the later versions with the present covariate tables, which may be newer than the earlier run.
+    # Store the later versions again, because the job's covariate tables may have changed since the last run.
     for change in changes[1:]:
         new = load_model(job.output, change.version)
         if job.alias is not None and not new.covariates.features.is_empty:

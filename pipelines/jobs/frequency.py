@@ -12,7 +12,7 @@ from pipelines.settings.config import JobConfig
 
 
 def with_frequency(job: JobConfig, rows: pl.DataFrame, on_notice: Callable[[str], None]) -> JobConfig:
-    """Return the job; if its settings give no ``windows.freq``, with the frequency that fits its rows.
+    """Return the job, with the frequency that fits its rows if its settings give no ``windows.freq``.
 
     Args:
         job: settings.

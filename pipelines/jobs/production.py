@@ -29,7 +29,7 @@ VERSION_TAG: Final = "model_version"
 
 _MOST_BATCHES = 1_000
 _RETRY_S = 30.0
-_END_LIMIT_S = 15.0  # longest wait for the last batches at the end of a stream
+_END_LIMIT_S = 15.0  # longest wait at a stream's end until the last scores are logged to MLflow
 
 
 class _Batch(NamedTuple):
@@ -109,7 +109,7 @@ class ProductionRuns:
             self._say(f"{batches} not logged to the run {RUN_NAME} in MLflow")
 
     def _queue_batch(self) -> None:
-        """Queue one batch for each model version, with its scores since the previous batch."""
+        """Queue one batch for each model version that has new scores since the previous batch."""
         counts = self._latest.counts
         new = scores_since(counts.scores, self._taken)
         if not new:
@@ -161,7 +161,7 @@ class ProductionRuns:
             return self._waiting[0] if self._waiting else None
 
     def _log(self, batch: _Batch, opened: ExitStack) -> None:
-        """Log a batch to the MLflow run of its model version, and record the logged sums in a file.
+        """Log a batch of scores to the MLflow run of its model version; store all logged scores in a file.
 
         Raises:
             Exception: the store did not accept the batch.

@@ -70,7 +70,7 @@ class QuarantineOutcome:
     nothing: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object that ``--json`` prints."""
+        """Return the result of the replay as the object that ``--json`` prints."""
         names = ("replayed", "used", "duplicates", "late", "pending", "repaired", "replaced")
         return {
             **{name: getattr(self.counts, name) for name in names},

@@ -73,7 +73,7 @@ class RegisteredAlias:
         return with_tables(forecaster, self._job.covariates)
 
     def refuse(self, model: str, reason: str) -> None:
-        """Write the reason why the stream refused a model version as a tag of that version.
+        """Add a tag to a model version that the stream refused; the tag contains the reason.
 
         Raises:
             ModelError: the registry cannot be written.

@@ -22,7 +22,7 @@ from pipelines.settings.config import JobConfig
 from pipelines.sources.files.covariates import read_tables
 from schemas.errors import DataError
 
-_SHARE = 3  # a retraining has a third of the epochs and of the learning rate of a training
+_DIVISOR = 3  # a retraining has a third of the epochs and of the learning rate of a training
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def fine_tuning(training: TrainingConfig, epochs: int | None = None) -> Training
     """
     return training.model_copy(
         update={
-            "epochs": epochs or -(-training.epochs // _SHARE),
-            "learning_rate": training.learning_rate / _SHARE,
+            "epochs": epochs or -(-training.epochs // _DIVISOR),
+            "learning_rate": training.learning_rate / _DIVISOR,
         }
     )
 

@@ -62,7 +62,7 @@ class Evaluated:
     notices: tuple[str, ...]
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return one JSON object for each member and horizon; ``--json`` prints them before `as_json`."""
+        """Return one JSON object for each member and horizon; ``--json`` prints these objects first."""
         return [
             {**row, "coverage_by_series": self.coverage_by_series[row["member"], row["horizon"]]}
             for row in self.scores.to_dicts()

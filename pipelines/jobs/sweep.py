@@ -37,7 +37,7 @@ TRIAL_SKILL = "sweep/skill_validation"
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """The result of a sweep.
+    """The result of a sweep: its trials, and the model trained with the settings of the best trial.
 
     Attributes:
         trained: result of the training with the settings of the best trial.

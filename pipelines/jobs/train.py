@@ -44,7 +44,7 @@ from pipelines.storage import Location
 from schemas import quarantine, replaced
 from schemas.errors import DataError, StatecastError
 
-_BLOCK_STEPS = 25_600  # limit of series times windows in a block of `write_states`
+_BLOCK_STEPS = 25_600  # most series times windows in a block of `write_states`; at least one window
 
 
 @dataclass(frozen=True)

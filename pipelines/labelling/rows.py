@@ -123,8 +123,8 @@ def read_labelled(
             and without_series.setdefault(path.stem, path) != path
         ):
             raise DataError(
-                f"{path}: has no series column, and the same name as {without_series[path.stem]}: rename one "
-                "file, or name the series column with --series-id"
+                f"{path}: has no series column, and {without_series[path.stem]} has the same name: rename "
+                "one file, or name the series column with --series-id"
             )
         if channels and set(found.values) != set(channels):
             raise DataError(

@@ -33,7 +33,7 @@ _STOP_LIMIT_S: Final = 5.0
 _PORTS_TRIED: Final = 3
 # longest wait for the end of Beam's worker threads after they have lost their connection
 _HANG_UP_LIMIT_S: Final = 2.0
-# Beam's threads with names that begin like this raise an error when they lose their connection.
+# Prefixes of the names of Beam's threads that raise an error when they lose their connection.
 _CONNECTED_THREADS: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
 # `read` waits until the pipe from the owner closes, which happens at the latest when the owner dies.

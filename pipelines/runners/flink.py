@@ -85,7 +85,7 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         "--number_of_execution_retries=0",
         # The source must not end: `run_on_flink` cancels the job when all shards have ended.
         # If the source ended, Flink would finish the other steps of the pipeline one by one.
-        # While steps finish, `ExecutableStageDoFnOperator.flushData` blocks every checkpoint and savepoint.
+        # A step that finishes blocks checkpoints and savepoints, in `ExecutableStageDoFnOperator.flushData`.
         f"--shutdown_sources_after_idle_ms={_FOR_EVER_MS}",
     ]
 

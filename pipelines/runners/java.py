@@ -1,4 +1,4 @@
-"""Find Java, and download the jars of Flink and of a Kafka broker for tests, once for each version.
+"""Find Java; download the jars of Flink, and of a Kafka broker for the tests, once for each version.
 
 Only Flink and tests with a Kafka broker need Java. ``pom.xml`` beside this file contains the versions.
 

@@ -107,7 +107,7 @@ def _check_ended(state: str, run: Run, master: str, name: str) -> None:
 
 
 def _state_of(master: str, name: str) -> str | None:
-    """Return the state of the job named ``name``; None if the cluster does not answer or has no such job."""
+    """Return the state of a job on a cluster; None if it is local, does not answer or has no such job."""
     if master != LOCAL:
         with suppress(EngineError):
             return dict(flink.jobs(master).values()).get(name)

@@ -20,7 +20,7 @@ def _as_list(paths: object) -> object:
 
 
 class ColumnsConfig(Settings):
-    """The names of the columns of input files; an empty name stands for the usual names of a column."""
+    """The columns of input files, and how their cells are read; an empty name stands for the usual names."""
 
     layout: Literal["auto", "long", "wide"] = Field(
         default="auto",
@@ -92,13 +92,13 @@ class ColumnsConfig(Settings):
         return tuple(filter(None, (self.series_id,))) if isinstance(self.series_id, str) else self.series_id
 
     def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
-        """Leave out unset settings that 0.1.0 lacked, because a replay that it began compares this text."""
+        """Omit unset settings that version 0.1.0 lacked: a replay that 0.1.0 began compares this text."""
         later: dict[str | None, object] = {"time_zone": "", "null_values": (), "duplicates": "last"}
         return ((name, value) for name, value in super().__repr_args__() if later.get(name, _UNSET) != value)
 
 
 class Columns(ColumnsConfig):
-    """The names of the columns of input files, including the columns of observed covariates."""
+    """The columns of input files, including those of observed covariates, and how their cells are read."""
 
     observed: tuple[str, ...] = ()
 

@@ -61,7 +61,7 @@ def describe(
 
 
 def _place(error: ErrorDetails) -> tuple[str, int | None]:
-    """Return the setting that an error is about, and if its value is a list, the index in the list."""
+    """Return the name of a wrong setting, and the index of the wrong item if the setting is a list."""
     # ``loc`` holds the section and the setting, and perhaps an index in a list or the name of a type.
     parts = error["loc"]
     return ".".join(map(str, parts[:2])), next((part for part in parts if isinstance(part, int)), None)

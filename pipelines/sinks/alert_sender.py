@@ -57,7 +57,7 @@ class AlertSender:
         thread.start()
 
     def close(self) -> None:
-        """Wait for the alerts that are being sent, at most for the time limit of a command."""
+        """Wait until no alert is being sent any more, but at most `COMMAND_LIMIT_S` seconds."""
         until_s = time.monotonic() + COMMAND_LIMIT_S
         for thread in self._threads:
             thread.join(max(until_s - time.monotonic(), 0.0))

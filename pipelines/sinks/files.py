@@ -29,7 +29,7 @@ from schemas.forecasts import IDENTITY
 Format = Literal["parquet", "jsonl"]
 
 FORECASTS, QUARANTINE, LATE, REPLACED = "forecasts", "quarantine", "late", "replaced"
-FLAT = "flat"  # folder of the flat forecast files
+FLAT = "flat"  # folder of the forecast files with one row for each horizon
 SHADOW = "forecasts-shadow"  # folder of a shadow's forecasts
 PARTS = (FORECASTS, FLAT, QUARANTINE, LATE, REPLACED)
 """Names of the folders in an output folder to which jobs add files."""

@@ -188,7 +188,7 @@ def check_topics(topics: Topics) -> None:
         try:
             there = asking.list_topics(timeout=ANSWER_LIMIT_S).topics
         except client("KafkaException"):
-            # Poll once: only during a poll the client calls `last` with the cause of the error.
+            # Poll once, because the client passes the cause of an error to `last` only during a poll.
             asking.poll(0)
             raise
     for setting, topic in (

@@ -174,7 +174,7 @@ def _with_samples(family: CounterMetricFamily | GaugeMetricFamily, values: _Valu
 
 
 def _histogram(name: str, what: str, latency: Histogram) -> Metric:
-    """Convert a histogram of latencies to a Prometheus histogram with a quarter of the buckets."""
+    """Convert a histogram of latencies to a Prometheus histogram; join every four buckets into one."""
     ends, seen = [], 0
     for bucket in range(BUCKETS):
         seen += latency.buckets.get(bucket, 0)

@@ -87,7 +87,7 @@ Positions = Mapping[str, Position]
 
 
 def furthest_us(places: Positions, shard: int | None) -> int | None:
-    """Return the time up to which a shard may have closed windows; None if it has surely closed none.
+    """Return the latest time up to which a shard can have closed windows; None if it cannot have closed any.
 
     This is the least `Position.furthest_us` of the partitions that ``shard`` follows. For a topic that is not
     keyed, ``shard`` is None, and all shards have the same time.

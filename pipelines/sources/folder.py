@@ -170,7 +170,7 @@ class _Watch:
         self.next_look_s = now_s if self.ready else now_s + self.source.poll_s
 
     def _new_batches(self, found: ReadyFile) -> Iterator[Batch] | None:
-        """Check a file, add it to the manifest and return its batches; return None if it is not ready."""
+        """Check a file, add it to the manifest and return its batches; None if it must be read later."""
         source, problem = self.source, ""
         columns = source.input.columns
         if found.left_out:
@@ -196,7 +196,7 @@ class _Watch:
         return self._add_to_manifest(found, whole, problem)
 
     def _wide_files(self) -> WideFiles:
-        """Return the wide files that were read from the folder, including those that earlier runs read."""
+        """Return the last wide files that this run and earlier runs read from the folder."""
         source = self.source
         if self.wide_files is None:
             read = partial(rows_of, how=source.input, now_s=source.clock())

@@ -185,7 +185,7 @@ def model_changes(run: str, output: Location, changes: tuple[Change, ...]) -> tu
 
 @dataclass
 class ChangingLog:
-    """A log that decides when the model version changes, and writes the number of changes into its batches.
+    """A log that decides when the model version changes; each batch holds the number of journal records.
 
     Attributes:
         log: the log with the rows.

@@ -97,7 +97,7 @@ def read_again(
     rows, rejected = how.validated(
         inside.select("file", "row", *_names(how), "offset"), inside["offset"], round(now_s * 1e6)
     )
-    # Quote the cells as the input has them, without the corrections.
+    # Store the original cells of rejected rows, because `_corrected` may have rewritten the cells.
     rejected = rejected.with_columns(raw["raw"].gather(rejected["offset"]).alias("raw"))
     every = [rejected, *(frame.select(rejected.columns) for frame in (unreadable, outside))]
     if numbers:
@@ -123,14 +123,14 @@ def _read(file: Location, how: Input) -> pl.DataFrame:
         name = min(unnamed)
         setting = "data.event_id" if name == "event_id" else "covariates.observed"
         raise DataError(
-            f"{file}: its rows have {name.removeprefix(OBSERVED)!r}, which no setting names: give the job "
-            f"file of the job, or set {setting}"
+            f"{file}: its rows have a column {name.removeprefix(OBSERVED)!r}, which no setting names: give "
+            f"the job file that the job was run with, or set {setting}"
         )
     return frame
 
 
 def _names(how: Input) -> list[str]:
-    """Return the columns with the cells of raw rows."""
+    """Return the names of the columns that a raw row has with the settings ``how``."""
     event = ["event_id"] if how.columns.event_id else []
     return [*observations.SCHEMA, *event, *(OBSERVED + name for name in how.columns.observed)]
 
@@ -157,7 +157,9 @@ def _corrected(raw: pl.DataFrame, how: Input) -> pl.DataFrame:
 
 
 def _origins(raw: pl.DataFrame, numbers: Mapping[str, int]) -> pl.Series:
-    """Return `ORIGIN` of each row, as `FolderSource` gives it; null if no file of the folder holds the row.
+    """Return the values of the column `ORIGIN`, which identify the file and the place of each row.
+
+    The values equal those of `FolderSource`; the value is null if no file of the folder holds the row.
 
     So the rows of a file that was read twice, because it has grown, are read again once.
     """
@@ -183,7 +185,7 @@ class QuarantineLog:
         self.partition, self.first, self.again, self.closing = partition, first, again, closing
 
     def begin(self, reached: Positions) -> Positions:
-        """Return the positions in the job's partitions unchanged, and that in the partition of the replay."""
+        """Return the positions with one for the replay's partition: its first row, if it has none yet."""
         return {**reached, self.partition: reached.get(self.partition, Position(self.first))}
 
     def step(self, places: Positions) -> Step[Positions] | None:

@@ -24,7 +24,7 @@ MANIFEST: Final = "quarantine.json"
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class QuarantineManifest:
-    """The rows of a replay of the quarantine.
+    """The record that fixes which rows a replay of the quarantine reads, and with which settings.
 
     Attributes:
         partition: name of the partition.
@@ -51,7 +51,7 @@ _ADAPTER = TypeAdapter(QuarantineManifest)
 
 
 def read_manifest(states: Location) -> QuarantineManifest | None:
-    """Return the manifest of a replay that has not ended, from the folder of the state table; None without.
+    """Return the manifest of an unfinished replay from the folder of the state table; None if it has none.
 
     Raises:
         DataError: the manifest cannot be read.

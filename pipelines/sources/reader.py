@@ -143,7 +143,7 @@ def _announcements(places: Positions) -> Iterator[Batch]:
 
 
 def _empty_batches(places: Positions) -> Iterator[Batch]:
-    """Yield one empty batch for each shard, at the position of a partition that the shard follows."""
+    """Yield one empty batch without a watermark for each shard, at the offset of a partition it follows."""
     followed = {place.shard: (name, place.offset) for name, place in places.items()}
     for shard, (name, offset) in followed.items():
         yield replace(empty_batch(name, offset), shard=shard)

@@ -24,7 +24,7 @@ from schemas import observations, quarantine
 
 PARTITION = "replay"
 
-# At full speed, a batch also ends after the window in which the offsets pass a multiple of this number.
+# At full speed, a batch also ends after a window in which the count of rows passes a multiple of this.
 _BATCH_ROWS = 1 << 20
 
 
@@ -91,7 +91,7 @@ class _Player:
         self.source = source
         self.offset: int | None = None
         self.batches: Iterator[Batch] = iter(())
-        self.not_due: Batch | None = None  # the next batch, if it was read too early
+        self.not_due: Batch | None = None  # a batch that was read before it is due
         self.pace_start: tuple[float, int] | None = None
         """The wall clock of the first valid row (s), and the start of its window (µs)."""
         self.sorter: Sorter | None = None

@@ -77,7 +77,7 @@ class _Log(NamedTuple):
         return bool(self.owners)
 
     def add_partitions_to(self, shards: Iterable[Shard]) -> list[Shard]:
-        """Return the shards with the log's partitions added; they wait for the partitions' watermarks."""
+        """Add the log's partitions to shards; a shard closes no window before each has a watermark."""
         return [add_partitions(shard, self.partitions, self.owners) for shard in shards]
 
 
@@ -117,7 +117,7 @@ def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
 
 
 def _have_same_partitions(some: Sequence[Shard], others: Sequence[Shard]) -> bool:
-    """Return whether two lists are equally long, and shards at one index follow the same partitions."""
+    """Return whether two lists of shards are equally long and agree, index by index, in their partitions."""
     return [shard.offsets.keys() for shard in some] == [shard.offsets.keys() for shard in others]
 
 

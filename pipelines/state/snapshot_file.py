@@ -26,10 +26,10 @@ NAME: Final = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 """File name of a snapshot: the number of the shard, and the number of shards."""
 
 _CHECKSUM: Final = b"statecast.checksum"
-_PLACEHOLDER: Final = b"00000000"  # in the file until the checksum is computed
+_PLACEHOLDER: Final = b"00000000"  # stands in the file until the checksum replaces it
 # Finds the checksum in Parquet's footer: its key, two bytes for the type and length, and its value.
 _CHECKSUM_PATTERN: Final = re.compile(re.escape(_CHECKSUM) + rb"\x18\x0ecrc32:([0-9a-f]{8})")
-_RUN: Final = b"statecast.run"  # metadata key: the id of the run that took the snapshot over
+_RUN: Final = b"statecast.run"  # metadata key: the id of the run that took over the snapshot
 # Metadata key: the time at which the snapshot was written, before any run took it over.
 _FIRST_WRITTEN: Final = b"statecast.first_written_ns"
 _CHUNK_BYTES: Final = 4 << 20
@@ -52,7 +52,8 @@ def owned(folder: Location, number: int, of: int) -> OwnedFile:
     try:
         return OwnedFile(path)
     except OSError as error:
-        raise DataError(f"{path}: its version cannot be read: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise DataError(f"{path}: the store did not return the version of this file: {reason}") from error
 
 
 def write_shard(

@@ -116,7 +116,7 @@ class StateTable:
         return found
 
     def _followers(self, partition: str) -> list[Shard]:
-        """Return the shards that follow a partition; all shards if no shard follows it yet."""
+        """Return the shards that apply rows of a partition; all shards if the table lacks the partition."""
         return [shard for shard in self.shards if not shard.keyed or partition in shard.offsets] or [
             *self.shards
         ]

@@ -110,14 +110,14 @@ class Journal:
 
 
 def _merged_through(path: Location) -> int:
-    """Return the number of the last object that was merged into a journal's file; 0 if none was merged."""
+    """Return the number of the last object that has been merged into the file of a journal, or 0."""
     with suppress(FileNotFoundError, ValueError), path.open("rb") as file:
         return int(unseal(file.readline()).get(_MERGED, 0))
     return 0
 
 
 def _parts(path: Location) -> dict[int, Location]:
-    """Return the objects beside the file of a journal in an object store, by ascending number."""
+    """Return the objects with appended records of a journal in an object store, by ascending number."""
     stem = path.name.removesuffix(path.suffix)
     pattern = re.compile(rf"{re.escape(stem)}-(\d{{12}}){re.escape(path.suffix)}")
     found = [(pattern.fullmatch(one.name), one) for one in path.parent.glob(f"{stem}-*")]

@@ -48,7 +48,8 @@ def leased(folder: Remote) -> Iterator[Held]:
     def check() -> None:
         if lost.is_set():
             raise OutputError(
-                f"{folder}: another job has taken over, since this one did not renew its lease in time"
+                f"{folder}: another job has taken over this output, because this job did not renew its lease "
+                "in time"
             )
 
     def confirm() -> None:

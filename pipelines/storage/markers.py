@@ -67,7 +67,7 @@ MODELS: Final = "models"
 MODEL_REQUEST: Final = ".model-request"
 """The file with the model version that a stream is to change to; the reader of the log chooses the window."""
 
-# With the files below, new output replaces earlier output as a whole.
+# A backfill uses the names below to replace the output of an earlier job as a whole.
 
 BACKFILL: Final = ".backfill"
 """The hidden folder in which a backfill works until its output replaces that of an earlier job."""

@@ -24,7 +24,7 @@ _OLD: Final = "old-"
 
 
 def move_all(hidden: Path, output: Path, parts: Sequence[str]) -> None:
-    """Move ``parts`` from ``hidden`` into ``output``, replace existing parts there, and remove ``hidden``.
+    """Replace the folders ``parts`` in ``output`` with those in ``hidden``, and remove ``hidden``.
 
     Raises:
         OSError: a part cannot be moved; the output is unchanged.

@@ -42,8 +42,8 @@ def complete_in_store(hidden: Remote, output: Remote) -> None:
     Raises:
         OSError: the store cannot be reached.
     """
-    # If the hidden prefix is empty, all parts were copied before, so copy nothing.
-    # A manifest may still list parts: a user may have restored an old manifest.
+    # If the hidden prefix is empty, all parts were copied before, so copy nothing, even if the manifest
+    # lists parts: a user may have restored an old manifest.
     for part in _read_manifest(hidden, output).get("parts", ()) if hidden.below() else ():
         new = [(path, _final_place(path, hidden, output)) for path in (hidden / part).below()]
         with ThreadPoolExecutor(_PARALLEL_COPIES) as pool:

@@ -47,7 +47,8 @@ def error_to_report(output: Location, error: BaseException) -> StatecastError:
     """Return the error that a job reports to the user after its runner raised ``error``.
 
     The result is ``error`` itself if it is a `StatecastError`. Otherwise it is the first error that a worker
-    wrote into a file. Without such a file, it is an `EngineError` with the last line of ``error``.
+    wrote into a file. Without such a file, it is an `OutputError` if the disk is full, or else an
+    `EngineError` with a line of ``error``.
     """
     if isinstance(error, StatecastError):
         return error

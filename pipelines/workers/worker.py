@@ -98,7 +98,7 @@ class Workers:
         failed: list[BaseException] = []
         threads = (*self._threads, self._writer, self._snapshots)
         # Close no thread before all threads have finished: the snapshot thread needs the other threads.
-        # Abandon the remaining tasks of the warming thread: no window follows that needs them.
+        # Abandon the remaining tasks of the warming thread: they prepare later windows, and none follows.
         waits, closes = [thread.wait for thread in threads], [thread.close for thread in threads]
         for end in (*waits, self._warming.abandon, *closes, self._warming.close):
             try:

@@ -145,7 +145,7 @@ def test_any_accepted_covariates_give_finite_states_and_forecasts(
 
 @pytest.mark.parametrize("value", [1.1 * LARGEST, 1e300, float("inf"), -float("inf")])
 @pytest.mark.parametrize("column", ["price", "size"])
-def test_known_and_static_covariates_above_the_largest_value_are_refused(value: float, column: str) -> None:
+def test_known_and_static_covariates_beyond_1e100_are_refused(value: float, column: str) -> None:
     known, static = np.zeros(60), np.arange(4.0)
     (known if column == "price" else static)[2] = value
     with pytest.raises(DataError, match=f"row 3: column {column}"):

@@ -92,6 +92,6 @@ def test_times_are_utc_without_a_configured_zone() -> None:
 
 
 def test_an_unknown_time_zone_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"must be a name of the time zone database such as Europe/Berlin"):
+    with pytest.raises(ValueError, match=r"must be a name in the time zone database, such as Europe/Berlin"):
         DataConfig(time_zone="Mars/Olympus")
     assert DataConfig(time_zone=BERLIN).time_zone == BERLIN

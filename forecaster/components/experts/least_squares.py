@@ -157,7 +157,7 @@ class LeastSquares(Expert):
         size += np.float32(self.forget)
         weights += gain / size * error
         np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weights)
-        # Divide the gain by the root of its divisor ``size``, to keep gain[i] * gain[j] exactly symmetric.
+        # Divide the gain by the root of ``size`` first, so that rounding keeps the inverse exactly symmetric.
         # An asymmetry of the inverse would grow until the inverse is not positive definite.
         gain /= np.sqrt(size)
         diagonal = np.arange(len(x))

@@ -20,7 +20,7 @@ from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
 
 # The ridge penalty is at least this number, in squared scales, and each squared error is raised by it.
-# Otherwise the weights would change fast while all forecasts and actuals are close to the last value.
+# Without this number, the weights would change fast while forecasts and actuals are near the last value.
 _LEAST_RIDGE = 0.05
 # Forecasts and actuals are clipped to this many scales, so that float32 can hold their squares.
 _LARGEST = 1e9
@@ -211,7 +211,7 @@ class _KnownActuals(NamedTuple):
 
 
 def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
-    """Return the running sums of products of forecasts and actuals after each window of a block.
+    """Return two decaying sums after each window: of products of two forecasts, and of forecast and actual.
 
     Args:
         own: the arrays of `Stacking`, with the sums before the block; not changed.

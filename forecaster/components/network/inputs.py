@@ -1,4 +1,4 @@
-"""Compute the network's inputs, such as changes in spreads; they do not depend on the level of a series.
+"""Compute the network's inputs, such as changes divided by the spread; none depends on a series' level.
 
 Letters: T windows, S series, F inputs, K linear experts, N horizon, C known features, D static features, I
 inputs from observed covariates.

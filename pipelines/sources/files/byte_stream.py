@@ -21,7 +21,7 @@ class ByteStream(io.RawIOBase):
 
     @abstractmethod
     def _convert(self, chunk: bytes) -> bytes:
-        """Return the next chunk of the file, converted; `_ended` is True for the last chunk."""
+        """Convert the next bytes of the file; at its end, ``chunk`` is empty and `_ended` is True."""
 
     def readable(self) -> bool:
         """Return True: the stream can be read; see `io.RawIOBase`."""

@@ -28,7 +28,7 @@ def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
     for file in found.files:
         try:
             checked.append(tables.check(file, columns))
-        except DataError:  # skip it here: the job reports the error later
+        except DataError:  # if bad files are skipped, the job reports this error later
             if not job.data.skip_bad_files:
                 raise
             bad += 1

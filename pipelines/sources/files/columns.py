@@ -230,7 +230,7 @@ def _numbers_rows(column: pl.Series) -> bool:
 
 
 def _time_of_index(head: pl.DataFrame, columns: Columns, beside: Beside) -> str:
-    """Return the name of the index column that holds times; "" if there is none."""
+    """Return the name of the column of a pandas index that holds times; "" if there is none."""
     index = [name for name in head.columns if beside.is_index(name)]
     return _looks_like_time(head, index, columns.time_format)
 

@@ -19,11 +19,11 @@ _LINE_FEED, _RETURN, _QUOTE, _DELIMITER = "\ue00a", "\ue00d", "\ue00b", "\ue00c"
 
 _MOST_LINES = 50
 _MOST_BYTES = 1 << 16
-_LONGEST_BYTES = 8 << 20  # Lines of more bytes are returned in pieces.
+_LONGEST_BYTES = 8 << 20  # A line of more bytes than this is returned in pieces.
 
 
 class RowPerLine(ByteStream):
-    """A stream of the text of a CSV file with each row on one line.
+    """A stream that returns the text of a CSV file, changed so that each row is on one line.
 
     Several lines are one row if quoted cells contain their line breaks and the row has as many cells as the
     header. In such a row, stand-ins replace the line breaks. A quote is stray if its cell does not end within
@@ -122,12 +122,12 @@ class RowPerLine(ByteStream):
         return True
 
     def _as_one_cell(self, line: bytes) -> bytes:
-        """Return a line with its quotes and delimiters replaced by stand-ins."""
+        """Return a line as a single cell: stand-in characters replace its quotes and delimiters."""
         plain = line.replace(b'"', _QUOTE.encode())
         return plain.replace(self._delimiter.encode(), _DELIMITER.encode())
 
     def restore(self, text: str) -> str:
-        """Return a text with its stand-ins replaced by the original characters."""
+        """Return a text with its stand-ins replaced by the original quotes, delimiters and line breaks."""
         for sign, stand_in in self._stand_ins():
             text = text.replace(stand_in, sign)
         return text
@@ -142,7 +142,7 @@ class RowPerLine(ByteStream):
         return frame.with_columns(cells)
 
     def is_stray(self, text: str) -> bool:
-        """Return whether a converted line has a stray quote, which opens a cell that does not end."""
+        """Return whether a line has the stand-in of a quote, so that the file's line has a stray quote."""
         return _QUOTE in text
 
     def _stand_ins(self) -> tuple[tuple[str, str], ...]:

@@ -58,7 +58,7 @@ NO_COMMA = " (no decimal comma)"
 
 
 class Decimals:
-    """Finds the decimal sign of a text file while the file is read, and rewrites its numbers.
+    """Finds the decimal sign of a text file while it is read, and rewrites its numbers with decimal points.
 
     The first number that is possible with one sign only (``1,5``, ``0,125``, ``1.234,5``) decides the sign of
     the file. Numbers before it were returned while the sign was not known. So `rewrite` raises if the sign
@@ -66,7 +66,12 @@ class Decimals:
     """
 
     def __init__(self, path: Path, setting: str) -> None:
-        """Begin a file; ``setting`` is the decimal sign of its numbers, or ``auto`` to find the sign."""
+        """Prepare for the numbers of one file.
+
+        Args:
+            path: the file, which errors name.
+            setting: decimal sign of the numbers, or ``auto`` to find the sign in the numbers.
+        """
         self._path = path
         self._sign = "" if setting == "auto" else setting
         self._unsure = ""  # an earlier cell such as 1.234, which means 1234 if the file has decimal commas
@@ -129,7 +134,7 @@ def _first(columns: Iterable[pl.Series], pattern: str) -> str:
 
 
 def _are_thousands(columns: Iterable[pl.Series]) -> bool:
-    """Return whether all whole numbers in the columns are below 1,000, so that ``1.234`` may be 1,234."""
+    """Return whether all numbers without separators are below 1,000, so that ``1.234`` may mean 1,234."""
     for column in columns:
         whole = column.filter(column.str.contains(_WHOLE)).str.strip_chars().cast(pl.Float64, strict=False)
         if (whole.abs() >= 1000).any():

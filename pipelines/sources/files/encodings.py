@@ -18,7 +18,7 @@ _MARKS = (
 _WINDOWS = "cp1252"  # Windows-1252 includes all printable characters of Latin-1
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # control characters do not occur in Windows-1252
-_LONGEST_BYTES = 8 << 20  # at most so many bytes of a line decide the encoding
+_LONGEST_BYTES = 8 << 20  # of a longer line, only the first bytes decide the encoding of the file
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
@@ -70,7 +70,7 @@ class _Recoded(ByteStream):
 
 
 class _Detected(ByteStream):
-    """A stream of the UTF-8 bytes of a file whose encoding is UTF-8 or Windows-1252.
+    """A stream that detects whether a file is in UTF-8 or Windows-1252, and returns its text in UTF-8.
 
     Attributes:
         encoding: the encoding; "" as long as all bytes were ASCII, which is the same in both encodings.

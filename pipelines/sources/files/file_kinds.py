@@ -25,7 +25,7 @@ def is_known(path: Path) -> bool:
 
 
 def has_numbers_as_text(path: Path) -> bool:
-    """Return whether the numbers in the file may be text such as ``1.234,5``: in CSV and Excel files."""
+    """Return whether a file is CSV or Excel, in which numbers may be text such as ``1.234,5``."""
     return is_known(path) and kind_of(path) in ("csv", "excel")
 
 

@@ -82,7 +82,7 @@ def _matching(path: str | Path) -> list[Path]:
     if Path(path).exists() or not has_magic(str(path)):
         return [Path(path)]
     if not (found := sorted(glob(str(path), recursive=True))):
-        raise DataError(f"{path}: matches no file or folder")
+        raise DataError(f"{path}: matches no file or folder: correct the pattern")
     return [Path(one) for one in found]
 
 

@@ -75,7 +75,7 @@ def notices(path: Path, encoding: str = "auto") -> list[str]:
 
 
 def index_columns(path: Path) -> tuple[str, ...]:
-    """Return the columns of a Parquet file that pandas wrote as the index of a data frame."""
+    """Return the columns of a Parquet file in which pandas stored the index of a data frame."""
     if not is_parquet(path):
         return ()
     written = (pq.read_schema(path).metadata or {}).get(b"pandas")
@@ -221,7 +221,7 @@ def _parquet(path: Path, names: list[str], rows: int) -> Frames:
         for field in file.schema_arrow:
             if field.name in names and arrow.is_unreadable(field.type):
                 what = f"column {field.name!r} is {field.type}, which cannot be read from Parquet"
-                raise DataError(f"{path}: {what}: write it as a list of any size")
+                raise DataError(f"{path}: {what}: write it as a list without a fixed size")
         for batch in file.iter_batches(batch_size=rows, columns=names):
             frame = arrow.frame_of(batch).select(names)
             yield frame.with_columns(pl.int_range(row + 1, row + frame.height + 1).alias(ROW))

@@ -75,7 +75,7 @@ class Listing:
                 if now_s - one.since_s >= self._settle_s:
                     ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))
                 continue
-            # If the modification time is in the future, count from the first listing with the file.
+            # If the modification time is in the future, measure the file's age from its first listing.
             quiet_s = now_s - min(identity[2] / 1e9, one.since_s)
             is_settled = quiet_s >= self._settle_s
             path = self._folder / name
@@ -126,7 +126,7 @@ def _looks_complete(path: Path, quiet_s: float) -> bool:
     """
     if is_parquet(path):
         return _ends_with(path, _FOOTER)
-    if not is_plain_text(path):  # to read an incomplete file of another kind raises an error
+    if not is_plain_text(path):  # reading an incomplete file of another kind raises an error
         return quiet_s >= _QUIET_S
     return quiet_s >= _QUIET_S and _ends_with(path, b"\n")
 

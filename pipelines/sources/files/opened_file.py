@@ -30,7 +30,7 @@ _ROWS = 200_000
 
 @dataclass(frozen=True)
 class OpenedFile:
-    """A file whose layout is known.
+    """A file, its first rows, and the layout and the format of times that were found for it.
 
     Attributes:
         path: the file.
@@ -107,7 +107,7 @@ class OpenedFile:
 
 
 def open_file(path: Path, columns: Columns) -> OpenedFile:
-    """Find the layout of a file and the format of its times.
+    """Return a file together with its layout and the format of its times.
 
     Raises:
         DataError: the file cannot be read, no layout fits its columns, or its times can be read in several

@@ -102,7 +102,7 @@ def refuse_clashes(
             continue
         try:
             wide.append(wide_file(file.path, file.layout, columns))
-        except DataError:  # skip it here: the job reports the error later
+        except DataError:  # if bad files are skipped, the job reports this error later
             if not skip_bad_files:
                 raise
     refuse_sensors([file for file in wide if file is not None], read, memory_bytes)
@@ -202,7 +202,10 @@ def _rows_of(
 
 
 def _clash(rows: pl.DataFrame, held: pl.DataFrame) -> _Clash | None:
-    """Return the first row with another value than an earlier file, as a `_Clash`; None if there is none."""
+    """Return the first row whose value differs from an earlier file's, as a `_Clash`; None without one.
+
+    If one file ends before the other, its last time is not compared, because its value may be unfinished.
+    """
     pairs = rows.join(held, on=["series_id", "timestamp"], suffix="_other")
     ends, ends_other = pl.col("last_us"), pl.col("last_us_other")
     is_unfinished = (ends != ends_other) & (

@@ -171,7 +171,9 @@ def read_to_end(path: Path, how: Input, now_s: float, memory_bytes: int) -> Whol
 
 
 def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: int) -> Iterator[Part]:
-    """Yield the validated rows of several files in parts; a file that cannot be read is one rejected row.
+    """Yield the validated rows of several files in parts.
+
+    With ``how.skip_bad_files``, a file that cannot be read gives one rejected row.
 
     Raises:
         DataError: a file cannot be read, unless ``how.skip_bad_files``.
@@ -224,7 +226,7 @@ def _duration_text(seconds: int) -> str:
 
 
 def columns_of(job: JobConfig) -> tables.Columns:
-    """Return the column names that a job's settings contain, in ``data`` and in ``covariates.observed``."""
+    """Return a job's settings of its columns: those in ``data``, and ``covariates.observed``."""
     named = {name: getattr(job.data, name) for name in ColumnsConfig.model_fields}
     return tables.Columns(**named, observed=job.covariates.observed)
 

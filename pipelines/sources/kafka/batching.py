@@ -27,7 +27,7 @@ Offsets = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PolledRows:
-    """The validated rows of one partition from one poll.
+    """The rows of one partition from one poll: valid rows, rejected rows, and rows outside the time bounds.
 
     Attributes:
         stop: one past the last offset that was read.

@@ -177,7 +177,7 @@ class TopicConsumer:
         self._consumer.close()
 
     def _retry(self, ask: Callable[[], Any]) -> Any:
-        """Return the result of ``ask``; repeat the call for some seconds if the broker moves a partition."""
+        """Return the result of ``ask``; repeat the call for some seconds if an error is temporary."""
         until_s = time.monotonic() + ANSWER_LIMIT_S
         with convert_client_errors(self.broker, self.last):
             while True:
@@ -218,7 +218,7 @@ class TopicConsumer:
 
 
 def _polled(messages: Sequence[Any], end: int | None) -> Polled:
-    """Return one partition's messages as columns; ``end`` is dropped if a message after it was polled."""
+    """Return one partition's messages as columns, without ``end`` if an offset from ``end`` on was polled."""
     message_of = client("Message")
     offsets = [*map(message_of.offset, messages)]
     return Polled(

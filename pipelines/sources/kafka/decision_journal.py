@@ -151,7 +151,7 @@ class Decisions:
         return us if watermark_us is None else max(us, watermark_us)
 
     def clock_us(self, partition: str, offsets: Offsets) -> Offsets:
-        """Return for each offset the stored clock to which the times of its rows are compared.
+        """Return the stored clock of each offset, with which the times of the offset's rows are compared.
 
         The array has the shape of ``offsets [n]``. Offsets before the first stored clock have `NEVER`.
         """
@@ -195,7 +195,7 @@ class Decisions:
             case {"schema": int(schema), "text": str(text)}:
                 self._schemas[schema] = text
             case _:
-                raise ValueError(f"line {number}: it is not a decision about a topic")
+                raise ValueError(f"line {number}: not a record of a decision about a topic")
 
     def _shorten(self) -> None:
         """Rewrite the journal without the records that no re-read needs, if the journal has become long."""

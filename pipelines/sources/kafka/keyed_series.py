@@ -37,7 +37,7 @@ class SeriesShards:
             home = self._known.setdefault(series_id, shard)
             if home != shard:
                 raise DataError(
-                    f"{place}: the series {series_id!r} has rows here, but earlier rows in a partition of "
-                    f"shard {home}: if a series has rows in several partitions, set kafka.keyed = false and "
-                    "use a new output folder"
+                    f"{place}: the series {series_id!r} has rows here, but its earlier rows were in a "
+                    f"partition of shard {home}: if a series has rows in several partitions, set "
+                    "kafka.keyed = false and use a new output folder"
                 )

@@ -49,7 +49,7 @@ class PollValidation:
                 number,
                 PolledRows(
                     # ``end`` may be greater than the last message's offset:
-                    # markers of transactions have offsets, but are no messages.
+                    # Kafka's markers of transactions have offsets, but are not messages.
                     max(one.offsets[-1] + 1 if one.offsets else 0, one.end or 0),
                     _part(rows, int(low), int(high), offsets),
                     mine.with_columns(file.alias("file")) if len(mine) else mine,

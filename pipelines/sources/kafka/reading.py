@@ -111,6 +111,8 @@ class Reading:
     def _periodic(self, places: dict[str, Position], arrived_at_s: float | None) -> Iterator[Batch]:
         """Commit offsets, announce new partitions, and advance idle partitions, each at its own interval.
 
+        Idle partitions are also advanced after each poll that returned batches.
+
         ``arrived_at_s`` is the greatest timestamp (seconds since 1970) of the polled batches; None without
         batches.
         """

@@ -113,7 +113,7 @@ class Judge:
         for partition in partitions:
             name, low, high = self.polls.names[partition], *self.polls.bounds[partition : partition + 2]
             start = max(int(self.polls.offsets[low]), self.decisions.settled(name))
-            # Never store an earlier clock, so that past decisions stay valid if the wall clock is set back.
+            # Store no clock before the last one: past decisions must stay valid if the wall clock goes back.
             clock_us = max(now_us, int(self._clock_us[high - 1]))
             clocks[name] = ClockDecision(start, int(self.polls.offsets[high - 1]) + 1, clock_us)
             span = slice(low, high)

@@ -90,5 +90,5 @@ class KafkaTopic:
         return f"{self.topic}-{partition}"
 
     def number(self, name: str) -> int:
-        """Return the number of the partition whose name `name` returned."""
+        """Return the number of the partition with the name ``name``, such as 3 for ``readings-3``."""
         return int(name[len(self.topic) + 1 :])

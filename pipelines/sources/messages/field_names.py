@@ -54,7 +54,7 @@ class Names:
         return list(dict.fromkeys(name for names in self.by_column.values() for name in names))
 
     def chosen(self, frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
-        """Return a raw frame of messages, in which each column is chosen from its possible fields.
+        """Return a raw frame of messages; each cell is the first of its possible fields that is not null.
 
         Args:
             frame: a column for each field that exists.

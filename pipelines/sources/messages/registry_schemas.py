@@ -92,7 +92,7 @@ class RegistrySchemas:
             raise SchemaUnknown(failure.reason)
         # The last request was not answered, so do not send another one yet.
         if self._away is not None and now_s < self._away.until_s:
-            raise self._not_there(now_s)
+            raise self._no_answer_error(now_s)
         try:
             text = _text(send_request(self.url, f"/schemas/ids/{number}", self.user_info))
             made = _parsed(number, text)
@@ -100,7 +100,7 @@ class RegistrySchemas:
             if self._away is None:
                 self._away_since_s = now_s
             self._away = _again(self._away, str(error), now_s, _FIRST_S)
-            raise self._not_there(now_s) from None
+            raise self._no_answer_error(now_s) from None
         except (KeyError, SchemaUnknown) as error:
             self._away = None
             reason = (
@@ -113,7 +113,7 @@ class RegistrySchemas:
             self.kept.keep_schema(number, text)
         return made
 
-    def _not_there(self, now_s: float) -> Exception:
+    def _no_answer_error(self, now_s: float) -> Exception:
         """Return the error to raise while the registry does not answer.
 
         The error is `RegistryAway` for the first ``patience_s`` seconds, and `SchemaUnknown` after that.

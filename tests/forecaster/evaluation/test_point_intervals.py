@@ -52,7 +52,9 @@ def test_point_intervals_reach_their_coverage() -> None:
     cuts=st.lists(st.integers(0, 60), max_size=4),
     horizon=st.sampled_from([HORIZON, FAR]),
 )
-def test_point_intervals_do_not_depend_on_block_sizes(seed: int, cuts: list[int], horizon: int) -> None:
+def test_intervals_of_point_forecasts_do_not_depend_on_block_sizes(
+    seed: int, cuts: list[int], horizon: int
+) -> None:
     values, zero = noise(60, seed=seed, horizon=horizon)
     values[np.random.default_rng(seed).random(values.shape) < 0.2] = np.nan
     one = quantiles(values, {"zero": zero}, [])["zero"]

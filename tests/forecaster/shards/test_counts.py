@@ -34,7 +34,7 @@ def raw(cells: list[tuple[Any, ...]]) -> pl.DataFrame:
 
 
 @given(cells=rows)
-def test_the_text_of_a_row_never_becomes_a_quarantine_kind(cells: list[tuple[Any, ...]]) -> None:
+def test_each_quarantined_row_has_one_of_the_fixed_kinds(cells: list[tuple[Any, ...]]) -> None:
     frame = raw(cells)
     _, rejected = observations.validate(frame)
     _, unlabelled = labels.validate(frame, ["value"])

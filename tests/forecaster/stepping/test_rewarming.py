@@ -120,7 +120,7 @@ def test_warming_up_in_steps_gives_the_state_of_a_rewarm() -> None:
     assert_same_state(rewarm(new, state), Warming(new, START + 5).finish(state))
 
 
-def test_warming_up_without_a_ring_keeps_only_the_moments() -> None:
+def test_warming_without_a_ring_gives_the_state_of_a_rewarm() -> None:
     config = NetworkConfig(hidden=4, horizon=3, lags=(), ring=0)
     old, new = (Forecaster.untrained(config, WindowConfig(), seed) for seed in (1, 2))
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0], [5.0]])))

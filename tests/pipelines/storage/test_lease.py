@@ -131,7 +131,7 @@ def test_a_suspended_job_does_not_become_owner_again(s3: Remote, monkeypatch: py
                 with store_of(s3).locked() as successor:
                     take_ownership(run_in(s3, "successor"), successor.confirm)
 
-        with pytest.raises(OutputError, match="another job has taken over, since this one did not renew"):
+        with pytest.raises(OutputError, match="another job has taken over this output, because"):
             take_ownership(run_in(s3, "suspended"), confirm_and_sleep)
     assert read_owner(s3) == "successor"
 

@@ -50,7 +50,7 @@ def test_restore_reverses_row_per_line_for_any_text(text: str) -> None:
 
 
 @given(st.text('a,"\n', max_size=200))
-def test_a_csv_parser_finds_one_row_in_each_line(text: str) -> None:
+def test_a_csv_parser_reads_each_converted_line_as_one_row(text: str) -> None:
     found, _ = read("x,y\n" + text, 2)
     bad: list[object] = []
 
