@@ -39,6 +39,9 @@ from schemas.forecasts import quantile_column
 STATE, RETURN_STATE = "state", "return_state"
 """Names of the two parameters of a request."""
 
+_NOT_FINITE = "the model gives a forecast that is not finite: serve another version of the model"
+_NOT_FINITE_FROM_STATE = "the state gives a forecast that is not finite: start from a history instead"
+
 
 class ServedForecaster:
     """The object that MLflow serves. Each request contains all data: no state is kept between calls."""
@@ -108,7 +111,7 @@ def last_forecasts(
 
     Raises:
         DataError: a row belongs to a window that the state has closed, or there is nothing to forecast.
-        ModelError: the state gives forecasts that are not finite.
+        ModelError: a forecast is not finite.
     """
     freq = forecaster.window_config.frequency
     shard = _shard_of(forecaster, state)
@@ -133,24 +136,25 @@ def last_forecasts(
             found = both.unique("series_id", keep="last", maintain_order=True)
     if found is None:
         raise DataError("the history has no value: send a value of at least one series")
-    return _answer(forecaster, found.sort("series_id"), shard.state), shard.state
+    answer = _answer(forecaster, found.sort("series_id"), shard.state)
+    names = map(quantile_column, forecaster.network_config.quantiles)
+    if not np.isfinite(answer.select(names).to_numpy()).all():
+        raise ModelError(_NOT_FINITE if state is None else _NOT_FINITE_FROM_STATE)
+    return answer, shard.state
 
 
 def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.DataFrame:
-    """Return one row per series and horizon, with a ``note`` if the series has few values or has retired.
-
-    Raises:
-        ModelError: a forecast is not finite.
-    """
+    """Return one row per series and horizon, with a ``note`` if the series has few values or has retired."""
     config = forecaster.network_config
     wanted = config.ring or config.halflife
     values = state.parts["moments"]["observed"].astype(np.int64)
     few = pl.format("only {} of the {} values that full accuracy needs", "values", pl.lit(wanted))
-    notes = pl.DataFrame({"series_id": pl.Series(state.series_ids, dtype=pl.String), "values": values})
+    ids = pl.Series(state.series_ids, dtype=pl.String)
+    notes = pl.DataFrame({"series_id": ids, "values": values, "live": live(state)})
     retired = pl.lit("the series has retired: this is its last forecast")
     short = pl.when(pl.col("values") < wanted).then(few).otherwise(pl.lit(""))
-    notes = notes.select("series_id", note=pl.when(live(state)).then(short).otherwise(retired))
-    answer = (
+    notes = notes.select("series_id", note=pl.when("live").then(short).otherwise(retired))
+    return (
         found.explode("forecast")
         .unnest("forecast")
         .drop("revision", "p_value", "alarm")
@@ -158,9 +162,6 @@ def _answer(forecaster: Forecaster, found: pl.DataFrame, state: State) -> pl.Dat
         .with_columns(pl.col("horizon").cast(pl.Int32))
         .join(notes, on="series_id", how="left", maintain_order="left")
     )
-    if not np.isfinite(answer.select(map(quantile_column, config.quantiles)).to_numpy()).all():
-        raise ModelError("the state gives a forecast that is not finite: start from a history instead")
-    return answer
 
 
 def _shard_of(forecaster: Forecaster, state: State | None) -> Shard:

@@ -128,7 +128,7 @@ def frame_of(data: bytes) -> pl.DataFrame:
 
 
 # Cache the bytes of empty frames, because most shards get no rows from most polls.
-# To encode the schema of a frame takes as long as to encode thousands of rows.
+# Encoding the schema of a frame takes as long as encoding thousands of rows.
 _MOST_EMPTIES = 64
 _empties: dict[bytes, pl.DataFrame] = {}
 

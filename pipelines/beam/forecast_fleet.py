@@ -117,7 +117,8 @@ class ForecastFleet(beam.PTransform[Any, Any]):
 
 
 def _refuse_repair(model: Forecaster | Path | str) -> None:
-    repair = model.window_config.repair if isinstance(model, Forecaster) else 0  # a model's file has none
+    # A stored model does not contain ``windows.repair``, because it is a setting of the job.
+    repair = model.window_config.repair if isinstance(model, Forecaster) else 0
     if repair:
         raise ConfigError(
             f"windows.repair = {repair} has no effect in ForecastFleet, which repairs no late rows: "
@@ -183,10 +184,10 @@ class _Step:
     def close(
         self, shard: Shard, rows: Iterable[pl.DataFrame], end_us: int
     ) -> Iterator[tuple[Shard, Output]]:
-        """Apply rows to a shard, close its windows up to ``end_us``, and yield shards and their outputs."""
+        """Apply rows, close windows up to ``end_us``; after each step, yield the shard and its output."""
         nothing, forecaster = empty_batch(PARTITION, 0), self.model.load()
         frame = pl.concat([nothing.rows, *rows], how="diagonal", rechunk=True)
-        # `rewarm` only changes a state that another model version has made.
+        # `rewarm` returns the state unchanged if it was made with the same weights.
         state = rewarm(forecaster, shard.state)
         shard = replace(shard, state=state, slots=slots_of(state))
         batch = replace(nothing, rows=frame, watermark_us=end_us)
@@ -201,10 +202,10 @@ class _StepShard(beam.DoFn):
 
     def setup(self) -> None:
         self.metrics = RowMetrics()
-        self.lateness_us = self.step.lateness_us  # loads the weights of the model
+        self.lateness_us = self.step.lateness_us  # this property loads the model
 
     def closed(self, before: Shard, rows: Iterable[pl.DataFrame], end_us: int) -> Iterator[Shard | Any]:
-        """Close the windows up to ``end_us``; yield forecasts and late rows, and finally the new shard."""
+        """Close the windows up to ``end_us``; yield forecasts and late rows, and last the changed shard."""
         shard = before
         for after, output in self.step.close(before, rows, end_us):
             shard = after

@@ -30,7 +30,7 @@ _BUNDLE_ROWS = 10_000
 
 @dataclass
 class GatherRows(beam.PTransform[Any, Any]):
-    """Convert single rows, frames and batches to frames of rows (``rows``).
+    """Convert single rows, frames and batches to frames of rows, the output ``rows``.
 
     The rejected rows that batches contain become a second output (``quarantined``).
     """
@@ -101,7 +101,7 @@ def _frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
 
 
 def _column(name: str, cells: list[Any]) -> pl.Series:
-    """Convert cells to a column; if the cells have different types, the column holds text."""
+    """Convert cells to a column; the column holds text if the cells do not fit into one type."""
     try:
         return pl.Series(name, cells)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):

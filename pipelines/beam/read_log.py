@@ -242,7 +242,10 @@ class _ReadByDeferral(_ReadBatches):
             tracker.defer_remainder(Duration.of(round(read.wait_s, 3)) if read.wait_s else None)
 
     def _stamped(self, batches: Sequence[Batch], position: _Position) -> tuple[list[Any], _Position]:
-        """Return the batches, each with the watermark before it as timestamp, and the position after them."""
+        """Return the batches, each with the watermark before it as timestamp, and the position after them.
+
+        Without `moves_watermark`, the batches have no timestamps, and ``position`` is returned unchanged.
+        """
         if not self.read.moves_watermark:
             return [*batches], position
         stamped: list[Any] = []
@@ -281,6 +284,6 @@ class _ReadByTimer(_ReadBatches):
         yield from read.batches
         if not read.ended:
             position.write(replace(at, places=read.places).encoded())
-            # Wait at the next call and not here, because the engine passes the batches on after this call.
+            # Wait for more rows in the next call: the engine passes these batches on when this call ends.
             self.due_s = time.monotonic() + read.wait_s
             again.set(_AT_ONCE)

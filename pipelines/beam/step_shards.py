@@ -75,7 +75,7 @@ class StepShards(beam.PTransform[Any, Any]):
 
 class _StepShard(beam.DoFn):
     # A worker writes the Beam state "opened" of a shard when it first opens the shard.
-    # If a worker finds this state for a new shard, the earlier worker with the shard in memory is lost.
+    # If a worker has not opened a shard that has this state, the worker that opened the shard is lost.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
     # The timer "wait" is never set. It is declared only to save a core on Prism (2.77.0, `stage.Execute`).

@@ -55,7 +55,7 @@ class WriteForecasts(beam.PTransform[Any, Any]):
     format: Format = "parquet"
 
     def expand(self, frames: Any) -> Any:
-        """Return the names of the files: ``PCollection[DataFrame] -> PCollection[str]``."""
+        """Write frames as files, and return their names: ``PCollection[DataFrame] -> PCollection[str]``."""
         write = _WriteForecasts(_folder(self.location, FORECASTS), self.format)
         return frames | beam.ParDo(write).with_output_types(str)
 
@@ -88,7 +88,7 @@ class WriteQuarantine(beam.PTransform[Any, Any]):
     location: Location | str
 
     def expand(self, frames: Any) -> Any:
-        """Return the names of the files: ``PCollection[DataFrame] -> PCollection[str]``."""
+        """Write frames as files, and return their names: ``PCollection[DataFrame] -> PCollection[str]``."""
         write = _WriteQuarantine(_folder(self.location, QUARANTINE))
         return frames | beam.ParDo(write).with_output_types(str)
 

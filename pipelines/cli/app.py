@@ -142,8 +142,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _raise_interrupt)
     code = run()
     if code > 128:
-        # After a signal, do not end with `sys.exit`,
-        # because it would wait until worker threads have finished their bundles.
+        # After a signal, do not call `sys.exit`, which would wait until worker threads end their bundles.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -109,7 +109,7 @@ def _scores_table(compared: Compared) -> Table:
 
 
 def _improvements_table(compared: Compared) -> Table:
-    """Return a table of the improvements: in all, by class, and at the shown horizons."""
+    """Return a table of the improvements: overall, by class of series, and at the shown horizons."""
     from pipelines.jobs.comparison_log import labelled_improvements
 
     improvements = labelled_improvements(compared.comparison)

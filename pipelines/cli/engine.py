@@ -57,16 +57,16 @@ def split_beam_options(data: list[str] | None) -> tuple[list[str] | None, tuple[
 
 
 def requested_runner(runner: str | None, flink_master: str | None) -> str | None:
-    """Return the engine that the options request; ``--flink-master`` alone requests Flink.
+    """Return the runner that the options request, if any; ``--flink-master`` alone requests Flink.
 
     Raises:
-        ConfigError: the options request Flink and another engine.
+        ConfigError: the options request Flink and another runner.
     """
     if flink_master is None:
         return runner
     if runner not in (None, "auto", "flink"):
         raise ConfigError(
-            f"--flink-master {flink_master} and --runner {runner} name two engines: leave one of them out"
+            f"--flink-master {flink_master} and --runner {runner} name two runners: leave one of them out"
         )
     return "flink"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipelines.jobs.file_forecast import FileForecast
 
 _SHOWN_ROWS = 24
-_HISTORY = 3  # number of windows shown before the forecasts, as a multiple of the horizon
+_HISTORY = 3  # before the forecasts, the plot shows the values of this many horizons
 
 
 def forecast(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show_labelling(out: Out, found: LabelOutcome) -> None:
-    """Print the counts of rows, the data, and the scores of a labelling."""
+    """Print the counts of rows of a labelling, the size of its data, its training, and its scores."""
     for line in found.notices:
         out.notice(line)
     unlabelled = f", {found.unlabelled:,} of them without a label" if found.unlabelled else ""

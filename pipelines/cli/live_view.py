@@ -75,7 +75,7 @@ class Rate:
 
     @property
     def per_s(self) -> float | None:
-        """The steps per second; None until two totals are recorded."""
+        """The steps per second; None until totals of two different times are recorded."""
         if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:
             return None
         (began_s, before), (ended_s, after) = self._seen[0], self._seen[-1]
@@ -274,7 +274,7 @@ def _utc_time(us: int) -> str:
     try:
         return f"{datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d %H:%M:%S}".removesuffix(":00") + " UTC"
     except (OverflowError, ValueError, OSError):
-        return "the end"  # the watermark of an ended source is after all years of `datetime`
+        return "the end"  # an ended source has a watermark after the year 9999, which `datetime` refuses
 
 
 def _elapsed(seconds: float) -> str:

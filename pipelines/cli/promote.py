@@ -1,4 +1,4 @@
-"""The commands ``statecast promote`` and ``statecast rollback``, which move the alias of a model."""
+"""The commands ``statecast promote`` and ``statecast rollback``, which point an alias at a version."""
 
 from __future__ import annotations
 

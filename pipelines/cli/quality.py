@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_quality(job: JobConfig, stream: StreamJob, out: Out) -> None:
-    """Check the rules of alerts; print a line if drift cannot be measured, because the model has no profile.
+    """Check that the alert rules can be evaluated; print a line if the model has no profile to measure drift.
 
     Raises:
         ConfigError: a rule cannot be evaluated with this model, or its webhook is not in the environment.
@@ -59,8 +59,8 @@ def watch_quality(
         from pipelines.cli.models import is_registered_model
 
         every_s = job.mlflow.production_every_s
-        # A stream that follows an alias always has a registered model.
-        # For such a stream, do not read the MLflow store: the stream can resume without the store.
+        # If the stream follows an alias, its model is registered: do not look it up in the MLflow store,
+        # because such a stream can resume while the store cannot be reached.
         if every_s and (stream.follows or is_registered_model(model, job)):
             from pipelines.jobs.production import ProductionRuns
 

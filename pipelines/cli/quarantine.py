@@ -65,7 +65,7 @@ def by_kind(rows: pl.DataFrame, examples: int) -> list[dict[str, Any]]:
     from schemas import quarantine
 
     found = []
-    named = rows.with_columns(pl.col("kind").fill_null(quarantine.OTHER))  # rows of early versions lack it
+    named = rows.with_columns(pl.col("kind").fill_null(quarantine.OTHER))  # early versions wrote no kind
     for (kind,), part in named.group_by("kind", maintain_order=True):
         # Show rows with different reasons, because the first rows of a file often have the same fault.
         varied = part.unique("reason", keep="first", maintain_order=True)

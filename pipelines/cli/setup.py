@@ -83,7 +83,8 @@ def doctor(
 ) -> None:
     """Check which packages and engines are installed, and print how to install the missing ones.
 
-    Changes nothing unless --fix is given, which downloads Prism, the streaming engine, or builds it with Go.
+    Without --fix, the command changes nothing. With --fix, it also installs Prism, the streaming engine, if
+    Prism is missing: it downloads Prism, or builds it with Go.
     """
     job = load_settings(
         config,

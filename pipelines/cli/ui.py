@@ -66,7 +66,7 @@ def ui(
 
 
 def _prepared_page(mlflow: MlflowConfig, address: str, out: Out) -> str:
-    """Store the view of the training runs in MLflow, and return the URL of the view's page at ``address``."""
+    """Prepare MLflow's page of the training runs, and return the URL of the page at ``address``."""
     with out.progress("loading MLflow", "packages"):
         from pipelines.jobs.registry import open_registry
 

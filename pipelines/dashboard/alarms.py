@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -40,7 +42,7 @@ class Alarms(NamedTuple):
 
     Attributes:
         rows: ``series_id``, ``issued_at`` and ``p_value`` of each alarm.
-        since: end of the first window that was read; None without files.
+        since: end of the first window whose first forecasts were read; None without files.
         unread: number of files that are left for later calls.
     """
 
@@ -72,16 +74,31 @@ class AlarmReader:
         Raises:
             DataError: an object store changes the folder again and again.
         """
-        files = self._files.newest_first()[:ALARM_FILES]
+        files = [*islice(_in_reading_order(self._files.newest_first()), ALARM_FILES)]
         read = self._read.read((file.path for file in files), ROWS_AT_ONCE)
         if self._read.is_changed:
-            first = min((file.first for file in files[: len(files) - self._read.unread]), default=None)
+            opened = files[: len(files) - self._read.unread]
+            first = min((file.first for file in opened if file.revision == 0), default=None)
             self._last = Alarms(
                 _newest_revisions(read),
                 None if first is None else parse_compact_time(first),
                 self._read.unread,
             )
         return self._last
+
+
+def _in_reading_order(newest_first: list[ForecastFile]) -> Iterator[ForecastFile]:
+    """Yield the files of first forecasts, the newest first, each after the files that may revise it.
+
+    So a first forecast is never read without its revisions, which may have cleared its alarm.
+    """
+    revised = deque(file for file in newest_first if file.revision)
+    for file in newest_first:
+        if file.revision == 0:
+            while revised and revised[0].last >= file.first:
+                yield revised.popleft()
+            yield file
+    yield from revised
 
 
 class _FileAlarms(NamedTuple):
@@ -99,7 +116,7 @@ class _FileAlarms(NamedTuple):
 
 
 def _newest_revisions(files: list[_FileAlarms]) -> pl.DataFrame:
-    """Return the alarms of files, without those that a later revision of the forecast has cleared."""
+    """Return the alarms in forecast files, without the alarms of forecasts that a later revision replaced."""
     alarms = pl.concat([pl.DataFrame(schema=_ALARMS), *(file.alarms for file in files)])
     revisions = pl.concat([pl.DataFrame(schema=_REVISIONS), *(file.revisions for file in files)])
     newest = revisions.group_by("key").agg(pl.col("revision").max().alias("newest"))
@@ -128,7 +145,7 @@ def _read_file(path: Location) -> _FileAlarms:
 
 
 def _read_parquet(parquet: pq.ParquetFile, is_revised: bool) -> list[pl.DataFrame]:
-    """Return the rows with an alarm of each row group; of a file of revised forecasts, all rows."""
+    """Return the rows with an alarm, by row group; all rows if the file holds revised forecasts."""
     if "alarm" not in parquet.schema_arrow.names:  # Files of early versions of Statecast have no alarms.
         return []
     parts = []

@@ -73,7 +73,7 @@ class ForecastFile(NamedTuple):
 
 
 class ForecastFiles:
-    """Reads the forecast files of an output folder repeatedly.
+    """Reads the forecast files of an output folder; lists the folder again only if it may have changed.
 
     Args:
         output: output folder.
@@ -100,8 +100,8 @@ class ForecastFiles:
             return time.monotonic() - self._listed_s < _STORE_LISTED_EVERY_S
         before_ns = self._changed_ns
         self._changed_ns = folder.stat().st_mtime_ns if folder.is_dir() else 0
-        # List the folder again if it has just changed,
-        # because a second change within one tick of the disk's clock does not change its time.
+        # A listing soon after a change of the folder is not valid: a second change within one tick of
+        # the disk's clock does not change the folder's time.
         return self._changed_ns == before_ns and self._listed_ns - before_ns > _SETTLED_NS
 
     def fans(
@@ -153,7 +153,7 @@ def _list(folder: Location) -> list[ForecastFile]:
 
 
 def _newest(files: list[ForecastFile]) -> Iterator[ForecastFile]:
-    """Yield the files that end at one of the newest three window ends, the newest end and file first."""
+    """Yield the files whose last window is one of the newest three; newest window first, then newest file."""
     lasts = dict.fromkeys(file.last for file in files)
     for last in [*lasts][:3]:
         yield from _last_written_first([file for file in files if file.last == last])
@@ -232,7 +232,7 @@ def _row_of_parquet(
 
 @contextmanager
 def readable(path: Location) -> Iterator[None]:
-    """Turn errors of reading a forecast file into a DataError, except that the file is absent."""
+    """Convert errors of reading a forecast file to a DataError; let a FileNotFoundError pass."""
     try:
         yield
     except FileNotFoundError:

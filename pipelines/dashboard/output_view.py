@@ -55,7 +55,7 @@ def check_output(output: Location) -> None:
 
 
 class OutputView:
-    """Reads an output folder for the page, one request at a time.
+    """Reads an output folder for the dashboard, one request at a time.
 
     Args:
         output: output folder.
@@ -87,9 +87,8 @@ class OutputView:
         status = _read_or_note(lambda: job_status(self.output), notes)
         shards = self._read_shards(notes)
         published = _read_or_note(lambda: read_shards(self.output), notes) or []
-        if (
-            not published and not shards
-        ):  # until the first backfill ends, its shards write their numbers into its hidden folder
+        # Until the first backfill ends, its shards write their numbers into its hidden folder.
+        if not published and not shards:
             published = _read_or_note(lambda: read_shards(self.output / markers.BACKFILL), notes) or []
         numbers = fleet.numbers_of(published, shards)
         models = fleet.model_versions(numbers, shards)
@@ -147,7 +146,7 @@ class OutputView:
         return shards
 
     def _shadows(self, shards: list[ShardSeries], notes: list[str]) -> set[str]:
-        """Return the versions of the shadow in the snapshots, and of all shadows that have written files."""
+        """Return the model versions of all shadows that are in a snapshot or have written forecast files."""
         files = _read_or_note(self._shadow.newest_first, notes) or []
         now = {one.shard.shadow.model_version for one in shards if one.shard.shadow is not None}
         return now | {file.model_version for file in files}

@@ -14,7 +14,7 @@ MOST_FOUND: Final = 50
 
 
 class Found(NamedTuple):
-    """The result of a search.
+    """The result of a search for series whose id contains a text.
 
     Attributes:
         matching: number of series whose id contains the text.

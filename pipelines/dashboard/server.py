@@ -33,7 +33,7 @@ _HEADERS: Final = {
 
 
 def make_app(view: OutputView, host: str = "127.0.0.1") -> FastAPI:
-    """Return the web application of the page.
+    """Return the web application that serves the dashboard.
 
     A request must name ``host`` or this machine. So another web site cannot read the output through a host
     name that it points at this machine.
@@ -104,7 +104,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def server_of(app: FastAPI) -> uvicorn.Server:
-    """Return a server without log lines; ``run(sockets=[...])`` serves until SIGINT or SIGTERM."""
+    """Return a web server that logs nothing; its ``run(sockets=[...])`` serves until SIGINT or SIGTERM."""
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1
     )

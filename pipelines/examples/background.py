@@ -1,4 +1,4 @@
-"""Run trainings in other processes, as ``statecast train`` does."""
+"""Run trainings in other processes, each with the command ``statecast train``."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ class AlertWatch:
         yield {"text": text, **common, "model_version": newest, "input": name, "value": value, **more}
 
     def _send(self, number: int, rule: AlertConfig, message: Message) -> None:
-        """Record an alert and send it, unless the last alert of the same rule is too recent."""
+        """Print and send an alert, and store its time; do nothing if the rule's last alert is too recent."""
         key, now_s = _key(rule), self._wall()
         if now_s - self._sent_s.get(key, float("-inf")) < rule.every_s:
             return

@@ -256,9 +256,9 @@ def _classes(config: JobConfig, windows: Windows) -> list[str] | None:
         return None
     table: Table | None = read_tables(config.covariates).static
     if table is None or column not in table.frame.columns:
-        there = "no such file is given" if table is None else f"{table.name} has no such column"
+        reason = "covariates.static names no file" if table is None else f"{table.name} has no such column"
         raise ConfigError(
-            f"gate.classes is {column!r}, a column of covariates.static, and {there}: name a column of it"
+            f"gate.classes is {column!r}, but {reason}: name a column of the file in covariates.static"
         )
     ids, values = cells.names(table.frame[SERIES]), table.frame[column].cast(pl.String).fill_null("missing")
     by_series: Mapping[str, str] = dict(zip(ids, values, strict=True))

@@ -94,11 +94,11 @@ class ModelWatch:
             thread.join(_TICK_S)
 
     def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
-        """Return a function that calls ``on_progress`` with the numbers that `take` returns."""
+        """Return a function that gives its argument to `take`, and calls ``on_progress`` with the result."""
         return lambda numbers: on_progress(self.take(numbers))
 
     def take(self, numbers: JobNumbers) -> JobNumbers:
-        """Return the numbers of the job, with the next model version and the notice about the alias."""
+        """Return ``numbers`` with the next model version, if any, and the notice about the alias."""
         self._numbers = numbers
         self._closed.append((time.monotonic(), numbers.counts.windows))
         while self._closed[-1][0] - self._closed[0][0] > _RATE_OVER_S:
@@ -227,7 +227,7 @@ def with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
 
 
 def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
-    """Return the log of a stream; if the stream follows an alias, the log decides about model changes.
+    """Return the log of a stream; if the stream follows an alias, wrap the log in a `ChangingLog`.
 
     Call this only when the run owns the output folder, because this function writes or removes the journal of
     the changes.

@@ -27,10 +27,10 @@ Runner = Literal["in-process", "prism", "flink"]
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """The engine that a backfill or a stream runs on.
+    """The settings of the runner of a backfill or a stream.
 
     Attributes:
-        runner: the engine.
+        runner: where the job runs.
         flink: the addresses of Flink; used with the runner ``flink`` only.
         beam_options: additional options for Beam's runner; not allowed in process.
         restarts: how many times a job is restarted automatically after its engine or worker died: a stream

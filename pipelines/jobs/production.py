@@ -151,7 +151,7 @@ class ProductionRuns:
                         self._waiting.popleft()
 
     def _next(self, pause_s: float) -> _Batch | None:
-        """Wait ``pause_s`` seconds, then for a queued batch; return the batch; None if the stream ends."""
+        """Wait ``pause_s`` seconds, then for a queued batch; return it, or None if the stream ends first."""
         with self._changed:
             if pause_s:
                 self._changed.wait_for(lambda: self._is_ended, pause_s)
@@ -190,7 +190,7 @@ def _metrics(by_horizon: Mapping[int, ScoreSums], drift: Mapping[str, float]) ->
 
 
 def _read(output: Location) -> tuple[dict[str, str], Scores]:
-    """Return the MLflow run and the logged sums of each model version, read from the output folder."""
+    """Return the MLflow run and the logged score sums of each model version, read from the output folder."""
     try:
         record: Any = unseal((output / markers.PRODUCTION).read_bytes())
         logged = {

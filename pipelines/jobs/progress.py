@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _ignore(_: Any) -> None:
-    """Report nothing."""
+    """Do nothing; the default of each function in `Progress`."""
 
 
 @dataclass(frozen=True)

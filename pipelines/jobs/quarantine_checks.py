@@ -14,7 +14,7 @@ from schemas.errors import ConfigError, DataError
 
 
 def read_table(job: QuarantineJob) -> StateTable:
-    """Return the state table of the job without its series, after a check that it can be continued.
+    """Check that a replay can continue the state table of the job; return the table without its series.
 
     Raises:
         StatecastError: there is no such table, or another model or other settings made it.

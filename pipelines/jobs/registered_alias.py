@@ -1,4 +1,4 @@
-"""Implement the alias of a model in the MLflow registry that a stream watches."""
+"""Read the alias of a registered model that a stream follows, and load the version that it names."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ def shadow_of(job: JobConfig, model: str, forecaster: Forecaster) -> Forecaster 
     name = Reference.parse(model).name
     if name is None:
         raise ConfigError(
-            f"stream.shadow is {job.stream.shadow!r}, but {model} is not a registered model: name one"
+            f"stream.shadow is {job.stream.shadow!r}, but {model} is not a registered model: name one, "
+            "such as weather"
         )
     alias = RegisteredAlias(job, name, job.stream.shadow)
     aliased = alias.current()

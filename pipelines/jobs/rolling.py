@@ -66,7 +66,10 @@ class RollingJob:
 
     @property
     def run_config(self) -> JobConfig:
-        """The settings of the training: ``config`` with the horizon and quantiles of the evaluation."""
+        """The training settings: ``config`` with the largest of `horizons` as the horizon of the network.
+
+        Unless ``config`` sets the quantiles, those of the scored interval are added.
+        """
         network = self.config.network
         changes: dict[str, object] = {"network.horizon": max(self.horizons)}
         if "quantiles" not in network.model_fields_set:

@@ -172,10 +172,13 @@ def _train_folds(
     def log(epoch: Epoch) -> None:
         nonlocal skill
         if "validation_skill" not in epoch:
-            raise ConfigError("no held-out window has a value to score trials: raise training.validation")
+            raise ConfigError(
+                "trials cannot be scored, because no held-out window has a value: raise training.validation"
+            )
         skill, number = epoch["validation_skill"], int(epoch["epoch"])
         run.log_epoch({**epoch, "epoch": number + done})
-        # Optuna compares trials epoch by epoch, so report only the epochs of the first fold.
+        # Optuna compares trials by the number of the epoch, and every fold begins with the same number.
+        # So report only the epochs of the first fold.
         if drawn is not None and not done:
             drawn.report(skill, number)
             if drawn.should_prune():

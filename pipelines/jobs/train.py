@@ -139,7 +139,7 @@ def run_training(
     """
     check_model_name(config.mlflow.model)
     registry = open_registry(config.mlflow)
-    # If the store exists, read the data after the start of the run, so that an error leaves a failed run.
+    # If the MLflow store exists, read the data inside the run, so that a bad file leaves a failed run.
     data = None if registry.exists else read(config, progress)
     with registry.start_run(name, training_params(config), run_tags(config, "train")) as run:
         data = data or read(config, progress)

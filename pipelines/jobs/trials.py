@@ -15,7 +15,9 @@ from forecaster.training.train import held_out_from
 from pipelines.settings.config import JobConfig
 
 _FOLDS = 2
-_RANDOM_TRIALS = 5  # the first trials get random settings; later settings come from Optuna's estimator
+# Trial 1 has the job's settings. The next trials get random settings, until Optuna's estimator has enough
+# results to choose them.
+_RANDOM_TRIALS = 5
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

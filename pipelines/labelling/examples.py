@@ -19,7 +19,7 @@ from schemas.errors import DataError
 NAMES = ("vowels", "anomalies")
 _SEED = 0
 _EVERY_S = 7 * 86_400  # one anomaly per week in each series, which is enough of each kind for a training
-_FRAME_US = 6_400  # time between two steps; a step is a frame of 25.6 ms of speech, and frames overlap
+_FRAME_US = 6_400  # time from one step to the next; a step is 25.6 ms of speech, so steps overlap
 
 
 def vowels() -> pl.DataFrame:

@@ -182,7 +182,7 @@ def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Flo
     anomalous = labels != task.background
     curve = judge.precision_recall(sequences.labels[in_validation] != task.background, alarm[in_validation])
     scores |= judge.alarm_scores(anomalous, alarm[in_part], judge.best_f1_threshold(curve))
-    # An anomaly may begin before this part of the data: only its steps in this part count.
+    # An anomaly may begin before this part of the data, so hide the labels outside this part.
     raised = (alarm > task.threshold) & in_part
     events = judge.events(np.where(in_part, sequences.labels, UNKNOWN), raised, task.background)
     weeks = (labels == task.background).sum() * task.freq_s / (7 * 86_400)
@@ -232,7 +232,7 @@ def _log(run: Run, labeller: Labeller, found: _Scores, part: str) -> None:
 def write_labels(
     folder: Path, labeller: Labeller, sequences: Sequences, probabilities: Floats32
 ) -> tuple[Path, Path]:
-    """Write a labeller, and its labels of all sequences or steps (``labels.parquet``); return both paths.
+    """Write a labeller, and ``labels.parquet`` with its predictions for sequences or steps; return the paths.
 
     The columns are ``series_id``; for steps ``timestamp`` (the beginning of the window) and ``alarm``
     (whether the alarm value is above the model's threshold); ``label`` (null if unknown); ``called`` (the

@@ -152,7 +152,7 @@ def _and_others(others: int) -> str:
 
 
 def _why(quarantined: pl.DataFrame) -> str:
-    """Return as text why no row of labelled files can be used."""
+    """Return the reason why no row of the labelled files can be used."""
     if not len(quarantined):
         return "there are no rows"
     first = quarantined.row(0, named=True)

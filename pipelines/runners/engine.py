@@ -36,12 +36,12 @@ _HANG_UP_LIMIT_S: Final = 2.0
 # Prefixes of the names of Beam's threads that raise an error when they lose their connection.
 _CONNECTED_THREADS: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
-# `read` waits until the pipe from the owner closes, which happens at the latest when the owner dies.
+# The shell's `read` waits until the process that started the engine closes the pipe, or dies.
 _WATCH: Final = 'read -r _; kill "$1"'
 
 
 def log_file(output: Location, name: str) -> Path:
-    """Return the path of an engine's log: in the output folder, or in the cache for an object store."""
+    """Return the path of an engine's log: in the output folder, or in the cache if a store has the output."""
     disk = store_of(output).on_disk
     if disk is None:
         disk = cache_dir() / "logs" / str(output).replace("://", "-").replace("/", "-")
@@ -218,7 +218,7 @@ def _record(pid: int) -> None:
 
     The operating system reuses process ids, but a process id and a start time together identify a process.
     """
-    # Ignore an error, because the watcher ends the engine even without a record.
+    # Ignore a failure to write the record, because the watcher ends the engine even without a record.
     with contextlib.suppress(OSError, psutil.Error):
         path = _record_path(pid)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -122,7 +122,7 @@ def _classes(stack_trace: str) -> tuple[str, ...]:
 
 
 def cancel(master: str, job: str) -> None:
-    """Cancel a job of a session cluster; do nothing if the job has ended."""
+    """Request that a session cluster cancels a job; ignore a cluster that refuses or does not answer."""
     with suppress(EngineError):
         ask(master, f"/jobs/{job}?mode=cancel", "PATCH")
 

@@ -169,7 +169,7 @@ def setup_flink() -> Path:
 
 
 def _job_servers() -> tuple[tuple[Path, str], tuple[Path, str]]:
-    """Return folders and descriptions of two job servers: Beam's release, and the one in ``pom.xml``."""
+    """Return folder and description of two job servers: Beam's release, and the one pinned in ``pom.xml``."""
     beam, pinned = beam_version(), versions()["beam.runner.version"]
     return (
         (_java() / f"job-server-{beam}-released", f"Beam's job server {beam}"),
@@ -251,7 +251,7 @@ def _run(command: list[str], label: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run ``setup [job-server] [flink] [kafka]``: download the named parts, or all parts without a name."""
+    """Run ``setup [job-server] [flink] [kafka]``: download the named programs (by default all) if missing."""
     known = {"job-server": setup_job_server, "flink": setup_flink, "kafka": setup_kafka}
     if arguments[:1] != ["setup"] or not known.keys() >= set(arguments[1:]):
         print(f"usage: python -m pipelines.runners.java setup [{'] ['.join(known)}]", file=sys.stderr)

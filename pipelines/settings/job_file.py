@@ -106,7 +106,7 @@ def _alert_lines(alerts: Sequence[AlertConfig]) -> list[str]:
 
 
 def _holds_secret(value: object) -> bool:
-    """Return whether the value of a setting is a URL that contains a name or a password."""
+    """Return whether the value of a setting is a URL that contains a user name, a password or a token."""
     return isinstance(value, SecretUrl) and value.is_secret
 
 

@@ -27,7 +27,7 @@ _MISSING = "Kafka needs one more package: pip install 'statecast[kafka]'"
 
 @dataclass(frozen=True)
 class Broker:
-    """The address of Kafka brokers and the options of their client; it is sent to workers without secrets.
+    """The address of Kafka brokers and the client's options, in which ``$NAME`` stands for a secret.
 
     Attributes:
         bootstrap: ``host:port`` of the brokers, separated by commas.

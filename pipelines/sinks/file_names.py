@@ -1,4 +1,4 @@
-"""The names of the files of forecasts, late rows and quarantined rows, and patterns that read them."""
+"""The names of the files of forecasts, late rows and quarantined rows, and patterns that parse the names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from forecaster.time.windows import MICROSECONDS
 
-_LONGEST_STEM = 100  # most characters of the first part of a file name; most disks allow 255 bytes
+# Number of characters after which a partition's name is cut. Most disks allow file names of 255 bytes.
+_LONGEST_STEM = 100
 _COMPACT = "%Y%m%dT%H%M%SZ"
 _TIME = r"\d{8}T\d{6}Z"
 _ROW = r"(?P<partition>.+)-(?P<offset>\d{15})"

@@ -1,4 +1,4 @@
-"""Write and read the files of forecasts, late rows and quarantined rows in an output folder.
+"""Write and read the files of forecasts and of late, quarantined and replaced rows in an output folder.
 
 A file is complete or absent: it is written under a hidden name and renamed, or put into a store in one
 request. The name of a forecast file consists of the windows, the model version, the largest revision and the

@@ -199,7 +199,8 @@ def check_topics(topics: Topics) -> None:
     ):
         if topic and topic not in there:
             raise OutputError(
-                f"{topics.broker.bootstrap}: there is no topic {topic!r} to write to: see kafka.{setting}"
+                f"{topics.broker.bootstrap}: there is no topic {topic!r}: create it, or change "
+                f"kafka.{setting}"
             )
 
 

@@ -242,10 +242,10 @@ def applied(folder: Location, shards: int) -> Mapping[str, int]:
 
 
 def notices_of(folder: Location) -> Location:
-    """Return the path of the file in the output folder with a job's notices about its rows."""
+    """Return the path of the file with the notices about the rows that a job has read."""
     return folder / markers.NUMBERS / markers.NOTICES
 
 
 def clear(folder: Location) -> None:
-    """Remove the numbers that an earlier job published."""
+    """Remove the published numbers and notices of an earlier job from an output folder."""
     store_of(folder / markers.NUMBERS).remove_tree()

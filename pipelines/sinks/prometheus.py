@@ -1,4 +1,4 @@
-"""Serve a job's numbers to Prometheus, which reads them with each request."""
+"""Serve a job's numbers over HTTP; each request of Prometheus gets the current numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Define the protocols of sources of rows: logs of one or more partitions that are read in steps."""
+"""Define how a job reads rows in steps: from a `Source` with one partition, or a `Log` with several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ S = TypeVar("S")
 
 
 class Step(NamedTuple, Generic[Place]):
-    """The next batches: the result of `Source.step` (``Step[int]``) or of `Log.step` (``Step[Positions]``).
+    """The batches that one call of `Source.step` (``Step[int]``) or `Log.step` (``Step[Positions]``) returns.
 
     Attributes:
         batches: the next batches, within a partition in the order of their offsets; empty if there are no new
@@ -114,7 +114,7 @@ class Log(Protocol):
         """Whether rows arrive over time; see `Source`."""
 
     def begin(self, reached: Positions) -> Positions:
-        """Return the position in each partition of the log at which reading begins.
+        """Return, for each partition of the log, the position from which the partition is read.
 
         Args:
             reached: the positions from which a job resumes; a partition without a position begins at its
@@ -172,9 +172,9 @@ _opened: dict[Any, Any] = {}
 
 
 def opened(source: S, open_reader: Callable[[S], R]) -> R:
-    """Return the reader of a source, which all steps of a job in this process share.
+    """Return the reader of a source; all calls for the same source in this process return the same reader.
 
-    The first step opens the reader, and closes the reader of any other source.
+    The first call opens the reader, and closes the reader of any other source.
     """
     if source not in _opened:
         close_opened()

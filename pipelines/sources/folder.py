@@ -110,7 +110,7 @@ class _Watch:
         self.wide_files: WideFiles | None = None
 
     def close(self) -> None:
-        """Do nothing: the watch holds no file open."""
+        """Do nothing: a file that is still open closes when the iterator of its batches is deleted."""
 
     def step(self, offset: int) -> Step[int]:
         if offset != self.offset:
@@ -206,7 +206,7 @@ class _Watch:
         return self.wide_files
 
     def _add_to_manifest(self, found: ReadyFile, whole: WholeFile, problem: str) -> Iterator[Batch]:
-        """Add a file that was read to its end to the manifest, and return its batches."""
+        """Add a file to the manifest, also one that could not be read, and return its batches."""
         first = self.manifest.stop
         name, size, mtime_ns = found.identity
         stop, watermark_us = first + whole.stop, self._watermark_us(whole, found)
@@ -247,8 +247,8 @@ class _Watch:
             stop = entry.stop if following is None else entry.first + part.stop
             rows = part.rows.with_columns(
                 pl.col("offset") + entry.first,
-                # The origin of a row is the number of its file name and the row's position in the file.
-                # If a file has grown and is read again, the origin shows which rows were read before.
+                # The origin of a row joins the manifest's number of the file name and the row's position.
+                # If a file has grown and is read again, its earlier rows get the same origins as before.
                 (pl.col("offset") + (self.manifest.number(entry.name) << 32)).alias(ORIGIN),
             )
             rejected = part.rejected.with_columns(pl.col("offset") + entry.first)

@@ -214,7 +214,7 @@ class ChangingLog:
         return self.log.is_paced
 
     def begin(self, reached: Positions) -> Positions:
-        """Return the position in each partition of the log at which reading begins."""
+        """Return, for each partition of the log, the position from which the partition is read."""
         return self.log.begin(reached)
 
     def step(self, places: Positions) -> Step[Positions] | None:
@@ -251,7 +251,7 @@ class ChangingLog:
         request = _read_request(self.output)
         if request is None or not changes or changes[-1].version == request.version:
             return changes
-        # No shard has closed a window after ``last``, because no batch has had a later watermark.
+        # The change must come after ``last``, because shards may have closed the windows up to ``last``.
         earlier = (self.closed_through, changes[-1].window)
         last = max([self.freq.last_closed(newest_us), *(w for w in earlier if w is not None)])
         change = Change(request.version, request.model, last + 1 + request.windows_ahead)

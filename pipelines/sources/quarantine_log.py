@@ -115,7 +115,7 @@ def _read(file: Location, how: Input) -> pl.DataFrame:
         frame = pl.read_parquet(store_of(file).source())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{file}: cannot be read ({one_line(error)}): restore the file") from error
-    if "kind" not in frame.columns:  # an early version wrote the file
+    if "kind" not in frame.columns:  # An early version of Statecast wrote the file.
         frame = frame.with_columns(kind=pl.lit(quarantine.OTHER))
     raw = frame["raw"].filter(frame["raw"] != "")
     unnamed = json.loads(raw[0]).keys() - {*_names(how)} if len(raw) else set()
@@ -170,7 +170,7 @@ def _origins(raw: pl.DataFrame, numbers: Mapping[str, int]) -> pl.Series:
 
 
 class QuarantineLog:
-    """The rows of a quarantine as a log, beside the partitions of the job, of which it reads no more rows.
+    """A log of the rows of a quarantine as a partition of its own; the job's partitions get no more rows.
 
     Args:
         partition: name of the partition.

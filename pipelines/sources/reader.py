@@ -100,7 +100,7 @@ class Reader:
         return Read(last, places, 0.0, True)
 
     def _progress_requests(self, places: Positions) -> tuple[Batch, ...]:
-        """Return an empty batch for each shard, after which the shard reports its offsets; () if just done.
+        """Return an empty batch for each shard, so that it reports its offsets; () if one was sent recently.
 
         A shard may report its offsets before it has applied its last batch. The shard reports again only
         after another batch, so without an empty batch the reader could wait forever.
@@ -124,7 +124,7 @@ class Reader:
         return self.stop_file is not None and self.stop_file.exists()
 
     def _is_held_back(self) -> bool:
-        # `applied` reads a file of each shard, so call it only if too many rows may be unapplied.
+        # Calling `applied` reads a file for each shard, so call it only if too many rows may be unapplied.
         if self.applied is None or not (self._is_far_ahead() or len(self._ahead) > _MOST_AHEAD):
             return False
         reached = self.applied()

@@ -61,7 +61,7 @@ def write_first_table(
 
 
 class _Log(NamedTuple):
-    """The partitions that a run reads, and which shards follow them.
+    """The partitions that a run reads, and for a keyed topic the shard that follows each partition.
 
     Attributes:
         partitions: first offset of each partition.

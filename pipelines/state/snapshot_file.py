@@ -33,7 +33,8 @@ _RUN: Final = b"statecast.run"  # metadata key: the id of the run that took over
 # Metadata key: the time at which the snapshot was written, before any run took it over.
 _FIRST_WRITTEN: Final = b"statecast.first_written_ns"
 _CHUNK_BYTES: Final = 4 << 20
-_ROWS_OF_A_GROUP: Final = 8192  # Small, so that a reader of one series reads little of the others.
+# Rows of a Parquet row group: few, because reading one series reads its whole row group.
+_ROWS_OF_A_GROUP: Final = 8192
 
 
 def snapshot_paths(folder: Location) -> list[Location]:
@@ -86,7 +87,7 @@ def write_shard(
 
 
 def write_table(table: pa.Table, target: Target) -> None:
-    """Write an Arrow table as a Parquet file that contains a checksum of itself."""
+    """Write an Arrow table as a Parquet file, with a checksum of the file in the file's metadata."""
     metadata = {**(table.schema.metadata or {}), _CHECKSUM: b"crc32:" + _PLACEHOLDER}
     table = table.replace_schema_metadata(metadata)
     pq.write_table(

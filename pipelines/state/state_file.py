@@ -100,7 +100,7 @@ def unpack(file: Path, folder: Location, shards: int | None = None) -> int:
         raise ModelError(f"{file}: {error}") from error
     except ValueError as error:
         raise DataError(
-            f"{file}: not a table that this version reads: {str(error).splitlines()[0]}"
+            f"{file}: not a state table of this version of Statecast: {str(error).splitlines()[0]}"
         ) from None
     resharded = reshard((shard,), rest.shards if shards is None else shards)
     with _locked_if_of_job(folder, is_new=True), tempfile.TemporaryDirectory() as folder_of_manifests:

@@ -45,7 +45,7 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         # Remove the file before releasing the lock, so that the file of another job is never removed.
-        # Another job cannot lock a file that was removed.
+        # A job that has opened the removed file cannot lock it: `FileLock` checks that the file still exists.
         with suppress(OSError):
             path.unlink()
         if is_new:

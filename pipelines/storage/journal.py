@@ -25,7 +25,7 @@ _MERGED: Final = "merged_through"
 
 
 class Journal:
-    """A file of sealed records, one per line, that one process appends to.
+    """A file of records with checksums, one per line, to which one process appends records.
 
     A crash during `add` may leave an incomplete last line. Nothing depends on this line, because `add` has
     not returned. So opening the journal removes the line.
@@ -47,7 +47,7 @@ class Journal:
         self._store = store_of(path)
         if self._store.can_append:
             self._store.remove_incomplete_line()
-            # The journal was copied from an object store, so merge its small objects.
+            # A journal on a disk has parts only if it was copied from an object store. Merge the parts.
             if self._parts:
                 self.replace([record for _, record in self.records()])
 
@@ -104,7 +104,7 @@ class Journal:
         first = [{_MERGED: through}] if through else []
         write_text(self.path, "".join(f"{seal(record)}\n" for record in chain(first, records)), kept=True)
         for part in self._parts.values():
-            with suppress(OSError):  # if the object stays, it is not read again
+            with suppress(OSError):  # an object that cannot be removed is not read again
                 part.unlink(missing_ok=True)
         self._parts, self._through = {}, through
 

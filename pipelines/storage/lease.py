@@ -74,7 +74,7 @@ def leased(folder: Remote) -> Iterator[Held]:
         ended.set()
         thread.join()
         # Mark the lease as released, but do not delete it.
-        # If it were deleted, a job with an older list of the leases could create its number again.
+        # After a deletion, a job that listed the leases earlier could create a lease with the same number.
         with suppress(OSError):
             if not lost.is_set():
                 mine.write_bytes(json.dumps({"released": True}).encode())
@@ -97,7 +97,9 @@ def _acquire(folder: Remote) -> Remote:
     mine = folder / markers.lease(number)
     is_first = _try_create(mine)
     if is_first and _try_create(mine):
-        raise OutputError(f"{folder}: a store without conditional PUT, so two jobs could write here at once")
+        raise OutputError(
+            f"{folder}: the store has no conditional PUT, so two jobs could write here: use another store"
+        )
     if not is_first or _highest_lock(folder) != mine:
         raise OutputError(f"{folder}: another job has just begun to write here: name another folder")
     for older in locks:

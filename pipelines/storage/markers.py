@@ -107,7 +107,7 @@ def worker_error(process: int) -> str:
 
 
 def numbers_of_shard(shard: int) -> str:
-    """Return the name of the file in `NUMBERS` with the numbers that a shard published last."""
+    """Return the name of the file in the folder `NUMBERS` to which a shard publishes its numbers."""
     return f"shard-{shard:04d}.json"
 
 

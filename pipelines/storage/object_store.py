@@ -74,7 +74,7 @@ class ObjectStore(Store):
         lease.check_writable(self._place)
 
     def prepare(self, parts: Iterable[str] = ()) -> None:
-        """Do nothing, because the job's lease has already been written under the prefix."""
+        """Do nothing: an object store has no folders to create, and keeps no incomplete objects."""
 
     def locked(self) -> AbstractContextManager[Held]:
         return lease.leased(self._place)

@@ -128,9 +128,9 @@ class Remote:
         return ""
 
     def replace(self, data: bytes, version: str) -> str | None:
-        """Replace the object only if the store still holds the given version of it.
+        """Write the object; in S3, write it only if the store still holds the given version of the object.
 
-        fsspec offers this conditional PUT for S3 only; in other stores the object is put in any case.
+        In other stores the object is written in any case: fsspec offers a conditional PUT for S3 only.
 
         Args:
             data: the whole object.
@@ -194,7 +194,7 @@ class Remote:
             return [Remote(self.url + key.removeprefix(bare)) for key in store.find(self.url)]
 
     def remove_below(self, *but: Remote) -> None:
-        """Delete all objects under this prefix except ``but``."""
+        """Delete all objects under this prefix except the objects ``but``."""
         gone = [path.url for path in self.below() if path not in but]
         if gone:
             with self._requests() as store:

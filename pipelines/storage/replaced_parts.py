@@ -77,7 +77,7 @@ def read_from_store(folder: Remote, read: Callable[[Remote], T]) -> T:
 
 
 def _current(folder: Remote) -> tuple[Remote, list[dict[str, Any]]]:
-    """Return where a part of an output is now (at its key or under a hidden prefix), and all manifests."""
+    """Return the present place of a part of an output, its key or a hidden prefix, and all manifests."""
     output = folder.parent
     hidden = [output / markers.BACKFILL, output / markers.new_table(folder.name)]
     manifests = [_read_manifest(one, output) for one in hidden]

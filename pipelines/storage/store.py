@@ -127,7 +127,7 @@ class Store(Protocol):
         """
 
     def prepare(self, parts: Iterable[str] = ()) -> None:
-        """Create an output folder and the folders ``parts`` in it, and remove incomplete files.
+        """On a disk, create an output folder and its subfolders ``parts``, and remove their incomplete files.
 
         Raises:
             OutputError: the folder cannot be written to.
@@ -148,7 +148,7 @@ class Store(Protocol):
         """
 
     def replace_parts(self, hidden: str, parts: Sequence[str]) -> None:
-        """Replace ``parts`` of this folder by those in its folder ``hidden``: all, or after an error none."""
+        """Replace ``parts`` of this folder by those in its folder ``hidden``; if one fails, replace none."""
 
     def complete_replacement(self, hidden: str) -> None:
         """Complete a `replace_parts` that was killed; if the new parts are incomplete, remove them."""

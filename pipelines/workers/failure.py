@@ -32,7 +32,7 @@ def store_worker_error(output: Location) -> Iterator[None]:
         yield
     except StatecastError as error:
         record = {"kind": type(error).__name__, "line": str(error)}
-        with suppress(OSError):  # `error_to_report` notices if the disk is full
+        with suppress(OSError):  # if the disk is full, `error_to_report` finds that
             write_text(output / markers.worker_error(os.getpid()), seal(record))
         raise
 

@@ -60,8 +60,8 @@ def is_owned_by_another_run(settings: StepSettings) -> bool:
     try:
         return (settings.output / markers.OWNER).read_bytes() != settings.job.encode()
     except FileNotFoundError:
-        # The owner file was in the hidden folder of a backfill that has ended or was begun again.
-        # A write into the removed folder fails on a disk, but would succeed in an object store.
+        # The hidden folder of a backfill, with the owner file, is removed when it ends or is begun again.
+        # On a disk, a write into the removed hidden folder fails. In an object store, it would succeed.
         # So return True for an object store, to prevent a write into the removed folder.
         return store_of(settings.output).on_disk is None
     except OSError:

@@ -20,7 +20,7 @@ _M_ARENA_MAX: Final = -8
 # With the largest nice value, 19, the thread would get almost nothing of the core.
 _LESS_PRIORITY = 5
 _LEAST_PRIORITY = 19
-_LARGEST_FROM_HEAP: Final = 32 * 2**20  # the largest threshold that glibc accepts, in bytes
+_LARGEST_FROM_HEAP: Final = 32 * 2**20  # the largest value of M_MMAP_THRESHOLD that glibc accepts, in bytes
 _TRIM_ABOVE: Final = 2**30
 
 

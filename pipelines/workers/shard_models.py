@@ -74,7 +74,7 @@ class WarmingThread:
         self.check = self._thread.check
 
     def start(self, warming: Warming) -> tuple[WarmingTask, Future[None]]:
-        """Queue the task that steps a warming; return the task, and the future of its result.
+        """Queue a task that re-warms a shard's state; return the task, and the future of its result.
 
         Raises:
             BaseException: the error of an earlier task.
@@ -88,7 +88,7 @@ class WarmingThread:
         self._thread.abandon()
 
     def close(self) -> None:
-        """Wait until the tasks are done, and end the thread.
+        """Wait until the queued warm-ups are done, and end the thread.
 
         Raises:
             BaseException: the error of a task.
@@ -97,7 +97,7 @@ class WarmingThread:
             self._thread.close()
 
     def _pause(self) -> None:
-        """Wait while other threads are busy, at most a quarter of a second.
+        """Pause the re-warming while the threads that forecast are busy, at most a quarter of a second.
 
         Raises:
             CancelledError: the thread was abandoned.
@@ -156,7 +156,7 @@ class ShardModels:
             self._read()
             if batch.changes > self._records:
                 raise DataError(
-                    f"{self._settings.states / JOURNAL}: a model change is missing: restore the file"
+                    f"{self._settings.states / JOURNAL}: lacks the record of a model change: restore the file"
                 )
         repair, duplicates = self._settings.repair, self._settings.duplicates
         return Models(self._first, self._changes, self._finish, self._shadow, repair, duplicates)

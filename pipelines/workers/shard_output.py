@@ -36,7 +36,7 @@ class ShardOutput:
         self._files = ShardFiles(settings.output, number, settings.shards, settings.format, settings.flat)
 
     def write(self, output: Output) -> None:
-        """Write the rejected and replaced rows and the forecasts in ``output``.
+        """Write the quarantined, late and replaced rows and the forecasts that ``output`` holds.
 
         Raises:
             OutputError: a file cannot be written, or an earlier message could not be delivered.

@@ -99,7 +99,7 @@ class ShardWorker:
         memory. So one thread requests and writes the copies of all shards one after the other, and the
         snapshots of the shards are of different moments.
         """
-        with suppress(CancelledError):  # raised if the run was abandoned or a thread failed
+        with suppress(CancelledError):  # a cancelled task means that the run was abandoned or a thread failed
             copy = self._thread.put(self._copy).result()
             # The writer runs its tasks in order, so this task runs after all earlier output is written.
             files = self._writer.put(self._output.take_unsynced).result()
@@ -134,7 +134,7 @@ class ShardWorker:
         if batch.snapshot:
             self._snapshot_writer.write(shard, self._output.take_unsynced())
         self._publisher.publish(shard, is_last=True)
-        # Mark the end last, because the engine may stop when all shards have ended.
+        # Mark the shard as ended last, because the engine may stop as soon as all shards are marked.
         mark_shard_ended(self._settings, shard.number)
 
 

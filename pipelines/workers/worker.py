@@ -90,7 +90,7 @@ class Workers:
         self._warming.abandon()
 
     def close(self) -> None:
-        """Wait until the queued work, including the last snapshots, is done, and end the threads.
+        """Wait until all queued work except re-warming is done, also the last snapshots; end the threads.
 
         Raises:
             StatecastError: some of the work failed.

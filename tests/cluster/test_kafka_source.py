@@ -112,9 +112,9 @@ def test_a_kafka_source_begins_at_the_configured_start(
 
 
 def test_errors_of_kafka_topics_have_one_line_and_no_passwords(broker: Broker, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no topic 'nothing': see kafka\.topic"):
+    with pytest.raises(DataError, match=r"there is no topic 'nothing': correct kafka\.topic"):
         source_of(broker, "nothing", tmp_path).begin({})
-    with pytest.raises(OutputError, match=r"there is no topic 'nothing' to write to: see kafka\.to_topic"):
+    with pytest.raises(OutputError, match=r"no topic 'nothing': create it, or change kafka\.to_topic"):
         check_topics(Topics(Address(broker.bootstrap), "nothing"))
     login = (("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "me"))
     source = source_of(broker, "nothing", tmp_path)

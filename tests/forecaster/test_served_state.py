@@ -7,6 +7,7 @@ import base64
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from forecaster.model import Forecaster
 from forecaster.registry.loader import Served
@@ -80,6 +81,15 @@ def test_a_state_that_does_not_fit_the_model_is_refused() -> None:
         with pytest.raises(ModelError, match=message) as error:
             served.predict(rest, {"state": text})
         assert "\n" not in str(error.value)
+
+
+def test_forecasts_that_are_not_finite_without_a_state_are_an_error_of_the_model() -> None:
+    broken = forecaster()
+    with torch.no_grad():
+        for weight in broken.network.parameters():
+            weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="the model gives a forecast that is not finite: serve another"):
+        ServedForecaster(broken).predict(history())
 
 
 def test_an_unexpected_error_of_a_served_model_has_one_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -230,9 +230,10 @@ def test_serving_reads_a_row_of_lists_as_one_row_for_each_item() -> None:
 
 def test_forecasts_have_a_note_until_the_series_has_enough_values() -> None:
     model = Forecaster.untrained(NetworkConfig(hidden=4, horizon=3, ring=24, lags=(1,)), WINDOWS)
-    young = pl.concat([history(30).head(30), history(23).tail(23)])
+    enough = history(24).tail(24).with_columns(series_id=pl.lit("c"))
+    young = pl.concat([history(30).head(30), history(23).tail(23), enough])
     answer = ServedForecaster(model).predict(young).filter(horizon=1)
-    assert answer["note"].to_list() == ["", "only 23 of the 24 values that full accuracy needs"]
+    assert answer["note"].to_list() == ["", "only 23 of the 24 values that full accuracy needs", ""]
 
 
 def test_serving_a_history_before_1970_gives_the_right_issue_time() -> None:

@@ -14,7 +14,7 @@ class ByteStream(io.RawIOBase):
     """Number of bytes that are read from the file at once."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Create a stream of the bytes of ``file`` from its current position on, converted."""
+        """Create a stream of the converted bytes of ``file``, from its current position on."""
         self._file = file
         self._ready = b""
         self._ended = False

@@ -86,7 +86,7 @@ class Layout:
         return is_alone and self.values[0].strip().lower() in VALUE_NAMES
 
     def numbers(self, time_format: str) -> list[str]:
-        """Return the columns that are read as numbers: values, observed covariates, and times in numbers."""
+        """Return the columns that are read as numbers: values, observed covariates, and numeric times."""
         named = (*self.values, *self.observed, *([self.timestamp] if time_format in UNITS else []))
         return list(dict.fromkeys(named))
 
@@ -159,7 +159,7 @@ def _wide(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside) -> L
     if not time:
         raise DataError(
             f"{path}: no column {_either(TIME_NAMES)}, and none that holds times; there is {listed(there)}: "
-            "name it with data.timestamp"
+            "name the column of the times with data.timestamp"
         )
     if columns.event_id:
         raise DataError(f"{path}: data.event_id = {columns.event_id!r} needs a long file; this one is wide")
@@ -172,7 +172,9 @@ def _wide(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside) -> L
         name for name in there if name != time and not (beside.is_index(name) or _numbers_rows(head[name]))
     )
     if not values:
-        raise DataError(f"{path}: no column beside the time {time!r}: a wide file has one for each series")
+        raise DataError(
+            f"{path}: no column beside the time {time!r}: a wide file has one column for each series"
+        )
     for name in values:
         given = cells.given(head[name])
         if given.sum() >= _ENOUGH_CELLS and cells.numbers(head[name]).is_null().all():

@@ -45,13 +45,14 @@ def with_tables(forecaster: Forecaster, config: CovariatesConfig) -> Forecaster:
     for name, columns in (("known", features.known), ("static", features.static)):
         if (path := getattr(config, name)) and not columns:
             raise ConfigError(
-                f"covariates.{name} is {path!r}, but {forecaster.version} was trained without it: remove it"
+                f"covariates.{name} is {path!r}, but {forecaster.version} was trained without it: "
+                "remove the setting"
             )
     for column in config.observed:
         if column not in features.observed:
             raise ConfigError(
                 f"covariates.observed names {column!r}, but {forecaster.version} was trained without it: "
-                "remove it"
+                "remove the column from the setting"
             )
     if not (config.known or config.static):
         return forecaster

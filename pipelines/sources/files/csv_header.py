@@ -71,7 +71,7 @@ def read_header(path: Path, file: BinaryIO) -> Header:
 
 
 def _with_line_breaks(lines: int, line: bytes, rest: Iterator[tuple[int, bytes]]) -> tuple[int, bytes]:
-    """Return the number of the header's last line, and the header; its cells may contain line breaks."""
+    """Read on while a quoted cell of the header is open; return the header's last line number and bytes."""
     last, whole = lines, line
     while _OPEN.search(_QUOTED_BYTES.sub(b"", whole)):
         last, more = next(rest, (last, b""))

@@ -42,7 +42,8 @@ class RowPerLine(ByteStream):
         self.has_replaced = False
         self._delimiter = delimiter
         self._cells = cells
-        self._edges = np.zeros(256, bool)  # for each byte, whether it may be beside the quotes of a cell
+        # For each byte value, whether it may come before a cell's opening quote or after its closing quote.
+        self._edges = np.zeros(256, bool)
         self._edges[list(f'"\r\n{delimiter}'.encode())] = True
         sign = re.escape(delimiter.encode())
         # Matches a complete cell. Inside a cell without an opening quote, a quote is an ordinary character.
@@ -100,7 +101,10 @@ class RowPerLine(ByteStream):
     def _quoted_lines(
         self, signs: NDArray[np.uint8], bounds: NDArray[np.int64]
     ) -> tuple[list[int], list[int]]:
-        """Return the indices of lines with an odd number of quotes, and of lines with a quote in a cell."""
+        """Return the indices of two kinds of lines: with an odd number of quotes, and with a misplaced quote.
+
+        An opening quote is misplaced if cell text is before it, and a closing quote if cell text is after it.
+        """
         at = np.flatnonzero(signs == ord('"'))
         firsts = np.searchsorted(at, bounds)
         counts = np.diff(firsts)
@@ -169,6 +173,6 @@ def _on_one_line(row: bytes) -> bytes:
 def row_per_line(
     file: BinaryIO, header_lines: int, delimiter: str, cells: int
 ) -> tuple[BinaryIO, RowPerLine]:
-    """Create a `RowPerLine` of a file; return a buffered reader of its lines, and the `RowPerLine`."""
+    """Return a buffered reader with one row of a CSV file per line, and the `RowPerLine` that it reads."""
     raw = RowPerLine(file, header_lines, delimiter, cells)
     return raw.buffered(), raw

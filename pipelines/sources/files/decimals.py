@@ -10,7 +10,7 @@ import polars as pl
 
 from schemas.errors import DataError
 
-_GROUPS = "'’ \u00a0\u202f"  # separators of thousands in numbers of both styles
+_GROUPS = "'’ \u00a0\u202f"  # separators of thousands, with decimal points and with decimal commas
 _SIGN = r"^\s*[+-]?"
 
 

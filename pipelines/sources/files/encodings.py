@@ -15,9 +15,9 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # UTF-32 comes before UTF-16, because its little-endian mark begins with the mark of UTF-16.
-_WINDOWS = "cp1252"  # Windows-1252 includes all printable characters of Latin-1
+_WINDOWS = "cp1252"  # also for Latin-1, because Windows-1252 includes its printable characters
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # control characters do not occur in Windows-1252
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # control characters that text does not contain
 _LONGEST_BYTES = 8 << 20  # of a longer line, only the first bytes decide the encoding of the file
 
 
@@ -53,7 +53,7 @@ def _marked(file: BinaryIO) -> str:
 
 
 class _Recoded(ByteStream):
-    """A stream that converts a file in another encoding to UTF-8."""
+    """A stream that reads a file in a given encoding, and converts its text to UTF-8."""
 
     _CHUNK = 1 << 16
 
@@ -99,7 +99,7 @@ class _Detected(ByteStream):
             return text[:start]
         self._rest = b""
         line = text[start:] if end < 0 else text[start:end]
-        # Decode incrementally, so that an incomplete character at the end of the text is accepted.
+        # Decode incrementally, so that a character that is cut off at the end of this chunk is accepted.
         try:
             codecs.getincrementaldecoder("utf-8")().decode(line, final=end >= 0 or self._ended)
             self.encoding = "utf-8"

@@ -26,7 +26,7 @@ class EventVersions:
         self._dropped = pl.DataFrame()
 
     def add(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Note the events of the next rows of the files; return the rows with their places in the files."""
+        """Store the events of the next rows; return these rows with their indices among all added rows."""
         # A hash of 64 bits: among 10 million events, two have the same hash with a probability of 3e-6.
         event = pl.concat_str(pl.col("series_id").str.len_bytes(), "series_id", "event_id", separator=" ")
         content = pl.struct(content_of(rows)).hash()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -17,7 +18,8 @@ from schemas.errors import DataError
 
 SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
-_UNNAMED = "__UNNAMED__"  # fastexcel's name for a nameless column; its number from 0 follows
+_UNNAMED = "__UNNAMED__"  # fastexcel names a column without a name so, followed by the column's index
+_SECOND = re.compile(r"_\d+$")  # fastexcel renames the second of two columns ``value`` to ``value_1``
 
 
 def first_sheet(path: Path) -> pl.DataFrame:
@@ -49,9 +51,12 @@ def frames(path: Path, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
 @lru_cache(maxsize=1)  # a job reads a sheet twice: to check the file, and to get its rows
 def _first_sheet(path: Path, identity: Identity | None) -> pl.DataFrame:
     with _reading(path):
-        # Find column types from all cells: with types from the first cells, other cells would be dropped.
-        rows = _package(path).read_excel(path).load_sheet(0, schema_sample_rows=None).to_arrow()
-    frame = arrow.frame_of(rows)
+        # Find the type of a column from all its cells: with a type from the first cells only,
+        # fastexcel would drop later cells of another type.
+        reader = _package(path).read_excel(path)
+        frame = arrow.frame_of(reader.load_sheet(0, schema_sample_rows=None).to_arrow())
+        if any(_SECOND.sub("", name) in frame.columns for name in frame.columns if _SECOND.search(name)):
+            _distinct(path, _first_row(reader))
     if not frame.width:
         raise DataError(f"{path}: its first sheet is empty")
     names = [" ".join(name.split()) for name in frame.columns]
@@ -59,6 +64,13 @@ def _first_sheet(path: Path, identity: Identity | None) -> pl.DataFrame:
     named = [f"{UNNAMED}{places[name]})" if name in places else name for name in names]
     frame.columns = _distinct(path, named)
     return frame
+
+
+def _first_row(reader: Any) -> list[str]:
+    """Return the texts of the cells in the first row of the first sheet, without empty cells."""
+    row = reader.load_sheet(0, header_row=None, n_rows=1, dtypes="string").to_arrow()
+    texts = [column[0].as_py() for column in row.columns]
+    return [" ".join(text.split()) for text in texts if text]
 
 
 def _distinct(path: Path, names: list[str]) -> list[str]:

@@ -45,7 +45,7 @@ def why_unknown(path: Path) -> str | None:
 
 
 def is_parquet(path: Path) -> bool:
-    """Return whether the suffix belongs to a Parquet file."""
+    """Return whether a path has the suffix of a Parquet file."""
     return _KINDS.get(_suffix(path)) == "parquet"
 
 

@@ -79,7 +79,7 @@ def _objects(path: Path, names: list[str], lines: list[bytes], before: int) -> p
         if frame.height == len(filled):
             return frame
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        pass  # Read line by line instead: this is slower, but accepts NaN and finds the faulty line.
+        pass  # Parse each line by itself below: this is slower, but accepts NaN and finds the faulty line.
     found = [_object(path, before + i, line) for i, line in enumerate(lines, 1) if line.strip()]
     return pl.DataFrame([{name: _cell(one.get(name)) for name in names} for one in found], schema=schema)
 

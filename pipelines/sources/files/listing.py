@@ -38,7 +38,7 @@ class ReadyFile:
 
 @dataclass
 class _Seen:
-    """A file that may not be ready yet: since when it is unchanged, and whether reading it has failed."""
+    """A file that may not be ready: when its current version was first listed, and whether a read failed."""
 
     identity: Identity
     since_s: float
@@ -119,10 +119,10 @@ def _why_left_out(entry: os.DirEntry[str]) -> str | None:
 
 
 def _looks_complete(path: Path, quiet_s: float) -> bool:
-    """Return whether the end of a file shows that the file is probably complete.
+    """Return whether a file is probably complete, judged by its end and by the time since its last change.
 
     A complete Parquet file ends with a footer. A complete text file ends with a line break, and has not
-    changed for `_QUIET_S`.
+    changed for `_QUIET_S`. A complete file of another kind has not changed for `_QUIET_S`.
     """
     if is_parquet(path):
         return _ends_with(path, _FOOTER)

@@ -37,7 +37,7 @@ class Codes:
         self._others: list[pl.DataFrame] = []
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Add ``rows``, a frame of observations, to the rows in which codes are searched."""
+        """Search for codes in ``rows``, a frame of observations, too; `notices` returns the result."""
         value, is_odd = pl.col("value"), _is_odd()
         self._odd.append(rows.filter(is_odd).group_by("series_id", "value").len())
         self._others.append(
@@ -49,7 +49,7 @@ class Codes:
             self._combine_pieces()
 
     def notices(self) -> list[str]:
-        """Return the notice about the codes in all added rows; [] if no value is a code."""
+        """Return a list with one notice about the codes for missing values in the added rows, or []."""
         if not self._others:
             return []
         self._combine_pieces()

@@ -1,4 +1,4 @@
-"""Refuse wide files of several sensors, which have different values of one series at one time."""
+"""Raise an error if wide files of several sensors have different values for the same series and time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class _Clash(NamedTuple):
 
 
 def wide_file(path: Path, layout: Layout, columns: tables.Columns) -> WideFile | None:
-    """Read the span of a wide file's times; return None if the file need not be compared with others.
+    """Return a wide file with its first and last time; None if it need not be compared with other files.
 
     A file need not be compared if it is long, if it has no time, or if ``data.layout = wide`` is set, which
     states that all files are of one sensor.

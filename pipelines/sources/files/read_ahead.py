@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 _MOST_PIECES: Final = 2
-_CHECK_EVERY_S: Final = 0.2  # how often the waiting thread checks whether the iterator was closed
+# While the queue is full, the reading thread checks this often whether the caller closed the iterator.
+_CHECK_EVERY_S: Final = 0.2
 
 
 def ahead(work: Generator[T, None, None]) -> Iterator[T]:

@@ -19,7 +19,7 @@ from schemas import observations
 
 @dataclass(frozen=True)
 class Notes:
-    """The file to which a source writes notices about its rows, and the windows of the job.
+    """The settings of a `NoticeCollector`: the file for its notices, and the windows of the job.
 
     Attributes:
         path: the file.

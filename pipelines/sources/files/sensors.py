@@ -13,7 +13,7 @@ from schemas.errors import DataError
 
 
 def refuse_unnamed_series(path: Path, layout: Layout, columns: Columns, others: int | None = None) -> None:
-    """Raise DataError if nothing in a file names its series, and the job reads or may get more such files.
+    """Raise DataError if a file does not name its series, and the job reads or may get other such files.
 
     Args:
         path: the file.
@@ -28,7 +28,7 @@ def refuse_unnamed_series(path: Path, layout: Layout, columns: Columns, others: 
         return
     more = "more files may be put beside it" if others is None else f"{others:,} more files are like it"
     raise DataError(
-        f"{path}: no column says whose values these are, and {more}: add a column series_id, put the "
+        f"{path}: no column names the series of the values, and {more}: add a column series_id, put the "
         "files of each series into a folder such as series_id=NAME, or set data.layout = wide if all of "
         f"them are one series, {layout.values[0]!r}"
     )

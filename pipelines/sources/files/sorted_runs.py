@@ -18,7 +18,7 @@ from pipelines.sources.files.event_versions import EventVersions
 from schemas import observations
 
 _PREFIX = ".runs-"
-_BLOCKS = 64  # each run has this many blocks; the merge holds one block of each run in memory
+_BLOCKS = 64  # about the number of blocks in a run; the merge holds one block of each run in memory
 
 _FRAME_ROWS = 1 << 18
 
@@ -51,7 +51,7 @@ class Sorter:
     _versions: EventVersions | None = None
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Add rows to the input of the sorter; write a sorted run if the memory is full."""
+        """Add rows to the sorter; write a sorted run if its rows fill a quarter of ``memory_bytes``."""
         if not len(rows):
             return
         if "event_id" in rows.columns:

@@ -50,7 +50,7 @@ _FEW = 100
 
 def needs_format(head: pl.Series) -> bool:
     """Return whether none of the first times of a column can be read without a format."""
-    if cells.times(head.head(1)).is_not_null().any():  # fast check for the usual case
+    if cells.times(head.head(1)).is_not_null().any():  # fast: the first cell is usually enough
         return False
     known = head.filter(cells.given(head))
     return not known.is_empty() and bool(cells.times(known).is_null().all())
@@ -111,7 +111,7 @@ def unreadable_times_message(column: pl.Series, time_format: str) -> str:
 
 
 def _formats_of(distinct: pl.Series) -> list[str]:
-    """Return the formats that can read at least one of the first cells."""
+    """Return the formats that can read one of the first cells; for numbers only Excel's, if it reads all."""
     few = distinct.head(_FEW)
     if cells.numbers(few).is_not_null().all():
         return [_EXCEL] if _read(few, _EXCEL).is_not_null().all() else []
@@ -119,7 +119,7 @@ def _formats_of(distinct: pl.Series) -> list[str]:
 
 
 def _read(column: pl.Series, time_format: str) -> pl.Series:
-    """Convert a column to times by a format; a time outside the years 1678 to 2261 becomes null."""
+    """Convert a column to times by a format; a time outside the range of the format becomes null."""
     times = cells.times(column, time_format)
     in_range = times.is_between(observations.FIRST_TIME, observations.LAST_TIME)
     if time_format == _EXCEL:

@@ -65,7 +65,9 @@ class Input:
         place: pl.Series,
         arrived_us: int | Callable[[pl.Series, pl.Series], pl.Series],
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Validate a raw frame, and return its valid and its rejected rows; rows in the future are rejected.
+        """Validate a raw frame, and return its valid rows and its rejected rows.
+
+        Valid rows more than ``max_future_s`` after the wall clock of their arrival are rejected, too.
 
         Args:
             raw: raw frame.
@@ -252,5 +254,5 @@ def rows_of(path: Path, how: Input, now_s: float) -> Iterator[pl.DataFrame]:
     try:
         for part in read_file(path, how, now_s):
             yield part.rows
-    except DataError:  # ignore it here: the job reports the error later
+    except DataError:  # the job reports the error when it reads the file itself
         return

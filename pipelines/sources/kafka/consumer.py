@@ -185,7 +185,7 @@ class TopicConsumer:
                     return ask()
                 except client("KafkaException") as error:
                     if error.args[0].name() not in _TEMPORARY or time.monotonic() > until_s:
-                        # Poll once: only during a poll the client calls `last` with the cause of the error.
+                        # Poll once: only during a poll the client passes the cause of the error to `last`.
                         self._consumer.poll(0)
                         raise
                 time.sleep(_RETRY_S)
@@ -208,7 +208,9 @@ class TopicConsumer:
     def _data_error(self, error: Any) -> Exception:
         name = error.name()
         if name in _UNKNOWN:
-            return DataError(f"{self.broker.bootstrap}: there is no topic {self.topic!r}: see kafka.topic")
+            return DataError(
+                f"{self.broker.bootstrap}: there is no topic {self.topic!r}: correct kafka.topic"
+            )
         if name in _REFUSED:
             return DataError(
                 f"{self.broker.bootstrap}: reading {self.topic!r} is not allowed ({error.str()}): "

@@ -122,11 +122,11 @@ class Decisions:
         self._add({"partition": partition, "offset": offset, "watermark_us": watermark_us})
 
     def keep_clocks(self, clocks: Mapping[str, ClockDecision]) -> None:
-        """Store clocks, by name of the partition, to which the times of its rows are compared."""
+        """Store the clock of each partition, to which the times of the partition's rows are compared."""
         self._add(*(_clock_record(name, one) for name, one in clocks.items()))
 
     def refuse(self, refused: Mapping[str, list[Refused]]) -> None:
-        """Store the messages that are rejected because of unknown schemas, by the name of the partition."""
+        """Store the offsets of messages with unknown schemas, and the reasons, by name of the partition."""
         self._add(*(_refusal_record(name, one) for name, found in refused.items() for one in found))
 
     def keep_schema(self, number: int, text: str) -> None:
@@ -162,12 +162,12 @@ class Decisions:
         ]
 
     def settled(self, partition: str) -> int:
-        """Return the first offset of a partition for which the stored clock can still change."""
+        """Return the offset of a partition before which the stored clock of each row is final."""
         clocks = self._of(partition).clocks
         return clocks[-1].stop if clocks else 0
 
     def refused(self, partition: str) -> list[Refused]:
-        """Return the messages of a partition that were rejected because their schemas were unknown."""
+        """Return the offsets of a partition's messages with unknown schemas, and the reasons."""
         return self._of(partition).refused
 
     def _of(self, partition: str) -> _Partition:

@@ -33,7 +33,7 @@ class Silence:
 
 
 class IdlePartitions:
-    """Finds the idle partitions of a topic, and the watermarks to which these advance.
+    """Finds the idle partitions of a topic, and the watermark to which each idle partition advances.
 
     Args:
         source: the topic and its settings.
@@ -74,7 +74,7 @@ class IdlePartitions:
                 yield name, target_us
 
     def _idle(self, now_s: float) -> list[str]:
-        # During a lost connection a partition only seems idle, so begin again to count the seconds.
+        # Without a connection, every partition seems idle. So a connection error resets the idle times.
         if self.troubles != self.consumer.troubles:
             self.troubles = self.consumer.troubles
             for silence in self.silences.values():

@@ -81,11 +81,11 @@ class Reading:
         self.idle.restart(places)
 
     def schema(self, number: int) -> str | None:
-        """Return the text of the schema ``number`` from the decision journal; None if it is not stored."""
+        """Return the text of the schema with the id ``number`` from the journal; None if it is not stored."""
         return self.decisions.schema(number)
 
     def keep_schema(self, number: int, text: str) -> None:
-        """Store the text of a schema in the decision journal; see `Kept`."""
+        """Store the text of the schema with the id ``number`` in the decision journal; see `Kept`."""
         self.decisions.keep_schema(number, text)
 
     def _poll(self, places: dict[str, Position]) -> Iterator[Batch]:

@@ -41,10 +41,11 @@ class PolledMessages:
 
     @staticmethod
     def of(polled: Mapping[str, Polled]) -> PolledMessages:
-        """Join polled messages that are given by the name of their partition."""
+        """Join the messages of all partitions; ``polled`` holds them by the name of the partition."""
         counts = [len(one.offsets) for one in polled.values()]
         came_ms = np.array([ms for one in polled.values() for ms in one.came_ms], np.int64)
-        # A message without a timestamp has -1 here. For such a message only the stored clock decides.
+        # A message without a timestamp has -1 here. Replace it by the largest time, so that only the
+        # stored clock decides whether a row of the message is in the future.
         came_ms = np.where(came_ms <= 0, _LAST_MS, np.minimum(came_ms, _LAST_MS))
         return PolledMessages(
             [*polled],
@@ -123,9 +124,9 @@ class Judge:
 
 
 def refused(polls: PolledMessages, decisions: Decisions) -> dict[int, str]:
-    """Return, by index in the poll, the reasons for which messages were refused at the first read.
+    """Return the reasons for which an earlier read refused messages of a poll, by their index in the poll.
 
-    A message was refused because its schema was unknown.
+    The earlier read refused a message because its schema was unknown.
     """
     found: dict[int, str] = {}
     for name, at in polls.each():

@@ -29,7 +29,7 @@ class KafkaSource(KafkaTopic):
         return True
 
     def begin(self, reached: Positions) -> Positions:
-        """Return the position in each partition of the topic at which reading begins.
+        """Return, for each partition of the topic, the position from which the partition is read.
 
         If a job resumes, a partition that was added to the topic since begins at its first row.
 
@@ -83,7 +83,7 @@ class KafkaSource(KafkaTopic):
             name = self.name(p)
             place = resumed.get(name, Position(low, shard=self.shard_of(p)))
             if name not in resumed and (slowest := furthest_us(furthest, place.shard)) is not None:
-                # Give a new partition the watermark of the others, so that closed windows stay closed.
+                # A new partition gets the others' smallest watermark, so that closed windows stay closed.
                 decisions.raise_watermark(name, low, slowest)
             us = decisions.at(name, place.offset, place.watermark_us)
             places[name] = place._replace(watermark_us=us)

@@ -56,7 +56,7 @@ def avro_decoder(names: Names, schemas: Schemas) -> Decoder:
 
 def _record(value: bytes, schemas: Schemas) -> Mapping[str, object]:
     if len(value) < AVRO_HEADER.size:
-        raise ValueError(f"is {len(value)} bytes long; an Avro record follows a header of 5 bytes")
+        raise ValueError(f"is {len(value)} bytes long; an Avro message begins with a header of 5 bytes")
     zero, number = AVRO_HEADER.unpack_from(value)
     if zero:
         raise ValueError(f"begins with byte {zero}; an Avro message begins with 0 and the id of its schema")

@@ -85,8 +85,8 @@ def own_decoder(name: str) -> Decoder:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"kafka.decoder = {name}: {error}; write json, avro, arrow, or module:function of a function "
-            "that can be imported"
+            f"kafka.decoder = {name}: {error}; write json, avro, arrow, or the module:function of a "
+            "function that can be imported"
         ) from None
 
     def decode(messages: Messages) -> list[pl.DataFrame]:

@@ -67,7 +67,7 @@ class Names:
         return self.with_series_id(pl.DataFrame([*columns, places.cast(pl.Int64).alias(MESSAGE)]))
 
     def with_series_id(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return the frame with the column ``series_id`` in place of the columns of its parts."""
+        """Replace the columns with the parts of series ids by one column ``series_id``; return the frame."""
         if not self.parts:
             return frame
         series = texts.joined_names([frame[part] for part in self.parts]).alias("series_id")

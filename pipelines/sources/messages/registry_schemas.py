@@ -19,11 +19,11 @@ _UNKNOWN_S: Final = 10.0
 
 
 class RegistryAway(StatecastError):
-    """The error that the schema registry does not answer at present; a later request may succeed."""
+    """Raised when the schema registry does not answer; a later request may succeed."""
 
 
 class SchemaUnknown(Exception):
-    """The error that the schema of a message cannot be found; its text is the reason."""
+    """Raised when the schema of a message cannot be found; the error's text is the reason."""
 
 
 class Kept(Protocol):

@@ -79,6 +79,8 @@ def test_sending_the_outbox_completes_a_run_whose_store_was_unreachable(
 ) -> None:
     run_id, folder = log_everything(store, monkeypatch)
     assert client(store).get_run(run_id).info.status == "FAILED"
+    with away(store, monkeypatch), pytest.raises(ModelError):
+        store.send(folder, "unused")  # the first entry fails, and the other entries must be kept
     sent = store.send(folder, "unused")
     assert sent.run_id == run_id
     assert str(sent.version) == "left/1"

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from forecaster.registry import outbox
 from forecaster.registry.outbox import Outbox, unsent
 from forecaster.registry.registry import Registry
+from forecaster.registry.versions import now_ms
 from schemas.errors import ModelError
 from tests.forecaster.registry.models import forecaster, history
 
@@ -119,6 +120,34 @@ def test_a_model_whose_files_cannot_be_stored_is_marked_as_failed(
     [folder] = unsent(Path(store._unsent))
     assert str(store.send(folder, "unused").version) == "full/1"
     assert states() == {"FAILED", "READY"}
+
+
+def test_metrics_of_a_model_wait_until_the_model_is_stored(
+    store: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **named: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    began_ms = now_ms()
+    with monkeypatch.context() as patched, store.start_run("waiting", {}) as run:
+        patched.setattr(MlflowClient, "log_model_artifacts", full)
+        run.log_model(forecaster(), "waiting", history(3))
+        run.log_points({"of_model": 1.0}, 7, of_model=True)
+        run.log_metrics({"of_run": 2.0})
+    logged_ms = now_ms()
+    assert client(store).get_run(run.run_id).data.metrics == {"of_run": 2.0}
+    [folder] = unsent(Path(store._unsent))
+    store.send(folder, "unused")
+    entity = client(store).get_run(run.run_id)
+    assert entity.data.metrics == {"of_run": 2.0, "of_model": 1.0}
+    assert entity.outputs is not None
+    with store.reopen(run.run_id) as again:
+        again.log_metrics({"of_run_later": 3.0})
+    model = client(store).get_logged_model(entity.outputs.model_outputs[0].model_id)
+    assert [metric.key for metric in model.metrics or []] == ["of_model"]
+    [point] = client(store).get_metric_history(run.run_id, "of_model")
+    assert point.step == 7
+    assert began_ms <= point.timestamp <= logged_ms
 
 
 def test_a_metric_is_sent_again_after_a_server_error(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import doctor
+from pipelines.cli.app import run
 from pipelines.cli.doctor import Check, diagnose
 
 
@@ -125,3 +126,9 @@ def test_doctor_reports_a_full_disk_of_the_output_folder(
     output = checks(tmp_path)["output folder"]
     assert not output.ok
     assert "only 0.0 GiB free" in output.found
+
+
+def test_the_help_of_doctor_says_what_the_command_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Without --fix, the command changes nothing. With --fix, it also installs Prism" in text

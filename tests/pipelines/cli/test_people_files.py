@@ -71,7 +71,7 @@ def test_files_of_several_sensors_are_not_silently_merged(job: Job) -> None:
     _, (line,) = job("backfill folders -m model", 3)
     assert "set data.series_id = sensor if each folder is a series" in line
     _, (line,) = job("backfill files -m model", 3)
-    assert "no column says whose values these are" in line
+    assert "no column names the series of the values" in line
     assert "data.layout = wide" in line
     summary, _ = job("backfill files -m model --set data.layout=wide")
     assert summary["duplicates"] == 30  # the rows of both files are in one series, 'value'

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from pipelines.cli.app import run
-from pipelines.sinks.files import PARTS, QUARANTINE, ShardFiles
+from pipelines.sinks.files import PARTS, QUARANTINE, ShardFiles, read_forecasts
+from pipelines.sources import quarantine_log
+from pipelines.sources.base import Positions, Step
+from pipelines.sources.quarantine_log import QuarantineLog
+from pipelines.storage import markers
 from schemas import observations
 from tests.pipelines.cli.conftest import Job
 
@@ -110,3 +118,30 @@ def test_quarantine_replay_prints_one_json_object(replayable: Job) -> None:
 def test_quarantine_replay_with_other_windows_is_refused(replayable: Job) -> None:
     _, (line,) = replayable(f"{REPLAY} --set windows.freq=2h", 2)
     assert "windows.freq is 2h, but model was trained with 1h: leave it out" in line
+
+
+def test_a_quarantine_replay_continues_after_ctrl_c(replayable: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarantine_log, "_BATCH_ROWS", 1)
+    shutil.copytree("out", "whole")
+    expected, _ = replayable(REPLAY.replace(" out ", " whole "))
+    original = QuarantineLog.step
+
+    def interrupt(log: QuarantineLog, places: Positions) -> Step[Positions] | None:
+        if places[log.partition].offset == log.first + 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            deadline_s = time.monotonic() + 60
+            while not (Path("out") / markers.STOP).exists():
+                assert time.monotonic() < deadline_s
+                time.sleep(0.01)
+        return original(log, places)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(QuarantineLog, "step", interrupt)
+        first, _ = replayable(REPLAY)
+    # The files leave the quarantine only when all of their rows have been read again.
+    assert (first["stopped"], first["replayed"], first["missing"], first["left"]) == (True, 2, 0, 4)
+    second, _ = replayable(REPLAY)
+    assert {**second, "seconds": 0} == {**expected, "seconds": 0}
+    assert not second["stopped"]
+    forecasts = [read_forecasts(Path(folder), all_revisions=True) for folder in ("out", "whole")]
+    assert forecasts[0].equals(forecasts[1])

@@ -304,7 +304,7 @@ def test_the_error_for_a_missing_engine_names_the_fix(
         ),
         (
             "--runner prism --flink-master [local]",
-            "--flink-master [local] and --runner prism name two engines: leave one of them out",
+            "--flink-master [local] and --runner prism name two runners: leave one of them out",
         ),
         ("--runner prism -- --runner=DirectRunner", "--runner=DirectRunner: name the engine before the --"),
         ("-- --flink_master=a:1", "--flink_master=a:1: name it before the --: --flink-master HOST:PORT"),

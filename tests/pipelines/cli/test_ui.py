@@ -132,7 +132,7 @@ def test_the_first_page_of_the_ui_shows_runs_sorted_by_skill(ui: Ui, page: Brows
     page.open(ui.url)
     text = page.wait_for("skill_vs_persistence", "lstm", "gru", "rnn")
     assert "weather.parquet" in text
-    expected = ["skill_vs_persistence", "mase_h1", "coverage_90"]
+    expected = [f"backtest/{name}" for name in ("skill_vs_persistence", "mase_h1", "coverage_90")]
     page.wait_until(lambda: in_order(page, "columnheader", "left", expected), lambda found: found == expected)
     runs = ["lstm", "gru", "rnn"]
     page.wait_until(lambda: in_order(page, "row", "top", runs), lambda found: found == runs)

@@ -89,6 +89,15 @@ def shadowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+def write_json_lines(output: Path) -> None:
+    """Replace the forecast files of an output by files in JSON lines."""
+    for file in (output / "forecasts").glob("*.parquet"):
+        pl.read_parquet(file).with_columns(
+            pl.col("issued_at").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+        ).write_ndjson(file.with_suffix(".jsonl"))
+        file.unlink()
+
+
 @contextmanager
 def serving(output: Location) -> Iterator[str]:
     """Serve the dashboard of an output while the block runs, and yield the URL of the dashboard."""

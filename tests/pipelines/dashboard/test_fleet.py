@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from zlib import crc32
 
@@ -11,11 +12,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipelines.dashboard import fleet
+from forecaster.shards.counts import Counts
+from pipelines.dashboard import fleet, output_view
 from pipelines.dashboard.forecast_files import ForecastFile
 from pipelines.dashboard.output_view import OutputView
 from pipelines.dashboard.snapshots import ShardSeries, Snapshots
+from pipelines.sinks import numbers
 from pipelines.sinks.files import read_forecasts
+from pipelines.sinks.numbers import JobNumbers, ShardNumbers
+from pipelines.storage import markers
 from tests.fleets import START
 from tests.pipelines.dashboard.conftest import start_texts
 
@@ -93,3 +98,36 @@ def test_a_version_that_is_neither_in_use_nor_a_shadow_is_earlier(shards: list[S
     counts = replace(counts, scores=dict.fromkeys(("a", "b", "c"), sums))
     roles = {one["version"]: one["role"] for one in fleet.versions(counts, ["c"], {"a"})}
     assert [*roles.items()] == [("c", "in use"), ("a", "shadow"), ("b", "earlier")]
+
+
+def test_the_20_series_with_the_most_alarms_are_listed_the_newest_alarm_first() -> None:
+    days = [datetime(2013, 1, 1 + number, tzinfo=UTC) for number in range(25)]
+    rows = [(f"s{number}", day) for number, day in enumerate(days)] + [("twice", days[0]), ("twice", days[1])]
+    found = fleet.most_alarms(pl.DataFrame(rows, schema=["series_id", "issued_at"], orient="row"))
+    assert found[0] == {"series_id": "twice", "alarms": 2, "last": "2013-01-02 00:00:00"}
+    assert [one["series_id"] for one in found[1:]] == [f"s{number}" for number in range(24, 5, -1)]
+
+
+def test_reasons_of_quarantined_rows_are_listed_the_most_frequent_first() -> None:
+    a, b, c = "value is missing", "is not a number", "time is missing"
+    counts = Counts(quarantined={a: 1, b: 3, c: 2})
+    shown = fleet.as_json(JobNumbers(counts=counts), 0.0)["quarantine"]
+    assert [(one["reason"], one["rows"]) for one in shown] == [(b, 3), (c, 2), (a, 1)]
+
+
+def test_the_lateness_is_that_of_the_rows_with_the_largest_offsets(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_view, "_LATE_FILES", 2)
+    for name, offset, late_s in (("a", 3, 10.0), ("b", 1, 200.0), ("c", 2, 30.0)):
+        path = output / "late" / f"{name}-{offset:015d}-shard-0000-of-0002.parquet"
+        pl.DataFrame({"late_s": [late_s]}).write_parquet(path)
+    assert OutputView(output).fleet()["lateness_s"] == {"rows": 2, "p50": 30.0, "p99": 30.0}
+
+
+def test_the_numbers_of_a_first_backfill_are_shown_while_it_runs(tmp_path: Path) -> None:
+    running = ShardNumbers(0, Counts(windows=7, used=5), None, None, {}, series=3, live=2, state_bytes=0)
+    (tmp_path / markers.BACKFILL).mkdir()
+    numbers.publish(tmp_path / markers.BACKFILL, running)
+    shown = OutputView(tmp_path).fleet()
+    assert (shown["rows"]["used"], shown["rows"]["windows"], shown["series"], shown["live"]) == (5, 7, 3, 2)

@@ -33,6 +33,7 @@ from tests.pipelines.dashboard.conftest import (
     backfill,
     fleet,
     start_texts,
+    write_json_lines,
     write_rows,
 )
 
@@ -141,11 +142,7 @@ def test_the_dashboard_notes_that_a_model_without_a_ring_has_no_values(rows: Pat
 
 def test_the_dashboard_reads_forecasts_in_json_lines(output: Path) -> None:
     expected = OutputView(output).series("gate 2")
-    for file in (output / "forecasts").glob("*.parquet"):
-        pl.read_parquet(file).with_columns(
-            pl.col("issued_at").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
-        ).write_ndjson(file.with_suffix(".jsonl"))
-        file.unlink()
+    write_json_lines(output)
     assert OutputView(output).series("gate 2") == expected
 
 

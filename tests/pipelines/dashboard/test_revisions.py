@@ -8,10 +8,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from pipelines.dashboard import alarms
+from pipelines.dashboard.alarms import AlarmReader
+from pipelines.dashboard.forecast_files import ForecastFiles
 from pipelines.dashboard.output_view import OutputView
 from pipelines.sinks.files import read_forecasts, write_frame
-from tests.fleets import START
-from tests.pipelines.dashboard.conftest import SPIKE, WINDOWS, start_texts
+from tests.fleets import START, forecaster
+from tests.pipelines.dashboard.conftest import RING, SPIKE, WINDOWS, start_texts, write_json_lines
 
 LAST = WINDOWS - 1
 
@@ -63,6 +66,27 @@ def test_the_dashboard_shows_no_alarm_that_a_revision_has_cleared(output: Path) 
     )
 
 
+def test_a_revision_in_json_lines_clears_an_alarm(output: Path) -> None:
+    before = assert_shows_newest(output)
+    revise(output, 1, alarm=False)
+    write_json_lines(output)
+    assert assert_shows_newest(output) == before - 1
+
+
+def test_a_revision_of_another_model_version_clears_no_alarm(output: Path) -> None:
+    before = assert_shows_newest(output)
+    path = revise(output, 1, alarm=False)
+    path.rename(path.with_name(path.name.replace(forecaster(ring=RING).version, "another-version")))
+    assert OutputView(output).fleet()["alarms"]["total"] == before
+
+
+def test_forecasts_of_early_versions_have_no_alarms(output: Path) -> None:
+    for file in (output / "forecasts").iterdir():
+        pl.read_parquet(file).drop("p_value", "alarm").write_parquet(file)
+    shown = OutputView(output).fleet()
+    assert (shown["alarms"]["total"], shown["notes"]) == (0, [])
+
+
 def test_the_dashboard_shows_an_alarm_that_only_the_newest_revision_has(output: Path) -> None:
     before = assert_shows_newest(output)
     revise(output, 1, alarm=False)
@@ -77,6 +101,22 @@ def test_a_revision_replaces_an_alarm_while_the_page_is_open(output: Path) -> No
     before = view.fleet()["alarms"]["total"]
     revise(output, 1, alarm=False)
     assert view.fleet()["alarms"]["total"] == before - 1
+    path = revise(output, 1, alarm=True)  # a resumed job writes the same file again
+    os.utime(path, (1, 1))
+    assert view.fleet()["alarms"]["total"] == before
+
+
+def test_a_forecast_file_is_read_after_its_revisions(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The revision of one window ends before the first forecasts of a block of windows."""
+    revise(output, 1, alarm=False)
+    monkeypatch.setattr(alarms, "ROWS_AT_ONCE", 2 << 15)  # small files count as 2**15 rows
+    reader, unread = AlarmReader(ForecastFiles(output)), True
+    is_cleared = (pl.col("series_id") == "gate 2") & (pl.col("issued_at") == issued(SPIKE))
+    while unread:
+        found = reader.read()
+        assert not len(found.rows.filter(is_cleared))
+        unread = found.unread > 0
+    assert len(found.rows) == len(read_forecasts(output).filter("alarm"))
 
 
 @pytest.mark.parametrize("has_equal_times", [False, True], ids=["later", "same second"])

@@ -31,6 +31,7 @@ def test_the_server_serves_the_dashboard_page_and_its_files(finished: Path) -> N
     with serving(finished) as url:
         page, headers = get(f"{url}/")
         assert "default-src 'self'" in headers["Content-Security-Policy"]
+        assert headers["Cache-Control"] == "no-cache"
         names = re.findall(r'(?:src|href)="([^"]+)"', page.decode())
         assert {"plotly.min.js", "dashboard.js", "dashboard.css"} <= set(names)
         for name in (*names, *(path.name for path in STATIC.iterdir())):

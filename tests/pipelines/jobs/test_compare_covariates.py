@@ -108,7 +108,7 @@ def test_a_covariate_that_neither_model_was_trained_with_is_refused(
     for name, seed in (("old", 1), ("new", 2)):
         model(Features(static=(SIZE,), observed=("heat",)), seed).save(tmp_path / name)
     with pytest.raises(
-        ConfigError, match=r"covariates.known is .* was trained without it: remove it"
+        ConfigError, match=r"covariates.known is .* was trained without it: remove the setting"
     ) as error:
         run_compare(config, str(tmp_path / "old"), str(tmp_path / "new"))
     assert "\n" not in str(error.value)

@@ -4,104 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from forecaster.evaluation.drift import InputDrift
 from forecaster.registry.registry import Registry
 from forecaster.shards.counts import Counts
-from forecaster.shards.score_sums import ScoreSums
 from pipelines.jobs import production
 from pipelines.jobs.production import ProductionRuns
 from pipelines.sinks.numbers import JobNumbers
-from schemas.errors import ModelError
-
-
-class Store:
-    """A fake MLflow store that keeps runs in memory, and that is unreachable while ``away`` is True."""
-
-    def __init__(self) -> None:
-        self.points: dict[str, list[tuple[int, dict[str, float]]]] = {}
-        self.tags: dict[str, Mapping[str, str]] = {}
-        self.ended: list[str] = []
-        self.notices: list[str] = []
-        self.away = False
-        self.is_asked = threading.Event()
-
-    def open(self, run_id: str) -> Registry:
-        return cast("Registry", _OpenStore(self, run_id))
-
-    def check(self) -> None:
-        self.is_asked.set()
-        if self.away:
-            raise ModelError("http://nowhere:5000 cannot be reached")
-
-
-class _OpenStore:
-    def __init__(self, store: Store, run_id: str) -> None:
-        self.store, self.run_id = store, run_id
-
-    @contextmanager
-    def start_run(
-        self, name: str, params: object, tags: Mapping[str, str], model_version: str
-    ) -> Iterator[_Run]:
-        assert model_version == tags["model_version"]
-        self.store.check()
-        run = _Run(self.store, self.run_id or f"{name}-{len(self.store.points)}")
-        self.store.points.setdefault(run.run_id, [])
-        self.store.tags[run.run_id] = tags
-        yield run
-        self.store.ended.append(run.run_id)
-
-
-class _Run:
-    def __init__(self, store: Store, run_id: str) -> None:
-        self.store, self.run_id, self.notices = store, run_id, list[str](store.notices)
-
-    def log_points(self, metrics: dict[str, float], step: int, *, of_model: bool) -> None:
-        assert of_model
-        self.store.check()
-        self.store.points[self.run_id].append((step, metrics))
-
-
-def numbers(windows: int, *versions: str, drift: bool = False) -> JobNumbers:
-    """Return the counts of a job in which each version scored one forecast for each window, with error 2."""
-    sums = ScoreSums(
-        windows, 2_000_000 * windows, -2_000_000 * windows, windows, 1_000_000 * windows, windows
-    )
-    scores = {version: {1: sums} for version in versions or ("lstm-1",)}
-    inputs = {"value": InputDrift([100] * 10, [100.0] * 10)} if drift else {}
-    return JobNumbers(Counts(windows=windows, scores=scores), drift=inputs)
-
-
-class Job:
-    """A stream that logs its scores to a `Store`, and whose clock a test sets."""
-
-    def __init__(self, store: Store, folder: Path, **options: Any) -> None:
-        self.now_s, self.lines = 0.0, list[str]()
-        self.runs = ProductionRuns(
-            store.open, folder, 60.0, self.lines.append, clock=lambda: self.now_s, **options
-        )
-
-    def take(self, found: JobNumbers, after_s: float = 60.0) -> None:
-        self.now_s += after_s
-        self.runs.take(found)
-
-
-def scored(points: list[tuple[int, dict[str, float]]]) -> list[tuple[int, float]]:
-    """Return for each logged batch its step and the number of its scored forecasts."""
-    return [(step, metrics["production/scored_h1"]) for step, metrics in points]
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < until_s
-        time.sleep(0.01)
+from tests.pipelines.jobs.production_jobs import Job, Store, numbers, scored, wait_until
 
 
 def test_a_logged_batch_has_only_scores_since_the_previous_batch(tmp_path: Path) -> None:
@@ -134,6 +47,16 @@ def test_scores_of_one_period_are_logged_together(tmp_path: Path) -> None:
     job.take(numbers(10))
     job.take(numbers(20), after_s=1.0)
     job.take(numbers(30), after_s=1.0)
+    job.runs.close()
+    (points,) = store.points.values()
+    assert scored(points) == [(10, 10), (30, 20)]
+
+
+def test_a_period_begins_with_its_batch_even_after_a_long_pause(tmp_path: Path) -> None:
+    store = Store()
+    job = Job(store, tmp_path)
+    for windows, after_s in ((10, 500.0), (20, 1.0), (30, 1.0)):
+        job.take(numbers(windows), after_s)
     job.runs.close()
     (points,) = store.points.values()
     assert scored(points) == [(10, 10), (30, 20)]
@@ -231,6 +154,25 @@ def test_unlogged_scores_are_kept_while_the_store_is_unreachable(
     assert store.ended
 
 
+def test_a_resumed_stream_repeats_no_score_of_any_version(tmp_path: Path) -> None:
+    store = Store()
+    before = Job(store, tmp_path)
+    before.take(numbers(10, "a", "b"))
+    before.take(numbers(30, "a", "b"))
+    before.runs.close()
+    after = Job(store, tmp_path, is_resume=True)
+    # The snapshot of a shard with series of version a is older than that of the other shard.
+    scores = {"a": numbers(20, "a").counts.scores["a"], "b": numbers(35, "b").counts.scores["b"]}
+    after.take(JobNumbers(Counts(windows=35, scores=scores)))
+    after.take(numbers(40, "a", "b"))
+    after.runs.close()
+    by_version = {tags["model_version"]: scored(store.points[run]) for run, tags in store.tags.items()}
+    assert by_version == {
+        "a": [(10, 10), (30, 20), (40, 10)],
+        "b": [(10, 10), (30, 20), (35, 5), (40, 5)],
+    }
+
+
 def test_the_oldest_unlogged_scores_are_dropped_above_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,6 +188,29 @@ def test_the_oldest_unlogged_scores_are_dropped_above_a_limit(
     assert time.monotonic() - began_s < 10
     assert job.lines[-1] == "5 batches of scores were not logged to the run production in MLflow"
     assert len(job.lines) == 2
+
+
+def test_the_newest_scores_are_logged_after_older_scores_were_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batch is dropped while it is being logged, so that no other batch may be removed for it."""
+    monkeypatch.setattr(production, "_MOST_BATCHES", 3)
+    store, answers = Store(), threading.Event()
+
+    def answer() -> None:
+        store.is_asked.set()
+        assert answers.wait(30)
+
+    monkeypatch.setattr(store, "check", answer)
+    job = Job(store, tmp_path)
+    job.take(numbers(1))
+    wait_until(store.is_asked.is_set)
+    for windows in range(2, 6):
+        job.take(numbers(windows))
+    answers.set()
+    job.runs.close()
+    (points,) = store.points.values()
+    assert scored(points) == [(1, 1), (3, 1), (4, 1), (5, 1)]
 
 
 def test_a_job_waits_a_limited_time_for_its_mlflow_store(

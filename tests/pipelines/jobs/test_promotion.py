@@ -172,7 +172,7 @@ def test_a_comparison_scores_no_window_that_a_model_was_trained_on(
 
 def test_a_comparison_by_classes_needs_the_column_of_classes(folder: Path, retrained: Retrained) -> None:
     job = config(folder, "new.parquet", gate={"classes": "group"})
-    with pytest.raises(ConfigError, match=r"gate.classes is 'group', a column of covariates.static"):
+    with pytest.raises(ConfigError, match=r"gate.classes is 'group', but covariates.static names no file"):
         run_compare(job, "waves/2", "waves/3")
 
 

@@ -54,7 +54,7 @@ def test_alert_rules_are_read_in_order_with_their_defaults(tmp_path: Path) -> No
         ),
         (
             'metric = "drift"\nband = [1, 0]\ncommand = "a"',
-            "alerts[0].band: must rise, such as [0.8, 0.98]",
+            "alerts[0].band: must begin with the lower bound, such as [0.8, 0.98]",
         ),
         (
             'metric = "drift"\nband = 0.25\ncommand = "a"',

@@ -134,7 +134,7 @@ def test_a_file_without_series_ids_is_read_only_as_wide(inbox: Path, layout: str
     advance_clock(source, 20)
     batches = read_log(restarted(source))
     assert values(batches) == ([] if layout == "auto" else [1, 1])
-    assert all("no column says whose values these are" in reason for reason in reasons(batches))
+    assert all("no column names the series of the values" in reason for reason in reasons(batches))
 
 
 def test_rows_of_a_grown_file_keep_their_origin_column(inbox: Path) -> None:

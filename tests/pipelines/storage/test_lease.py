@@ -112,7 +112,7 @@ def test_a_store_that_always_overwrites_objects_is_refused(
 ) -> None:
     """A lease needs a conditional PUT, which fails if the object exists."""
     monkeypatch.setattr(Remote, "create", lambda self, data: (self.write_bytes(data), True)[1])
-    with pytest.raises(OutputError, match="a store without conditional PUT"), store_of(s3).locked():
+    with pytest.raises(OutputError, match="the store has no conditional PUT"), store_of(s3).locked():
         pass
 
 

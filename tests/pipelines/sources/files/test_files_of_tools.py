@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,15 @@ def test_local_times_are_read_in_the_zone_of_the_job() -> None:
     rows, _ = read("openpyxl.xlsx", time_zone="Europe/Berlin")
     assert rows == [(name, time - timedelta(hours=1), y) for name, time, y in expected()]
     assert not tables.check(DATA / "openpyxl.xlsx", Columns(time_zone="Europe/Berlin")).lacks_zone
+
+
+@pytest.mark.parametrize("second", ["ds", " ds ", "unique_id"])
+def test_two_columns_of_a_spreadsheet_with_one_name_are_refused(second: str, tmp_path: Path) -> None:
+    """The package that reads spreadsheets would rename the second column."""
+    path = tmp_path / "twice.xlsx"
+    with zipfile.ZipFile(DATA / "openpyxl.xlsx") as before, zipfile.ZipFile(path, "w") as after:
+        for name in before.namelist():
+            after.writestr(name, before.read(name).replace(b"<t>y</t>", f"<t>{second}</t>".encode()))
+    with pytest.raises(DataError) as error:
+        tables.check(path)
+    assert str(error.value) == f"{path}: two columns are called {second.strip()!r}: rename one"
