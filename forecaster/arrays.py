@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Ints32 = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 Arrays = dict[str, NDArray[Any]]
 """The arrays of one component by the names of its fields; axis 0 of each array is the series."""

@@ -25,7 +25,7 @@ _BYTES = (
 
 
 def frame_of(rows: pa.RecordBatch | pa.Table) -> pl.DataFrame:
-    """Convert Arrow rows to a Polars frame, without an error for any type or content of a column."""
+    """Convert Arrow rows to a Polars frame; no type or content of a column raises an error."""
     columns = [series_of(name, column) for name, column in zip(rows.schema.names, rows.columns, strict=True)]
     return pl.DataFrame(columns) if columns else pl.DataFrame()
 
@@ -52,7 +52,7 @@ def series_of(name: str, column: pa.Array | pa.ChunkedArray) -> pl.Series:
         # A chunk of text that is not UTF-8 has become Binary: convert the other chunks to Binary, too.
         made = [one.cast(pl.Binary) for one in made]
     elif len(kinds) > 1:
-        # A chunk with values that Polars cannot represent has become text: convert all to text.
+        # A chunk with values that Polars cannot represent has become text: convert all chunks to text.
         made = [_as_text(chunk, one) for chunk, one in zip(chunks, made, strict=True)]
     return pl.concat(made).alias(name)
 
@@ -116,7 +116,10 @@ def _as_text(chunk: pa.Array, made: pl.Series) -> pl.Series:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Return True for a type that Polars can write as JSON: numbers, text, and lists and structs of these."""
+    """Return True for a type that Polars can write as JSON.
+
+    These types are null, Boolean, number and text, and lists and structs of these types.
+    """
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_plain(kind.value_type)
     if pa.types.is_struct(kind):
@@ -146,7 +149,7 @@ def _bytes_like(kind: pa.DataType) -> pa.DataType:
 def _timestamps(cells: pa.Array) -> pl.Series:
     """Convert an Arrow column of timestamps to Polars Datetime, in UTC if the Arrow type has a time zone.
 
-    The stored numbers stay the same, because Arrow stores times with a time zone in UTC.
+    No time is shifted by its zone, because Arrow stores times with a time zone in UTC.
     """
     zone = None if cells.type.tz is None else "UTC"
     return _ticks(cells, cells.type.unit, lambda unit: pl.Datetime(unit, zone))

@@ -35,7 +35,7 @@ _MONTH = r"^\d{4}-(?:0[1-9]|1[0-2])$"
 _QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
-# `times` replaces a time before 1600 or after 2300 by the nearer limit: microseconds of far times overflow.
+# `times` clips times to the range from 1600-01-01 to 2300-01-01: microseconds of far times overflow.
 # Rows with times before 1678 or after 2261 are rejected later (`schemas.observations`).
 _LEAST_US = -11_676_096_000_000_000
 _MOST_US = 10_413_792_000_000_000
@@ -50,7 +50,7 @@ def given(cells: pl.Series) -> pl.Series:
 
 
 def numbers(cells: pl.Series) -> pl.Series:
-    """Convert the cells to Float64 ``[n]``; a cell that is missing or not a number becomes null.
+    """Convert the cells to Float64 ``[n]``; a cell that is missing or cannot be read becomes null.
 
     NaN and infinity are kept.
     """
@@ -113,12 +113,15 @@ def _plain(cells: pl.Series) -> pl.Series:
 
 
 def lacks_zone(cells: pl.Series, time_format: str = AUTO) -> bool:
-    """Return True if any time of the column has no time zone."""
+    """Return True if any time of the column has no time zone (see `without_zone`)."""
     return bool(without_zone(cells, time_format).any())
 
 
 def without_zone(cells: pl.Series, time_format: str = AUTO) -> pl.Series:
-    """Return Boolean ``[n]``, True for each time without a time zone, and False for missing cells."""
+    """Return Boolean ``[n]``, True for each time without a time zone, and False for null.
+
+    With a format other than ``auto``, every cell that is not null counts as a time.
+    """
     cells = _plain(cells)
     given = cells.is_not_null()
     if isinstance(cells.dtype, pl.Datetime):
@@ -142,7 +145,7 @@ def _micros(ticks: pl.Series, unit: str) -> pl.Series:
 
 
 def _from_text(words: pl.Series) -> pl.Series:
-    """Convert text without surrounding blanks to microseconds since 1970, Int64 ``[n]``.
+    """Convert text, which must not begin or end with blanks, to microseconds since 1970, Int64 ``[n]``.
 
     Fast code parses the cells in the most common form (`_PLAIN`), and slower code parses the other cells.
     """

@@ -6,13 +6,13 @@ Subclasses are indented below their base class.
 
     StatecastError            the root of all errors; the message is one line                   exit 1
     ├── ConfigError           a job file or an option is invalid                                exit 2
-    ├── DataError             a file, folder or column cannot be read                           exit 3
+    ├── DataError             files, columns or rows are missing, unreadable or unusable        exit 3
     ├── ModelError            a model, version, run or store is missing or does not fit         exit 4
     │   └── VersionMismatch   a state belongs to another model version                          exit 4
     ├── EngineError           a runner is missing or failed                                     exit 5
-    │   └── EngineLost        a runner died; the same command with --resume continues the job   exit 5
+    │   └── EngineLost        a runner died; the same command with --resume continues a stream  exit 5
     ├── OutputError           a file or folder cannot be written                                exit 6
-    └── PromotionRefused      a model version did not pass the gate                             exit 7
+    └── PromotionRefused      no model version passed the gate                                  exit 7
 
 The command line prints ``str(error)`` as one line and exits with ``exit_code``; users of the library catch
 ``StatecastError``.
@@ -26,7 +26,7 @@ from schemas.masking import masked
 
 
 class StatecastError(Exception):
-    """The base class of every error that Statecast raises on purpose.
+    """The base class of Statecast's errors; a command that fails with one exits with ``exit_code``.
 
     The message is one line. Passwords and tokens in the message are masked (`schemas.masking.masked`).
     """
@@ -44,7 +44,7 @@ class ConfigError(StatecastError):
 
 
 class DataError(StatecastError):
-    """A file, folder or column cannot be read as time series."""
+    """The data cannot be used: files, columns or rows are missing, unreadable, invalid or too few."""
 
     exit_code: ClassVar[int] = 3
 
@@ -66,7 +66,7 @@ class EngineError(StatecastError):
 
 
 class EngineLost(EngineError):
-    """A runner or one of its workers died; the stream can be resumed from its last snapshots."""
+    """A runner or one of its workers died: resume a stream from its snapshots, or run a backfill again."""
 
 
 class OutputError(StatecastError):
@@ -76,7 +76,7 @@ class OutputError(StatecastError):
 
 
 class PromotionRefused(StatecastError):
-    """A model version did not pass the gate, so the registry alias still names the earlier version."""
+    """No model version passed the gate, so the registry alias still names the earlier version."""
 
     exit_code: ClassVar[int] = 7
 

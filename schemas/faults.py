@@ -38,7 +38,7 @@ class Fault(NamedTuple):
 
 
 def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
-    """Return a Polars expression for the kind or the sentence, as ``part`` says, of each row's first fault.
+    """Return a Polars expression for the kind or the sentence (see ``part``) of each row's first fault.
 
     Args:
         faults: the possible faults, in the order in which they are checked.
@@ -48,7 +48,7 @@ def first(faults: list[Fault], part: Literal["kind", "sentence"]) -> pl.Expr:
 
 
 class Cause(NamedTuple):
-    """A cause for which rows are rejected.
+    """A cause of rejected rows: the rows, the faulty column and the possible faults.
 
     Attributes:
         found: Boolean expression, True for the rows that are rejected for this cause.
@@ -64,7 +64,7 @@ class Cause(NamedTuple):
 def rejected_rows(
     raw: pl.DataFrame, at: pl.Series, work: pl.DataFrame, shown: list[str], causes: list[Cause]
 ) -> pl.DataFrame:
-    """Return rejected rows in the form of `quarantine.SCHEMA`.
+    """Convert rejected raw rows to quarantined rows (`quarantine.SCHEMA`).
 
     The column and the kind of a row belong to its first cause; its reason joins the sentences of all causes.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def lazy_names(package: str, module_of: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a package's ``__getattr__``, which imports a module when a name that it defines is first used.
+    """Return a ``__getattr__`` for a package: it imports a module at the first use of a name of that module.
 
     Python calls ``__getattr__`` with a name that the package does not have yet. The function imports the
     module that defines the name, and returns the object of that name.

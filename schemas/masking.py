@@ -12,9 +12,9 @@ from urllib.parse import unquote
 
 MASK: Final = "***"
 
-# Matches the user name and the password of a URL, NAME:PASSWORD@ in http://NAME:PASSWORD@host.
+# Matches the login in a URL: NAME:PASSWORD@ in http://NAME:PASSWORD@host, or NAME@ in http://NAME@host.
 # A password may contain even @ or /, so the match ends at the last @ before a blank.
-# A number between the colon and a slash is a port and no password, as in http://host:8080/a@b.
+# A number between a colon and one of / ? # is a port, not a password, as in http://host:8080/a@b.
 _USER_INFO = re.compile(r"(?<=//)(?:[^\s/:]*:(?!\d+[/?#])\S*|[^\s/@:'\"]+)@")
 _SECRET_QUERY = re.compile(
     r"([?&;][^=&;\s]*(?:password|passwd|pwd|secret|token|api_?key|sig|signature|credential|odbc_connect)"
@@ -24,7 +24,10 @@ _SECRET_QUERY = re.compile(
 
 
 def masked(text: str) -> str:
-    """Replace user names, passwords and parameters with secret names in the URLs of a text by ``***``."""
+    """Replace user names, passwords and secret parameters in the URLs of a text by ``***``.
+
+    A parameter is secret if its name contains a word such as ``token``; only its value is replaced.
+    """
     return _SECRET_QUERY.sub(rf"\1{MASK}", _USER_INFO.sub(f"{MASK}@", text))
 
 

@@ -100,7 +100,7 @@ def empty(event_id: bool = False, offset: bool = False) -> pl.DataFrame:
 
 
 def lacks_zone(frame: pl.DataFrame) -> bool:
-    """Return True if any time in a raw frame has no time zone, so that `validate` reads it as UTC."""
+    """Return True if a time in a raw frame has no time zone; by default `validate` reads it as UTC."""
     return cells.lacks_zone(frame["timestamp"])
 
 
@@ -162,7 +162,7 @@ def validate(
 
 
 def _read(frame: pl.DataFrame, time_format: str = cells.AUTO, time_zone: str = "") -> pl.DataFrame:
-    """Convert the columns of a raw frame to the types in `SCHEMA`.
+    """Convert the columns of a raw frame to the columns of an observation frame, without ``offset``.
 
     A cell that cannot be parsed becomes null. In a covariate it becomes infinity (see `_covariate`).
     """

@@ -61,10 +61,9 @@ MEMBER_SCHEMA: dict[str, pl.DataType] = {
 
 
 class MemberScore(pa.DataFrameModel):
-    """The errors of the combined forecast, a member or a baseline in a rolling evaluation.
+    """The errors of one member in a rolling evaluation, at all horizons from 1 to ``horizon`` together.
 
-    The combined forecast and the baselines are called members here, too. A row describes
-    the errors of one member at all horizons from 1 to ``horizon`` together.
+    The combined forecast and the baselines are called members here, too.
 
     ``count`` is the number of pairs of a forecast and its actual; every member has the same number. The other
     columns are the measures of `forecaster.evaluation.metrics.Measures`:

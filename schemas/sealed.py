@@ -16,7 +16,7 @@ _CHECKSUM: Final = "crc32"
 def seal(record: Mapping[str, Any]) -> str:
     """Return one line of JSON: a record and its checksum."""
     # JSON turns number keys into text, and `unseal` computes the checksum of the record with text keys.
-    # With number keys the checksum would differ: 9 is sorted before 10, but the text "10" before "9".
+    # The checksum depends on the order of the sorted keys: numbers sort as 9, 10, but texts as "10", "9".
     as_read = json.loads(json.dumps(record))
     return json.dumps({**record, _CHECKSUM: _checksum(as_read)})
 

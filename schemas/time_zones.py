@@ -8,7 +8,7 @@ TIME = pl.Datetime("us", "UTC")
 
 
 def check(zone: str) -> str:
-    """Return the name of a time zone unchanged if it is "" (UTC) or a name such as ``Europe/Berlin``.
+    """Return ``zone`` unchanged if it is "" (UTC) or the name of a time zone, else raise a ValueError.
 
     Raises:
         ValueError: there is no such zone.
@@ -24,7 +24,7 @@ def check(zone: str) -> str:
 
 
 def is_utc(zone: str) -> bool:
-    """Return True if local times of the zone are times in UTC."""
+    """Return True if ``zone`` is "" or "UTC", so that its local times are times in UTC."""
     return zone in ("", "UTC")
 
 

@@ -27,8 +27,9 @@ from unittest.mock import patch
 
 import apache_beam  # noqa: F401
 import git  # noqa: F401
-import matplotlib.figure  # noqa: F401
-import mlflow  # noqa: F401
+import matplotlib.backends.backend_agg  # noqa: F401
+import mlflow.pyfunc
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 import torch._dynamo
 import torch.fx.experimental.symbolic_shapes  # noqa: F401
 

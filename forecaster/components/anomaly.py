@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from forecaster.arrays import Arrays, Bools, Floats, Floats32
+from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints32
+from forecaster.components.alarms import LASTS, REPEATS, YOUNG, raise_alarms
 from forecaster.components.base import Block, Field, series_first, series_last
 
 # `_DISTANCES` are distances of a value from the forecast median, in band widths.
@@ -65,17 +64,6 @@ _LEAST_BAND = 0.0971
 # A value counts as equal to the forecast median if the two differ by at most this share of the median.
 _ROUNDING = 1e-15
 
-# A series raises no alarm in its first `_YOUNG` windows with a p-value.
-# A run of equal values has no p-value until the series has changed its value more than `_YOUNG` times.
-_YOUNG = 40
-_STEP = 0.4  # an alarm lowers the logarithm of the p-value threshold by this number times ``1 - rate``
-_DEBT = 6.0  # no alarm is raised while ``budget`` (wanted minus raised alarms, capped) is at most ``-_DEBT``
-_MOST = 0.1  # the p-value threshold is at most the larger of this number and ``min(3 * rate, 0.95)``
-_CALM = 0.05  # an anomaly ends at the first p-value that is at least the larger of this number and ``rate``
-# The bit `_LASTS` of ``alarming`` is set while an anomaly lasts.
-# An alarm sets the bit `_REPEATS`; the next value that differs from the value before it clears the bit.
-_LASTS, _REPEATS = 1, 2
-
 
 @dataclass(frozen=True)
 class Anomaly:
@@ -94,9 +82,9 @@ class Anomaly:
 
     The threshold of a series rises and falls with its budget: the wanted alarms so far less the alarms raised
     (quantile tracking, Angelopoulos et al. 2023, "Conformal PID Control", section 2.1). In the long run there
-    are as many alarms as wanted, and never more than ``_DEBT + 1`` beyond the wanted number, whatever the
+    are as many alarms as wanted, and never more than 7 beyond the wanted number, whatever the
     values and forecasts are. An alarm marks the beginning of an anomaly: no other alarm is raised until a
-    p-value is at least `_CALM` again, nor while the value that raised the alarm repeats itself.
+    p-value is at least 0.05 again, nor while the value that raised the alarm repeats itself.
 
     Attributes:
         low, high: the outermost quantile levels, 0 < low < 0.5 < high < 1.
@@ -143,42 +131,48 @@ class Anomaly:
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Write the p-values and alarms of the block into ``out.anomaly``."""
         own = {name: series_last(array) for name, array in own.items()}
-        forecast = block.out.forecast[:, :, :, 0]
-        for t, value in enumerate(block.values):
-            p_value, log_p = self._p_values(own, value)
-            block.out.anomaly[0, t, :, 0] = p_value
-            block.out.anomaly[1, t, :, 0] = self._alarm(own, log_p)
-            after = self._bands(forecast[:, t], block.scale[t])
-            counts = block.counts(t)
-            own["expected"] = after if counts is None else np.where(counts, after, own["expected"])
+        series = block.values.shape[1]
+        bands = self._bands(block.out.forecast[:, :, :, 0], block.scale)
+        expected = np.concatenate([own["expected"][None], bands])
+        p_value, log_p, runs = self._p_values(own, block.values, expected[:-1])
+        block.out.anomaly[0, :, :, 0] = p_value
+        block.out.anomaly[1, :, :, 0] = raise_alarms(own, log_p, runs, self.rate)
+        last = expected[-1] if block.lengths is None else expected[block.lengths, :, np.arange(series)].T
+        own["expected"] = last.copy()
         return {name: series_first(array) for name, array in own.items()}, block
 
     def _bands(self, forecast: Floats, scale: Floats) -> Floats:
         """Return the forecast median of the next window, and the widths of the bands below and above it.
 
         Args:
-            forecast: quantiles ``[Q, S]``.
-            scale: ``[S]``.
+            forecast: quantiles ``[Q, T, S]``.
+            scale: ``[T, S]``.
 
         Returns:
-            ``[3, S]``.
+            ``[T, 3, S]``.
         """
         middle = forecast[self.middle]
         least = np.maximum(_LEAST_BAND * scale, 8 * _ROUNDING * np.abs(middle))
         below, above = (np.maximum(np.abs(forecast[q] - middle), least) for q in (0, -1))
-        return np.stack([middle, below, above])
+        return np.stack([middle, below, above], axis=1)
 
-    def _p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
+    def _p_values(self, own: Arrays, value: Floats, expected: Floats) -> tuple[Floats, Floats, Ints32]:
         """Return each value's p-value, and for alarms a log p-value without the p-value's lower bound.
 
         The shares of windows and of runs are updated in place.
 
+        Args:
+            own: the component's arrays.
+            value: ``[T, S]``.
+            expected: ``[T, 3, S]``, the forecast median of each window and the widths of its bands.
+
         Returns:
-            ``[S]`` each, NaN if the value or its forecast is missing. The p-value has a lower bound. The log
-            p-value can be smaller: of two values that are farther from their forecasts than any value before,
-            the farther one has the smaller log p-value. Distances count as `_FARTHEST` at most.
+            The p-value and the log p-value, NaN if the value or its forecast is missing; and the length of
+            the run after each window; ``[T, S]`` each. The p-value has a lower bound. The log p-value can be
+            smaller: of two values that are farther from their forecasts than any value before, the farther
+            one has the smaller log p-value. Distances count as `_FARTHEST` at most.
         """
-        middle, below, above = own["expected"]
+        middle, below, above = expected.swapaxes(0, 1)
         error = value - middle
         far = np.abs(error)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -186,86 +180,88 @@ class Anomaly:
             z = far / np.where(error < 0, below, above)
         known = ~np.isnan(z)
         z = np.where(known, np.minimum(z, _FARTHEST), 0.0)
-        log_p, least = self._distance_p_value(own, z, known)
-        log_run, least_run = self._run_p_value(own, value)
+        log_p, least = self._distance_p_values(own, z, known)
+        log_run, least_run, runs = self._run_p_values(own, value)
         # Where the p-value of the run of equal values is below 1, use twice the smaller p-value (Bonferroni).
         longer = log_run < log_p
         log_p = np.where(longer, log_run, log_p)
         log_p = np.where(log_run < 0, np.minimum(log_p + math.log(2.0), 0.0), log_p)
         p_value = np.maximum(np.exp(log_p), np.where(longer, least_run, least))
-        return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan)
+        return np.where(known, p_value, np.nan), np.where(known, log_p, np.nan), runs
 
-    def _distance_p_value(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
+    def _distance_p_values(self, own: Arrays, z: Floats, known: Bools) -> tuple[Floats, Floats]:
         """Return the log of the share of windows at distance ``z`` or more.
 
-        Also return a lower bound of the p-value. Both are ``[S]``.
+        Also return a lower bound of the p-value. Both are ``[T, S]``.
         """
-        reached = z >= _DISTANCES[:, None]
-        at = reached.sum(axis=0)
+        reached = z[:, None] >= _DISTANCES[:, None]
+        at = reached.sum(axis=1)
+        shares, counts = self._learn(own["beyond"], own["known"], reached, known)
         # The p-value counts the current window, too: after n earlier windows, it is at least 1 / (n + 1).
         # The number n is at most `_memory`, because the weight of older windows decays.
-        least = 1.0 / (np.minimum(own["known"], self._memory) + 1.0)
-        series = np.arange(len(z))
+        least = 1.0 / (np.minimum(counts[:-1], self._memory) + 1.0)
+        row, series = np.arange(len(z))[:, None], np.arange(z.shape[1])
         inner, outer = np.maximum(at - 1, 0), np.minimum(at, len(_DISTANCES) - 1)
-        shares = own["beyond"]
-        near = np.where(at > 0, shares[inner, series] + least / _DISTANCES[inner], 1.0)
+        near = np.where(at > 0, shares[row, inner, series] + least / _DISTANCES[inner], 1.0)
         edge = np.where(at < len(_DISTANCES), _DISTANCES[outer], _FARTHEST)
-        beyond = shares[outer, series] + least / edge
+        beyond = shares[row, outer, series] + least / edge
         part = (np.log1p(z) - _LOG_DISTANCES[at]) / (_LOG_DISTANCES[at + 1] - _LOG_DISTANCES[at])
-        self._learn(shares, own["known"], reached, known)
         return np.log(np.minimum(near + part * (beyond - near), 1.0)), least
 
-    def _run_p_value(self, own: Arrays, value: Floats) -> tuple[Floats, Floats]:
+    def _run_p_values(self, own: Arrays, value: Floats) -> tuple[Floats, Floats, Ints32]:
         """Return the log of the share of runs at least as long as the current run of equal values.
 
-        Also return a lower bound of the run's p-value. Both are ``[S]``. The logarithm is 0 outside a run,
-        and in a series that has changed its value at most `_YOUNG` times.
+        Also return a lower bound of the run's p-value, and the length of the run after each window. All three
+        are ``[T, S]``. The logarithm is 0 outside a run, and in a series that has changed its value at most
+        `YOUNG` times.
         """
         has_value = ~np.isnan(value)
-        repeats = value == own["last"]
-        run_ends = has_value & ~repeats & ~np.isnan(own["last"])
-        self._learn(own["lasting"], own["runs"], own["run"] >= _RUNS[:, None], run_ends)
-        own["run"] = np.where(has_value, np.where(repeats, own["run"] + 1, 0), own["run"])
-        own["last"] = np.where(has_value, value, own["last"])
-        run = own["run"]
-        least = 1.0 / (np.minimum(own["runs"], self._memory) + 1.0)
+        last = np.concatenate([own["last"][None], value])
+        for t in np.flatnonzero(~has_value.all(axis=1)).tolist():
+            np.copyto(last[t + 1], last[t], where=~has_value[t])
+        repeats = value == last[:-1]
+        run_ends = has_value & ~repeats & ~np.isnan(last[:-1])
+        run = np.concatenate([own["run"][None], repeats], dtype=np.int32)
+        for before, after, lasts in zip(run[:-1], run[1:], repeats | ~has_value, strict=True):
+            after += before * lasts
+        reached = run[:-1, None] >= _RUNS[:, None]
+        shares, counts = self._learn(own["lasting"], own["runs"], reached, run_ends)
+        own["run"], own["last"], run = run[-1].copy(), last[-1].copy(), run[1:]
+        least = 1.0 / (np.minimum(counts[1:], self._memory) + 1.0)
         if not run.any():
-            return np.zeros(len(value)), least
-        at = np.maximum((run >= _RUNS[:, None]).sum(axis=0) - 1, 0)
-        share = own["lasting"][at, np.arange(len(value))] + least / np.maximum(run, 1)
-        applies = (run > 0) & (own["runs"] > _YOUNG)
-        return np.where(applies, np.log(np.minimum(share, 1.0)), 0.0), least
+            return np.zeros_like(value), least, run
+        at = np.maximum((run[:, None] >= _RUNS[:, None]).sum(axis=1) - 1, 0)
+        share = shares[np.arange(1, len(run) + 1)[:, None], at, np.arange(run.shape[1])]
+        share = share + least / np.maximum(run, 1)
+        applies = (run > 0) & (counts[1:] > YOUNG)
+        return np.where(applies, np.log(np.minimum(share, 1.0)), 0.0), least, run
 
-    def _learn(self, shares: Floats32, count: NDArray[Any], reached: Bools, learns: Bools) -> None:
+    def _learn(
+        self, shares: Floats32, count: Ints32, reached: Bools, learns: Bools
+    ) -> tuple[Floats32, Ints32]:
         """Update, for each distance (or length), the share of windows (or runs) that reached it.
 
-        One window or run is added for each series where ``learns`` is True. The shares ``[E, S]`` and the
-        number of windows or runs ``[S]`` are updated in place. ``reached`` ``[E, S]`` is True where the new
-        window or run reaches the edge, a distance or a length.
-        """
-        weight = (learns / np.minimum(count + _PRIOR, self._memory)).astype(np.float32)
-        shares += weight * (reached - shares)
-        count += learns
+        Args:
+            shares: ``[E, S]``, updated in place.
+            count: ``[S]``, the number of windows or runs, updated in place.
+            reached: ``[T, E, S]``, True where the new window or run reaches the edge, a distance or a length.
+            learns: ``[T, S]``; one window or run is added for each series where it is True.
 
-    def _alarm(self, own: Arrays, log_p: Floats) -> Floats:
-        """Return for each series 1 for an alarm, 0 for none, NaN without a p-value; update the alarm state.
-
-        The result is ``[S]``. The alarm state is in the fields ``budget`` and ``alarming`` of ``own``.
+        Returns:
+            The shares ``[T + 1, E, S]`` and counts ``[T + 1, S]`` before the first window and after each.
         """
-        known, budget, log_rate = ~np.isnan(log_p), own["budget"], math.log(self.rate)
-        highest = math.log(max(_MOST, min(3.0 * self.rate, 0.95)))
-        with np.errstate(invalid="ignore"):
-            alarm = log_p < log_rate + _STEP * budget
-            calm = log_p >= math.log(max(_CALM, self.rate))
-        # If a value jumps and then repeats, only the jump raises an alarm, not also the run of equal values.
-        before = own["alarming"]
-        repeats = np.where(known & (own["run"] == 0), 0, before & _REPEATS)
-        alarm &= (before & _LASTS == 0) & (repeats == 0) & (budget > -_DEBT) & (own["known"] > _YOUNG)
-        lasts = np.where(known & calm, 0, before & _LASTS | alarm * _LASTS)
-        own["alarming"] = (lasts | repeats | alarm * _REPEATS).astype(np.uint8)
-        budget += np.where(known, self.rate - alarm, 0.0)
-        np.minimum(budget, (highest - log_rate) / _STEP, out=budget)
-        return np.where(known, alarm, np.nan)
+        counts = np.concatenate([count[None], learns], dtype=np.int32)
+        np.add.accumulate(counts, axis=0, out=counts)
+        count[:] = counts[-1]
+        weights = (learns / np.minimum(counts[:-1] + _PRIOR, self._memory)).astype(np.float32)
+        history: Floats32 = np.empty((len(learns) + 1, *shares.shape), shares.dtype)
+        history[0] = shares
+        for before, after, new, weight in zip(history[:-1], history[1:], reached, weights, strict=True):
+            np.subtract(new, before, out=after)
+            after *= weight
+            after += before
+        shares[:] = history[-1]
+        return history, counts
 
 
 def _normal_shares(low: float, high: float, excess: Floats) -> Floats:
@@ -286,5 +282,5 @@ def migrated_from_2(own: Arrays) -> Arrays:
     If an anomaly lasts and its value repeats, the value is taken to have repeated since the alarm.
     """
     lasting = (own["alarming"] > 0) & (own["run"] > 0)
-    alarming = np.where(lasting, _LASTS | _REPEATS, own["alarming"]).astype(np.uint8)
+    alarming = np.where(lasting, LASTS | REPEATS, own["alarming"]).astype(np.uint8)
     return {**own, "alarming": alarming}

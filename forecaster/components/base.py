@@ -175,12 +175,14 @@ class Block:
     residuals: Floats = field(default_factory=_absent)
     bands: Floats = field(default_factory=_absent)
 
-    def counts(self, row: int) -> Bools | None:
-        """Return, for each series, True if window ``row`` of the block counts, False if it is padding.
+    def with_fields(self, **fields: Any) -> Block:
+        """Return a copy of the block with other contents of some fields.
 
-        The result is ``[S]``, or None if the block has no padding.
+        It does the same as `dataclasses.replace` in a tenth of the time: every component calls it.
         """
-        return None if self.lengths is None else row < self.lengths
+        block = object.__new__(type(self))
+        vars(block).update(vars(self), **fields)
+        return block
 
 
 FIELDS_OF_CALLER = frozenset({"start", "values", "freq", "lengths", "known", "static", "past", "edges"})

@@ -31,12 +31,12 @@ def stored_before(store: Values, new: Values, start: Ints, ago: int) -> Values:
     """
     windows = len(new)
     kept = min(windows, ago)
-    rows = (start[None, :] - ago + np.arange(kept)[:, None]) % len(store)
-    if rows.shape[1] == 1:
-        old = store[rows[:, 0]]
-    else:
-        old = np.take_along_axis(store, rows.reshape(kept, *[1] * (store.ndim - 2), -1), axis=0)
-    return np.concatenate([old, new[: windows - kept]]) if kept < windows else old
+    if len(start) == 1:
+        old = [store[places] for places in slices_of_windows(int(start[0]) - ago, kept, len(store))]
+        return np.concatenate([*old, new[: windows - kept]])
+    rows = (start - ago + np.arange(kept)[:, None]) % len(store)
+    at = rows.reshape(kept, *[1] * (store.ndim - 2), -1)
+    return np.concatenate([np.take_along_axis(store, at, axis=0), new[: windows - kept]])
 
 
 def store_forecasts(store: Values, new: Values, start: Ints, lengths: Ints | None) -> None:
@@ -51,7 +51,11 @@ def store_forecasts(store: Values, new: Values, start: Ints, lengths: Ints | Non
     windows, size = len(new), len(store)
     if len(start) == 1 and lengths is None:
         kept = min(windows, size)
-        store[(start[0] + np.arange(windows - kept, windows)) % size] = new[windows - kept :]
+        first = windows - kept
+        for places in slices_of_windows(int(start[0]) + first, kept, size):
+            stop = first + places.stop - places.start
+            store[places] = new[first:stop]
+            first = stop
         return
     series = store.shape[-1]
     until = np.full(series, windows) if lengths is None else lengths
@@ -59,3 +63,14 @@ def store_forecasts(store: Values, new: Values, start: Ints, lengths: Ints | Non
     at, which = np.nonzero((row < until) & (row >= until - size))
     slot = (np.broadcast_to(start, (series,))[which] + at) % size
     store[slot, ..., which] = new[at, ..., which]
+
+
+def slices_of_windows(start: int, windows: int, size: int) -> list[slice]:
+    """Return where consecutive windows are in a store: one slice, or two if they pass the store's end.
+
+    ``windows`` is at most ``size``.
+    """
+    first = start % size
+    stop = min(first + windows, size)
+    rest = windows - (stop - first)
+    return [slice(first, stop), slice(0, rest)] if rest else [slice(first, stop)]

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from forecaster.arrays import Arrays
+from forecaster.arrays import Arrays, Bools, Ints
 from forecaster.components.base import Block, Field
 from forecaster.components.profile import BUCKETS, bucket_of
 
@@ -55,12 +56,24 @@ class Drift:
             values = np.concatenate([values, block.past], axis=2)
         bucket = bucket_of(values, block.edges)
         known = ~np.isnan(values) & ~np.isnan(block.edges[:, :, 0])
-        for t in range(len(values)):
-            halved = (block.start + t) % _HALVED_EVERY == 0
-            if halved.any():
-                if (counted := block.counts(t)) is not None:
-                    halved = halved & counted
-                counts[np.broadcast_to(halved, len(counts))] //= 2
-            series, place = np.nonzero(known[t])
-            counts[series, place, bucket[t, series, place]] += 1
+        halved = (block.start + np.arange(len(values))[:, None]) % _HALVED_EVERY == 0
+        if block.lengths is not None:
+            halved = halved & (np.arange(len(values))[:, None] < block.lengths)
+        firsts = np.flatnonzero(halved.any(axis=1)).tolist()
+        for first, stop in pairwise(sorted({0, *firsts, len(values)})):
+            counts[np.broadcast_to(halved[first], len(counts))] //= 2
+            counts += _counts(bucket[first:stop], known[first:stop])
         return {"counts": counts}, block
+
+
+def _counts(bucket: Ints, known: Bools) -> Ints:
+    """Return the number of known values in each bucket, ``[S, I, B]``.
+
+    Args:
+        bucket: ``[T, S, I]``.
+        known: ``[T, S, I]``.
+    """
+    _, series, inputs = bucket.shape
+    place = np.arange(series * inputs).reshape(series, inputs) * BUCKETS + bucket
+    counts: Ints = np.bincount(place[known], minlength=series * inputs * BUCKETS)
+    return counts.reshape(series, inputs, BUCKETS).astype(np.uint16)

@@ -6,13 +6,15 @@ Letters: T windows, S series, N horizon, Q quantiles, A anchor horizons.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from forecaster.arrays import Arrays, Bools, Floats, Floats32
+from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints32
 from forecaster.components.anchors import anchor_horizons, by_horizon
 from forecaster.components.base import Block, Field, series_first, series_last
 from forecaster.components.delay_line import store_forecasts, stored_before
@@ -121,7 +123,7 @@ class Intervals:
         # A quantile below 0.5 passes the median only if most recent actuals were above the median.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         own = {name: series_first(array) for name, array in own.items()}
-        return own, replace(block, bands=bands)
+        return own, block.with_fields(bands=bands)
 
     def _learned_distances(
         self, own: Arrays, block: Block, network: Floats
@@ -141,60 +143,111 @@ class Intervals:
             `Block`.
         """
         anchors = anchor_horizons(self.horizon)
+        known = ~np.isnan(block.residuals)
+        if block.lengths is not None:
+            known &= (np.arange(len(known))[:, None] < block.lengths)[:, None]
+        counts = np.concatenate([own["known"][None], known], dtype=np.int32)
+        np.add.accumulate(counts, axis=0, out=counts)
+        own["known"][:] = counts[-1]
+        unit, moves = self._learn_unit(own["unit"], block, known, counts[1:])
+        trust = np.minimum(counts[1:] / _TRUSTED, 1.0).astype(np.float32)
         rates = self.rate * np.array(anchors, np.float32)[:, None] ** -_SLOWER
-        learned, trust = np.empty(network.shape), np.empty(network.shape[1:], np.float32)
-        # The axes of ``network``, ``issued`` and ``due`` are window, anchor, quantile and series.
+        rates = np.maximum(rates, 1.0 / (counts[:-1] + 20.0)).astype(np.float32)
+        # The axes of ``issued`` and ``due`` are window, anchor, quantile and series.
         # ``due[t]`` holds, for each forecast of window ``t``, the distance of each quantile from the median.
-        network = network.transpose(2, 1, 0, 3)
-        issued, due = np.empty(network.shape), np.empty(network.shape)
-        stores = _split_by_anchor(own["issued"], anchors)
+        issued = (np.float32(1.0) - trust)[:, :, None] * network.transpose(2, 1, 0, 3)
+        due, stores = np.empty(issued.shape), _split_by_anchor(own["issued"], anchors)
         for i, (a, store) in enumerate(zip(anchors, stores, strict=True)):
             due[:a, i] = stored_before(store, issued[:a, i], block.start, a)
-        for t, residual in enumerate(block.residuals):
-            self._learn(own, residual, due[t], block.scale[t], rates, block.counts(t))
-            trust[:, t] = np.minimum(own["known"] / _TRUSTED, 1.0)
-            learned[:, :, t] = own["offset"].swapaxes(0, 1) * (own["unit"] * trust[:, t])
-            issued[t] = learned[:, :, t].swapaxes(0, 1) + (1.0 - trust[:, t])[:, None] * network[t]
-            for i, a in enumerate(anchors):
-                # Assign to a slice: an index would raise an error for a window after the block.
-                due[t + a : t + a + 1, i] = issued[t, i]
+        steps = _Steps(block.residuals, 2 * _TIE * unit[:-1], rates, moves, unit[1:] * trust)
+        learned = self._learn_offsets(own["offset"], steps, issued, due)
         for i, store in enumerate(stores):
             store_forecasts(store, issued[:, i], block.start, block.lengths)
-        return learned, trust, due[:, scored_places(self.horizon)]
+        bands = due[:, scored_places(self.horizon)]
+        return learned.transpose(2, 1, 0, 3), trust.transpose(1, 0, 2), bands
 
-    def _learn(
-        self,
-        own: Arrays,
-        residual: Floats,
-        band: Floats,
-        scale: Floats,
-        rates: Floats32,
-        counts: Bools | None,
-    ) -> None:
-        """Update the quantiles' offsets and the unit in place with the residuals of one window.
+    def _learn_unit(self, unit: Floats, block: Block, known: Bools, counts: Ints32) -> tuple[Floats, Bools]:
+        """Update the unit of each anchor in place with the residuals of a block.
 
         Args:
-            own: the component's arrays.
-            residual: ``[A, S]``, NaN if missing.
-            band: ``[A, Q - 1, S]``, the distances of the quantiles that were issued for this window.
-            scale: ``[S]``.
-            rates: ``[A, 1]``, the step of each anchor's offsets.
-            counts: ``[S]``, see `Block.counts`.
+            unit: ``[A, S]``, the mean absolute residuals.
+            block: with the residuals of each window.
+            known: ``[T, A, S]``, whether a residual counts.
+            counts: ``[T, A, S]``, the number of residuals after each window.
+
+        Returns:
+            The unit before the first window and after each window, ``[T + 1, A, S]``; and whether the offsets
+            learn from a residual, ``[T, A, S]``.
         """
-        known = ~np.isnan(residual) if counts is None else ~np.isnan(residual) & counts
-        far, unit = np.abs(residual), own["unit"]
-        moves = known & (unit > _NO_UNIT * scale)
-        rate = np.maximum(rates, 1.0 / (own["known"] + 20.0)).astype(np.float32)
+        weight = known * np.maximum(1.0 - 0.5 ** (1.0 / self.halflife), 1.0 / np.maximum(counts, 1))
+        far, least = np.where(known, np.abs(block.residuals), 0.0), _NO_UNIT * block.scale
+        units, has_unit = np.empty((len(far) + 1, *unit.shape)), np.empty(far.shape, bool)
+        units[0] = unit
+        for t, size in enumerate(far):
+            np.greater(unit, least[t], out=has_unit[t])
+            np.minimum(size, _LARGEST * unit, out=size, where=has_unit[t])
+            size -= unit
+            size *= weight[t]
+            unit += size
+            units[t + 1] = unit
+        return units, has_unit & known
+
+    def _learn_offsets(self, offset: Floats32, steps: _Steps, issued: Floats, due: Floats) -> Floats:
+        """Update the offsets in place window by window; return the learned part of the distances.
+
+        Args:
+            offset: ``[A, Q - 1, S]``.
+            steps: what the offsets learn from.
+            issued: ``[T, A, Q - 1, S]``, the network's part of the distances; the learned part is added.
+            due: ``[T, A, Q - 1, S]``, the distances that were issued for each window; rows for which the
+                block itself issues distances are filled.
+
+        Returns:
+            ``[T, A, Q - 1, S]``.
+        """
+        anchors, levels = anchor_horizons(self.horizon), np.array(self._outer)[:, None]
+        learned = np.empty(issued.shape)
         with np.errstate(invalid="ignore", divide="ignore"):
-            over = (band - residual[:, None]) / (2 * _TIE * unit[:, None])
-        # ``below`` is 1 for a residual below the quantile, 0 for one above it, in between for a close one.
-        below = np.clip(over + 0.5, 0.0, 1.0)
-        for k, level in enumerate(self._outer):
-            own["offset"][:, k] += np.where(moves, rate * (level - below[:, k]), 0)
-        own["known"] += known
-        weight = np.maximum(1.0 - 0.5 ** (1.0 / self.halflife), 1.0 / np.maximum(own["known"], 1))
-        far = np.where(unit > _NO_UNIT * scale, np.minimum(far, _LARGEST * unit), far)
-        unit += np.where(known, weight * (far - unit), 0.0)
+            for t, (residual, tie, rate, moves, size) in enumerate(zip(*steps.by_window(), strict=True)):
+                # ``below`` is 1 for a residual below the quantile, 0 for one above it, in between for a
+                # close one.
+                below = due[t] - residual
+                below /= tie
+                below += 0.5
+                np.maximum(below, 0.0, out=below)
+                np.minimum(below, 1.0, out=below)
+                step = np.subtract(levels, below, out=below)
+                step *= rate
+                np.add(offset, step, out=offset, where=moves, casting="same_kind")
+                issued[t] += np.multiply(offset, size, out=learned[t])
+                after = t + 1
+                for i, a in enumerate(anchors):
+                    if after % a == 0:  # copy the distances of ``a`` windows at once
+                        later = due[after : after + a, i]
+                        later[:] = issued[after - a : after - a + len(later), i]
+        return learned
+
+
+class _Steps(NamedTuple):
+    """What the offsets of the anchors learn from in each window of a block: ``[T, A, S]`` each.
+
+    Attributes:
+        residual: NaN if missing.
+        tie: the distance of a residual from a quantile within which it counts as partly below the quantile.
+        rate: the step of the offsets.
+        moves: whether the offsets learn.
+        size: the factor that turns the offsets into the learned part of the quantiles' distances.
+    """
+
+    residual: Floats
+    tie: Floats
+    rate: Floats32
+    moves: Bools
+    size: Floats
+
+    def by_window(self) -> Iterator[NDArray[Any]]:
+        """Yield each array with an axis for the quantiles: ``[T, A, 1, S]``."""
+        return (array[:, :, None] for array in self)
 
 
 def _split_by_anchor(issued: Floats, anchors: tuple[int, ...]) -> list[Floats]:

@@ -6,7 +6,7 @@ Letters: T windows, S series, C covariates, R ring.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class ObservedCovariates:
         parts: list[Floats32] = []
         for place, name in enumerate(self.covariates):
             values = np.full_like(block.values, np.nan) if block.past.ndim < 3 else block.past[:, :, place]
-            covariate_block = replace(block, values=np.ascontiguousarray(values))
+            covariate_block = block.with_fields(values=np.ascontiguousarray(values))
             if self.ring:
                 own_ring, _ = self._ring.step({"values": own[ring_field(name)]}, covariate_block)
                 after[ring_field(name)] = own_ring["values"]
@@ -74,7 +74,7 @@ class ObservedCovariates:
             moments, covariate_block = self._moments.step(moments, covariate_block)
             after |= {f"{name}.{f}": array for f, array in moments.items()}
             parts.append(_inputs(covariate_block))
-        return {f: after[f] for f in own}, replace(block, observed_inputs=np.concatenate(parts, axis=2))
+        return {f: after[f] for f in own}, block.with_fields(observed_inputs=np.concatenate(parts, axis=2))
 
     @property
     def _moments(self) -> Moments:

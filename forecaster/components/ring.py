@@ -6,12 +6,13 @@ Letters: T windows, S series, R ring, M longest lag.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from forecaster.arrays import Arrays, Floats, Ints
 from forecaster.components.base import Block, Field, series_first, series_last
+from forecaster.components.delay_line import slices_of_windows
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Ring:
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Add ``history`` to the block (see `Block`), and write the block's values into the ring in place."""
         if not self.windows:
-            return own, replace(block, history=block.values)
+            return own, block.with_fields(history=block.values)
         ring, windows = series_last(own["values"]), len(block.values)
         after = {"values": series_first(ring)}
         history = np.empty((self.longest_lag + windows, block.values.shape[1]))
@@ -56,16 +57,16 @@ class Ring:
         if len(block.start) == 1:
             start = int(block.start[0])
             filled = 0
-            for places in _slices_of_windows(start - self.longest_lag, self.longest_lag, self.windows):
+            for places in slices_of_windows(start - self.longest_lag, self.longest_lag, self.windows):
                 stop = filled + places.stop - places.start
                 history[filled:stop] = ring[places]
                 filled = stop
             first = windows - kept
-            for places in _slices_of_windows(start + first, kept, self.windows):
+            for places in slices_of_windows(start + first, kept, self.windows):
                 stop = first + places.stop - places.start
                 ring[places] = block.values[first:stop]
                 first = stop
-            return after, replace(block, history=history)
+            return after, block.with_fields(history=history)
         series = ring.shape[1]
         ago = np.arange(-self.longest_lag, 0)[:, None]
         history[: self.longest_lag] = ring[(block.start + ago) % self.windows, np.arange(series)]
@@ -73,7 +74,7 @@ class Ring:
         row = np.arange(windows)[:, None]
         at, which = np.nonzero((row < lengths) & (row >= lengths - self.windows))
         ring[(block.start[which] + at) % self.windows, which] = block.values[at, which]
-        return after, replace(block, history=history)
+        return after, block.with_fields(history=history)
 
 
 def in_order(ring: Floats, clock: Ints) -> Floats:
@@ -89,14 +90,3 @@ def in_order(ring: Floats, clock: Ints) -> Floats:
     windows = ring.shape[1]
     places = (clock[:, None] + 1 + np.arange(windows)) % windows
     return np.take_along_axis(ring, places, axis=1)
-
-
-def _slices_of_windows(start: int, windows: int, ring: int) -> list[slice]:
-    """Return where consecutive windows are in the ring: one slice, or two if they pass the ring's end.
-
-    ``windows`` is at most ``ring``.
-    """
-    first = start % ring
-    stop = min(first + windows, ring)
-    rest = windows - (stop - first)
-    return [slice(first, stop), slice(0, rest)] if rest else [slice(first, stop)]

@@ -6,9 +6,10 @@ Letters: T windows, S series, K windows of a season, N horizon.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from forecaster.arrays import Arrays, Bools, Floats, Ints
 from forecaster.components.base import Block, Field, series_first, series_last
@@ -16,6 +17,8 @@ from forecaster.time.frequency import Frequency
 
 _DAY_S, _WEEK_S = 86_400, 604_800
 _LONGEST = 288  # a season in the state has at most this many windows: a day of 5-minute windows
+# About this many values (windows of a season times windows times series) are read at once, to fit the cache.
+_READ_AT_ONCE = 16_384
 # A deviation's distance from the shape's value in its phase is clipped to this many scales.
 _LARGEST = 8.0
 
@@ -89,26 +92,19 @@ class Season:
         """Learn the shape window by window, and add ``shape`` to the block."""
         windows, series = block.values.shape
         if self.season == 1:
-            return own, replace(block, shape=np.zeros((windows, 1, series)))
+            return own, block.with_fields(shape=np.zeros((windows, 1, series)))
         shape, seen = series_last(own["shape"]), series_last(own["seen"])
         shapes = np.empty((windows, self.season, series))
         middle, deviation = self._deviation(block)
-        columns = np.arange(series)
-        for t in range(windows):
-            known = ~np.isnan(deviation[t])
-            if (counts := block.counts(t)) is not None:
-                known &= counts
-            self._learn(
-                shape,
-                seen,
-                (block.start + t - middle) % self.season,
-                columns,
-                deviation[t],
-                known,
-                block.scale[t],
-            )
-            shapes[t] = shape
-        return {"shape": series_first(shape), "seen": series_first(seen)}, replace(block, shape=shapes)
+        known = ~np.isnan(deviation)
+        if block.lengths is not None:
+            known &= np.arange(windows)[:, None] < block.lengths
+        phase = (block.start + np.arange(windows)[:, None] - middle) % self.season
+        for first in range(0, windows, self.season):
+            some = slice(first, min(first + self.season, windows))
+            part = (deviation[some], known[some], block.scale[some])
+            self._learn(shape, seen, phase[some], *part, shapes[some])
+        return {"shape": series_first(shape), "seen": series_first(seen)}, block.with_fields(shape=shapes)
 
     def _deviation(self, block: Block) -> tuple[int, Floats]:
         """Return, for each window, the middle value of the last ``season`` windows less their mean.
@@ -119,13 +115,17 @@ class Season:
         """
         windows, middle = len(block.values), self.season // 2
         first = len(block.history) - windows - self.season + 1
+        # The axes of ``past`` are window of the block, series, and window of the season.
+        past = sliding_window_view(block.history[first:], self.season, axis=0)
         total, count = np.zeros(block.values.shape), np.zeros(block.values.shape)
-        for k in range(self.season):
-            part = block.history[first + k : first + k + windows]
+        at_once = max(1, _READ_AT_ONCE // max(block.values.size, 1))
+        for k in range(0, self.season, at_once):
+            part = past[:, :, k : k + at_once].transpose(2, 0, 1)
             has_value = ~np.isnan(part)
             # Sum distances from the last value: sums of values in the billions would lose small differences.
-            total += np.where(has_value, part - block.last, 0.0)
-            count += has_value
+            for distance in np.where(has_value, part - block.last, 0.0):
+                total += distance  # in this order, whatever the size of the block: sums depend on the order
+            count += has_value.sum(axis=0)
         first = len(block.history) - windows - middle
         value = block.history[first : first + windows]
         enough = count > self.season / 2
@@ -136,23 +136,33 @@ class Season:
         shape: Floats,
         seen: Ints,
         phase: Ints,
-        columns: Ints,
         deviation: Floats,
         known: Bools,
         scale: Floats,
+        shapes: Floats,
     ) -> None:
-        """Update ``shape`` and ``seen`` in place with one window's deviations from the season's mean.
+        """Update ``shape`` and ``seen`` in place with at most K windows' deviations from the season's mean.
 
-        Series whose ``known`` is False do not change. ``shape`` and ``seen`` are ``[K, S]``, the deviations
-        ``[S]``.
+        These windows have different phases, so no window changes what another one learns.
+
+        Args:
+            shape: ``[K, S]``.
+            seen: ``[K, S]``.
+            phase: ``[n, S]``, or ``[n, 1]`` if it is the same for all series.
+            deviation: ``[n, S]``.
+            known: ``[n, S]``, False if the deviation is missing or padding: the series does not change.
+            scale: ``[n, S]``.
+            shapes: ``[n, K, S]``, filled with the shape after each window.
         """
-        rows: int | Ints = int(phase[0]) if len(phase) == 1 else phase
-        at = (rows,) if len(phase) == 1 else (rows, columns)
+        at = (phase[:, 0],) if phase.shape[1] == 1 else (phase, np.arange(shape.shape[1]))
         count = np.minimum(seen[at] + known, 250)
-        weight = np.maximum(self.rate, 1.0 / np.maximum(count, 1))
-        error = np.clip(np.where(known, deviation - shape[at], 0.0), -_LARGEST * scale, _LARGEST * scale)
-        shape[at] += weight * error
         seen[at] = count
+        weight, learned = np.maximum(self.rate, 1.0 / np.maximum(count, 1)), shape[at]
+        error = np.where(known, deviation - learned, 0.0)
+        learned += weight * np.clip(error, -_LARGEST * scale, _LARGEST * scale)
+        for t, row in enumerate(learned):
+            shape[(phase[t, 0] if len(at) == 1 else (phase[t], at[1]))] = row
+            shapes[t] = shape
 
 
 def phases(shape: Floats, windows: Ints) -> Floats:

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
 from forecaster.durable import move_whole
 from forecaster.registry.refusals import store_errors
 from forecaster.registry.store import Store
@@ -51,6 +49,8 @@ def make_store(store: Store) -> None:
 
 def _build(file: Path, store: Store) -> None:
     """Create an MLflow database in ``file``; its runs put files into the artifact folder of ``store``."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # takes 1 s
+
     assert store.artifacts is not None
     uri = f"sqlite:///{file}"
     built = SqlAlchemyStore(uri, store.artifacts.as_uri())

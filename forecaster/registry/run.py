@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from forecaster import durable
@@ -124,6 +123,8 @@ class Run:
             draw: function that draws the figure.
             path: path among the run's files, such as ``plots/loss.png``.
         """
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # most runs of a process draw nothing
+
         with self.notice_on_error(path):
             figure = draw()
             # Draw on a canvas: `Figure.savefig` would draw twice, the first time only for the layout.

@@ -9,7 +9,7 @@ import tempfile
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-import mlflow.pyfunc
+import mlflow
 import numpy as np
 import polars as pl
 from mlflow.entities import LoggedModel

@@ -166,7 +166,7 @@ class Warming:
     So `finish` returns the state that `rewarm` returns at the change. When and in which parts the values were
     stepped does not matter.
 
-    `copy_values` and `finish` read the state of the earlier version, and belong into the thread that steps
+    `copy_values` and `finish` read the state of the earlier version, and belong in the thread that steps
     it. `step` may run in another thread, but not at the same time as another method.
 
     Args:

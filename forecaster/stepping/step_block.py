@@ -6,7 +6,7 @@ Letters: T windows, S series, C observed covariates.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -132,7 +132,7 @@ def _step_beginners(forecaster: Forecaster, state: State, piece: PlannedBlock) -
 def _with_fields_of_caller(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
     """Return the block with known and static covariates, and with the deciles of the training values."""
     block = with_known_covariates(forecaster, series_ids, block)
-    return replace(block, edges=forecaster.profile.edges_of(series_ids)) if forecaster.profile else block
+    return block.with_fields(edges=forecaster.profile.edges_of(series_ids)) if forecaster.profile else block
 
 
 def with_known_covariates(forecaster: Forecaster, series_ids: Sequence[str], block: Block) -> Block:
@@ -145,7 +145,7 @@ def with_known_covariates(forecaster: Forecaster, series_ids: Sequence[str], blo
         return block
     windows = len(block.values) + block.out.forecast.shape[-1]
     known = covariates.known(series_ids, block.start, windows)
-    return replace(block, known=known, static=covariates.static(series_ids))
+    return block.with_fields(known=known, static=covariates.static(series_ids))
 
 
 def _reset(forecaster: Forecaster, state: State, which: Bools) -> None:

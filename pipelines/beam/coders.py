@@ -127,7 +127,7 @@ def frame_of(data: bytes) -> pl.DataFrame:
     return frame
 
 
-# Cache the bytes of empty frames, because most shards get no rows from most polls.
+# Cache empty frames and their bytes, because most shards get no rows from most polls.
 # Encoding the schema of a frame takes as long as encoding thousands of rows.
 _MOST_EMPTIES = 64
 _empties: dict[bytes, pl.DataFrame] = {}

@@ -232,9 +232,9 @@ class _StepAtWatermark(_StepShard):
 
     SHARD = ReadModifyWriteStateSpec("shard", BytesCoder())
     ROWS = BagStateSpec("rows", ElementCoder(pl.DataFrame))
-    # The ends of open windows with a row, in microseconds (int64), ascending.
+    # The ends of all open windows that have rows, in microseconds (int64), ascending.
     ENDS = ReadModifyWriteStateSpec("ends", BytesCoder())
-    # The timer is set to the earliest of these ends plus the allowed lateness.
+    # The timer is set to the earliest end in `ENDS` plus the allowed lateness.
     CLOSE = TimerSpec("close", TimeDomain.WATERMARK)
 
     def process(

@@ -109,7 +109,7 @@ def _column(name: str, cells: list[Any]) -> pl.Series:
 
 
 class _SplitRows(beam.DoFn):
-    """Split rows by shard; every shard also gets the ends of all windows with a row in any shard."""
+    """Split the rows of a frame by shard; send each shard the ends of all windows with a row in the frame."""
 
     splitter: Splitter
 

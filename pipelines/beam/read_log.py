@@ -124,7 +124,7 @@ class _Position:
         return json.dumps([self.places, self.watermarks_us], separators=(",", ":"))
 
     def after(self, batch: Batch) -> _Position:
-        """Return this position, but with the watermark after ``batch`` for the partition of the batch."""
+        """Return this position; advance the watermark of the batch's partition to that of ``batch``."""
         after_us = largest_watermark((self.watermarks_us.get(batch.partition), batch.watermark_us))
         return replace(self, watermarks_us={**self.watermarks_us, batch.partition: after_us})
 

@@ -24,7 +24,7 @@ from schemas.errors import EngineError
 
 @dataclass
 class SplitBatches(beam.PTransform[Any, Any]):
-    """Split each batch into one part for each shard: ``PCollection[Batch] -> PCollection[Sharded]``.
+    """Split each batch by shard: ``PCollection[Batch] -> PCollection[Sharded]``.
 
     Every shard that follows the partition gets a part. A part without rows still has offsets and a watermark.
 
@@ -35,7 +35,7 @@ class SplitBatches(beam.PTransform[Any, Any]):
     shards: int
 
     def expand(self, batches: Any) -> Any:
-        """Return one element for each batch and shard: the shard's number and its part of the batch."""
+        """Return the parts of all batches; an element is a shard's number and its part of one batch."""
         return batches | beam.ParDo(_SplitBatch(self.shards)).with_output_types(Sharded)
 
 
@@ -69,7 +69,7 @@ class StepShards(beam.PTransform[Any, Any]):
     settings: StepSettings
 
     def expand(self, parts: Any) -> Any:
-        """Return one shard number for each part of a batch that was passed to a thread."""
+        """Return the shard number of each part of a batch after passing the part to the shard's thread."""
         return parts | beam.ParDo(_StepShard(self.settings)).with_output_types(int)
 
 

@@ -65,7 +65,7 @@ def compare(
         check_model(ref, job.mlflow)
     check_store(job.mlflow)
     input_files(job)
-    with out.progress("loading torch and MLflow", "packages"):
+    with out.loading("torch and MLflow"):
         from pipelines.jobs.compare import run_compare
     with job_progress(out, replays=True) as progress:
         compared = run_compare(job, champion, challenger, progress)

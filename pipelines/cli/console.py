@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.settings.garbage_collection import without_garbage_collection
 from schemas.masking import masked
 from schemas.numbers_as_text import text_of
 
@@ -76,6 +77,16 @@ class Out:
         shown = self.errors.is_terminal
         with Progress(*columns, console=self.errors, transient=True, disable=not shown) as bars:
             yield Bar(bars, bars.add_task(what, total=total, note=""))
+
+    @contextmanager
+    def loading(self, what: str) -> Iterator[None]:
+        """Show that packages or a model are loaded in the ``with`` block, which no garbage collection slows.
+
+        Args:
+            what: names of the packages, or of the model.
+        """
+        with self.progress(f"loading {what}", "packages"), without_garbage_collection():
+            yield
 
 
 def silence_workers() -> None:

@@ -135,7 +135,10 @@ def engine_fields(runner: Runner, jobs: JobsConfig, beam_options: tuple[str, ...
 
 
 def with_absolute_paths(job: JobConfig) -> JobConfig:
-    """Return a job; make its paths absolute if its Flink workers may have another working folder."""
+    """Return the job; make its paths absolute if a pool of Flink workers runs it.
+
+    The working folder of these workers may differ from that of the command.
+    """
     if job.jobs.runner != "flink" or not job.jobs.flink_workers:
         return job
     return job.with_settings(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def evaluate_existing(
     job: JobConfig, forecasts: list[str] | None, train_end: str | None, report: Path | None, out: Out
 ) -> None:
-    """Compare the forecasts in output folders with the actuals; print the scores, and log them as runs.
+    """Score the forecasts in output folders; print the scores, and log them in a run for each model version.
 
     Args:
         job: settings of the job; its data hold the actuals.

@@ -47,7 +47,7 @@ def evaluate_rolling(
 
     check_store(config.mlflow)
     input_files(config)
-    with out.progress("loading torch and MLflow", "packages"):
+    with out.loading("torch and MLflow"):
         from pipelines.jobs.rolling import RollingJob, run_rolling
 
     job = RollingJob(config, horizons, train_rows, *test, normalize, name)

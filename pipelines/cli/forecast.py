@@ -93,20 +93,22 @@ def forecast(
     if model is not None and freq is not None:
         raise ConfigError("--freq has no effect with --model, which has its own windows: leave it out")
     out = Out(as_json)
-    if output is not None:
-        _check_output(output)
-    input_files(job)
+    with out.loading("Polars"):
+        if output is not None:
+            _check_output(output)
+        input_files(job)
     forecaster = None
     if model is not None:
-        from pipelines.cli.models import load_model
-        from pipelines.sources.files.covariates import with_tables
+        with out.loading("torch"):
+            from pipelines.cli.models import load_model
+            from pipelines.sources.files.covariates import with_tables
 
         forecaster = with_tables(load_model(model, job, out), job.covariates)
         network = forecaster.network_config
         job = job.model_copy(update={"network": network})
         job = job.with_settings({"network.horizon": horizon or network.horizon})
     levels = levels or tuple(level for level in job.network.quantiles if level != 0.5)
-    with out.progress("loading torch", "packages"):
+    with out.loading("torch"):
         from pipelines.jobs.file_forecast import forecast_files
         from pipelines.sinks.flat_forecasts import write_forecasts
 

@@ -43,7 +43,9 @@ def load_job_model(job: JobConfig, model: str | None, out: Out) -> Forecaster:
 
 
 def check_windows(job: JobConfig, forecaster: Forecaster, name: str) -> None:
-    """Raise ConfigError if a job's settings of windows differ from those of its model.
+    """Raise ConfigError if the job sets a window setting to another value than its model was trained with.
+
+    ``windows.allowed_lateness`` and ``windows.repair`` are not compared.
 
     Args:
         job: settings of the job.

@@ -74,7 +74,7 @@ def label(
     columns = LabelColumns(label, tuple(value or ()), series_id, timestamp, split)
     for file in input_files(paths):
         find_columns(file, columns)
-    with out.progress("loading torch and MLflow", "packages"):
+    with out.loading("torch and MLflow"):
         from pipelines.cli.label_output import show_labelling
         from pipelines.labelling.job import run_labelling
 
@@ -100,7 +100,7 @@ def label(
 
 
 def _assigned(settings: list[str] | None, *, shared: bool) -> list[str]:
-    """Return the values of ``--set`` for the job if ``shared``, otherwise the values for the network."""
+    """Return the ``--set`` texts for ``data.max_quarantined`` if ``shared``, otherwise all other texts."""
     return [text for text in settings or [] if (text.partition("=")[0].strip() == _MAX_QUARANTINED) == shared]
 
 

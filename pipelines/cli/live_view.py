@@ -57,7 +57,7 @@ def show_live(out: Out, what: str) -> Iterator[Callable[[JobNumbers], None]]:
 
 
 class Rate:
-    """Measures how many steps of single series a job makes per second, over the last ten seconds."""
+    """Measures how many series-steps (steps of one series) a job makes per second, over ten seconds."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()

@@ -44,7 +44,7 @@ def load_model(name: str, job: JobConfig, out: Out) -> Forecaster:
     from pipelines.cli.preflight import check_model
 
     folder = check_model(name, job.mlflow).folder
-    with out.progress(f"loading {name}", "models"):
+    with out.loading(name):
         if folder and not is_registered_model(name, job):
             from forecaster.model import Forecaster
 

@@ -99,7 +99,7 @@ def _registry(job: JobConfig, out: Out) -> Registry:
 
     check_store(job.mlflow)
     Store.parse(job.mlflow.tracking_uri).check_exists()
-    with out.progress("loading MLflow", "packages"):
+    with out.loading("MLflow"):
         from pipelines.jobs.registry import open_registry
 
         return open_registry(job.mlflow)

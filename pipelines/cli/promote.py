@@ -83,7 +83,7 @@ def promote(
         out.result(_move_json(moved))
         return
     input_files(job)
-    with out.progress("loading torch and MLflow", "packages"):
+    with out.loading("torch and MLflow"):
         from pipelines.jobs.promotion import run_promotion
     with job_progress(out, replays=True) as progress:
         gated = run_promotion(job, model, alias, progress)

@@ -74,7 +74,7 @@ def retrain(
 
     check_model(model, job.mlflow)
     input_files(job)
-    with out.progress("loading torch and MLflow", "packages"):
+    with out.loading("torch and MLflow"):
         from pipelines.jobs.retrain import run_retraining
     with job_progress(out, "training", replays=True) as progress:
         retrained = run_retraining(job, model, gate=gate, epochs=epochs, progress=progress)

@@ -33,7 +33,7 @@ ENVIRONMENT = {
 
 
 def load_settings(config: Path | None, settings: list[str] | None, **named: Any) -> JobConfig:
-    """Return the job's settings; options override ``--set``, then the environment, then the job file.
+    """Return a job's settings, by precedence: options, ``--set``, the environment, then the job file.
 
     Args:
         config: the job file; None takes the defaults.
@@ -96,7 +96,7 @@ def assignments(settings: list[str] | None) -> dict[str, str]:
 
 
 def parse_whole_numbers(option: str, text: str) -> tuple[int, ...]:
-    """Return the whole numbers that an option lists with commas, sorted and without repeats.
+    """Return the whole numbers in the comma-separated list of an option, sorted and without repeats.
 
     Raises:
         ConfigError: a part of the list is not a whole number of 1 or more.

@@ -81,7 +81,7 @@ def doctor(
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
-    """Check which packages and engines are installed, and print how to install the missing ones.
+    """Check the packages, the engines, the MLflow store and the output folder, and print how to fix faults.
 
     Without --fix, the command changes nothing. With --fix, it also installs Prism, the streaming engine, if
     Prism is missing: it downloads Prism, or builds it with Go.

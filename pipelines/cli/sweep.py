@@ -31,7 +31,7 @@ def run_sweep_command(
         table: folder in which the state table of the trained model is written; None writes no table.
         out: output of the command.
     """
-    with out.progress("loading optuna", "packages"):
+    with out.loading("optuna"):
         from pipelines.jobs.sweep import run_sweep
         from pipelines.jobs.trials import best_of
     ended: list[Trial] = []

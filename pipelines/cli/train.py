@@ -95,7 +95,7 @@ def train(
 
             log_failed_run(job, name, error)
         raise
-    with out.progress("loading torch and MLflow", "packages"):
+    with out.loading("torch and MLflow"):
         from pipelines.cli.sweep import run_sweep_command
         from pipelines.jobs.train import run_training
 

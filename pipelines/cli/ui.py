@@ -40,7 +40,7 @@ def ui(
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
-    """Serve MLflow's UI of the tracking store, on loopback, until Ctrl-C, and open the training runs.
+    """Serve MLflow's UI of the tracking store on loopback until Ctrl-C, and open its runs in a browser.
 
     The page shows the runs with the highest skill first, with the columns and charts that compare them. If
     the store is a server already, the command opens the page there and ends.
@@ -67,7 +67,7 @@ def ui(
 
 def _prepared_page(mlflow: MlflowConfig, address: str, out: Out) -> str:
     """Prepare MLflow's page of the training runs, and return the URL of the page at ``address``."""
-    with out.progress("loading MLflow", "packages"):
+    with out.loading("MLflow"):
         from pipelines.jobs.registry import open_registry
 
         return open_registry(mlflow).prepare_page(address)

@@ -24,7 +24,7 @@ ALARM_FILES: Final = 512
 ROWS_AT_ONCE: Final = 1 << 21
 """A call opens no further file after so many rows, so that the page of a large folder appears soon."""
 
-_ROWS_OF_A_FILE: Final = 1 << 15  # To open a file costs as much as reading so many rows.
+_ROWS_OF_A_FILE: Final = 1 << 15  # Opening a file costs as much as reading this many rows.
 _ROW: Final = ("series_id", "issued_at", "revision")
 _COLUMNS: Final = (*_ROW, "p_value", "alarm")
 _ALARMS: Final[Mapping[str, pl.DataType | type[pl.DataType]]] = {

@@ -139,7 +139,7 @@ def most_alarms(alarms: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def model_versions(numbers: JobNumbers, shards: Sequence[ShardSeries]) -> list[str]:
-    """Return the model versions that a job's shards have published; without these, those in its snapshots."""
+    """Return the model versions that a job's shards have published; if there are none, those in snapshots."""
     return [*numbers.model_versions] or sorted({one.shard.state.model_version for one in shards})
 
 

@@ -53,7 +53,7 @@ class ForecastFile(NamedTuple):
 
     @staticmethod
     def parse(path: Location) -> ForecastFile | None:
-        """Return the forecast file with the name of ``path``; None for the name of another file."""
+        """Parse the name of a forecast file; return None if ``path`` has no such name."""
         if (name := BLOCK_FILE.fullmatch(path.name)) is None:
             return None
         revision, offset = int(name["revision"]), int(name["offset"] or 0)
@@ -107,7 +107,7 @@ class ForecastFiles:
     def fans(
         self, series_id: str, known: tuple[int, int] | None, freq: Frequency, count: int
     ) -> list[dict[str, Any]]:
-        """Return the newest forecast of a series, and earlier forecasts, with one horizon between each two.
+        """Return the newest forecast of a series, and earlier forecasts at distances of one horizon.
 
         The horizon is that of the newest forecast. An earlier forecast is left out if no file has it.
 

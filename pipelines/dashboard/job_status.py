@@ -46,7 +46,7 @@ def job_status(output: Location) -> JobStatus:
     try:
         record = json.loads((folder / markers.LOCK).read_text())
         process, started = int(record["pid"]), float(record["started_after_boot_s"])
-    except (OSError, ValueError, KeyError, TypeError):  # no job, or it has not written its process id yet
+    except (OSError, ValueError, KeyError, TypeError):  # no job runs, or it has not written its process id
         return JobStatus("not running", _end_text(output))
     if not is_running(process, started):
         text = f"its process {process} has ended without a last snapshot; --resume continues a stream"

@@ -118,7 +118,7 @@ class OutputView:
             return {**found._asdict(), "notes": notes}
 
     def series(self, series_id: str) -> dict[str, Any]:
-        """Return the values, forecasts and alarms of one series; times are the starts of windows, in UTC."""
+        """Return the values, forecasts and alarms of one series; ``time`` holds the starts of windows."""
         with self._lock:
             notes: list[str] = []
             shards = self._read_shards(notes)
@@ -189,7 +189,10 @@ class OutputView:
 
 
 def _read_or_note(read: Callable[[], T], notes: list[str]) -> T | None:
-    """Return the result of ``read``; if it raises an error, add the error to ``notes`` and return None."""
+    """Return the result of ``read``; if it raises an error, add the error to ``notes`` and return None.
+
+    A missing file also gives None, but no note.
+    """
     try:
         return read()
     except FileNotFoundError:  # a job is replacing the file; the next request finds the new file

@@ -58,7 +58,7 @@ class SeriesFans:
         return names
 
     def read(self, name: str, count: int) -> pl.DataFrame:
-        """Return the newest forecasts of a series, and its values since one horizon before the first of them.
+        """Return a series' newest forecasts, and its values from one horizon before the first of these on.
 
         Args:
             name: id of the series.
@@ -92,7 +92,7 @@ class SeriesFans:
         return next((shard for shard in self._shards if shard.row_of(name) is not None), None)
 
     def _similar(self, name: str) -> str:
-        """Return the end of an error message: ids that contain the text, or else ids of similar spelling."""
+        """Return the end of an error message: ids that contain ``name``, else similar or first ids."""
         ids = self.ids
         found = [one for one in ids if name.lower() in one.lower()][:_MATCHES]
         found = found or get_close_matches(name, ids, _MATCHES, _SIMILARITY) or ids[:_MATCHES]

@@ -175,7 +175,7 @@ def _job(data: Path, uri: str, cell: str) -> JobConfig:
             "data.paths": [str(data)],
             "network.cell": cell,
             "training.epochs": EPOCHS,
-            # without a refit on all windows, which would double the time
+            # Do not refit on all windows, because a refit would double the time of the training.
             "training.refit": False,
             "mlflow.tracking_uri": uri,
             "mlflow.experiment": "demo",

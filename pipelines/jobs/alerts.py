@@ -82,7 +82,7 @@ class AlertWatch:
         self._say, self._wall = say, wall
         self._sender = AlertSender(say)
         self._readings = deque[_Reading]() if is_resume else deque([_Reading(0, {})])
-        # For each rule, the number of closed windows at which the drift left the rule's band.
+        # By number of a drift rule: how many windows had closed when the drift left the rule's band.
         self._outside_since: dict[int, int] = {}
         self._sent_s = self._read_sent()
 
@@ -183,7 +183,7 @@ class AlertWatch:
         self._sender.send(name, message, rule.command, rule.webhook_address(name))
 
     def _read_sent(self) -> dict[str, float]:
-        """Return the time of the last alert of each rule, in seconds since 1970, from the file."""
+        """Return when the last alert of each rule was sent, in seconds since 1970; empty if unknown."""
         try:
             found = unseal((self._output / markers.ALERTS).read_bytes())["sent_s"]
             return {str(key): float(sent_s) for key, sent_s in found.items()}

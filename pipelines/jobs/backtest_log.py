@@ -24,7 +24,7 @@ _FANS, _WORST = 3, 10
 
 
 def backtest_of(trained: Trained, windows: Windows, config: JobConfig) -> Backtest | None:
-    """Compute the backtest of a training on the held-out last windows; None if no windows are held out.
+    """Return the backtest of a trained model on the last windows; None if all or no windows are held out.
 
     At most 100 series are scored, spread evenly over all series.
     """
@@ -59,7 +59,7 @@ def log_backtest(run: Run, found: Backtest, freq: Frequency) -> None:
 
 
 def log_comparison(run: Run, comparison: BaselineComparison, group: str, rows: Mapping[str, int]) -> None:
-    """Log the scores of a model beside the baselines, linked to the run's model.
+    """Log the scores of a model and of the baselines in a run, linked to the run's model.
 
     Args:
         run: the run.

@@ -213,7 +213,7 @@ def _with_own_tables(models: Sequence[Forecaster], config: CovariatesConfig) -> 
 def first_scored_row(
     config: JobConfig, windows: Windows, contenders: tuple[Contender, Contender]
 ) -> tuple[int, list[str]]:
-    """Return the first window that a comparison scores, and notices for the user.
+    """Return the number of the first window that a comparison scores, and notices for the user.
 
     The earlier windows warm the models up. They fill the longer ring of the two models, but are at most half
     of all windows. Neither model was trained on a scored window, if the end of its training is recorded.

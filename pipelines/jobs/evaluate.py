@@ -110,8 +110,8 @@ def evaluate_folders(
     by_label = {label: errors(part, windows, job.windows) for label, part in parts.items()}
     if not all(len(part) for part in by_label.values()):
         raise DataError(
-            f"{job.data.paths[0]}: holds no actual of any forecast; name files with observations of the "
-            "series and windows that were forecast"
+            f"{job.data.paths[0]}: holds no actual for the forecasts of a model version; name files "
+            "with observations of the series and windows that were forecast"
         )
     own = next(iter(by_label.values()))
     version = str(forecasts.sort("issued_at")["model_version"][0])

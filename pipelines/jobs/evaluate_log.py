@@ -9,7 +9,7 @@ from pipelines.settings.config import JobConfig
 
 
 def log_evaluations(job: JobConfig, evaluation: FolderEvaluation) -> dict[str, str]:
-    """Log an MLflow run with the scores of each model version, and return the runs' ids by version.
+    """Log the scores of each model version as its own MLflow run, and return the run ids by version.
 
     A run has the metrics of the group ``test``, the tables of scores by horizon and by series, and the
     observations as its data set. It is linked to the registered version of the model, if the store has it.

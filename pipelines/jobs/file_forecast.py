@@ -82,7 +82,7 @@ def forecast_files(
         reason = None if was_given else lines[0].partition(": ")[2]
     windows, duplicates, _ = aggregate(loaded.rows, job.windows, keep=job.data.duplicates)
     found = _train(job, windows, progress.epoch) if forecaster is None else forecast_with(forecaster, windows)
-    # Without a given model, `progress.notice` has already reported windows that are too short.
+    # If this job trains a model, `with_frequency` has already reported windows that are too short.
     about_windows = gap_notices if forecaster is None else window_notices
     return FileForecast(
         forecasts=select(found.forecasts, job.network.horizon, quantiles),

@@ -14,7 +14,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 def first_alias(found: Backtest | None) -> tuple[str, str]:
-    """Return the alias for a version of a model without a champion, and the reason.
+    """Return the alias (champion or challenger) for a version of a model without champion, and the reason.
 
     Only a version that is better than persistence in its backtest becomes the champion.
     """

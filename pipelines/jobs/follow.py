@@ -117,14 +117,14 @@ class ModelWatch:
             if time.monotonic() - polled_s >= self.poll_s:
                 try:
                     self.poll()
-                except StatecastError as error:  # the output folder cannot be written
+                except StatecastError as error:  # the output folder cannot be read or written
                     self._report(f"the model cannot be changed: {error}")
                 polled_s = time.monotonic()
             with suppress(StatecastError):
-                self._see_decision()
+                self._report_change()
 
     def poll(self) -> None:
-        """Read the alias once; if it names a new version, request a model change or report the version."""
+        """Read the alias once; if it names a new version, request a model change, or report why not."""
         aliased = self._read_alias()
         if aliased is None or aliased.model == self._seen:
             return
@@ -153,7 +153,10 @@ class ModelWatch:
             request_change(self.output, self._requested)
 
     def _read_alias(self) -> AliasedVersion | None:
-        """Return the version that the alias names; None, with a report, if the registry cannot be read."""
+        """Return the version that the alias names; None if the registry cannot be read.
+
+        Of several failures in a row, only the first is reported.
+        """
         try:
             aliased = self.alias.current()
         except StatecastError as error:
@@ -183,7 +186,9 @@ class ModelWatch:
         self.notice(line)
 
     def _windows_ahead(self) -> int:
-        """Return after how many windows to change the model: twice the estimated time of the warm-up.
+        """Return after how many windows to change the model: those that close in twice the warm-up time.
+
+        The warm-up time is estimated. The number is at most the length of the ring, but at least 2.
 
         A stream counts as closing at least one window in each period, even if it has closed none so far.
         """
@@ -194,8 +199,8 @@ class ModelWatch:
         warming_s = self._numbers.series * ring / _SERIES_STEPS_PER_S
         return max(_LEAST_AHEAD, min(ring, ceil(2 * warming_s * windows_per_s)))
 
-    def _see_decision(self) -> None:
-        """Report the window of a requested model change, once the reader of the log has chosen it."""
+    def _report_change(self) -> None:
+        """Report when a requested model change takes effect, once the log's reader has chosen its window."""
         if self._requested is None or (
             self._change is not None and self._change.version == self._requested.version
         ):
@@ -215,7 +220,7 @@ def utc_time(us: int) -> str:
 
 
 def with_first_model(job: StreamJob, is_resume: bool) -> StreamJob:
-    """Return the job; if it follows an alias and resumes, with the model version of its first run.
+    """Return the job; if it resumes and follows an alias, give it the version that its first run began with.
 
     Raises:
         DataError, ModelError: the journal of the changes, or the weights of the version, cannot be read.

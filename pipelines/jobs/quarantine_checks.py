@@ -52,7 +52,7 @@ def read_table(job: QuarantineJob) -> StateTable:
 
 
 def none_valid_line(job: QuarantineJob, again: RowsAgain) -> str:
-    """Return the line for rows of which none is valid with the settings."""
+    """Return the error line for quarantined rows that are all still invalid with the job's settings."""
     kinds = again.rejected.group_by("kind").len().sort(["len", "kind"], descending=[True, False])
     shown = ", ".join(f"{rows:,} {kind}" for kind, rows in kinds.head(3).iter_rows())
     which = "the row" if again.count == 1 else f"none of the {again.count:,} rows"

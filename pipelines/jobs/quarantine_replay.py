@@ -129,10 +129,11 @@ def _first_manifest(
 def _rows_of_manifest(
     job: QuarantineJob, table: StateTable, manifest: QuarantineManifest
 ) -> RowsAgain | None:
-    """Return the rows of a replay that was interrupted; None if the snapshots cover all of them.
+    """Return the rows that an interrupted replay reads; None if every snapshot covers all of these rows.
 
     Raises:
-        DataError: the files or the settings are not those that the replay began with.
+        ConfigError: the data settings are not those that the replay began with.
+        DataError: the files are not those that the replay began with.
     """
     if all(shard.offsets.get(manifest.partition, 0) >= manifest.stop for shard in table.shards):
         return None

@@ -18,7 +18,7 @@ REFUSED_TAG: Final = "statecast.refused_by_stream"
 
 
 class AliasedVersion(NamedTuple):
-    """A model version that an alias names: its registry name, such as ``weather/4``, and its version text."""
+    """The registry name of an alias's model version, such as ``weather/4``, and its ``model_version``."""
 
     model: str
     version: str

@@ -127,7 +127,7 @@ def run_retraining(
     gated = None
     if version is not None and gate:
         gated = _gate(registry, config, version, data, progress.windows)
-    # the gate's result has the notices about the data
+    # Do not repeat the notices about the data if the result of the gate contains them.
     notices = (*(data.notices if gated is None else ()), *run.notices)
     return Retrained(parent, version, run.run_id, trained, gated, notices)
 

@@ -88,7 +88,7 @@ class Evaluated:
 
 
 def write_rolling(evaluated: Evaluated, path: Path, facts: Mapping[str, str] | None = None) -> Path:
-    """Write an HTML report with one table for each horizon and with the pictures.
+    """Write an HTML report of a rolling evaluation: a table of scores for each horizon, and the pictures.
 
     Args:
         evaluated: the result to report.
@@ -203,7 +203,7 @@ def score_figures(tallies: Mapping[str, Tally], by_step: pl.DataFrame, fans: Fan
 
 
 def log_evaluation(run: Run, evaluated: Evaluated) -> None:
-    """Log the scores of the first member as metrics, the scores of all members as tables, and the pictures.
+    """Log the scores of the first member as metrics, the scores of all members as tables, and the plots.
 
     The metrics are the scores at the largest horizon. The curves of the baselines by horizon are logged, too.
     """

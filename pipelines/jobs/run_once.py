@@ -119,7 +119,7 @@ def begin_table(
 
 
 def run_once(run: Run, job: EngineSettings, on_progress: OnNumbers) -> RunResult:
-    """Run a job on its engine until the job ends; return the counts of its rows and its notices."""
+    """Run a job on its engine until the job ends; return its counts of rows, its numbers and its notices."""
     output = run.settings.output
     numbers.clear(output)
     reader = JobReader(output, run.settings.shards)

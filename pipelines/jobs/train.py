@@ -150,7 +150,7 @@ def run_training(
 def log_failed_run(config: JobConfig, name: str, failure: DataError) -> None:
     """Log a failed MLflow run for a training that could not start, because a file cannot be read."""
     with (
-        # Ignore an error of the store, because the caller raises the error of the file.
+        # Suppress ``failure`` and any error of the MLflow store, because the caller raises ``failure``.
         suppress(StatecastError),
         open_registry(config.mlflow).start_run(name, training_params(config), run_tags(config, "train")),
     ):
@@ -232,7 +232,7 @@ def learn(
 
 
 def _log_results(run: Run, trained: Trained, windows: Windows, config: JobConfig) -> Backtest | None:
-    """Log the results of a training, give the new version an alias and a description; return the backtest."""
+    """Log a training, describe its version, give it an alias if there is no champion; return the backtest."""
     found = None
     run.log_metrics({"time/train_s": seconds_of(trained.history, trained.refit_history)}, of_model=True)
     with run.notice_on_error("the backtest"):

@@ -24,7 +24,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial of a sweep.
+    """One trial of a sweep: its settings, and the skill of the models that were trained with them.
 
     Attributes:
         number: number of the trial, from 1; trial 1 has the settings of the job itself.

@@ -210,7 +210,7 @@ def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Flo
 
 
 def _log(run: Run, labeller: Labeller, found: _Scores, part: str) -> None:
-    """Log the scores of the part ``test`` or ``validation``, and the plots of a labeller, to the run."""
+    """Log a labeller's scores and plots to the run; ``part`` is ``test`` or ``validation``."""
     task, curve = labeller.task, found.curve
     with run.notice_on_error("the scores"):
         run.log_metrics({f"{part}/{k}": v for k, v in found.scores.items() if np.isfinite(v)})

@@ -25,7 +25,7 @@ _BATCH_ROWS = 200_000
 
 @dataclass(frozen=True)
 class LabelColumns:
-    """Names of the columns of a labelled file; `find_columns` replaces each empty name.
+    """Names of the columns of a labelled file; `find_columns` fills empty names of times, ids and values.
 
     Attributes:
         label: column of labels; empty if the files have no labels.
@@ -60,9 +60,9 @@ class LabelledRows:
 
 
 def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
-    """Return the names of a labelled file's columns; find a column if its name in ``columns`` is empty.
+    """Return the names of a labelled file's columns; find the columns of ids, times and values if unnamed.
 
-    The columns of series and times are found by their usual names, the columns of values by their contents.
+    The columns of ids and times are found by their usual names, the columns of values by their contents.
 
     Raises:
         DataError: a named column does not exist, or no column of times or of values is found; the message
@@ -89,11 +89,13 @@ def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
     taken = {series, time, columns.label, columns.split}
     values = columns.values or tuple(n for n in names if n not in taken and _holds_numbers(head[n]))
     if not values:
-        raise DataError(f"{path}: no column of numbers beside {', '.join(sorted(taken - {''}))}")
+        beside = ", ".join(sorted(taken - {""}))
+        raise DataError(f"{path}: no column of numbers beside {beside}: name one with --value")
     wrong = [value for value in values if value in labels.RESERVED or value in taken]
     if wrong:
         raise DataError(
-            f"{path}: column {wrong[0]!r} cannot be a value: rename it, or name others with --value"
+            f"{path}: column {wrong[0]!r} cannot be a value, because its name is reserved or it has another "
+            "role: rename it, or name others with --value"
         )
     return LabelColumns(columns.label, values, series, time, columns.split)
 

@@ -150,7 +150,7 @@ class EngineProcess:
         self._block.close()
 
     def _end(self) -> None:
-        # End the watcher before the engine: afterwards it could kill another process with the same id.
+        # End the watcher first: after the engine has ended, it could kill another process with the same id.
         if self._watcher is not None:
             self._watcher.kill()
             self._watcher.communicate()

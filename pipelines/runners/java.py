@@ -30,7 +30,7 @@ _LIMIT_S: Final = 900.0
 
 SETUP: Final = "run `make java`, or `python -m pipelines.runners.java setup`"
 
-# Flink 1.19 and Beam's runner use private parts of Java's packages; these options let Java 17 allow it.
+# Flink 1.19 and Beam's runner access private parts of Java, which Java 17 forbids without these options.
 JAVA_OPEN_OPTIONS: Final = tuple(
     f"--add-opens=java.base/{package}=ALL-UNNAMED"
     for package in (
@@ -200,7 +200,7 @@ def _existing_folder(folder: Path, name: str) -> Path:
 
 
 def _copy_jars(profile: str, target: Path, *more: str) -> Path:
-    """Download the jars of a profile in ``pom.xml`` into the folder ``target``, and return ``target``.
+    """Return the folder ``target``; if it is missing, download the jars of a ``pom.xml`` profile into it.
 
     After an interrupted download, ``target`` does not exist.
     """

@@ -29,7 +29,7 @@ from schemas.errors import EngineError, EngineLost, StatecastError
 
 _CHECK_EVERY_S: Final = 1.0
 _SILENCE_LIMIT_S: Final = 5.0  # a job manager that is silent for longer counts as lost
-_RETURN_LIMIT_S: Final = 180.0  # longest wait for a task manager in place of a lost one
+_RETURN_LIMIT_S: Final = 180.0  # longest wait for a task manager that replaces a lost one
 # Longest wait for the end of a cancelled job. A hanging task may need more: Flink ends it after 180 s.
 _CANCEL_LIMIT_S: Final = 30.0
 _RUNNING_STATES: Final = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING")

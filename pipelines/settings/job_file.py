@@ -46,7 +46,7 @@ def load_config(
             raise ConfigError(no_such_setting(written[key].rstrip(" ="), key, FIELDS))
         section, _, name = key.partition(".")
         inner = table.setdefault(section, {})
-        # If a value is in place of a section, pydantic reports this below.
+        # If ``inner`` is a value and not a section, `model_validate` reports this below.
         if isinstance(inner, dict):
             inner[name] = parse_value(value, FIELDS[key]) if isinstance(value, str) else value
     try:
@@ -125,7 +125,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str, field: FieldInfo) -> object:
-    """Convert the text of an option to the value of a setting; parse it as TOML unless the value is text."""
+    """Convert the text of an option to the value of a setting.
+
+    The text is parsed as TOML if the setting can hold other values than text. Invalid TOML stays text.
+    """
     kinds = get_args(field.annotation) if get_origin(field.annotation) is Literal else (field.annotation,)
     if all(kind in (str, SecretUrl) or isinstance(kind, str) for kind in kinds):
         return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -136,25 +135,8 @@ def convert_client_errors(broker: Broker, last: LastError, *, sending: bool = Fa
     except kafka_exception as raised:
         kind = OutputError if sending else DataError
         raise error_of(broker, raised.args[0], last, kind) from None
-    except ValueError as error:  # the client does not have this option
+    except ValueError as error:  # for example, ``throttle_cb`` is not a function
         raise ConfigError(f"kafka.options: {broker.without_secrets(_one_line(str(error)))}") from None
-
-
-@contextmanager
-def without_garbage_collection() -> Iterator[None]:
-    """Turn off Python's garbage collector while the ``with`` block runs.
-
-    A poll of a client may create 100,000 messages at once, which need no collection because they have no
-    cycles. So many new objects would make the collector visit all objects of the process. With Beam and torch
-    loaded, these visits took most of the time of a poll, and all other threads had to wait.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def error_of(

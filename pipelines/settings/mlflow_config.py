@@ -1,4 +1,4 @@
-"""Define the settings of the MLflow stores of runs and models."""
+"""Define the settings of the MLflow stores, and of the runs and models that jobs store there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the numbers of a job repeatedly, and compute the latency of each window from those of its shards."""
+"""Read the numbers of a job repeatedly, and compute each window's latency from the latencies of shards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import PUBLISHED_REMOTELY_EVERY_S, JobNumbers, ShardNumbers, read_shards
 from pipelines.storage import Location, store_of
 
-# `JobReader` holds the latencies of at most this many windows that some shard has not closed yet.
+# `JobReader` keeps the latencies of at most this many windows that wait for a slower shard.
 _MOST_OPEN: Final = 4096
 
 

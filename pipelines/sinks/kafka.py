@@ -205,7 +205,7 @@ def check_topics(topics: Topics) -> None:
 
 
 def _message_each(frame: pl.DataFrame, values: Sequence[bytes]) -> Iterator[Message]:
-    """Yield one message for each forecast, with its series id as the key and its item of ``values``."""
+    """Yield one message for each forecast: its series id is the key, its item of ``values`` is the value."""
     issued = frame["issued_at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     columns = (issued, frame["model_version"], frame["revision"].cast(pl.String))
     rows = zip(*columns, strict=True)

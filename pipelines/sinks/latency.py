@@ -48,7 +48,7 @@ class Histogram:
         return Histogram(buckets, self.sum_ms + other.sum_ms)
 
     def values_ms(self) -> list[float]:
-        """Return the middle of the bucket of each latency, ascending, to plot the latencies."""
+        """Return all latencies in milliseconds, ascending; each is rounded to the middle of its bucket."""
         return [middle_ms(bucket) for bucket in sorted(self.buckets) for _ in range(self.buckets[bucket])]
 
     def quantile_ms(self, level: float) -> float:

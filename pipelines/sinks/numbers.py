@@ -126,7 +126,7 @@ class JobNumbers:
             window_latency=window_latency or Histogram(),
             snapshot_at_s=min(s.snapshot_at_s for s in shards),
             snapshot_ms=max(s.snapshot_ms for s in shards),
-            drift=_added(shard.drift for shard in shards),
+            drift=_combined_drift(shard.drift for shard in shards),
             shards=len(shards),
             model_versions=tuple(sorted({s.model_version for s in shards if s.model_version})),
         )
@@ -167,8 +167,8 @@ class JobNumbers:
         }
 
 
-def _added(parts: Iterable[Mapping[str, InputDrift]]) -> dict[str, InputDrift]:
-    """Add up the drift of each input over all shards."""
+def _combined_drift(parts: Iterable[Mapping[str, InputDrift]]) -> dict[str, InputDrift]:
+    """Combine the drift of each input over all shards; see `InputDrift.__add__`."""
     total: dict[str, InputDrift] = {}
     for part in parts:
         for name, drift in part.items():

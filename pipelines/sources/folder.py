@@ -36,7 +36,7 @@ from schemas.errors import DataError
 
 PARTITION = "folder"
 
-_STEP_BYTES = 32 << 20  # a step ends when its batches are larger than this
+_STEP_BYTES = 32 << 20  # a step ends when its batches hold this many bytes
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ _FIX = "restore the file, or start again with --fresh"
 
 
 def check_replay(manifest: Location, paths: Sequence[str], how: str, offset: int, now_s: float) -> float:
-    """Check that a replay resumes with its original files; at the first start, write their manifest.
+    """Check that a resumed replay has its original files and settings; write the manifest of a new replay.
 
     Args:
         manifest: the JSON file.

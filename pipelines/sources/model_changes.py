@@ -32,7 +32,7 @@ from schemas.sealed import seal, unseal
 JOURNAL: Final = "models.json"
 """Name of the journal in the folder of the state table. Each change replaces the file as a whole."""
 
-# Seconds between two checks for a request: on a disk, and in an object store, which bills each check.
+# Seconds between two checks for a `Request`: on a disk, and in an object store, which bills each check.
 _CHECK_EVERY_S, _CHECK_SELDOM_S = 0.5, 5.0
 
 
@@ -173,7 +173,7 @@ def model_of_run(run: str, output: Location, version: str) -> Forecaster:
 
 
 def model_changes(run: str, output: Location, changes: tuple[Change, ...]) -> tuple[ModelChange, ...]:
-    """Return the model changes after the first version, each with the loaded model.
+    """Return the changes of a stream's model, each with the loaded model; leave the first version out.
 
     Raises:
         DataError, ModelError: see `load_model`.
@@ -258,7 +258,7 @@ class ChangingLog:
         return (*changes, change) if self._record((*changes, change)) else changes
 
     def _record(self, changes: tuple[Change, ...]) -> bool:
-        """Write the journal unless another run owns the output folder; return whether it was written."""
+        """Write the journal of model changes if this run owns the output; return whether it was written."""
 
         def is_ours() -> bool:
             with suppress(OSError):

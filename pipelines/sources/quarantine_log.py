@@ -55,7 +55,7 @@ class RowsAgain:
     count: int
 
     def batch(self, partition: str, first: int, start: int, stop: int) -> Batch:
-        """Return the rows at the places from ``start`` to ``stop - 1`` as a batch; ``first`` is added."""
+        """Return the rows with offsets ``start`` to ``stop - 1`` as a batch; add ``first`` to the offsets."""
         at = pl.col("offset")
         rows, rejected = (
             frame.filter(at.is_between(start, stop - 1)).with_columns(at + first)
@@ -142,7 +142,7 @@ def _cells_of(raw: pl.Series, how: Input) -> pl.DataFrame:
 
 
 def _corrected(raw: pl.DataFrame, how: Input) -> pl.DataFrame:
-    """Return raw rows whose cells are read with the decimal sign and the missing values of the settings."""
+    """Return raw rows, rewritten with the settings' decimal sign, null texts and codes of missing values."""
     columns = how.columns
     values = ["value", *(OBSERVED + name for name in columns.observed)]
     numbers = [*values, *(["timestamp"] if columns.time_format in UNITS else [])]
@@ -203,7 +203,7 @@ class QuarantineLog:
             stop = min((at // _BATCH_ROWS + 1) * _BATCH_ROWS, count)
             yield self.again.batch(self.partition, self.first, at, stop)
             return
-        # The last offset follows the closing batch. So a run that was killed before it closes the windows.
+        # The last offset follows the closing batch, so a resumed run closes the windows if needed.
         if self.closing is not None:
             yield self.closing
         yield self.again.batch(self.partition, self.first, count, count + 1)

@@ -14,7 +14,7 @@ from pipelines.storage import Location, store_of
 
 _HOLD_BACK_S = 0.02
 _REPORT_EVERY_S = 0.5
-# the reader calls `applied` if more batches than this, or too many bytes, may not be applied yet
+# The reader calls `applied` if more batches than this, or too many bytes, are not known to be applied.
 _MOST_AHEAD = 1000
 LONGEST_WAIT_S = 0.5  # longest time between two checks for the stop file
 

@@ -117,7 +117,7 @@ class _Player:
             if due_s > now_s:
                 self.not_due = batch
                 return self._step_of(due, due_s - now_s)
-            # As time of arrival, store when the rows were due, because latency is measured from this time.
+            # Latency is measured from the arrival of rows, so store the time at which they were due.
             due.append(replace(batch, arrived_s=due_s) if self.source.speed else batch)
         if due:
             return self._step_of(due, 0.0)
@@ -247,5 +247,5 @@ def _batch_from(
     places = pl.int_range(start + skipped, stop, eager=True).alias("offset")
     rows, rejected = (f[skipped:].with_columns(places) if len(f) else f for f in (rows, rejected))
     # The batch counts the rows outside the time bounds only if no row is skipped.
-    # If rows are skipped, an earlier read has counted the rows outside.
+    # If rows are skipped, an earlier read has counted the rows outside the bounds.
     yield Batch(PARTITION, start + skipped, stop, rows, rejected, watermark_us, 0 if skipped else outside)

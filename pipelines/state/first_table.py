@@ -89,7 +89,7 @@ def _begin_cold(folder: Location, shards: int, cold: State, log: _Log) -> None:
 def _begin_warm(folder: Location, shards: int, start: Location, log: _Log) -> None:
     """Write a state table with the states and open windows of another job, but without its offsets."""
     table = read(start)
-    with _errors_name(start):
+    with _errors_with_folder(start):
         made = _keyed_shards(table, shards) if log.is_keyed else reshard(table.shards, shards)
     write(folder, log.add_partitions_to(hand_over_shards(made)))
 
@@ -101,7 +101,7 @@ def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
     """
 
     def resumed(table: StateTable) -> list[Shard]:
-        with _errors_name(start):
+        with _errors_with_folder(start):
             if log.is_keyed:
                 made = _keyed_shards(table, shards)
             elif len(table.shards) == shards and not table.shards[0].keyed:
@@ -110,7 +110,7 @@ def _resume(folder: Location, shards: int, start: Location, log: _Log) -> None:
                 made = reshard(table.shards, shards)
         return log.add_partitions_to(made)
 
-    # Read only offsets first, which is fast, to find whether the table must be rewritten.
+    # First read the table without its series, which is fast, to find whether it must be rewritten.
     table = read(start, series=False)
     if not _have_same_partitions(resumed(table), table.shards):
         write(folder, resumed(read(start)), also=folder)
@@ -141,7 +141,7 @@ def _keyed_shards(table: StateTable, shards: int) -> tuple[Shard, ...]:
 
 
 @contextmanager
-def _errors_name(table: Location) -> Iterator[None]:
+def _errors_with_folder(table: Location) -> Iterator[None]:
     """Add the folder of a state table to the message of a `DataError` that the ``with`` block raises."""
     try:
         yield

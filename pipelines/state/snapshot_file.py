@@ -127,7 +127,7 @@ def check_checksum(file: BinaryIO) -> None:
 
 
 def _place_of_checksum(file: BinaryIO) -> int | None:
-    """Return the position of the checksum in a file; None if the file has none or is not Parquet."""
+    """Return the position of the checksum in a snapshot; None if the file has none or is not Parquet."""
     size = file.seek(0, 2)
     file.seek(max(size - 8, 0))
     end = file.read(8)

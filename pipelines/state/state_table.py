@@ -81,7 +81,7 @@ class StateTable:
 
     @property
     def pending(self) -> pl.DataFrame:
-        """The rows of all shards whose windows are still open, as an observation frame."""
+        """The pending rows of all shards, as an observation frame."""
         named = [shard.pending.join(shard.slots, on="slot", how="left") for shard in self.shards]
         rows = pl.concat(named, how="diagonal").drop(
             "slot", "window", "offset", PARTITION, ORIGIN, *DROPPED, strict=False
@@ -150,7 +150,8 @@ def _read_table(folder: Location, series: bool) -> StateTable:
     of = shards[0].of
     if [(s.number, s.of) for s in shards] != [(number, of) for number in range(of)]:
         raise DataError(
-            f"{folder}: holds {len(shards)} shards, not each of {of} once: copy the folder again, as a whole"
+            f"{folder}: needs one snapshot of each of its {of} shards (snapshots: {len(shards)}): copy the "
+            "whole folder again"
         )
     return StateTable(shards)
 
@@ -188,7 +189,7 @@ def is_of_backfill(folder: Location) -> bool:
     Raises:
         StatecastError: the table cannot be read.
     """
-    # Manifests, which only streams and the replay of a quarantine have.
+    # Only a stream writes other JSON files than the manifest of a quarantine replay.
     if any(path.name != MANIFEST for path in folder.glob("*.json*")):
         return False
     names = read(folder, series=False).progress_by_partition()

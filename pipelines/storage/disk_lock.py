@@ -49,7 +49,7 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()
         if is_new:
-            with suppress(OSError):  # raised if the folder has output
+            with suppress(OSError):  # a folder with output cannot be removed
                 folder.rmdir()
         lock.release()
 

@@ -109,7 +109,7 @@ class DiskStore(Store):
         for path in self._path.glob("[!.]*"):
             copy = target / path.name
             if never_change(path.name):
-                with suppress(OSError):  # without hard links, copy the file below
+                with suppress(OSError):  # if the disk has no hard links, `write_bytes` copies the file
                     os.link(path, copy)
                     continue
             durable.write_bytes(copy, path.read_bytes())

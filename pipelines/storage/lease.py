@@ -59,7 +59,7 @@ def leased(folder: Remote) -> Iterator[Held]:
 
     def renew() -> None:
         while not ended.wait(_RENEWED_EVERY_S):
-            # Ignore an error: while the store cannot be reached, no other job can take the output over.
+            # Ignore an error: the next renewal detects whether another job has taken the output over.
             with suppress(OSError):
                 if _highest_lock(folder) != mine:
                     lost.set()
@@ -114,7 +114,7 @@ def _try_create(lock: Remote) -> bool:
 
 
 def _list_locks(folder: Remote) -> tuple[float, list[Remote]]:
-    """Return the current time of the store, in seconds since 1970, and the leases by ascending number."""
+    """Return the time of the store's clock, in seconds since 1970, and the paths of all leases by number."""
     probe = folder / markers.probe()
     with folder_errors(folder):
         probe.write_bytes(b"")

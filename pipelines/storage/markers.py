@@ -12,7 +12,7 @@ import re
 from typing import Final
 from uuid import uuid4
 
-# With the files below, only one job at a time can use an output folder.
+# The files below ensure that only one job at a time uses an output folder.
 
 LOCK: Final = ".lock"
 """On a disk: the file that the running job keeps locked, with its process id. Removed when the job ends."""
@@ -59,7 +59,7 @@ ALERTS: Final = ".alerts.json"
 PRODUCTION: Final = ".production.json"
 """The file with the MLflow run of each model version, and the sums of errors that were logged to it."""
 
-# Through the files below a stream gives its workers another model version.
+# A stream gives its workers another model version through the files below.
 
 MODELS: Final = "models"
 """Folder of the weights of each model version that a stream has used."""
@@ -92,7 +92,7 @@ def lease_number(name: str) -> int:
 
 
 def probe() -> str:
-    """Return a new name for a test object; writing it shows whether a store is writable, and its clock."""
+    """Return a new name for a test object; a job writes it to test a store and to read the store's clock."""
     return f".probe-{uuid4().hex}"
 
 
@@ -122,5 +122,5 @@ def old_table(name: str) -> str:
 
 
 def manifest(hidden: str) -> str:
-    """Return the name of the manifest object that lists the parts of an output that ``hidden`` replaces."""
+    """Return the name of the object that lists the output parts that the objects under ``hidden`` replace."""
     return f"{hidden}.json"

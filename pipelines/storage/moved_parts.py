@@ -64,7 +64,7 @@ def _remove_marker(hidden: Path, output: Path) -> None:
 
 
 def complete(hidden: Path, output: Path) -> None:
-    """Complete the renames that a killed job has not made, and remove its hidden folder.
+    """Move the parts of a complete hidden folder that a killed job has not moved; remove the folder.
 
     Raises:
         OSError: a part cannot be renamed.

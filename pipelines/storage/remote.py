@@ -1,4 +1,4 @@
-"""Read and write objects in a store that fsspec supports; their names work like paths."""
+"""Read and write objects in a store that fsspec supports, with methods like those of `pathlib.Path`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ERRNOS: Final[Mapping[type, int]] = {
     PermissionError: errno.EACCES,
 }
 _LARGEST_PUT_BYTES: Final = 5 << 30  # the largest object that S3 accepts in one request
-# In listings of different stores, these keys hold the time of writing.
+# The listing of a store holds an object's time of writing under one of these keys, depending on the store.
 _TIME_KEYS: Final = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 
@@ -148,10 +148,10 @@ class Remote:
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
         try:
             with self._requests() as store:
-                # Use one request, because s3fs ignores the condition if it puts several parts.
+                # Send one request, because s3fs ignores `condition` if it puts an object in several parts.
                 put = store.pipe_file(self.url, data, chunksize=_LARGEST_PUT_BYTES, **condition)
         except OSError as error:
-            # 404: the object is gone; 409: another request replaces it now; 412: it has changed
+            # 404: the object is gone; 409: another request writes it now; 412: another request has written it
             refused = (404, 409, 412) if version else (409, 412)
             if _status(error) not in refused:
                 raise
@@ -189,7 +189,7 @@ class Remote:
     def below(self) -> list[Remote]:
         """Return all objects under this prefix."""
         with self._requests() as store:
-            # The store lists keys without the scheme, so remove the scheme from the URL before comparing.
+            # The store lists keys without the scheme, so remove a prefix without the scheme from them.
             bare = store._strip_protocol(self.url)
             return [Remote(self.url + key.removeprefix(bare)) for key in store.find(self.url)]
 
@@ -219,7 +219,7 @@ class Remote:
         except OSError as error:
             number = next((_ERRNOS[kind] for kind in type(error).__mro__ if kind in _ERRNOS), errno.EIO)
             reason = one_line(error.strerror or (error.args[-1] if error.args else error))
-            raise OSError(number, reason) from error  # OSError chooses the subclass for this number
+            raise OSError(number, reason) from error  # the number selects the subclass of OSError
         except Exception as error:  # libraries of stores raise errors of many types
             raise OSError(errno.EIO, one_line(error)) from error
 
@@ -241,7 +241,7 @@ def location(text: str | Path) -> Location:
         known = ", ".join(f"{name}://" for name in _STORES)
         raise ConfigError(f"{scheme}://: not a store that a job can write to: name a folder, or {known}")
     if "@" in rest.partition("/")[0]:
-        raise ConfigError(f"{scheme}://: no credentials in a URL: they belong into the environment")
+        raise ConfigError(f"{scheme}://: no credentials in a URL: they belong in the environment")
     if not rest.strip("/").partition("/")[2]:
         raise ConfigError(f"{text}: names a bucket alone: add a prefix, such as {scheme}://bucket/out")
     made = Remote(f"{scheme}://{rest.strip('/')}")

@@ -56,10 +56,10 @@ def error_to_report(output: Location, error: BaseException) -> StatecastError:
         record = unseal(min(_error_files(output), key=lambda file: store_of(file).written_ns()).read_bytes())
         kind, line = _ERROR_CLASSES[record["kind"]], str(record["line"])
     except (OSError, ValueError, KeyError, TypeError):  # no worker has written a readable error file
-        if _is_full(output):  # so no worker could write its error
+        if _is_full(output):  # no worker could write its error, because the disk is full
             return OutputError(f"{output}: the disk is full: make room, and start it again")
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        # Leave out stack frames and the engine's logs.
+        # Choose the last line that names an exception: most lines are stack frames and logs of the engine.
         raised = [line for line in lines if _EXCEPTION_LINE.match(line)]
         return EngineError(
             f"the pipeline failed: {[*lines[:1], *raised][-1] if lines else type(error).__name__}"

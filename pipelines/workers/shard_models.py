@@ -24,7 +24,7 @@ from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import DataError
 
 _LOOK_EVERY_S = 0.005
-_LONGEST_PAUSE_S = 0.25  # longest pause of the warming, even if other threads are still busy
+_LONGEST_PAUSE_S = 0.25  # after this, the warming goes on although other threads are busy
 
 
 class WarmingTask:
@@ -41,7 +41,7 @@ class WarmingTask:
         self._is_taken_over = False
 
     def run(self) -> None:
-        """Step the new model version through the copied values; return earlier if the task is taken over."""
+        """Step the new version through the copied values of the ring; return early after `take_over`."""
         while True:
             self._pause()
             with self._lock:
@@ -49,7 +49,7 @@ class WarmingTask:
                     return
 
     def take_over(self) -> None:
-        """Let `run` return after its present call of the network; the caller steps the remaining values."""
+        """End `run` after its current network call, and wait for it; the caller steps the other values."""
         self._is_taken_over = True
         with self._lock:
             pass
@@ -93,7 +93,7 @@ class WarmingThread:
         Raises:
             BaseException: the error of a task.
         """
-        with suppress(CancelledError):  # raised if the thread was abandoned
+        with suppress(CancelledError):  # an abandoned thread raises this error
             self._thread.close()
 
     def _pause(self) -> None:
@@ -147,7 +147,7 @@ class ShardModels:
         return next(found, self._first).profile
 
     def models(self, batch: Batch | None = None) -> Models:
-        """Return the model versions, including the changes that were decided before ``batch``.
+        """Return the model versions of the job, with at least the changes that were decided before ``batch``.
 
         Raises:
             DataError: the journal lacks a change, or cannot be read.
@@ -162,7 +162,7 @@ class ShardModels:
         return Models(self._first, self._changes, self._finish, self._shadow, repair, duplicates)
 
     def note_repaired(self, series_ids: Iterable[str]) -> None:
-        """Record series whose values were repaired, so that the next version re-warms them at its change.
+        """Record series whose values were repaired; the next model version re-warms them when it takes over.
 
         Until the change, this version may have the states of the values before the repair.
         """

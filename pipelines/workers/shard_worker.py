@@ -65,7 +65,7 @@ class ShardWorker:
         return self._shard.counts
 
     def step(self, batch: Batch) -> None:
-        """Apply a batch to the shard; queue the writing of its output, and of a snapshot if it requests one.
+        """Apply a batch to the shard; queue the writing of its output and of a requested snapshot.
 
         While the output of a block of windows is written, the next block is computed, because disks are slow.
 
@@ -101,7 +101,7 @@ class ShardWorker:
         """
         with suppress(CancelledError):  # a cancelled task means that the run was abandoned or a thread failed
             copy = self._thread.put(self._copy).result()
-            # The writer runs its tasks in order, so this task runs after all earlier output is written.
+            # The writer runs its tasks in order, so `take_unsynced` runs after all earlier output is written.
             files = self._writer.put(self._output.take_unsynced).result()
             if self._guard.may_write():
                 self._snapshot_writer.write(copy, files)
@@ -111,9 +111,9 @@ class ShardWorker:
         return self._shard.copy()
 
     def _finish(self, batch: Batch, shard: Shard, has_issued: bool) -> None:
-        """Publish the numbers of the shard; the writer thread calls this after the output of a batch.
+        """Record the latency of a batch, and publish the counts and times of the shard if they are due.
 
-        ``shard`` is the shard after the batch.
+        The writer thread calls this after the output of the batch. ``shard`` is the shard after the batch.
         """
         if has_issued:
             self._publisher.record_latency(batch, shard)

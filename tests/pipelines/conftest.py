@@ -28,8 +28,7 @@ class _EmptyCanvas:
 def _empty_pictures() -> Iterator[None]:
     """Let runs log empty files as pictures: a training logs ten or more, and takes 0.2 s to draw each."""
     with pytest.MonkeyPatch.context() as patch:
-        if "forecaster.registry.run" in sys.modules:
-            patch.setattr("forecaster.registry.run.FigureCanvasAgg", _EmptyCanvas)
+        patch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg", _EmptyCanvas)
         yield
 
 
@@ -47,14 +46,14 @@ def _little_code() -> Iterator[None]:
 def pictures(_empty_pictures: None) -> Iterator[None]:
     """Let the runs of a module draw their pictures from now on."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("forecaster.registry.run.FigureCanvasAgg", FigureCanvasAgg)
+        patch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg", FigureCanvasAgg)
         yield
 
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the runs of a test log empty files as pictures, although its module draws pictures."""
-    monkeypatch.setattr("forecaster.registry.run.FigureCanvasAgg", _EmptyCanvas)
+    monkeypatch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg", _EmptyCanvas)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,7 @@ Letters: T windows, S series, M past windows, K windows of a season, N horizon.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -100,11 +99,6 @@ class Expert(ABC):
     def reach(self) -> int:
         """The number of windows before the current one that the expert reads, M."""
 
-    @property
-    def forecast_fields(self) -> tuple[str, ...]:
-        """The names of the fields that `forecast` reads; `step` copies these fields after each window."""
-        return ()
-
     @abstractmethod
     def spec(self) -> Mapping[str, Field]:
         """Return the dtype and shape of each of the expert's arrays, by name."""
@@ -113,8 +107,8 @@ class Expert(ABC):
         """Return arrays of zeros as the initial arrays; a subclass can return others."""
         return {name: np.zeros((series, *field.shape), field.dtype) for name, field in self.spec().items()}
 
-    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Iterator[None]:
-        """Update the component's arrays in place; yield after each window, so that the caller can copy them.
+    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Arrays:
+        """Update the component's arrays in place; return those that `forecast` reads, after each window.
 
         A subclass that learns overrides this.
 
@@ -122,15 +116,18 @@ class Expert(ABC):
             own: the component's arrays, with their contents before the first window.
             inputs: all windows of a block.
             counts: ``[T, S]`` or ``[T, 1]``; a series learns only from the windows where it is True.
+
+        Returns:
+            Some arrays of ``own`` by name, with the axis of the T windows before the last axis.
         """
-        return iter(())
+        return {}
 
     @abstractmethod
     def forecast(self, own: Arrays, inputs: ExpertInputs) -> Floats32:
         """Return the forecasts issued at the end of each window of ``inputs``.
 
         Args:
-            own: the `forecast_fields` fields, with their contents after each of the windows.
+            own: the arrays that `learn` returned.
             inputs: one window or several.
 
         Returns:
@@ -140,20 +137,12 @@ class Expert(ABC):
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Learn window by window, then compute the forecasts of all windows and add them to ``members``."""
         own = {name: series_last(array) for name, array in own.items()}
-        windows, series = block.values.shape
-        forecast_fields = {
-            name: np.empty((*own[name].shape[:-1], windows, series), own[name].dtype)
-            for name in self.forecast_fields
-        }
-        inputs = expert_inputs(block, self.reach)
+        windows, inputs = len(block.values), expert_inputs(block, self.reach)
         lengths = windows if block.lengths is None else block.lengths
         counts = np.arange(windows)[:, None] < lengths
-        for t, _ in enumerate(self.learn(own, inputs, counts)):
-            for name, array in forecast_fields.items():
-                array[..., t, :] = own[name]
-        forecasts = self.forecast(forecast_fields, inputs)
+        forecasts = self.forecast(self.learn(own, inputs, counts), inputs)
         own = {name: series_first(array) for name, array in own.items()}
-        return own, replace(block, members={**block.members, self.name: forecasts})
+        return own, block.with_fields(members={**block.members, self.name: forecasts})
 
 
 def expert_inputs(block: Block, reach: int) -> ExpertInputs:

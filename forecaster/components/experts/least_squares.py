@@ -5,13 +5,13 @@ Letters: S series, M past windows, N horizon, L lags, E running means, D = L + E
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 
-from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints
+from forecaster.arrays import Arrays, Bools, Floats, Floats32, Ints, Ints32
 from forecaster.components.base import Field
 from forecaster.components.experts.base import Expert, ExpertInputs, in_scales
 from forecaster.components.network.ridge import OTHER_LEVEL, distances, limit_distances
@@ -20,7 +20,7 @@ _CLIP = 50.0  # regressors and targets are clipped to this many scales
 _LARGEST_WEIGHT = 3.0
 _NOW = np.array([0])
 _CACHED_NUMBERS = 65_536  # the cache of a core holds about this many float32 numbers
-_AT_ONCE = 16  # at most this many past windows are read at once, so that new arrays stay in the cache
+_AT_ONCE, _FEW = 16, 8_192  # past windows read at once, or values with few series: new arrays fit the cache
 # A forecast's distance from the last value, both without the season's shape, is clipped to a limit.
 # The limit is one scale plus `_ROOM` times the largest distance of a lagged value from the last value.
 # The function `_limited_distances` computes the distances of lagged values.
@@ -72,11 +72,6 @@ class LeastSquares(Expert):
     def _size(self) -> int:
         return len(self.lags) + len(self.halflives)
 
-    @property
-    def forecast_fields(self) -> tuple[str, ...]:
-        """The expert's own fields that `forecast` reads, see `Expert.forecast_fields`."""
-        return ("weights", "means") if self.halflives else ("weights",)
-
     def spec(self) -> Mapping[str, Field]:
         """Return the fields; ``means`` is one of them only if half-lives are configured.
 
@@ -99,44 +94,71 @@ class LeastSquares(Expert):
         own["inverse"][:] = np.eye(self._size) / self.prior
         return own
 
-    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Iterator[None]:
-        """Update the regression weights in place window by window, see `Expert.learn`.
+    def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Arrays:
+        """Update the regression weights window by window, see `Expert.learn`.
 
         The weights learn from a window only if the window and the window before have values, the series is
         not constant, and more than `reach` values were observed before.
         """
         windows, series = inputs.value.shape
+        names = ("weights", "means") if self.halflives else ("weights",)
+        after = {name: np.empty((len(own[name]), windows, series), own[name].dtype) for name in names}
         at_once = max(1, _LEARNED_AT_ONCE // max(series, 1))
         for first in range(0, windows, at_once):
             some = slice(first, first + at_once)
-            yield from self._learn_windows(own, inputs.rows(some), counts[some])
+            part = {name: array[:, some] for name, array in after.items()}
+            self._learn_windows(own, inputs.rows(some), counts[some], part)
+        return after
 
-    def _learn_windows(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Iterator[None]:
-        """Update the weights in place by each window of ``inputs``; yield after each window (see `learn`)."""
+    def _learn_windows(self, own: Arrays, inputs: ExpertInputs, counts: Bools, after: Arrays) -> None:
+        """Learn from some windows of a block, and write the result of `learn` into ``after``."""
         # Compute distances and targets for all windows at once, because each call of NumPy has a cost.
         has_value = ~np.isnan(inputs.value) & counts
         back = np.array((*self.lags, 0)) + 1
         lagged = self._without_shape(inputs, inputs.back(back), back)
         before = lagged[-1]
         now = self._without_shape(inputs, inputs.value[None], _NOW)[0]
-        distance = np.clip(_limited_distances(lagged[:-1], before, inputs.scale), -_CLIP, _CLIP)
+        x = np.clip(_limited_distances(lagged[:-1], before, inputs.scale), -_CLIP, _CLIP)
+        known = np.concatenate([own["known"][None], has_value], dtype=np.int32)
+        np.add.accumulate(known, axis=0, out=known)
+        own["known"][:] = known[-1]
+        if self.halflives:
+            means = self._learn_means(own["means"], now, has_value, known[1:], after["means"])
+            x = np.concatenate([x, np.clip(in_scales(means - before, inputs.scale), -_CLIP, _CLIP)])
         change = now - before
-        usable = has_value & inputs.moves & ~np.isnan(change)
+        learns = has_value & inputs.moves & ~np.isnan(change) & (known[:-1] > self.reach)
         with np.errstate(invalid="ignore"):
             target = np.clip(change / inputs.scale, -_CLIP, _CLIP).astype(np.float32)
-        for t, scale in enumerate(inputs.scale):
-            x = distance[:, t]
-            if self.halflives:
-                means = in_scales(own["means"] - before[t], scale)
-                x = np.concatenate([x, np.clip(means, -_CLIP, _CLIP)])
-            learns = usable[t] & (own["known"] > self.reach)
-            x, y = (np.where(learns, part, np.float32(0.0)) for part in (x, target[t]))
-            self._update(own["weights"], own["inverse"], x, y, learns)
-            own["known"] += has_value[t]
-            for k, halflife in enumerate(self.halflives):
-                rate = np.maximum(1.0 - 0.5 ** (1.0 / halflife), 1.0 / np.maximum(own["known"], 1))
-                own["means"][k] += np.where(has_value[t], rate * (now[t] - own["means"][k]), 0.0)
-            yield
+        x, target = (np.where(learns, part, np.float32(0.0)) for part in (x, target))
+        weights, inverse, has_lessons = own["weights"], own["inverse"], learns.any(axis=1).tolist()
+        for t, does_learn in enumerate(has_lessons):
+            if does_learn:
+                self._update(weights, inverse, x[:, t], target[t], learns[t])
+            after["weights"][:, t] = weights
+
+    def _learn_means(
+        self, means: Floats, now: Floats, has_value: Bools, known: Ints32, after: Floats
+    ) -> Floats:
+        """Update the running means ``[E, S]`` in place; return them before each window, ``[E, T, S]``.
+
+        Args:
+            means: the running means before the first window.
+            now: ``[T, S]``, the values, from which the season's shape may have been subtracted.
+            has_value: ``[T, S]``, whether the mean counts the value.
+            known: ``[T, S]``, the number of values after each window.
+            after: ``[E, T, S]``, filled with the means after each window.
+        """
+        first, least = means.copy(), np.array([1.0 - 0.5 ** (1.0 / h) for h in self.halflives])
+        share = has_value / np.maximum(known, 1)
+        # The axes of ``rates`` are window, half-life and series.
+        rates = np.maximum(least[:, None] * has_value[:, None], share[:, None])
+        value = np.where(has_value, now, 0.0)
+        for t, rate in enumerate(rates):
+            step = value[t] - means
+            step *= rate
+            means += step
+            after[:, t] = means
+        return np.concatenate([first[:, None], after[:, :-1]], axis=1)
 
     def _update(
         self, weights: Floats32, inverse: Floats32, x: Floats32, target: Floats32, learns: Bools
@@ -150,22 +172,28 @@ class LeastSquares(Expert):
         size = np.einsum("is,is->s", gain, x)
         error = target - np.einsum("is,is->s", weights, x)
         # In float32, rounding can make the inverse not positive definite. If so, reset the inverse.
-        lost = ~(size >= 0) & learns
-        if lost.any():
+        is_positive = size >= 0
+        if np.count_nonzero(is_positive) < len(size):
+            lost = ~is_positive & learns
             inverse[:, :, lost] = (np.eye(len(x), dtype=np.float32) / self.prior)[:, :, None]
             gain[:, lost], size[lost] = 0, 0
         size += np.float32(self.forget)
         weights += gain / size * error
-        np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, out=weights)
+        np.minimum(weights, _LARGEST_WEIGHT, out=weights)
+        np.maximum(weights, -_LARGEST_WEIGHT, out=weights)
         # Divide the gain by the root of ``size`` first, so that rounding keeps the inverse exactly symmetric.
         # An asymmetry of the inverse would grow until the inverse is not positive definite.
         gain /= np.sqrt(size)
-        diagonal = np.arange(len(x))
-        trace = np.add.reduce(inverse[diagonal, diagonal] - gain * gain)
+        trace = np.add.reduce(inverse.diagonal().T - gain * gain)
         forgets = learns & (trace < len(x) / self.prior)
-        grows = np.where(forgets, np.float32(1.0 / self.forget), np.float32(1.0))
+        grows = forgets * (np.float32(1.0 / self.forget) - np.float32(1.0)) + np.float32(1.0)
+        if inverse.size <= _CACHED_NUMBERS and inverse.flags.c_contiguous:
+            # With few series, merge axes to long rows: NumPy has a cost for each row of its operands.
+            rows = inverse.reshape(len(x), -1)
+            rows -= np.repeat(gain, len(x), axis=0).reshape(rows.shape) * gain.reshape(-1)
+            rows *= np.repeat(grows[None], len(x), axis=0).reshape(-1)
+            return
         # Update some rows of the inverse at a time, so that each row passes through the cache only once.
-        # With few series, update all rows of the inverse at once, because every call of NumPy has a cost.
         at_once = max(1, _CACHED_NUMBERS // max(gain.size, 1))
         for first in range(0, len(inverse), at_once):
             rows = inverse[first : first + at_once]
@@ -178,12 +206,12 @@ class LeastSquares(Expert):
         longest = max(self.lags)
         # Compute with distances from the last value: float32 would round small changes of large values to 0.
         values = np.zeros((longest + 1 + self.horizon, *now.shape), np.float32)
-        for back in self._past_windows_read:
+        for back in _past_windows_read(self.lags, self.horizon, max(_AT_ONCE, _FEW // max(now.size, 1))):
             past = self._without_shape(inputs, inputs.back(back), back)
             values[longest - back[0] : longest - back[-1] + 1] = _limited_distances(past, now, inputs.scale)
         lags = np.array(self.lags)
         room = _ROOM * np.abs(values[longest - lags]).max(axis=0) + np.float32(1.0)
-        means = [in_scales(own["means"][k] - now, inputs.scale) for k in range(len(self.halflives))]
+        means = in_scales(own["means"] - now, inputs.scale) if self.halflives else values[:0]
         self._unroll(values, own["weights"], means, room)
         ahead = values[longest + 1 :]
         if not self.season:
@@ -192,26 +220,20 @@ class LeastSquares(Expert):
         ahead += in_scales(shape, inputs.scale)
         return ahead
 
-    @cached_property
-    def _past_windows_read(self) -> list[Ints]:
-        """How many windows ago the past values are that a forecast reads, in groups of successive windows."""
-        ago = np.array(sorted({lag - h for lag in self.lags for h in range(min(lag, self.horizon))})[::-1])
-        runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
-        return [run[first : first + _AT_ONCE] for run in runs for first in range(0, len(run), _AT_ONCE)]
-
-    def _unroll(self, values: Floats32, weights: Floats32, means: list[Floats32], room: Floats32) -> None:
+    def _unroll(self, values: Floats32, weights: Floats32, means: Floats32, room: Floats32) -> None:
         """Forecast all horizons one by one into the last rows of ``values``, each from the rows before it.
 
         Args:
             values: ``[M + N, ..., S]``, distances from the last value in scales; the last N rows are written.
             weights: ``[D, ..., S]``.
-            means: the running means ``[..., S]``, which are changed.
+            means: the running means ``[E, ..., S]``, which are changed.
             room: ``[..., S]``, the largest distance of a forecast from the last value.
         """
         longest, low = max(self.lags), -room
         of_lags, of_means = weights[: len(self.lags)], weights[len(self.lags) :]
         stays = np.float32(1.0) - weights.sum(axis=0)
-        rates = [np.float32(1.0 - 0.5 ** (1.0 / halflife)) for halflife in self.halflives]
+        rates = np.array([1.0 - 0.5 ** (1.0 / halflife) for halflife in self.halflives], np.float32)
+        rates = rates.reshape(-1, *[1] * (values.ndim - 1))
         ahead = values[longest + 1 :]
         product = np.empty_like(ahead)
         self._add_past_values(ahead, values, of_lags, product)
@@ -221,12 +243,12 @@ class LeastSquares(Expert):
             for weight, lag in zip(of_lags, self.lags, strict=True):
                 if lag < h:
                     after += np.multiply(weight, values[row - lag], out=product[0])
-            for weight, mean in zip(of_means, means, strict=True):
-                after += np.multiply(weight, mean, out=product[0])
+            for part in of_means * means:
+                after += part
             np.minimum(after, room, out=after)
             np.maximum(after, low, out=after)
-            for mean, rate in zip(means, rates, strict=True):
-                mean += rate * (after - mean)
+            if self.halflives:
+                means += rates * (after - means)
 
     def _add_past_values(
         self, ahead: Floats32, values: Floats32, of_lags: Floats32, product: Floats32
@@ -265,3 +287,14 @@ def _limited_distances(values: Floats, last: Floats, scale: Floats) -> Floats32:
     limit_distances(distance, 0.0)
     distance *= np.float32(OTHER_LEVEL)
     return distance
+
+
+@lru_cache(maxsize=64)
+def _past_windows_read(lags: tuple[int, ...], horizon: int, at_once: int) -> list[Ints]:
+    """Return the ages, in windows, of the past values that a forecast reads, in groups of successive windows.
+
+    A group has at most ``at_once`` windows.
+    """
+    ago = np.array(sorted({lag - h for lag in lags for h in range(min(lag, horizon))})[::-1])
+    runs = np.split(ago, np.flatnonzero(np.diff(ago) != -1) + 1)
+    return [run[first : first + at_once] for run in runs for first in range(0, len(run), at_once)]

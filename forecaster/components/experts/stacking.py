@@ -9,7 +9,7 @@ Letters: T windows, S series, N horizon, M members, A anchors, P pairs of member
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -123,7 +123,7 @@ class Stacking:
             store_forecasts(store, new, block.start, block.lengths)
         store_forecasts(own["issued"], issued, block.start, block.lengths)
         own = {name: series_first(array) for name, array in own.items()}
-        return own, replace(block, residuals=np.stack(residuals, axis=1))
+        return own, block.with_fields(residuals=np.stack(residuals, axis=1))
 
     def _changes(self, block: Block) -> list[Floats32]:
         """Return the members' forecasts as changes from the last value, in scales.
@@ -220,19 +220,22 @@ def _running_sums(own: Arrays, new: _KnownActuals) -> tuple[Floats32, Floats32]:
     Returns:
         The sums ``squares`` ``[P, T, A, S]`` and ``products`` ``[M + 1, T, A, S]`` of `_ridge`.
     """
+    # Compute all products at once, then add up window by window: each call of NumPy has a cost.
     weighted = new.forecasts * new.share[:, None]
     members = range(new.forecasts.shape[1])
     pairs = [(i, j) for i in members for j in range(i + 1)]
-    squares = np.empty((len(pairs), *new.actual.shape), np.float32)
-    products = np.empty((len(members) + 1, *new.actual.shape), np.float32)
-    last = own["squares"].swapaxes(0, 1), own["products"].swapaxes(0, 1)
-    for t in range(len(new.actual)):
-        for p, (i, j) in enumerate(pairs):
-            squares[p, t] = last[0][p] * new.kept[t] + weighted[t, i] * new.forecasts[t, j]
-        for i in members:
-            products[i, t] = last[1][i] * new.kept[t] + weighted[t, i] * new.actual[t]
-        products[-1, t] = last[1][-1] * new.kept[t] + new.share[t] * new.actual[t] * new.actual[t]
-        last = squares[:, t], products[:, t]
+    before = np.concatenate([own[name].swapaxes(0, 1) for name in ("squares", "products")])
+    sums = np.empty((len(before), *new.actual.shape), np.float32)
+    squares, products = sums[: len(pairs)], sums[len(pairs) :]
+    for square, (i, j) in zip(squares, pairs, strict=True):
+        np.multiply(weighted[:, i], new.forecasts[:, j], out=square)
+    for i in members:
+        np.multiply(weighted[:, i], new.actual, out=products[i])
+    products[-1] = new.share * new.actual * new.actual
+    for t, kept in enumerate(new.kept):
+        before *= kept
+        before += sums[:, t]
+        sums[:, t] = before
     return squares, products
 
 

@@ -33,6 +33,8 @@ _LARGEST_RATIO = 1e3
 # ``OTHER_LEVEL * scale / spread`` is clipped to at most this number, which float32 can hold.
 _MOST_SPREADS = 1e30
 _LARGEST_ERROR = 1e6  # forecast errors of linear experts are clipped to this many units
+# About this many lagged values (lags times windows times series) are read at once, to fit the cache.
+_READ_AT_ONCE = 16_384
 
 INPUTS_BESIDE_LAGS = 11
 
@@ -197,12 +199,14 @@ def _lagged(block: Block, lags: tuple[int, ...]) -> Floats32:
     """
     windows, longest = len(block.values), len(block.history) - len(block.values)
     size = OTHER_LEVEL * block.scale
-    per_size, scratch = 1.0 / size, np.empty(block.values.shape)
-    distance, mean = np.empty((len(lags), *scratch.shape), np.float32), np.empty(scratch.shape, np.float32)
-    for column, lag in enumerate(lags):
-        past = block.history[longest - lag : longest - lag + windows]
-        distances(past, block.last, per_size, distance[column], scratch)
-    distances(block.mean, block.last, per_size, mean, scratch)
+    per_size, mean = 1.0 / size, np.empty(block.values.shape, np.float32)
+    distance = np.empty((len(lags), *block.values.shape), np.float32)
+    rows = (longest - np.array(lags))[:, None] + np.arange(windows)
+    at_once = max(1, _READ_AT_ONCE // max(block.values.size, 1))
+    for first in range(0, len(lags), at_once):
+        some = slice(first, first + at_once)
+        distances(block.history[rows[some]], block.last, per_size, distance[some])
+    distances(block.mean, block.last, per_size, mean)
     limit_distances(distance, mean)
     distance *= np.minimum(size / block.spread, _MOST_SPREADS).astype(np.float32)
     return distance

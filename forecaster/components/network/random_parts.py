@@ -7,6 +7,7 @@ each other's weights. To prevent this, layers are built on the device ``meta``, 
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {
     "gru": nn.GRU,
     "rnn": nn.RNN,
 }
+_Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 class Dropout(nn.Module):
@@ -36,7 +38,7 @@ class Dropout(nn.Module):
 
 def random_linear(inputs: int, outputs: int, rng: torch.Generator, bias: bool = True) -> nn.Linear:
     """Return a linear layer with weights from ``rng``, distributed as torch's own initial weights."""
-    layer: nn.Linear = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
+    layer = _on_cpu(nn.Linear(inputs, outputs, bias=bias, device="meta"))
     nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=rng)
     if bias:
         bound = 1.0 / math.sqrt(inputs)
@@ -59,8 +61,18 @@ def random_recurrent(cell: str, inputs: int, width: int, rng: torch.Generator) -
 
     The kind of ``cell`` is a key of `CELLS`.
     """
-    layer: nn.RNNBase = CELLS[cell](inputs, width, device="meta").to_empty(device="cpu")
+    layer: nn.RNNBase = _on_cpu(CELLS[cell](inputs, width, device="meta"))
     bound = 1.0 / math.sqrt(width)
     for weight in layer.parameters():
         nn.init.uniform_(weight, -bound, bound, generator=rng)
+    return layer
+
+
+def _on_cpu(layer: _Layer) -> _Layer:
+    """Replace the weights of a layer that was built on the device ``meta`` by unset weights on the CPU.
+
+    `nn.Module.to_empty` does this too, but imports SymPy, which takes half a second in each process.
+    """
+    for name, weight in [*layer.named_parameters()]:
+        setattr(layer, name, nn.Parameter(torch.empty(weight.shape)))
     return layer

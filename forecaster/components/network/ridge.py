@@ -33,7 +33,7 @@ OTHER_LEVEL = 20.0  # a lagged value farther than this many scales from the last
 _FAR = np.float32(1e30)
 _LARGEST = 2000.0  # a linear expert's forecast is at most this many units from the last value
 # A `RegressorPiece` has at most `_COLUMNS` columns (windows times series), so its arrays fit into the cache.
-# One call of `distances` takes at most `_LAGS` lags, so that its intermediate array stays in the cache.
+# One call of `distances` takes `_LAGS` lags (more with few columns): its intermediate array fits the cache.
 _COLUMNS, _LAGS = 512, 42
 
 
@@ -76,10 +76,11 @@ def regressors(block: Block, rows: slice | NDArray[np.integer[Any]], some: slice
     """
     lags = len(out) - 1
     last, size = block.last[rows, some], OTHER_LEVEL * block.scale[rows, some]
-    per_size, scratch = 1.0 / size, np.empty((min(_LAGS, lags), *last.shape))
+    per_size, at_once = 1.0 / size, _LAGS * max(1, _COLUMNS // max(last.size, 1))
+    scratch = np.empty((min(at_once, lags), *last.shape))
     distances(block.mean[rows, some], last, per_size, out[-1])
-    for first in range(0, lags, _LAGS):
-        part = out[first : min(first + _LAGS, lags)]
+    for first in range(0, lags, at_once):
+        part = out[first : min(first + at_once, lags)]
         distances(
             _past(block, rows, lags - first, len(part), some), last, per_size, part, scratch[: len(part)]
         )

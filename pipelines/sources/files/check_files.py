@@ -33,7 +33,7 @@ def check_files(job: JobConfig) -> tuple[list[Path], list[str]]:
                 raise
             bad += 1
     if bad == len(found.files):
-        raise DataError("no file is left to read: none of the files can be read")
+        raise DataError("no file is left to read: all files are bad, and bad files are skipped")
     refuse_merged_sensors(checked, columns)
     how = input_of(job)
     read = partial(rows_of, how=how, now_s=time.time())

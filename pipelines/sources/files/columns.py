@@ -29,7 +29,7 @@ _INDEX = re.compile(rf"{re.escape(UNNAMED)}\d+\)|Unnamed: \d+(?:\.\d+)?|__index_
 # The names of columns that pandas and R make from an index or from row names.
 _RESET_INDEX = re.compile(r"index|level_\d+|X|rownames|\.\.\.\d+")
 
-# A column counts as text if it has this many cells and no number. With fewer cells, all may be faulty.
+# A column with this many cells and no number counts as text. In a shorter one, all cells may be faulty.
 _ENOUGH_CELLS = 20
 
 
@@ -121,7 +121,7 @@ def find_layout(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside
 
 
 def is_long(there: Sequence[str], columns: Columns, beside: Beside = NO_FILE_FACTS) -> bool:
-    """Return whether a file's column names ``there`` and the settings show that the file is long."""
+    """Return whether a file with the column names ``there`` is long, by these names and the settings."""
     named = columns.series_columns or columns.value or _alias([*there, *beside.folders], SERIES_NAMES)
     return columns.layout == "long" or (columns.layout == "auto" and bool(named))
 
@@ -154,7 +154,7 @@ def _wide(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside) -> L
         columns.timestamp
         or _alias(there, TIME_NAMES)
         or _time_of_index(head, columns, beside)
-        or _looks_like_time(head, there, columns.time_format)
+        or _first_time_column(head, there, columns.time_format)
     )
     if not time:
         raise DataError(
@@ -210,7 +210,7 @@ def _alias(there: Sequence[str], names: Sequence[str]) -> str:
     return next((by_name[name] for name in names if name in by_name), "")
 
 
-def _looks_like_time(head: pl.DataFrame, names: Sequence[str], time_format: str) -> str:
+def _first_time_column(head: pl.DataFrame, names: Sequence[str], time_format: str) -> str:
     """Return the first of the columns ``names`` with only times and no plain numbers; "" if there is none."""
     for column in head.select(names):
         known = column.filter(cells.given(column))
@@ -234,7 +234,7 @@ def _numbers_rows(column: pl.Series) -> bool:
 def _time_of_index(head: pl.DataFrame, columns: Columns, beside: Beside) -> str:
     """Return the name of the column of a pandas index that holds times; "" if there is none."""
     index = [name for name in head.columns if beside.is_index(name)]
-    return _looks_like_time(head, index, columns.time_format)
+    return _first_time_column(head, index, columns.time_format)
 
 
 def _either(names: Sequence[str]) -> str:

@@ -54,7 +54,7 @@ def _open_zip(path: Path) -> BinaryIO:
     try:
         return cast(BinaryIO, zipfile.ZipFile(path).open(name_inside(path)))
     except (RuntimeError, NotImplementedError) as error:  # the archive has a password or an unknown method
-        raise DataError(f"{path}: cannot be unpacked ({error}): unpack it, and name the folder") from None
+        raise DataError(f"{path}: Python cannot unpack it ({error}): unpack it and name the folder") from None
 
 
 def _open_zstandard(path: Path) -> BinaryIO:

@@ -41,7 +41,7 @@ class _Style:
 
     @property
     def unsure(self) -> str:
-        """The pattern of a number that is a whole number in the other style: ``1,234`` is 1.234 or 1234."""
+        """The pattern of an ambiguous number: ``1,234`` is 1.234 with decimal commas, 1234 with points."""
         return rf"{_SIGN}[1-9]\d{{0,2}}\{self.decimal}\d{{3}}\s*$"
 
 
@@ -52,7 +52,8 @@ _DIGITS = rf"\d[\d.,{_GROUPS}]*(?:[eE][+-]?\d+)?"
 _MARKED = rf"^\s*([+-]?)\s*(?:{_CURRENCY})?\s*([+-]?)\s*({_DIGITS})\s*(?:%|{_CURRENCY})?\s*$"
 _IN_BRACKETS = rf"^\s*\(\s*(?:{_CURRENCY})?\s*({_DIGITS})\s*(?:%|{_CURRENCY})?\s*\)\s*$"
 _MARKS = r"[%(\p{Sc}]|[A-Za-z.] \S|\S [A-Za-z]"
-_EXTRA = rf"[,{_GROUPS}%(\p{{Sc}}]"  # only cells with one of these characters may need rewriting
+# With decimal points, only numbers with one of these characters need rewriting.
+_EXTRA = rf"[,{_GROUPS}%(\p{{Sc}}]"
 NO_COMMA = " (no decimal comma)"
 """Text that is added to a number with a decimal point, in a file with decimal commas."""
 
@@ -74,7 +75,8 @@ class Decimals:
         """
         self._path = path
         self._sign = "" if setting == "auto" else setting
-        self._unsure = ""  # an earlier cell such as 1.234, which means 1234 if the file has decimal commas
+        # an earlier cell such as 1.234, which means 1234 if the file has decimal commas
+        self._ambiguous_cell = ""
 
     def rewrite(self, frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         """Return a frame with the numbers in the named text columns rewritten with a decimal point.
@@ -110,15 +112,15 @@ class Decimals:
         else:
             self._sign = "," if commas else "." if points else ""
         unsure_comma, unsure_point = (_first(columns, _STYLES[sign].unsure) for sign in ",.")
-        if self._sign == "," and self._unsure:
-            raise self._refusal(self._unsure)
+        if self._sign == "," and self._ambiguous_cell:
+            raise self._ambiguity_error(self._ambiguous_cell)
         if not self._sign:
             whole = any(c.str.contains(_WHOLE).any() for c in columns)
             if unsure_comma or (unsure_point and whole and _are_thousands(columns)):
-                raise self._refusal(unsure_comma or unsure_point)
-            self._unsure = self._unsure or unsure_point
+                raise self._ambiguity_error(unsure_comma or unsure_point)
+            self._ambiguous_cell = self._ambiguous_cell or unsure_point
 
-    def _refusal(self, cell: str) -> DataError:
+    def _ambiguity_error(self, cell: str) -> DataError:
         return DataError(
             f"{self._path}: {cell.strip()!r} is either a number with three decimals or one of thousands: set "
             "data.decimal = '.' or data.decimal = ','"

@@ -89,7 +89,7 @@ class _Detected(ByteStream):
         return chunk.decode(_WINDOWS).encode() if self.encoding == _WINDOWS else chunk
 
     def _decide(self, text: bytes) -> bytes:
-        """Find the encoding from the first line beyond ASCII; keep that line until its end is read."""
+        """Find the encoding from the first line that is not ASCII; hold it back until it is complete."""
         found = _BEYOND_ASCII.search(text)
         if found is None:
             return text

@@ -1,4 +1,4 @@
-"""Find the version of each event that counts, among all rows of a replay in the order of the files.
+"""For each event of a replay, find the version that counts, by the order of all rows in the files.
 
 A replay sorts its rows by time. The order in which versions were written must be noted before that.
 """
@@ -51,7 +51,7 @@ class EventVersions:
         )
 
     def marked(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return rows that `add` returned with the columns `DROPPED`, and without their places.
+        """Return rows of `add` with the columns `DROPPED` added and the columns of their places removed.
 
         The rows stay in their order. ``dropped_in`` and ``dropped_at`` of a version that does not count are
         "" and its place in the files: a replay repairs no window, for which they would be needed.

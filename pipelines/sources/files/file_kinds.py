@@ -71,5 +71,5 @@ def kind_of(path: Path) -> str:
         inside = compression.name_inside(path)
         kind = _KINDS.get(_suffix(Path(inside)), "")
         if kind not in ("csv", "jsonl") or compression.is_packed(Path(inside)):
-            raise DataError(f"{path}: holds {inside}: of a zip archive, only CSV and JSON lines are read")
+            raise DataError(f"{path}: holds {inside}, but in a zip archive only CSV and JSON lines are read")
     return kind

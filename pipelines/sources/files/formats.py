@@ -197,7 +197,7 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
     among: dict[int, str] = {}
     end = row + frame.height
     for number in sorted(broken):
-        # Each broken row moves the end of the block by one row, because ``frame`` lacks the broken rows.
+        # ``frame`` lacks the broken rows, so the block ends one row later for each broken row inside it.
         # If a broken row directly follows the last row of the block, it belongs to the block.
         if frame.height and number > end + 1:
             break

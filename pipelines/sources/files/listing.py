@@ -104,7 +104,8 @@ class Listing:
                         continue  # The file was removed during the listing.
         except OSError as error:
             raise DataError(
-                f"{self._folder}: the watched folder is gone ({error.strerror}): create it again"
+                f"{self._folder}: the watched folder cannot be listed ({error.strerror}): create it again "
+                "or correct its permissions"
             ) from error
         return files
 

@@ -74,7 +74,7 @@ def load_observations(job: JobConfig, on_rows: Callable[[int], None] = lambda ro
 
 
 def _nothing_left(path: str, rejected: pl.DataFrame, outside: int) -> str:
-    """Return the error message for a job whose files have no valid row."""
+    """Return the error message for a job that can use no row of its files."""
     if not outside and not len(rejected):
         return f"{path}: holds no rows"
     first = f"; the first: {rejected['reason'][0]}" if len(rejected) else ""

@@ -32,7 +32,7 @@ class Codes:
     """
 
     def __init__(self) -> None:
-        """Begin a search for codes, without any rows yet."""
+        """Begin a search for codes of missing values; `add` passes the rows to search."""
         self._odd: list[pl.DataFrame] = []
         self._others: list[pl.DataFrame] = []
 

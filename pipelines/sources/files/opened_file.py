@@ -51,7 +51,7 @@ class OpenedFile:
 
     @property
     def first_times(self) -> pl.Series:
-        """The cells of the time column in the first rows."""
+        """The cells of the time column in the first rows of the file."""
         return _with_folders(self.head, self.folders)[self.layout.timestamp]
 
     def raw_frames(self, batch_rows: int = 200_000, skip_rows: int = 0) -> Iterator[pl.DataFrame]:
@@ -127,7 +127,7 @@ def _with_time_format(opened: OpenedFile) -> OpenedFile:
 
 @lru_cache(maxsize=10_000)  # a job opens a file three times: to check, compare and read it
 def _time_format(path: Path, identity: Identity | None, name: str, encoding: str) -> str:
-    """Return the format of a file's times; a changed file has another ``identity``, and is not cached."""
+    """Return the format of a file's times; cache it by ``identity``, which differs after a change."""
     return detect_format(path, (batch[name] for batch in formats.batches(path, [name], _ROWS, encoding)))
 
 
@@ -136,7 +136,7 @@ def _open(path: Path, columns: Columns) -> OpenedFile:
     folders = {name: value for name, value in folder_columns(path).items() if name not in names}
     beside = Beside(tuple(folders), formats.index_columns(path))
     if is_long(names, columns, beside):
-        # The layout of a long file depends only on its column names and on the cells of index columns.
+        # The layout of a long file depends only on its column names and on the cells of a data frame's index.
         index = [name for name in names if beside.is_index(name)]
         known = _head(path, index, (), columns) if index else _empty(())
         others = _empty(name for name in names if name not in index).clear(len(known))
@@ -201,7 +201,7 @@ def _raw_of_long(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
 
 
 def _raw_of_wide(batch: pl.DataFrame, layout: Layout) -> pl.DataFrame:
-    """Return a raw frame with a row for each cell of a wide file that is not empty.
+    """Return a raw frame with one row for each value in a batch of a wide file; skip empty cells.
 
     The rows are sorted by the rows of the file, then by its columns. Broken rows stay one row each.
     """

@@ -51,8 +51,9 @@ def refuse_merged_sensors(files: Sequence[FileCheck], columns: Columns) -> None:
             if theirs != folders:
                 name = next(n for n in (*folders, *theirs) if folders.get(n) != theirs.get(n))
                 raise DataError(
-                    f"{file.path} and {other.path} both have a column {series!r}, but their "
-                    f"folders {name}= differ: set data.series_id = {name} if each folder is a series, or "
+                    f"{file.path} and {other.path} both have a column {series!r}, but their folders "
+                    f"give different values of {name}: "
+                    f"set data.series_id = {name} if each folder is a series, or "
                     "data.layout = wide if both columns are one series"
                 )
     for file in nameless:

@@ -154,7 +154,7 @@ class _Run:
 
     @property
     def has_more(self) -> bool:
-        """Whether the file of the run has more blocks to read."""
+        """Whether the file of this sorted run has more blocks to read."""
         return self._next < int(self._file.num_record_batches)
 
     @property

@@ -57,7 +57,7 @@ def needs_format(head: pl.Series) -> bool:
 
 
 def fits_a_format(column: pl.Series) -> bool:
-    """Return whether all cells of a column of text are times of one of `PATTERNS`."""
+    """Return whether a single one of `PATTERNS` reads all cells of a text column as times."""
     few = column.head(_FEW)
     fitting = [pattern for pattern in PATTERNS if _read(few, pattern).is_not_null().all()]
     return any(_read(column, pattern).is_not_null().all() for pattern in fitting)

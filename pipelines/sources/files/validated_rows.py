@@ -193,7 +193,7 @@ def read_files(paths: Iterable[Path], how: Input, now_s: float, memory_bytes: in
 
 
 def bad_file(path: Path, error: DataError, place: int = 0) -> Part:
-    """Return one rejected row, which stands for a file that cannot be read from position ``place`` on."""
+    """Return a part with one rejected row, for a file that cannot be read from position ``place`` on."""
     reason = str(error).removeprefix(f"{path}: ")
     rejected = quarantine.whole_file(str(path), reason, place)
     return Part(observations.empty(offset=True), rejected, 0, place + 1)

@@ -10,6 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from pipelines.settings.garbage_collection import without_garbage_collection
 from pipelines.settings.kafka import (
     ANSWER_LIMIT_S,
     Broker,
@@ -17,7 +18,6 @@ from pipelines.settings.kafka import (
     client,
     convert_client_errors,
     error_of,
-    without_garbage_collection,
 )
 from pipelines.sources.messages import Messages
 from schemas.errors import DataError
@@ -106,7 +106,7 @@ class TopicConsumer:
         return sorted(found.partitions)
 
     def range_of(self, partition: int) -> tuple[int, int]:
-        """Return the first offset that the broker has in a partition, and the offset of the next message.
+        """Return a partition's first offset on the broker, and the offset that its next new message will get.
 
         Raises:
             DataError: the broker does not answer.

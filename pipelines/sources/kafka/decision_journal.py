@@ -138,13 +138,13 @@ class Decisions:
         return self._schemas.get(number)
 
     def before(self, partition: str) -> Callable[[Offsets], Offsets]:
-        """Return a function from offsets to the stored watermarks before them; `NEVER` if none is stored."""
+        """Return a function that maps offsets to the stored watermarks before them, or to `NEVER`."""
         found = self._of(partition)
         values, at = np.array([NEVER, *found.watermarks], np.int64), np.array(found.offsets, np.int64)
         return lambda wanted: values[np.searchsorted(at, wanted, side="right")]
 
     def at(self, partition: str, offset: int, watermark_us: int | None) -> int | None:
-        """Return the greater of ``watermark_us`` and the stored watermark before the row at ``offset``."""
+        """Return the later of ``watermark_us`` and the stored watermark that holds at ``offset``."""
         us = int(self.before(partition)(np.array([offset], np.int64))[0])
         if us == NEVER:
             return watermark_us
@@ -198,7 +198,7 @@ class Decisions:
                 raise ValueError(f"line {number}: not a record of a decision about a topic")
 
     def _shorten(self) -> None:
-        """Rewrite the journal without the records that no re-read needs, if the journal has become long."""
+        """Rewrite a journal that has become long, without decisions about rows that no shard reads again."""
         if self._records <= self._longest:
             return
         for name, offset in self.read_offsets().items():

@@ -61,10 +61,10 @@ class PollValidation:
     def _rows(
         self, polls: PolledMessages, messages: Messages
     ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-        """Validate a poll's messages; return valid rows, rejected rows, and rows outside the time bounds.
+        """Validate a poll's messages; return valid rows, rejected rows, and indices of rows out of bounds.
 
-        In all three, ``offset`` is the index of the row's message in ``messages``. Of the rows outside, only
-        these indices are returned.
+        In both frames, ``offset`` is the index of the row's message in ``messages``. Of a row outside the
+        time bounds, only this index is returned.
         """
         known = refused(polls, self.decisions)
         max_future_s = self.source.input.max_future_s
@@ -79,7 +79,7 @@ class PollValidation:
         return _by_offset(rows, _NO_ROWS), _by_offset(rejected, _NONE_REJECTED), pl.concat(outside).sort()
 
     def _frame(self, raw: pl.DataFrame, judge: Judge | None) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-        """Validate one raw frame; return valid rows, rejected rows, and rows outside the time bounds."""
+        """Validate one raw frame; return the same three results as `_rows`."""
         how, message = self.source.input, raw["message"]
         first = np.searchsorted(message.to_numpy(), message.to_numpy())
         row = pl.Series("row", np.arange(len(raw)) - first + 1, pl.Int64)
@@ -91,7 +91,7 @@ class PollValidation:
             return pl.Series(judge.clock_us(times_us.to_numpy(), places[rows.to_numpy()]))
 
         good, rejected = how.validated(inside, inside["message"], arrived_us)
-        return good, rejected, _without(message, inside["message"]) if left_out else _NO_ROWS["offset"]
+        return good, rejected, _left_out(message, inside["message"]) if left_out else _NO_ROWS["offset"]
 
 
 def _part(frame: pl.DataFrame, low: int, high: int, offsets: pl.Series) -> pl.DataFrame:
@@ -109,8 +109,8 @@ def _by_offset(frames: Sequence[pl.DataFrame], empty: pl.DataFrame) -> pl.DataFr
     return pl.concat([frame for frame in frames if len(frame)] or [empty]).sort("offset", maintain_order=True)
 
 
-def _without(message: pl.Series, kept: pl.Series) -> pl.Series:
-    """Return the message index of each row that was left out; an index is repeated for each such row.
+def _left_out(message: pl.Series, kept: pl.Series) -> pl.Series:
+    """Return, for each row that was left out, the index of its message; an index may occur several times.
 
     ``message`` has the message index of every row, ``kept`` that of every row that was not left out.
     """

@@ -1,4 +1,4 @@
-"""Store the decisions about messages that depend on the time of reading, so that a re-read repeats them.
+"""Store the decisions that depend on when a message was read, so that a second reading repeats them.
 
 Two decisions depend on the time. The first is whether a row is in the future. Its time is compared with the
 earlier of two clocks: the timestamp of its message, which producers may set to any time, and the wall clock

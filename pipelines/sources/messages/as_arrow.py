@@ -31,7 +31,7 @@ def arrow_decoder(names: Names) -> Decoder:
         for place, value in enumerate(messages.values):
             try:
                 rows = _rows(value or b"", names)
-            except Exception as error:  # pyarrow raises many types for bytes that are not Arrow
+            except Exception as error:  # pyarrow raises errors of many types for invalid bytes
                 bad.append(place)
                 reasons.append(f"cannot be decoded; is not an Arrow IPC stream or file ({shown(str(error))})")
                 continue

@@ -125,7 +125,7 @@ class RegistrySchemas:
 
 
 def _again(before: _Failure | None, reason: str, now_s: float, first_s: float) -> _Failure:
-    """Return a new failure; its wait is ``first_s``, or twice the wait of the failure ``before``."""
+    """Return a failure that waits ``first_s``, or twice as long as the failure ``before``, up to a limit."""
     wait_s = first_s if before is None else min(2 * before.wait_s, max(_LONGEST_S, first_s))
     return _Failure(reason, wait_s, now_s + wait_s)
 

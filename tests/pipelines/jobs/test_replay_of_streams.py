@@ -104,7 +104,7 @@ def test_a_replay_repairs_windows_before_and_after_a_model_change(tmp_path: Path
     assert change.window is not None
     first = HALF_A_DAY.window_of(1_356_998_400_000_000)  # 2013-01-01
     assert WRONG[0] < change.window - first < WRONG[-1]
-    assert_same_outputs(*(job.output for job in jobs))
+    assert_same_outputs(jobs[0].output, jobs[1].output)
     assert set(newest(jobs[1].output)["model_version"]) == {OLD.version, NEW.version}
 
 
@@ -112,7 +112,7 @@ def test_a_replay_repairs_the_forecasts_of_a_shadow(tmp_path: Path) -> None:
     jobs = [replace(stream(tmp_path, tmp_path / f"{n}-out", n), shadow=NEW) for n in ("right", "wrong")]
     assert_replayed_like(*jobs)
     for part in ("forecasts", SHADOW):
-        assert_same_outputs(*(job.output for job in jobs), part)
+        assert_same_outputs(jobs[0].output, jobs[1].output, part)
     shadows = [shard.shadow for shard in state_table.read(jobs[1].states).shards]
     assert {None if shadow is None else shadow.model_version for shadow in shadows} == {NEW.version}
 

@@ -63,7 +63,7 @@ def test_a_file_without_series_ids_is_one_series(
             r"rows.csv: no column 'state' \(--label\); the columns are series_id, timestamp",
         ),
         (LabelColumns(values=("heat",)), r"no column 'heat' \(--value\)"),
-        (LabelColumns(values=("label",)), "column 'label' cannot be a value: rename it"),
+        (LabelColumns(values=("label",)), "column 'label' cannot be a value, because its name is reserved"),
         (LabelColumns(split="set"), r"no column 'set' \(--split\)"),
     ],
 )

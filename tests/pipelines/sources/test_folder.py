@@ -201,5 +201,5 @@ def test_rows_have_the_arrival_time_of_the_folder_listing(inbox: Path) -> None:
 def test_deleting_a_watched_folder_raises_an_error(inbox: Path) -> None:
     source = watch(inbox)
     inbox.rmdir()
-    with pytest.raises(DataError, match="the watched folder is gone"):
+    with pytest.raises(DataError, match="the watched folder cannot be listed"):
         source.step(0)

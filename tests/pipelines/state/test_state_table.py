@@ -94,7 +94,7 @@ def test_a_state_table_without_all_its_shards_is_refused(tmp_path: Path, spoil: 
         (tmp_path / "state" / "shard-0001-of-0003.parquet").unlink()
     else:
         snapshot_file.write_shard(tmp_path / "state", shards_after_five_windows(2)[0])
-    with pytest.raises(DataError, match=r"not each of [23] once: copy the folder again, as a whole"):
+    with pytest.raises(DataError, match=r"each of its [23] shards \(snapshots: \d\): copy the whole folder"):
         state_table.read(tmp_path / "state")
 
 

@@ -165,7 +165,7 @@ def test_a_path_is_local_and_a_url_is_remote(s3: Remote) -> None:
     ("url", "line"),
     [
         ("ftp://host/out", "ftp://: not a store that a job can write to: name a folder, or s3://, gs://"),
-        ("s3://key:secret@bucket/out", "s3://: no credentials in a URL: they belong into the environment"),
+        ("s3://key:secret@bucket/out", "s3://: no credentials in a URL: they belong in the environment"),
         ("s3://bucket", "s3://bucket: names a bucket alone: add a prefix, such as s3://bucket/out"),
         ("gs://bucket/out", "gs:// needs one more package: pip install gcsfs"),
     ],

@@ -38,6 +38,25 @@ def test_least_squares_without_forgetting_is_a_ridge_regression() -> None:
         np.testing.assert_allclose(after["x"]["weights"][s], weights, rtol=1e-3)
 
 
+def test_least_squares_updates_do_not_depend_on_the_memory_layout() -> None:
+    # If the inverse is not contiguous, as in a part of a large fleet, its rows are updated one by one.
+    expert, rng = LeastSquares("ar", 4, (1, 2, 3, 5)), np.random.default_rng(3)
+    whole = expert.init(6)["inverse"].transpose(1, 2, 0).copy()
+    padded = np.zeros((4, 4, 9), np.float32)
+    part = padded[:, :, :6]
+    part[:] = whole
+    weights, of_part = np.zeros((2, 4, 6), np.float32)
+    learns = np.array([True, True, False, True, True, True])
+    for _ in range(50):
+        x, target = rng.normal(size=(4, 6)).astype(np.float32), rng.normal(size=6).astype(np.float32)
+        x[:, ~learns], target[~learns] = 0.0, 0.0
+        expert._update(weights, whole, x, target, learns)
+        expert._update(of_part, part, x, target, learns)
+    assert np.abs(weights).max() > 0.01
+    np.testing.assert_allclose(of_part, weights, atol=1e-5)
+    np.testing.assert_allclose(part, whole, atol=1e-6)
+
+
 def test_least_squares_forecasts_beat_the_last_value() -> None:
     values = autoregression(600)
     expert = LeastSquares("x", 5, lags=(1, 2, 3))

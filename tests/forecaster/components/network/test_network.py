@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -39,6 +40,14 @@ def network(cell: str = "lstm", **changes: object) -> Network:
         for weight in net.parameters():
             weight.normal_(0.0, 0.5, generator=rng)
     return net.eval()
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_building_a_network_does_not_import_sympy(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Python raises ImportError for the import of a module that is None here.
+    # This module of torch imports SymPy, which takes half a second in each process.
+    monkeypatch.setitem(sys.modules, "torch.fx.experimental.symbolic_shapes", None)
+    network(cell)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])

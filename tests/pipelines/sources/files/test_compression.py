@@ -57,7 +57,7 @@ def test_a_truncated_compressed_file_is_refused_or_skipped_whole(tmp_path: Path,
     [
         (["a.csv", "b.csv"], "holds 2 files, not one: unpack it, and name the folder"),
         (["d/"], "holds 0 files, not one"),
-        (["a.parquet"], "holds a.parquet: of a zip archive, only CSV and JSON lines are read"),
+        (["a.parquet"], "holds a.parquet, but in a zip archive only CSV and JSON lines are read"),
     ],
 )
 def test_a_zip_archive_holds_one_text_file(tmp_path: Path, names: list[str], reason: str) -> None:
@@ -96,5 +96,5 @@ def test_a_zip_archive_with_a_password_is_refused(tmp_path: Path) -> None:
         if bytes(content[place : place + 4]) in (b"PK\x01\x02", b"PK\x03\x04"):
             content[place + (8 if content[place + 2] == 1 else 6)] |= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"rows\.zip: cannot be unpacked \(File .* is encrypted"):
+    with pytest.raises(DataError, match=r"rows\.zip: Python cannot unpack it \(File .* is encrypted"):
         tables.check(path)
