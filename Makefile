@@ -39,9 +39,12 @@ demo: $(STAMPS)/project  ## train, backfill, stream and compare, on real data
 	  nohup nice -n 19 $(MAKE) setup-prism >build/setup-prism.log 2>&1 </dev/null & }
 	@$(BIN)/statecast demo
 
-test: lint  ## lint, types, layers and all tests
-	@$(call say,tests)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal
+# Lint runs beside the tests. Three workers keep two cores busy, because many tests wait for a process or a disk.
+test: setup  ## lint, types, layers and all tests
+	@mkdir -p build
+	@$(MAKE) lint >build/lint.log 2>&1 & lint=$$!; failed=0; \
+	$(call say,tests); $(BIN)/python -m pytest -n 3 --dist worksteal || failed=$$?; \
+	wait $$lint || failed=$$?; cat build/lint.log; exit $$failed
 
 lint: setup  ## lint, format, types and layers
 	@$(call say,ruff)

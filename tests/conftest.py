@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("statecast")
+
+
+# A million objects belong to imported modules and collected tests, and a full collection visits all of them.
+gc.set_threshold(5_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)

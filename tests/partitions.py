@@ -140,7 +140,7 @@ def _log(
     order = np.argsort(event_us + rng.integers(0, delay_us + 1, len(rows)), kind="stable")
     places = np.flatnonzero(kinds == "row")
     newest = np.maximum.accumulate(event_us[order])
-    moves = rng.random(len(rows)) < 0.4
+    moves = rng.random(len(rows)) < rng.choice([0.1, 0.4])
     watermarks_us = {
         int(place) + 1: int(us) - lateness_us for place, us in zip(places[moves], newest[moves], strict=True)
     }

@@ -7,7 +7,7 @@ from itertools import pairwise, product
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from forecaster.config import EXPERTS
@@ -50,7 +50,8 @@ def test_the_model_of_these_tests_has_every_expert() -> None:
         ("lstm", "missing", 3, True),
     ],
 )
-@given(fleet=fleets(), cuts=st.lists(st.integers(0, 30), max_size=4))
+@settings(max_examples=6)
+@given(fleet=fleets(series=12), cuts=st.lists(st.integers(0, 30), max_size=4))
 @example(fleet=LATE_BEGINNER, cuts=[1, 3])
 @example(fleet=RETURNS_TWICE, cuts=[3])
 def test_forecasts_do_not_depend_on_how_windows_are_split_into_calls(
@@ -131,6 +132,7 @@ def test_advancing_by_no_windows_does_not_change_the_state() -> None:
 
 
 @pytest.mark.parametrize("max_gap", [1, 3, LONG_GAP])
+@settings(max_examples=8)
 @given(logs=all_logs(), data=st.data(), windows_per_step=st.integers(1, 40))
 def test_outputs_do_not_depend_on_sizes_of_batches_or_blocks(
     max_gap: int, logs: Logs, data: st.DataObject, windows_per_step: int

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecaster.shards.shard import Shard
@@ -36,7 +36,8 @@ from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
     ("cell", "max_gap", "decoder"),
     [*product(("lstm", "gru", "rnn"), (2, 672), (False,)), ("lstm", 2, True)],
 )
-@given(fleet=fleets(), data=st.data())
+@settings(max_examples=6)
+@given(fleet=fleets(series=10), data=st.data())
 def test_forecasts_do_not_depend_on_other_series(
     cell: str, max_gap: int, decoder: bool, fleet: Windows, data: st.DataObject
 ) -> None:
@@ -52,6 +53,7 @@ def test_forecasts_do_not_depend_on_other_series(
 
 
 @pytest.mark.parametrize("max_gap", [2, LONG_GAP])
+@settings(max_examples=8)
 @given(logs=all_logs(), shards=st.integers(2, 9), windows_per_step=st.integers(1, 40))
 def test_forecasts_do_not_depend_on_shard_count(
     max_gap: int, logs: Logs, shards: int, windows_per_step: int
@@ -63,6 +65,7 @@ def test_forecasts_do_not_depend_on_shard_count(
 
 
 @pytest.mark.parametrize("max_gap", [2, LONG_GAP])
+@settings(max_examples=8)
 @given(logs=all_logs(), numbers=st.lists(st.integers(1, 9), min_size=2, max_size=4), data=st.data())
 def test_resharding_between_batches_changes_no_output(
     max_gap: int, logs: Logs, numbers: list[int], data: st.DataObject

@@ -105,6 +105,7 @@ def fold_with_kills(
 
 
 @pytest.mark.parametrize(("max_gap", "aggregate"), [(3, "sum"), (LONG_GAP, "sum"), (3, "mean")])
+@settings(max_examples=8)
 @given(logs=all_logs(), shards=st.integers(1, 4), kills=st.integers(1, 4), data=st.data())
 def test_a_killed_and_resumed_job_writes_every_output_once(
     max_gap: int, aggregate: str, logs: Logs, shards: int, kills: int, data: st.DataObject

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecaster.model import Forecaster
@@ -48,6 +48,7 @@ from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
 
 MODEL = forecaster(allowed_lateness="2h")
 ALL_ROWS = Input(Columns())
+SHARDS = st.tuples(st.integers(1, 5), st.integers(1, 5))  # of the first job and of the second
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,8 @@ def assert_same_state_tables(one: Location, other: Location) -> None:
 
 
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
-@given(logs=all_logs(), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
+@settings(max_examples=8)
+@given(logs=all_logs(), shards=SHARDS, data=st.data())
 def test_two_jobs_over_one_log_have_the_outputs_of_one_job(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
@@ -76,7 +78,12 @@ def test_two_jobs_over_one_log_have_the_outputs_of_one_job(
 # Of two duplicates, the row with the larger offset counts, but the second log begins at offset 0 again.
 # So use one partition: with two partitions, one job and two jobs could count different rows of a pair.
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
-@given(logs=all_logs(partitions=1), shards=st.tuples(st.integers(1, 5), st.integers(1, 5)), data=st.data())
+@settings(max_examples=8)
+@given(
+    logs=all_logs(partitions=1),
+    shards=SHARDS,
+    data=st.data(),
+)
 def test_two_jobs_over_separate_logs_have_the_outputs_of_one_job(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:

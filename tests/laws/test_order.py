@@ -149,7 +149,7 @@ def test_a_stream_of_shuffled_rows_forecasts_as_a_backfill(
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
     rows = rows[np.argsort(event_us + rng.integers(0, lateness_h * HOUR_US, len(rows)), kind="stable")]
     newest = np.maximum.accumulate(rows["timestamp"].dt.epoch("us").to_numpy())
-    ends = [*range(40, len(rows), 40), len(rows)]
+    ends = [*range(100, len(rows), 100), len(rows)]
     for number, end in enumerate(ends):
         rows[ends[number - 1] if number else 0 : end].write_parquet(tmp_path / f"{number}.parquet")
     watermarks_us = [int(newest[end - 1]) - lateness_h * HOUR_US for end in ends]

@@ -35,7 +35,7 @@ from pipelines.storage import Location
 from schemas import observations
 from schemas.forecasts import check_forecasts
 from tests.comparisons import assert_same_frames, assert_same_scores, assert_same_state
-from tests.fleets import HOUR, HOUR_US, START, forecaster, rows_of, scales
+from tests.fleets import HOUR, HOUR_US, SHORT_WEEK, START, forecaster, rows_of, scales
 
 
 class Outputs(NamedTuple):
@@ -72,7 +72,7 @@ def outputs_of(output: Location, counts: Counts) -> Outputs:
 def run_jobs(model: Forecaster, raw: pl.DataFrame, columns: Columns, folder: Path) -> JobsOfFile:
     path = folder / "rows.csv"
     raw.write_csv(path)
-    rows = Input(columns, batch_rows=1000)
+    rows = Input(columns, batch_rows=400)
     config, paths = model.window_config, (str(path),)
     backfill = run_backfill(BackfillJob(model, paths, rows, folder / "backfill", shards=2)).counts
     replay = ReplaySource(paths, rows, config.frequency, config.lateness_s, windows_per_step=7)
@@ -94,11 +94,15 @@ def run_jobs(model: Forecaster, raw: pl.DataFrame, columns: Columns, folder: Pat
 
 
 def readings() -> pl.DataFrame:
-    """Return 7,000 readings of 40 series in random order, with gaps, duplicates and invalid rows."""
+    """Return 2,000 readings of 40 series in random order, with gaps, duplicates and invalid rows.
+
+    The windows are half a day long, as in `SHORT_WEEK`.
+    """
     rng = np.random.default_rng(0)
-    series, windows = 40, 190
+    series, windows = 40, 60
     values = rng.normal(size=(windows, series)).cumsum(axis=0) + np.logspace(0, 9, series)
-    at = (np.arange(windows)[:, None] + START) * 3600 + rng.integers(0, 3600, (windows, series))
+    window_s = 12 * 3600
+    at = START * 3600 + np.arange(windows)[:, None] * window_s + rng.integers(0, window_s, (windows, series))
     rows = pl.DataFrame(
         {
             "series_id": [f"s{i}" for i in range(series)] * windows,
@@ -106,8 +110,8 @@ def readings() -> pl.DataFrame:
             "value": [repr(v) for v in values.reshape(-1).tolist()],
         }
     )
-    late_beginner = (pl.col("series_id") == "s7") & (pl.int_range(pl.len()) < 100 * series)
-    quiet = (pl.int_range(pl.len()) // series).is_between(80, 90)  # in these windows, no series has a row
+    late_beginner = (pl.col("series_id") == "s7") & (pl.int_range(pl.len()) < 30 * series)
+    quiet = (pl.int_range(pl.len()) // series).is_between(25, 29)  # in these windows, no series has a row
     rows = rows.filter(~late_beginner & ~quiet & pl.Series(rng.random(series * windows) > 0.05))
     bad = rows.head(30).with_columns(
         series_id=pl.Series(["", None, "s1"] * 10),
@@ -139,7 +143,7 @@ def events() -> pl.DataFrame:
 def jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> JobsOfFile:
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "readings":
-        return run_jobs(forecaster(), readings(), Columns(), folder)
+        return run_jobs(forecaster(**SHORT_WEEK), readings(), Columns(), folder)
     model = forecaster("gru", aggregate="sum", empty="zero", allowed_lateness="3h")
     return run_jobs(model, events(), Columns(event_id="event_id"), folder)
 
@@ -174,14 +178,15 @@ def test_a_backfill_counts_rows_as_validation_does(jobs: JobsOfFile) -> None:
 @pytest.mark.prism
 def test_series_are_forecast_from_their_first_to_the_last_window(jobs: JobsOfFile) -> None:
     good, _ = observations.validate(jobs.raw)
-    hour = pl.col("timestamp").dt.epoch("us") // HOUR_US
-    last = good.select(hour.max()).item()
+    freq = jobs.model.window_config.frequency
+    at = freq.window(pl.col("timestamp"))
+    last = good.select(at.max()).item()
     expected = {
         (name, window)
-        for name, first in good.group_by("series_id").agg(hour.min()).iter_rows()
+        for name, first in good.group_by("series_id").agg(at.min()).iter_rows()
         for window in range(first, last + 1)
     }
-    issued = jobs.backfill.forecasts.select("series_id", pl.col("issued_at").dt.epoch("us") // HOUR_US - 1)
+    issued = jobs.backfill.forecasts.select("series_id", freq.window(pl.col("issued_at")) - 1)
     assert set(issued.iter_rows()) == expected
 
 

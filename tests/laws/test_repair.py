@@ -100,6 +100,7 @@ def assert_repaired(repaired: Ran, reference: Ran, scale: dict[str, float]) -> N
 
 
 @pytest.mark.parametrize("aggregate", AGGREGATES)
+@settings(max_examples=6)
 @given(
     logs=all_logs(),
     max_gap=st.sampled_from([3, LONG_GAP]),
@@ -135,6 +136,7 @@ def test_repaired_rows_give_the_forecasts_of_rows_in_time(
     )
 
 
+@settings(max_examples=8)
 @given(
     logs=all_logs(),
     repair=st.integers(2, 7),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecaster.shards.batch import Batch
@@ -26,6 +26,7 @@ from tests.partitions import LONG_GAP, Logs, all_logs
 
 
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
+@settings(max_examples=8)
 @given(
     logs=all_logs(),
     shards=st.integers(1, 3),

@@ -10,14 +10,14 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecaster.model import Forecaster
@@ -86,6 +86,7 @@ def assert_versions(ran: Ran, models: Models) -> None:
     ("max_gap", "aggregate", "empty"),
     [(3, "sum", "missing"), (LONG_GAP, "mean", "missing"), (3, "mean", "zero")],
 )
+@settings(max_examples=8)
 @given(
     logs=all_logs(),
     windows=st.lists(st.integers(0, 240), min_size=1, max_size=2, unique=True).map(sorted),
@@ -170,6 +171,11 @@ def test_a_killed_stream_changes_its_version_at_the_journaled_window(tmp_path: P
     power = PowerLoss(output, (".numbers", ".lock", ".ended", ".run"), every_prefix=False, slow=PARTS)
     with power.record():
         run_stream(job)
+
+    @cache
+    def whole_with_change(window: int) -> Ran:
+        return fold(Models(old, (ModelChange(window, new),)), log.batches(), partitions=(log.partition,))
+
     # A power loss can be before the decision to change, during the re-warm, at the change, or after it.
     for files in random.Random(6).sample(power.states, 14):
         power.restore(files)
@@ -177,8 +183,7 @@ def test_a_killed_stream_changes_its_version_at_the_journaled_window(tmp_path: P
         ended = run_stream(replace(job, windows_per_step=3))
         window = read_changes(job.states)[1].window
         assert window is not None
-        models = Models(old, (ModelChange(window, new),))
-        whole = fold(models, log.batches(), partitions=(log.partition,))
+        whole = whole_with_change(window)
         assert replace(ended.counts, windows=0) == replace(whole.counts, windows=0)
         expected = pl.concat(part.frame() for part in whole.forecasts if part is not None and len(part))
         issued = read_forecasts(job.output)

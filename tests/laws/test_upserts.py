@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecaster.shards.batch import Batch
@@ -101,6 +101,7 @@ def comparable(counts: Counts) -> Counts:
 
 
 @pytest.mark.parametrize("aggregate", AGGREGATES)
+@settings(max_examples=6)
 @given(
     keep=st.sampled_from(["last", "first"]),
     logs=logs_with_events(),

@@ -1,9 +1,11 @@
-"""Fixtures for tests of pipelines: an S3 server with a bucket, and empty pictures in MLflow runs."""
+"""Fixtures for tests of pipelines: an S3 server with a bucket, and small files in MLflow runs."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -30,12 +32,28 @@ def _empty_pictures() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _little_code() -> Iterator[None]:
+    """Let models be logged with the code of `schemas` alone, instead of 170 files."""
+    with pytest.MonkeyPatch.context() as patch:
+        served_model: Any = sys.modules.get("forecaster.registry.served_model")
+        if served_model is not None:
+            patch.setattr(served_model, "_OURS", served_model._OURS[-1:])
+        yield
+
+
 @pytest.fixture(scope="module")
 def pictures(_empty_pictures: None) -> Iterator[None]:
     """Let the runs of a module draw their pictures from now on."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg", FigureCanvasAgg)
         yield
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the runs of a test log empty files as pictures, although its module draws pictures."""
+    monkeypatch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg", _EmptyCanvas)
 
 
 @pytest.fixture(scope="session")

@@ -122,7 +122,7 @@ def raw_frames(draw: st.DrawFn) -> pl.DataFrame:
 
 
 @given(raw_frames())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_every_row_is_either_accepted_or_quarantined(raw: pl.DataFrame) -> None:
     height, with_event = raw.height, "event_id" in raw.columns
     good, bad = validate(raw.with_columns(row=pl.int_range(1, height + 1), file=pl.lit("f.csv")))

@@ -9,23 +9,26 @@ import numpy as np
 import pytest
 
 from pipelines.cli.app import run
-from tests.pipelines.cli.conftest import statecast, write_series
+from tests.pipelines.cli.conftest import write_series
 
 TINY = ("--set", "network.hidden=4", "--set", "network.layers=1", "--set", "training.epochs=1")
 
 
-def test_a_wide_file_is_evaluated_in_one_command(tmp_path: Path) -> None:
+def test_a_wide_file_is_evaluated_in_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     lines = ["date,a,b"]
     lines += [f"2016-07-{1 + n // 24:02} {n % 24:02}:00:00,{n % 24},{5 + (n * 7) % 24}" for n in range(240)]
     (tmp_path / "wide.csv").write_text("\n".join(lines) + "\n")
-    result = statecast(
-        "evaluate", "--data", "wide.csv", "--wide", "--freq", "1h", "--horizons", "1,3", "--train-rows", 144,
-        "--test-rows", "150:230", "--normalize", "train", "--report", "r/report.html", *TINY, "--json",
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert result.code == 0, result.err
-    assert result.stderr_line == "wide.csv: times have no zone, UTC assumed"
-    *rows, last = [json.loads(line) for line in result.out.splitlines()]
+    command = (
+        "evaluate --data wide.csv --wide --freq 1h --horizons 1,3 --train-rows 144 --test-rows 150:230 "
+        "--normalize train --report r/report.html --json"
+    )
+    assert run([*command.split(), *TINY]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "wide.csv: times have no zone, UTC assumed\n"
+    *rows, last = [json.loads(line) for line in captured.out.splitlines()]
     assert {(row["member"], row["horizon"]) for row in rows} >= {("network", 1), ("persistence", 3)}
     assert {"train_s", "replay_s", "members"} <= set(last)
     assert last["members"]["network"]["3"]["mse"] == pytest.approx(
@@ -35,7 +38,10 @@ def test_a_wide_file_is_evaluated_in_one_command(tmp_path: Path) -> None:
     assert (tmp_path / "mlflow.db").exists()
 
 
-def test_monthly_series_have_a_season_of_twelve(tmp_path: Path) -> None:
+def test_monthly_series_have_a_season_of_twelve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     chance, months = np.random.default_rng(0), range(80)  # the months begin with January 1963
     year = 10 * chance.normal(size=(12, 4))
     values = [100 + year[m % 12] + 0.3 * m + 2 * chance.normal(size=4) for m in months]
@@ -44,12 +50,12 @@ def test_monthly_series_have_a_season_of_twelve(tmp_path: Path) -> None:
         for m, row in zip(months, values, strict=True)
     ]
     (tmp_path / "wide.csv").write_text("\n".join(["date,a,b,c,d", *lines]) + "\n")
-    result = statecast(
-        "evaluate", "wide.csv", "--wide", "--freq", "1mo", "--horizons", "1,12", "--train-rows", 56, "--json",
-        "--set", "network.hidden=8", "--set", "training.epochs=2", cwd=tmp_path,
-    )  # fmt: skip
-    assert result.code == 0, result.err
-    members = json.loads(result.out.splitlines()[-1])["members"]
+    command = (
+        "evaluate wide.csv --wide --freq 1mo --horizons 1,12 --train-rows 56 --json "
+        "--set network.hidden=8 --set training.epochs=2"
+    )
+    assert run(command.split()) == 0
+    members = json.loads(capsys.readouterr().out.splitlines()[-1])["members"]
     found = {name: [horizons[h]["mase"] for h in ("1", "12")] for name, horizons in members.items()}
     assert np.isfinite([*found.values()]).all()
     for seasonal, other in zip(found["seasonal_naive"], found["persistence"], strict=True):

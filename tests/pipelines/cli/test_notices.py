@@ -40,14 +40,16 @@ def test_a_long_gap_after_the_first_row_is_reported(job: Job, command: str) -> N
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_hourly_windows_for_weekly_rows_are_reported(job: Job, command: str) -> None:
-    weeks = 36 if command == "train" else 18  # a training needs values before the windows that it holds out
+def test_short_windows_for_weekly_rows_are_reported(job: Job, command: str) -> None:
+    # A training needs values before the windows that it holds out.
+    weeks, more = (36, " --freq 6h") if command == "train" else (6, "")
     rows = [(BEGIN + timedelta(weeks=week), week % 7 + 0.5) for week in range(weeks)]
     write_csv(job.folder / "in.csv", rows)
-    (line,) = row_notices(job, command, "in.csv", " --freq 1h" if command == "train" else "")
+    (line,) = row_notices(job, command, "in.csv", more)
+    apart, empty = ("28 windows of 6h", "96%") if more else ("168 windows of 1h", "99%")
     assert line == (
-        "rows are usually 168 windows of 1h apart, so 99% of the windows are empty: train with longer "
-        "windows, such as --freq 1w-sun"
+        f"rows are usually {apart} apart, so {empty} of the windows are empty: train with longer windows, "
+        "such as --freq 1w-sun"
     )
 
 

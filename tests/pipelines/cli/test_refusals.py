@@ -43,6 +43,8 @@ def working_folder(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> WorkingFolder:
     monkeypatch.chdir(tmp_path)
+    for module in ("sources.kafka.consumer", "sinks.kafka"):  # a broker that does not answer
+        monkeypatch.setattr(f"pipelines.{module}.ANSWER_LIMIT_S", 0.2)
     write_series(tmp_path / "good.csv", 60)
     shutil.copytree(model, tmp_path / "model")
     for name, text in {

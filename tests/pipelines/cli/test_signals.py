@@ -18,7 +18,7 @@ from pipelines.state import state_table
 from tests.forked import ForkedProcess
 from tests.pipelines.cli.conftest import TIMEOUT_S, start, statecast, wait_for_exit, wait_until, write_series
 
-HOURS = 1200
+HOURS, STREAMED_HOURS = 1200, 400
 # Jobs in the background of a shell script ignore SIGINT, but SIGTERM must end them.
 ENDING_SIGNALS = pytest.mark.parametrize(
     ("number", "ignoring"),
@@ -31,6 +31,12 @@ ENDING_SIGNALS = pytest.mark.parametrize(
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the path of a CSV so long that a job still runs when it gets a signal."""
     return write_series(tmp_path_factory.mktemp("long") / "long.csv", HOURS)
+
+
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the path of a CSV for streams with a speed: they last for 20 seconds or more."""
+    return write_series(tmp_path_factory.mktemp("streamed") / "streamed.csv", STREAMED_HOURS)
 
 
 def has_forecasts(folder: Path) -> bool:
@@ -116,10 +122,10 @@ def test_an_interrupted_backfill_keeps_the_earlier_output(
 @pytest.mark.prism
 @ENDING_SIGNALS
 def test_an_interrupted_stream_ends_cleanly_and_can_be_resumed(
-    tmp_path: Path, long: Path, model: Path, number: signal.Signals, ignoring: tuple[signal.Signals, ...]
+    tmp_path: Path, streamed: Path, model: Path, number: signal.Signals, ignoring: tuple[signal.Signals, ...]
 ) -> None:
     options = ("-m", model, "--json", "--shards", 2)
-    job = start("stream", long, *options, "--speed", 20 * 3600, cwd=tmp_path, ignoring=ignoring)
+    job = start("stream", streamed, *options, "--speed", 20 * 3600, cwd=tmp_path, ignoring=ignoring)
     wait_until(lambda: has_forecasts(tmp_path / "out"), job)
     engines = prism_processes(job.pid)
     job.send_signal(number)
@@ -128,21 +134,22 @@ def test_an_interrupted_stream_ends_cleanly_and_can_be_resumed(
     stopped = json.loads(first.out)
     assert stopped["stopped"]
     assert stopped["missing"] == 0
-    assert 0 < stopped["used"] < 3 * HOURS
+    assert 0 < stopped["used"] < 3 * STREAMED_HOURS
     assert have_ended(engines)
     assert state_table.read(tmp_path / "out" / "state").offset("replay") == stopped["rows_in"]
 
-    rest = statecast("stream", long, *options, "--resume", cwd=tmp_path).json_object
+    rest = statecast("stream", streamed, *options, "--resume", cwd=tmp_path).json_object
     assert (rest["missing"], rest["pending"], rest["stopped"]) == (0, 0, False)
-    assert rest["rows_in"] == rest["used"] == 3 * HOURS  # the counts include the rows of the first run
-    assert len(read_forecasts(tmp_path / "out")) == 3 * HOURS
+    # The counts include the rows of the first run.
+    assert rest["rows_in"] == rest["used"] == 3 * STREAMED_HOURS
+    assert len(read_forecasts(tmp_path / "out")) == 3 * STREAMED_HOURS
 
 
 @pytest.mark.prism
-def test_a_second_interrupt_or_a_kill_loses_no_row(tmp_path: Path, long: Path, model: Path) -> None:
+def test_a_second_interrupt_or_a_kill_loses_no_row(tmp_path: Path, streamed: Path, model: Path) -> None:
     for signals in ((signal.SIGINT, signal.SIGINT), (signal.SIGKILL,)):
         folder = tmp_path / signals[-1].name
-        job = start("stream", long, "-m", model, "--speed", 3600, "-o", folder, cwd=tmp_path)
+        job = start("stream", streamed, "-m", model, "--speed", 3600, "-o", folder, cwd=tmp_path)
         wait_until(lambda folder=folder: has_forecasts(folder), job)  # type: ignore[misc]
         engines = prism_processes(job.pid)
         job.send_signal(signals[0])
@@ -155,7 +162,7 @@ def test_a_second_interrupt_or_a_kill_loses_no_row(tmp_path: Path, long: Path, m
         assert "Traceback" not in result.err
         assert have_ended(engines)
         rest = statecast(
-            "stream", long, "-m", model, "-o", folder, "--resume", "--json", cwd=tmp_path
+            "stream", streamed, "-m", model, "-o", folder, "--resume", "--json", cwd=tmp_path
         ).json_object
-        assert (rest["rows_in"], rest["used"], rest["missing"]) == (3 * HOURS, 3 * HOURS, 0)
-        assert len(read_forecasts(folder)) == 3 * HOURS
+        assert (rest["rows_in"], rest["used"], rest["missing"]) == (3 * STREAMED_HOURS, 3 * STREAMED_HOURS, 0)
+        assert len(read_forecasts(folder)) == 3 * STREAMED_HOURS

@@ -83,6 +83,7 @@ def test_training_and_refit_losses_are_logged_separately(folder: Path, outcome: 
     assert outcome.as_json()["refit_epochs"] == outcome.refit_history
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_backtest_uses_weights_trained_without_backtest_windows(
     tmp_path: Path,
 ) -> None:
@@ -127,6 +128,7 @@ def test_series_with_hostile_names_are_trained_and_plotted(tmp_path: Path) -> No
     assert set(joined_state(tmp_path / "states").series_ids) == set(HOSTILE)
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     "broken",
     [
@@ -173,6 +175,7 @@ class FakeTraining:
         return self
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_model_that_cannot_be_registered_is_saved_locally(
     folder: Path, outcome: TrainOutcome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -62,9 +62,12 @@ def read(decode: Decoder, *values: bytes | None) -> tuple[pl.DataFrame, pl.DataF
     return pl.concat(good).sort("offset"), pl.concat(bad).sort("offset")
 
 
-def rows_of(decode: Decoder, *values: bytes | None, at: int) -> tuple[Rows, int]:
-    """Return the valid rows of the message with number ``at``, and how many of its rows were rejected."""
-    good, bad = (frame.filter(pl.col("offset") == at) for frame in read(decode, *values))
+def rows_of(found: tuple[pl.DataFrame, pl.DataFrame], at: int) -> tuple[Rows, int]:
+    """Return the valid rows of the message with number ``at``, and how many of its rows were rejected.
+
+    ``found`` are the frames that `read` returned.
+    """
+    good, bad = (frame.filter(pl.col("offset") == at) for frame in found)
     return good.drop("offset").rows(), len(bad)
 
 
@@ -191,8 +194,8 @@ def test_avro_fields_of_every_type_are_valid_or_quarantined(place: str, tmp_path
         sent = avro_messages(schema, place, found)
         good, bad = read(decode, *sent, None, b"\0\0\0\0\1")
         assert len(good) + len(bad) == len(sent) + 2, name
-        alone = [rows_of(decode, one, at=0) for one in sent]
-        assert [rows_of(decode, *sent, at=at) for at in range(len(sent))] == alone, name
+        alone = [rows_of(read(decode, one), 0) for one in sent]
+        assert [rows_of((good, bad), at) for at in range(len(sent))] == alone, name
 
 
 HOSTILE_JSON = [
@@ -220,9 +223,9 @@ def test_hostile_json_is_read_equally_alone_and_among_other_messages(value: byte
     plain = b'{"series_id": "a", "timestamp": "2013-01-01", "value": 1}'
     good, bad = read(decode, plain, value)
     assert len(good) + len(bad) == 2
-    alone = rows_of(decode, value, at=0)
-    assert rows_of(decode, plain, value, at=1) == alone
-    assert rows_of(decode, b"nope", value, at=1) == alone
+    alone = rows_of(read(decode, value), 0)
+    assert rows_of((good, bad), 1) == alone
+    assert rows_of(read(decode, b"nope", value), 1) == alone
 
 
 def test_message_keys_that_are_not_text_are_quarantined() -> None:

@@ -313,7 +313,7 @@ def test_a_message_with_a_wrong_arrival_time_moves_no_watermark(tmp_path: Path) 
     assert [offset for batch in again for offset in batch.rows["offset"]] == [0, 2]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_reading_a_topic_again_rejects_the_same_future_rows(data: st.DataObject) -> None:
     near = st.integers(-4, 4).map(lambda hours: NOW_US + hours * HOUR_US)

@@ -127,6 +127,7 @@ def test_an_interrupted_replacement_leaves_a_complete_state_table(
 
     monkeypatch.setattr(os, "replace", die)
     monkeypatch.setattr(shutil, "rmtree", lambda *given, **options: None)
+    monkeypatch.setattr("pipelines.storage.moved_parts._REMOVE_LIMIT_S", 0.1)
     if renames < 2:
         with pytest.raises(KeyboardInterrupt):
             state_table.write(folder, shards_after_five_windows(2, 4))

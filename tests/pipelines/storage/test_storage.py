@@ -23,7 +23,6 @@ from pipelines.storage import (
     write_to,
     write_whole,
 )
-from pipelines.storage.journal import MERGED_AT
 from schemas.errors import ConfigError, OutputError
 
 
@@ -88,18 +87,19 @@ def test_records_of_a_journal_are_read_in_order(place: Location) -> None:
     assert [*Journal(place / "lines").records()] == [(1, {"n": 3})]
 
 
-def test_a_journal_in_s3_writes_only_new_records(s3: Remote) -> None:
+def test_a_journal_in_s3_writes_only_new_records(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.storage.journal.MERGED_AT", 12)
     journal = Journal(s3 / "lines.jsonl")
     sizes: list[int] = []
-    for number in range(2 * MERGED_AT):
+    for number in range(24):
         before = {one.url for one in s3.glob("*")}
         journal.add({"n": number, "text": "x" * 100}, {"n": -number})
         sizes += [len(one.read_bytes()) for one in s3.glob("*") if one.url not in before]
     # Each addition writes a small file; only the file into which records are merged is large.
     assert max(sorted(sizes)[:-1]) < 1000
-    assert len(list(s3.glob("*"))) <= MERGED_AT
+    assert len(list(s3.glob("*"))) <= 12
     found = [record["n"] for _, record in Journal(s3 / "lines.jsonl").records()]
-    assert found == [n for number in range(2 * MERGED_AT) for n in (number, -number)]
+    assert found == [n for number in range(24) for n in (number, -number)]
 
 
 def test_records_merged_into_a_journal_are_read_once(s3: Remote) -> None:
@@ -115,15 +115,18 @@ def test_records_merged_into_a_journal_are_read_once(s3: Remote) -> None:
     assert [record["n"] for _, record in Journal(s3 / "lines").records()] == [1, 2, 3]
 
 
-def test_a_journal_copied_from_s3_to_a_disk_can_be_continued(s3: Remote, tmp_path: Path) -> None:
-    for number in range(MERGED_AT + 2):
+def test_a_journal_copied_from_s3_to_a_disk_can_be_continued(
+    s3: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.storage.journal.MERGED_AT", 12)
+    for number in range(14):
         Journal(s3 / "lines.jsonl").add({"n": number})
     for one in s3.glob("*"):
         (tmp_path / one.name).write_bytes(one.read_bytes())
     Journal(tmp_path / "lines.jsonl").add({"n": -1})
     assert [path.name for path in tmp_path.iterdir()] == ["lines.jsonl"]
     found = [record["n"] for _, record in Journal(tmp_path / "lines.jsonl").records()]
-    assert found == [*range(MERGED_AT + 2), -1]
+    assert found == [*range(14), -1]
 
 
 def test_a_store_location_has_path_names_and_can_be_pickled(place: Location) -> None:
