@@ -86,8 +86,9 @@ class QuarantinedRow(pa.DataFrameModel):
 
 
 # Polars needs a millisecond to create such a frame, and a microsecond to clone it.
+# An expression here would start Polars' threads, which a fork of this process would lack and wait for.
 _EMPTY = pl.DataFrame(schema=SCHEMA)
-_EMPTY_WITH_OFFSET = _EMPTY.with_columns(offset=pl.lit(None, pl.Int64))
+_EMPTY_WITH_OFFSET = pl.DataFrame(schema=SCHEMA | {"offset": pl.Int64()})
 
 
 def empty(offset: bool = False) -> pl.DataFrame:

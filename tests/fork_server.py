@@ -22,6 +22,7 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -39,6 +40,17 @@ import pipelines.jobs.evaluate
 import pipelines.jobs.forecast
 import pipelines.jobs.train
 import pipelines.runners.on_prism  # noqa: F401
+
+
+def check_threads() -> None:
+    """Check that no import has started the threads of Polars: a fork lacks them, and would wait for ever.
+
+    Raises:
+        RuntimeError: they run.
+    """
+    tasks = Path("/proc/self/task")
+    if tasks.is_dir() and any((task / "comm").read_text() == "polars-0\n" for task in tasks.iterdir()):
+        raise RuntimeError("an imported module evaluates a Polars expression: evaluate it at first use")
 
 
 def wait_for_request(server: socket.socket) -> dict[str, Any] | None:
@@ -128,6 +140,7 @@ def run_and_exit(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     logging.getLogger().handlers.clear()  # an import logs a warning, which adds a handler
+    check_threads()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as server:
         request = wait_for_request(server)
