@@ -35,7 +35,7 @@ _MONTH = r"^\d{4}-(?:0[1-9]|1[0-2])$"
 _QUARTER = r"^(\d{4})[ -]?[Qq]([1-4])$"
 _PERIOD = r"^\s*(?:\d{4}-\d{2}|\d{4}[ -]?[Qq][1-4])\s*$"
 _EPOCH = r"^[+-]?\d{1,19}(?:\.\d+)?$"
-_SAMPLE = 2_000  # so many cells show whether most texts of a column occur at least twice
+_SAMPLE = 2_000  # size of the random sample of cells that shows whether the texts of a column repeat
 # `times` clips times to the range from 1600-01-01 to 2300-01-01: microseconds of far times overflow.
 # Rows with times before 1678 or after 2261 are rejected later (`schemas.observations`).
 _LEAST_US = -11_676_096_000_000_000

@@ -165,7 +165,7 @@ def validate(
 
 
 def _read(frame: pl.DataFrame, time_format: str = cells.AUTO, time_zone: str = "") -> pl.DataFrame:
-    """Convert the columns of a raw frame to the columns of an observation frame, without ``offset``.
+    """Convert the columns of a raw frame to those of an observation frame; the result lacks ``offset``.
 
     A cell that cannot be parsed becomes null. In a covariate it becomes infinity (see `_covariate`).
     """
@@ -194,7 +194,7 @@ def _is_good(read: pl.DataFrame) -> bool:
 
 
 def _are_visible(names: pl.Series) -> bool:
-    """Return whether each name contains a character that is not blank."""
+    """Return True if every name contains a character that is not blank."""
     # The first check is fast: most names begin with a letter or a digit.
     return bool(names.is_between("!", "~").all() or names.str.contains(r"\S").all())
 

@@ -1,4 +1,4 @@
-"""Columns of every Arrow type, for tests that replace each column of an input by each of these columns."""
+"""Columns of every Arrow type, for tests that give a column of an input each of these types."""
 
 from __future__ import annotations
 

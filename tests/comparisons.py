@@ -125,8 +125,8 @@ def sorted_rows(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
     return frame.sort(frame.columns) if len(frame) else pl.DataFrame()
 
 
-def nested(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the forecasts of a frame with one row for each horizon instead of one row for each forecast."""
+def exploded(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame of forecasts with one row for each horizon, instead of a list in each row."""
     return frame.explode("forecast").unnest("forecast")
 
 
@@ -138,7 +138,7 @@ def assert_same_frames(
     assert a.select(pl.struct(IDENTITY).is_unique().all()).item()
     a, b = a.sort(IDENTITY), b.sort(IDENTITY)
     assert a.select(IDENTITY).equals(b.select(IDENTITY))
-    one, other = nested(a), nested(b)
+    one, other = exploded(a), exploded(b)
     assert one["horizon"].equals(other["horizon"])
     unit = one["series_id"].replace_strict(scale, return_dtype=pl.Float64)
     for name in (column for column in one.columns if column.startswith("q")):

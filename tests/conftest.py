@@ -61,5 +61,5 @@ def _no_mlflow_settings_left() -> Iterator[None]:
 
 
 def mlflow_variables() -> dict[str, str]:
-    """Return the environment variables that MLflow reads."""
+    """Return the environment variables whose names begin with ``MLFLOW_``."""
     return {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}

@@ -144,7 +144,7 @@ def shuffled(draw: Any, rows: pl.DataFrame, lateness_us: int) -> Iterator[Arriva
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
     # Sort by event time plus a random delay of at most the lateness.
-    # With such delays, a row precedes every row whose event time is later by more than the lateness.
+    # This order puts a row before every row whose event time is later by more than the lateness.
     order = np.argsort(event_us + rng.integers(0, lateness_us + 1, len(rows)), kind="stable")
     rows, newest = rows[order], np.maximum.accumulate(event_us[order])
     cuts = draw(st.lists(st.integers(0, len(rows)), max_size=8))

@@ -54,7 +54,7 @@ def check_threads() -> None:
 
 
 def wait_for_request(server: socket.socket) -> dict[str, Any] | None:
-    """Fork for each request; return the request in the new process, and None when the last test has ended."""
+    """Fork for each request. Return the request in the new process, and None in the server at its end."""
     while True:
         message, files, _, _ = socket.recv_fds(server, 1, 4)
         with suppress(ChildProcessError):  # collect the processes that have ended
@@ -101,7 +101,7 @@ def _take_over(request: dict[str, Any], streams: list[int]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    importlib.reload(forecaster.registry)  # sets defaults in the environment, as its import does
+    importlib.reload(forecaster.registry)  # the import of this module sets environment defaults
     patch("gc.unfreeze").start()  # else a collection after a job would change, and so copy, every page
 
 
@@ -139,7 +139,7 @@ def run_and_exit(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    logging.getLogger().handlers.clear()  # an import logs a warning, which adds a handler
+    logging.getLogger().handlers.clear()  # an import above logs a warning, which adds a handler
     check_threads()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as server:

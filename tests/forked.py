@@ -130,7 +130,7 @@ class ForkedProcess:
 
 
 def _open_stream(kind: int | None, number: int, files: list[int]) -> TextIO | None:
-    """Append the file that a process uses as its stream ``number``; return the reader of a requested pipe."""
+    """Add the descriptor of stream ``number`` of a new process to ``files``; return the reader of a pipe."""
     if kind != subprocess.PIPE:
         files.append(number if kind is None else files[0])
         return None
@@ -148,7 +148,10 @@ def _read_all(stream: TextIO | None) -> str:
 
 @cache
 def _server() -> socket.socket:
-    """Start the server; return the socket that takes the files of a new process, and ends the server."""
+    """Start the fork server; return the socket over which it receives the files of a new process.
+
+    The server ends when the socket is closed.
+    """
     ours, theirs = socket.socketpair()
     with theirs, tempfile.TemporaryFile() as unread:
         server = subprocess.Popen(

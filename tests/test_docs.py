@@ -1,4 +1,4 @@
-"""Check README and docs/: run their Python code, parse their commands, and look up the names they list."""
+"""Check README and docs/: run their Python code, parse their commands, and check links and lists."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def model() -> Forecaster:
 
 
 def rows() -> pl.DataFrame:
-    """Return the rows of 200 hourly windows of three series, which the stored state table has read."""
+    """Return the rows that the job of the stored state table has read: 200 hourly windows of three series."""
     return pl.read_csv(WRITTEN / "rows.csv", try_parse_dates=True)
 
 
@@ -81,7 +81,7 @@ def test_a_model_of_version_0_1_0_repeats_its_stored_forecasts(model: Forecaster
 
 
 @pytest.mark.parametrize("loader", ["forecaster.registry.loader", "forecaster.serving"])
-def test_a_model_registered_by_0_1_0_loads_by_its_old_and_new_module(loader: str, tmp_path: Path) -> None:
+def test_an_earlier_registered_model_loads_through_both_loader_modules(loader: str, tmp_path: Path) -> None:
     from mlflow.pyfunc import load_model
 
     folder = tmp_path / "model"

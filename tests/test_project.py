@@ -56,7 +56,7 @@ def test_every_locked_package_has_a_version_and_a_hash() -> None:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", block), block
 
 
-def test_the_requirements_lock_contains_no_address() -> None:
+def test_the_requirements_lock_contains_no_url_or_index() -> None:
     assert "://" not in LOCK
     assert "--index" not in LOCK
     assert "--find-links" not in LOCK
@@ -121,7 +121,7 @@ def test_each_mlflow_entry_point_runs_its_statecast_command(name: str, tmp_path:
     assert command == f"statecast {verb} --config {job}"
 
 
-def test_mlflow_accepts_every_setting_of_the_server() -> None:
+def test_mlflow_accepts_every_setting_in_server_env() -> None:
     from mlflow import environment_variables
     from mlflow.cli import server
 
@@ -151,20 +151,20 @@ def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
 CHANGES_FILES = {
     "forecaster/durable.py",  # this module implements the crash-safe writes
     "forecaster/registry/datasets.py",  # this module writes to memory only
-    "forecaster/registry/run.py",  # `write_whole` calls the functions of this module that write
+    "forecaster/registry/run.py",  # this module writes only in functions that `write_whole` calls
     "forecaster/registry/store_checks.py",  # this module only opens a database for a check
     "pipelines/runners/engine.py",  # this module opens the log of an engine
     "pipelines/runners/prism_binary.py",  # this module writes only to a temporary folder
-    "pipelines/sinks/flat_forecasts.py",  # `write_whole` calls the functions of this module that write
-    "pipelines/sinks/files.py",  # `write_whole` calls the functions of this module that write
-    "pipelines/state/snapshot_file.py",  # `write_whole` calls the functions of this module that write
+    "pipelines/sinks/flat_forecasts.py",  # this module writes only in functions that `write_whole` calls
+    "pipelines/sinks/files.py",  # this module writes only in functions that `write_whole` calls
+    "pipelines/state/snapshot_file.py",  # this module writes only in functions that `write_whole` calls
     "pipelines/sources/reader.py",  # this module writes the stop file, whose content is unused
     "pipelines/sources/files/sorted_runs.py",  # this module writes temporary files, which a restart rewrites
     "pipelines/state/state_file.py",  # this module writes only to a temporary folder
     "pipelines/storage/journal.py",  # this module writes objects, which a store replaces atomically
     "pipelines/storage/disk_lock.py",  # this module writes the lock file of a folder
     "pipelines/storage/disk_store.py",  # this module appends records and copies complete files
-    "pipelines/storage/files.py",  # `write_whole` calls the function of this module that writes
+    "pipelines/storage/files.py",  # this module writes only in a function that `write_whole` calls
     "pipelines/storage/lease.py",  # this module writes objects, which a store replaces atomically
     "pipelines/storage/remote.py",  # this module writes objects, which a store replaces atomically
     "pipelines/storage/moved_parts.py",  # this module renames only complete folders

@@ -120,7 +120,7 @@ class Intervals:
                 np.maximum(distance[:, k], distance[:, k - 1], out=distance[:, k])
             np.add(out[middle], distance[:, k].transpose(1, 2, 0), out=out[q])
         # Where calibrated quantiles have passed the median, move the median: clip it to its two neighbours.
-        # A quantile below 0.5 passes the median only if most recent actuals were above the median.
+        # A quantile below 0.5 passes the median only if the majority of recent actuals were above it.
         np.clip(out[middle], *_neighbours(out, middle), out=out[middle])
         own = {name: series_first(array) for name, array in own.items()}
         return own, block.with_fields(bands=bands)

@@ -17,7 +17,7 @@ from forecaster.time.frequency import Frequency
 
 _DAY_S, _WEEK_S = 86_400, 604_800
 _LONGEST = 288  # a season in the state has at most this many windows: a day of 5-minute windows
-# About this many values (windows of a season times windows times series) are read at once, to fit the cache.
+# A season is read in parts of about this many values (of all windows and series), to fit the cache.
 _READ_AT_ONCE = 16_384
 # A deviation's distance from the shape's value in its phase is clipped to this many scales.
 _LARGEST = 8.0

@@ -250,7 +250,7 @@ def blocks(split: Split, most: int, breaks: Ints) -> Iterator[range]:
 
 
 def values_ahead(values: Floats, index: Ints, rows: Ints, horizon: int) -> Floats:
-    """Return the values of each series in the ``horizon`` windows after each of ``rows``.
+    """Return the values of each series in the ``horizon`` windows after each array position in ``rows``.
 
     The result is ``[T, S, N]``. The value of a window that has no row is NaN.
     """

@@ -50,7 +50,7 @@ def ui_command(
 
 
 def ui_environment(tracking_uri: str | SecretStr, registry_uri: str | SecretStr = "") -> dict[str, str]:
-    """Return the environment for `ui_command`: it names the stores, and disables usage reports and jobs.
+    """Return the environment for `ui_command`: it names the stores; usage reports and server jobs are off.
 
     Args:
         tracking_uri: store of runs.

@@ -1,4 +1,4 @@
-"""Plain classes for registered versions, moves of aliases and the result of sending; frames of versions."""
+"""A registered version, a move of an alias, the result of sending a run to MLflow; frames of versions."""
 
 from __future__ import annotations
 

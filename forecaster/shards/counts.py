@@ -39,7 +39,7 @@ class Counts:
         bad_files: files that could not be read.
         windows: windows in which at least one series was forecast; the maximum over shards.
         series_steps: steps of one series by one window.
-        cold_starts: series that began anew after a gap of more than ``windows.max_gap`` windows.
+        cold_starts: series that began anew after a gap longer than ``windows.max_gap``, up to twice as long.
         scores: sums of the errors of past forecasts, by model version and horizon. Equality of counts leaves
             them out, because forecasts of blocks of different sizes agree only to 1e-5.
     """

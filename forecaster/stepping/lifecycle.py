@@ -97,7 +97,7 @@ def plan_block(state: State, values: Floats, start: int, max_gap: int) -> Plan:
         ValueError: the block starts later than the first window that a live series was not stepped through.
     """
     seen = ~np.isnan(values)
-    # How many of the block's first windows each series was stepped through before; below 0 if it is behind.
+    # Number of the block's windows each series was stepped through already; below 0 if it stopped earlier.
     closed = state.clock + 1 - start
     began = live(state)
     _check_gaps(state, start, began & (closed < 0))

@@ -108,11 +108,12 @@ def evaluate_folders(
     windows, lost = found.windows, replaced.notice(len(found.replaced), "in the input, where they stay")
     parts = _by_label(forecasts)
     by_label = {label: errors(part, windows, job.windows) for label, part in parts.items()}
-    if not all(len(part) for part in by_label.values()):
-        raise DataError(
-            f"{job.data.paths[0]}: holds no actual for the forecasts of a model version; name files "
-            "with observations of the series and windows that were forecast"
-        )
+    for label, part in by_label.items():
+        if not len(part):
+            raise DataError(
+                f"{job.data.paths[0]}: holds no actuals for the forecasts of {label}; name files "
+                "with observations of the series and windows that were forecast"
+            )
     own = next(iter(by_label.values()))
     version = str(forecasts.sort("issued_at")["model_version"][0])
     unit, words = _unit(windows, job, own, train_end, version)

@@ -22,8 +22,8 @@ def read_table(job: QuarantineJob) -> StateTable:
     output = job.output
     if not state_table.exists(job.states):
         raise DataError(
-            f"{output}: holds no state table that the rows could continue: name the output folder of a "
-            "backfill or a stream"
+            f"{output}: holds no state table, so its quarantine cannot be replayed: name the output folder "
+            "of a backfill or a stream"
         )
     table = state_table.read(job.states, series=False)
     versions = {change.version for change in read_changes(job.states)} or {job.forecaster.version}

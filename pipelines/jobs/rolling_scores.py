@@ -88,7 +88,7 @@ class Evaluated:
 
 
 def write_rolling(evaluated: Evaluated, path: Path, facts: Mapping[str, str] | None = None) -> Path:
-    """Write an HTML report of a rolling evaluation: a table of scores for each horizon, and the pictures.
+    """Write an HTML report of a rolling evaluation: a table of scores for each horizon, then charts.
 
     Args:
         evaluated: the result to report.

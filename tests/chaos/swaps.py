@@ -97,7 +97,7 @@ def _read_all(stream: Stream, swaps: _Swaps) -> None:
 
 
 class _Swaps:
-    """Puts files for the stream, moves the alias, and chooses the moments of the kills.
+    """Writes the input files of the stream, moves the alias, and chooses the moments of the kills.
 
     Attributes:
         windows: number of windows whose rows are in the watched folder.

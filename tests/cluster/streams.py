@@ -161,7 +161,7 @@ def run_until_closed(job: StreamJob, windows: int) -> Any:
 
 
 def expected_forecasts(fleet: Windows, folder: Path, model: Forecaster | None = None) -> pl.DataFrame:
-    """Return `forecasts_of_rows` for the rows of a fleet."""
+    """Return the forecasts that `forecasts_of_rows` computes from the rows of a fleet."""
     return forecasts_of_rows(rows_in_time_order(fleet), folder, model)
 
 

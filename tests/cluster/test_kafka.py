@@ -75,7 +75,7 @@ child(*sys.argv[1:])
 
 
 def child(bootstrap: str, topic: str, to_topic: str, output: str, runner: str, keyed: str) -> None:
-    """Run a stream in a child process of `run_until_kill`."""
+    """Run a stream; `run_until_kill` calls this function in another process."""
 
     class BrokerAddress:
         def __init__(self) -> None:

@@ -104,7 +104,7 @@ def assert_survives_kills(
     keyed: bool,
     deaths: int,
 ) -> None:
-    """Assert that a stream ends without lost rows although ``deaths`` of its two workers are killed once.
+    """Assert that a stream loses no row when ``deaths`` of its two workers are killed at one moment.
 
     The workers are killed when each shard has written forecasts after its last snapshot.
 
@@ -240,7 +240,7 @@ def test_flink_shows_the_counters_of_a_running_stream(
     assert shown["rows_in"] == 20 * WINDOWS
 
 
-def test_a_stream_into_a_store_survives_a_kill_of_all_workers(
+def test_a_stream_into_s3_survives_kills_of_all_workers(
     cluster: FlinkCluster,
     store: Remote,
     broker: Broker,

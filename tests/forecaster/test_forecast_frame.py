@@ -33,7 +33,7 @@ def waves(length: int, ends: tuple[int, ...]) -> Windows:
 
 
 @given(st.integers(2, 600), st.lists(st.integers(1, 600), min_size=1, max_size=3))
-def test_each_series_is_forecast_from_its_own_last_value(length: int, ends: list[int]) -> None:
+def test_each_series_is_forecast_from_its_last_observed_window(length: int, ends: list[int]) -> None:
     windows = waves(length, tuple(min(end, length) for end in ends))
     model = forecaster()
     found = forecast_with(model, windows).forecasts

@@ -147,7 +147,7 @@ def test_training_splits_series_at_long_gaps_as_serving_does(
     assert set(parts) == expected
 
 
-def test_series_parts_between_long_gaps_have_separate_inputs_and_targets() -> None:
+def test_training_splits_series_at_gaps_longer_than_max_gap() -> None:
     values = hourly(40, ("a",)).values
     values[10:20] = np.nan
     network = NetworkConfig(hidden=4, horizon=3, lags=(1,), ring=4)
@@ -160,7 +160,7 @@ def test_series_parts_between_long_gaps_have_separate_inputs_and_targets() -> No
         np.testing.assert_array_equal(batch.ahead[: stop - first, column], alone.ahead[:, 0])
 
 
-def test_one_row_in_1900_hardly_slows_training() -> None:
+def test_a_row_of_the_year_1900_hardly_slows_training() -> None:
     network = NetworkConfig(hidden=4, layers=1, horizon=3, lags=(1, 2), ring=48)
     training = TrainingConfig(epochs=1, segment=48)
     rows, began_s = with_one_row_in_1900(hourly()), time.process_time()

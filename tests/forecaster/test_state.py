@@ -1,4 +1,4 @@
-"""Tests of the state as bytes and as a Parquet file, of states of some series, and of older formats."""
+"""Tests of states as bytes and as Parquet files, of divided and joined states, and of older formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law: changing series raise the configured number of alarms within a factor of 1.5, others fewer."""
+"""Law: no series raises over 1.5 times the configured alarms; changing series raise two thirds or more."""
 
 from __future__ import annotations
 

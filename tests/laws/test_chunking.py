@@ -95,7 +95,7 @@ def test_windows_omitted_by_the_caller_count_as_empty_windows(max_gap: int, flee
     stepped, during = advance(model, state, holes)
     stepped, then = advance(model, stepped, after)
 
-    # The windows of the gap must have forecasts even if the caller omits them.
+    # If the caller omits the windows of a gap, these windows must have forecasts all the same.
     assert_same(by_key([forecasts]), by_key([during, then]), scales(fleet))
     assert_same_state(omitted, stepped)
     assert forecasts.cold_starts == during.cold_starts + then.cold_starts
@@ -113,7 +113,7 @@ def test_a_series_begins_anew_after_a_gap_longer_than_max_gap(fleet: Windows) ->
         at = np.flatnonzero(~np.isnan(values))
         parts = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
         # After more than ``max_gap`` windows without a value, the next value of a series is a cold start.
-        # After more than twice ``max_gap`` windows, the series counts as new, which is no cold start.
+        # After more than twice ``max_gap`` windows, the series is forgotten: no cold start.
         returns += int(((np.diff(at) > 4) & (np.diff(at) <= 7)).sum())
         for part in parts:
             stop = min(int(part[-1]) + 4, len(values))
@@ -161,7 +161,7 @@ def test_a_gap_of_years_is_not_stepped_window_by_window(windows_per_step: int) -
     )
     closed = [block.start for block in ran.forecasts if block is not None]
     assert len(closed) <= 2 + 2 * 6
-    # Series a is forgotten in the gap and counts as new; `cold_starts` counts only series that were retired.
+    # `cold_starts` counts returns of retired series; series a is not counted, because the gap makes it new.
     assert ran.counts.cold_starts == 0
     assert ran.counts.windows == 2 + 3 + 1
     assert ran.counts.used == 5

@@ -32,7 +32,7 @@ from tests.simulated_kills import KillableProcess, Killed
 from tests.stores import Objects, forecasts_written, in_memory, objects, put_back
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"
-_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # a resumed run does not read these paths
+_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # paths that a resumed run does not read
 _SLOW_S = 0.03  # each write of an output is delayed by 0.03 s; a snapshot must wait for the write
 
 
@@ -122,7 +122,7 @@ def states_after_requests(job: StreamJob, store: Remote) -> list[Objects]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> LogOutputs:
-    """Return the outputs of a stream that reads the small log without a crash."""
+    """Return the outputs of a stream that reads the log of `small_log` without a crash."""
     log, scale = small_log()
     output = tmp_path_factory.mktemp("uninterrupted")
     counts = run_stream(job_of(log, output)).counts

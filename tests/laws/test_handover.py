@@ -40,7 +40,7 @@ from tests.comparisons import (
     assert_same_live_series,
     assert_same_state,
     by_key,
-    nested,
+    exploded,
 )
 from tests.fleets import HOUR, HOUR_US, SHORT_WEEK, START, forecaster, rows_of, scales
 from tests.folds import Arrival, batches_of, fold, fold_on
@@ -69,14 +69,14 @@ def assert_same_state_tables(one: Location, other: Location) -> None:
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @settings(max_examples=8)
 @given(logs=all_logs(), shards=SHARDS, data=st.data())
-def test_two_jobs_over_one_log_have_the_outputs_of_one_job(
+def test_two_jobs_over_one_log_match_one_job(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
     assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=False)
 
 
-# Of two duplicates, the row with the larger offset counts, but the second log begins at offset 0 again.
-# So use one partition: with two partitions, one job and two jobs could count different rows of a pair.
+# Of two duplicates, the row with the larger offset counts; the offsets of the second log begin at 0 again.
+# So each log has one partition: with two, one job and two jobs could count different rows of two duplicates.
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @settings(max_examples=8)
 @given(
@@ -84,7 +84,7 @@ def test_two_jobs_over_one_log_have_the_outputs_of_one_job(
     shards=SHARDS,
     data=st.data(),
 )
-def test_two_jobs_over_separate_logs_have_the_outputs_of_one_job(
+def test_two_jobs_over_consecutive_logs_match_one_job(
     max_gap: int, logs: Logs, shards: tuple[int, int], data: st.DataObject
 ) -> None:
     assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=True)
@@ -152,7 +152,7 @@ def test_a_stream_continues_from_the_state_of_a_backfill(
     assert_same_state_tables(whole, tmp_path / "b")
 
 
-def test_a_backfill_continues_from_the_state_of_a_backfill(
+def test_a_backfill_continues_from_the_state_of_another_backfill(
     small_fleet: Windows, small_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     t_us = (START + 80) * HOUR_US
@@ -251,7 +251,7 @@ def test_a_stopped_and_resumed_stream_has_the_outputs_of_one_backfill(
     assert forecasts.select(pl.struct(IDENTITY).is_unique().all()).item()
     if share:  # the resumed run must change no bit of the forecasts of the stopped run
         unchanged = read_forecasts(output).join(before, on=IDENTITY, how="semi")
-        assert nested(unchanged.sort(IDENTITY)).equals(nested(before.sort(IDENTITY)))
+        assert exploded(unchanged.sort(IDENTITY)).equals(exploded(before.sort(IDENTITY)))
 
 
 def test_a_stream_of_a_watched_folder_resumes_after_each_file(

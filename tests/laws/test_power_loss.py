@@ -222,7 +222,7 @@ def save_example(folder: Path, which: int) -> None:
 
 
 @pytest.mark.parametrize("save", [save_forecaster, save_labeller, save_report, save_example])
-def test_a_power_loss_leaves_an_old_a_new_or_no_artifact(
+def test_a_power_loss_leaves_no_partly_written_artifact(
     save: Callable[[Path, int], None], tmp_path: Path
 ) -> None:
     folder = tmp_path / "place" / "artifact"

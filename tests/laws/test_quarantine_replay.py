@@ -81,7 +81,7 @@ def scales_of(rows: pl.DataFrame) -> dict[str, float]:
 
 
 def comparable(counts: Counts) -> Counts:
-    """Return the counts that a replay brings to those of correct rows."""
+    """Return the counts, without those in which a quarantine replay differs from a job over correct rows."""
     return replace(counts, windows=0, replaced=0, repaired=0, replayed=0, quarantined={})
 
 
@@ -139,14 +139,14 @@ def test_a_replayed_backfill_equals_a_backfill_of_correct_rows(
 
 
 def small_files(folder: Path) -> tuple[pl.DataFrame, int]:
-    """Write ``wrong.csv`` and ``right.csv``; return the rows, and how many of them are wrong in the first."""
+    """Write both CSV files; return the rows, and how many of them have a German time in ``wrong.csv``."""
     rng = np.random.default_rng(7)
     values = 1e3 + rng.normal(size=(20, 4)).cumsum(axis=0)
     values[rng.random(values.shape) < 0.1] = np.nan
     rows = several_rows(Windows(tuple("abcd"), START // 12, values), 1)
     german, none = rng.random(len(rows)) < 0.3, [False] * len(rows)
     write_rows(rows, folder / "right.csv", none, none)
-    # One row can be read by no setting, and stays in quarantine.
+    # The value of series e becomes "much", which no setting reads as a number: its row stays in quarantine.
     broken = rows.head(1).with_columns(pl.lit("e").alias("series_id"))
     write_rows(pl.concat([rows, broken]), folder / "wrong.csv", [*german, True], [*none, False])
     text = (folder / "wrong.csv").read_text().rstrip().rsplit(",", 1)[0]
@@ -157,7 +157,7 @@ def small_files(folder: Path) -> tuple[pl.DataFrame, int]:
 _IGNORED = (".numbers", ".lock", ".ended", ".run")  # paths that do not influence a resumed run
 
 
-def test_a_replay_that_is_killed_and_run_again_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_killed_quarantine_replay_ends_with_the_undisturbed_outputs(tmp_path: Path) -> None:
     rows, replayed = small_files(tmp_path)
     model, output = forecaster(**SHORT_WEEK), tmp_path / "out"
     job = BackfillJob(

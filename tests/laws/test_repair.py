@@ -85,7 +85,7 @@ def scales_of(logs: Logs, aggregate: str, empty: str = "missing") -> dict[str, f
 
 
 def comparable(counts: Counts) -> Counts:
-    """Return counts without the numbers in which a run with repairs and a run without late rows differ."""
+    """Return counts in which late rows are not counted, for a comparison with a run without late rows."""
     rows_in = counts.rows_in - counts.late
     return replace(counts, rows_in=rows_in, late=0, windows=0, replaced=0, repaired=0)
 
@@ -110,7 +110,7 @@ def assert_repaired(repaired: Ran, reference: Ran, scale: dict[str, float]) -> N
     kills=st.integers(0, 3),
     data=st.data(),
 )
-def test_repaired_rows_give_the_forecasts_of_rows_in_time(
+def test_repairs_give_the_forecasts_of_a_run_without_delays(
     aggregate: str,
     logs: Logs,
     max_gap: int,
@@ -190,7 +190,7 @@ def test_late_messages_of_a_topic_are_repaired(
     assert_same_live_series(reference.states, repaired.states)
 
 
-_IGNORED = (".numbers", ".lock", ".ended", ".run")  # a resumed run does not read these paths
+_IGNORED = (".numbers", ".lock", ".ended", ".run")  # paths that a resumed run does not read
 
 
 def test_a_stream_repairs_late_rows_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def without_seconds(epoch: dict[str, float]) -> dict[str, float]:
     return {name: number for name, number in epoch.items() if name != "seconds"}
 
 
-def test_a_network_trained_at_another_level_has_shifted_forecasts() -> None:
+def test_training_on_shifted_values_shifts_the_forecasts() -> None:
     values, shift = kinds(0) - 64.0, -(2.0**24)
     one, other = (trained_on(v, v, 1.0, True).forecaster for v in (values, values + shift))
     first, second = run(one, values, values), run(other, values + shift, values + shift)

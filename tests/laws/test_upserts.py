@@ -69,8 +69,8 @@ def _with_versions(log: Log, share: float, rng: np.random.Generator) -> Log:
 def counting(log: Log, late: pl.DataFrame, repair: int, keep: Keep) -> Log:
     """Return the log with only the rows that count, each an event of its own, and all rows in time."""
     too_late = set(late.filter(pl.col("partition") == log.partition)["offset"]) if len(late) else set()
-    versions: dict[tuple[str, str], dict[int, int]] = {}  # window of each version that counts, by offset
-    dropped: dict[tuple[str, str], list[int]] = {}  # windows of the versions that do not count
+    versions: dict[tuple[str, str], dict[int, int]] = {}  # by event and offset: window of versions that count
+    dropped: dict[tuple[str, str], list[int]] = {}  # by event: windows of versions that do not count
     for row in log.rows.iter_rows(named=True):
         if row["offset"] in too_late:
             continue
@@ -95,7 +95,7 @@ def _window(row: dict[str, object]) -> int:
 
 
 def comparable(counts: Counts) -> Counts:
-    """Return the counts that versions of events do not change."""
+    """Return the counts, without those that depend on versions of events, such as duplicates."""
     rows_in = counts.rows_in - counts.late - counts.duplicates
     return replace(counts, rows_in=rows_in, late=0, duplicates=0, windows=0, replaced=0, repaired=0)
 
@@ -137,7 +137,7 @@ def test_versions_of_events_end_like_a_log_of_the_versions_that_count(
 
 
 def assert_same_newest(clean: Ran, ran: Ran, scale: dict[str, float]) -> None:
-    """Assert that a run has the states and the newest forecasts of a clean run.
+    """Assert that a run has the states and newest forecasts of ``clean``, a run of only the rows that count.
 
     The run may have issued more forecasts, of a series that did not exist yet without a dropped row.
     """

@@ -224,7 +224,7 @@ def run_in_time(model: Forecaster, source: KafkaSource, topic: Topic, earlier: R
 
 
 def _read_whole(model: Forecaster, source: KafkaSource, topic: Topic) -> tuple[Ran, list[Batch]]:
-    """Return cold shards, and the batches of the complete topic."""
+    """Fill the topic; return new shards and all batches of the topic."""
     topic.fill()
     shards, places = resume(model, source, source.begin({}), [Disk() for _ in range(SHARDS)])
     ran = Ran(shards)
@@ -238,7 +238,7 @@ def _read_whole(model: Forecaster, source: KafkaSource, topic: Topic) -> tuple[R
 
 
 def apply_all(model: Forecaster, ran: Ran, number: int, batches: Iterable[Batch]) -> None:
-    """Apply batches to the shard ``number`` of ``ran``, and add the outputs to ``ran``."""
+    """Apply batches to the shard ``number`` of the result ``ran``, and add the outputs to ``ran``."""
     for shard, output in outputs(model, ran.shards[number], batches, 4):
         ran.shards[number] = shard
         ran.take(output)

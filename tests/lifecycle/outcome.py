@@ -16,7 +16,7 @@ from tests.lifecycle.processes import difference
 
 @dataclass(frozen=True)
 class Streamed:
-    """The outputs of the stream that has ended.
+    """The output folder and the measurements of a stream that has ended.
 
     Attributes:
         output: output folder.
@@ -67,7 +67,7 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """Return True if no window was lost or late, and alias and stream changed versions as planned."""
+        """Return True if no window was lost or late, and versions changed or were refused as planned."""
         return (
             not self.windows_lost
             and not self.windows_late
@@ -78,7 +78,7 @@ class Outcome:
 
 
 def measure(streamed: Streamed, champion_versions: list[str], refused: list[str], always: Path) -> Outcome:
-    """Return the figures of a stream that has ended.
+    """Compute the figures of a lifecycle run from the outputs of its stream.
 
     Args:
         streamed: the stream.
@@ -110,7 +110,7 @@ def _p99(latency: Histogram) -> float:
 
 
 def _rewarm_difference(forecasts: pl.DataFrame, always: pl.DataFrame) -> float:
-    """Return the largest difference between forecasts of one version, in scales of the data.
+    """Return the largest difference between the medians of two forecasts, divided by the scale of the data.
 
     Args:
         forecasts: forecasts of the stream, whose state was re-warmed for the version.

@@ -22,7 +22,7 @@ from tests.lifecycle.outcome import Outcome
 def write_page(
     path: Path, events: Sequence[str], gated: Sequence[dict[str, Any]], outcome: Outcome, folder: Path
 ) -> None:
-    """Write the page as one HTML file.
+    """Write the page with the steps and the figures of a run as one HTML file.
 
     Args:
         path: the file.

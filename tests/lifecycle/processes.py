@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
 _FIRST_DAYS = 40  # the first days are written quickly, because the retraining waits for their rows
 _FAST_S, _SLOW_S = 0.1, 1.5  # least seconds between the files of two days
-_MOST_UNREAD_DAYS = 2  # with this limit, a slow machine streams fewer days instead of collecting unread days
+# The file of a new day waits until fewer days are unread, so a slow machine streams fewer days.
+_MOST_UNREAD_DAYS = 2
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Stream:
                 self.days += 1
 
     def _days_read(self) -> int:
-        """Return the number of days that the stream has read as a whole, history included."""
+        """Return the days of the history plus the number of complete days that the stream has read."""
         return inputs.HISTORY_DAYS + self._numbers().counts.rows_in // (24 * inputs.SERIES)
 
     def wait_for_days(self, more: int) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures for tests of pipelines: an S3 server with a bucket, and small files in MLflow runs."""
+"""Fixtures for tests of pipelines: an S3 bucket, and MLflow runs that log empty pictures and little code."""
 
 from __future__ import annotations
 

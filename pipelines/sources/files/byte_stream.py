@@ -48,7 +48,7 @@ class ByteStream(io.RawIOBase):
         return len(taken)
 
     def peek(self, size: int = 0) -> bytes:
-        """Return some of the next bytes and leave them unread; `readline` needs this method to be fast."""
+        """Return some of the next bytes and leave them unread; without it, `readline` would be slow."""
         self._fill(size)
         return self._ready
 

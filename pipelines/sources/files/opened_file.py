@@ -135,7 +135,7 @@ def _open(path: Path, columns: Columns) -> OpenedFile:
     folders = {name: value for name, value in folder_columns(path).items() if name not in names}
     beside = Beside(tuple(folders), formats.index_columns(path))
     if is_long(names, columns, beside):
-        # The layout of a long file depends only on its column names and on the cells of a data frame's index.
+        # The layout of a long file needs only its column names, and the cells of an index that pandas saved.
         index = [name for name in names if beside.is_index(name)]
         known = _empty(names)
         if index:

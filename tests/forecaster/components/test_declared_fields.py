@@ -45,7 +45,7 @@ class Undeclared:
 
 
 def with_declared_fields_only(block: Block, declared: frozenset[str]) -> Block:
-    """Return the block with `Undeclared` in place of each field that is not ``declared``."""
+    """Return the block without undeclared members, and with `Undeclared` for each other undeclared field."""
     hidden: dict[str, Any] = {name: Undeclared(name) for name in NAMES - declared}
     members = {name: array for name, array in block.members.items() if f"members.{name}" in declared}
     out: dict[str, Any] = {

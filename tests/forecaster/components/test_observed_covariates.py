@@ -70,7 +70,7 @@ def test_training_and_stream_compute_equal_covariate_inputs() -> None:
             np.testing.assert_allclose(block.observed_inputs[0, 0], expected, rtol=1e-6, atol=1e-6)
 
 
-def test_forecasts_do_not_depend_on_the_unit_of_observed_covariates() -> None:
+def test_shifted_and_scaled_observed_covariates_change_no_forecast() -> None:
     model = forecaster(observed=("heat",))
     fleet = with_heat(Windows(("a",), START, np.random.default_rng(0).normal(size=(40, 1))))
     kelvin = replace(fleet, past={"heat": 1000.0 * fleet.past["heat"] + 273_150.0})

@@ -73,7 +73,7 @@ def test_the_seasonal_naive_uses_the_likely_season_of_the_frequency(freq_s: int)
         (604_800, 336, None),
     ],
 )
-def test_ring_week_is_the_windows_of_a_week_or_none(freq_s: int, ring: int, week: int | None) -> None:
+def test_ring_week_counts_the_windows_of_a_week(freq_s: int, ring: int, week: int | None) -> None:
     assert ring_week(ring, Frequency(freq_s)) == week
 
 

@@ -42,7 +42,7 @@ def stores() -> Table:
     return Table(pl.DataFrame(frame), "stores.csv")
 
 
-def test_calendar_features_cover_periods_of_two_windows_or_more() -> None:
+def test_calendar_periods_contain_two_windows_and_fit_the_history() -> None:
     assert useful_periods(HOUR, 24) == ("day",)
     assert useful_periods(HOUR, 24 * 400) == ("day", "week", "month", "year")
     assert useful_periods(DAY, 100) == ("week", "month")

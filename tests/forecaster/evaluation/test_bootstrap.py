@@ -45,10 +45,10 @@ def test_bootstrap_blocks_of_constant_losses_contain_one_issue_time(count: int) 
     assert block_length(np.full(count, 0.3)) == 1
 
 
-def test_nine_of_ten_intervals_contain_the_true_improvement() -> None:
+def test_about_nine_of_ten_intervals_contain_the_true_improvement() -> None:
     length, inside, trials = 20, 0, 120
     for seed in range(trials):
-        both = 10 + autoregression(0.7, 400, seed)[:, None]  # both models share this part of their losses
+        both = 10 + autoregression(0.7, 400, seed)[:, None]  # the challenger has 10% less of this loss
         champion = both + 0.5 * autoregression(0.7, 400, 1000 + seed)[:, None]
         challenger = 0.9 * both + 0.5 * autoregression(0.7, 400, 2000 + seed)[:, None]
         (found,) = improvements(champion, challenger, np.ones_like(champion), length, 0.9)

@@ -84,7 +84,7 @@ def test_a_comparison_scores_the_forecasts_that_the_models_issue(compared: Paire
 
 
 def missing_actuals(windows: Windows) -> int:
-    """Return the number of forecasts without an actual, at the horizon at which this number is smallest."""
+    """Return the number of forecasts without an actual at the horizon with the fewest such forecasts."""
     return min(int(np.isnan(windows.values[FIRST + h : FIRST + h + 58]).sum()) for h in range(3))
 
 

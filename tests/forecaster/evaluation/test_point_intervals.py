@@ -15,7 +15,7 @@ FAR = 30  # this horizon is longer than some of the blocks of the test
 
 
 def quantiles(values: Floats, points: dict[str, Floats], cuts: list[int]) -> dict[str, Floats]:
-    """Return the quantiles of `PointIntervals` for point forecasts, stepped in blocks that end at ``cuts``.
+    """Return the quantiles that `PointIntervals` gives point forecasts; ``cuts`` separate the stepped blocks.
 
     Returns:
         The quantiles ``[Q, T, S, N]`` of each member.

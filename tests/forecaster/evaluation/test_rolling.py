@@ -130,7 +130,7 @@ def test_without_experts_the_network_is_the_only_member() -> None:
     assert list(forecasts_by_member(single_forecast())) == ["network"]
 
 
-def test_forecasts_are_scored_for_the_combination_and_each_member() -> None:
+def test_forecasts_by_member_include_the_combination_and_each_member() -> None:
     member_forecasts = {"persistence": np.ones((1, 1, 2)), "network": np.full((1, 1, 2), 2.0)}
     found = forecasts_by_member(single_forecast(np.full((3, 1, 1, 2), 3.0), member_forecasts))
     assert list(found) == ["combined", "network", "persistence"]

@@ -95,7 +95,7 @@ def test_the_scale_of_a_series_is_the_seasonal_naive_error_or_1() -> None:
     assert series_scale(Windows(("a", "b", "c"), START, values), HOURLY) == {"a": 3.0, "b": 1.0, "c": 1.0}
 
 
-def test_calibration_is_the_mean_share_of_actuals_below_each_quantile() -> None:
+def test_calibration_counts_actuals_at_or_below_each_quantile() -> None:
     frame = pl.DataFrame(
         {
             "series_id": ["a", "a", "b", "b"],
@@ -115,7 +115,7 @@ def test_matching_two_frames_keeps_only_their_common_forecasts() -> None:
     assert keep_common(part, all_errors).select(keys).sort(keys).equals(part.select(keys).sort(keys))
 
 
-def test_fan_chart_targets_are_consecutive_windows_near_the_middle() -> None:
+def test_fan_charts_show_consecutive_windows_near_the_middle_window() -> None:
     windows = Windows(("a", "b"), START, np.random.default_rng(0).normal(size=(400, 2)))
     found = fans(errors(forecasts_of(windows).frame(), windows, HOURLY), "b", HOUR)
     assert found["series_id"].unique().to_list() == ["b"]

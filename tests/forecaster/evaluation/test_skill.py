@@ -55,7 +55,7 @@ def test_the_skill_against_an_errorless_baseline_is_0() -> None:
 
 
 def errors_of(actuals: np.ndarray, quantiles: np.ndarray) -> pl.DataFrame:
-    """Return a frame of errors of ``[T, S]`` actuals and ``[Q, T, S]`` quantiles at horizon 1."""
+    """Return a frame that pairs ``[T, S]`` actuals with ``[Q, T, S]`` forecast quantiles at horizon 1."""
     start = datetime(2013, 1, 1, tzinfo=UTC)
     return pl.DataFrame(
         [

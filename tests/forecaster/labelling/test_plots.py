@@ -28,7 +28,7 @@ def test_a_confusion_matrix_of_many_classes_has_no_counts() -> None:
         label_plots.confusion_figure(counts, ["a", "b"])
 
 
-def test_precision_recall_legend_shows_average_and_chance() -> None:
+def test_the_precision_recall_legend_shows_average_precision_and_chance() -> None:
     figure = label_plots.precision_recall_figure(np.array([0.5, 1.0]), np.array([1.0, 0.4]), 0.7, 0.1)
     legend = figure.axes[0].get_legend()
     assert legend is not None

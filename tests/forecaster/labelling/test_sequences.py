@@ -26,7 +26,7 @@ Row = tuple[str, int, str | None, float | None]
 
 
 def rows(*given_rows: Row, split: dict[str, str] | None = None) -> pl.DataFrame:
-    """Return rows from tuples of series, hour, label and value of the channel x."""
+    """Return labelled rows from tuples of series id, hour, label and value; the only channel is x."""
     start = datetime(2020, 1, 1, tzinfo=UTC)
     return pl.DataFrame(
         {

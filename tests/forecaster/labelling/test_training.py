@@ -129,7 +129,7 @@ def test_validation_sequences_are_taken_from_the_training_part() -> None:
     split = np.where(np.arange(60) < 40, TRAIN, TEST)
     trained = train_labeller(sequences, config(epochs=1), split)
     assert (trained.parts[40:] == TEST).all()
-    # Training takes a fifth of each class, rounded: 3 of each of the classes of 14, 13 and 13 sequences.
+    # A fifth of each class, rounded, is held out for validation: 3 of its 13 or 14 sequences.
     assert (trained.parts[:40] == VALIDATION).sum() == 9
 
 

@@ -40,7 +40,7 @@ def test_rollbacks_undo_promotions_from_the_newest_to_the_oldest(actions: list[i
         return
     expected = stack[-2] if len(stack) > 1 else None
     assert previous_version(moves, stack[-1]) == expected
-    # Without the oldest records, the previous version may be unknown (None), but it must not be wrong.
+    # If the oldest moves are not recorded, the previous version may be unknown (None), but not wrong.
     assert previous_version(moves[-kept:], stack[-1]) in (expected, None)
 
 

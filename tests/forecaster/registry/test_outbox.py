@@ -174,9 +174,7 @@ def test_a_run_whose_files_cannot_be_stored_keeps_metrics_and_status(
     assert [file.path for file in client(store).list_artifacts(run.run_id)] == ["scores.json"]
 
 
-def test_an_outbox_drops_metric_values_above_its_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_outbox_drops_new_metric_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "_MOST_POINTS", 5)
     box = Outbox(tmp_path, {"name": "long"})
     for step in range(4):

@@ -25,7 +25,7 @@ def refusal(registry: Registry) -> str:
     return line
 
 
-def test_the_error_for_a_missing_login_names_the_variables_to_set(tmp_path: Path) -> None:
+def test_the_error_for_a_refused_login_names_environment_variables(tmp_path: Path) -> None:
     with mlflow_server(tmp_path, lambda login: False) as server:
         for address in (f"http://{server.address}", f"http://me:secret@{server.address}"):
             line = refusal(Registry(address))
@@ -34,7 +34,7 @@ def test_the_error_for_a_missing_login_names_the_variables_to_set(tmp_path: Path
 
 
 @pytest.mark.parametrize("address", ["me:secret@127.0.0.1:5000", "me:secret@host/path", "me@host"])
-def test_an_address_without_scheme_is_refused_without_its_login(address: str) -> None:
+def test_refusing_an_address_without_scheme_hides_its_login(address: str) -> None:
     with pytest.raises(
         ModelError, match=r"write http://HOST:PORT, and set MLFLOW_TRACKING_USERNAME"
     ) as caught:

@@ -1,4 +1,4 @@
-"""Tests of the figure of improvements of a model over another, which has one row for each improvement."""
+"""Tests of the figure that shows the improvements of one model over another, with one row for each."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_a_fan_figure_draws_no_observed_line_over_a_gap() -> None:
     observed = fan_figure(fan(), "temperature").axes[0].lines[-1].get_ydata()
     values = np.asarray(observed, float)
     assert len(values) == 13  # the line has twelve values, and one NaN between the fans
-    assert np.isnan(values).sum() == 3  # two actuals are missing, and one NaN separates the fans
+    assert np.isnan(values).sum() == 3  # two NaNs for missing actuals, and one between the fans
 
 
 def test_a_fan_figure_without_rows_or_median_is_refused() -> None:

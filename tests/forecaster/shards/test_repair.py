@@ -109,7 +109,7 @@ def test_a_shard_keeps_two_state_copies_and_few_rows_for_repair() -> None:
         shard, _ = run(some[:stop], repair=6)
         assert shard.history is not None
         assert len(shard.history.copies) == 2
-        # Copies are 8 windows apart, because blocks end at multiples of 4 windows.
+        # Copies of the state are 8 windows apart: 6 windows of repair, rounded up to whole blocks of 4.
         assert sum(map(len, shard.history.rows)) <= 2 * 2 * 8
         assert len(shard.history.late) == 0
 

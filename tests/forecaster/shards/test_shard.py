@@ -167,7 +167,7 @@ def test_a_shard_drops_rows_that_it_has_already_applied() -> None:
     assert last_shard(model, [cut[0], *whole, again]).counts == last_shard(model, whole).counts
 
 
-def test_quarantined_rows_are_counted_by_kind_of_reason() -> None:
+def test_quarantined_rows_are_counted_by_kind() -> None:
     raw = pl.DataFrame({"series_id": ["a", "", "b", "c"], "timestamp": ["x", "y", "2013-01-01", "never"]})
     raw = raw.with_columns(value=pl.Series(["1", "2", "much", "3"]), offset=pl.int_range(4))
     _, rejected = observations.validate(raw)
@@ -270,7 +270,7 @@ def test_a_new_row_replaces_a_pending_row_that_will_be_read_again() -> None:
         assert _used_value(other, model) == 4.0
 
 
-def test_a_snapshot_without_partitions_of_pending_rows_can_be_read() -> None:
+def test_snapshots_whose_pending_rows_lack_partitions_can_be_read() -> None:
     """Earlier versions wrote such snapshots."""
     model = forecaster()
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 7, "p1": 0})

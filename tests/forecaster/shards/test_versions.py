@@ -57,7 +57,7 @@ def run(some: list[Batch], repair: int, keep: Keep = "last") -> tuple[Counts, li
 
 
 def replaced_rows(outputs: list[Output]) -> list[tuple[str | float, ...]]:
-    """Return event, value and value that counts of each replaced row."""
+    """Return the event id of each replaced row, and the value of the row that replaced it."""
     every = pl.concat([one.replaced for one in outputs], how="diagonal")
     return every.select("event_id", "replaced_by").rows()
 
@@ -83,7 +83,7 @@ def test_a_version_in_an_open_window_replaces_the_row_without_a_revision() -> No
 
 
 @pytest.mark.parametrize("repair", [0, 2])
-def test_a_version_of_a_window_beyond_the_repair_is_another_row(repair: int) -> None:
+def test_a_version_replaces_no_row_that_is_beyond_repair(repair: int) -> None:
     counts, outputs = run(corrected(5, 8, 8), repair)
     assert (counts.used, counts.duplicates, counts.late) == (25, 0, 0)
     assert not any(one.revises for one in outputs)
@@ -96,7 +96,7 @@ def test_a_version_that_is_too_late_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("window", [3, 5, 7, 8])
-def test_the_first_version_stays_if_the_job_keeps_the_first(window: int) -> None:
+def test_keep_first_uses_the_first_version_of_an_event(window: int) -> None:
     some = corrected(5, window, 8)
     counts, outputs = run(some, repair=6, keep="first")
     assert (counts.used, counts.duplicates, counts.replaced) == (24, 1, 1)
@@ -105,7 +105,7 @@ def test_the_first_version_stays_if_the_job_keeps_the_first(window: int) -> None
 
 
 @pytest.mark.parametrize(("keep", "value"), [("last", 99.0), ("first", 2.0)])
-def test_of_two_rows_of_one_time_the_first_or_the_last_counts(keep: Keep, value: float) -> None:
+def test_the_setting_duplicates_decides_which_row_counts(keep: Keep, value: float) -> None:
     some = [replace(batch, rows=batch.rows.drop("event_id")) for batch in corrected(5, 5, 5)]
     rows = some[5].rows.with_columns(
         timestamp=pl.lit((START + 5) * HOUR_US).cast(pl.Datetime("us", "UTC")),

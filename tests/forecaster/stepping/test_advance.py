@@ -15,7 +15,7 @@ from forecaster.time.window_config import WindowConfig
 from forecaster.time.windows import Windows
 from schemas.errors import DataError, VersionMismatch
 from schemas.forecasts import check_forecasts
-from tests.comparisons import Floats, Key, assert_same, assert_same_state, by_key, nested
+from tests.comparisons import Floats, Key, assert_same, assert_same_state, by_key, exploded
 from tests.fleets import HOUR_US, START, forecaster, rows_of, scales
 
 NAN = np.nan
@@ -108,7 +108,7 @@ def test_forecast_frames_match_the_forecast_schema() -> None:
     assert frame["issued_at"].dt.epoch("us").unique().sort().to_list() == [
         (START + t + 1) * HOUR_US for t in range(3)
     ]
-    row = nested(frame.filter(pl.col("series_id") == "b").tail(1))
+    row = exploded(frame.filter(pl.col("series_id") == "b").tail(1))
     assert row["horizon"].to_list() == [1, 2, 3]
     assert row.select((pl.col("q2.5") <= pl.col("q50")).all() & (pl.col("q50") <= pl.col("q90")).all()).item()
     np.testing.assert_array_equal(row["q50"].to_numpy(), forecasts.values[1, 2, 1])
@@ -211,7 +211,7 @@ def test_advance_in_place_refuses_skipped_windows_of_live_series() -> None:
         advance_in_place(model, state, np.array([[1.0]]), START + 2)
 
 
-def test_advance_in_place_refuses_a_state_of_another_version() -> None:
+def test_advance_in_place_refuses_a_state_of_another_model() -> None:
     state = forecaster(seed=1).new_series_state(("a",), START)
     with pytest.raises(VersionMismatch):
         advance_in_place(forecaster(seed=2), state, np.array([[1.0]]), START)
@@ -245,7 +245,7 @@ def test_a_forecast_frame_holds_exactly_the_issued_forecasts() -> None:
     for key, values in by_key([forecasts]).items():
         end_us = (key[1] + 1) * HOUR_US
         of_key = frame.filter(series_id=key[0]).filter(pl.col("issued_at").dt.epoch("us") == end_us)
-        np.testing.assert_array_equal(nested(of_key).select("q5", "q50", "q95").to_numpy().T, values)
+        np.testing.assert_array_equal(exploded(of_key).select("q5", "q50", "q95").to_numpy().T, values)
 
 
 @pytest.mark.parametrize("share", [0.0, 2.0])

@@ -176,7 +176,7 @@ def test_long_forecasts_of_series_at_different_windows_are_refused() -> None:
         unroll_network(model, state, np.array([1.0, 2.0]), 3)
 
 
-def test_the_error_names_the_missing_decoder_column_or_first_value(trained_model: Forecaster) -> None:
+def test_a_missing_decoder_or_column_or_value_is_refused(trained_model: Forecaster) -> None:
     static = SHOPS.static[STORES:]
     with pytest.raises(ModelError, match=r"train it with network.decoder = true and covariates.static"):
         trajectory(forecaster(), static, FIRST, 3)

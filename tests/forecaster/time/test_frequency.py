@@ -84,7 +84,7 @@ def test_calendar_windows_begin_and_end_at_calendar_dates(text: str, begin: str,
     assert freq.end_us(freq.window_of(start_us)) == end_us
 
 
-def test_the_smallest_int64_timestamp_precedes_all_windows_since_1600() -> None:
+def test_the_timestamp_for_never_precedes_windows_since_1600() -> None:
     never = np.array([np.iinfo(np.int64).min])
     for freq in FIXED + WEEKS + CALENDAR:
         assert freq.window_of(never)[0] - 1 < freq.window_of(us(datetime(1600, 1, 1, tzinfo=UTC)))

@@ -53,7 +53,7 @@ def test_weekly_forecasts_begin_on_the_weekday_of_the_rows(day: str, name: str) 
     np.testing.assert_allclose(rest.values, whole.values[:, 12:], rtol=1e-5, atol=1e-5)
 
 
-def test_a_state_of_an_earlier_version_has_weeks_from_thursday_on() -> None:
+def test_weeks_begin_on_thursday_in_states_of_earlier_versions() -> None:
     model = forecaster(freq="1w")
     state, _ = advance(model, model.initial_state(), weekly_rows("thu"))
     metadata = state.to_arrow().schema.metadata

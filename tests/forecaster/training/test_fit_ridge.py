@@ -38,7 +38,7 @@ def autoregression(windows: int = 1500, series: int = 6) -> Floats:
 
 
 def errors_by_expert(ridge: Floats32, made: Fleet, rows: slice) -> Floats:
-    """Return the mean absolute errors ``[K, N]`` of the experts for rows of the first batch."""
+    """Return the mean absolute errors by expert and horizon, ``[K, N]``, at ``rows`` of the first batch."""
     batch = made.with_linear_part(ridge, 0.0).batch(0)
     at = np.arange(len(batch))[rows]
     forecasts = batch.experts(at)
@@ -51,8 +51,8 @@ def test_the_ridge_regressions_learn_a_season() -> None:
     made = fleet(autoregression(), 1200)
     errors = errors_by_expert(fit_linear(made), made, slice(1200, None))
     for k in (0, 1):
-        # With exact weights, the error is 0.87 of the error of the seasonal expert (expert number 2).
-        # With exact weights, the error is 0.61 of the error of the last value (expert number 5).
+        # A ridge regression with exact weights has 0.87 of the error of the seasonal expert (``errors[2]``).
+        # A ridge regression with exact weights has 0.61 of the error of the last value (``errors[5]``).
         assert (errors[k] < 0.93 * errors[2]).all()
         assert (errors[k] < 0.7 * errors[5]).all()
 
@@ -77,7 +77,7 @@ def test_held_out_windows_do_not_change_the_ridge_weights() -> None:
     assert np.abs(fit_linear(one) - fit_linear(fleet(other))).max() > 1e-3
 
 
-def test_ridge_weights_do_not_depend_on_the_size_of_series() -> None:
+def test_ridge_weights_do_not_depend_on_series_scale() -> None:
     values = autoregression()
     ridges = [fit_linear(fleet(values * size)) for size in (1.0, np.array([1, 1e6, 1, 1e-6, 1, 1]))]
     np.testing.assert_allclose(ridges[0], ridges[1], atol=2e-3)

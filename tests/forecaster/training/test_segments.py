@@ -119,7 +119,7 @@ def test_training_and_held_out_targets_are_changes_in_units(held_from: int, leng
 
 @pytest.mark.parametrize("held_from", [0, 1, 2, 16, 17, 18, 59, 60])
 @pytest.mark.parametrize("length", [2, 16, 59, 100])
-def test_segments_without_a_target_to_learn_from_are_not_counted(held_from: int, length: int) -> None:
+def test_segments_without_a_training_target_are_not_counted(held_from: int, length: int) -> None:
     windows = walks(60, 6)
     fleet = fleet_of(windows, network(3), FREQ, 2, held_from)
     total = 0

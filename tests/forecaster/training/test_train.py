@@ -220,7 +220,7 @@ def test_the_training_seed_shuffles_batches_in_each_epoch(
     assert orders(1) != one
 
 
-def test_the_validation_skill_does_not_depend_on_the_halflife() -> None:
+def test_the_validation_skill_does_not_depend_on_network_halflife() -> None:
     # With a learning rate of almost 0, the network keeps forecasting the last value, so its skill is about 0.
     # In the noisy held-out windows, the unit of a series depends on the half-life.
     # So the loss, which is in units, depends on the half-life too, but the skill must not depend on it.

@@ -97,7 +97,7 @@ def test_training_accepts_the_largest_allowed_values() -> None:
 
 
 @pytest.mark.parametrize("windows", [3, 40, 128])
-def test_training_ends_even_with_very_few_steps(windows: int) -> None:
+def test_training_of_one_epoch_succeeds_with_few_windows(windows: int) -> None:
     values = np.random.default_rng(0).normal(size=(windows, 1))
     network = NetworkConfig(hidden=4, layers=1, horizon=2, lags=(1,), ring=4)
     trained = train(Windows(("a",), 0, values), network, TrainingConfig(epochs=1))

@@ -56,7 +56,7 @@ def test_a_model_is_loaded_from_an_object_store(s3: Remote) -> None:
         assert model_of(place, "", "one").load().version == forecaster().version
 
 
-def test_a_second_pipeline_loads_the_model_that_has_replaced_the_first(tmp_path: Path) -> None:
+def test_each_pipeline_loads_the_newest_model_in_its_folder(tmp_path: Path) -> None:
     for seed in (0, 1):
         forecaster(seed=seed).save(tmp_path)
         loaded = model_of(tmp_path, "", f"pipeline {seed}").load()

@@ -103,7 +103,7 @@ def test_forecast_fleet_issues_forecasts_when_the_watermark_advances(
     issued = (backfilled["issued_at"].dt.epoch("us") // HOUR_US - START).to_numpy()
 
     def closed(window: int) -> int:
-        """Return how many forecasts a fleet has issued in total after it has closed a window."""
+        """Return the number of forecasts that the backfill issued up to the end of ``window``."""
         return int((issued <= window + 1).sum())
 
     late_row = [{"series_id": "s0", "timestamp": time_of(3), "value": 1e9}]
@@ -111,7 +111,7 @@ def test_forecast_fleet_issues_forecasts_when_the_watermark_advances(
     bundles = [
         # The elements of this bundle belong to twelve windows; the watermark after it closes only eight.
         Bundle(between(rows, 0, 12).to_dicts(), end_us(7)),
-        # This bundle waits until window 7 is forecast; a fleet that waits for the end of its input fails.
+        # The source holds this bundle until window 7 is forecast; a fleet that first reads all input fails.
         Bundle([*late_row, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=closed(7)),
         Bundle([], end_us(15) - 1),
         Bundle([between(rows, 16, 20)], end_us(18), after=closed(13)),

@@ -50,7 +50,7 @@ def inputs(observed: Windows, tmp_path: Path) -> Path:
 
 
 def assert_complete(output: Path, before: set[str], backfilled: pl.DataFrame, observed: Windows) -> None:
-    """Check that a second run kept or replaced each file of the first run, and that all forecasts exist."""
+    """Assert that the first run's files remain, a second run added files, and no forecast is missing."""
     forecasts = output / "forecasts"
     assert before < files_in(forecasts)
     written = [pl.read_parquet(forecasts / name) for name in files_in(forecasts)]

@@ -156,7 +156,8 @@ def test_the_engine_watermark_is_the_least_partition_watermark() -> None:
         at_us = element.timestamp.micros if isinstance(element, TimestampedValue) else None
         batch = element.value if isinstance(element, TimestampedValue) else element
         stamped.append((batch.partition, batch.watermark_us, at_us))
-    # The event time of a batch is the engine's watermark before the batch: with an earlier time, it is late.
+    # The event time of a batch is the engine's watermark before the batch.
+    # With an earlier event time, the engine would treat the batch as late.
     assert [each for each in stamped if each[1] is not None] == [
         ("a", 5, None),
         ("b", 3, None),

@@ -1,4 +1,4 @@
-"""Test of the Beam counters that the step reports which applies batches to shards."""
+"""Test of the Beam counters of the step that applies batches to shards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.pipelines.workers.test_worker import batches_of_windows, begin
 PATIENCE_S = 30.0
 
 
-def test_rows_applied_after_their_bundle_are_counted_by_the_next_bundle(
+def test_the_next_bundle_counts_rows_applied_after_their_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bundle is a group of elements that Beam processes together; batches are applied in the background."""

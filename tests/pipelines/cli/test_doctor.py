@@ -49,7 +49,7 @@ def test_every_failed_doctor_check_names_a_fix(tmp_path: Path, monkeypatch: pyte
     assert all(check.fix for check in failing)
 
 
-def test_if_prism_is_missing_doctor_names_the_command_that_installs_it(
+def test_doctor_names_the_command_that_installs_a_missing_prism(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "find_prism", lambda: None)

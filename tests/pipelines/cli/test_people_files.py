@@ -26,7 +26,7 @@ ZONE = "times have no zone, UTC assumed"
 
 
 def hours(values: int, level: float = 0.0, step: timedelta = timedelta(hours=1)) -> pl.DataFrame:
-    """Return rows of one series, ``step`` apart, without a series id."""
+    """Return the times, ``step`` apart, and the values of one series; the frame has no series id."""
     at = [BEGIN + i * step for i in range(values)]
     return pl.DataFrame(
         {"timestamp": at, "value": [level + np.sin(i) for i in range(values)]},
@@ -86,7 +86,7 @@ def test_files_of_several_sensors_are_not_silently_merged(job: Job) -> None:
 
 
 def write_frame_with_index(folder: Path, kind: str) -> Path:
-    """Write a wide file with the index of a data frame, as pandas does, and return its path."""
+    """Write a wide file with an index column, as pandas writes it, and return the path of the file."""
     wide = pl.DataFrame(
         {"timestamp": hours(40)["timestamp"], "north": np.arange(40.0), "south": np.arange(40.0) + 9}
     )

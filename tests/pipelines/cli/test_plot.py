@@ -41,7 +41,7 @@ def plot(output: Path, *more: object) -> int:
 
 
 def pixels_of(picture: NDArray[np.float32], colour: str) -> int:
-    """Return the number of pixels of a picture that have a colour."""
+    """Return the number of pixels of a picture that have the given colour."""
     return int((np.abs(picture[..., :3] - to_rgb(colour)).max(axis=-1) < 0.02).sum())
 
 

@@ -68,7 +68,7 @@ def test_quarantine_show_without_rejected_rows_is_one_line(
     assert capsys.readouterr().out == "out: no row is quarantined\n"
 
 
-def test_quarantine_show_refuses_a_folder_that_is_no_output(
+def test_quarantine_show_refuses_a_folder_that_does_not_exist(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["quarantine", "show", str(tmp_path / "nowhere")]) == 3
@@ -115,7 +115,7 @@ def test_quarantine_replay_prints_one_json_object(replayable: Job) -> None:
     assert (again["replayed"], again["left"]) == (0, 1)
 
 
-def test_quarantine_replay_with_other_windows_is_refused(replayable: Job) -> None:
+def test_quarantine_replay_with_another_window_length_is_refused(replayable: Job) -> None:
     _, (line,) = replayable(f"{REPLAY} --set windows.freq=2h", 2)
     assert "windows.freq is 2h, but model was trained with 1h: leave it out" in line
 

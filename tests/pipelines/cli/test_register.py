@@ -24,7 +24,7 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 
-def test_sync_sends_all_unsent_runs_and_deletes_their_folder(
+def test_sync_sends_all_unsent_runs_and_deletes_their_outboxes(
     uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry = Registry(uri)

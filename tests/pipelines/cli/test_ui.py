@@ -179,7 +179,7 @@ def test_ui_on_a_port_in_use_is_refused_in_one_line(
     assert "choose another with --port" in capsys.readouterr().err
 
 
-def test_runs_are_listed_by_skill_with_their_scores(
+def test_runs_are_sorted_by_skill_and_listed_with_scores(
     store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(["runs", "--tracking-uri", store, "--json"]) == 0

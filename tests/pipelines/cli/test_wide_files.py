@@ -53,12 +53,12 @@ def test_wide_files_of_two_sites_are_refused(job: Job, command: str) -> None:
     assert not (job.folder / "out").exists()
     if name == "backfill":
         result, _ = job("backfill in -m model --set data.layout=wide")
-        # With data.layout = wide, both files count as files of one sensor.
+        # With data.layout = wide, the series ids do not contain the names of the files.
         # So the temperatures of site2.csv replace the temperatures of site1.csv.
         assert (result["used"], result["replaced"]) == (80, 40)
 
 
-def test_each_column_across_files_of_one_sensor_is_one_series(job: Job) -> None:
+def test_files_of_one_sensor_form_one_series_per_column(job: Job) -> None:
     # The first two files also have a row for the first hour of the next file, with the wrong value 5.
     for day in range(3):
         last = {f"h{24 * (day + 1)}": 5.0} if day < 2 else {}

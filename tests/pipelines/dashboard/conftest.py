@@ -62,7 +62,7 @@ def backfill(
 
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a CSV file of the rows of the fleet and of three invalid rows."""
+    """Return the path of a CSV file with the rows of `fleet` and three invalid rows."""
     return write_rows(tmp_path_factory.mktemp("rows") / "rows.csv", fleet())
 
 

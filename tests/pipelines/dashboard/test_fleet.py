@@ -58,8 +58,8 @@ def test_the_dashboard_shows_the_closed_windows_of_the_slowest_shard(shards: lis
 
 
 @pytest.mark.parametrize("known", [None, (0, 2), (1, 2), (3, 4), (2, 4)], ids=str)
-def test_the_series_hash_finds_files_of_another_shard_count(known: tuple[int, int] | None) -> None:
-    """The snapshots name the shard of a series only for files that were written with their shard count."""
+def test_files_of_another_shard_count_are_found_by_hash(known: tuple[int, int] | None) -> None:
+    """A snapshot names the shard of a series only for files written with the shard count of the snapshot."""
     files = [ForecastFile("", "", "v", shard, 4, Path()) for shard in range(4)]
     expected = known[0] if known is not None and known[1] == 4 else crc32(b"yard") % 4
     assert [file.shard for file in files if file.may_hold("yard", known)] == [expected]
@@ -92,7 +92,7 @@ def test_the_series_search_takes_its_text_literally(finished: Path) -> None:
     assert view.search("(")["matching"] == 0
 
 
-def test_a_version_that_is_neither_in_use_nor_a_shadow_is_earlier(shards: list[ShardSeries]) -> None:
+def test_versions_have_the_role_in_use_shadow_or_earlier(shards: list[ShardSeries]) -> None:
     counts = shards[0].shard.counts
     (sums,) = counts.scores.values()
     counts = replace(counts, scores=dict.fromkeys(("a", "b", "c"), sums))

@@ -131,7 +131,7 @@ def test_the_dashboard_notes_an_unknown_series_id(finished: Path) -> None:
     assert (found["time"], found["notes"]) == ([], ["no series has the id gate 3"])
 
 
-def test_the_dashboard_notes_that_a_model_without_a_ring_has_no_values(rows: Path, tmp_path: Path) -> None:
+def test_the_dashboard_notes_missing_values_without_a_ring(rows: Path, tmp_path: Path) -> None:
     network = NetworkConfig(hidden=4, layers=1, horizon=3, lags=(), ring=0)
     backfill(rows, tmp_path / "out", model=Forecaster.untrained(network, WindowConfig()))
     found = OutputView(tmp_path / "out").series("yard")
@@ -260,7 +260,7 @@ def test_the_job_status_depends_on_the_process_in_the_lock_file(output: Path) ->
 def test_a_job_stays_running_when_the_clock_is_set(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     view = OutputView(output)
     with store_of(output).locked():
-        # The system computes the start of a process since 1970 from the time of the boot.
+        # psutil computes the start of a process from the time of the boot, so both move if the clock is set.
         began_s, boot_s = psutil.Process().create_time(), psutil.boot_time()
         monkeypatch.setattr(psutil.Process, "create_time", lambda _: began_s + 3600)
         monkeypatch.setattr(psutil, "boot_time", lambda: boot_s + 3600)

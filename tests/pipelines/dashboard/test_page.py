@@ -44,7 +44,7 @@ def trace(page: Browser, name: str) -> dict[str, Any]:
 
 
 def rows_of_table(page: Browser, section: str) -> list[list[str]]:
-    """Return the texts of the cells of each row of the table in a section, without its titles."""
+    """Return the texts of the cells of each row of the table in a section, without the header row."""
     script = (
         f"const rows = [...document.querySelectorAll('#{section} tr:has(td)')];"
         "return rows.map((row) => [...row.cells].map((one) => one.innerText.split(/\\s+/).join(' ').trim()))"
@@ -65,9 +65,7 @@ def search(page: Browser, text: str) -> list[str]:
     return found
 
 
-def test_the_dashboard_page_shows_an_output_and_its_changes(
-    page: Browser, output: Path, tmp_path: Path
-) -> None:
+def test_the_dashboard_page_follows_changes_of_an_output(page: Browser, output: Path, tmp_path: Path) -> None:
     with serving(output) as url:
         page.open(f"{url}/#Gate%2010")
         text = page.wait_for("not running", "Gate 10", "Series with the most alarms", "yard")

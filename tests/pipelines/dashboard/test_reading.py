@@ -217,7 +217,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return rows
 
 
-def test_the_dashboard_reads_forecasts_of_one_row_group_for_a_series(
+def test_reading_forecasts_of_a_series_decodes_one_row_group(
     output: Path, monkeypatch: pytest.MonkeyPatch, decoded: Counter[str]
 ) -> None:
     newest = max((output / "forecasts").iterdir(), key=lambda path: path.name[17:])
@@ -232,7 +232,7 @@ def test_the_dashboard_reads_forecasts_of_one_row_group_for_a_series(
     assert decoded == {"forecast": len(frame) % 8 or 8}
 
 
-def test_the_dashboard_reads_values_of_one_row_group_for_a_series(
+def test_reading_values_of_a_series_decodes_one_row_group(
     output: Path, monkeypatch: pytest.MonkeyPatch, decoded: Counter[str]
 ) -> None:
     expected = OutputView(output).series("gate 2")["value"]

@@ -40,7 +40,7 @@ def test_the_table_of_scores_has_rows_of_the_shadow_after_the_version_in_use(sha
     assert expected[0][3] != expected[-1][3]
 
 
-def test_a_shadow_whose_forecasts_go_to_a_topic_is_marked(shadowed: Path, tmp_path: Path) -> None:
+def test_a_shadow_without_forecast_files_is_listed_as_shadow(shadowed: Path, tmp_path: Path) -> None:
     output = Path(shutil.copytree(shadowed, tmp_path / "out"))
     shutil.rmtree(output / SHADOW)
     view = OutputView(output)

@@ -27,7 +27,7 @@ def test_the_example_weather_has_eighteen_hourly_series_with_gaps() -> None:
     assert frame.height == 26_115 * 6 - 1 - 1 - 1 - 4 - 2_729
 
 
-def test_the_example_flights_has_departures_with_unique_event_ids() -> None:
+def test_example_flights_differ_in_series_time_or_event() -> None:
     frame = examples.flights()
     Observation.validate(frame)
     assert frame.height == 336_776

@@ -76,7 +76,7 @@ def numbers(windows: int, *versions: str, drift: bool = False) -> JobNumbers:
 
 
 class Job:
-    """A stream that logs its scores to a `Store`, and whose clock a test sets."""
+    """The `ProductionRuns` of a job, which log to a `Store`, with a clock that a test sets."""
 
     def __init__(self, store: Store, folder: Path, **options: Any) -> None:
         self.now_s, self.lines = 0.0, list[str]()

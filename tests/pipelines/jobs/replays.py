@@ -80,7 +80,7 @@ def stopped_at(job: StreamJob, at: int) -> StreamJob:
 
 
 def failing_at(job: StreamJob, at: int, every_s: float = 1e-9) -> StreamJob:
-    """Return the job with the option ``--resume`` and a `FailingSource`, which fails at offset ``at``.
+    """Return the job with ``resume`` set, and with a source that fails at offset ``at``.
 
     The job writes a snapshot every ``every_s`` seconds; with the default, it writes one after each step.
     """

@@ -113,7 +113,7 @@ def test_an_alert_is_repeated_only_after_every_s_seconds(tmp_path: Path) -> None
     assert len(watched.sent) == 2
 
 
-def test_a_resumed_stream_repeats_an_alert_only_after_every_s_seconds(tmp_path: Path) -> None:
+def test_a_resumed_stream_repeats_alerts_only_after_an_hour(tmp_path: Path) -> None:
     before = Watched(tmp_path, rule())
     before.watch.take(numbers(10, 0))
     assert len(before.sent) == 1
@@ -178,7 +178,7 @@ def test_an_alert_rule_over_more_windows_reads_older_counts(tmp_path: Path) -> N
     for windows in range(5, 65, 5):
         # all actuals after the 40th are outside the interval
         watched.watch.take(numbers(windows, min(windows, 40)))
-    # After 45 windows, the interval holds 25 of the last 30 actuals; after 50 windows, it holds 20.
+    # After 45 windows, the interval contains 25 of the last 30 actuals; after 50, it contains only 20.
     assert [(alert["windows"], alert["value"]) for alert in watched.sent] == [
         (5, 1.0),
         (30, pytest.approx(20 / 30)),

@@ -15,7 +15,7 @@ from pipelines.sinks.files import Format, read_forecasts, read_late, read_quaran
 from pipelines.sinks.numbers import JobNumbers
 from pipelines.state import state_table
 from schemas.errors import DataError, OutputError
-from tests.comparisons import nested
+from tests.comparisons import exploded
 from tests.fleets import START
 from tests.outputs import contents
 from tests.pipelines.jobs.replays import DEFAULT_INPUT
@@ -53,7 +53,7 @@ def test_forecasts_do_not_depend_on_windows_per_step_or_threads(job: BackfillJob
     frames = []
     for windows_per_step, threads in ((1, 1), (100, 3)):
         run_backfill(replace(job, windows_per_step=windows_per_step, threads=threads))
-        frames.append(nested(read_forecasts(job.output)))
+        frames.append(exploded(read_forecasts(job.output)))
     for name in ("q5", "q50", "q95"):
         assert (frames[0][name] - frames[1][name]).abs().max() == pytest.approx(0, abs=1e-5)
 

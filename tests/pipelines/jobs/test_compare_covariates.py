@@ -48,7 +48,7 @@ def model(features: Features, seed: int = 0) -> Forecaster:
 
 @pytest.fixture
 def config(tmp_path: Path) -> JobConfig:
-    """Return a job over rows with ``heat``, with files of known prices and of static sizes."""
+    """Return job settings with the observed covariate ``heat`` and files of known prices and static sizes."""
     rows_of(fleet()).rename({"observed.heat": "heat"}).write_parquet(tmp_path / "rows.parquet")
     at, series = np.indices((HOURS + 3, len(IDS)))
     hours = pl.Series((START + at.ravel()) * HOUR_US).cast(pl.Datetime("us", "UTC"))
@@ -72,7 +72,7 @@ def config(tmp_path: Path) -> JobConfig:
 
 
 def own_covariates(config: JobConfig, features: Features) -> CovariatesConfig:
-    """Return the covariates that a model with the given features reads in a job."""
+    """Return the covariate settings of a job, without the covariates that ``features`` lacks."""
     return CovariatesConfig(
         known=config.covariates.known if features.known else "",
         static=config.covariates.static if features.static else "",

@@ -1,4 +1,4 @@
-"""Tests of streams that follow an alias: if the alias moves, the stream changes to its new model version.
+"""Tests of streams that follow an alias, and change their model version when the alias moves to another one.
 
 The stream writes the window of the change to its journal, and a resumed stream changes at the same window.
 """
@@ -120,7 +120,7 @@ def test_a_stream_changes_its_version_at_the_journaled_window(tmp_path: Path) ->
     }
 
 
-def test_a_stream_into_an_object_store_changes_its_version() -> None:
+def test_streams_into_an_object_store_change_their_model_version() -> None:
     log, scale = small_log(windows=24, every=8)
     with in_memory() as store:
         store_model(store, NEW)
@@ -147,7 +147,7 @@ def test_a_resumed_stream_keeps_the_version_that_it_changed_to(tmp_path: Path) -
     assert_same_frames(expected_frames(log, window), read_forecasts(tmp_path), scale, within=YOUNG)
 
 
-def test_a_stream_without_follow_ignores_the_journal(tmp_path: Path) -> None:
+def test_a_stream_without_follow_removes_the_journal_of_changes(tmp_path: Path) -> None:
     log, _ = small_log(windows=24, every=8)
     store_model(tmp_path, NEW)
     request_change(tmp_path, Request(NEW.version, "weather/2", 1))
@@ -235,7 +235,7 @@ def test_loading_a_version_is_repeated_after_the_server_failed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("freq", "windows"), [("12h", 2), ("1min", 3), ("1s", 16)])
-def test_a_requested_model_change_leaves_enough_windows_for_the_rewarm(
+def test_requested_model_changes_leave_enough_time_for_the_rewarm(
     tmp_path: Path, freq: str, windows: int
 ) -> None:
     old, new = (forecaster(seed=seed, freq=freq, ring=16) for seed in (0, 1))

@@ -92,7 +92,7 @@ def test_an_input_with_too_few_values_has_no_drift_metric(tmp_path: Path) -> Non
     assert {name for name in metrics if "drift" in name} == {"production/drift_heat"}
 
 
-def test_a_damaged_record_of_logged_scores_begins_a_new_run(tmp_path: Path) -> None:
+def test_a_damaged_score_record_begins_a_new_mlflow_run(tmp_path: Path) -> None:
     store = Store()
     before = Job(store, tmp_path)
     before.take(numbers(30))

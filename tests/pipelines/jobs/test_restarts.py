@@ -183,7 +183,7 @@ def test_a_worker_of_a_replaced_run_writes_nothing(tmp_path: Path, monkeypatch: 
         assert keys(store) == before
 
 
-def test_a_run_writes_no_forecasts_into_an_output_that_another_run_owns(
+def test_only_the_owner_of_an_output_writes_forecasts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_after_takeover(run: Run, on_progress: Callable[[], None]) -> None:

@@ -61,7 +61,7 @@ def test_a_stopped_stream_resumes_on_another_engine(
 @pytest.mark.parametrize("format_", ["parquet", "jsonl"])
 @pytest.mark.parametrize("at", [1, 30, 40, 55])
 @pytest.mark.parametrize("every_s", [1e-9, 1e9])
-def test_a_killed_stream_resumes_by_the_same_command(
+def test_a_failed_stream_resumes_by_the_same_command(
     replayed: StreamJob, uninterrupted: pl.DataFrame, format_: Format, at: int, every_s: float
 ) -> None:
     job = replace(replayed, format=format_, resume=True)
@@ -72,7 +72,7 @@ def test_a_killed_stream_resumes_by_the_same_command(
 
 
 @pytest.mark.prism
-def test_a_stream_killed_on_prism_resumes(replayed: StreamJob, uninterrupted: pl.DataFrame) -> None:
+def test_a_stream_that_failed_on_prism_resumes(replayed: StreamJob, uninterrupted: pl.DataFrame) -> None:
     job = replace(replayed, resume=True, runner="prism")
     with pytest.raises(DataError, match="the source failed on purpose"):
         run_stream(failing_at(job, 40))
@@ -150,7 +150,7 @@ def test_a_fresh_stream_keeps_a_copy_of_the_earlier_states(
     assert contents(aside) == before
 
 
-def test_a_fresh_stream_can_be_stopped_and_resumed(replayed: StreamJob, uninterrupted: pl.DataFrame) -> None:
+def test_a_stream_with_option_fresh_can_be_resumed(replayed: StreamJob, uninterrupted: pl.DataFrame) -> None:
     run_stream(stopped_at(replayed, 30))
     run_stream(stopped_at(replace(replayed, fresh=True), 20))
     assert_complete(replayed, run_stream(replace(replayed, resume=True)).counts, uninterrupted)

@@ -129,7 +129,7 @@ def test_settings_scores_and_tables_are_logged_to_mlflow(
         evaluated.by_step.filter(pl.col("model") == name).sort("horizon")["mae"].to_list()
         for name in (member, "persistence")
     )
-    # The model forecasts only 2 of the 5 fixed horizons.
+    # The model forecasts 2 of the 5 horizons of the skill; the others count as a skill of 0.
     skill = sum(1 - own[h - 1] / naive[h - 1] for h in (1, 3)) / 5
     assert tested["test/skill_vs_persistence"] == pytest.approx(skill)
     curve = client.get_metric_history(evaluated.run_id, "test/mase_by_horizon_persistence")

@@ -238,7 +238,7 @@ def test_a_state_table_is_written_to_an_object_store(tmp_path: Path) -> None:
     assert kept.closed_through == waves().stop - 1
 
 
-def test_forecasts_continue_exactly_from_the_states_of_a_training(tmp_path: Path) -> None:
+def test_forecasts_continue_from_the_states_of_a_training(tmp_path: Path) -> None:
     model, history = forecaster(), waves()
     write_states(tmp_path / "half", model, history.between(START, START + 80), 2)
     _, later = advance(model, joined_state(tmp_path / "half"), history.between(START + 80, START + HOURS))

@@ -13,7 +13,7 @@ from pipelines.labelling import examples as labelled_examples
 from schemas.errors import DataError, OutputError
 
 
-def test_the_example_vowels_has_the_published_utterances_and_splits() -> None:
+def test_the_vowels_example_has_the_published_utterances_and_splits() -> None:
     frame = labelled_examples.vowels()
     utterances = frame.group_by("series_id").agg(
         pl.len(), pl.col("label").n_unique().alias("labels"), pl.col("split").first()
@@ -27,7 +27,7 @@ def test_the_example_vowels_has_the_published_utterances_and_splits() -> None:
     assert "sktime" not in sys.modules
 
 
-def test_the_example_anomalies_has_labelled_anomalies_of_every_kind() -> None:
+def test_the_anomalies_example_has_labelled_anomalies_of_every_kind() -> None:
     frame = labelled_examples.anomalies()
     assert frame["series_id"].n_unique() == 18
     assert set(frame["label"].unique()) == {"normal", *KINDS}

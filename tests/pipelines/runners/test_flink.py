@@ -23,7 +23,7 @@ from tests.stores import in_memory
 AnyLog: Any = object
 
 
-def test_flink_workers_run_in_this_process_without_a_worker_pool() -> None:
+def test_flink_workers_run_in_process_without_a_pool() -> None:
     assert "--environment_type=LOOPBACK" in flink_options("localhost:1", FlinkSettings(), 1)
     options = flink_options("localhost:1", FlinkSettings("host:8081", "host:50000"), 2)
     assert "--environment_type=EXTERNAL" in options
@@ -94,7 +94,7 @@ Caused by: org.apache.flink.runtime.jobmanager.scheduler.NoResourceAvailableExce
     [
         ([], "a Flink worker or task has died"),
         (["java.lang.RuntimeException: NoResourceAvailableException: out of memory\n"], "has died"),
-        # Here a task manager refused the connection: no exception names a call to the pool of workers.
+        # A task manager refused this connection: no exception comes from a call to the pool of workers.
         ([REFUSED], "has died"),
         # Here a call to the pool of workers failed, but no exception says that the pool was unreachable.
         ([NO_POOL], "has died"),
@@ -210,8 +210,8 @@ def test_a_job_missing_from_its_job_manager_raises_engine_lost(monkeypatch: pyte
         cluster.look(watch)
 
 
-def test_an_embedded_flink_has_no_job_manager_that_can_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The master ``[local]`` is a Flink inside the process of the job server."""
+def test_an_embedded_flink_cannot_lose_its_job_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the master ``[local]``, Flink runs inside the process of the job server."""
     cluster = Cluster(monkeypatch)
     cluster.answer = None
     watch = cluster.watch("[local]")

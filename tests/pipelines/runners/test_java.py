@@ -22,7 +22,7 @@ def write_script(path: Path, body: str) -> Path:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder for programs of a machine with Java 17 and without jars."""
+    """Simulate a machine with Java 17 and without fetched jars; return its folder of programs."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
@@ -31,7 +31,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "bin"
 
 
-# A fake Maven, the program that fetches jars: it writes a jar if its arguments contain {served}, or fails.
+# A fake Maven, which fetches jars: it writes a jar if its arguments contain the text {served}, or else fails.
 MAVEN = """
     for word; do case "$word" in -DoutputDirectory=*) folder=${{word#*=}};; esac; done
     case "$*" in
@@ -96,7 +96,7 @@ def test_the_job_server_of_a_beam_release_is_preferred(machine: Path) -> None:
     assert java.job_server()[1] == f"Beam's job server {beam_version()}"
 
 
-def test_the_pinned_job_server_replaces_a_missing_release(
+def test_the_pinned_job_server_replaces_an_unavailable_release(
     machine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_script(machine / "mvn", MAVEN.format(served="'-P job-server'"))

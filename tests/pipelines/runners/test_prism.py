@@ -105,7 +105,7 @@ def test_another_process_on_the_port_is_not_taken_for_prism(
     assert list((own_cache / "run").iterdir()) == []
 
 
-def test_prism_and_its_watcher_end_with_the_block(own_cache: Path, tmp_path: Path) -> None:
+def test_leaving_the_with_block_ends_prism_and_its_watcher(own_cache: Path, tmp_path: Path) -> None:
     with PrismServer(tmp_path / "prism.log") as server:
         host, _, port = server.endpoint.rpartition(":")
         socket.create_connection((host, int(port)), timeout=TIMEOUT_S).close()
@@ -224,7 +224,7 @@ def test_workers_print_errors_of_bugs_but_not_of_lost_connections(
 def test_a_corrected_clock_does_not_end_the_prism_of_a_running_job(
     job: ForkedProcess, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A correction of the clock moves the times of the boot and of the starts of all processes."""
+    """If the clock is corrected, the reported times of the boot and of all process starts move with it."""
     pid, boot_s = read_prism_pid(job), psutil.boot_time()
     monkeypatch.setattr("psutil._psplatform.boot_time", lambda: boot_s + 3)
     assert end_orphans() == []

@@ -88,7 +88,7 @@ def test_an_empty_cached_prism_is_ignored(tmp_path: Path, monkeypatch: pytest.Mo
     ("body", "reason"),
     [(None, "is not a file"), (prism_of("v2.1.0"), "has version 2.1.0")],
 )
-def test_an_unsuitable_program_in_statecast_prism_is_an_error(
+def test_the_variable_statecast_prism_must_name_a_fitting_prism(
     body: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if body:

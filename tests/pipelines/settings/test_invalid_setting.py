@@ -47,7 +47,7 @@ def test_the_error_for_a_value_of_a_section_lists_its_settings() -> None:
     assert refusal(["output=3"]) == "--set output: no such setting; [output] has folder, format, flat"
 
 
-def test_an_error_of_an_option_without_a_setting_names_the_option() -> None:
+def test_the_error_for_invalid_label_options_names_the_option() -> None:
     with pytest.raises(ValidationError) as caught:
         LabelConfig(hidden=0, layers=99)
     line = describe(caught.value, LabelConfig.model_fields, {"hidden": "--hidden "})

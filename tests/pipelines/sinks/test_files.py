@@ -117,7 +117,7 @@ def test_writing_forecasts_again_gives_the_same_files(folder: Path, format_: For
     ]
 
 
-def test_incompletely_written_forecasts_and_rows_are_not_read(
+def test_incomplete_forecast_and_quarantine_files_are_not_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_forecasts(folder, 0)

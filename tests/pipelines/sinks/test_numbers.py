@@ -147,11 +147,11 @@ def test_window_latency_is_counted_after_every_shard_published(tmp_path: Path) -
     assert reader.read().window_latency.buckets == histogram([300.0]).buckets
 
 
-def test_a_window_with_overwritten_latencies_is_not_counted(tmp_path: Path) -> None:
+def test_the_latency_histogram_omits_windows_with_overwritten_latencies(tmp_path: Path) -> None:
     reader, slow, fast = JobReader(tmp_path, 2), shard_numbers(0), shard_numbers(1)
     for at in range(3 * RECENT):
         slow = after_window(slow, at, 500.0)
-        # Publish the slow shard's latencies before newer latencies overwrite them: the reader gets all.
+        # Publish the slow shard's latencies often: the reader gets all of them before they are overwritten.
         if at % 50 == 49:
             publish(tmp_path, slow)
             reader.read()
@@ -215,7 +215,7 @@ def test_clear_deletes_the_published_counts_of_an_earlier_job(tmp_path: Path) ->
     assert JobNumbers.of(read_shards(tmp_path)) == JobNumbers()
 
 
-def test_applied_returns_the_smallest_offset_of_each_partition(tmp_path: Path) -> None:
+def test_applied_returns_each_partitions_smallest_offset_of_all_shards(tmp_path: Path) -> None:
     publish(tmp_path, shard_numbers(0, offsets={"a": 7, "b": 2}))
     assert applied(tmp_path, 2) == {}
     publish(tmp_path, shard_numbers(1, offsets={"a": 5}))

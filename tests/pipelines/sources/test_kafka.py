@@ -256,7 +256,7 @@ def test_the_kafka_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch
     path, reached = tmp_path / "kafka.jsonl", {"a": 0}
     made, longest = Decisions(path, lambda: reached), 0
     made.keep_schema(7, "{}")
-    for offset in range(400):  # add a decision at each offset
+    for offset in range(400):  # raise the watermark at each offset, to add decisions
         made.raise_watermark("a", offset, offset)
         if offset % 10 == 0:
             made.keep_clocks({"a": ClockDecision(offset, offset + 1, offset)})

@@ -63,7 +63,7 @@ def batch_of(log: ChangingLog) -> Batch:
     return step.batches[0]
 
 
-def test_a_model_change_is_journaled_before_its_first_batch(states: Path) -> None:
+def test_a_model_change_is_journaled_before_the_next_batch(states: Path) -> None:
     log = changing(states)
     assert batch_of(log).changes == 1
     log._checked_s = float("-inf")

@@ -160,7 +160,7 @@ def test_the_reader_requests_a_snapshot_at_the_end_of_its_log(stop_file: Path, c
     assert (last.start, last.snapshot, last.ends) == (30, True, True)
 
 
-def test_snapshots_are_requested_at_intervals_and_after_all_rows_read(stop_file: Path, clock: Clock) -> None:
+def test_snapshots_are_requested_every_30_s_as_last_batch(stop_file: Path, clock: Clock) -> None:
     reader, requests = Reader(ten_row_batches(100), stop_file, 30, clock=clock), []
     offset = reader.at(0).offset
     for _ in range(20):

@@ -141,7 +141,7 @@ def test_a_watched_file_deleted_before_its_reading_is_ignored(inbox: Path) -> No
 @pytest.mark.parametrize(
     "change", [lambda p: p.unlink(), lambda p: write_file(p, [("a", 8, 8)] * 9, age_s=5)]
 )
-def test_a_file_changed_between_readings_is_one_rejected_row(
+def test_changing_a_file_between_runs_adds_one_rejected_row(
     inbox: Path, change: Callable[[Path], object]
 ) -> None:
     path = write_file(inbox / "1.csv", [("a", i, i) for i in range(6)])

@@ -166,7 +166,7 @@ def test_a_cold_start_replaces_an_earlier_state_table(tmp_path: Path) -> None:
     assert not (folder / "folder.jsonl").exists()
 
 
-def test_shards_at_different_offsets_are_not_resharded(tmp_path: Path) -> None:
+def test_resharding_is_refused_if_shards_have_different_offsets(tmp_path: Path) -> None:
     first, second = shards_after_five_windows(2)
     state_table.write(tmp_path / "state", [first, replace(second, offsets={"rows": 70})])
     contents_before = contents(tmp_path)

@@ -45,7 +45,7 @@ ENTRIES = [
 
 
 def damaged(whole: bytes) -> Iterator[bytes]:
-    """Yield damaged versions of the content of a file: cut off, with a wrong bit, or other JSON or bytes."""
+    """Yield damaged versions of the content of a file: truncated, with one bit flipped, or replaced."""
     yield from torn(whole)
     yield from (data for _, data in flipped(whole, random.Random(3), 200))
     yield from (b"\xff\xfe", b"null", b"[1]", b"{}", b"{}\n", b"[[[[", b"\n", b"{" * 100_000)
@@ -199,7 +199,7 @@ def test_read_owner_raises_nothing_for_a_damaged_owner_file(tmp_path: Path) -> N
     )
 
 
-def test_a_damaged_file_of_a_worker_error_gives_an_error(tmp_path: Path) -> None:
+def test_a_damaged_worker_error_file_gives_a_reportable_error(tmp_path: Path) -> None:
     raised = OutputError("out: the disk is full")
     with pytest.raises(OutputError), failure.store_worker_error(tmp_path):
         raise raised
@@ -213,7 +213,7 @@ def test_a_damaged_file_of_a_worker_error_gives_an_error(tmp_path: Path) -> None
     assert str(failure.error_to_report(tmp_path, RuntimeError())) == str(raised)
 
 
-def test_damaged_published_counts_of_a_shard_raise_nothing(tmp_path: Path) -> None:
+def test_reading_damaged_counts_of_a_shard_raises_no_error(tmp_path: Path) -> None:
     one = ShardNumbers(0, shards_after_five_windows(1)[0].counts, 60, None, {"rows": 3}, 5, 5, 100)
     numbers.publish(tmp_path, one)
     (path,) = (tmp_path / markers.NUMBERS).iterdir()
@@ -250,7 +250,7 @@ def test_a_damaged_replacement_manifest_deletes_no_output_rows() -> None:
             assert (store / "late" / "x").read_bytes() == b"1"
 
 
-def test_jobs_are_refused_even_if_the_lock_file_of_a_store_is_damaged() -> None:
+def test_an_object_store_with_a_damaged_lock_refuses_jobs() -> None:
     with in_memory() as store:
         lock = store / ".lock-000001"
         identity = {"host": "h", "machine": "m", "pid": 1, "started_after_boot_s": 1.0, "since": "then"}

@@ -126,13 +126,13 @@ def test_a_run_whose_folder_another_run_owns_replaces_no_snapshot(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["shard-0000-of-0001.parquet"]
 
 
-def test_two_writers_of_one_snapshot_use_different_files(tmp_path: Path) -> None:
+def test_two_writers_of_one_snapshot_use_different_temporary_files(tmp_path: Path) -> None:
     (old,), (new,) = shards_after_five_windows(1, 2), shards_after_five_windows(1, 4)
     assert snapshot_file.write_shard(tmp_path, old, lambda: snapshot_file.write_shard(tmp_path, new))
     assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), old)
 
 
-def test_a_flipped_bit_anywhere_in_a_snapshot_is_detected(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_snapshot_is_detected(tmp_path: Path) -> None:
     (shard,) = shards_after_five_windows(1)
     snapshot_file.write_shard(tmp_path, shard)
     (path,) = tmp_path.iterdir()

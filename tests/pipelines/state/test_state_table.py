@@ -98,7 +98,7 @@ def test_a_state_table_without_all_its_shards_is_refused(tmp_path: Path, spoil: 
         state_table.read(tmp_path / "state")
 
 
-def test_progress_by_partition_returns_the_offsets_of_all_shards(tmp_path: Path) -> None:
+def test_progress_by_partition_combines_offsets_and_watermarks(tmp_path: Path) -> None:
     first, second, third = shards_after_five_windows(3)
     shards = [
         replace(first, offsets={"a": 5, "b": 9}, watermarks={"a": 1, "b": None}),

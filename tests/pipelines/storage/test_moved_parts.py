@@ -42,7 +42,7 @@ def write_parts(folder: Path, parts: dict[str, str]) -> None:
 
 
 def read_parts(output: Path) -> dict[str, str]:
-    """Return the text in each part; assert that the user's own file is unchanged."""
+    """Return the text of the file in each part of an output; assert that the user's own file is unchanged."""
     assert (output / "mine.txt").read_text() == "not a job's"
     parts = sorted(path.name for path in output.iterdir() if path.is_dir() and not path.name.startswith("."))
     return {part: (output / part / "deep" / "file").read_text() for part in parts}
@@ -51,7 +51,7 @@ def read_parts(output: Path) -> dict[str, str]:
 def fail_renames(
     monkeypatch: pytest.MonkeyPatch, *at: int, error: BaseException, after: bool = False
 ) -> None:
-    """Let the renames with the numbers ``at`` raise ``error``, before or after they are done."""
+    """Let the renames numbered ``at`` raise ``error``: before the file is moved, or after it if ``after``."""
     real, made = os.replace, 0
 
     def rename(source: Any, target: Any) -> None:

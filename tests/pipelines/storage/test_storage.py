@@ -87,7 +87,7 @@ def test_records_of_a_journal_are_read_in_order(place: Location) -> None:
     assert [*Journal(place / "lines").records()] == [(1, {"n": 3})]
 
 
-def test_a_journal_in_s3_writes_only_new_records(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_adds_small_s3_objects_and_merges_them(s3: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.storage.journal.MERGED_AT", 12)
     journal = Journal(s3 / "lines.jsonl")
     sizes: list[int] = []
@@ -278,7 +278,7 @@ def test_replace_parts_puts_new_parts_in_place_of_old_parts(place: Location, nam
     assert not any((place / hidden / name).glob("*"))
 
 
-def test_an_interrupted_replacement_of_the_part_old_state_completes(tmp_path: Path) -> None:
+def test_replacing_a_part_named_old_state_can_be_completed(tmp_path: Path) -> None:
     """The old version of a part "state" is moved to "old-state", so this name is a special case."""
     hidden = tmp_path / ".old-state.new"
     write_text_in(hidden / "old-state" / "x", "new")

@@ -61,7 +61,7 @@ def test_the_rewarm_thread_waits_while_windows_are_stepped() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
-def test_the_rewarm_thread_has_the_lowest_priority() -> None:
+def test_the_rewarm_thread_runs_at_a_lower_priority() -> None:
     warming, thread = FakeWarming(), WarmingThread(lambda: False)
     warming.may_end.set()
     thread.start(warming)[1].result(PATIENCE_S)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ def autoregression(windows: int, seed: int = 0) -> np.ndarray:
 
 
 def forecasts_of(block: Block) -> np.ndarray:
-    """Return the forecasts ``[N, T, S]`` of the expert named ``x``, in the unit of the series."""
+    """Return the forecasts ``[N, T, S]`` of the expert ``x``: values of the series, not scaled changes."""
     return block.last + block.scale * block.members["x"]
 
 

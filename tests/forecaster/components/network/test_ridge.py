@@ -40,7 +40,7 @@ def walks(windows: int = 90, series: int = 3) -> Floats:
     return 50 + np.random.default_rng(0).normal(size=(windows, series)).cumsum(axis=0)
 
 
-def test_fixed_experts_forecast_a_past_season_mean_or_last_value() -> None:
+def test_fixed_experts_are_persistence_mean_and_two_seasonal_naives() -> None:
     values = walks()
     block = block_of(values)
     changes = expert_forecasts(block, NO_RIDGE, SEASON)

@@ -60,7 +60,9 @@ def test_a_truncated_compressed_file_is_refused_or_skipped_whole(tmp_path: Path,
         (["a.parquet"], "holds a.parquet, but in a zip archive only CSV and JSON lines are read"),
     ],
 )
-def test_a_zip_archive_holds_one_text_file(tmp_path: Path, names: list[str], reason: str) -> None:
+def test_a_zip_archive_without_exactly_one_text_file_is_refused(
+    tmp_path: Path, names: list[str], reason: str
+) -> None:
     with zipfile.ZipFile(tmp_path / "rows.zip", "w") as archive:
         for name in names:
             archive.writestr(name, TEXT)

@@ -1,4 +1,4 @@
-"""Tests of files of covariates, and that a forecaster accepts only the covariates of its training."""
+"""Tests of covariate files, and of the check that a forecaster was trained with their covariates."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_missing_covariate_file_is_refused(tmp_path: Path) -> None:
         read_tables(CovariatesConfig(known=str(tmp_path / "gone.csv")))
 
 
-def test_a_forecaster_takes_only_covariate_tables_of_its_training(tmp_path: Path) -> None:
+def test_covariate_tables_that_differ_from_the_training_are_reported(tmp_path: Path) -> None:
     config, model = write_tables(tmp_path), forecaster(decoder=True)
     known = with_tables(model, config)
     assert known.version == model.version
@@ -92,7 +92,7 @@ def test_a_forecaster_takes_only_covariate_tables_of_its_training(tmp_path: Path
         with_tables(forecaster(), config)
 
 
-def test_a_forecaster_takes_only_observed_covariates_of_its_training() -> None:
+def test_observed_covariates_that_differ_from_the_training_are_reported() -> None:
     model, heat = forecaster(observed=("heat",)), CovariatesConfig(observed=("heat",))
     assert with_tables(model, heat) is model
     assert missing_tables(model, heat) == []

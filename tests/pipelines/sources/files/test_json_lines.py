@@ -13,7 +13,7 @@ from schemas.errors import DataError
 PATH = Path("in.jsonl")
 
 
-def test_all_keys_finds_keys_after_ten_thousand_blank_lines() -> None:
+def test_all_keys_finds_keys_after_thousands_of_blank_lines() -> None:
     assert all_keys(io.BytesIO(b'{"a":1}\n' + b"\n" * 30_000 + b'{"late":1}\n')) == ["a", "late"]
 
 

@@ -52,6 +52,6 @@ def test_ordinary_values_of_nines_are_not_reported_as_missing_values(tmp_path: P
     assert loaded(write_values(tmp_path, [20.0] * 9 + [99]))[2] == ()
 
 
-def test_a_code_for_missing_values_beyond_32_bits_is_reported(tmp_path: Path) -> None:
+def test_one_value_beyond_float32_is_reported_as_missing_code(tmp_path: Path) -> None:
     (notice,) = loaded(write_values(tmp_path, [20.0, 21.0] * 9 + [3.5e38]))[2]
     assert "3.5e+38, 1 times in 'nines'" in notice

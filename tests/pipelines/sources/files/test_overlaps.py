@@ -14,7 +14,7 @@ from pipelines.sources.files.validated_rows import Input, rows_of
 from schemas.errors import DataError
 
 
-def test_large_wide_files_with_different_values_are_refused(tmp_path: Path) -> None:
+def test_overlapping_large_wide_files_with_different_values_are_refused(tmp_path: Path) -> None:
     columns, how = Columns(), Input(Columns())
     text = "time,temp\n" + "".join(f"2023-01-{1 + h // 24:02}T{h % 24:02}:00Z,{h}\n" for h in range(400))
     paths = [tmp_path / f"{i}.csv" for i in range(2)]
