@@ -125,7 +125,7 @@ def test_putting_series_into_a_state_changes_no_other_series() -> None:
 def test_invalid_state_bytes_are_refused() -> None:
     data = forecaster().new_series_state(("a",), START).to_bytes()
     for broken in (b"", b"PAR1", data[: len(data) // 2], b"\x00" * 64):
-        with pytest.raises(ModelError, match=r"no state|state format"):
+        with pytest.raises(ModelError, match=r"do not hold a state|state format"):
             State.from_bytes(broken)
 
 

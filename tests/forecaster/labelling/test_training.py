@@ -148,8 +148,8 @@ def test_unlabelled_sequences_are_in_no_part_of_the_split() -> None:
 @pytest.mark.parametrize(
     ("make", "changes", "message"),
     [
-        (waves, {"scaling": "running"}, "is for labels of steps"),
-        (spikes, {"scaling": "series"}, "is for labels of sequences"),
+        (waves, {"scaling": "running"}, "is only for labels of steps"),
+        (spikes, {"scaling": "series"}, "is only for labels of sequences"),
     ],
 )
 def test_a_scaling_that_does_not_fit_the_kind_of_labels_is_refused(

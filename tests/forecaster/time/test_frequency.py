@@ -118,7 +118,7 @@ def test_equal_frequencies_have_one_name_and_a_nominal_length(text: str, named: 
         ("0mo", "longer than 0: write 1h"),
         ("1mo15d", "one number and one unit"),
         ("1h1q", "one number and one unit"),
-        ("month", "write 1mo, 3mo, 1q or 1y"),
+        ("month", "1mo, 3mo, 1q or 1y"),
         ("-1d", "is no duration"),
         (
             "1",

@@ -67,7 +67,7 @@ def test_the_error_names_a_missing_or_invalid_model_file(tmp_path: Path) -> None
     with pytest.raises(ModelError, match=r"forecaster\.safetensors cannot be read: No such file"):
         model_of(tmp_path, "", "one").load()
     (tmp_path / "forecaster.safetensors").write_bytes(b"no model")
-    with pytest.raises(ModelError, match=r"forecaster\.safetensors: this is no forecaster"):
+    with pytest.raises(ModelError, match=r"forecaster\.safetensors: no forecaster can be built"):
         model_of(tmp_path, "", "one").load()
 
 

@@ -240,7 +240,7 @@ def test_an_unusable_message_decoder_is_refused(
     custom_spec: Callable[[Callable[[Messages], object]], DecoderSpec],
 ) -> None:
     for name in ("no_such_module:decode", "json:no_such_function", "xml"):
-        with pytest.raises(ConfigError, match="json, avro, arrow, or module:function"):
+        with pytest.raises(ConfigError, match="json, avro, arrow, or the module:function"):
             DecoderSpec(name).decoder()
     with pytest.raises(DataError, match="returned no Polars frame"):
         decoded(custom_spec(lambda given: 5).decoder(), messages(b"x"))
