@@ -84,6 +84,7 @@ class AlertWatch:
         self._readings = deque[_Reading]() if is_resume else deque([_Reading(0, {})])
         # By number of a drift rule: how many windows had closed when the drift left the rule's band.
         self._outside_since: dict[int, int] = {}
+        self._drift: dict[str, float | None] = {}
         self._sent_s = self._read_sent()
 
     def take(self, numbers: JobNumbers) -> None:
@@ -100,9 +101,14 @@ class AlertWatch:
         if self._readings and windows < self._readings[-1].windows:
             self._readings.clear()
             self._outside_since.clear()
-        if not self._readings or windows > self._readings[-1].windows:
+        has_closed = not self._readings or windows > self._readings[-1].windows
+        # A shard measures its drift at most once a second, and so perhaps after it has published its windows.
+        has_measured = self._drift != (drift := {name: one.index for name, one in numbers.drift.items()})
+        self._drift = drift
+        if has_closed:
             self._readings.append(_Reading(windows, numbers.counts.scores))
-            for number, rule in enumerate(self._rules):
+        for number, rule in enumerate(self._rules):
+            if has_closed or (has_measured and rule.metric == "drift"):
                 for message in self._messages(number, rule, numbers):
                     self._send(number, rule, message)
         longest = max(rule.windows for rule in self._rules)

@@ -24,6 +24,8 @@ from tests.pipelines.cli.conftest import write_series
 
 HORIZON, RING = 3, 48
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:

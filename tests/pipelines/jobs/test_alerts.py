@@ -204,6 +204,13 @@ def drifts(windows: int, **last_buckets: int | None) -> JobNumbers:
     return JobNumbers(Counts(windows=windows, scores=scores), drift=drift, shards=SHARDS)
 
 
+def test_a_drift_that_is_measured_after_its_windows_were_published_sends_an_alert(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25], windows=1))
+    watched.watch.take(drifts(9, value=100))
+    watched.watch.take(drifts(9, value=5_000))
+    assert len(watched.sent) == 1
+
+
 def test_an_alert_of_drift_names_the_input_that_drifted_most(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25], windows=1))
     watched.watch.take(drifts(1, heat=None))
