@@ -193,7 +193,7 @@ class Intervals:
         return units, has_unit & known
 
     def _learn_offsets(self, offset: Floats32, steps: _Steps, issued: Floats, due: Floats) -> Floats:
-        """Update the offsets in place window by window; return the learned part of the distances from the median.
+        """Update the offsets in place window by window; return the learned part of the distances.
 
         Args:
             offset: ``[A, Q - 1, S]``.
