@@ -165,7 +165,7 @@ def _from_text(words: pl.Series) -> pl.Series:
 
 
 def _repeats(words: pl.Series) -> bool:
-    """Return whether texts repeat in a random sample of a long column."""
+    """Return True if a column is long and more than 1 % of a random sample of its texts are repeats."""
     return len(words) >= 2 * _SAMPLE and words.sample(_SAMPLE, seed=0).n_unique() < 0.99 * _SAMPLE
 
 

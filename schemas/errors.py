@@ -26,7 +26,7 @@ from schemas.masking import masked
 
 
 class StatecastError(Exception):
-    """The base class of Statecast's errors; a command that fails with one exits with ``exit_code``.
+    """The base class of Statecast's errors; a command that raises such an error exits with ``exit_code``.
 
     The message is one line. Passwords and tokens in the message are masked (`schemas.masking.masked`).
     """

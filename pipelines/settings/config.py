@@ -141,7 +141,7 @@ class JobConfig(Settings):
     alerts: tuple[AlertConfig, ...] = ()
 
     def flat(self) -> dict[str, object]:
-        """Return every setting that has a value, by its dotted name; secrets are masked."""
+        """Return the settings with a value by dotted name, without alert rules; secrets are masked."""
         values = {key: value for key, _, value in self.entries() if value is not None}
         return {
             key: {name: str(option) for name, option in value.items()} if isinstance(value, dict) else value

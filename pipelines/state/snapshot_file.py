@@ -44,7 +44,7 @@ def snapshot_paths(folder: Location) -> list[Location]:
 
 
 def owned(folder: Location, number: int, of: int) -> OwnedFile:
-    """Return a shard's snapshot as an `OwnedFile` of this run; call this before reading the shard.
+    """Return a shard's snapshot as an `OwnedFile`; call this before reading, to notice later replacements.
 
     Raises:
         DataError: the object store cannot be reached.

@@ -58,7 +58,7 @@ def copy_aside(folder: Location) -> Location | None:
 
 
 def recover(folder: Location) -> None:
-    """Complete the replacement of a state table if `write` was killed during it.
+    """If `write` was killed, put its new state table in place if it is complete, and else remove it.
 
     Raises:
         OutputError: a folder cannot be renamed, or an object store cannot be reached.

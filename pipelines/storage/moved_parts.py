@@ -82,7 +82,7 @@ def _parts_in(hidden: Path) -> list[str]:
     """Return the names of the new parts in a complete hidden folder that have not been moved yet."""
     names = (path.name for path in hidden.iterdir() if path.is_dir())
     # Replaced parts have names that begin with "old-". A user may also give a state table such a name.
-    # A part is a new state table if the name of its hidden folder is made from the name of the part.
+    # A part named ``old-...`` is still a new state table if its hidden folder is named after the part.
     is_table = {name: markers.new_table(name) == hidden.name for name in names}
     return sorted(name for name in is_table if is_table[name] or not name.startswith((".", _OLD)))
 

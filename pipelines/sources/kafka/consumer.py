@@ -56,7 +56,7 @@ class Polled:
 
 
 class TopicConsumer:
-    """Reads partitions of a topic from given offsets; the job stores its offsets itself.
+    """Reads partitions of a topic from offsets that the job stores; commits offsets only for display.
 
     The offsets are also committed to a consumer group, but only for display: they are never read back.
 
