@@ -40,7 +40,7 @@ class LogSource:
         return self.log.partition
 
     def step(self, offset: int) -> Step[int] | None:
-        """Return the batch that begins at ``offset``, or None at the end of the log."""
+        """Return the batch that begins at ``offset``, or None from ``stop`` on."""
         following = [batch for batch in self.log.batches(start=offset) if batch.stop <= self.stop]
         return Step((following[0],), following[0].stop) if following else None
 

@@ -71,7 +71,7 @@ def write_rows(rows: pl.DataFrame, path: Path, german_times: Sequence[bool], com
 
 
 def scales_of(rows: pl.DataFrame) -> dict[str, float]:
-    """Return the standard deviation of the rows of each series, plus 1 % of its largest value.
+    """Return each series' scale: the deviation of its values, plus 1 % of its largest absolute value.
 
     A series of one value has no deviation, and its forecasts have intervals by the size of the value.
     """

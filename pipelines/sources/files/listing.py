@@ -70,7 +70,7 @@ class Listing:
                 one = _Seen(identity, now_s)
             seen[name] = one
             # ``left_out`` is the reason why the entry is not read; "" if it is read.
-            # Wait until a left-out entry has settled before reporting it, because a writer may still rename it.
+            # Wait until a left-out entry has settled before reporting it: a writer may still rename it.
             if left_out:
                 if now_s - one.since_s >= self._settle_s:
                     ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))

@@ -69,7 +69,7 @@ def test_the_seasonal_naive_uses_the_likely_season_of_the_frequency(freq_s: int)
         (43_200, 336, 14),
         (7 * 3600, 336, 24),  # 24 windows of 7 hours fill a week
         (5 * 3600, 336, None),
-        (86_400, 336, None),  # None: a week is already the season of daily windows
+        (86_400, 336, None),  # no weekly expert: a week is already the season of daily windows
         (604_800, 336, None),
     ],
 )

@@ -74,7 +74,7 @@ def test_gradients_pass_through_the_transposed_recurrent_matrix() -> None:
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_gradient_norms_equal_autograd_gradients_of_hidden_states(cell: str, layers: int) -> None:
+def test_gradient_norms_by_hidden_state_equal_those_of_autograd(cell: str, layers: int) -> None:
     model, lags = untrained(cell, layers), 6
     moment = next(gradients._moments(model, walks(), lags))
     norms = gradients._norms(model.network, moment)

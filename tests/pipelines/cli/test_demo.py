@@ -1,4 +1,4 @@
-"""Test of ``statecast demo`` with 17 days of six series in place of a year of eighteen."""
+"""Test of ``statecast demo`` with 17 days of 6 series, instead of a year of 18 series."""
 
 from __future__ import annotations
 

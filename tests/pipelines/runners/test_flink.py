@@ -231,7 +231,7 @@ def test_a_job_has_ended_once_all_shards_have_ended(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_running_job_sends_few_requests_to_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A running job reads one object and lists no folder: a list costs twelve times as much as a read."""
+    """Each check for a job's end reads one object and lists no folder: a list costs twelve reads."""
     requests: Counter[str] = Counter()
     for name in ("_list_files", "read_bytes"):
         monkeypatch.setattr(Remote, name, _counted(requests, name))

@@ -101,7 +101,7 @@ def test_a_member_regains_its_weight_after_large_early_errors() -> None:
 
 
 def test_the_stacked_forecast_of_very_wrong_members_is_finite() -> None:
-    # 2400 windows are so many that the sum of powers of the errors overflows float32.
+    # After 2400 windows, inverse powers of the errors would underflow float32 unless `_ridge` rescaled them.
     values = walk(2400, 1)
     block = block_of(values, 1)
     block = replace(block, members={"lost": np.full((1, 2400, 1), 1e9, np.float32)})
