@@ -96,7 +96,7 @@ def assert_same_live_series(a: Sequence[State], b: Sequence[State]) -> None:
 
 
 def assert_same_scores(a: Scores, b: Scores) -> None:
-    """Assert that two runs scored equally many forecasts, with errors that differ by at most 1e-3 units.
+    """Assert that two runs scored equally many forecasts, and that mean errors differ by at most 1e-3 units.
 
     The two forecasts may differ by 1e-5 scales. An actual near the bound of an interval may therefore be
     inside the interval in only one of the runs.
@@ -148,6 +148,6 @@ def assert_same_frames(
 
 
 def scales_of_rows(rows: pl.DataFrame) -> dict[str, float]:
-    """Return the standard deviation of the rows of each series, plus 1e-3."""
+    """Return the standard deviation of the values of each series, plus 1e-3."""
     found = rows.group_by("series_id").agg(pl.col("value").std().fill_null(0.0) + 1e-3)
     return dict(found.rows())

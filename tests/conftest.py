@@ -35,7 +35,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _copied_stores(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Copy new MLflow stores from one store, which all workers of pytest-xdist share."""
+    """Make each new MLflow store a copy of one store, which all workers of pytest-xdist share."""
     if "forecaster.registry.new_store" in sys.modules:
         from tests.copied_stores import copy_new_stores
 

@@ -1,4 +1,4 @@
-"""New MLflow stores for tests, as copies of one store: MLflow takes four CPU seconds to build each."""
+"""Make MLflow stores for tests by copying one store, because MLflow takes 4 CPU seconds to build a store."""
 
 from __future__ import annotations
 

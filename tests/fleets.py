@@ -145,7 +145,7 @@ def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
 
 
 def scales(windows: Windows, empty: str = "missing") -> dict[str, float]:
-    """Return the scale of each series by its id: its standard deviation plus 1e-10 of its largest value.
+    """Return each series' scale by its id: its standard deviation plus 1e-10 of its largest absolute value.
 
     Tests divide differences of forecasts by this scale.
 

@@ -81,7 +81,7 @@ def run_shards(
 
 
 def batches_of(arrivals: Sequence[Arrival], partition: str = "rows") -> list[Batch]:
-    """Return arrivals as batches of one partition, in the given order."""
+    """Return one batch for each arrival, in the given order; all batches are of one partition."""
     batches, start = [], 0
     for rows, watermark_us in arrivals:
         stop = start + len(rows)

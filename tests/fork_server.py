@@ -57,7 +57,7 @@ def wait_for_request(server: socket.socket) -> dict[str, Any] | None:
     """Fork for each request. Return the request in the new process, and None in the server at its end."""
     while True:
         message, files, _, _ = socket.recv_fds(server, 1, 4)
-        with suppress(ChildProcessError):  # collect the processes that have ended
+        with suppress(ChildProcessError):  # reap the child processes that have ended
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         if not message:

@@ -108,7 +108,7 @@ class ForkedProcess:
         self.send_signal(signal.SIGTERM)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait until the process ends; return the rest of stdout and of stderr, empty without a pipe."""
+        """Wait until the process ends; return the unread rest of stdout and stderr, empty without pipes."""
         if not self._reads:
             with_pipes = ThreadPoolExecutor(2)
             self._reads = [with_pipes.submit(_read_all, stream) for stream in (self.stdout, self.stderr)]

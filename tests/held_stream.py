@@ -24,12 +24,12 @@ class HeldSource(LogSource):
     held: int = 0
 
     def step(self, offset: int) -> Step[int] | None:
-        """Return the step of the log at an offset, or a step without rows from ``held`` on."""
+        """Return the log's step at an offset; from offset ``held`` on, return a step without rows."""
         return Step((), offset, 0.05) if offset >= self.held else super().step(offset)
 
 
 def job(output: Path) -> StreamJob:
-    """Return a stream of the whole log, which changes its model if its output folder contains a request."""
+    """Return a stream job over the whole log; a request in its output folder makes it change its model."""
     return replace(job_of(LOG, output, shards=2, windows_per_step=1), follows=True)
 
 

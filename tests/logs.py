@@ -75,7 +75,7 @@ def job_of(
 
 @dataclass(frozen=True)
 class LogOutputs:
-    """The outputs of a stream of a log.
+    """The outputs of a stream that has read a log.
 
     Attributes:
         output: the output folder.

@@ -171,7 +171,8 @@ class PowerLoss:
         self._operations += [
             _Operation((folder, name), None)
             for folder, name in lost.values()
-            if name not in names.get(folder, {})  # skip a name that was replaced: one operation records it
+            # Skip a name that now belongs to a new file: the operation that wrote it replaces the lost file.
+            if name not in names.get(folder, {})
         ]
 
     def _walk(self, path: Path, within: str, number: int, names: dict[int, dict[str, int]]) -> None:
@@ -236,7 +237,7 @@ class PowerLoss:
 
 
 def _half(content: _Content) -> bytes:
-    """Return the synced content and half of the content that was written after it."""
+    """Return the synced content and half of what was appended to it; otherwise, half of the new content."""
     if not content.data.startswith(content.kept):
         return content.data[: len(content.data) // 2]
     return content.data[: (len(content.kept) + len(content.data)) // 2]

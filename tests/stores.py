@@ -65,7 +65,7 @@ def s3_server() -> Iterator[Remote]:
 
 @contextmanager
 def in_memory() -> Iterator[Remote]:
-    """Yield a prefix of a store in memory.
+    """Yield an empty prefix of an object store in memory.
 
     Only one thread may use it at a time, because the store is a plain dict.
     """
@@ -117,5 +117,5 @@ def _key(place: Remote) -> str:
 
 
 def keys(place: Remote) -> list[str]:
-    """Return the sorted keys under a prefix, relative to the prefix."""
+    """Return the keys of the objects under a prefix, sorted and relative to the prefix."""
     return sorted(path.url.removeprefix(f"{place.url}/") for path in place.below())

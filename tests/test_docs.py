@@ -65,7 +65,7 @@ def by_place(block: Block) -> str:
     return block.where
 
 
-# --- Python code of the docs, which is run
+# --- tests that run the Python code of the docs
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_every_job_file_in_the_docs_can_be_loaded(block: Block, tmp_path: Path) 
     assert load_config(file).model_dump(exclude_unset=True).keys() == tomllib.loads(block.text).keys()
 
 
-# --- links and names of the docs, which are looked up
+# --- links and names in the docs, whose targets must exist
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -136,7 +136,7 @@ def test_the_mlflow_server_listens_on_loopback_only() -> None:
 
 def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
     ours = ui_environment("sqlite:///mlflow.db")
-    # The UI gets an absolute path of the database, the server a relative path.
+    # Ignore this variable: the UI gets an absolute path of the database, the server a relative path.
     del ours["MLFLOW_BACKEND_STORE_URI"]
     assert {name: ours[name] for name in settings() if name in ours} == {
         name: value for name, value in settings().items() if name in ours
@@ -170,7 +170,7 @@ CHANGES_FILES = {
     "pipelines/storage/moved_parts.py",  # this module renames only complete folders
     "pipelines/storage/object_store.py",  # this module writes objects, which a store replaces atomically
     "pipelines/storage/replaced_parts.py",  # this module writes objects, which a store replaces atomically
-    "pipelines/state/table_files.py",  # this module puts back a complete folder
+    "pipelines/state/table_files.py",  # this module renames only complete folders
 }
 OF_OS = {"replace", "rename", "renames", "link", "fsync", "truncate", "ftruncate", "write"}
 OF_SHUTIL = {"copy", "copy2", "copyfile", "copytree", "move"}

@@ -51,7 +51,7 @@ def test_every_public_name_is_callable_and_documented(package: str) -> None:
 def test_no_public_name_equals_the_name_of_a_module(package: str) -> None:
     module = importlib.import_module(package)
     beside = {found.name for found in pkgutil.iter_modules(module.__path__)}
-    # Importing a module of the same name would replace the public name in its package.
+    # A module with a public name of its package would replace that name as soon as it is imported.
     assert not beside & set(module.__all__)
 
 

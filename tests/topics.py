@@ -12,10 +12,10 @@ import polars as pl
 
 from pipelines.sources.kafka.consumer import Polled
 
-CAME_MS = 1_400_000_000_000  # messages arrive at this time in 2014, later than all rows
+CAME_MS = 1_400_000_000_000  # by default, every message arrives at this time in May 2014
 
 
-@dataclass(eq=False)  # two topics are equal only if they are one object
+@dataclass(eq=False)  # a topic equals only itself, whatever its messages are
 class Topic:
     """The messages of a topic by partition, and how many of them have arrived so far.
 

@@ -135,7 +135,7 @@ class _Feed:
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
     def __call__(self, waits_for_input: bool) -> None:
-        """Put the next file into the watched folder, unless two files are unread or the share is used up.
+        """Put the next file into the watched folder, unless two are unread or this run has had its share.
 
         If the stream makes no progress without more input (``waits_for_input``), ignore the share.
         """

@@ -1,4 +1,4 @@
-"""Kill a stream several times, and return the result."""
+"""Kill a stream several times (`kill_some`), and hold the result of a killed stream (`Ended`)."""
 
 from __future__ import annotations
 

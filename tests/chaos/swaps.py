@@ -29,7 +29,7 @@ from tests.chaos.restarted_stream import Stream
 from tests.chaos.verdict import compare
 
 _HOUR_US = 3_600_000_000
-_FIRST = 376_944  # index of the first window: 2013-01-01
+_FIRST = 376_944  # index of the first window, which begins on 2013-01-01
 _SERIES = 200  # with so many series, the re-warm takes seconds
 _FIRST_WINDOWS = 340  # the first file has more windows than the ring holds
 _MOST_UNREAD, _PACE_S = 2, 0.1
@@ -113,7 +113,7 @@ class _Swaps:
         self.put(_FIRST_WINDOWS)
 
     def begin_phase(self, kills_left: int) -> None:
-        """Begin the next phase, before the stream starts; the first phase moves the alias."""
+        """Begin the next phase, before the stream starts; a warming phase also moves the alias."""
         self._phase, self._due_s = _PHASES[self._count % len(_PHASES)], float("inf")
         self._count += 1
         if self._phase == _WARMING:
@@ -153,14 +153,14 @@ class _Swaps:
         return closed >= (change - 1 if self._phase == _CHANGING else change + 1)
 
     def _change(self) -> int | None:
-        """Return the window of the change, counted from the first window; None if it is not decided yet."""
+        """Return the window of the model change, counted from the first window; None before it is decided."""
         changes = read_changes(self._stream.output / "state")
         window = changes[-1].window if changes and changes[-1].model.endswith(f"/{self._champion}") else None
         return None if window is None else window - _FIRST
 
 
 def _rows(start: int, stop: int) -> pl.DataFrame:
-    """Return the rows of the windows from ``start`` up to ``stop``, counted from the first window."""
+    """Return a row of each series for each window from number ``start`` up to ``stop``, counted from 0."""
     window, series = np.repeat(np.arange(start, stop), _SERIES), np.tile(np.arange(_SERIES), stop - start)
     noise = np.random.default_rng(start).normal(size=len(window)) / 10
     return pl.DataFrame(

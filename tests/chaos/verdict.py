@@ -61,7 +61,7 @@ def compare(killed: Path, clean: Path, parts: Sequence[str] = (FORECASTS,)) -> V
 
 
 def _compare_forecasts(killed: Path, clean: Path, part: str) -> tuple[int, int, float]:
-    """Return the numbers of lost and doubled forecasts, and the largest difference between two values."""
+    """Return the numbers of lost and of repeated or extra forecasts, and the largest difference of values."""
     raw = pl.concat([_read(path) for path in (killed / part).glob("*.parquet")])
     ours, theirs = read_forecasts(killed, part), read_forecasts(clean, part)
     both = _flat(theirs).join(_flat(ours), on=[*IDENTITY, "horizon"], suffix=" now")

@@ -130,7 +130,7 @@ def job_of(
     idle_s: float = 1e9,
     keyed: bool = False,
 ) -> StreamJob:
-    """Return a resuming stream with three shards from ``topics[0]`` to ``topics[1]``."""
+    """Return a stream with ``resume=True`` and three shards, from ``topics[0]`` to ``topics[1]``."""
     source = source_of(broker, topics[0], output, idle_s=idle_s)
     if keyed:
         source = replace(source, keyed_shards=3, read_series_shards=state_table.read_series_shards)

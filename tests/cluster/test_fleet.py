@@ -108,6 +108,7 @@ def test_forecast_fleet_on_flink_recovers_from_a_killed_worker(
         finally:
             for job in flink.jobs(cluster.master):  # the list includes jobs that Flink is restarting
                 flink.cancel(cluster.master, job)
-            wait_until(lambda: has_ended(cluster))  # wait, because the next test needs the slots of the job
+            # Wait until the job has ended, because the next test needs the job's task slots of Flink.
+            wait_until(lambda: has_ended(cluster))
     assert_same_frames(read_forecasts(output), backfilled, scales(observed))
     assert forecasts_written(output) == len(backfilled)

@@ -23,8 +23,8 @@ from tests.pipelines.cli.conftest import EndedCommand, start, wait_for_exit, wai
 pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not installed")
 
 REPAIR = 6
-TOO_LATE = REPAIR + 2  # delay of rows that are not repaired, even if their time was corrected by an hour
-AHEAD = 80  # most rows that are sent before the stream has read the rows before them
+TOO_LATE = REPAIR + 2  # rows this many windows late are not repaired, even if their time moved by one window
+AHEAD = 80  # this many rows are sent at a time, each time that fewer rows are unread
 ROW = ["series_id", "timestamp", "value"]
 
 

@@ -121,7 +121,7 @@ def assert_survives_kills(
         source,
         output,
         3,
-        # With a shorter interval, every window would be in a snapshot before the slow store is listed.
+        # Listing a slow store takes time; with a shorter interval, a snapshot would already hold all windows.
         snapshot_every_s=5.0,
         runner="flink",
         flink=FlinkSettings(cluster.master, cluster.workers),
@@ -223,7 +223,7 @@ def test_flink_shows_the_counters_of_a_running_stream(
 
     def read_counters(numbers_of_job: object) -> None:
         nonlocal shown, counted
-        flink_jobs = running(cluster)  # after the end of the stream, the list is empty
+        flink_jobs = running(cluster)  # this list of jobs is empty once the stream has ended
         if flink_jobs and closed_windows(job.output) >= WINDOWS - 1:
             shown, shards = cluster.counters(flink_jobs[0]), numbers.read_shards(job.output)
             counted = {

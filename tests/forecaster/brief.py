@@ -30,7 +30,7 @@ def sines(windows: int, series: int = 24, seed: int = 0) -> Windows:
 
 
 def train_briefly(windows: Windows | None = None, **changes: object) -> Trained:
-    """Return the result of training `NETWORK` on ``windows`` (or `sines`), with `BRIEF` and ``changes``."""
+    """Train `NETWORK` on ``windows``, or else on sine waves; ``changes`` replace settings of `BRIEF`."""
     training = TrainingConfig.model_validate(BRIEF.model_dump() | changes)
     return train(windows or sines(100, 6), NETWORK, training, WindowConfig())
 

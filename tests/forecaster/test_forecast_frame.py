@@ -26,7 +26,7 @@ TINY = NetworkConfig(hidden=4, layers=1, horizon=3, ring=8, lags=(1, 2))
 
 
 def waves(length: int, ends: tuple[int, ...]) -> Windows:
-    """Return one sine wave for each number in ``ends``, the row at which its missing values begin."""
+    """Return a sine wave for each number in ``ends``; from that row on, its values are missing."""
     values = np.sin(np.arange(length)[:, None] / 3 + np.arange(len(ends)))
     values[np.arange(length)[:, None] >= np.array(ends)] = np.nan
     return Windows(tuple(f"s{number}" for number in range(len(ends))), START, values)

@@ -40,7 +40,7 @@ SPARSE = st.lists(
 
 
 def sparse_rows(cells: list[tuple[str, int, float]], spacing: int) -> pl.DataFrame:
-    """Return a row for each cell, a tuple of a series, a position and a value.
+    """Return one row for each cell; a cell is a tuple of a series, a position and a value.
 
     Four consecutive positions are four consecutive windows; the next four begin ``spacing`` windows later.
     """

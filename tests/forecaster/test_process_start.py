@@ -10,7 +10,7 @@ import pytest
 from forecaster.process_start import is_running, started_s
 
 
-def test_a_live_process_is_running_after_the_clock_was_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_running_does_not_depend_on_the_system_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     started = started_s(os.getpid())
     assert started is not None
     created, booted = psutil.Process().create_time(), psutil.boot_time()

@@ -26,7 +26,7 @@ from tests.fleets import SHORT_WEEK, START, fleets, forecaster
 
 
 def replace_future(fleet: Windows, t: int, seed: int) -> Windows:
-    """Return a copy of a fleet that has other values and other gaps from row ``t`` on.
+    """Return a copy of a fleet that has other values and other gaps from window ``t`` on.
 
     Each series still has its first value in the same window.
     """
@@ -75,7 +75,7 @@ def test_network_inputs_of_a_window_do_not_depend_on_later_rows(fleet: Windows, 
 
 
 @pytest.mark.parametrize("empty", ["missing", "zero"])
-def test_trained_weights_do_not_depend_on_held_out_rows(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+def test_weights_after_one_epoch_ignore_held_out_rows(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(100, 6)).cumsum(axis=0)
     values[rng.random(values.shape) < 0.1] = np.nan

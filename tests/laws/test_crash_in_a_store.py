@@ -62,7 +62,7 @@ class PausedStream:
         self.thread.join()
 
     def wrap(self, change: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that calls ``change`` and then pauses if this stream has made enough changes.
+        """Return a function that calls ``change``, then pauses if this stream has made ``changes`` changes.
 
         The function does not pause in the threads of other streams.
         """

@@ -91,7 +91,7 @@ def tables(known: Floats, static: Floats) -> Tables:
 
 @lru_cache
 def ordinary_features() -> Features:
-    """Return features of covariates, fitted to tables with small numbers."""
+    """Return covariate features that are fitted to tables without extreme numbers."""
     ordinary = tables(np.random.default_rng(0).normal(size=60), np.arange(4.0))
     past = {"heat": np.zeros((60, 4))}
     windows = Windows(tuple(f"s{i}" for i in range(4)), START, np.zeros((60, 4)), past)
@@ -153,7 +153,7 @@ def test_known_and_static_covariates_beyond_1e100_are_refused(value: float, colu
 
 
 @pytest.mark.parametrize("value", [1e151, float("inf"), -float("inf")])
-def test_advance_refuses_values_above_the_largest_value(value: float) -> None:
+def test_advance_refuses_too_large_and_infinite_values(value: float) -> None:
     model = forecaster()
     fleet = Windows(("a", "b"), START, np.array([[1.0, 2.0], [1.0, value]]))
     with pytest.raises(DataError, match="'b'"):
@@ -161,7 +161,7 @@ def test_advance_refuses_values_above_the_largest_value(value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [1e151, float("inf"), -float("inf")])
-def test_advance_refuses_observed_covariates_above_the_largest_value(value: float) -> None:
+def test_advance_refuses_too_large_and_infinite_observed_covariates(value: float) -> None:
     model = forecaster(observed=("heat",))
     heat = np.array([[1.0, 2.0], [1.0, value]])
     with pytest.raises(DataError, match="'b', covariate 'heat'"):

@@ -42,7 +42,7 @@ def stepped(values: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def active(seed: int) -> dict[str, Floats]:
-    """Return one series ``[WINDOWS]`` of each kind; no series is constant for many windows."""
+    """Return the series ``[WINDOWS]`` of each kind, by its name; none is constant for many windows."""
     rng, at = np.random.default_rng(seed), np.arange(WINDOWS)
     noise = rng.normal(size=WINDOWS)
     return {

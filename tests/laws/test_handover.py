@@ -208,7 +208,7 @@ class StoppingSource:
     is_paced: bool = False
 
     def step(self, offset: int) -> Step[int] | None:
-        """Return the step of the wrapped source, or request the stop (see `Source.step`)."""
+        """Return the wrapped source's step before ``at``; later, request a stop and return no rows."""
         if offset >= self.at:
             request_stop(self.stop_file)
             return Step((), offset)

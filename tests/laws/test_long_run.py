@@ -120,7 +120,7 @@ def test_forecasts_of_a_long_run_in_float32_agree_with_float64(chains: tuple[Cha
     short, reference = chains
     off = np.abs(short.forecast - reference.forecast)
     assert off[:, -1000:].max() <= 1e-3
-    # The difference would be larger if only one of the two models had reset a state.
+    # A larger difference would mean that only one of the two calculations had reset a state.
     assert off.max() <= 1e-2
 
 

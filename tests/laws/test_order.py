@@ -110,7 +110,7 @@ def test_the_late_rows_of_a_partition_do_not_depend_on_other_partitions(
 
 
 @pytest.mark.parametrize("early", [False, True])
-def test_a_row_can_be_late_although_its_window_is_open(early: bool) -> None:
+def test_a_row_behind_its_partition_watermark_is_late(early: bool) -> None:
     rows = rows_of(Windows(("a",), START, np.arange(4.0)[:, None]))
     arrivals = [
         Arrival(rows[part], us) for part, us in ((slice(2, 4), (START + 3) * HOUR_US), (slice(0, 2), 0))

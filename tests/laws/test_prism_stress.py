@@ -31,7 +31,7 @@ Row = tuple[int, int]
 
 
 class Emit(beam.DoFn):
-    """Emit the rows of one batch; each row has one of the `KEYS` keys."""
+    """Emit the rows of one batch; the key of a row is a number below `KEYS`."""
 
     def process(self, batch: int) -> Iterator[Row]:
         for row in range(ROWS):

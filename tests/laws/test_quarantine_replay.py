@@ -193,7 +193,7 @@ def test_a_stream_goes_on_after_a_replay_like_a_stream_of_correct_rows(tmp_path:
     model, half = forecaster(**SHORT_WEEK), len(rows) // 2
     rng = np.random.default_rng(1)
     german, none = rng.random(len(rows)) < 0.3, [False] * len(rows)
-    german[half - 1] = False  # the newest row of the first file moves the watermark in both streams
+    german[half - 1] = False  # both streams accept the first file's newest row, which moves the watermark
 
     def stream(name: str, kinds: Sequence[bool], first: int, stop: int, count: int) -> Counts:
         folder, output = tmp_path / name, tmp_path / f"{name}-out"

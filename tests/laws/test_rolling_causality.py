@@ -38,7 +38,7 @@ def values() -> Floats:
 
 
 def values_with_other_future(t: int) -> Floats:
-    """Return the array of `values` with other values and other gaps after row ``t``."""
+    """Return the array of `values` up to row ``t``, and different values and gaps in the rows after it."""
     rng = np.random.default_rng(t)
     found = values()
     found[t + 1 :] = 1e3 * rng.normal(size=found[t + 1 :].shape)

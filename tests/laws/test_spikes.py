@@ -1,4 +1,4 @@
-"""Law: soon after a single wrong value (a spike), the forecasts of a series are as without the value."""
+"""Law: about a day after a wrong value (a spike), the forecasts of a series are nearly as without it."""
 
 from __future__ import annotations
 

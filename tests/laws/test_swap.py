@@ -192,7 +192,7 @@ def test_a_killed_stream_changes_its_version_at_the_journaled_window(tmp_path: P
 
 
 def wait_until_closed(output: Path, closed_us: int, process: ForkedProcess) -> None:
-    """Wait until all shards of a stream in another process have closed a window.
+    """Wait until all shards of a stream in another process have closed the window that ends at ``closed_us``.
 
     Fail if the process ends before, or takes too long.
     """
@@ -203,7 +203,7 @@ def wait_until_closed(output: Path, closed_us: int, process: ForkedProcess) -> N
         time.sleep(0.05)
 
 
-def test_a_model_change_survives_a_kill_around_its_window(tmp_path: Path) -> None:
+def test_a_model_change_survives_earlier_and_later_kills(tmp_path: Path) -> None:
     new = forecaster("gru", seed=3, **SHORT_WEEK)
     outputs_of = tmp_path / "clean", tmp_path / "killed"
     clean, killed = (held_stream.job(output) for output in outputs_of)

@@ -83,7 +83,7 @@ def forecast_scales(forecasts: dict[Key, Floats], scale: dict[str, float]) -> di
 
 
 @pytest.mark.parametrize("keyed", [False, True])
-# Leave out the phase of shrinking, which would take minutes: a smaller seed makes no simpler topic.
+# Hypothesis must not shrink a failing topic: that takes minutes, and a smaller seed makes no simpler topic.
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(kills=st.integers(0, 3), lateness=st.integers(0, 2), data=st.data())
 def test_outputs_of_a_topic_do_not_depend_on_polls_kills_or_clocks(

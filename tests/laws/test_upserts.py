@@ -67,7 +67,7 @@ def _with_versions(log: Log, share: float, rng: np.random.Generator) -> Log:
 
 
 def counting(log: Log, late: pl.DataFrame, repair: int, keep: Keep) -> Log:
-    """Return the log with only the rows that count, each an event of its own, and all rows in time."""
+    """Return the rows of a log that count, each as an event of its own, with one watermark after all rows."""
     too_late = set(late.filter(pl.col("partition") == log.partition)["offset"]) if len(late) else set()
     versions: dict[tuple[str, str], dict[int, int]] = {}  # by event and offset: window of versions that count
     dropped: dict[tuple[str, str], list[int]] = {}  # by event: windows of versions that do not count
@@ -111,7 +111,7 @@ def comparable(counts: Counts) -> Counts:
     kills=st.integers(0, 2),
     data=st.data(),
 )
-def test_versions_of_events_end_like_a_log_of_the_versions_that_count(
+def test_replaced_event_versions_do_not_change_the_newest_forecasts(
     aggregate: str,
     keep: Keep,
     logs: Logs,

@@ -69,7 +69,7 @@ def test_states_of_several_versions_cannot_be_joined() -> None:
 
 @pytest.mark.parametrize("empty", ["missing", "zero"])
 @given(fleet=fleets(windows=12))
-def test_a_rewarmed_state_forecasts_as_a_cold_start(empty: str, fleet: Windows) -> None:
+def test_a_rewarm_equals_a_state_stepped_from_the_start(empty: str, fleet: Windows) -> None:
     old, new = (forecaster(cell, ring=20, empty=empty) for cell in ("lstm", "gru"))
     assume(len(fleet.values) > 2)
     now = fleet.stop - 2
@@ -84,7 +84,7 @@ def test_a_rewarmed_state_forecasts_as_a_cold_start(empty: str, fleet: Windows) 
 
 
 def forecast_rest(model: Forecaster, output: Path, fleet: Windows) -> pl.DataFrame:
-    """Re-warm the state table of an output and return the model's forecasts of the rest of a fleet."""
+    """Re-warm the state of an output for a model, and return the model's forecasts of later windows."""
     warm = rewarm(model, state_table.read(output / "state").state)
     _, forecasts = advance(model, warm, fleet.between(START + 70, fleet.stop))
     return forecasts.frame()

@@ -78,7 +78,7 @@ def places_to_resume(source: KafkaSource, shards: list[Shard]) -> Positions:
 
 
 def is_read(source: KafkaSource, topic: Topic, places: Positions, numbers: Iterable[int]) -> bool:
-    """Return True if ``places`` are the ends of the partitions ``numbers``."""
+    """Return True if a job at ``places`` has read the partitions ``numbers`` to their ends."""
     ends = {source.name(number): len(topic.partitions[number]) for number in numbers}
     return all(name in places and places[name].offset == end for name, end in ends.items())
 
@@ -106,7 +106,7 @@ def read(
             topic.there[following] = 0
         for number in topic.there:
             most = len(topic.partitions[number]) - topic.there[number]
-            if topic.chance.random() < 0.6:  # with probability 0.4, no message arrives
+            if topic.chance.random() < 0.6:  # otherwise, no message of the partition arrives
                 topic.there[number] += int(topic.chance.integers(0, min(most, most_messages) + 1))
         clock.now_s += float(topic.chance.choice([0.1, 1.0, 40.0]))
         step = reading.step(places)
@@ -153,7 +153,7 @@ def run_with_kills(
     grows_between: bool = False,
     repair: int = 0,
 ) -> Ran:
-    """Return the outputs of a job over a topic that is killed and resumed ``kills`` times.
+    """Run a job over a topic, kill and resume it ``kills`` times, and return the outputs of all its runs.
 
     A kill ends each shard after another number of batches. With ``grows_between``, new partitions appear only
     between a kill and the next run.
@@ -189,7 +189,7 @@ def run_with_kills(
 
 
 def run_without_kills(model: Forecaster, source: KafkaSource, topic: Topic) -> Ran:
-    """Return the outputs of an uninterrupted job over a topic, with the journaled decisions of another job.
+    """Run a job over a topic without kills, with the decisions that an earlier job journaled.
 
     The decisions say when partitions became idle. An earlier job has written them to the source's journal.
     """

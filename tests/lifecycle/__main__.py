@@ -49,7 +49,7 @@ model = "{model}"
 
 @dataclass
 class Life:
-    """The steps of a run of this program so far.
+    """The steps, gate decisions and refused versions of one run of this program so far.
 
     Attributes:
         events: one sentence for each step, in order.
@@ -113,7 +113,7 @@ def run(folder: Path) -> tuple[Life, Outcome]:
 
 
 def _retrain(desk: Desk, life: Life) -> None:
-    """Retrain A on the newer rows; the gate must promote the new version B."""
+    """Retrain model A on the newer rows; the gate must promote the new version B."""
     retrained = desk.run("retrain", MODEL, "incoming", "--gate")
     life.gated.append(retrained["gate"])
     life.add(f"B was retrained from A on newer rows: {retrained['version']}.")
@@ -123,7 +123,7 @@ def _retrain(desk: Desk, life: Life) -> None:
 
 
 def _refuse(desk: Desk, life: Life, noise: Path) -> None:
-    """Train C on noise; the gate must refuse it with exit code 7."""
+    """Train model C on noise; the gate must refuse it with exit code 7."""
     trained = desk.run("train", str(noise), "--name", "C", "--epochs", "1")
     number = trained["version"]["number"]
     refused = desk.run("promote", f"{MODEL}/{number}", "incoming", "--if-better", code=7)
@@ -133,7 +133,7 @@ def _refuse(desk: Desk, life: Life, noise: Path) -> None:
 
 
 def _break(desk: Desk, life: Life, history: Path, stream: Stream) -> None:
-    """Train D with another horizon, and promote it without the gate; the stream must refuse it."""
+    """Train model D with another horizon, and promote it without the gate; the stream must refuse it."""
     trained = desk.run("train", str(history), "--name", "D", "--epochs", "1", "--horizon", "2")
     version = f"{MODEL}/{trained['version']['number']}"
     desk.run("promote", version, "--why", "a mistake")

@@ -1,4 +1,4 @@
-"""Run the commands of `tests.lifecycle` as a user does, write files for the stream, and read its counts."""
+"""Run the commands of `tests.lifecycle` as a user does; write a stream's input files, and read its counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.lifecycle import inputs
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
 _FIRST_DAYS = 40  # the first days are written quickly, because the retraining waits for their rows
-_FAST_S, _SLOW_S = 0.1, 1.5  # least seconds between the files of two days
+_FAST_S, _SLOW_S = 0.1, 1.5  # minimum seconds between writing the files of two consecutive days
 # The file of a new day waits until fewer days are unread, so a slow machine streams fewer days.
 _MOST_UNREAD_DAYS = 2
 
@@ -65,7 +65,7 @@ class Desk:
 
 
 class Stream:
-    """A running stream, and a thread that writes one day after the other into the watched folder."""
+    """A running stream, and a thread that writes the rows into its watched folder, day by day."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
         self._folder, self._process = folder, process
@@ -86,7 +86,7 @@ class Stream:
         return inputs.HISTORY_DAYS + self._numbers().counts.rows_in // (24 * inputs.SERIES)
 
     def wait_for_days(self, more: int) -> None:
-        """Wait until the stream has read ``more`` days that are not written yet."""
+        """Wait until the stream has read ``more`` days beyond the days that are written now."""
         wanted = self.days + more
         self._wait(lambda: self._days_read() >= wanted)
 
@@ -109,7 +109,7 @@ class Stream:
         return numbers.JobNumbers.of(numbers.read_shards(self._folder / "live"))
 
     def stop(self) -> dict[str, Any]:
-        """Stop the feeder, wait until every file is read, stop the stream, and return its JSON object."""
+        """Stop writing files, stop the stream when it has read them all, and return its JSON summary."""
         self.stop_feeder()
         self._wait(lambda: self._days_read() >= self.days)
         (self._folder / "live" / ".stop").touch()

@@ -15,7 +15,7 @@ from tests.stores import s3_server
 
 
 class _EmptyCanvas:
-    """Takes the place of Matplotlib's canvas: a picture is an empty file."""
+    """Replacement of Matplotlib's canvas that saves each picture as an empty file."""
 
     def __init__(self, figure: object) -> None:
         pass
@@ -44,7 +44,7 @@ def _little_code() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pictures(_empty_pictures: None) -> Iterator[None]:
-    """Let the runs of a module draw their pictures from now on."""
+    """From the first use on, let the runs of a test module draw real pictures, not empty files."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg", FigureCanvasAgg)
         yield

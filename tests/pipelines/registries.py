@@ -16,7 +16,7 @@ Answer = tuple[int, Any]
 
 @dataclass
 class Registry:
-    """The address of a registry, and the requests that it received.
+    """The address of a schema registry, and the requests that it has received.
 
     Attributes:
         url: address of the registry.

@@ -139,7 +139,7 @@ def test_every_row_is_either_accepted_or_quarantined(raw: pl.DataFrame) -> None:
 
 @given(TIMES, st.sampled_from(["T", " "]))
 @settings(max_examples=200, deadline=None)
-def test_iso_times_are_read_as_python_does(when: datetime, part: str) -> None:
+def test_times_written_by_python_isoformat_are_read_back(when: datetime, part: str) -> None:
     assert time_of(when.isoformat(part)) == when.astimezone(UTC)
 
 

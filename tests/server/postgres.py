@@ -51,7 +51,7 @@ class Postgres:
 
 
 def find_programs() -> Path:
-    """Return the folder of PostgreSQL's programs, as on Debian or on the search path.
+    """Return the folder of PostgreSQL's programs: the folder of Debian, or one on the search path.
 
     Raises:
         EngineError: PostgreSQL is not installed.

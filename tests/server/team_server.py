@@ -115,7 +115,7 @@ class TeamServer:
             return json.load(answer)
 
     def login(self, user: str) -> dict[str, str]:
-        """Return the variables with which a client logs in as ``user``."""
+        """Return the environment variables with which a client logs in as ``user``."""
         return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": self.passwords[user]}
 
     def start_command(self, line: str, desk: Path, **login: str) -> subprocess.Popen[str]:

@@ -22,7 +22,7 @@ WEEK = 168
 
 
 def step_anomaly(values: Floats, spread: float = 1.645, rate: float = 1 / WEEK, unit: float = 1.0) -> Block:
-    """Return the block after `Anomaly`, for forecasts of 0 with outer quantiles at ±``spread``.
+    """Return the block after the step of `Anomaly`; all forecasts are 0, with outer quantiles at ±``spread``.
 
     Values and quantiles are multiplied by ``unit``.
     """
@@ -59,7 +59,7 @@ def test_a_spike_and_a_stuck_sensor_each_raise_an_alarm() -> None:
     assert alarm[500:530, 1].any()
 
 
-def test_the_usual_value_of_a_mostly_constant_series_raises_few_alarms() -> None:
+def test_a_mostly_constant_series_raises_few_alarms() -> None:
     rng = np.random.default_rng(3)
     values = np.where(rng.random((4000, 1)) < 0.9, 0.0, rng.normal(size=(4000, 1)))
     alarm = step_anomaly(values).out.anomaly[1, 2000:, 0, 0]

@@ -74,7 +74,7 @@ def component_and_block(name: str, cell: str) -> tuple[Component, Block]:
 
 
 def chain_of(names: Sequence[str]) -> list[Component]:
-    """Return the components ``names`` of a forecaster, in this order."""
+    """Return the components of a forecaster that have these names, in the order of the names."""
     by_name = {component.name: component for component in model_of("lstm").components}
     return [by_name[name] for name in names]
 

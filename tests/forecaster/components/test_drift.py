@@ -33,7 +33,7 @@ def test_a_series_without_a_profile_has_no_counts() -> None:
     assert sum(counts_after(replace(block_of([1.0] * 5), edges=np.empty(0, np.float32)))) == 0
 
 
-def test_counts_are_halved_every_336_windows_before_the_values_are_added() -> None:
-    """Halving forgets old values, and keeps each count below 2 * 336."""
+def test_drift_counts_are_halved_every_336_windows() -> None:
+    """Halving before new values are added forgets old values, and keeps each count below 2 * 336."""
     assert counts_after(block_of([0.0] * 8, start=330)) == [5, *[0] * 9]
     assert max(counts_after(block_of([0.0] * 10_000))) < 672

@@ -18,7 +18,7 @@ HORIZON = 4
 
 
 def calibrated(values: Floats, levels: tuple[float, ...] = LEVELS, network: float = 0.01) -> Block:
-    """Return forecasts of the last value with calibrated intervals.
+    """Return a block with forecasts that repeat the last value and have calibrated intervals.
 
     Before calibration, neighbouring quantiles are ``network`` apart.
     """
@@ -75,7 +75,7 @@ def test_intervals_equal_the_network_intervals_until_the_first_actual() -> None:
     np.testing.assert_allclose(block.out.forecast[2, 0, 0] - block.out.forecast[1, 0, 0], 0.7)
 
 
-def test_a_constant_series_keeps_the_quantiles_of_the_network() -> None:
+def test_calibration_does_not_change_quantiles_of_a_constant_series() -> None:
     values = np.full((300, 1), 5.0)
     block = calibrated(values, network=0.7)
     np.testing.assert_allclose(block.out.forecast[2, -1, 0] - block.out.forecast[1, -1, 0], 0.7)

@@ -74,7 +74,7 @@ def test_a_model_keeps_its_profile_and_version_in_its_file(tmp_path: Path) -> No
     np.testing.assert_allclose(loaded.profile.shares, model.profile.shares, atol=0.003)
 
 
-def test_a_model_of_an_earlier_release_has_no_profile() -> None:
+def test_a_model_saved_without_a_profile_has_no_drift() -> None:
     loaded = Forecaster.from_bytes(forecaster().to_bytes())
     assert not loaded.profile
     state, _ = advance(loaded, loaded.initial_state(), training_windows(20))

@@ -52,7 +52,7 @@ def test_scored_horizons_are_the_first_a_middle_and_the_last_anchor() -> None:
     ]
 
 
-def test_a_state_without_stored_intervals_scores_only_errors() -> None:
+def test_a_model_without_online_intervals_scores_only_errors() -> None:
     model = model_of("lstm")
     without = Forecaster(
         model.network_config,

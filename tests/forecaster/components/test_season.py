@@ -20,7 +20,7 @@ DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
 @pytest.mark.parametrize(
     ("months", "season"), [(1, 12), (2, 6), (3, 4), (4, 3), (5, 1), (6, 2), (12, 1), (24, 1)]
 )
-def test_the_season_of_windows_of_months_is_a_year(months: int, season: int) -> None:
+def test_windows_of_months_have_the_yearly_season_or_none(months: int, season: int) -> None:
     assert likely_season(Frequency(0, months)) == season
 
 

@@ -83,7 +83,7 @@ def test_rolling_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.Monke
         return tallies
 
     at_once = tallies_of_blocks()
-    monkeypatch.setattr(rolling, "_BLOCK_CELLS", 9 * 4)  # a block has 4 rows of 3 series and 3 horizons
+    monkeypatch.setattr(rolling, "_BLOCK_CELLS", 9 * 4)  # a block has 4 rows of 3 series times 3 horizons
     assert len(list(rolling_forecasts(MODEL, history(), SPLIT))) == 7
     unit = training_scale(history(), 30, WindowConfig())
     for name, cut in tallies_of_blocks().items():
@@ -93,7 +93,7 @@ def test_rolling_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.Monke
         assert one.wql == pytest.approx(other.wql, rel=1e-5)
 
 
-def test_forecasts_without_actual_or_value_or_scale_are_not_scored() -> None:
+def test_only_forecasts_with_value_actual_and_scale_are_scored() -> None:
     blocks = list(rolling_forecasts(MODEL, history(), SPLIT))
     scored = np.concatenate([block.is_scored for block in blocks])
     actuals = np.concatenate([block.actuals for block in blocks])

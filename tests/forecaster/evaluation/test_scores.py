@@ -182,7 +182,7 @@ def test_the_setting_empty_zero_scores_empty_windows_as_zeros(windows: Windows) 
         assert baseline(windows, EVENTS, HORIZON).equals(baseline(filled, HOURLY, HORIZON))
 
 
-def test_the_setting_empty_zero_scores_a_series_without_rows_as_zeros() -> None:
+def test_empty_zero_scores_a_series_after_its_last_row() -> None:
     windows = Windows(("a", "b"), START, np.array([[3.0, 1.0], [np.nan, 1.0], [np.nan, 1.0]]))
     naive = errors(persistence(windows, EVENTS, 1), windows, EVENTS).filter(pl.col("series_id") == "a")
     assert naive.sort("issued_at").select("observed", "q50").rows() == [(0.0, 3.0), (0.0, 0.0)]

@@ -31,7 +31,7 @@ def scores_of(errors: dict[str, list[float]]) -> pl.DataFrame:
     st.floats(1.0, 1.01),
     st.integers(1, 24),
 )
-def test_a_model_that_is_worse_at_every_horizon_ranks_lower(
+def test_a_model_worse_at_every_horizon_never_ranks_higher(
     ratios: list[float], factor: float, horizons: int
 ) -> None:
     """The worse model forecasts fewer horizons; a mean over these horizons could rank this model first."""

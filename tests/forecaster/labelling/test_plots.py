@@ -19,7 +19,7 @@ def test_a_confusion_matrix_shows_counts_and_axis_labels() -> None:
     figure.savefig(io.BytesIO())
 
 
-def test_a_confusion_matrix_of_many_classes_has_no_counts() -> None:
+def test_a_confusion_figure_of_many_classes_shows_no_counts() -> None:
     counts = np.diag([0] + [3] * 29)
     figure = label_plots.confusion_figure(counts, [f"class {k}" for k in range(30)])
     assert not figure.axes[0].texts

@@ -50,7 +50,7 @@ def exit_code_of(pid: int) -> int:
 
 
 def kill_and_rerun(folder: Path, name: str, delay_s: float) -> dict[str, object]:
-    """Kill the first run ``delay_s`` after its first file appears, then start another run.
+    """Send the signal ``name`` to a first run ``delay_s`` after its first file appears; then run again.
 
     Returns:
         The exit codes of both runs, and the files in the folder after each.
@@ -71,7 +71,7 @@ def kill_and_rerun(folder: Path, name: str, delay_s: float) -> dict[str, object]
 
 
 def run_at_once(folder: Path, processes: int) -> list[int]:
-    """Start several first runs in one store at the same time; return their exit codes."""
+    """Start several processes at once, each with a first run in one new store; return their exit codes."""
     folder.mkdir()
     return [exit_code_of(pid) for pid in [start_process(first_run, folder) for _ in range(processes)]]
 

@@ -27,7 +27,7 @@ def required_packages(lines: Sequence[str]) -> set[str]:
         seen.add(str(one))
         try:
             further = [Requirement(line) for line in requires(one.name) or ()]
-        except PackageNotFoundError:  # the package is for other platforms or versions of Python
+        except PackageNotFoundError:  # not installed: for another platform or Python version
             continue
         names.add(canonicalize_name(one.name))
         extras = (*one.extras, "")
@@ -55,7 +55,7 @@ class ImportGuard:
 
 
 def main(model: Path, history_path: Path, forecasts_path: Path) -> None:
-    """Call the model with the history of one Parquet file; write the forecasts to a second file."""
+    """Read a history from a Parquet file, call the model with it, and write the forecasts to another file."""
     sys.path = [place for place in sys.path if not (Path(place) / "forecaster" / "serving.py").exists()]
     sys.meta_path.insert(
         0, ImportGuard(required_packages((model / "requirements.txt").read_text().splitlines()))

@@ -111,7 +111,7 @@ def test_sending_a_run_again_after_a_kill_repeats_no_entry(
         patched.setattr(MlflowClient, "set_terminated", die)
         with pytest.raises(Killed):
             store.send(folder, "unused")
-    for file, content in before.items():  # restore the entries, as if their deletion had not happened
+    for file, content in before.items():  # put the outbox entries back, as if they had not been deleted
         if file.name != "run.json":
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
@@ -202,12 +202,12 @@ def test_an_unreachable_store_is_tried_again_after_growing_waits(
         monkeypatch.setattr(type(connection.runs), "check", probe)
         for clock[0] in (1010.0, 1031.0, 1060.0, 1092.0, 1100.0):
             run.log_metrics({"a": 1.0})
-        assert tries == [1031.0, 1092.0]  # the first wait is 30 s, the second 60 s
+        assert tries == [1031.0, 1092.0]  # the run tries the store again after 30 s, then after 60 s
         monkeypatch.undo()
     assert client(store).get_run(run.run_id).data.metrics == {"a": 1.0}
 
 
-def test_the_outbox_of_a_running_process_is_not_sent(
+def test_no_process_sends_the_outbox_of_another_running_process(
     store: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, folder = log_everything(store, monkeypatch)

@@ -84,7 +84,7 @@ def text_rows(rows: pl.DataFrame, time_format: str = "%Y-%m-%dT%H:%M:%S") -> lis
 
 
 def body_of(cell: str = "", column: str = "value") -> str:
-    """Return a request with 40 hours of two series; ``cell``, if not empty, replaces ``column`` of row 7."""
+    """Return a request with 40 hours of two series; ``column`` of row 7 is JSON ``cell``, unless empty."""
     rows = text_rows(history())
     if cell:
         rows[6][column] = "CELL"
@@ -289,7 +289,7 @@ def test_a_malformed_request_is_refused_in_one_line(ask: Post, body: str, messag
 
 
 def csv_of(rows: pl.DataFrame) -> str:
-    """Return observations as CSV with times in ISO 8601, numbers without loss and empty missing cells."""
+    """Return observations as CSV: times in ISO 8601, exact numbers, and empty cells for missing values."""
     return rows.with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).write_csv()
 
 

@@ -27,7 +27,7 @@ def test_invalid_mlflow_store_addresses_are_refused(tmp_path: Path, monkeypatch:
         with pytest.raises(ModelError, match="write "):
             Store.parse(uri)
 
-    # The error of the system is simulated: a test that runs as root could write to any folder.
+    # Simulate a refused write, because a test that runs as root could write to any folder.
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -36,7 +36,7 @@ def test_invalid_mlflow_store_addresses_are_refused(tmp_path: Path, monkeypatch:
         Store.parse(f"sqlite:///{tmp_path}/mlflow.db").check()
 
 
-def test_an_mlflow_server_that_does_not_answer_is_refused() -> None:
+def test_an_unreachable_mlflow_server_raises_model_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # a bound port without a listener refuses connections
         port = taken.getsockname()[1]
@@ -53,7 +53,7 @@ def test_model_references_are_parsed_into_their_parts() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", "it's", "a@b", "0" * 32])
-def test_ambiguous_model_names_are_refused(name: str) -> None:
+def test_unusable_model_names_are_refused(name: str) -> None:
     with pytest.raises(ModelError, match="cannot name a model"):
         check_model_name(name)
 

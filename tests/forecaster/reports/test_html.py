@@ -139,7 +139,7 @@ def test_a_report_is_written_although_one_figure_fails(tmp_path: Path) -> None:
     assert text.count("<svg") == 1
 
 
-def test_a_report_escapes_titles_and_names(tmp_path: Path) -> None:
+def test_a_report_escapes_html_in_titles_and_names(tmp_path: Path) -> None:
     text = report(tmp_path, scores({"<b>lstm</b>": [0.1]}), title="<script>alert(1)</script>")
     assert "<script" not in text
     assert "<b>" not in text

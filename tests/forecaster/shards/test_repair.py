@@ -77,7 +77,7 @@ def test_each_late_row_raises_the_revision_of_changed_forecasts() -> None:
 
 
 @pytest.mark.parametrize(("arrives", "repaired"), [(8, 0), (7, 1)])
-def test_a_row_older_than_the_repair_limit_is_late(arrives: int, repaired: int) -> None:
+def test_no_row_older_than_the_repair_limit_is_repaired(arrives: int, repaired: int) -> None:
     shard, outputs = run(batches(12, {arrives: [("b", 4)]}), repair=3)
     assert (shard.counts.repaired, shard.counts.late) == (repaired, 1 - repaired)
     assert sum(len(one.late) for one in outputs) == 1 - repaired

@@ -219,7 +219,7 @@ def test_a_later_row_replaces_earlier_rows_across_snapshots_and_jobs() -> None:
     (other,) = hand_over_shards([other])
     assert other.pending.sort("offset")["value"].to_list() == [3.0, 9.0, 5.0]
     # The second job reads another input, whose offsets begin at 0 again.
-    # The row of the second job at offset 0 replaces all rows of the first job with its series and time.
+    # The second job's row at offset 0 replaces every row of the first job that has its series and time.
     *_, (other, _) = apply(other, correction(4.0, 0), model)
     for kept, expected in ((shard, [(3.0, 5.0), (9.0, 5.0)]), (other, [(3.0, 4.0), (5.0, 4.0), (9.0, 4.0)])):
         outputs = list(apply(kept, closing(START, kept.offsets.get("rows", 0)), model))

@@ -19,7 +19,7 @@ from tests.forecaster.shards.test_repair import batches, revised
 
 
 def corrected(version_of: int, window: int, arrives: int) -> list[Batch]:
-    """Return 12 batches of rows of the series ``a`` and ``b``, each row an event of its own, and one version.
+    """Return 12 batches with a row of ``a`` and one of ``b``; each row is an event, one has a second version.
 
     The version of the event of ``a`` in the window ``version_of`` is in ``window``, has the value 99, and
     comes with the batch of the window ``arrives``.
@@ -44,7 +44,10 @@ def corrected(version_of: int, window: int, arrives: int) -> list[Batch]:
 
 
 def run(some: list[Batch], repair: int, keep: Keep = "last") -> tuple[Counts, list[Output]]:
-    """Apply batches to a shard that is stored and read after each output; return its counts and outputs."""
+    """Apply batches to a shard, and return its counts and outputs.
+
+    After each batch, the shard is written as a snapshot and read again.
+    """
     model, found = forecaster(), list[Output]()
     shard = Shard.cold(0, 1, model.initial_state(), ["rows"])
     for batch in some:

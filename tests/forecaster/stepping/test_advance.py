@@ -79,7 +79,7 @@ def test_a_value_for_a_closed_window_is_refused() -> None:
     state, _ = advance(model, model.initial_state(), windows([1, 2], [1, 2]))
     with pytest.raises(DataError, match=r"1 values .* already closed .* 'b'"):
         advance(model, state, windows([NAN, NAN, 3], [NAN, 7, 3]))
-    # A closed window is accepted if it has no value.
+    # A window that has already closed is accepted again if it has no value.
     after, forecasts = advance(model, state, windows([NAN, NAN, 3], [NAN, NAN, 3]))
     assert len(forecasts) == 2
     assert after.clock.tolist() == [START + 2] * 2

@@ -135,7 +135,7 @@ def test_cold_start_forecasts_are_issued_at_their_first_window(
     assert rows["forecast"].list.len().to_list() == [3] * NEW
 
 
-def test_cold_start_forecasts_after_a_value_equal_stream_forecasts(trained_model: Forecaster) -> None:
+def test_cold_start_forecasts_from_one_value_equal_stream_forecasts(trained_model: Forecaster) -> None:
     static, first = SHOPS.static[STORES:], SHOPS.windows.values[0, STORES:]
     own = Covariates.of(trained_model.covariates.features, Frequency(86_400), SHOPS.tables(promotions=True))
     model = trained_model.with_covariates(own)

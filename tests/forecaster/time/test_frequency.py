@@ -161,7 +161,7 @@ def test_a_lateness_in_months_is_refused() -> None:
         ("60m", "60m"),
     ],
 )
-def test_pandas_frequencies_are_replaced_by_statecast_names(text: str, own: str) -> None:
+def test_pandas_frequency_names_are_replaced_by_statecast_names(text: str, own: str) -> None:
     assert WindowConfig(freq=text).freq == own
     assert Frequency.parse(text) == Frequency.parse(own)
 

@@ -156,8 +156,8 @@ def test_a_repeated_time_uses_the_row_with_the_largest_offset(how: str) -> None:
     assert found.replaced.select("value", "replaced_by").rows() == [(9.0, 1.0)]
 
 
-def test_sums_add_equal_rows_unless_one_row_was_read_twice() -> None:
-    """A row was read twice if two rows with one value come from the same place in the same file."""
+def test_sums_add_equal_rows_unless_they_are_duplicates() -> None:
+    """Equal rows are duplicates if they have one event id, or come from one place in one file."""
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": "sum"})
     rows = [(0, 5.0, 0), (0, 5.0, 1), (0, 5.0, 2), (0, 6.0, 3)]
     assert aggregate(rows_with_offsets(rows), config).duplicates == 0

@@ -47,7 +47,7 @@ def errors_by_expert(ridge: Floats32, made: Fleet, rows: slice) -> Floats:
     return errors
 
 
-def test_the_ridge_regressions_learn_a_season() -> None:
+def test_ridge_regressions_have_smaller_errors_than_simpler_experts() -> None:
     made = fleet(autoregression(), 1200)
     errors = errors_by_expert(fit_linear(made), made, slice(1200, None))
     for k in (0, 1):

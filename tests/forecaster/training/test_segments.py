@@ -58,7 +58,7 @@ def peak_bytes(fleet: Fleet, length: int) -> int:
         tracemalloc.stop()
 
 
-def test_training_batch_memory_does_not_grow_with_the_horizon() -> None:
+def test_the_horizon_adds_only_padding_to_a_training_batch() -> None:
     one, many = (fleet_of(walks(1000, 5), network(n), FREQ, 512).batch(0) for n in (1, 64))
     padding = 63 * 5 * 8
     assert kept_bytes(many) == kept_bytes(one) + padding
@@ -70,7 +70,7 @@ def test_training_never_holds_all_targets_in_memory() -> None:
     near, far = (peak_bytes(fleet, length) for fleet in fleets)
     segment = length * series * horizon
     assert far - near < 64 * segment
-    # Training needs less than 1 byte per target: a copy of all targets would need 4 bytes per target.
+    # The long horizon adds less than 1 byte per target; a copy of all targets would add 4 bytes per target.
     assert far - near < windows * series * horizon
 
 

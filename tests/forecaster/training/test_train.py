@@ -102,7 +102,7 @@ def test_training_lowers_the_reported_loss() -> None:
 
 
 def rising_then_falling() -> Windows:
-    """Return series that rise in training and fall in validation, so that training makes errors worse."""
+    """Return series that rise in training and fall in validation: training makes validation errors worse."""
     t = np.arange(100.0)[:, None]
     return fleet_of(np.minimum(t, 160 - t) + np.random.default_rng(0).normal(size=(100, 6)))
 
@@ -210,7 +210,7 @@ def test_the_training_seed_shuffles_batches_in_each_epoch(
         batch_numbers.clear()
         train_briefly(sines(60, 40), batch_series=5, epochs=3, seed=seed, validation=0.0)
         # Before the first epoch, training reads the 8 batches five times.
-        # Four of these readings fit the linear experts, and one computes the weights of horizons.
+        # It reads them four times to fit the linear experts, and once to compute the weights of horizons.
         return [batch_numbers[8 * (5 + epoch) : 8 * (6 + epoch)] for epoch in range(3)]
 
     one = orders(0)

@@ -98,6 +98,6 @@ def test_an_encoded_element_is_a_json_header_and_arrow_data() -> None:
     assert frame_of(rows).schema == observations.empty(offset=True).schema
 
 
-def test_beam_does_not_use_the_coder_for_keys() -> None:
-    """Beam requires a deterministic coder for keys: equal elements must have equal bytes."""
+def test_the_element_coder_is_not_deterministic() -> None:
+    """Beam requires that a coder of keys is deterministic: it must give equal keys equal bytes."""
     assert not ElementCoder(Batch).is_deterministic()

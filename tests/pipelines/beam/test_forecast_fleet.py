@@ -83,7 +83,7 @@ def test_a_bounded_input_without_rows_gives_no_forecasts(tmp_path: Path) -> None
     assert not len(read_output(tmp_path, "forecasts"))
 
 
-def test_forecast_fleet_resumes_from_any_number_of_shards(
+def test_forecast_fleet_resumes_from_a_different_number_of_shards(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows = rows_of(observed)
@@ -184,7 +184,7 @@ def test_forecast_fleet_forecasts_the_rows_of_a_log(
     assert found["rows_quarantined"] == 1
 
 
-def test_a_model_that_repairs_late_rows_is_refused() -> None:
+def test_forecast_fleet_refuses_a_model_that_repairs_late_rows() -> None:
     model = Forecaster.untrained(NetworkConfig(hidden=8, horizon=2), WindowConfig(repair=24))
     with pytest.raises(ConfigError, match=r"windows.repair = 24 has no effect in ForecastFleet"):
         beam.Pipeline() | beam.Create([]) | ForecastFleet(model)

@@ -45,7 +45,7 @@ class Counted:
 
 @dataclass
 class Cell:
-    """A fake of two objects of an engine: a stored value (state cell), and a timer."""
+    """A fake that replaces both an engine's state cell, which stores a value, and an engine's timer."""
 
     value: str = ""
     set_s: list[float] = field(default_factory=list)

@@ -59,7 +59,7 @@ def test_monthly_series_have_a_season_of_twelve(
     found = {name: [horizons[h]["mase"] for h in ("1", "12")] for name, horizons in members.items()}
     assert np.isfinite([*found.values()]).all()
     for seasonal, other in zip(found["seasonal_naive"], found["persistence"], strict=True):
-        assert seasonal < 0.5 * other  # with another season than 12, the error would be larger
+        assert seasonal < 0.5 * other  # with a season other than 12, this error would be larger
     assert (np.array(found["combined"]) < found["seasonal_naive"]).all()
 
 

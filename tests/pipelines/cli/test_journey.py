@@ -134,7 +134,7 @@ def test_init_writes_a_job_file_and_its_example_data(tmp_path: Path) -> None:
     assert (tmp_path / "statecast.toml").read_text() == text
 
 
-def test_doctor_json_names_every_check(tmp_path: Path) -> None:
+def test_doctor_json_lists_checks_and_stderr_names_failed_checks(tmp_path: Path) -> None:
     result = statecast("doctor", "--json", cwd=tmp_path)
     checks = json.loads(result.out)["checks"]
     assert {"Python", "Prism", "MLflow store", "output folder"} <= {check["name"] for check in checks}

@@ -41,7 +41,8 @@ def test_rows_with_line_breaks_are_counted_in_large_files(job: Job) -> None:
 def test_a_bad_cell_with_a_line_break_is_one_quarantined_row(job: Job) -> None:
     rows = [f"a,{at},{hour}" for hour, at in enumerate(times(40))]
     rows[10] = f'a,{times(11)[10]},"1\n0"'
-    rows[20] = f'"a,{times(21)[20]},20'  # the quote is not closed, so only this line is invalid
+    # The quote in this line is never closed: this line is rejected, but not the lines after it.
+    rows[20] = f'"a,{times(21)[20]},20'
     (job.folder / "in.csv").write_text("\n".join(["series_id,timestamp,value", *rows, ""]))
     result, _ = job("backfill in.csv -m model")
     assert (result["rows_in"], result["used"]) == (40, 38)

@@ -155,7 +155,7 @@ RECEIPT_DAYS = 60
 
 
 def receipts(seed: int = 0) -> list[tuple[str, str, float]]:
-    """Return the till, day and amount of receipts; on each day, a till has two receipts with one amount."""
+    """Return the till, day and amount of receipts; each day, each till has two receipts of 5.0 and others."""
     chance = np.random.default_rng(seed)
     days = [(BEGIN + timedelta(days=d)).strftime("%Y-%m-%d") for d in range(RECEIPT_DAYS)]
     return [

@@ -1,4 +1,4 @@
-"""Tests that commands read files of other programs correctly, or name the setting that they need."""
+"""Tests that commands read files of other programs correctly, or print which setting a file needs."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ needs_browser = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the URI of a store with a run for each kind of cell; all models are named ``weather``."""
+    """Return the URI of a store with a run for each network cell; all models are named ``weather``."""
     folder = tmp_path_factory.mktemp("ui")
     registry = Registry(f"sqlite:///{folder}/mlflow.db", unsent=folder / "unsent")
     for cell in ("rnn", "lstm", "gru"):
@@ -147,7 +147,7 @@ def test_mlflow_charts_compare_runs_and_baselines_by_horizon(ui: Ui, page: Brows
 
 
 @needs_browser
-def test_the_page_of_a_version_shows_description_run_and_metrics(ui: Ui, page: Browser, store: str) -> None:
+def test_the_ui_describes_a_version_and_its_logged_model(ui: Ui, page: Browser, store: str) -> None:
     page.open(f"{address_of(ui)}/#/models/weather/versions/2")
     page.wait_for("LSTM with 1 x 4 cells", "can replace the champion, weather/1", "lstm")
     version = MlflowClient(store, store).get_model_version("weather", "2")
@@ -164,7 +164,7 @@ def test_the_page_of_models_shows_their_registered_versions(ui: Ui, page: Browse
     page.wait_for("weather-lstm", "weather-gru", "weather-rnn", "v1", "v2", "v3")
 
 
-def test_the_settings_of_the_page_of_runs_fit_into_an_experiment_tag() -> None:
+def test_the_view_of_runs_fits_into_an_experiment_tag() -> None:
     assert len(_packed(view())) < 5000  # MLflow refuses tags of more than 5,000 characters
 
 

@@ -32,7 +32,7 @@ def has_issued(folder: Path, at: str) -> bool:
 
 
 @pytest.mark.prism
-def test_a_bad_file_is_quarantined_or_ends_a_watching_stream(tmp_path: Path, model: Path) -> None:
+def test_bad_files_end_a_watching_stream_only_if_requested(tmp_path: Path, model: Path) -> None:
     """With ``--stop-on-bad-files`` the stream ends; without the option, the file is quarantined."""
     (tmp_path / "in").mkdir()
     add_file(tmp_path / "in", "1.csv", rows(0, 30))

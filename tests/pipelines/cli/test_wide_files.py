@@ -54,7 +54,7 @@ def test_wide_files_of_two_sites_are_refused(job: Job, command: str) -> None:
     if name == "backfill":
         result, _ = job("backfill in -m model --set data.layout=wide")
         # With data.layout = wide, the series ids do not contain the names of the files.
-        # So the temperatures of site2.csv replace the temperatures of site1.csv.
+        # Both files have the series 'temp', so the temperatures of site2.csv replace those of site1.csv.
         assert (result["used"], result["replaced"]) == (80, 40)
 
 

@@ -55,7 +55,7 @@ def write_rows(file: Path, windows: Windows) -> Path:
 def backfill(
     file: Path, output: Location, shards: int = 2, ring: int = RING, model: Forecaster | None = None
 ) -> None:
-    """Run a backfill of a file with a small model."""
+    """Run a backfill of a file with ``model``; None stands for a small model."""
     model = model or forecaster(ring=ring)
     run_backfill(BackfillJob(model, (str(file),), Input(Columns()), output, shards, max_quarantined=1))
 

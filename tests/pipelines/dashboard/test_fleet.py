@@ -33,7 +33,7 @@ def shards(finished: Path) -> list[ShardSeries]:
     return Snapshots(finished).read()
 
 
-def test_only_live_series_without_a_row_in_three_windows_are_silent(shards: list[ShardSeries]) -> None:
+def test_live_series_are_silent_after_three_windows_without_rows(shards: list[ShardSeries]) -> None:
     one = replace(
         shards[0],
         ids=pl.Series(["a", "b", "c", "d", "e"]),

@@ -117,7 +117,7 @@ def test_the_dashboard_shows_how_long_a_series_has_had_no_values(finished: Path)
     assert (silent["count"], silent["retired"]) == (1, 0)
 
 
-def test_the_series_search_ignores_case_and_lists_prefixes_first(finished: Path) -> None:
+def test_the_series_search_ignores_case_and_lists_matching_ids(finished: Path) -> None:
     view = OutputView(finished)
     assert view.search("GATE 1")["ids"] == ["Gate 10"]
     assert view.search("a")["ids"] == ["Gate 10", "gate 2", "gate/1 a", "yard"]
@@ -246,7 +246,8 @@ def test_the_job_status_depends_on_the_process_in_the_lock_file(output: Path) ->
         assert view.fleet()["status"] == "running"
         (output / markers.BACKFILL).mkdir()
         assert "a backfill is writing" in view.fleet()["status_text"]
-        later = record["started_after_boot_s"] - 60  # this process has the id, but began later than the job
+        # The process that now has the job's id began 60 s later than the job, so it is another process.
+        later = record["started_after_boot_s"] - 60
         lock.write_text(json.dumps(record | {"started_after_boot_s": later}))
         assert view.fleet()["status"] == "not running"
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
@@ -257,7 +258,7 @@ def test_the_job_status_depends_on_the_process_in_the_lock_file(output: Path) ->
     assert "--resume" in shown["status_text"]
 
 
-def test_a_job_stays_running_when_the_clock_is_set(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setting_the_clock_does_not_change_the_status(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     view = OutputView(output)
     with store_of(output).locked():
         # psutil computes the start of a process from the time of the boot, so both move if the clock is set.

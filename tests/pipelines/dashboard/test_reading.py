@@ -1,4 +1,4 @@
-"""Tests that the dashboard reads no file twice, and only the files that it needs."""
+"""Tests that the dashboard reads only the files that it needs, and none of them twice."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_earlier_forecasts_are_found_at_both_ends_of_a_file(finished: Path) -> N
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list of the names of files to which each file that the dashboard opens is added."""
+    """Return a list to which the name of each file is added when the dashboard opens the file."""
     names: list[str] = []
     original = DiskStore.open_parts
 

@@ -47,7 +47,7 @@ def revise(
 
 
 def assert_shows_newest(output: Path) -> int:
-    """Check the alarms that the dashboard shows against the newest revisions; return their number."""
+    """Assert that the dashboard shows the alarms of the newest revisions; return the number of alarms."""
     alarms = read_forecasts(output).filter("alarm")
     shown = OutputView(output).fleet()["alarms"]
     assert shown["total"] == len(alarms)
@@ -121,7 +121,7 @@ def test_a_forecast_file_is_read_after_its_revisions(output: Path, monkeypatch: 
 
 @pytest.mark.parametrize("has_equal_times", [False, True], ids=["later", "same second"])
 def test_a_chart_has_the_newest_revision_of_a_forecast(output: Path, has_equal_times: bool) -> None:
-    """Object stores give whole seconds, so several revisions may have the same time."""
+    """Object stores give file times in whole seconds, so files of several revisions may have one time."""
     paths = [revise(output, revision, alarm=False, window=LAST) for revision in (1, 2)]
     for file in (output / "forecasts").iterdir():
         age = 0 if has_equal_times or file not in paths else 1 + paths.index(file)

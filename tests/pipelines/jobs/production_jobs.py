@@ -90,7 +90,7 @@ class Job:
 
 
 def scored(points: list[tuple[int, dict[str, float]]]) -> list[tuple[int, float]]:
-    """Return for each logged batch its step and the number of its scored forecasts."""
+    """Return the step and the metric ``production/scored_h1`` of each logged point."""
     return [(step, metrics["production/scored_h1"]) for step, metrics in points]
 
 

@@ -50,7 +50,7 @@ class StoppingSource:
 
 @dataclass(frozen=True)
 class FailingSource(StoppingSource):
-    """A replay source that raises an error at offset ``at``.
+    """A replay source that raises an error from offset ``at`` on.
 
     As after a kill, a resumed job then has to continue from the snapshots that were written before.
     """

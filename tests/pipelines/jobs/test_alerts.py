@@ -126,7 +126,7 @@ def test_a_resumed_stream_repeats_alerts_only_after_an_hour(tmp_path: Path) -> N
     assert len(after.sent) == 1
 
 
-def test_a_resumed_stream_applies_alert_rules_only_to_windows_since_its_start(tmp_path: Path) -> None:
+def test_alerts_of_a_resumed_stream_ignore_earlier_windows(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(), is_resume=True)
     watched.watch.take(numbers(500, 10, shards=1))  # only one shard has published its counts
     watched.watch.take(numbers(1000, 100))

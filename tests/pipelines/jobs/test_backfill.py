@@ -58,7 +58,7 @@ def test_forecasts_do_not_depend_on_windows_per_step_or_threads(job: BackfillJob
         assert (frames[0][name] - frames[1][name]).abs().max() == pytest.approx(0, abs=1e-5)
 
 
-def test_the_old_option_name_lanes_still_sets_threads(job: BackfillJob) -> None:
+def test_the_former_argument_lanes_still_sets_threads(job: BackfillJob) -> None:
     earlier = replace(job, lanes=7)
     assert earlier.threads == replace(earlier, shards=3).threads == 7
 
@@ -83,7 +83,7 @@ def test_invalid_rows_are_quarantined_with_file_row_and_column(job: BackfillJob,
     assert places == [(str(bad), 1, "value"), (str(bad), 3, "series_id")]
 
 
-def test_an_unreadable_file_ends_a_backfill(job: BackfillJob, tmp_path: Path) -> None:
+def test_a_file_without_known_columns_ends_a_backfill(job: BackfillJob, tmp_path: Path) -> None:
     run_backfill(job)
     before = contents(job.states)
     bad = tmp_path / "bad.csv"
@@ -121,7 +121,7 @@ def test_a_backfill_may_start_from_the_state_table_it_replaces(job: BackfillJob)
     assert state_table.read(job.states).closed_through == START + 9
 
 
-def test_an_invalid_output_folder_is_refused(job: BackfillJob) -> None:
+def test_a_backfill_refuses_an_output_folder_below_a_file(job: BackfillJob) -> None:
     with pytest.raises(OutputError, match="is a file, not a folder"):
         run_backfill(replace(job, output=Path(job.paths[0]) / "out"))
 

@@ -131,7 +131,7 @@ def test_the_next_backfill_completes_an_interrupted_replacement(
     assert len(read_forecasts(job.output)) == 30
 
 
-def test_the_next_stream_completes_an_interrupted_replacement(job: BackfillJob, tmp_path: Path) -> None:
+def test_a_stream_completes_a_backfills_interrupted_replacement(job: BackfillJob, tmp_path: Path) -> None:
     run_backfill(replace(job, output=tmp_path / "new"))
     run_backfill(replace(job, paths=job.paths[:1]))
     (tmp_path / "new").rename(on_disk(job.output) / ".backfill")

@@ -240,14 +240,14 @@ def test_requested_model_changes_leave_enough_time_for_the_rewarm(
 ) -> None:
     old, new = (forecaster(seed=seed, freq=freq, ring=16) for seed in (0, 1))
     watching = replace(watch(FakeAlias([new]), tmp_path, []), forecaster=old)
-    # the re-warm steps each of the 100,000 series through 16 windows
+    # a re-warm of these 100,000 series steps each one through the 16 windows of its ring
     watching.take(JobNumbers(series=100_000))
     watching.poll()
     assert json.loads((tmp_path / ".model-request").read_text())["windows_ahead"] == windows
 
 
 def broken(model: Forecaster) -> Forecaster:
-    """Return a model whose weights are not finite."""
+    """Set all weights of the network to NaN, and return a new forecaster with this network."""
     with torch.no_grad():
         for weight in model.network.parameters():
             weight.fill_(float("nan"))

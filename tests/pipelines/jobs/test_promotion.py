@@ -23,7 +23,7 @@ HOURS, SERIES = 480, 4
 
 
 def waves(hours: int, start: int = START, phase: float = 0.0) -> Windows:
-    """Return hourly windows of noisy sine waves of 12 hours."""
+    """Return hourly windows of noisy sine waves with a period of 12 hours."""
     t = start - START + np.arange(hours)[:, None]
     noise = np.random.default_rng(start).normal(size=(hours, SERIES))
     values = 10 + np.sin(t * np.pi / 6 + phase + np.arange(SERIES)) + noise / 10

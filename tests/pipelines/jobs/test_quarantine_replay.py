@@ -82,7 +82,7 @@ def test_a_second_replay_changes_nothing(ended: QuarantineJob) -> None:
     assert replay_quarantine(ended).nothing == f"{ended.output}: no row is in quarantine"
 
 
-def test_numbers_keep_their_values_whatever_the_decimal_sign(tmp_path: Path) -> None:
+def test_a_replay_with_another_decimal_sign_changes_no_number(tmp_path: Path) -> None:
     rows = ["a,2013-01-01T00:10Z,1.234", "a,2013-01-01T01:10Z,0.5", "a,01.01.2013 02:10,1.234"]
     path = tmp_path / "rows.csv"
     path.write_text("\n".join(["series_id,timestamp,value", *rows]))
@@ -119,11 +119,11 @@ def test_a_replay_with_another_model_is_refused(ended: QuarantineJob) -> None:
     assert f"was written by {ended.forecaster.version}, but {other.version} was loaded" in message
 
 
-def test_a_replay_without_the_repair_of_its_job_is_refused(ended: QuarantineJob) -> None:
+def test_a_quarantine_replay_without_windows_repair_is_refused(ended: QuarantineJob) -> None:
     assert "--set windows.repair=N" in refusal(replace(ended, repair=0))
 
 
-def test_a_replay_that_could_only_move_rows_to_late_is_refused(ended: QuarantineJob, tmp_path: Path) -> None:
+def test_a_replay_that_could_use_no_row_is_refused(ended: QuarantineJob, tmp_path: Path) -> None:
     points = Input(Columns.model_validate({"decimal": "."}))
     path = tmp_path / "old.csv"
     path.write_text((tmp_path / "rows.csv").read_text().replace("2013-01-04", "2013-01-01"))
@@ -153,7 +153,7 @@ def interrupted(job: QuarantineJob, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (job.states / MANIFEST).exists()
 
 
-def test_an_interrupted_replay_ends_only_with_its_own_settings(
+def test_only_the_same_settings_can_complete_an_interrupted_replay(
     ended: QuarantineJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted(ended, monkeypatch)

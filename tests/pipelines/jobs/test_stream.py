@@ -71,7 +71,7 @@ def test_a_stream_waits_for_the_first_watched_file(
     def arrived(numbers: JobNumbers) -> bool:
         nonlocal looks
         looks += 1
-        if looks == 3:  # the job still waits for a file more than 1 s after its start
+        if looks == 3:  # the folder is empty until the third check of the progress
             add_file(folder, "rows.parquet", pl.read_parquet(replay_of(replayed).paths[0]))
         return numbers.counts.series_steps > 0
 
@@ -114,7 +114,7 @@ def test_a_missing_state_table_is_refused(replayed: StreamJob, tmp_path: Path) -
         run_stream(replace(replayed, state_table=tmp_path / "nowhere"))
 
 
-def test_an_invalid_output_folder_is_refused(replayed: StreamJob, tmp_path: Path) -> None:
+def test_a_stream_refuses_an_output_folder_below_a_file(replayed: StreamJob, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a file, not a folder"):
         run_stream(replace(replayed, output=tmp_path / "rows.parquet" / "out"))
 

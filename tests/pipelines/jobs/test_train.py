@@ -215,7 +215,7 @@ def test_training_writes_the_states_after_the_last_window(folder: Path, outcome:
     assert len(shards) == JobConfig().jobs.shards
 
 
-def test_states_of_a_training_do_not_depend_on_the_block_size(
+def test_block_size_does_not_change_states_written_after_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipelines.jobs import train

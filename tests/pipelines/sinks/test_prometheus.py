@@ -171,7 +171,7 @@ def test_quality_metrics_are_labelled_with_model_and_horizon() -> None:
     assert found["statecast_pinball_loss_total", "1", "lstm-1"] == 0.5
     assert found["statecast_actuals_inside_total", "1", "lstm-1"] == 3
     assert found["statecast_bias", "1", "lstm-1"] == -0.25
-    assert ("statecast_actuals_inside_total", "24", "lstm-1") not in found  # this model has no intervals
+    assert ("statecast_actuals_inside_total", "24", "lstm-1") not in found  # horizon 24 scores no interval
     assert found["statecast_input_drift", "value"] == pytest.approx(0.0)
     assert ("statecast_input_drift", "heat") not in found
     assert found["statecast_worst_input_drift", "value", "a b"] == 0.5

@@ -125,7 +125,7 @@ def test_each_file_that_is_not_read_becomes_one_rejected_row(inbox: Path) -> Non
 
 
 @pytest.mark.parametrize("layout", ["auto", "wide"])
-def test_a_file_without_series_ids_is_read_only_as_wide(inbox: Path, layout: str) -> None:
+def test_a_file_without_series_ids_needs_the_wide_layout(inbox: Path, layout: str) -> None:
     for name in ("a.csv", "b.csv"):
         write_file(inbox / name, "time,value\n2013-01-01T05:00Z,1\n")
     input_settings = replace(INPUT, columns=Columns.model_validate({"layout": layout}))

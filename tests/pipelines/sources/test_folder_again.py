@@ -91,7 +91,7 @@ def test_every_reading_of_a_folder_gives_the_same_log(
         write_file(inbox / f"{i}.csv", text)
     with mock.patch.object(folders, "_STEP_BYTES", step_bytes):
         # Read parts of the log, some of them after a restart of the source.
-        # At each offset, a part must have the row that a reading of the whole log has at this offset.
+        # At each offset, the row of a part must equal the row of the whole log, which is read at once.
         seen = by_offset([])
         offset, watermark_us = 0, None
         for _, steps, again in restarts:

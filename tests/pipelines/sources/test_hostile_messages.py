@@ -92,7 +92,7 @@ def test_arrow_columns_of_every_type_are_valid_or_quarantined(place: str) -> Non
             ), kind
 
 
-def test_arrow_rows_without_known_columns_are_rejected() -> None:
+def test_arrow_rows_without_the_required_columns_are_rejected() -> None:
     for table in (pa.table({"a": [1, 2, 3]}), pa.table({"value": pa.array([1.0, 2.0, 3.0])})):
         good, bad = read(DecoderSpec("arrow").decoder(), ipc(table))
         assert (len(good), len(bad)) == (0, 3)

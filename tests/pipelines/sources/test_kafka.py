@@ -208,7 +208,7 @@ def test_an_absent_broker_does_not_make_partitions_idle(tmp_path: Path) -> None:
         assert places["rows-1"].watermark_us == carried
 
 
-def test_one_consumer_serves_a_job_until_it_is_closed(tmp_path: Path) -> None:
+def test_all_steps_of_a_source_use_one_consumer(tmp_path: Path) -> None:
     opened = []
     topic = Topic({0: [row(5)]}, {0: 1})
 
@@ -346,7 +346,7 @@ def test_reading_a_topic_again_rejects_the_same_future_rows(data: st.DataObject)
         assert again == {key: found[0][key] for key in again}
 
 
-def test_messages_of_an_unknown_schema_stay_rejected(tmp_path: Path) -> None:
+def test_messages_stay_rejected_although_their_schema_becomes_known(tmp_path: Path) -> None:
     answers: dict[str, tuple[int, Any]] = {"GET /schemas/ids/7": KNOWN, "GET /schemas/ids/8": (404, {})}
     topic = Topic({0: [record(8), record(8), record(7), record(8)]}, {0: 4})
     with registry_of(lambda request: answers[request]) as registry:

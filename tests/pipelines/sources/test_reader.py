@@ -30,7 +30,7 @@ def batch(start: int, rows: int) -> Batch:
 
 @dataclass
 class Listed:
-    """A source that returns the step that the dict ``steps`` holds for an offset.
+    """A source for tests; the dict ``steps`` holds the step that it returns for each offset.
 
     An offset without a listed step has no rows yet. The step None is the end of the source.
     """
@@ -229,7 +229,7 @@ def test_the_reader_waits_for_slower_shards(stop_file: Path, clock: Clock, size:
         assert read.ended or read.wait_s or len(batches([read])[0].rows)
         offset = read.offset
         read_to.append(offset)
-    assert read_to[-1] == 40  # the reader stops one batch after its limit of three unapplied batches
+    assert read_to[-1] == 40  # the reader stops after the fourth batch, which exceeds its limit of three
     reached = 20
     assert [reader.at(offset).offset, reader.at(50).offset, reader.at(60).offset] == [50, 60, 60]
     reached = 60
@@ -300,7 +300,7 @@ def test_applied_offsets_are_read_rarely_below_max_unapplied_bytes(
     assert 2 <= len(requests) <= 3
 
 
-def test_a_reader_with_output_in_a_store_waits_longest_wait_s(store: Remote, clock: Clock, size: int) -> None:
+def test_with_output_in_a_store_readers_wait_longest(store: Remote, clock: Clock, size: int) -> None:
     reader = reading.Reader(OnePartition(ten_row_batches(9)), store / ".stop", 1e9, dict, 1, clock=clock)
     places: Positions = {"log": Position(0)}
     for _ in range(3):

@@ -160,7 +160,8 @@ def test_a_replay_marks_versions_of_events_in_the_order_of_the_files(
     first, second = tmp_path / "1.csv", tmp_path / "2.csv"
     header = "series_id,timestamp,value,event_id\n"
     first.write_text(header + "".join(f"a,2013-01-01T{5 + i:02}:00Z,{i},e{i}\n" for i in range(4)))
-    # The version of e0 is later than its event, and that of e2 is earlier; e3 is another series' event.
+    # The second version of e0 has a later time, and that of e2 an earlier time.
+    # The e3 of series b is another event than the e3 of series a.
     second.write_text(
         header + "a,2013-01-01T20:00Z,10,e0\na,2013-01-01T01:00Z,30,e2\nb,2013-01-01T08:00Z,7,e3\n"
     )

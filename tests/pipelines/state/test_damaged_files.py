@@ -116,7 +116,7 @@ def test_a_damaged_manifest_of_a_watched_folder_is_refused(tmp_path: Path) -> No
     assert read() == ENTRIES
 
 
-def test_a_damaged_file_of_kafka_decisions_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_journal_of_kafka_decisions_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "kafka.jsonl"
     for offset, us in ((0, 5), (7, 9)):
         Decisions(path).raise_watermark("t-0", offset, us)

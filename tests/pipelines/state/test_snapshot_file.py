@@ -114,7 +114,7 @@ def test_a_snapshot_and_its_rename_are_synced(tmp_path: Path, monkeypatch: pytes
     assert done == [f"sync {tmp_path.name}", "sync hidden", "rename", "sync state"]
 
 
-def test_a_run_whose_folder_another_run_owns_replaces_no_snapshot(tmp_path: Path) -> None:
+def test_a_run_that_lost_its_folder_replaces_no_snapshot(tmp_path: Path) -> None:
     (lost,), (next_,) = shards_after_five_windows(1, 2), shards_after_five_windows(1, 4)
 
     def lose_the_folder() -> bool:
@@ -149,7 +149,7 @@ def test_a_flipped_bit_in_a_snapshot_is_detected(tmp_path: Path) -> None:
 
 
 def _removes_checksum(whole: bytes, place: int) -> bool:
-    """Return True if the byte at ``place`` is in the name of the checksum, so that damage hides the checksum.
+    """Return True if damage to the byte at ``place`` hides the checksum, by changing the checksum's name.
 
     If the name is damaged, the file is read without a check, as the files of earlier versions are.
     """

@@ -52,7 +52,7 @@ def test_a_state_table_can_be_read_without_its_series(tmp_path: Path) -> None:
     assert offsets.progress_by_partition()["rows"][:3:2] == (70, (71, 72))
 
 
-def test_a_source_resumes_from_the_smallest_offset(tmp_path: Path) -> None:
+def test_resuming_reads_from_the_smallest_offset_of_all_shards(tmp_path: Path) -> None:
     first, second, third = shards_after_five_windows(3)
     for shard in (first, replace(second, offsets={"rows": 70}), third):
         snapshot_file.write_shard(tmp_path, shard)

@@ -129,7 +129,7 @@ def test_a_journal_copied_from_s3_to_a_disk_can_be_continued(
     assert found == [*range(14), -1]
 
 
-def test_a_store_location_has_path_names_and_can_be_pickled(place: Location) -> None:
+def test_a_location_acts_like_a_path_and_is_picklable(place: Location) -> None:
     file = place / "state" / "shard.parquet"
     assert (file.name, file.suffix, file.parent.name) == ("shard.parquet", ".parquet", "state")
     assert file.with_name("other") == place / "state" / "other"

@@ -36,7 +36,7 @@ def test_a_worker_error_of_another_library_is_reported_by_its_last_line(tmp_path
     assert str(error_to_report(tmp_path, RuntimeError())) == "the pipeline failed: RuntimeError"
 
 
-def test_a_statecast_error_of_the_job_is_reported_before_a_stored_error(tmp_path: Path) -> None:
+def test_a_raised_statecast_error_outranks_a_stored_worker_error(tmp_path: Path) -> None:
     with pytest.raises(DataError), store_worker_error(tmp_path):
         raise DataError("error of a worker")
     error = OutputError("raised here")

@@ -27,7 +27,7 @@ def test_a_series_that_is_repaired_during_the_warming_is_rewarmed(tmp_path: Path
     thread = WarmingThread(lambda: False)
     models = ShardModels(settings, 0, thread)
     shard, repaired = Shard.cold(0, 1, old.initial_state(), ["rows"]), 0
-    # The ring has 8 windows, so the warming begins at window 12.
+    # The ring has 8 windows and the model changes at window 20, so the re-warm begins at window 12.
     for batch in batches(24, {15: [("a", 12)]}):
         for after, output in apply(shard, batch, models.models(batch), 4):
             shard = after

@@ -16,7 +16,7 @@ PATIENCE_S = 10.0
 
 @dataclass
 class FakeWarming:
-    """Records the calls of `step`, each of which waits until ``may_end`` is set; the third is the last."""
+    """A false re-warm of three steps: it records each call of `step`, which waits for ``may_end``."""
 
     calls: int = 0
     priorities: list[int] = field(default_factory=list)

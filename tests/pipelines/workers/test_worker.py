@@ -240,7 +240,7 @@ def test_a_snapshot_holds_the_state_at_the_time_of_its_request(
     (first, clocks), *others = snapshots
     assert (first, clocks) == (batches[1].stop, {START + 1})
     assert {offset for offset, _ in others} == {batches[-1].stop}
-    assert most == [1] * settings.shards  # at any time, memory has one copy of a shard at most
+    assert most == [1] * settings.shards  # at any time, memory holds at most one copy of each shard
 
 
 def test_requests_during_a_snapshot_lead_to_one_more_snapshot(

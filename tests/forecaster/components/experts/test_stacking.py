@@ -47,7 +47,8 @@ def test_stacking_is_nearly_as_accurate_as_its_best_member() -> None:
     _, block, _ = stacked(values)
     for h in (1, 3):
         combined = np.abs(values[100 + h :] - block.out.forecast[1, 100:-h, :, h - 1]).mean()
-        # The worst member has a mean error of 1.6; the last value has 0.8 at horizon 1 and 1.4 at horizon 3.
+        # The worst member has a mean error of 1.6. A forecast that repeats the last value has an error
+        # of 0.8 at horizon 1 and of 1.4 at horizon 3.
         assert combined < 0.6
 
 
@@ -71,7 +72,7 @@ def test_stacking_weights_are_a_ridge_regression_on_past_actuals() -> None:
     decay = np.sqrt(kept[::-1].cumprod()[::-1] / kept)[:, None]
     squares, products = (decay * x).T @ (decay * x), (decay * x).T @ (decay[:, 0] * y)
     ridge = component.shrink * np.trace(squares) / 3
-    # The first weights follow Bates and Granger: they are powers of the sums of squared errors.
+    # The first weights follow Bates and Granger: a larger sum of squared errors gives a smaller weight.
     errors = np.square(decay * (x - y[:, None])).sum(axis=0)
     first = (errors + 0.05) ** -component.power / ((errors + 0.05) ** -component.power).sum()
     weights = np.linalg.solve(squares + ridge * np.eye(3), products + ridge * first)

@@ -56,7 +56,7 @@ def test_fixed_experts_are_persistence_mean_and_two_seasonal_naives() -> None:
 
 def test_a_ridge_weight_of_half_averages_lag_and_last_value() -> None:
     values, ridge = walks(), NO_RIDGE.copy()
-    ridge[1, RING - 1 - 12, 4] = 0.5  # the first regressor is the oldest lag
+    ridge[1, RING - 1 - 12, 4] = 0.5  # regressors are ordered from the oldest lag to the newest
     block = block_of(values)
     found = values_of(block, expert_forecasts(block, ridge, SEASON)[1])
     np.testing.assert_allclose(found[80, :, 4], (values[80] + values[68]) / 2, rtol=1e-6)

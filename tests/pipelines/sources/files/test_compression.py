@@ -80,7 +80,7 @@ def test_a_watched_folder_reads_compressed_files_when_they_are_complete(tmp_path
     assert values(read_log(source)) == list(range(3_000))
 
 
-def test_the_first_line_beyond_ascii_decides_the_encoding(tmp_path: Path) -> None:
+def test_the_first_non_ascii_line_decides_the_encoding(tmp_path: Path) -> None:
     rows = [("a", hour, hour) for hour in range(60_000)]
     for name, series, encoding in (("l.csv", "Köln", "cp1252"), ("u.csv", "Köln", "utf-8")):
         write_file(tmp_path / name, csv_text([*rows, (series, 1, 1)]).encode(encoding))

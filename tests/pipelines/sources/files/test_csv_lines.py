@@ -43,7 +43,7 @@ def test_each_row_of_a_well_formed_file_is_one_line(rows: list[list[str]], slowl
 
 
 @given(st.text('a,"\n\r', max_size=200))
-def test_restore_reverses_row_per_line_for_any_text(text: str) -> None:
+def test_restore_returns_the_original_text_of_any_csv(text: str) -> None:
     text = "x,y\n" + text
     found, stream = read(text, 2)
     assert stream.restore(found) == text

@@ -138,7 +138,7 @@ def test_the_error_for_unreadable_times_names_the_setting_to_use(
         tables.check(path)
     assert "none of the times in column 'timestamp' can be read" in str(refused.value)
     assert hint in str(refused.value)
-    # Without the check of the file, every row must be rejected: none may be read as a time in 1970.
+    # Even if `tables.check` is not called, every row must be rejected: no time may be read as one in 1970.
     assert [len(p.rejected) for p in parts(path, Columns())] == [len(times)]
     setting = str(refused.value).rsplit("data.time_format = ", 1)[1].split("'")[1]
     tables.check(path, Columns(time_format=setting))

@@ -17,7 +17,7 @@ def test_all_keys_finds_keys_after_thousands_of_blank_lines() -> None:
     assert all_keys(io.BytesIO(b'{"a":1}\n' + b"\n" * 30_000 + b'{"late":1}\n')) == ["a", "late"]
 
 
-def test_first_keys_finds_keys_after_a_thousand_blank_lines() -> None:
+def test_first_keys_finds_keys_after_thousands_of_blank_lines() -> None:
     assert first_keys(PATH, io.BytesIO(b"\n" * 3_000 + b'{"a":1}\n')) == ["a"]
 
 

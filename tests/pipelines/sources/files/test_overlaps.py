@@ -1,4 +1,4 @@
-"""Test that two wide files with different values for the same times are refused in limited memory."""
+"""Test that wide files with different values at a time are refused, even if they exceed the memory limit."""
 
 from __future__ import annotations
 

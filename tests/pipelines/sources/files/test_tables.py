@@ -63,7 +63,7 @@ def test_configured_column_names_are_preferred_to_usual_names(tmp_path: Path) ->
     )  # fmt: skip
 
 
-def test_a_column_of_event_ids_that_is_used_otherwise_is_refused(tmp_path: Path) -> None:
+def test_an_event_id_column_with_another_role_is_refused(tmp_path: Path) -> None:
     path = write_file(tmp_path, "in.csv", LONG)
     with pytest.raises(DataError, match=r"data\.event_id = 'value' is the column of the series, the times"):
         read(path, Columns(event_id="value"))
