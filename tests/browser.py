@@ -43,7 +43,7 @@ class Browser:
         return _request(f"{self._session}/execute/sync", {"script": script, "args": []})
 
     def emulate(self, width: int, height: int, *, is_phone: bool = False, is_dark: bool = False) -> None:
-        """Emulate a window size in pixels, the screen of a phone, or a preference for dark mode."""
+        """Emulate a window of a width and height in pixels, on request on a phone or in dark mode."""
         metrics = {
             "width": width,
             "height": height,

@@ -133,7 +133,7 @@ def exploded(frame: pl.DataFrame) -> pl.DataFrame:
 def assert_same_frames(
     a: pl.DataFrame, b: pl.DataFrame, scale: dict[str, float], within: float = 1e-5
 ) -> None:
-    """Assert that two non-empty frames hold the same forecasts, with values within ``within`` scales."""
+    """Assert that two non-empty frames hold the same forecasts; values may differ by ``within`` scales."""
     assert len(a)
     assert a.select(pl.struct(IDENTITY).is_unique().all()).item()
     a, b = a.sort(IDENTITY), b.sort(IDENTITY)

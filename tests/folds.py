@@ -52,7 +52,7 @@ class Ran:
         return [shard.state for shard in self.shards]
 
     def take(self, output: Output) -> None:
-        """Add the forecasts and rows of a shard's output to the lists of this object."""
+        """Append each part of a shard's output to the list for this part."""
         self.forecasts.append(output.forecasts)
         self.late.append(output.late)
         self.quarantined.append(output.quarantined)

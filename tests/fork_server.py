@@ -91,7 +91,7 @@ def _fork_and_wait(status: socket.socket, streams: list[int]) -> dict[str, Any]:
 
 
 def _take_over(request: dict[str, Any], streams: list[int]) -> None:
-    """Give this process the session, signal handlers, streams, folder and environment of a request."""
+    """Begin a session; take the signal handlers, standard streams, folder and environment of a request."""
     os.setsid()
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         signal.signal(number, signal.SIG_IGN if number in request["ignoring"] else handler)

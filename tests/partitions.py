@@ -43,7 +43,10 @@ class Log:
         return max(self.watermarks_us)
 
     def batches(self, cuts: Iterable[int] = (), start: int = 0) -> list[Batch]:
-        """Return the rows from offset ``start`` on as batches, which end at watermarks and at ``cuts``."""
+        """Return the rows from offset ``start`` on as batches.
+
+        Batches end at watermarks, at ``cuts``, and around each row outside the time range of the job.
+        """
         around = {place for offset in self.outside for place in (offset, offset + 1)}
         ends = {*self.watermarks_us, *around, *cuts}
         frames = self.rows, self.rejected

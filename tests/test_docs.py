@@ -53,7 +53,7 @@ def blocks(kind: str) -> list[Block]:
 
 
 def commands() -> list[tuple[str, str]]:
-    """Return every shell command of the pages, from blocks and from backticks, with its page."""
+    """Return the page and the text of each command in the docs, from code blocks and inline code."""
     shown = [(b.where, line) for b in blocks("sh") for line in b.text.splitlines()]
     for page in PAGES:
         prose = _FENCED.sub("", page.read_text())

@@ -131,7 +131,7 @@ class _Feed:
         self._put, self._share = 0, 0
 
     def share(self, kills_left: int) -> None:
-        """Allow the next run of the stream an equal share of the remaining files."""
+        """Allow the next run of the stream an equal share of the files that are not yet in its folder."""
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
     def __call__(self, waits_for_input: bool) -> None:

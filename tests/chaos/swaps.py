@@ -82,12 +82,12 @@ def _stream(folder: Path, name: str) -> Stream:
     options = [str(watched), "--watch", "--model", "fleet/1", "--follow", "champion", "--shards", "2"]
     options += ["--tracking-uri", f"sqlite:///{folder}/mlflow.db"]
     options += ["--set", "stream.shadow=challenger", "--set", "stream.poll_s=0.2"]
-    # The alias is read once after each start, so a kill must end the pipeline.
+    # A stream reads its alias at its start and then every 30 s, so each kill must end the whole pipeline.
     return Stream(options, folder / name, victims=("pipeline", "both"))
 
 
 def _copy_files(folder: Path) -> None:
-    """Copy the files of the killed stream to the stream without kills."""
+    """Copy the input files of the killed stream to the input folder of the stream without kills."""
     shutil.copytree(folder / "in-killed", folder / "in-clean", dirs_exist_ok=True)
 
 
@@ -129,7 +129,10 @@ class _Swaps:
         self._put_s = time.monotonic()
 
     def feed(self, waits_for_input: bool) -> None:
-        """Put the next file, if the stream has read the earlier files and the phase needs more rows."""
+        """Put the next file into the input folder, if the phase needs more rows.
+
+        Put no file within `_PACE_S` seconds after the last, or while `_MOST_UNREAD` windows are unread.
+        """
         unread = self.windows - self._stream.rows_in() // _SERIES
         if time.monotonic() - self._put_s < _PACE_S or unread >= _MOST_UNREAD:
             return

@@ -48,7 +48,7 @@ _LIMIT_S: Final = 420.0  # time limit of the recovery from one fault on a busy m
 
 @dataclass(frozen=True)
 class Verdict:
-    """The forecasts that a stream lost or repeated after a fault, and the time until it recovered.
+    """How many forecasts a stream lost or repeated after a fault, and the seconds until it recovered.
 
     Attributes:
         lost: number of forecasts of the backfill that the stream does not have.

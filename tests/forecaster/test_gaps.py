@@ -188,7 +188,7 @@ def test_values_after_a_long_gap_are_no_actuals_of_earlier_forecasts() -> None:
     assert late.index[0] == windows.index[63]
 
 
-def test_seasonal_baselines_and_scales_count_skipped_windows() -> None:
+def test_skipped_windows_count_as_missing_in_baselines_and_scales() -> None:
     rows = rows_of(hourly(30, ("a",)))
     gap = 24 * 50 + 7
     later = rows.with_columns(pl.col("timestamp") + pl.duration(hours=30 + gap))

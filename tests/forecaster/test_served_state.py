@@ -46,7 +46,7 @@ def test_a_request_with_a_state_forecasts_old_and_new_series() -> None:
     assert answer["issued_at"].n_unique() == 1
 
 
-def test_rows_of_windows_closed_by_the_passed_state_are_refused() -> None:
+def test_rows_of_windows_that_the_state_closed_are_refused() -> None:
     first, rest = split_history()
     rows = pl.concat([rest.head(2), first.tail(3)])
     with pytest.raises(

@@ -25,7 +25,7 @@ MODEL = forecaster(max_gap=MAX_GAP)
 
 
 def short_series(series: int, each: int, seed: int = 0) -> Windows:
-    """Return series with ``each`` values; each series begins one window after the previous series."""
+    """Return ``series`` series of ``each`` values; each begins one window after the previous series."""
     values = np.full((series + each, series), np.nan)
     noise = np.random.default_rng(seed).normal(size=values.shape)
     for s in range(series):

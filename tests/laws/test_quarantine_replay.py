@@ -104,7 +104,7 @@ def test_a_replayed_backfill_equals_a_backfill_of_correct_rows(
     rng = np.random.default_rng(seed)
     german, commas = (rng.random(len(rows)) < share for _ in range(2))
     right = int(rng.integers(len(rows)))
-    german[right] = commas[right] = False  # a job refuses files without any valid row
+    german[right] = commas[right] = False  # one row stays valid: a job refuses files without valid rows
     model = forecaster(aggregate=aggregate, max_gap=max_gap, **SHORT_WEEK)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Law: versions of events end like a log that has only the version of each event that counts."""
+"""Law: a log with several versions of events gives the results of a log with only the last versions."""
 
 from __future__ import annotations
 
@@ -148,10 +148,8 @@ def assert_same_newest(clean: Ran, ran: Ran, scale: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("keep", ["last", "first"])
-def test_files_with_corrected_rows_give_the_forecasts_of_the_rows_that_count(
-    keep: Keep, tmp_path: Path
-) -> None:
-    """A watched folder and a backfill read files whose later rows correct earlier ones and their times."""
+def test_forecasts_of_corrected_files_use_only_rows_that_count(keep: Keep, tmp_path: Path) -> None:
+    """A watched folder and a backfill read files whose later rows correct earlier values and times."""
     model, folder, rng = forecaster(layers=1), tmp_path / "in", np.random.default_rng(5)
     fleet = Windows(tuple("abcd"), START, 50 + rng.normal(size=(30, 4)).cumsum(axis=0))
     rows = rows_of(fleet).with_columns(event_id=pl.format("e{}", pl.int_range(pl.len())), is_first=True)

@@ -1,4 +1,4 @@
-"""Write the page with the steps and the figures of a run of `tests.lifecycle`."""
+"""Write an HTML page that shows the steps and the figures of a run of `tests.lifecycle`."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _scores(decision: dict[str, Any]) -> ReportTable:
 
 
 def _errors(output: Path) -> pl.DataFrame:
-    """Return the mean absolute error of the forecasts one window ahead: ``day, model_version, error``."""
+    """Return the mean absolute error of the median at horizon 1, by day and model version."""
     last = max(read_forecasts(output)["issued_at"])
     days = (last - inputs.day_frame(0)["timestamp"][0]).days + 1
     actuals = pl.concat([inputs.day_frame(day) for day in range(inputs.HISTORY_DAYS, days)])

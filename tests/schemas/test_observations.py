@@ -214,7 +214,7 @@ def test_a_quarantined_row_names_all_its_reasons(raw: pl.DataFrame, reasons: str
     assert reason(raw) == reasons
 
 
-def test_the_column_and_the_kind_of_a_quarantined_row_are_those_of_its_first_cause() -> None:
+def test_a_quarantined_row_names_its_first_invalid_column() -> None:
     bad = validate(raw_rows("foo", math.nan))[1]
     assert bad.select("column", "kind").row(0) == ("timestamp", "is not a time")
 

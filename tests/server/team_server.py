@@ -84,7 +84,7 @@ class TeamServer:
 
     @property
     def artifacts(self) -> Path:
-        """Return the folder of models, tables and pictures."""
+        """Return the folder of the MLflow artifacts, which are models, tables and pictures."""
         return self.folder / "mlartifacts"
 
     def start(self) -> None:

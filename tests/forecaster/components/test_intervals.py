@@ -58,7 +58,7 @@ def test_intervals_reach_their_coverage_for_four_kinds_of_noise(h: int) -> None:
     )
     values = steps.cumsum(axis=0)
     # The first 3,000 windows are skipped, because the intervals are still adapting in these windows.
-    # One-sided noise takes longest: both quantiles must move above the forecast.
+    # They adapt slowest to one-sided noise, because both quantiles must move above the forecast.
     np.testing.assert_allclose(coverage(calibrated(values), values, h, 3000), 0.9, atol=0.02)
 
 

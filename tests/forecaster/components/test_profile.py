@@ -39,7 +39,7 @@ def profiled(windows: Windows) -> Forecaster:
     return replace(forecaster(), profile=Profile.of(windows))
 
 
-def test_each_profile_bucket_holds_a_tenth_of_distinct_values() -> None:
+def test_profile_buckets_of_distinct_values_hold_equal_shares() -> None:
     """The deciles of the values separate the buckets; a bucket with a frequent value holds more values."""
     made = Profile.of(training_windows())
     np.testing.assert_allclose(made.shares[0, 0], 0.1, atol=0.002)
@@ -115,7 +115,7 @@ def test_the_sum_of_two_drifts_names_the_worst_series() -> None:
     assert InputDrift().index is None
 
 
-def test_a_state_of_an_earlier_release_begins_to_count_drift() -> None:
+def test_a_state_without_drift_counts_begins_to_count_drift() -> None:
     model = profiled(training_windows())
     state, _ = advance(model, model.initial_state(), training_windows(200))
     del state.parts["drift"], state.parts["scores"]

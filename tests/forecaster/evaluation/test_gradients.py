@@ -80,7 +80,7 @@ def test_gradient_norms_by_hidden_state_equal_those_of_autograd(cell: str, layer
     norms = gradients._norms(model.network, moment)
     network, levels = model.network.eval(), torch.tensor(model.network.config.quantiles)
     hidden, cell_state = moment.hidden, moment.cell
-    # Take the hidden state k windows before t as the variable of the gradient, and step to t in one call.
+    # Compute the gradient of the loss at t with respect to the hidden state k windows before t.
     for k in range(lags, 0, -1):
         for series in range(5):
             leaf = hidden[:, series : series + 1].clone().requires_grad_()
@@ -137,7 +137,7 @@ def test_computing_gradient_norms_changes_no_weight_or_stored_gradient() -> None
     assert all(high != low for high, low in pairwise(gradient_norms(model, walks(), 3)))
 
 
-def test_the_gradient_figure_shows_the_share_of_the_gradient_that_remains() -> None:
+def test_the_gradient_legend_compares_the_last_and_first_lags() -> None:
     figure = gradient_figure(np.array([1.0, 0.5, 0.25, 0.125, 0.0]), "rnn")
     assert figure.axes[0].get_yscale() == "log"
     legend = figure.axes[0].get_legend()

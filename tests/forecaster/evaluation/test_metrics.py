@@ -17,7 +17,7 @@ LEVELS = (0.025, 0.05, 0.5, 0.95, 0.975)
 
 
 def block(seed: int, windows: int, series: int, horizon: int) -> tuple[Floats, Floats, Bools]:
-    """Return random actuals, random forecasts, and a mask of the pairs that count.
+    """Return random actuals, random forecasts, and a mask of the actuals to score.
 
     Returns:
         Actuals ``[T, S, N]``, quantiles ``[Q, T, S, N]`` independent of the actuals, and a mask ``[T, S, N]``

@@ -120,7 +120,7 @@ def test_a_report_shows_a_missing_error_as_a_dash(tmp_path: Path) -> None:
     assert cells == [(None, "–"), (None, "–"), ("best", "0.500")]
 
 
-def test_a_report_table_marks_the_requested_cells(tmp_path: Path) -> None:
+def test_a_report_table_marks_the_requested_cells_as_best(tmp_path: Path) -> None:
     table = ReportTable(
         "Numbers", ["member", "mse"], [("<a>", [1.0]), ("b", [None])], frozenset({(0, 0)}), "a <note>"
     )
@@ -173,7 +173,7 @@ def test_a_report_keeps_matplotlib_settings_of_other_threads(
     finalize, before = RendererSVG.finalize, rcParams["lines.linewidth"]
 
     def change_and_finalize(renderer: RendererSVG) -> None:
-        # This line simulates a second thread that changes the setting.
+        # Simulate a second thread that changes the line width while the report is drawn.
         rcParams["lines.linewidth"] = before + 1
         finalize(renderer)
 

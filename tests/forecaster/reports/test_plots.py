@@ -113,7 +113,7 @@ def test_a_fan_figure_pairs_quantiles_by_column_name() -> None:
 def test_a_fan_figure_draws_no_observed_line_over_a_gap() -> None:
     observed = fan_figure(fan(), "temperature").axes[0].lines[-1].get_ydata()
     values = np.asarray(observed, float)
-    assert len(values) == 13  # the line has twelve values, and one NaN between the fans
+    assert len(values) == 13  # the line has twelve points, and one NaN that separates the fans
     assert np.isnan(values).sum() == 3  # two NaNs for missing actuals, and one between the fans
 
 

@@ -24,7 +24,7 @@ from tests.fleets import HOUR_US, START, forecaster, rows_of
 
 
 def batches(windows: int, late: dict[int, list[tuple[str, int]]]) -> list[Batch]:
-    """Return a batch for each window of the series ``a`` and ``b``, with the watermark at its end.
+    """Return a batch for each window of the series ``a`` and ``b``; its watermark is the end of the window.
 
     ``late`` has the series and windows of late rows by the batch in which they arrive; they are left out of
     the batches of their windows.

@@ -73,7 +73,7 @@ def test_a_version_in_another_window_revises_both_windows(window: int, arrives: 
     assert replaced_rows(outputs) == [("a 5", 99.0)]
 
 
-def test_a_revision_is_named_by_the_version_that_caused_it() -> None:
+def test_revised_forecasts_name_the_offset_of_the_correcting_version() -> None:
     some = corrected(5, window=8, arrives=8)
     _, outputs = run(some, repair=6)
     assert {(one.partition, one.start) for one in outputs if one.revises} == {("rows", some[8].stop - 1)}

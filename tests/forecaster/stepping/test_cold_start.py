@@ -168,7 +168,7 @@ def test_long_forecasts_begin_with_the_forecasts_of_a_stream(
     assert forecasts.issued.all()
 
 
-def test_long_forecasts_of_series_at_different_windows_are_refused() -> None:
+def test_long_forecasts_of_series_with_different_clocks_are_refused() -> None:
     model = forecaster()
     state = model.new_series_state(("a", "b"), START)
     state.clock[0] += 1

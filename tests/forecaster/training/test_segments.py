@@ -47,7 +47,7 @@ def kept_bytes(batch: TrainingBatch) -> int:
 
 
 def peak_bytes(fleet: Fleet, length: int) -> int:
-    """Return the largest memory in use, in bytes, while all segments of all batches are iterated."""
+    """Return the peak of allocated memory, in bytes, of a loop over all segments of all batches."""
     tracemalloc.start()
     try:
         for number in range(len(fleet.batches)):

@@ -145,7 +145,7 @@ def test_a_refit_trains_the_best_number_of_epochs_on_all_windows() -> None:
     assert trained.chosen.version != trained.forecaster.version
 
 
-def test_a_refit_of_all_epochs_equals_training_without_validation() -> None:
+def test_a_refit_equals_a_training_without_validation() -> None:
     trained, whole = (
         train_briefly(refit=True, backtest=0.1, epochs=1),
         train_briefly(validation=0.0, epochs=1),
@@ -223,7 +223,7 @@ def test_the_training_seed_shuffles_batches_in_each_epoch(
 def test_the_validation_skill_does_not_depend_on_network_halflife() -> None:
     # With a learning rate of almost 0, the network keeps forecasting the last value, so its skill is about 0.
     # In the noisy held-out windows, the unit of a series depends on the half-life.
-    # So the loss, which is in units, depends on the half-life too, but the skill must not depend on it.
+    # The loss is in units, so it depends on the half-life too, but the skill must not depend on it.
     noisy_end = sines(200, 6).values
     noisy_end[160:] *= 20.0
     values = fleet_of(noisy_end)

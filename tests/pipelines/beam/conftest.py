@@ -24,5 +24,5 @@ def observed() -> Windows:
 
 @pytest.fixture(scope="module")
 def backfilled(observed: Windows, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
-    """Return the forecasts of a backfill of the rows of ``observed``."""
+    """Return the forecasts of a backfill over the rows of the fixture ``observed``."""
     return backfill(rows_of(observed), tmp_path_factory.mktemp("backfill")).sort("issued_at", "series_id")

@@ -43,7 +43,7 @@ def wait_for_files(folder: Path, process: ForkedProcess) -> set[str]:
 
 @pytest.fixture
 def inputs(observed: Windows, tmp_path: Path) -> Path:
-    """Write the rows of ``observed`` and the model, and return their folder."""
+    """Write the rows of the fixture ``observed`` and a model to a folder, and return the folder."""
     rows_of(observed).write_parquet(tmp_path / "rows.parquet")
     forecaster().save(tmp_path / "model")
     return tmp_path

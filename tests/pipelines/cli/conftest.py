@@ -141,7 +141,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, series: Path) -> tuple[str
 
 @pytest.fixture
 def own_store(trained: tuple[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the database of the store of ``tiny``, which a test may change."""
+    """Return a copy of the MLflow database with the model ``tiny``; a test may change the copy."""
     copied = tmp_path_factory.mktemp("own-store") / "runs.db"
     return Path(shutil.copyfile(trained[0].removeprefix("sqlite:///"), copied))
 

@@ -227,7 +227,7 @@ def free_port() -> int:
 
 
 def scraped(port: int) -> dict[tuple[str, ...], float]:
-    """Return each metric of a port by name and label values; an empty dict if the port does not answer."""
+    """Return the values of a port's metrics by name and label values; empty if the port does not answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             text = answer.read().decode()

@@ -74,7 +74,7 @@ def test_files_of_several_sensors_are_not_silently_merged(job: Job) -> None:
     assert "no column names the series of the values" in line
     assert "data.layout = wide" in line
     summary, _ = job("backfill files -m model --set data.layout=wide")
-    assert summary["duplicates"] == 30  # the rows of both files are in one series, 'value'
+    assert summary["duplicates"] == 30  # both files have equal times, and all rows are in one series, 'value'
     summary, _ = job("backfill files/a.parquet -m model")
     assert (summary["used"], job.series()) == (30, {"value"})
     numbered = pl.concat([hours(30).with_columns(pl.lit(i).alias("sensor_no")) for i in range(3)])

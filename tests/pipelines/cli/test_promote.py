@@ -25,7 +25,7 @@ class Shell:
         self._store, self._streams = store, streams
 
     def __call__(self, *words: object, code: int = 0) -> tuple[dict[str, Any], list[str]]:
-        """Run a command; return the object on stdout (empty if there is none) and the lines on stderr."""
+        """Run a command; return the JSON object on stdout (empty without one) and the lines on stderr."""
         found = run([*map(str, words), "--tracking-uri", self._store, "--json"])
         printed = self._streams.readouterr()
         assert found == code, printed.err

@@ -63,7 +63,7 @@ COMMANDS = {
     "cold-start": ["cold-start -c job.toml -m tiny --series rows.csv --at 2013-01-01"],
     "doctor": ["doctor -c job.toml --json"],
     "ui": ["ui -c job.toml"],
-    # Run only a dashboard that is refused, because a dashboard runs until a signal ends it.
+    # The dashboard of a missing folder is refused; any other would run until a signal ends it.
     "dashboard": ["dashboard nowhere"],
     "init": ["init new.toml -s mlflow.tracking_uri=URI", "init newer.toml -s kafka.registry=URI"],
     # Run only demos that are refused, because a complete demo takes minutes.

@@ -115,7 +115,9 @@ def address_of(ui: Ui) -> str:
 
 
 def in_order(page: Browser, role: str, side: str, texts: list[str]) -> list[str]:
-    """Return those of ``texts`` that elements with the role show as a line, ordered by where they are drawn.
+    """Return those of ``texts`` that are a line of an element with the ARIA role ``role``.
+
+    They are sorted by the position of the ``side`` of their element on the page.
 
     The page places headers and rows of its table by their styles, so their order in its text can differ.
     """

@@ -122,6 +122,6 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def start_texts(windows: range) -> list[str]:
-    """Return the start times of windows as the dashboard writes them; window 0 is the first of the fleet."""
+    """Return the start times of windows as the dashboard shows them; window 0 is the fleet's first window."""
     hours = pl.Series([(START + window) * 3_600_000_000 for window in windows], dtype=pl.Int64)
     return hours.cast(pl.Datetime("us")).dt.strftime("%Y-%m-%d %H:%M:%S").to_list()

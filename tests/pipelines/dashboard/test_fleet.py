@@ -29,7 +29,7 @@ HOUR_US = 3_600_000_000
 
 @pytest.fixture
 def shards(finished: Path) -> list[ShardSeries]:
-    """The two snapshots of the finished backfill."""
+    """Return the series of both shards of the finished backfill, read from their snapshots."""
     return Snapshots(finished).read()
 
 

@@ -66,7 +66,7 @@ def test_the_dashboard_rereads_a_file_only_after_a_change(texts: list[Path]) -> 
     assert read.names == ["a", "b", "c", "b"]
 
 
-def test_the_dashboard_rereads_a_file_after_a_call_without_the_file(texts: list[Path]) -> None:
+def test_the_dashboard_rereads_files_omitted_from_the_last_call(texts: list[Path]) -> None:
     read = Recorder()
     cache = ChangedFiles(read)  # type: ignore[arg-type]
     cache.read(texts)

@@ -187,7 +187,7 @@ def test_an_alert_rule_over_more_windows_reads_older_counts(tmp_path: Path) -> N
 
 
 def test_counts_without_a_new_window_are_not_kept(tmp_path: Path) -> None:
-    """The counts are read twice a second, but a window may last a day."""
+    """Counts are read far more often than windows close, so readings without a new window are dropped."""
     watched = Watched(tmp_path, rule())
     for _ in range(5):
         watched.watch.take(numbers(5, 5))
@@ -195,7 +195,10 @@ def test_counts_without_a_new_window_are_not_kept(tmp_path: Path) -> None:
 
 
 def drifts(windows: int, **last_buckets: int | None) -> JobNumbers:
-    """Return counts with the drift of inputs, from the values in each last bucket; None is too few."""
+    """Return counts with a drift of each input, from the number of values in its last bucket.
+
+    None stands for an input with too few values for a drift.
+    """
     drift = {
         name: InputDrift((0,) * 10) if last is None else InputDrift([100] * 9 + [last], [100.0] * 10)
         for name, last in last_buckets.items()

@@ -31,7 +31,7 @@ SPLIT = 40  # forecasts are scored from this hour on
 
 
 def events() -> Windows:
-    """Return the number of events in each hour; two of three hours have none.
+    """Return the number of events in each hour; about two of three hours have no value.
 
     One series begins after the first hour, and one ends before the last.
     """

@@ -137,7 +137,7 @@ def test_a_resumed_stream_keeps_the_version_that_it_changed_to(tmp_path: Path) -
     request_change(tmp_path, Request(NEW.version, "weather/2", 6))
     every = sorted(log.watermarks_us)
     used: list[str] = []
-    # The resumed stream is given `OLD`, but must use the version in the journal.
+    # The first run is given `OLD`; the resumed runs are given `NEW`, but change at the journaled window.
     for stop, given in ((every[2], OLD), (every[5], NEW), (every[-1], NEW)):
         run_stream(replace(job_of(log, tmp_path, stop=stop), follows=True, forecaster=given))
         used.append(state_table.read(tmp_path / "state").state.model_version)
@@ -206,7 +206,7 @@ def test_a_stream_without_follow_reports_a_moved_alias_once(tmp_path: Path) -> N
     assert not (tmp_path / ".model-request").exists()
 
 
-def test_an_unreachable_registry_server_is_reported_once(tmp_path: Path) -> None:
+def test_each_outage_of_the_registry_server_is_reported_once(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD], is_away=True)
     watching = watch(alias, tmp_path, notices)

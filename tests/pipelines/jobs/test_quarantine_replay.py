@@ -30,7 +30,7 @@ HOURS = 80
 
 @pytest.fixture
 def ended(tmp_path: Path) -> QuarantineJob:
-    """Return a replay after a backfill of 80 windows that keeps 32 to 64 of them for repairs.
+    """Run a backfill that keeps 32 to 64 of its 80 windows for repairs; return a replay of its quarantine.
 
     The quarantine holds a row of window 2, rows of the last two windows, a row of the window after them, a
     value that is not a number, and a second row of a series and time.
@@ -53,7 +53,7 @@ def test_each_row_of_a_replay_has_one_outcome(ended: QuarantineJob) -> None:
     outcome = replay_quarantine(ended)
     counts = outcome.counts
     assert counts.replayed == before.rejected == 6
-    # The row of series a replaces a row that was used before.
+    # The replayed row of series a replaces an earlier row that the job has used.
     assert (counts.used, counts.duplicates, counts.replaced, counts.late) == (3, 1, 1, 1)
     assert counts.quarantined == {"is not a number": 1}
     assert counts.pending == counts.missing == counts.rows_in == 0

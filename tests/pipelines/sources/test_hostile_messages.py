@@ -63,7 +63,7 @@ def read(decode: Decoder, *values: bytes | None) -> tuple[pl.DataFrame, pl.DataF
 
 
 def rows_of(found: tuple[pl.DataFrame, pl.DataFrame], at: int) -> tuple[Rows, int]:
-    """Return the valid rows of the message with number ``at``, and how many of its rows were rejected.
+    """Return the valid rows of the message at offset ``at``, and how many of its rows were rejected.
 
     ``found`` are the frames that `read` returned.
     """
@@ -83,7 +83,8 @@ def test_arrow_columns_of_every_type_are_valid_or_quarantined(place: str) -> Non
     bad = bad.filter(pl.col("offset") > 2)
     assert (bad["column"] == place.replace("event", "event_id")).all()
     assert place != "more" or not len(bad)
-    for at, kind in enumerate(TYPES, 3):  # decode each message alone, and compare the rows
+    # Decode each message alone, and compare its rows with the rows from decoding all messages together.
+    for at, kind in enumerate(TYPES, 3):
         alone = read(decode, sent[at])
         for all_rows, mine in zip((good, bad), alone, strict=True):
             found = all_rows.filter(pl.col("offset") == at)

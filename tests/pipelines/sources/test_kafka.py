@@ -355,7 +355,7 @@ def test_messages_stay_rejected_although_their_schema_becomes_known(tmp_path: Pa
         first = read_to_end(Reading(source), source.begin({}), {"rows-0": 4})
         answers["GET /schemas/ids/8"] = KNOWN  # the registry now has the schema
         second = read_to_end(Reading(source), source.begin({}), {"rows-0": 4})
-        # The second reading must use the answers in the journal: there, the schema is unknown.
+        # The second reading must use the answers stored in the journal, in which the schema is unknown.
         assert registry.requests == ["GET /schemas/ids/8", "GET /schemas/ids/7"]
     away = replace(source, decoder=replace(spec, registry="http://127.0.0.1:9"))
     third = read_to_end(Reading(away), away.begin({}), {"rows-0": 4})

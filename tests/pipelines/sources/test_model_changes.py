@@ -92,7 +92,7 @@ def test_a_model_change_is_later_than_all_closed_windows(states: Path) -> None:
     assert read_changes(states)[-1].window == START + 101 + 2
 
 
-def test_a_model_change_depends_on_watermarks_of_resumed_positions(states: Path) -> None:
+def test_after_a_resume_model_changes_follow_the_stored_watermark(states: Path) -> None:
     request_change(states.parent, Request("gru-b", "m/2", 2))
     place = Position(0, (START + 50) * HOUR_US, (), (START + 60) * HOUR_US)
     assert changing(states).step({"rows": place}) is not None

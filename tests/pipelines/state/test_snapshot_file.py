@@ -118,7 +118,7 @@ def test_a_run_that_lost_its_folder_replaces_no_snapshot(tmp_path: Path) -> None
     (lost,), (next_,) = shards_after_five_windows(1, 2), shards_after_five_windows(1, 4)
 
     def lose_the_folder() -> bool:
-        assert snapshot_file.write_shard(tmp_path, next_)  # the next run writes this shard now
+        assert snapshot_file.write_shard(tmp_path, next_)  # another run writes its snapshot first
         return False
 
     assert not snapshot_file.write_shard(tmp_path, lost, lose_the_folder)

@@ -24,7 +24,7 @@ RENAMES = 5  # two renames move old parts away, and three put new parts in place
 
 
 class Killed(BaseException):
-    """Raised by a rename to simulate SIGKILL: the code does no later rename."""
+    """The error that a rename raises to simulate SIGKILL, so that no later rename is made."""
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_failed_rename_leaves_the_old_output_parts(
         "out: cannot be put in place (Input/output error)"
     )
     assert read_parts(output) == OLD
-    complete_replacement(output / ".hidden", output)  # a job calls this function at its end
+    complete_replacement(output / ".hidden", output)  # a job calls `complete_replacement` at its end
     assert read_parts(output) == OLD
     assert not (output / ".hidden").exists()
 

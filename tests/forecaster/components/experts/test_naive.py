@@ -25,7 +25,7 @@ def test_weekly_naive_repeats_the_value_of_a_week_before() -> None:
         np.testing.assert_allclose(forecast[ahead - 1, t, 0], values[t + ahead - WEEK, 0], atol=1e-5)
     # Forecasts more than a week ahead repeat the forecasts of the first week.
     np.testing.assert_allclose(forecast[WEEK + 1, t], forecast[1, t], atol=1e-5)
-    # The last value is the forecast if the value of a week before is missing.
+    # If the value one week before the target is missing, the expert forecasts the last value.
     assert forecast[7, t, 1] == values[t, 1]
 
 

@@ -42,7 +42,7 @@ def walk(windows: int = 400, series: int = 2, seed: int = 1) -> Floats:
     return steps.cumsum(axis=0)
 
 
-def test_stacking_is_nearly_as_accurate_as_its_best_member() -> None:
+def test_stacking_is_more_accurate_than_the_poor_members() -> None:
     values = walk()
     _, block, _ = stacked(values)
     for h in (1, 3):

@@ -49,7 +49,7 @@ def test_lag_inputs_are_distances_from_the_last_value_divided_by_spread(fleet: W
 )
 def test_network_inputs_do_not_depend_on_the_unit_of_values(values: list[float], power: int) -> None:
     # The values are multiplied by a power of two, because this is exact and rounds no sum differently.
-    # Compare only windows with a scale above 1e-5: the lower bound of scales does not depend on the unit.
+    # Compare only windows with a scale above 1e-5, because scales near 0 are raised to a fixed lower bound.
     one, other = inputs_of(values), inputs_of([v * 2.0**power for v in values])
     unbounded = (one.block.scale > 1e-5)[:, 0] & (other.block.scale > 1e-5)[:, 0]
     np.testing.assert_allclose(one.x[unbounded], other.x[unbounded], atol=1e-5)

@@ -32,7 +32,7 @@ def block_of(values: Floats) -> Block:
 
 
 def values_of(block: Block, changes: Floats) -> Floats:
-    """Convert changes in units of `Block.unit` into forecasts ``[T, S, N]`` in the unit of the series."""
+    """Convert changes from the last value, in units of `Block.unit`, into forecasts ``[T, S, N]``."""
     return block.last[:, :, None] + changes * block.unit[:, :, None]
 
 

@@ -104,5 +104,5 @@ def test_a_stray_quote_leaves_the_lines_below_unchanged(stray: str) -> None:
     found, stream = read(f"x,y\n{stray}\n{below}", 2)
     first, rest = found.removeprefix("x,y\n").split("\n", 1)
     assert (rest, stream.restore(first)) == (below, stray)
-    # Only the texts "1,2 and 5","6 open a quote that they do not close.
+    # Of the parameters, only '"1,2' and '5","6' open a quoted field that they do not close.
     assert stream.is_stray(first) == (stray in ('"1,2', '5","6'))
