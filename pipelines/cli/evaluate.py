@@ -79,7 +79,7 @@ def evaluate(
 
 
 def _test_bounds(test_rows: str | None, test_from: int | None) -> tuple[int | None, int | None]:
-    """Return the first test row and one past the last test row; None for a bound that is not given.
+    """Return the range of test rows as row numbers ``[FIRST, STOP)``; None for a bound not given.
 
     Raises:
         ConfigError: both options are given, or --test-rows is not A:B.

@@ -218,7 +218,7 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
     end = row + frame.height
     for number in sorted(broken):
         # ``frame`` lacks the broken rows, so the block ends one row later for each broken row inside it.
-        # Count a broken row directly after the last row of the block as part of the block.
+        # A broken row directly after the last row of this piece of the file belongs to the piece.
         if frame.height and number > end + 1:
             break
         among[number] = broken.pop(number)

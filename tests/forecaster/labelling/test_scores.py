@@ -71,6 +71,6 @@ def test_an_alarm_within_an_event_detects_the_event() -> None:
     assert found.found.tolist() == [True, False, False, False, True]
 
 
-def test_class_scores_without_labels_are_nan() -> None:
+def test_all_scores_are_nan_if_there_are_no_labels() -> None:
     found = scores.class_scores(np.empty(0, np.int64), np.empty((0, 3), np.float32))
     assert np.isnan(list(found.values())).all()

@@ -58,7 +58,7 @@ def peak_bytes(fleet: Fleet, length: int) -> int:
         tracemalloc.stop()
 
 
-def test_the_horizon_adds_only_padding_to_a_training_batch() -> None:
+def test_a_longer_horizon_adds_only_padding_to_batch_memory() -> None:
     one, many = (fleet_of(walks(1000, 5), network(n), FREQ, 512).batch(0) for n in (1, 64))
     padding = 63 * 5 * 8
     assert kept_bytes(many) == kept_bytes(one) + padding

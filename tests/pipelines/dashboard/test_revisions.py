@@ -80,7 +80,7 @@ def test_a_revision_of_another_model_version_clears_no_alarm(output: Path) -> No
     assert OutputView(output).fleet()["alarms"]["total"] == before
 
 
-def test_forecasts_of_early_versions_have_no_alarms(output: Path) -> None:
+def test_files_of_early_statecast_versions_show_no_alarms(output: Path) -> None:
     for file in (output / "forecasts").iterdir():
         pl.read_parquet(file).drop("p_value", "alarm").write_parquet(file)
     shown = OutputView(output).fleet()
