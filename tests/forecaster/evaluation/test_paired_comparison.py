@@ -151,7 +151,5 @@ def test_the_series_are_grouped_by_demand_class_or_by_given_classes(compared: Pa
         ([np.nan] * 5, "zero"),
     ],
 )
-def test_the_demand_class_depends_on_gaps_between_values_and_on_variation(
-    values: list[float], expected: str
-) -> None:
+def test_the_demand_class_depends_on_zeros_and_on_variation(values: list[float], expected: str) -> None:
     assert demand_classes(np.array(values, float)[:, None]) == [expected]

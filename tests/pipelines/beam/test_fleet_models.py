@@ -82,7 +82,7 @@ def test_forecast_fleet_starts_from_a_state_table_in_a_store(
     assert_same_frames(both, backfilled, scales(observed))
 
 
-def test_a_new_forecast_fleet_reads_a_replaced_state_table(
+def test_a_second_transform_reads_the_replaced_state_table(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows, table = rows_of(observed), tmp_path / "out" / "state"

@@ -131,7 +131,7 @@ def test_the_dashboard_notes_an_unknown_series_id(finished: Path) -> None:
     assert (found["time"], found["notes"]) == ([], ["no series has the id gate 3"])
 
 
-def test_the_dashboard_notes_missing_values_without_a_ring(rows: Path, tmp_path: Path) -> None:
+def test_the_dashboard_explains_why_no_values_are_shown(rows: Path, tmp_path: Path) -> None:
     network = NetworkConfig(hidden=4, layers=1, horizon=3, lags=(), ring=0)
     backfill(rows, tmp_path / "out", model=Forecaster.untrained(network, WindowConfig()))
     found = OutputView(tmp_path / "out").series("yard")

@@ -42,7 +42,7 @@ def write_parts(folder: Path, parts: dict[str, str]) -> None:
 
 
 def read_parts(output: Path) -> dict[str, str]:
-    """Return the text of the file in each part of an output; assert that ``mine.txt`` beside them is unchanged."""
+    """Return the text in each part of an output; assert that ``mine.txt`` beside them is unchanged."""
     assert (output / "mine.txt").read_text() == "not a job's"
     parts = sorted(path.name for path in output.iterdir() if path.is_dir() and not path.name.startswith("."))
     return {part: (output / part / "deep" / "file").read_text() for part in parts}
