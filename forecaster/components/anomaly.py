@@ -245,7 +245,7 @@ class Anomaly:
             shares: ``[E, S]``, updated in place.
             count: ``[S]``, the number of windows or runs, updated in place.
             reached: ``[T, E, S]``, True where the new window or run reaches the edge, a distance or a length.
-            learns: ``[T, S]``; one window or run is added for each series where it is True.
+            learns: ``[T, S]``; one window or run is added for each True.
 
         Returns:
             The shares ``[T + 1, E, S]`` and counts ``[T + 1, S]`` before the first window and after each.

@@ -175,6 +175,12 @@ class Block:
     residuals: Floats = field(default_factory=_absent)
     bands: Floats = field(default_factory=_absent)
 
+    @property
+    def counts(self) -> Bools:
+        """True for the windows of a series, False for padding; ``[T, S]``, ``[T, 1]`` without padding."""
+        windows = len(self.values)
+        return np.arange(windows)[:, None] < (windows if self.lengths is None else self.lengths)
+
     def with_fields(self, **fields: Any) -> Block:
         """Return a copy of the block with other contents of some fields.
 

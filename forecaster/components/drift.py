@@ -57,8 +57,7 @@ class Drift:
         bucket = bucket_of(values, block.edges)
         known = ~np.isnan(values) & ~np.isnan(block.edges[:, :, 0])
         halved = (block.start + np.arange(len(values))[:, None]) % _HALVED_EVERY == 0
-        if block.lengths is not None:
-            halved = halved & (np.arange(len(values))[:, None] < block.lengths)
+        halved = halved & block.counts
         firsts = np.flatnonzero(halved.any(axis=1)).tolist()
         for first, stop in pairwise(sorted({0, *firsts, len(values)})):
             counts[np.broadcast_to(halved[first], len(counts))] //= 2

@@ -143,9 +143,7 @@ class Intervals:
             `Block`.
         """
         anchors = anchor_horizons(self.horizon)
-        known = ~np.isnan(block.residuals)
-        if block.lengths is not None:
-            known &= (np.arange(len(known))[:, None] < block.lengths)[:, None]
+        known = ~np.isnan(block.residuals) & block.counts[:, None]
         counts = np.concatenate([own["known"][None], known], dtype=np.int32)
         np.add.accumulate(counts, axis=0, out=counts)
         own["known"][:] = counts[-1]

@@ -45,7 +45,7 @@ class ObservedCovariates:
     writes = frozenset({"observed_inputs"})
 
     def spec(self) -> Mapping[str, Field]:
-        """Return the fields of each covariate: those of `Moments`, and a ring unless ``ring`` is 0."""
+        """Return the fields of each covariate: the fields of `Moments`, and a ring unless ``ring`` is 0."""
         fields = {**self._moments.spec(), **({_RING: Field("float64", (self.ring,))} if self.ring else {})}
         return {f"{name}.{f}": field for name in self.covariates for f, field in fields.items()}
 

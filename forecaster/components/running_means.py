@@ -223,7 +223,7 @@ class RunningMeans:
 
 
 def _rows(first: Floats, windows: int) -> Floats:
-    """Return a new array of ``windows + 1`` rows, whose first row is ``first`` and the others are unset."""
+    """Return a new array of ``windows + 1`` rows: ``first``, and then unset rows."""
     rows = np.empty((windows + 1, *first.shape))
     rows[0] = first
     return rows

@@ -96,9 +96,7 @@ class Season:
         shape, seen = series_last(own["shape"]), series_last(own["seen"])
         shapes = np.empty((windows, self.season, series))
         middle, deviation = self._deviation(block)
-        known = ~np.isnan(deviation)
-        if block.lengths is not None:
-            known &= np.arange(windows)[:, None] < block.lengths
+        known = ~np.isnan(deviation) & block.counts
         phase = (block.start + np.arange(windows)[:, None] - middle) % self.season
         for first in range(0, windows, self.season):
             some = slice(first, min(first + self.season, windows))

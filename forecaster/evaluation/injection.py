@@ -143,7 +143,7 @@ def _shifted(least: float, most: float) -> _Change:
 
 
 def _noisy(values: Floats, span: slice, spread: float, rng: np.random.Generator) -> Floats:
-    """Return the span with noise, whose standard deviation is 0.5 to 1 times that of the series."""
+    """Return the span with noise; its standard deviation is 0.5 to 1 times that of the series."""
     noise: Floats = rng.normal(0.0, rng.uniform(0.5, 1.0) * spread, span.stop - span.start)
     return values[span] + noise
 

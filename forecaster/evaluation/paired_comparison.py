@@ -37,7 +37,7 @@ _BLOCK_CELLS = 300_000
 
 @dataclass(frozen=True)
 class Cost:
-    """The memory of one model's state and weights, and the time that its steps took in the comparison.
+    """The memory of one model's state and weights, and the duration of its steps in the comparison.
 
     Attributes:
         state_bytes: bytes of the state for each series.

@@ -233,7 +233,7 @@ class Labeller:
 
 
 def untrained(config: LabelConfig, task: Task) -> LabelNetwork:
-    """Return a network with random weights, whose inputs and classes fit the task."""
+    """Return a network with random weights; its inputs and classes fit the task."""
     width = inputs.count(task.scaling, len(task.channels), task.level_free)
     return LabelNetwork(config, width, len(task.classes))
 

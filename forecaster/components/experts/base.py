@@ -108,14 +108,14 @@ class Expert(ABC):
         return {name: np.zeros((series, *field.shape), field.dtype) for name, field in self.spec().items()}
 
     def learn(self, own: Arrays, inputs: ExpertInputs, counts: Bools) -> Arrays:
-        """Update the component's arrays in place; return those that `forecast` reads, after each window.
+        """Update the component's arrays in place; return what `forecast` reads, after each window.
 
         A subclass that learns overrides this.
 
         Args:
             own: the component's arrays, with their contents before the first window.
             inputs: all windows of a block.
-            counts: ``[T, S]`` or ``[T, 1]``; a series learns only from the windows where it is True.
+            counts: ``[T, S]`` or ``[T, 1]``; a series learns only from the windows marked True.
 
         Returns:
             Some arrays of ``own`` by name, with the axis of the T windows before the last axis.
@@ -137,10 +137,8 @@ class Expert(ABC):
     def step(self, own: Arrays, block: Block) -> tuple[Arrays, Block]:
         """Learn window by window, then compute the forecasts of all windows and add them to ``members``."""
         own = {name: series_last(array) for name, array in own.items()}
-        windows, inputs = len(block.values), expert_inputs(block, self.reach)
-        lengths = windows if block.lengths is None else block.lengths
-        counts = np.arange(windows)[:, None] < lengths
-        forecasts = self.forecast(self.learn(own, inputs, counts), inputs)
+        inputs = expert_inputs(block, self.reach)
+        forecasts = self.forecast(self.learn(own, inputs, block.counts), inputs)
         own = {name: series_first(array) for name, array in own.items()}
         return own, block.with_fields(members={**block.members, self.name: forecasts})
 

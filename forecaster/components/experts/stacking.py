@@ -179,9 +179,7 @@ class Stacking:
         before = [stored_before(w, n, block.start, a) for a, w, n in self._stores(own, forecasts)]
         # The axes of ``past_forecasts`` are window, member, anchor and series.
         past_forecasts = np.stack(before, axis=2)
-        known = ~np.isnan(actual) & ~np.isnan(past_forecasts[:, 0])
-        if block.lengths is not None:
-            known &= (np.arange(len(actual))[:, None] < block.lengths)[:, None]
+        known = ~np.isnan(actual) & ~np.isnan(past_forecasts[:, 0]) & block.counts[:, None]
         actual, past_forecasts = np.where(known, actual, 0), np.where(known[:, None], past_forecasts, 0)
         largest = np.maximum(np.abs(actual), np.abs(past_forecasts).max(axis=1))
         share = np.square(np.float32(self.clip) / np.maximum(largest, np.float32(self.clip)))
