@@ -1,4 +1,4 @@
-"""Columns of every Arrow type, for tests that give a column of an input each of these types."""
+"""Columns of almost every Arrow type, for tests that give a column of an input each of these types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _FAR = 2**63 - 1
 
 
 def arrow_types() -> dict[str, pa.Array]:
-    """Return columns by name: one of every Arrow type, and some with cells that once made readers fail."""
+    """Return columns of almost every Arrow type, by name.
+
+    Some columns have cells with which readers failed, such as far times and text that is not UTF-8.
+    """
     found: dict[str, pa.Array] = {"null": pa.nulls(CELLS), "bool": pa.array([True, False, None])}
     found |= _numbers() | _texts() | _times() | _nested() | _encoded()
     assert all(len(column) == CELLS for column in found.values())

@@ -1,4 +1,4 @@
-"""Settings of all tests: Hypothesis examples, one thread for torch, and copies of one new MLflow store."""
+"""Settings of all tests: Hypothesis, garbage collection, threads of torch, and stores of MLflow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ settings.register_profile(
 settings.load_profile("statecast")
 
 
-# A million objects belong to imported modules and collected tests, and a full collection visits all of them.
+# A full garbage collection visits the million objects of the imported modules and the tests.
+# So the garbage collector runs less often here than by default.
 gc.set_threshold(5_000, 20, 50)
 
 

@@ -12,7 +12,7 @@ from forecaster.registry.store import Store
 
 
 def copy_new_stores(folder: Path) -> None:
-    """Build one MLflow store in a folder that processes may share; afterwards, `make_store` copies it."""
+    """Build one MLflow store in ``folder``, which processes may share, and let `make_store` copy it."""
     built = Store.parse(f"sqlite:///{folder}/built.db")
     new_store.make_store(built)
 

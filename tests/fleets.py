@@ -73,7 +73,8 @@ def forecaster(
             weight.normal_(0.0, 0.3, generator=rng)
         for weight in made.network.decoder.parameters() if decoder else ():
             # Decoder weights must be small: large weights magnify rounding errors from step to step.
-            # Rounding errors of a series depend on the other series in its batch, but forecasts must not.
+            # The errors of a series depend on the series that are computed with it. Tests compare forecasts
+            # that are computed with different series, so the errors must stay below the tests' tolerances.
             weight.mul_(0.3)
         made.network.ridge.normal_(0.0, 0.1, generator=rng)
     return replace(made, online_config=OnlineConfig(experts=EXPERTS))
@@ -146,6 +147,8 @@ def rows_of(windows: Windows, freq_us: int = HOUR_US) -> pl.DataFrame:
 
 def scales(windows: Windows, empty: str = "missing") -> dict[str, float]:
     """Return each series' scale by its id: its standard deviation plus 1e-10 of its largest absolute value.
+
+    A largest absolute value below 1 counts as 1. The scale of a series without values is 1.
 
     Tests divide differences of forecasts by this scale.
 

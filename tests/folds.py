@@ -43,7 +43,7 @@ class Ran:
 
     @property
     def counts(self) -> Counts:
-        """Return the sum of the counts of all shards."""
+        """Return the sum of `Shard.counts` over all shards."""
         return sum((shard.counts for shard in self.shards), Counts())
 
     @property
@@ -52,7 +52,7 @@ class Ran:
         return [shard.state for shard in self.shards]
 
     def take(self, output: Output) -> None:
-        """Append each part of a shard's output to the list for this part."""
+        """Append the forecasts, the shadow's forecasts and the rows of an output to the lists."""
         self.forecasts.append(output.forecasts)
         self.late.append(output.late)
         self.quarantined.append(output.quarantined)
@@ -112,7 +112,7 @@ def fold_on(
     orders: Sequence[Sequence[Batch]],
     windows_per_step: int = 4,
 ) -> Ran:
-    """Apply batches to existing shards; ``orders`` contains, for each shard, its batches in their order.
+    """Apply batches to existing shards; ``orders[n]`` contains the batches of shard ``n`` in their order.
 
     The given shards are changed and must not be used again.
     """
@@ -144,7 +144,7 @@ def shuffled(draw: Any, rows: pl.DataFrame, lateness_us: int) -> Iterator[Arriva
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     event_us = rows["timestamp"].dt.epoch("us").to_numpy()
     # Sort by event time plus a random delay of at most the lateness.
-    # This order puts a row before every row whose event time is later by more than the lateness.
+    # In this order, no row comes after a row that is newer by more than the lateness.
     order = np.argsort(event_us + rng.integers(0, lateness_us + 1, len(rows)), kind="stable")
     rows, newest = rows[order], np.maximum.accumulate(event_us[order])
     cuts = draw(st.lists(st.integers(0, len(rows)), max_size=8))

@@ -43,7 +43,9 @@ import pipelines.runners.on_prism  # noqa: F401
 
 
 def check_threads() -> None:
-    """Check that no import has started the threads of Polars: a fork lacks them, and would wait for ever.
+    """Check that no import has started the threads of Polars.
+
+    A fork would not have these threads, and a Polars expression in it would wait for them for ever.
 
     Raises:
         RuntimeError: they run.
@@ -54,7 +56,7 @@ def check_threads() -> None:
 
 
 def wait_for_request(server: socket.socket) -> dict[str, Any] | None:
-    """Fork for each request. Return the request in the new process, and None in the server at its end."""
+    """Wait for requests; return each one in a new process, and None in the server after its client ended."""
     while True:
         message, files, _, _ = socket.recv_fds(server, 1, 4)
         with suppress(ChildProcessError):  # reap the child processes that have ended
@@ -91,7 +93,7 @@ def _fork_and_wait(status: socket.socket, streams: list[int]) -> dict[str, Any]:
 
 
 def _take_over(request: dict[str, Any], streams: list[int]) -> None:
-    """Begin a session; take the signal handlers, standard streams, folder and environment of a request."""
+    """Start a session; set the signal handlers, streams, working folder and environment of a request."""
     os.setsid()
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         signal.signal(number, signal.SIG_IGN if number in request["ignoring"] else handler)
@@ -102,7 +104,8 @@ def _take_over(request: dict[str, Any], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     importlib.reload(forecaster.registry)  # the import of this module sets environment defaults
-    patch("gc.unfreeze").start()  # else a collection after a job would change, and so copy, every page
+    # Jobs call `gc.unfreeze`. A garbage collection would then write to, and so copy, all imported modules.
+    patch("gc.unfreeze").start()
 
 
 def run(request: dict[str, Any]) -> None:
@@ -132,14 +135,14 @@ def run_and_exit(request: dict[str, Any]) -> None:
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    gc.collect()  # finds files that were not closed
+    gc.collect()  # Python warns of unreachable files that were not closed
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 if __name__ == "__main__":
-    logging.getLogger().handlers.clear()  # an import above logs a warning, which adds a handler
+    logging.getLogger().handlers.clear()  # remove the handler that a warning of an import has added
     check_threads()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as server:

@@ -108,7 +108,7 @@ class ForkedProcess:
         self.send_signal(signal.SIGTERM)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait until the process ends; return the unread rest of stdout and stderr, empty without pipes."""
+        """Wait until the process ends; return the unread text of stdout and stderr, "" if it is no pipe."""
         if not self._reads:
             with_pipes = ThreadPoolExecutor(2)
             self._reads = [with_pipes.submit(_read_all, stream) for stream in (self.stdout, self.stderr)]
@@ -148,7 +148,7 @@ def _read_all(stream: TextIO | None) -> str:
 
 @cache
 def _server() -> socket.socket:
-    """Start the fork server; return the socket over which it receives the files of a new process.
+    """Start the fork server; return the socket for sending it the file descriptors of each new process.
 
     The server ends when the socket is closed.
     """

@@ -88,7 +88,7 @@ class LogOutputs:
     scale: dict[str, float]
 
     def assert_same(self, output: Location, counts: Counts) -> None:
-        """Assert that another stream has equal outputs, and that it has written no forecast twice."""
+        """Assert that another stream has the same outputs and counts, and that it wrote no forecast twice."""
         # Do not compare the numbers of windows, because they depend on the number of shards.
         assert replace(counts, windows=0) == replace(self.counts, windows=0)
         assert_same_scores(counts.scores, self.counts.scores)
@@ -101,7 +101,7 @@ class LogOutputs:
 
 
 def half_of(log: Log) -> int:
-    """Return the middle offset among the offsets at which the log has a watermark."""
+    """Return the offset at which the first half of the log's watermarks ends."""
     every = sorted(log.watermarks_us)
     return every[len(every) // 2 - 1]
 

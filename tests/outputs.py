@@ -38,7 +38,7 @@ _KEY = ("series_id", "timestamp", "horizon")
 
 
 def assert_flat_as_nested(output: Location, freq: Frequency) -> None:
-    """Assert that the flat files of an output have the rows of its forecast files, each row once."""
+    """Assert that the flat files of an output equal its forecasts, with one row for each horizon."""
     frames = []
     for path in (output / FLAT).glob("*"):
         frame = _READERS[path.suffix](store_of(path).source())

@@ -1,4 +1,4 @@
-"""Complete partitions of a log, and the orders in which a job may read their batches."""
+"""Complete partitions as input of jobs, and the orders in which a job may read their batches."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Log:
 
 @dataclass(frozen=True)
 class Logs:
-    """The input of a job: the log of each partition, and the scale of each series."""
+    """The logs of all partitions that a job reads, and the scale of each series, to compare forecasts."""
 
     parts: tuple[Log, ...]
     scale: dict[str, float]
@@ -135,7 +135,10 @@ def _log(
     end_us: int,
     rng: np.random.Generator,
 ) -> Log:
-    """Return a log of ``rows`` with random delays, some longer than the lateness, and with invalid rows."""
+    """Return a log of ``rows`` with random delays, with invalid rows, and with rows outside the time range.
+
+    A delay is at most ``delay_us``, which may be longer than the lateness.
+    """
     kinds = np.repeat(["row", "bad", "file", "outside"], [len(rows), *rng.integers(0, 3, 3)])
     rng.shuffle(kinds)
     kinds = np.append(kinds, "outside")  # append one row, so that no log is empty

@@ -100,7 +100,7 @@ class PowerLoss:
                 os.close(self._held[descriptor])
 
     def restore(self, tree: Tree) -> None:
-        """Replace the content of the folder by an earlier state, with its modification times."""
+        """Replace the content of the folder with an earlier state, and restore the times of its files."""
         for path in sorted(self.folder.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
         for name, content in sorted(tree.items()):
@@ -171,7 +171,8 @@ class PowerLoss:
         self._operations += [
             _Operation((folder, name), None)
             for folder, name in lost.values()
-            # Skip a name that now belongs to a new file: the operation that wrote it replaces the lost file.
+            # Record no removal of a name that another file has now: the operation that added
+            # this file under the name is recorded, and it replaces the lost file.
             if name not in names.get(folder, {})
         ]
 
@@ -237,7 +238,11 @@ class PowerLoss:
 
 
 def _half(content: _Content) -> bytes:
-    """Return the synced content and half of what was appended to it; otherwise, half of the new content."""
+    """Return the content of a file that has lost half of its unsynced bytes.
+
+    If bytes were only appended since the last sync, return the synced bytes and half of the appended bytes.
+    If the synced bytes were replaced, return the first half of the new content.
+    """
     if not content.data.startswith(content.kept):
         return content.data[: len(content.data) // 2]
     return content.data[: (len(content.kept) + len(content.data)) // 2]

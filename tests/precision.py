@@ -46,5 +46,5 @@ def wide_field(dtype: str, shape: tuple[int, ...] = ()) -> Field:
 
 
 def in_double_precision(model: Forecaster) -> Forecaster:
-    """Return a copy of the model with float64 weights, which works only in a block of `double_precision`."""
+    """Return a copy of the model with float64 weights, usable only inside a block of `double_precision`."""
     return replace(model, network=copy.deepcopy(model.network).double())

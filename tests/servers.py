@@ -1,4 +1,4 @@
-"""An MLflow server in this process, for tests: it requires a login and records the login of each request."""
+"""An MLflow server in this process, for tests; it checks and records the logins of requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Server:
     Attributes:
         address: ``host:port``.
         folder: the folder of its database and artifacts.
-        logins: the Authorization header of each request; None without one.
+        logins: the Authorization header of each request except for ``/health``; None without one.
     """
 
     address: str
@@ -90,5 +90,5 @@ def mlflow_server(folder: Path, accepts: Callable[[str | None], bool]) -> Iterat
 
 
 def basic(login: str) -> str:
-    """Return the HTTP Authorization header of a login ``name:password``."""
+    """Return the value of the HTTP header Authorization for a login ``name:password``."""
     return f"Basic {base64.b64encode(login.encode()).decode()}"

@@ -15,7 +15,7 @@ NAMES = tuple(f"series {i}" for i in range(20))
 
 
 def shards_of(windows: Windows, of: int, closed: int, event: str | None = None) -> list[Shard]:
-    """Return ``of`` shards that have read all rows of ``windows`` and closed the first ``closed`` windows."""
+    """Return ``of`` shards that have read all rows of ``windows`` and closed its first ``closed`` windows."""
     rows = rows_of(windows)
     if event is not None:
         rows = rows.with_columns(event_id=pl.format("{} {}", pl.lit(event), pl.int_range(pl.len())))

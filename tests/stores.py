@@ -35,7 +35,10 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def s3_server() -> Iterator[Remote]:
-    """Yield a new bucket of an S3 server in this process; the environment has its address and credentials."""
+    """Run an S3 server in this process, and yield a new bucket.
+
+    While the block runs, environment variables have the address and the credentials of the server.
+    """
     import s3fs
     from moto.server import ThreadedMotoServer
 

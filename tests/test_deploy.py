@@ -80,7 +80,7 @@ def test_deployed_flink_has_the_pinned_version_and_beam_java_options(text: str) 
     assert "classloader.resolve-order: parent-first" in text
 
 
-def test_no_flink_property_in_the_deployments_contains_a_space() -> None:
+def test_no_flink_property_value_in_compose_contains_a_space() -> None:
     # The Docker image of Flink removes spaces from property values, so a value with a space would break.
     lines = compose()["x-flink"]["environment"]["FLINK_PROPERTIES"].splitlines()
     assert all(len(line.split()) == 2 for line in lines)

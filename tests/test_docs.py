@@ -53,7 +53,10 @@ def blocks(kind: str) -> list[Block]:
 
 
 def commands() -> list[tuple[str, str]]:
-    """Return the page and the text of each command in the docs, from code blocks and inline code."""
+    """Return the place and the text of each command in the docs, from code blocks and inline code.
+
+    The place is the page, for a code block also its line.
+    """
     shown = [(b.where, line) for b in blocks("sh") for line in b.text.splitlines()]
     for page in PAGES:
         prose = _FENCED.sub("", page.read_text())
@@ -121,7 +124,7 @@ def test_the_examples_in_package_docstrings_run(package: str) -> None:
 
 
 @pytest.mark.parametrize(("where", "line"), commands())
-def test_every_command_in_the_docs_can_be_parsed(where: str, line: str) -> None:
+def test_every_statecast_command_in_the_docs_can_be_parsed(where: str, line: str) -> None:
     from typer.main import get_command
 
     program, *arguments = shlex.split(line)
@@ -146,11 +149,11 @@ def test_every_job_file_in_the_docs_can_be_loaded(block: Block, tmp_path: Path) 
     assert load_config(file).model_dump(exclude_unset=True).keys() == tomllib.loads(block.text).keys()
 
 
-# --- links and names in the docs, whose targets must exist
+# --- links and names in the docs must have existing targets
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_in_the_docs_leads_to_an_existing_file(page: Path) -> None:
+def test_relative_links_in_the_docs_lead_to_existing_files(page: Path) -> None:
     prose = _FENCED.sub("", page.read_text())
     links = re.findall(r"\]\(([^)#\s]+)", prose)
     assert links
@@ -159,13 +162,13 @@ def test_every_link_in_the_docs_leads_to_an_existing_file(page: Path) -> None:
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "images").iterdir()), ids=lambda p: p.name)
-def test_every_picture_of_the_docs_is_used_and_valid(picture: Path) -> None:
+def test_every_docs_picture_is_used_and_svgs_have_viewboxes(picture: Path) -> None:
     assert any(f"images/{picture.name})" in page.read_text() for page in PAGES)
     if picture.suffix == ".svg":
         assert ET.parse(picture).getroot().get("viewBox")
 
 
-# The cells of the notebook run with six weeks of weather, and with three months in `make docs`.
+# The cells of the notebook run with six weeks of weather here, but with three months in `make docs`.
 BUILD_SITE = """
 import sys
 from datetime import UTC, datetime

@@ -14,7 +14,7 @@ from benchmarks.fairness import Job, JobError, run_jobs
 
 
 def job(folder: Path, name: str, program: str) -> Job:
-    """Return a job that runs a Python program."""
+    """Return a job that runs the code ``program`` with Python and writes its output to ``name``.log."""
     return Job(name, (sys.executable, "-c", program), folder / f"{name}.log")
 
 
@@ -32,7 +32,7 @@ def test_a_failed_job_ends_the_other_jobs(tmp_path: Path) -> None:
     assert time.monotonic() - began_s < 60
 
 
-def test_a_job_is_ended_at_the_time_limit(tmp_path: Path) -> None:
+def test_run_jobs_raises_an_error_at_the_time_limit(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"slow: no end after 0\.5 s"):
         run_jobs([job(tmp_path, "slow", "import time; time.sleep(300)")], limit_s=0.5)
 

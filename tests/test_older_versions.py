@@ -81,7 +81,7 @@ def test_a_model_of_version_0_1_0_repeats_its_stored_forecasts(model: Forecaster
 
 
 @pytest.mark.parametrize("loader", ["forecaster.registry.loader", "forecaster.serving"])
-def test_an_earlier_registered_model_loads_through_both_loader_modules(loader: str, tmp_path: Path) -> None:
+def test_mlflow_loads_a_0_1_0_model_through_either_loader_module(loader: str, tmp_path: Path) -> None:
     from mlflow.pyfunc import load_model
 
     folder = tmp_path / "model"

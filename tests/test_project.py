@@ -18,7 +18,7 @@ from forecaster.registry.ui import ui_environment
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
-# The host names are split in pieces, because a test below refuses complete host names in any file.
+# The host names are split in two, because a test below fails if a tracked file contains one of them.
 REGISTRIES = tuple(
     "".join(pieces)
     for pieces in (
@@ -78,7 +78,7 @@ def test_no_tracked_file_contains_a_package_registry_host() -> None:
         assert not [host for host in REGISTRIES if host.encode() in text], path
 
 
-def test_the_mlflow_folder_contains_no_python() -> None:
+def test_the_repository_folder_mlflow_contains_no_python_files() -> None:
     assert list((ROOT / "mlflow").rglob("*.py*")) == []
 
 
@@ -134,9 +134,9 @@ def test_the_mlflow_server_listens_on_loopback_only() -> None:
     assert settings()["MLFLOW_HOST"] == "127.0.0.1"
 
 
-def test_the_mlflow_server_and_the_ui_have_equal_settings() -> None:
+def test_the_mlflow_server_and_ui_agree_on_shared_settings() -> None:
     ours = ui_environment("sqlite:///mlflow.db")
-    # Ignore this variable: the UI gets an absolute path of the database, the server a relative path.
+    # Ignore this variable: the UI gets an SQLite store in this test, but the server uses PostgreSQL.
     del ours["MLFLOW_BACKEND_STORE_URI"]
     assert {name: ours[name] for name in settings() if name in ours} == {
         name: value for name, value in settings().items() if name in ours
@@ -153,13 +153,13 @@ CHANGES_FILES = {
     "forecaster/registry/datasets.py",  # this module writes to memory only
     "forecaster/registry/run.py",  # this module writes only in functions that `write_whole` calls
     "forecaster/registry/store_checks.py",  # this module only opens a database for a check
-    "pipelines/runners/engine.py",  # this module opens the log of an engine
+    "pipelines/runners/engine.py",  # this module opens the log file to which an engine writes
     "pipelines/runners/prism_binary.py",  # this module writes only to a temporary folder
     "pipelines/sinks/flat_forecasts.py",  # this module writes only in functions that `write_whole` calls
     "pipelines/sinks/files.py",  # this module writes only in functions that `write_whole` calls
     "pipelines/state/snapshot_file.py",  # this module writes only in functions that `write_whole` calls
-    "pipelines/sources/reader.py",  # this module writes the stop file, whose content is unused
-    "pipelines/sources/files/sorted_runs.py",  # this module writes temporary files, which a restart rewrites
+    "pipelines/sources/reader.py",  # this module writes the stop file; jobs check only whether it exists
+    "pipelines/sources/files/sorted_runs.py",  # this module writes temporary files, which no later run reads
     "pipelines/state/state_file.py",  # this module writes only to a temporary folder
     "pipelines/storage/journal.py",  # this module writes objects, which a store replaces atomically
     "pipelines/storage/disk_lock.py",  # this module writes the lock file of a folder

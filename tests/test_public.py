@@ -51,12 +51,12 @@ def test_every_public_name_is_callable_and_documented(package: str) -> None:
 def test_no_public_name_equals_the_name_of_a_module(package: str) -> None:
     module = importlib.import_module(package)
     beside = {found.name for found in pkgutil.iter_modules(module.__path__)}
-    # A module with a public name of its package would replace that name as soon as it is imported.
+    # Importing a module sets an attribute of its package, which would overwrite an equal public name.
     assert not beside & set(module.__all__)
 
 
 @pytest.mark.parametrize("package", PUBLIC)
-def test_an_unknown_name_of_a_package_raises_attribute_error(package: str) -> None:
+def test_unknown_names_in_public_packages_raise_attribute_error(package: str) -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = importlib.import_module(package).nothing
 

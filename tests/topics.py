@@ -36,13 +36,13 @@ class Topic:
         self.there = {number: len(values) for number, values in self.partitions.items()}
 
     def __call__(self, broker: Any, topic: str, group: str) -> Any:
-        """Return a consumer of the topic."""
+        """Return a fake consumer of this topic, whatever the arguments; a topic acts as an `OpenConsumer`."""
         return Consumer(self)
 
 
 @dataclass(eq=False)
 class Consumer:
-    """A consumer of a `Topic` with the methods of `TopicConsumer`."""
+    """A fake consumer of a `Topic`, with the methods of `TopicConsumer` except ``offsets_at_time``."""
 
     topic: Topic
     at: dict[int, int] = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""Compare streams of real data that are killed at random moments with the same streams without kills."""
+"""Compare streams that are killed, or upgrade Beam between their runs, with uninterrupted streams."""

@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _rounds(stream: Callable[[Path, int, int], Ended], folder: Path, kills: int, seed: int) -> list[Ended]:
-    """Run and kill streams, one after the other, until there were ``kills`` kills; return their results.
+    """Run and kill streams, one after the other, until ``kills`` kills have happened; return their results.
 
     One stream may not be enough, because it may read all of its input before the last kill.
     """
@@ -67,7 +67,7 @@ def _rounds(stream: Callable[[Path, int, int], Ended], folder: Path, kills: int,
 
 
 def _weather(folder: Path, kills: int, seed: int) -> Ended:
-    """Kill a stream that replays a file at limited speed, and compare it with a replay at full speed."""
+    """Kill a replay of limited speed up to ``kills`` times; compare it with a replay without kills."""
     days = min(max(60, 4 * kills), _MOST_DAYS)
     folder.mkdir(parents=True)
     inputs.write_weather(folder / "weather.csv", np.random.default_rng(seed), days)
@@ -131,11 +131,11 @@ class _Feed:
         self._put, self._share = 0, 0
 
     def share(self, kills_left: int) -> None:
-        """Allow the next run of the stream an equal share of the files that are not yet in its folder."""
+        """Set the number of files for the next run: an equal share of the files not yet put, at least one."""
         self._share = max(len(self._left) // (kills_left + 1), 1)
 
     def __call__(self, waits_for_input: bool) -> None:
-        """Put the next file into the watched folder, unless two are unread or this run has had its share.
+        """Put the next file into the folder, if at most one file is unread and the share is not used up.
 
         If the stream makes no progress without more input (``waits_for_input``), ignore the share.
         """

@@ -30,7 +30,7 @@ from tests.chaos.verdict import compare
 
 _HOUR_US = 3_600_000_000
 _FIRST = 376_944  # index of the first window, which begins on 2013-01-01
-_SERIES = 200  # with so many series, the re-warm takes seconds
+_SERIES = 200  # with so many series, the re-warm takes seconds, so a kill can hit it
 _FIRST_WINDOWS = 340  # the first file has more windows than the ring holds
 _MOST_UNREAD, _PACE_S = 2, 0.1
 _WARMING, _CHANGING, _CHANGED = "while warming", "at the change", "after the change"
@@ -39,7 +39,7 @@ _LONGEST_DELAY_S = {_WARMING: 2.0, _CHANGING: 0.4, _CHANGED: 1.0}
 
 
 def run(folder: Path, kills: int, seed: int) -> Ended:
-    """Kill the stream ``kills`` times, and compare it with a stream without kills."""
+    """Kill the stream up to ``kills`` times, and compare it with a stream without kills."""
     folder.mkdir(parents=True)
     registry = _registry(f"sqlite:///{folder}/mlflow.db")
     killed, clean = (_stream(folder, name) for name in ("killed", "clean"))
@@ -82,7 +82,8 @@ def _stream(folder: Path, name: str) -> Stream:
     options = [str(watched), "--watch", "--model", "fleet/1", "--follow", "champion", "--shards", "2"]
     options += ["--tracking-uri", f"sqlite:///{folder}/mlflow.db"]
     options += ["--set", "stream.shadow=challenger", "--set", "stream.poll_s=0.2"]
-    # A stream reads its alias at its start and then every 30 s, so each kill must end the whole pipeline.
+    # A stream reads its alias at its start and then every 30 s. If only Prism were killed, the same stream
+    # would go on, and might read the moved alias only 30 s later. So each kill ends the pipeline itself.
     return Stream(options, folder / name, victims=("pipeline", "both"))
 
 
@@ -97,7 +98,7 @@ def _read_all(stream: Stream, swaps: _Swaps) -> None:
 
 
 class _Swaps:
-    """Writes the input files of the stream, moves the alias, and chooses the moments of the kills.
+    """The input files of the stream, the moves of the alias ``champion``, and the moments of the kills.
 
     Attributes:
         windows: number of windows whose rows are in the watched folder.
@@ -113,7 +114,10 @@ class _Swaps:
         self.put(_FIRST_WINDOWS)
 
     def begin_phase(self, kills_left: int) -> None:
-        """Begin the next phase, before the stream starts; a warming phase also moves the alias."""
+        """Begin the next phase; the stream starts after this call.
+
+        A warming phase also moves the alias ``champion`` to the other version.
+        """
         self._phase, self._due_s = _PHASES[self._count % len(_PHASES)], float("inf")
         self._count += 1
         if self._phase == _WARMING:

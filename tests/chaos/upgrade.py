@@ -26,7 +26,7 @@ from tests.chaos.restarted_stream import ROOT, Stream
 from tests.chaos.verdict import compare
 
 _RUNS = 5  # the stream runs five times, with the two versions of Beam in turn
-_RUN_S = 40.0  # a run is long, because with Prism 2.76.0 some forecasts are written only at its end
+_RUN_S = 40.0  # long, because with Prism 2.76.0 some forecasts are written only at the end of a run
 
 
 def main(arguments: list[str]) -> int:

@@ -36,7 +36,10 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Return True if both streams have equal outputs; forecast values may differ by 1e-5."""
+        """Return True if both streams have equal counts and outputs, and the counts miss no row.
+
+        Forecast values may differ by at most 1e-5.
+        """
         same = self.counts == self.expected and self.same_rows and self.counts.missing == 0
         return same and not self.lost and not self.doubled and self.max_abs_difference <= 1e-5
 
@@ -61,7 +64,7 @@ def compare(killed: Path, clean: Path, parts: Sequence[str] = (FORECASTS,)) -> V
 
 
 def _compare_forecasts(killed: Path, clean: Path, part: str) -> tuple[int, int, float]:
-    """Return the numbers of lost and of repeated or extra forecasts, and the largest difference of values."""
+    """Return two counts, lost forecasts and repeated or extra forecasts, and the largest value difference."""
     raw = pl.concat([_read(path) for path in (killed / part).glob("*.parquet")])
     ours, theirs = read_forecasts(killed, part), read_forecasts(clean, part)
     both = _flat(theirs).join(_flat(ours), on=[*IDENTITY, "horizon"], suffix=" now")

@@ -22,7 +22,7 @@ def folder() -> Path:
 
 
 def up() -> None:
-    """Start the broker and the processes of Flink that do not run, and print the status."""
+    """Start the broker and each Flink process, unless it is running already, and print the status."""
     java.setup_kafka()
     java.setup_flink()
     java.setup_job_server()

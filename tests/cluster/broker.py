@@ -84,7 +84,7 @@ class Broker:
         return process.pid if process else None
 
     def ensure_running(self) -> None:
-        """Start the broker if it does not run, with the same port and data, and wait until it is ready."""
+        """Unless the broker runs, start it with its port and its data folder, and wait until it is ready."""
         if self.pid is not None:
             return
         log = self.server.log

@@ -1,4 +1,4 @@
-"""Run a stream of a topic on a cluster during faults, and compare it with a backfill of the same rows."""
+"""Run a stream that reads a topic on a cluster; cause faults; compare its forecasts with a backfill."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SHARDS: Final = 4
 PARTITIONS: Final = 4
 _TOPIC: Final = "readings"
 _WINDOWS_A_SECOND: Final = 2.0
-_LIMIT_S: Final = 420.0  # time limit of the recovery from one fault on a busy machine
+_LIMIT_S: Final = 420.0  # limit of each wait, for a restart, a window or the end, on a busy machine
 
 
 @dataclass(frozen=True)
@@ -156,13 +156,13 @@ class Stream:
         print(f"  {line[:300]}", file=sys.stderr, flush=True)
 
     def through_us(self) -> int:
-        """Return the end of the last window that every shard has closed; 0 before a window is closed."""
+        """Return the end of the last window that every shard has closed; 0 until each has closed a window."""
         shards = numbers.read_shards(self.job.output)
         closed = [shard.closed_us or 0 for shard in shards]
         return min(closed) if len(closed) == SHARDS else 0
 
     def await_window(self, after_us: int) -> int:
-        """Wait until every shard has closed a window that ends after a time; return `through_us`."""
+        """Wait until `through_us` is later than ``after_us``, and return it."""
         until_s = time.monotonic() + _LIMIT_S
         while (through_us := self.through_us()) <= after_us:
             if self.failed:
@@ -188,7 +188,7 @@ class Stream:
         return self.compare(through_us, time.monotonic() - began_s)
 
     def compare(self, through_us: int, recovery_s: float = 0.0) -> Verdict:
-        """Compare the forecasts issued up to ``through_us`` with the forecasts of the backfill."""
+        """Compare which forecasts the stream and the backfill issued up to ``through_us``, not values."""
         end = datetime.fromtimestamp(through_us / MICROSECONDS, UTC)
         raw = pl.concat([pl.read_parquet(path, columns=list(IDENTITY)) for path in self._files()])
         ours = raw.filter(pl.col("issued_at") <= end)

@@ -1,7 +1,8 @@
 """Cause faults of a cluster while a stream runs on it, and compare the stream's outputs with a backfill.
 
 One stream goes through all faults, one after the other. It must recover from each fault without help. After
-each fault, its forecasts must equal the forecasts of a backfill of the same rows, without losses or repeats.
+each fault, it must have lost and repeated no forecast. At the end, its forecasts must equal the forecasts of
+a backfill of the same rows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _SAVEPOINT_S: Final = 60.0
 
 
 def kill_worker(stream: Stream) -> None:
-    """Kill a Python worker."""
+    """Kill one worker process of the pool of Python workers."""
     assert stream.cluster.pool.process is not None
     workers = stream.cluster.pool.process.children()
     assert workers, "no worker runs"
@@ -59,7 +60,7 @@ def kill_broker(stream: Stream) -> None:
 
 
 def kill_everything(stream: Stream) -> None:
-    """Kill the broker, all processes of the cluster and all workers at once, and start them again."""
+    """Kill the broker and all servers of the cluster with their child processes, then start them again."""
     stream.broker.kill()
     for server in stream.cluster.servers:
         server.kill()
@@ -91,7 +92,7 @@ def running(cluster: FlinkCluster) -> list[str]:
 
 
 def await_checkpoint(cluster: FlinkCluster) -> str:
-    """Wait for a complete checkpoint of the running job; return its size and duration as text."""
+    """Wait until the running job has a complete checkpoint; return the newest one's size and duration."""
     until_s = time.monotonic() + _SAVEPOINT_S
     while time.monotonic() < until_s:
         for job in running(cluster):
@@ -136,7 +137,10 @@ def run_faults(
 
 
 def main(names: list[str]) -> int:
-    """Cause the named faults, or all of them; the last line of the output is one JSON object."""
+    """Cause the faults in ``names``, all faults if it is empty; print their verdicts as one JSON object.
+
+    If a server of the cluster or the broker does not start, print an error instead. Return the exit code.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="statecast-faults-") as folder:
             verdicts = run_faults(Path(folder), tuple(names) or tuple(FAULTS))

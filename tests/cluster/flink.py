@@ -126,7 +126,7 @@ class FlinkCluster:
 
     @property
     def servers(self) -> list[Server]:
-        """Return all servers of the cluster."""
+        """Return the job manager, the task managers and the pool of Python workers."""
         return [self.job_manager, *self.task_managers, self.pool]
 
     def ensure_running(self) -> None:

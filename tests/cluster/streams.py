@@ -52,7 +52,7 @@ def even_partitions(windows: Windows) -> dict[str, int]:
 
 
 def uneven_partitions(windows: Windows) -> dict[str, int]:
-    """Return a partition for each series with the shares `SHARES`; the last partition gets no series."""
+    """Return a partition for each series, so that each partition gets its share of the series in `SHARES`."""
     bounds = (np.cumsum(SHARES) * len(windows.series_ids)).round()
     return {name: int(np.searchsorted(bounds, i, "right")) for i, name in enumerate(windows.series_ids)}
 

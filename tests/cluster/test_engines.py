@@ -1,4 +1,7 @@
-"""Tests that a job over a file gives equal forecasts, states and counts in process, on Prism and on Flink."""
+"""Tests that a job over a file has equal outputs in process and on an engine.
+
+Streams are compared on Prism and on Flink, backfills only on Flink.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ def rows(tmp_path: Path) -> Path:
 
 @pytest.mark.prism
 @pytest.mark.usefixtures("has_flink")
-def test_streams_have_equal_outputs_on_every_engine(rows: Path, tmp_path: Path) -> None:
+def test_replay_streams_have_equal_outputs_on_every_runner(rows: Path, tmp_path: Path) -> None:
     source = ReplaySource((str(rows),), Input(Columns(), batch_rows=1000), HOUR, windows_per_step=7)
     engines: tuple[Runner, ...] = ("in-process", "prism", "flink")
     ended = {}

@@ -1,4 +1,4 @@
-"""Test of `ForecastFleet` in a Beam pipeline of a user on a Flink cluster whose worker is killed."""
+"""Test of `ForecastFleet` in a user's pipeline on Flink: a Python worker or a task manager is killed."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def has_ended(cluster: FlinkCluster) -> bool:
 
 
 @pytest.mark.parametrize("kill", [kill_python_worker, kill_task_manager])
-def test_forecast_fleet_on_flink_recovers_from_a_killed_worker(
+def test_forecast_fleet_on_flink_recovers_from_a_killed_process(
     kill: Callable[[FlinkCluster], None], cluster: FlinkCluster, tmp_path: Path
 ) -> None:
     values = np.random.default_rng(3).normal(size=(60, 12)).cumsum(0)

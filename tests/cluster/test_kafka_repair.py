@@ -24,7 +24,7 @@ pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not 
 
 REPAIR = 6
 TOO_LATE = REPAIR + 2  # rows this many windows late are not repaired, even if their time moved by one window
-AHEAD = 80  # this many rows are sent at a time, each time that fewer rows are unread
+AHEAD = 80  # once fewer than 80 of the sent rows are unread, the test sends the next 80 rows
 ROW = ["series_id", "timestamp", "value"]
 
 
@@ -47,7 +47,7 @@ def sent_rows(fleet: Windows) -> pl.DataFrame:
 
 
 def revisions(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the revision of each forecast that some of ``rows`` changed after its window had closed."""
+    """Return the revision of each forecast that late rows change: the number of such rows in ``rows``."""
     own = pl.col("timestamp").dt.epoch("us") // HOUR_US - START
     changed = pl.int_ranges(pl.min_horizontal("window", own), pl.col("window") + pl.col("delay"))
     windows = rows.filter(pl.col("delay") > 0).select("series_id", changed.alias("window")).explode("window")

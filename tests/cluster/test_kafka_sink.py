@@ -118,7 +118,7 @@ REGISTERED: dict[str, str] = {}
 
 @pytest.fixture
 def registry() -> Iterator[str]:
-    """Run a schema registry that stores every schema under id 7; yield its URL."""
+    """Run a schema registry that accepts every schema and answers with id 7; yield its URL."""
 
     class AcceptAll(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:

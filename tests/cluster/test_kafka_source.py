@@ -54,7 +54,7 @@ def test_a_partition_added_while_a_stream_runs_is_read(
             client = admin.AdminClient({"bootstrap.servers": broker.bootstrap})
             client.create_partitions([admin.NewPartitions(topics[0], 5)])[topics[0]].result(30)
             done.append("made")
-        # Send rows to the new partition only after every shard reads it, because earlier rows could be late.
+        # Send rows to the new partition only after every shard reads it: rows sent sooner could be late.
         known = [new in shard.offsets for shard in numbers.read_shards(job.output)]
         if done == ["made"] and all(known):
             produce(broker, topics[0], rows[200:], home | {"series 3": 4, "series 7": 4})
@@ -96,7 +96,7 @@ def test_a_stream_waits_for_a_broker_that_is_down(
     assert_same_frames(expected_forecasts(fleet, tmp_path / "a"), made, scales(fleet))
 
 
-def test_a_kafka_source_begins_at_the_configured_start(
+def test_kafka_source_begins_at_start_and_refuses_unknown_offsets(
     broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
     before = datetime.now(UTC) - timedelta(hours=1)

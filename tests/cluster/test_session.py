@@ -46,7 +46,7 @@ from tests.fleets import forecaster, scales
 from tests.forked import ForkedProcess
 from tests.stores import forecasts_written, keys, s3_server
 
-ROWS_AT_ONCE = 100  # the test sends 100 rows to the topic at a time
+ROWS_AT_ONCE = 100  # until it kills the workers, the test sends 100 rows to the topic at a time
 COMPACT = "%Y%m%dT%H%M%S%z"  # format of times in the names of forecast files
 
 _COMMAND = """
@@ -62,7 +62,7 @@ run_stream(stream_job(master, workers, Broker(Path(broker)), topic, Path(output)
 
 
 def stream_job(master: str, workers: str, broker: Broker, topic: str, output: Path) -> StreamJob:
-    """Return a stream of a topic on a cluster; it resumes from its state table and is never restarted."""
+    """Return a stream of a topic on a cluster; it resumes from its state table, and a failure ends it."""
     return StreamJob(
         forecaster(),
         source_of(broker, topic, output),
@@ -121,7 +121,8 @@ def assert_survives_kills(
         source,
         output,
         3,
-        # Listing a slow store takes time; with a shorter interval, a snapshot would already hold all windows.
+        # The workers are killed once each shard has written forecasts after its last snapshot. Listing a slow
+        # store takes time; with a shorter interval, the next snapshot would already hold these windows.
         snapshot_every_s=5.0,
         runner="flink",
         flink=FlinkSettings(cluster.master, cluster.workers),
@@ -157,7 +158,7 @@ def assert_survives_kills(
 
 
 def windows_after_snapshot(output: Location) -> list[int]:
-    """Return for each shard the number of windows whose forecasts are written, but which no snapshot holds.
+    """Return for each shard how many windows with written forecasts were closed after its last snapshot.
 
     The list is empty before all shards have a snapshot with closed windows.
     """
@@ -172,7 +173,7 @@ def windows_after_snapshot(output: Location) -> list[int]:
     return found
 
 
-def test_a_stream_of_a_keyed_topic_survives_a_killed_worker(
+def test_a_killed_worker_loses_no_row_of_keyed_topics(
     cluster: FlinkCluster, broker: Broker, topics: tuple[str, str], fleet: Windows, tmp_path: Path
 ) -> None:
     assert_survives_kills(cluster, broker, topics[0], tmp_path / "out", fleet, keyed=True, deaths=1)
@@ -255,7 +256,7 @@ def test_a_stream_into_s3_survives_kills_of_all_workers(
     assert forecasts_written(output) == len(made)
 
 
-def test_a_backfill_writes_equal_outputs_to_store_and_disk(
+def test_a_flink_backfill_into_a_store_equals_a_local_one(
     cluster: FlinkCluster, store: Remote, fleet: Windows, tmp_path: Path
 ) -> None:
     rows = tmp_path / "rows.parquet"

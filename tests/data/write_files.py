@@ -67,7 +67,7 @@ def write_by_hand() -> None:
     def german(y: float) -> str:
         return f"{y:,.2f}".translate(str.maketrans(",.", ".,"))
 
-    def r_time(t: pd.Timestamp) -> str:  # R leaves the clock time of midnight out
+    def r_time(t: pd.Timestamp) -> str:  # R writes a time at midnight as a date alone
         return f"{t:%Y-%m-%d}" if t.hour == 0 else f"{t:%Y-%m-%d %H:%M:%S}"
 
     write(

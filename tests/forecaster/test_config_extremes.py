@@ -1,4 +1,4 @@
-"""Tests that a forecaster of every accepted configuration, even an extreme one, trains and forecasts."""
+"""Tests of extreme settings: accepted ones give finite forecasts or DataError; too large ones are refused."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def random_walks(start: int, windows: int, seed: int) -> Windows:
 @given(network=network_settings, windows=window_settings, training=training_settings, online=online_settings)
 @example({"quantiles": (0.5,)}, {}, {}, {})
 @example({"quantiles": (0.5,)}, {}, {}, {"experts": (), "intervals": True})
-def test_a_forecaster_of_any_accepted_configuration_trains_and_forecasts(
+def test_accepted_configurations_give_finite_forecasts_or_a_data_error(
     network: dict[str, Any], windows: dict[str, Any], training: dict[str, Any], online: dict[str, Any]
 ) -> None:
     lags = tuple(lag for lag in (1, 2, 24) if lag <= network.get("ring", 24))
@@ -119,7 +119,7 @@ def test_a_forecaster_of_any_accepted_configuration_trains_and_forecasts(
         (TrainingConfig, {"threads": 10**12}),
     ],
 )
-def test_settings_too_large_to_compute_with_are_refused(
+def test_settings_beyond_their_upper_bounds_are_refused(
     config: type[Settings], too_large: dict[str, Any]
 ) -> None:
     with pytest.raises(ValidationError, match=next(iter(too_large))):

@@ -26,7 +26,7 @@ TINY = NetworkConfig(hidden=4, layers=1, horizon=3, ring=8, lags=(1, 2))
 
 
 def waves(length: int, ends: tuple[int, ...]) -> Windows:
-    """Return a sine wave for each number in ``ends``; from that row on, its values are missing."""
+    """Return a sine wave for each ``end`` in ``ends``; its values from row ``end`` on are missing."""
     values = np.sin(np.arange(length)[:, None] / 3 + np.arange(len(ends)))
     values[np.arange(length)[:, None] >= np.array(ends)] = np.nan
     return Windows(tuple(f"s{number}" for number in range(len(ends))), START, values)
@@ -50,7 +50,7 @@ def test_each_series_is_forecast_from_its_last_observed_window(length: int, ends
         )
 
 
-def test_a_flat_forecast_has_the_start_of_its_window_as_timestamp() -> None:
+def test_flat_gives_each_row_its_window_start_as_timestamp() -> None:
     """In a flat frame, each row is the forecast for one horizon."""
     freq = Frequency.parse("1mo")
     nested = pl.DataFrame(

@@ -40,8 +40,9 @@ SPARSE = st.lists(
 
 
 def sparse_rows(cells: list[tuple[str, int, float]], spacing: int) -> pl.DataFrame:
-    """Return one row for each cell; a cell is a tuple of a series, a position and a value.
+    """Return one row for each series and position in ``cells``; a cell is ``(series, position, value)``.
 
+    If several cells have the same series and position, the row has the value of the last one.
     Four consecutive positions are four consecutive windows; the next four begin ``spacing`` windows later.
     """
     found = {(name, at): value for name, at, value in cells}
@@ -81,7 +82,7 @@ def test_aggregate_leaves_out_windows_without_live_series() -> None:
 
 @pytest.mark.parametrize("max_gap", [1, 3, 12])
 @given(cells=SPARSE, spacing=st.integers(4, 5000), cut=st.integers(0, 64))
-def test_advance_over_long_gaps_gives_the_stream_forecasts(
+def test_advance_and_stream_issue_equal_forecasts_over_long_gaps(
     max_gap: int, cells: list[tuple[str, int, float]], spacing: int, cut: int
 ) -> None:
     model = forecaster(max_gap=max_gap)
@@ -105,7 +106,7 @@ def test_advance_over_long_gaps_gives_the_stream_forecasts(
     ]
 
 
-def test_advance_skips_the_years_between_two_blocks() -> None:
+def test_advance_skips_most_windows_of_a_long_gap() -> None:
     model = forecaster(max_gap=3)
     state, _ = advance(model, model.initial_state(), hourly(5))
     later = replace(hourly(2), start=START + YEARS, index=np.arange(2) + START + YEARS)
@@ -160,7 +161,7 @@ def test_training_splits_series_at_gaps_longer_than_max_gap() -> None:
         np.testing.assert_array_equal(batch.ahead[: stop - first, column], alone.ahead[:, 0])
 
 
-def test_a_row_of_the_year_1900_hardly_slows_training() -> None:
+def test_one_row_in_1900_keeps_training_under_20_seconds() -> None:
     network = NetworkConfig(hidden=4, layers=1, horizon=3, lags=(1, 2), ring=48)
     training = TrainingConfig(epochs=1, segment=48)
     rows, began_s = with_one_row_in_1900(hourly()), time.process_time()

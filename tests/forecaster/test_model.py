@@ -1,4 +1,4 @@
-"""Tests of a forecaster as a file: its bytes, its folder, its version, and errors for invalid files."""
+"""Tests of saving and loading a forecaster, of its version, and of the errors for invalid models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_forecaster_is_restored_from_a_folder(tmp_path: Path) -> None:
     assert Forecaster.load(tmp_path / "new" / "folder").version == forecaster().version
 
 
-def test_forecasters_with_different_cells_or_weights_have_different_versions() -> None:
+def test_the_model_version_depends_on_cell_type_and_weights() -> None:
     assert forecaster("gru").version.startswith("gru-")
     assert len(forecaster("gru").version) == len("gru-") + 12
     assert forecaster(seed=1).version != forecaster(seed=2).version
@@ -113,7 +113,7 @@ def test_the_error_for_an_older_model_format_names_the_format(kind: str, number:
         Forecaster.from_bytes(corrupted_bytes()[kind])
 
 
-def test_the_error_names_a_folder_without_a_forecaster_file(tmp_path: Path) -> None:
+def test_loading_an_empty_folder_names_the_missing_forecaster_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=rf"{tmp_path.name}/{FILE_NAME} cannot be read: No such file"):
         Forecaster.load(tmp_path)
 

@@ -28,7 +28,7 @@ def points(answer: pl.DataFrame) -> pl.Series:
 
 
 @pytest.mark.parametrize("missing", [3, 4])
-def test_serving_begins_a_series_anew_after_the_gap_of_a_job(missing: int) -> None:
+def test_serving_restarts_series_after_the_same_gap_as_jobs(missing: int) -> None:
     """After 3 missing windows a job with max_gap = 3 continues the series, and after 4 it begins anew."""
     rows = history().filter(pl.col("series_id") == "a").filter(~pl.int_range(40).is_between(20, 19 + missing))
     ends_us = int(rows["timestamp"].to_physical()[-1]) + HOUR_US
@@ -43,7 +43,7 @@ def test_serving_begins_a_series_anew_after_the_gap_of_a_job(missing: int) -> No
 
 
 @pytest.mark.parametrize("silent", [3, 4])
-def test_a_series_without_values_retires_after_max_gap_windows(silent: int) -> None:
+def test_a_series_silent_longer_than_max_gap_retires(silent: int) -> None:
     rows = history().filter((pl.col("series_id") == "a") | (40 - silent > HOUR))
     answer = ServedForecaster(MODEL).predict(rows).filter(horizon=1)
     assert answer["series_id"].to_list() == ["a", "b"]
@@ -60,7 +60,7 @@ def joined_state(behind: int) -> str:
     return base64.b64encode(State.join(parts).to_bytes()).decode()
 
 
-def test_a_state_whose_series_end_at_different_windows_is_continued() -> None:
+def test_only_states_with_series_within_max_gap_are_continued() -> None:
     rest = history().filter(HOUR >= 30)
     answer = ServedForecaster(MODEL).predict(rest, {"state": joined_state(3)})
     whole = history().filter((pl.col("series_id") == "a") | ~HOUR.is_between(27, 29))

@@ -29,7 +29,7 @@ def state_after(model: Forecaster, rows: pl.DataFrame) -> str:
     return state
 
 
-def test_a_request_with_a_state_can_be_repeated() -> None:
+def test_repeating_a_request_with_a_state_gives_equal_forecasts() -> None:
     served, (first, rest) = ServedForecaster(forecaster()), split_history()
     state = state_after(forecaster(), first)
     answer = served.predict(rest, {"state": state})
@@ -46,7 +46,7 @@ def test_a_request_with_a_state_forecasts_old_and_new_series() -> None:
     assert answer["issued_at"].n_unique() == 1
 
 
-def test_rows_of_windows_that_the_state_closed_are_refused() -> None:
+def test_serving_refuses_rows_of_windows_the_state_has_closed() -> None:
     first, rest = split_history()
     rows = pl.concat([rest.head(2), first.tail(3)])
     with pytest.raises(
@@ -55,7 +55,7 @@ def test_rows_of_windows_that_the_state_closed_are_refused() -> None:
         ServedForecaster(forecaster()).predict(rows, {"state": state_after(forecaster(), first)})
 
 
-def test_a_state_of_an_earlier_model_is_rewarmed() -> None:
+def test_serving_rewarms_a_state_that_another_model_wrote() -> None:
     first, rest = split_history()
     answer = ServedForecaster(forecaster(1)).predict(rest, {"state": state_after(forecaster(0), first)})
     np.testing.assert_allclose(
@@ -63,7 +63,7 @@ def test_a_state_of_an_earlier_model_is_rewarmed() -> None:
     )
 
 
-def test_a_state_that_does_not_fit_the_model_is_refused() -> None:
+def test_serving_refuses_a_state_that_the_model_cannot_use() -> None:
     first, rest = split_history()
     state = State.from_bytes(base64.b64decode(state_after(forecaster(), first)))
     served = ServedForecaster(forecaster())
@@ -83,7 +83,7 @@ def test_a_state_that_does_not_fit_the_model_is_refused() -> None:
         assert "\n" not in str(error.value)
 
 
-def test_forecasts_that_are_not_finite_without_a_state_are_an_error_of_the_model() -> None:
+def test_nan_forecasts_without_a_state_raise_a_model_error() -> None:
     broken = forecaster()
     with torch.no_grad():
         for weight in broken.network.parameters():

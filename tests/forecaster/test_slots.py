@@ -1,4 +1,4 @@
-"""Tests that a shard allocates slots in advance, and frees the slots of retired series."""
+"""Tests that a shard allocates slots in advance, and frees the slots of forgotten series."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_adding_series_one_after_the_other_rarely_copies_the_state() -> None:
     assert sum(one != other for one, other in pairwise(addresses)) <= 25
 
 
-def test_slots_of_retired_series_are_freed() -> None:
+def test_slots_of_forgotten_series_are_freed() -> None:
     for shard in shards_after(window_by_window(short_series(120, 3))):
         assert len(shard.state) <= 3 + 2 * MAX_GAP + 4
         assert shard.slots["slot"].to_list() == list(range(len(shard.state)))
@@ -68,7 +68,8 @@ def test_slots_of_retired_series_are_freed() -> None:
 @given(seed=st.integers(0, 2**32 - 1), each=st.integers(1, 6), shards=st.integers(1, 4))
 def test_freeing_slots_changes_no_forecast(seed: int, each: int, shards: int) -> None:
     windows = short_series(20, each, seed)
-    # Eight series get values again, some of them after they have retired. The last series has all values.
+    # Eight series get values again after a gap, most of them after they have retired.
+    # The last series has a value in every window.
     windows.values[14:17, :8] = 1.5
     windows.values[:, 19] = np.random.default_rng(seed).normal(size=len(windows.values))
     rows = rows_of(windows)

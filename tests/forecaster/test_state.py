@@ -26,7 +26,7 @@ from tests.fleets import HOUR_US, START, fleets, forecaster
 
 
 def assert_equal(a: State, b: State) -> None:
-    """Assert that two states are equal bit by bit, including types and shapes."""
+    """Assert that two states are equal, including the types and shapes of their arrays; NaN equals NaN."""
     assert (a.model_version, a.freq, a.series_ids) == (b.model_version, b.freq, b.series_ids)
     one, other = arrays(a), arrays(b)
     assert one.keys() == other.keys()
@@ -68,7 +68,7 @@ def test_a_state_is_restored_from_parquet(tmp_path_factory: pytest.TempPathFacto
     assert_equal(State.from_arrow(pq.read_table(path)), state)
 
 
-def test_a_state_frame_has_readable_times_and_lists() -> None:
+def test_state_frame_has_datetime_clock_and_lists_for_arrays() -> None:
     model = forecaster()
     values = np.array([[1.0], [np.nan], [4.0]])
     state, _ = advance(model, model.initial_state(), Windows(("a",), START, values))
@@ -100,7 +100,7 @@ def test_joining_the_two_parts_of_a_divided_state_restores_the_state(state: Stat
 
 
 @given(state=states())
-def test_copies_and_parts_share_no_memory_with_the_state(state: State) -> None:
+def test_copy_and_take_share_no_memory_with_the_state(state: State) -> None:
     before = state.copy()
     for other in (state.copy(), state.take(np.arange(len(state)))):
         for array in arrays(other).values():

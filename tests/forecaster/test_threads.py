@@ -32,7 +32,7 @@ def test_overlapping_compute_threads_blocks_restore_the_original_thread_count() 
     first.enter_context(compute_threads(before + 1))
     second.enter_context(compute_threads(before + 2))
     first.close()
-    assert torch.get_num_threads() == before + 2  # the second of the two blocks has not ended yet
+    assert torch.get_num_threads() == before + 2  # `second` has not been closed yet
     second.close()
     assert torch.get_num_threads() == before
 

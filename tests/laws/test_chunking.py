@@ -82,7 +82,7 @@ def test_forecasts_do_not_depend_on_how_windows_are_split_into_calls(
 
 @pytest.mark.parametrize("max_gap", [3, 672])
 @given(fleet=fleets(), gap=st.integers(1, 12))
-def test_windows_omitted_by_the_caller_count_as_empty_windows(max_gap: int, fleet: Windows, gap: int) -> None:
+def test_advance_treats_omitted_windows_as_empty_windows(max_gap: int, fleet: Windows, gap: int) -> None:
     model = forecaster(max_gap=max_gap)
     middle = (fleet.start + fleet.stop) // 2
     before = fleet.between(fleet.start, middle)
@@ -113,7 +113,7 @@ def test_a_series_begins_anew_after_a_gap_longer_than_max_gap(fleet: Windows) ->
         at = np.flatnonzero(~np.isnan(values))
         parts = np.split(at, np.flatnonzero(np.diff(at) > 4) + 1) if len(at) else []
         # After more than ``max_gap`` windows without a value, the next value of a series is a cold start.
-        # After more than twice ``max_gap`` windows, the series is forgotten: no cold start.
+        # After more than twice as many, the series is forgotten and counts as new: this is no cold start.
         returns += int(((np.diff(at) > 4) & (np.diff(at) <= 7)).sum())
         for part in parts:
             stop = min(int(part[-1]) + 4, len(values))

@@ -107,5 +107,5 @@ def test_backfill_forecasts_do_not_depend_on_shard_count(
     assert_same_frames(frames[1], frames[3], scales(small_fleet))
     assert_same_frames(frames[1], frames[8], scales(small_fleet))
     _, forecasts = advance(model, model.initial_state(), small_fleet)
-    # The model has a decoder: a backfill that ignored the covariates would differ from `advance`.
+    # A model with a decoder has covariates: a backfill that ignored them would differ from `advance`.
     assert_same_frames(frames[1], forecasts.frame(), scales(small_fleet))

@@ -32,7 +32,7 @@ from tests.simulated_kills import KillableProcess, Killed
 from tests.stores import Objects, forecasts_written, in_memory, objects, put_back
 
 _CHANGES = "write_bytes", "create", "copy", "unlink", "remove_below"
-_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # paths that a resumed run does not read
+_IGNORED = ".numbers", ".probe", ".lock", ".ended", ".run"  # paths that do not influence a resumed run
 _SLOW_S = 0.03  # each write of an output is delayed by 0.03 s; a snapshot must wait for the write
 
 
@@ -132,7 +132,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> LogOutputs:
     return LogOutputs(output, counts, scale)
 
 
-def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: LogOutputs) -> None:
+def test_a_crash_after_any_store_request_changes_no_output(uninterrupted: LogOutputs) -> None:
     log, _ = small_log()
     with in_memory() as store:
         run_stream(job_of(log, store, stop=half_of(log)))
@@ -145,9 +145,7 @@ def test_a_stream_resumes_from_the_store_after_any_request(uninterrupted: LogOut
 
 @settings(max_examples=4)
 @given(changes=st.integers(1, 16))
-def test_a_stream_whose_output_another_run_took_over_changes_no_object(
-    uninterrupted: LogOutputs, changes: int
-) -> None:
+def test_a_run_changes_no_object_after_losing_its_output(uninterrupted: LogOutputs, changes: int) -> None:
     log, _ = small_log()
     with in_memory() as store, ExitStack() as stack:
         run_stream(job_of(log, store, stop=half_of(log)))
@@ -172,7 +170,7 @@ def run_until_killed(job: StreamJob, process: KillableProcess) -> Any:
     with ExitStack() as stack:
         for name in _CHANGES:
             stack.enter_context(patch.object(Remote, name, process.wrap(getattr(Remote, name))))
-        # A run may become the owner of an output only if the process of the earlier owner is dead.
+        # A run may take over an output with an unexpired lease only if the earlier owner's process is dead.
         # All runs of this test are in one process, so let every owner count as dead.
         stack.enter_context(patch.object(lease, "_is_dead", lambda owner: True))
         with suppress(Killed):

@@ -1,4 +1,7 @@
-"""Law: for every input that validation accepts, all numbers in states and forecasts are finite, not NaN."""
+"""Law: every input that validation accepts gives finite states and finite issued forecasts.
+
+In some arrays of the state, NaN means that there is no value yet.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law: a series that becomes constant (a flat line) raises one alarm at first, and then no more."""
+"""Law: a series that becomes constant (a flat line) raises an alarm, but none after 48 constant windows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def cases(*parts: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[Any, ...]]]:
-    """Generate four tuples, whose series are stepped side by side: more series take hardly more time."""
+    """Generate four tuples for one example of a test.
+
+    The series of all four tuples are stepped together, which takes hardly longer than for one tuple.
+    """
     return st.lists(st.tuples(*parts), min_size=4, max_size=4)
 
 
@@ -115,7 +118,7 @@ def test_a_jump_between_two_constant_levels_raises_one_alarm(drawn: list[tuple[i
 
 @settings(max_examples=2)
 @given(drawn=cases(seeds, st.sampled_from([40.0, -60.0])))
-def test_a_lasting_change_of_level_raises_few_alarms(drawn: list[tuple[int, float]]) -> None:
+def test_a_lasting_level_change_raises_some_but_few_alarms(drawn: list[tuple[int, float]]) -> None:
     changed = np.arange(WINDOWS)[:, None] >= BEGIN
     values = [np.stack([*active(seed).values()], axis=1) + size * changed for seed, size in drawn]
     _, alarm, _ = stepped(np.concatenate(values, axis=1))

@@ -1,4 +1,4 @@
-"""Law: two jobs, of which the second continues from the state of the first, give the outputs of one job.
+"""Law: if a second job continues from the state of a first job, both together give one job's outputs.
 
 The jobs are two backfills, a backfill and a stream, or a stream that is stopped and resumed.
 """
@@ -76,7 +76,8 @@ def test_two_jobs_over_one_log_match_one_job(
 
 
 # Of two duplicates, the row with the larger offset counts; the offsets of the second log begin at 0 again.
-# So each log has one partition: with two, one job and two jobs could count different rows of two duplicates.
+# If the duplicates were in two partitions, two jobs could use one row and one job the other row, so each
+# log has only one partition.
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @settings(max_examples=8)
 @given(
@@ -152,7 +153,7 @@ def test_a_stream_continues_from_the_state_of_a_backfill(
     assert_same_state_tables(whole, tmp_path / "b")
 
 
-def test_a_backfill_continues_from_the_state_of_another_backfill(
+def test_two_consecutive_backfills_give_the_outputs_of_one(
     small_fleet: Windows, small_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     t_us = (START + 80) * HOUR_US
@@ -199,7 +200,7 @@ def test_rows_of_windows_closed_by_an_earlier_job_are_late(
 
 @dataclass(frozen=True)
 class StoppingSource:
-    """A source that requests a stop of the job, and returns no rows, when it is read from ``at`` or later."""
+    """A source that wraps another one; from the offset ``at`` on, it requests a stop and returns no rows."""
 
     source: Source
     at: int
@@ -208,7 +209,7 @@ class StoppingSource:
     is_paced: bool = False
 
     def step(self, offset: int) -> Step[int] | None:
-        """Return the wrapped source's step before ``at``; later, request a stop and return no rows."""
+        """Return the step of the wrapped source; from offset ``at`` on, request a stop and return no rows."""
         if offset >= self.at:
             request_stop(self.stop_file)
             return Step((), offset)
@@ -239,7 +240,7 @@ def test_a_stopped_and_resumed_stream_has_the_outputs_of_one_backfill(
         hours = table.pending.select(pl.col("timestamp").dt.epoch("us") // HOUR_US).to_series()
         assert set(hours) == {table.closed_through + 1, table.closed_through + 2}
 
-    # Resume with another number of shards; the counts cover both runs.
+    # Resume with another number of shards. The counts of this run include the counts of the stopped run.
     resumed = run_stream(replace(job, shards=2))
     assert not resumed.stopped
     assert resumed.counts.used == resumed.counts.rows_in == rows
@@ -254,7 +255,7 @@ def test_a_stopped_and_resumed_stream_has_the_outputs_of_one_backfill(
         assert exploded(unchanged.sort(IDENTITY)).equals(exploded(before.sort(IDENTITY)))
 
 
-def test_a_stream_of_a_watched_folder_resumes_after_each_file(
+def test_stops_between_watched_files_do_not_change_the_forecasts(
     small_fleet: Windows, whole: Path, tmp_path: Path
 ) -> None:
     incoming, output = tmp_path / "in", tmp_path / "out"

@@ -33,7 +33,7 @@ LAGS = (1, 2, 3, 22, 23, 24)
 
 @pytest.fixture(scope="module")
 def regressors() -> Floats:
-    """Return the inputs and targets of least squares for two series, a noisy and a smooth wave.
+    """Return inputs and targets of a least-squares regression for two series, a noisy and a smooth wave.
 
     The array is ``[windows, L + 1, 2]``. Its second axis contains the values at ``L`` lags (the inputs) and
     then the next value (the target). Each entry is the difference from the last value, divided by the scale
@@ -77,7 +77,7 @@ KINDS = ("noise", "day", "heavy_tails", "walk", "counts", "steps", "shop", "on_a
 
 @dataclass
 class Chain:
-    """The outputs of a forecaster with every component in ``T`` windows, and its last state.
+    """The outputs for ``T`` windows of a forecaster that has every component, and its last state.
 
     Attributes:
         forecast: ``[Q, T, S, N]``, divided by the mean absolute change of each series.
@@ -91,7 +91,7 @@ class Chain:
 
 
 def stepped(model: Forecaster, values: Floats) -> Chain:
-    """Step a forecaster with every component through ``values`` ``[T, S]`` and return its outputs."""
+    """Step ``model`` through ``values`` ``[T, S]``; return its outputs and its last state."""
     state = model.new_series_state(tuple(str(s) for s in range(values.shape[1])), START)
     parts = [
         advance_in_place(model, state, values[first : first + 1000], START + first)
@@ -107,7 +107,7 @@ def stepped(model: Forecaster, values: Floats) -> Chain:
 def chains() -> tuple[Chain, Chain]:
     """Return the outputs of one forecaster, computed once with float32 and once with float64 arrays."""
     series = kinds(CHAIN_WINDOWS)
-    # The changes of this series are so small that float32 values near 1e9 could not represent them.
+    # Float32 values near 1e9 are 64 apart, and this series usually changes by about 1 in each window.
     meter = 1e9 + series["drift"]
     values = np.stack([*(series[name] for name in KINDS), meter], axis=1)
     model = forecaster(horizon=2, **SHORT_WEEK)
@@ -120,11 +120,11 @@ def test_forecasts_of_a_long_run_in_float32_agree_with_float64(chains: tuple[Cha
     short, reference = chains
     off = np.abs(short.forecast - reference.forecast)
     assert off[:, -1000:].max() <= 1e-3
-    # A larger difference would mean that only one of the two calculations had reset a state.
+    # A larger difference could arise if only one of the two runs reset the inverse matrix of a regression.
     assert off.max() <= 1e-2
 
 
-def test_p_values_and_alarms_of_a_long_run_agree_with_float64(chains: tuple[Chain, Chain]) -> None:
+def test_anomaly_p_values_and_alarm_counts_agree_with_float64(chains: tuple[Chain, Chain]) -> None:
     short, reference = chains
     off = np.abs(short.anomaly[0] - reference.anomaly[0])
     assert np.nanmax(off[-1000:]) <= 5e-3
@@ -132,7 +132,7 @@ def test_p_values_and_alarms_of_a_long_run_agree_with_float64(chains: tuple[Chai
     assert np.abs(alarms - expected).max() <= 1
 
 
-def test_every_component_of_a_long_run_agrees_with_float64(chains: tuple[Chain, Chain]) -> None:
+def test_states_of_a_long_float32_run_agree_with_float64(chains: tuple[Chain, Chain]) -> None:
     short, reference = chains
     float32_arrays = 0
     for name, own in reference.state.parts.items():

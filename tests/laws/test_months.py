@@ -98,9 +98,7 @@ def test_streams_and_a_backfill_of_months_give_equal_forecasts(
         )
 
 
-def test_rows_of_a_month_that_the_state_table_closed_are_late(
-    file: Path, whole: Path, tmp_path: Path
-) -> None:
+def test_rows_of_months_closed_in_the_state_are_late(file: Path, whole: Path, tmp_path: Path) -> None:
     before, after = Input(Columns(), end_us=SPLIT_US), Input(Columns(), start_us=SPLIT_US)
     source = ReplaySource((str(file),), before, MONTH, lateness_s=20 * 86_400)
     first = StreamJob(MODEL, source, tmp_path / "a", 2, runner="in-process")

@@ -1,6 +1,7 @@
-"""Laws of all forecasters, tested with forecasters that have an observed covariate.
+"""Laws of all forecasters, tested here with an observed covariate, and laws of the covariate itself.
 
-The other files are test_chunking, test_company, test_causality, test_order and test_versions.
+The laws of all forecasters are tested without an observed covariate in test_chunking, test_company,
+test_causality, test_order and test_versions.
 """
 
 from __future__ import annotations
@@ -77,9 +78,7 @@ def test_a_covariate_changes_no_forecast_before_its_window() -> None:
 
 
 @given(fleet=fleets().map(with_heat), seed=st.integers(0, 1000), shards=st.integers(1, 4))
-def test_forecasts_of_rows_do_not_depend_on_row_order_or_shards(
-    fleet: Windows, seed: int, shards: int
-) -> None:
+def test_row_order_and_shard_count_do_not_change_forecasts(fleet: Windows, seed: int, shards: int) -> None:
     model = forecaster(observed=HEAT)
     rows = rows_of(fleet)
     assume(len(rows) > 0)

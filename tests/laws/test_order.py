@@ -102,7 +102,7 @@ def test_the_late_rows_of_a_partition_do_not_depend_on_other_partitions(
     for batches in (
         order,
         logs.one_by_one(),
-    ):  # in the second order, the first partition is read completely before any window closes
+    ):  # with several partitions, the second order reads the whole first one before any window closes
         ran = fold(forecaster(max_gap=3, **SHORT_WEEK), batches, 2, partitions=logs.partitions)
         late = pl.concat(ran.late, how="diagonal") if ran.late else pl.DataFrame()
         found = set(late.select("partition", "offset").rows()) if len(late) else set()
@@ -123,7 +123,7 @@ def test_a_row_behind_its_partition_watermark_is_late(early: bool) -> None:
 
 @dataclass(frozen=True)
 class ArrivalsSource:
-    """A source of rows that are not in the order of their times; it returns one batch for each arrival."""
+    """A source that returns a batch for each file (``0.parquet``, ...); rows are not sorted by time."""
 
     folder: Path
     watermarks_us: tuple[int, ...]
@@ -140,7 +140,7 @@ class ArrivalsSource:
 
 @pytest.mark.prism
 @pytest.mark.parametrize("runner", ["prism", "in-process"])
-def test_a_stream_of_shuffled_rows_forecasts_as_a_backfill(
+def test_shuffling_rows_within_the_lateness_does_not_change_forecasts(
     runner: Runner, small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     lateness_h = 5

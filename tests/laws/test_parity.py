@@ -49,7 +49,7 @@ class Outputs(NamedTuple):
 
 
 class JobsOfFile(NamedTuple):
-    """The outputs of several jobs over one file: of a backfill in process, and of the other jobs by name."""
+    """The outputs of jobs over one file: ``backfill`` ran in process, ``others`` maps names to outputs."""
 
     model: Forecaster
     raw: pl.DataFrame
@@ -163,7 +163,7 @@ def test_every_stream_and_backfill_of_a_file_has_the_same_outputs(jobs: JobsOfFi
 
 
 @pytest.mark.prism
-def test_a_backfill_counts_rows_as_validation_does(jobs: JobsOfFile) -> None:
+def test_row_counts_of_a_backfill_agree_with_validation(jobs: JobsOfFile) -> None:
     counts = jobs.backfill.counts
     good, bad = observations.validate(jobs.raw)
     identity = [name for name in good.columns if name != "value"]
@@ -176,7 +176,7 @@ def test_a_backfill_counts_rows_as_validation_does(jobs: JobsOfFile) -> None:
 
 
 @pytest.mark.prism
-def test_series_are_forecast_from_their_first_to_the_last_window(jobs: JobsOfFile) -> None:
+def test_each_series_is_forecast_until_the_fleets_last_window(jobs: JobsOfFile) -> None:
     good, _ = observations.validate(jobs.raw)
     freq = jobs.model.window_config.frequency
     at = freq.window(pl.col("timestamp"))
@@ -216,7 +216,7 @@ def test_a_stream_of_a_watched_folder_forecasts_all_closed_windows(
     counts = run_stream(job, stop_when_read).counts
     run_backfill(BackfillJob(model, (str(small_file),), Input(Columns()), tmp_path / "backfill"))
 
-    # A stream issues its last forecast at the start of the last window, because this window stays open.
+    # The last window stays open, so the stream issues its last forecast at the start of this window.
     last = (small_fleet.stop - 1) * HOUR_US
     expected = read_forecasts(tmp_path / "backfill").filter(pl.col("issued_at").dt.epoch("us") <= last)
     assert_same_frames(expected, read_forecasts(output), scales(small_fleet))

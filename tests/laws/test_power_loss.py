@@ -70,7 +70,7 @@ def test_a_power_loss_does_not_mix_old_and_new_outputs(tmp_path: Path) -> None:
         assert not hidden.exists()
 
 
-def test_an_interrupted_recovery_is_completed_by_the_next_recovery(tmp_path: Path) -> None:
+def test_interrupted_recovery_does_not_mix_old_and_new_outputs(tmp_path: Path) -> None:
     output, hidden = tmp_path / "out", tmp_path / "out" / ".backfill"
     write_parts(output, ("forecasts", "state"), "old")
     write_parts(hidden, PARTS, "new")
@@ -141,7 +141,7 @@ def test_a_power_loss_loses_no_record_added_to_a_journal(tmp_path: Path) -> None
         assert [record["n"] for _, record in Journal(path).records()] == [*found, 9]
 
 
-def test_a_power_loss_leaves_every_small_state_file_readable(tmp_path: Path) -> None:
+def test_a_power_loss_leaves_manifests_journals_and_exports_readable(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a")
     rows, place = [str(tmp_path / "rows.csv")], tmp_path / "place"
     output = place / "out"

@@ -1,4 +1,4 @@
-"""Law: after a replay of the quarantine, a job has the forecasts and the state of a job of correct rows."""
+"""Law: a job with a replayed quarantine has the same forecasts and state as a job over correct rows."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def write_rows(rows: pl.DataFrame, path: Path, german_times: Sequence[bool], com
 
 
 def scales_of(rows: pl.DataFrame) -> dict[str, float]:
-    """Return each series' scale: the deviation of its values, plus 1 % of its largest absolute value.
+    """Return each series' scale: the deviation of its values, 1 % of its largest absolute value, and 0.001.
 
     A series of one value has no deviation, and its forecasts have intervals by the size of the value.
     """
@@ -81,7 +81,7 @@ def scales_of(rows: pl.DataFrame) -> dict[str, float]:
 
 
 def comparable(counts: Counts) -> Counts:
-    """Return the counts, without those in which a quarantine replay differs from a job over correct rows."""
+    """Return a copy of the counts; the fields that a quarantine replay changes are 0 or empty."""
     return replace(counts, windows=0, replaced=0, repaired=0, replayed=0, quarantined={})
 
 
@@ -139,7 +139,10 @@ def test_a_replayed_backfill_equals_a_backfill_of_correct_rows(
 
 
 def small_files(folder: Path) -> tuple[pl.DataFrame, int]:
-    """Write both CSV files; return the rows, and how many of them have a German time in ``wrong.csv``."""
+    """Write ``right.csv`` and ``wrong.csv``; return the rows of ``right.csv``, and a count.
+
+    The count is the number of these rows that have a time in the German format in ``wrong.csv``.
+    """
     rng = np.random.default_rng(7)
     values = 1e3 + rng.normal(size=(20, 4)).cumsum(axis=0)
     values[rng.random(values.shape) < 0.1] = np.nan
@@ -154,10 +157,11 @@ def small_files(folder: Path) -> tuple[pl.DataFrame, int]:
     return rows, int(german.sum())
 
 
-_IGNORED = (".numbers", ".lock", ".ended", ".run")  # paths that do not influence a resumed run
+# Paths in the output folder with these prefixes do not influence a resumed run.
+_IGNORED = (".numbers", ".lock", ".ended", ".run")
 
 
-def test_a_killed_quarantine_replay_ends_with_the_undisturbed_outputs(tmp_path: Path) -> None:
+def test_rerunning_a_killed_quarantine_replay_gives_the_uninterrupted_outputs(tmp_path: Path) -> None:
     rows, replayed = small_files(tmp_path)
     model, output = forecaster(**SHORT_WEEK), tmp_path / "out"
     job = BackfillJob(
@@ -188,7 +192,7 @@ def test_a_killed_quarantine_replay_ends_with_the_undisturbed_outputs(tmp_path: 
         assert not (output / "state" / "quarantine.json").exists()
 
 
-def test_a_stream_goes_on_after_a_replay_like_a_stream_of_correct_rows(tmp_path: Path) -> None:
+def test_streams_resumed_after_replay_equal_streams_of_correct_rows(tmp_path: Path) -> None:
     rows, _ = small_files(tmp_path)
     model, half = forecaster(**SHORT_WEEK), len(rows) // 2
     rng = np.random.default_rng(1)

@@ -56,7 +56,7 @@ AGGREGATES = ("mean", "sum", "count", "min", "max", "last")
 
 
 def in_time(logs: Logs, late: Ran) -> Logs:
-    """Return logs in which no row is late, without the late rows of the run ``late``.
+    """Return the logs without the rows that were late in the run ``late``, so that no row is late.
 
     Each log has only its last watermark, which closes every window.
     """
@@ -74,7 +74,7 @@ def in_time(logs: Logs, late: Ran) -> Logs:
 
 
 def scales_of(logs: Logs, aggregate: str, empty: str = "missing") -> dict[str, float]:
-    """Return the scale of each series: the larger of the scales of its rows and of its windows.
+    """Return the scale of each series: the larger of its scale in ``logs`` and the scale of its windows.
 
     The rows that a run leaves out count too: a series of one value would have no scale.
     """
@@ -145,7 +145,7 @@ def test_repairs_give_the_forecasts_of_a_run_without_delays(
     kills=st.integers(0, 3),
     data=st.data(),
 )
-def test_repairs_repeat_model_changes_and_revise_shadow_forecasts(
+def test_repairs_apply_model_changes_again_and_revise_shadow_forecasts(
     logs: Logs, repair: int, change: int, shards: int, kills: int, data: st.DataObject
 ) -> None:
     old, new, shadow = (
@@ -173,7 +173,7 @@ def test_repairs_repeat_model_changes_and_revise_shadow_forecasts(
 
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(kills=st.integers(0, 3), lateness=st.integers(0, 1), repair=st.integers(1, 5), data=st.data())
-def test_late_messages_of_a_topic_are_repaired(
+def test_repairs_of_a_topic_give_the_forecasts_without_delays(
     kills: int, lateness: int, repair: int, data: st.DataObject
 ) -> None:
     topic, scale, start = data.draw(topics(keyed=False))
@@ -190,7 +190,7 @@ def test_late_messages_of_a_topic_are_repaired(
     assert_same_live_series(reference.states, repaired.states)
 
 
-_IGNORED = (".numbers", ".lock", ".ended", ".run")  # paths that a resumed run does not read
+_IGNORED = (".numbers", ".lock", ".ended", ".run")  # paths that do not influence a resumed run
 
 
 def test_a_stream_repairs_late_rows_after_a_kill_or_a_power_loss(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_stream_repairs_late_rows_after_a_kill_or_a_power_loss(tmp_path: Path)
 
 
 @pytest.mark.parametrize("runner", ["in-process", pytest.param("prism", marks=pytest.mark.prism)])
-def test_a_watched_folder_repairs_rows_of_earlier_files(runner: Runner, tmp_path: Path) -> None:
+def test_a_watching_stream_repairs_late_rows_in_later_files(runner: Runner, tmp_path: Path) -> None:
     model, folder, output = forecaster(), tmp_path / "in", tmp_path / "out"
     rng = np.random.default_rng(2)
     fleet = Windows(tuple("abcdef"), START, 50 + rng.normal(size=(30, 6)).cumsum(axis=0))

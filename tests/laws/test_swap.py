@@ -1,4 +1,4 @@
-"""Law: after a model change, a stream forecasts as if the new version had been re-warmed at that window.
+"""Law: after a model change, a stream forecasts as if the new version had been re-warmed at the change.
 
 The stream re-warms the new version in parts, before the window of the change. The result must equal a re-warm
 of the whole ring at the window.
@@ -97,7 +97,7 @@ def assert_versions(ran: Ran, models: Models) -> None:
     call_steps=st.sampled_from([2, 9, 1000]),
     data=st.data(),
 )
-def test_a_model_change_gives_the_forecasts_of_a_rewarm(
+def test_rewarming_in_parts_gives_the_forecasts_of_one_rewarm(
     max_gap: int,
     aggregate: str,
     empty: str,
@@ -160,7 +160,7 @@ def test_a_rewarm_in_parts_gives_the_state_of_a_rewarm_at_once(
     assert_same(one, other, scales(fleet), within=YOUNG)
 
 
-def test_a_killed_stream_changes_its_version_at_the_journaled_window(tmp_path: Path) -> None:
+def test_after_power_loss_a_stream_changes_models_as_journaled(tmp_path: Path) -> None:
     log, scale = small_log(windows=40)
     old, new = forecaster(**SHORT_WEEK), forecaster("gru", seed=3, **SHORT_WEEK)
     output = tmp_path / "out"
@@ -203,7 +203,7 @@ def wait_until_closed(output: Path, closed_us: int, process: ForkedProcess) -> N
         time.sleep(0.05)
 
 
-def test_a_model_change_survives_earlier_and_later_kills(tmp_path: Path) -> None:
+def test_kills_around_a_model_change_alter_no_forecast(tmp_path: Path) -> None:
     new = forecaster("gru", seed=3, **SHORT_WEEK)
     outputs_of = tmp_path / "clean", tmp_path / "killed"
     clean, killed = (held_stream.job(output) for output in outputs_of)

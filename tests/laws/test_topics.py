@@ -86,7 +86,7 @@ def forecast_scales(forecasts: dict[Key, Floats], scale: dict[str, float]) -> di
 # Hypothesis must not shrink a failing topic: that takes minutes, and a smaller seed makes no simpler topic.
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(kills=st.integers(0, 3), lateness=st.integers(0, 2), data=st.data())
-def test_outputs_of_a_topic_do_not_depend_on_polls_kills_or_clocks(
+def test_poll_sizes_kills_and_pauses_do_not_change_outputs(
     keyed: bool, kills: int, lateness: int, data: st.DataObject
 ) -> None:
     topic, scale, start = data.draw(topics(keyed))
@@ -103,7 +103,9 @@ def test_outputs_of_a_topic_do_not_depend_on_polls_kills_or_clocks(
 def assert_same_ran(killed: Ran, clean: Ran, topic: Topic, scale: dict[str, float], keyed: bool) -> None:
     closed = [shard.closed_through for shard in clean.shards]
     found = by_key(killed.forecasts)
-    if keyed:  # a shard waits only for its own partitions, so it may close windows before the other shards
+    # If the topic is keyed, a shard of the killed run waits only for its own partitions. So it may close more
+    # windows than the clean run, in which each shard waits for all partitions.
+    if keyed:
         found = {key: one for key, one in found.items() if key[1] <= (closed[0] or 0)}
     assert killed.counts.rows_in == clean.counts.rows_in
     assert killed.counts == clean.counts or keyed
@@ -118,7 +120,7 @@ def assert_same_ran(killed: Ran, clean: Ran, topic: Topic, scale: dict[str, floa
 
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(lateness=st.integers(0, 2), data=st.data())
-def test_a_new_partition_after_a_kill_reopens_no_window(lateness: int, data: st.DataObject) -> None:
+def test_partitions_that_appear_after_kills_do_not_change_outputs(lateness: int, data: st.DataObject) -> None:
     topic, scale, start = data.draw(topics(keyed=False))
     topic.there = {0: 0}
     model = forecaster(aggregate="sum", allowed_lateness=f"{12 * lateness}h", **SHORT_WEEK)
@@ -132,7 +134,7 @@ def test_a_new_partition_after_a_kill_reopens_no_window(lateness: int, data: st.
 @pytest.mark.parametrize("keyed", [False, True])
 @settings(max_examples=4, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
-def test_outputs_with_new_partitions_do_not_depend_on_batch_order(keyed: bool, data: st.DataObject) -> None:
+def test_batch_order_does_not_change_outputs_if_partitions_appear(keyed: bool, data: st.DataObject) -> None:
     topic, scale, start = data.draw(topics(keyed))
     topic.there = dict.fromkeys(range(SHARDS if keyed else 1), 0)
     model = forecaster(aggregate="sum", **SHORT_WEEK)

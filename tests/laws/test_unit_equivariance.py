@@ -42,7 +42,9 @@ ROUNDINGS = 2000 * 2.0**-53  # largest rounding error of means and regressions, 
 
 @dataclass
 class Result:
-    """The outputs of a forecaster for a fleet, with windows on the second axis, and its last state.
+    """The outputs of a forecaster for a fleet, and its state after the last window.
+
+    The second axis of each output array is the window.
 
     Attributes:
         values: quantiles of the combined forecasts.
@@ -89,7 +91,8 @@ def kinds(seed: int) -> Floats:
         [
             noise[:, 0].cumsum(),
             3.0 * (t % 2) + noise[:, 1],
-            # The first values change: the scale of a series that never changed depends on its level.
+            # This series changes in its first windows, because the scale of a series depends on its level
+            # until the series has changed once.
             np.where((noise[:, 2] > 1) | (t < 5) & (t % 2 == 0), 5.0, 0.0),
             4.0 * np.repeat(noise[::18, 3], 18),
             0.3 * t + noise[:, 4],
@@ -108,15 +111,16 @@ def kinds(seed: int) -> Floats:
 def assert_transformed(
     one: Result, other: Result, values: Floats, factor: Floats | float, shift: Floats | float
 ) -> None:
-    """Assert that each output in ``other`` is ``factor`` times the output in ``one``, plus ``shift``.
+    """Assert that the forecasts in ``other`` are ``factor`` times the forecasts in ``one``, plus ``shift``.
 
-    ``one`` holds the outputs for ``values``. ``factor`` and ``shift`` are numbers, or arrays ``[S]``.
+    The anomaly p-values of both must be almost equal. ``one`` holds the outputs for ``values``. ``factor``
+    and ``shift`` are numbers, or arrays ``[S]``.
     """
     level = np.nanmax(np.abs(values), axis=0) + np.abs(shift) / factor
     within = YOUNG * np.nanstd(values, axis=0) + ROUNDINGS * level
     factors, shifts = (
         np.reshape(number, (-1, 1)) for number in (factor, shift)
-    )  # the last axis is the horizon
+    )  # the last axis of the forecasts is the horizon
     for name in ("values", "network", "members"):
         off = np.abs((getattr(other, name) - shifts) / factors - getattr(one, name))
         assert (~np.isnan(off) | np.isnan(getattr(one, name))).all(), name
@@ -124,7 +128,8 @@ def assert_transformed(
         assert largest.max() <= 1.0, f"{name} of series {largest.argmax()} is off by {largest.max()}"
     off = np.abs(other.anomaly[0] - one.anomaly[0])
     assert (np.nanmedian(off, axis=0) <= 1e-4 + ROUNDINGS * level).all()
-    # A p-value is a step function of the value: a small difference may change it by one step.
+    # P-values depend on the shares of earlier values at or beyond certain distances from their forecasts.
+    # A rounding error may move a value across such a distance, and so change a share by at most 0.05.
     assert (np.nanmax(off, axis=0) <= 0.05 + ROUNDINGS * level).all()
 
 
@@ -136,7 +141,10 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def cases(*parts: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[Any, ...]]]:
-    """Generate six tuples, one for each copy of `kinds`: six copies step about as fast as one copy."""
+    """Generate six tuples, one for each copy of `kinds`.
+
+    The six copies are stepped together, which takes about as long as stepping one copy.
+    """
     return st.lists(st.tuples(*parts), min_size=6, max_size=6)
 
 
@@ -146,7 +154,7 @@ def side_by_side(seeds: Iterable[int], levels: Iterable[float]) -> Floats:
 
 
 def of_each_series(numbers: Iterable[float]) -> Floats:
-    """Return the number of each copy of `kinds` for each of its series."""
+    """Return an array ``[S]`` from one number for each copy of `kinds`: its 9 series get the same number."""
     return np.repeat(np.array([*numbers], float), 9)
 
 
@@ -154,7 +162,7 @@ def of_each_series(numbers: Iterable[float]) -> Floats:
 @settings(max_examples=2)
 @given(drawn=cases(seeds, factors, st.sampled_from([0.0, -20.0, 1e3, 1e6, -1e9, 2.0**36])))
 @example(drawn=[(0, 1e-15, 0.0), (1, 1e15, -20.0), (2, 1e-15, 2.0**36)])
-def test_forecasts_do_not_depend_on_the_unit_of_values(
+def test_values_times_a_factor_give_forecasts_times_that_factor(
     cell: str, drawn: list[tuple[int, float, float]]
 ) -> None:
     copies, units, levels = zip(*drawn, strict=True)
@@ -165,7 +173,7 @@ def test_forecasts_do_not_depend_on_the_unit_of_values(
 
 @settings(max_examples=2)
 @given(drawn=cases(seeds, st.integers(-50, 50)))
-def test_scaling_by_a_power_of_2_changes_no_bit_of_a_forecast(drawn: list[tuple[int, int]]) -> None:
+def test_scaling_by_a_power_of_2_scales_forecasts_exactly(drawn: list[tuple[int, int]]) -> None:
     copies, powers = zip(*drawn, strict=True)
     model, values = forecaster(**SHORT_WEEK), side_by_side(copies, [0.0] * len(copies))
     factor = 2.0 ** of_each_series(powers)
@@ -191,7 +199,11 @@ def test_the_unit_of_an_observed_covariate_changes_no_forecast(drawn: list[tuple
 
 
 def assert_shifted(level: float, shift: float, drawn: list[tuple[int, int]]) -> None:
-    """Assert that shifting copies of `kinds` plus ``level`` by ``shift`` times 2**power shifts forecasts."""
+    """Assert that forecasts of shifted series are shifted by the same number as the series.
+
+    For each seed and power in ``drawn``, the series are `kinds` of the seed plus ``level``, and they are
+    shifted by ``shift * 2**power``.
+    """
     copies, powers = zip(*drawn, strict=True)
     model, values = forecaster(**SHORT_WEEK), side_by_side(copies, [level] * len(copies))
     shifts = shift * 2.0 ** of_each_series(powers)
@@ -223,7 +235,7 @@ def test_small_changes_at_a_high_level_are_learned() -> None:
     assert (after.parts["intervals"]["offset"] != before["intervals"]["offset"]).all()
 
 
-def test_least_squares_learns_nothing_from_rounding_errors() -> None:
+def test_least_squares_weights_stay_zero_with_only_rounding_noise() -> None:
     rng = np.random.default_rng(0)
     noise = 2.0**-52 * rng.integers(-1, 2, size=(60, 1)).astype(np.float64)
     values: Floats = np.array([1e-15, 0.1, 1e12]) * 0.3 * (1.0 + noise)
@@ -232,7 +244,7 @@ def test_least_squares_learns_nothing_from_rounding_errors() -> None:
 
 
 def trained_on(values: Floats, heat: Floats, factor: float, linear: bool) -> Trained:
-    """Return the result of training on ``values``, ``heat``, and a known covariate times ``factor``."""
+    """Train on ``values`` with the observed covariate ``heat`` and a known covariate times ``factor``."""
     hours = pl.Series((START + np.arange(2 * WINDOWS)) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     price = factor * np.random.default_rng(0).integers(0, 9, 2 * WINDOWS)
     known = Table(pl.DataFrame({"timestamp": hours, "price": price}))
@@ -263,7 +275,8 @@ def test_training_on_shifted_values_shifts_the_forecasts() -> None:
     values, shift = kinds(0) - 64.0, -(2.0**24)
     one, other = (trained_on(v, v, 1.0, True).forecaster for v in (values, values + shift))
     first, second = run(one, values, values), run(other, values + shift, values + shift)
-    # Compare from window 20 on: the scale after one value is a share of the value and depends on the level.
+    # Leave out the first 20 windows: the scale of a series with only one value is a share of that value,
+    # so the shift changes this scale.
     off = np.abs(second.values - shift - first.values)[:, 20:].max(axis=(0, 1, 3))
     spread = np.nanstd(values, axis=0)
     assert (off <= 1e-2 * spread + ROUNDINGS * abs(shift)).all()

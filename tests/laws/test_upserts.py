@@ -1,4 +1,4 @@
-"""Law: a log with several versions of events gives the results of a log with only the last versions."""
+"""Law: a log with several versions of events gives the results of a log of the versions that count."""
 
 from __future__ import annotations
 
@@ -67,10 +67,11 @@ def _with_versions(log: Log, share: float, rng: np.random.Generator) -> Log:
 
 
 def counting(log: Log, late: pl.DataFrame, repair: int, keep: Keep) -> Log:
-    """Return the rows of a log that count, each as an event of its own, with one watermark after all rows."""
+    """Return a log of only the rows that count: each row is its own event, and one watermark follows all."""
     too_late = set(late.filter(pl.col("partition") == log.partition)["offset"]) if len(late) else set()
-    versions: dict[tuple[str, str], dict[int, int]] = {}  # by event and offset: window of versions that count
-    dropped: dict[tuple[str, str], list[int]] = {}  # by event: windows of versions that do not count
+    # for each event: the offset and the window of each version that counts
+    versions: dict[tuple[str, str], dict[int, int]] = {}
+    dropped: dict[tuple[str, str], list[int]] = {}  # for each event: windows of versions that "first" drops
     for row in log.rows.iter_rows(named=True):
         if row["offset"] in too_late:
             continue
@@ -111,7 +112,7 @@ def comparable(counts: Counts) -> Counts:
     kills=st.integers(0, 2),
     data=st.data(),
 )
-def test_replaced_event_versions_do_not_change_the_newest_forecasts(
+def test_replaced_event_versions_do_not_change_the_newest_revisions(
     aggregate: str,
     keep: Keep,
     logs: Logs,
@@ -148,7 +149,9 @@ def assert_same_newest(clean: Ran, ran: Ran, scale: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("keep", ["last", "first"])
-def test_forecasts_of_corrected_files_use_only_rows_that_count(keep: Keep, tmp_path: Path) -> None:
+def test_forecasts_of_corrected_files_equal_forecasts_without_duplicate_rows(
+    keep: Keep, tmp_path: Path
+) -> None:
     """A watched folder and a backfill read files whose later rows correct earlier values and times."""
     model, folder, rng = forecaster(layers=1), tmp_path / "in", np.random.default_rng(5)
     fleet = Windows(tuple("abcd"), START, 50 + rng.normal(size=(30, 4)).cumsum(axis=0))
@@ -200,7 +203,7 @@ def test_forecasts_of_corrected_files_use_only_rows_that_count(keep: Keep, tmp_p
 
 
 @pytest.mark.parametrize(("keep", "value"), [("last", 2.0), ("first", 1.0)])
-def test_a_job_keeps_the_first_or_the_last_row_of_a_time(keep: Keep, value: float, tmp_path: Path) -> None:
+def test_the_duplicates_setting_selects_which_row_counts(keep: Keep, value: float, tmp_path: Path) -> None:
     path, output = tmp_path / "in.csv", tmp_path / "out"
     path.write_text("series_id,timestamp,value\n" + "".join(f"a,2013-01-01T05:00Z,{i}\n" for i in (1, 2)))
     columns = Columns(duplicates=keep)

@@ -30,7 +30,7 @@ from tests.fleets import HOUR, HOUR_US, START, fleets, forecaster, rows_of, scal
 from tests.folds import Arrival, fold_on, run_shards
 
 
-def test_a_state_of_another_version_is_refused() -> None:
+def test_a_state_of_another_model_version_is_refused() -> None:
     old, new = forecaster(seed=1), forecaster(seed=2)
     fleet = Windows(("a",), START, np.ones((2, 1)))
     state, _ = advance(old, old.initial_state(), fleet.between(START, START + 1))
@@ -40,7 +40,7 @@ def test_a_state_of_another_version_is_refused() -> None:
         advance(new, old.initial_state(), fleet)
 
 
-def test_a_shard_of_another_version_is_refused() -> None:
+def test_a_shard_of_another_model_version_is_refused() -> None:
     old, new = forecaster(seed=1), forecaster(seed=2)
     arrivals = [Arrival(rows_of(Windows(("a",), START, np.ones((3, 1)))), (START + 2) * HOUR_US)]
     shard = snapshot.from_bytes(snapshot.to_bytes(run_shards(old, arrivals, to_the_end=False).shards[0]))
@@ -49,7 +49,7 @@ def test_a_shard_of_another_version_is_refused() -> None:
         fold_on(new, [shard], [[end]])
 
 
-def test_a_setting_without_effect_on_weights_changes_the_model_version() -> None:
+def test_settings_that_keep_the_weights_still_change_the_version() -> None:
     versions = {
         forecaster().version,
         forecaster(aggregate="sum").version,
@@ -60,7 +60,7 @@ def test_a_setting_without_effect_on_weights_changes_the_model_version() -> None
     assert len(versions) == 5
 
 
-def test_states_of_several_versions_cannot_be_joined() -> None:
+def test_states_of_different_model_versions_cannot_be_joined() -> None:
     old, new = forecaster(seed=1), forecaster(seed=2)
     states = [model.new_series_state((name,), START) for model, name in ((old, "a"), (new, "b"))]
     with pytest.raises(ModelError, match="several model versions"):
@@ -111,7 +111,7 @@ def test_a_job_rewarms_a_state_table_of_another_version(
     assert sorted(table.series_ids) == sorted(small_fleet.series_ids)
 
 
-def test_a_stream_of_another_version_rewarms_its_shards(
+def test_a_stream_with_another_model_version_rewarms_its_shards(
     small_fleet: Windows, small_file: Path, tmp_path: Path
 ) -> None:
     old, new = forecaster("lstm", ring=60), forecaster("gru", ring=60)

@@ -56,7 +56,7 @@ def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any
         lateness: the lateness in half days.
         more: further fields of the source.
     """
-    # The job's time range begins two windows after the topic, so that some rows are outside of the range.
+    # The job's time range begins two windows after the topic's first window, so some rows are outside it.
     how = Input(Columns(), start_us=(start + 2) * HALF_A_DAY_US, max_future_s=3600)
     return KafkaSource(
         Broker("nowhere:9092"),
@@ -72,7 +72,7 @@ def source_of(topic: Topic, start: int, folder: Path, lateness: int, **more: Any
 
 
 def places_to_resume(source: KafkaSource, shards: list[Shard]) -> Positions:
-    """Return the offset of each partition from which a job with ``shards`` resumes."""
+    """Return the position in each partition at which a job resumes reading if its shards are ``shards``."""
     reached = StateTable(tuple(shards)).progress_by_partition()
     return source.begin({name: Position(*found) for name, found in reached.items()})
 
@@ -94,7 +94,8 @@ def read(
 
     The topic changes while it is read. Between two steps, the clock moves by a random time, each partition
     gets at most ``most_messages`` new messages, and with the probability ``partition_probability`` a new
-    partition appears.
+    partition appears. With the probability 0, no partition appears, and the run ends when it has read all
+    messages of the existing partitions.
     """
     reading, topic = Reading(source, clock), source.opens
     assert isinstance(topic, Topic)
@@ -106,7 +107,7 @@ def read(
             topic.there[following] = 0
         for number in topic.there:
             most = len(topic.partitions[number]) - topic.there[number]
-            if topic.chance.random() < 0.6:  # otherwise, no message of the partition arrives
+            if topic.chance.random() < 0.6:  # else the partition gets no new message in this step
                 topic.there[number] += int(topic.chance.integers(0, min(most, most_messages) + 1))
         clock.now_s += float(topic.chance.choice([0.1, 1.0, 40.0]))
         step = reading.step(places)
@@ -115,7 +116,11 @@ def read(
 
 
 def with_partitions(shard: Shard, places: Positions) -> Shard:
-    """Return the shard with the partitions of ``places`` added, as if a batch had announced them."""
+    """Return a copy of the shard that also follows the partitions in ``places``.
+
+    A batch that announces partitions has the same effect. Partitions that belong to another shard are left
+    out.
+    """
     owners = {name: place.shard for name, place in places.items() if place.shard is not None}
     return add_partitions(shard, {name: place.offset for name, place in places.items()}, owners)
 
@@ -123,9 +128,10 @@ def with_partitions(shard: Shard, places: Positions) -> Shard:
 def resume(
     model: Forecaster, source: KafkaSource, first: Positions, disks: Iterable[Disk]
 ) -> tuple[list[Shard], Positions]:
-    """Return the shards and the offsets from which a run starts, as `write_first_table` does.
+    """Return the shards with which a run starts, and the positions from which it reads.
 
-    ``first`` holds the offsets at which the first run started. A shard without a snapshot starts from these.
+    Every shard gets its partitions, as in the state table that `write_first_table` writes. ``first`` holds
+    the positions from which the first run read. A shard without a snapshot starts from these.
     """
     cold = [Shard.cold(number, SHARDS, model.initial_state(), ()) for number in range(SHARDS)]
     shards = [disk.restore(with_partitions(shard, first)) for disk, shard in zip(disks, cold, strict=True)]
@@ -238,7 +244,7 @@ def _read_whole(model: Forecaster, source: KafkaSource, topic: Topic) -> tuple[R
 
 
 def apply_all(model: Forecaster, ran: Ran, number: int, batches: Iterable[Batch]) -> None:
-    """Apply batches to the shard ``number`` of the result ``ran``, and add the outputs to ``ran``."""
+    """Apply batches to the shard ``number`` of ``ran``; store the new shard and the outputs in ``ran``."""
     for shard, output in outputs(model, ran.shards[number], batches, 4):
         ran.shards[number] = shard
         ran.take(output)

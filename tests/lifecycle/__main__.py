@@ -133,7 +133,10 @@ def _refuse(desk: Desk, life: Life, noise: Path) -> None:
 
 
 def _break(desk: Desk, life: Life, history: Path, stream: Stream) -> None:
-    """Train model D with another horizon, and promote it without the gate; the stream must refuse it."""
+    """Train model D with another horizon and promote it without the gate; then roll back to model B.
+
+    The stream must refuse model D.
+    """
     trained = desk.run("train", str(history), "--name", "D", "--epochs", "1", "--horizon", "2")
     version = f"{MODEL}/{trained['version']['number']}"
     desk.run("promote", version, "--why", "a mistake")

@@ -13,7 +13,7 @@ from pipelines.storage import write_whole
 SERIES = 12
 HISTORY_DAYS = 60
 HORIZON = 6
-SCALE = 3 * 2**0.5 / 2  # standard deviation of a wave of amplitude 3, by which differences are divided
+SCALE = 3 * 2**0.5 / 2  # standard deviation of a wave of amplitude 3; forecast differences are divided by it
 _START = datetime(2015, 1, 1, tzinfo=UTC)
 _HOUR_US = 3_600_000_000
 
@@ -46,7 +46,7 @@ def _frame(hour: np.ndarray, values: np.ndarray) -> pl.DataFrame:
 
 
 def write_history(folder: Path) -> tuple[Path, Path]:
-    """Write a file of the history and one of noise for the same series and times; return both paths."""
+    """Write a file of history and a file of noise for the same series and times; return both paths."""
     folder.mkdir(parents=True, exist_ok=True)
     history, noise = folder / "history.parquet", folder / "noise.parquet"
     pl.concat([day_frame(day) for day in range(HISTORY_DAYS)]).write_parquet(history)

@@ -22,7 +22,7 @@ from tests.lifecycle.outcome import Outcome
 def write_page(
     path: Path, events: Sequence[str], gated: Sequence[dict[str, Any]], outcome: Outcome, folder: Path
 ) -> None:
-    """Write the page with the steps and the figures of a run as one HTML file.
+    """Write one HTML page with the steps, the measured figures and the charts of a run.
 
     Args:
         path: the file.
@@ -64,7 +64,7 @@ def _text(value: object) -> str:
 
 
 def _scores(decision: dict[str, Any]) -> ReportTable:
-    """Return the table of the MASE by horizon of the champion, the challenger and the baselines."""
+    """Return a table with the MASE of the champion, the challenger and each baseline at each horizon."""
     scores = pl.DataFrame(decision["comparison"]["scores"])
     models = scores["model"].unique(maintain_order=True).to_list()
     wide = scores.pivot("model", index="horizon", values="mase").sort("horizon")

@@ -1,4 +1,4 @@
-"""Run the commands of `tests.lifecycle` as a user does; write a stream's input files, and read its counts."""
+"""Run `statecast` commands as a user does, write a stream's input files, and read the stream's counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0
 _FIRST_DAYS = 40  # the first days are written quickly, because the retraining waits for their rows
 _FAST_S, _SLOW_S = 0.1, 1.5  # minimum seconds between writing the files of two consecutive days
-# The file of a new day waits until fewer days are unread, so a slow machine streams fewer days.
+# A day's file is written only while fewer days than this are unread, so a slow machine streams fewer days.
 _MOST_UNREAD_DAYS = 2
 
 
@@ -82,7 +82,7 @@ class Stream:
                 self.days += 1
 
     def _days_read(self) -> int:
-        """Return the days of the history plus the number of complete days that the stream has read."""
+        """Return the number of history days plus the number of complete days that the stream has read."""
         return inputs.HISTORY_DAYS + self._numbers().counts.rows_in // (24 * inputs.SERIES)
 
     def wait_for_days(self, more: int) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures for tests of pipelines: an S3 bucket, and MLflow runs that log empty pictures and little code."""
+"""Fixtures for tests of pipelines: an S3 bucket, and faster MLflow runs (empty pictures, few code files)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _empty_pictures() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _little_code() -> Iterator[None]:
-    """Let models be logged with the code of `schemas` alone, instead of 170 files."""
+    """Let runs log models with the code of `schemas` alone, because Statecast's code has about 170 files."""
     with pytest.MonkeyPatch.context() as patch:
         served_model: Any = sys.modules.get("forecaster.registry.served_model")
         if served_model is not None:

@@ -33,7 +33,7 @@ class Registry:
 
 @contextmanager
 def registry_of(answer: Callable[[str], Answer]) -> Iterator[Registry]:
-    """Run a registry that responds to each request with ``answer("METHOD PATH")``; yield the registry."""
+    """Run a schema registry that responds to each request with ``answer("METHOD PATH")``; yield it."""
     made = Registry()
 
     class Handler(http.server.BaseHTTPRequestHandler):

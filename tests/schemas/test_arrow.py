@@ -51,7 +51,7 @@ def validated(kind: str, name: str) -> tuple[pl.DataFrame, list[str]]:
         ("duration_s", "observed.heat", "heat 'PT1S' is not a number (column heat is Duration"),
     ],
 )
-def test_a_quarantine_reason_names_the_cell_and_the_column_type(kind: str, name: str, reason: str) -> None:
+def test_a_quarantine_reason_shows_cell_value_and_column_type(kind: str, name: str, reason: str) -> None:
     assert any(found.startswith(reason) for found in validated(kind, name)[1]), validated(kind, name)[1]
 
 
@@ -74,7 +74,7 @@ def test_a_time_zone_unknown_to_polars_is_converted_to_utc() -> None:
     assert arrow.series_of("t", cells_).to_list() == [datetime(2023, 1, 1, tzinfo=UTC)]
 
 
-def test_a_column_may_mix_chunks_of_text_and_invalid_bytes() -> None:
+def test_invalid_utf8_chunks_of_a_text_column_become_null() -> None:
     bad = pa.Array.from_buffers(
         pa.string(), 1, [None, *pa.array(["x"]).buffers()[1:2], pa.py_buffer(b"\xff")]
     )

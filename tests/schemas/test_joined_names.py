@@ -14,7 +14,7 @@ from pipelines.sources.messages.field_names import Names
 from schemas import cells
 
 
-def test_cells_of_any_type_are_joined_to_series_ids() -> None:
+def test_joined_series_ids_escape_slashes_and_need_every_name() -> None:
     parts = [pl.Series([3, 3, None, 4]), pl.Series(["tea", "a/b", "x", " "])]
     assert cells.joined_names(parts).to_list() == ["3/tea", "3/a%2Fb", None, None]
     assert cells.joined_names(parts[1:]).to_list() == ["tea", "a/b", "x", " "]
@@ -27,7 +27,7 @@ def test_different_cells_give_different_series_ids(pairs: list[tuple[str, str]])
     assert cells.joined_names(parts).n_unique() == len(pairs)
 
 
-def test_messages_join_fields_to_series_ids_as_files_do() -> None:
+def test_messages_join_several_fields_into_the_series_id() -> None:
     names = Names.of(Columns(series_id=("store", "item")), series_in_key=False)
     lines = [b'{"store":3,"item":"tea","ds":"2013-01-01","y":1}', b'{"store":3,"ds":"2013-01-01","y":1}']
     (frame,) = json_decoder(names)(Messages(lines, [None, None]))

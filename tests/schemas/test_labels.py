@@ -16,7 +16,7 @@ def raw(**columns: list[object]) -> pl.DataFrame:
     return pl.DataFrame({"series_id": ["a"] * height, "timestamp": [TIME] * height} | columns, strict=False)
 
 
-def test_accepted_labelled_rows_are_typed_and_keep_missing_cells() -> None:
+def test_labelled_rows_with_missing_cells_are_accepted_and_typed() -> None:
     good, bad = validate(raw(x=["1.5", "", "nan"], y=["1", "2", "3"], label=[" up ", "", "down"]), ["x", "y"])
     assert bad.is_empty()
     assert good.schema == KEY | {"x": pl.Float64(), "y": pl.Float64()}

@@ -1,4 +1,4 @@
-"""Tests of the validation of observations, and of the forms of times and ids that it reads."""
+"""Tests of the validation of rows, which accepts times and ids in many formats."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_times_written_by_python_isoformat_are_read_back(when: datetime, part: s
 
 @given(st.lists(st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)), min_size=1, max_size=20))
 @settings(max_examples=50, deadline=None)
-def test_a_time_is_read_equally_from_every_column_type(when: list[datetime]) -> None:
+def test_times_are_read_equally_from_datetime_and_text_columns(when: list[datetime]) -> None:
     when = [w.replace(microsecond=w.microsecond // 1000 * 1000) for w in when]
     plain = pl.Series(when, dtype=pl.Datetime("us"))
     zoned = plain.dt.replace_time_zone("UTC")
@@ -239,19 +239,19 @@ def test_the_quarantine_reason_of_a_too_large_value_names_the_bound(cell: Any) -
     assert reason(raw_rows(value=cell)) == "value is beyond 1e+100: its square leaves no room in a float64"
 
 
-def test_series_ids_may_be_numbers_or_na() -> None:
+def test_series_ids_may_be_numbers_or_the_text_na() -> None:
     good, _ = validate(raw_rows(["2013-01-01"] * 2, [1.0, 2.0], [1, 2]))
     assert good["series_id"].to_list() == ["1", "2"]
     assert validate(raw_rows(series_id="NA"))[0].height == 1
 
 
-def test_accepted_rows_have_only_the_columns_of_observations() -> None:
+def test_validate_drops_columns_outside_the_observation_and_quarantine_schemas() -> None:
     good, bad = validate(raw_rows().with_columns(file=pl.lit("f"), row=1, event_id=9))
     assert good.schema == observations.empty(event_id=True).schema
     assert bad.schema == quarantine.empty().schema
 
 
-def test_the_error_names_the_column_that_rows_lack() -> None:
+def test_the_error_for_a_missing_column_names_the_column() -> None:
     with pytest.raises(DataError, match="the rows lack value; their columns are: series_id, timestamp"):
         validate(raw_rows().drop("value"))
 
@@ -278,7 +278,7 @@ def test_lacks_zone_detects_times_without_time_zone(cell: Any, expected: bool) -
 
 @given(st.lists(st.sampled_from(["2013-01-01", "2013-01-01 05:00+02", "1357020000", "x", "NA"]), max_size=20))
 @settings(max_examples=30, deadline=None)
-def test_repeated_times_are_read_like_single_times(texts: list[str]) -> None:
+def test_each_repeated_time_text_is_parsed_as_if_alone(texts: list[str]) -> None:
     alone = [cells.times(pl.Series([text]))[0] for text in texts]
     column = pl.Series(texts, dtype=pl.String)
     assert cells.times(column).to_list() == alone

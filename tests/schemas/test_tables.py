@@ -77,7 +77,7 @@ def test_scores_out_of_range_are_refused() -> None:
             checked(pl.DataFrame([SCORE | wrong], schema=scores.SCHEMA), SCORES, "scores")
 
 
-def test_member_scores_out_of_range_are_refused() -> None:
+def test_out_of_range_or_duplicate_member_scores_are_refused() -> None:
     row = {"member": "network", "horizon": 1, "count": 9} | dict.fromkeys(scores.MEMBER_MEASURES, 0.5)
     point = row | {"member": "naive", "msis": None, "coverage_90": None, "width_90": None}
     assert check_member_scores(pl.DataFrame([row, point], schema=scores.MEMBER_SCHEMA)).height == 2

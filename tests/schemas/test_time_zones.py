@@ -1,4 +1,4 @@
-"""Tests that times without a zone are read as local times of the setting ``data.time_zone``."""
+"""Tests that times without a zone are read as local times in the zone that ``data.time_zone`` names."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def rows(times: pl.Series) -> pl.DataFrame:
         (1401409800, "s"),
     ],
 )
-def test_local_times_are_converted_and_times_with_a_zone_are_kept(cell: object, time_format: str) -> None:
+def test_the_given_time_zone_applies_to_local_times_only(cell: object, time_format: str) -> None:
     good, bad = validate(rows(pl.Series([cell])), time_format, BERLIN)
     assert bad.is_empty()
     assert good["timestamp"].to_list() == [datetime(2014, 5, 30, 0, 30, tzinfo=UTC)]
@@ -50,7 +50,7 @@ def test_a_date_is_read_as_midnight_in_the_configured_zone() -> None:
         assert found == datetime(2014, 5, 29, 22, tzinfo=UTC)
 
 
-def test_skipped_and_repeated_local_times_are_quarantined_and_counted() -> None:
+def test_skipped_and_repeated_local_times_are_quarantined_with_reasons() -> None:
     times = pl.Series(
         ["2014-03-30 02:30", "2014-10-26 02:00", "2014-10-26 02:00+01:00", "soon", "2014-10-26 03:00"]
     )
@@ -79,7 +79,7 @@ def test_local_times_agree_with_zoneinfo(zone: str, times: list[datetime]) -> No
 
 @settings(deadline=None)
 @given(st.datetimes(datetime(1990, 1, 1), datetime(2030, 1, 1)))
-def test_local_times_as_text_and_as_datetimes_are_equal(time: datetime) -> None:
+def test_local_times_in_text_and_datetimes_give_equal_instants(time: datetime) -> None:
     time = time.replace(microsecond=0)
     text = pl.Series([f"{time:%Y-%m-%d %H:%M:%S}", f"{time:%Y-%m-%dT%H:%M:%S}Z"])
     typed = cells.times(pl.Series([time]), time_zone=BERLIN)[0]

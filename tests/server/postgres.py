@@ -33,7 +33,7 @@ class Postgres:
     password: str
 
     def environment(self, user: str = "mlflow") -> dict[str, str]:
-        """Return the variables with which a PostgreSQL client connects as ``user``; none holds a password."""
+        """Return environment variables for a PostgreSQL client of ``user``; none contains a password."""
         return {
             "PGHOST": str(self.folder),
             "PGPORT": str(self.port),
@@ -51,7 +51,7 @@ class Postgres:
 
 
 def find_programs() -> Path:
-    """Return the folder of PostgreSQL's programs: the folder of Debian, or one on the search path.
+    """Return the folder of PostgreSQL's programs: Debian's folder, else the folder on the search path.
 
     Raises:
         EngineError: PostgreSQL is not installed.

@@ -28,7 +28,7 @@ def variables(file: Path) -> dict[str, str]:
 
 
 def service_arguments() -> list[str]:
-    """Return the arguments that ``mlflow.service`` passes to the program ``mlflow``."""
+    """Return the arguments that the systemd unit ``mlflow.service`` passes to the program ``mlflow``."""
     [line] = [
         line
         for line in (SHIPPED / "mlflow.service").read_text().splitlines()
@@ -100,7 +100,7 @@ class TeamServer:
         self._server.kill()
 
     def add_user(self, name: str) -> None:
-        """Create a user with a random password, as the administrator."""
+        """As the administrator, create a user with a random password."""
         self.passwords[name] = secrets.token_urlsafe()
         self.post("users/create", {"username": name, "password": self.passwords[name]}, "admin")
 

@@ -25,7 +25,7 @@ LIMIT_S = 240.0
 
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
-    """Wait for a command, check its exit code, and return its output and its errors."""
+    """Wait until a command ends, assert its exit code, and return its stdout and its stderr."""
     with process:
         try:
             out, errors = process.communicate(timeout=LIMIT_S)
@@ -94,7 +94,7 @@ def test_a_wrong_password_is_refused_in_one_line(command: str, server: TeamServe
     assert "not-the-password" not in out + errors
 
 
-def test_a_login_can_be_in_the_credentials_file(server: TeamServer, desk: Path) -> None:
+def test_a_login_is_read_from_the_mlflow_credentials_file(server: TeamServer, desk: Path) -> None:
     home = desk / "home"
     (home / ".mlflow").mkdir(parents=True)
     (home / ".mlflow" / "credentials").write_text(
@@ -148,7 +148,7 @@ def test_two_users_train_evaluate_and_promote_on_one_server(
 # --- kills
 
 
-def test_sync_finishes_a_training_whose_server_was_killed(
+def test_sync_completes_a_training_that_lost_its_mlflow_server(
     server: TeamServer, desk: Path, client: MlflowClient
 ) -> None:
     line = "train rows.csv -c job.toml --register survivor --epochs 60 --name survivor"

@@ -27,7 +27,7 @@ def block_of(values: Floats, horizon: int = 1, quantiles: int = 3, start: int = 
 
 
 def step_through(components: Sequence[Component], block: Block) -> tuple[dict[str, Arrays], Block]:
-    """Step new components through a block; return the arrays of the components, and the block after them."""
+    """Step components from their initial arrays through a block; return the changed arrays and block."""
     after = {}
     for component in components:
         arrays = component.init(block.values.shape[1])

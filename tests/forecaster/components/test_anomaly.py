@@ -22,7 +22,7 @@ WEEK = 168
 
 
 def step_anomaly(values: Floats, spread: float = 1.645, rate: float = 1 / WEEK, unit: float = 1.0) -> Block:
-    """Return the block after the step of `Anomaly`; all forecasts are 0, with outer quantiles at ±``spread``.
+    """Step `Anomaly` and return the block; each median forecast is 0, the outer quantiles are ±``spread``.
 
     Values and quantiles are multiplied by ``unit``.
     """
@@ -42,7 +42,7 @@ def test_p_values_of_normal_noise_are_uniform() -> None:
 
 def test_alarm_rates_meet_their_target_for_light_and_heavy_tails() -> None:
     rng = np.random.default_rng(1)
-    size = (5000, 4)  # four series of each kind, since more series take hardly more time
+    size = (5000, 4)  # four series of each kind, because additional series cost hardly any time
     values = np.concatenate(
         [rng.normal(size=size), rng.standard_t(2, size), rng.uniform(-3, 3, size)], axis=1
     )
@@ -72,13 +72,13 @@ def test_p_value_and_alarm_are_nan_without_value_or_forecast() -> None:
     assert np.isnan(p_value).tolist() == np.isnan(alarm).tolist() == [True, True, False]
 
 
-def test_at_most_a_share_p_of_p_values_is_below_p() -> None:
+def test_p_values_below_p_have_share_p_or_less() -> None:
     """The test allows a share of up to 1.3 p, because the values are random.
 
     For heavy tails, the share must also be at least p / 1.5.
     """
     rng = np.random.default_rng(4)
-    size = (4000, 4)  # four series of each kind
+    size = (4000, 4)  # four series of each distribution
     draws = [rng.standard_t(2, size), rng.uniform(-3, 3, size), rng.exponential(9, size)]
     p_value = step_anomaly(np.concatenate(draws, axis=1)).out.anomaly[0, 2000:, :, 0].reshape(2000, 3, 4)
     for share in (0.1, 0.02, 0.005):
@@ -96,7 +96,7 @@ def test_no_p_value_is_below_1_divided_by_the_number_of_windows(seen: int, far: 
     assert p_value <= 2.0 / (seen + 1) or far < 10 or seen < 100
 
 
-def test_a_tiny_alarm_rate_needs_a_value_far_beyond_the_noise() -> None:
+def test_at_tiny_alarm_rates_only_huge_values_raise_alarms() -> None:
     values = np.random.default_rng(5).normal(size=(5000, 2))
     values[4000] = [6.0, 600.0]
     anomaly = step_anomaly(values, rate=1e-5).out.anomaly[:, 4000, :, 0]
@@ -113,11 +113,11 @@ def test_a_flat_line_raises_one_alarm_at_its_start() -> None:
     assert alarm[2010:3000].sum() == 0
 
 
-def test_zeros_at_night_raise_no_alarm_but_zeros_on_closed_days_do() -> None:
+def test_zeros_raise_an_alarm_by_day_not_at_night() -> None:
     rng = np.random.default_rng(7)
     open_ = np.isin(np.arange(4800) % 24, range(9, 20))
     values = np.where(open_, rng.normal(size=4800), 0.0)[:, None].repeat(2, axis=1)
-    values[4800 - 40 :, 1] = 0.0  # the second shop stays closed on the last two days
+    values[4800 - 40 :, 1] = 0.0  # series 1 is a shop that stays closed on the last two days
     p_value, alarm = step_anomaly(values).out.anomaly[..., 0]
     nights = ~open_ & (np.arange(4800) > 1200)
     assert p_value[nights, 0].min() > 0.02

@@ -30,7 +30,7 @@ MISSING += [("anomaly", "expected"), ("anomaly", "last"), ("past", "heat.ring")]
 """Fields in which NaN marks a missing entry, by component and field."""
 
 HALF_DAY = Frequency(43_200)
-RING = 15  # the ring holds a week, which has 14 windows of 12 hours
+RING = 15  # one window more than a week, which has 14 windows of 12 hours
 WINDOWS, SERIES = 19, 4  # the tests step 19 windows, more than the 15 that the ring holds
 
 
@@ -70,7 +70,7 @@ def step_chain(
     lengths: Ints | None = None,
     starts: Ints | None = None,
 ) -> tuple[Component, dict[str, Arrays], Block]:
-    """Step the block of `block_of_windows` through a forecaster's components up to the component ``name``.
+    """Step the block of `block_of_windows` through a forecaster's components up to and including ``name``.
 
     Args:
         model: the forecaster whose chain is stepped.
@@ -174,7 +174,7 @@ def test_component_arrays_are_restored_from_state_bytes(name: str, cell: str) ->
 
 
 @every_component
-def test_component_arrays_of_some_series_are_extracted_and_restored(name: str, cell: str) -> None:
+def test_take_join_and_put_move_component_arrays_unchanged(name: str, cell: str) -> None:
     model = model_of(cell)
     _, after, _ = step_chain(model, name, values_with_gaps())
     blank = model.new_series_state(tuple("abcd"), START)
@@ -215,7 +215,7 @@ def test_component_results_of_a_series_do_not_depend_on_other_series(name: str, 
 
 
 @every_component
-def test_values_of_a_series_change_no_component_array_of_other_series(name: str, cell: str) -> None:
+def test_components_compute_each_series_independently_of_other_series(name: str, cell: str) -> None:
     model, values = model_of(cell), values_with_gaps()
     other = values.copy()
     other[:, 1] = 1e6 * np.random.default_rng(5).normal(size=WINDOWS)

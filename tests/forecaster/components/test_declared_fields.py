@@ -34,7 +34,10 @@ def fail(self: Undeclared, *given: Any, **options: Any) -> NoReturn:
 
 
 class Undeclared:
-    """A value in place of a field that a component does not declare; every use raises AssertionError."""
+    """A value in place of a field that a component does not declare; nearly every use raises an error.
+
+    The error is an AssertionError that names the field.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -63,7 +66,7 @@ def arrays_of(block: Block) -> Arrays:
 
 
 def component_and_block(name: str, cell: str) -> tuple[Component, Block]:
-    """Return a component of a chain, and a block that all components before it have stepped."""
+    """Return a component of a model, and a block that all earlier components of the model have stepped."""
     model = model_of(cell)
     block = block_of_windows(model, values_with_gaps(), np.array([START]))
     for component in model.components:
@@ -103,7 +106,7 @@ def test_a_component_uses_each_field_that_it_declares_to_read(name: str, cell: s
             component.step(component.init(SERIES), limited)
 
 
-def test_a_component_before_the_writer_of_its_fields_is_refused() -> None:
+def test_check_order_refuses_fields_read_before_they_are_written() -> None:
     """A component reads fields of the block, which an earlier component must have written."""
     with pytest.raises(
         ValueError, match=r"^season reads 'history' before ring writes it: put ring before season$"
@@ -119,7 +122,7 @@ def test_a_component_that_reads_a_field_no_component_writes_is_refused() -> None
         chain.check_order(chain_of(["moments"]))
 
 
-def test_a_component_that_reads_a_field_before_its_last_change_is_refused() -> None:
+def test_reading_a_field_before_its_last_writer_is_refused() -> None:
     """A component must read the final value of a field that several components change."""
     names = [component.name for component in model_of("lstm").components]
     assert names[-4:] == ["intervals", "anomaly", "scores", "drift"]
@@ -127,7 +130,7 @@ def test_a_component_that_reads_a_field_before_its_last_change_is_refused() -> N
         chain.check_order(chain_of([*names[:-4], "anomaly", "intervals", "scores"]))
 
 
-def test_building_a_forecaster_checks_the_order_of_its_components(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forecaster_with_misordered_components_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("lstm")
     monkeypatch.setattr(chain, "input_components", lambda *given: input_components(*given)[::-1])
     with pytest.raises(ValueError, match=r"^moments reads 'history' before ring writes it: "):

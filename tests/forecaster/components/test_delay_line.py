@@ -29,7 +29,7 @@ def test_delayed_forecasts_do_not_depend_on_block_sizes(data: st.DataObject) -> 
 
 
 def test_the_delay_line_does_not_store_padding() -> None:
-    """Padding is the rows at the end of a block for series with fewer windows than the block."""
+    """A series with fewer windows than its block has padding in the last rows of the block."""
     store = np.zeros((4, 1, 2))
     store_forecasts(
         store, np.array([[[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]]), np.array([8, 9]), np.array([1, 3])

@@ -34,6 +34,6 @@ def test_a_series_without_a_profile_has_no_counts() -> None:
 
 
 def test_drift_counts_are_halved_every_336_windows() -> None:
-    """Halving before new values are added forgets old values, and keeps each count below 2 * 336."""
+    """The halving gives old values less weight than new ones, and keeps each count below 2 * 336."""
     assert counts_after(block_of([0.0] * 8, start=330)) == [5, *[0] * 9]
     assert max(counts_after(block_of([0.0] * 10_000))) < 672

@@ -58,7 +58,7 @@ def test_intervals_reach_their_coverage_for_four_kinds_of_noise(h: int) -> None:
     )
     values = steps.cumsum(axis=0)
     # The first 3,000 windows are skipped, because the intervals are still adapting in these windows.
-    # They adapt slowest to one-sided noise, because both quantiles must move above the forecast.
+    # The intervals adapt slowest to one-sided noise: both quantiles must move above the forecast.
     np.testing.assert_allclose(coverage(calibrated(values), values, h, 3000), 0.9, atol=0.02)
 
 
@@ -81,7 +81,7 @@ def test_calibration_does_not_change_quantiles_of_a_constant_series() -> None:
     np.testing.assert_allclose(block.out.forecast[2, -1, 0] - block.out.forecast[1, -1, 0], 0.7)
 
 
-def test_missing_values_do_not_change_the_coverage_of_intervals() -> None:
+def test_intervals_cover_90_percent_with_30_percent_missing_values() -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(size=(4000, 2)).cumsum(axis=0)
     values[rng.random(values.shape) < 0.3] = np.nan
@@ -101,7 +101,7 @@ def test_intervals_recover_from_an_outlier_within_30_windows() -> None:
     assert width(two) < 1.5 * width(one)
 
 
-def test_padding_does_not_change_the_learned_intervals() -> None:
+def test_padding_a_shorter_series_leaves_its_learned_intervals_unchanged() -> None:
     values = np.random.default_rng(5).normal(size=(40, 2)).cumsum(axis=0)
     stacking, intervals = Stacking((), HORIZON, 1), Intervals(LEVELS, HORIZON)
     whole = block_of(values, HORIZON)

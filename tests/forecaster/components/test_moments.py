@@ -17,7 +17,11 @@ SEASON = 7  # the season of daily windows is a week
 
 
 def step_moments(values: Floats, halflife: int = 20, prior: float = 0.0) -> tuple[Arrays, Block]:
-    """Step daily windows ``[T]`` or ``[T, S]`` through `Moments`; return its arrays and the block."""
+    """Step daily windows ``[T]`` or ``[T, S]`` through `Ring` and `Moments`.
+
+    Returns:
+        The arrays of `Moments`, and the block.
+    """
     columns = values.reshape(len(values), -1)
     config = NetworkConfig(halflife=halflife, ring=8, lags=(1,))
     block = Block(np.array([0]), columns, Frequency(86_400))
@@ -42,7 +46,7 @@ def test_one_outlier_does_not_change_the_scale_of_a_constant_series() -> None:
     assert (after["mean"][0], after["variance"][0], after["seasonal"][0]) == (5.0, 0.0, 0.0)
 
 
-def test_a_level_shift_of_a_constant_series_moves_only_its_mean() -> None:
+def test_a_constant_series_counts_as_constant_after_a_jump() -> None:
     after, block = step_moments(np.array([5.0] * 30 + [500.0] * 2))
     assert (after["mean"][0], after["fast"][0]) == (500.0, 0.0)
     assert not block.moves.any()

@@ -103,7 +103,7 @@ def test_observed_covariates_unknown_to_the_model_are_ignored() -> None:
     np.testing.assert_array_equal(one.values, two.values)
 
 
-def test_a_rolling_evaluation_reads_observed_covariates() -> None:
+def test_rolling_forecasts_depend_on_observed_covariates() -> None:
     model = forecaster(observed=("heat",))
     fleet = with_heat(Windows(("a",), START, np.random.default_rng(0).normal(size=(60, 1))))
     blocks = [

@@ -39,7 +39,7 @@ def profiled(windows: Windows) -> Forecaster:
     return replace(forecaster(), profile=Profile.of(windows))
 
 
-def test_profile_buckets_of_distinct_values_hold_equal_shares() -> None:
+def test_profile_buckets_hold_equal_shares_unless_a_value_is_frequent() -> None:
     """The deciles of the values separate the buckets; a bucket with a frequent value holds more values."""
     made = Profile.of(training_windows())
     np.testing.assert_allclose(made.shares[0, 0], 0.1, atol=0.002)
@@ -81,7 +81,7 @@ def test_a_model_saved_without_a_profile_has_no_drift() -> None:
     assert drift_of(loaded.profile, state) == {}
 
 
-def test_drift_rises_for_shifted_values_and_names_their_series() -> None:
+def test_a_shifted_series_raises_drift_and_is_named_worst_series() -> None:
     model = profiled(training_windows())
     again = np.random.default_rng(2).normal(size=(300, 3)) * [1.0, 1.0, 1e9]
     again[:, 2] = np.where(np.arange(300) % 10 < 6, 0.0, -np.abs(again[:, 2]))

@@ -1,4 +1,4 @@
-"""Tests of the component that scores each forecast of a running job once its actual is observed."""
+"""Tests of the component that scores the forecasts of a running job when their actuals are observed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def past_forecasts(block: Block, horizon: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_scores_equal_scores_computed_from_the_issued_quantiles(place: int) -> None:
+def test_the_component_scores_actuals_against_the_quantiles_issued_earlier(place: int) -> None:
     model = model_of("lstm")
     block, levels = scored_block(model), model.network_config.quantiles
     error, pinball, inside = block.out.scores[..., place]
@@ -52,7 +52,7 @@ def test_scored_horizons_are_the_first_a_middle_and_the_last_anchor() -> None:
     ]
 
 
-def test_a_model_without_online_intervals_scores_only_errors() -> None:
+def test_without_online_intervals_only_the_median_error_is_scored() -> None:
     model = model_of("lstm")
     without = Forecaster(
         model.network_config,

@@ -20,7 +20,7 @@ DAY = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
 @pytest.mark.parametrize(
     ("months", "season"), [(1, 12), (2, 6), (3, 4), (4, 3), (5, 1), (6, 2), (12, 1), (24, 1)]
 )
-def test_windows_of_months_have_the_yearly_season_or_none(months: int, season: int) -> None:
+def test_month_windows_have_a_yearly_season_or_season_1(months: int, season: int) -> None:
     assert likely_season(Frequency(0, months)) == season
 
 
@@ -42,11 +42,14 @@ def test_windows_of_months_have_the_yearly_season_or_none(months: int, season: i
     ],
 )
 def test_the_season_of_a_frequency_is_a_day_a_week_or_a_year(freq_s: int, season: int) -> None:
-    """The season is 1 window if no number of windows fills a day, a week or a year."""
+    """The season is the shortest of a day, a week and 52 weeks that is at least two windows long.
+
+    It is 1 window if none is so long, or if the shortest one is not a whole number of windows.
+    """
     assert likely_season(Frequency(freq_s)) == season
 
 
-def test_a_season_longer_than_the_ring_becomes_1_window() -> None:
+def test_a_season_beyond_the_ring_or_288_becomes_1() -> None:
     assert ring_season(100_000, Frequency(60)) == 1
     assert ring_season(288, Frequency(300)) == 288
     assert ring_season(287, Frequency(300)) == 1
@@ -73,7 +76,7 @@ def test_the_seasonal_naive_uses_the_likely_season_of_the_frequency(freq_s: int)
         (604_800, 336, None),
     ],
 )
-def test_ring_week_counts_the_windows_of_a_week(freq_s: int, ring: int, week: int | None) -> None:
+def test_ring_week_returns_windows_per_week_or_none(freq_s: int, ring: int, week: int | None) -> None:
     assert ring_week(ring, Frequency(freq_s)) == week
 
 
@@ -85,7 +88,7 @@ def test_the_seasonal_shape_does_not_depend_on_level_and_trend() -> None:
     days = np.tile(DAY, 40)
     values = np.stack([days + 1e6, days + 0.01 * np.arange(len(days))], axis=1)
     _, block = step_through([Season(6)], block_of(values))
-    found = block.shape[-1]  # the axes are window of the season and series
+    found = block.shape[-1]  # axis 0: the window within the season; axis 1: the series
     np.testing.assert_allclose(found - found.mean(axis=0), np.stack([DAY] * 2, axis=1), atol=0.1)
 
 
@@ -107,7 +110,7 @@ def test_the_seasonal_shape_is_learned_in_spite_of_missing_values() -> None:
     np.testing.assert_allclose(found - found.mean(), DAY, atol=1.0)
 
 
-def test_without_a_season_the_seasonal_shape_is_zero() -> None:
+def test_a_season_of_1_has_no_arrays_and_shape_zero() -> None:
     after, block = step_through([Season(1)], block_of(np.arange(10.0)[:, None]))
     assert after["season"] == {}
     assert not block.shape.any()

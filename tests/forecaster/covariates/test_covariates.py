@@ -42,7 +42,7 @@ def stores() -> Table:
     return Table(pl.DataFrame(frame), "stores.csv")
 
 
-def test_calendar_periods_contain_two_windows_and_fit_the_history() -> None:
+def test_useful_periods_hold_several_windows_and_fit_the_history() -> None:
     assert useful_periods(HOUR, 24) == ("day",)
     assert useful_periods(HOUR, 24 * 400) == ("day", "week", "month", "year")
     assert useful_periods(DAY, 100) == ("week", "month")
@@ -139,7 +139,7 @@ def test_covariates_are_restored_from_bytes() -> None:
     np.testing.assert_array_equal(again.static(ids), covariates.static(ids))
 
 
-def test_without_covariate_tables_only_calendar_features_are_known() -> None:
+def test_features_of_missing_covariate_tables_are_0() -> None:
     assert Covariates().known(("a", "b"), np.array([FIRST]), 4).shape == (4, 1, 0)
     assert Covariates().static(("a", "b")).shape == (2, 0)
     features = Features.fit(Tables(promotions(), stores()), windows(), HOUR)

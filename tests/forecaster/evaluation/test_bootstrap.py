@@ -1,4 +1,4 @@
-"""Tests of the block bootstrap, which gives the improvement of a model over another a confidence interval.
+"""Tests of the block bootstrap: it computes a confidence interval of a model's improvement over another.
 
 It draws blocks of consecutive issue times, because losses of neighbouring issue times are correlated.
 """
@@ -66,7 +66,7 @@ def test_models_with_equal_losses_have_an_improvement_of_exactly_0(
 
 
 @given(st.integers(1, 60), st.integers(1, 80), st.floats(0.1, 10), st.integers(0, 99))
-def test_a_constant_loss_ratio_gives_an_interval_of_width_0(
+def test_equal_loss_ratios_over_time_give_zero_width_intervals(
     times: int, length: int, ratio: float, seed: int
 ) -> None:
     losses = 0.1 + np.abs(np.random.default_rng(seed).normal(size=(times, 1)))

@@ -101,7 +101,7 @@ def test_a_challenger_outside_any_limit_is_not_promoted(found: PairedComparison,
 
 
 @given(comparisons(), GATES)
-def test_a_challenger_identical_to_the_champion_is_never_promoted(
+def test_a_challenger_without_any_improvement_is_never_promoted(
     found: PairedComparison, gate: GateConfig
 ) -> None:
     same = replace(found, overall=improvement(0.0), by_class=dict.fromkeys(found.by_class, improvement(0.0)))
@@ -118,7 +118,7 @@ def test_a_decision_gives_the_reason_of_every_failed_check(found: PairedComparis
 
 
 @given(comparisons(), GATES, st.data())
-def test_a_challenger_better_than_a_promoted_challenger_is_promoted(
+def test_improving_a_passing_comparison_still_promotes_the_challenger(
     found: PairedComparison, gate: GateConfig, data: st.DataObject
 ) -> None:
     if not inside_every_limit(found, gate):
@@ -161,9 +161,7 @@ def test_a_challenger_better_than_a_promoted_challenger_is_promoted(
         ("speed", {"costs": (Cost(8.0, 1, 1.0), Cost(8.0, 1, 2.1))}),
     ],
 )
-def test_a_refused_challenger_fails_only_the_check_of_the_broken_limit(
-    name: str, changes: dict[str, Any]
-) -> None:
+def test_breaking_one_gate_limit_fails_only_its_check(name: str, changes: dict[str, Any]) -> None:
     assert decide(PASSING, GateConfig()).promote
     decision = decide(replace(PASSING, **changes), GateConfig())
     assert not decision.promote
@@ -205,7 +203,7 @@ def costs(state_bytes: float = 8000.0, weights_bytes: int = 1000, seconds: float
         ("speed", {"costs": costs(seconds=3.0)}, {"costs": costs(seconds=3.01)}),
     ],
 )
-def test_the_gate_promotes_at_each_limit_and_refuses_beyond(
+def test_the_gate_promotes_inside_each_limit_and_refuses_outside(
     name: str, inside: dict[str, Any], outside: dict[str, Any]
 ) -> None:
     assert decide(replace(PASSING, **inside), EDGES).promote
@@ -237,8 +235,8 @@ def test_coverage_is_not_checked_without_a_common_interval() -> None:
     assert "the models have no interval in common, so no coverage is checked" in decision.reasons
 
 
-def test_the_limits_of_the_documentation_are_the_defaults() -> None:
-    """Only the margin is excluded: the page shows an example, because the default margin is 0."""
+def test_gate_limits_in_the_documentation_are_the_defaults() -> None:
+    """Two settings are left out: the page shows an example margin, and `classes` only in its text."""
     page = (Path(__file__).parents[3] / "docs" / "promotion.md").read_text()
     limits = GateConfig().model_dump()
     assert (limits.pop("margin"), limits.pop("classes")) == (0.0, "")

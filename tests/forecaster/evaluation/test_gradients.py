@@ -51,7 +51,7 @@ def linear_network(recurrent: NDArray[np.float32]) -> Forecaster:
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1])
-def test_the_recurrent_matrix_scales_gradient_norms_in_each_window(factor: float) -> None:
+def test_each_lag_multiplies_gradient_norms_by_the_matrix_factor(factor: float) -> None:
     # The matrix is a rotation times a factor: it multiplies the norm of any gradient by the factor.
     # The norm of the gradient k windows before t is therefore factor ** k times its norm at t.
     rotation = np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])
@@ -60,9 +60,10 @@ def test_the_recurrent_matrix_scales_gradient_norms_in_each_window(factor: float
     np.testing.assert_allclose(norms / norms[0], factor ** np.arange(21), rtol=1e-4)
 
 
-def test_gradients_pass_through_the_transposed_recurrent_matrix() -> None:
-    # Unit 0 feeds unit 1, unit 1 feeds unit 2, and the head reads unit 2 alone.
-    # So the gradient goes back from unit 2 to unit 1, then to unit 0, and is 0 in earlier windows.
+def test_gradient_norms_follow_the_transposed_recurrent_matrix() -> None:
+    # Hidden unit 0 feeds unit 1, unit 1 feeds unit 2, and the head reads unit 2 alone.
+    # So the gradient is in unit 2 at t, in unit 1 one window before t, in unit 0 two windows before t,
+    # and 0 in earlier windows.
     chain = np.zeros((3, 3), np.float32)
     chain[1, 0], chain[2, 1] = 2.0, 3.0
     model = linear_network(chain)
@@ -74,7 +75,7 @@ def test_gradients_pass_through_the_transposed_recurrent_matrix() -> None:
 
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_gradient_norms_by_hidden_state_equal_those_of_autograd(cell: str, layers: int) -> None:
+def test_hidden_state_gradient_norms_equal_the_norms_from_autograd(cell: str, layers: int) -> None:
     model, lags = untrained(cell, layers), 6
     moment = next(gradients._moments(model, walks(), lags))
     norms = gradients._norms(model.network, moment)
@@ -108,7 +109,7 @@ def test_an_lstm_whose_forget_gate_is_open_keeps_the_gradient() -> None:
     assert ratios[1] > 0.01
 
 
-def test_gradient_lags_are_limited_by_the_number_of_windows() -> None:
+def test_gradient_norms_of_few_windows_have_fewer_lags() -> None:
     model = untrained("gru")
     assert len(gradient_norms(model, walks(10), 50)) == 10
     assert len(gradient_norms(model, walks(2), 50)) == 2
@@ -137,7 +138,7 @@ def test_computing_gradient_norms_changes_no_weight_or_stored_gradient() -> None
     assert all(high != low for high, low in pairwise(gradient_norms(model, walks(), 3)))
 
 
-def test_the_gradient_legend_compares_the_last_and_first_lags() -> None:
+def test_the_legend_compares_gradients_of_last_and_first_lag() -> None:
     figure = gradient_figure(np.array([1.0, 0.5, 0.25, 0.125, 0.0]), "rnn")
     assert figure.axes[0].get_yscale() == "log"
     legend = figure.axes[0].get_legend()

@@ -40,7 +40,7 @@ def test_the_seed_determines_the_injected_anomalies() -> None:
     assert (one[1] != other[1]).any()
 
 
-def test_adding_series_at_the_end_changes_no_earlier_injected_anomaly() -> None:
+def test_appending_series_keeps_the_anomalies_injected_into_earlier_series() -> None:
     values = daily_waves(100, series=4)
     together, alone = (inject(v, HOUR_S, np.random.default_rng(7))[1] for v in (values, values[:, :2]))
     np.testing.assert_array_equal(together[:, :2], alone)
@@ -72,7 +72,7 @@ def test_inject_does_not_change_constant_or_missing_series() -> None:
     assert not labels.any()
 
 
-def test_inject_refuses_unknown_kinds_and_a_day_of_one_window() -> None:
+def test_inject_refuses_unknown_anomaly_kinds_and_daily_windows() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"kinds of anomalies \['bump'\]: give one or more of spike"):
         inject(daily_waves(3), HOUR_S, rng, ["bump"])

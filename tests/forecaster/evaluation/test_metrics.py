@@ -105,7 +105,7 @@ def point_measures(actual: list[float], point: list[float]) -> Measures:
     return tally.measures(1, np.array([2.0]))
 
 
-def test_a_point_forecast_has_errors_and_no_interval_measures() -> None:
+def test_a_point_forecast_has_errors_but_nan_interval_measures() -> None:
     found = point_measures([1.0, 3.0], [2.0, 1.0])
     assert (found.mse, found.mae, found.mase) == (2.5, 1.5, 0.75)
     assert found.wql == 3 / 4  # for a point forecast, the sum of absolute errors / the sum of actuals

@@ -43,7 +43,7 @@ def compared() -> PairedComparison:
 
 
 def own_errors(model: Forecaster, windows: Windows) -> pl.DataFrame:
-    """Return the errors of all forecasts of ``model`` that a comparison scores if it begins at `FIRST`."""
+    """Return the errors of ``model`` at each issue time that a comparison from row `FIRST` on scores."""
     _, forecasts = advance(model, model.initial_state(), windows)
     last = windows.stop - model.network_config.horizon
     frame = forecasts.frame()
@@ -52,7 +52,7 @@ def own_errors(model: Forecaster, windows: Windows) -> pl.DataFrame:
     return errors(scored, windows, model.window_config)
 
 
-def test_a_comparison_scores_the_forecasts_that_the_models_issue(compared: PairedComparison) -> None:
+def test_comparing_two_models_gives_the_scores_of_separate_runs(compared: PairedComparison) -> None:
     windows, config = history(), CHAMPION.window_config
     scale = series_scale(windows.rows(0, FIRST), config)
     naive = errors(seasonal_naive(windows, config, 3), windows, config)
@@ -84,7 +84,7 @@ def test_a_comparison_scores_the_forecasts_that_the_models_issue(compared: Paire
 
 
 def missing_actuals(windows: Windows) -> int:
-    """Return the number of forecasts without an actual at the horizon with the fewest such forecasts."""
+    """Count the forecasts without an actual at each horizon, and return the smallest count."""
     return min(int(np.isnan(windows.values[FIRST + h : FIRST + h + 58]).sum()) for h in range(3))
 
 
@@ -120,7 +120,7 @@ def test_only_horizons_and_quantiles_that_both_models_have_are_compared() -> Non
     )
 
 
-def test_comparing_models_with_different_windows_is_refused() -> None:
+def test_comparing_models_with_different_frequencies_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"windows.freq = 1h, and .* has 12h"):
         compare(CHAMPION, forecaster(freq="12h"), history(), FIRST)
 
@@ -132,7 +132,7 @@ def test_a_comparison_without_any_actual_is_refused() -> None:
         compare(CHAMPION, CHALLENGER, windows, FIRST)
 
 
-def test_the_series_are_grouped_by_demand_class_or_by_given_classes(compared: PairedComparison) -> None:
+def test_series_are_grouped_by_demand_class_unless_classes_given(compared: PairedComparison) -> None:
     assert compared.series_by_class == {"intermittent": 1, "smooth": 2}
     given = compare(CHAMPION, CHALLENGER, history(), FIRST, classes=["a", "b", "a"])
     assert given.series_by_class == {"a": 2, "b": 1}

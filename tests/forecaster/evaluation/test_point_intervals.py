@@ -11,11 +11,11 @@ from forecaster.evaluation.point_intervals import PointIntervals
 from tests.fleets import HOUR
 
 LEVELS, HORIZON, MIDDLE = (0.05, 0.5, 0.95), 3, 1
-FAR = 30  # this horizon is longer than some of the blocks of the test
+FAR = 30  # this horizon is longer than some of the blocks that a test steps through
 
 
 def quantiles(values: Floats, points: dict[str, Floats], cuts: list[int]) -> dict[str, Floats]:
-    """Return the quantiles that `PointIntervals` gives point forecasts; ``cuts`` separate the stepped blocks.
+    """Return the quantiles that `PointIntervals` computes from point forecasts, in blocks split at ``cuts``.
 
     Returns:
         The quantiles ``[Q, T, S, N]`` of each member.
@@ -36,7 +36,7 @@ def noise(windows: int, series: int = 2, seed: int = 0, horizon: int = HORIZON) 
     return values, np.zeros((windows, series, horizon))
 
 
-def test_point_intervals_reach_their_coverage() -> None:
+def test_intervals_of_point_forecasts_cover_90_percent_of_actuals() -> None:
     values, zero = noise(3000)
     found = quantiles(values, {"zero": zero}, [])["zero"]
     for n in range(1, HORIZON + 1):

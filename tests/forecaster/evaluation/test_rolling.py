@@ -1,4 +1,4 @@
-"""Tests of the rolling evaluation, which issues forecasts in every test window and scores them."""
+"""Tests of the rolling evaluation, which steps through a history and scores the forecasts of test windows."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_forecasts_of_a_rolling_evaluation_equal_stream_forecasts() -> None:
             )
 
 
-def test_actuals_are_the_values_after_the_row_that_issues_the_forecast() -> None:
+def test_actuals_are_the_values_after_the_forecasts_issue_time() -> None:
     windows = history()
     for block in rolling_forecasts(MODEL, windows, SPLIT):
         for i, t in enumerate(block.rows):
@@ -83,7 +83,7 @@ def test_rolling_measures_do_not_depend_on_block_sizes(monkeypatch: pytest.Monke
         return tallies
 
     at_once = tallies_of_blocks()
-    monkeypatch.setattr(rolling, "_BLOCK_CELLS", 9 * 4)  # a block has 4 rows of 3 series times 3 horizons
+    monkeypatch.setattr(rolling, "_BLOCK_CELLS", 9 * 4)  # a block has 4 windows of 3 series and 3 horizons
     assert len(list(rolling_forecasts(MODEL, history(), SPLIT))) == 7
     unit = training_scale(history(), 30, WindowConfig())
     for name, cut in tallies_of_blocks().items():
@@ -153,7 +153,7 @@ def test_normalising_uses_mean_and_deviation_of_training_rows() -> None:
     assert constant.values[:, 0].tolist() == [0.0, 0.0, 2.0]
 
 
-def test_zeros_of_empty_windows_are_normalised_like_values() -> None:
+def test_the_setting_empty_zero_normalises_empty_windows_as_zeros() -> None:
     counts = Windows(("a",), START, np.array([[4.0], [np.nan], [2.0], [np.nan]]))
     found = normalised(counts, 2, WindowConfig(empty="zero")).values[:, 0]
     assert found.tolist() == [1.0, -1.0, 0.0, -1.0]
@@ -170,7 +170,7 @@ def test_splits_with_overlapping_or_too_few_test_rows_are_refused(
         Split(train_rows, first, stop, 3)
 
 
-def test_a_split_may_have_a_single_issue_time() -> None:
+def test_a_split_with_one_issue_time_gives_one_block() -> None:
     (block,) = rolling_forecasts(MODEL, history(), Split(30, 40, 43, 3))
     assert block.rows.tolist() == [39]
 

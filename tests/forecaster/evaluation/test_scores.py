@@ -88,7 +88,7 @@ def test_scores_average_scaled_errors_over_series(windows: Windows, seed: int) -
         assert row["coverage"] == pytest.approx(np.mean(inside))
 
 
-def test_the_scale_of_a_series_is_the_seasonal_naive_error_or_1() -> None:
+def test_scale_is_seasonal_naive_error_or_1_without_changes() -> None:
     day = np.tile(np.arange(24.0), 2)
     rising = day + np.repeat([0.0, 3.0], 24)
     values = np.stack([rising, np.full(48, 7.0), np.full(48, np.nan)], axis=1)
@@ -115,7 +115,7 @@ def test_matching_two_frames_keeps_only_their_common_forecasts() -> None:
     assert keep_common(part, all_errors).select(keys).sort(keys).equals(part.select(keys).sort(keys))
 
 
-def test_fan_charts_show_consecutive_windows_near_the_middle_window() -> None:
+def test_fan_charts_show_consecutive_windows_around_the_middle_forecast() -> None:
     windows = Windows(("a", "b"), START, np.random.default_rng(0).normal(size=(400, 2)))
     found = fans(errors(forecasts_of(windows).frame(), windows, HOURLY), "b", HOUR)
     assert found["series_id"].unique().to_list() == ["b"]
@@ -150,7 +150,7 @@ def test_persistence_and_seasonal_naive_repeat_earlier_values(windows: Windows) 
 
 
 @given(windows=fleets(series=3, windows=60))
-def test_every_score_of_a_baseline_is_finite(windows: Windows) -> None:
+def test_mae_and_pinball_of_every_baseline_are_finite(windows: Windows) -> None:
     for baseline in (persistence, seasonal_naive):
         found = errors(baseline(windows, HOURLY, HORIZON), windows, HOURLY)
         assert found.null_count().sum_horizontal().item() == 0
@@ -182,7 +182,7 @@ def test_the_setting_empty_zero_scores_empty_windows_as_zeros(windows: Windows) 
         assert baseline(windows, EVENTS, HORIZON).equals(baseline(filled, HOURLY, HORIZON))
 
 
-def test_empty_zero_scores_a_series_after_its_last_row() -> None:
+def test_setting_empty_zero_scores_windows_after_the_last_row() -> None:
     windows = Windows(("a", "b"), START, np.array([[3.0, 1.0], [np.nan, 1.0], [np.nan, 1.0]]))
     naive = errors(persistence(windows, EVENTS, 1), windows, EVENTS).filter(pl.col("series_id") == "a")
     assert naive.sort("issued_at").select("observed", "q50").rows() == [(0.0, 3.0), (0.0, 0.0)]

@@ -1,4 +1,4 @@
-"""Tests of the skill, which ranks models with different horizons, and of measures of quantile forecasts."""
+"""Tests of the skill, which ranks models with different horizons, and of other scores of an evaluation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def scores_of(errors: dict[str, list[float]]) -> pl.DataFrame:
 def test_a_model_worse_at_every_horizon_never_ranks_higher(
     ratios: list[float], factor: float, horizons: int
 ) -> None:
-    """The worse model forecasts fewer horizons; a mean over these horizons could rank this model first."""
+    """The worse model has fewer horizons; a mean over only these horizons could give it the higher skill."""
     persistence = [1.0 + horizon for horizon in range(24)]
     good = [ratio * error for ratio, error in zip(ratios, persistence, strict=True)]
     worse = [error * factor for error in good[:horizons]]
@@ -88,7 +88,7 @@ def test_measures_of_quantiles_agree_with_a_rolling_evaluation() -> None:
     assert scaled["width_90"] == pytest.approx(1.25)
 
 
-def test_point_forecasts_have_no_coverage_and_no_width() -> None:
+def test_measures_of_point_forecasts_omit_coverage_and_width() -> None:
     frame = errors_of(np.ones((3, 1)), np.ones((3, 3, 1))).drop("q5", "q95")
     assert set(distribution_measures(frame, {})) == {"wql"}
 

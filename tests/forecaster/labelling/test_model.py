@@ -22,7 +22,7 @@ CLASSES = ("a", "b", "c")
 
 
 def labeller(cell: str, of: str, scaling: str, layers: int = 2, pooling: str = "last") -> Labeller:
-    """Return a labeller with random weights, large enough for outputs to depend on inputs."""
+    """Return a labeller with random weights that are so large that its outputs depend on its inputs."""
     config = LabelConfig.model_validate({"cell": cell, "hidden": 6, "layers": layers, "pooling": pooling})
     moments = {"mean": (1.0, -2.0), "std": (2.0, 3.0)} if scaling == "train" else {}
     task = Task.model_validate(
@@ -117,8 +117,8 @@ def test_padding_a_sequence_changes_no_label_probability(
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_scaling_by_series_makes_labels_independent_of_the_unit() -> None:
-    """The scaling "series" or "running" divides each series by its own spread; "train" does not."""
+def test_rescaling_a_series_changes_probabilities_only_with_train_scaling() -> None:
+    """The scalings "series" and "running" scale a series by its own values, "train" by fixed statistics."""
     shape = labeller("gru", "sequence", "series")
     part = values(20, 1, 4)[:, 0]
     scaled = part * 1000 + 5e4
@@ -137,7 +137,7 @@ def test_scaling_by_series_makes_labels_independent_of_the_unit() -> None:
 
 @pytest.mark.parametrize("scaling", ["running", "train"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_missing_and_constant_values_give_valid_label_probabilities(cell: str, scaling: str) -> None:
+def test_missing_constant_and_huge_values_give_valid_label_probabilities(cell: str, scaling: str) -> None:
     model = labeller(cell, "step", scaling)
     for part in (np.full((40, 1, 2), np.nan), np.full((40, 1, 2), 7.0), np.full((40, 1, 2), 1e100)):
         _, found = model.step(model.initial_state(np.zeros(1, np.int64)), part)
@@ -157,13 +157,13 @@ def test_a_labeller_is_restored_from_its_file(tmp_path: Path) -> None:
     )
 
 
-def test_task_settings_change_the_labeller_version() -> None:
+def test_a_changed_task_threshold_changes_the_labeller_version() -> None:
     model = labeller("gru", "step", "running")
     changed = Labeller(model.config, model.task.model_copy(update={"threshold": 0.5}), model.network)
     assert len({model.version, changed.version, labeller("gru", "step", "running").version}) == 2
 
 
-def test_invalid_labeller_files_are_refused(tmp_path: Path) -> None:
+def test_missing_and_invalid_labeller_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read: No such file"):
         Labeller.load(tmp_path)
     (tmp_path / "labeller.safetensors").write_bytes(b"nothing")

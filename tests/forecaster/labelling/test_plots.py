@@ -46,6 +46,6 @@ def test_a_figure_shows_how_many_anomalies_of_each_kind_were_detected() -> None:
         label_plots.found_figure([], [], [])
 
 
-def test_the_loss_axis_of_a_labeller_is_labelled_cross_entropy() -> None:
+def test_the_loss_axis_is_labelled_weighted_cross_entropy() -> None:
     history = [{"epoch": 1, "train_loss": 2.0, "validation_loss": 1.5}]
     assert label_plots.loss_figure(history).axes[0].get_ylabel() == "weighted cross entropy"

@@ -40,7 +40,7 @@ def rows(*given_rows: Row, split: dict[str, str] | None = None) -> pl.DataFrame:
     )
 
 
-def test_one_distinct_label_per_series_labels_the_whole_sequence() -> None:
+def test_series_with_one_distinct_label_get_one_sequence_label() -> None:
     frame = rows(("a", 9, "up", 2.0), ("b", 0, "down", 5.0), ("a", 1, None, 1.0), ("a", 30, "up", None))
     made = build_sequences(frame, ["x"])
     found = made.sequences
@@ -51,7 +51,7 @@ def test_one_distinct_label_per_series_labels_the_whole_sequence() -> None:
     np.testing.assert_array_equal(found.values[:, :, 0], [[1, 5], [2, np.nan], [np.nan, np.nan]])
 
 
-def test_different_labels_in_a_series_label_time_steps() -> None:
+def test_labels_that_vary_within_a_series_are_per_step() -> None:
     frame = rows(("a", 2, "ok", 1.0), ("a", 3, "bad", 2.0), ("a", 6, None, 3.0), ("b", 5, "ok", 4.0))
     found = build_sequences(frame, ["x"]).sequences
     assert found.is_per_step

@@ -55,7 +55,7 @@ def accuracy(sequences: Sequences, trained: object, parts: Ints) -> float:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_every_cell_learns_to_label_sequences(cell: str) -> None:
+def test_every_recurrent_cell_learns_to_label_sequences(cell: str) -> None:
     sequences = waves()
     trained = train_labeller(sequences, config(cell=cell, epochs=30, learning_rate=0.01))
     assert accuracy(sequences, trained, trained.parts) >= 0.8
@@ -63,7 +63,7 @@ def test_every_cell_learns_to_label_sequences(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_every_cell_learns_to_label_steps_of_series_of_any_level(cell: str) -> None:
+def test_every_cell_type_learns_spike_labels_at_any_level(cell: str) -> None:
     sequences = spikes()
     trained = train_labeller(sequences, config(cell=cell))
     task, probabilities = trained.labeller.task, trained.labeller.probabilities(sequences)
@@ -90,7 +90,7 @@ def test_held_out_sequences_do_not_change_labeller_weights() -> None:
     assert first.labeller.version == second.labeller.version
 
 
-def test_held_out_steps_do_not_change_labeller_weights() -> None:
+def test_steps_in_the_test_part_change_no_labeller_weight() -> None:
     sequences = spikes(400)
     one = train_labeller(sequences, config(epochs=2))
     held = one.parts == TEST
@@ -110,7 +110,7 @@ def test_equal_seeds_give_equal_labeller_weights() -> None:
     assert train_labeller(sequences, config(epochs=2, seed=1)).labeller.version != one.labeller.version
 
 
-def test_labeller_training_stops_if_it_no_longer_improves() -> None:
+def test_labeller_training_stops_without_improvement_of_validation_loss() -> None:
     """The setting ``patience`` is the number of epochs without improvement after which training stops."""
     sequences = waves(60)
     rng = np.random.default_rng(0)
@@ -124,7 +124,7 @@ def test_labeller_training_stops_if_it_no_longer_improves() -> None:
     assert int(np.argmin(losses)) == len(losses) - 4
 
 
-def test_validation_sequences_are_taken_from_the_training_part() -> None:
+def test_validation_sequences_are_taken_only_from_the_training_sequences() -> None:
     sequences = waves(60)
     split = np.where(np.arange(60) < 40, TRAIN, TEST)
     trained = train_labeller(sequences, config(epochs=1), split)
@@ -152,7 +152,7 @@ def test_unlabelled_sequences_are_in_no_part_of_the_split() -> None:
         (spikes, {"scaling": "series"}, "is only for labels of sequences"),
     ],
 )
-def test_a_scaling_that_does_not_fit_the_kind_of_labels_is_refused(
+def test_a_channel_scaling_for_the_other_label_kind_is_refused(
     make: object, changes: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):

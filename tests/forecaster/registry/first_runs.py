@@ -1,4 +1,4 @@
-"""Program that starts the first run of an MLflow store in a new process, for several stores.
+"""Program that makes several MLflow stores by starting their first runs, each in a new process.
 
 It kills some of the processes at chosen moments.
 
@@ -50,7 +50,9 @@ def exit_code_of(pid: int) -> int:
 
 
 def kill_and_rerun(folder: Path, name: str, delay_s: float) -> dict[str, object]:
-    """Send the signal ``name`` to a first run ``delay_s`` after its first file appears; then run again.
+    """Send the signal ``name`` to a process that runs `first_run`; then run `first_run` again.
+
+    The signal is sent ``delay_s`` seconds after the first file of the process appears.
 
     Returns:
         The exit codes of both runs, and the files in the folder after each.

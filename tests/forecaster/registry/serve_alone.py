@@ -43,7 +43,10 @@ class ImportGuard:
         self.owners = packages_distributions()
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """Raise if no allowed package contains the module; return None to continue with the next finder.
+        """Raise if only packages that are not allowed contain the module; otherwise return None.
+
+        After None, the import continues with the next finder. A module of no package, such as ``json`` from
+        the standard library, raises no error.
 
         Raises:
             ModuleNotFoundError: only packages that are not allowed contain the module.

@@ -40,11 +40,11 @@ def test_rollbacks_undo_promotions_from_the_newest_to_the_oldest(actions: list[i
         return
     expected = stack[-2] if len(stack) > 1 else None
     assert previous_version(moves, stack[-1]) == expected
-    # If the oldest moves are not recorded, the previous version may be unknown (None), but not wrong.
+    # Without the oldest moves, `previous_version` returns the right version or None (unknown).
     assert previous_version(moves[-kept:], stack[-1]) in (expected, None)
 
 
-def test_rolling_back_an_unrecorded_alias_move_restores_the_recorded_version() -> None:
+def test_rollback_from_unrecorded_version_selects_the_last_recorded_version() -> None:
     assert previous_version([move(1, None, 1), move(2, 1, 2)], 5) == 2
     assert previous_version([], 5) is None
 
@@ -103,7 +103,7 @@ def test_the_error_of_a_rollback_names_the_missing_alias_or_model(store: Registr
             store.aliases.rollback(name, alias)
 
 
-def test_the_description_contains_only_the_newest_decision(store: Registry) -> None:
+def test_a_decision_replaces_the_earlier_one_in_the_description(store: Registry) -> None:
     import mlflow
 
     client = mlflow.MlflowClient(store.tracking_uri, registry_uri=store.tracking_uri)

@@ -22,7 +22,7 @@ with Registry(sys.argv[1], "tests").start_run("dies", {}):
 """
 
 
-def test_the_next_run_sets_the_status_of_a_killed_run(tmp_path: Path) -> None:
+def test_the_next_run_marks_a_killed_run_as_killed(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     registry = Registry(uri, "tests")
     with registry.start_run("alive", {}) as alive:
@@ -38,7 +38,7 @@ def test_the_next_run_sets_the_status_of_a_killed_run(tmp_path: Path) -> None:
     assert client.get_run(alive.run_id).info.status == "FINISHED"
 
 
-def test_a_run_that_ends_after_the_search_for_killed_runs_stays_finished(
+def test_mark_killed_runs_changes_no_run_that_just_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = Registry(f"sqlite:///{tmp_path}/mlflow.db", "tests")
@@ -57,12 +57,12 @@ def test_a_run_that_ends_after_the_search_for_killed_runs_stays_finished(
     [
         ({}, False),
         ({2: "4194303"}, True),  # no process has this id
-        ({3: "1.0"}, True),  # a process that started later has this id
+        ({3: "1.0"}, True),  # another process, which started later, has this id now
         ({1: "pid:[1]"}, False),  # the process is in another container, where it may still run
         ({0: "an-earlier-boot", 1: "pid:[4026531836]"}, True),
     ],
 )
-def test_a_process_counts_as_dead_only_if_this_machine_can_check_it(
+def test_a_process_is_dead_only_if_it_certainly_ended(
     monkeypatch: pytest.MonkeyPatch, change: dict[int, str], is_dead: bool
 ) -> None:
     if 0 in change:

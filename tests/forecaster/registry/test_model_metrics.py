@@ -76,7 +76,7 @@ def test_point_forecasts_have_no_coverage() -> None:
     assert sorted(evaluate_forecasts(errors().drop("q5", "q95"), SCALE)) == ["forecast/mase", "forecast/wql"]
 
 
-def test_an_evaluation_table_needs_rows_and_scales() -> None:
+def test_an_evaluation_table_without_rows_or_scales_is_refused() -> None:
     with pytest.raises(DataError, match="no forecast has an actual"):
         evaluation_table(errors().clear(), SCALE)
     with pytest.raises(DataError, match="series 'b' has no scale"):

@@ -22,7 +22,7 @@ MOMENTS = ("SIGKILL:0", "SIGKILL:0.3", "SIGKILL:1.0", "SIGINT:0.2", "SIGINT:0.8"
 
 @pytest.fixture(scope="module")
 def first_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the results of ``first_runs.py``: runs killed at `MOMENTS`, and three runs at once."""
+    """Return the results of ``first_runs.py``: first runs killed at `MOMENTS`, and three at the same time."""
     folder = tmp_path_factory.mktemp("first")
     program = ["-m", "tests.forecaster.registry.first_runs", str(folder), *MOMENTS]
     process = ForkedProcess(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -35,7 +35,7 @@ def first_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_killed_first_run_leaves_a_complete_store_or_no_store(first_runs: dict[str, Any]) -> None:
     assert len(first_runs["killed"]) == len(MOMENTS)
     for case in first_runs["killed"]:
-        assert case["first"] in (-9, 130, 0), case  # a run that ended before the signal has exit code 0
+        assert case["first"] in (-9, 130, 0), case  # 0 if the process ended before the signal
         assert case["again"] == 0, (case, first_runs["stderr"])
         assert case["files"] == ["runs.db"], case
     assert any("runs.db" not in case["left"] for case in first_runs["killed"]), "all were killed too late"

@@ -35,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 
 @contextmanager
 def away(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make every request to the store fail while the block runs, as if the server had died."""
+    """Make writes to the store and checks of it fail while the block runs, as if the server had died."""
 
     def fail(*arguments: Any, **named: Any) -> Any:
         raise MlflowException("API request failed with exception connection refused")
@@ -80,7 +80,7 @@ def test_sending_the_outbox_completes_a_run_whose_store_was_unreachable(
     run_id, folder = log_everything(store, monkeypatch)
     assert client(store).get_run(run_id).info.status == "FAILED"
     with away(store, monkeypatch), pytest.raises(ModelError):
-        store.send(folder, "unused")  # the first entry fails, and the other entries must be kept
+        store.send(folder, "unused")  # sending fails at the first entry; all entries must be kept
     sent = store.send(folder, "unused")
     assert sent.run_id == run_id
     assert str(sent.version) == "left/1"
@@ -207,7 +207,7 @@ def test_an_unreachable_store_is_tried_again_after_growing_waits(
     assert client(store).get_run(run.run_id).data.metrics == {"a": 1.0}
 
 
-def test_no_process_sends_the_outbox_of_another_running_process(
+def test_sending_the_outbox_of_another_running_process_is_refused(
     store: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, folder = log_everything(store, monkeypatch)

@@ -38,7 +38,7 @@ def add_file(box: Outbox, name: str, size: int) -> Path:
     return file
 
 
-def test_an_outbox_drops_files_above_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_outbox_drops_further_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "_MOST_BYTES", 100)
     box = Outbox(tmp_path, {"name": "large"})
     kept = [add_file(box, "a.csv", 60), add_file(box, "b.csv", 40)]

@@ -1,4 +1,4 @@
-"""Tests of refusals by an MLflow store: the error is one line with the remedy and without passwords."""
+"""Tests of errors for unusable MLflow stores: an error names the remedy and contains no password."""
 
 from __future__ import annotations
 

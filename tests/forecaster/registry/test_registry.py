@@ -77,7 +77,7 @@ def first_run(store: Registry, store_dir: Path) -> str:
     assert (version.name, version.number, version.aliases) == ("weather", 1, ("champion",))
     assert version.model_version == forecaster().version
     assert version.run_id == run.run_id
-    # Check here, because a later load of the model compiles its code in the store.
+    # Check for caches before the model is loaded: loading it compiles its code in the store.
     assert not list(store_dir.rglob("*.pyc")), "the code of the logged model has caches"
     return run.run_id
 
@@ -199,7 +199,7 @@ def test_simultaneously_registered_models_get_different_versions(
     assert len(versions.filter(pl.col("aliases").list.contains("champion"))) == 1
 
 
-def test_overlapping_store_calls_hide_only_the_warnings_of_mlflow() -> None:
+def test_overlapping_store_errors_blocks_add_only_mlflow_warning_filters() -> None:
     from forecaster.registry.refusals import store_errors
 
     before = list(warnings.filters)
@@ -271,7 +271,7 @@ def test_promotion_moves_the_alias_and_returns_both_versions(store: Registry, se
     assert fresh.version.aliases == ("champion", "stable")
 
 
-def test_promotion_refuses_run_ids_and_reserved_aliases(store: Registry, second_run: str) -> None:
+def test_promote_refuses_reserved_aliases_and_run_ids_as_versions(store: Registry, second_run: str) -> None:
     with pytest.raises(ModelError, match="not a registered version"):
         store.promote(second_run)
     with pytest.raises(ModelError, match="cannot be an alias"):
@@ -322,7 +322,7 @@ def test_a_logged_model_can_be_served_without_installing_statecast(
     assert_frame_equal(pl.read_parquet(forecasts_path), expected, check_dtypes=False)
 
 
-def test_a_logged_model_has_the_code_of_two_packages(store_dir: Path, first_run: str) -> None:
+def test_a_logged_model_contains_only_forecaster_and_schemas_code(store_dir: Path, first_run: str) -> None:
     code = next((store_dir / "mlartifacts" / "models").rglob("MLmodel")).parent / "code"
     assert {path.name for path in code.iterdir()} == {"forecaster", "schemas"}
     files = [path for path in code.rglob("*") if path.is_file() and path.suffix != ".pyc"]

@@ -68,13 +68,13 @@ def serve_model(model: Forecaster, example: pl.DataFrame, folder: Path) -> Itera
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
-    """Yield a function that posts a request to a served model without covariates; see `serve_model`."""
+    """Yield a function that posts a request to a served model that has no covariates; see `serve_model`."""
     yield from serve_model(forecaster(), history(3), tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")
 def ask_with_covariates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
-    """Yield a function that posts a request to a served model with covariates; see `serve_model`."""
+    """Yield a function that posts a request to a served model that uses covariates; see `serve_model`."""
     example = history(3).with_columns(pl.lit(1.0).alias("observed.heat"))
     yield from serve_model(covariate_forecaster(), example, tmp_path_factory.mktemp("served"))
 
@@ -84,7 +84,10 @@ def text_rows(rows: pl.DataFrame, time_format: str = "%Y-%m-%dT%H:%M:%S") -> lis
 
 
 def body_of(cell: str = "", column: str = "value") -> str:
-    """Return a request with 40 hours of two series; ``column`` of row 7 is JSON ``cell``, unless empty."""
+    """Return a request with 40 hours of two series.
+
+    If ``cell`` is not empty, this JSON text is the value of ``column`` in row 7.
+    """
     rows = text_rows(history())
     if cell:
         rows[6][column] = "CELL"
@@ -128,7 +131,7 @@ def test_every_json_shape_gives_the_same_forecasts(ask: Post, shape: str) -> Non
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_json_shape_can_hold_missing_values_and_covariates(
+def test_every_json_shape_can_hold_covariates_with_missing_values(
     ask_with_covariates: Post, shape: str
 ) -> None:
     rows = text_rows(covariate_history())
@@ -141,13 +144,13 @@ def test_every_json_shape_can_hold_missing_values_and_covariates(
 
 
 @pytest.mark.parametrize("zone", ["Z", "+00:00", " +0000", ".000000Z"])
-def test_the_scoring_server_reads_times_in_utc(ask: Post, zone: str) -> None:
+def test_the_scoring_server_reads_several_notations_of_utc(ask: Post, zone: str) -> None:
     rows = text_rows(history(), f"%Y-%m-%dT%H:%M:%S{zone}")
     status, answer = ask(json.dumps({"dataframe_records": rows}))
     assert (status, answer["predictions"]) == (200, expected_rows(forecaster(), history()))
 
 
-def test_the_scoring_server_reads_times_of_several_zones(ask: Post) -> None:
+def test_one_scoring_request_may_mix_times_of_several_zones(ask: Post) -> None:
     rows = text_rows(history(), "%Y-%m-%dT%H:%M:%SZ")
     tokyo = history().with_columns(pl.col("timestamp").dt.convert_time_zone("Asia/Tokyo"))
     rows[::2] = text_rows(tokyo, "%Y-%m-%dT%H:%M:%S%:z")[::2]
@@ -187,7 +190,7 @@ def assert_one_line(status: int, answer: dict[str, Any]) -> None:
     assert "stack_trace" not in answer
 
 
-def test_the_scoring_server_returns_finite_forecasts(ask: Post) -> None:
+def test_a_valid_scoring_request_returns_finite_median_forecasts(ask: Post) -> None:
     status, answer = ask(body_of())
     assert status == 200
     assert len(answer["predictions"]) == 6
@@ -257,7 +260,7 @@ def test_every_json_shape_refuses_a_missing_column_in_one_line(ask: Post, shape:
     ],
     ids=str,
 )
-def test_the_scoring_server_refuses_an_empty_history_in_one_line(ask: Post, body: dict[str, Any]) -> None:
+def test_requests_without_usable_rows_are_refused_in_one_line(ask: Post, body: dict[str, Any]) -> None:
     assert_one_line(*ask(json.dumps(body)))
 
 
@@ -329,13 +332,13 @@ def test_a_history_in_csv_keeps_leading_zeros_of_series_ids(ask: Post) -> None:
         (b"\x00", "the history"),
     ],
 )
-def test_an_invalid_history_in_csv_is_refused_in_one_line(ask: Post, body: bytes, message: str) -> None:
+def test_an_invalid_csv_request_is_refused_in_one_line(ask: Post, body: bytes, message: str) -> None:
     status, answer = ask(body, "text/csv")
     assert_one_line(status, answer)
     assert message in answer["message"]
 
 
-def test_a_history_in_parquet_is_answered_or_refused_in_one_line(ask: Post) -> None:
+def test_a_parquet_history_is_answered_unless_it_is_truncated(ask: Post) -> None:
     kind, file = "application/vnd.apache.parquet", io.BytesIO()
     history().write_parquet(file)
     status, answer = ask(file.getvalue(), kind)
@@ -360,7 +363,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
 
 
 @pytest.mark.parametrize("body", re.findall(r"--data '(.*?)'", PAGE.read_text(), re.DOTALL))
-def test_requests_shown_in_the_serving_docs_get_the_shown_answers(ask: Post, body: str) -> None:
+def test_documented_serving_requests_get_answers_with_the_documented_fields(ask: Post, body: str) -> None:
     status, answer = ask(body)
     assert status == 200, answer
     found = answer["predictions"]

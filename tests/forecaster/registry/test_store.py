@@ -14,7 +14,7 @@ from forecaster.registry.ui import ui_command, ui_environment
 from schemas.errors import ModelError
 
 
-def test_invalid_mlflow_store_addresses_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_mlflow_store_addresses_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.db"
     text.write_text("series_id,timestamp,value\n" * 10)
     with pytest.raises(ModelError, match="not an SQLite database"):
@@ -65,7 +65,7 @@ def test_aliases_that_mlflow_refuses_are_refused() -> None:
             check_alias(alias)
 
 
-def test_the_mlflow_ui_is_served_on_loopback_without_secrets(tmp_path: Path) -> None:
+def test_mlflow_ui_command_binds_loopback_and_contains_no_secret(tmp_path: Path) -> None:
     command = ui_command(f"sqlite:///{tmp_path}/mlflow.db", port=5055)
     assert command[1:4] == ["-m", "mlflow", "server"]
     assert command[command.index("--host") + 1] == "127.0.0.1"

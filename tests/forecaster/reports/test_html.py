@@ -78,7 +78,7 @@ def report(folder: Path, frame: pl.DataFrame | None = None, title: str = "A repo
     return path.read_text(encoding="utf-8")
 
 
-def test_a_report_is_valid_html_and_loads_no_other_file(tmp_path: Path) -> None:
+def test_a_report_closes_every_element_and_loads_no_file(tmp_path: Path) -> None:
     text = report(tmp_path, figures=2)
     page = Page(text)
     assert page.open == []
@@ -110,7 +110,7 @@ def test_a_report_marks_the_least_error_of_every_horizon(tmp_path: Path) -> None
     assert cells == [("best", "0.100"), (None, "0.200"), (None, "0.400"), ("best", "0.300")]
 
 
-def test_a_report_marks_every_error_that_rounds_to_the_least(tmp_path: Path) -> None:
+def test_rounded_errors_equal_to_the_least_are_marked_best(tmp_path: Path) -> None:
     cells = Page(report(tmp_path, scores({"lstm": [0.1001], "gru": [0.1002]}))).cells
     assert cells == [("best", "0.100"), ("best", "0.100")]
 

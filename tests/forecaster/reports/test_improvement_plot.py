@@ -1,4 +1,4 @@
-"""Tests of the figure that shows the improvements of one model over another, with one row for each."""
+"""Tests of the figure of the improvements of one model over another; each improvement has one row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the figures of reports: losses, calibration, forecasts, coverage and latencies."""
+"""Tests of the figures of reports: losses, calibration, forecasts, errors, coverage and latencies."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_calibration_figure_shows_the_share_of_actuals_by_level() -> None:
         calibration_figure([0.1, 0.9], [0.1], "lstm")
 
 
-def test_a_fan_figure_pairs_quantiles_by_column_name() -> None:
+def test_a_fan_figure_pairs_quantile_columns_by_their_names() -> None:
     figure = fan_figure(fan(), "temperature")
     names = ["2.5 % to 97.5 %", "10 % to 90 %", "median forecast", "issued", "observed"]
     assert legend(figure) == names
@@ -114,7 +114,7 @@ def test_a_fan_figure_draws_no_observed_line_over_a_gap() -> None:
     observed = fan_figure(fan(), "temperature").axes[0].lines[-1].get_ydata()
     values = np.asarray(observed, float)
     assert len(values) == 13  # the line has twelve points, and one NaN that separates the fans
-    assert np.isnan(values).sum() == 3  # two NaNs for missing actuals, and one between the fans
+    assert np.isnan(values).sum() == 3  # two NaNs are missing actuals, and one separates the two fans
 
 
 def test_a_fan_figure_without_rows_or_median_is_refused() -> None:
@@ -123,7 +123,7 @@ def test_a_fan_figure_without_rows_or_median_is_refused() -> None:
             fan_figure(frame, "temperature")
 
 
-def test_figures_draw_baselines_in_grey_and_models_in_colours() -> None:
+def test_models_have_palette_colours_and_baselines_share_one_colour() -> None:
     figure = error_by_horizon_figure(scores())
     lines = {str(line.get_label()): line for line in figure.axes[0].lines}
     assert [lines["lstm"].get_color(), lines["gru"].get_color()] == list(PALETTE[:2])
@@ -132,7 +132,7 @@ def test_figures_draw_baselines_in_grey_and_models_in_colours() -> None:
     assert legend(figure) == ["lstm", "gru", "persistence", "seasonal naive"]
 
 
-def test_the_coverage_figure_shows_the_wanted_coverage() -> None:
+def test_the_coverage_figure_labels_the_nominal_coverage_as_wanted() -> None:
     figure = coverage_by_horizon_figure(coverages(), 0.9)
     assert legend(figure) == ["wanted", "combined", "network"]
     low, high = figure.axes[0].get_ylim()
@@ -140,14 +140,14 @@ def test_the_coverage_figure_shows_the_wanted_coverage() -> None:
     assert high == 1.0
 
 
-def test_the_latency_figure_shows_percentiles_and_counts_outliers() -> None:
+def test_the_latency_figure_shows_percentiles_and_the_outlier_count() -> None:
     figure = latency_figure(np.array([*range(1, 1000), 60_000], float))
     assert legend(figure) == ["p50: 500 ms", "p99: 990 ms", "last bar: 1 beyond 1,238 ms"]
     assert sum(bar.get_height() for bar in figure.axes[0].patches) == pytest.approx(1.0)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("latencies", [[], [float("nan")], [1.0, float("inf")]])
-def test_the_latency_figure_refuses_empty_or_infinite_latencies(latencies: list[float]) -> None:
+def test_the_latency_figure_refuses_empty_or_non_finite_latencies(latencies: list[float]) -> None:
     with pytest.raises(ValueError, match="finite"):
         latency_figure(latencies)
 

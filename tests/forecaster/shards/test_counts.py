@@ -46,7 +46,7 @@ def test_each_quarantined_row_has_one_of_the_fixed_kinds(cells: list[tuple[Any, 
     assert counts.rejected == len(rejected)
 
 
-def test_a_quarantined_cell_with_semicolons_counts_as_one_kind() -> None:
+def test_rejected_values_with_semicolons_have_one_kind_of_reason() -> None:
     good = ("a", "2013-01-01", "1", "", None)
     _, rejected = observations.validate(raw([(*good[:2], f"{n}; {n}", "", None) for n in range(5)]))
     assert by_kind(rejected) == {"is not a number": 5}

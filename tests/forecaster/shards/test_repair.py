@@ -24,7 +24,7 @@ from tests.fleets import HOUR_US, START, forecaster, rows_of
 
 
 def batches(windows: int, late: dict[int, list[tuple[str, int]]]) -> list[Batch]:
-    """Return a batch for each window of the series ``a`` and ``b``; its watermark is the end of the window.
+    """Return a batch for each window of the series ``a`` and ``b``, with the window's end as the watermark.
 
     ``late`` has the series and windows of late rows by the batch in which they arrive; they are left out of
     the batches of their windows.
@@ -109,12 +109,12 @@ def test_a_shard_keeps_two_state_copies_and_few_rows_for_repair() -> None:
         shard, _ = run(some[:stop], repair=6)
         assert shard.history is not None
         assert len(shard.history.copies) == 2
-        # Copies of the state are 8 windows apart: 6 windows of repair, rounded up to whole blocks of 4.
+        # The copies are 8 windows apart, because ``repair=6`` is rounded up to whole blocks of 4 windows.
         assert sum(map(len, shard.history.rows)) <= 2 * 2 * 8
         assert len(shard.history.late) == 0
 
 
-def test_snapshots_and_models_without_repair_have_no_repair_fields() -> None:
+def test_repair_0_snapshots_and_all_models_lack_repair_fields() -> None:
     shard, _ = run(batches(6, {4: [("a", 2)]}), repair=0)
     table = snapshot.to_arrow(shard)
     assert not [name for name in table.column_names if name in ("closed", "late") or "copy" in name]

@@ -76,7 +76,7 @@ def test_windows_close_once_every_partition_has_a_watermark() -> None:
 
 
 @pytest.mark.parametrize("per_step", [1, 4, 100])
-def test_blocks_of_windows_end_at_the_same_windows_for_any_start(per_step: int) -> None:
+def test_block_boundaries_do_not_depend_on_the_first_window(per_step: int) -> None:
     ends = []
     for begin in (START, START + 1, START + 6):
         batches = batches_of(
@@ -131,7 +131,7 @@ def test_late_rows_do_not_depend_on_the_order_of_batches() -> None:
         assert found[-1][0].closed_through == START + 1
 
 
-def test_rows_of_one_batch_may_have_different_watermarks() -> None:
+def test_lateness_is_measured_from_the_watermark_before_each_row() -> None:
     """The column `BEFORE` holds, for each row, the watermark before the row."""
     rows = rows_of_ones(("a",), 3)
     (batch,) = batches_of([Arrival(rows, 0)])
@@ -182,7 +182,7 @@ def test_quarantined_rows_are_counted_by_kind() -> None:
     assert list(written.columns) == list(quarantine.SCHEMA)
 
 
-def test_a_gap_of_years_between_rows_creates_no_windows() -> None:
+def test_a_gap_of_years_is_stepped_only_until_retirement() -> None:
     model = forecaster(max_gap=5)
     rows = pl.concat([rows_of_ones(("a",), 1, START - 300_000), rows_of_ones(("a",), 3)])
     (batch,) = batches_of([Arrival(rows, (START + 3) * HOUR_US)])
@@ -209,7 +209,7 @@ def correction(value: float, start: int) -> Batch:
     return replace(empty_batch("rows", start), stop=start + 1, rows=rows)
 
 
-def test_a_later_row_replaces_earlier_rows_across_snapshots_and_jobs() -> None:
+def test_a_later_row_replaces_duplicates_across_snapshots_and_jobs() -> None:
     model = forecaster()
     shard = Shard.cold(0, 1, model.initial_state(), ["rows"])
     for offset, value in enumerate((3.0, 9.0, 5.0)):
@@ -218,8 +218,8 @@ def test_a_later_row_replaces_earlier_rows_across_snapshots_and_jobs() -> None:
     (other,) = hand_over_shards([shard.copy()])
     (other,) = hand_over_shards([other])
     assert other.pending.sort("offset")["value"].to_list() == [3.0, 9.0, 5.0]
-    # The second job reads another input, whose offsets begin at 0 again.
-    # The second job's row at offset 0 replaces every row of the first job that has its series and time.
+    # The second job reads another input, and the offsets of that input begin at 0 again.
+    # All rows have the same series and time: the second job's row replaces all three rows of the first job.
     *_, (other, _) = apply(other, correction(4.0, 0), model)
     for kept, expected in ((shard, [(3.0, 5.0), (9.0, 5.0)]), (other, [(3.0, 4.0), (5.0, 4.0), (9.0, 4.0)])):
         outputs = list(apply(kept, closing(START, kept.offsets.get("rows", 0)), model))
@@ -259,7 +259,7 @@ def test_the_row_with_the_largest_offset_is_used_for_a_time(
     assert _used_value(shard, model) == 2.0
 
 
-def test_a_new_row_replaces_a_pending_row_that_will_be_read_again() -> None:
+def test_a_row_replaces_pending_rows_of_a_reread_partition() -> None:
     model = forecaster()
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)
@@ -283,7 +283,7 @@ def test_snapshots_whose_pending_rows_lack_partitions_can_be_read() -> None:
 
 
 def _used_value(shard: Shard, model: Forecaster) -> float:
-    """Close the window of pending rows that share a series and time; return the value that the shard uses."""
+    """Close the window of pending rows with one series and time; return the value of the row that counts."""
     shard = shard.copy()
     for name, offset in shard.offsets.items():
         end = replace(closing(START, offset), partition=name)

@@ -1,4 +1,4 @@
-"""Tests of how series are assigned to shards, and batches split by shard."""
+"""Tests of how series are assigned to shards, and of how batches are split by shard."""
 
 from __future__ import annotations
 

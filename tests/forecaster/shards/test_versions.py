@@ -1,4 +1,4 @@
-"""Tests of rows that are versions of one event: which of them counts, and which windows are revised."""
+"""Tests of several versions of one event: which version counts, and which forecasts are revised."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.forecaster.shards.test_repair import batches, revised
 
 
 def corrected(version_of: int, window: int, arrives: int) -> list[Batch]:
-    """Return 12 batches with a row of ``a`` and one of ``b``; each row is an event, one has a second version.
+    """Return 12 batches, each with an event of ``a`` and one of ``b``; one event has a second version.
 
-    The version of the event of ``a`` in the window ``version_of`` is in ``window``, has the value 99, and
-    comes with the batch of the window ``arrives``.
+    The event of ``a`` in the window ``version_of`` has the second version. This version is in ``window``, has
+    the value 99, and comes with the batch of the window ``arrives``.
     """
     every = []
     for number, batch in enumerate(batches(12, {})):
@@ -66,14 +66,14 @@ def replaced_rows(outputs: list[Output]) -> list[tuple[str | float, ...]]:
 
 
 @pytest.mark.parametrize(("window", "arrives"), [(7, 8), (3, 8), (8, 8)])
-def test_a_version_in_another_window_revises_both_windows(window: int, arrives: int) -> None:
+def test_moving_an_event_revises_forecasts_from_its_earlier_window(window: int, arrives: int) -> None:
     counts, outputs = run(corrected(5, window, arrives), repair=6)
     assert revised(outputs) == [("a", w, 1) for w in range(min(5, window), 8)]
     assert (counts.used, counts.duplicates, counts.replaced, counts.repaired) == (24, 1, 1, 1)
     assert replaced_rows(outputs) == [("a 5", 99.0)]
 
 
-def test_revised_forecasts_name_the_offset_of_the_correcting_version() -> None:
+def test_revised_forecasts_have_the_offset_of_the_correcting_row() -> None:
     some = corrected(5, window=8, arrives=8)
     _, outputs = run(some, repair=6)
     assert {(one.partition, one.start) for one in outputs if one.revises} == {("rows", some[8].stop - 1)}
@@ -86,13 +86,13 @@ def test_a_version_in_an_open_window_replaces_the_row_without_a_revision() -> No
 
 
 @pytest.mark.parametrize("repair", [0, 2])
-def test_a_version_replaces_no_row_that_is_beyond_repair(repair: int) -> None:
+def test_both_versions_count_if_the_older_window_is_unrepairable(repair: int) -> None:
     counts, outputs = run(corrected(5, 8, 8), repair)
     assert (counts.used, counts.duplicates, counts.late) == (25, 0, 0)
     assert not any(one.revises for one in outputs)
 
 
-def test_a_version_that_is_too_late_changes_nothing() -> None:
+def test_an_event_version_beyond_repair_only_counts_as_late() -> None:
     counts, outputs = run(corrected(8, 3, 9), repair=3)
     assert (counts.used, counts.duplicates, counts.late) == (24, 0, 1)
     assert not any(one.revises for one in outputs)

@@ -1,4 +1,4 @@
-"""Tests of `advance`, which steps a model and its state through windows and returns the forecasts."""
+"""Tests of `advance`, which steps a state through windows and returns the new state and the forecasts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_new_series_are_added_after_the_existing_series() -> None:
     assert state.series_ids == ("z", "m", "a")
 
 
-def test_the_setting_empty_zero_gives_windows_without_rows_value_0() -> None:
+def test_empty_zero_fills_gaps_of_live_series_with_0() -> None:
     model = forecaster(empty="zero")
     state, forecasts = advance(model, model.initial_state(), windows([NAN, 3, NAN, NAN]))
     assert state.parts["moments"]["observed"].tolist() == [3]
@@ -79,7 +79,7 @@ def test_a_value_for_a_closed_window_is_refused() -> None:
     state, _ = advance(model, model.initial_state(), windows([1, 2], [1, 2]))
     with pytest.raises(DataError, match=r"1 values .* already closed .* 'b'"):
         advance(model, state, windows([NAN, NAN, 3], [NAN, 7, 3]))
-    # A window that has already closed is accepted again if it has no value.
+    # Closed windows may be passed again if they have no values.
     after, forecasts = advance(model, state, windows([NAN, NAN, 3], [NAN, NAN, 3]))
     assert len(forecasts) == 2
     assert after.clock.tolist() == [START + 2] * 2
@@ -115,7 +115,7 @@ def test_forecast_frames_match_the_forecast_schema() -> None:
     assert abs(row["q50"][0] - 1e9) < 10
 
 
-def test_windows_without_series_give_no_forecasts() -> None:
+def test_advance_without_series_gives_no_forecasts() -> None:
     model = forecaster()
     state, forecasts = advance(model, model.initial_state(), Windows((), START, np.empty((5, 0))))
     assert len(state) == len(forecasts) == 0
@@ -217,7 +217,7 @@ def test_advance_in_place_refuses_a_state_of_another_model() -> None:
         advance_in_place(forecaster(seed=2), state, np.array([[1.0]]), START)
 
 
-def test_advance_continues_each_series_after_its_last_stepped_window() -> None:
+def test_advance_continues_series_that_stopped_at_different_windows() -> None:
     model = forecaster(max_gap=4)
     values = np.random.default_rng(0).normal(size=(12, 3))
     values[3:9, 1] = NAN

@@ -101,7 +101,7 @@ def relative_error(model: Forecaster) -> float:
     return float(np.mean(off))
 
 
-def test_known_promotions_halve_the_forecast_error(trained_model: Forecaster) -> None:
+def test_training_with_known_promotions_more_than_halves_the_error(trained_model: Forecaster) -> None:
     assert relative_error(trained_model) < 0.5 * relative_error(trained(SHOPS.tables(promotions=False)))
 
 
@@ -126,7 +126,7 @@ def test_known_promotions_raise_the_forecasts_of_new_series(trained_model: Forec
     assert forecasts[on_promotion].mean() > 1.6 * forecasts[~on_promotion].mean()
 
 
-def test_cold_start_forecasts_are_issued_at_their_first_window(
+def test_cold_start_issue_time_is_the_first_window_start(
     trained_model: Forecaster,
 ) -> None:
     rows = trajectory(trained_model, SHOPS.static[STORES:], FIRST, 3).frame()
@@ -149,7 +149,7 @@ def test_cold_start_forecasts_from_one_value_equal_stream_forecasts(trained_mode
 
 
 @pytest.mark.parametrize("decoder", [False, True])
-def test_long_forecasts_begin_with_the_forecasts_of_a_stream(
+def test_unrolled_forecasts_equal_stream_forecasts_up_to_the_horizon(
     decoder: bool,
 ) -> None:
     """`unroll_network` forecasts beyond the horizon of the model."""
@@ -168,7 +168,7 @@ def test_long_forecasts_begin_with_the_forecasts_of_a_stream(
     assert forecasts.issued.all()
 
 
-def test_long_forecasts_of_series_with_different_clocks_are_refused() -> None:
+def test_unroll_network_refuses_series_at_different_windows() -> None:
     model = forecaster()
     state = model.new_series_state(("a", "b"), START)
     state.clock[0] += 1
@@ -176,7 +176,7 @@ def test_long_forecasts_of_series_with_different_clocks_are_refused() -> None:
         unroll_network(model, state, np.array([1.0, 2.0]), 3)
 
 
-def test_a_missing_decoder_or_column_or_value_is_refused(trained_model: Forecaster) -> None:
+def test_incomplete_inputs_and_networks_without_a_decoder_are_refused(trained_model: Forecaster) -> None:
     static = SHOPS.static[STORES:]
     with pytest.raises(ModelError, match=r"train it with network.decoder = true and covariates.static"):
         trajectory(forecaster(), static, FIRST, 3)
@@ -193,7 +193,7 @@ def test_a_missing_decoder_or_column_or_value_is_refused(trained_model: Forecast
         )
 
 
-def test_a_serialised_forecaster_keeps_covariate_features_but_no_covariate_values(
+def test_to_bytes_keeps_covariate_features_but_not_covariate_values(
     trained_model: Forecaster,
 ) -> None:
     again = Forecaster.from_bytes(trained_model.to_bytes())
@@ -205,7 +205,7 @@ def test_a_serialised_forecaster_keeps_covariate_features_but_no_covariate_value
         forecaster().with_covariates(trained_model.covariates)
 
 
-def test_weights_of_static_features_are_finite_despite_constant_series() -> None:
+def test_static_weights_are_finite_despite_constant_or_empty_series() -> None:
     chance = np.random.default_rng(0)
     values: Floats = chance.normal(size=(40, 4)).cumsum(axis=0)
     values[:, 0], values[:, 1] = 5.0, np.nan

@@ -18,10 +18,10 @@ from tests.comparisons import assert_same_state
 from tests.fleets import START, forecaster
 
 
-def test_rewarming_keeps_last_windows_moments_and_ring_values() -> None:
+def test_rewarming_keeps_the_clock_moments_and_ring_values() -> None:
     old, new = forecaster("lstm", ring=6), forecaster("rnn", ring=9)
     values = np.random.default_rng(0).normal(100, 5, (40, 3))
-    # The series b has no value in more windows than the ring holds, so its ring is empty.
+    # Series b has no values in the last 15 windows. That is longer than either ring, so its rings are empty.
     values[25:, 1] = np.nan
     state, _ = advance(old, old.initial_state(), Windows(("a", "b", "c"), START, values))
     rewarmed = rewarm(new, state)
@@ -36,7 +36,7 @@ def test_rewarming_keeps_last_windows_moments_and_ring_values() -> None:
     assert np.isnan(new_ring[:, :3]).all()
 
 
-def test_rewarming_a_state_without_a_ring_keeps_only_the_moments() -> None:
+def test_rewarming_without_a_ring_keeps_moments_but_resets_network() -> None:
     config = NetworkConfig(hidden=4, horizon=3, lags=(), ring=0)
     old, new = (Forecaster.untrained(config, WindowConfig(), seed) for seed in (1, 2))
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0], [5.0]])))
@@ -57,7 +57,7 @@ def test_a_retired_series_stays_retired_after_rewarming() -> None:
     assert forecasts.cold_starts == 1
 
 
-def test_rewarming_series_at_different_windows_equals_a_cold_start() -> None:
+def test_rewarming_series_stepped_to_different_windows_equals_cold_starts() -> None:
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))
     parts, cold = [], []
@@ -98,7 +98,7 @@ def test_rewarming_recomputes_the_seasonal_scale_for_a_new_season(before: int, a
     assert 0.8 < float(ratio[0]) < 1.25
 
 
-def test_rewarming_keeps_the_least_squares_expert_of_equal_lags() -> None:
+def test_rewarming_keeps_least_squares_only_if_lags_are_equal() -> None:
     old, new = forecaster("lstm", ring=12), forecaster("lstm", ring=48, seed=2)
     values = np.random.default_rng(0).normal(size=(200, 1)).cumsum(axis=0)
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, values))
@@ -108,8 +108,8 @@ def test_rewarming_keeps_the_least_squares_expert_of_equal_lags() -> None:
     assert int(same.parts["least_squares"]["known"][0]) == 200
 
 
-def test_warming_up_in_steps_gives_the_state_of_a_rewarm() -> None:
-    """`Warming` re-warms in small steps while the stream runs, `rewarm` in one call."""
+def test_warming_series_at_different_windows_equals_rewarming() -> None:
+    """`Warming.finish` calls `rewarm` if a live series is not at the window before the model change."""
     old, new = forecaster("lstm", ring=20), forecaster("gru", ring=20)
     values = np.random.default_rng(0).normal(size=(9, 2))
     ahead, behind = (
@@ -120,7 +120,7 @@ def test_warming_up_in_steps_gives_the_state_of_a_rewarm() -> None:
     assert_same_state(rewarm(new, state), Warming(new, START + 5).finish(state))
 
 
-def test_warming_without_a_ring_gives_the_state_of_a_rewarm() -> None:
+def test_warming_a_state_without_a_ring_equals_rewarming() -> None:
     config = NetworkConfig(hidden=4, horizon=3, lags=(), ring=0)
     old, new = (Forecaster.untrained(config, WindowConfig(), seed) for seed in (1, 2))
     state, _ = advance(old, old.initial_state(), Windows(("a",), START, np.array([[1.0], [2.0], [5.0]])))
@@ -129,7 +129,7 @@ def test_warming_without_a_ring_gives_the_state_of_a_rewarm() -> None:
     assert_same_state(rewarm(new, state), warming.finish(state))
 
 
-def test_a_series_that_retires_during_the_warm_up_has_a_cold_start() -> None:
+def test_warming_equals_rewarming_for_a_series_that_retires_meanwhile() -> None:
     old, new = forecaster("lstm", max_gap=3, ring=20), forecaster("gru", max_gap=3, ring=20)
     values = np.array([[1.0], [2.0], *[[np.nan]] * 5, [4.0]])
     fleet = Windows(("a",), START, values)

@@ -84,7 +84,7 @@ def test_calendar_windows_begin_and_end_at_calendar_dates(text: str, begin: str,
     assert freq.end_us(freq.window_of(start_us)) == end_us
 
 
-def test_the_timestamp_for_never_precedes_windows_since_1600() -> None:
+def test_the_smallest_int64_time_precedes_windows_since_1600() -> None:
     never = np.array([np.iinfo(np.int64).min])
     for freq in FIXED + WEEKS + CALENDAR:
         assert freq.window_of(never)[0] - 1 < freq.window_of(us(datetime(1600, 1, 1, tzinfo=UTC)))
@@ -161,7 +161,7 @@ def test_a_lateness_in_months_is_refused() -> None:
         ("60m", "60m"),
     ],
 )
-def test_pandas_frequency_names_are_replaced_by_statecast_names(text: str, own: str) -> None:
+def test_pandas_frequency_names_are_converted_to_statecast_names(text: str, own: str) -> None:
     assert WindowConfig(freq=text).freq == own
     assert Frequency.parse(text) == Frequency.parse(own)
 
@@ -196,7 +196,7 @@ def test_a_week_frequency_without_a_weekday_begins_on_thursday() -> None:
         ("9999w", "longer than 100 years"),
     ],
 )
-def test_the_error_for_an_unsupported_pandas_frequency_gives_a_hint(text: str, message: str) -> None:
+def test_the_error_for_an_unsupported_frequency_gives_a_hint(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WindowConfig(freq=text)
 

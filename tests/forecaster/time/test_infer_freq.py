@@ -65,7 +65,7 @@ def test_infer_freq_finds_regular_windows_although_some_are_missing(
         ("1y", [datetime(1990 + k, 7, 1, tzinfo=UTC) for k in range(20)]),
     ],
 )
-def test_infer_freq_recognises_month_ends_four_weeks_workdays_and_years(
+def test_monthly_four_weekly_workday_and_yearly_times_are_recognised(
     freq: str, times: list[datetime]
 ) -> None:
     assert infer_freq(rows_at(times)).freq == freq

@@ -36,7 +36,7 @@ def weekly_rows(day: str, weeks: int = 20) -> pl.DataFrame:
 
 @pytest.mark.parametrize("day", sorted(FIRST_DAYS))
 @pytest.mark.parametrize("name", ["1w-{}", "W-{}"])
-def test_weekly_forecasts_begin_on_the_weekday_of_the_rows(day: str, name: str) -> None:
+def test_weekly_forecasts_begin_on_the_weekday_in_the_frequency(day: str, name: str) -> None:
     model, rows = forecaster(freq=name.format(day)), weekly_rows(day)
     assert aggregate(rows, model.window_config).windows.values[:, 0].tolist() == list(range(20))
     state, forecasts = advance(model, model.initial_state(), rows.head(12))
@@ -64,8 +64,11 @@ def test_weeks_begin_on_thursday_in_states_of_earlier_versions() -> None:
     assert State.from_arrow(older).freq == Frequency(604_800)
 
 
-def test_rows_not_on_the_first_weekday_of_windows_give_a_notice() -> None:
-    """The notice names the frequency whose windows begin on the weekday of the rows."""
+def test_weekly_rows_on_another_weekday_give_a_notice() -> None:
+    """A notice is returned if all rows are on one weekday and weekly windows begin on another.
+
+    The notice names the frequency whose windows begin on the weekday of the rows.
+    """
     plain = WindowConfig(freq="1w")
     notice = weekday_notice(weekly_rows("sun"), plain)
     assert notice is not None

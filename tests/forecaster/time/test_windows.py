@@ -121,7 +121,7 @@ def test_a_window_includes_its_start_and_excludes_its_end() -> None:
     assert HOUR.end_us(index[0]) == times[2].timestamp() * 1_000_000
 
 
-def test_windows_between_omits_requested_windows_that_do_not_exist() -> None:
+def test_windows_between_omits_windows_before_and_after_its_data() -> None:
     windows = Windows(("a",), 10, np.arange(5.0)[:, None])
     for start, stop, values in ((11, 13, [1, 2]), (0, 12, [0, 1]), (13, 99, [3, 4]), (20, 30, [])):
         part = windows.between(start, stop)
@@ -156,8 +156,8 @@ def test_a_repeated_time_uses_the_row_with_the_largest_offset(how: str) -> None:
     assert found.replaced.select("value", "replaced_by").rows() == [(9.0, 1.0)]
 
 
-def test_sums_add_equal_rows_unless_they_are_duplicates() -> None:
-    """Equal rows are duplicates if they have one event id, or come from one place in one file."""
+def test_equal_rows_are_summed_unless_event_or_origin_is_equal() -> None:
+    """Equal rows are duplicates if they have the same event id, or the same origin: one place in one file."""
     config = WindowConfig.model_validate({"freq": "15m", "aggregate": "sum"})
     rows = [(0, 5.0, 0), (0, 5.0, 1), (0, 5.0, 2), (0, 6.0, 3)]
     assert aggregate(rows_with_offsets(rows), config).duplicates == 0

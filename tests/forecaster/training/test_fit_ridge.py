@@ -1,4 +1,4 @@
-"""Tests of the fit of the ridge regressions, the linear experts of the network."""
+"""Tests of the fit of the ridge regressions, which are some of the linear experts of the network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def autoregression(windows: int = 1500, series: int = 6) -> Floats:
 
 
 def errors_by_expert(ridge: Floats32, made: Fleet, rows: slice) -> Floats:
-    """Return the mean absolute errors by expert and horizon, ``[K, N]``, at ``rows`` of the first batch."""
+    """Return the mean absolute errors of all linear experts at ``rows`` of the first batch, ``[K, N]``.
+
+    K is the number of linear experts, N the number of horizons.
+    """
     batch = made.with_linear_part(ridge, 0.0).batch(0)
     at = np.arange(len(batch))[rows]
     forecasts = batch.experts(at)
@@ -51,13 +54,13 @@ def test_ridge_regressions_have_smaller_errors_than_simpler_experts() -> None:
     made = fleet(autoregression(), 1200)
     errors = errors_by_expert(fit_linear(made), made, slice(1200, None))
     for k in (0, 1):
-        # A ridge regression with exact weights has 0.87 of the error of the seasonal expert (``errors[2]``).
-        # A ridge regression with exact weights has 0.61 of the error of the last value (``errors[5]``).
+        # With the coefficients of `autoregression`, a ridge regression would have 0.87 times ``errors[2]``
+        # (the expert repeats the last season) and 0.61 times ``errors[5]`` (it repeats the last value).
         assert (errors[k] < 0.93 * errors[2]).all()
         assert (errors[k] < 0.7 * errors[5]).all()
 
 
-def test_the_log_ridge_is_best_for_series_with_relative_changes() -> None:
+def test_the_log_ridge_beats_both_ridges_on_relative_changes() -> None:
     noise = np.random.default_rng(0).normal(size=(1524, 6))
     for t in range(24, len(noise)):
         noise[t] += 0.8 * noise[t - 24]
@@ -84,7 +87,7 @@ def test_ridge_weights_do_not_depend_on_series_scale() -> None:
 
 
 @pytest.mark.parametrize("windows", [2, 5, 20])
-def test_ridge_weights_of_five_windows_or_fewer_are_zero(windows: int) -> None:
+def test_ridge_weights_from_up_to_five_windows_are_zero(windows: int) -> None:
     ridge = fit_linear(fleet(autoregression(windows)))
     assert ridge.shape == (3, 30, 5)
     assert np.isfinite(ridge).all()
@@ -98,7 +101,7 @@ def test_gaps_constants_and_outliers_give_finite_ridge_weights() -> None:
     assert np.isfinite(fit_linear(fleet(values))).all()
 
 
-def test_the_typical_change_is_the_median_change_relative_to_the_level() -> None:
+def test_typical_change_is_the_median_over_series_of_relative_changes() -> None:
     steps = np.resize([0.0, 1.0], 100)[:, None]
     values = np.concatenate([99.5 + steps, 10 * (9.5 + steps), 0 * steps], axis=1)
     assert typical_change(fleet(values)) == pytest.approx((0.01 + 0.1) / 2)

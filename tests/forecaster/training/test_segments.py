@@ -58,7 +58,7 @@ def peak_bytes(fleet: Fleet, length: int) -> int:
         tracemalloc.stop()
 
 
-def test_a_longer_horizon_adds_only_padding_to_batch_memory() -> None:
+def test_longer_horizons_add_only_padding_windows_to_batch_memory() -> None:
     one, many = (fleet_of(walks(1000, 5), network(n), FREQ, 512).batch(0) for n in (1, 64))
     padding = 63 * 5 * 8
     assert kept_bytes(many) == kept_bytes(one) + padding
@@ -74,7 +74,7 @@ def test_training_never_holds_all_targets_in_memory() -> None:
     assert far - near < windows * series * horizon
 
 
-def test_training_memory_does_not_grow_with_the_number_of_batches(
+def test_peak_batch_memory_does_not_grow_with_the_batch_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("forecaster.training.batches._KEPT_BYTES", 0)
@@ -119,7 +119,7 @@ def test_training_and_held_out_targets_are_changes_in_units(held_from: int, leng
 
 @pytest.mark.parametrize("held_from", [0, 1, 2, 16, 17, 18, 59, 60])
 @pytest.mark.parametrize("length", [2, 16, 59, 100])
-def test_segments_without_a_training_target_are_not_counted(held_from: int, length: int) -> None:
+def test_training_segment_count_excludes_segments_without_a_target(held_from: int, length: int) -> None:
     windows = walks(60, 6)
     fleet = fleet_of(windows, network(3), FREQ, 2, held_from)
     total = 0

@@ -1,4 +1,4 @@
-"""Tests of training: equal results for equal seeds, the choice of weights, and the refit on all windows."""
+"""Tests of training: seeds, threads, the learning rate, the choice of the best epoch, and the refit."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_trained_network_beats_persistence_on_new_waves(cell: str) -> None:
         assert error < 0.7 * persistence, f"horizon {horizon}: {error} against {persistence}"
 
 
-def test_training_lowers_the_reported_loss() -> None:
+def test_training_lowers_the_reported_validation_loss() -> None:
     reported: list[Epoch] = []
     training = TrainingConfig(epochs=5, segment=16, learning_rate=1e-2, validation=0.2)
     trained = train(sines(150, 8), NETWORK, training, WindowConfig(), reported.append)
@@ -136,7 +136,7 @@ def test_a_refit_of_zero_epochs_fits_only_the_linear_experts(monkeypatch: pytest
         assert torch.equal(weight, trained.forecaster.network.get_parameter(name)), name
 
 
-def test_a_refit_trains_the_best_number_of_epochs_on_all_windows() -> None:
+def test_a_refit_trains_for_the_best_number_of_epochs() -> None:
     trained = train_briefly(refit=True, backtest=0.1, epochs=3)
     assert trained.epochs > 0
     assert [epoch["epoch"] for epoch in trained.refit_history] == list(range(1, trained.epochs + 1))
@@ -145,7 +145,7 @@ def test_a_refit_trains_the_best_number_of_epochs_on_all_windows() -> None:
     assert trained.chosen.version != trained.forecaster.version
 
 
-def test_a_refit_equals_a_training_without_validation() -> None:
+def test_a_refit_has_the_weights_of_training_without_validation() -> None:
     trained, whole = (
         train_briefly(refit=True, backtest=0.1, epochs=1),
         train_briefly(validation=0.0, epochs=1),
@@ -153,7 +153,7 @@ def test_a_refit_equals_a_training_without_validation() -> None:
     assert trained.forecaster.version == whole.forecaster.version
 
 
-def test_only_the_refit_learns_from_the_backtest_windows() -> None:
+def test_only_the_refit_trains_on_the_backtest_windows() -> None:
     values = sines(100, 6).values
     other = values.copy()
     other[90:] += 100.0
@@ -209,8 +209,8 @@ def test_the_training_seed_shuffles_batches_in_each_epoch(
     def orders(seed: int) -> list[list[int]]:
         batch_numbers.clear()
         train_briefly(sines(60, 40), batch_series=5, epochs=3, seed=seed, validation=0.0)
-        # Before the first epoch, training reads the 8 batches five times.
-        # It reads them four times to fit the linear experts, and once to compute the weights of horizons.
+        # Before the first epoch, training reads the 8 batches five times: four times to fit the linear
+        # experts, and once to compute the weights of the horizons.
         return [batch_numbers[8 * (5 + epoch) : 8 * (6 + epoch)] for epoch in range(3)]
 
     one = orders(0)

@@ -15,7 +15,7 @@ from schemas.observations import LARGEST
 from tests.forecaster.brief import BRIEF, NETWORK, fleet_of, sines, train_briefly, weights
 
 
-def test_constant_series_give_zero_skill_and_finite_weights() -> None:
+def test_constant_series_give_zero_skill_and_finite_network_weights() -> None:
     trained = train_briefly(fleet_of(np.full((100, 3), 7.0)))
     assert [epoch["validation_skill"] for epoch in trained.history] == [0.0, 0.0]
     assert np.isfinite(weights(trained)).all()
@@ -78,13 +78,13 @@ def test_the_training_error_names_a_series_with_infinite_loss(
 def test_the_error_for_diverging_weights_names_the_learning_rate() -> None:
     values = sines(100, 6).values
     values[50:, 2] += 1e12 * np.sign(np.sin(np.arange(50)))
-    # These values are above the limits of the settings; `model_copy` does not check the limits.
+    # The learning rate is above its largest valid value, but `model_copy` does not validate settings.
     too_fast = BRIEF.model_copy(update={"learning_rate": 1e30, "clip_norm": 1e30})
     with pytest.raises(DataError, match=r"'s2'.* training\.learning_rate"):
         train(fleet_of(values), NETWORK, too_fast, WindowConfig())
 
 
-def test_training_accepts_the_largest_allowed_values() -> None:
+def test_the_largest_valid_values_give_finite_weights_and_forecasts() -> None:
     values = sines(100, 6).values
     values[:, 0] = LARGEST * np.sign(np.sin(np.arange(100)))
     values[:, 1] = LARGEST
@@ -97,7 +97,7 @@ def test_training_accepts_the_largest_allowed_values() -> None:
 
 
 @pytest.mark.parametrize("windows", [3, 40, 128])
-def test_training_of_one_epoch_succeeds_with_few_windows(windows: int) -> None:
+def test_training_runs_one_epoch_with_3_to_128_windows(windows: int) -> None:
     values = np.random.default_rng(0).normal(size=(windows, 1))
     network = NetworkConfig(hidden=4, layers=1, horizon=2, lags=(1,), ring=4)
     trained = train(Windows(("a",), 0, values), network, TrainingConfig(epochs=1))

@@ -52,13 +52,13 @@ class Bundle:
 
 @dataclass
 class EmitBundles(beam.PTransform[Any, Any]):
-    """An unbounded source that emits bundles and event-time watermarks: ``PBegin -> PCollection[Row]``."""
+    """An unbounded source that emits the rows and frames of bundles, and event-time watermarks."""
 
     bundles: Sequence[Bundle]
     folder: Path
 
     def expand(self, begin: Any) -> Any:
-        """Emit the bundles with a splittable DoFn, which emits one bundle in each call."""
+        """Emit the bundles with a splittable DoFn; each call of its ``process`` emits at most one bundle."""
         count = begin | beam.Create([len(self.bundles)], reshuffle=False)
         return count | beam.ParDo(_EmitBundle(tuple(self.bundles), self.folder)).with_output_types(Any)
 

@@ -73,7 +73,7 @@ def test_a_coder_decodes_a_frame_unchanged(frame: pl.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("kind", [Batch, FleetRows, pl.DataFrame])
-def test_beam_finds_the_coder_of_a_type(kind: type[Any]) -> None:
+def test_beam_has_element_coders_for_batches_rows_and_frames(kind: type[Any]) -> None:
     coder = registry.get_coder(kind)
     assert coder == ElementCoder(kind)
     assert coder.to_type_hint() is kind
@@ -82,7 +82,7 @@ def test_beam_finds_the_coder_of_a_type(kind: type[Any]) -> None:
 
 
 @given(element=BATCHES | FLEET_ROWS)
-def test_the_estimated_size_of_an_element_is_the_sum_over_its_frames(element: Any) -> None:
+def test_the_estimated_size_sums_the_sizes_of_all_frames(element: Any) -> None:
     frames = [part for part in vars(element).values() if isinstance(part, pl.DataFrame)]
     size = ElementCoder(type(element)).estimate_size(element)
     assert size == sum(int(frame.estimated_size()) for frame in frames)
@@ -99,5 +99,5 @@ def test_an_encoded_element_is_a_json_header_and_arrow_data() -> None:
 
 
 def test_the_element_coder_is_not_deterministic() -> None:
-    """Beam requires that a coder of keys is deterministic: it must give equal keys equal bytes."""
+    """Beam requires a deterministic coder only for keys, and elements are never keys."""
     assert not ElementCoder(Batch).is_deterministic()

@@ -56,14 +56,14 @@ def test_a_model_is_loaded_from_an_object_store(s3: Remote) -> None:
         assert model_of(place, "", "one").load().version == forecaster().version
 
 
-def test_each_pipeline_loads_the_newest_model_in_its_folder(tmp_path: Path) -> None:
+def test_a_new_pipeline_loads_a_replaced_model_file(tmp_path: Path) -> None:
     for seed in (0, 1):
         forecaster(seed=seed).save(tmp_path)
         loaded = model_of(tmp_path, "", f"pipeline {seed}").load()
         assert loaded.version == forecaster(seed=seed).version
 
 
-def test_the_error_names_a_missing_or_invalid_model_file(tmp_path: Path) -> None:
+def test_loading_a_missing_or_invalid_model_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"forecaster\.safetensors cannot be read: No such file"):
         model_of(tmp_path, "", "one").load()
     (tmp_path / "forecaster.safetensors").write_bytes(b"no model")
@@ -82,7 +82,7 @@ def test_forecast_fleet_starts_from_a_state_table_in_a_store(
     assert_same_frames(both, backfilled, scales(observed))
 
 
-def test_a_second_transform_reads_the_replaced_state_table(
+def test_later_transforms_do_not_reuse_a_replaced_state_table(
     observed: Windows, backfilled: pl.DataFrame, tmp_path: Path
 ) -> None:
     rows, table = rows_of(observed), tmp_path / "out" / "state"

@@ -70,7 +70,7 @@ def test_an_invalid_row_does_not_affect_other_rows(tmp_path: Path) -> None:
     assert wrong[2][1] == "'[1.0]' is not a number"
 
 
-def test_rows_are_rejected_if_no_row_of_a_bundle_is_complete(tmp_path: Path) -> None:
+def test_rows_are_rejected_if_their_bundle_lacks_required_fields(tmp_path: Path) -> None:
     """No row of the bundle has the fields timestamp and value."""
     found = run(IN_PROCESS, beam.Create([{"series_id": "a"}]), ForecastFleet(forecaster()), tmp_path)
     (rejected,) = read_output(tmp_path, "quarantined").to_dicts()
@@ -111,7 +111,8 @@ def test_forecast_fleet_issues_forecasts_when_the_watermark_advances(
     bundles = [
         # The elements of this bundle belong to twelve windows; the watermark after it closes only eight.
         Bundle(between(rows, 0, 12).to_dicts(), end_us(7)),
-        # The source holds this bundle until window 7 is forecast; a fleet that first reads all input fails.
+        # Before this bundle, the source waits for the forecasts of window 7.
+        # So the test fails if the fleet first reads all input.
         Bundle([*late_row, *bad, *between(rows, 12, 16).to_dicts()], end_us(13), after=closed(7)),
         Bundle([], end_us(15) - 1),
         Bundle([between(rows, 16, 20)], end_us(18), after=closed(13)),
@@ -190,6 +191,6 @@ def test_forecast_fleet_refuses_a_model_that_repairs_late_rows() -> None:
         beam.Pipeline() | beam.Create([]) | ForecastFleet(model)
 
 
-def test_an_unbounded_input_without_event_timers_is_refused(tmp_path: Path) -> None:
+def test_unbounded_input_on_an_in_process_runner_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="FnApiRunner fires event-time timers at once"):
         run(IN_PROCESS, EmitBundles([Bundle([], 0)], tmp_path), ForecastFleet(forecaster()), tmp_path)

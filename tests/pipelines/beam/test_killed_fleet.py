@@ -50,7 +50,10 @@ def inputs(observed: Windows, tmp_path: Path) -> Path:
 
 
 def assert_complete(output: Path, before: set[str], backfilled: pl.DataFrame, observed: Windows) -> None:
-    """Assert that the first run's files remain, a second run added files, and no forecast is missing."""
+    """Assert that a second run added files, and that all files hold each forecast of the backfill once.
+
+    The files of the first run, named in ``before``, must remain.
+    """
     forecasts = output / "forecasts"
     assert before < files_in(forecasts)
     written = [pl.read_parquet(forecasts / name) for name in files_in(forecasts)]

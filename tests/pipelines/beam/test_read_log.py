@@ -62,7 +62,7 @@ class Cell:
 
 @dataclass
 class Tracked(read_log._PlacesTracker):
-    """A fake restriction tracker of an engine, which records each deferral."""
+    """A replacement of an engine's restriction tracker that only records each deferral."""
 
     places: str
     waits: list[Any] = field(default_factory=list)
@@ -156,7 +156,7 @@ def test_the_engine_watermark_is_the_least_partition_watermark() -> None:
         at_us = element.timestamp.micros if isinstance(element, TimestampedValue) else None
         batch = element.value if isinstance(element, TimestampedValue) else element
         stamped.append((batch.partition, batch.watermark_us, at_us))
-    # The event time of a batch is the engine's watermark before the batch.
+    # The event time of a batch is the engine's watermark before the batch, or None if there is none yet.
     # With an earlier event time, the engine would treat the batch as late.
     assert [each for each in stamped if each[1] is not None] == [
         ("a", 5, None),
@@ -167,7 +167,7 @@ def test_the_engine_watermark_is_the_least_partition_watermark() -> None:
     assert list(dict.fromkeys(estimator.set_us)) == [3, 5, 7]
 
 
-def test_a_log_is_read_in_a_pipeline_from_its_beginning(tmp_path: Path) -> None:
+def test_read_log_returns_every_batch_from_offset_0_on(tmp_path: Path) -> None:
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
         batches = pipeline | ReadLog(Counted(5))
         offsets = batches | beam.Map(lambda batch: f"{batch.start}-{batch.stop}")

@@ -23,7 +23,7 @@ from tests.pipelines.workers.test_worker import batches_of_windows, begin
 PATIENCE_S = 30.0
 
 
-def test_the_next_bundle_counts_rows_applied_after_their_bundle(
+def test_a_bundle_counts_rows_applied_since_the_previous_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bundle is a group of elements that Beam processes together; batches are applied in the background."""

@@ -32,7 +32,7 @@ def cold_start(folder: Path, *more: object, model: str = "model", series: str = 
     return run(["cold-start", *map(str, given)])
 
 
-def test_new_series_are_forecast_beyond_the_horizon_of_the_model(
+def test_cold_start_accepts_a_horizon_longer_than_the_models(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "new.parquet"
@@ -51,7 +51,7 @@ def test_new_series_are_forecast_beyond_the_horizon_of_the_model(
     assert check_forecasts(pl.read_parquet(file)).equals(expected)
 
 
-def test_cold_start_prints_forecasts_without_an_output_file(
+def test_cold_start_without_an_output_file_prints_forecasts(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cold_start(folder, "--json") == 0

@@ -69,7 +69,7 @@ def test_without_java_the_flink_check_passes_with_a_hint(
     assert "Java is not installed" in flink.fix
 
 
-def test_if_the_job_server_is_missing_doctor_names_make_java(
+def test_doctor_suggests_make_java_without_a_job_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

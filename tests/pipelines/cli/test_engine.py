@@ -28,7 +28,7 @@ from schemas.errors import ConfigError
 AUTO, IN_PROCESS = JobsConfig(), JobsConfig(runner="in-process")
 
 
-def test_a_stream_runs_in_process_if_prism_is_missing(
+def test_choose_engine_falls_back_to_in_process_without_prism(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(engine, "find_prism", lambda: Path("prism"))
@@ -64,7 +64,7 @@ def test_the_engine_settings_of_a_job_file_are_passed_to_the_job() -> None:
     assert engine_fields("prism", JobsConfig(), ()).flink.workers is None
 
 
-def test_paths_are_made_absolute_only_for_a_pool_of_flink_workers() -> None:
+def test_paths_become_absolute_only_with_a_flink_worker_pool() -> None:
     given = {
         "data": {"paths": ["rows.csv", "/data/more"]},
         "output": {"folder": "out"},
@@ -82,13 +82,13 @@ def test_paths_are_made_absolute_only_for_a_pool_of_flink_workers() -> None:
     assert with_absolute_paths(without_pool) == without_pool
 
 
-def test_options_after_two_dashes_are_passed_to_beam() -> None:
+def test_beam_options_are_split_from_the_data_arguments() -> None:
     data = ["a.csv", "--parallelism=2", "--experiments=x"]
     assert split_beam_options(data) == (["a.csv"], ("--parallelism=2", "--experiments=x"))
     assert split_beam_options(None) == (None, ())
 
 
-def test_a_word_after_a_beam_option_is_the_value_of_the_option() -> None:
+def test_split_beam_options_joins_options_with_their_values() -> None:
     data = ["a.csv", "b.csv", "--parallelism", "4", "--experiments", "x", "--streaming"]
     expected = ("--parallelism=4", "--experiments=x", "--streaming")
     assert split_beam_options(data) == (["a.csv", "b.csv"], expected)
@@ -109,7 +109,7 @@ def test_an_option_that_beam_refuses_gives_a_one_line_error(capsys: pytest.Captu
     assert capsys.readouterr() == ("", "")
 
 
-def test_silenced_workers_print_no_stack_trace(
+def test_silence_workers_hides_stack_traces_but_no_other_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from apache_beam.runners.worker import log_handler, sdk_worker

@@ -1,4 +1,4 @@
-"""Tests of ``statecast evaluate``, which scores a new or an existing model on the last rows of a file."""
+"""Tests of ``statecast evaluate``, which trains on the first rows of a file and scores its test rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.pipelines.cli.conftest import write_series
 TINY = ("--set", "network.hidden=4", "--set", "network.layers=1", "--set", "training.epochs=1")
 
 
-def test_a_wide_file_is_evaluated_in_one_command(
+def test_evaluate_scores_a_wide_csv_and_writes_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -42,7 +42,7 @@ def test_monthly_series_have_a_season_of_twelve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    chance, months = np.random.default_rng(0), range(80)  # the months begin with January 1963
+    chance, months = np.random.default_rng(0), range(80)  # month 0 is January 1963
     year = 10 * chance.normal(size=(12, 4))
     values = [100 + year[m % 12] + 0.3 * m + 2 * chance.normal(size=4) for m in months]
     lines = [
@@ -59,11 +59,11 @@ def test_monthly_series_have_a_season_of_twelve(
     found = {name: [horizons[h]["mase"] for h in ("1", "12")] for name, horizons in members.items()}
     assert np.isfinite([*found.values()]).all()
     for seasonal, other in zip(found["seasonal_naive"], found["persistence"], strict=True):
-        assert seasonal < 0.5 * other  # with a season other than 12, this error would be larger
+        assert seasonal < 0.5 * other  # seasonal naive would have larger errors with another season
     assert (np.array(found["combined"]) < found["seasonal_naive"]).all()
 
 
-def test_evaluate_prints_its_scores_within_80_columns(
+def test_evaluate_cuts_off_no_score_at_80_columns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

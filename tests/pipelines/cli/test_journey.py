@@ -1,4 +1,4 @@
-"""Tests of the usual sequence of commands: init, train, backfill, stream and evaluate."""
+"""Tests of the usual sequence of commands, init, train, backfill, stream and evaluate, and of doctor."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_training_reports_its_version_rows_and_backtest(
     assert {row["model"] for row in result["backtest"]} == {"lstm", "persistence", "seasonal naive"}
 
 
-def test_invalid_rows_are_quarantined_and_counts_add_up(tmp_path: Path, model: Path) -> None:
+def test_invalid_rows_are_quarantined_with_reasons_and_counted(tmp_path: Path, model: Path) -> None:
     rows = [
         "a,2013-01-01 00:10,1",
         "a,2013-01-01 01:10,NaN",
@@ -104,7 +104,7 @@ def test_the_assumption_of_utc_is_reported_once(tmp_path: Path, model: Path) -> 
 
 
 @pytest.mark.prism
-def test_a_stream_reports_that_it_rewarms_an_earlier_models_state(
+def test_with_another_model_a_stream_reports_rewarmed_series(
     tmp_path: Path, series: Path, model: Path, trained: tuple[str, dict[str, Any]]
 ) -> None:
     statecast("backfill", series, "-m", model, "-o", "a", "--end", "2013-01-03", cwd=tmp_path)

@@ -38,7 +38,7 @@ def test_rows_with_line_breaks_are_counted_in_large_files(job: Job) -> None:
     assert (result["rows_in"], result["used"], result["quarantined"]) == (600, 600, {})
 
 
-def test_a_bad_cell_with_a_line_break_is_one_quarantined_row(job: Job) -> None:
+def test_a_bad_quoted_cell_quarantines_only_its_own_row(job: Job) -> None:
     rows = [f"a,{at},{hour}" for hour, at in enumerate(times(40))]
     rows[10] = f'a,{times(11)[10]},"1\n0"'
     # The quote in this line is never closed: this line is rejected, but not the lines after it.

@@ -94,7 +94,7 @@ def test_the_live_view_shows_counts_rates_and_latencies() -> None:
     assert rendered(view).splitlines()[0].endswith("stream 1:02:03")
 
 
-def test_the_live_view_dims_labels_and_marks_problems_yellow() -> None:
+def test_live_view_shows_labels_dim_and_problem_counts_yellow() -> None:
     view = View("stream", wall=Clock(WATERMARK_S))
     view.take(job_numbers())
     console = Console(file=io.StringIO(), width=100)
@@ -188,7 +188,7 @@ def test_show_live_draws_nothing_if_stderr_is_not_a_terminal(capsys: pytest.Capt
     assert capsys.readouterr() == ("", "")
 
 
-def test_show_live_draws_nothing_with_json_output() -> None:
+def test_show_live_draws_nothing_if_output_is_json() -> None:
     out, screen = Out(as_json=True), io.StringIO()
     out.errors = Console(file=screen, force_terminal=True)
     with show_live(out, "stream") as take:
@@ -241,7 +241,7 @@ def scraped(port: int) -> dict[tuple[str, ...], float]:
 
 
 @pytest.mark.prism
-def test_a_running_stream_serves_metrics_on_an_exclusive_port(tmp_path: Path, model: Path) -> None:
+def test_a_stream_serves_metrics_and_refuses_an_occupied_port(tmp_path: Path, model: Path) -> None:
     (tmp_path / "in").mkdir()
     port = free_port()
     watch = ("stream", "in", "--watch", "-m", model, "--metrics-port", port)

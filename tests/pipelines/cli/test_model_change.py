@@ -1,4 +1,4 @@
-"""Tests of streams that follow an alias: they change their model when the alias moves to another version."""
+"""Tests of ``stream --follow``: it needs a registered model, and a resumed stream does not need MLflow."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_an_unused_folder_column_is_reported(job: Job) -> None:
     assert line.endswith("1 more file)")
 
 
-def test_files_of_several_sensors_are_not_silently_merged(job: Job) -> None:
+def test_backfill_of_several_sensors_fails_without_a_series_setting(job: Job) -> None:
     for sensor in ("a", "b"):
         write_parquet(hours(30), job.folder / "folders" / f"sensor={sensor}" / "part-0.parquet")
         write_parquet(hours(30), job.folder / "files" / f"{sensor}.parquet")
@@ -110,7 +110,7 @@ def write_frame_with_index(folder: Path, kind: str) -> Path:
     return write_parquet(numbered.rename({"i": "__index_level_0__"}), folder / "in.parquet")
 
 
-def test_a_series_that_starts_late_in_json_lines_is_read(job: Job) -> None:
+def test_json_keys_first_appearing_after_1500_lines_are_read(job: Job) -> None:
     lines = [{"time": (BEGIN + timedelta(minutes=i)).isoformat(), "a": i} for i in range(1500)]
     lines += [{"time": (BEGIN + timedelta(minutes=i)).isoformat(), "late": i} for i in range(1500, 1700)]
     (job.folder / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -155,7 +155,7 @@ RECEIPT_DAYS = 60
 
 
 def receipts(seed: int = 0) -> list[tuple[str, str, float]]:
-    """Return the till, day and amount of receipts; each day, each till has two receipts of 5.0 and others."""
+    """Return till, day and amount of each receipt: each till has two of 5.0 and one to three others a day."""
     chance = np.random.default_rng(seed)
     days = [(BEGIN + timedelta(days=d)).strftime("%Y-%m-%d") for d in range(RECEIPT_DAYS)]
     return [
@@ -192,7 +192,7 @@ def have_equal_forecasts(one: Path, other: Path) -> bool:
     return len(joined) == len(flat[0]) == len(flat[1]) and difference is not None and float(difference) < 1e-4  # type: ignore[arg-type]
 
 
-def test_receipts_are_summed_per_day_in_any_order(job: Job, daily: Callable[[str], Path]) -> None:
+def test_receipts_in_any_order_give_forecasts_of_daily_sums(job: Job, daily: Callable[[str], Path]) -> None:
     rows, model = receipts(), daily("sum")
     sums: dict[tuple[str, str], float] = {}
     for till, day, amount in rows:
@@ -234,7 +234,7 @@ def test_a_later_corrected_row_replaces_the_earlier_row(
     assert have_equal_forecasts(job.folder / "right", job.folder / "stream")
 
 
-def test_rows_replaced_at_the_change_to_winter_time_are_stored(job: Job) -> None:
+def test_rows_replaced_in_the_repeated_autumn_hour_are_stored(job: Job) -> None:
     """Local times without a zone repeat for an hour: the later rows replace the earlier rows."""
     local = [f"2023-10-29T{h:02}:{m:02}:00" for h in (0, 1, 2, 2, 3, 4) for m in (0, 30)]
     write_csv_rows(job.folder / "in.csv", [("a", at, float(i)) for i, at in enumerate(local)])
@@ -248,7 +248,7 @@ def test_rows_replaced_at_the_change_to_winter_time_are_stored(job: Job) -> None
     assert (summary["used"], summary["duplicates"]) == (12, 0)
 
 
-def test_files_left_out_of_a_folder_are_reported(job: Job) -> None:
+def test_unread_files_of_an_input_folder_are_reported(job: Job) -> None:
     folder = write_parquet(hours(30), job.folder / "in" / "a.parquet").parent
     for name in ("b.csv.lz4", "c.docx", "_d.csv", ".e.csv", "README"):
         (folder / name).write_text("x")

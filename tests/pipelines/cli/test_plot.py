@@ -69,7 +69,7 @@ def test_a_plotted_png_has_a_fan_and_line_per_series(output: Path, tmp_path: Pat
             assert pixels_of(panel, colour) > 100, colour
 
 
-def test_a_plotted_svg_names_its_series(output: Path, tmp_path: Path) -> None:
+def test_a_plotted_svg_contains_only_the_selected_series(output: Path, tmp_path: Path) -> None:
     file = tmp_path / "fans.svg"
     assert plot(output, "--series", "s2,s0", "-o", file) == 0
     ElementTree.parse(file)
@@ -90,7 +90,7 @@ def test_a_plot_in_the_terminal_shows_values_and_quantiles(
     assert max(map(len, lines)) <= 100
 
 
-def test_plot_json_counts_the_forecasts_of_each_series(
+def test_plot_json_counts_the_drawn_forecasts_of_each_series(
     output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert plot(output, "--series", "s0,s2", "--json") == 0
@@ -107,14 +107,14 @@ def test_plot_json_counts_the_forecasts_of_each_series(
         ("-o fans.jpg", 2, "--output fans.jpg: the name must end with .png or .svg"),
     ],
 )
-def test_a_wrong_plot_option_is_refused_in_one_line(
+def test_plot_refuses_unknown_series_and_wrong_output_names(
     output: Path, capsys: pytest.CaptureFixture[str], options: str, code: int, line: str
 ) -> None:
     assert plot(output, *options.split()) == code
     assert line in capsys.readouterr().err
 
 
-def test_plot_refuses_an_output_without_forecasts_or_snapshots(
+def test_plot_requires_an_output_with_forecasts_and_snapshots(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert plot(tmp_path / "nowhere") == 3

@@ -42,7 +42,7 @@ def shell(
     return Shell(f"sqlite:///{own_store}", capsys)
 
 
-def test_compare_prints_one_object_with_both_models(shell: Shell, newer: Path) -> None:
+def test_compare_prints_json_with_champion_and_challenger_scores(shell: Shell, newer: Path) -> None:
     found, _ = shell("compare", "tiny@champion", "tiny/1", newer)
     assert found["champion"] == found["challenger"]
     assert found["overall"] == {"share": 0.0, "low": 0.0, "high": 0.0}
@@ -76,7 +76,7 @@ def test_options_without_effect_are_refused(shell: Shell, newer: Path) -> None:
     assert "--why has no effect with --if-better" in lines[0]
 
 
-def test_retrain_names_its_parent_and_rollback_needs_earlier_versions(shell: Shell, newer: Path) -> None:
+def test_retrain_reports_the_parent_and_rollback_needs_earlier_versions(shell: Shell, newer: Path) -> None:
     found, _ = shell("retrain", "tiny", newer, "--epochs", "2")
     assert found["parent"] == "tiny/1"
     assert len(found["epochs"]) == 2

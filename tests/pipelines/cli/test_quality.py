@@ -1,4 +1,4 @@
-"""Tests that a stream scores its forecasts, sends alerts and logs to MLflow, on every runner."""
+"""Tests that a stream scores its forecasts, sends alerts and logs to MLflow, in process and on Prism."""
 
 from __future__ import annotations
 

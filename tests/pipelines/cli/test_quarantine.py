@@ -24,7 +24,7 @@ from tests.pipelines.cli.conftest import Job
 
 @pytest.fixture
 def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an output folder with three quarantined rows of two kinds."""
+    """Return an output folder with three quarantined rows: two with a bad value, one with a bad time."""
     monkeypatch.chdir(tmp_path)
     for part in PARTS:
         (tmp_path / "out" / part).mkdir(parents=True)
@@ -120,7 +120,9 @@ def test_quarantine_replay_with_another_window_length_is_refused(replayable: Job
     assert "windows.freq is 2h, but model was trained with 1h: leave it out" in line
 
 
-def test_a_quarantine_replay_continues_after_ctrl_c(replayable: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rerunning_a_quarantine_replay_after_ctrl_c_completes_it(
+    replayable: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(quarantine_log, "_BATCH_ROWS", 1)
     shutil.copytree("out", "whole")
     expected, _ = replayable(REPLAY.replace(" out ", " whole "))

@@ -87,9 +87,7 @@ def test_excel_exports_give_the_same_forecasts_as_plain_csv(command: Command, tm
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_dates_as_numbers_of_a_spreadsheet_are_detected(
-    command: Command, tmp_path: Path, suffix: str
-) -> None:
+def test_spreadsheet_date_numbers_are_read_as_times(command: Command, tmp_path: Path, suffix: str) -> None:
     rows = [(s, 44927 + (t - START) / timedelta(days=1), v) for s, t, v in values(1)]
     frame = pl.DataFrame(rows, ["series_id", "timestamp", "value"], orient="row")
     file = f"serial.{suffix}"
@@ -156,7 +154,7 @@ def test_an_int96_time_out_of_range_is_quarantined(command: Command, tmp_path: P
     assert forecasts("out")["issued_at"].max() == START + timedelta(hours=HOURS)
 
 
-def test_parquet_types_unknown_to_polars_are_read_or_quarantined(command: Command, tmp_path: Path) -> None:
+def test_parquet_columns_of_unusual_types_are_read_or_quarantined(command: Command, tmp_path: Path) -> None:
     plain = pl.DataFrame(values(1), ["series_id", "timestamp", "value"], orient="row").to_arrow()
     numbers = pa.array([round(v) for _, _, v in values(1)])
     wide = numbers.cast(pa.decimal256(60, 9))

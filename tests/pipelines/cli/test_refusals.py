@@ -43,7 +43,7 @@ def working_folder(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> WorkingFolder:
     monkeypatch.chdir(tmp_path)
-    for module in ("sources.kafka.consumer", "sinks.kafka"):  # a broker that does not answer
+    for module in ("sources.kafka.consumer", "sinks.kafka"):  # wait only 0.2 s for a broker
         monkeypatch.setattr(f"pipelines.{module}.ANSWER_LIMIT_S", 0.2)
     write_series(tmp_path / "good.csv", 60)
     shutil.copytree(model, tmp_path / "model")
@@ -220,7 +220,7 @@ REFUSED = [
         3,
         "127.0.0.1:9: no Kafka broker answers there",
     ),
-    # missing models and stores
+    # models and stores that are missing, are invalid, or do not answer
     ("backfill good.csv", 4, "there is no MLflow store at"),
     ("backfill good.csv -m ./nowhere", 4, "./nowhere is not a folder with a saved forecaster"),
     ("backfill good.csv -m a/b/c", 4, "'a/b/c' names no model"),
@@ -232,7 +232,7 @@ REFUSED = [
     ("train good.csv --tracking-uri sqlite:////proc/runs.db", 4, "/proc/runs.db cannot be written"),
     ("train good.csv --tracking-uri http://127.0.0.1:9", 4, "no MLflow server answers at http://127.0.0.1:9"),
     ("ui --tracking-uri sqlite:////proc/runs.db", 4, "/proc/runs.db cannot be written"),
-    # output folders and topics that cannot be written to
+    # topics, folders and files that cannot be written to, and a folder that is not empty
     (
         "stream good.csv -m model --to-topic t --bootstrap 127.0.0.1:9",
         6,
@@ -322,7 +322,7 @@ def test_the_error_for_invalid_engine_options_names_the_fix(
     assert line in message
 
 
-def test_a_flink_master_address_without_flink_is_refused_at_once(
+def test_a_master_address_where_no_flink_answers_is_refused(
     working_folder: WorkingFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.cli.engine.find_java", lambda: Path("java"))

@@ -19,7 +19,7 @@ from tests.forecaster.registry.test_outbox import away
 
 @pytest.fixture
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Make a temporary folder the working folder, and return the URI of a store in it."""
+    """Make a temporary folder the working folder, and return the URI of an MLflow store in it."""
     monkeypatch.chdir(tmp_path)
     return f"sqlite:///{tmp_path}/mlflow.db"
 
@@ -44,7 +44,7 @@ def test_sync_sends_all_unsent_runs_and_deletes_their_outboxes(
     assert "nothing is unsent" in capsys.readouterr().out
 
 
-def test_register_adds_a_saved_model_to_a_registered_model(
+def test_register_creates_a_model_version_from_a_saved_model(
     uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forecaster().save(Path("saved"))
@@ -53,7 +53,7 @@ def test_register_adds_a_saved_model_to_a_registered_model(
     assert Registry(uri).load("weather/1").version == forecaster().version
 
 
-def test_register_refuses_a_folder_without_a_run(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_register_refuses_a_folder_without_run_or_model(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
     assert run(["register", "empty", "--tracking-uri", uri]) == 4
     assert "holds neither an unsent run nor a saved model" in capsys.readouterr().err

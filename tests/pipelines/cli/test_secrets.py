@@ -63,7 +63,7 @@ COMMANDS = {
     "cold-start": ["cold-start -c job.toml -m tiny --series rows.csv --at 2013-01-01"],
     "doctor": ["doctor -c job.toml --json"],
     "ui": ["ui -c job.toml"],
-    # The dashboard of a missing folder is refused; any other would run until a signal ends it.
+    # Name a missing folder, which is refused: the dashboard of an output would run until a signal ends it.
     "dashboard": ["dashboard nowhere"],
     "init": ["init new.toml -s mlflow.tracking_uri=URI", "init newer.toml -s kafka.registry=URI"],
     # Run only demos that are refused, because a complete demo takes minutes.
@@ -94,7 +94,7 @@ REFUSED = [
 
 @pytest.fixture(scope="module")
 def folder_and_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Server]]:
-    """Make a temporary folder the working folder, and run an MLflow server that requires a password."""
+    """Write rows, a model and job files to a folder, and run an MLflow server that requires a password."""
     folder = tmp_path_factory.mktemp("folder")
     with mlflow_server(tmp_path_factory.mktemp("server"), lambda login: login == basic(LOGIN)) as server:
         uri = f"http://{LOGIN}@{server.address}"

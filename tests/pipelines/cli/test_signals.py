@@ -146,7 +146,9 @@ def test_an_interrupted_stream_ends_cleanly_and_can_be_resumed(
 
 
 @pytest.mark.prism
-def test_a_second_interrupt_or_a_kill_loses_no_row(tmp_path: Path, streamed: Path, model: Path) -> None:
+def test_resuming_after_two_interrupts_or_sigkill_loses_no_row(
+    tmp_path: Path, streamed: Path, model: Path
+) -> None:
     for signals in ((signal.SIGINT, signal.SIGINT), (signal.SIGKILL,)):
         folder = tmp_path / signals[-1].name
         job = start("stream", streamed, "-m", model, "--speed", 3600, "-o", folder, cwd=tmp_path)

@@ -144,7 +144,7 @@ def test_an_imported_table_equals_the_exported_one_for_any_shard_count(
     assert [p.name for p in (tmp_path / "kept").iterdir()] == ["a.parquet"]
 
 
-def test_streams_from_an_imported_and_the_original_table_have_equal_outputs(
+def test_a_stream_continues_equally_from_an_imported_state_table(
     job: StreamJob, command: Command, tmp_path: Path
 ) -> None:
     assert command("export", "out/state", "a.parquet")[0] == 0
@@ -164,7 +164,7 @@ def test_streams_from_an_imported_and_the_original_table_have_equal_outputs(
 
 
 def assert_refused(result: tuple[int, str, str], code: int, line: str) -> None:
-    """Assert that a command failed with an exit code and one line on stderr, and printed nothing."""
+    """Assert that a command failed with exit code ``code``, no stdout, and one stderr line with ``line``."""
     assert result[0] == code, result
     assert result[1] == ""
     assert result[2].count("\n") == 1
@@ -234,7 +234,7 @@ def test_state_commands_refuse_invalid_tables_in_one_line(
     assert_refused(
         command("import", "in/1.parquet", "new"), 3, "in/1.parquet: is not an exported state table"
     )
-    # A snapshot of a shard is a Parquet file, but no exported state table.
+    # A snapshot of a shard is also a Parquet file, but not an exported state table.
     part = next(job.states.glob("*.parquet"))
     assert_refused(command("import", str(part), "new"), 3, "is not an exported state table")
     assert_refused(command("export", "out/state", "in/1.parquet/a"), 6, "is a file, not a folder")

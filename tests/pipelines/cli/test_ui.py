@@ -32,7 +32,7 @@ needs_browser = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the URI of a store with a run for each network cell; all models are named ``weather``."""
+    """Return the URI of a store with an RNN, an LSTM and a GRU run; all models are named ``weather``."""
     folder = tmp_path_factory.mktemp("ui")
     registry = Registry(f"sqlite:///{folder}/mlflow.db", unsent=folder / "unsent")
     for cell in ("rnn", "lstm", "gru"):
@@ -115,9 +115,9 @@ def address_of(ui: Ui) -> str:
 
 
 def in_order(page: Browser, role: str, side: str, texts: list[str]) -> list[str]:
-    """Return those of ``texts`` that are a line of an element with the ARIA role ``role``.
+    """Return the ``texts`` that are lines of elements with the ARIA role ``role``, in the order of the page.
 
-    They are sorted by the position of the ``side`` of their element on the page.
+    The order is that of the ``side`` of the elements, ``left`` or ``top``.
 
     The page places headers and rows of its table by their styles, so their order in its text can differ.
     """
@@ -149,7 +149,7 @@ def test_mlflow_charts_compare_runs_and_baselines_by_horizon(ui: Ui, page: Brows
 
 
 @needs_browser
-def test_the_ui_describes_a_version_and_its_logged_model(ui: Ui, page: Browser, store: str) -> None:
+def test_mlflow_pages_show_a_version_and_its_logged_model(ui: Ui, page: Browser, store: str) -> None:
     page.open(f"{address_of(ui)}/#/models/weather/versions/2")
     page.wait_for("LSTM with 1 x 4 cells", "can replace the champion, weather/1", "lstm")
     version = MlflowClient(store, store).get_model_version("weather", "2")
@@ -181,7 +181,7 @@ def test_ui_on_a_port_in_use_is_refused_in_one_line(
     assert "choose another with --port" in capsys.readouterr().err
 
 
-def test_runs_are_sorted_by_skill_and_listed_with_scores(
+def test_the_runs_command_lists_runs_by_skill_with_scores(
     store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(["runs", "--tracking-uri", store, "--json"]) == 0

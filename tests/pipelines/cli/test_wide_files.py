@@ -39,7 +39,7 @@ def write_site(path: Path, level: float, hours_from: int = 0, count: int = 40, *
 
 
 @pytest.mark.parametrize("command", ["backfill", "train", "evaluate --train-rows 20", "stream"])
-def test_wide_files_of_two_sites_are_refused(job: Job, command: str) -> None:
+def test_wide_files_that_disagree_on_a_series_are_refused(job: Job, command: str) -> None:
     write_site(job.folder / "in" / "site1.csv", 10)
     write_site(job.folder / "in" / "site2.csv", 20)
     name, _, options = command.partition(" ")
@@ -71,7 +71,7 @@ def test_files_of_one_sensor_form_one_series_per_column(job: Job) -> None:
     assert "series 'temp' is 99 at 2023-01-02T11:00:00Z, and 21 in in/1.csv" in line
 
 
-def test_a_watched_folder_rejects_a_file_of_another_sensor(job: Job) -> None:
+def test_a_watched_folder_rejects_a_file_that_contradicts_another(job: Job) -> None:
     write_site(job.folder / "in" / "1.csv", 10)
     write_site(job.folder / "in" / "2.csv", 20)
     write_site(job.folder / "in" / "3.csv", 10, 40)
@@ -79,6 +79,6 @@ def test_a_watched_folder_rejects_a_file_of_another_sensor(job: Job) -> None:
     assert (result["used"] + result["pending"], result["bad_files"], result["late"]) == (160, 1, 0)
     (reason,) = read_quarantine(job.folder / "out")["reason"]
     assert reason.startswith("series 'temp' is 20 at 2023-01-01T00:00:00Z, and 10 in in/1.csv")
-    write_site(job.folder / "in" / "4.csv", 30, 50)  # this file is of a third sensor
+    write_site(job.folder / "in" / "4.csv", 30, 50)  # a file with the values of a third sensor
     result, _ = job.watch("in", "--resume")
     assert result["bad_files"] == 2

@@ -68,7 +68,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the output folder of a backfill of the fleet, which tests must not change."""
+    """Return the output folder of a backfill of the fleet; tests must not change this folder."""
     output = tmp_path_factory.mktemp("finished") / "out"
     backfill(rows, output)
     return output

@@ -1,4 +1,4 @@
-"""Tests of what the dashboard shows of a fleet whose shards differ in their snapshots."""
+"""Tests of the dashboard's view of a fleet: silent series, alarms, versions, quarantine and lateness."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_live_series_are_silent_after_three_windows_without_rows(shards: list[Sh
     assert found["series"][0]["since"] == start_texts(range(21, 22))[0]
 
 
-def test_the_dashboard_shows_the_closed_windows_of_the_slowest_shard(shards: list[ShardSeries]) -> None:
+def test_the_dashboard_shows_closed_until_of_the_slowest_shard(shards: list[ShardSeries]) -> None:
     slow = replace(shards[0].shard, closed_through=START + 9, watermarks={"rows": (START + 10) * HOUR_US})
     fast = replace(shards[1].shard, closed_through=START + 19, watermarks={"rows": (START + 20) * HOUR_US})
     pair = [replace(one, shard=shard) for one, shard in zip(shards, (slow, fast), strict=True)]
@@ -58,14 +58,14 @@ def test_the_dashboard_shows_the_closed_windows_of_the_slowest_shard(shards: lis
 
 
 @pytest.mark.parametrize("known", [None, (0, 2), (1, 2), (3, 4), (2, 4)], ids=str)
-def test_files_of_another_shard_count_are_found_by_hash(known: tuple[int, int] | None) -> None:
+def test_forecast_files_are_found_by_hash_unless_shard_counts_agree(known: tuple[int, int] | None) -> None:
     """A snapshot names the shard of a series only for files written with the shard count of the snapshot."""
     files = [ForecastFile("", "", "v", shard, 4, Path()) for shard in range(4)]
     expected = known[0] if known is not None and known[1] == 4 else crc32(b"yard") % 4
     assert [file.shard for file in files if file.may_hold("yard", known)] == [expected]
 
 
-def test_the_ids_of_at_most_20_silent_series_are_read(shards: list[ShardSeries]) -> None:
+def test_silent_series_lists_the_20_longest_silent_series(shards: list[ShardSeries]) -> None:
     count = 1000
     ids = pl.Series([f"s{n:03d}" for n in range(count)])
     silent = np.full(count, 50)
@@ -92,7 +92,7 @@ def test_the_series_search_takes_its_text_literally(finished: Path) -> None:
     assert view.search("(")["matching"] == 0
 
 
-def test_versions_have_the_role_in_use_shadow_or_earlier(shards: list[ShardSeries]) -> None:
+def test_versions_returns_the_role_of_each_model_version(shards: list[ShardSeries]) -> None:
     counts = shards[0].shard.counts
     (sums,) = counts.scores.values()
     counts = replace(counts, scores=dict.fromkeys(("a", "b", "c"), sums))
@@ -100,7 +100,7 @@ def test_versions_have_the_role_in_use_shadow_or_earlier(shards: list[ShardSerie
     assert [*roles.items()] == [("c", "in use"), ("a", "shadow"), ("b", "earlier")]
 
 
-def test_the_20_series_with_the_most_alarms_are_listed_the_newest_alarm_first() -> None:
+def test_most_alarms_sorts_series_by_count_then_newest_alarm() -> None:
     days = [datetime(2013, 1, 1 + number, tzinfo=UTC) for number in range(25)]
     rows = [(f"s{number}", day) for number, day in enumerate(days)] + [("twice", days[0]), ("twice", days[1])]
     found = fleet.most_alarms(pl.DataFrame(rows, schema=["series_id", "issued_at"], orient="row"))
@@ -115,7 +115,7 @@ def test_reasons_of_quarantined_rows_are_listed_the_most_frequent_first() -> Non
     assert [(one["reason"], one["rows"]) for one in shown] == [(b, 3), (c, 2), (a, 1)]
 
 
-def test_the_lateness_is_that_of_the_rows_with_the_largest_offsets(
+def test_lateness_is_computed_from_late_rows_with_largest_offsets(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output_view, "_LATE_FILES", 2)

@@ -12,7 +12,7 @@ from pipelines.storage import markers
 from tests.stores import in_memory
 
 
-def test_a_job_in_a_store_runs_if_it_has_published_numbers_within_a_minute(
+def test_jobs_in_a_store_run_if_numbers_are_recent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with in_memory() as store:

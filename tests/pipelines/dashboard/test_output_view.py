@@ -41,7 +41,7 @@ HOUR_US = 3_600_000_000
 
 
 def forecast_values(output: Path, series_id: str, window: int) -> Any:
-    """Return the q50 values of the forecast of a series that was issued at the end of a window."""
+    """Return the q50 values of the forecast that was issued for a series at the end of a window."""
     issued = pl.lit((START + window + 1) * HOUR_US).cast(pl.Datetime("us", "UTC"))
     rows = read_forecasts(output).filter(pl.col("series_id") == series_id, pl.col("issued_at") == issued)
     return [step["q50"] for step in rows["forecast"].item()]
@@ -167,7 +167,7 @@ def test_the_dashboard_shows_an_output_in_a_store_as_on_disk(rows: Path, s3: Rem
 # --- folders that are written, damaged, replaced or deleted
 
 
-def test_the_dashboard_shows_an_output_that_replaces_another(output: Path, tmp_path: Path) -> None:
+def test_the_dashboard_shows_the_new_output_after_a_replacement(output: Path, tmp_path: Path) -> None:
     view = OutputView(output)
     assert view.fleet()["closed_until"] == start_texts(range(WINDOWS, WINDOWS + 1))[0]
     assert view.series("Gate 10")["time"] == start_texts(range(WINDOWS - RING, WINDOWS))
@@ -218,9 +218,7 @@ def test_the_dashboard_ignores_half_written_files_of_counts(output: Path) -> Non
     assert (shown["series"], shown["notes"]) == (4, [])
 
 
-def test_the_dashboard_shows_that_an_output_folder_is_deleted_or_restored(
-    output: Path, finished: Path
-) -> None:
+def test_dashboard_shows_deletion_and_restoration_of_an_output_folder(output: Path, finished: Path) -> None:
     view = OutputView(output)
     before = view.series("yard")
     shutil.rmtree(output)
@@ -246,7 +244,7 @@ def test_the_job_status_depends_on_the_process_in_the_lock_file(output: Path) ->
         assert view.fleet()["status"] == "running"
         (output / markers.BACKFILL).mkdir()
         assert "a backfill is writing" in view.fleet()["status_text"]
-        # The process that now has the job's id began 60 s later than the job, so it is another process.
+        # The process that now has the job's process id began 60 s after the job, so it is another process.
         later = record["started_after_boot_s"] - 60
         lock.write_text(json.dumps(record | {"started_after_boot_s": later}))
         assert view.fleet()["status"] == "not running"
@@ -261,7 +259,7 @@ def test_the_job_status_depends_on_the_process_in_the_lock_file(output: Path) ->
 def test_setting_the_clock_does_not_change_the_status(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     view = OutputView(output)
     with store_of(output).locked():
-        # psutil computes the start of a process from the time of the boot, so both move if the clock is set.
+        # psutil adds the boot time to get the start time of a process, so setting the clock moves both times.
         began_s, boot_s = psutil.Process().create_time(), psutil.boot_time()
         monkeypatch.setattr(psutil.Process, "create_time", lambda _: began_s + 3600)
         monkeypatch.setattr(psutil, "boot_time", lambda: boot_s + 3600)

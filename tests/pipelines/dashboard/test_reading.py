@@ -1,4 +1,4 @@
-"""Tests that the dashboard reads only the files that it needs, and none of them twice."""
+"""Tests that the dashboard reads only the files that it needs, and caches files that do not change."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_dashboard_rereads_a_file_only_after_a_change(texts: list[Path]) -> 
     assert read.names == ["a", "b", "c", "b"]
 
 
-def test_the_dashboard_rereads_files_omitted_from_the_last_call(texts: list[Path]) -> None:
+def test_files_absent_from_the_last_call_are_read_again(texts: list[Path]) -> None:
     read = Recorder()
     cache = ChangedFiles(read)  # type: ignore[arg-type]
     cache.read(texts)
@@ -75,7 +75,7 @@ def test_the_dashboard_rereads_files_omitted_from_the_last_call(texts: list[Path
     assert read.names == ["a", "b", "c", "b"]
 
 
-def test_the_dashboard_reads_files_above_its_limit_in_the_next_call(texts: list[Path]) -> None:
+def test_the_next_call_reads_files_that_a_limit_postponed(texts: list[Path]) -> None:
     cache = ChangedFiles(Recorder())  # type: ignore[arg-type]
     assert (cache.read(texts, most=2), cache.unread) == (["a", "b"], 1)
     assert (cache.read(texts, most=2), cache.unread) == (["a", "b", "c"], 0)
@@ -90,7 +90,7 @@ def test_the_dashboard_skips_deleted_and_damaged_files(texts: list[Path]) -> Non
     assert (cache.read(texts), cache.errors) == (["b", "c"], [])
 
 
-def test_earlier_forecasts_are_found_at_both_ends_of_a_file(finished: Path) -> None:
+def test_no_earlier_forecast_is_skipped_at_file_boundaries(finished: Path) -> None:
     horizon_us, count = 3 * 3_600_000_000, 60
     fans = ForecastFiles(finished).fans("gate 2", None, Frequency(3600), count)
     issued_us = [fan["issued_us"] for fan in fans]
@@ -116,7 +116,7 @@ def test_alarms_are_read_only_from_the_newest_forecast_files(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alarms, "ALARM_FILES", 5)
-    monkeypatch.setattr(alarms, "ROWS_AT_ONCE", 3 << 15)  # small files count as 2**15 rows
+    monkeypatch.setattr(alarms, "ROWS_AT_ONCE", 3 << 15)  # 3 files: a small file counts as 2**15 rows
     read = AlarmReader(ForecastFiles(finished)).read
     newest = sorted((path.name for path in (finished / "forecasts").iterdir()), key=lambda n: n[17:])[-5:]
     assert len(newest) == 5
@@ -126,7 +126,7 @@ def test_alarms_are_read_only_from_the_newest_forecast_files(
         assert f"{found.since:%Y%m%dT%H%M%SZ}" == min(name[:16] for name in newest[-read_files:])
 
 
-def test_the_dashboard_opens_no_file_after_its_limit_of_rows(
+def test_alarm_reading_pauses_at_the_row_limit_and_continues(
     finished: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]
 ) -> None:
     monkeypatch.setattr(alarms, "_ROWS_OF_A_FILE", 1)
@@ -167,7 +167,7 @@ def test_forecasts_of_a_series_are_read_only_from_files_of_its_shard(
     assert len(opened) == before
 
 
-def test_the_series_search_sorts_ids_only_after_a_change(finished: Path) -> None:
+def test_series_search_sorts_ids_again_only_for_changed_snapshots(finished: Path) -> None:
     search, shards = SeriesSearch(), Snapshots(finished).read()
     before = search.find(shards, "gate")
     without_ids = [replace(one, ids=pl.Series([], dtype=pl.String)) for one in shards]

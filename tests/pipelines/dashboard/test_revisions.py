@@ -66,7 +66,7 @@ def test_the_dashboard_shows_no_alarm_that_a_revision_has_cleared(output: Path) 
     )
 
 
-def test_a_revision_in_json_lines_clears_an_alarm(output: Path) -> None:
+def test_json_lines_revision_without_alarm_clears_the_dashboard_alarm(output: Path) -> None:
     before = assert_shows_newest(output)
     revise(output, 1, alarm=False)
     write_json_lines(output)
@@ -101,15 +101,21 @@ def test_an_open_page_shows_the_alarms_of_new_revisions(output: Path) -> None:
     before = view.fleet()["alarms"]["total"]
     revise(output, 1, alarm=False)
     assert view.fleet()["alarms"]["total"] == before - 1
-    path = revise(output, 1, alarm=True)  # a resumed job writes the same file again
+    path = revise(output, 1, alarm=True)  # overwrite the same file, as a resumed job does
     os.utime(path, (1, 1))
     assert view.fleet()["alarms"]["total"] == before
 
 
-def test_a_forecast_file_is_read_after_its_revisions(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The revision of one window ends before the first forecasts of a block of windows."""
+def test_partial_reads_return_no_alarm_that_a_revision_cleared(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sorting by last window, the newest first, would put this forecast file before its revision.
+
+    The forecast file has several windows. The revision has one of them, which is not the last.
+    """
     revise(output, 1, alarm=False)
-    monkeypatch.setattr(alarms, "ROWS_AT_ONCE", 2 << 15)  # small files count as 2**15 rows
+    # A file with fewer than 2**15 rows counts as 2**15 rows, so each call of `read` opens two new files.
+    monkeypatch.setattr(alarms, "ROWS_AT_ONCE", 2 << 15)
     reader, unread = AlarmReader(ForecastFiles(output)), True
     is_cleared = (pl.col("series_id") == "gate 2") & (pl.col("issued_at") == issued(SPIKE))
     while unread:

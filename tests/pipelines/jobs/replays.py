@@ -62,7 +62,7 @@ class FailingSource(StoppingSource):
 
 
 def replay_job(output: Path, path: Path) -> StreamJob:
-    """Return a stream that replays one file in process, six windows in each step."""
+    """Return the job of a stream that replays one file in process, six windows in each step."""
     source = ReplaySource(
         (str(path),), DEFAULT_INPUT, HOUR, windows_per_step=6, manifest_folder=output / "state"
     )
@@ -75,7 +75,7 @@ def replay_of(job: StreamJob) -> ReplaySource:
 
 
 def stopped_at(job: StreamJob, at: int) -> StreamJob:
-    """Return the job with a `StoppingSource`, which stops the job at offset ``at``."""
+    """Return the job with a `StoppingSource`: it stops the job after the step that reaches offset ``at``."""
     return replace(job, source=StoppingSource(replay_of(job), job.stop_file, at))
 
 
@@ -113,5 +113,6 @@ def add_file(folder: Path, name: str, rows: pl.DataFrame | str) -> None:
         (folder / name).write_text(rows)
     else:
         rows.write_parquet(folder / name)
-    # Make the file old, because a stream rejects an old incomplete file at once.
+    # Make the file old, so that a stream reads or rejects it at once: for a new file, the stream may wait
+    # until the file has not changed for some time.
     os.utime(folder / name, (0, 0))

@@ -25,7 +25,7 @@ def rule(**changes: Any) -> AlertConfig:
 
 
 def numbers(windows: int, inside: int, absolute: int = 0, shards: int = SHARDS) -> JobNumbers:
-    """Return the counts of a job that has scored one forecast in each of its windows.
+    """Return the `JobNumbers` of a job that has scored one forecast in each of its windows.
 
     Args:
         windows: the number of windows.
@@ -74,7 +74,7 @@ def test_coverage_outside_its_band_sends_an_alert(tmp_path: Path) -> None:
     assert alert["closed_at"] == "1970-01-05T14:00:00+00:00"
 
 
-def test_an_error_above_its_band_sends_an_alert(tmp_path: Path) -> None:
+def test_a_forecast_error_above_its_band_sends_an_alert(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(metric="error", band=[0, 1.5]))
     watched.watch.take(numbers(100, 100, absolute=100))
     watched.watch.take(numbers(110, 110, absolute=120))
@@ -126,7 +126,7 @@ def test_a_resumed_stream_repeats_alerts_only_after_an_hour(tmp_path: Path) -> N
     assert len(after.sent) == 1
 
 
-def test_alerts_of_a_resumed_stream_ignore_earlier_windows(tmp_path: Path) -> None:
+def test_alerts_do_not_count_windows_before_the_stream_resumed(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(), is_resume=True)
     watched.watch.take(numbers(500, 10, shards=1))  # only one shard has published its counts
     watched.watch.take(numbers(1000, 100))
@@ -137,7 +137,7 @@ def test_alerts_of_a_resumed_stream_ignore_earlier_windows(tmp_path: Path) -> No
     assert len(watched.sent) == 1
 
 
-def test_alerts_ignore_earlier_counts_after_the_counts_decrease(tmp_path: Path) -> None:
+def test_alerts_discard_earlier_readings_if_closed_windows_decrease(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule())
     watched.watch.take(numbers(100, 90))
     watched.watch.take(numbers(50, 45))
@@ -164,8 +164,8 @@ def test_a_rule_reads_the_scores_of_its_own_horizon(tmp_path: Path) -> None:
     assert alert["closed_at"] is None
 
 
-def test_an_alert_rule_does_not_delay_alerts_of_other_rules(tmp_path: Path) -> None:
-    """Two rules have the same band and target, and differ in the horizon only."""
+def test_each_alert_rule_has_its_own_repeat_time(tmp_path: Path) -> None:
+    """The first two rules differ in the horizon only, and the last two in the command only."""
     watched = Watched(tmp_path, rule(horizon=1), rule(horizon=8), rule(horizon=8, command="wc"))
     bad = ScoreSums(10, 0, 0, 10, 0, 1)
     counts = Counts(windows=10, scores={"lstm-1": {1: bad, 8: bad}})
@@ -173,7 +173,7 @@ def test_an_alert_rule_does_not_delay_alerts_of_other_rules(tmp_path: Path) -> N
     assert [alert["horizon"] for alert in watched.sent] == [1, 8, 8]
 
 
-def test_an_alert_rule_over_more_windows_reads_older_counts(tmp_path: Path) -> None:
+def test_each_alert_rule_counts_actuals_over_its_own_windows(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(windows=30, band=[0.8, 1]), rule(windows=5, band=[0, 0.9]))
     for windows in range(5, 65, 5):
         # all actuals after the 40th are outside the interval
@@ -186,7 +186,7 @@ def test_an_alert_rule_over_more_windows_reads_older_counts(tmp_path: Path) -> N
     assert len(watched.watch._readings) == 30 / 5 + 1
 
 
-def test_counts_without_a_new_window_are_not_kept(tmp_path: Path) -> None:
+def test_readings_of_counts_without_a_new_window_are_dropped(tmp_path: Path) -> None:
     """Counts are read far more often than windows close, so readings without a new window are dropped."""
     watched = Watched(tmp_path, rule())
     for _ in range(5):
@@ -207,7 +207,7 @@ def drifts(windows: int, **last_buckets: int | None) -> JobNumbers:
     return JobNumbers(Counts(windows=windows, scores=scores), drift=drift, shards=SHARDS)
 
 
-def test_a_drift_that_is_measured_after_its_windows_were_published_sends_an_alert(tmp_path: Path) -> None:
+def test_drift_measured_after_its_windows_are_published_sends_alert(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25], windows=1))
     watched.watch.take(drifts(9, value=100))
     watched.watch.take(drifts(9, value=5_000))
@@ -224,7 +224,7 @@ def test_an_alert_of_drift_names_the_input_that_drifted_most(tmp_path: Path) -> 
     assert alert["text"].endswith(f"for 1 windows, and is {alert['value']:.3g}")
 
 
-def test_each_rule_of_drift_counts_its_own_windows(tmp_path: Path) -> None:
+def test_each_drift_rule_counts_its_own_windows(tmp_path: Path) -> None:
     watched = Watched(
         tmp_path,
         rule(metric="drift", band=[0, 0.25], windows=10),
@@ -240,7 +240,7 @@ def test_each_rule_of_drift_counts_its_own_windows(tmp_path: Path) -> None:
     assert [alert["band"] for alert in watched.sent] == [[0.0, 0.25], [0.0, 9.0]]
 
 
-def test_drifted_windows_are_counted_from_0_after_counts_decrease(tmp_path: Path) -> None:
+def test_drift_counting_restarts_when_the_closed_windows_decrease(tmp_path: Path) -> None:
     watched = Watched(tmp_path, rule(metric="drift", band=[0, 0.25]))
     watched.watch.take(with_drift(20, 5_000))
     watched.watch.take(with_drift(15, 5_000))
@@ -291,7 +291,9 @@ def test_the_file_of_sent_alerts_holds_no_secret(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_alert_rules_that_cannot_be_evaluated_are_refused(changes: dict[str, Any], line: str) -> None:
+def test_alerts_with_unscored_horizons_or_unset_variables_are_refused(
+    changes: dict[str, Any], line: str
+) -> None:
     with pytest.raises(ConfigError) as refused:
         check_alerts([rule(**changes)], 24)
     assert str(refused.value).startswith(line)

@@ -83,7 +83,7 @@ def test_invalid_rows_are_quarantined_with_file_row_and_column(job: BackfillJob,
     assert places == [(str(bad), 1, "value"), (str(bad), 3, "series_id")]
 
 
-def test_a_file_without_known_columns_ends_a_backfill(job: BackfillJob, tmp_path: Path) -> None:
+def test_a_backfill_fails_if_a_file_lacks_required_columns(job: BackfillJob, tmp_path: Path) -> None:
     run_backfill(job)
     before = contents(job.states)
     bad = tmp_path / "bad.csv"
@@ -105,7 +105,7 @@ def test_a_backfill_with_skip_bad_files_quarantines_a_bad_file(job: BackfillJob,
     assert row["reason"].startswith("no column timestamp")
 
 
-def test_a_missing_state_table_is_refused_before_any_deletion(job: BackfillJob, tmp_path: Path) -> None:
+def test_a_missing_state_table_raises_before_forecasts_are_deleted(job: BackfillJob, tmp_path: Path) -> None:
     run_backfill(job)
     with pytest.raises(DataError, match="holds no state table"):
         run_backfill(replace(job, state_table=tmp_path / "nowhere"))
@@ -126,7 +126,7 @@ def test_a_backfill_refuses_an_output_folder_below_a_file(job: BackfillJob) -> N
         run_backfill(replace(job, output=Path(job.paths[0]) / "out"))
 
 
-def test_files_without_usable_rows_are_refused(job: BackfillJob, tmp_path: Path) -> None:
+def test_backfill_refuses_files_without_usable_rows(job: BackfillJob, tmp_path: Path) -> None:
     empty, bad = tmp_path / "empty.parquet", tmp_path / "bad.csv"
     pl.read_parquet(job.paths[0]).clear().write_parquet(empty)
     bad.write_text("series_id,timestamp,value\na,2013-01-01T00:00Z,much\n")

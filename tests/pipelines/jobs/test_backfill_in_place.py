@@ -56,7 +56,7 @@ def test_a_failed_backfill_keeps_the_earlier_output(job: BackfillJob, tmp_path: 
 
 
 @pytest.mark.prism
-def test_a_failed_backfill_keeps_output_and_prism_log(job: BackfillJob, tmp_path: Path) -> None:
+def test_failed_backfill_keeps_old_output_and_adds_its_prism_log(job: BackfillJob, tmp_path: Path) -> None:
     run_backfill(job)
     before = contents(job.output)
     bad = tmp_path / "bad.csv"

@@ -72,7 +72,7 @@ def config(tmp_path: Path) -> JobConfig:
 
 
 def own_covariates(config: JobConfig, features: Features) -> CovariatesConfig:
-    """Return the covariate settings of a job, without the covariates that ``features`` lacks."""
+    """Return the covariate settings of a job, reduced to the covariates in a model's ``features``."""
     return CovariatesConfig(
         known=config.covariates.known if features.known else "",
         static=config.covariates.static if features.static else "",
@@ -102,9 +102,7 @@ def test_each_model_of_a_comparison_reads_its_own_covariates(
     assert not found.scores.equals(without)
 
 
-def test_a_covariate_that_neither_model_was_trained_with_is_refused(
-    config: JobConfig, tmp_path: Path
-) -> None:
+def test_compare_refuses_a_covariate_table_that_neither_model_uses(config: JobConfig, tmp_path: Path) -> None:
     for name, seed in (("old", 1), ("new", 2)):
         model(Features(static=(SIZE,), observed=("heat",)), seed).save(tmp_path / name)
     with pytest.raises(

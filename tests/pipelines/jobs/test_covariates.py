@@ -33,7 +33,7 @@ HOURS, SERIES = 120, 4
 
 
 def promoted_fleet() -> tuple[Windows, pl.DataFrame]:
-    """Return windows and the promotions of their series, which are known 9 windows ahead.
+    """Return windows, and a table of promotions for these windows and the 9 windows after them.
 
     A promotion doubles the level of a series.
     """

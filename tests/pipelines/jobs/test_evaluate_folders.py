@@ -44,14 +44,17 @@ def events() -> Windows:
 
 
 def assert_every_window_counts(scores: pl.DataFrame) -> None:
-    """Assert that the model and the baselines are scored on all windows, also on windows without events."""
+    """Assert that the model and the baselines are scored on every window from ``SPLIT + horizon`` on.
+
+    Windows without events count, too.
+    """
     for model in ("lstm", "persistence", "seasonal naive"):
         count = scores.filter(pl.col("model") == model).sort("horizon")["count"].to_list()
         assert count == [3 * (HOURS - SPLIT - horizon) for horizon in (1, 2, 3)]
     assert scores["mae"].is_finite().all()
 
 
-def test_a_backtest_scores_windows_without_events() -> None:
+def test_a_backtest_uses_actual_0_for_windows_without_events() -> None:
     found = backtest(EVENTS, events(), SPLIT)
     assert found is not None
     scores = found.comparison.scores
@@ -63,7 +66,7 @@ def test_a_backtest_scores_windows_without_events() -> None:
     assert_frame_equal(scores.sort(order), other.comparison.scores.sort(order), rel_tol=1e-5)
 
 
-def test_an_evaluation_scores_windows_without_events(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_of_event_counts_scores_windows_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     _, forecasts = advance(EVENTS, EVENTS.initial_state(), events())
     first = datetime(2013, 1, 1, tzinfo=UTC) + timedelta(hours=SPLIT + 1)
     issued = forecasts.frame().filter(pl.col("issued_at") >= first)
@@ -86,7 +89,7 @@ def test_all_models_are_scored_on_the_same_windows(monkeypatch: pytest.MonkeyPat
     for model_name in ("lstm", "persistence", "seasonal naive"):
         counts = scores.filter(pl.col("model") == model_name).sort("horizon")["count"].to_list()
         # At each horizon h, the actual is known for ``HOURS - h`` forecasts.
-        # The first ``24 - h`` forecasts are not scored, because seasonal naive has none for their windows.
+        # Seasonal naive cannot forecast the targets of the first ``24 - h``, so these are not scored.
         assert counts == [HOURS - 1 - 23, HOURS - 2 - 22, HOURS - 3 - 21]
 
 

@@ -1,4 +1,4 @@
-"""Tests of streams that follow an alias, and change their model version when the alias moves to another one.
+"""Tests of streams that follow an alias: when the alias moves, the stream changes its model version.
 
 The stream writes the window of the change to its journal, and a resumed stream changes at the same window.
 """
@@ -40,7 +40,7 @@ PATIENCE_S = 30.0
 
 @dataclass
 class FakeAlias(RegisteredAlias):
-    """An alias of the registry that names the last of a list of versions.
+    """A fake registry alias that names the last version in ``versions``.
 
     It records the versions that a stream refuses.
     """
@@ -92,7 +92,7 @@ def watch(alias: FakeAlias, output: Path, notices: list[str], *, follows: bool =
 
 
 def expected_frames(log: Log, window: int) -> pl.DataFrame:
-    """Apply a log to shards that change from `OLD` to `NEW` at a window, and return the forecasts."""
+    """Return the forecasts of a log by `OLD` before the model change at ``window``, and by `NEW` after it."""
     ran = fold(Models(OLD, (ModelChange(window, NEW),)), log.batches(), partitions=(log.partition,))
     frames = [part.frame() for part in ran.forecasts if part is not None and len(part)]
     return pl.concat(frames).sort("issued_at", "series_id")
@@ -120,7 +120,7 @@ def test_a_stream_changes_its_version_at_the_journaled_window(tmp_path: Path) ->
     }
 
 
-def test_streams_into_an_object_store_change_their_model_version() -> None:
+def test_streams_into_an_object_store_apply_requested_model_changes() -> None:
     log, scale = small_log(windows=24, every=8)
     with in_memory() as store:
         store_model(store, NEW)
@@ -137,7 +137,7 @@ def test_a_resumed_stream_keeps_the_version_that_it_changed_to(tmp_path: Path) -
     request_change(tmp_path, Request(NEW.version, "weather/2", 6))
     every = sorted(log.watermarks_us)
     used: list[str] = []
-    # The first run is given `OLD`; the resumed runs are given `NEW`, but change at the journaled window.
+    # The first run is given `OLD`. The resumed runs are given `NEW`, but use it from the journaled window on.
     for stop, given in ((every[2], OLD), (every[5], NEW), (every[-1], NEW)):
         run_stream(replace(job_of(log, tmp_path, stop=stop), follows=True, forecaster=given))
         used.append(state_table.read(tmp_path / "state").state.model_version)
@@ -147,7 +147,7 @@ def test_a_resumed_stream_keeps_the_version_that_it_changed_to(tmp_path: Path) -
     assert_same_frames(expected_frames(log, window), read_forecasts(tmp_path), scale, within=YOUNG)
 
 
-def test_a_stream_without_follow_removes_the_journal_of_changes(tmp_path: Path) -> None:
+def test_resuming_without_follow_removes_the_journal_of_model_changes(tmp_path: Path) -> None:
     log, _ = small_log(windows=24, every=8)
     store_model(tmp_path, NEW)
     request_change(tmp_path, Request(NEW.version, "weather/2", 1))
@@ -273,7 +273,7 @@ def broken(model: Forecaster) -> Forecaster:
         (lambda: broken(forecaster("rnn", seed=77, **SHORT_WEEK)), "its forecasts are not finite"),
     ],
 )
-def test_a_version_that_does_not_fit_the_stream_is_refused_with_a_reason(
+def test_an_unsuitable_model_version_is_refused_with_a_reason(
     tmp_path: Path, make: Callable[[], Forecaster], reason: str
 ) -> None:
     notices: list[str] = []
@@ -288,7 +288,7 @@ def test_a_version_that_does_not_fit_the_stream_is_refused_with_a_reason(
     assert not (tmp_path / ".model-request").exists()
 
 
-def test_a_stream_requests_a_fitting_version_after_a_refused_version(tmp_path: Path) -> None:
+def test_after_a_refused_version_the_next_version_is_requested(tmp_path: Path) -> None:
     notices: list[str] = []
     alias = FakeAlias([OLD, forecaster("gru", horizon=4, **SHORT_WEEK)])
     watching = watch(alias, tmp_path, notices)

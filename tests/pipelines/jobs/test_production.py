@@ -17,7 +17,7 @@ from pipelines.sinks.numbers import JobNumbers
 from tests.pipelines.jobs.production_jobs import Job, Store, numbers, scored, wait_until
 
 
-def test_a_logged_batch_has_only_scores_since_the_previous_batch(tmp_path: Path) -> None:
+def test_each_mlflow_step_has_the_scores_since_the_previous_step(tmp_path: Path) -> None:
     store = Store()
     job = Job(store, tmp_path)
     job.take(numbers(5), after_s=59.0)
@@ -41,7 +41,7 @@ def test_a_logged_batch_has_only_scores_since_the_previous_batch(tmp_path: Path)
     assert not job.lines
 
 
-def test_scores_of_one_period_are_logged_together(tmp_path: Path) -> None:
+def test_scores_within_one_logging_period_form_one_batch(tmp_path: Path) -> None:
     store = Store()
     job = Job(store, tmp_path)
     job.take(numbers(10))
@@ -52,7 +52,7 @@ def test_scores_of_one_period_are_logged_together(tmp_path: Path) -> None:
     assert scored(points) == [(10, 10), (30, 20)]
 
 
-def test_a_period_begins_with_its_batch_even_after_a_long_pause(tmp_path: Path) -> None:
+def test_a_batch_after_a_long_pause_begins_a_period(tmp_path: Path) -> None:
     store = Store()
     job = Job(store, tmp_path)
     for windows, after_s in ((10, 500.0), (20, 1.0), (30, 1.0)):
@@ -72,7 +72,7 @@ def test_each_model_version_has_a_separate_production_run(tmp_path: Path) -> Non
     assert versions == {"lstm-1": 1, "gru-2": 1}
 
 
-def test_notices_of_production_runs_are_reported_once_at_the_end(tmp_path: Path) -> None:
+def test_closing_production_runs_reports_each_notice_once(tmp_path: Path) -> None:
     store = Store()
     store.notices = ["the store refused the metric production/mase_h1: bad name"]
     job = Job(store, tmp_path)
@@ -116,7 +116,7 @@ def test_no_scores_are_logged_before_a_forecast_is_scored(tmp_path: Path) -> Non
     assert not job.lines
 
 
-def test_a_resumed_stream_continues_the_run_and_repeats_no_score(tmp_path: Path) -> None:
+def test_a_resume_continues_the_production_run_without_repeating_scores(tmp_path: Path) -> None:
     store = Store()
     before = Job(store, tmp_path)
     before.take(numbers(30))
@@ -161,7 +161,8 @@ def test_a_resumed_stream_repeats_no_score_of_any_version(tmp_path: Path) -> Non
     before.take(numbers(30, "a", "b"))
     before.runs.close()
     after = Job(store, tmp_path, is_resume=True)
-    # The snapshot of a shard with series of version a is older than that of the other shard.
+    # The shard with the series of model version a resumes from an older snapshot than the shard of version b,
+    # so version a has fewer scores than before the resume.
     scores = {"a": numbers(20, "a").counts.scores["a"], "b": numbers(35, "b").counts.scores["b"]}
     after.take(JobNumbers(Counts(windows=35, scores=scores)))
     after.take(numbers(40, "a", "b"))
@@ -173,7 +174,7 @@ def test_a_resumed_stream_repeats_no_score_of_any_version(tmp_path: Path) -> Non
     }
 
 
-def test_the_oldest_unlogged_scores_are_dropped_above_a_limit(
+def test_oldest_scores_are_dropped_when_too_many_are_unlogged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(production, "_MOST_BATCHES", 3)
@@ -190,10 +191,13 @@ def test_the_oldest_unlogged_scores_are_dropped_above_a_limit(
     assert len(job.lines) == 2
 
 
-def test_the_newest_scores_are_logged_after_older_scores_were_dropped(
+def test_a_batch_dropped_while_being_logged_removes_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first batch is dropped while it is being logged, so that no other batch may be removed for it."""
+    """The full queue drops the first batch while it is being logged.
+
+    Usually, a logged batch is removed from the front of the queue; here, the batch at the front must stay.
+    """
     monkeypatch.setattr(production, "_MOST_BATCHES", 3)
     store, answers = Store(), threading.Event()
 
@@ -213,7 +217,7 @@ def test_the_newest_scores_are_logged_after_older_scores_were_dropped(
     assert scored(points) == [(1, 1), (3, 1), (4, 1), (5, 1)]
 
 
-def test_a_job_waits_a_limited_time_for_its_mlflow_store(
+def test_an_ending_job_waits_a_limited_time_for_mlflow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(production, "_END_LIMIT_S", 0.2)
@@ -227,7 +231,7 @@ def test_a_job_waits_a_limited_time_for_its_mlflow_store(
     job.runs._thread.join()
 
 
-def test_production_scores_are_logged_to_an_sqlite_store(tmp_path: Path) -> None:
+def test_a_resumed_stream_finishes_its_production_run_in_sqlite(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     lines: list[str] = []
     for is_resume, windows in ((False, 30), (True, 40)):

@@ -75,7 +75,7 @@ def short_model(folder: Path) -> TrainOutcome:
 
 @pytest.fixture(scope="module")
 def champion(folder: Path, short_model: TrainOutcome) -> TrainOutcome:
-    """Return the result of training the second version of the model, on waves and for one epoch."""
+    """Train the second version of the model on noisy sine waves, for one epoch, and return the result."""
     return run_training(config(folder, "old.parquet", training={"epochs": 1}), "old")
 
 
@@ -113,7 +113,7 @@ def test_the_first_version_better_than_persistence_becomes_champion(
     assert moved.why.startswith("it is the first version that is better than persistence (skill +")
 
 
-def test_a_retrained_version_has_a_child_run_and_passes_the_gate(
+def test_retraining_logs_a_child_run_and_passes_the_gate(
     folder: Path, champion: TrainOutcome, retrained: Retrained
 ) -> None:
     assert retrained.version is not None
@@ -129,7 +129,7 @@ def test_a_retrained_version_has_a_child_run_and_passes_the_gate(
     assert retrained.gated.compared.scored[0].timestamp() * 1e6 == learned_us
 
 
-def test_the_decision_and_every_check_are_in_the_description(folder: Path, retrained: Retrained) -> None:
+def test_a_version_description_has_the_decision_and_every_check(folder: Path, retrained: Retrained) -> None:
     import mlflow
 
     assert retrained.gated is not None
@@ -163,14 +163,14 @@ def test_the_champion_is_not_promoted_over_itself(folder: Path, retrained: Retra
     assert gated.compared.comparison.overall == (0.0, 0.0, 0.0)
 
 
-def test_a_comparison_scores_no_window_that_a_model_was_trained_on(
+def test_a_comparison_without_windows_after_training_raises_an_error(
     folder: Path, retrained: Retrained
 ) -> None:
     with pytest.raises(DataError, match=r"0 windows lie after .*, until when waves/2 was trained"):
         run_compare(config(folder, "old.parquet"), "waves/2", "waves/3")
 
 
-def test_a_comparison_by_classes_needs_the_column_of_classes(folder: Path, retrained: Retrained) -> None:
+def test_comparing_by_class_fails_without_a_static_covariate_file(folder: Path, retrained: Retrained) -> None:
     job = config(folder, "new.parquet", gate={"classes": "group"})
     with pytest.raises(ConfigError, match=r"gate.classes is 'group', but covariates.static names no file"):
         run_compare(job, "waves/2", "waves/3")
@@ -182,7 +182,7 @@ def test_a_rollback_sets_the_alias_to_the_previous_version(folder: Path, retrain
     registry(folder).promote("waves/3")
 
 
-def test_a_promotion_requires_a_version_to_compare_with(folder: Path, retrained: Retrained) -> None:
+def test_gated_promotion_to_an_alias_without_version_is_refused(folder: Path, retrained: Retrained) -> None:
     with pytest.raises(ModelError, match="waves has no stable to compare with: set one with statecast prom"):
         run_promotion(config(folder, "new.parquet"), "waves/3", "stable")
 

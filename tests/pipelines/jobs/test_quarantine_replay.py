@@ -30,10 +30,11 @@ HOURS = 80
 
 @pytest.fixture
 def ended(tmp_path: Path) -> QuarantineJob:
-    """Run a backfill that keeps 32 to 64 of its 80 windows for repairs; return a replay of its quarantine.
+    """Run a backfill of 80 windows, and return a replay of its quarantine.
 
-    The quarantine holds a row of window 2, rows of the last two windows, a row of the window after them, a
-    value that is not a number, and a second row of a series and time.
+    The backfill keeps only its last 32 to 64 windows for repairs. The quarantine holds a row of window 2,
+    rows of the last two windows, a row of the window after them, a value that is not a number, and a second
+    row of a series and time.
     """
     rows = [f"a,2013-01-{1 + hour // 24:02}T{hour % 24:02}:10Z,{hour}.5" for hour in range(HOURS)]
     late = [f'b,2013-01-{1 + hour // 24:02}T{hour % 24:02}:10Z,"{hour},5"' for hour in (2, 78, 79, 80)]
@@ -48,7 +49,7 @@ def ended(tmp_path: Path) -> QuarantineJob:
     return QuarantineJob(forecaster=forecaster(), input=COMMAS, output=job.output, repair=24)
 
 
-def test_each_row_of_a_replay_has_one_outcome(ended: QuarantineJob) -> None:
+def test_each_row_of_a_quarantine_replay_has_one_outcome(ended: QuarantineJob) -> None:
     before = state_table.read(ended.states, series=False).counts
     outcome = replay_quarantine(ended)
     counts = outcome.counts
@@ -82,7 +83,7 @@ def test_a_second_replay_changes_nothing(ended: QuarantineJob) -> None:
     assert replay_quarantine(ended).nothing == f"{ended.output}: no row is in quarantine"
 
 
-def test_a_replay_with_another_decimal_sign_changes_no_number(tmp_path: Path) -> None:
+def test_a_replay_with_another_decimal_sign_keeps_quarantined_numbers(tmp_path: Path) -> None:
     rows = ["a,2013-01-01T00:10Z,1.234", "a,2013-01-01T01:10Z,0.5", "a,01.01.2013 02:10,1.234"]
     path = tmp_path / "rows.csv"
     path.write_text("\n".join(["series_id,timestamp,value", *rows]))
@@ -99,7 +100,7 @@ def test_a_replay_with_another_decimal_sign_changes_no_number(tmp_path: Path) ->
 
 
 def refusal(job: QuarantineJob, kind: type[StatecastError] = ConfigError) -> str:
-    """Return the message with which a replay is refused; it has one line, and the output is unchanged."""
+    """Assert that a replay raises ``kind`` with one line and changes no output; return the message."""
     before = {part: contents(job.output / part) for part in ("forecasts", "late", "quarantine", "state")}
     with pytest.raises(kind) as raised:
         replay_quarantine(job)
@@ -108,7 +109,7 @@ def refusal(job: QuarantineJob, kind: type[StatecastError] = ConfigError) -> str
     return str(raised.value)
 
 
-def test_a_replay_is_refused_while_the_job_is_running(ended: QuarantineJob) -> None:
+def test_a_quarantine_replay_is_refused_while_the_job_runs(ended: QuarantineJob) -> None:
     with store_of(ended.output).locked():
         assert "is writing here" in refusal(ended, OutputError)
 
@@ -123,7 +124,7 @@ def test_a_quarantine_replay_without_windows_repair_is_refused(ended: Quarantine
     assert "--set windows.repair=N" in refusal(replace(ended, repair=0))
 
 
-def test_a_replay_that_could_use_no_row_is_refused(ended: QuarantineJob, tmp_path: Path) -> None:
+def test_a_quarantine_replay_without_a_usable_row_is_refused(ended: QuarantineJob, tmp_path: Path) -> None:
     points = Input(Columns.model_validate({"decimal": "."}))
     path = tmp_path / "old.csv"
     path.write_text((tmp_path / "rows.csv").read_text().replace("2013-01-04", "2013-01-01"))

@@ -62,7 +62,7 @@ def stream(paths: tuple[str, ...], output: Location, speed: float = 0.0, **optio
     )
 
 
-def test_jobs_write_the_same_results_to_store_and_disk(
+def test_jobs_write_the_same_results_to_s3_and_disk(
     files: tuple[str, str], s3: Remote, tmp_path: Path
 ) -> None:
     places: tuple[Location, ...] = (tmp_path / "out", s3)
@@ -89,7 +89,9 @@ def test_a_backfill_replaces_earlier_output_and_deletes_temporary_files(
     assert not keys(store / BACKFILL)
 
 
-def test_a_failed_backfill_keeps_the_earlier_output(files: tuple[str, str], store: Remote) -> None:
+def test_an_interrupted_backfill_adds_and_removes_no_stored_objects(
+    files: tuple[str, str], store: Remote
+) -> None:
     run_backfill(backfill(files, store))
     before = keys(store)
 
@@ -127,7 +129,7 @@ def die_after_copies(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 1, 4])
-def test_a_backfill_killed_while_replacing_leaves_a_readable_output(
+def test_new_output_is_readable_after_a_kill_during_replacement(
     files: tuple[str, str], store: Remote, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_backfill(backfill(files[:1], store))

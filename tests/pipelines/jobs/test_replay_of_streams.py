@@ -33,7 +33,8 @@ from tests.fleets import HALF_A_DAY, SHORT_WEEK, forecaster
 from tests.stores import in_memory
 
 SERIES, WINDOWS, REPAIR = "abc", 24, 100
-WRONG = range(8, 22)  # windows in which each third row has a decimal comma
+# In each of these windows, one of the three rows in the file ``wrong`` has a decimal comma.
+WRONG = range(8, 22)
 SCALE = dict.fromkeys(SERIES, 1.0)
 OLD, NEW = forecaster(**SHORT_WEEK), forecaster("gru", seed=3, **SHORT_WEEK)
 POINTS, COMMAS = (Input(Columns.model_validate({"decimal": sign})) for sign in ".,")
@@ -41,7 +42,10 @@ REPLAYED = len(WRONG)
 
 
 def stream(folder: Path, output: Location, name: str) -> StreamJob:
-    """Write the rows of ``right`` or ``wrong`` to a file, and return the stream that replays the file."""
+    """Write rows to a file, and return a stream that replays the file.
+
+    The name of the file is ``name``. If it is ``wrong``, some rows have a decimal comma.
+    """
     lines = ["series_id,timestamp,value"]
     for window in range(WINDOWS):
         for number, series in enumerate(SERIES):
@@ -58,14 +62,17 @@ def stream(folder: Path, output: Location, name: str) -> StreamJob:
 
 
 def replay_of(job: StreamJob) -> QuarantineJob:
-    """Return the replay of a stream's quarantine, with the settings that read its rows."""
+    """Return the job that replays a stream's quarantine, with settings that accept the rejected rows."""
     return QuarantineJob(
         forecaster=OLD, input=COMMAS, output=job.output, repair=REPAIR, topics=job.topics, threads=1
     )
 
 
 def assert_replayed_like(right: StreamJob, wrong: StreamJob) -> None:
-    """Run two streams, replay the quarantine of ``wrong``, and compare forecasts and state with ``right``."""
+    """Run both streams, replay the quarantine of ``wrong``, and assert that both have the same state.
+
+    Also assert that the replay repaired all quarantined rows. Forecasts are not compared here.
+    """
     run_stream(right)
     assert run_stream(wrong).counts.rejected == REPLAYED
     counts = replay_quarantine(replay_of(wrong)).counts
@@ -82,7 +89,7 @@ def assert_replayed_like(right: StreamJob, wrong: StreamJob) -> None:
 
 
 def newest(output: Location, part: str = "forecasts") -> pl.DataFrame:
-    """Return the newest revisions of the forecasts in an output, as if they were not revised."""
+    """Return the newest revision of each forecast in an output, with the column ``revision`` set to 0."""
     return read_forecasts(output, part).with_columns(revision=pl.lit(0, pl.Int32))
 
 
@@ -91,7 +98,7 @@ def assert_same_outputs(right: Location, wrong: Location, part: str = "forecasts
     assert_same_frames(newest(right, part), newest(wrong, part), SCALE, within=YOUNG)
 
 
-def test_a_replay_repairs_windows_before_and_after_a_model_change(tmp_path: Path) -> None:
+def test_a_quarantine_replay_repairs_windows_across_a_model_change(tmp_path: Path) -> None:
     jobs = []
     for name in ("right", "wrong"):
         job = replace(stream(tmp_path, tmp_path / f"{name}-out", name), follows=True, model="weather/1")
@@ -117,7 +124,7 @@ def test_a_replay_repairs_the_forecasts_of_a_shadow(tmp_path: Path) -> None:
     assert {None if shadow is None else shadow.model_version for shadow in shadows} == {NEW.version}
 
 
-def test_a_replay_repairs_an_output_in_an_object_store(tmp_path: Path) -> None:
+def test_quarantine_replay_corrects_an_output_in_an_object_store(tmp_path: Path) -> None:
     with in_memory() as store:
         right, wrong = stream(tmp_path, tmp_path / "out", "right"), stream(tmp_path, store, "wrong")
         assert_replayed_like(right, wrong)
@@ -126,7 +133,7 @@ def test_a_replay_repairs_an_output_in_an_object_store(tmp_path: Path) -> None:
 
 
 class Producer:
-    """A Kafka producer that stores each message in a list of this class."""
+    """A Kafka producer that appends each message to the class attribute ``sent``, a list."""
 
     sent: ClassVar[list[tuple[str, bytes, bytes, dict[str, bytes]]]] = []
 
@@ -145,13 +152,13 @@ class Producer:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bytes, bytes, dict[str, bytes]]]]:
-    """Let jobs send messages without a broker, and yield the list of topic, key, value and headers."""
+    """Replace Kafka's producer; yield the list of sent messages, each as topic, key, value and headers."""
     monkeypatch.setattr(kafka, "client", lambda name: {"Producer": Producer}[name])
     yield Producer.sent
     Producer.sent.clear()
 
 
-def test_a_replay_sends_revised_forecasts_to_the_topic_of_the_stream(
+def test_quarantine_replay_sends_revised_forecasts_to_the_streams_topic(
     tmp_path: Path, sent: list[tuple[str, bytes, bytes, dict[str, bytes]]]
 ) -> None:
     right = stream(tmp_path, tmp_path / "right-out", "right")

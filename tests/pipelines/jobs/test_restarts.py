@@ -80,7 +80,7 @@ class DyingEngine:
         run_in_process(run, die_after_snapshots)
 
 
-def test_a_stream_has_the_same_outputs_although_its_engine_dies(
+def test_a_stream_restarted_after_engine_deaths_has_equal_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run_stream(stream(tmp_path, "quiet", 0.0, 0))
@@ -130,7 +130,7 @@ def test_a_backfill_starts_over_after_its_engine_dies(
     assert not (outcome.output / ".backfill").exists()
 
 
-def test_a_backfill_without_restarts_left_keeps_the_earlier_output(
+def test_a_backfill_that_exhausts_its_restarts_leaves_output_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = BackfillJob(
@@ -183,7 +183,7 @@ def test_a_worker_of_a_replaced_run_writes_nothing(tmp_path: Path, monkeypatch: 
         assert keys(store) == before
 
 
-def test_only_the_owner_of_an_output_writes_forecasts(
+def test_a_stream_writes_no_forecasts_after_another_run_takes_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_after_takeover(run: Run, on_progress: Callable[[], None]) -> None:

@@ -48,7 +48,7 @@ def test_a_stopped_stream_resumes_by_the_same_command(
     assert_complete(job, run_stream(job).counts, uninterrupted)
 
 
-def test_a_stopped_stream_resumes_on_another_engine(
+def test_a_stopped_stream_resumes_on_another_runner(
     replayed: StreamJob, uninterrupted: pl.DataFrame, runner: Runner
 ) -> None:
     run_stream(stopped_at(replace(replayed, runner=runner), 30))
@@ -150,7 +150,7 @@ def test_a_fresh_stream_keeps_a_copy_of_the_earlier_states(
     assert contents(aside) == before
 
 
-def test_a_stream_with_option_fresh_can_be_resumed(replayed: StreamJob, uninterrupted: pl.DataFrame) -> None:
+def test_a_stream_started_with_fresh_can_be_resumed(replayed: StreamJob, uninterrupted: pl.DataFrame) -> None:
     run_stream(stopped_at(replayed, 30))
     run_stream(stopped_at(replace(replayed, fresh=True), 20))
     assert_complete(replayed, run_stream(replace(replayed, resume=True)).counts, uninterrupted)

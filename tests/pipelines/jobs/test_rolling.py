@@ -129,7 +129,8 @@ def test_settings_scores_and_tables_are_logged_to_mlflow(
         evaluated.by_step.filter(pl.col("model") == name).sort("horizon")["mae"].to_list()
         for name in (member, "persistence")
     )
-    # The model forecasts 2 of the 5 horizons of the skill; the others count as a skill of 0.
+    # The skill is the mean over the horizons 1, 3, 6, 12 and 24. The model forecasts horizons 1 to 4, so only
+    # horizons 1 and 3 count; each of the other three adds 0.
     skill = sum(1 - own[h - 1] / naive[h - 1] for h in (1, 3)) / 5
     assert tested["test/skill_vs_persistence"] == pytest.approx(skill)
     curve = client.get_metric_history(evaluated.run_id, "test/mase_by_horizon_persistence")
@@ -181,7 +182,7 @@ def test_default_quantiles_include_the_bounds_of_the_90_percent_interval(
         ({"first": 137, "stop": 140}, "3 test rows"),
     ],
 )
-def test_unusable_bounds_of_the_test_rows_are_refused(
+def test_unusable_train_rows_first_and_stop_settings_are_refused(
     tmp_path: Path, changes: dict[str, int], message: str
 ) -> None:
     with pytest.raises((ConfigError, DataError), match=message):

@@ -24,7 +24,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_signal_writes_the_stop_file(tmp_path: Path) -> None:
+def test_sigterm_writes_the_stop_file(tmp_path: Path) -> None:
     with stop_on_signal(tmp_path / ".stop"):
         os.kill(os.getpid(), signal.SIGTERM)
         wait_until((tmp_path / ".stop").exists)
@@ -48,7 +48,7 @@ def test_a_failed_write_of_the_stop_file_is_retried(tmp_path: Path, monkeypatch:
     assert len(calls) == 2
 
 
-def test_a_second_signal_interrupts_the_process(tmp_path: Path) -> None:
+def test_a_second_stop_signal_raises_keyboard_interrupt(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
 
     def interrupt_twice() -> None:

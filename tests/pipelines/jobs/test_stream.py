@@ -41,7 +41,7 @@ def test_a_repeated_replay_writes_the_same_files(replayed: StreamJob, runner: Ru
     assert contents(job.output / "forecasts") == before
 
 
-def test_resuming_a_finished_replay_changes_nothing(replayed: StreamJob, runner: Runner) -> None:
+def test_resuming_a_finished_replay_changes_no_count_or_offset(replayed: StreamJob, runner: Runner) -> None:
     first = run_stream(replayed)
     before = state_table.read(replayed.states)
     outcome = run_stream(replace(replayed, resume=True, runner=runner))
@@ -52,7 +52,7 @@ def test_resuming_a_finished_replay_changes_nothing(replayed: StreamJob, runner:
     assert sorted(after.state.series_ids) == ["a", "b", "c"]
 
 
-def test_a_paced_replay_measures_its_latency(replayed: StreamJob, runner: Runner) -> None:
+def test_a_replay_with_a_speed_reports_latencies(replayed: StreamJob, runner: Runner) -> None:
     source = replace(replay_of(replayed), speed=3600.0 * 20)
     outcome = run_stream(replace(replayed, source=source, runner=runner))
     assert outcome.counts == Counts(rows_in=60, used=60, series_steps=60, windows=20)
@@ -84,7 +84,7 @@ def test_a_stream_waits_for_the_first_watched_file(
     assert not job.stop_file.exists()
 
 
-def test_a_bad_file_ends_a_stream_without_a_new_snapshot(
+def test_bad_files_fail_a_stream_and_change_no_snapshot(
     replayed: StreamJob, tmp_path: Path, runner: Runner
 ) -> None:
     folder = tmp_path / "in"
@@ -109,7 +109,7 @@ def test_a_stream_with_skip_bad_files_quarantines_a_bad_file(replayed: StreamJob
     assert read_quarantine(job.output)["row"].to_list() == [0]
 
 
-def test_a_missing_state_table_is_refused(replayed: StreamJob, tmp_path: Path) -> None:
+def test_starting_from_a_missing_state_table_is_refused(replayed: StreamJob, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no state table"):
         run_stream(replace(replayed, state_table=tmp_path / "nowhere"))
 
@@ -130,7 +130,7 @@ def test_a_second_job_on_an_output_folder_is_refused(replayed: StreamJob, job: B
     assert run_stream(replayed).counts.used == 60
 
 
-def test_a_fresh_stream_reads_a_watched_folder_again(replayed: StreamJob, tmp_path: Path) -> None:
+def test_a_fresh_stream_rereads_the_whole_watched_folder(replayed: StreamJob, tmp_path: Path) -> None:
     add_file(tmp_path / "in", "1.parquet", pl.read_parquet(replay_of(replayed).paths[0]))
     job = replace(watching_folder(replayed, tmp_path / "in"), fresh=True)
     for _ in range(2):

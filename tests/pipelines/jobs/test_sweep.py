@@ -88,14 +88,14 @@ def test_the_seed_determines_the_settings_of_the_trials(
     assert other.trials[1].settings != again.trials[1].settings
 
 
-def test_every_setting_of_a_trial_exists_in_job_files() -> None:
+def test_sweep_trial_settings_are_valid_job_file_settings() -> None:
     drawn = draw_settings(optuna.create_study().ask())
     config = JobConfig().with_settings(drawn)
     assert drawn.items() <= config.flat().items()
     assert JobConfig.model_validate(config.model_dump()) == config
 
 
-def test_the_view_of_trials_shows_every_varied_setting() -> None:
+def test_the_mlflow_view_of_trials_lists_every_varied_setting() -> None:
     assert set(draw_settings(optuna.create_study().ask())) == set(VARIED)
 
 

@@ -1,4 +1,4 @@
-"""Tests that a training logs its settings, data set, scores, model and software to MLflow, and links them."""
+"""Tests that a training logs settings, scores and software to MLflow, and links its data set and model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def table_of(folder: Path, run_id: str, path: str) -> pl.DataFrame:
     return pl.DataFrame(found["data"], schema=found["columns"], orient="row", infer_schema_length=None)
 
 
-def test_logged_parameters_are_the_settings_that_change_the_weights(folder: Path, run: Run) -> None:
+def test_logged_parameters_are_training_settings_except_the_thread_count(folder: Path, run: Run) -> None:
     sections = {key.partition(".")[0] for key in run.data.params}
     assert sections <= {"windows", "network", "online", "training", "data"}
     assert run.data.params["network.hidden"] == "4"
@@ -107,7 +107,7 @@ def test_scores_of_each_series_are_logged_as_a_table(folder: Path, run: Run) -> 
     assert len(list(pictures)) == 4
 
 
-def test_model_version_run_and_data_set_are_linked(
+def test_a_training_run_links_data_set_model_and_version(
     client: MlflowClient, run: Run, outcome: TrainOutcome
 ) -> None:
     assert run.outputs is not None

@@ -201,7 +201,7 @@ def joined_state(folder: Path) -> State:
     return state.take(np.argsort(state.series_ids))
 
 
-def test_training_writes_the_states_after_the_last_window(folder: Path, outcome: TrainOutcome) -> None:
+def test_train_writes_states_stepped_through_every_window(folder: Path, outcome: TrainOutcome) -> None:
     model = Registry(job(folder).mlflow.tracking_uri).load(str(outcome.version))
     expected, _ = advance(model, model.initial_state(), waves())
     found = joined_state(folder / "states" / "new")

@@ -36,7 +36,7 @@ def waves(path: Path) -> Path:
 
 
 def spikes(path: Path) -> Path:
-    """Write two hourly series of 500 steps, 4 % of which are spikes, and return the path."""
+    """Write two hourly series of 500 steps, with a spike at about 4 % of the steps; return the path."""
     rng, frames = np.random.default_rng(1), []
     hours = pl.datetime_range(pl.datetime(2020, 1, 1), pl.datetime(2020, 2, 1), "1h", eager=True).head(500)
     for name, level in (("a", 0.0), ("b", 1000.0)):
@@ -86,7 +86,7 @@ def files_of(folder: Path, run_id: str) -> set[str]:
     return {artifact.path for artifact in [*found, *below]}
 
 
-def test_labels_of_sequences_are_learned_and_scored(
+def test_a_sequence_labelling_outcome_has_classes_scores_and_row_counts(
     sequence_run: tuple[LabelOutcome, Path],
 ) -> None:
     outcome, _ = sequence_run
@@ -115,7 +115,7 @@ def test_a_labelling_run_logs_epochs_scores_plots_and_model(
     assert wanted <= files_of(folder, outcome.run_id)
 
 
-def test_a_labelling_output_has_the_model_and_all_labels(
+def test_labelling_writes_the_model_and_one_label_per_sequence(
     sequence_run: tuple[LabelOutcome, Path],
 ) -> None:
     outcome, folder = sequence_run
@@ -126,7 +126,7 @@ def test_a_labelling_output_has_the_model_and_all_labels(
     np.testing.assert_allclose(labels.select("p_quick", "p_slow").to_numpy().sum(axis=1), 1.0, atol=1e-5)
 
 
-def test_labels_of_time_steps_are_learned_and_scored(
+def test_a_labeller_of_time_steps_is_trained_and_scored(
     step_run: tuple[LabelOutcome, Path],
 ) -> None:
     outcome, folder = step_run
@@ -146,7 +146,7 @@ def test_labels_of_time_steps_are_learned_and_scored(
     assert {"plots/precision_recall.png", "plots/found.png", "found.json"} <= files_of(folder, outcome.run_id)
 
 
-def test_a_labelling_output_has_an_alarm_flag_for_every_row(step_run: tuple[LabelOutcome, Path]) -> None:
+def test_alarm_flags_mark_rows_above_the_labeller_threshold(step_run: tuple[LabelOutcome, Path]) -> None:
     _, folder = step_run
     labels = pl.read_parquet(folder / "out" / "labels.parquet")
     assert labels.columns == ["series_id", "timestamp", "alarm", "label", "called", "p_0", "p_1"]

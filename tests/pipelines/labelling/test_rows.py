@@ -67,7 +67,7 @@ def test_a_file_without_series_ids_is_one_series(
         (LabelColumns(split="set"), r"no column 'set' \(--split\)"),
     ],
 )
-def test_the_error_for_an_unusable_column_names_the_fix(
+def test_the_error_for_an_unusable_column_names_the_column(
     tmp_path: Path, columns: LabelColumns, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):

@@ -15,7 +15,7 @@ def prism_of(version: str, body: str = "exit 0") -> str:
 
 
 def current_prism(body: str = "exit 0") -> str:
-    """Return a shell script that passes for the Prism of the installed version of Beam."""
+    """Return a shell script that `prism_binary` accepts as the Prism of the installed version of Beam."""
     return prism_of(f"v{prism_binary.beam_version()}", body)
 
 

@@ -23,7 +23,7 @@ from tests.stores import in_memory
 AnyLog: Any = object
 
 
-def test_flink_workers_run_in_process_without_a_pool() -> None:
+def test_flink_options_use_loopback_only_without_a_worker_pool() -> None:
     assert "--environment_type=LOOPBACK" in flink_options("localhost:1", FlinkSettings(), 1)
     options = flink_options("localhost:1", FlinkSettings("host:8081", "host:50000"), 2)
     assert "--environment_type=EXTERNAL" in options
@@ -37,8 +37,8 @@ def test_jobs_disable_the_restarts_of_flink() -> None:
     assert "--number_of_execution_retries=0" in flink_options("localhost:1", FlinkSettings(), 1)
 
 
-def test_flink_never_shuts_down_a_source_that_has_ended() -> None:
-    """While Flink finishes after the end of a source, no checkpoint or savepoint can complete."""
+def test_flink_options_disable_the_shutdown_of_ended_sources() -> None:
+    """If a source shut down, the steps after it would finish, which blocks checkpoints and savepoints."""
     options = flink_options("localhost:1", FlinkSettings(), 1)
     (idle_ms,) = [
         option.partition("=")[2] for option in options if option.startswith("--shutdown_sources_after_idle")
@@ -94,9 +94,9 @@ Caused by: org.apache.flink.runtime.jobmanager.scheduler.NoResourceAvailableExce
     [
         ([], "a Flink worker or task has died"),
         (["java.lang.RuntimeException: NoResourceAvailableException: out of memory\n"], "has died"),
-        # A task manager refused this connection: no exception comes from a call to the pool of workers.
+        # A task manager refused a connection, but no call to the pool of workers failed.
         ([REFUSED], "has died"),
-        # Here a call to the pool of workers failed, but no exception says that the pool was unreachable.
+        # A call to the pool of workers failed, but the trace has no connection error (`ConnectException`).
         ([NO_POOL], "has died"),
         ([NO_POOL + REFUSED], "cannot reach a pool of workers at pool:50000: .*--port 50000"),
         ([REFUSED, NO_POOL + "Caused by: java.net.UnknownHostException: pool: unknown\n"], "cannot reach"),
@@ -116,7 +116,7 @@ def test_the_cause_of_a_failure_is_read_from_flinks_exceptions(
     assert re.search(cause, on_flink._cause(FlinkSettings("host:1", "pool:50000"), "mine"))
 
 
-def test_if_flink_does_not_answer_the_error_names_a_general_cause() -> None:
+def test_the_cause_is_general_without_exceptions_from_flink() -> None:
     assert on_flink._cause(FlinkSettings("127.0.0.1:1"), "mine") == "a Flink worker or task has died"
     assert on_flink._cause(FlinkSettings(), "mine") == "a Flink worker or task has died"
 
@@ -146,7 +146,7 @@ def test_read_owner_returns_the_run_that_owns_an_output(tmp_path: Path) -> None:
     assert read_owner(tmp_path) == "a"
 
 
-def test_the_error_of_a_failed_job_names_a_dead_job_server_or_the_cause(tmp_path: Path) -> None:
+def test_a_flink_error_names_a_dead_server_or_worker(tmp_path: Path) -> None:
     settings = StepSettings("a", b"", 2, 1, tmp_path, "parquet", 1, resumed=False)
     run = Run(AnyLog(), {}, settings, tmp_path / ".stop", 1.0, tmp_path)
     server = JobServer("host:1", tmp_path / "flink.log")
@@ -199,10 +199,10 @@ def test_a_job_manager_silent_for_too_long_raises_engine_lost(monkeypatch: pytes
         cluster.look(watch, 10.0)
 
 
-def test_a_job_missing_from_its_job_manager_raises_engine_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_flink_no_longer_lists_raises_engine_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch)
     watch = cluster.watch()
-    cluster.look(watch)  # the cluster does not have the job yet, because it is being submitted
+    cluster.look(watch)  # the job is being submitted, so the cluster does not have it yet
     cluster.answer = {"1": ("job", "RUNNING"), "2": ("another", "FAILED")}
     cluster.look(watch)
     cluster.answer = {"2": ("another", "FAILED")}
@@ -210,7 +210,7 @@ def test_a_job_missing_from_its_job_manager_raises_engine_lost(monkeypatch: pyte
         cluster.look(watch)
 
 
-def test_an_embedded_flink_cannot_lose_its_job_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_lost_job_manager_is_reported_for_embedded_flink(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the master ``[local]``, Flink runs inside the process of the job server."""
     cluster = Cluster(monkeypatch)
     cluster.answer = None
@@ -230,8 +230,11 @@ def test_a_job_has_ended_once_all_shards_have_ended(monkeypatch: pytest.MonkeyPa
     assert cluster.look(watch)
 
 
-def test_a_running_job_sends_few_requests_to_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each check for a job's end reads one object and lists no folder: a list costs twelve reads."""
+def test_checks_for_a_jobs_end_send_few_storage_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until shard 0 has ended, a check for a job's end reads one object and does not list the folder.
+
+    Listing the folder costs as much as twelve reads.
+    """
     requests: Counter[str] = Counter()
     for name in ("_list_files", "read_bytes"):
         monkeypatch.setattr(Remote, name, _counted(requests, name))

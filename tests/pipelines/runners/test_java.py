@@ -41,7 +41,7 @@ MAVEN = """
 """
 
 
-def test_the_pom_file_names_all_java_software_versions() -> None:
+def test_java_versions_include_flink_kafka_and_the_beam_runner() -> None:
     assert {"flink.version", "kafka.version", "beam.runner.version"} <= java.versions().keys()
     assert all(java.versions().values())
 
@@ -61,7 +61,7 @@ def test_a_java_that_is_too_old_is_refused(machine: Path) -> None:
         java.find_java()
 
 
-def test_errors_about_missing_jars_name_make_java(machine: Path) -> None:
+def test_errors_for_missing_jars_suggest_the_command_make_java(machine: Path) -> None:
     for find in (java.job_server, java.flink_home, java.kafka_jars):
         with pytest.raises(EngineError, match="make java"):
             find()
@@ -90,13 +90,13 @@ def test_a_concurrent_set_up_of_the_same_jars_succeeds(machine: Path) -> None:
     assert list(java._java().iterdir()) == [concurrent]
 
 
-def test_the_job_server_of_a_beam_release_is_preferred(machine: Path) -> None:
+def test_setup_installs_the_released_job_server_of_beam(machine: Path) -> None:
     write_script(machine / "mvn", MAVEN.format(served="released-job-server"))
     java.setup_job_server()
     assert java.job_server()[1] == f"Beam's job server {beam_version()}"
 
 
-def test_the_pinned_job_server_replaces_an_unavailable_release(
+def test_setup_installs_the_pinned_job_server_without_a_release(
     machine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_script(machine / "mvn", MAVEN.format(served="'-P job-server'"))

@@ -71,7 +71,9 @@ def test_the_missing_prism_error_names_the_fixing_command(
         pass
 
 
-def test_a_failed_prism_is_reported_with_its_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prism_start_error_contains_exit_code_and_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
     monkeypatch.setenv(
         "STATECAST_PRISM", str(write_script(tmp_path / "prism", current_prism("echo no luck today; exit 3")))
@@ -136,7 +138,7 @@ def test_prism_ends_when_its_job_is_killed(job: ForkedProcess, own_cache: Path) 
     assert has_ended(pid)
 
 
-def test_the_prism_of_a_killed_job_can_be_ended_later(job: ForkedProcess, own_cache: Path) -> None:
+def test_end_orphans_ends_the_prism_of_a_killed_job(job: ForkedProcess, own_cache: Path) -> None:
     """The test also kills the job's watcher process, which would otherwise end Prism."""
     pid = read_prism_pid(job)
     for child in psutil.Process(job.pid).children():
@@ -156,7 +158,7 @@ def test_ending_orphans_keeps_the_prism_of_a_running_job(job: ForkedProcess, own
     assert started_s(pid) is not None
 
 
-def test_end_orphans_spares_other_processes_with_a_recorded_id(own_cache: Path) -> None:
+def test_end_orphans_spares_processes_that_reuse_a_recorded_pid(own_cache: Path) -> None:
     with subprocess.Popen(["sleep", "600"]) as stranger:
         record = own_cache / "run" / f"engine-{stranger.pid}.json"
         record.parent.mkdir(parents=True)
@@ -200,7 +202,7 @@ def test_jobs_on_prism_disable_the_splitting_of_bundles() -> None:
     assert "--streaming" not in prism_options("localhost:1", streaming=False)
 
 
-def test_workers_print_errors_of_bugs_but_not_of_lost_connections(
+def test_while_prism_runs_only_grpc_thread_errors_are_hidden(
     own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised: list[threading.ExceptHookArgs] = []
@@ -221,7 +223,7 @@ def test_workers_print_errors_of_bugs_but_not_of_lost_connections(
     assert [str(ended.exc_value) for ended in raised] == ["a mistake", "another connection"]
 
 
-def test_a_corrected_clock_does_not_end_the_prism_of_a_running_job(
+def test_prism_of_a_running_job_survives_a_clock_correction(
     job: ForkedProcess, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the clock is corrected, the reported times of the boot and of all process starts move with it."""

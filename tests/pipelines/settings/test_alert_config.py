@@ -67,7 +67,7 @@ def test_alert_rules_are_read_in_order_with_their_defaults(tmp_path: Path) -> No
         (f'{COVERAGE}command = "a"\nwindows = 0', "alerts[0].windows: must be greater than or equal to 1"),
     ],
 )
-def test_the_error_for_an_invalid_alert_rule_names_the_fix(text: str, line: str, tmp_path: Path) -> None:
+def test_the_error_for_an_invalid_alert_rule_names_the_setting(text: str, line: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         load(tmp_path, f"[[alerts]]\n{text}\n")
     assert str(refused.value).startswith(f"{tmp_path / 'job.toml'}: {line}")
@@ -89,7 +89,7 @@ def test_a_written_job_file_holds_the_alert_rules(tmp_path: Path) -> None:
     assert load(tmp_path, f"[[alerts]]\n{example}").alerts[0].metric == "coverage"
 
 
-def test_webhooks_that_may_hold_secrets_are_not_written_to_job_files(tmp_path: Path) -> None:
+def test_writing_a_webhook_that_may_hold_secrets_is_refused(tmp_path: Path) -> None:
     job = load(tmp_path, f'[[alerts]]\n{COVERAGE}webhook = "https://a.org/secret"\n')
     with pytest.raises(ConfigError, match=r"^alerts\[0\]\.webhook: may hold a secret") as refused:
         commented_toml(job)

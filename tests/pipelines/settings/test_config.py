@@ -1,4 +1,4 @@
-"""Tests of the settings of a job: their names, and the time that it takes to read them."""
+"""Tests of the settings of a job: their dotted names, and the modules that are imported to read them."""
 
 from __future__ import annotations
 

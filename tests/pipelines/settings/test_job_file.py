@@ -44,7 +44,7 @@ def message_of_refusal(text: str, tmp_path: Path, **options: object) -> str:
     return message.replace(str(job), "job.toml")
 
 
-def test_without_a_job_file_and_options_settings_have_their_defaults() -> None:
+def test_settings_have_defaults_without_a_job_file_or_options() -> None:
     assert load_config() == JobConfig()
 
 
@@ -126,11 +126,11 @@ def test_options_override_the_job_file(tmp_path: Path) -> None:
         ("[network]\nhidden =\n", "job.toml: line 2, column 9: not valid TOML: Invalid value"),
     ],
 )  # fmt: skip
-def test_the_error_for_an_invalid_job_file_names_the_fix(text: str, message: str, tmp_path: Path) -> None:
+def test_the_error_for_invalid_job_files_names_the_fault(text: str, message: str, tmp_path: Path) -> None:
     assert message_of_refusal(text, tmp_path) == message
 
 
-def test_the_error_for_an_invalid_option_does_not_name_the_file(tmp_path: Path) -> None:
+def test_error_for_invalid_option_omits_the_job_file(tmp_path: Path) -> None:
     assert (
         message_of_refusal("", tmp_path, network__horizon="-3")
         == "option network.horizon = -3: must be 1 or more"
@@ -153,5 +153,5 @@ def test_an_unreadable_job_file_is_refused(tmp_path: Path) -> None:
     ("text", "read"),
     [("store", "store"), ("3", "3"), ("1.10", "1.10"), ('["store", "item"]', ("store", "item"))],
 )
-def test_an_option_names_one_column_of_series_ids_or_several(text: str, read: object) -> None:
+def test_the_series_id_option_accepts_one_or_several_columns(text: str, read: object) -> None:
     assert load_config(overrides={"data.series_id": text}).data.series_id == read

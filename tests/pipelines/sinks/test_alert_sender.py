@@ -47,7 +47,7 @@ def test_a_command_gets_the_alert_as_json_on_its_standard_input(tmp_path: Path) 
     assert json.loads((tmp_path / "alert").read_text()) == MESSAGE
 
 
-def test_a_failing_command_is_reported_with_its_last_line() -> None:
+def test_a_failing_command_is_reported_with_its_last_stderr_line() -> None:
     assert run_command("sh -c 'echo no; echo broken >&2; exit 3'", MESSAGE) == (
         "sh ended with exit code 3 (broken)"
     )

@@ -143,7 +143,8 @@ def test_the_last_written_of_duplicate_forecasts_is_read(folder: Path) -> None:
     write_forecasts(folder, 0, windows=4)
     write_forecasts(folder, 0, windows=3, level=100)
     for age, file in enumerate(sorted((folder / "forecasts").iterdir())):
-        # The file that was written last is the first by name, so give the first file the latest time.
+        # The file that was written last is the first by name. Two quick writes may have equal times, so set
+        # the times: the first file by name gets the latest time.
         os.utime(file, (1e9 - age, 1e9 - age))
     found = read_forecasts(folder)
     assert len(found) == 8
@@ -204,7 +205,7 @@ def test_late_rows_of_two_partitions_do_not_share_files(folder: Path) -> None:
     assert len(read_late(folder)) == len(ODD_PARTITIONS)
 
 
-def test_taken_returns_files_written_since_its_previous_call(folder: Path) -> None:
+def test_the_taken_method_returns_each_written_file_once(folder: Path) -> None:
     shard_0 = shard_files(folder)
     shard_0.write_forecasts(issued_forecasts())
     shard_0.write_rows(LATE, "replay", 2, late_rows(2))
@@ -220,7 +221,7 @@ def test_taken_returns_files_written_since_its_previous_call(folder: Path) -> No
 
 @pytest.fixture
 def written(folder: Path) -> Path:
-    """Return an output folder to which shard 0 wrote three blocks of windows, and rows of two partitions."""
+    """Return shard 0's output folder: forecasts of three blocks, late and rejected rows of two partitions."""
     shard_0 = shard_files(folder)
     for start in (0, 4, 8):
         shard_0.write_forecasts(issued_forecasts(start=START + start))
@@ -240,7 +241,7 @@ def test_remove_after_removes_files_written_after_the_snapshot(written: Path) ->
         assert names == {"replay-000000000000003", "folder-000000000000002"}
 
 
-def test_without_closed_windows_remove_after_keeps_older_files(written: Path) -> None:
+def test_files_older_than_an_empty_snapshot_are_not_removed(written: Path) -> None:
     before = sorted(written.rglob("*"))
     for path in before:
         os.utime(path, ns=(5, 5))
@@ -248,7 +249,7 @@ def test_without_closed_windows_remove_after_keeps_older_files(written: Path) ->
     assert sorted(written.rglob("*")) == before
 
 
-def test_without_closed_windows_remove_after_removes_newer_files(written: Path) -> None:
+def test_remove_after_without_closed_windows_removes_files_since_snapshot(written: Path) -> None:
     shard_files(written).remove_after(None, {}, snapshot_ns=0, versions=[VERSION])
     assert not [path for path in written.rglob("*") if path.is_file()]
 
@@ -283,7 +284,7 @@ def test_the_newest_revision_of_a_forecast_is_read(folder: Path, format_: Format
 
 
 @pytest.mark.parametrize("partition", ["replay", "a-r1-b"])
-def test_remove_after_removes_revisions_from_rows_at_later_offsets(folder: Path, partition: str) -> None:
+def test_remove_after_keeps_revisions_only_below_the_given_offsets(folder: Path, partition: str) -> None:
     for offset in (6, 7, 8):
         late = RowPlace(partition, offset)
         shard_files(folder).write_forecasts(revised_forecasts(1, 0.0), late=late)
@@ -295,7 +296,7 @@ def test_remove_after_removes_revisions_from_rows_at_later_offsets(folder: Path,
 
 
 @FORMATS
-def test_remove_after_removes_half_written_files_of_a_killed_shard(folder: Path, format_: Format) -> None:
+def test_remove_after_removes_half_written_temporary_files(folder: Path, format_: Format) -> None:
     shard_0 = shard_files(folder, format_=format_)
     shard_0.write_forecasts(issued_forecasts())
     shard_0.write_rows(LATE, "replay", 2, late_rows(2))
@@ -309,14 +310,14 @@ def test_remove_after_removes_half_written_files_of_a_killed_shard(folder: Path,
 # --- refusals ----------------------------------------------------------------------------------------------
 
 
-def test_a_folder_without_forecasts_is_refused(folder: Path) -> None:
+def test_read_forecasts_refuses_a_folder_without_forecasts(folder: Path) -> None:
     for empty in (folder, folder / "nowhere"):
         with pytest.raises(DataError, match="no forecasts here"):
             read_forecasts(empty)
 
 
 @pytest.mark.parametrize(("part", "read"), [(LATE, read_late), (QUARANTINE, read_quarantine)])
-def test_the_error_names_an_unreadable_file_of_rows(
+def test_an_error_names_an_unreadable_late_or_quarantine_file(
     folder: Path, part: str, read: Callable[[Path], pl.DataFrame]
 ) -> None:
     (folder / part / "mine.parquet").write_text("neither\nthis\n")

@@ -26,7 +26,7 @@ def issued() -> Forecasts:
     return advance(model, model.initial_state(), Windows(("a", "b"), START, values))[1]
 
 
-def test_shadow_forecasts_in_avro_use_the_schema_of_their_topic() -> None:
+def test_shadow_forecasts_in_avro_use_the_shadow_topics_subject() -> None:
     frame = issued().frame()
     with registry_of(lambda request: (200, {"id": 7})) as registry:
         topics = Topics(Broker("nowhere:9092"), "forecasts", "avro", registry.url, shadow="beside")

@@ -27,7 +27,7 @@ def test_summed_histograms_equal_the_histogram_of_all_latencies(parts: list[list
 
 
 @given(latencies.filter(bool), st.floats(0.01, 1))
-def test_a_latency_quantile_is_within_five_percent_of_the_exact_quantile(
+def test_latency_quantiles_are_within_5_percent_or_half_millisecond(
     values: list[float], level: float
 ) -> None:
     found = histogram(values)
@@ -50,5 +50,5 @@ def test_a_latency_histogram_has_a_limited_number_of_buckets() -> None:
     assert found.quantile_ms(1.0) == pytest.approx(600_000, rel=0.1)
 
 
-def test_an_empty_histogram_has_no_quantile() -> None:
+def test_the_quantile_of_an_empty_histogram_is_nan() -> None:
     assert math.isnan(Histogram().quantile_ms(0.5))

@@ -1,4 +1,4 @@
-"""Tests of the counts that the shards of a job publish, and of their sums over the shards."""
+"""Tests of the counts and latencies that each shard of a job publishes, and of the totals of the job."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_window_latency_is_the_latency_of_the_slowest_shard(
     assert whole.buckets == histogram([max(of_shards) for of_shards in ms]).buckets
 
 
-def test_a_window_is_complete_after_all_shards_closed_it(tmp_path: Path) -> None:
+def test_window_latency_counts_windows_that_all_shards_closed(tmp_path: Path) -> None:
     publish(tmp_path, after_window(shard_numbers(0), 5, 80.0))
     publish(tmp_path, shard_numbers(1, closed_us=4))
     reader = JobReader(tmp_path, 2)
@@ -139,7 +139,7 @@ def test_a_window_is_complete_after_all_shards_closed_it(tmp_path: Path) -> None
     assert reader.read().window_latency.count == 1
 
 
-def test_window_latency_is_counted_after_every_shard_published(tmp_path: Path) -> None:
+def test_window_latency_is_counted_once_all_shards_have_published(tmp_path: Path) -> None:
     reader = JobReader(tmp_path, 2)
     publish(tmp_path, after_window(shard_numbers(0), 5, 80.0))
     assert reader.read().window_latency.count == 0
@@ -175,7 +175,7 @@ def test_the_count_of_windows_continues_after_a_shard_restarts(tmp_path: Path) -
     assert reader.read().window_latency.count == 4
 
 
-def test_published_counts_stay_small_in_a_long_run(tmp_path: Path) -> None:
+def test_files_of_published_counts_stay_small_in_long_runs(tmp_path: Path) -> None:
     reader, published, sizes = JobReader(tmp_path, 2), shard_numbers(0, offsets={"replay": 10**9}), []
     publish(tmp_path, shard_numbers(1))  # shard 1 closes no window, so no window is complete
     for at in range(10_000):
@@ -215,7 +215,7 @@ def test_clear_deletes_the_published_counts_of_an_earlier_job(tmp_path: Path) ->
     assert JobNumbers.of(read_shards(tmp_path)) == JobNumbers()
 
 
-def test_applied_returns_each_partitions_smallest_offset_of_all_shards(tmp_path: Path) -> None:
+def test_applied_returns_each_partitions_smallest_offset_over_all_shards(tmp_path: Path) -> None:
     publish(tmp_path, shard_numbers(0, offsets={"a": 7, "b": 2}))
     assert applied(tmp_path, 2) == {}
     publish(tmp_path, shard_numbers(1, offsets={"a": 5}))

@@ -130,7 +130,7 @@ def test_a_metrics_port_in_use_is_refused_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("port", [-1, 70_000])
-def test_an_impossible_metrics_port_is_refused_in_one_line(port: int) -> None:
+def test_a_metrics_port_out_of_range_raises_config_error(port: int) -> None:
     with pytest.raises(ConfigError, match=f"--metrics-port {port}: not available"), serve(port, JobNumbers):
         pass
 
@@ -171,7 +171,7 @@ def test_quality_metrics_are_labelled_with_model_and_horizon() -> None:
     assert found["statecast_pinball_loss_total", "1", "lstm-1"] == 0.5
     assert found["statecast_actuals_inside_total", "1", "lstm-1"] == 3
     assert found["statecast_bias", "1", "lstm-1"] == -0.25
-    assert ("statecast_actuals_inside_total", "24", "lstm-1") not in found  # horizon 24 scores no interval
+    assert ("statecast_actuals_inside_total", "24", "lstm-1") not in found  # no interval was scored
     assert found["statecast_input_drift", "value"] == pytest.approx(0.0)
     assert ("statecast_input_drift", "heat") not in found
     assert found["statecast_worst_input_drift", "value", "a b"] == 0.5
@@ -182,7 +182,7 @@ def samples_of(numbers: JobNumbers) -> dict[tuple[str, ...], float]:
         return samples(scrape(port))
 
 
-def test_a_metric_flags_a_version_that_differs_from_the_alias() -> None:
+def test_a_metric_shows_that_the_alias_names_another_version() -> None:
     numbers = JobNumbers(model_versions=("gru-2", "lstm-1"), model_notice="weather/3 is refused")
     with serve(0, lambda: numbers) as port:
         found = samples(scrape(port))

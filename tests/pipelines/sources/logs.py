@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 
 
 # With eq=False, two clocks are never equal, so sources with different clocks are not equal either.
-# So a source with a new clock shares no cache with earlier sources.
+# A cache keyed by sources therefore has no entry for a source with a new clock.
 @dataclass(eq=False)
 class Clock:
     """A clock that changes only when a test sets ``now_s``."""

@@ -57,7 +57,7 @@ def test_an_empty_watched_folder_is_listed_again_after_poll_s(inbox: Path) -> No
     assert values(read_log(source)) == [1]
 
 
-def test_one_listing_of_a_watched_folder_finds_all_files(inbox: Path) -> None:
+def test_the_first_listing_of_a_watched_folder_finds_all_files(inbox: Path) -> None:
     for i in range(20):
         write_file(inbox / f"{i:02}.csv", [("a", i, i)])
     with mock.patch("os.scandir", side_effect=os.scandir) as scans:
@@ -120,12 +120,12 @@ def test_each_file_that_is_not_read_becomes_one_rejected_row(inbox: Path) -> Non
     assert all(reason.startswith("left out: ") for reason in rejected["reason"])
     write_file(inbox / "README", [("a", 2, 2)])
     advance_clock(source, 100)
-    assert read_log(source, batches[-1].stop) == []  # the files are not rejected again
+    assert read_log(source, batches[-1].stop) == []  # no file is rejected again, not even the changed README
     assert reasons(read_log(restarted(source))) == reasons(batches)
 
 
 @pytest.mark.parametrize("layout", ["auto", "wide"])
-def test_a_file_without_series_ids_needs_the_wide_layout(inbox: Path, layout: str) -> None:
+def test_a_watched_file_without_series_ids_needs_layout_wide(inbox: Path, layout: str) -> None:
     for name in ("a.csv", "b.csv"):
         write_file(inbox / name, "time,value\n2013-01-01T05:00Z,1\n")
     input_settings = replace(INPUT, columns=Columns.model_validate({"layout": layout}))
@@ -137,7 +137,7 @@ def test_a_file_without_series_ids_needs_the_wide_layout(inbox: Path, layout: st
     assert all("no column names the series of the values" in reason for reason in reasons(batches))
 
 
-def test_rows_of_a_grown_file_keep_their_origin_column(inbox: Path) -> None:
+def test_rereading_a_grown_file_gives_rows_their_earlier_origins(inbox: Path) -> None:
     write_file(inbox / "1.csv", [("a", 1, 1), ("a", 1, 1)])
     write_file(inbox / "2.csv", [("a", 1, 1)])
     source = watch(inbox)

@@ -77,7 +77,7 @@ BAD_FILES = st.sampled_from(["", "what,is,this\n1,2,3\n"])
     restarts=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3), st.booleans()), max_size=6),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_reading_of_a_folder_gives_the_same_log(
+def test_rereading_a_folder_gives_the_same_log(
     tmp_path_factory: pytest.TempPathFactory,
     files: list[str],
     batch_rows: int,

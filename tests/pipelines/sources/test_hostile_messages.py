@@ -72,7 +72,7 @@ def rows_of(found: tuple[pl.DataFrame, pl.DataFrame], at: int) -> tuple[Rows, in
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_arrow_columns_of_every_type_are_valid_or_quarantined(place: str) -> None:
+def test_rows_of_every_arrow_type_are_valid_or_quarantined(place: str) -> None:
     decode = DecoderSpec("arrow", COLUMNS).decoder()
     plain = ipc(table_of(CELLS, OTHERS), as_file=True)
     sent = [plain, b"nope", None, *(arrow_message(place, column) for column in TYPES.values())]
@@ -106,7 +106,7 @@ def test_the_first_of_two_columns_called_value_is_used() -> None:
     assert (good["value"].to_list(), len(bad)) == ([0.0], 0)
 
 
-def test_a_column_with_values_is_preferred_to_a_null_column() -> None:
+def test_the_value_column_is_chosen_among_columns_with_values() -> None:
     table = table_of(2, {"value": pa.nulls(2), "y": pa.array([5.0, 6.0])})
     good, bad = read(DecoderSpec("arrow").decoder(), ipc(table))
     assert (good["value"].to_list(), len(bad)) == ([5.0, 6.0], 0)
@@ -162,7 +162,7 @@ AVRO_TYPES: dict[str, tuple[Any, list[Any]]] = {
 
 
 def avro_decoder_of(folder: Path, place: str, kind: Any) -> tuple[Decoder, Any]:
-    """Return a decoder of Avro records whose field ``place`` has the type ``kind``, and the Avro schema."""
+    """Return a decoder and a schema of Avro records in which the field ``place`` has the type ``kind``."""
     usual = {
         "series_id": "string",
         "timestamp": "string",

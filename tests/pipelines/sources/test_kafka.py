@@ -1,4 +1,4 @@
-"""Tests that a Kafka topic is a log: repeated readings find the same rows and watermarks.
+"""Tests of the Kafka source: each reading of a topic gives the same rows and watermarks.
 
 For this, the source writes its decisions about partitions and schemas to a journal.
 """
@@ -52,7 +52,7 @@ def source_of(topic: Topic, folder: Path, **more: object) -> KafkaSource:
     return replace(made, **more)  # type: ignore[arg-type]
 
 
-def test_a_kafka_source_implements_the_interface_of_a_log(tmp_path: Path) -> None:
+def test_a_kafka_source_implements_the_protocol_log(tmp_path: Path) -> None:
     assert isinstance(source_of(Topic({}), tmp_path), Log)
 
 
@@ -82,7 +82,7 @@ def test_messages_become_valid_or_rejected_rows_at_their_offsets(tmp_path: Path)
     assert all(b.stop == after.start for b, after in pairwise(batches))
 
 
-def test_lateness_does_not_depend_on_the_size_of_polls(tmp_path: Path) -> None:
+def test_a_single_poll_gives_each_row_its_own_watermark(tmp_path: Path) -> None:
     topic = Topic({0: [row(5), row(6), row(5), row(6), row(9), row(6), row(9)]}, {0: 7})
     source = source_of(topic, tmp_path, poll_rows=10**6)
     step = Reading(source).step(source.begin({}))
@@ -93,7 +93,7 @@ def test_lateness_does_not_depend_on_the_size_of_polls(tmp_path: Path) -> None:
     assert batch.rows[BEFORE].to_list() == expected
 
 
-def test_an_offset_beyond_the_brokers_rows_is_refused(tmp_path: Path) -> None:
+def test_kafka_source_refuses_an_offset_past_the_partition_end(tmp_path: Path) -> None:
     source = source_of(Topic({0: [row(5)]}, {0: 1}), tmp_path)
     assert source.begin({"rows-0": Position(1, 5)}) == {"rows-0": Position(1, 5)}
     with pytest.raises(DataError, match=r"rows/0: the broker has the offsets 0 to 1, but .* resumes from 2"):
@@ -141,7 +141,7 @@ def row_of(series: str, hour: int) -> bytes:
     return row(hour).replace(b'"a"', f'"{series}"'.encode())
 
 
-def test_batches_of_a_keyed_partition_have_one_shard(tmp_path: Path) -> None:
+def test_each_keyed_partition_belongs_to_one_shard(tmp_path: Path) -> None:
     topic = Topic({n: [row_of(f"s{n}", 5)] for n in range(4)}, dict.fromkeys(range(3), 0))
     source = source_of(topic, tmp_path, keyed_shards=2, look_s=0.0, idle_s=1e9)
     reading, places = Reading(source), source.begin({})
@@ -173,7 +173,7 @@ def test_a_keyed_series_in_another_shards_partition_is_refused(
             read_all(reading, places)
 
 
-def test_an_idle_keyed_partition_follows_only_partitions_of_its_shard(tmp_path: Path) -> None:
+def test_idle_keyed_partitions_take_watermarks_only_within_their_shard(tmp_path: Path) -> None:
     hours = {0: 9, 1: 6}  # partitions 0 and 1 have rows up to these hours; the other partitions are idle
     topic = Topic(
         {n: [row_of(f"s{n}", hours.get(n, 5)), row_of(f"s{n}", 9)] for n in range(4)},
@@ -208,7 +208,7 @@ def test_an_absent_broker_does_not_make_partitions_idle(tmp_path: Path) -> None:
         assert places["rows-1"].watermark_us == carried
 
 
-def test_all_steps_of_a_source_use_one_consumer(tmp_path: Path) -> None:
+def test_repeated_steps_of_a_source_use_one_consumer(tmp_path: Path) -> None:
     opened = []
     topic = Topic({0: [row(5)]}, {0: 1})
 
@@ -246,7 +246,7 @@ def test_a_torn_last_line_of_the_kafka_journal_is_ignored(tmp_path: Path) -> Non
         Decisions(path)
 
 
-def test_the_kafka_journal_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+def test_a_kafka_journal_without_checksums_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "kafka.jsonl").write_text('{"partition": "a", "offset": 3, "watermark_us": 10}\n')
     assert Decisions(tmp_path / "kafka.jsonl").at("a", 3, None) == 10
 
@@ -271,7 +271,7 @@ def test_the_kafka_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch
         assert one.schema(7) == "{}"
 
 
-def test_the_kafka_journal_keeps_decisions_that_shards_may_reread(
+def test_the_kafka_journal_keeps_all_decisions_without_a_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decisions, "LONGEST", 100)
@@ -299,7 +299,7 @@ def read_to_end(reading: Reading, places: Positions, ends: dict[str, int]) -> li
 
 def test_a_message_with_a_wrong_arrival_time_moves_no_watermark(tmp_path: Path) -> None:
     topic = Topic({0: [row(5), in_2199(), row(6)]}, {0: 3})
-    # The broker reports that the second message arrived in 2199, and no arrival time of the third.
+    # The broker gives 2199 as the arrival time of the second message, and no arrival time for the third.
     topic.came_ms[0] = [CAME_MS, 7_226_582_400_000, -1]
     source = source_of(topic, tmp_path, poll_rows=10**6)
     batches = read_to_end(Reading(source), source.begin({}), {"rows-0": 3})
@@ -365,7 +365,7 @@ def test_messages_stay_rejected_although_their_schema_becomes_known(tmp_path: Pa
         assert {kind for batch in batches for kind in batch.rejected["kind"]} == {"schema is unknown"}
 
 
-def test_a_stream_waits_for_its_registry_without_losing_messages(tmp_path: Path) -> None:
+def test_an_unavailable_schema_registry_delays_but_loses_no_messages(tmp_path: Path) -> None:
     answers: list[tuple[int, Any]] = [(503, {}), (503, {}), KNOWN]
     topic = Topic({0: [record(7), record(7)]}, {0: 2})
     with registry_of(lambda request: answers.pop(0)) as registry:

@@ -1,4 +1,4 @@
-"""Tests of decoders, which convert messages of several formats to raw frames.
+"""Tests of decoders, which convert messages of several formats to raw frames, tables of unvalidated rows.
 
 A message that cannot be decoded does not affect the rows of other messages.
 """
@@ -76,7 +76,7 @@ def valid_rows(frame: pl.DataFrame) -> list[tuple[str, float, int]]:
 
 
 def problems(frame: pl.DataFrame) -> list[tuple[int, str]]:
-    """Return for each message that could not be decoded its number and the reason."""
+    """Return the number of each message that could not be decoded, and the reason."""
     if "problem" not in frame.columns:
         return []
     return list(frame.filter(pl.col("problem").is_not_null()).select("message", "problem").iter_rows())
@@ -101,7 +101,7 @@ def test_field_names_of_json_messages_can_be_configured() -> None:
     [b"nope", b"\xff\x00\xfe", b"[1, 2]", b"5", b'{"a": 1', b'{"a": 1} {"a": 2}', b"[" * 100_000, b"   "],
     ids=repr,
 )
-def test_a_message_without_a_json_object_is_rejected_alone(bad: bytes) -> None:
+def test_only_messages_without_a_json_object_are_rejected(bad: bytes) -> None:
     one, other = as_json(row("a", 1.0), row("b", 2.0))
     frame = decoded(DecoderSpec().decoder(), messages(one, bad, None, other))
     assert valid_rows(frame) == [("a", 1.0, 0), ("b", 2.0, 3)]
@@ -125,7 +125,7 @@ numbers = st.floats(-1e12, 1e12, allow_subnormal=False).map(lambda x: 0.0 if x =
 
 
 @given(rows=st.lists(st.tuples(cells, cells | numbers), min_size=1, max_size=8))
-def test_json_rows_do_not_depend_on_other_messages(
+def test_an_invalid_message_does_not_change_other_json_rows(
     rows: list[tuple[object, object]],
 ) -> None:
     values = as_json(*({"series_id": s, "timestamp": "2024-01-31", "value": v} for s, v in rows))
@@ -200,7 +200,7 @@ def test_the_message_key_can_be_the_series_id() -> None:
 
 
 def decode_commas(given: Messages) -> pl.DataFrame:
-    """Decode messages of the form ``series,time,value``, as a decoder of a user does."""
+    """Decode messages of the form ``series,time,value``; an example of a decoder that a user writes."""
     parts = [(value or b"").decode().split(",") for value in given.values]
     return pl.DataFrame(
         {
@@ -247,7 +247,7 @@ def test_an_unusable_message_decoder_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["json", "arrow", "avro"])
-def test_an_absent_observed_covariate_is_missing(kind: str, tmp_path: Path) -> None:
+def test_an_observed_covariate_absent_from_a_message_becomes_null(kind: str, tmp_path: Path) -> None:
     rows = [row("a", 1.5) | {"heat": 20.5}, row("b", 2.5)]
     if kind == "json":
         sent = as_json(*rows)

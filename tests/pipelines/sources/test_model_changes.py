@@ -1,4 +1,4 @@
-"""Tests of the decision at which window a stream changes its model version, and of its journal."""
+"""Tests of choosing the window at which a stream changes its model version, and of the journal of changes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_model_change_is_journaled_before_the_next_batch(states: Path) -> None
     assert batch_of(changing(states)).changes == 2
 
 
-def test_no_model_change_is_decided_without_a_watermark(states: Path) -> None:
+def test_a_requested_model_change_waits_for_the_first_watermark(states: Path) -> None:
     request_change(states.parent, Request("gru-b", "m/2", 5))
     log = changing(states)
     assert batch_of(log).changes == 1
@@ -92,14 +92,14 @@ def test_a_model_change_is_later_than_all_closed_windows(states: Path) -> None:
     assert read_changes(states)[-1].window == START + 101 + 2
 
 
-def test_after_a_resume_model_changes_follow_the_stored_watermark(states: Path) -> None:
+def test_a_resumed_stream_changes_models_after_the_furthest_watermark(states: Path) -> None:
     request_change(states.parent, Request("gru-b", "m/2", 2))
     place = Position(0, (START + 50) * HOUR_US, (), (START + 60) * HOUR_US)
     assert changing(states).step({"rows": place}) is not None
     assert read_changes(states)[-1].window == START + 60 + 2
 
 
-def test_model_changes_are_at_increasing_windows(states: Path) -> None:
+def test_a_second_model_change_is_later_than_the_first(states: Path) -> None:
     log = changing(states)
     batch_of(log)
     for version, ahead in (("gru-b", 50), ("lstm-a", 2)):
@@ -116,7 +116,7 @@ def test_a_request_for_the_version_in_use_is_ignored(states: Path) -> None:
     assert [batch_of(log).changes for _ in range(3)] == [1, 1, 1]
 
 
-def test_a_run_whose_output_another_run_owns_decides_no_model_change(states: Path) -> None:
+def test_only_the_owner_of_an_output_decides_model_changes(states: Path) -> None:
     request_change(states.parent, Request("gru-b", "m/2", 2))
     log = changing(states, run="an earlier run")
     assert [batch_of(log).changes for _ in range(2)] == [1, 1]
@@ -134,7 +134,7 @@ def test_a_damaged_journal_is_refused_and_names_its_file(states: Path) -> None:
     assert read_changes(states) == ()
 
 
-def test_stored_models_are_loaded_with_their_covariates(tmp_path: Path) -> None:
+def test_stored_models_load_with_their_version_and_covariates(tmp_path: Path) -> None:
     for model in (forecaster(), forecaster(decoder=True)):
         store_model(tmp_path, model)
         loaded = load_model(tmp_path, model.version)
@@ -146,7 +146,7 @@ def test_stored_models_are_loaded_with_their_covariates(tmp_path: Path) -> None:
     ]
 
 
-def test_missing_or_damaged_weights_raise_a_one_line_error(tmp_path: Path) -> None:
+def test_an_error_names_the_missing_or_damaged_weight_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gru-b\.safetensors: cannot be read"):
         load_model(tmp_path, "gru-b")
     store_of(tmp_path / "models").make_folder()

@@ -44,7 +44,7 @@ class Listed:
 
 
 class Read(NamedTuple):
-    """The result of one read of a `Reader`: batches of the only partition, and the offset after them."""
+    """The result of one read of a `Reader`; ``offset`` is the only partition's offset after the batches."""
 
     batches: tuple[Batch, ...]
     offset: int
@@ -88,7 +88,7 @@ class Keyed:
         return Step((), places)
 
 
-def test_batches_of_a_keyed_log_name_the_shard_of_their_partition(stop_file: Path, clock: Clock) -> None:
+def test_batches_of_a_keyed_log_carry_their_partitions_shard(stop_file: Path, clock: Clock) -> None:
     places = Keyed().begin({})
     reader = reading.Reader(Keyed(), stop_file, 0.0, clock=clock)
     for expected in (
@@ -142,7 +142,7 @@ def is_empty(batch: Batch) -> bool:
     return batch.start == batch.stop and not len(batch.rows) and not len(batch.rejected)
 
 
-def test_an_empty_first_batch_announces_the_partition(stop_file: Path, clock: Clock) -> None:
+def test_readers_first_yield_an_empty_batch_of_their_partition(stop_file: Path, clock: Clock) -> None:
     for offset in (0, 20):
         read = Reader(ten_row_batches(3), stop_file, 30, clock=clock).at(offset)
         (first,) = read.batches
@@ -160,7 +160,7 @@ def test_the_reader_requests_a_snapshot_at_the_end_of_its_log(stop_file: Path, c
     assert (last.start, last.snapshot, last.ends) == (30, True, True)
 
 
-def test_snapshots_are_requested_every_30_s_as_last_batch(stop_file: Path, clock: Clock) -> None:
+def test_every_30_s_an_empty_batch_requests_a_snapshot(stop_file: Path, clock: Clock) -> None:
     reader, requests = Reader(ten_row_batches(100), stop_file, 30, clock=clock), []
     offset = reader.at(0).offset
     for _ in range(20):
@@ -186,13 +186,13 @@ def test_the_reader_requests_snapshots_although_no_rows_arrive(stop_file: Path, 
     assert (only.start, only.snapshot) == (5, True)
 
 
-def test_the_reader_waits_at_most_longest_wait_s(stop_file: Path, clock: Clock) -> None:
+def test_a_wait_between_reads_is_at_most_longest_wait_s(stop_file: Path, clock: Clock) -> None:
     reader = Reader(Listed({}), stop_file, 30, clock=clock)
     reader.at(0)
     assert reader.at(0) == Read((), 0, LONGEST_WAIT_S, False)
 
 
-def test_a_stop_file_ends_the_reading_with_a_snapshot(stop_file: Path, clock: Clock) -> None:
+def test_a_stop_file_ends_reading_and_requests_a_snapshot(stop_file: Path, clock: Clock) -> None:
     reader = Reader(ten_row_batches(3), stop_file, 30, clock=clock)
     reader.at(0)
     assert reader.at(0).offset == 10
@@ -220,7 +220,7 @@ def size() -> int:
     return int(batch(0, 10).rows.estimated_size())
 
 
-def test_the_reader_waits_for_slower_shards(stop_file: Path, clock: Clock, size: int) -> None:
+def test_reader_pauses_at_its_limit_until_shards_catch_up(stop_file: Path, clock: Clock, size: int) -> None:
     reached = 0
     reader = Reader(ten_row_batches(9), stop_file, 1e9, lambda: reached, 3 * size, clock=clock)
     offset, read_to = reader.at(0).offset, []
@@ -277,7 +277,7 @@ def test_a_reader_that_waits_for_shards_notices_the_stop_file(stop_file: Path, c
     assert reader.at(offset).ended
 
 
-def test_the_number_of_unapplied_batches_is_limited(stop_file: Path, clock: Clock) -> None:
+def test_applied_batches_do_not_accumulate_in_the_reader(stop_file: Path, clock: Clock) -> None:
     for applied in (None, lambda: 10**9):
         reader = Reader(ten_row_batches(3 * reading._MOST_AHEAD), stop_file, 1e9, applied, clock=clock)
         most, offset = 0, 0
@@ -286,7 +286,7 @@ def test_the_number_of_unapplied_batches_is_limited(stop_file: Path, clock: Cloc
         assert most <= reading._MOST_AHEAD + 1
 
 
-def test_applied_offsets_are_read_rarely_below_max_unapplied_bytes(
+def test_applied_offsets_are_read_only_above_max_unapplied_bytes(
     stop_file: Path, clock: Clock, size: int
 ) -> None:
     requests = []
@@ -300,7 +300,7 @@ def test_applied_offsets_are_read_rarely_below_max_unapplied_bytes(
     assert 2 <= len(requests) <= 3
 
 
-def test_with_output_in_a_store_readers_wait_longest(store: Remote, clock: Clock, size: int) -> None:
+def test_held_back_readers_wait_longer_if_requests_are_billed(store: Remote, clock: Clock, size: int) -> None:
     reader = reading.Reader(OnePartition(ten_row_batches(9)), store / ".stop", 1e9, dict, 1, clock=clock)
     places: Positions = {"log": Position(0)}
     for _ in range(3):

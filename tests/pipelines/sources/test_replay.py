@@ -38,7 +38,7 @@ def test_rows_are_replayed_in_time_order_across_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
-def test_replayed_rows_of_equal_time_follow_the_file_order(tmp_path: Path, memory_bytes: int) -> None:
+def test_replayed_rows_of_equal_time_keep_their_input_order(tmp_path: Path, memory_bytes: int) -> None:
     files = [
         write_file(tmp_path / f"{i}.csv", [("a", 2, 0), *(("a", 1, -10 * i - j) for j in range(3))])
         for i in range(3)
@@ -55,7 +55,7 @@ def test_replay_batches_end_at_multiples_of_windows_per_step(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
-def test_a_replayed_batch_with_many_rows_ends_earlier(tmp_path: Path, memory_bytes: int) -> None:
+def test_batches_with_many_rows_end_before_windows_per_step(tmp_path: Path, memory_bytes: int) -> None:
     file = write_file(tmp_path / "a.csv", [(f"s{s}", h, h) for h in range(8) for s in range(3)])
     input_settings = replace(INPUT, batch_rows=4)
     with mock.patch.object(replay, "_BATCH_ROWS", 5), mock.patch.object(runs, "_FRAME_ROWS", 4):
@@ -75,7 +75,7 @@ def test_a_replay_has_no_batches_for_empty_windows(tmp_path: Path) -> None:
     assert [values([batch]) for batch in batches] == [[1], [2, 3]]
 
 
-def test_a_replay_gives_rejected_rows_first_without_a_watermark(tmp_path: Path) -> None:
+def test_a_replay_begins_with_rejected_rows_and_no_watermark(tmp_path: Path) -> None:
     rows = [("a", "9999-01-01", 8), ("a", 0, 1), ("a", 500, "x"), ("a", "2225-01-01", 9), ("a", 1, 2)]
     batches = read_log(replay_of(write_file(tmp_path / "a.csv", rows)))
     assert [batch.rejected["offset"].to_list() for batch in batches] == [[0, 1, 2], []]
@@ -98,7 +98,7 @@ def test_a_replay_gives_rejected_rows_before_reading_all_files(tmp_path: Path) -
     files[2].unlink()
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
         read_log(source, first.reached)
-    # A second attempt must raise the error again, and must not treat the failure as the end of the log.
+    # Another read from the same offset must raise the error again, and must not report the log's end.
     with pytest.raises(DataError, match=r"2\.csv: no such file"):
         read_log(source, first.reached)
 
@@ -113,13 +113,13 @@ def test_replayed_rows_outside_the_time_bounds_are_counted_once(tmp_path: Path) 
     assert [batch.outside for batch in read_log(restarted(source), 1)] == [0, 0]
     file = write_file(tmp_path / "b.csv", [("a", h, h) for h in range(10)])
     assert [batch.outside for batch in read_log(replay_of(file, input=bounds))] == [7]
-    # The batch at offset 0 counts the rows outside the bounds, so a reading from offset 1 counts none.
+    # Only the batch at offset 0 counts the rows outside the time range; the batch at offset 1 counts none.
     rest = read_log(replay_of(file, input=bounds), 1)
     assert [batch.outside for batch in rest] == [0]
 
 
 @pytest.mark.parametrize("rows", [[], [("a", 90, 1)], [("a", "never", 9)]])
-def test_a_replay_without_valid_rows_returns_empty_batches(tmp_path: Path, rows: list[Any]) -> None:
+def test_a_replay_that_keeps_no_row_returns_empty_batches(tmp_path: Path, rows: list[Any]) -> None:
     bounds = replace(INPUT, end_us=(START + 6) * HOUR_US)
     source = replay_of(write_file(tmp_path / "a.csv", rows), input=bounds)
     *_, last = batches = read_log(source)
@@ -138,7 +138,7 @@ def test_text_files_and_parquet_files_form_one_replay(tmp_path: Path) -> None:
     assert values(read_log(replay_of(text, typed))) == [1.5, 2.5]
 
 
-def test_a_bad_file_stops_a_replay_or_is_quarantined(tmp_path: Path) -> None:
+def test_bad_files_are_quarantined_only_with_skip_bad_files(tmp_path: Path) -> None:
     good = write_file(tmp_path / "a.csv", [("a", 1, 1)])
     whole = b"".join(b'{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n' for _ in range(20))
     # The file must be rejected as a whole: the valid rows before the bad line must not be used either.
@@ -161,7 +161,7 @@ def test_a_replay_marks_versions_of_events_in_the_order_of_the_files(
     header = "series_id,timestamp,value,event_id\n"
     first.write_text(header + "".join(f"a,2013-01-01T{5 + i:02}:00Z,{i},e{i}\n" for i in range(4)))
     # The second version of e0 has a later time, and that of e2 an earlier time.
-    # The e3 of series b is another event than the e3 of series a.
+    # Series a and series b have different events with the same id, e3.
     second.write_text(
         header + "a,2013-01-01T20:00Z,10,e0\na,2013-01-01T01:00Z,30,e2\nb,2013-01-01T08:00Z,7,e3\n"
     )

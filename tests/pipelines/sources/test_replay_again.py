@@ -63,7 +63,7 @@ def test_a_restarted_replay_rejects_the_same_future_rows(tmp_path: Path) -> None
     assert [len(rejected) for _, rejected, _ in whole.values()] == [1, 0]
 
 
-def test_a_replay_deletes_temporary_files_at_its_end_and_restart(tmp_path: Path) -> None:
+def test_a_restarted_replay_leaves_no_temporary_files(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h % 7, h) for h in range(40)])
     manifest_folder = tmp_path / "out"
     small = replace(INPUT, batch_rows=1)
@@ -99,7 +99,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     restarts=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3)), max_size=6),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_reading_of_a_replay_gives_the_same_log(
+def test_rereading_a_replay_gives_the_same_log(
     folder: Path,
     files: list[list[Any]],
     batch_rows: int,
@@ -147,7 +147,7 @@ def read_without_waiting(source: ReplaySource, offset: int, steps: int = 1000) -
     return found
 
 
-def test_replay_settings_have_the_text_of_version_0_1_0() -> None:
+def test_repr_of_default_columns_is_unchanged_since_0_1_0() -> None:
     # The manifest of a replay stores this text. Settings newer than 0.1.0 appear only if they are set.
     assert repr(Columns()) == (
         "Columns(layout='auto', series_id='', timestamp='', value='', event_id='', time_format='auto', "

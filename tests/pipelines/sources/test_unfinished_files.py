@@ -25,7 +25,7 @@ from tests.pipelines.sources.logs import (
 from tests.pipelines.sources.watched import INPUT, advance_clock, restarted, watch, write_parquet_file
 
 
-@pytest.mark.parametrize("age_s", [0.5, -1e6])  # the second modification time is in the future
+@pytest.mark.parametrize("age_s", [0.5, -1e6])  # a negative age: a modification time in the future
 def test_an_unfinished_text_file_does_not_delay_other_files(inbox: Path, age_s: float) -> None:
     write_file(inbox / "1.csv", [("a", 1, 1)], age_s=age_s)
     write_file(inbox / "2.csv", [("a", 2, 2)])
@@ -38,7 +38,7 @@ def test_an_unfinished_text_file_does_not_delay_other_files(inbox: Path, age_s: 
     assert values(read_log(source, 1)) == [1, 2]
 
 
-def test_a_text_file_without_a_last_newline_is_delayed(inbox: Path) -> None:
+def test_reading_waits_for_the_last_newline_of_a_text_file(inbox: Path) -> None:
     text = csv_text([("a", 1, 1), ("a", 1.5, 25)])
     write_file(inbox / "1.csv", text[:-2], age_s=0)  # cut off the last two characters, "5" and the newline
     write_file(inbox / "2.csv", [("a", 2, 2)])
@@ -58,7 +58,7 @@ def test_text_without_a_last_newline_is_read_after_ten_seconds(inbox: Path) -> N
     assert values(read_log(source)) == [1, 25]
 
 
-def test_a_parquet_file_is_read_once_its_footer_exists(inbox: Path) -> None:
+def test_a_parquet_file_is_read_only_with_its_footer(inbox: Path) -> None:
     whole = write_parquet_file(inbox / "1.parquet").read_bytes()
     write_file(inbox / "1.parquet", whole[:-9], age_s=0)
     source = watch(inbox)
@@ -158,7 +158,7 @@ def test_changing_a_file_between_runs_adds_one_rejected_row(
     assert values(again)[0] == 7
 
 
-def test_a_large_file_changed_between_readings_keeps_its_offsets(inbox: Path) -> None:
+def test_a_large_file_emptied_between_steps_keeps_its_offsets(inbox: Path) -> None:
     path = write_file(inbox / "1.csv", [("a", i, i) for i in range(6)])
     write_file(inbox / "2.csv", [("a", 7, 7)])
     source = watch(inbox, input=replace(INPUT, batch_rows=2), memory_bytes=1)

@@ -54,7 +54,7 @@ def test_a_state_table_is_resharded_without_loss(
         assert shard.closed_through == old.closed_through
         assert len(shard.pending) == shard.counts.pending
     assert_same_state(new.state, old.state)
-    # Compare only the columns of the old table: a table without pending rows has no event_id.
+    # Take the columns from the old table, because a table of shards that never read a row has no event_id.
     order = old.pending.columns
     assert new.pending.select(order).sort(order).equals(old.pending.select(order).sort(order))
     assert new.counts == old.counts
@@ -62,7 +62,7 @@ def test_a_state_table_is_resharded_without_loss(
     assert {shard.watermark_us for shard in new.shards} == {old.shards[0].watermark_us}
 
 
-def test_a_resumed_job_keeps_its_state_table_and_manifests(
+def test_resuming_keeps_manifests_and_changes_only_the_shard_count(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "state"
@@ -77,7 +77,7 @@ def test_a_resumed_job_keeps_its_state_table_and_manifests(
     assert os.listdir(tmp_path) == ["state"]
 
 
-def test_resuming_reads_no_series_unless_shards_are_resharded(
+def test_resuming_reads_series_only_if_the_shard_count_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def raise_memory_error(*given: Any, **options: Any) -> Any:
@@ -86,11 +86,11 @@ def test_resuming_reads_no_series_unless_shards_are_resharded(
     state_table.write(tmp_path / "state", shards_after_five_windows(3))
     monkeypatch.setattr(pq.ParquetFile, "read", raise_memory_error)
     begin(tmp_path / "state", 3, tmp_path / "state", resume=True)
-    with pytest.raises(MemoryError):  # resharding reads the series, which raises this error
+    with pytest.raises(MemoryError):  # resharding must read the series, and each read raises this error
         begin(tmp_path / "state", 2, tmp_path / "state", resume=True)
 
 
-def test_a_new_job_starts_from_states_and_pending_rows(tmp_path: Path) -> None:
+def test_a_warm_start_copies_only_states_and_pending_rows(tmp_path: Path) -> None:
     state_table.write(tmp_path / "a", shards_after_five_windows(3))
     (tmp_path / "a" / "folder.jsonl").write_text("{}")
     for own in (tmp_path / "b", tmp_path / "a"):
@@ -117,7 +117,7 @@ def test_every_shard_starts_with_offsets_of_all_partitions(tmp_path: Path) -> No
         )
 
 
-def test_shards_of_a_keyed_topic_keep_their_partitions(tmp_path: Path) -> None:
+def test_each_keyed_partition_stays_with_its_shard_across_starts(tmp_path: Path) -> None:
     cold, folder = forecaster().initial_state(), tmp_path / "state"
     partitions, owners = {"t-0": 0, "t-1": 0, "t-2": 7}, {"t-0": 0, "t-1": 1, "t-2": 0}
 

@@ -1,6 +1,7 @@
-"""Tests that a job refuses a damaged file of an earlier job in one line, or reads its original content.
+"""Tests of reading damaged files of an earlier job, such as manifests, journals, snapshots and locks.
 
-A job never uses changed content.
+Reading such a file raises a `StatecastError` or no error, and never another exception. Several tests
+also assert that the error has one line, and that a read without an error returns no changed content.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ ENTRIES = [
 
 
 def damaged(whole: bytes) -> Iterator[bytes]:
-    """Yield damaged versions of the content of a file: truncated, with one bit flipped, or replaced."""
+    """Yield damaged copies of a file: cut off, half zeros, with one bit flipped, or with other content."""
     yield from torn(whole)
     yield from (data for _, data in flipped(whole, random.Random(3), 200))
     yield from (b"\xff\xfe", b"null", b"[1]", b"{}", b"{}\n", b"[[[[", b"\n", b"{" * 100_000)
@@ -95,7 +96,7 @@ def test_a_damaged_replay_manifest_is_refused(tmp_path: Path, rows: str) -> None
     assert check_replay(path, [rows], "how", 1, 0.0) == 12.5
 
 
-def test_a_damaged_manifest_of_a_watched_folder_is_refused(tmp_path: Path) -> None:
+def test_damaged_folder_manifests_are_refused_or_give_unchanged_entries(tmp_path: Path) -> None:
     path = tmp_path / "folder.jsonl"
     for entry in ENTRIES:
         FolderManifest(path).add(entry)
@@ -116,7 +117,7 @@ def test_a_damaged_manifest_of_a_watched_folder_is_refused(tmp_path: Path) -> No
     assert read() == ENTRIES
 
 
-def test_a_damaged_journal_of_kafka_decisions_is_refused(tmp_path: Path) -> None:
+def test_damaged_kafka_journals_are_refused_or_give_unchanged_entries(tmp_path: Path) -> None:
     path = tmp_path / "kafka.jsonl"
     for offset, us in ((0, 5), (7, 9)):
         Decisions(path).raise_watermark("t-0", offset, us)
@@ -167,7 +168,7 @@ def test_an_invalid_entry_of_a_snapshot_is_refused(change: dict[str, Any], line:
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_exported_state_table_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_exported_table_is_refused_or_read_unchanged(tmp_path: Path) -> None:
     table, file = tmp_path / "table", tmp_path / "table.parquet"
     state_table.write(table, shards_after_five_windows(2))
     write_text(table / "folder.jsonl", "{}\n")
@@ -199,7 +200,7 @@ def test_read_owner_raises_nothing_for_a_damaged_owner_file(tmp_path: Path) -> N
     )
 
 
-def test_a_damaged_worker_error_file_gives_a_reportable_error(tmp_path: Path) -> None:
+def test_damaged_worker_error_file_gives_output_or_engine_error(tmp_path: Path) -> None:
     raised = OutputError("out: the disk is full")
     with pytest.raises(OutputError), failure.store_worker_error(tmp_path):
         raise raised
@@ -225,7 +226,9 @@ def test_reading_damaged_counts_of_a_shard_raises_no_error(tmp_path: Path) -> No
         numbers.applied(tmp_path, 1)
 
 
-def test_end_orphans_skips_a_damaged_engine_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ending_orphaned_engines_skips_a_damaged_engine_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = tmp_path / "statecast" / "run"
     folder.mkdir(parents=True)

@@ -132,7 +132,8 @@ def test_two_writers_of_one_snapshot_use_different_temporary_files(tmp_path: Pat
     assert_equal(snapshot_file.read_shard(tmp_path, 0, 1), old)
 
 
-def test_a_flipped_bit_in_a_snapshot_is_detected(tmp_path: Path) -> None:
+def test_a_flipped_bit_never_changes_offsets_or_counts_unnoticed(tmp_path: Path) -> None:
+    """Reading the series detects each flipped bit, except one in the name of the checksum."""
     (shard,) = shards_after_five_windows(1)
     snapshot_file.write_shard(tmp_path, shard)
     (path,) = tmp_path.iterdir()
@@ -149,9 +150,10 @@ def test_a_flipped_bit_in_a_snapshot_is_detected(tmp_path: Path) -> None:
 
 
 def _removes_checksum(whole: bytes, place: int) -> bool:
-    """Return True if damage to the byte at ``place`` hides the checksum, by changing the checksum's name.
+    """Return True if damage to the byte at ``place`` hides the checksum of a file.
 
-    If the name is damaged, the file is read without a check, as the files of earlier versions are.
+    A reader finds the checksum by the 26 bytes before it: its key, the type and length of its value, and
+    ``crc32:``. If one of them is damaged, the file is read without a check, as files of earlier versions are.
     """
     return 0 <= place - whole.index(b"statecast.checksum") < 26
 

@@ -18,7 +18,7 @@ from tests.fleets import START
 from tests.shards import NAMES, shards_after_five_windows
 
 
-def test_a_state_table_can_be_read_by_any_parquet_reader(tmp_path: Path) -> None:
+def test_a_state_table_can_be_read_as_plain_parquet(tmp_path: Path) -> None:
     for shard in shards_after_five_windows(3):
         snapshot_file.write_shard(tmp_path, shard)
     rows = pl.concat([pl.read_parquet(file) for file in tmp_path.glob("*.parquet")], how="diagonal")
@@ -26,7 +26,7 @@ def test_a_state_table_can_be_read_by_any_parquet_reader(tmp_path: Path) -> None
     assert rows["pending"].list.len().sum() == 2 * len(NAMES)
 
 
-def test_a_state_table_combines_its_shards(tmp_path: Path) -> None:
+def test_reading_a_state_table_combines_its_shards(tmp_path: Path) -> None:
     for shard in shards_after_five_windows(3, event="é"):
         snapshot_file.write_shard(tmp_path, shard)
     table = state_table.read(tmp_path)
@@ -88,7 +88,7 @@ def test_the_error_names_a_parquet_file_without_a_shard(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["missing", "of another table"])
-def test_a_state_table_without_all_its_shards_is_refused(tmp_path: Path, spoil: str) -> None:
+def test_state_tables_with_missing_or_extra_shards_are_refused(tmp_path: Path, spoil: str) -> None:
     state_table.write(tmp_path / "state", shards_after_five_windows(3))
     if spoil == "missing":
         (tmp_path / "state" / "shard-0001-of-0003.parquet").unlink()
@@ -98,7 +98,7 @@ def test_a_state_table_without_all_its_shards_is_refused(tmp_path: Path, spoil: 
         state_table.read(tmp_path / "state")
 
 
-def test_progress_by_partition_combines_offsets_and_watermarks(tmp_path: Path) -> None:
+def test_progress_by_partition_gives_smallest_offset_and_largest_watermark(tmp_path: Path) -> None:
     first, second, third = shards_after_five_windows(3)
     shards = [
         replace(first, offsets={"a": 5, "b": 9}, watermarks={"a": 1, "b": None}),

@@ -32,7 +32,7 @@ with store_of(Path(sys.argv[1])).locked():
 
 @contextmanager
 def job_elsewhere(folder: Path) -> Iterator[int]:
-    """Yield the id of a process that has locked a folder and started a program.
+    """Run a process that locks a folder and starts a program; yield the id of the process.
 
     At the end, kill the process, and check that the lock is free although the program still runs.
     """
@@ -58,12 +58,12 @@ def job_elsewhere(folder: Path) -> Iterator[int]:
         os.kill(child, signal.SIGKILL)
 
 
-def test_checking_an_output_folder_creates_nothing(tmp_path: Path) -> None:
+def test_checking_whether_a_folder_is_writable_creates_no_folder(tmp_path: Path) -> None:
     assert store_of(tmp_path / "a" / "b").check_writable()
     assert not list(tmp_path.iterdir())
 
 
-def test_preparing_an_output_folder_twice_changes_nothing(tmp_path: Path) -> None:
+def test_a_second_preparation_leaves_the_output_folder_unchanged(tmp_path: Path) -> None:
     for _ in range(2):
         store_of(tmp_path / "a" / "out").prepare(("forecasts", "late"))
     assert sorted(path.name for path in (tmp_path / "a" / "out").iterdir()) == ["forecasts", "late"]
@@ -87,7 +87,7 @@ def test_an_unwritable_output_folder_is_refused_in_one_line(tmp_path: Path, plac
     assert "\n" not in str(refused.value)
 
 
-def test_a_locked_folder_refuses_a_second_job_in_the_process(tmp_path: Path) -> None:
+def test_a_second_lock_in_the_same_process_is_refused(tmp_path: Path) -> None:
     refused: list[str] = []
 
     def lock_again() -> None:
@@ -124,7 +124,7 @@ def test_a_folder_lock_ends_when_its_process_is_killed(tmp_path: Path) -> None:
         pass
 
 
-def test_a_released_folder_lock_leaves_no_file_or_empty_folder(tmp_path: Path) -> None:
+def test_unlocking_removes_the_lock_file_and_new_empty_folders(tmp_path: Path) -> None:
     with store_of(tmp_path / "new").locked():
         assert (tmp_path / "new" / markers.LOCK).exists()
     assert not (tmp_path / "new").exists()
@@ -155,7 +155,7 @@ def test_a_lock_file_deleted_before_locking_is_created_again(
 
     def flock_a_deleted_file(lock: int, operation: int) -> None:
         if not locked_files:
-            # Simulate an earlier owner that deletes the lock file when this process has opened the file.
+            # Simulate an earlier owner that deletes the lock file before this process locks the opened file.
             (tmp_path / markers.LOCK).unlink()
         locked_files.append(lock)
         flock(lock, operation)

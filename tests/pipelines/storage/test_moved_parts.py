@@ -51,7 +51,10 @@ def read_parts(output: Path) -> dict[str, str]:
 def fail_renames(
     monkeypatch: pytest.MonkeyPatch, *at: int, error: BaseException, after: bool = False
 ) -> None:
-    """Let the renames numbered ``at`` raise ``error``: before the file is moved, or after it if ``after``."""
+    """Make the renames with the numbers ``at``, counted from 0, raise ``error`` before the move.
+
+    If ``after`` is True, they raise it after the move.
+    """
     real, made = os.replace, 0
 
     def rename(source: Any, target: Any) -> None:
@@ -88,7 +91,7 @@ def test_a_failed_rename_leaves_the_old_output_parts(
         "out: cannot be put in place (Input/output error)"
     )
     assert read_parts(output) == OLD
-    complete_replacement(output / ".hidden", output)  # a job calls `complete_replacement` at its end
+    complete_replacement(output / ".hidden", output)  # a backfill makes this call at its end
     assert read_parts(output) == OLD
     assert not (output / ".hidden").exists()
 
@@ -119,7 +122,7 @@ def test_a_killed_replacement_of_output_parts_is_completed_later(
     assert not (output / ".hidden").exists()
 
 
-def test_incomplete_new_output_parts_are_deleted(output: Path) -> None:
+def test_new_output_parts_without_a_marker_file_are_deleted(output: Path) -> None:
     complete_replacement(output / ".hidden", output)
     assert read_parts(output) == OLD
     assert not (output / ".hidden").exists()
@@ -127,8 +130,8 @@ def test_incomplete_new_output_parts_are_deleted(output: Path) -> None:
     assert read_parts(output) == OLD
 
 
-def test_new_output_parts_with_an_empty_marker_file_are_kept(output: Path) -> None:
-    """Earlier versions did not sync the file ``complete``; after a power loss it could be empty."""
+def test_an_empty_marker_file_completes_the_output_replacement(output: Path) -> None:
+    """Earlier versions did not sync the marker file ``complete``, so a power loss could leave it empty."""
     hidden = output / ".hidden"
     (hidden / "complete").write_text("")
     os.replace(output / "forecasts", hidden / "old-forecasts")

@@ -26,7 +26,7 @@ from pipelines.storage import (
 from schemas.errors import ConfigError, OutputError
 
 
-def test_a_store_or_disk_returns_written_files(place: Location) -> None:
+def test_written_files_can_be_read_from_disk_or_store(place: Location) -> None:
     file, frame = place / "a.parquet", pl.DataFrame({"x": [1, 2]})
     store_of(place).make_folder()
     write_whole(file, frame.write_parquet, kept=True)
@@ -40,7 +40,7 @@ def test_a_store_or_disk_returns_written_files(place: Location) -> None:
     sync([file])
 
 
-def test_a_failed_write_whole_keeps_the_old_file(place: Location) -> None:
+def test_write_whole_keeps_the_old_file_when_interrupted(place: Location) -> None:
     file = place / "a.txt"
     write_text(file, "before")
 
@@ -53,7 +53,7 @@ def test_a_failed_write_whole_keeps_the_old_file(place: Location) -> None:
     assert file.read_text() == "before"
 
 
-def test_a_store_or_disk_lists_its_current_files(place: Location) -> None:
+def test_glob_lists_existing_matching_files_on_disk_or_store(place: Location) -> None:
     assert list(place.glob("*")) == []
     for name in ("b.x", "a.x", "c.y"):
         write_text(place / name, name)
@@ -95,14 +95,14 @@ def test_a_journal_adds_small_s3_objects_and_merges_them(s3: Remote, monkeypatch
         before = {one.url for one in s3.glob("*")}
         journal.add({"n": number, "text": "x" * 100}, {"n": -number})
         sizes += [len(one.read_bytes()) for one in s3.glob("*") if one.url not in before]
-    # Each addition writes a small file; only the file into which records are merged is large.
+    # Each call of `add` writes a small object; only the object into which all records are merged is large.
     assert max(sorted(sizes)[:-1]) < 1000
     assert len(list(s3.glob("*"))) <= 12
     found = [record["n"] for _, record in Journal(s3 / "lines.jsonl").records()]
     assert found == [n for number in range(24) for n in (number, -number)]
 
 
-def test_records_merged_into_a_journal_are_read_once(s3: Remote) -> None:
+def test_merged_journal_records_are_read_once_after_a_crash(s3: Remote) -> None:
     journal = Journal(s3 / "lines")
     journal.add({"n": 1})
     part = next(iter(s3.glob("lines-*")))
@@ -156,7 +156,7 @@ def test_a_read_is_repeated_if_the_folder_was_replaced_meanwhile(s3: Remote) -> 
 # --- paths and URLs ----------------------------------------------------------------------------------------
 
 
-def test_a_path_is_local_and_a_url_is_remote(s3: Remote) -> None:
+def test_location_returns_paths_for_paths_and_remotes_for_urls(s3: Remote) -> None:
     assert location("out/x") == Path("out/x")
     assert location(f"{s3}/") == s3
 
@@ -170,7 +170,7 @@ def test_a_path_is_local_and_a_url_is_remote(s3: Remote) -> None:
         ("gs://bucket/out", "gs:// needs one more package: pip install gcsfs"),
     ],
 )
-def test_an_unusable_url_is_refused_in_one_line(url: str, line: str) -> None:
+def test_unusable_urls_are_refused_without_showing_the_secret(url: str, line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         location(url)
     assert str(caught.value).startswith(line)
@@ -212,7 +212,7 @@ def test_writing_to_s3_without_credentials_raises_a_one_line_error(
 # --- files with an owner -----------------------------------------------------------------------------------
 
 
-def test_an_owned_file_can_be_written_repeatedly(place: Location) -> None:
+def test_a_file_is_replaced_repeatedly_but_only_while_owned(place: Location) -> None:
     file = OwnedFile(place / "mark")
     for text in (b"one", b"two"):
         assert file.write(partial(write_to, data=text), lambda: True)
@@ -241,7 +241,7 @@ def test_an_owner_suspended_after_its_check_overwrites_no_file(s3: Remote, exist
     assert path.read_bytes() == b"successor"
 
 
-def test_an_owner_replaces_the_file_of_an_earlier_owner(s3: Remote) -> None:
+def test_an_owner_overwrites_a_later_write_of_another_owner(s3: Remote) -> None:
     owner = OwnedFile(s3 / "mark")
     assert owner.write(partial(write_to, data=b"one"), lambda: True)
     (s3 / "mark").write_bytes(b"earlier owner")
@@ -268,7 +268,7 @@ def test_replacing_an_object_in_a_missing_bucket_raises_an_error(s3: Remote) -> 
 
 
 @pytest.mark.parametrize("name", ["state", "old-state"])
-def test_replace_parts_puts_new_parts_in_place_of_old_parts(place: Location, name: str) -> None:
+def test_replace_parts_moves_hidden_new_folders_over_old_folders(place: Location, name: str) -> None:
     hidden = f".{name}.new"
     for folder, file in ((place / name, "old"), (place / hidden / name, "new")):
         store_of(folder).make_folder()
@@ -278,7 +278,7 @@ def test_replace_parts_puts_new_parts_in_place_of_old_parts(place: Location, nam
     assert not any((place / hidden / name).glob("*"))
 
 
-def test_replacing_a_part_named_old_state_can_be_completed(tmp_path: Path) -> None:
+def test_complete_replacement_replaces_a_part_named_old_state(tmp_path: Path) -> None:
     """The old version of a part "state" is moved to "old-state", so this name is a special case."""
     hidden = tmp_path / ".old-state.new"
     write_text_in(hidden / "old-state" / "x", "new")

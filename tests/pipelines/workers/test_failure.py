@@ -27,7 +27,7 @@ def test_a_stored_worker_error_is_read_back_with_its_class(
     assert found.exit_code == kind("").exit_code
 
 
-def test_a_worker_error_of_another_library_is_reported_by_its_last_line(tmp_path: Path) -> None:
+def test_non_statecast_worker_errors_report_the_last_traceback_line(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), store_worker_error(tmp_path):
         raise ZeroDivisionError
     found = error_to_report(tmp_path, TRACEBACK)
@@ -52,7 +52,7 @@ def test_clear_worker_errors_removes_the_error_of_an_earlier_run(tmp_path: Path)
     assert type(error_to_report(tmp_path, TRACEBACK)) is EngineError
 
 
-def test_a_half_written_file_of_a_worker_error_is_ignored(tmp_path: Path) -> None:
+def test_a_half_written_worker_error_file_is_ignored(tmp_path: Path) -> None:
     with pytest.raises(DataError), store_worker_error(tmp_path):
         raise DataError("the file is broken")
     (left,) = tmp_path.iterdir()
@@ -67,7 +67,8 @@ def test_the_first_of_several_worker_errors_is_returned(
         monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
         with pytest.raises(DataError), store_worker_error(tmp_path):
             raise DataError(f"worker {pid}")
-        time.sleep(0.01)  # give the files different times: times of files change only every few milliseconds
+        # The files need different modification times, which advance only every few milliseconds.
+        time.sleep(0.01)
     assert str(error_to_report(tmp_path, TRACEBACK)) == "worker 9"
 
 
@@ -77,7 +78,7 @@ def test_store_worker_error_writes_no_file_without_an_error(tmp_path: Path) -> N
     assert os.listdir(tmp_path) == []
 
 
-def test_a_full_disk_is_reported_without_a_worker_error_file(
+def test_full_disk_is_reported_even_without_an_error_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def disk_full(*given: object) -> None:

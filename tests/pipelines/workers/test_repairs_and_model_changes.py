@@ -15,7 +15,7 @@ from tests.fleets import START, forecaster
 from tests.forecaster.shards.test_repair import batches
 
 
-def test_a_series_that_is_repaired_during_the_warming_is_rewarmed(tmp_path: Path) -> None:
+def test_a_repair_during_a_rewarm_rewarms_the_series_again(tmp_path: Path) -> None:
     old, new, window = forecaster(), forecaster("gru", seed=1), START + 20
     settings = StepSettings(
         "run", old.to_bytes(), 1, 4, tmp_path, "parquet", 1, resumed=False, follows=True, repair=6

@@ -132,7 +132,7 @@ def test_latency_is_measured_if_rows_have_arrival_times(settings: StepSettings) 
     assert latency.quantile_ms(0.5) > 500_000
 
 
-def test_a_worker_rarely_reads_the_owner_from_a_store(
+def test_object_store_owner_is_not_read_for_every_batch(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names_read: list[str] = []
@@ -199,7 +199,7 @@ def test_a_snapshot_is_written_after_its_forecasts_are_synced(
     workers = Workers(settings)
     for number, batch in enumerate(batches_of_windows()):
         put(workers, batch, empty_batch("rows", batch.stop, snapshot=True))
-        # The shards write their snapshots one after the other, although no further batch arrives.
+        # No further batch arrives, but each of the three shards must still write its snapshot.
         wait_until(lambda number=number: len(seen) == 3 * (number + 1))  # type: ignore[misc]
     put(workers, empty_batch("rows", batch.stop, snapshot=True, ends=True))
     workers.close()
@@ -231,7 +231,8 @@ def test_a_snapshot_holds_the_state_at_the_time_of_its_request(
     put(workers, *batches[:2], empty_batch("rows", batches[1].stop, snapshot=True))
     wait_until(lambda: len(alive) == 1)
     put(workers, *batches[2:])
-    # Wait until all batches are applied; the snapshot requested after two batches is not written yet.
+    # All batches are applied before the snapshot requested after two batches is written: the writer waits
+    # until the test sets ``free``.
     wait_until(lambda: len(read_forecasts(settings.output)) == 36)
     assert snapshots == []
     free.set()
@@ -240,10 +241,10 @@ def test_a_snapshot_holds_the_state_at_the_time_of_its_request(
     (first, clocks), *others = snapshots
     assert (first, clocks) == (batches[1].stop, {START + 1})
     assert {offset for offset, _ in others} == {batches[-1].stop}
-    assert most == [1] * settings.shards  # at any time, memory holds at most one copy of each shard
+    assert most == [1] * settings.shards  # memory holds a copy of only one shard at a time
 
 
-def test_requests_during_a_snapshot_lead_to_one_more_snapshot(
+def test_snapshot_requests_during_a_snapshot_cause_one_more_snapshot(
     settings: StepSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, free, written = threading.Event(), threading.Event(), list[int]()
@@ -313,7 +314,7 @@ def test_an_error_in_a_shard_is_raised_by_wait_and_close(
         workers.close()
 
 
-def test_a_snapshot_is_published_without_a_further_batch(settings: StepSettings) -> None:
+def test_workers_publish_a_snapshot_before_the_next_batch_arrives(settings: StepSettings) -> None:
     workers = Workers(settings)
     for batch in (batches_of_windows()[0], empty_batch("rows", batches_of_windows()[0].stop, snapshot=True)):
         for number, part in Splitter(settings.shards).split(batch).items():

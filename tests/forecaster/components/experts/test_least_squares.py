@@ -39,7 +39,7 @@ def test_least_squares_without_forgetting_is_a_ridge_regression() -> None:
 
 
 def test_least_squares_updates_do_not_depend_on_the_memory_layout() -> None:
-    # If the inverse is not contiguous, as in a part of a large fleet, its rows are updated one by one.
+    # In a part of a large fleet, the inverse is not contiguous, and other code updates it.
     expert, rng = LeastSquares("ar", 4, (1, 2, 3, 5)), np.random.default_rng(3)
     whole = expert.init(6)["inverse"].transpose(1, 2, 0).copy()
     padded = np.zeros((4, 4, 9), np.float32)
@@ -68,7 +68,7 @@ def test_least_squares_forecasts_beat_the_last_value() -> None:
         assert own < share * last
 
 
-def test_least_squares_with_a_season_forecasts_a_seasonal_series() -> None:
+def test_with_a_season_least_squares_forecasts_the_seasonal_pattern() -> None:
     day = np.array([0.0, 1.0, 5.0, 2.0, -4.0, -4.0])
     values = np.tile(day, 40)[:, None] + 100.0
     expert = LeastSquares("x", 6, lags=(1, 2), season=True)
@@ -87,7 +87,7 @@ def test_least_squares_forecasts_follow_a_level_shift_without_overshooting() -> 
 
 
 @pytest.mark.parametrize("kind", ["constant", "missing", "jump", "tiny", "alternating"])
-def test_least_squares_forecasts_of_extreme_series_are_finite(kind: str) -> None:
+def test_forecasts_of_constant_sparse_or_jumping_series_are_finite(kind: str) -> None:
     rng = np.random.default_rng(3)
     values = rng.normal(size=(500, 2)).cumsum(axis=0)
     if kind == "constant":

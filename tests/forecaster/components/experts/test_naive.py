@@ -40,7 +40,7 @@ def test_weekly_naive_repeats_the_value_of_a_week_before() -> None:
         ("1mo", 336, False),
     ],
 )
-def test_weekly_naive_needs_a_ring_that_holds_a_week(freq: str, ring: int, included: bool) -> None:
+def test_a_short_ring_or_long_windows_exclude_weekly_naive(freq: str, ring: int, included: bool) -> None:
     network = NetworkConfig(ring=ring, lags=(1, 2))
     names = [
         expert.name for expert in experts_of(network, WindowConfig(freq=freq), OnlineConfig(experts=EXPERTS))

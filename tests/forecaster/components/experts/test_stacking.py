@@ -42,13 +42,13 @@ def walk(windows: int = 400, series: int = 2, seed: int = 1) -> Floats:
     return steps.cumsum(axis=0)
 
 
-def test_stacking_is_more_accurate_than_the_poor_members() -> None:
+def test_stacking_is_more_accurate_than_the_two_worst_members() -> None:
     values = walk()
     _, block, _ = stacked(values)
     for h in (1, 3):
         combined = np.abs(values[100 + h :] - block.out.forecast[1, 100:-h, :, h - 1]).mean()
-        # The worst member has a mean error of 1.6. A forecast that repeats the last value has an error
-        # of 0.8 at horizon 1 and of 1.4 at horizon 3.
+        # The mean error of the worst member is 1.8 at horizon 1 and 2.2 at horizon 3.
+        # The mean error of a forecast that repeats the last value is 0.8 and 1.4.
         assert combined < 0.6
 
 
@@ -72,7 +72,8 @@ def test_stacking_weights_are_a_ridge_regression_on_past_actuals() -> None:
     decay = np.sqrt(kept[::-1].cumprod()[::-1] / kept)[:, None]
     squares, products = (decay * x).T @ (decay * x), (decay * x).T @ (decay[:, 0] * y)
     ridge = component.shrink * np.trace(squares) / 3
-    # The first weights follow Bates and Granger: a larger sum of squared errors gives a smaller weight.
+    # The ridge regression shrinks the weights towards ``first``, weights as in Bates and Granger:
+    # a larger sum of squared errors gives a smaller weight.
     errors = np.square(decay * (x - y[:, None])).sum(axis=0)
     first = (errors + 0.05) ** -component.power / ((errors + 0.05) ** -component.power).sum()
     weights = np.linalg.solve(squares + ridge * np.eye(3), products + ridge * first)
@@ -112,8 +113,11 @@ def test_the_stacked_forecast_of_very_wrong_members_is_finite() -> None:
     assert np.isfinite(block.out.forecast).all()
 
 
-def test_a_residual_exists_only_once_the_forecast_window_is_observed() -> None:
-    """A residual is an actual minus its forecast; it is NaN before the actual is observed."""
+def test_residuals_are_nan_without_an_earlier_forecast() -> None:
+    """A residual is a window's value minus the earlier forecast for the window.
+
+    Also, an outlier at window 10 changes no forecast issued before window 7: the horizon is 3.
+    """
     values = walk(12, 1)
     other = values.copy()
     other[10] += 50.0  # window 10 is an outlier, so the forecasts for it are wrong
@@ -125,7 +129,7 @@ def test_a_residual_exists_only_once_the_forecast_window_is_observed() -> None:
     assert not np.isnan(one.residuals[5]).any()
 
 
-def test_stacking_weights_between_anchor_horizons_are_interpolated() -> None:
+def test_interpolation_keeps_anchor_horizon_weights_and_their_sum() -> None:
     """Weights are computed only at some horizons, the anchor horizons."""
     assert anchor_horizons(1) == (1,)
     assert anchor_horizons(24) == (1, 2, 4, 8, 16, 24)

@@ -47,9 +47,9 @@ def test_lag_inputs_are_distances_from_the_last_value_divided_by_spread(fleet: W
     values=st.lists(st.one_of(st.floats(-1, 1), st.just(math.nan)), min_size=3, max_size=30),
     power=st.integers(-8, 12),
 )
-def test_network_inputs_do_not_depend_on_the_unit_of_values(values: list[float], power: int) -> None:
-    # The values are multiplied by a power of two, because this is exact and rounds no sum differently.
-    # Compare only windows with a scale above 1e-5, because scales near 0 are raised to a fixed lower bound.
+def test_multiplying_all_values_does_not_change_the_network_inputs(values: list[float], power: int) -> None:
+    # Multiplying by a power of two is exact, so the sums of both runs are rounded in the same way.
+    # Compare only windows with a scale above 1e-5: a scale below 1e-150 is raised to 1e-150, in any unit.
     one, other = inputs_of(values), inputs_of([v * 2.0**power for v in values])
     unbounded = (one.block.scale > 1e-5)[:, 0] & (other.block.scale > 1e-5)[:, 0]
     np.testing.assert_allclose(one.x[unbounded], other.x[unbounded], atol=1e-5)
@@ -65,19 +65,19 @@ def test_missing_lags_become_the_mean_and_missing_differences_0() -> None:
     found = inputs_of([1.0, 2.0, math.nan, math.nan, 5.0])
     x, block = found.x[:, 0], found.block
     assert x[:, 4].tolist() == [1, 1, 0, 0, 1]
-    assert x[2:, 1].tolist() == [0, 0, 0]  # one of the two values of each difference is missing
+    assert x[2:, 1].tolist() == [0, 0, 0]  # at least one of the two values of each difference is missing
     np.testing.assert_allclose(x[:, 5], np.log1p([0, 0, 1, 2, 0]) / 5, rtol=1e-6)
     np.testing.assert_allclose(x[:, 6], np.log1p([1, 2, 2, 2, 3]) / 7, rtol=1e-6)
     expected = (block.mean[4, 0] - block.last[4, 0]) / block.spread[4, 0]
     assert x[4, INPUTS_BESIDE_LAGS] == pytest.approx(expected, rel=1e-5)
 
 
-def test_distance_inputs_of_a_constant_series_are_zero() -> None:
+def test_inputs_that_are_differences_are_0_for_constant_series() -> None:
     x = inputs_of([7.0] * 20).x
     assert (x[:, 0, [0, 1, *range(INPUTS_BESIDE_LAGS, x.shape[2])]] == 0).all()
 
 
-def test_network_inputs_after_a_jump_of_a_constant_series_are_clipped() -> None:
+def test_network_inputs_stay_bounded_when_a_constant_series_jumps() -> None:
     x = inputs_of([1.0] * 300 + [1e12]).x
     assert np.abs(x[:, :, : INPUTS_BESIDE_LAGS + 3]).max() <= 7
     assert np.isfinite(x).all()
@@ -110,7 +110,7 @@ def test_time_of_year_inputs_repeat_after_a_year() -> None:
     values = np.zeros((13, 1))
     x = network_inputs(values, np.array([636]), Frequency(0, 1), CONFIG, RIDGE).x[:, 0]  # 2023
     # Columns 7 and 8 are sine and cosine of the day of the month on which the next window begins: day 1.
-    # Columns 9 and 10 are sine and cosine of the next window's phase in its year; after December, it is 0.
+    # Columns 9 and 10 are sine and cosine of the next window's phase in its year; in January, the phase is 0.
     np.testing.assert_allclose(x[:, 7:9], [[0.0, 1.0]] * 13, atol=1e-6)
     np.testing.assert_allclose(x[11, 9:11], [0.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(x[0, 9:11], x[12, 9:11], atol=0.02)

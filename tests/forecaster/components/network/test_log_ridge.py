@@ -30,7 +30,7 @@ def block_of(values: Floats) -> Block:
 
 
 def log_forecast(values: Floats, ridge: Floats32) -> Floats:
-    """Return the forecasts ``[T, S, N]`` of the regression in logarithms, in the unit of the series."""
+    """Return the forecasts ``[T, S, N]`` of the log ridge, converted from changes in units to values."""
     block = block_of(values)
     changes = linear_forecasts(block, ridge, SEASON)
     assert changes.shape == (ALL_EXPERT_COUNT, *values.shape, HORIZON)
@@ -48,7 +48,7 @@ def ridge_on_lag(lag: int) -> Floats32:
     return ridge
 
 
-def test_half_a_coefficient_forecasts_the_geometric_mean_with_a_lag() -> None:
+def test_log_ridge_coefficient_of_half_forecasts_the_geometric_mean() -> None:
     values = sales()
     forecast = log_forecast(values, ridge_on_lag(12))
     np.testing.assert_allclose(forecast[80, :, 4], np.sqrt(values[80] * values[68]), rtol=1e-4)
@@ -70,7 +70,7 @@ def test_log_ridge_forecasts_ignore_a_lag_before_a_level_shift() -> None:
     np.testing.assert_allclose(forecast[80, :, 4], values[80], rtol=1e-5)
 
 
-def test_log_ridge_forecasts_scale_with_the_values_of_the_series() -> None:
+def test_log_ridge_forecasts_are_proportional_to_the_values() -> None:
     values = sales()
     ridge = np.random.default_rng(1).normal(0, 0.1, NO_RIDGE.shape).astype(np.float32)
     for size in (1e-9, 1e9):

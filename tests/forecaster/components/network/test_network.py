@@ -44,8 +44,8 @@ def network(cell: str = "lstm", **changes: object) -> Network:
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_building_a_network_does_not_import_sympy(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Python raises ImportError for the import of a module that is None here.
-    # This module of torch imports SymPy, which takes half a second in each process.
+    # If a module's entry in `sys.modules` is None, importing the module raises ImportError.
+    # `symbolic_shapes` imports SymPy, which takes half a second in each process.
     monkeypatch.setitem(sys.modules, "torch.fx.experimental.symbolic_shapes", None)
     network(cell)
 
@@ -88,7 +88,7 @@ def test_all_series_begin_with_the_same_learned_hidden_state() -> None:
     assert hidden.requires_grad
 
 
-def test_an_untrained_network_forecasts_near_its_linear_experts() -> None:
+def test_untrained_networks_forecast_near_the_linear_experts_weighted_mean() -> None:
     net = Network(NetworkConfig(hidden=16, horizon=24, lags=(1,))).eval()
     experts = torch.zeros(ALL_EXPERT_COUNT, 50, 4, 24)
     experts[:2] = 3.0
@@ -98,7 +98,7 @@ def test_an_untrained_network_forecasts_near_its_linear_experts() -> None:
     assert ((middle > 1.7) & (middle < 2.3)).all()
 
 
-def test_the_median_is_the_weighted_experts_plus_a_correction() -> None:
+def test_median_equals_weighted_mean_of_expert_forecasts_plus_correction() -> None:
     net, x = network(), torch.randn(5, 3, INPUTS)
     experts, state = torch.randn(ALL_EXPERT_COUNT, 5, 3, 4), net.initial(3)
     with torch.inference_mode():
@@ -126,7 +126,7 @@ def test_forecasts_of_selected_windows_equal_forecasts_of_all_windows(cell: str)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_a_later_network_layer_adds_its_output_to_its_input(cell: str) -> None:
+def test_layers_after_the_first_add_output_to_input(cell: str) -> None:
     net, x = network(cell, layers=3), torch.randn(6, 3, INPUTS)
     for layer in (1, 2):
         for weight in net.recurrent[layer].parameters():

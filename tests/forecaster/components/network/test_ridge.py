@@ -32,7 +32,7 @@ def block_of(values: Floats) -> Block:
 
 
 def values_of(block: Block, changes: Floats) -> Floats:
-    """Convert changes from the last value, in units of `Block.unit`, into forecasts ``[T, S, N]``."""
+    """Return forecasts ``[T, S, N]``: the last value of each series plus ``changes`` times `Block.unit`."""
     return block.last[:, :, None] + changes * block.unit[:, :, None]
 
 
@@ -54,7 +54,7 @@ def test_fixed_experts_are_persistence_mean_and_two_seasonal_naives() -> None:
         np.testing.assert_array_equal(last[t, :, h - 1], values[t])
 
 
-def test_a_ridge_weight_of_half_averages_lag_and_last_value() -> None:
+def test_lag_weight_of_half_averages_lagged_and_last_value() -> None:
     values, ridge = walks(), NO_RIDGE.copy()
     ridge[1, RING - 1 - 12, 4] = 0.5  # regressors are ordered from the oldest lag to the newest
     block = block_of(values)
@@ -63,7 +63,7 @@ def test_a_ridge_weight_of_half_averages_lag_and_last_value() -> None:
     np.testing.assert_array_equal(found[80, :, 3], values[80])
 
 
-def test_the_seasonal_expert_replaces_a_missing_value_by_the_mean() -> None:
+def test_the_seasonal_expert_replaces_gaps_by_the_running_mean() -> None:
     values = walks()
     values[80 + 3 - SEASON] = np.nan
     block = block_of(values)
@@ -91,7 +91,7 @@ def test_expert_forecasts_of_some_windows_equal_forecasts_of_all_windows(rows: l
     np.testing.assert_allclose(selected, every[:, rows], rtol=1e-5, atol=1e-6)
 
 
-def test_expert_forecasts_do_not_depend_on_the_number_of_series() -> None:
+def test_linear_expert_forecasts_do_not_depend_on_series_count() -> None:
     values = walks(70, 300)
     ridge = NO_RIDGE + np.float32(0.01)
     whole, part = block_of(values), block_of(values[:, 250:])
@@ -100,7 +100,7 @@ def test_expert_forecasts_do_not_depend_on_the_number_of_series() -> None:
     )
 
 
-def test_seasonal_experts_repeat_the_last_value_if_the_ring_is_short() -> None:
+def test_seasonal_lags_beyond_the_ring_give_the_last_value() -> None:
     block = block_of(walks())
     short = np.zeros((RIDGE_COUNT, 4, HORIZON), np.float32)
     changes = expert_forecasts(block, short, SEASON)

@@ -1,4 +1,4 @@
-"""Tests of covariate files, and of the check that a forecaster was trained with their covariates."""
+"""Tests of covariate files, and of the check that a job names exactly the covariates of its forecaster."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_tables(folder: Path, known: str = KNOWN, static: str = STATIC) -> Cova
     return CovariatesConfig(known=str(folder / "known.csv"), static=str(folder / "static.csv"))
 
 
-def test_covariate_files_are_read_by_usual_column_names(tmp_path: Path) -> None:
+def test_usual_column_names_of_covariate_files_are_recognized(tmp_path: Path) -> None:
     tables = read_tables(write_tables(tmp_path))
     features = Features.fit(tables, Windows(("a", "b"), START, np.zeros((4, 2))), HOUR)
     assert [column.name for column in features.known] == ["price"]
@@ -73,7 +73,7 @@ def test_a_missing_covariate_file_is_refused(tmp_path: Path) -> None:
         read_tables(CovariatesConfig(known=str(tmp_path / "gone.csv")))
 
 
-def test_covariate_tables_that_differ_from_the_training_are_reported(tmp_path: Path) -> None:
+def test_missing_covariate_tables_are_reported_and_extra_tables_refused(tmp_path: Path) -> None:
     config, model = write_tables(tmp_path), forecaster(decoder=True)
     known = with_tables(model, config)
     assert known.version == model.version
@@ -92,7 +92,7 @@ def test_covariate_tables_that_differ_from_the_training_are_reported(tmp_path: P
         with_tables(forecaster(), config)
 
 
-def test_observed_covariates_that_differ_from_the_training_are_reported() -> None:
+def test_missing_observed_covariates_are_reported_and_extra_ones_refused() -> None:
     model, heat = forecaster(observed=("heat",)), CovariatesConfig(observed=("heat",))
     assert with_tables(model, heat) is model
     assert missing_tables(model, heat) == []

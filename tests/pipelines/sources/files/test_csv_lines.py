@@ -34,7 +34,7 @@ def read(text: str, cells: int, *, slowly: bool = False) -> tuple[str, RowPerLin
 
 
 @given(st.lists(st.lists(TEXTS, min_size=2, max_size=2), max_size=20), st.booleans())
-def test_each_row_of_a_well_formed_file_is_one_line(rows: list[list[str]], slowly: bool) -> None:
+def test_a_row_with_quoted_line_breaks_becomes_one_line(rows: list[list[str]], slowly: bool) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, quoting=csv.QUOTE_ALL).writerows([["x", "y"], *rows])
     found, stream = read(text.getvalue(), 2, slowly=slowly)
@@ -61,9 +61,7 @@ def test_the_fast_check_of_quotes_does_not_change_the_lines(text: str, piece_byt
 
 
 @given(st.lists(st.lists(st.text('a,"', max_size=4), min_size=2, max_size=2), min_size=1), st.integers(1, 9))
-def test_the_fast_check_accepts_quoted_cells_without_line_breaks(
-    rows: list[list[str]], piece_bytes: int
-) -> None:
+def test_is_regular_accepts_quoted_cells_without_line_breaks(rows: list[list[str]], piece_bytes: int) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, quoting=csv.QUOTE_ALL).writerows(rows)
     _, stream = read("x,y\n", 2)
@@ -73,7 +71,7 @@ def test_the_fast_check_accepts_quoted_cells_without_line_breaks(
 
 
 @given(st.lists(st.text('a,"\n\r', max_size=9), max_size=9), st.integers(1, 40))
-def test_a_read_returns_at_least_half_of_the_wanted_bytes(lines: list[str], size: int) -> None:
+def test_a_read_returns_at_least_half_the_requested_bytes(lines: list[str], size: int) -> None:
     text = "\n".join(["x,y", *lines])
     stream = RowPerLine(io.BytesIO(text.encode()), 1, ",", 2)
     pieces = list(iter(lambda: stream.read(size), b""))
@@ -82,7 +80,7 @@ def test_a_read_returns_at_least_half_of_the_wanted_bytes(lines: list[str], size
 
 
 @given(st.text('a,"\n', max_size=200))
-def test_a_csv_parser_reads_each_converted_line_as_one_row(text: str) -> None:
+def test_pyarrow_reads_one_row_for_each_converted_csv_line(text: str) -> None:
     found, _ = read("x,y\n" + text, 2)
     bad: list[object] = []
 
@@ -104,5 +102,5 @@ def test_a_stray_quote_leaves_the_lines_below_unchanged(stray: str) -> None:
     found, stream = read(f"x,y\n{stray}\n{below}", 2)
     first, rest = found.removeprefix("x,y\n").split("\n", 1)
     assert (rest, stream.restore(first)) == (below, stray)
-    # Of the parameters, only '"1,2' and '5","6' open a quoted field that they do not close.
+    # Of the values of ``stray``, only '"1,2' and '5","6' open a quoted field without closing it.
     assert stream.is_stray(first) == (stray in ('"1,2', '5","6'))

@@ -78,7 +78,8 @@ def test_a_decimal_sign_is_detected_correctly_or_the_file_is_refused(
     except DataError:
         return
     assert reasons == []
-    # If all cells look like 1.234, the reader reads three decimals, even if the point groups thousands.
+    # If all numbers are whole and below a million, perhaps no cell shows that a point groups thousands.
+    # The reader then reads 1.234 as a number with three decimals.
     assert values == exact or is_ambiguous
 
 
@@ -115,8 +116,8 @@ def test_a_file_with_an_ambiguous_decimal_sign_is_refused(tmp_path: Path, cells:
 
 
 def test_one_file_is_never_read_with_two_decimal_signs(tmp_path: Path) -> None:
-    # The first batch looks like numbers with three decimals, although its points group thousands.
-    # Only the decimal commas in the second batch show that the points group thousands.
+    # The points of the first batch separate thousands, but look like decimal points before three decimals.
+    # Only the decimal commas in the second batch show that the points separate thousands.
     path = write_cells(tmp_path, ["1.234", "5.678", "1,5", "2,5"])
     with pytest.raises(DataError, match=r"'1\.234' is either"):
         read(path, batch_rows=2)

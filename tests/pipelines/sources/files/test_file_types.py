@@ -46,9 +46,7 @@ def parts(path: Path, columns: Columns, skip_bad_files: bool = False) -> list[fi
 
 
 @pytest.mark.parametrize(("name", "skips"), [*((name, False) for name in LONG), ("value", True)])
-def test_every_parquet_type_in_every_column_is_read_or_quarantined(
-    tmp_path: Path, name: str, skips: bool
-) -> None:
+def test_no_parquet_type_in_any_column_loses_a_row(tmp_path: Path, name: str, skips: bool) -> None:
     columns, path = Columns(event_id="event_id", observed=("heat",)), tmp_path / "f.parquet"
     more = {"event_id": pa.array(["e", "f", "g"]), "heat": pa.array([1.0, 2.0, 3.0])}
     for kind, column in TYPES.items():
@@ -80,7 +78,7 @@ def test_unused_columns_may_have_any_parquet_type(tmp_path: Path) -> None:
 
 def test_no_parquet_type_stops_a_watched_folder(tmp_path: Path) -> None:
     source = watch(tmp_path / "inbox")
-    # The tests above have every type in every column; here each type is in one.
+    # Write each type to one column only, because a test above writes every type to every column.
     for name, (kind, column) in zip(cycle(LONG[:3]), TYPES.items(), strict=False):
         file = f"{name} {kind}.parquet".replace("/", " ")
         pq.write_table(table_of(CELLS, {name: column}), tmp_path / "inbox" / file)
@@ -138,7 +136,7 @@ def test_the_error_for_unreadable_times_names_the_setting_to_use(
         tables.check(path)
     assert "none of the times in column 'timestamp' can be read" in str(refused.value)
     assert hint in str(refused.value)
-    # Even if `tables.check` is not called, every row must be rejected: no time may be read as one in 1970.
+    # Even if `tables.check` is not called, every row must be rejected, not read as a time in 1970.
     assert [len(p.rejected) for p in parts(path, Columns())] == [len(times)]
     setting = str(refused.value).rsplit("data.time_format = ", 1)[1].split("'")[1]
     tables.check(path, Columns(time_format=setting))

@@ -29,7 +29,7 @@ PLAIN = [
 
 
 def expected(suffix: str = "") -> list[Row]:
-    """Return the rows that ``tests/data/write_files.py`` writes into every file."""
+    """Return the rows that ``tests/data/write_files.py`` writes, with ``suffix`` after each series id."""
     begin, y = datetime(2010, 1, 31, tzinfo=UTC), np.round(1234.5 + 100 * np.sin(np.arange(2 * HOURS)), 2)
     names = [name + suffix for name in ("north", "süd")]
     return [
@@ -81,7 +81,7 @@ def test_a_path_pattern_without_a_match_is_refused() -> None:
         find_files([DATA / "nothing*.csv"])
 
 
-def test_a_file_in_latin_1_is_reported() -> None:
+def test_a_latin_1_file_gives_an_encoding_notice() -> None:
     notices = [tables.check(DATA / name).notices[0] for name in ("pandas_latin1.csv", "excel_german.csv")]
     assert notices == ["is not UTF-8, read as Windows-1252 (Latin-1): set data.encoding if it is another"] * 2
     assert "UTF-8" not in "".join(tables.check(DATA / "pandas_german.csv").notices)
@@ -94,7 +94,7 @@ def test_local_times_are_read_in_the_zone_of_the_job() -> None:
 
 
 @pytest.mark.parametrize("second", ["ds", " ds ", "unique_id"])
-def test_two_columns_of_a_spreadsheet_with_one_name_are_refused(second: str, tmp_path: Path) -> None:
+def test_a_spreadsheet_with_duplicate_column_names_is_refused(second: str, tmp_path: Path) -> None:
     """The package that reads spreadsheets would rename the second column."""
     path = tmp_path / "twice.xlsx"
     with zipfile.ZipFile(DATA / "openpyxl.xlsx") as before, zipfile.ZipFile(path, "w") as after:

@@ -10,7 +10,7 @@ from pipelines.sources.files import formats
 
 
 @pytest.mark.parametrize("cell", ["1.25", '"1.25"', '"1,\n5"', '"stray'])
-def test_the_first_rows_are_those_of_the_first_batch(cell: str, tmp_path: Path) -> None:
+def test_first_rows_returns_the_rows_of_the_first_batch(cell: str, tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     # The file is longer than a megabyte, and only about a megabyte is read for the first rows.
     path.write_text("a,b\n" + f"{'x' * 100},{cell}\n" * 15_000)
@@ -19,7 +19,7 @@ def test_the_first_rows_are_those_of_the_first_batch(cell: str, tmp_path: Path) 
     assert len(expected) == 50
 
 
-def test_the_first_rows_of_a_file_with_only_a_header_are_empty(tmp_path: Path) -> None:
+def test_first_rows_is_empty_for_a_file_without_rows(tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("a,b\n")
     assert formats.first_rows(path, ["b"], 50).rows() == []

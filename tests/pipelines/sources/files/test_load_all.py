@@ -1,4 +1,4 @@
-"""Test that a training skips bad files."""
+"""Test of `load_observations` with bad files: it skips them only if ``data.skip_bad_files`` is set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LINE = '{"series_id": "a", "timestamp": "2013-01-01", "value": 5}\n'
 
 def test_training_skips_bad_files_and_names_them(tmp_path: Path) -> None:
     write_file(tmp_path / "a.csv", [("a", 0, 0), ("a", 1, "x")])
-    # `check_files` reads only the first lines, and so not the bad line.
+    # `check_files` reads only the first lines of a file, so it does not find the bad last line.
     write_file(tmp_path / "b.jsonl", LINE * 2000 + '{"ser')
     write_file(tmp_path / "c.csv", "")
     data = DataConfig(paths=(str(tmp_path),), skip_bad_files=True, max_quarantined=1)

@@ -28,7 +28,7 @@ def loaded(path: Path, **data: object) -> tuple[pl.DataFrame, int, tuple[str, ..
     return found.rows, len(found.quarantined), found.notices
 
 
-def test_numbers_that_mean_a_missing_value_are_reported(tmp_path: Path) -> None:
+def test_likely_missing_codes_are_reported_unless_configured_as_missing(tmp_path: Path) -> None:
     values: list[object] = [20 + i % 7 for i in range(100)]
     values[30:33] = [-9999, -9999.0, "-9999"]
     _, _, notices = loaded(write_values(tmp_path, values))
@@ -46,7 +46,7 @@ def test_a_missing_value_in_wide_files_gives_no_row(tmp_path: Path) -> None:
     assert (len(rows), quarantined) == (2, 0)
 
 
-def test_ordinary_values_of_nines_are_not_reported_as_missing_values(tmp_path: Path) -> None:
+def test_nines_seen_once_or_near_other_values_are_unreported(tmp_path: Path) -> None:
     values: list[object] = [99, 99, 99, 102, 95, 0, 9999, 9999, 9000, 9999]
     assert loaded(write_values(tmp_path, values))[2] == ()
     assert loaded(write_values(tmp_path, [20.0] * 9 + [99]))[2] == ()

@@ -1,4 +1,7 @@
-"""Test that wide files with different values at a time are refused, even if they exceed the memory limit."""
+"""Test that wide files are refused if their values of one series at one time differ.
+
+This also holds if the compared values exceed the memory limit.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from pipelines.sources.files.validated_rows import Input, rows_of
 from schemas.errors import DataError
 
 
-def test_overlapping_large_wide_files_with_different_values_are_refused(tmp_path: Path) -> None:
+def test_contradictory_wide_files_are_refused_even_with_little_memory(tmp_path: Path) -> None:
     columns, how = Columns(), Input(Columns())
     text = "time,temp\n" + "".join(f"2023-01-{1 + h // 24:02}T{h % 24:02}:00Z,{h}\n" for h in range(400))
     paths = [tmp_path / f"{i}.csv" for i in range(2)]

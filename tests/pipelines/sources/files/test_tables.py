@@ -81,7 +81,7 @@ def test_empty_cells_of_a_wide_file_give_no_row(tmp_path: Path) -> None:
     assert bad["reason"].to_list() == ["'x' is not a number"]
 
 
-def test_a_wide_file_is_recognized_by_its_time_column(tmp_path: Path) -> None:
+def test_wide_files_need_no_known_time_column_name(tmp_path: Path) -> None:
     path = write_file(tmp_path, "in.csv", WIDE.replace("time", "hour of day"))
     assert check(path).layout.timestamp == "hour of day"
     path = write_file(tmp_path, "pandas.csv", WIDE.replace("time", ""))
@@ -147,7 +147,7 @@ def test_rows_with_too_few_or_many_cells_are_rejected(tmp_path: Path, lines: lis
     assert all("cells where the header has 3" in reason for reason in bad["reason"])
 
 
-def test_broken_rows_keep_their_row_numbers_across_blocks(tmp_path: Path) -> None:
+def test_row_numbers_count_broken_rows_across_read_blocks(tmp_path: Path) -> None:
     line = "a,2013-01-01T00:00:00Z,1.25\n"
     # The reader reads blocks of 1 MiB, so let the file be longer than one block.
     lines = [line if i % 1000 else "broken\n" for i in range(1, 150_001)]
@@ -158,7 +158,7 @@ def test_broken_rows_keep_their_row_numbers_across_blocks(tmp_path: Path) -> Non
     assert raw.filter(pl.col("problem").is_not_null())["row"].to_list() == list(range(1000, 150_001, 1000))
 
 
-def test_the_setting_skip_rows_omits_the_first_rows(tmp_path: Path) -> None:
+def test_the_argument_skip_rows_omits_the_first_data_rows(tmp_path: Path) -> None:
     path = write_file(tmp_path, "in.csv", WIDE)
     assert pl.concat(list(read_batches(path, skip_rows=2)))["row"].to_list() == [3, 3]
 

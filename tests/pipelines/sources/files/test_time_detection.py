@@ -80,7 +80,7 @@ def test_the_format_of_times_is_detected(tmp_path: Path, times: list[str], read:
         (["31.1.2010", "1.2.2010 5:00"], "have several forms, such as '31.1.2010' and '1.2.2010 5:00'"),
     ],
 )
-def test_times_with_two_possible_formats_are_refused(tmp_path: Path, times: list[str], readings: str) -> None:
+def test_ambiguous_or_mixed_time_formats_are_refused(tmp_path: Path, times: list[str], readings: str) -> None:
     path = write(tmp_path, times)
     for read in (tables.check, parts):
         with pytest.raises(DataError) as refused:
@@ -103,7 +103,7 @@ def test_a_day_above_12_anywhere_decides_the_time_format(tmp_path: Path) -> None
         parts(path, batch_rows=700)
 
 
-def test_times_of_unknown_format_are_quarantined(tmp_path: Path) -> None:
+def test_times_not_in_the_detected_format_are_quarantined(tmp_path: Path) -> None:
     (part,) = parts(write(tmp_path, ["soon", "1/31/2010 0:00", "", "2/1/2010 1:00", "44927"]))
     assert times_of([part]) == [datetime(2010, 1, 31), datetime(2010, 2, 1, 1)]
     assert part.rejected["kind"].to_list() == ["is not a time", "time is missing", "is not a time"]
@@ -111,7 +111,7 @@ def test_times_of_unknown_format_are_quarantined(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("last", ["15000", "100000", "7"])
-def test_numbers_outside_spreadsheet_dates_are_not_read_as_dates(tmp_path: Path, last: str) -> None:
+def test_numbers_outside_the_range_of_spreadsheet_dates_are_refused(tmp_path: Path, last: str) -> None:
     path = write(tmp_path, ["44927", "44928", last])
     with pytest.raises(DataError, match=r"have several forms|none of the times .* can be read"):
         tables.check(path)
@@ -139,7 +139,7 @@ def test_a_detected_format_reads_the_times_that_were_written(
     assert found == expected
 
 
-def test_a_watched_folder_reads_and_refuses_the_files_that_a_replay_does(tmp_path: Path) -> None:
+def test_watched_folders_and_replays_read_the_same_files_equally(tmp_path: Path) -> None:
     inbox = tmp_path / "inbox"
     source = watch(inbox, input=Input(Columns(), skip_bad_files=True))
     write(inbox, ["1/31/2010 0:00", "2/1/2010 1:00", "soon"], "a.csv")

@@ -34,7 +34,7 @@ def test_valid_and_rejected_rows_keep_their_offsets() -> None:
     assert (good["offset"].to_list(), bad["offset"].to_list()) == ([7], [])
 
 
-def test_read_file_gives_each_row_its_offset(tmp_path: Path) -> None:
+def test_read_file_gives_accepted_and_rejected_rows_their_offsets(tmp_path: Path) -> None:
     file = write_file(
         tmp_path / "a.csv", [("a", 0, 0), ("a", 1, "x"), ("a", "never", 2), ("a", 3, 3), ("a", 4, 4)]
     )
@@ -52,7 +52,9 @@ def test_read_file_gives_each_row_its_offset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("seconds", "words"), [(3600, "1h"), (5400, "90m"), (86_400, "1d"), (7, "7s"), (0, "0s")]
 )
-def test_rows_from_the_future_are_rejected_in_row_order(tmp_path: Path, seconds: int, words: str) -> None:
+def test_future_rows_are_rejected_in_order_with_invalid_rows(
+    tmp_path: Path, seconds: int, words: str
+) -> None:
     ahead_h = (NOW_S + seconds) / 3600 - START
     rows = [("a", 1, 1), ("b", ahead_h + 0.001, 2), ("b", 2, "x"), ("b", ahead_h - 0.001, 3), ("b", 5e4, "x")]
     (part,) = read_file(write_file(tmp_path / "a.csv", rows), replace(INPUT, max_future_s=seconds), NOW_S)
@@ -63,7 +65,7 @@ def test_rows_from_the_future_are_rejected_in_row_order(tmp_path: Path, seconds:
     QuarantinedRow.validate(part.rejected.drop("offset"))
 
 
-def test_no_row_of_a_truncated_file_is_used(tmp_path: Path) -> None:
+def test_no_row_of_a_truncated_jsonl_file_is_used(tmp_path: Path) -> None:
     good, bad = write_file(tmp_path / "a.jsonl", LINE), write_file(tmp_path / "b.jsonl", LINE * 9 + '{"ser')
     input_settings = replace(INPUT, batch_rows=2)
     for memory_bytes in (1, 1 << 20):
@@ -76,7 +78,7 @@ def test_no_row_of_a_truncated_file_is_used(tmp_path: Path) -> None:
             list(read_files([good, bad], input_settings, NOW_S, memory_bytes))
 
 
-def test_read_to_end_keeps_a_small_file_in_memory(tmp_path: Path) -> None:
+def test_read_to_end_keeps_only_small_files_in_memory(tmp_path: Path) -> None:
     file = write_file(tmp_path / "a.csv", [("a", h, h) for h in (3, 9, 4)])
     held = read_to_end(file, replace(INPUT, batch_rows=1), NOW_S, 1 << 20)
     large = read_to_end(file, replace(INPUT, batch_rows=1), NOW_S, 1)
@@ -86,7 +88,7 @@ def test_read_to_end_keeps_a_small_file_in_memory(tmp_path: Path) -> None:
     assert (large.stop, large.newest_us) == (3, (START + 9) * HOUR_US)
 
 
-def test_input_of_takes_the_data_settings_of_a_job() -> None:
+def test_job_data_settings_override_the_defaults_of_input_of() -> None:
     def job_with(**data: Any) -> JobConfig:
         return JobConfig(data=DataConfig(**data))
 
