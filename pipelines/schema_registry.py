@@ -45,6 +45,8 @@ def send_request(url: str, path: str, user_info: str = "", body: dict[str, Any] 
         if error.code == 404:
             raise KeyError(path) from None
         raise DataError(f"{public}: the schema registry answers {error.code} {error.reason}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{public}: the answer of the schema registry is not JSON ({error})") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise DataError(f"{public}: the schema registry cannot be reached ({reason})") from None

@@ -43,7 +43,10 @@ class Browser:
         return _request(f"{self._session}/execute/sync", {"script": script, "args": []})
 
     def emulate(self, width: int, height: int, *, is_phone: bool = False, is_dark: bool = False) -> None:
-        """Emulate a window of a width and height in pixels, on request on a phone or in dark mode."""
+        """Emulate a window of ``width`` x ``height`` pixels.
+
+        With ``is_phone``, it is the window of a phone; with ``is_dark``, the page is in dark mode.
+        """
         metrics = {
             "width": width,
             "height": height,

@@ -114,7 +114,7 @@ def assert_same_scores(a: Scores, b: Scores) -> None:
 
 
 def sorted_rows(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """Join the late or quarantined rows of several outputs, and sort them by all columns.
+    """Concatenate the late or quarantined rows of several outputs, and sort them by all columns.
 
     A frame without columns adds no row.
     """

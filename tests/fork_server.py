@@ -103,13 +103,13 @@ def _take_over(request: dict[str, Any], streams: list[int]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    importlib.reload(forecaster.registry)  # the import of this module sets environment defaults
+    importlib.reload(forecaster.registry)  # importing it sets the environment variables that are missing
     # Jobs call `gc.unfreeze`. A garbage collection would then write to, and so copy, all imported modules.
     patch("gc.unfreeze").start()
 
 
 def run(request: dict[str, Any]) -> None:
-    """Run the module or the code of a request as the program of this process."""
+    """Run the module (``-m``) or the code (``-c``) in a request as the main program of this process."""
     kind, program, *arguments = request["arguments"]
     sys.argv = [kind, *arguments]
     if kind == "-m":

@@ -104,7 +104,7 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
     def terminate(self) -> None:
-        """End the process with SIGTERM, unless it has ended."""
+        """Send SIGTERM to the process, unless it has ended."""
         self.send_signal(signal.SIGTERM)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
@@ -130,7 +130,11 @@ class ForkedProcess:
 
 
 def _open_stream(kind: int | None, number: int, files: list[int]) -> TextIO | None:
-    """Add the descriptor of stream ``number`` of a new process to ``files``; return the reader of a pipe."""
+    """Append to ``files`` the descriptor that a new process gets as its stream ``number`` (1 or 2).
+
+    Returns:
+        A reader of the stream if ``kind`` is PIPE, otherwise None.
+    """
     if kind != subprocess.PIPE:
         files.append(number if kind is None else files[0])
         return None

@@ -76,7 +76,7 @@ class Logs:
         return tuple(log.partition for log in self.parts)
 
     def scale_of_sums(self) -> dict[str, float]:
-        """Return the scale of each series for windows with the aggregate "sum", which has larger values."""
+        """Return the scale of each series for the aggregate "sum": sums of rows change more than means."""
         rows = pl.concat([log.rows for log in self.parts]).drop("offset")
         sums = aggregate(rows, WindowConfig(freq=str(HALF_A_DAY), aggregate="sum")).windows
         return {**self.scale, **scales(sums)}

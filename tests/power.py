@@ -55,7 +55,7 @@ class _Content:
 
 @dataclass
 class PowerLoss:
-    """A recorder of the file operations of this process under a folder.
+    """A recorder of this process's file operations in a folder and of the states a power loss could leave.
 
     Attributes:
         folder: the folder that is recorded.

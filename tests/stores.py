@@ -91,7 +91,7 @@ Objects = dict[str, Any]
 
 
 def objects(place: Remote, but: tuple[str, ...] = ()) -> Objects:
-    """Return the objects under a prefix of a store in memory, without names that begin with ``but``."""
+    """Return the objects under a prefix of a store in memory, except names that begin with one of ``but``."""
     import fsspec
 
     prefix = _key(place)

@@ -1,4 +1,4 @@
-"""Check files of the repository: the lock, the packages, the Makefile, the settings of MLflow.
+"""Check files of the repository: the requirements lock, the packages, the Makefile, the MLflow settings.
 
 A test at the end checks that modules write files only through `forecaster.durable` and `pipelines.storage`.
 """
@@ -163,7 +163,7 @@ CHANGES_FILES = {
     "pipelines/state/state_file.py",  # this module writes only to a temporary folder
     "pipelines/storage/journal.py",  # this module writes objects, which a store replaces atomically
     "pipelines/storage/disk_lock.py",  # this module writes the lock file of a folder
-    "pipelines/storage/disk_store.py",  # this module appends records and copies complete files
+    "pipelines/storage/disk_store.py",  # this module appends whole lines, and links files that never change
     "pipelines/storage/files.py",  # this module writes only in a function that `write_whole` calls
     "pipelines/storage/lease.py",  # this module writes objects, which a store replaces atomically
     "pipelines/storage/remote.py",  # this module writes objects, which a store replaces atomically

@@ -36,7 +36,7 @@ class FleetRows:
 
 
 class ElementCoder(Coder):
-    """A Beam coder of one type: a dataclass of frames, bytes and JSON values, or a Polars frame.
+    """A Beam coder of one type: a Polars frame, or a dataclass with fields of frames, bytes or JSON values.
 
     Args:
         kind: the type of the elements.
@@ -81,7 +81,7 @@ class ElementCoder(Coder):
         return self.kind(**header)
 
     def estimate_size(self, value: Any) -> int:
-        """Return the size of an element in memory, in bytes.
+        """Return the size in memory of an element's frames and byte strings, in bytes.
 
         Beam calls this method for most elements. Without this override, Beam would encode each element to
         measure it.
@@ -127,8 +127,8 @@ def frame_of(data: bytes) -> pl.DataFrame:
     return frame
 
 
-# Cache empty frames and their bytes, because most shards get no rows from most polls.
-# Encoding the schema of a frame takes as long as encoding thousands of rows.
+# Cache empty frames and their bytes, because most shards get no rows from most polls, and encoding only the
+# schema of a frame takes as long as encoding thousands of rows.
 _MOST_EMPTIES = 64
 _empties: dict[bytes, pl.DataFrame] = {}
 

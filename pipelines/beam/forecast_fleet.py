@@ -176,7 +176,7 @@ class _Step:
         return self.model.load().window_config.lateness_s * MICROSECONDS
 
     def open(self, number: int) -> Shard:
-        """Return a shard before its first row, from the state table; without a table, with no series."""
+        """Return a shard before any row: from the state table, or without series if no table is given."""
         if self.state_table is None:
             return Shard.cold(number, self.shards, self.model.load().initial_state(), ())
         return _table(self.state_table, self.shards, self.pipeline)[number].copy()
@@ -184,7 +184,11 @@ class _Step:
     def close(
         self, shard: Shard, rows: Iterable[pl.DataFrame], end_us: int
     ) -> Iterator[tuple[Shard, Output]]:
-        """Apply rows, close windows up to ``end_us``; after each step, yield the shard and its output."""
+        """Apply ``rows`` to a shard, and close its windows up to ``end_us`` in blocks.
+
+        Yields:
+            The changed shard and its new output: first of the rows, then of each block of windows.
+        """
         nothing, forecaster = empty_batch(PARTITION, 0), self.model.load()
         frame = pl.concat([nothing.rows, *rows], how="diagonal", rechunk=True)
         # `rewarm` returns the state unchanged if it was made with the same weights.
@@ -202,7 +206,8 @@ class _StepShard(beam.DoFn):
 
     def setup(self) -> None:
         self.metrics = RowMetrics()
-        self.lateness_us = self.step.lateness_us  # this property loads the model
+        # This property loads the model now, in `setup`, so that the first element need not wait for it.
+        self.lateness_us = self.step.lateness_us
 
     def closed(self, before: Shard, rows: Iterable[pl.DataFrame], end_us: int) -> Iterator[Shard | Any]:
         """Close the windows up to ``end_us``; yield forecasts and late rows, and last the changed shard."""
@@ -232,7 +237,7 @@ class _StepAtWatermark(_StepShard):
 
     SHARD = ReadModifyWriteStateSpec("shard", BytesCoder())
     ROWS = BagStateSpec("rows", ElementCoder(pl.DataFrame))
-    # The ends of all open windows that have rows, in microseconds (int64), ascending.
+    # The ends of all open windows with rows in any shard, in microseconds (int64), ascending.
     ENDS = ReadModifyWriteStateSpec("ends", BytesCoder())
     # The timer is set to the earliest end in `ENDS` plus the allowed lateness.
     CLOSE = TimerSpec("close", TimeDomain.WATERMARK)

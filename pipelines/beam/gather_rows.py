@@ -36,7 +36,7 @@ class GatherRows(beam.PTransform[Any, Any]):
     """
 
     def expand(self, rows: Any) -> Any:
-        """Return ``{"rows": PCollection[DataFrame], "quarantined": PCollection[DataFrame]}``."""
+        """Return an object with the outputs ``rows`` and ``quarantined``, each a PCollection[DataFrame]."""
         gather = beam.ParDo(_Gather()).with_output_types(pl.DataFrame, **{QUARANTINED: pl.DataFrame})
         return rows | gather.with_outputs(QUARANTINED, main="rows")
 
@@ -54,14 +54,18 @@ class SplitRows(beam.PTransform[Any, Any]):
     model: Model
 
     def expand(self, frames: Any) -> Any:
-        """Return one element for each shard and frame: the shard's number and its rows."""
+        """Return one element for each frame and shard, even if the frame has no row of the shard.
+
+        The element holds the shard's number, its rows, and the ends of the frame's windows.
+        """
         return frames | beam.ParDo(_SplitRows(self.shards, self.model)).with_output_types(ShardedRows)
 
 
 class _Gather(beam.DoFn):
     """Convert single rows, frames and batches of a Beam bundle to frames of rows.
 
-    Each frame gets the earliest event time of its rows, so that the watermark does not pass any of the rows.
+    Each frame gets the earliest event time of all rows that are gathered at the same time, so that the
+    watermark does not pass any of its rows. Rejected rows of a batch are emitted at once, with a tag.
     """
 
     def start_bundle(self) -> None:
@@ -125,7 +129,8 @@ class _SplitRows(beam.DoFn):
         windows = rows.select(self.freq.window(pl.col("timestamp"))).to_series().unique().sort()
         ends = tuple(self.freq.end_us(windows.to_numpy()).tolist())
         rows = rows.with_columns(offset=pl.lit(0, pl.Int64))
-        # Rows of a PCollection have no order, so versions of an event are compared in one window only.
+        # The rows of a PCollection have no order, so versions of an event are compared only within a window:
+        # a shard does not compare rows that have the columns `DROPPED` with versions in other windows.
         if "event_id" in rows.columns:
             rows = rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in DROPPED.items())
         batch = replace(empty_batch(PARTITION, 0), rows=rows)

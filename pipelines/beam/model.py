@@ -12,7 +12,7 @@ from pipelines.storage import Location, location
 from pipelines.workers.step_settings import encode_covariates, forecaster_of
 from schemas.errors import ModelError
 
-# A text with one of these prefixes refers to a model in MLflow; other URLs name a file.
+# A URL with one of these prefixes refers to a model in MLflow; any other URL names a file or its folder.
 _REFERENCES = ("models:/", "runs:/")
 
 
@@ -35,7 +35,7 @@ class WeightsInside:
 
 @dataclass(frozen=True)
 class WeightsElsewhere:
-    """A forecaster that each worker process loads once, from a file or from MLflow.
+    """A reference to a forecaster that each worker process loads once, from a file or from MLflow.
 
     Attributes:
         place: the file that `Forecaster.save` wrote, or its folder, as a path or as the URL of an object

@@ -110,7 +110,7 @@ class _Position:
 
     @staticmethod
     def start(places: Positions) -> _Position:
-        """Return the position in the log at which reading starts, given the position in each partition."""
+        """Return the position in the log at which reading starts; ``places`` has one for each partition."""
         return _Position(places, {name: place.watermark_us for name, place in places.items()})
 
     @staticmethod
@@ -124,7 +124,7 @@ class _Position:
         return json.dumps([self.places, self.watermarks_us], separators=(",", ":"))
 
     def after(self, batch: Batch) -> _Position:
-        """Return this position; advance the watermark of the batch's partition to that of ``batch``."""
+        """Return a copy in which the watermark of the batch's partition is at least the batch's watermark."""
         after_us = largest_watermark((self.watermarks_us.get(batch.partition), batch.watermark_us))
         return replace(self, watermarks_us={**self.watermarks_us, batch.partition: after_us})
 
@@ -159,7 +159,7 @@ class _PlacesTracker(RestrictionTracker):
 
     def check_done(self) -> None:
         if self.places != _DONE:
-            raise ValueError(f"the reading of {self.places} was neither deferred nor ended")
+            raise ValueError(f"reading from {self.places} has neither ended nor been deferred")
 
     def is_bounded(self) -> bool:
         return False
@@ -284,6 +284,7 @@ class _ReadByTimer(_ReadBatches):
         yield from read.batches
         if not read.ended:
             position.write(replace(at, places=read.places).encoded())
-            # Wait for more rows in the next call: the engine passes these batches on when this call ends.
+            # The next call waits for more rows, because the engine passes on these batches only when this
+            # call ends.
             self.due_s = time.monotonic() + read.wait_s
             again.set(_AT_ONCE)

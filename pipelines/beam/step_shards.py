@@ -69,7 +69,7 @@ class StepShards(beam.PTransform[Any, Any]):
     settings: StepSettings
 
     def expand(self, parts: Any) -> Any:
-        """Return the shard number of each part of a batch after passing the part to the shard's thread."""
+        """Pass each part of a batch to the thread of its shard; return a PCollection of the shard numbers."""
         return parts | beam.ParDo(_StepShard(self.settings)).with_output_types(int)
 
 
@@ -78,8 +78,8 @@ class _StepShard(beam.DoFn):
     # If a worker has not opened a shard that has this state, the worker that opened the shard is lost.
     OPENED = ReadModifyWriteStateSpec("opened", BytesCoder())
 
-    # The timer "wait" is never set. It is declared only to save a core on Prism (2.77.0, `stage.Execute`).
-    # On Prism, a stage with neither outputs nor timers keeps a core busy while it waits for a bundle.
+    # On Prism, a stage with neither outputs nor timers keeps a core busy while it waits for a bundle (2.77.0,
+    # `stage.Execute`). So this step declares the timer "wait", which is never set.
     WAIT = TimerSpec("wait", TimeDomain.WATERMARK)
 
     workers: Workers
@@ -117,7 +117,9 @@ class _StepShard(beam.DoFn):
         self.has_ended = False
 
     def finish_bundle(self) -> None:
-        """Add the shards' new counts to Beam's counters; in the last bundle, first wait for the threads.
+        """Add the shards' new counts to Beam's counters.
+
+        In a bundle with the last batch of a shard, first wait until the threads have applied all batches.
 
         Other bundles do not wait, because the threads would be idle until the engine sends the next bundle.
         So a thread may apply a batch after the bundle of the batch has ended. A later bundle then adds the

@@ -54,7 +54,8 @@ def _validated(rows: pl.DataFrame | Batch) -> Iterator[Any]:
 def separated(batch: Batch) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return two frames: the observations of a batch, and its rejected rows.
 
-    Rows of which a replay has found another version, which counts, are in neither.
+    Neither frame has the rows that a replay has marked (`DROPPED`) because another version of their event
+    counts.
     """
     rows = batch.rows.filter(pl.col("dropped_at").is_null()) if has_dropped(batch.rows) else batch.rows
     rows = rows.drop("offset", BEFORE, ORIGIN, *DROPPED, strict=False)

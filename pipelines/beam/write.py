@@ -1,4 +1,4 @@
-"""Write forecasts and rejected rows of a Beam pipeline into files that a rerun replaces.
+"""Write forecasts and rejected rows of a Beam pipeline into files; a repeated bundle replaces its files.
 
 A file is complete or absent. Its name is computed from the identities of its rows, so a bundle that an engine
 runs again replaces its files. `pipelines.read_forecasts` and `pipelines.read_quarantine` read the files.

@@ -151,7 +151,7 @@ def main() -> None:
 
 @cache
 def _command() -> Callable[..., object]:
-    """Build the application's command, which inspects every option; `cache` does this once in a process."""
+    """Build the application's command; `cache` keeps it, because the build inspects every option."""
     return typer.main.get_command(app)
 
 
@@ -177,7 +177,7 @@ def run(arguments: list[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", OutputError.exit_code)
     except Exception as error:
-        # Recognize a usage error by its method, because its class depends on the version of typer.
+        # The class of a usage error depends on the version of typer, but it always has `format_message`.
         if hasattr(error, "format_message"):
             return _fail(_usage_message(error), 2)
         if _log_level() != "ERROR":
@@ -185,7 +185,7 @@ def run(arguments: list[str] | None = None) -> int:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         return _fail(f"a bug, please report it: {what} (STATECAST_LOG=DEBUG shows where)", 1)
     except BaseException as error:
-        if "KeyboardInterrupt" in str(error):  # Ctrl-C during work of Polars raises a panic with this text
+        if "KeyboardInterrupt" in str(error):  # Ctrl-C while Polars runs raises a panic with this text
             return _report_interrupt()
         raise
 
@@ -240,11 +240,15 @@ def _log_level() -> str:
 
 
 def _configure_logging() -> None:
-    """Set up logging as STATECAST_LOG requests; without it, libraries print no log lines and no warnings."""
+    """Log at the level that STATECAST_LOG names if it is below ERROR; otherwise print no log lines.
+
+    Without logging, Python's warnings are hidden, too, unless ``-W`` or PYTHONWARNINGS is set.
+    """
     level = logging.getLevelNamesMapping().get(_log_level(), logging.ERROR)
     is_on = level < logging.ERROR
     # By default log nothing, not even errors, because the command itself reports its error in one line.
-    # Otherwise Beam would log each exception with a stack trace, and each failed thread would print another.
+    # A log of errors would contain a stack trace from Beam for each exception. For the same reason, the hook
+    # of `threading` is replaced: it would print a stack trace for each failed thread.
     logging.basicConfig(level=level if is_on else logging.CRITICAL)
     logging.getLogger().handlers[0].setFormatter(_Masking("%(levelname)s %(name)s: %(message)s"))
     sys.excepthook = _print_stack_trace

@@ -168,7 +168,7 @@ def _show(out: Out, forecasts: pl.DataFrame, horizon: int, output: Path | None) 
 
 
 def _table(forecasts: pl.DataFrame) -> Table:
-    """Return a table with the first and the last horizon of the first `_SHOWN_ROWS` series."""
+    """Return a table of the forecasts of the first `_SHOWN_ROWS` series at the first and last horizon."""
     import polars as pl
     from rich.table import Table
 

@@ -80,7 +80,9 @@ class Out:
 
     @contextmanager
     def loading(self, what: str) -> Iterator[None]:
-        """Show that packages or a model are loaded in the ``with`` block, which no garbage collection slows.
+        """Show that packages or a model are being loaded while the ``with`` block runs.
+
+        Garbage collection is off during the block, because it would slow the loading down.
 
         Args:
             what: names of the packages, or of the model.

@@ -19,7 +19,7 @@ def dashboard(
     host: o.Host = "127.0.0.1",
     as_json: o.Json = False,
 ) -> None:
-    """Serve a web page that shows a running stream or a finished job, on loopback, until Ctrl-C.
+    """Serve a web page that shows a running stream or a finished job, by default on loopback, until Ctrl-C.
 
     The page shows the values, forecasts and alarms of a series, the rows, scores and alarms of the fleet, and
     searches series by id. It reads OUTPUT only, so the job is not slowed down.

@@ -88,7 +88,10 @@ def demo(
 
 
 def _choose_runner(out: Out) -> Runner:
-    """Return the engine of the streams; print its name, or why the streams run in process."""
+    """Return the runner of the streams, and print it; in process, also print why.
+
+    On an engine, discard the stack traces of Beam's worker threads, as `silence_workers` describes.
+    """
     from pipelines.cli.engine import choose_engine
     from pipelines.settings.config import JobsConfig
 
@@ -124,7 +127,7 @@ class _DemoProgress:
         self.out, self.phases = out, phases
 
     def training(self, cell: str, epochs: int) -> Callable[[Any], None]:
-        """Announce a training, and return a function that advances its progress bar by an epoch."""
+        """Print that a training begins; return a function that advances its progress bar by one epoch."""
         self.out.say(f"\n{cell}: training on January to August", "bold")
         bar = self._open_bar("training", "epochs", epochs)
         from forecaster.training.train import loss_of
@@ -136,7 +139,7 @@ class _DemoProgress:
         self.out.say(f"\n{cell}: waiting for its training, which began with the stream", "bold")
 
     def job(self, what: str) -> Callable[[JobNumbers], None]:
-        """Announce a job, and return a function that shows its numbers."""
+        """Announce a backfill or a stream, and return a function that shows its numbers while it runs."""
         self.out.say(what, "bold")
         return self.phases.enter_context(show_live(self.out, what.split()[0]))
 

@@ -74,7 +74,7 @@ def requested_runner(runner: str | None, flink_master: str | None) -> str | None
 def choose_engine(
     jobs: JobsConfig, beam_options: tuple[str, ...] = (), *, is_bounded: bool = False
 ) -> tuple[Runner, str]:
-    """Return the engine that a job runs on, and a phrase that describes it, such as "on Prism 2.60.0".
+    """Return the runner of a job, and a phrase that says where the job runs, such as "on Prism 2.60.0".
 
     Args:
         jobs: settings of the job; the runner ``auto`` chooses among the installed engines.
@@ -135,7 +135,7 @@ def engine_fields(runner: Runner, jobs: JobsConfig, beam_options: tuple[str, ...
 
 
 def with_absolute_paths(job: JobConfig) -> JobConfig:
-    """Return the job; make its paths absolute if a pool of Flink workers runs it.
+    """Return the job; if a pool of Flink workers runs it, make its data, schema and output paths absolute.
 
     The working folder of these workers may differ from that of the command.
     """

@@ -147,7 +147,11 @@ def _check_output(output: Path) -> None:
 
 
 def _show(out: Out, found: FileForecast, output: Path | None) -> None:
-    """Print the forecasts or the name of their file, then the counts of rows and the backtest."""
+    """Print the notices; without ``--json``, also print the forecasts, the counts of rows and the backtest.
+
+    If there is an output file, print its name instead of the forecasts. A terminal shows a plot and the
+    first rows of the first series only; a pipe gets all forecasts as CSV.
+    """
     for line in found.notices:
         out.notice(line)
     if out.as_json:
@@ -224,14 +228,14 @@ def _fan_frame(found: FileForecast, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _mean_errors(found: FileForecast) -> dict[str, float]:
-    """Return each model's mean absolute error in the backtest, over all horizons; empty without one."""
+    """Return each model's mean MASE in the backtest over all horizons; {} if there was no backtest."""
     if not len(found.scores):
         return {}
     return dict(found.scores.group_by("model", maintain_order=True).mean().select("model", "mae").iter_rows())
 
 
 def _backtest_line(found: FileForecast) -> str:
-    """Return a line with the backtest errors of the model and of seasonal naive."""
+    """Return a line with the backtest errors of the model and of seasonal naive, or why there are none."""
     errors = _mean_errors(found)
     if not errors:
         return "no backtest: too few windows to hold some out"

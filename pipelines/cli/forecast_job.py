@@ -1,4 +1,4 @@
-"""Load the model and show progress and outcome, for ``statecast backfill`` and ``statecast stream``."""
+"""Load the models of a job, and show its progress and its outcome."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def label(
 
 
 def _assigned(settings: list[str] | None, *, shared: bool) -> list[str]:
-    """Return the ``--set`` texts for ``data.max_quarantined`` if ``shared``, otherwise all other texts."""
+    """Return the ``--set`` texts for ``data.max_quarantined`` if ``shared`` is true, otherwise all others."""
     return [text for text in settings or [] if (text.partition("=")[0].strip() == _MAX_QUARANTINED) == shared]
 
 

@@ -223,7 +223,7 @@ def _quality_rows(n: JobNumbers) -> Iterator[tuple[str, Text]]:
 
 
 def _model_text(n: JobNumbers) -> Text:
-    """Return one line with the model versions in use, the next version, and the notice about the alias."""
+    """Return a line with the model versions in use, the next version, and why the alias names another."""
     start = "" if n.next_model_us is None else f" from {_utc_time(n.next_model_us)} on"
     return _join(
         Text(", ".join(n.model_versions)),
@@ -237,7 +237,7 @@ def _count(n: int, word: str) -> Text:
 
 
 def _unused_count(n: int, word: str) -> Text:
-    """Return a count of rows that were not used, as yellow text, or as dim text if the count is 0."""
+    """Return a count of unused rows or files as yellow text, or as dim text if the count is 0."""
     return Text(f"{n:,} {word}", "yellow" if n else "dim")
 
 

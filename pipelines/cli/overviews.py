@@ -89,7 +89,7 @@ def models(
 
 
 def _registry(job: JobConfig, out: Out) -> Registry:
-    """Open the model registry of a job's MLflow store, which must exist.
+    """Open the model registry of a job; raise ModelError if the MLflow store of its runs does not exist.
 
     Raises:
         ModelError: the store does not exist.
@@ -106,7 +106,7 @@ def _registry(job: JobConfig, out: Out) -> Registry:
 
 
 def _by_skill(found: pl.DataFrame, then: str) -> pl.DataFrame:
-    """Sort runs or versions by skill, then by the column ``then``, in both the highest first."""
+    """Sort runs by skill, and then by the column ``then``, both in descending order; nulls come last."""
     skill = [name for name in (_SCORES["skill"],) if name in found.columns]
     return found.sort(*skill, then, descending=True, nulls_last=True)
 

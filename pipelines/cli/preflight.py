@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_model(ref: str, mlflow: MlflowConfig) -> Reference:
-    """Parse a model reference, and check that the store that holds the model exists.
+    """Parse a model reference; unless it names a folder, check that the MLflow stores exist.
 
     Raises:
         ModelError: ``ref`` is not a valid reference, or the store does not exist.

@@ -47,7 +47,7 @@ def promote(
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
-    """Make a model version the champion, or point another alias at that version.
+    """Point the alias champion, or the alias that --alias names, at a model version.
 
     With --if-better, the command decides by evidence: it compares both versions on recent data (see statecast
     compare), checks the limits of the section gate of the job file, and writes decision, numbers and reasons

@@ -70,7 +70,7 @@ def replay(
 
 
 def _load_model(job: JobConfig, model: str | None, folder: Location, out: Out) -> Forecaster:
-    """Return the model of a job; of a stream that follows an alias, the version that it began with."""
+    """Return the model of a job; if the job follows an alias, the model version that the job began with."""
     from pipelines.sources.model_changes import load_model, read_changes
     from pipelines.state import state_table
 

@@ -1,4 +1,4 @@
-"""The commands ``statecast register`` and ``statecast sync``, which send unsent runs to MLflow."""
+"""Send an unsent run or a saved model (``statecast register``) or all unsent runs (``sync``) to MLflow."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def sync(
     settings: o.Set = None,
     as_json: o.Json = False,
 ) -> None:
-    """Send all runs that wait in statecast-unsent to the MLflow store, and register their models.
+    """Send all runs in statecast-unsent (or mlflow.unsent) to the MLflow store, and register their models.
 
     Example: statecast sync --tracking-uri http://127.0.0.1:5000
     """

@@ -1,4 +1,7 @@
-"""Build one configuration from a command's options; errors name the option that the user typed."""
+"""Build a command's configuration from its options, the environment and the job file.
+
+Error messages name the option or environment variable that the user gave.
+"""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def import_(
     force: _Force = False,
     as_json: o.Json = False,
 ) -> None:
-    """Unpack a state table from the file that state export wrote.
+    """Unpack a state table from a file that statecast state export wrote.
 
     A job starts from the table with --state FOLDER. If FOLDER is OUTPUT/state, a stream into OUTPUT with
     --resume continues at the offsets of the exported table, provided that it reads the same input. The import
@@ -178,7 +178,7 @@ def _summary(folder: str, table: StateTable) -> dict[str, Any]:
 
 
 def _progress(partition: str, table: StateTable) -> dict[str, Any]:
-    """Return the smallest and the largest offset of the shards in a partition, and the watermark there."""
+    """Return the smallest and largest offset, and the smallest watermark, of the shards in a partition."""
     offsets = [s.offsets.get(partition, 0) for s in table.shards if partition in s.offsets or not s.keyed]
     marks = [us for s in table.shards if (us := s.watermarks.get(partition)) is not None]
     watermark = _iso(min(marks)) if marks else None

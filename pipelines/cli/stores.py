@@ -1,4 +1,4 @@
-"""Return the lines of a command's output that name its MLflow stores."""
+"""Return the lines that a command prints about MLflow: the stores, and the command that shows the runs."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ def ui_line(mlflow: MlflowConfig) -> str:
 
 
 def _origin(key: str, value: str) -> str:
-    """Return a note if an environment variable gave this value of a setting; "" if none did."""
+    """Return a note with the setting's environment variable if it holds ``value``; otherwise ""."""
     name = ENVIRONMENT[key]
     return f" (from {name})" if os.environ.get(name, "").strip() == value else ""

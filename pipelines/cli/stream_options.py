@@ -36,7 +36,7 @@ _OF_SHADOW: Final = ("stream.shadow_share", "kafka.to_shadow")
 
 
 def check_single_source(watch: bool, source: str | None) -> None:
-    """Check that the options name a single source.
+    """Check that ``--watch`` and ``--source`` do not name two different sources.
 
     Raises:
         ConfigError: ``--watch`` is given, and ``--source`` names another source.

@@ -111,7 +111,7 @@ def train(
 
 
 def _print_outcome(out: Out, job: JobConfig, trained: TrainOutcome, table: Location | None) -> None:
-    """Print the outcome of a training, and the commands to use it."""
+    """Print the outcome of a training, and commands for the next steps with the trained model."""
     for line in trained.notices:
         out.notice(line)
     out.say(

@@ -66,7 +66,7 @@ def ui(
 
 
 def _prepared_page(mlflow: MlflowConfig, address: str, out: Out) -> str:
-    """Prepare MLflow's page of the training runs, and return the URL of the page at ``address``."""
+    """Prepare MLflow's page of the training runs; return its URL on the server with the URL ``address``."""
     with out.loading("MLflow"):
         from pipelines.jobs.registry import open_registry
 

@@ -88,9 +88,10 @@ class AlarmReader:
 
 
 def _in_reading_order(newest_first: list[ForecastFile]) -> Iterator[ForecastFile]:
-    """Yield the files of first forecasts, the newest first, each after the files that may revise it.
+    """Yield all forecast files; a file of first forecasts comes after all files that may revise it.
 
-    So a first forecast is never read without its revisions, which may have cleared its alarm.
+    Files of first forecasts come newest first, and so do files of revised forecasts. So a first forecast is
+    never read without its revisions, which may have cleared its alarm.
     """
     revised = deque(file for file in newest_first if file.revision)
     for file in newest_first:
@@ -102,7 +103,7 @@ def _in_reading_order(newest_first: list[ForecastFile]) -> Iterator[ForecastFile
 
 
 class _FileAlarms(NamedTuple):
-    """The alarms in one forecast file, and the revisions of all forecasts in it.
+    """The alarms in one forecast file and, if it is a file of revised forecasts, the revision of each.
 
     Attributes:
         cost: number of rows that one call of `AlarmReader.read` may read less after this file.
@@ -145,7 +146,7 @@ def _read_file(path: Location) -> _FileAlarms:
 
 
 def _read_parquet(parquet: pq.ParquetFile, is_revised: bool) -> list[pl.DataFrame]:
-    """Return the rows with an alarm, by row group; all rows if the file holds revised forecasts."""
+    """Return the rows with an alarm, one frame for each row group; if ``is_revised``, return all rows."""
     if "alarm" not in parquet.schema_arrow.names:  # Files of early versions of Statecast have no alarms.
         return []
     parts = []

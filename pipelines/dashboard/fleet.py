@@ -24,7 +24,7 @@ _SILENT: Final = {"series_id": pl.String, "windows": pl.Int64, "since_us": pl.In
 
 
 def numbers_of(published: Sequence[ShardNumbers], shards: Sequence[ShardSeries]) -> JobNumbers:
-    """Return the numbers that a job's shards have published; without these, the numbers in its snapshots.
+    """Return the numbers that a job's shards have published, or else the numbers in its snapshots.
 
     A finished backfill has only snapshots, which hold no latencies.
     """
@@ -111,7 +111,8 @@ def silent_series(shards: Sequence[ShardSeries]) -> dict[str, Any]:
     for one in shards:
         rows = np.flatnonzero(one.live & (one.silent >= SILENT_WINDOWS))
         count += len(rows)
-        # If the source has stopped, all series are silent: read the ids of the listed ones only.
+        # Read only the ids of the series that may be listed: if the source has stopped, all series are
+        # silent, and reading all ids would take long.
         rows = rows[np.argsort(-one.silent[rows], kind="stable")[:LISTED]]
         since_us = one.freq.end_us(one.clock[rows] - one.silent[rows])
         ids = one.ids.gather(rows).cast(pl.String)
@@ -139,7 +140,7 @@ def most_alarms(alarms: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def model_versions(numbers: JobNumbers, shards: Sequence[ShardSeries]) -> list[str]:
-    """Return the model versions that a job's shards have published; if there are none, those in snapshots."""
+    """Return the model versions that a job's shards have published, or else the versions in its snapshots."""
     return [*numbers.model_versions] or sorted({one.shard.state.model_version for one in shards})
 
 

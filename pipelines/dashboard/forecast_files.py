@@ -107,9 +107,9 @@ class ForecastFiles:
     def fans(
         self, series_id: str, known: tuple[int, int] | None, freq: Frequency, count: int
     ) -> list[dict[str, Any]]:
-        """Return the newest forecast of a series, and earlier forecasts at distances of one horizon.
+        """Return the newest forecast of a series, and the forecasts issued 1, 2, ... horizons before it.
 
-        The horizon is that of the newest forecast. An earlier forecast is left out if no file has it.
+        The horizon is the length of the newest forecast. An earlier forecast is left out if no file has it.
 
         Args:
             series_id: id of the series.
@@ -153,7 +153,10 @@ def _list(folder: Location) -> list[ForecastFile]:
 
 
 def _newest(files: list[ForecastFile]) -> Iterator[ForecastFile]:
-    """Yield the files whose last window is one of the newest three; newest window first, then newest file."""
+    """Yield the files with one of the three newest last windows.
+
+    The newest window comes first. Of files with the same last window, the one written last comes first.
+    """
     lasts = dict.fromkeys(file.last for file in files)
     for last in [*lasts][:3]:
         yield from _last_written_first([file for file in files if file.last == last])
@@ -174,7 +177,7 @@ def _last_written_first(files: list[ForecastFile]) -> Iterator[ForecastFile]:
 
 
 def _read_one(file: ForecastFile, at_ns: int, series_id: str, issued_us: int | None) -> dict[str, Any] | None:
-    """Return a forecast of a series in a forecast file; None if the file has no such forecast.
+    """Return the forecast of one series at one issue time from a forecast file; None if the file lacks it.
 
     Args:
         file: the file.
@@ -208,7 +211,7 @@ def _row_of_lines(source: Any, series_id: str, issued_us: int | None) -> tuple[i
 def _row_of_parquet(
     parquet: pq.ParquetFile, series_id: str, issued_us: int | None
 ) -> tuple[int, list[Any]] | None:
-    """Return the issue time and the forecast of a series in a Parquet file; None if there is none.
+    """Return the issue time and the forecast of a series; None if the Parquet file has no such forecast.
 
     The newest forecast in the file is returned if ``issued_us`` is None.
     """
@@ -232,7 +235,7 @@ def _row_of_parquet(
 
 @contextmanager
 def readable(path: Location) -> Iterator[None]:
-    """Convert errors of reading a forecast file to a DataError; let a FileNotFoundError pass."""
+    """Raise a DataError if the ``with`` block cannot read ``path``; keep a FileNotFoundError as it is."""
     try:
         yield
     except FileNotFoundError:

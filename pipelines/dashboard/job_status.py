@@ -11,7 +11,7 @@ from pipelines.sinks.files import PARTS
 from pipelines.state import state_table
 from pipelines.storage import Location, markers, store_of
 
-_RECENT_S: Final = 60.0  # in an object store, a running job publishes its numbers more often than this
+_RECENT_S: Final = 60.0  # in an object store, a job counts as running if it published within this time
 _KNOWN: Final = (*PARTS, state_table.FOLDER, markers.NUMBERS, markers.BACKFILL)
 
 
@@ -31,7 +31,7 @@ def is_output(output: Location) -> bool:
 
 
 def job_status(output: Location) -> JobStatus:
-    """Return whether a job is running in an output folder.
+    """Return a status: a job is running in an output folder, none is running, or there is no output.
 
     On a disk, the lock file names the process of the job. This function does not try to take the lock,
     because a job that starts at this moment would be refused. In an object store, a job is running if its

@@ -1,4 +1,4 @@
-"""Read the contents of the page from an output folder: the fleet, one series, and a search by series id.
+"""Read from an output folder what the dashboard shows: the fleet, one series, and a search by series id.
 
 The folder may be written, replaced or deleted at any time. If a part cannot be read, it is missing from the
 result, and a note gives the reason.
@@ -87,7 +87,7 @@ class OutputView:
         status = _read_or_note(lambda: job_status(self.output), notes)
         shards = self._read_shards(notes)
         published = _read_or_note(lambda: read_shards(self.output), notes) or []
-        # Until the first backfill ends, its shards write their numbers into its hidden folder.
+        # Until the first backfill into this output ends, only the backfill's hidden folder has numbers.
         if not published and not shards:
             published = _read_or_note(lambda: read_shards(self.output / markers.BACKFILL), notes) or []
         numbers = fleet.numbers_of(published, shards)
@@ -174,7 +174,10 @@ class OutputView:
         return [{"time": at, "p_value": p} for at, p in zip(starts, rows["p_value"].to_list(), strict=True)]
 
     def _lateness(self, notes: list[str]) -> dict[str, float | None] | None:
-        """Return the median and the 99 % quantile of the lateness of recent late rows; None without rows."""
+        """Return the number of recent late rows, and the median and 99 % quantile of their lateness.
+
+        The result is None if there are no late rows.
+        """
 
         def read() -> list[pl.DataFrame]:
             files = sorted((self.output / LATE).glob("*.parquet"), key=_offset_text, reverse=True)

@@ -58,7 +58,7 @@ class SeriesFans:
         return names
 
     def read(self, name: str, count: int) -> pl.DataFrame:
-        """Return a series' newest forecasts, and its values from one horizon before the first of these on.
+        """Return a series' newest forecasts, and its values from one horizon before the oldest forecast on.
 
         Args:
             name: id of the series.

@@ -1,5 +1,6 @@
-"""Read the series of an output folder from its snapshots: ids, gaps, and the last values of one series.
+"""Read series from the snapshots of an output folder, and the last values of one series.
 
+For each series, the id, the last window and the number of windows since its last row are read.
 Only the columns for the page are read. A snapshot is read again only after it was replaced. In shapes, S is
 the number of series in a snapshot, and R the number of windows in the ring.
 """
@@ -121,7 +122,7 @@ class Snapshots:
         return None
 
     def _read_ring(self, name: str, at_ns: int, row: int) -> Floats:
-        """Read the last values of the series in one row of a snapshot; ``_rings`` caches the results."""
+        """Read the ring of one series, by its row in a snapshot; ``_rings`` caches the results."""
         return store_of(self._folder).read_consistently(partial(_ring, name=name, row=row))
 
 

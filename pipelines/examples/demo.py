@@ -141,7 +141,7 @@ def run_demo(folder: Path, show: Show, choose_runner: Callable[[], Runner]) -> D
 def _write_report(
     evaluation: FolderEvaluation, stream: Outcome, networks: list[str], file: Path, uri: str
 ) -> Path:
-    """Write the report of all networks, with the latency of the first stream, and return its path."""
+    """Write the report on the evaluation, with the latency of ``stream``, and return the report's path."""
     p50, p99 = (stream.latency_ms(level) for level in (0.5, 0.99))
     return write_evaluation(
         evaluation,
@@ -197,7 +197,7 @@ def _backfill(job: JobConfig, forecaster: Forecaster, output: Path, show: Show) 
 def _stream(
     job: JobConfig, forecaster: Forecaster, states: Location, output: Path, show: Show, runner: Runner
 ) -> Outcome:
-    """Stream the last two weeks of December from the state table of a backfill."""
+    """Run a stream over the last two weeks of December; it starts from the state table of a backfill."""
     freq, rest = forecaster.window_config.frequency, input_of(job.with_settings({"data.start": STREAM_START}))
     # Replay the first stream at a set speed, because a replay at full speed measures no latency.
     speed = float(freq.nominal_s * WINDOWS_PER_S) if job.network.cell == CELLS[0] else 0.0

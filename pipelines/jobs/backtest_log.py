@@ -1,4 +1,4 @@
-"""Run the backtest of a training, and log its scores, tables and pictures in the run."""
+"""Backtest a trained model, and log the scores, tables and pictures of the backtest in an MLflow run."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def run_cold_start(
 
 
 def write_cold_start(forecasts: pl.DataFrame, file: Path, format_: Format) -> None:
-    """Write forecasts into a file.
+    """Write the forecasts of `run_cold_start` into a file.
 
     Raises:
         OutputError: the file cannot be written.

@@ -246,7 +246,7 @@ def first_scored_row(
 
 
 def _classes(config: JobConfig, windows: Windows) -> list[str] | None:
-    """Return the class of each series: its value in the static column that ``gate.classes`` names.
+    """Return the class of each series: its value in the column ``gate.classes``; None without this setting.
 
     Raises:
         ConfigError: there is no such column, or it has too many values.
@@ -265,7 +265,7 @@ def _classes(config: JobConfig, windows: Windows) -> list[str] | None:
     found = [by_series.get(name, "missing") for name in windows.series_ids]
     if (count := len(set(found))) > _MOST_CLASSES:
         raise ConfigError(
-            f"gate.classes: {column!r} has {count:,} values, but at most {_MOST_CLASSES} are allowed: "
-            "choose another column"
+            f"gate.classes: {column!r} has {count:,} different values, but at most {_MOST_CLASSES} are "
+            "allowed: choose another column"
         )
     return found

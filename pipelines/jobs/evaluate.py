@@ -78,7 +78,7 @@ def evaluate_folders(
     on_rows: Callable[[int], None] = lambda rows: None,
     issued_from: datetime | None = None,
 ) -> FolderEvaluation:
-    """Score all forecasts in output folders against the observations of a job.
+    """Score the forecasts in output folders against the observations of a job.
 
     Every model and baseline is scored on the series, issue times and horizons that all of them have.
 
@@ -199,9 +199,10 @@ def write_evaluation(
 
 
 def _baseline_errors(own: pl.DataFrame, windows: Windows, config: WindowConfig) -> dict[str, pl.DataFrame]:
-    """Return the errors of each baseline at the issue times and horizons of ``own``, a model's errors.
+    """Return the errors of each baseline at the series, issue times and horizons that ``own`` has.
 
-    A baseline is left out if it has no forecast at any of these issue times and horizons.
+    ``own`` holds the errors of a model. A baseline is left out if it has no forecast at any of these series,
+    issue times and horizons.
     """
     issued = pl.col("issued_at").is_between(own["issued_at"].min(), own["issued_at"].max())
     horizon = int(own["horizon"].max())  # type: ignore[arg-type]
@@ -241,7 +242,11 @@ def _with_freq_of(job: JobConfig, forecasts: pl.DataFrame) -> JobConfig:
 
 
 def _check_freq(forecasts: pl.DataFrame, freq: Frequency) -> None:
-    """Raise ConfigError if the issue times of forecasts do not fit windows of the length ``freq``."""
+    """Raise ConfigError if the issue times of forecasts contradict windows of the length ``freq``.
+
+    Every issue time must be the start of a window, and at least two must be only one window apart. A single
+    issue time is not checked.
+    """
     times = forecasts["issued_at"].unique().sort()
     apart = times.diff().drop_nulls().dt.total_seconds().sort()
     issued_us = times.to_physical().to_numpy()

@@ -1,4 +1,4 @@
-"""Choose the alias of a model's first version; find the last window that a version has learned from."""
+"""Choose the alias of a version if its model has no champion; find the last window it has learned from."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def challenger_notice(version: Version, alias: str, why: str) -> list[str]:
 
 
 def learned_until(windows: Windows, trained: Trained, config: JobConfig) -> datetime:
-    """Return the end of the last window that the weights of a new model version have learned from."""
+    """Return the end of the last window that a new version's weights were trained on or chosen by."""
     is_refit = trained.forecaster is not trained.chosen
     rows = len(windows.values)
     last = rows if is_refit else held_out_from(rows, config.training)[1]

@@ -1,4 +1,4 @@
-"""Watch an alias of the model registry while a stream runs, and request a change when the alias moves.
+"""Watch an alias of the model registry while a stream runs; if it moves, request a model change or report it.
 
 A thread of the process that started the stream polls the alias. So a slow tracking server delays no shard.
 """
@@ -45,7 +45,8 @@ POLL_S = 30.0
 
 _TICK_S = 0.5
 _RATE_OVER_S = 60.0
-# Low estimate of the series-steps per second with which a core warms up a model beside its shards.
+# Low estimate of the series-steps per second of a warm-up, on a core that also steps shards. A series-step
+# is one window of one series.
 _SERIES_STEPS_PER_S = 20_000
 _LEAST_AHEAD = 2
 
@@ -69,7 +70,8 @@ class ModelWatch:
     output: Location
     notice: Callable[[str], None]
     poll_s: float = field(default_factory=lambda: POLL_S)
-    _seen: str | None = field(default=None, init=False)  # the version that the last poll checked
+    # The version, such as ``weather/4``, that a poll has handled. The next polls skip it.
+    _seen: str | None = field(default=None, init=False)
     _requested: Request | None = field(default=None, init=False)
     _change: Change | None = field(default=None, init=False)
     _line: str = field(default="", init=False)
@@ -94,11 +96,11 @@ class ModelWatch:
             thread.join(_TICK_S)
 
     def with_model(self, on_progress: Callable[[JobNumbers], None]) -> Callable[[JobNumbers], None]:
-        """Return a function that gives its argument to `take`, and calls ``on_progress`` with the result."""
+        """Return a function that passes a job's numbers to `take`, and its result to ``on_progress``."""
         return lambda numbers: on_progress(self.take(numbers))
 
     def take(self, numbers: JobNumbers) -> JobNumbers:
-        """Return ``numbers`` with the next model version, if any, and the notice about the alias."""
+        """Keep ``numbers`` for the polling thread; return them with the alias notice and any next model."""
         self._numbers = numbers
         self._closed.append((time.monotonic(), numbers.counts.windows))
         while self._closed[-1][0] - self._closed[0][0] > _RATE_OVER_S:
@@ -168,7 +170,7 @@ class ModelWatch:
         return aliased
 
     def _wanted(self) -> str:
-        """Return the model version in use or, after a request for a change, the requested version."""
+        """Return the requested model version, or else the version that the stream uses or will use."""
         if self._requested is not None:
             return self._requested.version
         changes = read_changes(self.output / state_table.FOLDER) if self.follows else ()
@@ -186,7 +188,7 @@ class ModelWatch:
         self.notice(line)
 
     def _windows_ahead(self) -> int:
-        """Return after how many windows to change the model: those that close in twice the warm-up time.
+        """Return the number of windows until a model change: as many as close in twice the warm-up time.
 
         The warm-up time is estimated. The number is at most the length of the ring, but at least 2.
 
@@ -249,7 +251,8 @@ def with_changes(job: StreamJob, log: Log, settings: StepSettings) -> Log:
     store_model(job.output, job.forecaster)
     if not changes:
         begin_changes(job.states, job.forecaster.version, job.model)
-    # Store the later versions again, because the job's covariate tables may have changed since the last run.
+    # If a version after the first one has covariates, store it again, because the job's covariate tables may
+    # have changed since the last run.
     for change in changes[1:]:
         new = load_model(job.output, change.version)
         if job.alias is not None and not new.covariates.features.is_empty:

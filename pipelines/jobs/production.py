@@ -33,14 +33,14 @@ _END_LIMIT_S = 15.0  # longest wait at a stream's end until the last scores are 
 
 
 class _Batch(NamedTuple):
-    """The scores and the drift of one model version since the previous batch, logged to MLflow together.
+    """New scores of one model version and the latest drift of the stream, logged to MLflow together.
 
     Attributes:
         step: windows that the stream has closed.
         version: the model version.
         by_horizon: by horizon, sums of the errors of the version's forecasts that were scored since the
             previous batch.
-        drift: population stability index of each input.
+        drift: latest population stability index of each input; the same for every version.
     """
 
     step: int
@@ -90,7 +90,7 @@ class ProductionRuns:
         self._thread.start()
 
     def take(self, numbers: JobNumbers) -> None:
-        """Store the current numbers of the job, and queue a batch of scores if one is due; never wait."""
+        """Store the job's current numbers; every ``every_s`` seconds, queue the new scores; do not wait."""
         self._latest = numbers
         if self._clock() - self._batch_at_s >= self._every_s:
             self._batch_at_s = self._clock()
@@ -125,7 +125,7 @@ class ProductionRuns:
             self._changed.notify()
 
     def _work(self) -> None:
-        """Log queued batches to MLflow until the stream ends; the thread runs this method."""
+        """Log the queued batches of scores to MLflow until the stream ends; the thread runs this method."""
         try:
             with ExitStack() as opened:
                 self._log_all(opened)
@@ -161,7 +161,7 @@ class ProductionRuns:
             return self._waiting[0] if self._waiting else None
 
     def _log(self, batch: _Batch, opened: ExitStack) -> None:
-        """Log a batch of scores to the MLflow run of its model version; store all logged scores in a file.
+        """Log a batch of scores to the MLflow run of its model version; store the sums of all logged scores.
 
         Raises:
             Exception: the store did not accept the batch.

@@ -14,7 +14,7 @@ from schemas.errors import ConfigError, DataError
 
 
 def read_table(job: QuarantineJob) -> StateTable:
-    """Check that a replay can continue the state table of the job; return the table without its series.
+    """Check that a replay can continue the state table of the job; return the table, read without series.
 
     Raises:
         StatecastError: there is no such table, or another model or other settings made it.
@@ -31,7 +31,7 @@ def read_table(job: QuarantineJob) -> StateTable:
     if made - versions:
         raise ConfigError(
             f"{job.states}: was written by {min(made - versions)}, but {job.forecaster.version} was loaded: "
-            "name that version with --model"
+            "with --model, name the version that wrote the table"
         )
     if table.shards[0].keyed:
         raise DataError(

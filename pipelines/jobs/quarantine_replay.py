@@ -87,9 +87,11 @@ def replay_quarantine(job: QuarantineJob, on_progress: OnNumbers = lambda number
 
 
 def _files(job: QuarantineJob, table: StateTable) -> list[Location]:
-    """Return the files in quarantine that the snapshots cover, sorted by name.
+    """Return the quarantine files that begin before the offsets in the snapshots, sorted by name.
 
-    A stream that was killed writes the other files again when it resumes.
+    A stream that was killed writes the other files again when it resumes. If no snapshot has the partition of
+    a file, the file is returned if it is older than all snapshots. A file without an offset in its name is
+    always returned.
     """
     snapshot_ns = min(store_of(path).written_ns() for path in snapshot_paths(job.states))
 
@@ -109,7 +111,7 @@ def _files(job: QuarantineJob, table: StateTable) -> list[Location]:
 def _first_manifest(
     job: QuarantineJob, table: StateTable, files: list[str]
 ) -> tuple[QuarantineManifest, RowsAgain]:
-    """Return the manifest of a new replay, and its rows."""
+    """Read the quarantined rows again; return the manifest of a new replay, and these rows."""
     now_s = time.time()
     again = _rows(job, files, now_s)
     first = max((offset for shard in table.shards for offset in shard.offsets.values()), default=0)
@@ -129,7 +131,7 @@ def _first_manifest(
 def _rows_of_manifest(
     job: QuarantineJob, table: StateTable, manifest: QuarantineManifest
 ) -> RowsAgain | None:
-    """Return the rows that an interrupted replay reads; None if every snapshot covers all of these rows.
+    """Return the rows that an interrupted replay is to read; None if every shard has applied all of them.
 
     Raises:
         ConfigError: the data settings are not those that the replay began with.
@@ -213,9 +215,9 @@ def _run(
 
 
 def _closing_batch(job: QuarantineJob, table: StateTable, again: RowsAgain) -> Batch | None:
-    """Return the batch that closes the windows through the last row, as at the end of a backfill.
+    """Return a batch that closes all windows up to that of the newest row, as a backfill does at its end.
 
-    None for a stream, which closes its windows itself when it goes on.
+    None if there are no rows, or for a stream, which closes its windows itself when it goes on.
     """
     if not state_table.is_of_backfill(job.states) or not len(again.rows):
         return None

@@ -65,7 +65,7 @@ class RegisteredAlias:
         return self.with_tables(self._registry.load(model))
 
     def with_tables(self, forecaster: Forecaster) -> Forecaster:
-        """Return a loaded model version with the covariate tables of the job in place of its own.
+        """Return a model version with the job's covariate tables; with its own tables if the job names none.
 
         Raises:
             ConfigError, DataError: see `pipelines.sources.files.covariates.with_tables`.

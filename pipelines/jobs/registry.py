@@ -8,7 +8,7 @@ from pipelines.settings.job_file import commented_toml
 from pipelines.settings.mlflow_config import MlflowConfig
 
 _TRAINING = ("windows", "covariates", "network", "online", "training")
-# settings that are not parameters of a run; the number of threads is logged as a tag
+# settings in these sections that are not logged as parameters; the number of threads is logged as a tag
 _NOT_PARAMS = ("training.threads",)
 
 
@@ -31,7 +31,7 @@ def open_registry(mlflow: MlflowConfig) -> Registry:
 
 
 def training_params(config: JobConfig) -> dict[str, object]:
-    """Return the settings that influence the trained weights, by dotted name, as parameters of the run.
+    """Return the non-empty settings of a training, by dotted name, as parameters of its MLflow run.
 
     The frequency is left out if the job does not give it, because it is found only when the rows are read.
     """

@@ -17,7 +17,7 @@ _RESTARTS_RESET_S = 600.0  # after a run of at least this length, the count of r
 
 
 class RestartWords(NamedTuple):
-    """The words that a job adds to the error message when its engine has died.
+    """The words that a job adds to its two messages about a dead engine: a restart line and an error.
 
     Attributes:
         action: the next action of the job, added to the line about a restart.
@@ -31,7 +31,10 @@ class RestartWords(NamedTuple):
 def run_with_restarts(
     once: Callable[[bool], RunResult], restarts: int, words: RestartWords, on_restart: OnRestart
 ) -> RunResult:
-    """Call ``once`` and return its result; call it again when the engine dies, ``restarts`` times at most.
+    """Call ``once`` and return its result; call it again when the engine dies, while a restart is left.
+
+    At most ``restarts`` restarts are made. Their count begins again at 0 when the engine dies in a call that
+    has run for at least `_RESTARTS_RESET_S` seconds.
 
     The argument of ``once`` is False in the first call and True in later calls.
 

@@ -84,7 +84,7 @@ def run_retraining(
     epochs: int | None = None,
     progress: Progress = SILENT,
 ) -> Retrained:
-    """Retrain the model that ``ref`` names, and register the result as its challenger.
+    """Retrain the model that ``ref`` names; if an epoch improves it, register the result as the challenger.
 
     The last windows, a share ``training.backtest`` of all, are held out. On these windows, the gate compares
     the new version with the champion.
@@ -155,7 +155,7 @@ def _train(
     learned: Windows,
     log_epoch: Callable[[Epoch], None],
 ) -> Trained:
-    """Retrain the model ``start`` from its weights, and log each epoch in the MLflow run."""
+    """Retrain the model ``start`` from its weights; log the data set, job file and epochs in ``run``."""
     run.log_dataset(data.rows, config.data.paths)
     log_job_file(run, config)
 
@@ -175,7 +175,7 @@ def _register(
     data: RecentData,
     learned: Windows,
 ) -> Version | None:
-    """Register retrained weights as the challenger; return None if no epoch was better than ``parent``."""
+    """Register retrained weights as challenger; return None if no epoch beat the weights of ``parent``."""
     if trained.forecaster.version == parent.model_version:
         run.log_tags({"statecast.outcome": "no epoch was better than the weights of the parent"})
         return None

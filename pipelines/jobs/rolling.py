@@ -42,7 +42,7 @@ _INTERVAL = ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)
 
 @dataclass(frozen=True)
 class RollingJob:
-    """The settings of a rolling evaluation; a row is a window here, and the first window is row 0.
+    """The settings of a rolling evaluation; here, a row is one window of all series, counted from 0.
 
     Attributes:
         config: data, windows, network and training settings, and the MLflow store. The largest of
@@ -87,7 +87,7 @@ class RollingJob:
 
 @compute_threads(1)
 def run_rolling(job: RollingJob, progress: Progress = SILENT) -> Evaluated:
-    """Train on the first rows of the job's files, replay all rows, and log the scores in MLflow.
+    """Train on the first windows of the job's files, replay all windows, and log the scores in MLflow.
 
     Raises:
         StatecastError: a file, a setting or the store is at fault; the message is one line.

@@ -62,14 +62,14 @@ class Evaluated:
     notices: tuple[str, ...]
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return one JSON object for each member and horizon; ``--json`` prints these objects first."""
+        """Return the scores as one JSON object for each member and horizon; ``--json`` prints them first."""
         return [
             {**row, "coverage_by_series": self.coverage_by_series[row["member"], row["horizon"]]}
             for row in self.scores.to_dicts()
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON object with the whole evaluation, which ``--json`` prints last."""
+        """Return the JSON object with the scores by member and horizon; ``--json`` prints it last."""
         members: dict[str, dict[int, dict[str, Any]]] = {}
         for line in self.lines():
             member, horizon = line.pop("member"), line.pop("horizon")
@@ -132,7 +132,7 @@ def member_table(scores: pl.DataFrame, horizon: int, note: str = "") -> ReportTa
         numbers = part[measure].to_list()
         if measure == "coverage_90":
             numbers = [None if x is None else abs(x - COVERAGE) for x in numbers]
-        if measure != "width_90":  # mark no best width: a narrow interval may cover too few actuals
+        if measure != "width_90":  # do not mark a width as best: a narrow interval may cover too few actuals
             best |= {(row, k) for row in least(numbers)}
     rows = [(row["member"], [row[measure] for measure in MEMBER_MEASURES]) for row in part.to_dicts()]
     return ReportTable(f"Horizon {horizon}", ["member", *MEMBER_MEASURES], rows, frozenset(best), note)
@@ -173,7 +173,7 @@ def _finite(number: float) -> float | None:
 
 
 def errors_by_horizon(tallies: Mapping[str, Tally], unit: Floats) -> pl.DataFrame:
-    """Return the MASE and the coverage of every member at every horizon (`Evaluated.by_step`)."""
+    """Return the frame `Evaluated.by_step`: the MASE and coverage of every member at every horizon."""
     parts = []
     for member, sums in tallies.items():
         errors = sums.mase_by_step(unit)

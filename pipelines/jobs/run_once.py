@@ -1,4 +1,4 @@
-"""Write the state table with which a job begins, and run the job once on its engine."""
+"""Write the state table with which a job begins, and run the job once, in process or on an engine."""
 
 from __future__ import annotations
 
@@ -64,11 +64,12 @@ def settings_of(job: BackfillJob | StreamJob, output: Location, resumed: bool) -
 
 
 def _stream_settings(job: BackfillJob | StreamJob) -> dict[str, Any]:
-    """Return the fields of `StepSettings` that only streams use: model changes and shadow."""
+    """Return the fields of `StepSettings` about model changes and the shadow; empty for a backfill."""
     if not isinstance(job, StreamJob):
         return {}
     shadow = "" if job.shadow is None else job.shadow.version
-    # The shadow steps the first shards. These hold a random sample of series, by the hash of the series id.
+    # The shadow model steps only the first shards. They hold a random sample of the series, because the
+    # hash of a series id determines the shard of the series.
     shadow_shards = max(1, round(job.shadow_share * job.shards))
     return {
         "follows": job.follows,
@@ -119,7 +120,7 @@ def begin_table(
 
 
 def run_once(run: Run, job: EngineSettings, on_progress: OnNumbers) -> RunResult:
-    """Run a job on its engine until the job ends; return its counts of rows, its numbers and its notices."""
+    """Run a job on its runner until the job ends; return its counts of rows, its numbers and its notices."""
     output = run.settings.output
     numbers.clear(output)
     reader = JobReader(output, run.settings.shards)

@@ -22,7 +22,7 @@ _RETRY_AFTER_S: Final = 2.0  # pause before another try to write the stop file
 
 @contextmanager
 def stop_on_signal(stop_file: Location) -> Iterator[None]:
-    """Write ``stop_file`` at the first SIGINT or SIGTERM in the block; a second signal acts as usual.
+    """Write ``stop_file`` at the first SIGINT or SIGTERM in the block; the same signal again acts as usual.
 
     Outside the main thread, this does nothing, because Python allows no signal handlers there.
     """

@@ -131,7 +131,10 @@ def run_sweep(
 
 
 def _run_trial(sweep: _Sweep, number: int) -> Trial:
-    """Run one trial of a sweep in a child run of MLflow, and report its skill to Optuna's study."""
+    """Run one trial of a sweep in a child run of MLflow, and report its result to Optuna's study.
+
+    Trial 1 is not reported, because it has the job's own settings, which the study has not drawn.
+    """
     drawn = sweep.study.ask() if number > 1 else None
     settings = {} if drawn is None else draw_settings(drawn)
     config = sweep.config.with_settings(settings)
@@ -146,7 +149,7 @@ def _run_trial(sweep: _Sweep, number: int) -> Trial:
             ended = _train_folds(config, sweep.windows, run, drawn, skills)
             run.log_metrics({TRIAL_SKILL: float(np.mean(skills))})
             run.log_tags({"statecast.trial": ended})
-    except DataError as error:  # the loss diverged; another trial may still finish
+    except DataError as error:  # for example, the loss diverged; another trial may still finish
         ended, sweep.failure = "failed", error
     skill = None if ended == "failed" else float(np.mean(skills))
     if drawn is not None:

@@ -83,7 +83,7 @@ class TrainOutcome:
         return seconds_of(self.history, self.refit_history)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object that ``--json`` prints."""
+        """Return the object that ``statecast train --json`` prints."""
         apart = ("version", "history", "refit_history", "scores")
         plain = {k: v for k, v in vars(self).items() if k not in apart}
         version = {k: v if isinstance(v, (str, int)) else str(v) for k, v in asdict(self.version).items()}
@@ -139,7 +139,8 @@ def run_training(
     """
     check_model_name(config.mlflow.model)
     registry = open_registry(config.mlflow)
-    # If the MLflow store exists, read the data inside the run, so that a bad file leaves a failed run.
+    # `start_run` creates a missing MLflow store. Without a store, read the data before, so that a bad file
+    # creates none. With a store, read the data inside the run, so that a bad file leaves a failed run.
     data = None if registry.exists else read(config, progress)
     with registry.start_run(name, training_params(config), run_tags(config, "train")) as run:
         data = data or read(config, progress)

@@ -98,7 +98,7 @@ def folds(windows: Windows, training: TrainingConfig) -> Iterator[tuple[Windows,
     for number in range(_FOLDS):
         rows = backtest_from - number * held_out
         if number and rows <= 2 * held_out:
-            return  # too few training windows are left for a meaningful score
+            return  # the fold would train on no more windows than it scores, too few for a meaningful score
         changes = {"validation": held_out / rows, "backtest": 0.0, "refit": False}
         yield windows.rows(0, rows), training.model_copy(update=changes)
 

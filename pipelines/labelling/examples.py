@@ -23,7 +23,7 @@ _FRAME_US = 6_400  # time from one step to the next; a step is 25.6 ms of speech
 
 
 def vowels() -> pl.DataFrame:
-    """Return 640 utterances of a vowel by nine men, each a series of 7 to 29 steps, labelled by speaker.
+    """Return 640 utterances of two vowels by nine men, each a series of 7 to 29 steps, labelled by speaker.
 
     The columns are ``series_id``, ``timestamp``, the cepstrum coefficients ``c1`` to ``c12``, ``label`` (the
     speaker, 1 to 9) and ``split`` (``train`` for the 270 utterances that were published for training,
@@ -81,7 +81,9 @@ def anomalies() -> pl.DataFrame:
 
 
 def write_labelled_example(name: str, folder: Path) -> Path:
-    """Write the example ``vowels`` or ``anomalies`` as a long Parquet file, and return its path.
+    """Write the example ``vowels`` or ``anomalies`` into a Parquet file, and return the path of the file.
+
+    The file has one row for each series and time.
 
     The folder is created if it does not exist.
 

@@ -168,7 +168,7 @@ class _Scores:
 
 
 def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Floats32, part: int) -> _Scores:
-    """Return the scores of a labeller on the sequences or steps of one part, TEST or VALIDATION."""
+    """Return a labeller's scores, and the data of its plots, for one part of the data, TEST or VALIDATION."""
     task, classes = trained.labeller.task, len(sequences.classes)
     in_part = (trained.parts == part) & (sequences.labels != UNKNOWN)
     labels = sequences.labels[in_part]
@@ -182,7 +182,8 @@ def _evaluate(trained: TrainedLabeller, sequences: Sequences, probabilities: Flo
     anomalous = labels != task.background
     curve = judge.precision_recall(sequences.labels[in_validation] != task.background, alarm[in_validation])
     scores |= judge.alarm_scores(anomalous, alarm[in_part], judge.best_f1_threshold(curve))
-    # An anomaly may begin before this part of the data, so hide the labels outside this part.
+    # Hide the labels outside this part, because anomalies of other parts must not count. Of an anomaly that
+    # reaches into another part, only the steps in this part count.
     raised = (alarm > task.threshold) & in_part
     events = judge.events(np.where(in_part, sequences.labels, UNKNOWN), raised, task.background)
     weeks = (labels == task.background).sum() * task.freq_s / (7 * 86_400)

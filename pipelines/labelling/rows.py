@@ -1,4 +1,4 @@
-"""Read long files of labelled rows, with columns of values, labels and, optionally, parts (train, test).
+"""Read labelled rows from files in long layout: values, labels and, optionally, parts (train, test).
 
 The module imports neither torch nor Beam nor MLflow.
 """
@@ -24,7 +24,9 @@ _BATCH_ROWS = 200_000
 
 @dataclass(frozen=True)
 class LabelColumns:
-    """Names of the columns of a labelled file; `find_columns` fills empty names of times, ids and values.
+    """The names of the columns of a labelled file.
+
+    `find_columns` fills ``series_id``, ``timestamp`` and ``values`` from the file if they are empty.
 
     Attributes:
         label: column of labels; empty if the files have no labels.
@@ -59,7 +61,7 @@ class LabelledRows:
 
 
 def find_columns(path: Path, columns: LabelColumns) -> LabelColumns:
-    """Return the names of a labelled file's columns; find the columns of ids, times and values if unnamed.
+    """Return the names of a labelled file's columns; find ids, times and values if ``columns`` names none.
 
     The columns of ids and times are found by their usual names, the columns of values by their contents.
 

@@ -33,7 +33,7 @@ _STOP_LIMIT_S: Final = 5.0
 _PORTS_TRIED: Final = 3
 # longest wait for the end of Beam's worker threads after they have lost their connection
 _HANG_UP_LIMIT_S: Final = 2.0
-# Prefixes of the names of Beam's threads that raise an error when they lose their connection.
+# Beam's threads with these name prefixes raise an error when they lose their connection to an engine.
 _CONNECTED_THREADS: Final = ("read_state", "read_grpc_client_inputs", "run_worker_")
 
 # The shell's `read` waits until the process that started the engine closes the pipe, or dies.
@@ -41,7 +41,7 @@ _WATCH: Final = 'read -r _; kill "$1"'
 
 
 def log_file(output: Location, name: str) -> Path:
-    """Return the path of an engine's log: in the output folder, or in the cache if a store has the output."""
+    """Return the path of an engine's log: in the output folder if it is on a disk, and else in the cache."""
     disk = store_of(output).on_disk
     if disk is None:
         disk = cache_dir() / "logs" / str(output).replace("://", "-").replace("/", "-")
@@ -150,7 +150,8 @@ class EngineProcess:
         self._block.close()
 
     def _end(self) -> None:
-        # End the watcher first: after the engine has ended, it could kill another process with the same id.
+        # End the watcher before the engine. Otherwise the watcher could kill a new process that has got the
+        # process id of the ended engine.
         if self._watcher is not None:
             self._watcher.kill()
             self._watcher.communicate()
@@ -218,7 +219,7 @@ def _record(pid: int) -> None:
 
     The operating system reuses process ids, but a process id and a start time together identify a process.
     """
-    # Ignore a failure to write the record, because the watcher ends the engine even without a record.
+    # Ignore a failure to write the record: if this process dies, the watcher ends the engine anyway.
     with contextlib.suppress(OSError, psutil.Error):
         path = _record_path(pid)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ class JobServer(EngineProcess):
 
 
 def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> list[str]:
-    """Return Beam's pipeline options to run a stream on Flink through the job server at ``endpoint``.
+    """Return Beam's pipeline options to run a job on Flink through the job server at ``endpoint``.
 
     Args:
         endpoint: `JobServer.endpoint`.
@@ -85,7 +85,7 @@ def flink_options(endpoint: str, settings: FlinkSettings, parallelism: int) -> l
         "--number_of_execution_retries=0",
         # The source must not end: `run_on_flink` cancels the job when all shards have ended.
         # If the source ended, Flink would finish the other steps of the pipeline one by one.
-        # A step that finishes blocks checkpoints and savepoints, in `ExecutableStageDoFnOperator.flushData`.
+        # While a step finishes, `ExecutableStageDoFnOperator.flushData` blocks checkpoints and savepoints.
         f"--shutdown_sources_after_idle_ms={_FOR_EVER_MS}",
     ]
 

@@ -66,7 +66,10 @@ def _fold(run: Run, abandoned: threading.Event) -> None:
 
 
 def _end(workers: Workers, abandoned: threading.Event) -> None:
-    """Wait for the end of the worker threads, so that no thread writes after the job has ended."""
+    """End the worker threads and wait for them, so that no thread writes after the job has ended.
+
+    If ``abandoned`` is set, the threads skip the work that they have not begun.
+    """
     if abandoned.is_set():
         workers.abandon()
     workers.close()

@@ -90,7 +90,7 @@ def find_maven() -> Path:
 
 
 def job_server() -> tuple[Path, str]:
-    """Return the folder of the job server's jars, and a text that describes them with their version.
+    """Return the folder of the job server's jars, and a description of the jars that contains their version.
 
     The jars are Beam's released job server if it is installed, or else the combination in ``pom.xml``.
 
@@ -149,7 +149,7 @@ def setup_kafka() -> Path:
 
 
 def setup_flink() -> Path:
-    """Return the folder of the Flink distribution; if it is missing, download the Python package with it.
+    """Return the folder of the Flink distribution; if it is missing, download the package that contains it.
 
     Raises:
         EngineError: the package cannot be downloaded.

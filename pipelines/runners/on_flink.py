@@ -29,7 +29,7 @@ from schemas.errors import EngineError, EngineLost, StatecastError
 
 _CHECK_EVERY_S: Final = 1.0
 _SILENCE_LIMIT_S: Final = 5.0  # a job manager that is silent for longer counts as lost
-_RETURN_LIMIT_S: Final = 180.0  # longest wait for a task manager that replaces a lost one
+_RETURN_LIMIT_S: Final = 180.0  # longest wait for a task slot, as after the loss of a task manager
 # Longest wait for the end of a cancelled job. A hanging task may need more: Flink ends it after 180 s.
 _CANCEL_LIMIT_S: Final = 30.0
 _RUNNING_STATES: Final = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING")
@@ -107,7 +107,7 @@ def _check_ended(state: str, run: Run, master: str, name: str) -> None:
 
 
 def _state_of(master: str, name: str) -> str | None:
-    """Return the state of a job on a cluster; None if it is local, does not answer or has no such job."""
+    """Return the state of the job named ``name``; None if Flink is local, is silent or lacks the job."""
     if master != LOCAL:
         with suppress(EngineError):
             return dict(flink.jobs(master).values()).get(name)
@@ -117,7 +117,10 @@ def _state_of(master: str, name: str) -> str | None:
 def _error_to_raise(
     run: Run, server: JobServer, settings: FlinkSettings, name: str, error: Exception
 ) -> StatecastError:
-    """Return the error to raise for a failed job: a worker's error, or else `EngineLost` with the cause."""
+    """Return the error to raise for a failed job.
+
+    If `error_to_report` returns an `EngineError`, the result is an `EngineLost` with the cause instead.
+    """
     reported = error_to_report(run.settings.output, error)
     if not isinstance(reported, EngineError):
         return reported
@@ -144,7 +147,10 @@ def _cause(settings: FlinkSettings, name: str) -> str:
 
 
 def _exceptions(master: str, name: str) -> list[tuple[str, ...]]:
-    """Return the exceptions of the job named ``name``; an empty list if the cluster does not answer."""
+    """Return the exceptions of the job named ``name``, each as `flink.exceptions` returns it.
+
+    The list is empty if Flink runs locally or the cluster does not answer.
+    """
     found: list[tuple[str, ...]] = []
     if master != LOCAL:
         with suppress(EngineError):
@@ -163,7 +169,10 @@ def _cancelled_after(master: str, name: str) -> Iterator[None]:
 
 
 def _cancel(master: str, name: str) -> None:
-    """Cancel the cluster's job named ``name`` if it is running, and wait until its slots are free."""
+    """Cancel the cluster's job named ``name`` if it is running, and wait until it has ended, at most 30 s.
+
+    Errors of the cluster are ignored.
+    """
     if master == LOCAL:
         return
     with suppress(EngineError):

@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["worker"]:
         work(*arguments[1:])
         sys.stdout.flush()
-        os._exit(0)  # `sys.exit` would wait for threads of the job that has ended
+        os._exit(0)  # `sys.exit` would wait for threads that the job has left running
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.runners.pool", description="A pool of workers."
     )

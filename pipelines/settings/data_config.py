@@ -20,7 +20,10 @@ def _as_list(paths: object) -> object:
 
 
 class ColumnsConfig(Settings):
-    """The columns of input files, and how their cells are read; an empty name stands for the usual names."""
+    """The columns of input files, and how their cells are read.
+
+    If ``series_id``, ``timestamp`` or ``value`` is empty, a job looks for a column with a usual name.
+    """
 
     layout: Literal["auto", "long", "wide"] = Field(
         default="auto",
@@ -92,7 +95,11 @@ class ColumnsConfig(Settings):
         return tuple(filter(None, (self.series_id,))) if isinstance(self.series_id, str) else self.series_id
 
     def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
-        """Omit unset settings that version 0.1.0 lacked: a replay that 0.1.0 began compares this text."""
+        """Omit the settings that version 0.1.0 lacked if they have their default values.
+
+        The manifest of a replay of the quarantine contains this text, and a run can continue the replay only
+        if its own text is equal. So a run can continue a replay that version 0.1.0 began.
+        """
         later: dict[str | None, object] = {"time_zone": "", "null_values": (), "duplicates": "last"}
         return ((name, value) for name, value in super().__repr_args__() if later.get(name, _UNSET) != value)
 

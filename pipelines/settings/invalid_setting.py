@@ -74,7 +74,7 @@ def _line(
     written: Mapping[str, str],
     source: str,
 ) -> str:
-    """Return the errors about one value as one line; each possible type of the setting may have an error.
+    """Return the errors about one value as one line; a setting of several types may have an error for each.
 
     ``source`` precedes the name of a setting that is not in ``written``.
     """
@@ -133,7 +133,7 @@ def _nearest(key: str, settings: list[str]) -> str:
     leaf = key.rpartition(".")[2]
     leaves = {name.rpartition(".")[2]: name for name in reversed(settings)}
     section = key.partition(".")[0]
-    if leaf in leaves:  # a section has a setting with the last part of ``key``
+    if leaf in leaves:  # the part of ``key`` after its last dot is the name of a setting in some section
         return f"did you mean {leaves[leaf]}?"
     others = settings if "." in key else [name for name in sections if name != key]
     if close := difflib.get_close_matches(key, others, 1, 0.7):

@@ -80,7 +80,7 @@ class Broker:
 
 @dataclass
 class LastError:
-    """Stores the last connection error of a Kafka client, as the reason if a call times out.
+    """Stores the last connection error of a Kafka client; `error_of` names it as the reason of a failed call.
 
     Attributes:
         text: the error as one line; empty if there was none.
@@ -117,7 +117,9 @@ def client(kind: str) -> Any:
 
 @contextmanager
 def convert_client_errors(broker: Broker, last: LastError, *, sending: bool = False) -> Iterator[None]:
-    """Convert the errors of a Kafka client in the ``with`` block to one-line errors that name the broker.
+    """Convert the errors of a Kafka client in the ``with`` block to Statecast errors of one line.
+
+    The line names the broker, or ``kafka.options`` if an option is at fault.
 
     Args:
         broker: address and options of the client.
@@ -169,7 +171,7 @@ def error_of(
 
 
 def kafka_options(options: Mapping[str, SecretStr]) -> tuple[tuple[str, str], ...]:
-    """Return the Kafka options of a job file in the form of `Broker.options`, sorted by name."""
+    """Return the Kafka options of a job file as pairs (name, value), sorted by name, for `Broker.options`."""
     return tuple(sorted((name, value.get_secret_value()) for name, value in options.items()))
 
 

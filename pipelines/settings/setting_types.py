@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from datetime import UTC, datetime
 from typing import Annotated
@@ -43,10 +42,10 @@ def _encoding(name: str) -> str:
     """Check that a name is ``auto`` or a text encoding of Python, and return it.
 
     Raises:
-        ValueError: the name is neither ``auto`` nor an encoding.
+        ValueError: the name is neither ``auto`` nor a text encoding.
     """
     try:
-        if name == "auto" or codecs.lookup(name).encode("x")[0]:
+        if name == "auto" or "x".encode(name):
             return name
     except (LookupError, TypeError):
         pass

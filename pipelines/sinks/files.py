@@ -65,7 +65,7 @@ class ShardFiles:
 
     @property
     def shard(self) -> str:
-        """The last part of the shard's file names: the number of the shard, and the number of shards."""
+        """The end of the shard's file names before the suffix: its number, and the number of shards."""
         return f"shard-{self.number:04d}-of-{self.of:04d}"
 
     def write_forecasts(
@@ -110,7 +110,7 @@ class ShardFiles:
         self._write(REPLACED, name, lambda path: write_frame(rows, path, "parquet"))
 
     def _block_name(self, forecasts: Forecasts, late: RowPlace | None) -> str:
-        """Return the file name of a block of forecasts, without its suffix."""
+        """Return the name of each file that is written for a block of forecasts, without the suffix."""
         first, last = (compact_time(forecasts.freq.end_us(int(w))) for w in forecasts.index[[0, -1]])
         revision = "r0"
         if late is not None:

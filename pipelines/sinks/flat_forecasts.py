@@ -1,4 +1,4 @@
-"""Write files of flat forecasts, with one row for each series and target window."""
+"""Write files of flat forecasts, with one row for each series, target window and horizon."""
 
 from __future__ import annotations
 

@@ -9,12 +9,12 @@ from pipelines.sinks.latency import Histogram
 from pipelines.sinks.numbers import PUBLISHED_REMOTELY_EVERY_S, JobNumbers, ShardNumbers, read_shards
 from pipelines.storage import Location, store_of
 
-# `JobReader` keeps the latencies of at most this many windows that wait for a slower shard.
+# `JobReader` keeps the latencies of at most this many windows that not every shard has closed.
 _MOST_OPEN: Final = 4096
 
 
 class JobReader:
-    """Reads a job's numbers repeatedly; the latency of a window is that of its slowest shard.
+    """Reads a job's numbers repeatedly; the latency of a window is its largest latency in any shard.
 
     A window is counted when every shard has closed it. If a shard closes more than `RECENT` windows between
     two reads, some of their latencies are lost. Windows with a lost latency are not counted.

@@ -34,7 +34,7 @@ from schemas.forecasts import IDENTITY
 
 MessageFormat = Literal["json", "avro", "arrow"]
 
-_ARROW_BYTES = 500_000  # approximate size of a message; by default a broker accepts a million bytes
+_ARROW_BYTES = 500_000  # about the size of an Arrow message; a broker's default limit is a million bytes
 _FLUSHED_EVERY_S = 0.5
 # headers of a forecast's message; the series id is the key of the message
 _HEADERS = tuple(name for name in IDENTITY if name != "series_id")
@@ -205,7 +205,7 @@ def check_topics(topics: Topics) -> None:
 
 
 def _message_each(frame: pl.DataFrame, values: Sequence[bytes]) -> Iterator[Message]:
-    """Yield one message for each forecast: its series id is the key, its item of ``values`` is the value."""
+    """Yield one message for each forecast: the key is its series id, the value is its item of ``values``."""
     issued = frame["issued_at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     columns = (issued, frame["model_version"], frame["revision"].cast(pl.String))
     rows = zip(*columns, strict=True)

@@ -112,7 +112,7 @@ class JobNumbers:
 
     @staticmethod
     def of(shards: Sequence[ShardNumbers], window_latency: Histogram | None = None) -> JobNumbers:
-        """Combine the numbers of a job's shards, and add the given latencies of windows."""
+        """Return the combined numbers of a job's shards, with the latencies of windows ``window_latency``."""
         if not shards:
             return JobNumbers()
         return JobNumbers(
@@ -136,7 +136,7 @@ class JobNumbers:
         return None if self.watermark_us is None else now_s - self.watermark_us / 1e6
 
     def as_json(self, now_s: float) -> dict[str, Any]:
-        """Return the numbers of the job as a flat dict, for a line of JSON.
+        """Return the numbers of the job as a dict that can be written as a line of JSON.
 
         ``p50_ms`` and ``p99_ms`` are quantiles of the latencies of windows; ``shard_p50_ms`` and
         ``shard_p99_ms`` are quantiles of the latencies of the shards' batches.
@@ -198,7 +198,7 @@ def publish(folder: Location, numbers: ShardNumbers) -> None:
         OutputError: the file cannot be written.
     """
     path = folder / markers.NUMBERS / markers.numbers_of_shard(numbers.shard)
-    # Use `vars`, because `asdict` would copy every latency twenty times a second.
+    # Use `vars`, because `asdict` would copy every latency, and a shard may publish many times a second.
     drift = {name: vars(drift) for name, drift in numbers.drift.items()}
     parts = {"counts": vars(numbers.counts), "latency": vars(numbers.latency), "drift": drift}
     try:
@@ -223,7 +223,8 @@ def read_shards(folder: Location) -> list[ShardNumbers]:
     """Return the last numbers of each shard that has published numbers."""
     found = []
     for path in _files(folder):
-        # Skip a file that is unreadable or of another Statecast version: its shard soon publishes a new one.
+        # Skip a file that was removed after it was listed, or that this Statecast version cannot parse.
+        # If the job is running, the shard soon publishes a new file.
         with suppress(FileNotFoundError, ValueError):
             found.append(_ADAPTER.validate_json(path.read_bytes()))
     return found

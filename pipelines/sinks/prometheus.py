@@ -24,7 +24,7 @@ from pipelines.sinks.numbers import JobNumbers
 from schemas.errors import ConfigError
 
 _THIS_MACHINE, _LAST_PORT = "127.0.0.1", 65_535
-# Four buckets are exported as one, so that Prometheus stores 37 series for a histogram, not 148.
+# Four buckets are exported as one, so that Prometheus stores 38 buckets for a histogram, not 148.
 _BUCKETS_IN_ONE = 4
 
 _Values = float | None | Mapping[Any, float | None]

@@ -87,7 +87,7 @@ Positions = Mapping[str, Position]
 
 
 def furthest_us(places: Positions, shard: int | None) -> int | None:
-    """Return the latest time up to which a shard can have closed windows; None if it cannot have closed any.
+    """Return an upper limit of the time up to which a shard has closed windows; None if it has closed none.
 
     This is the least `Position.furthest_us` of the partitions that ``shard`` follows. For a topic that is not
     keyed, ``shard`` is None, and all shards have the same time.
@@ -96,7 +96,7 @@ def furthest_us(places: Positions, shard: int | None) -> int | None:
 
 
 def followed(places: Positions, shard: int | None) -> int:
-    """Return the number of the partitions in ``places`` that a shard follows."""
+    """Return how many partitions in ``places`` a shard follows."""
     return sum(place.shard == shard for place in places.values())
 
 

@@ -41,7 +41,7 @@ _STEP_BYTES = 32 << 20  # a step ends when its batches hold this many bytes
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Watches a folder, and reads each file that is put into it once.
+    """Watches a folder, and reads every file in it once.
 
     Files that are ready at the same time are read in the order of their names. Names that begin with ``.`` or
     ``_``, and names with an unknown suffix, are not read, so that a writer can write under such a name and
@@ -118,7 +118,8 @@ class _Watch:
         try:
             batches = self._next_batches()
         except BaseException:
-            # The error has ended the iterator `batches`, so the next step must create it again.
+            # The error may have ended the generator `self.batches`. Without an offset, the next step calls
+            # `_seek`, and opens the file again.
             self.offset = None
             raise
         if not batches:
@@ -189,14 +190,17 @@ class _Watch:
                 return None
             whole, problem = WholeFile((bad_file(found.path, error),), 1, None), str(error)
         if identity_of(found.path) != found.identity:
-            # The file was removed or replaced while it was read; the next listing finds the new file.
+            # The file was changed or removed while it was read; a later listing finds its new version.
             return None
         if problem and not source.input.skip_bad_files:
             raise DataError(problem)
         return self._add_to_manifest(found, whole, problem)
 
     def _wide_files(self) -> WideFiles:
-        """Return the last wide files that this run and earlier runs read from the folder."""
+        """Return the record of the last files in wide layout that this run and earlier runs have read.
+
+        The first call creates the record from the manifest.
+        """
         source = self.source
         if self.wide_files is None:
             read = partial(rows_of, how=source.input, now_s=source.clock())
@@ -206,7 +210,7 @@ class _Watch:
         return self.wide_files
 
     def _add_to_manifest(self, found: ReadyFile, whole: WholeFile, problem: str) -> Iterator[Batch]:
-        """Add a file to the manifest, also one that could not be read, and return its batches."""
+        """Add a file, even if it could not be read, to the manifest; return the batches of the file."""
         first = self.manifest.stop
         name, size, mtime_ns = found.identity
         stop, watermark_us = first + whole.stop, self._watermark_us(whole, found)
@@ -247,8 +251,10 @@ class _Watch:
             stop = entry.stop if following is None else entry.first + part.stop
             rows = part.rows.with_columns(
                 pl.col("offset") + entry.first,
-                # The origin of a row joins the manifest's number of the file name and the row's position.
-                # If a file has grown and is read again, its earlier rows get the same origins as before.
+                # The origin of a row has the manifest's number of the file name in its high bits, and the
+                # row's position in the file in its low 32 bits.
+                # If a file has grown and is read again, its earlier rows get the same origins as before, so
+                # the aggregates sum and count do not include them twice.
                 (pl.col("offset") + (self.manifest.number(entry.name) << 32)).alias(ORIGIN),
             )
             rejected = part.rejected.with_columns(pl.col("offset") + entry.first)
@@ -257,7 +263,10 @@ class _Watch:
             start, part = stop, following
 
     def _parts_or_rejection(self, entry: Entry, parts: Iterable[Part], place: int) -> Iterator[Part]:
-        """Yield the parts of a file after ``place``; if reading fails, the last part is a rejected row."""
+        """Yield the parts of a file that end after ``place``, the position of a row in the file.
+
+        If reading fails before the last row, the last part is one rejected row with the error.
+        """
         rows, path = entry.stop - entry.first, self.source.folder / entry.name
         try:
             for part in parts:

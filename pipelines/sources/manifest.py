@@ -121,7 +121,7 @@ class Entry:
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """Name, size and modification time, which distinguish the file from a later file of the same name."""
+        """Name, size and modification time; if a file is changed or replaced, it gets another identity."""
         return self.name, self.size, self.mtime_ns
 
 
@@ -157,7 +157,7 @@ class FolderManifest:
             self._index(entry)
 
     def __contains__(self, identity: object) -> bool:
-        """Return whether the manifest has an entry for the file with this `Entry.identity`."""
+        """Return whether the manifest has an entry with this `Entry.identity`."""
         return identity in self._known
 
     def entries(self, offset: int) -> Iterator[Entry]:

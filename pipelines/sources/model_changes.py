@@ -185,7 +185,10 @@ def model_changes(run: str, output: Location, changes: tuple[Change, ...]) -> tu
 
 @dataclass
 class ChangingLog:
-    """A log that decides when the model version changes; each batch holds the number of journal records.
+    """A log that decides from which window another model version is used, and records this in the journal.
+
+    Each batch holds the number of records in the journal, so that a worker reads the journal again when it
+    lacks records.
 
     Attributes:
         log: the log with the rows.
@@ -218,7 +221,9 @@ class ChangingLog:
         return self.log.begin(reached)
 
     def step(self, places: Positions) -> Step[Positions] | None:
-        """Decide about a request for a model change, then return the next batches from ``places`` on.
+        """Return the next batches from the positions ``places`` on; None if the log has ended.
+
+        If a check for a `Request` is due, a requested model change is first recorded in the journal.
 
         Raises:
             OutputError: the decision cannot be recorded.

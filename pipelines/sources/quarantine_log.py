@@ -130,7 +130,7 @@ def _read(file: Location, how: Input) -> pl.DataFrame:
 
 
 def _names(how: Input) -> list[str]:
-    """Return the names of the columns that a raw row has with the settings ``how``."""
+    """Return the names of the cells of a quarantined row, for a job with the settings ``how``."""
     event = ["event_id"] if how.columns.event_id else []
     return [*observations.SCHEMA, *event, *(OBSERVED + name for name in how.columns.observed)]
 
@@ -142,7 +142,11 @@ def _cells_of(raw: pl.Series, how: Input) -> pl.DataFrame:
 
 
 def _corrected(raw: pl.DataFrame, how: Input) -> pl.DataFrame:
-    """Return raw rows, rewritten with the settings' decimal sign, null texts and codes of missing values."""
+    """Convert cells of raw rows by the settings ``how``.
+
+    A number with the decimal sign of the settings gets a decimal point. Null texts and codes of missing
+    values become null.
+    """
     columns = how.columns
     values = ["value", *(OBSERVED + name for name in columns.observed)]
     numbers = [*values, *(["timestamp"] if columns.time_format in UNITS else [])]
@@ -170,7 +174,7 @@ def _origins(raw: pl.DataFrame, numbers: Mapping[str, int]) -> pl.Series:
 
 
 class QuarantineLog:
-    """A log of the rows of a quarantine as a partition of its own; the job's partitions get no more rows.
+    """A log that reads the rows of a quarantine as an extra partition, and no more rows of other partitions.
 
     Args:
         partition: name of the partition.
@@ -185,11 +189,14 @@ class QuarantineLog:
         self.partition, self.first, self.again, self.closing = partition, first, again, closing
 
     def begin(self, reached: Positions) -> Positions:
-        """Return the positions with one for the replay's partition: its first row, if it has none yet."""
+        """Return ``reached``; if it lacks the replay's partition, add the partition at its first row."""
         return {**reached, self.partition: reached.get(self.partition, Position(self.first))}
 
     def step(self, places: Positions) -> Step[Positions] | None:
-        """Return the next rows from ``places`` on; None if all were read."""
+        """Return the next rows from the positions ``places`` on; None after the last step.
+
+        The last step follows all rows: it returns the batch `closing`, if any, and an empty batch.
+        """
         place = places[self.partition]
         at = place.offset - self.first
         if at > self.again.count:
@@ -203,7 +210,8 @@ class QuarantineLog:
             stop = min((at // _BATCH_ROWS + 1) * _BATCH_ROWS, count)
             yield self.again.batch(self.partition, self.first, at, stop)
             return
-        # The last offset follows the closing batch, so a resumed run closes the windows if needed.
+        # Only the last batch, without rows, moves the offset past ``count``. It comes after the closing
+        # batch, so a job that was killed before it yields the closing batch again when it resumes.
         if self.closing is not None:
             yield self.closing
         yield self.again.batch(self.partition, self.first, count, count + 1)

@@ -51,7 +51,7 @@ _ADAPTER = TypeAdapter(QuarantineManifest)
 
 
 def read_manifest(states: Location) -> QuarantineManifest | None:
-    """Return the manifest of an unfinished replay from the folder of the state table; None if it has none.
+    """Return the manifest of an unfinished replay from the state table's folder; None without such a file.
 
     Raises:
         DataError: the manifest cannot be read.
@@ -76,7 +76,7 @@ def write_manifest(states: Location, manifest: QuarantineManifest) -> None:
 
 
 def end_replay(states: Location, quarantine: Location, manifest: QuarantineManifest) -> None:
-    """Remove the files of a replay from the quarantine, and then its manifest.
+    """Remove the quarantine files that a replay has read, and then the manifest of the replay.
 
     Call this when every snapshot covers the replay. If the process is killed, a second call removes the rest.
 

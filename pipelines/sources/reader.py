@@ -37,7 +37,7 @@ class Read(NamedTuple):
 
 @dataclass
 class Reader:
-    """Reads the batches of a log for one run of a job, until the log ends or a stop file exists.
+    """Reads the batches of all partitions of a log in one run, until the log ends or a stop file exists.
 
     Attributes:
         log: the log to read.
@@ -64,7 +64,7 @@ class Reader:
     """The batches that are not yet applied: partition, ``stop``, bytes of the rows."""
 
     def next(self, places: Positions) -> Read:
-        """Return the next batches of the log from ``places`` on.
+        """Return the next batches of the log, read from the positions ``places`` on.
 
         The first call returns empty batches that announce the partitions and their watermarks to every shard.
         The last call returns empty batches that request a snapshot, which is written when the shards apply
@@ -100,7 +100,7 @@ class Reader:
         return Read(last, places, 0.0, True)
 
     def _progress_requests(self, places: Positions) -> tuple[Batch, ...]:
-        """Return an empty batch for each shard, so that it reports its offsets; () if one was sent recently.
+        """Return empty batches that make every shard report its offsets; () if some were returned recently.
 
         A shard may report its offsets before it has applied its last batch. The shard reports again only
         after another batch, so without an empty batch the reader could wait forever.
@@ -143,7 +143,10 @@ def _announcements(places: Positions) -> Iterator[Batch]:
 
 
 def _empty_batches(places: Positions) -> Iterator[Batch]:
-    """Yield one empty batch without a watermark for each shard, at the offset of a partition it follows."""
+    """Yield an empty batch for each shard, at the position in one of the shard's partitions.
+
+    The batches have no watermark.
+    """
     followed = {place.shard: (name, place.offset) for name, place in places.items()}
     for shard, (name, offset) in followed.items():
         yield replace(empty_batch(name, offset), shard=shard)

@@ -30,7 +30,7 @@ _BATCH_ROWS = 1 << 20
 
 @dataclass(frozen=True)
 class ReplaySource:
-    """Replays files in the order of their event times, at a chosen speed.
+    """Replays the rows of files in the order of the rows' times, at a chosen speed.
 
     The log first holds the rejected rows in the order of the files, then the valid rows sorted by time. Rows
     of equal times stay in the order of the files. If no row is valid, the log ends with an empty batch. No
@@ -117,7 +117,7 @@ class _Player:
             if due_s > now_s:
                 self.not_due = batch
                 return self._step_of(due, due_s - now_s)
-            # Latency is measured from the arrival of rows, so store the time at which they were due.
+            # A replayed row counts as arrived when it was due, and latency is measured from that time.
             due.append(replace(batch, arrived_s=due_s) if self.source.speed else batch)
         if due:
             return self._step_of(due, 0.0)
@@ -246,6 +246,6 @@ def _batch_from(
     skipped = max(offset - start, 0)
     places = pl.int_range(start + skipped, stop, eager=True).alias("offset")
     rows, rejected = (f[skipped:].with_columns(places) if len(f) else f for f in (rows, rejected))
-    # The batch counts the rows outside the time bounds only if no row is skipped.
-    # If rows are skipped, an earlier read has counted the rows outside the bounds.
+    # If rows before ``offset`` are skipped, an earlier read has counted the rows outside the time bounds,
+    # so this batch counts 0 of them.
     yield Batch(PARTITION, start + skipped, stop, rows, rejected, watermark_us, 0 if skipped else outside)

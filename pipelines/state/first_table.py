@@ -61,7 +61,7 @@ def write_first_table(
 
 
 class _Log(NamedTuple):
-    """The partitions that a run reads, and for a keyed topic the shard that follows each partition.
+    """The partitions that a run reads; for a keyed topic, also the one shard that gets a partition's rows.
 
     Attributes:
         partitions: first offset of each partition.
@@ -136,7 +136,7 @@ def _keyed_shards(table: StateTable, shards: int) -> tuple[Shard, ...]:
         )
     if len(table.shards) == shards:
         return table.shards
-    # This call raises DataError, because the series of a keyed table cannot move to other shards.
+    # `reshard` raises DataError for a keyed table, because its series cannot move to other shards.
     return reshard(table.shards, shards)
 
 

@@ -26,11 +26,11 @@ NAME: Final = re.compile(r"shard-(\d{4,})-of-(\d{4,})\.parquet")
 """File name of a snapshot: the number of the shard, and the number of shards."""
 
 _CHECKSUM: Final = b"statecast.checksum"
-_PLACEHOLDER: Final = b"00000000"  # stands in the file until the checksum replaces it
+_PLACEHOLDER: Final = b"00000000"  # written first, and then replaced by the checksum
 # Finds the checksum in Parquet's footer: its key, two bytes for the type and length, and its value.
 _CHECKSUM_PATTERN: Final = re.compile(re.escape(_CHECKSUM) + rb"\x18\x0ecrc32:([0-9a-f]{8})")
 _RUN: Final = b"statecast.run"  # metadata key: the id of the run that took over the snapshot
-# Metadata key: the time at which the snapshot was written, before any run took it over.
+# Metadata key: when the snapshot was first written; a run that takes the snapshot over keeps this time.
 _FIRST_WRITTEN: Final = b"statecast.first_written_ns"
 _CHUNK_BYTES: Final = 4 << 20
 # Rows of a Parquet row group: few, because reading one series reads its whole row group.
@@ -44,7 +44,10 @@ def snapshot_paths(folder: Location) -> list[Location]:
 
 
 def owned(folder: Location, number: int, of: int) -> OwnedFile:
-    """Return a shard's snapshot as an `OwnedFile`; call this before reading, to notice later replacements.
+    """Return a shard's snapshot as an `OwnedFile`.
+
+    Call this before the snapshot is read, so that a later write detects whether another job has replaced
+    the snapshot.
 
     Raises:
         DataError: the object store cannot be reached.
@@ -87,7 +90,7 @@ def write_shard(
 
 
 def write_table(table: pa.Table, target: Target) -> None:
-    """Write an Arrow table as a Parquet file, with a checksum of the file in the file's metadata."""
+    """Write an Arrow table as a Parquet file; the metadata holds a checksum of all other bytes."""
     metadata = {**(table.schema.metadata or {}), _CHECKSUM: b"crc32:" + _PLACEHOLDER}
     table = table.replace_schema_metadata(metadata)
     pq.write_table(

@@ -189,7 +189,7 @@ def is_of_backfill(folder: Location) -> bool:
     Raises:
         StatecastError: the table cannot be read.
     """
-    # Only a stream writes other JSON files than the manifest of a quarantine replay.
+    # A backfill's table holds no JSON file except, during a quarantine replay, the manifest of that replay.
     if any(path.name != MANIFEST for path in folder.glob("*.json*")):
         return False
     names = read(folder, series=False).progress_by_partition()

@@ -72,7 +72,11 @@ def recover(folder: Location) -> None:
 
 
 def _complete_of_earlier_version(folder: Path, old: Path) -> None:
-    """Put back a state table that an earlier version of Statecast moved to ``old`` before it was killed."""
+    """Rename ``old`` back to ``folder`` if ``folder`` does not exist; otherwise delete ``old``.
+
+    Earlier versions of Statecast moved a state table to ``old`` before they put the new table in place. If
+    such a job was killed between the two steps, only ``old`` exists.
+    """
     if old.exists() and not folder.exists():
         os.replace(old, folder)
         sync_path(folder.parent)

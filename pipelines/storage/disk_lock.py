@@ -45,11 +45,12 @@ def locked(folder: Path, prepare: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         # Remove the file before releasing the lock, so that the file of another job is never removed.
-        # A job that has opened the removed file cannot lock it: `FileLock` checks that the file still exists.
+        # Another job may have opened the file before. It gets no lock on the removed file, because `FileLock`
+        # checks that the file still exists.
         with suppress(OSError):
             path.unlink()
         if is_new:
-            with suppress(OSError):  # a folder with output cannot be removed
+            with suppress(OSError):  # `rmdir` fails if the folder has output, which must stay
                 folder.rmdir()
         lock.release()
 
@@ -58,10 +59,10 @@ def _acquire(lock: FileLock, folder: Path, prepare: Callable[[], None]) -> None:
     while True:
         prepare()
         try:
-            # Try for some time, because an ending job may remove the lock file after it was opened here.
+            # Try for some time: if an ending job removes the lock file that this job has opened, a try fails.
             lock.acquire(timeout=_TRIED_FOR_S, poll_interval=_TRIED_EVERY_S)
         except FileNotFoundError:
-            continue  # another job has just removed the folder, because it was empty
+            continue  # another job removed the empty folder after `prepare` created it, so create it again
         except Timeout as error:
             holder = _holder(folder / markers.LOCK)
             raise OutputError(

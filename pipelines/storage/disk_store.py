@@ -18,7 +18,7 @@ from schemas.errors import OutputError
 
 
 class DiskStore(Store):
-    """A file or folder on a disk; files are written under a hidden name, synced and renamed."""
+    """A file or folder on a disk; `write_whole` writes under a hidden name, syncs, and renames the file."""
 
     bills_requests = False
     can_append = True

@@ -37,7 +37,7 @@ def write_text(
 
 
 def write_to(target: Target, data: bytes) -> None:
-    """Write ``data`` to a path or an open file; used through `partial` as the writer of `write_whole`."""
+    """Write ``data`` to a path or an open file; used as a callback with ``data`` bound."""
     if isinstance(target, Path):
         target.write_bytes(data)
     else:
@@ -63,7 +63,7 @@ def replace_parts(hidden: Location, output: Location, parts: Sequence[str]) -> N
 
 
 def complete_replacement(hidden: Location, output: Location) -> None:
-    """Complete a `replace_parts` that was killed; if its hidden folder is incomplete, remove the folder.
+    """Complete a killed `replace_parts` if all new parts are in ``hidden``; remove ``hidden`` in any case.
 
     Raises:
         OutputError: an object store cannot be reached, or a part cannot be renamed.

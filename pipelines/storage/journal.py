@@ -47,16 +47,17 @@ class Journal:
         self._store = store_of(path)
         if self._store.can_append:
             self._store.remove_incomplete_line()
-            # A journal on a disk has parts only if it was copied from an object store. Merge the parts.
+            # On a disk, files such as ``NAME-000000000001.jsonl`` exist only if the journal was copied from
+            # an object store. Merge them into one file, to which records can be appended.
             if self._parts:
                 self.replace([record for _, record in self.records()])
 
     def records(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the records of the journal, each with the number of its line.
+        """Yield the records of the journal, each with its position; the first record has position 1.
 
         Raises:
             OSError: the journal cannot be read.
-            ValueError: a line is not a sealed record; the message gives the number of the line.
+            ValueError: a line is not a sealed record; the message gives the position as ``line``.
         """
         number = 0
         for line in self._lines():
@@ -104,7 +105,8 @@ class Journal:
         first = [{_MERGED: through}] if through else []
         write_text(self.path, "".join(f"{seal(record)}\n" for record in chain(first, records)), kept=True)
         for part in self._parts.values():
-            with suppress(OSError):  # an object that cannot be removed is not read again
+            # Ignore a failure: `_lines` skips an object that stays, because its records are in the file.
+            with suppress(OSError):
                 part.unlink(missing_ok=True)
         self._parts, self._through = {}, through
 

@@ -141,7 +141,7 @@ def _holder(lock: Remote, now_s: float) -> str | None:
         who = f"process {record['pid']} on {record['host']} since {record['since']}"
     except FileNotFoundError:
         return None
-    # The content is damaged, so only the age of the lease counts.
+    # The content is damaged, so only the time since the last renewal shows whether a job holds the lease.
     except (ValueError, KeyError, TypeError):
         if silent_s > LAPSES_S:
             return None
@@ -162,14 +162,17 @@ def _identity() -> bytes:
 
 
 def _is_dead(record: dict[str, Any]) -> bool:
-    """Return whether the process that wrote a lease ran on this machine and has ended."""
+    """Return whether the process that wrote a lease is known to have ended.
+
+    Return False for a process of another machine, of an earlier boot or of another process namespace.
+    """
     if record["machine"] != _machine():
         return False
     return not is_running(int(record["pid"]), float(record["started_after_boot_s"]))
 
 
 def _machine() -> str:
-    """Return a text that identifies this machine, its last boot, and the namespace of its process ids."""
+    """Return a text that identifies this machine; on Linux, also its last boot and its process namespace."""
     boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     parts = [socket.gethostname()]
     with suppress(OSError):

@@ -51,7 +51,8 @@ NOTICES: Final = "notices.json"
 SHARDS_WITH_NUMBERS: Final = "shard-*.json"
 """Pattern of the files of `numbers_of_shard` in `NUMBERS`."""
 
-# The files below record sent alerts and logged errors, so that a resumed stream does not repeat them.
+# The two files below record the alerts that were sent and the sums of forecast errors that were logged to
+# MLflow. So a resumed stream does not send or log them again.
 
 ALERTS: Final = ".alerts.json"
 """The file with the time of the last alert of each rule."""
@@ -67,7 +68,7 @@ MODELS: Final = "models"
 MODEL_REQUEST: Final = ".model-request"
 """The file with the model version that a stream is to change to; the reader of the log chooses the window."""
 
-# A backfill uses the names below to replace the output of an earlier job as a whole.
+# With the hidden folder and the file below, a backfill replaces the output of an earlier job as a whole.
 
 BACKFILL: Final = ".backfill"
 """The hidden folder in which a backfill works until its output replaces that of an earlier job."""
@@ -97,7 +98,7 @@ def probe() -> str:
 
 
 def ended_shard(shard: int) -> str:
-    """Return the name of the empty file that a worker creates after the last snapshot of a shard."""
+    """Return the name of the empty file that a worker creates when a shard has nothing left to write."""
     return f".ended-{shard:04d}"
 
 
@@ -122,5 +123,5 @@ def old_table(name: str) -> str:
 
 
 def manifest(hidden: str) -> str:
-    """Return the name of the object that lists the output parts that the objects under ``hidden`` replace."""
+    """Return the name of the object that lists the parts to be replaced by the objects under ``hidden``."""
     return f"{hidden}.json"

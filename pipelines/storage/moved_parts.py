@@ -53,11 +53,12 @@ def _sync_both(hidden: Path, output: Path) -> None:
 
 
 def _remove_marker(hidden: Path, output: Path) -> None:
-    """Remove the marker of a complete hidden folder; call this before the folder is removed.
+    """Remove the file that marks a hidden folder as complete; call this before the folder is removed.
 
     With the marker, the next job would take a partly removed folder for a complete one.
     """
-    with suppress(OSError):  # after an error the marker stays, so the next job completes the renames
+    # If an error leaves the marker in place, a later call of `complete` repeats renames that were undone.
+    with suppress(OSError):
         _sync_both(hidden, output)
         (hidden / markers.COMPLETE).unlink(missing_ok=True)
         sync_path(hidden)
@@ -70,7 +71,7 @@ def complete(hidden: Path, output: Path) -> None:
         OSError: a part cannot be renamed.
     """
     if (hidden / markers.COMPLETE).exists():
-        for part in _parts_in(hidden):  # parts that the killed job has not moved
+        for part in _parts_in(hidden):  # the killed job has already moved the other parts
             _move(part, hidden, output, [])
         _sync_both(hidden, output)
         (hidden / markers.COMPLETE).unlink()
@@ -79,7 +80,7 @@ def complete(hidden: Path, output: Path) -> None:
 
 
 def _parts_in(hidden: Path) -> list[str]:
-    """Return the names of the new parts in a complete hidden folder that have not been moved yet."""
+    """Return the names of the new parts that a complete hidden folder still holds; the others were moved."""
     names = (path.name for path in hidden.iterdir() if path.is_dir())
     # Replaced parts have names that begin with "old-". A user may also give a state table such a name.
     # A part named ``old-...`` is still a new state table if its hidden folder is named after the part.

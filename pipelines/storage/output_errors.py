@@ -11,7 +11,9 @@ from schemas.errors import OutputError, one_line
 
 @contextmanager
 def output_errors(message: str, *others: type[Exception], fix: str = "") -> Iterator[None]:
-    """Convert an error in the ``with`` block to an `OutputError`: ``message``, the reason, and ``fix``.
+    """Convert an error in the ``with`` block to an `OutputError`.
+
+    The text of the `OutputError` consists of ``message``, the reason in the error, and ``fix``.
 
     Args:
         message: what cannot be written.

@@ -29,7 +29,7 @@ class OwnedFile:
 
     @property
     def has_version(self) -> bool:
-        """Whether the store gives the file a version, which changes when a job replaces the file."""
+        """Whether the store has given the file a version, which changes with each write; only S3 does."""
         return bool(self._seen)
 
     def write(self, write: Callable[[Target], object], is_ours: Callable[[], bool]) -> bool:

@@ -14,7 +14,8 @@ from typing import IO, Any, Final, Literal, TypeAlias
 
 from schemas.errors import ConfigError, one_line
 
-# The Python package of each supported kind of store. All these stores can refuse to replace an object.
+# The Python package of each supported kind of store. Only stores are supported in which a request can
+# create an object and fail if the object exists, because `Remote.create` needs this.
 _STORES: Final = {"s3": "'statecast[s3]'", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _ERRNOS: Final[Mapping[type, int]] = {
     FileNotFoundError: errno.ENOENT,
@@ -101,7 +102,7 @@ class Remote:
             yield file
 
     def write_bytes(self, data: bytes) -> None:
-        """Write the object with one PUT; replace an existing object."""
+        """Write the whole object; replace an existing object."""
         with self._requests() as store:
             store.pipe_file(self.url, data)
 
@@ -120,7 +121,7 @@ class Remote:
         return True
 
     def version(self) -> str:
-        """Return the version of the object, for `replace`; "" if the object has none or does not exist."""
+        """Return the version of the object, for `replace`; "" if the object is missing or not in S3."""
         if not self._replaces_versions:
             return ""
         with suppress(FileNotFoundError), self._requests() as store:
@@ -194,7 +195,7 @@ class Remote:
             return [Remote(self.url + key.removeprefix(bare)) for key in store.find(self.url)]
 
     def remove_below(self, *but: Remote) -> None:
-        """Delete all objects under this prefix except the objects ``but``."""
+        """Delete all objects under this prefix, except the objects in ``but``."""
         gone = [path.url for path in self.below() if path not in but]
         if gone:
             with self._requests() as store:
@@ -219,7 +220,7 @@ class Remote:
         except OSError as error:
             number = next((_ERRNOS[kind] for kind in type(error).__mro__ if kind in _ERRNOS), errno.EIO)
             reason = one_line(error.strerror or (error.args[-1] if error.args else error))
-            raise OSError(number, reason) from error  # the number selects the subclass of OSError
+            raise OSError(number, reason) from error  # Python creates the subclass for this errno
         except Exception as error:  # libraries of stores raise errors of many types
             raise OSError(errno.EIO, one_line(error)) from error
 

@@ -37,13 +37,15 @@ def replace_in_store(hidden: Remote, output: Remote, parts: Sequence[str]) -> No
 
 
 def complete_in_store(hidden: Remote, output: Remote) -> None:
-    """Complete a `replace_in_store` that was killed, and remove its hidden prefix.
+    """Copy the parts that the manifest lists to their final keys, and remove the hidden prefix.
+
+    `replace_in_store` calls this function. If its process dies, the next job calls this function again.
 
     Raises:
         OSError: the store cannot be reached.
     """
-    # If the hidden prefix is empty, all parts were copied before, so copy nothing, even if the manifest
-    # lists parts: a user may have restored an old manifest.
+    # The manifest may list parts although the hidden prefix is empty: a user may have restored an old
+    # manifest. Then skip the parts: with nothing to copy, `remove_below` would delete their final objects.
     for part in _read_manifest(hidden, output).get("parts", ()) if hidden.below() else ():
         new = [(path, _final_place(path, hidden, output)) for path in (hidden / part).below()]
         with ThreadPoolExecutor(_PARALLEL_COPIES) as pool:
@@ -77,7 +79,7 @@ def read_from_store(folder: Remote, read: Callable[[Remote], T]) -> T:
 
 
 def _current(folder: Remote) -> tuple[Remote, list[dict[str, Any]]]:
-    """Return the present place of a part of an output, its key or a hidden prefix, and all manifests."""
+    """Return the present place of the part ``folder``, itself or under a hidden prefix, and all manifests."""
     output = folder.parent
     hidden = [output / markers.BACKFILL, output / markers.new_table(folder.name)]
     manifests = [_read_manifest(one, output) for one in hidden]

@@ -127,7 +127,7 @@ class Store(Protocol):
         """
 
     def prepare(self, parts: Iterable[str] = ()) -> None:
-        """On a disk, create an output folder and its subfolders ``parts``, and remove their incomplete files.
+        """On a disk, create an output folder with subfolders ``parts``, and remove incomplete files from all.
 
         Raises:
             OutputError: the folder cannot be written to.
@@ -148,7 +148,7 @@ class Store(Protocol):
         """
 
     def replace_parts(self, hidden: str, parts: Sequence[str]) -> None:
-        """Replace ``parts`` of this folder by those in its folder ``hidden``; if one fails, replace none."""
+        """Replace ``parts`` of this folder by the parts in its subfolder ``hidden``: all of them or none."""
 
     def complete_replacement(self, hidden: str) -> None:
         """Complete a `replace_parts` that was killed; if the new parts are incomplete, remove them."""

@@ -32,7 +32,8 @@ def store_worker_error(output: Location) -> Iterator[None]:
         yield
     except StatecastError as error:
         record = {"kind": type(error).__name__, "line": str(error)}
-        with suppress(OSError):  # if the disk is full, `error_to_report` finds that
+        # If the disk is full, this file cannot be written. `error_to_report` then checks the free space.
+        with suppress(OSError):
             write_text(output / markers.worker_error(os.getpid()), seal(record))
         raise
 

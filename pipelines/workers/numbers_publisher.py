@@ -108,7 +108,10 @@ class NumbersPublisher:
             publish(self._output, self._published)
 
     def _update_drift(self, shard: Shard, is_last: bool) -> None:
-        """Measure the drift again if a window has closed, at most once a second unless ``is_last``."""
+        """Measure the drift if a window has closed since the last measurement.
+
+        Unless ``is_last``, measure at most once a second.
+        """
         now_s = time.monotonic()
         is_due = is_last or now_s - self._drift_at_s >= _DRIFT_EVERY_S
         if is_due and shard.closed_through != self._drift_of_window:
@@ -118,7 +121,8 @@ class NumbersPublisher:
     def publish_snapshot(self, duration_s: float) -> None:
         """Publish the time and the duration of a snapshot that was just completed; change no other number.
 
-        The snapshot is published at once, because there may be no later batch.
+        They are published at once, because there may be no later batch. Before the first call of `publish`,
+        they are only stored for that call.
 
         Raises:
             OutputError: the numbers cannot be written.

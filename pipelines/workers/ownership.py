@@ -36,7 +36,7 @@ def take_ownership(settings: StepSettings, confirm: Callable[[], None] = lambda:
 
 
 def read_owner(output: Location) -> str | None:
-    """Return the id of the run that owns an output folder; None if no run does."""
+    """Return the id of the run that owns an output folder; None if its owner file cannot be read."""
     try:
         return (output / markers.OWNER).read_bytes().decode("ascii")
     except (OSError, UnicodeDecodeError):
@@ -60,9 +60,9 @@ def is_owned_by_another_run(settings: StepSettings) -> bool:
     try:
         return (settings.output / markers.OWNER).read_bytes() != settings.job.encode()
     except FileNotFoundError:
-        # The hidden folder of a backfill, with the owner file, is removed when it ends or is begun again.
-        # On a disk, a write into the removed hidden folder fails. In an object store, it would succeed.
-        # So return True for an object store, to prevent a write into the removed folder.
+        # The owner file of a backfill is in its hidden folder, and no owner file means that this folder was
+        # removed: the backfill has ended, or starts again. On a disk, a later write into the removed folder
+        # fails. In an object store, the write would succeed, so return True there to prevent it.
         return store_of(settings.output).on_disk is None
     except OSError:
         return False
@@ -92,7 +92,7 @@ class WriteGuard:
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether `abandon` or `may_write` has found that the run may not write any more; no file is read."""
+        """Whether `abandon` was called, or `may_write` has returned False; this property reads no file."""
         return self._abandoned.is_set()
 
     def may_write(self) -> bool:

@@ -24,11 +24,13 @@ from pipelines.workers.worker_thread import WorkerThread
 from schemas.errors import DataError
 
 _LOOK_EVERY_S = 0.005
-_LONGEST_PAUSE_S = 0.25  # after this, the warming goes on although other threads are busy
+_LONGEST_PAUSE_S = 0.25  # longest pause of the warming thread while the threads that forecast are busy
 
 
 class WarmingTask:
-    """Steps a new model version in the warming thread, until the thread of the shard takes the task over.
+    """Steps a new model version, in the warming thread, through copied values of a shard's ring.
+
+    The thread of the shard ends the task early with `take_over`.
 
     Args:
         warming: the warming of a shard.
@@ -41,7 +43,7 @@ class WarmingTask:
         self._is_taken_over = False
 
     def run(self) -> None:
-        """Step the new version through the copied values of the ring; return early after `take_over`."""
+        """Step the new version through the values copied from the ring, to the end or until `take_over`."""
         while True:
             self._pause()
             with self._lock:
@@ -49,7 +51,10 @@ class WarmingTask:
                     return
 
     def take_over(self) -> None:
-        """End `run` after its current network call, and wait for it; the caller steps the other values."""
+        """Make `run` return after its current network call, and wait until this call has ended.
+
+        The caller then steps the new version through the values that `run` has not reached.
+        """
         self._is_taken_over = True
         with self._lock:
             pass
@@ -74,7 +79,7 @@ class WarmingThread:
         self.check = self._thread.check
 
     def start(self, warming: Warming) -> tuple[WarmingTask, Future[None]]:
-        """Queue a task that re-warms a shard's state; return the task, and the future of its result.
+        """Queue a task that re-warms a shard's state; return the task, and a future that ends with the task.
 
         Raises:
             BaseException: the error of an earlier task.
@@ -83,7 +88,7 @@ class WarmingThread:
         return task, self._thread.put(task.run)
 
     def abandon(self) -> None:
-        """End the running task at its next pause, and skip the tasks that have not begun."""
+        """Cancel the running task before its next network call, and skip the tasks that have not begun."""
         self._is_abandoned = True
         self._thread.abandon()
 
@@ -93,7 +98,7 @@ class WarmingThread:
         Raises:
             BaseException: the error of a task.
         """
-        with suppress(CancelledError):  # an abandoned thread raises this error
+        with suppress(CancelledError):  # raised if `abandon` ended a running task
             self._thread.close()
 
     def _pause(self) -> None:
@@ -110,7 +115,7 @@ class WarmingThread:
 
 
 class ShardModels:
-    """The model versions that step one shard: the version in use, the next version, and the shadow.
+    """Holds all model versions of a job and the shadow for one shard, and warms up the next version.
 
     Call all methods but `profile_of` only in the thread of the shard.
 
@@ -147,7 +152,9 @@ class ShardModels:
         return next(found, self._first).profile
 
     def models(self, batch: Batch | None = None) -> Models:
-        """Return the model versions of the job, with at least the changes that were decided before ``batch``.
+        """Return the job's model versions and the shard's shadow.
+
+        First read the journal of model changes, if it has changes before ``batch`` that were not read yet.
 
         Raises:
             DataError: the journal lacks a change, or cannot be read.
@@ -162,9 +169,10 @@ class ShardModels:
         return Models(self._first, self._changes, self._finish, self._shadow, repair, duplicates)
 
     def note_repaired(self, series_ids: Iterable[str]) -> None:
-        """Record series whose values were repaired; the next model version re-warms them when it takes over.
+        """Record series with repaired values, if the next model version is already being warmed up.
 
-        Until the change, this version may have the states of the values before the repair.
+        The next version may have stepped these series through the values before the repair, so it re-warms
+        them when it takes over. Otherwise nothing is recorded.
         """
         if self._warming is not None:
             self._repaired.update(series_ids)
@@ -184,7 +192,11 @@ class ShardModels:
             self._task = self._thread.start(self._warming)
 
     def _finish(self, forecaster: Forecaster, state: State) -> State:
-        """Return the state of a new model version at its change; the warming thread computed most of it."""
+        """Return the state of a new model version for its first window.
+
+        If there is a `Warming` of this version, finish it, and re-warm the series that were repaired since it
+        began. Otherwise re-warm all series.
+        """
         warming, task = self._warming, self._task
         self._warming = self._task = None
         if warming is None or warming.forecaster.version != forecaster.version:

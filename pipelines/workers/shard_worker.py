@@ -65,7 +65,7 @@ class ShardWorker:
         return self._shard.counts
 
     def step(self, batch: Batch) -> None:
-        """Apply a batch to the shard; queue the writing of its output and of a requested snapshot.
+        """Apply a batch; queue the writing of the output, and of a snapshot if the batch requests one.
 
         While the output of a block of windows is written, the next block is computed, because disks are slow.
 
@@ -111,7 +111,9 @@ class ShardWorker:
         return self._shard.copy()
 
     def _finish(self, batch: Batch, shard: Shard, has_issued: bool) -> None:
-        """Record the latency of a batch, and publish the counts and times of the shard if they are due.
+        """Record the latency of a batch that issued forecasts; publish the shard's numbers if they are due.
+
+        After the last batch of the run, `_end` publishes the numbers, after it has written the last snapshot.
 
         The writer thread calls this after the output of the batch. ``shard`` is the shard after the batch.
         """
@@ -124,7 +126,7 @@ class ShardWorker:
             self._publisher.publish(shard)
 
     def _end(self, batch: Batch, shard: Shard) -> None:
-        """Write the last snapshot of the shard, and publish its last numbers.
+        """Write the last snapshot of the shard, publish its last numbers, and mark the shard as ended.
 
         The shard is not copied, because no batch follows. The unsynced files are not taken before this call,
         because an earlier snapshot may still need them.
@@ -134,7 +136,7 @@ class ShardWorker:
         if batch.snapshot:
             self._snapshot_writer.write(shard, self._output.take_unsynced())
         self._publisher.publish(shard, is_last=True)
-        # Mark the shard as ended last, because the engine may stop as soon as all shards are marked.
+        # Write this mark after everything else: the engine may stop as soon as every shard has its mark.
         mark_shard_ended(self._settings, shard.number)
 
 

@@ -75,6 +75,6 @@ def forecaster_of(data: bytes, covariates: bytes = b"") -> Forecaster:
 
 
 def encode_covariates(forecaster: Forecaster) -> bytes:
-    """Encode the covariate tables of a forecaster for its workers; empty if it uses no covariates."""
+    """Encode a forecaster's covariate tables for the workers; return empty bytes if it uses no covariates."""
     covariates = forecaster.covariates
     return b"" if covariates.features.is_empty else covariates.to_bytes()

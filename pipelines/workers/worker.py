@@ -46,7 +46,8 @@ class Workers:
         self._topics = None if settings.topics is None else TopicWriter(settings.topics)
         self._shards: dict[int, ShardWorker] = {}
         self._requested: set[int] = set()
-        self._reported: dict[int, Counts] = {}  # the counts that `take_counts` returned last, by shard
+        # The counts of each shard at the last call of `take_counts`; before that, when the shard was opened.
+        self._reported: dict[int, Counts] = {}
         self._counts_lock = threading.Lock()
 
     def is_new(self, number: int) -> bool:
@@ -74,7 +75,7 @@ class Workers:
         self._thread_of(number).put(lambda: self._step(number, batch))
 
     def wait(self) -> None:
-        """Wait until every batch has been applied, and its output and its snapshot are written.
+        """Wait until all queued batches are applied, and their output and all requested snapshots are saved.
 
         Raises:
             StatecastError: a batch failed.
@@ -90,15 +91,16 @@ class Workers:
         self._warming.abandon()
 
     def close(self) -> None:
-        """Wait until all queued work except re-warming is done, also the last snapshots; end the threads.
+        """Wait for the queued work and the last snapshots; skip queued re-warming; end the threads.
 
         Raises:
             StatecastError: some of the work failed.
         """
         failed: list[BaseException] = []
         threads = (*self._threads, self._writer, self._snapshots)
-        # Close no thread before all threads have finished: the snapshot thread needs the other threads.
-        # Abandon the remaining tasks of the warming thread: they prepare later windows, and none follows.
+        # Close no thread before the tasks of all threads are done, because tasks of the snapshot thread put
+        # tasks into the other threads.
+        # Abandon the remaining tasks of the warming thread: they prepare windows that this run will not step.
         waits, closes = [thread.wait for thread in threads], [thread.close for thread in threads]
         for end in (*waits, self._warming.abandon, *closes, self._warming.close):
             try:

@@ -96,7 +96,7 @@ class Stream:
             )
 
     def run_until_quiet(self, rows_in: int) -> int:
-        """Run the stream until it has read ``rows_in`` rows, and no further row for 15 s.
+        """Run the stream until it has read at least ``rows_in`` rows and then no row for 15 s.
 
         Return the number of rows that it has read.
         """

@@ -141,7 +141,8 @@ class _Swaps:
         if time.monotonic() - self._put_s < _PACE_S or unread >= _MOST_UNREAD:
             return
         change = self._change()
-        # The rows of a window close the window before it.
+        # The rows of a window close the window before it. In the phase `_WARMING`, put no rows
+        # that would let the stream reach the window of the change.
         if self._phase != _WARMING or change is None or self.windows < change - 1:
             self.put()
 

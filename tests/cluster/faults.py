@@ -75,7 +75,7 @@ def cancel(stream: Stream) -> None:
 
 
 def stop_with_savepoint(stream: Stream) -> None:
-    """Stop the job with a savepoint; the stream then starts again from the state table."""
+    """Stop the Flink job with a savepoint; the stream must then start a new job from its state table."""
     master = stream.cluster.master
     for job in running(stream.cluster):
         asked = flink.ask(master, f"/jobs/{job}/stop", "POST", {"drain": False})["request-id"]
@@ -116,7 +116,7 @@ FAULTS: Final[Mapping[str, Callable[[Stream], None]]] = {
 def run_faults(
     folder: Path, names: tuple[str, ...] = tuple(FAULTS), task_managers: int = 2
 ) -> dict[str, Verdict]:
-    """Start a cluster and a stream, and cause faults; return a verdict after each fault and at the end."""
+    """Start a cluster and a stream, and cause faults; return the verdicts on all faults and on the end."""
     with (
         Broker.start(folder / "kafka") as broker,
         FlinkCluster.start(folder / "cluster", task_managers) as cluster,

@@ -130,7 +130,7 @@ class FlinkCluster:
         return [self.job_manager, *self.task_managers, self.pool]
 
     def ensure_running(self) -> None:
-        """Start the processes that do not run, and wait until all slots are available."""
+        """Start the processes that do not run; wait until as many slots as task managers are registered."""
         if self.pool.process is None:
             self.pool.start(lambda: answers(self.pool_port), _START_LIMIT_S)
         if self.job_manager.process is None:

@@ -150,7 +150,7 @@ def closed_windows(output: Location) -> int:
 
 
 def run_until_closed(job: StreamJob, windows: int) -> Any:
-    """Run a stream until all shards have closed ``windows`` windows; return its outcome."""
+    """Run a stream until all shards have closed ``windows`` windows or time is up; return its outcome."""
     until_s = time.monotonic() + PATIENCE_S
 
     def stop_when_closed(numbers_of_job: object) -> None:

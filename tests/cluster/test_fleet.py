@@ -88,7 +88,7 @@ def test_forecast_fleet_on_flink_recovers_from_a_killed_process(
         options = [
             *flink_options(server.endpoint, FlinkSettings(cluster.master, cluster.workers), 2),
             "--checkpointing_interval=1000",
-            # Flink's restarts fail until the new task manager runs, so many restarts are allowed.
+            # After a task manager is killed, restarts of the job fail until a new one runs, so allow many.
             "--number_of_execution_retries=60",
             "--execution_retry_delay=2000",
         ]
@@ -108,7 +108,7 @@ def test_forecast_fleet_on_flink_recovers_from_a_killed_process(
         finally:
             for job in flink.jobs(cluster.master):  # the list includes jobs that Flink is restarting
                 flink.cancel(cluster.master, job)
-            # Wait until the job has ended, because the next test needs the job's task slots of Flink.
+            # Wait until the job has ended, because the next test needs the task slots that the job occupies.
             wait_until(lambda: has_ended(cluster))
     assert_same_frames(read_forecasts(output), backfilled, scales(observed))
     assert forecasts_written(output) == len(backfilled)

@@ -1,4 +1,4 @@
-"""Test that a killed stream of a real broker repairs its forecasts with late and corrected rows."""
+"""Test with a real broker: a killed and resumed stream repairs forecasts with late and corrected rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from tests.pipelines.cli.conftest import EndedCommand, start, wait_for_exit, wai
 pytest.importorskip("confluent_kafka", reason="left out: confluent-kafka is not installed")
 
 REPAIR = 6
-TOO_LATE = REPAIR + 2  # rows this many windows late are not repaired, even if their time moved by one window
+# A row that is sent this many windows late is not repaired, even if its time is moved to the next window.
+TOO_LATE = REPAIR + 2
 AHEAD = 80  # once fewer than 80 of the sent rows are unread, the test sends the next 80 rows
 ROW = ["series_id", "timestamp", "value"]
 

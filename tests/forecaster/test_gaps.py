@@ -112,7 +112,8 @@ def test_advance_skips_most_windows_of_a_long_gap() -> None:
     later = replace(hourly(2), start=START + YEARS, index=np.arange(2) + START + YEARS)
     _, forecasts = advance(model, state, later)
     assert forecasts.index.tolist() == [START + 5 + k for k in range(4)] + [START + YEARS, START + YEARS + 1]
-    assert forecasts.cold_starts == 0  # after so long a gap, both series count as new
+    # After so long a gap, both series are forgotten: they count as new series, not as cold starts.
+    assert forecasts.cold_starts == 0
 
 
 @given(cells=SPARSE, max_gap=st.integers(1, 20))

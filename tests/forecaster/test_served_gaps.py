@@ -29,7 +29,7 @@ def points(answer: pl.DataFrame) -> pl.Series:
 
 @pytest.mark.parametrize("missing", [3, 4])
 def test_serving_restarts_series_after_the_same_gap_as_jobs(missing: int) -> None:
-    """After 3 missing windows a job with max_gap = 3 continues the series, and after 4 it begins anew."""
+    """With max_gap = 3, a job continues a series after 3 missing windows, and begins it anew after 4."""
     rows = history().filter(pl.col("series_id") == "a").filter(~pl.int_range(40).is_between(20, 19 + missing))
     ends_us = int(rows["timestamp"].to_physical()[-1]) + HOUR_US
     ran = run_shards(MODEL, [Arrival(rows, ends_us)], to_the_end=False)

@@ -1,4 +1,4 @@
-"""Tests of requests to a served model that pass the state of an earlier answer."""
+"""Tests of requests that send the state of an earlier answer back to a served model."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def short_series(series: int, each: int, seed: int = 0) -> Windows:
 
 
 def window_by_window(windows: Windows) -> list[Batch]:
-    """Return one batch for each window; the watermark of the batch closes the window."""
+    """Return one batch for each window, with the window's rows and a watermark that closes the window."""
     rows = [rows_of(windows.between(w, w + 1)) for w in range(windows.start, windows.stop)]
     return batches_of([Arrival(part, (windows.start + t + 1) * HOUR_US) for t, part in enumerate(rows)])
 

@@ -1,4 +1,4 @@
-"""Tests of `compute_threads`, which sets the number of threads of torch while a block runs."""
+"""Tests of `compute_threads`, a context manager that changes the number of threads of torch."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_a_gap_of_years_is_not_stepped_window_by_window(windows_per_step: int) -
     )
     closed = [block.start for block in ran.forecasts if block is not None]
     assert len(closed) <= 2 + 2 * 6
-    # `cold_starts` counts returns of retired series; series a is not counted, because the gap makes it new.
+    # `cold_starts` counts returns of retired series; after a gap of years, series a counts as new instead.
     assert ran.counts.cold_starts == 0
     assert ran.counts.windows == 2 + 3 + 1
     assert ran.counts.used == 5

@@ -62,9 +62,10 @@ class PausedStream:
         self.thread.join()
 
     def wrap(self, change: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that calls ``change``, then pauses if this stream has made ``changes`` changes.
+        """Return a function that calls ``change``, and pauses after the last of ``changes`` counted changes.
 
-        The function does not pause in the threads of other streams.
+        If another thread of this stream begins a call during the pause, the call ends after the pause and
+        returns None without a call of ``change``. In the threads of other streams, the function never pauses.
         """
 
         def wrapped(*given: Any, **options: Any) -> Any:

@@ -46,7 +46,7 @@ def value_arrays(windows: int, series: int) -> st.SearchStrategy[Floats]:
 
 
 def random_values(seed: int, windows: int, series: int) -> Floats:
-    """Return values ``[windows, series]`` with gaps; their magnitude and sign change from time to time."""
+    """Return values ``[windows, series]``; a series has up to 4 magnitudes, a shape and a share of gaps."""
     rng = np.random.default_rng(seed)
     values = np.empty((windows, series))
     for s in range(series):
@@ -76,7 +76,7 @@ def assert_finite(state: State, forecasts: Forecasts) -> None:
 
 
 def tables(known: Floats, static: Floats) -> Tables:
-    """Return the tables of covariates.
+    """Return a table with the known covariate ``price`` and one with the static covariate ``size``.
 
     Args:
         known: the values of a known covariate, ``[windows]``, from window `START` on.

@@ -33,7 +33,8 @@ def stepped(values: Floats) -> tuple[Floats, Floats, Floats]:
     """Step a forecaster through ``values`` ``[T, S]``; return p-values, alarms and medians.
 
     Returns:
-        For each value its p-value, its alarm and the median that was forecast for it, each ``[T, S]``.
+        For each value its p-value, its alarm and the median of the forecast issued right after it, each
+        ``[T, S]``.
     """
     state = model.new_series_state(tuple(str(s) for s in range(values.shape[1])), 0)
     parts = [
@@ -45,7 +46,7 @@ def stepped(values: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def active(seed: int) -> dict[str, Floats]:
-    """Return the series ``[WINDOWS]`` of each kind, by its name; none is constant for many windows."""
+    """Return one series ``[WINDOWS]`` of each kind, by the name of the kind; none stays constant for long."""
     rng, at = np.random.default_rng(seed), np.arange(WINDOWS)
     noise = rng.normal(size=WINDOWS)
     return {

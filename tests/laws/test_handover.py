@@ -48,7 +48,7 @@ from tests.partitions import LONG_GAP, Logs, all_logs, cut, interleaved
 
 MODEL = forecaster(allowed_lateness="2h")
 ALL_ROWS = Input(Columns())
-SHARDS = st.tuples(st.integers(1, 5), st.integers(1, 5))  # of the first job and of the second
+SHARDS = st.tuples(st.integers(1, 5), st.integers(1, 5))  # numbers of shards of the first and the second job
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,9 @@ def test_two_jobs_over_one_log_match_one_job(
     assert_same_as_one_job(forecaster(max_gap=max_gap, **SHORT_WEEK), logs, shards, data, is_new_log=False)
 
 
-# Of two duplicates, the row with the larger offset counts; the offsets of the second log begin at 0 again.
-# If the duplicates were in two partitions, two jobs could use one row and one job the other row, so each
-# log has only one partition.
+# Each log has only one partition. Of two duplicates in different partitions, the row with the larger offset
+# counts. The offsets of the second log begin at 0 again, so two jobs could use one row of such duplicates
+# and one job the other row.
 @pytest.mark.parametrize("max_gap", [3, LONG_GAP])
 @settings(max_examples=8)
 @given(
@@ -250,7 +250,7 @@ def test_a_stopped_and_resumed_stream_has_the_outputs_of_one_backfill(
     files = sorted((output / "forecasts").iterdir())
     forecasts = pl.concat([pl.read_parquet(file) for file in files])
     assert forecasts.select(pl.struct(IDENTITY).is_unique().all()).item()
-    if share:  # the resumed run must change no bit of the forecasts of the stopped run
+    if share:  # the forecasts that the stopped run wrote must stay exactly equal
         unchanged = read_forecasts(output).join(before, on=IDENTITY, how="semi")
         assert exploded(unchanged.sort(IDENTITY)).equals(exploded(before.sort(IDENTITY)))
 

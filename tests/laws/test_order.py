@@ -1,4 +1,4 @@
-"""Laws: outputs do not depend on the order of rows, if no row is late, nor on the order of batches.
+"""Laws: neither the order of batches nor, if no row is late, the order of rows changes the outputs.
 
 Batches of different partitions may arrive in any order.
 """

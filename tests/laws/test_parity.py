@@ -94,7 +94,7 @@ def run_jobs(model: Forecaster, raw: pl.DataFrame, columns: Columns, folder: Pat
 
 
 def readings() -> pl.DataFrame:
-    """Return 2,000 readings of 40 series in random order, with gaps, duplicates and invalid rows.
+    """Return about 2,200 readings of 40 series in random order, with gaps, duplicates and invalid rows.
 
     The windows are half a day long, as in `SHORT_WEEK`.
     """
@@ -122,7 +122,10 @@ def readings() -> pl.DataFrame:
 
 
 def events() -> pl.DataFrame:
-    """Return 2,000 events of 9 series: some hours have many events, others none; some events occur twice."""
+    """Return about 1,900 events of 9 series; some of them occur twice.
+
+    A series has several events in some hours, and none in others.
+    """
     rng = np.random.default_rng(1)
     count = 2000
     at = START * 3600 + rng.integers(0, 150 * 60, count) * 60  # times are whole minutes, so some are equal

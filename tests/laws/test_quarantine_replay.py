@@ -42,7 +42,10 @@ ALL = 200  # more windows than any fleet here has
 
 
 def several_rows(fleet: Windows, per_window: int) -> pl.DataFrame:
-    """Return up to ``per_window`` rows for each window with a value, with values of two decimals."""
+    """Return up to ``per_window`` rows for each value of a fleet; some of them may lie in the next window.
+
+    The values of the rows are rounded to two decimals.
+    """
     rows = rows_of(fleet, HALF_A_DAY_US).select("series_id", "timestamp", "value")
     frames = [
         rows.with_columns(

@@ -85,7 +85,7 @@ def scales_of(logs: Logs, aggregate: str, empty: str = "missing") -> dict[str, f
 
 
 def comparable(counts: Counts) -> Counts:
-    """Return counts in which late rows are not counted, for a comparison with a run without late rows."""
+    """Return counts without late rows: ``rows_in`` excludes them, and counts that they change are 0."""
     rows_in = counts.rows_in - counts.late
     return replace(counts, rows_in=rows_in, late=0, windows=0, replaced=0, repaired=0)
 

@@ -176,7 +176,7 @@ def test_after_power_loss_a_stream_changes_models_as_journaled(tmp_path: Path) -
     def whole_with_change(window: int) -> Ran:
         return fold(Models(old, (ModelChange(window, new),)), log.batches(), partitions=(log.partition,))
 
-    # A power loss can be before the decision to change, during the re-warm, at the change, or after it.
+    # A power loss can happen before a model change is decided, during the re-warm, at the change or later.
     for files in random.Random(6).sample(power.states, 14):
         power.restore(files)
         request_change(job.output, Request(new.version, "weather/2", 8))

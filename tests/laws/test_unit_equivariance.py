@@ -149,7 +149,7 @@ def cases(*parts: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[Any, .
 
 
 def side_by_side(seeds: Iterable[int], levels: Iterable[float]) -> Floats:
-    """Return one copy of `kinds` for each seed, each plus its level, side by side."""
+    """Return the columns of `kinds` for each seed, with the level of the seed added to its values."""
     return np.concatenate([kinds(seed) + level for seed, level in zip(seeds, levels, strict=True)], axis=1)
 
 
@@ -179,7 +179,7 @@ def test_scaling_by_a_power_of_2_scales_forecasts_exactly(drawn: list[tuple[int,
     factor = 2.0 ** of_each_series(powers)
     one, other = run(model, values), run(model, factor * values)
     for name in ("values", "network", "members"):
-        # Allow tiny differences: the scale of a series of zeros is a constant, whatever the unit.
+        # Allow tiny differences: while a series has only zeros, its scale is a constant, whatever the factor.
         atol = 1e-140 / min(factor.min(), 1.0)
         found = getattr(other, name) / factor[:, None]
         np.testing.assert_allclose(found, getattr(one, name), 0.0, atol, err_msg=name)

@@ -216,6 +216,6 @@ FIELDS = ["series_id", "timestamp", "value", "event_id"]
 
 
 def write_old(rows: pl.DataFrame, path: Path) -> None:
-    """Write rows as a CSV file that has not changed for a minute."""
+    """Write rows as a CSV file with a modification time one minute ago."""
     rows.write_csv(path)
     os.utime(path, (time.time() - 60, time.time() - 60))

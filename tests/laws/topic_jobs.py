@@ -140,7 +140,7 @@ def resume(
 
 
 def deliver(batches: Iterable[Batch], often: float, chance: np.random.Generator) -> Iterator[Batch]:
-    """Yield batches in an order in which an engine may deliver them; a later batch may come first."""
+    """Yield the batches in a random order, as an engine may deliver a later batch before an earlier one."""
     held: list[Batch] = []
     for batch in batches:
         held.append(batch)

@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(folder: Path) -> tuple[Life, Outcome]:
-    """Run all steps in ``folder``; return the steps and the figures."""
+    """Run all steps in ``folder``; return the record of the steps, and the measured figures."""
     history, noise = inputs.write_history(folder)
     (folder / "job.toml").write_text(_JOB.format(horizon=inputs.HORIZON, model=MODEL))
     desk, life = Desk(folder), Life()
@@ -148,7 +148,7 @@ def _break(desk: Desk, life: Life, history: Path, stream: Stream) -> None:
 
 
 def _roll_back(desk: Desk, life: Life, stream: Stream) -> None:
-    """Roll the alias back to A, and wait until the stream has changed back to A."""
+    """Roll the alias ``champion`` back to model A, and wait until every shard has changed to A."""
     moved = desk.run("rollback", MODEL, "--why", "the last step of the life")
     life.add(f"A rollback returned to A, {moved['version']}.")
     stream.wait_for_version(moved["model_version"])

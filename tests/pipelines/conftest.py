@@ -52,7 +52,7 @@ def pictures(_empty_pictures: None) -> Iterator[None]:
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the runs of a test log empty files as pictures, although its module draws pictures."""
+    """Let the runs of one test log empty files as pictures, in a module that uses the fixture `pictures`."""
     monkeypatch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg", _EmptyCanvas)
 
 

@@ -32,8 +32,11 @@ class Registry:
 
 
 @contextmanager
-def registry_of(answer: Callable[[str], Answer]) -> Iterator[Registry]:
-    """Run a schema registry that responds to each request with ``answer("METHOD PATH")``; yield it."""
+def registry_of(answer: Callable[[str], Answer], body: bytes | None = None) -> Iterator[Registry]:
+    """Run a schema registry that responds to each request with ``answer("METHOD PATH")``; yield it.
+
+    ``body`` replaces the JSON text of every answer.
+    """
     made = Registry()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -50,7 +53,7 @@ def registry_of(answer: Callable[[str], Answer]) -> Iterator[Registry]:
             status, found = answer(made.requests[-1])
             self.send_response(status)
             self.end_headers()
-            self.wfile.write(json.dumps(found).encode())
+            self.wfile.write(json.dumps(found).encode() if body is None else body)
 
         def log_message(self, *given: object) -> None:
             pass

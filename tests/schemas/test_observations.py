@@ -282,7 +282,7 @@ def test_each_repeated_time_text_is_parsed_as_if_alone(texts: list[str]) -> None
     alone = [cells.times(pl.Series([text]))[0] for text in texts]
     column = pl.Series(texts, dtype=pl.String)
     assert cells.times(column).to_list() == alone
-    # Of a long column, each distinct text is parsed once.
+    # In a long column with repeated texts, `cells.times` parses each distinct text only once.
     assert cells.times(pl.concat([column] * 4_000)).tail(len(texts)).to_list() == alone
 
 

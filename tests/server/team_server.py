@@ -1,4 +1,4 @@
-"""Run the MLflow server of the folder ``mlflow/``, and Statecast commands that are its clients."""
+"""Run an MLflow server with the settings in the folder ``mlflow/``, and Statecast commands as its clients."""
 
 from __future__ import annotations
 

@@ -16,14 +16,17 @@ class ByteStream(io.RawIOBase):
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        """Create a stream of the converted bytes of ``file``, from its current position on."""
+        """Create a stream that converts the bytes of ``file`` from the file's current position on."""
         self._file = file
         self._ready = b""
         self._ended = False
 
     @abstractmethod
     def _convert(self, chunk: bytes) -> bytes:
-        """Convert the next bytes of the file; at its end, ``chunk`` is empty and `_ended` is True."""
+        """Convert ``chunk``, the next bytes of the file, and return the converted bytes that are ready.
+
+        In the last call, at the end of the file, ``chunk`` is empty and `_ended` is True.
+        """
 
     def readable(self) -> bool:
         """Return True: the stream can be read; see `io.RawIOBase`."""
@@ -48,12 +51,18 @@ class ByteStream(io.RawIOBase):
         return len(taken)
 
     def peek(self, size: int = 0) -> bytes:
-        """Return some of the next bytes and leave them unread; without it, `readline` would be slow."""
+        """Return some of the next bytes and leave them unread.
+
+        Without this method, `io.IOBase.readline` would read the bytes one by one.
+        """
         self._fill(size)
         return self._ready
 
     def _fill(self, size: int) -> bool:
-        """Convert chunks of about ``size`` bytes until a byte is ready; return False at the end."""
+        """Convert chunks of the file until `_ready` holds bytes; return False if the file ends before that.
+
+        A chunk has at most ``size`` bytes, or `_LEAST_BYTES` if that is more.
+        """
         while not self._ready and not self._ended:
             chunk = self._file.read(max(size, _LEAST_BYTES))
             self._ended = not chunk

@@ -35,7 +35,7 @@ _ENOUGH_CELLS = 20
 
 @dataclass(frozen=True)
 class Beside:
-    """Facts that a file's own column names do not show: columns from folder names, and pandas' index columns.
+    """Facts about columns that their names do not show: which come from folder names, which are an index.
 
     Attributes:
         folders: names of the columns that come from names of folders, such as ``series_id=007``.
@@ -55,7 +55,7 @@ NO_FILE_FACTS = Beside()
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of one file that are read.
+    """The columns that are read from one file, and the role of each, such as series, time or value.
 
     Attributes:
         kind: ``long``, with a row for each value, or ``wide``, with a column for each series.
@@ -92,7 +92,7 @@ class Layout:
 
 
 def find_layout(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside = NO_FILE_FACTS) -> Layout:
-    """Return the layout of a file, from the names and first rows of its columns.
+    """Return the layout of a file, found from its column names, its first rows and the job's settings.
 
     Args:
         path: the file.
@@ -121,7 +121,7 @@ def find_layout(path: Path, head: pl.DataFrame, columns: Columns, beside: Beside
 
 
 def is_long(there: Sequence[str], columns: Columns, beside: Beside = NO_FILE_FACTS) -> bool:
-    """Return whether a file with the column names ``there`` is long, by these names and the settings."""
+    """Return whether a file is long, judged by its column names ``there``, its folders and the settings."""
     named = columns.series_columns or columns.value or _alias([*there, *beside.folders], SERIES_NAMES)
     return columns.layout == "long" or (columns.layout == "auto" and bool(named))
 

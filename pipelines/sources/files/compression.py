@@ -1,4 +1,4 @@
-"""Open compressed text files as streams of their bytes."""
+"""Open files for reading; compressed files are decompressed while they are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the header of a CSV file: the names of its columns, the delimiter, and the number of its lines."""
+"""Read the header of a CSV file: the column names, the delimiter, and the length of the header."""
 
 from __future__ import annotations
 

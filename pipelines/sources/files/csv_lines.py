@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from pipelines.sources.files.byte_stream import ByteStream
 
-# Each replaced character has a stand-in: a private-use character, which ordinary text does not have.
+# Stand-ins for the characters that `RowPerLine` replaces: private-use characters, which ordinary text lacks.
 _LINE_FEED, _RETURN, _QUOTE, _DELIMITER = "\ue00a", "\ue00d", "\ue00b", "\ue00c"
 
 _QUOTE_SIGN = ord('"')
-_PIECE_BYTES = 1 << 17  # a piece and the arrays that are computed from it fit into the cache of a processor
+_PIECE_BYTES = 1 << 17  # so small that a piece and the arrays computed from it fit into a processor's cache
 _MOST_LINES = 50
 _MOST_BYTES = 1 << 16
 _LONGEST_BYTES = 8 << 20  # A line of more bytes than this is returned in pieces.
@@ -66,7 +66,11 @@ class RowPerLine(ByteStream):
         return rows
 
     def _end_of_lines(self, chunk: bytes) -> int:
-        """Return the length of a chunk up to the end of its last complete line."""
+        """Return the length of a chunk up to the end of its last complete line; 0 if no line ends in it.
+
+        At the end of the file, or if more than `_LONGEST_BYTES` bytes of earlier chunks wait for the end of
+        their row, return the length of the whole chunk.
+        """
         if self._ended or len(self._rest) > _LONGEST_BYTES:
             return len(chunk)
         if (end := chunk.rfind(b"\n") + 1) > 0:
@@ -75,7 +79,10 @@ class RowPerLine(ByteStream):
         return chunk.rfind(b"\r", 0, -1) + 1
 
     def _with_rows_on_lines(self, text: bytes) -> tuple[bytes, bytes]:
-        """Return a text's complete rows, each on one line, and the unfinished row at the end of the text."""
+        """Return the complete rows of ``text``, each on one line, and the unchanged rest of ``text``.
+
+        The rest begins with a row that may continue after ``text``; it is empty if there is no such row.
+        """
         signs = np.frombuffer(text, np.uint8)
         if b'"' not in text or self._is_regular(signs):
             return text, b""
@@ -92,7 +99,9 @@ class RowPerLine(ByteStream):
             start, after = int(bounds[line]), int(bounds[line + 1])
             if line < next_line or not self._is_open(text[start:after].rstrip(b"\r\n")):
                 continue
-            closing = following.get(line)  # the next line with an odd number of quotes
+            # The cell may end in the next line with an odd number of quotes. None if there is no such line,
+            # or if the number of quotes in this line is even.
+            closing = following.get(line)
             lines = (len(bounds) - 1 if closing is None else closing + 1) - line
             stop = int(bounds[line + lines])
             is_near = line in following and lines <= _MOST_LINES and stop - start <= _MOST_BYTES
@@ -108,14 +117,15 @@ class RowPerLine(ByteStream):
         return b"".join([*pieces, text[done:]]), b""
 
     def _is_regular(self, signs: NDArray[np.uint8]) -> bool:
-        """Return whether all quotes of a text are those of cells that begin and end in the same line."""
+        """Return whether all quotes of a text belong to quoted cells that begin and end in one line."""
         was_inside = False
         for start in range(0, len(signs), _PIECE_BYTES):
             piece = signs[start : start + _PIECE_BYTES]
             is_quote = piece == _QUOTE_SIGN
             # For each byte, whether it is inside of quotes; it is True for the quote that opens a cell.
             inside = np.bitwise_xor.accumulate(is_quote.view(np.uint8)).view(bool) ^ was_inside
-            # The byte before and the byte after each byte; the ends of the text count as edges, too.
+            # `around` tells whether a byte is an edge: for the byte before the piece, for each byte of the
+            # piece, and for the byte after it. The start and the end of the text count as edges, too.
             edges = self._is_edge(signs[max(start - 1, 0) : start + _PIECE_BYTES + 1])
             around = np.ones(len(piece) + 2, bool)
             first = int(start == 0)
@@ -128,7 +138,7 @@ class RowPerLine(ByteStream):
         return not was_inside
 
     def _is_edge(self, signs: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Return for each byte whether it may come before a cell's opening or after its closing quote."""
+        """Return for each byte whether it may be right before an opening or right after a closing quote."""
         is_edge: NDArray[np.bool_] = (signs == _QUOTE_SIGN) | (signs == ord(self._delimiter))
         is_edge |= (signs == ord("\n")) | (signs == ord("\r"))
         return is_edge
@@ -136,7 +146,7 @@ class RowPerLine(ByteStream):
     def _quoted_lines(
         self, signs: NDArray[np.uint8], bounds: NDArray[np.int64]
     ) -> tuple[list[int], list[int]]:
-        """Return the indices of two kinds of lines: with an odd number of quotes, and with a misplaced quote.
+        """Return two lists of line indices: lines with an odd number of quotes, lines with a misplaced quote.
 
         An opening quote is misplaced if cell text is before it, and a closing quote if cell text is after it.
         """
@@ -179,7 +189,7 @@ class RowPerLine(ByteStream):
         return frame.with_columns(cells)
 
     def is_stray(self, text: str) -> bool:
-        """Return whether a line has the stand-in of a quote, so that the file's line has a stray quote."""
+        """Return whether a rewritten line has the stand-in of a quote: the file has a stray quote there."""
         return _QUOTE in text
 
     def _stand_ins(self) -> tuple[tuple[str, str], ...]:

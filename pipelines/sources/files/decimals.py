@@ -10,7 +10,7 @@ import polars as pl
 
 from schemas.errors import DataError
 
-_GROUPS = "'’ \u00a0\u202f"  # separators of thousands, with decimal points and with decimal commas
+_GROUPS = "'’ \u00a0\u202f"  # separators of thousands in numbers of both styles; see `_Style`
 _SIGN = r"^\s*[+-]?"
 
 
@@ -33,7 +33,7 @@ class _Style:
 
     @property
     def sure(self) -> str:
-        """The pattern of a number that only this style allows, such as ``1.5`` with decimal points."""
+        """The pattern of numbers that are valid only in this style, such as ``1.5`` with decimal points."""
         decimal, group = rf"\{self.decimal}", rf"\{self.group}"
         not_three = rf"(?:0|[1-9]\d{{3,}}|0\d+){decimal}\d+|\d+{decimal}(?:\d{{1,2}}|\d{{4,}})"
         groups = rf"[1-9]\d{{0,2}}(?:{group}\d{{3}}){{2,}}|{self._grouped}+{decimal}\d+"
@@ -52,10 +52,10 @@ _DIGITS = rf"\d[\d.,{_GROUPS}]*(?:[eE][+-]?\d+)?"
 _MARKED = rf"^\s*([+-]?)\s*(?:{_CURRENCY})?\s*([+-]?)\s*({_DIGITS})\s*(?:%|{_CURRENCY})?\s*$"
 _IN_BRACKETS = rf"^\s*\(\s*(?:{_CURRENCY})?\s*({_DIGITS})\s*(?:%|{_CURRENCY})?\s*\)\s*$"
 _MARKS = r"[%(\p{Sc}]|[A-Za-z.] \S|\S [A-Za-z]"
-# With decimal points, only numbers with one of these characters need rewriting.
+# In a file with decimal points, only numbers with one of these characters need to be rewritten.
 _EXTRA = rf"[,{_GROUPS}%(\p{{Sc}}]"
 _PLAIN = b"0123456789+-.eE\n"  # the characters of numbers that need no rewriting, and of `_joined`
-_FEW = 100  # usually one of so many cells shows that the file has decimal points
+_FEW = 100  # so many rows are searched first: one of them usually shows that the file has decimal points
 NO_COMMA = " (no decimal comma)"
 """Text that is added to a number with a decimal point, in a file with decimal commas."""
 
@@ -69,7 +69,7 @@ class Decimals:
     """
 
     def __init__(self, path: Path, setting: str) -> None:
-        """Prepare for the numbers of one file.
+        """Set the decimal sign of one file, or leave it unknown until the file's numbers show it.
 
         Args:
             path: the file, which errors name.
@@ -131,7 +131,7 @@ class Decimals:
 
 
 def _joined(frame: pl.DataFrame, names: Sequence[str]) -> dict[str, str]:
-    """Return the text of each of the named String columns: all of its cells, each in a line."""
+    """Return one text for each named column of type String: the cells of the column, one per line."""
     columns = pl.DataFrame([frame[name] for name in names if frame.schema[name] == pl.String])
     return columns.select(pl.all().str.join("\n")).row(0, named=True) if columns.width else {}
 
@@ -142,7 +142,7 @@ def _odd_characters(text: str) -> str:
 
 
 def _matching(texts: dict[str, str], pattern: str) -> list[str]:
-    """Return the names of the texts that match a pattern."""
+    """Return the keys of the texts that contain a match of a pattern; the keys are names of columns."""
     names = [name for name, text in texts.items() if text]
     if not names:
         return []
@@ -164,7 +164,10 @@ def _first(columns: Iterable[pl.Series], pattern: str) -> str:
 
 
 def _are_thousands(columns: Iterable[pl.Series]) -> bool:
-    """Return whether all numbers without separators are below 1,000, so that ``1.234`` may mean 1,234."""
+    """Return whether the absolute value of every number without separators is less than 1,000.
+
+    If so, ``1.234`` may mean 1,234: the cells have no larger number without a separator of thousands.
+    """
     for column in columns:
         whole = column.filter(column.str.contains(_WHOLE)).str.strip_chars().cast(pl.Float64, strict=False)
         if (whole.abs() >= 1000).any():

@@ -15,11 +15,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # UTF-32 comes before UTF-16, because its little-endian mark begins with the mark of UTF-16.
-_WINDOWS = "cp1252"  # also for Latin-1, because Windows-1252 includes its printable characters
+_WINDOWS = "cp1252"  # also reads Latin-1: Windows-1252 includes the printable characters of Latin-1
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # control characters that text does not contain
-_NEAR_BYTES = 1 << 16  # control characters are searched in so many bytes from the deciding line on
-_LONGEST_BYTES = 8 << 20  # of a longer line, only the first bytes decide the encoding of the file
+_NEAR_BYTES = 1 << 16  # this many bytes from the deciding line on are searched for control characters
+_LONGEST_BYTES = 8 << 20  # after so many bytes of the deciding line, do not wait for its end
 
 
 def as_utf8(file: BinaryIO, encoding: str) -> BinaryIO:
@@ -87,7 +87,10 @@ class _Detected(ByteStream):
         return chunk.decode(_WINDOWS).encode() if self.encoding == _WINDOWS else chunk
 
     def _decide(self, text: bytes) -> bytes:
-        """Find the encoding from the first line that is not ASCII; hold it back until it is complete."""
+        """Find the encoding from the first line that is not ASCII; return the bytes that can be converted.
+
+        The line is held back in `_rest` until it is complete or has `_LONGEST_BYTES` bytes.
+        """
         found = _BEYOND_ASCII.search(text)
         if found is None:
             return text

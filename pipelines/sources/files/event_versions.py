@@ -1,4 +1,4 @@
-"""For each event of a replay, find the version that counts, by the order of all rows in the files.
+"""For each event of a replay, find the version that counts: its first or its last row in the files.
 
 A replay sorts its rows by time. The order in which versions were written must be noted before that.
 """
@@ -26,7 +26,7 @@ class EventVersions:
         self._dropped = pl.DataFrame()
 
     def add(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Store the events of the next rows; return these rows with their indices among all added rows."""
+        """Store the event of each row; return the rows with their indices among all added rows."""
         # A hash of 64 bits: among 10 million events, two have the same hash with a probability of 3e-6.
         event = pl.concat_str(pl.col("series_id").str.len_bytes(), "series_id", "event_id", separator=" ")
         content = pl.struct(content_of(rows)).hash()
@@ -51,7 +51,7 @@ class EventVersions:
         )
 
     def marked(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return rows of `add` with the columns `DROPPED` added and the columns of their places removed.
+        """Return rows that `add` returned, with the columns `DROPPED` added, and without their indices.
 
         The rows stay in their order. ``dropped_in`` and ``dropped_at`` of a version that does not count are
         "" and its place in the files: a replay repairs no window, for which they would be needed.

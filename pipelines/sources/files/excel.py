@@ -18,8 +18,9 @@ from schemas.errors import DataError
 
 SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
-_UNNAMED = "__UNNAMED__"  # fastexcel names a column without a name so, followed by the column's index
-_SECOND = re.compile(r"_\d+$")  # fastexcel renames the second of two columns ``value`` to ``value_1``
+# If a column has no name, fastexcel calls it by this text, followed by the index of the column.
+_UNNAMED = "__UNNAMED__"
+_SECOND = re.compile(r"_\d+$")  # if two columns are named ``value``, fastexcel names the second ``value_1``
 
 
 def first_sheet(path: Path) -> pl.DataFrame:
@@ -44,7 +45,7 @@ def other_sheets(path: Path) -> list[str]:
 
 
 def frames(path: Path, names: list[str], rows: int) -> Iterator[pl.DataFrame]:
-    """Yield the named columns of the first sheet in frames of at most ``rows`` rows."""
+    """Yield the columns ``names`` of the first sheet in frames of at most ``rows`` rows."""
     yield from first_sheet(path).select(names).iter_slices(rows)
 
 

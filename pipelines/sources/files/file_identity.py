@@ -9,7 +9,7 @@ Identity = tuple[str, int, int]
 
 
 def identity_of(path: Path) -> Identity | None:
-    """Return the identity (name, size, modification time) of a file; None if it cannot be read."""
+    """Return the identity (name, size, modification time) of a file; None if `stat` fails."""
     try:
         at = path.stat()
     except OSError:

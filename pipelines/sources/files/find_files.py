@@ -78,7 +78,7 @@ def find_files(paths: Sequence[str | Path]) -> InputFiles:
 
 
 def _matching(path: str | Path) -> list[Path]:
-    """Return the sorted paths that match a pattern; only ``path`` itself if it exists or is not a pattern."""
+    """Return only ``path`` if it exists or has no wildcard; otherwise, the sorted paths that match it."""
     if Path(path).exists() or not has_magic(str(path)):
         return [Path(path)]
     if not (found := sorted(glob(str(path), recursive=True))):

@@ -40,7 +40,7 @@ _PACKING_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfi
 
 
 def column_names(path: Path, encoding: str = "auto") -> list[str]:
-    """Return the names of a file's columns; the first column is ``(unnamed 1)`` if it has no name."""
+    """Return the names of a file's columns; in CSV and Excel, ``(unnamed 3)`` if column 3 has no name."""
     kind = kind_of(path)
     if path.is_file() and path.stat().st_size == 0:
         raise DataError(f"{path}: is empty")
@@ -105,7 +105,10 @@ def batches(path: Path, names: Sequence[str], rows: int, encoding: str = "auto")
 
 
 def first_rows(path: Path, names: Sequence[str], rows: int, encoding: str = "auto") -> pl.DataFrame:
-    """Return the first frame of `batches`; a frame without rows and row numbers if the file has no rows."""
+    """Return the first frame of `batches`.
+
+    If the file has no rows, return an empty frame with the named columns and without the column `ROW`.
+    """
     if kind_of(path) == "csv":
         frames = _csv(path, list(names), rows, encoding, only_first=True)
     else:
@@ -149,11 +152,11 @@ def _arrow_problem(path: Path, message: str) -> str:
 
 
 def _opened_lines(path: Path, encoding: str) -> BinaryIO:
-    """Open a text file in UTF-8, to read it line by line."""
+    """Open a text file to read it line by line; its bytes are converted from ``encoding`` to UTF-8."""
     return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, _opened(path, encoding)), 1 << 20))
 
 
-@lru_cache(maxsize=8)  # a file's header is needed for its column names, its first rows and all of its rows
+@lru_cache(maxsize=8)  # three reads of a file need its header: column names, first rows, all rows
 def _header(path: Path, identity: Identity | None, encoding: str) -> Header:
     """Return the header of a CSV file; a changed file has another ``identity``, and is not cached."""
     with _opened(path, encoding) as file:
@@ -163,7 +166,7 @@ def _header(path: Path, identity: Identity | None, encoding: str) -> Header:
 def _csv(path: Path, names: list[str], rows: int, encoding: str, only_first: bool = False) -> Frames:
     """Yield the rows of a CSV file as `batches` does; if ``only_first``, only about the first megabyte."""
     header, delimiter, lines, size = _header(path, identity_of(path), encoding)
-    # A block must be large enough for at least one row.
+    # pyarrow reads a file in blocks of bytes, and each block must be large enough for at least one row.
     block_size = max(min(max(rows * 32, 1 << 20), 32 << 20), 8 * size, 256 * len(header))
     broken: dict[int, str] = {}
 
@@ -181,7 +184,7 @@ def _csv(path: Path, names: list[str], rows: int, encoding: str, only_first: boo
         reader = pacsv.open_csv(
             # Arrow reads up to 32 blocks ahead, so for the first rows give it no more than one block.
             io.BytesIO(text.first_rows(block_size)) if only_first else text,
-            # Use one thread, because with more pyarrow does not report the numbers of skipped rows.
+            # Use one thread: with several threads, pyarrow does not report the numbers of skipped rows.
             read_options=pacsv.ReadOptions(
                 use_threads=False, block_size=block_size, column_names=header, skip_rows=lines
             ),
@@ -218,7 +221,7 @@ def _numbered(frame: pl.DataFrame, row: int, broken: dict[int, str]) -> pl.DataF
     end = row + frame.height
     for number in sorted(broken):
         # ``frame`` lacks the broken rows, so the block ends one row later for each broken row inside it.
-        # A broken row directly after the last row of this piece of the file belongs to the piece.
+        # A broken row directly after the last row of the block is added to this block.
         if frame.height and number > end + 1:
             break
         among[number] = broken.pop(number)

@@ -12,21 +12,22 @@ from pipelines.sources.files.file_kinds import is_parquet, is_plain_text, why_un
 from pipelines.sources.files.find_files import HIDDEN
 from schemas.errors import DataError
 
-# A text file counts as complete if it ends with a line break and has not changed for this long.
+# A file that is not Parquet counts as complete if it has not changed for this long; a text file must also
+# end with a line break.
 _QUIET_S = 1.0
 _FOOTER = b"PAR1"
 
 
 @dataclass(frozen=True)
 class ReadyFile:
-    """A file of the watched folder that is ready to be read.
+    """A file of a watched folder that is ready to be read, or an entry of it that is never read.
 
     Attributes:
         path: the file.
         identity: its identity when it was found.
         is_settled: whether it has not changed for ``settle_s``, so that an error in it counts as permanent.
         arrived_s: wall clock (seconds since 1970) of the listing that found it.
-        left_out: the reason why a file with such a name is never read; "" if it is read.
+        left_out: the reason why the entry is never read; "" if it is a file to read.
     """
 
     path: Path
@@ -55,7 +56,7 @@ class Listing:
         self._seen: dict[str, _Seen] = {}
 
     def look(self, now_s: float, done: Container[Identity]) -> list[ReadyFile]:
-        """Return the files that are ready and not ``done``, sorted by name.
+        """Return the files to read and the entries to report as left out, if not ``done``, sorted by name.
 
         Raises:
             DataError: the folder does not exist.
@@ -70,12 +71,13 @@ class Listing:
                 one = _Seen(identity, now_s)
             seen[name] = one
             # ``left_out`` is the reason why the entry is not read; "" if it is read.
-            # Wait until a left-out entry has settled before reporting it: a writer may still rename it.
+            # Report a left-out entry only ``settle_s`` after its first listing, because a writer may rename
+            # the entry before that.
             if left_out:
                 if now_s - one.since_s >= self._settle_s:
                     ready.append(ReadyFile(self._folder / name, identity, True, now_s, left_out))
                 continue
-            # If the modification time is in the future, measure the file's age from its first listing.
+            # If the modification time was in the future, use the time when this version was first listed.
             quiet_s = now_s - min(identity[2] / 1e9, one.since_s)
             is_settled = quiet_s >= self._settle_s
             path = self._folder / name
@@ -85,7 +87,7 @@ class Listing:
         return sorted(ready, key=lambda found: found.path.name)
 
     def postpone(self, found: ReadyFile) -> None:
-        """Mark a file that cannot be read; `look` returns the file again after it has changed or settled."""
+        """Mark a file that cannot be read; `look` returns it after a change, or ``settle_s`` without one."""
         if found.path.name in self._seen:
             self._seen[found.path.name].is_broken = True
 
@@ -100,8 +102,10 @@ class Listing:
                         else:
                             at = entry.stat()
                             files.append((entry.name, (entry.name, at.st_size, at.st_mtime_ns), ""))
+                    except PermissionError:
+                        raise  # The folder lacks the permission to search it, so no file can be read.
                     except OSError:
-                        continue  # The file was removed during the listing.
+                        continue  # Usually the file was removed during the listing.
         except OSError as error:
             raise DataError(
                 f"{self._folder}: the watched folder cannot be listed ({error.strerror}): create it again "
@@ -127,7 +131,9 @@ def _looks_complete(path: Path, quiet_s: float) -> bool:
     """
     if is_parquet(path):
         return _ends_with(path, _FOOTER)
-    if not is_plain_text(path):  # reading an incomplete file of another kind raises an error
+    # The end of another kind of file, such as .csv.gz, is not checked: reading it raises an error if the file
+    # is incomplete.
+    if not is_plain_text(path):
         return quiet_s >= _QUIET_S
     return quiet_s >= _QUIET_S and _ends_with(path, b"\n")
 

@@ -32,12 +32,12 @@ class Codes:
     """
 
     def __init__(self) -> None:
-        """Begin a search for codes of missing values; `add` passes the rows to search."""
+        """Begin a search for codes of missing values in the rows that `add` will receive."""
         self._odd: list[pl.DataFrame] = []
         self._others: list[pl.DataFrame] = []
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Search for codes in ``rows``, a frame of observations, too; `notices` returns the result."""
+        """Add ``rows``, a frame of observations, to the rows in which `notices` finds codes."""
         value, is_odd = pl.col("value"), _is_odd()
         self._odd.append(rows.filter(is_odd).group_by("series_id", "value").len())
         self._others.append(

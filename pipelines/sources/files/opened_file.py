@@ -106,7 +106,7 @@ class OpenedFile:
 
 
 def open_file(path: Path, columns: Columns) -> OpenedFile:
-    """Return a file together with its layout and the format of its times.
+    """Find the layout of an input file and the format of its times, and return both with the file.
 
     Raises:
         DataError: the file cannot be read, no layout fits its columns, or its times can be read in several
@@ -124,9 +124,9 @@ def _with_time_format(opened: OpenedFile) -> OpenedFile:
     return replace(opened, columns=columns.model_copy(update={"time_format": found}))
 
 
-@lru_cache(maxsize=10_000)  # a job opens a file three times: to check, compare and read it
+@lru_cache(maxsize=10_000)  # a job opens a file to check it, to compare it with others, and to read it
 def _time_format(path: Path, identity: Identity | None, name: str, encoding: str) -> str:
-    """Return the format of a file's times; cache it by ``identity``, which differs after a change."""
+    """Return the format of a file's times; cached by ``identity``, which changes with the file."""
     return detect_format(path, (batch[name] for batch in formats.batches(path, [name], _ROWS, encoding)))
 
 
@@ -135,7 +135,8 @@ def _open(path: Path, columns: Columns) -> OpenedFile:
     folders = {name: value for name, value in folder_columns(path).items() if name not in names}
     beside = Beside(tuple(folders), formats.index_columns(path))
     if is_long(names, columns, beside):
-        # The layout of a long file needs only its column names, and the cells of an index that pandas saved.
+        # `find_layout` needs only the column names of a long file, and the cells of index columns that pandas
+        # wrote. So only these cells are read before the layout is known.
         index = [name for name in names if beside.is_index(name)]
         known = _empty(names)
         if index:

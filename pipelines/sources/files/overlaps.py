@@ -1,4 +1,7 @@
-"""Raise an error if wide files of several sensors have different values for the same series and time."""
+"""Raise an error if two wide files have different values for the same series and time.
+
+Such files come from different sensors, and a job would read the values of the sensors as one series.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from schemas.errors import DataError
 ReadRows = Callable[[Path], Iterator[pl.DataFrame]]
 """A function that yields the observations of a file in pieces."""
 
-_CELL_BYTES = 64  # approximate memory of each compared value, in bytes
+_CELL_BYTES = 64  # estimated memory for one compared value, in bytes
 _MOST_FILES = 1_000
 
 
@@ -86,6 +89,8 @@ def refuse_clashes(
 ) -> None:
     """Raise DataError if wide files of a job have different values of one series at one time.
 
+    Values may differ if ``data.layout = wide`` is set, and in the cases that `refuse_sensors` describes.
+
     Args:
         looked: the checked files; the times of files with a common series are read.
         columns: the columns that the job names.
@@ -149,7 +154,7 @@ _HELD = {
 
 
 def _overlapping(files: Sequence[WideFile]) -> list[tuple[WideFile, list[WideFile]]]:
-    """Return each file that shares a series and times with other files, and the list of the other files."""
+    """Return each file that may clash with other files (see `may_clash`), and the list of the other files."""
     others: dict[Path, list[WideFile]] = {}
     open_until: list[WideFile] = []
     for file in sorted(files, key=lambda file: file.first_us):
@@ -184,9 +189,9 @@ def _share(file: WideFile, spans: Sequence[tuple[int, int]]) -> float:
 def _rows_of(
     file: WideFile, others: Sequence[WideFile], read: ReadRows, turn: tuple[int, int]
 ) -> pl.DataFrame:
-    """Return the values of a file that this pass compares with other files: one for each series and time.
+    """Return the values of a file to compare with other files in one pass: one for each series and time.
 
-    If a series has several values at one time, the last one is returned. ``turn`` is the number of this pass
+    If a series has several values at one time, the last one is returned. ``turn`` is the number of the pass
     and the number of all passes; each pass compares different times.
     """
     series = file.series & frozenset[str]().union(*(other.series for other in others))
@@ -202,7 +207,7 @@ def _rows_of(
 
 
 def _clash(rows: pl.DataFrame, held: pl.DataFrame) -> _Clash | None:
-    """Return the first row whose value differs from an earlier file's, as a `_Clash`; None without one.
+    """Return as a `_Clash` the first row with a different value than an earlier file; None if no row differs.
 
     If one file ends before the other, its last time is not compared, because its value may be unfinished.
     """
@@ -251,7 +256,7 @@ class WideFiles:
                 continue
 
     def take(self, path: Path, layout: Layout) -> None:
-        """Compare a new file with the earlier files, and add it to the earlier files.
+        """Check that a new file has no values of another sensor than the earlier files, and remember it.
 
         Raises:
             DataError: the file cannot be read, or has values of another sensor than an earlier file.

@@ -19,7 +19,7 @@ from schemas import observations
 
 @dataclass(frozen=True)
 class Notes:
-    """The settings of a `NoticeCollector`: the file for its notices, and the windows of the job.
+    """The settings of a `NoticeCollector`: the file it writes, and the settings of the job's windows.
 
     Attributes:
         path: the file.
@@ -38,7 +38,7 @@ class NoticeCollector:
         self._notes = notes
         self._codes = Codes()
         self._filled: NDArray[np.int64] = np.empty(0, np.int64)
-        # Hold only one row for each weekday, because the notice about weekdays needs no more.
+        # Keep only one time for each weekday: the notice about weekdays needs only the weekdays with rows.
         self._days = observations.empty().select("timestamp")
 
     def add(self, rows: pl.DataFrame) -> None:

@@ -13,7 +13,7 @@ from schemas.errors import DataError
 
 
 def refuse_unnamed_series(path: Path, layout: Layout, columns: Columns, others: int | None = None) -> None:
-    """Raise DataError if a file does not name its series, and the job reads or may get other such files.
+    """Raise DataError if no column names the series of a file, and other such files exist or may be added.
 
     Args:
         path: the file.

@@ -96,7 +96,7 @@ class Sorter:
         self._runs.append(path)
 
     def _run_folder(self) -> Path:
-        """Return the hidden folder of the sorted runs; create it for the first run.
+        """Return the hidden folder of the sorted runs; create it before the first sorted run is written.
 
         The folder is deleted with this object or at the end of the process.
         """

@@ -76,7 +76,8 @@ def detect_format(path: Path, batches: Iterable[pl.Series]) -> str:
             all times.
     """
     formats: list[str] = []
-    example: pl.Series | None = None  # a cell that two formats read as different times, if there is one
+    # A cell for the error message: one that two formats read as different times, if the first batch has one.
+    example: pl.Series | None = None
     for batch in batches:
         distinct = batch.filter(cells.given(batch)).unique(maintain_order=True)
         if not formats:
@@ -102,7 +103,10 @@ def detect_format(path: Path, batches: Iterable[pl.Series]) -> str:
 
 
 def unreadable_times_message(column: pl.Series, time_format: str) -> str:
-    """Return the error message for a column without a readable time: the reason, and the setting to use."""
+    """Return the error message for a column without a readable time.
+
+    The message has the reason, and if known formats read all cells, also ``data.time_format`` with them.
+    """
     known = column.filter(cells.given(column))
     first = pl.DataFrame({"series_id": ["a"], "timestamp": known.head(1), "value": [0.0]})
     reason = observations.validate(first, time_format)[1]["reason"][0]
@@ -112,7 +116,10 @@ def unreadable_times_message(column: pl.Series, time_format: str) -> str:
 
 
 def _formats_of(distinct: pl.Series) -> list[str]:
-    """Return the formats that can read one of the first cells; for numbers only Excel's, if it reads all."""
+    """Return the formats that can read at least one of the first cells as a time.
+
+    If all of these cells are numbers, only Excel's format is tried, and it must read every one of them.
+    """
     few = distinct.head(_FEW)
     if cells.numbers(few).is_not_null().all():
         return [_EXCEL] if _read(few, _EXCEL).is_not_null().all() else []
@@ -120,7 +127,10 @@ def _formats_of(distinct: pl.Series) -> list[str]:
 
 
 def _read(column: pl.Series, time_format: str) -> pl.Series:
-    """Convert a column to times by a format; a time outside the range of the format becomes null."""
+    """Convert a column to times by a format; a cell that is not a time in the valid range becomes null.
+
+    The valid range is the range of an observation's times, and for Excel's format also `_EXCEL_DAYS`.
+    """
     times = cells.times(column, time_format)
     in_range = times.is_between(observations.FIRST_TIME, observations.LAST_TIME)
     if time_format == _EXCEL:

@@ -117,7 +117,7 @@ class Part:
 
 @dataclass(frozen=True)
 class WholeFile:
-    """A file that was read to its end.
+    """The result of reading a whole file; a file that is left out or cannot be read is one rejected row.
 
     Attributes:
         parts: its rows; None if they need more memory than allowed, so that the file must be read again.
@@ -212,7 +212,7 @@ def _largest(whole: pl.Series) -> int | None:
 def _with_offsets(frame: pl.DataFrame, place: pl.Series) -> pl.DataFrame:
     if frame.is_empty():
         return frame
-    # If the frame has all rows, they are in their order, so the offsets need not be looked up.
+    # If the frame has all rows, they are in the order of ``place``, so no offset needs to be looked up.
     offset = place if len(frame) == len(place) else place.gather(frame["offset"])
     return frame.with_columns(offset.cast(pl.Int64).alias("offset"))
 
@@ -232,7 +232,7 @@ def _duration_text(seconds: int) -> str:
 
 
 def columns_of(job: JobConfig) -> tables.Columns:
-    """Return a job's settings of its columns: those in ``data``, and ``covariates.observed``."""
+    """Return a job's settings about columns: the fields of `ColumnsConfig`, and ``covariates.observed``."""
     named = {name: getattr(job.data, name) for name in ColumnsConfig.model_fields}
     return tables.Columns(**named, observed=job.covariates.observed)
 
@@ -254,9 +254,9 @@ def input_of(job: JobConfig, freq: Frequency | None = None, *, skip_bad_files: b
 
 
 def rows_of(path: Path, how: Input, now_s: float) -> Iterator[pl.DataFrame]:
-    """Yield the observations of a file in frames; at a fault of the file, stop without an error."""
+    """Yield the observations of a file in frames; where the file cannot be read, end without an error."""
     try:
         for part in read_file(path, how, now_s):
             yield part.rows
-    except DataError:  # the job reports the error when it reads the file itself
+    except DataError:  # the job reads the file again later, and reports the error then
         return

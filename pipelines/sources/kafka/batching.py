@@ -27,7 +27,7 @@ Offsets = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PolledRows:
-    """The rows of one partition from one poll: valid rows, rejected rows, and rows outside the time bounds.
+    """One partition's valid and rejected rows from one poll, and the offsets of rows outside the time bounds.
 
     Attributes:
         stop: one past the last offset that was read.
@@ -52,7 +52,7 @@ def batches(
     lateness_s: int,
     advanced_us: Callable[[Offsets], Offsets],
 ) -> tuple[list[Batch], Position]:
-    """Split the polled rows of a partition into batches; return the batches, and the position after the rows.
+    """Split a partition's polled rows at ``place.cuts``; return the batches and the position after the rows.
 
     Args:
         partition: name of the partition.
@@ -99,7 +99,7 @@ class _Watermarks:
         self.event_us: Offsets = taken.rows["timestamp"].to_physical().to_numpy()
         first = NEVER if place.watermark_us is None else place.watermark_us
         moved = np.maximum.accumulate(np.append(first, self.event_us - lateness_s * MICROSECONDS))
-        # The last element is the watermark after the last row; the others are the watermarks before each row.
+        # The watermarks without advances of an idle partition: before each row, and last, after the last row.
         self.moved: Offsets = moved
 
     def before(self, offsets: Offsets) -> Offsets:

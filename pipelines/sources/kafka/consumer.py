@@ -22,8 +22,9 @@ from pipelines.settings.kafka import (
 from pipelines.sources.messages import Messages
 from schemas.errors import DataError
 
-# The client fetches at most this many messages in advance, which is enough for the largest poll.
-# With its default limits, the client pauses for a second after 100,000 messages, and polls are smaller.
+# The client fetches in advance until it holds this many kilobytes, or this many messages of a partition.
+# The largest poll takes 300,000 messages. With the default limits, the client pauses for a second after
+# 100,000 messages, and polls are smaller.
 _QUEUED_KB, _QUEUED_MESSAGES, _FULL_WAIT_MS = 64 << 10, 300_000, 20
 _UNKNOWN = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION")
 _TEMPORARY = ("NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "BROKER_NOT_AVAILABLE", "_WAIT_CACHE")
@@ -56,9 +57,10 @@ class Polled:
 
 
 class TopicConsumer:
-    """Reads partitions of a topic from offsets that the job stores; commits offsets only for display.
+    """Reads partitions of a topic from offsets that the job stores.
 
-    The offsets are also committed to a consumer group, but only for display: they are never read back.
+    The offsets are also committed to the consumer group, so that Kafka's tools show the progress of the job.
+    They are never read back.
 
     Args:
         broker: address and options of the broker.
@@ -165,7 +167,10 @@ class TopicConsumer:
         }
 
     def show(self, offsets: Mapping[int, int]) -> None:
-        """Commit offsets to the consumer group, for display only; count an error, but do not raise it."""
+        """Commit offsets to the consumer group, so that Kafka's tools show the progress of the job.
+
+        An error of the commit is counted in `last`, and is not raised.
+        """
         positions = [self._at(self.topic, p, offset) for p, offset in offsets.items()]
         try:
             self._consumer.commit(offsets=positions, asynchronous=True)

@@ -53,7 +53,7 @@ class ClockDecision(NamedTuple):
 
 @dataclass
 class _Partition:
-    """The stored decisions about the messages of one partition; each list is sorted by offset."""
+    """The stored watermarks, clocks and refused messages of one partition, each sorted by offset."""
 
     # From the offset ``offsets[i]`` on, the watermark is at least ``watermarks[i]`` microseconds.
     offsets: list[int] = field(default_factory=list)
@@ -126,7 +126,7 @@ class Decisions:
         self._add(*(_clock_record(name, one) for name, one in clocks.items()))
 
     def refuse(self, refused: Mapping[str, list[Refused]]) -> None:
-        """Store the offsets of messages with unknown schemas, and the reasons, by name of the partition."""
+        """Store, by partition, the offsets of messages rejected for an unknown schema, and the reasons."""
         self._add(*(_refusal_record(name, one) for name, found in refused.items() for one in found))
 
     def keep_schema(self, number: int, text: str) -> None:
@@ -134,24 +134,31 @@ class Decisions:
         self._add({"schema": number, "text": text})
 
     def schema(self, number: int) -> str | None:
-        """Return the stored text of the registry's schema with the id ``number``; None if there is none."""
+        """Return the text of the registry's schema with the id ``number``; None if the journal lacks it."""
         return self._schemas.get(number)
 
     def before(self, partition: str) -> Callable[[Offsets], Offsets]:
-        """Return a function that maps offsets to the stored watermarks before them, or to `NEVER`."""
+        """Return a function that looks up the stored watermark at each of the given offsets.
+
+        A watermark is stored with the first offset at which it holds. An offset before the first stored
+        watermark has `NEVER`.
+        """
         found = self._of(partition)
         values, at = np.array([NEVER, *found.watermarks], np.int64), np.array(found.offsets, np.int64)
         return lambda wanted: values[np.searchsorted(at, wanted, side="right")]
 
     def at(self, partition: str, offset: int, watermark_us: int | None) -> int | None:
-        """Return the later of ``watermark_us`` and the stored watermark that holds at ``offset``."""
+        """Return the later of ``watermark_us`` and the stored watermark at ``offset``; see `before`.
+
+        Return None if ``watermark_us`` is None and no watermark is stored for the offset.
+        """
         us = int(self.before(partition)(np.array([offset], np.int64))[0])
         if us == NEVER:
             return watermark_us
         return us if watermark_us is None else max(us, watermark_us)
 
     def clock_us(self, partition: str, offsets: Offsets) -> Offsets:
-        """Return the stored clock of each offset, with which the times of the offset's rows are compared.
+        """Return, for each offset, the stored clock to compare with the times of the rows at this offset.
 
         The array has the shape of ``offsets [n]``. Offsets before the first stored clock have `NEVER`.
         """
@@ -162,7 +169,7 @@ class Decisions:
         ]
 
     def settled(self, partition: str) -> int:
-        """Return the offset of a partition before which the stored clock of each row is final."""
+        """Return the offset of a partition before which no later record replaces the clock of a row."""
         clocks = self._of(partition).clocks
         return clocks[-1].stop if clocks else 0
 

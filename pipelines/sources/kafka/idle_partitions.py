@@ -26,7 +26,11 @@ from schemas.errors import DataError
 
 @dataclass
 class Silence:
-    """The time of a partition's last message, and whether the partition was read to its end."""
+    """When a partition's idle time began, and whether the last poll read the partition to its end.
+
+    The idle time begins with the last message, `IdlePartitions.restart` or an error of the Kafka client,
+    whichever is the latest.
+    """
 
     since_s: float
     at_end: bool = False
@@ -58,7 +62,7 @@ class IdlePartitions:
             silence.since_s = self.clock()
 
     def advances(self, places: Positions, now_s: float) -> Iterator[tuple[str, int]]:
-        """Yield the name and the new watermark of each idle partition whose watermark advances.
+        """Yield the name and the new watermark of each idle partition, if this watermark closes more windows.
 
         The broker confirms right before each yield that the partition has no more messages.
         """

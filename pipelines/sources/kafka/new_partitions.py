@@ -16,7 +16,7 @@ from schemas.errors import DataError
 
 
 def new_partitions(source: KafkaTopic, consumer: TopicConsumer, places: Positions) -> list[int]:
-    """Return the numbers of a topic's partitions that ``places`` lacks; [] if the broker does not answer."""
+    """Return the numbers of a topic's partitions that ``places`` lacks; [] if they cannot be requested."""
     with suppress(DataError):  # without an answer, the next check finds the new partitions
         return [number for number in consumer.partitions() if source.name(number) not in places]
     return []

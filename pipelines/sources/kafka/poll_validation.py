@@ -61,7 +61,7 @@ class PollValidation:
     def _rows(
         self, polls: PolledMessages, messages: Messages
     ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-        """Validate a poll's messages; return valid rows, rejected rows, and indices of rows out of bounds.
+        """Validate a poll's messages; return valid rows, rejected rows, and rows outside the time bounds.
 
         In both frames, ``offset`` is the index of the row's message in ``messages``. Of a row outside the
         time bounds, only this index is returned.
@@ -79,7 +79,7 @@ class PollValidation:
         return _by_offset(rows, _NO_ROWS), _by_offset(rejected, _NONE_REJECTED), pl.concat(outside).sort()
 
     def _frame(self, raw: pl.DataFrame, judge: Judge | None) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
-        """Validate one raw frame; return the same three results as `_rows`."""
+        """Validate a raw frame; return valid rows, rejected rows, and indices of rows out of bounds."""
         how, message = self.source.input, raw["message"]
         first = np.searchsorted(message.to_numpy(), message.to_numpy())
         row = pl.Series("row", np.arange(len(raw)) - first + 1, pl.Int64)

@@ -59,7 +59,7 @@ class Reading:
         self.consumer.close()
 
     def step(self, places: Positions) -> Step[Positions]:
-        """Return the next batches of the topic from ``places`` on; wait for messages for a limited time."""
+        """Return the next batches from the positions ``places`` on; wait a limited time for messages."""
         if places != self.places:
             self._seek(places)
         now = dict(places)
@@ -93,7 +93,7 @@ class Reading:
         polled = self.held or self.consumer.poll(source.poll_rows, _POLL_S)
         try:
             found = [*PollValidation(source, self.decode, self.decisions).by_partition(polled)]
-        except RegistryAway:  # keep the messages, to decode them again in the next step
+        except RegistryAway:  # keep the messages: the registry may answer in the next step
             self.held = polled
             return
         self.held = None

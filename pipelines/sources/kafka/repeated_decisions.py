@@ -41,7 +41,7 @@ class PolledMessages:
 
     @staticmethod
     def of(polled: Mapping[str, Polled]) -> PolledMessages:
-        """Join the messages of all partitions; ``polled`` holds them by the name of the partition."""
+        """Return the offsets and timestamps of the messages in ``polled``; its keys are partition names."""
         counts = [len(one.offsets) for one in polled.values()]
         came_ms = np.array([ms for one in polled.values() for ms in one.came_ms], np.int64)
         # A message without a timestamp has -1 here. Replace it by the largest time, so that only the
@@ -65,7 +65,7 @@ class PolledMessages:
 
 
 class Judge:
-    """Finds the clock that decides whether a row of a poll is in the future.
+    """Finds the clock with which the time of a row is compared, to decide whether it is in the future.
 
     A row is in the future if it is more than ``max_future_s`` later than the earlier of two clocks: the
     timestamp of its message, and the stored clock of its offset, which is the wall clock of an earlier poll.
@@ -92,7 +92,7 @@ class Judge:
             self._is_open[at] = polls.offsets[at] >= decisions.settled(name)
 
     def clock_us(self, times_us: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return for each row the clock that decides whether the row is in the future.
+        """Return for each row the clock with which its time is compared; store a new clock if one is needed.
 
         Args:
             times_us: ``[r]`` times of the rows.

@@ -64,7 +64,7 @@ class KafkaSource(KafkaTopic):
         return opened(self, Reading).step(places)
 
     def _starts(self, consumer: TopicConsumer, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:
-        """Return the offset in each partition at which a job that does not resume begins to read."""
+        """Return, for each partition, the offset at which a job begins to read if it does not resume."""
         if isinstance(self.start, datetime):
             return consumer.offsets_at_time([*ranges], self.start)
         return {p: high if self.start == "latest" else low for p, (low, high) in ranges.items()}

@@ -74,7 +74,7 @@ class KafkaTopic:
     wall: Callable[[], float] = time.time
 
     def shard_of(self, partition: int) -> int | None:
-        """Return the number of the shard that alone follows a partition; None if every shard follows it."""
+        """Return the number of the only shard that follows a partition; None if every shard follows it."""
         return None if self.keyed_shards is None else partition % self.keyed_shards
 
     def decisions(self) -> Decisions:

@@ -114,7 +114,7 @@ def _cell(cell: object) -> object:
 
 
 def series_of(cells: Sequence[object]) -> pl.Series:
-    """Convert the cells of a column, all of one Python type or None, to a Polars series.
+    """Convert the cells of a column to a Polars series; the cells that are not None have one Python type.
 
     The series holds text if no type of Polars fits all cells.
     """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
@@ -15,77 +16,104 @@ from pipelines.sources.messages.field_names import Names
 def json_decoder(names: Names) -> Decoder:
     """Return a decoder of JSON objects; all cells are text, and lists and objects are JSON text.
 
-    All messages of a poll are read at once. If this fails, for example because of NaN, the messages are read
-    one by one, which takes twenty times as long.
+    All messages of a poll are read at once. If this fails, for example because of NaN, the messages that
+    cannot be read are found by halving. So the rows of a message do not depend on the other messages.
     """
 
     def decode(messages: Messages) -> list[pl.DataFrame]:
-        values = [value or b"" for value in messages.values]
-        lines = b"\n".join(values)
-        if lines.count(b"\n") >= len(values):
-            # A message contains line breaks. JSON has them only between tokens, so blanks may replace them.
-            lines = b"\n".join(value.replace(b"\n", b" ") for value in values)
-        try:
-            frame = _read_together(lines, values[0], names)
-        except pl.exceptions.PolarsError:
-            return _read_separately(values, names)
-        if len(frame) != len(values):
-            return _read_separately(values, names)
-        return [names.chosen(frame, pl.int_range(len(values), dtype=pl.Int64, eager=True))]
+        # A message may contain line breaks. JSON has them only between tokens, so blanks may replace them.
+        values = [(value or b"").replace(b"\n", b" ") for value in messages.values]
+        places = range(len(values))
+        frame = _read_together(values, places, names)
+        if frame is not None:
+            return [frame]
+        objects = [_as_object(value) for value in values]
+        bad = [place for place in places if objects[place] is None]
+        good = [place for place in places if objects[place] is not None]
+        return [*_read_halves([value or b"" for value in objects], good, names), _problems(values, bad)]
 
     return decode
 
 
-def _read_together(lines: bytes, first: bytes, names: Names) -> pl.DataFrame:
-    """Return the fields of all messages as text columns, read in one call.
+def _read_together(values: Sequence[bytes], places: Sequence[int], names: Names) -> pl.DataFrame | None:
+    """Return the rows of the messages at ``places``, read in one call; None if one of them cannot be read.
 
     A column may have several possible fields; the first field that is not null counts. If the first message
     has the first possible field of every column, only these fields are read. If another message lacks one of
     them, all possible fields are read.
     """
+    lines = b"\n".join([values[place] for place in places])
     preferred = [fields[0] for fields in names.by_column.values()]
-    if (_object(first) or {}).keys() >= {*preferred}:
-        frame = pl.read_ndjson(io.BytesIO(lines), schema=dict.fromkeys(preferred, pl.String))
-        if not any(frame[fields[0]].null_count() for fields in names.by_column.values() if len(fields) > 1):
-            return frame
-    return pl.read_ndjson(io.BytesIO(lines), schema=dict.fromkeys(names.fields, pl.String))
-
-
-def _read_separately(values: Sequence[bytes], names: Names) -> list[pl.DataFrame]:
-    places: list[int] = []
-    found: list[dict[str, str | None]] = []
-    bad: list[int] = []
-    reasons: list[str] = []
-    for place, value in enumerate(values):
-        read = _object(value)
-        if read is not None:
-            places.append(place)
-            found.append({name: _cell(read.get(name)) for name in names.fields})
-        else:
-            bad.append(place)
-            reasons.append(f"is not a JSON object; {shown(value.decode(errors='replace'))}")
-    frame = pl.DataFrame(found, schema=dict.fromkeys(names.fields, pl.String))
-    return [names.chosen(frame, pl.Series(places, dtype=pl.Int64)), problems(bad, reasons)]
-
-
-def _object(message: bytes) -> dict[str, object] | None:
-    """Return the fields of a message; None if it is not a JSON object."""
+    frame: pl.DataFrame | None = None
     try:
-        read = json.loads(message, object_pairs_hook=_first_of_each)
-    except (ValueError, RecursionError):
+        if _has_fields(values[places[0]], preferred):
+            frame = pl.read_ndjson(io.BytesIO(lines), schema=dict.fromkeys(preferred, pl.String))
+            if any(frame[fields[0]].null_count() for fields in names.by_column.values() if len(fields) > 1):
+                frame = None
+        if frame is None:
+            frame = pl.read_ndjson(io.BytesIO(lines), schema=dict.fromkeys(names.fields, pl.String))
+    except pl.exceptions.PolarsError:
         return None
-    return read if isinstance(read, dict) else None
+    return names.chosen(frame, pl.Series(places, dtype=pl.Int64)) if len(frame) == len(places) else None
+
+
+def _read_halves(values: Sequence[bytes], places: Sequence[int], names: Names) -> Iterator[pl.DataFrame]:
+    """Yield the rows of the messages at ``places``; a message that cannot be read alone gives a problem."""
+    if not places:
+        return
+    frame = _read_together(values, places, names)
+    if frame is not None:
+        yield frame
+    elif len(places) == 1:
+        yield _problems(values, places)
+    else:
+        middle = len(places) // 2
+        yield from _read_halves(values, places[:middle], names)
+        yield from _read_halves(values, places[middle:], names)
+
+
+def _problems(values: Sequence[bytes], places: Sequence[int]) -> pl.DataFrame:
+    texts = [shown(values[place].decode(errors="replace")) for place in places]
+    return problems(places, [f"is not a JSON object; {text}" for text in texts])
+
+
+def _has_fields(message: bytes, fields: Sequence[str]) -> bool:
+    """Return True if a message is a JSON object with all these fields."""
+    try:
+        read = json.loads(message)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(read, dict) and read.keys() >= {*fields}
+
+
+def _as_object(message: bytes) -> bytes | None:
+    """Return a message with NaN and infinite numbers as text, because JSON lacks them.
+
+    None if the message is not a JSON object: Polars cannot read it either.
+    """
+    replaced: list[str] = []
+
+    def as_text(token: str) -> str:
+        replaced.append(token)
+        return token
+
+    def as_number(token: str) -> float | str:
+        number = float(token)
+        return number if math.isfinite(number) else as_text(token)
+
+    try:
+        read = json.loads(
+            message, parse_constant=as_text, parse_float=as_number, object_pairs_hook=_first_of_each
+        )
+    except RecursionError:
+        return message
+    except ValueError:
+        return None
+    if not isinstance(read, dict):
+        return None
+    return json.dumps(read).encode() if replaced else message
 
 
 def _first_of_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Convert the pairs of a JSON object to a dict; among pairs with the same name, the first counts."""
     return dict(reversed(pairs))
-
-
-def _cell(value: object) -> str | None:
-    """Convert a JSON value to the same text as Polars does, so that both ways of reading agree."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return json.dumps(value)

@@ -115,7 +115,7 @@ def _frames(decode: Decoder, messages: Messages, places: Sequence[int]) -> Itera
 
 
 def problems(places: Sequence[int], reasons: Sequence[str], kind: str = UNDECODABLE) -> pl.DataFrame:
-    """Return a raw frame with one row for each message that cannot be decoded; ``problem`` is the reason."""
+    """Return a raw frame with one row for each rejected message; the column ``problem`` has the reason."""
     nulls = pl.Series([None] * len(places), dtype=pl.String)
     return pl.DataFrame(
         {

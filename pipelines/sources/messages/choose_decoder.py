@@ -1,4 +1,4 @@
-"""Create the decoder of messages that a job's settings name."""
+"""Choose the decoder of messages by the settings of a job, and create it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Names:
 
     @staticmethod
     def of(columns: Columns, series_in_key: bool) -> Names:
-        """Return the field names from a job's settings; columns without a setting get the usual names.
+        """Return the field names from a job's settings; id, time and value have usual names if not set.
 
         ``series_in_key``: no field is read for ``series_id``, because the key of the message holds it.
         """
@@ -54,7 +54,7 @@ class Names:
         return list(dict.fromkeys(name for names in self.by_column.values() for name in names))
 
     def chosen(self, frame: pl.DataFrame, places: pl.Series) -> pl.DataFrame:
-        """Return a raw frame of messages; each cell is the first of its possible fields that is not null.
+        """Return a raw frame of messages; a cell is the first value that is not null in its column's fields.
 
         Args:
             frame: a column for each field that exists.
@@ -67,7 +67,7 @@ class Names:
         return self.with_series_id(pl.DataFrame([*columns, places.cast(pl.Int64).alias(MESSAGE)]))
 
     def with_series_id(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Replace the columns with the parts of series ids by one column ``series_id``; return the frame."""
+        """Return the frame with one column ``series_id`` in place of the columns for parts of series ids."""
         if not self.parts:
             return frame
         series = texts.joined_names([frame[part] for part in self.parts]).alias("series_id")

@@ -19,7 +19,10 @@ _UNKNOWN_S: Final = 10.0
 
 
 class RegistryAway(StatecastError):
-    """Raised when the schema registry does not answer; a later request may succeed."""
+    """Raised for the first ``patience_s`` seconds in which the schema registry does not answer.
+
+    A later request may succeed. After these seconds, `SchemaUnknown` is raised instead.
+    """
 
 
 class SchemaUnknown(Exception):
@@ -27,18 +30,18 @@ class SchemaUnknown(Exception):
 
 
 class Kept(Protocol):
-    """A store of the texts of schemas, so that a later run decodes messages with the same schemas."""
+    """The protocol of a store of schema texts, from which a later run reads the same schemas."""
 
     def schema(self, number: int) -> str | None:
         """Return the stored text of the schema with the id ``number``; None if it is not stored."""
 
     def keep_schema(self, number: int, text: str) -> None:
-        """Store the text of the schema with the id ``number``, and wait until it is on the disk."""
+        """Store the text of the schema with the id ``number``, and wait until it survives a loss of power."""
 
 
 @dataclass
 class _Failure:
-    """A failed request to the registry: the reason, and the time from which it may be repeated."""
+    """A failed request to the registry: the reason, how long to wait, and when to repeat the request."""
 
     reason: str
     wait_s: float
@@ -90,7 +93,7 @@ class RegistrySchemas:
         now_s, failure = self.clock(), self._unknown.get(number)
         if failure is not None and now_s < failure.until_s:
             raise SchemaUnknown(failure.reason)
-        # The last request was not answered, so do not send another one yet.
+        # The last request has failed, and the wait after it is not over, so send no request yet.
         if self._away is not None and now_s < self._away.until_s:
             raise self._no_answer_error(now_s)
         try:
@@ -125,7 +128,7 @@ class RegistrySchemas:
 
 
 def _again(before: _Failure | None, reason: str, now_s: float, first_s: float) -> _Failure:
-    """Return a failure that waits ``first_s``, or twice as long as the failure ``before``, up to a limit."""
+    """Return a failure with the wait ``first_s``, or twice the wait of ``before``, up to a limit."""
     wait_s = first_s if before is None else min(2 * before.wait_s, max(_LONGEST_S, first_s))
     return _Failure(reason, wait_s, now_s + wait_s)
 

@@ -48,7 +48,7 @@ def values_with_gaps(seed: int = 0) -> Floats:
 
 
 def block_of_windows(model: Forecaster, values: Floats, start: Ints, lengths: Ints | None = None) -> Block:
-    """Return a block whose outputs are all NaN, for a first component to step; see `Block`."""
+    """Return a block that no component has stepped yet; all its outputs are NaN."""
     config = model.network_config
     windows, series = values.shape
     horizon, scored = config.horizon, len(scored_horizons(config.horizon))

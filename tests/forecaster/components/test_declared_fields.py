@@ -48,7 +48,10 @@ class Undeclared:
 
 
 def with_declared_fields_only(block: Block, declared: frozenset[str]) -> Block:
-    """Return the block without undeclared members, and with `Undeclared` for each other undeclared field."""
+    """Return the block without undeclared members, and with `Undeclared` in place of other undeclared fields.
+
+    The fields of the caller stay as they are, because components need not declare them.
+    """
     hidden: dict[str, Any] = {name: Undeclared(name) for name in NAMES - declared}
     members = {name: array for name, array in block.members.items() if f"members.{name}" in declared}
     out: dict[str, Any] = {
@@ -58,7 +61,7 @@ def with_declared_fields_only(block: Block, declared: frozenset[str]) -> Block:
 
 
 def arrays_of(block: Block) -> Arrays:
-    """Return a copy of each array of a block, by the name of its field in the declarations of components."""
+    """Return copies of a block's arrays, by the names that components declare, such as ``out.forecast``."""
     every = {field.name: getattr(block, field.name) for field in fields(Block)}
     every |= {f"members.{name}": array for name, array in block.members.items()}
     every |= {f"out.{name}": array for name, array in block.out._asdict().items()}

@@ -14,7 +14,7 @@ def test_delayed_forecasts_do_not_depend_on_block_sizes(data: st.DataObject) -> 
     ago, series = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
     rows = ago + data.draw(st.integers(0, 3))
     blocks = data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=5))
-    # If ``different_starts`` is True, each series begins at another window.
+    # If ``different_starts`` is True, no two series begin at the same window; otherwise, all begin at 100.
     different_starts = data.draw(st.booleans())
     start = np.arange(series) * 10 + 100 if different_starts else np.array([100])
     values = np.random.default_rng(0).normal(size=(sum(blocks), 2, series))

@@ -1,4 +1,4 @@
-"""Tests of the component that counts recent values between the edges of the profile, to measure drift."""
+"""Tests of the component `Drift`, which counts the recent values in each bucket of the training profile."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ HORIZON = 4
 
 
 def calibrated(values: Floats, levels: tuple[float, ...] = LEVELS, network: float = 0.01) -> Block:
-    """Return a block with forecasts that repeat the last value and have calibrated intervals.
+    """Return a block with forecasts of the last value, after `Intervals` has calibrated their quantiles.
 
-    Before calibration, neighbouring quantiles are ``network`` apart.
+    Before the calibration, the median is the last value, and neighbouring quantiles are ``network`` apart.
     """
     block = block_of(values, HORIZON, len(levels))
     middle = levels.index(0.5)

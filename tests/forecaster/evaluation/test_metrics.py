@@ -108,7 +108,8 @@ def point_measures(actual: list[float], point: list[float]) -> Measures:
 def test_a_point_forecast_has_errors_but_nan_interval_measures() -> None:
     found = point_measures([1.0, 3.0], [2.0, 1.0])
     assert (found.mse, found.mae, found.mase) == (2.5, 1.5, 0.75)
-    assert found.wql == 3 / 4  # for a point forecast, the sum of absolute errors / the sum of actuals
+    # The WQL of a point forecast is the sum of absolute errors divided by the sum of absolute actuals.
+    assert found.wql == 3 / 4
     assert all(math.isnan(x) for x in (found.msis, found.coverage_90, found.width_90))
 
 

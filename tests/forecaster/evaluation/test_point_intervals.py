@@ -30,7 +30,10 @@ def quantiles(values: Floats, points: dict[str, Floats], cuts: list[int]) -> dic
 
 
 def noise(windows: int, series: int = 2, seed: int = 0, horizon: int = HORIZON) -> tuple[Floats, Floats]:
-    """Return noise ``[T, S]`` with deviation ``s + 1`` in series ``s``, and forecasts of 0 ``[T, S, N]``."""
+    """Return noise ``[T, S]``, and ``[T, S, N]`` forecasts of 0 for ``N`` horizons.
+
+    The noise of series ``s`` has the standard deviation ``s + 1``.
+    """
     rng = np.random.default_rng(seed)
     values = rng.normal(size=(windows, series)) * np.arange(1, series + 1)
     return values, np.zeros((windows, series, horizon))

@@ -35,7 +35,10 @@ def forecasts_of(windows: Windows, seed: int = 0) -> Forecasts:
 
 
 def looped_pairs(windows: Windows, made: Forecasts) -> dict[tuple[str, int, int], tuple[float, list[float]]]:
-    """Return the actual and the quantiles of each (series, issuing window, horizon), from plain loops."""
+    """Pair actuals with quantiles in plain loops, by (series, issuing window, horizon).
+
+    A forecast without an actual has no pair.
+    """
     pairs = {}
     for s, name in enumerate(windows.series_ids):
         for t in range(len(windows.values)):

@@ -73,7 +73,7 @@ def kill_and_rerun(folder: Path, name: str, delay_s: float) -> dict[str, object]
 
 
 def run_at_once(folder: Path, processes: int) -> list[int]:
-    """Start several processes at once, each with a first run in one new store; return their exit codes."""
+    """Run `first_run` in several processes at once, all in one new store; return their exit codes."""
     folder.mkdir()
     return [exit_code_of(pid) for pid in [start_process(first_run, folder) for _ in range(processes)]]
 

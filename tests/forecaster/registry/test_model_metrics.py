@@ -1,4 +1,4 @@
-"""Tests that the metrics of a model in MLflow equal the measures of an evaluation."""
+"""Tests of the metrics of a model in MLflow, which equal the measures of an evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of an outbox that is full or damaged, has large entries, or has no folder to write to."""
+"""Tests of a full, damaged or read-only outbox, of the order of sending, and of large or failed requests."""
 
 from __future__ import annotations
 

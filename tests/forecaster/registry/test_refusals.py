@@ -64,7 +64,7 @@ def test_the_error_for_a_deleted_experiment_names_the_restore_command(tmp_path: 
 
 
 def test_a_store_in_postgresql_needs_a_setting_for_its_files(tmp_path: Path) -> None:
-    """A store keeps its files outside the database, in the place that mlflow.artifacts names."""
+    """Without mlflow.artifacts, SQLite stores keep files beside the database; PostgreSQL has no default."""
     uri = "postgresql://me:secret@127.0.0.1:1/runs"
     with pytest.raises(ModelError, match=r"set mlflow\.artifacts to a folder") as caught:
         Connection(uri, "", "runs", "", "")._artifact_place()

@@ -190,7 +190,7 @@ def test_a_gap_of_years_is_stepped_only_until_retirement() -> None:
     blocks = [out.forecasts for out in outputs if out.forecasts]
     assert sum(len(block.issued) for block in blocks) < 20
     counts = last_shard(model, [batch]).counts
-    # The series takes 6 steps until it retires, and 3 steps after the gap.
+    # The series is stepped in 6 windows until it retires, and in 3 windows after the gap.
     # There is no cold start, because the gap is so long that the series is forgotten and counts as new.
     assert (counts.used, counts.cold_starts, counts.series_steps) == (4, 0, 6 + 3)
 
@@ -263,7 +263,7 @@ def test_a_row_replaces_pending_rows_of_a_reread_partition() -> None:
     model = forecaster()
     shard = add_partitions(Shard.cold(0, 1, model.initial_state(), ()), {"p0": 50})
     *_, (shard, _) = apply(shard, in_partition("p0", 3.0, 50), model)
-    # Read the partition p0 again, either from its start or from 50, the offset of its pending row.
+    # Another job begins p0 at offset 0 or at 50, the offset of the pending row, and first reads a row of p1.
     for begin in (0, 50):
         other = add_partitions(hand_over_shards([shard.copy()])[0], {"p0": begin, "p1": 0})
         *_, (other, _) = apply(other, in_partition("p1", 4.0, 0), model)

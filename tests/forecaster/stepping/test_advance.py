@@ -200,7 +200,7 @@ def test_a_series_that_returns_after_years_creates_no_windows_in_the_gap() -> No
     state, _ = advance(model, model.initial_state(), windows([1, NAN, NAN, NAN]))
     state, forecasts = advance(model, state, windows([5], start=START + 100_000))
     assert forecasts.issued.shape == (1, 1)
-    assert forecasts.cold_starts == 0  # a series counts as new after so long a gap
+    assert forecasts.cold_starts == 0  # after so long a gap, the series counts as new, which is no cold start
     assert state.silent.tolist() == [0]
 
 

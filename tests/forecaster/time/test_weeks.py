@@ -1,4 +1,4 @@
-"""Tests of windows of a week: they begin on the weekday of the rows, so forecasts have the rows' weekday."""
+"""Tests of weekly windows: they begin on the weekday in the frequency, such as ``1w-sun``, or on Thursday."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def files_in(folder: Path) -> set[str]:
 
 
 def wait_for_files(folder: Path, process: ForkedProcess) -> set[str]:
-    """Wait until a running pipeline has written twelve files, and return the names of all its files."""
+    """Wait up to `PATIENCE_S` until a pipeline has written twelve files; return the names of its files."""
     until_s = time.monotonic() + PATIENCE_S
     while len(files_in(folder)) < 12 and process.poll() is None and time.monotonic() < until_s:
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Tests that the sinks of a Beam pipeline write the same files if an engine repeats a bundle."""
+"""Tests of the sinks of a Beam pipeline, which write the same files if an engine repeats a bundle."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def output(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def shadowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the output folder of a stream with a shadow, which tests must not change."""
+    """Return the output folder of a stream that ran with a shadow; tests must not change this folder."""
     output = tmp_path_factory.mktemp("shadowed") / "out"
     log, _ = small_log(windows=48, every=8)
     run_stream(replace(job_of(log, output, shards=2), shadow=NEW))

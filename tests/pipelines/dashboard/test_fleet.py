@@ -58,7 +58,7 @@ def test_the_dashboard_shows_closed_until_of_the_slowest_shard(shards: list[Shar
 
 
 @pytest.mark.parametrize("known", [None, (0, 2), (1, 2), (3, 4), (2, 4)], ids=str)
-def test_forecast_files_are_found_by_hash_unless_shard_counts_agree(known: tuple[int, int] | None) -> None:
+def test_files_are_found_by_hash_unless_shard_counts_agree(known: tuple[int, int] | None) -> None:
     """A snapshot names the shard of a series only for files written with the shard count of the snapshot."""
     files = [ForecastFile("", "", "v", shard, 4, Path()) for shard in range(4)]
     expected = known[0] if known is not None and known[1] == 4 else crc32(b"yard") % 4

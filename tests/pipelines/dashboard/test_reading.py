@@ -204,7 +204,7 @@ def test_the_series_search_returns_at_most_50_of_100000_ids(finished: Path) -> N
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Return a counter of the rows that are read in batches from Parquet files, by column."""
+    """Return a counter: how many rows of each column name `iter_batches` reads from Parquet files."""
     rows: Counter[str] = Counter()
 
     class Recording(pq.ParquetFile):  # type: ignore[misc]

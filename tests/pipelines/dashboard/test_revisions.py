@@ -47,7 +47,7 @@ def revise(
 
 
 def assert_shows_newest(output: Path) -> int:
-    """Assert that the dashboard shows the alarms of the newest revisions; return the number of alarms."""
+    """Assert that the dashboard counts only the alarms of the newest revisions; return their number."""
     alarms = read_forecasts(output).filter("alarm")
     shown = OutputView(output).fleet()["alarms"]
     assert shown["total"] == len(alarms)
@@ -127,7 +127,7 @@ def test_partial_reads_return_no_alarm_that_a_revision_cleared(
 
 @pytest.mark.parametrize("has_equal_times", [False, True], ids=["later", "same second"])
 def test_a_chart_has_the_newest_revision_of_a_forecast(output: Path, has_equal_times: bool) -> None:
-    """Object stores give file times in whole seconds, so files of several revisions may have one time."""
+    """Object stores give file times in whole seconds, so the files of two revisions may have equal times."""
     paths = [revise(output, revision, alarm=False, window=LAST) for revision in (1, 2)]
     for file in (output / "forecasts").iterdir():
         age = 0 if has_equal_times or file not in paths else 1 + paths.index(file)

@@ -44,7 +44,7 @@ def with_drift(windows: int, last_bucket: int) -> JobNumbers:
 
 
 class Watched:
-    """An `AlertWatch` that appends its alerts to the list ``sent`` and does not send them."""
+    """A holder of an `AlertWatch`; its fake sender only appends each alert to the list ``sent``."""
 
     def __init__(self, folder: Path, *rules: AlertConfig, is_resume: bool = False) -> None:
         self.now_s, self.lines, self.sent = 1e9, list[str](), list[dict[str, Any]]()
@@ -195,9 +195,10 @@ def test_readings_of_counts_without_a_new_window_are_dropped(tmp_path: Path) -> 
 
 
 def drifts(windows: int, **last_buckets: int | None) -> JobNumbers:
-    """Return counts with a drift of each input, from the number of values in its last bucket.
+    """Return the `JobNumbers` of a job after ``windows`` windows, with the drift of each input.
 
-    None stands for an input with too few values for a drift.
+    A keyword argument says how many values of the input are in its last bucket; 100 are expected in each
+    bucket. None stands for an input with too few values for a drift.
     """
     drift = {
         name: InputDrift((0,) * 10) if last is None else InputDrift([100] * 9 + [last], [100.0] * 10)

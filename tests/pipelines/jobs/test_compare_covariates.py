@@ -43,7 +43,7 @@ def model(features: Features, seed: int = 0) -> Forecaster:
     with torch.no_grad():
         for weight in made.network.parameters():
             weight.normal_(0.0, 0.3, generator=rng)
-    return replace(made)  # the copy computes its version from the new weights
+    return replace(made)  # copy the model, so that its version is computed from the new weights
 
 
 @pytest.fixture

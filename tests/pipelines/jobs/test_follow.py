@@ -247,7 +247,10 @@ def test_requested_model_changes_leave_enough_time_for_the_rewarm(
 
 
 def broken(model: Forecaster) -> Forecaster:
-    """Set all weights of the network to NaN, and return a new forecaster with this network."""
+    """Set all weights of the network of ``model`` to NaN, and return a new forecaster with this network.
+
+    The forecaster is new, because a forecaster computes its version from the weights only once.
+    """
     with torch.no_grad():
         for weight in model.network.parameters():
             weight.fill_(float("nan"))

@@ -122,7 +122,8 @@ def test_a_resume_continues_the_production_run_without_repeating_scores(tmp_path
     before.take(numbers(30))
     before.runs.close()
     after = Job(store, tmp_path, is_resume=True)
-    after.take(numbers(20))  # the stream resumed from an older snapshot, so it has fewer scores
+    # The stream resumed from an older snapshot: it has scored 20 forecasts, but 30 scores are logged already.
+    after.take(numbers(20))
     after.take(numbers(35))
     after.runs.close()
     (points,) = store.points.values()

@@ -1,4 +1,4 @@
-"""Tests that jobs give the same results whether they write to an object store or to a disk."""
+"""Tests of jobs that write to an object store: equal results as on a disk, replaced output, stops, kills."""
 
 from __future__ import annotations
 

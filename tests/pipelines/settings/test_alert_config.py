@@ -67,7 +67,7 @@ def test_alert_rules_are_read_in_order_with_their_defaults(tmp_path: Path) -> No
         (f'{COVERAGE}command = "a"\nwindows = 0', "alerts[0].windows: must be greater than or equal to 1"),
     ],
 )
-def test_the_error_for_an_invalid_alert_rule_names_the_setting(text: str, line: str, tmp_path: Path) -> None:
+def test_the_error_for_invalid_alert_rules_names_the_setting(text: str, line: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         load(tmp_path, f"[[alerts]]\n{text}\n")
     assert str(refused.value).startswith(f"{tmp_path / 'job.toml'}: {line}")
@@ -96,7 +96,7 @@ def test_writing_a_webhook_that_may_hold_secrets_is_refused(tmp_path: Path) -> N
     assert "a.org" not in str(refused.value)
 
 
-def test_alert_rules_are_not_logged_as_settings(tmp_path: Path) -> None:
-    """The address of a webhook may contain a secret."""
+def test_flat_settings_contain_no_alert_rules(tmp_path: Path) -> None:
+    """MLflow runs log some of these settings, and the address of a webhook may contain a secret."""
     job = load(tmp_path, f'[[alerts]]\n{COVERAGE}webhook = "https://a.org/secret"\n')
     assert not [key for key in job.flat() if key.startswith("alerts")]

@@ -1,4 +1,4 @@
-"""Test of the encoding of forecasts as Kafka messages, which needs no broker."""
+"""Tests of the encoding of forecasts in Avro for Kafka messages; the tests need no broker."""
 
 from __future__ import annotations
 

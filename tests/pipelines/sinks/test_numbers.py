@@ -155,7 +155,8 @@ def test_the_latency_histogram_omits_windows_with_overwritten_latencies(tmp_path
         if at % 50 == 49:
             publish(tmp_path, slow)
             reader.read()
-    # Publish the fast shard's latencies only once, so that the reader gets only the last RECENT latencies.
+    # Publish the fast shard's latencies only once, after the last window: the file then holds only the
+    # last RECENT latencies, and the reader never gets the earlier ones.
     for at in range(3 * RECENT):
         fast = after_window(fast, at, 1.0)
     publish(tmp_path, slow)

@@ -62,7 +62,7 @@ def test_the_first_listing_of_a_watched_folder_finds_all_files(inbox: Path) -> N
         write_file(inbox / f"{i:02}.csv", [("a", i, i)])
     with mock.patch("os.scandir", side_effect=os.scandir) as scans:
         assert values(read_log(watch(inbox))) == list(range(20))
-    assert scans.call_count == 2  # the first listing finds all files, the second none
+    assert scans.call_count == 2  # the first listing finds all files, the second finds no new file
 
 
 def test_the_watermark_moves_only_at_the_end_of_files(inbox: Path) -> None:
@@ -203,3 +203,16 @@ def test_deleting_a_watched_folder_raises_an_error(inbox: Path) -> None:
     inbox.rmdir()
     with pytest.raises(DataError, match="the watched folder cannot be listed"):
         source.step(0)
+
+
+def test_a_watched_folder_that_may_not_be_searched_raises_an_error(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(entry: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    write_file(inbox / "1.csv", [("a", 1, 1)])
+    # Root may search every folder, so replace the function that looks at each file.
+    monkeypatch.setattr("pipelines.sources.files.listing._why_left_out", refuse)
+    with pytest.raises(DataError, match=r"cannot be listed \(Permission denied\)"):
+        watch(inbox).step(0)

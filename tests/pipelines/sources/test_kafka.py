@@ -256,7 +256,7 @@ def test_the_kafka_journal_of_a_long_run_stays_short(tmp_path: Path, monkeypatch
     path, reached = tmp_path / "kafka.jsonl", {"a": 0}
     made, longest = Decisions(path, lambda: reached), 0
     made.keep_schema(7, "{}")
-    for offset in range(400):  # raise the watermark at each offset, to add decisions
+    for offset in range(400):  # each raise of the watermark adds a decision to the journal
         made.raise_watermark("a", offset, offset)
         if offset % 10 == 0:
             made.keep_clocks({"a": ClockDecision(offset, offset + 1, offset)})
@@ -275,7 +275,8 @@ def test_the_kafka_journal_keeps_all_decisions_without_a_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decisions, "LONGEST", 100)
-    made = Decisions(tmp_path / "kafka.jsonl")  # without a snapshot, all offsets may be read again
+    # Without a snapshot, a resumed stream reads again from the first offset and needs all decisions.
+    made = Decisions(tmp_path / "kafka.jsonl")
     for offset in range(250):
         made.raise_watermark("a", offset, offset)
     for one in (made, Decisions(tmp_path / "kafka.jsonl")):

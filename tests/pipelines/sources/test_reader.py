@@ -229,7 +229,7 @@ def test_reader_pauses_at_its_limit_until_shards_catch_up(stop_file: Path, clock
         assert read.ended or read.wait_s or len(batches([read])[0].rows)
         offset = read.offset
         read_to.append(offset)
-    assert read_to[-1] == 40  # the reader stops after the fourth batch, which exceeds its limit of three
+    assert read_to[-1] == 40  # the reader pauses, because four unapplied batches exceed its size limit
     reached = 20
     assert [reader.at(offset).offset, reader.at(50).offset, reader.at(60).offset] == [50, 60, 60]
     reached = 60

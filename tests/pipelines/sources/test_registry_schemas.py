@@ -118,6 +118,12 @@ def test_registry_failures_raise_schema_unknown_after_patience_s() -> None:
         RegistrySchemas("http://127.0.0.1:9", patience_s=0, clock=clock)(7)
 
 
+def test_an_answer_without_json_is_reported_as_such() -> None:
+    wrong = "the answer of the schema registry is not JSON"
+    with registry_of(lambda request: KNOWN, b"<html>") as registry, pytest.raises(SchemaUnknown, match=wrong):
+        RegistrySchemas(registry.url, patience_s=0)(7)
+
+
 @pytest.mark.parametrize(
     "answer",
     [(200, {"schema": '{"type": "nonsense"}'}), (200, {"schema": 5}), (200, []), (200, {})],

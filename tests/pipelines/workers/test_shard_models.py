@@ -16,7 +16,7 @@ PATIENCE_S = 10.0
 
 @dataclass
 class FakeWarming:
-    """A false re-warm of three steps: it records each call of `step`, which waits for ``may_end``."""
+    """A fake re-warm that ends with the third call of `step`; each call waits for the event ``may_end``."""
 
     calls: int = 0
     priorities: list[int] = field(default_factory=list)

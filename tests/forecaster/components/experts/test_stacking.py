@@ -103,7 +103,8 @@ def test_a_member_regains_its_weight_after_large_early_errors() -> None:
 
 
 def test_the_stacked_forecast_of_very_wrong_members_is_finite() -> None:
-    # After 2400 windows, inverse powers of the errors would underflow float32 unless `_ridge` rescaled them.
+    # After 2400 windows, the sums of squared errors are so large that their inverse 8th powers would
+    # underflow float32 to 0, unless `_ridge` divided the sums by the smallest sum first.
     values = walk(2400, 1)
     block = block_of(values, 1)
     block = replace(block, members={"lost": np.full((1, 2400, 1), 1e9, np.float32)})
@@ -120,7 +121,7 @@ def test_residuals_are_nan_without_an_earlier_forecast() -> None:
     """
     values = walk(12, 1)
     other = values.copy()
-    other[10] += 50.0  # window 10 is an outlier, so the forecasts for it are wrong
+    other[10] += 50.0  # the expert ``right`` forecasts this outlier from window 7 on
     _, one, _ = stacked(values)
     _, two, _ = stacked(other)
     np.testing.assert_array_equal(one.out.forecast[:, :7], two.out.forecast[:, :7])

@@ -1,4 +1,4 @@
-"""Tests of the inputs of the network, which are computed from the values of a series."""
+"""Tests of the inputs of the network, which are computed from the values and times of a series."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_a_series_with_values_of_0_is_forecast_without_logarithms() -> None:
 
 
 def test_log_ridge_forecasts_stay_near_the_range_of_past_values() -> None:
-    """The limits are half of the smallest and twice the largest past value, with a tolerance of 2 %."""
+    """The limits are the smallest past value / exp(0.7), and the largest past value * exp(0.7)."""
     values = sales()
     for size in (-50.0, 50.0):
         forecast = log_forecast(values, NO_RIDGE + np.float32(size))[80]

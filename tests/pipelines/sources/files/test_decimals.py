@@ -165,6 +165,7 @@ def test_text_files_are_read_in_the_configured_encoding(tmp_path: Path) -> None:
     ("setting", "value", "message"),
     [
         ("encoding", "klingon", "must be auto or an encoding"),
+        ("encoding", "rot13", "must be auto or an encoding"),
         ("time_format", "%H:%M", "must be auto, s, ms, us, ns, excel, or a pattern with a year"),
         ("time_format", "year", "must be auto, s, ms, us, ns, excel, or a pattern with a year"),
         ("decimal", ";", "decimal"),

@@ -1,4 +1,4 @@
-"""Tests that columns of every Parquet type are read or quarantined, and times and ids in many forms."""
+"""Tests of files with columns of every Parquet type, and with times and series ids in many forms."""
 
 from __future__ import annotations
 
